@@ -1,0 +1,29 @@
+"""handful: the best image classifier that a handful of labels allow, and how good it is."""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["ImageSet", "Run", "fit", "load", "open_run"]
+
+if TYPE_CHECKING:
+    from handful.data.imageset import ImageSet
+    from handful.data.sources import load
+    from handful.fit import fit
+    from handful.results import Run, open_run
+
+_HOME = {
+    "ImageSet": "handful.data.imageset",
+    "load": "handful.data.sources",
+    "fit": "handful.fit",
+    "Run": "handful.results",
+    "open_run": "handful.results",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: `import handful` and `handful --help` stay free of torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'handful' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOME[name]), name)
