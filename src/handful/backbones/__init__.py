@@ -1,0 +1,111 @@
+"""Backbones: networks that turn images into features. The head is not theirs.
+
+Every class takes `(channels, size, **options)`, has `width` (D, the number of features), and
+maps normalised images (N, C, size, size) to (N, D). Options are keyword-only with defaults.
+Normalisation is done before, once; pre-trained backbones say what they expect in `mean`, `std`,
+`input_size` and `interpolation`.
+"""
+
+import difflib
+import hashlib
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+
+from handful.backbones.imagenet import Lite0, Timm
+from handful.backbones.reports import (
+    CNN,
+    MLP,
+    BasicEncoder,
+    CifarCNN,
+    ComplexEncoder,
+    DeepCNN,
+    ResNetEncoder,
+    SimpleCNN,
+    SmallDecoder,
+    SmallEncoder,
+)
+from handful.backbones.resnet import ResNet18
+from handful.backbones.small import Small
+
+__all__ = ["BACKBONES", "SmallDecoder", "fingerprint", "make", "pretrained"]
+
+BACKBONES: dict[str, type[nn.Module]] = {
+    "small": Small,
+    "lite0": Lite0,
+    "mlp": MLP,
+    "cnn": CNN,
+    "simple-cnn": SimpleCNN,
+    "deep-cnn": DeepCNN,
+    "cifar-cnn": CifarCNN,
+    "resnet18": ResNet18,
+    "basic-encoder": BasicEncoder,
+    "resnet-encoder": ResNetEncoder,
+    "complex-encoder": ComplexEncoder,
+    "small-encoder": SmallEncoder,
+}
+_TIMM = "timm:"
+
+
+def pretrained(name: str) -> bool:
+    """Whether `name` comes with weights learned on other images."""
+    return name == "lite0" or name.startswith(_TIMM)
+
+
+def make(name: str, channels: int, size: int, **options: Any) -> nn.Module:
+    """The backbone of that name for images of `channels` x `size` x `size`.
+
+    Args:
+        name: a key of `BACKBONES`, or `timm:` and the name of any timm model.
+        channels: 1 for grey images, 3 for colour.
+        options: the backbone's own, such as `dropout` of `cifar-cnn`.
+    """
+    if name.startswith(_TIMM):
+        backbone: Any = Timm
+        options = {"model": name.removeprefix(_TIMM), **options}
+    elif name in BACKBONES:
+        backbone = BACKBONES[name]
+    else:
+        raise ValueError(
+            f"no backbone {name!r}.{_did_you_mean(name, list(BACKBONES))} "
+            f"Backbones: {', '.join(BACKBONES)}, or {_TIMM}MODEL for any model of timm"
+        )
+    if channels not in (1, 2, 3):
+        raise ValueError(
+            f"channels is 1 (grey), 3 (colour), or 2 for a pair of Lab channels; got {channels}"
+        )
+    if size < 1:
+        raise ValueError(f"size is the side of the images in pixels, 1 or more, got {size}")
+    known = [p.name for p in inspect.signature(backbone).parameters.values() if _is_option(p)]
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        takes = ", ".join(known) if known else "none"
+        raise ValueError(
+            f"backbone {name!r} has no option {unknown[0]!r}."
+            f"{_did_you_mean(unknown[0], known)} Its options: {takes}"
+        )
+    return backbone(channels, size, **options)
+
+
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 over the names, shapes and values of all weights and buffers.
+
+    Two modules with the same fingerprint compute the same thing, if their class is the same.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _is_option(parameter: inspect.Parameter) -> bool:
+    return parameter.kind is inspect.Parameter.KEYWORD_ONLY
+
+
+def _did_you_mean(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

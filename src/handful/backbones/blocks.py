@@ -1,0 +1,78 @@
+"""Pieces the networks share.
+
+Letters in shapes: N images, C channels, H and W pixels, D features.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_LARGEST_MINIMUM = 256  # where the search for a network's smallest image stops
+
+
+def conv_norm_relu(
+    inputs: int, outputs: int, kernel: int = 3, *, stride: int = 1, padding: int | None = None
+) -> list[nn.Module]:
+    """Convolution (keeping the size unless `padding` says otherwise), BatchNorm, ReLU."""
+    padding = kernel // 2 if padding is None else padding
+    return [
+        nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=padding),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    ]
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions with BatchNorm, added to their input: a ResNet basic block.
+
+    The shortcut is a 1x1 convolution with BatchNorm where the shape changes.
+
+    Source: He et al. 2015, arXiv:1512.03385, figure 2 and option B.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.body(x) + self.shortcut(x))
+
+
+def flat_width(name: str, layers: Callable[[], nn.Module], channels: int, size: int) -> int:
+    """How many features `layers()` leaves of one image once flattened.
+
+    Raises:
+        ValueError: the image is pooled away; the message names the smallest that is not.
+    """
+    width = _flat_width(layers, channels, size)
+    if width is None:
+        smallest = next(
+            (s for s in range(size, _LARGEST_MINIMUM) if _flat_width(layers, channels, s)), None
+        )
+        raise ValueError(
+            f"size={size} is too small for {name}: nothing is left after its poolings; "
+            f"the smallest it takes is size={smallest}, and 'small' takes any"
+        )
+    return width
+
+
+def _flat_width(layers: Callable[[], nn.Module], channels: int, size: int) -> int | None:
+    """The width worked out on the meta device: shapes only, no weights, no random numbers."""
+    with torch.device("meta"):
+        try:
+            return layers().eval()(torch.empty(1, channels, size, size)).numel() or None
+        except RuntimeError:
+            return None
