@@ -1,0 +1,43 @@
+# demo and test do all the set-up; the second time they only look whether it is done.
+PYTHON ?= python3
+# Extra words for pip, for example the CPU-only index that pytorch.org prints: see README.md.
+PIP_ARGS ?=
+BIN := .venv/bin
+DEMO_RUN ?= runs/demo
+
+.PHONY: demo test test-slow lint format clean
+
+demo: .venv/installed
+	rm -rf $(DEMO_RUN)
+	$(BIN)/handful fit digits --per-class 10 --out $(DEMO_RUN)
+	@echo "The run is in $(DEMO_RUN)/. Next: $(BIN)/handful predict $(DEMO_RUN)/ PHOTO.png"
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: .venv/installed-dev
+	$(BIN)/python -m pytest -m slow --timeout 3600
+
+lint: .venv/installed-dev
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/mypy
+
+format: .venv/installed-dev
+	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "handful needs Python 3.11 or newer; give one with make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -e .
+	touch $@
+
+.venv/installed-dev: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -e '.[dev]'
+	touch $@ .venv/installed
+
+clean:
+	rm -rf .venv runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,362 @@
+"""The command line: parse, call one function, print. Nothing slow is imported before it is needed."""
+
+import json
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import handful
+
+if TYPE_CHECKING:
+    from handful.data.imageset import ImageSet
+    from handful.evaluate import Evaluation
+    from handful.fit import Reporter
+    from handful.results import Run
+
+app = typer.Typer(
+    name="handful",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Train the best image classifier that a handful of labels allow, and know how good it is.
+
+    Try it: `handful fit digits --per-class 10 --out run/`""",
+)
+screen = Console(stderr=True)  # people read stderr; stdout is for the answer
+T = TypeVar("T")
+
+SOURCE_HELP = (
+    "A folder of images, or one of: digits, mnist, fashion-mnist, cifar10, stl10. In a folder, "
+    "sub-folders are classes; images at the top or in unlabeled/ have no label; train/ and test/ "
+    "parts are kept apart."
+)
+Source = Annotated[str, typer.Argument(help=SOURCE_HELP, show_default=False)]
+Labels = Annotated[
+    Path | None,
+    typer.Option(help="CSV with columns file,label (blank: unlabeled) and perhaps group.", show_default=False),
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where known data sets are, or are downloaded to.", envvar="HANDFUL_DATA", show_default=False
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, nothing else there.")]
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(f"handful {handful.__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def fit(
+    source: Source,
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder for the run. The same command goes on with an unfinished run in it."),
+    ],
+    labels: Labels = None,
+    per_class: Annotated[
+        int | None,
+        typer.Option(help="Hide all but this many labels of each class, drawn by --draw.", show_default=False),
+    ] = None,
+    draw: Annotated[
+        int | None, typer.Option(help="Seed of the draw of labels; by default --seed.", show_default=False)
+    ] = None,
+    test_fraction: Annotated[
+        float, typer.Option(help="Share of the labelled images to set aside as the test part.")
+    ] = 0.0,
+    method: Annotated[str, typer.Option(help="How to learn: supervised.")] = "supervised",
+    backbone: Annotated[
+        str, typer.Option(help="The network: small, cnn, mlp, simple-cnn, deep-cnn, resnet18, ...")
+    ] = "small",
+    size: Annotated[
+        int | None,
+        typer.Option(help="Side in pixels to bring images to; by default their own, at most 64."),
+    ] = None,
+    aspect: Annotated[
+        str, typer.Option(help="How to make images square: crop, pad or stretch.")
+    ] = "crop",
+    flips: Annotated[
+        bool | None,
+        typer.Option(
+            "--flips/--no-flips",
+            help="Whether a mirrored image is of the same class; by default yes for colour, no for grey.",
+        ),
+    ] = None,
+    estimate: Annotated[
+        str, typer.Option(help="folds: accuracy out of fold, with an interval. none: skip it.")
+    ] = "folds",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="A setting of the method or its schedule, as in --set steps=500.", metavar="NAME=VALUE"
+        ),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="fp32, bf16, or auto: whichever a short measurement finds faster.")
+    ] = "auto",
+    seed: Annotated[int, typer.Option(help="The run repeats bit for bit with the same seed.")] = 0,
+    overwrite: Annotated[bool, typer.Option(help="Replace another run in --out.")] = False,
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a classifier on partly labelled images, and estimate how accurate it is.
+
+    The estimate comes from the labelled images alone: each is predicted by a model that did not
+    see it. It is an approximate accuracy on new images drawn like the labelled ones.
+
+    Examples:
+
+        handful fit digits --per-class 10 --out run/
+
+        handful fit photos/ --labels labels.csv --out run/
+    """
+    import handful.fit as job
+    from handful.data.sources import load
+
+    with _reporter() as reporter:
+        images = load(
+            source,
+            labels,
+            data_root=data_root,
+            test_fraction=test_fraction,
+            seed=seed,
+            track=reporter.track,
+        )
+        test = images.test
+        if per_class is not None:
+            images = job.hide(images, per_class, seed if draw is None else draw)
+        run = job.fit(
+            images,
+            method,
+            seed=seed,
+            out=out,
+            overwrite=overwrite,
+            backbone=backbone,
+            size=size,
+            aspect=aspect,
+            flips=flips,
+            precision=precision,
+            estimate=estimate,
+            settings=_pairs(set_ or []),
+            reporter=reporter,
+            command=sys.argv[1:],
+        )
+        if test is not None and run.test is None:
+            run.score_test(test, reporter.track)
+    if as_json:
+        _print_json(run.record)
+    else:
+        _print_run(run, out)
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="The folder that `handful fit --out` left.")],
+    source: Annotated[str, typer.Argument(help="A folder of images, one image file, or a data set.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="CSV to write: file, label, confidence, p(class)...", show_default=False),
+    ] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(help="Copy the images into class folders in here.", show_default=False),
+    ] = None,
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Classify new images with a run. Any size and colour; folders larger than memory stream.
+
+    Example: handful predict run/ more-photos/ --out predictions.csv
+    """
+    from handful.data.sources import load
+    from handful.results import open_run
+
+    with _reporter() as reporter:
+        trained = open_run(run)
+        images = load(source, data_root=data_root, track=reporter.track, labeled=False)
+        if into is not None and not Path(source).exists():
+            raise ValueError(f"--into copies files, but {source!r} is a data set without files")
+        predictions = trained.predict(images, reporter.track)
+        if out is not None:
+            predictions.to_csv(out)
+        if into is not None:
+            predictions.into_folders(Path(source), into)
+    if as_json:
+        rows = zip(predictions.names, predictions.labels, predictions.confidence, strict=True)
+        keys = ("file", "label", "confidence")
+        _print_json({"predictions": [dict(zip(keys, row, strict=True)) for row in rows]})
+    elif out is None and into is None:
+        for name, label, confidence, *_ in predictions.rows():
+            print(f"{name}\t{label}\t{confidence}")
+    else:
+        _print_counts(predictions.labels, [str(path) for path in (out, into) if path is not None])
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="The folder that `handful fit --out` left.")],
+    source: Annotated[str, typer.Argument(help="Labelled images: class sub-folders or a data set.")],
+    labels: Labels = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for evaluation.json and confusion.svg.", show_default=False)
+    ] = None,
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a run on labelled images it was not trained on: accuracy with an interval, and more.
+
+    A source with a test part is scored on that part. The figures are printed; --out keeps them,
+    with the confusion matrix as a plot.
+
+    Example: handful evaluate run/ labelled-test-photos/ --out scores/
+    """
+    from handful.data.sources import load
+    from handful.evaluate import plot_confusion
+    from handful.files import beside, write_json
+    from handful.results import open_run
+
+    with _reporter() as reporter:
+        trained = open_run(run)
+        images = load(source, labels, data_root=data_root, track=reporter.track, labeled=False)
+        found = trained.evaluate(images.test or images, reporter.track)
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            write_json(out / "evaluation.json", found.as_json())
+            with beside(out / "confusion.svg") as path:
+                plot_confusion(found, path)
+    if as_json:
+        _print_json(found.as_json())
+    else:
+        _print_evaluation(found)
+
+
+def main() -> None:
+    """Exit status: 0 done, 2 the user can mend it, 1 our fault (traceback), 130 interrupted."""
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        _complain("stopped; the same command goes on from the last checkpoint")
+        sys.exit(130)
+    except Exception as error:
+        message = _mendable(error)
+        if message is None:
+            traceback.print_exc()
+            sys.exit(1)
+        _complain(f"Error: {message}")
+        sys.exit(2)
+
+
+def _mendable(error: Exception) -> str | None:
+    """One line for what the user can mend; None for what is our fault."""
+    import click
+
+    if isinstance(error, click.ClickException):
+        return f"{error.format_message()} (handful --help tells more)"
+    if isinstance(error, ValueError):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError):
+        where = f" {error.filename}" if error.filename else ""
+        return f"cannot use{where}: {(error.strerror or str(error)).lower()}; check space and permissions"
+    return None
+
+
+def _complain(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+@contextmanager
+def _reporter() -> "Iterator[Reporter]":
+    """Bars with time left and sentences, on stderr."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from handful.fit import Reporter
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=screen, transient=True) as bars:
+
+        def track(items: Iterable[T], total: int, description: str) -> Iterator[T]:
+            bar = bars.add_task(description, total=total)
+            try:
+                for item in items:
+                    yield item
+                    bars.advance(bar)
+            finally:
+                bars.remove_task(bar)
+
+        yield Reporter(track, lambda text: bars.console.print(text, highlight=False))
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    wrong = [text for text in texts if "=" not in text]
+    if wrong:
+        raise ValueError(f"--set takes NAME=VALUE, got {wrong[0]!r}; for example --set steps=500")
+    return dict(text.split("=", 1) for text in texts)  # type: ignore[misc]
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _interval(found: dict[str, Any]) -> str:
+    level = f"{100 * found['level']:.0f} %"
+    low, high = 100 * found["low"], 100 * found["high"]
+    return f"{_percent(found['accuracy'])} ({level} interval {low:.1f}–{high:.1f})"
+
+
+def _print_run(run: "Run", out: Path) -> None:
+    data, training = run.record["data"], run.record["training"]
+    answer = Console(highlight=False)
+    answer.print(
+        f"{data['labeled']} labelled and {data['unlabeled']} unlabelled images, "
+        f"{len(data['classes'])} classes; {training['steps']} steps in {training['seconds']:.0f} s"
+    )
+    if run.estimate is not None:
+        answer.print(f"estimated accuracy on new images: {_interval(run.estimate)}, approximate")
+    if run.test is not None:
+        answer.print(f"accuracy on {run.test['n']} test images: {_interval(run.test)}")
+    answer.print(f"saved in {out}; next: handful predict {out} PHOTOS", soft_wrap=True)
+
+
+def _print_evaluation(found: "Evaluation") -> None:
+    answer = Console(highlight=False)
+    interval = _interval({"accuracy": found.accuracy, "low": found.low, "high": found.high, "level": found.level})
+    answer.print(f"accuracy on {found.n} images: {interval}")
+    answer.print(f"balanced accuracy {_percent(found.balanced_accuracy)}, macro-F1 {found.macro_f1:.3f}")
+    answer.print(f"calibration error {_percent(found.calibration_error)} (mean gap of confidence and accuracy)")
+    table = Table("class", "images", "predicted", "precision", "recall", "F1")
+    for row in found.per_class:
+        shares = ["–" if x is None else f"{x:.3f}" for x in (row.precision, row.recall, row.f1)]
+        table.add_row(row.name, str(row.n), str(row.predicted), *shares)
+    answer.print(table)
+
+
+def _print_counts(labels: list[str], places: list[str]) -> None:
+    from collections import Counter
+
+    counts = ", ".join(f"{name}: {n}" for name, n in Counter(labels).most_common(20))
+    Console(highlight=False).print(f"{len(labels)} images → {', '.join(places)}; {counts}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

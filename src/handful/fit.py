@@ -1,0 +1,269 @@
+"""The main job: check the images, estimate the accuracy, fit on all labels, leave a Run."""
+
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import handful
+from handful import devices, methods
+from handful.data.imageset import ImageSet, Track, quiet
+from handful.estimate import Estimate, estimate_accuracy
+from handful.files import read_json, read_tensors, write_json, write_tensors
+from handful.learn import Learned, Settings, fingerprint, learn
+from handful.methods.base import BackboneSpec, Method, Task, Trained, as_json
+from handful.results import RECORD, Run, write_csv
+from handful.schedule import Schedule
+from handful.train import Plan, plan
+
+LARGEST_SIZE = 64  # pixels a side for networks trained from scratch; a larger image is reduced
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """Where a long job tells how it goes: bars through `track`, sentences through `say`."""
+
+    track: Track = quiet
+    say: Callable[[str], None] = lambda text: None
+
+
+def fit(
+    images: ImageSet,
+    method: str | Method = "supervised",
+    *,
+    seed: int = 0,
+    out: Path | str | None = None,
+    overwrite: bool = False,
+    backbone: str = "small",
+    size: int | None = None,
+    aspect: str = "crop",
+    flips: bool | None = None,
+    precision: str = "auto",
+    estimate: str = "folds",
+    settings: dict[str, str] | None = None,
+    reporter: Reporter = Reporter(),
+    command: Sequence[str] = (),
+) -> Run:
+    """Train a classifier on partly labelled images, and estimate how accurate it is.
+
+    Args:
+        images: labels are -1 where unknown. A test part, if there is one, is left aside unread.
+        method: a name (`handful fit --help` lists them) or a method object.
+        out: folder for the run. An unfinished run of the same images, settings and seed in there
+            is continued; a finished one is returned; any other is refused without `overwrite`.
+        size: side in pixels the images are brought to; by default their own, at most 64.
+        aspect: how images become square: crop, pad or stretch.
+        flips: whether a mirrored image is of the same class; by default only for colour images.
+        precision: fp32, bf16, or auto: whichever a short measurement finds faster.
+        estimate: "folds", out-of-fold accuracy with an interval, or "none".
+        settings: fields of the method, the schedule or the backbone, as text, by name.
+
+    Returns:
+        The Run: `run.estimate`, `run.predict(...)`, `run.evaluate(...)`.
+    """
+    begun = time.perf_counter()
+    check(images)
+    task = make_task(images, backbone, size, aspect, flips, reporter.track)
+    chosen = make_settings(method, task.backbone, precision, settings or {})
+    mark = fingerprint(
+        task.images.hash, chosen.as_json(), task.size, aspect, task.flips, seed, estimate
+    )
+    folder = Path(out) if out is not None else None
+    if folder is not None and claim(folder, mark, overwrite):
+        reporter.say(f"{folder} already holds this run, finished")
+        return open_run(folder)
+    work = folder / "checkpoint" if folder is not None else None
+
+    planned = _plan(chosen, task, seed, work)
+    estimated = None
+    if estimate == "folds":
+        estimated = _estimate(chosen, task, seed, work, planned, reporter)
+    learned = learn(chosen, task, seed, _below(work, "fit"), planned, "training on all labels")
+
+    seconds = time.perf_counter() - begun
+    record = _record(images, task, chosen, learned, estimated, seed, seconds, list(command))
+    run = Run(record | {"fingerprint": mark}, learned.predictor)
+    if folder is not None:
+        save_beside(run, task, folder, reporter.track)
+        run.save(folder, learned.history)
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    return run
+
+
+def check(images: ImageSet) -> None:
+    """ValueError where no classifier can be learned from the images."""
+    labels = images.labels[images.labeled]
+    present = np.unique(labels)
+    if not len(present):
+        raise ValueError(
+            f"{images.source} has {len(images)} images and no label; put some images into class "
+            f"sub-folders or give their labels with --labels FILE.csv"
+        )
+    if len(present) < 2:
+        raise ValueError(
+            f"{images.source} has labels of one class only, {images.classes[present[0]]!r} "
+            f"({len(labels)} images); a classifier needs examples of two classes or more"
+        )
+
+
+def hide(images: ImageSet, per_class: int, seed: int) -> ImageSet:
+    """All labels hidden but `per_class` of each class, drawn by `seed`; `images.test` is kept."""
+    labeled = images.labeled
+    groups = None if images.groups is None else images.groups[labeled]
+    return images.seen(labeled[draw(images.labels[labeled], per_class, seed, groups)])
+
+
+def make_task(
+    images: ImageSet,
+    backbone: str = "small",
+    size: int | None = None,
+    aspect: str = "crop",
+    flips: bool | None = None,
+    track: Track = quiet,
+) -> Task:
+    """The images without their test part, the network, and the size both meet at."""
+    if size is not None and size < 8:
+        raise ValueError(f"size is a side in pixels, 8 or more, got {size}")
+    return Task(
+        images[:],
+        BackboneSpec(backbone),
+        size or own_size(images),
+        aspect,
+        images.channels == 3 if flips is None else flips,
+        track=track,
+    )
+
+
+def own_size(images: ImageSet) -> int:
+    """The longer side if all images share it and it is small, else LARGEST_SIZE."""
+    return min(LARGEST_SIZE, max(images.native_size or (LARGEST_SIZE,)))
+
+
+def make_settings(
+    method: str | Trained,
+    backbone: BackboneSpec,
+    precision: str = "auto",
+    settings: dict[str, str] | None = None,
+) -> Settings:
+    """A method and its schedule, with the fields in `settings` changed."""
+    if precision not in ("auto", "fp32", "bf16"):
+        raise ValueError(f"no precision {precision!r}; choose one of auto, fp32, bf16")
+    made = methods.make(method) if isinstance(method, str) else method
+    parts = {"method": made, "schedule": made.default_schedule}
+    return Settings(backbone=backbone, precision=precision, **configure(settings or {}, **parts))
+
+
+def claim(folder: Path, mark: str, overwrite: bool) -> bool:
+    """Make the folder ours; True if it already holds this very run, finished.
+
+    ValueError if it holds another run or anything else, unless it is a run and `overwrite` is set.
+    """
+    started = folder / "checkpoint" / "fingerprint.json"
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; give --out a folder that is new or empty")
+    if (folder / RECORD).exists():
+        if not overwrite and read_json(folder / RECORD).get("fingerprint") == mark:
+            return True
+        _refuse_unless(overwrite, f"{folder} holds another run, finished")
+    elif started.exists():
+        if read_json(started) == mark and not overwrite:
+            return False
+        _refuse_unless(overwrite, f"{folder} holds another run, unfinished")
+    elif folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds other files; give --out a folder that is new or empty")
+    if folder.exists():
+        for name in (RECORD, *LEAVINGS):  # the record first: without it the folder is no run
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    started.parent.mkdir(parents=True, exist_ok=True)
+    write_json(started, mark)
+    return False
+
+
+def _refuse_unless(overwrite: bool, what: str) -> None:
+    if not overwrite:
+        raise ValueError(
+            f"{what} with other images, settings or seed; give another --out, or --overwrite to lose it"
+        )
+
+
+def _below(work: Path | None, name: str) -> Path | None:
+    return work / name if work is not None else None
+
+
+def _plan(chosen: Settings, task: Task, seed: int, work: Path | None) -> Plan:
+    """Measured once; an interrupted run finds its own again."""
+    path = _below(work, "plan.json")
+    if path is not None and path.exists():
+        return Plan(**read_json(path))
+    planned = plan(chosen.method, task, chosen.schedule, seed, chosen.precision)
+    if path is not None:
+        write_json(path, asdict(planned))
+    return planned
+
+
+def _record(
+    images: ImageSet,
+    task: Task,
+    chosen: Settings,
+    learned: Learned,
+    estimated: Estimate | None,
+    seed: int,
+    seconds: float,
+    command: list[str],
+) -> dict[str, Any]:
+    backbone = learned.predictor.model.backbone
+    return {
+        "handful": handful.__version__,
+        "command": command,
+        "seed": seed,
+        "seconds": round(seconds, 2),
+        "data": {
+            "source": images.source,
+            "images": len(images) + (len(images.test) if images.test is not None else 0),
+            "labeled": len(images.labeled),
+            "unlabeled": len(images.unlabeled),
+            "test": len(images.test) if images.test is not None else 0,
+            "classes": list(images.classes),
+            "hash": task.images.hash,
+        },
+        "method": as_json(chosen.method),
+        "schedule": asdict(chosen.schedule),
+        "backbone": {
+            **asdict(chosen.backbone),
+            "parameters": sum(p.numel() for p in backbone.parameters()),
+        },
+        "input": {"size": task.size, "channels": task.channels, "aspect": task.fit, "flips": task.flips},
+        "training": {
+            "steps": learned.steps,
+            "images_seen": learned.images_seen,
+            "device": devices.device().type,
+            "threads": learned.plan.threads,
+            "precision": learned.plan.precision,
+            "seconds": round(learned.seconds, 2),
+        },
+        "estimate": estimated.as_json() if estimated is not None else None,
+        "test": None,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }
+
+
+LEAVINGS = ("model.safetensors", "history.jsonl", "labels.csv", "predictions.csv", "draw.json",
+            "test.json", "confusion.svg", "report.html")
+
+
+def save_beside(run: Run, task: Task, folder: Path, track: Track) -> None:
+    """labels.csv, what was seen as labelled, and predictions.csv, of all other images."""
+    images = task.images
+    names = images.names
+    rows = ([names[i], images.classes[images.labels[i]]] for i in images.labeled)
+    write_csv(folder / "labels.csv", ["file", "label"], rows)
+    if len(images.unlabeled):
+        run.predict(images[images.unlabeled], track).to_csv(folder / "predictions.csv")

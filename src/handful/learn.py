@@ -1,0 +1,255 @@
+"""From settings and a task to a predictor: plan, train, look, save, resume, stop early.
+
+The same function serves the final fit, the folds of an estimate and the cells of a comparison.
+"""
+
+import hashlib
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from handful import devices
+from handful.files import read_json, read_tensors, write_json, write_tensors
+from handful.methods.base import BackboneSpec, Classifier, Predictor, Task, Trained, as_json
+from handful.schedule import Schedule
+from handful.train import Batches, Plan, Progress, State, fresh, plan, train
+
+SAVE_EVERY = 15.0  # seconds of training between two checkpoints
+LOOK_LIMIT = 2_000  # images of a part that a look at its loss goes through
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that determines a training run, beside its images and its seed."""
+
+    method: Trained
+    schedule: Schedule
+    backbone: BackboneSpec
+    precision: str = "auto"  # auto, fp32 or bf16
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "method": as_json(self.method),
+            "schedule": asdict(self.schedule),
+            "backbone": asdict(self.backbone),
+            "precision": self.precision,
+        }
+
+
+@dataclass(eq=False)
+class Learned:
+    """What a training run leaves: the predictor, and how it got there."""
+
+    predictor: Predictor
+    plan: Plan
+    steps: int
+    images_seen: int
+    seconds: float                      # of training, over all sittings, looks included
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def fingerprint(*parts: Any) -> str:
+    """Hash of plain data: two runs with the same one are the same run."""
+    text = json.dumps(parts, sort_keys=True)
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def learn(
+    settings: Settings,
+    task: Task,
+    seed: int,
+    folder: Path | None = None,
+    planned: Plan | None = None,
+    label: str = "training",
+) -> Learned:
+    """Train `settings.method` on the task; with a folder, save there and go on from there.
+
+    Args:
+        folder: holds plan.json, checkpoint.safetensors and history.jsonl while training. Whoever
+            calls makes sure that it belongs to the same settings, task and seed.
+        planned: a plan measured before, so that folds and the final fit do the same.
+        label: what the progress bar is called.
+    """
+    chosen = _remembered_plan(settings, task, seed, folder, planned)
+    method, schedule = settings.method, settings.schedule
+    state = State(fresh(method, task, seed), schedule)
+    journal = Journal(state, folder, schedule)
+    journal.resume()
+    batches = Batches(task, method.views(task), schedule, seed)
+    looks = Looks(task, chosen.precision)
+    with _graceful_stop() as asked_to_stop:
+        if state.step == 0 and not journal.history:
+            journal.look(0, looks(state.average.model))
+        journal.start_clock()
+        left = schedule.steps - state.step
+        steps = train(state, method, batches, schedule, chosen.precision)
+        for progress in task.track(steps, left, label) if not journal.done else ():
+            journal.add(progress)
+            if progress.step in journal.look_at:
+                journal.look(progress.step, looks(state.average.model))
+            if journal.done:
+                break
+            if asked_to_stop():
+                journal.save()
+                raise KeyboardInterrupt
+            journal.save_sometimes()
+    journal.finish()
+    model = state.average.model
+    assert isinstance(model, Classifier)
+    predictor = Predictor(
+        model, settings.backbone, task.classes, task.size, task.channels, task.fit
+    )
+    per_step = len(batches.of_unlabeled) * schedule.batch * batches.ratio + schedule.batch
+    return Learned(
+        predictor, chosen, state.step, state.step * per_step, journal.seconds, journal.history
+    )
+
+
+def _remembered_plan(
+    settings: Settings, task: Task, seed: int, folder: Path | None, planned: Plan | None
+) -> Plan:
+    """The plan of an interrupted run if there is one, else the one given, else a measured one."""
+    if folder is not None and (folder / "plan.json").exists():
+        return Plan(**read_json(folder / "plan.json"))
+    chosen = planned or plan(settings.method, task, settings.schedule, seed, settings.precision)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "plan.json", asdict(chosen))
+    return chosen
+
+
+class Looks:
+    """Loss and accuracy of a network on the labelled and the validation images, unaugmented."""
+
+    def __init__(self, task: Task, precision: str) -> None:
+        parts = {"train": task.labeled, "validation": torch.tensor(task.validation, dtype=torch.int64)}
+        device = devices.device()
+        self.parts = {
+            name: (task.pixels[some].to(device), task.labels[some].to(device))
+            for name, positions in parts.items()
+            if len(some := positions[:: max(1, len(positions) // LOOK_LIMIT)])
+        }
+        self.precision = precision
+
+    @torch.inference_mode()
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        found = {}
+        model.eval()
+        for name, (pixels, labels) in self.parts.items():
+            with devices.autocast(self.precision):
+                logits = torch.cat([model(some.float() / 255) for some in pixels.split(500)])
+            found[f"{name}_loss"] = F.cross_entropy(logits.float(), labels).item()
+            found[f"{name}_accuracy"] = (logits.argmax(1) == labels).float().mean().item()
+        return found
+
+
+class Journal:
+    """Keeps the history of a run and its checkpoints, and says when patience is over."""
+
+    def __init__(self, state: State, folder: Path | None, schedule: Schedule) -> None:
+        self.state, self.folder, self.schedule = state, folder, schedule
+        self.look_at = set(schedule.look_at())
+        self.history: list[dict[str, float]] = []
+        self.sums: dict[str, Tensor] = {}  # of the logs since the last look
+        self.count = 0
+        self.best: dict[str, Tensor] = {}  # averaged weights at the lowest validation loss
+        self.seconds = 0.0
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        self._tick = self._saved = time.perf_counter()
+
+    def _clock(self) -> None:
+        now = time.perf_counter()
+        self.seconds, self._tick = self.seconds + now - self._tick, now
+
+    def add(self, progress: Progress) -> None:
+        for key, value in progress.logs.items():
+            self.sums[key] = self.sums[key] + value.float() if key in self.sums else value.float()
+        self.count += 1
+
+    def look(self, step: int, metrics: dict[str, float]) -> None:
+        """One line of history: means of the logs since the last look, and the metrics now."""
+        self._clock()
+        means = {key: value.item() / self.count for key, value in self.sums.items()}
+        line = {"step": step, "seconds": round(self.seconds, 3), **means, **metrics}
+        self.history.append({k: v for k, v in line.items() if math.isfinite(v)})
+        self.sums, self.count = {}, 0
+        if self.schedule.patience and self.misses == 0 and "validation_loss" in metrics:
+            weights = self.state.average.model.state_dict()
+            self.best = {key: value.clone() for key, value in weights.items()}
+
+    @property
+    def misses(self) -> int:
+        """Looks since the lowest validation loss."""
+        losses = [line["validation_loss"] for line in self.history if "validation_loss" in line]
+        return len(losses) - 1 - losses.index(min(losses)) if losses else 0
+
+    @property
+    def done(self) -> bool:
+        return 0 < self.schedule.patience <= self.misses
+
+    def finish(self) -> None:
+        """Keep the last state, so that a run killed from here on has nothing to train again."""
+        self._clock()
+        self.save()
+        if self.best:
+            self.state.average.model.load_state_dict(self.best)
+
+    def save_sometimes(self) -> None:
+        if self.folder is not None and time.perf_counter() - self._saved > SAVE_EVERY:
+            self.save()
+
+    def save(self) -> None:
+        if self.folder is None:
+            return
+        self._clock()
+        tensors = self.state.tensors()
+        tensors |= {f"sums/{k}": v for k, v in self.sums.items()}
+        tensors |= {f"best/{k}": v for k, v in self.best.items()}
+        kept = {"history": self.history, "count": self.count, "seconds": self.seconds}
+        write_tensors(self.folder / "checkpoint.safetensors", tensors, {"journal": json.dumps(kept)})
+        self._saved = time.perf_counter()
+
+    def resume(self) -> None:
+        path = self.folder / "checkpoint.safetensors" if self.folder is not None else None
+        if path is None or not path.exists():
+            return
+        tensors, metadata = read_tensors(path)
+        self.state.restore(tensors)
+        self.sums = {k[5:]: v for k, v in tensors.items() if k.startswith("sums/")}
+        self.best = {k[5:]: v for k, v in tensors.items() if k.startswith("best/")}
+        kept = json.loads(metadata["journal"])
+        self.history, self.count, self.seconds = kept["history"], kept["count"], kept["seconds"]
+
+
+@contextmanager
+def _graceful_stop() -> Iterator[Any]:
+    """Within, Ctrl-C only asks: the loop ends its step, saves and stops. A second one insists."""
+    asked = False
+
+    def ask(*_: object) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)

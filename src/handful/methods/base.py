@@ -1,0 +1,214 @@
+"""What every method shares: the task it is given, the batches it sees, the predictor it leaves.
+
+Letters in shapes: N images, K classes, C channels, S the side in pixels, D features.
+"""
+
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from handful import backbones, devices
+from handful.data.augment import Pipeline
+from handful.data.imageset import ImageSet, Track, quiet
+from handful.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """A backbone by name and options, as JSON can hold it."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def make(self, channels: int, size: int) -> nn.Module:
+        return backbones.make(self.name, channels, size, **self.options)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Images of which some are labelled, and the network they are to be learned with.
+
+    The test part is not in here: no method, estimate or choice can reach it.
+    """
+
+    images: ImageSet               # -1 where a label is hidden or absent
+    backbone: BackboneSpec
+    size: int                      # S: side of the square the images are brought to
+    fit: str = "crop"              # how: crop the longer side, pad the shorter one, or stretch
+    flips: bool = True             # whether mirrored images are of the same class
+    validation: tuple[int, ...] = ()  # labelled positions kept from training, to stop early by
+    track: Track = field(default=quiet, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.images.test is not None:
+            raise ValueError("a task may not hold a test part; pass images[:] to leave it behind")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.images.classes
+
+    @property
+    def channels(self) -> int:
+        return self.images.channels
+
+    @cached_property
+    def pixels(self) -> Tensor:
+        """(N, C, S, S) uint8, every image of the task."""
+        return self.images.at(self.size, self.fit, self.track)
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """(N,) int64, -1 where unknown."""
+        return torch.from_numpy(np.ascontiguousarray(self.images.labels, dtype=np.int64))
+
+    @cached_property
+    def labeled(self) -> Tensor:
+        """Positions to train on with a label: rising, without the validation part."""
+        return torch.tensor(
+            [i for i in self.images.labeled.tolist() if i not in set(self.validation)],
+            dtype=torch.int64,
+        )
+
+    @cached_property
+    def unlabeled(self) -> Tensor:
+        """Positions whose images may be looked at: all but validation. Labels are not used.
+
+        Labelled images belong to it too, as in the authors' code of UDA and FixMatch.
+        """
+        held = set(self.validation)
+        return torch.tensor([i for i in range(len(self.images)) if i not in held], dtype=torch.int64)
+
+    def make_backbone(self, channels: int | None = None) -> nn.Module:
+        return self.backbone.make(channels or self.channels, self.size)
+
+    def statistics(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of each channel in [0, 1], over at most 10,000 images."""
+        pixels = self.pixels[:: max(1, len(self.pixels) // 10_000)]
+        std, mean = torch.std_mean(pixels.float() / 255, dim=(0, 2, 3))
+        return mean.tolist(), std.clamp_min(1e-3).tolist()
+
+
+class Views(NamedTuple):
+    """Which augmentations a method wants to see its images under."""
+
+    labeled: str | Pipeline
+    unlabeled: tuple[str | Pipeline, ...] = ()
+    unlabeled_ratio: int = 0  # unlabelled images for each labelled one in a batch
+
+
+class Batch(NamedTuple):
+    """What a method gets at one step. Images are float in [0, 1], not yet normalised."""
+
+    images: Tensor                       # (N, C, S, S)
+    labels: Tensor                       # (N,)
+    unlabeled: tuple[Tensor, ...] = ()   # one (M, C, S, S) for each unlabelled view
+    ids: Tensor | None = None            # (N,) positions in the task
+    unlabeled_ids: Tensor | None = None  # (M,)
+    step: int = 0                        # steps taken before this one
+    steps: int = 1                       # steps of the whole run
+    averaged: nn.Module | None = None    # the weight average so far: a teacher's source
+
+
+class Step(NamedTuple):
+    loss: Tensor
+    logs: dict[str, Tensor]
+
+
+@runtime_checkable
+class Trained(Protocol):
+    """A method that trains a network: three answers, and the schedule it is best run with."""
+
+    name: ClassVar[str]
+    default_schedule: ClassVar[Schedule]
+
+    def views(self, task: Task) -> Views: ...
+    def build(self, task: Task) -> nn.Module: ...
+    def loss(self, model: nn.Module, batch: Batch) -> Step: ...
+
+
+@runtime_checkable
+class Fitted(Protocol):
+    """A method that fits a head on features of a frozen backbone."""
+
+    name: ClassVar[str]
+
+    def fit_features(
+        self, labeled: Tensor, labels: Tensor, unlabeled: Tensor, num_classes: int, seed: int
+    ) -> nn.Linear: ...
+
+
+Method = Trained | Fitted
+
+
+def as_json(method: Method) -> dict[str, Any]:
+    """{"name": ..., and every field}: what is recorded of a method."""
+    return {"name": method.name, **asdict(method)}  # type: ignore[call-overload]
+
+
+class Normalize(nn.Module):
+    """(x - mean) / std per channel: the one place where images are normalised."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.std
+
+
+class Classifier(nn.Module):
+    """Images in [0, 1] → normalised → backbone → dropout → one linear layer → logits."""
+
+    def __init__(
+        self, backbone: nn.Module, num_classes: int, normalize: Normalize, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.backbone = backbone
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(int(backbone.width), num_classes)  # type: ignore[arg-type]
+
+    def features(self, images: Tensor) -> Tensor:
+        """(N, C, S, S) in [0, 1] → (N, D)."""
+        return self.backbone(self.normalize(images))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, S, S) in [0, 1] → (N, K) logits."""
+        return self.head(self.dropout(self.features(images)))
+
+
+def classifier(task: Task, dropout: float = 0.0) -> Classifier:
+    """A fresh network for the task, normalised by the constants of the task's own images."""
+    normalize = Normalize(*task.statistics())
+    return Classifier(task.make_backbone(), len(task.classes), normalize, dropout)
+
+
+@dataclass(eq=False)
+class Predictor:
+    """A trained network with all that is needed to use it on new images."""
+
+    model: Classifier
+    backbone: BackboneSpec
+    classes: tuple[str, ...]
+    size: int
+    channels: int
+    fit: str = "crop"
+
+    def predict_proba(self, images: ImageSet, batch: int = 256, track: Track = quiet) -> Tensor:
+        """(N, K) float32 probabilities, one row an image; images stream through in batches."""
+        self.model.eval()
+        stream = images.stream(self.size, self.fit, batch, self.channels)
+        rows = []
+        with torch.inference_mode():
+            for pixels in track(stream, -(-len(images) // batch), "predicting"):
+                logits = self.model(pixels.to(devices.device()).float() / 255)
+                rows.append(logits.float().softmax(dim=1).cpu())
+        return torch.cat(rows) if rows else torch.empty(0, len(self.classes))

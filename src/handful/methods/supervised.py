@@ -1,0 +1,39 @@
+"""Supervised: learn from the labelled images alone, the baseline of everything else."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import nn
+
+from handful.methods.base import Batch, Step, Task, Views, classifier
+from handful.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """Cross-entropy on augmented labelled images."""
+
+    augment: str = "auto"         # a named pipeline; auto: symbols for grey images, else strong
+    label_smoothing: float = 0.0  # probability spread evenly over all classes (arXiv:1512.00567)
+    dropout: float = 0.0          # share of features dropped before the last layer
+
+    name: ClassVar[str] = "supervised"
+    default_schedule: ClassVar[Schedule] = Schedule(steps=1000, batch=64)
+
+    def __post_init__(self) -> None:
+        for field in ("label_smoothing", "dropout"):
+            if not 0 <= getattr(self, field) < 1:
+                raise ValueError(f"{field} lies in [0, 1), got {getattr(self, field)}")
+
+    def views(self, task: Task) -> Views:
+        return Views(self.augment)
+
+    def build(self, task: Task) -> nn.Module:
+        return classifier(task, self.dropout)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Step:
+        logits = model(batch.images)  # (N, K)
+        loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
+        accuracy = (logits.detach().argmax(dim=1) == batch.labels).float().mean()
+        return Step(loss, {"loss": loss, "accuracy": accuracy})

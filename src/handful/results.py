@@ -1,0 +1,185 @@
+"""Run: the folder that a fit leaves. JSON, CSV and safetensors, written whole or not at all.
+
+`run.json` is written last: a folder without it holds an unfinished run, or none.
+"""
+
+import csv
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+import handful
+from handful import backbones
+from handful.data.imageset import ImageSet, Track, quiet
+from handful.evaluate import Evaluation, evaluate, plot_confusion
+from handful.files import beside, read_json, read_tensors, write_json, write_tensors, write_text
+from handful.methods.base import BackboneSpec, Classifier, Normalize, Predictor
+
+MODEL, RECORD = "model.safetensors", "run.json"
+
+
+@dataclass(eq=False)
+class Run:
+    """A trained classifier, what is known of it, and the folder where both are kept."""
+
+    record: dict[str, Any]  # what run.json holds; the keys are in docs/design.md
+    predictor: Predictor
+    folder: Path | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.predictor.classes
+
+    @property
+    def estimate(self) -> dict[str, Any] | None:
+        """Accuracy on new images as the labelled ones tell it: accuracy, low, high, level, how."""
+        return self.record["estimate"]  # type: ignore[no-any-return]
+
+    @property
+    def test(self) -> dict[str, Any] | None:
+        """Accuracy on the source's test part: accuracy, low, high, n; None if never scored."""
+        return self.record["test"]  # type: ignore[no-any-return]
+
+    def predict(self, images: ImageSet, track: Track = quiet) -> "Predictions":
+        """Classify images of any size and colour; they stream through in batches."""
+        probabilities = self.predictor.predict_proba(images, track=track)
+        return Predictions(tuple(images.names), self.classes, probabilities)
+
+    def evaluate(self, images: ImageSet, track: Track = quiet) -> Evaluation:
+        """Score the labelled ones among `images`, matched to this run's classes by name."""
+        labeled = images[images.labeled].relabeled(self.classes)
+        if not len(labeled):
+            raise ValueError(
+                f"{images.source} holds no labelled image to score; put images into class "
+                f"sub-folders or give their labels with --labels"
+            )
+        probabilities = self.predictor.predict_proba(labeled, track=track)
+        return evaluate(probabilities.numpy(), labeled.labels, self.classes)
+
+    def score_test(self, test: ImageSet, track: Track = quiet) -> Evaluation:
+        """Evaluate on the sealed test part and write the outcome into the record."""
+        evaluation = self.evaluate(test, track)
+        keys = ("accuracy", "low", "high", "level", "n", "balanced_accuracy", "macro_f1")
+        found = evaluation.as_json()
+        self.record["test"] = {key: found[key] for key in keys}
+        if self.folder is not None:
+            write_json(self.folder / "test.json", found)
+            with beside(self.folder / "confusion.svg") as path:
+                plot_confusion(evaluation, path)
+            write_json(self.folder / RECORD, self.record)
+        return evaluation
+
+    def save(self, folder: Path | str, history: Iterable[dict[str, float]] = ()) -> None:
+        """Write the model, the history and, last, the record."""
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_predictor(self.predictor, self.folder / MODEL)
+        write_text(self.folder / "history.jsonl", "".join(json.dumps(h) + "\n" for h in history))
+        write_json(self.folder / RECORD, self.record)
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """One row an image: its name, the likeliest class and the probability of every class."""
+
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
+    probabilities: Tensor  # (N, K)
+
+    @property
+    def labels(self) -> list[str]:
+        return [self.classes[k] for k in self.probabilities.argmax(dim=1).tolist()]
+
+    @property
+    def confidence(self) -> list[float]:
+        return self.probabilities.amax(dim=1).tolist()  # type: ignore[no-any-return]
+
+    def rows(self) -> Iterator[list[str]]:
+        for name, label, confidence, shares in zip(
+            self.names, self.labels, self.confidence, self.probabilities.tolist(), strict=True
+        ):
+            yield [name, label, f"{confidence:.4f}", *(f"{share:.4f}" for share in shares)]
+
+    def to_csv(self, path: Path | str) -> None:
+        """Columns file, label, confidence, then p(class) for every class. UTF-8."""
+        header = ["file", "label", "confidence", *(f"p({name})" for name in self.classes)]
+        write_csv(Path(path), header, self.rows())
+
+    def into_folders(self, source: Path, target: Path) -> None:
+        """Copy every file of `source` into a sub-folder of `target` named after its class."""
+        for name, label in zip(self.names, self.labels, strict=True):
+            place = target / _folder_name(label) / name.replace("/", "_")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name if source.is_dir() else source, place)
+
+
+def write_csv(path: Path, header: list[str], rows: Iterable[list[str]]) -> None:
+    with beside(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def save_predictor(predictor: Predictor, path: Path) -> None:
+    """Weights, and in the file's header all that is needed to build the network around them."""
+    described = {
+        "backbone": asdict(predictor.backbone),
+        "classes": predictor.classes,
+        "size": predictor.size,
+        "channels": predictor.channels,
+        "fit": predictor.fit,
+    }
+    metadata = {"handful": handful.__version__, "predictor": json.dumps(described)}
+    write_tensors(path, predictor.model.state_dict(), metadata)
+
+
+def load_predictor(path: Path) -> Predictor:
+    """The predictor in a file written by `save_predictor`; ValueError for any other file."""
+    tensors, metadata = read_tensors(path)
+    if "predictor" not in metadata:
+        raise ValueError(f"{path} was not written by handful; give the folder that `handful fit` left")
+    try:
+        described = json.loads(metadata["predictor"])
+        spec = BackboneSpec(**described["backbone"])
+        backbone = backbones.make(spec.name, described["channels"], described["size"], **spec.options)
+        mean, std = tensors["normalize.mean"].flatten(), tensors["normalize.std"].flatten()
+        normalize = Normalize(mean.tolist(), std.tolist())
+        model = Classifier(backbone, len(described["classes"]), normalize)
+        model.load_state_dict(tensors)
+        return Predictor(
+            model.eval(),
+            spec,
+            tuple(described["classes"]),
+            described["size"],
+            described["channels"],
+            described["fit"],
+        )
+    except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+        first = str(error).splitlines()[0]
+        raise ValueError(
+            f"{path} does not hold the network it describes ({first}); restore it or fit again"
+        ) from None
+
+
+def open_run(folder: Path | str) -> Run:
+    """The run in a folder; ValueError says which file is missing, damaged or foreign."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder; give the folder that `handful fit --out` left")
+    if not (folder / RECORD).exists() and (folder / "checkpoint").is_dir():
+        raise ValueError(f"{folder} holds an unfinished run; start the same fit again to finish it")
+    record = read_json(folder / RECORD)
+    if not isinstance(record, dict) or not {"data", "method", "estimate", "test"} <= record.keys():
+        raise ValueError(f"{folder / RECORD} was not written by handful; is {folder} a run folder?")
+    return Run(record, load_predictor(folder / MODEL), folder)
+
+
+def _folder_name(label: str) -> str:
+    """A class name as one folder: never out of the target, whatever the class is called."""
+    safe = "".join("_" if c in '/\\:*?"<>|' or ord(c) < 32 else c for c in label).strip(" .")
+    return safe or "_"

@@ -1,0 +1,88 @@
+"""How a network is trained: steps, optimiser, learning rate, averaging. Pure data and arithmetic."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Optimizer = Literal["sgd", "adam", "adamw"]
+Decay = Literal["cosine", "cosine7/16", "linear", "step", "constant"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """One training run in numbers; `steps` counts optimiser steps, never epochs."""
+
+    steps: int = 1000
+    batch: int = 64               # labelled images a step
+    optimizer: Optimizer = "sgd"  # sgd is Nesterov's; adam adds weight decay to the gradient (L2)
+    lr: float = 0.03              # peak learning rate
+    momentum: float = 0.9         # of sgd; beta_1 of adam and adamw
+    weight_decay: float = 5e-4    # weights only: never biases, never batch norm
+    decay: Decay = "cosine"       # cosine7/16 is FixMatch's and UDA's: it ends at 0.195 of the peak
+    decay_every: int = 0          # for decay="step": steps between two drops
+    decay_factor: float = 0.1     # for decay="step": what a drop multiplies the rate by
+    warmup: float = 0.0           # share of the steps over which the rate rises from 0
+    average: float = 0.99         # decay of the weight average that is evaluated; 0: the last weights
+    clip: float = 0.0             # largest norm of the gradient; 0: no clipping
+    patience: int = 0             # looks at the validation loss without a gain before stopping; 0: never
+    looks: int = 10               # times metrics are taken, beside the one at step 0
+
+    def __post_init__(self) -> None:
+        problems = [
+            text
+            for wrong, text in [
+                (self.steps < 0, f"steps must be 0 or more, got {self.steps}"),
+                (self.batch < 1, f"batch must be 1 or more, got {self.batch}"),
+                (not self.lr > 0, f"lr must be above 0, got {self.lr}"),
+                (not 0 <= self.momentum < 1, f"momentum lies in [0, 1), got {self.momentum}"),
+                (self.weight_decay < 0, f"weight_decay must be 0 or more, got {self.weight_decay}"),
+                (not 0 <= self.warmup <= 1, f"warmup is a share of the steps, got {self.warmup}"),
+                (not 0 <= self.average < 1, f"average lies in [0, 1), got {self.average}"),
+                (self.clip < 0, f"clip must be 0 or more, got {self.clip}"),
+                (self.patience < 0, f"patience must be 0 or more, got {self.patience}"),
+                (self.looks < 1, f"looks must be 1 or more, got {self.looks}"),
+                (
+                    self.decay == "step" and self.decay_every < 1,
+                    "decay='step' needs decay_every=STEPS, the steps between two drops",
+                ),
+                (self.optimizer not in _OPTIMIZERS, _choice("optimizer", self.optimizer, _OPTIMIZERS)),
+                (self.decay not in _DECAYS, _choice("decay", self.decay, _DECAYS)),
+            ]
+            if wrong
+        ]
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    def rate(self, step: int) -> float:
+        """The learning rate of step number `step`, counted from 0."""
+        warm = round(self.warmup * self.steps)
+        if step < warm:
+            return self.lr * (step + 1) / warm
+        progress = (step - warm) / max(1, self.steps - warm)  # in [0, 1)
+        match self.decay:
+            case "cosine":
+                return self.lr * 0.5 * (1 + math.cos(math.pi * progress))
+            case "cosine7/16":
+                return self.lr * math.cos(7 / 16 * math.pi * progress)
+            case "linear":
+                return self.lr * (1 - progress)
+            case "step":
+                return self.lr * self.decay_factor ** (step // self.decay_every)
+            case _:
+                return self.lr
+
+    def look_at(self) -> list[int]:
+        """Steps after which metrics are taken: 0, then `looks` evenly spaced, the last step too."""
+        return sorted({round(i * self.steps / self.looks) for i in range(self.looks + 1)})
+
+    def within(self, seconds: float, seconds_per_step: float) -> "Schedule":
+        """The same schedule with as many steps as fit into `seconds`, at least one."""
+        return replace(self, steps=max(1, int(seconds / seconds_per_step)))
+
+
+_OPTIMIZERS = ("sgd", "adam", "adamw")
+_DECAYS = ("cosine", "cosine7/16", "linear", "step", "constant")
+
+
+def _choice(name: str, given: str, known: tuple[str, ...]) -> str:
+    return f"no {name} {given!r}; choose one of {', '.join(known)}"

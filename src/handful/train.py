@@ -1,0 +1,263 @@
+"""The one training loop, and what is needed to stop it anywhere and go on to the same last bit.
+
+A step depends only on the state before it and on (seed, step): its labelled images, augmentations
+and dropout are drawn from a generator seeded by those two numbers. A checkpoint therefore holds
+tensors and a step count, and no random state.
+"""
+
+import copy
+import hashlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from statistics import median
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from handful import devices
+from handful.data.augment import Pipeline, named
+from handful.methods.base import Batch, Step, Task, Trained, Views
+from handful.schedule import Schedule
+
+
+class Diverged(ValueError):
+    """The loss stopped being a number; the message says at which step and what to change."""
+
+
+def seeded(*numbers: int) -> int:
+    """One 63-bit seed from several numbers, with no pattern between neighbours."""
+    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+class Batches:
+    """`batches[step]` is the batch of that step, the same whenever it is asked for."""
+
+    def __init__(self, task: Task, views: Views, schedule: Schedule, seed: int) -> None:
+        device = devices.device()
+        self.pixels, self.labels = task.pixels.to(device), task.labels.to(device)
+        self.labeled, self.unlabeled = task.labeled, task.unlabeled
+        self.of_labeled = _pipeline(views.labeled, task)
+        self.of_unlabeled = tuple(_pipeline(view, task) for view in views.unlabeled)
+        self.size = schedule.batch
+        self.ratio = views.unlabeled_ratio
+        self.steps = schedule.steps
+        self.seed = seed
+
+    def __getitem__(self, step: int) -> Batch:
+        generator = torch.Generator().manual_seed(seeded(self.seed, step))
+        ids = self.labeled[_turn(len(self.labeled), self.size, step, seeded(self.seed, -1))]
+        images = self.of_labeled(self.pixels[ids], generator)  # (N, C, S, S)
+        unlabeled, unlabeled_ids = (), None
+        if self.of_unlabeled:
+            count = self.size * self.ratio
+            turn = _turn(len(self.unlabeled), count, step, seeded(self.seed, -2))
+            unlabeled_ids = self.unlabeled[turn]
+            pixels = self.pixels[unlabeled_ids]
+            unlabeled = tuple(view(pixels, generator) for view in self.of_unlabeled)
+        return Batch(
+            images, self.labels[ids], unlabeled, ids, unlabeled_ids, step=step, steps=self.steps
+        )
+
+
+def _pipeline(view: str | Pipeline, task: Task) -> Pipeline:
+    if view == "auto":
+        view = "symbols" if task.channels == 1 else "strong"
+    return named(view, flips=task.flips)
+
+
+def _turn(n: int, size: int, step: int, seed: int) -> Tensor:
+    """Positions (size,) of one batch: shuffled pass after shuffled pass over n images."""
+    places = torch.arange(step * size, (step + 1) * size)
+    passes = places // n
+    shuffles = [_shuffle(n, seed, k) for k in passes.unique().tolist()]
+    return torch.cat(
+        [shuffle[places[passes == k] % n] for k, shuffle in zip(passes.unique(), shuffles, strict=True)]
+    )
+
+
+@lru_cache(maxsize=64)
+def _shuffle(n: int, seed: int, number: int) -> Tensor:
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seeded(seed, number)))
+
+
+class Average:
+    """Exponential moving average of a network, batch-norm statistics included.
+
+    Only parameters and batch norm's running mean and variance are averaged; every other buffer (a
+    counter, a constant) is copied. The decay grows from 0.1 so that early averages follow the
+    weights: min(decay, (1 + t) / (10 + t)), as in TensorFlow's ExponentialMovingAverage.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self._averaged, self._copied = self._pairs(model)
+
+    def _pairs(self, model: nn.Module) -> tuple[tuple[list, list], tuple[list, list]]:
+        averaged: tuple[list[Tensor], list[Tensor]] = ([], [])
+        copied: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for ours, theirs in zip(self.model.modules(), model.modules(), strict=True):
+            moving = isinstance(ours, nn.modules.batchnorm._BatchNorm)
+            for mine, other in zip(ours._parameters.values(), theirs._parameters.values()):
+                if mine is not None and other is not None:
+                    averaged[0].append(mine)
+                    averaged[1].append(other)
+            for mine, other in zip(ours._buffers.values(), theirs._buffers.values()):
+                if mine is not None and other is not None:
+                    pair = averaged if moving and mine.is_floating_point() else copied
+                    pair[0].append(mine)
+                    pair[1].append(other)
+        return averaged, copied
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move towards the network as it is after `step` steps."""
+        decay = min(self.decay, (1 + step) / (10 + step)) if self.decay else 0.0
+        torch._foreach_lerp_(self._averaged[0], self._averaged[1], 1 - decay)
+        for mine, other in zip(*self._copied, strict=True):
+            mine.copy_(other)
+
+
+def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+    """Weight decay is for weights with two or more dimensions: not for biases and norms."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": schedule.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    betas = (schedule.momentum, 0.999)
+    match schedule.optimizer:
+        case "adam":
+            return torch.optim.Adam(groups, schedule.lr, betas)
+        case "adamw":
+            return torch.optim.AdamW(groups, schedule.lr, betas)
+        case _:
+            nesterov = schedule.momentum > 0
+            return torch.optim.SGD(groups, schedule.lr, schedule.momentum, nesterov=nesterov)
+
+
+class State:
+    """All that changes while training: network, average, optimiser, steps taken."""
+
+    def __init__(self, model: nn.Module, schedule: Schedule) -> None:
+        self.model = model.to(devices.device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = make_optimizer(self.model, schedule)
+        self.average = Average(self.model, schedule.average)
+        self.step = 0
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything by name, ready for a safetensors file."""
+        found = {f"model/{k}": v for k, v in self.model.state_dict().items()}
+        found |= {f"average/{k}": v for k, v in self.average.model.state_dict().items()}
+        for i, moments in self.optimizer.state_dict()["state"].items():
+            found |= {f"optimizer/{i}/{k}": v for k, v in moments.items() if v is not None}
+        return found | {"step": torch.tensor(self.step)}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        def under(prefix: str) -> dict[str, Tensor]:
+            start = prefix + "/"
+            return {k[len(start) :]: v for k, v in tensors.items() if k.startswith(start)}
+
+        self.model.load_state_dict(under("model"))
+        self.average.model.load_state_dict(under("average"))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in under("optimizer").items():
+            index, name = key.split("/", 1)
+            moments.setdefault(int(index), {})[name] = value
+        saved = self.optimizer.state_dict()
+        self.optimizer.load_state_dict({"state": moments, "param_groups": saved["param_groups"]})
+        self.step = int(tensors["step"])
+
+
+class Progress(NamedTuple):
+    step: int                # steps taken so far, 1-based
+    logs: dict[str, Tensor]  # left on the device: reading them is the caller's cost
+    state: State             # the network, its average, the optimiser
+
+
+def train(
+    state: State, method: Trained, batches: Batches, schedule: Schedule, precision: str = "fp32"
+) -> Iterator[Progress]:
+    """Yield after every step; the caller prints, evaluates, saves or stops by leaving."""
+    while state.step < schedule.steps:
+        rate = schedule.rate(state.step)
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seeded(batches.seed, state.step, 1))  # dropout
+            loss, logs = _gradients(state, method, batches[state.step], precision)
+        if not torch.isfinite(loss):
+            raise Diverged(
+                f"the loss became {loss.item()} at step {state.step + 1} of {schedule.steps} "
+                f"(learning rate {rate:.2g}, {precision}); lower the learning rate, as in "
+                f"--set lr={schedule.lr / 10:.2g}, or limit the gradient with --set clip=1"
+            )
+        if schedule.clip:
+            nn.utils.clip_grad_norm_(state.model.parameters(), schedule.clip)
+        state.optimizer.step()
+        state.step += 1
+        state.average.update(state.step)
+        yield Progress(state.step, {k: v.detach() for k, v in logs.items()}, state)
+
+
+def _gradients(state: State, method: Trained, batch: Batch, precision: str) -> Step:
+    state.model.train()
+    with devices.autocast(precision):
+        step = method.loss(state.model, batch._replace(averaged=state.average.model))
+    state.optimizer.zero_grad()
+    step.loss.backward()
+    return step
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured once before training and then kept: a resumed run reads it back."""
+
+    precision: str           # fp32 or bf16
+    threads: int             # of the processor; another number may change the last bits
+    seconds_per_step: float
+
+
+def plan(
+    method: Trained, task: Task, schedule: Schedule, seed: int, precision: str = "auto"
+) -> Plan:
+    """Time a few steps, in bf16 too where the processor has it; bf16 must win by a tenth."""
+    choices = [precision]
+    if precision == "auto":
+        choices = ["fp32", "bf16"] if devices.has_bf16() else ["fp32"]
+    seconds = {choice: _seconds_per_step(method, task, schedule, seed, choice) for choice in choices}
+    best = choices[0]
+    if len(choices) > 1 and seconds["bf16"] < 0.9 * seconds["fp32"]:
+        best = "bf16"
+    return Plan(best, torch.get_num_threads(), seconds[best])
+
+
+def _seconds_per_step(
+    method: Trained, task: Task, schedule: Schedule, seed: int, precision: str
+) -> float:
+    """Median over up to ten steps or about two seconds, after two steps to warm up."""
+    schedule = replace(schedule, steps=12)
+    state = State(fresh(method, task, seed), schedule)
+    batches = Batches(task, method.views(task), schedule, seed)
+    seconds: list[float] = []
+    start = begun = time.perf_counter()
+    for progress in train(state, method, batches, schedule, precision):
+        devices.synchronize()
+        now = time.perf_counter()
+        if progress.step > 2:
+            seconds.append(now - start)
+        if seconds and now - begun > 2:
+            break
+        start = now
+    return median(seconds)
+
+
+def fresh(method: Trained, task: Task, seed: int) -> nn.Module:
+    """The method's network with weights drawn from `seed`; the global random state is kept."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return method.build(task)

@@ -1,0 +1,28 @@
+"""Shared by all tests: a cache of their own, few threads, real data where they are at hand."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory):
+    before = os.environ.get("HANDFUL_CACHE")
+    os.environ["HANDFUL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["HANDFUL_CACHE"]
+    else:
+        os.environ["HANDFUL_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def data_root():
+    """The folder with MNIST and the rest; tests that need it skip without it."""
+    root = os.environ.get("HANDFUL_DATA")
+    if not root or not (Path(root) / "MNIST").is_dir():
+        pytest.skip("set HANDFUL_DATA to a folder with MNIST/raw and the image folders")
+    return Path(root)
