@@ -259,3 +259,19 @@ def test_unreachable_weights_are_said_plainly(monkeypatch):
     monkeypatch.setattr(timm, "create_model", unreachable)
     with pytest.raises(ValueError, match=r"timm:resnet18 could not be had \(OSError: no route to"):
         make("timm:resnet18", 3, 64)
+
+
+def test_lite0_with_more_stages_puts_them_in_front_each_of_length_1(lite0):
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        several, last = make("lite0", 3, 64, stages=3).eval()(images), lite0(images)
+    assert several.shape == (2, 192 + 320 + 1280)
+    torch.testing.assert_close(several[:, 512:], nn.functional.normalize(last))
+    for part in several.split([192, 320, 1280], dim=1):
+        torch.testing.assert_close(part.norm(dim=1), torch.ones(2))
+
+
+@pytest.mark.parametrize("stages", [0, 9])
+def test_lite0_names_the_stages_it_has(stages):
+    with pytest.raises(ValueError, match=f"stages is 1 to 8, got {stages}"):
+        make("lite0", 3, 64, stages=stages)
