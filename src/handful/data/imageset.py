@@ -1,0 +1,176 @@
+"""ImageSet: images, labels (some absent), class names, file names, groups.
+
+Letters in shapes: N images, C channels (1 or 3), S working size.
+"""
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from handful.data.cache import cache_folder, explained
+from handful.data.parallel import Track, quiet
+from handful.data.store import BATCH, MEMORY_LIMIT, Store
+
+__all__ = ["ImageSet", "Track", "quiet", "sorted_classes"]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images with the labels that are known. Subsets share the store, and so the pixels."""
+
+    store: Store
+    rows: np.ndarray  # (N,) int64 rows of the store
+    labels: np.ndarray  # (N,) int64, -1 where unknown
+    classes: tuple[str, ...]  # index → name
+    groups: np.ndarray | None = None  # (N,) int64, images that must never be split
+    source: str = ""  # what the user typed
+    test: "ImageSet | None" = None  # the labelled test part, if the source has one
+
+    def __post_init__(self) -> None:
+        if len(self.labels) != len(self.rows):
+            raise ValueError(
+                f"labels must have one entry per image, got {len(self.labels)} labels for "
+                f"{len(self.rows)} images; mark an image without a label with -1"
+            )
+        if len(self.labels) and not -1 <= self.labels.min() <= self.labels.max() < self.num_classes:
+            raise ValueError(
+                f"labels are class numbers from 0 to {self.num_classes - 1}, or -1 for unknown; "
+                f"got {self.labels.min()} to {self.labels.max()}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, positions: np.ndarray | slice) -> "ImageSet":
+        """The images at these positions, or where a mask is true; without `test`."""
+        groups = None if self.groups is None else self.groups[positions]
+        rows, labels = self.rows[positions], self.labels[positions]
+        return replace(self, rows=rows, labels=labels, groups=groups, test=None)
+
+    def with_labels(self, labels: np.ndarray) -> "ImageSet":
+        """The same images with other labels: (N,) class numbers, -1 where unknown."""
+        return replace(self, labels=np.asarray(labels, np.int64))
+
+    def seen(self, positions: np.ndarray) -> "ImageSet":
+        """The same images with every label hidden except those at `positions`."""
+        labels = np.full(len(self), -1, np.int64)
+        labels[positions] = self.labels[positions]
+        return self.with_labels(labels)
+
+    def relabeled(self, classes: tuple[str, ...]) -> "ImageSet":
+        """The same labels counted in another list of classes, which must hold every one in use."""
+        used = {self.classes[label] for label in np.unique(self.labels) if label >= 0}
+        if missing := sorted(used - set(classes)):
+            raise ValueError(
+                f"class {missing[0]!r} of {self.source} is not among the {len(classes)} known "
+                f"classes: {', '.join(classes)}"
+            )
+        index = {name: number for number, name in enumerate(classes)}
+        table = np.array([index.get(name, -1) for name in self.classes] + [-1], np.int64)
+        test = self.test and self.test.relabeled(classes)
+        return replace(self, labels=table[self.labels], classes=classes, test=test)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def names(self) -> list[str]:
+        """File paths relative to the source, or names such as "train/00012"."""
+        return [self.store.names[row] for row in self.rows]
+
+    @property
+    def channels(self) -> int:
+        """1 if every image of the source is grey, else 3."""
+        return self.store.channels
+
+    @property
+    def native_size(self) -> tuple[int, int] | None:
+        """(height, width) if all images share one."""
+        sizes = self.store.sizes[self.rows]
+        if len(sizes) and (sizes == sizes[0]).all():
+            return int(sizes[0, 0]), int(sizes[0, 1])
+        return None
+
+    @property
+    def labeled(self) -> np.ndarray:
+        """Positions of the images whose label is known."""
+        return np.flatnonzero(self.labels >= 0)
+
+    @property
+    def unlabeled(self) -> np.ndarray:
+        """Positions of the images whose label is not known."""
+        return np.flatnonzero(self.labels < 0)
+
+    @cached_property
+    def hash(self) -> str:
+        """Hash of the pixels (by their fingerprints), labels, classes, names and groups."""
+        digest = hashlib.sha256(self.store.fingerprints[self.rows].tobytes())
+        digest.update(self.labels.astype("<i8").tobytes())
+        digest.update("\0".join(self.classes).encode(errors="surrogateescape"))
+        digest.update("\0".join(self.names).encode(errors="surrogateescape"))
+        if self.groups is not None:
+            digest.update(self.groups.astype("<i8").tobytes())
+        return f"sha256:{digest.hexdigest()}"
+
+    def at(
+        self, size: int, fit: str = "crop", track: Track = quiet, channels: int | None = None
+    ) -> torch.Tensor:
+        """(N, C, S, S) uint8 pixels of all images.
+
+        Decoded once in parallel and cached under a hash of the content; memory-mapped when large.
+
+        Args:
+            size: S, in pixels.
+            fit: how other shapes become square. "crop" resizes the short side and cuts the
+                centre, "pad" resizes the long side and adds black, "stretch" ignores the aspect.
+            channels: 1 or 3; by default `self.channels`.
+        """
+        pixels = self.store.pixels(size, fit, channels or self.channels, track)
+        return torch.from_numpy(_gather(pixels, self.rows))
+
+    def stream(
+        self, size: int, fit: str = "crop", batch: int = 256, channels: int | None = None
+    ) -> Iterator[torch.Tensor]:
+        """The pixels of `at`, `batch` images at a time, without holding or caching them all."""
+        channels = channels or self.channels
+        rows = self.rows
+        starts = range(0, len(rows), batch)
+        if self.store.holds(size, fit, channels):
+            pixels = self.store.pixels(size, fit, channels)
+            yield from (torch.from_numpy(pixels[rows[at : at + batch]]) for at in starts)
+        else:
+            batches = self.store.batches(rows, size, fit, channels, batch)
+            yield from (torch.from_numpy(pixels) for pixels in batches)
+
+
+def sorted_classes(names: set[str]) -> tuple[str, ...]:
+    """Class names in order: of numbers if all are integers ("2" before "10"), else of text."""
+    if all(name.lstrip("-").isdecimal() for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
+
+
+def _gather(pixels: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """`pixels[rows]`: a view where the rows are neighbours, on disk where it is large."""
+    first = int(rows[0]) if len(rows) else 0
+    if np.array_equal(rows, np.arange(first, first + len(rows))):
+        return pixels[first : first + len(rows)]
+    shape = (len(rows), *pixels.shape[1:])
+    if np.prod(shape) <= MEMORY_LIMIT:
+        return np.take(pixels, rows, axis=0)
+    folder = cache_folder()
+    with explained(folder / "gathered"):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = tempfile.TemporaryFile(dir=folder)
+        for start in range(0, len(rows), BATCH):
+            file.write(pixels[rows[start : start + BATCH]].tobytes())
+        file.flush()
+    with file:
+        gathered: np.ndarray = np.memmap(file, np.uint8, "c", shape=shape)
+    return gathered

@@ -1,0 +1,197 @@
+"""A folder → its image files, each looked at once and remembered.
+
+The manifest in the cache keeps what `decode.inspect` found, by path, size and time of change, so
+opening the same folder again costs one directory walk.
+"""
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import PIL
+
+from handful.data import decode
+from handful.data.cache import VERSION, cache_folder, locked, replacing
+from handful.data.decode import ENDINGS, Facts, Unreadable
+from handful.data.parallel import Track, in_order
+from handful.data.store import Skipped
+
+BATCH = 64  # files inspected by one worker at a time
+SYSTEM = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "icon\r"}
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file that may be an image, and its state when it was seen."""
+
+    name: str  # path relative to the folder, with forward slashes
+    bytes: int
+    changed: int  # mtime in nanoseconds
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The readable images of a folder in the order of their names, and what was left out."""
+
+    files: list[Found]
+    facts: list[Facts]
+    skipped: list[Skipped]
+    ignored: int  # hidden files, and files that do not look like images
+
+
+def scan(root: Path, follow_links: bool, track: Track) -> Scan:
+    """Find and inspect every image under `root`. A broken one is listed; the rest go on."""
+    found: list[Found] = []
+    skipped: list[Skipped] = []
+    ignored = 0
+    for item in _walk(root, root, follow_links, ()):
+        if isinstance(item, Found):
+            found.append(item)
+        elif isinstance(item, Skipped):
+            skipped.append(item)
+        else:
+            ignored += 1
+    found.sort(key=lambda file: file.name)
+    files, facts = [], []
+    for file, result in zip(found, _inspected(root, found, track), strict=True):
+        if isinstance(result, Facts):
+            files.append(file)
+            facts.append(result)
+        else:
+            skipped.append(Skipped(file.name, result))
+    return Scan(files, facts, sorted(skipped), ignored)
+
+
+def scan_file(path: Path) -> Scan:
+    """One file, as if it were a folder of one."""
+    status = path.stat()
+    file = Found(path.name, status.st_size, status.st_mtime_ns)
+    with decode.guarded():
+        result = _inspect(path.parent, file)
+    if isinstance(result, Facts):
+        return Scan([file], [result], [], 0)
+    return Scan([], [], [Skipped(path.name, result)], 0)
+
+
+def _walk(
+    root: Path, folder: Path, follow_links: bool, above: tuple[str, ...]
+) -> Iterator[Found | Skipped | None]:
+    """Every entry below `folder`; None stands for one that is ignored. `above`: real folders."""
+    real = os.path.realpath(folder)
+    if real in above:
+        yield Skipped(_name(root, folder), "a link back to a folder above it")
+        return
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        yield Skipped(_name(root, folder), f"folder cannot be opened: {error.strerror}")
+        return
+    for entry in entries:
+        path = Path(entry.path)
+        if entry.name.startswith(".") or entry.name.lower() in SYSTEM:
+            yield None
+        elif entry.is_symlink() and not (follow_links or _inside(root, path)):
+            yield Skipped(_name(root, path), "a link out of the folder; follow_links reads it")
+        elif entry.is_dir():
+            yield from _walk(root, path, follow_links, (*above, real))
+        else:
+            yield _file(root, entry)
+
+
+def _file(root: Path, entry: os.DirEntry[str]) -> Found | Skipped | None:
+    path = Path(entry.path)
+    try:
+        status = entry.stat()
+    except OSError:
+        broken = entry.is_symlink()
+        reason = "a link to nothing" if broken else "vanished while the folder was read"
+        return Skipped(_name(root, path), reason)
+    if not stat.S_ISREG(status.st_mode):
+        return Skipped(_name(root, path), "not a regular file")
+    if path.suffix.lower() not in ENDINGS and not _looks_like_an_image(path):
+        return None
+    return Found(_name(root, path), status.st_size, status.st_mtime_ns)
+
+
+def _looks_like_an_image(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(16).startswith(SIGNATURES)
+    except OSError:
+        return False
+
+
+def _inside(root: Path, path: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+
+
+def _name(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _inspected(root: Path, found: list[Found], track: Track) -> Iterable[Facts | str]:
+    """What each file holds, or why it cannot be read."""
+    path = cache_folder() / "manifests" / f"{_key(root)}.json"
+    if len(known := _load(path, found)) < len(found):
+        with locked(path):
+            known = _load(path, found)  # another process may have looked meanwhile
+            unknown = [file for file in found if file.name not in known]
+            parts = [unknown[start : start + BATCH] for start in range(0, len(unknown), BATCH)]
+            with decode.guarded():
+                results = in_order(lambda part: [_inspect(root, file) for file in part], parts)
+                for part, facts in zip(
+                    parts, track(results, len(parts), "looking at files"), strict=True
+                ):
+                    known.update({file.name: fact for file, fact in zip(part, facts, strict=True)})
+            _save(path, found, known)
+    return [known[file.name] for file in found]
+
+
+def _inspect(root: Path, file: Found) -> Facts | str:
+    try:
+        return decode.inspect(root / file.name)
+    except Unreadable as error:
+        return str(error)
+
+
+def _key(root: Path) -> str:
+    return hashlib.sha256(os.path.realpath(root).encode(errors="surrogateescape")).hexdigest()[:32]
+
+
+def _save(path: Path, found: list[Found], known: dict[str, Facts | str]) -> None:
+    """Remember the readable files; the others are tried again next time, which is quick."""
+    rows = [
+        (file.name, file.bytes, file.changed, facts.height, facts.width, facts.grey,
+         facts.fingerprint.hex(), facts.notes)
+        for file in found
+        if isinstance(facts := known[file.name], Facts)
+    ]  # fmt: skip
+    with replacing(path) as target:
+        target.write(json.dumps({"version": _version(), "files": rows}).encode())
+
+
+def _load(path: Path, found: list[Found]) -> dict[str, Facts | str]:
+    """Facts of the files that have not changed since; nothing if the manifest makes no sense."""
+    try:
+        manifest = json.loads(path.read_bytes())
+        if manifest["version"] != _version():
+            return {}
+        remembered = {
+            (name, bytes_, changed): Facts(
+                height, width, grey, bytes.fromhex(fingerprint), tuple(notes)
+            )
+            for name, bytes_, changed, height, width, grey, fingerprint, notes in manifest["files"]
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    states = ((file.name, (file.name, file.bytes, file.changed)) for file in found)
+    return {name: remembered[state] for name, state in states if state in remembered}
+
+
+def _version() -> list[int | str]:
+    return [VERSION, PIL.__version__]

@@ -1,0 +1,255 @@
+"""What the user typed → ImageSet: a public data set by name, or a folder."""
+
+import contextlib
+import difflib
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from handful.data.cache import data_folder
+from handful.data.folder import load_folder
+from handful.data.imageset import ImageSet
+from handful.data.parallel import Track, quiet
+from handful.data.splits import holdout, with_test
+from handful.data.store import Skipped, array_store
+
+
+class Part(NamedTuple):
+    """Images of one part of a public data set: (N, C, H, W) uint8, and (N,) class numbers or -1."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+class Public(NamedTuple):
+    """A public data set as its authors divide it."""
+
+    train: Part
+    test: Part
+    classes: tuple[str, ...]
+    unlabeled: np.ndarray | None = None  # (N, C, H, W)
+
+
+def load(
+    source: str | Path,
+    labels: str | Path | None = None,
+    *,
+    data_root: str | Path | None = None,
+    test_fraction: float = 0.0,
+    seed: int = 0,
+    encoding: str = "utf-8",
+    follow_links: bool = False,
+    keep_leaks: bool = False,
+    need_labels: bool = True,
+    track: Track = quiet,
+) -> ImageSet:
+    """Images, with the labels that are known, of a public data set or a folder.
+
+    Args:
+        source: a name in `SOURCES`, or the path of a folder of images.
+        labels: a CSV of file,label[,group] for a folder whose sub-folders are not classes.
+        data_root: where public data sets are looked for and downloaded; by default HANDFUL_DATA.
+        test_fraction: this share of the labelled images becomes `test`, if the source has none.
+        seed: of that choice.
+        encoding: of the label file.
+        follow_links: read symbolic links that lead out of the folder.
+        keep_leaks: keep training images whose pixels are also in the test part.
+        need_labels: refuse a source without labels, or with one class only. Off to predict.
+        track: wraps long loops, `track(items, total, what)`, to show progress.
+
+    Images that cannot be read are left out and listed in `store.skipped` with the reason.
+    """
+    name = str(source)
+    if name in SOURCES:
+        if labels is not None:
+            raise ValueError(f"{name} has its own labels; labels={str(labels)!r} is for a folder")
+        images = _public(name, Path(data_root).expanduser() if data_root else data_folder())
+    else:
+        _check_path(name)
+        path = Path(labels).expanduser() if labels else None
+        images = load_folder(name, path, encoding, follow_links, track)
+    if need_labels:
+        _check_labels(images)
+    images = _with_duplicates_grouped(images)
+    if test_fraction:
+        images = _with_new_test(images, test_fraction, seed)
+    return images if keep_leaks else _without_leaks(images)
+
+
+def _digits(root: Path) -> Public:
+    """scikit-learn's 1,797 digits; the test part of 359 is ours, and always the same."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)[:, None]
+    labels = digits.target.astype(np.int64)
+    test = holdout(labels, fraction=0.2, seed=0)
+    train = np.setdiff1d(np.arange(len(labels)), test)
+    classes = tuple(str(name) for name in digits.target_names)
+    return Public(Part(images[train], labels[train]), Part(images[test], labels[test]), classes)
+
+
+def _mnist(root: Path) -> Public:
+    from torchvision.datasets import MNIST
+
+    train, test = (MNIST(str(root), train=train, download=True) for train in (True, False))
+    return Public(_grey_part(train), _grey_part(test), tuple(str(digit) for digit in range(10)))
+
+
+def _fashion_mnist(root: Path) -> Public:
+    from torchvision.datasets import FashionMNIST
+
+    train, test = (FashionMNIST(str(root), train=train, download=True) for train in (True, False))
+    return Public(_grey_part(train), _grey_part(test), tuple(train.classes))
+
+
+def _cifar10(root: Path) -> Public:
+    from torchvision.datasets import CIFAR10
+
+    train, test = (CIFAR10(str(root), train=train, download=True) for train in (True, False))
+    parts = [
+        Part(part.data.transpose(0, 3, 1, 2), np.array(part.targets, np.int64))
+        for part in (train, test)
+    ]
+    return Public(parts[0], parts[1], tuple(train.classes))
+
+
+def _stl10(root: Path) -> Public:
+    from torchvision.datasets import STL10
+
+    train, test = (STL10(str(root), split, download=True) for split in ("train", "test"))
+    parts = [Part(part.data, part.labels.astype(np.int64)) for part in (train, test)]
+    unlabeled = STL10(str(root), "unlabeled").data
+    return Public(parts[0], parts[1], tuple(train.classes), unlabeled)
+
+
+SOURCES: dict[str, Callable[[Path], Public]] = {
+    "digits": _digits,
+    "mnist": _mnist,
+    "fashion-mnist": _fashion_mnist,
+    "cifar10": _cifar10,
+    "stl10": _stl10,
+}
+
+
+def _grey_part(data: Any) -> Part:
+    """(N, H, W) tensors of torchvision's MNIST classes."""
+    return Part(data.data.numpy()[:, None], data.targets.numpy().astype(np.int64))
+
+
+def _public(name: str, root: Path) -> ImageSet:
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # torchvision prints while it downloads
+            data = SOURCES[name](root)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"cannot get {name} in {root}: {error}; check the network, or put its files there as "
+            f"torchvision lays them out"
+        ) from error
+    images, labels = data.train
+    names = _numbered("train", len(labels))
+    if data.unlabeled is not None:
+        images = np.concatenate([images, data.unlabeled])
+        labels = np.concatenate([labels, np.full(len(data.unlabeled), -1)])
+        names += _numbered("unlabeled", len(data.unlabeled))
+    test = _array_set(name, *data.test, _numbered("test", len(data.test.labels)), data.classes)
+    return replace(_array_set(name, images, labels, names, data.classes), test=test)
+
+
+def _array_set(
+    source: str, images: np.ndarray, labels: np.ndarray, names: list[str], classes: tuple[str, ...]
+) -> ImageSet:
+    store = array_store(images, names)
+    return ImageSet(store, np.arange(len(names)), labels, classes, source=source)
+
+
+def _numbered(part: str, n: int) -> list[str]:
+    return [f"{part}/{number:05d}" for number in range(n)]
+
+
+def _check_path(name: str) -> None:
+    """Tell a mistyped name from a missing folder."""
+    if Path(name).expanduser().exists():
+        return
+    if "/" in name or "\\" in name:
+        raise ValueError(f"no folder {name!r}; check the path")
+    close = difflib.get_close_matches(name, SOURCES, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise ValueError(
+        f"no source {name!r} and no folder of that name.{hint} "
+        f"Sources: {', '.join(sorted(SOURCES))}, or the path of a folder"
+    )
+
+
+def _check_labels(images: ImageSet) -> None:
+    used = np.unique(images.labels[images.labeled])
+    if not len(used):
+        raise ValueError(
+            f"{images.source} holds {len(images)} images but no label; put labelled images in one "
+            f"sub-folder per class, or give a CSV with the columns file and label"
+        )
+    if len(used) == 1:
+        raise ValueError(
+            f"{images.source} has labels of one class only ({images.classes[used[0]]!r}); "
+            f"a classifier needs two or more"
+        )
+
+
+def _with_duplicates_grouped(images: ImageSet) -> ImageSet:
+    """Pixel-identical images join one group, so that no fold, draw or test part splits them."""
+    keys = _pixel_keys(images)
+    if images.groups is None:
+        if len(set(keys)) == len(keys):
+            return images
+        first_with = {key: position for position, key in reversed(list(enumerate(keys)))}
+        return replace(images, groups=np.array([first_with[key] for key in keys], np.int64))
+    joined = _joined(keys, images.groups)
+    return replace(images, groups=joined)
+
+
+def _joined(keys: list[bytes], groups: np.ndarray) -> np.ndarray:
+    """(N,) group numbers after groups that share pixels have become one."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    number: defaultdict[bytes, int] = defaultdict(lambda: len(number))
+    pixels = np.array([number[key] for key in keys])
+    _, group = np.unique(groups, return_inverse=True)
+    size = len(number) + int(group.max()) + 1
+    edges = coo_array((np.ones(len(keys)), (pixels, len(number) + group)), (size, size))
+    component: np.ndarray = connected_components(edges, directed=False)[1][pixels]
+    return component
+
+
+def _with_new_test(images: ImageSet, fraction: float, seed: int) -> ImageSet:
+    if images.test is not None:
+        raise ValueError(
+            f"{images.source} already has a test part of {len(images.test)} images; "
+            f"leave out test_fraction={fraction}"
+        )
+    return with_test(images, holdout(images.labels, fraction, seed, images.groups))
+
+
+def _without_leaks(images: ImageSet) -> ImageSet:
+    """Training images that are pixel for pixel in the test part are left out, and listed."""
+    if images.test is None:
+        return images
+    test_name = dict(zip(_pixel_keys(images.test), images.test.names, strict=True))
+    keys = _pixel_keys(images)
+    leaked = np.array([key in test_name for key in keys])
+    if not leaked.any():
+        return images
+    images.store.skipped += tuple(
+        Skipped(images.store.names[images.rows[at]], f"same pixels as {test_name[keys[at]]} (test)")
+        for at in np.flatnonzero(leaked)
+    )
+    return replace(images[~leaked], test=images.test)
+
+
+def _pixel_keys(images: ImageSet) -> list[bytes]:
+    return [row.tobytes() for row in images.store.fingerprints[images.rows]]

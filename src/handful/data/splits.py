@@ -1,0 +1,201 @@
+"""Draws, folds and parts: who is seen as labelled, who is left out, who is the test.
+
+Every choice is seeded, stratified by class and blind to the order of the classes. Images of one
+group (one person, one burst, one set of duplicates) are never split.
+
+Letters in shapes: N images, n labelled images.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from handful.data.imageset import ImageSet
+
+
+def draw(
+    labels: np.ndarray, per_class: int, seed: int, groups: np.ndarray | None = None
+) -> np.ndarray:
+    """Positions of `per_class` labelled images of every class, in rising order.
+
+    Draws nest: with one seed, the 4 images per class are among the 40. With groups, whole groups
+    are taken until every class has `per_class` images, so some may get a few more.
+
+    Args:
+        labels: (N,) class numbers, -1 where unknown; those are never drawn.
+        groups: (N,) group numbers, or None if every image is its own.
+    """
+    labels = np.asarray(labels)
+    counts = _counts(labels)
+    if per_class < 1 or per_class > counts.min():
+        raise ValueError(_wrong_budget(per_class, counts))
+    chosen = np.zeros(len(labels), bool)
+    units = _units(labels, seed, groups)
+    taken = np.zeros(len(counts), np.int64)
+    for unit in units:
+        if (taken[labels[unit]] < per_class).any():
+            chosen[unit] = True
+            taken += np.bincount(labels[unit], minlength=len(counts))
+        if taken.min() >= per_class:
+            break
+    return np.flatnonzero(chosen)
+
+
+def first(labels: np.ndarray, n: int) -> np.ndarray:
+    """Positions of the first `n` labelled images, in the order of the source."""
+    known = np.flatnonzero(np.asarray(labels) >= 0)
+    if not 1 <= n <= len(known):
+        raise ValueError(f"first {n} asks for 1 to {len(known)} labelled images")
+    return known[:n]
+
+
+def folds(labels: np.ndarray, k: int, seed: int, groups: np.ndarray | None = None) -> np.ndarray:
+    """(n,) fold number of every labelled image, stratified: class counts differ by one at most.
+
+    There are fewer folds where a class has fewer than `k` images (or groups), but at least two.
+    """
+    labels = np.asarray(labels)
+    if k < 2:
+        raise ValueError(f"folds={k} leaves nothing to test on; use 2 or more")
+    counts = np.bincount(labels)
+    units = _units(labels, seed, groups)
+    units_with = np.zeros(len(counts), np.int64)  # per class: units that hold one of its images
+    for unit in units:
+        units_with[np.unique(labels[unit])] += 1
+    k = max(2, min(k, int(units_with[counts > 0].min())))
+    fold_of = np.empty(len(labels), np.int64)
+    sizes = np.zeros((k, len(counts)), np.int64)
+    # The largest groups first: small ones then even out what those leave uneven.
+    for unit in sorted(units, key=len, reverse=True):
+        inside = np.bincount(labels[unit], minlength=len(counts))
+        crowded = sizes @ inside  # (k,) how many of this unit's classes each fold holds already
+        fold = min(range(k), key=lambda at: (crowded[at], sizes[at].sum()))
+        fold_of[unit] = fold
+        sizes[fold] += inside
+    return fold_of
+
+
+def holdout(
+    labels: np.ndarray, fraction: float, seed: int, groups: np.ndarray | None = None
+) -> np.ndarray:
+    """Positions of a stratified `fraction` of the labelled images, in rising order."""
+    labels = np.asarray(labels)
+    if not 0 < fraction < 1:
+        raise ValueError(f"test_fraction is a share between 0 and 1, got {fraction}")
+    n = round(fraction * int((labels >= 0).sum()))
+    return _stratified(labels, n, seed, groups)
+
+
+def development(images: ImageSet, n: int, seed: int) -> ImageSet:
+    """Training images, `n` of which become `test` (stratified): for choosing settings."""
+    chosen = _stratified(images.labels, n, seed, images.groups)
+    return with_test(images, chosen)
+
+
+def with_test(images: ImageSet, positions: np.ndarray) -> ImageSet:
+    """`images` without those at `positions`, which become its test part."""
+    rest = np.ones(len(images), bool)
+    rest[positions] = False
+    return replace(images[rest], test=images[positions])
+
+
+def save_draw(path: Path, positions: Sequence[int], per_class: int, seed: int, data: str) -> None:
+    """Write a draw as JSON with a hash. `data` is the hash of the image set it belongs to."""
+    record = {
+        "data": data,
+        "per_class": per_class,
+        "seed": seed,
+        "positions": [int(position) for position in positions],
+    }
+    path.write_text(json.dumps({**record, "hash": _hash(record)}))
+
+
+def load_draw(path: Path, data: str) -> np.ndarray:
+    """Positions of a saved draw, if it is intact and was made for the images with hash `data`."""
+    try:
+        record = json.loads(path.read_text())
+        claimed = record.pop("hash")
+        positions = np.array(record["positions"], np.int64)
+        intact = claimed == _hash(record)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a saved draw: {error}") from error
+    if not intact:
+        raise ValueError(f"{path} was changed after it was saved; draw again")
+    if record["data"] != data:
+        raise ValueError(f"{path} was drawn from other images; draw again from these")
+    return positions
+
+
+def _units(labels: np.ndarray, seed: int, groups: np.ndarray | None) -> list[np.ndarray]:
+    """The labelled positions in a seeded order, as arrays that must stay together."""
+    order = _order(len(labels), seed)
+    order = order[labels[order] >= 0]
+    if groups is None:
+        return list(order[:, None])
+    together: dict[int, list[int]] = {}
+    for position in order:
+        together.setdefault(int(groups[position]), []).append(position)
+    return [np.array(unit) for unit in together.values()]
+
+
+def _order(n: int, seed: int) -> np.ndarray:
+    """A seeded permutation that never changes with NumPy's version: raw bits are guaranteed."""
+    bits = np.asarray(np.random.PCG64(seed).random_raw(n))
+    return np.argsort(bits, kind="stable")
+
+
+def _stratified(labels: np.ndarray, n: int, seed: int, groups: np.ndarray | None) -> np.ndarray:
+    """About `n` labelled positions (exactly, without groups), shared out like the classes."""
+    counts = _counts(labels)
+    targets = _shares(counts, n)
+    if n < 1 or (targets >= counts).any():
+        raise ValueError(
+            f"a test part of {n} of the {counts.sum()} labelled images would leave a class without "
+            f"test or training images; choose a part between {len(counts)} and "
+            f"{counts.sum() - len(counts)}"
+        )
+    chosen = np.zeros(len(labels), bool)
+    taken = np.zeros(len(counts), np.int64)
+    for unit in _units(labels, seed, groups):
+        inside = np.bincount(labels[unit], minlength=len(counts))
+        wanted = np.minimum(inside, np.maximum(targets - taken, 0)).sum()
+        if 2 * wanted > len(unit) and (taken + inside < counts)[inside > 0].all():
+            chosen[unit] = True
+            taken += inside
+    return np.flatnonzero(chosen)
+
+
+def _shares(counts: np.ndarray, n: int) -> np.ndarray:
+    """`n` in whole numbers proportional to `counts`; the largest remainders get the rest."""
+    exact = counts * (n / counts.sum())
+    shares: np.ndarray = np.floor(exact).astype(np.int64)
+    rest = n - shares.sum()
+    shares[np.argsort(shares - exact, kind="stable")[:rest]] += 1
+    return shares
+
+
+def _counts(labels: np.ndarray) -> np.ndarray:
+    known = labels[labels >= 0]
+    if not len(known):
+        raise ValueError("no image has a label, so none can be drawn")
+    return np.bincount(known)
+
+
+def _wrong_budget(per_class: int, counts: np.ndarray) -> str:
+    rarest = int(counts.argmin())
+    if per_class < 1:
+        return f"per_class={per_class} leaves nothing to learn from; use 1 to {counts[rarest]}"
+    return (
+        f"per_class={per_class} asks for more images than class {rarest} has ({counts[rarest]}); "
+        f"the largest balanced budget here is per_class={counts[rarest]}"
+    )
+
+
+def _hash(record: dict[str, Any]) -> str:
+    content = json.dumps(record, sort_keys=True).encode()
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
