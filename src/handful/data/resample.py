@@ -1,0 +1,149 @@
+"""Geometry of whole batches: every operation is a matrix, a chain of them is one resampling.
+
+Letters in shapes: N images, C channels, H rows, W columns.
+
+Coordinates are pixels measured from the middle of the image, x to the right and y down. Matrices
+lead from the place of a pixel in the result to the place it is read from, as torchvision's do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Size = tuple[int, int]  # height, width
+Fill = float | Literal["reflect", "edge", "background"]
+
+
+def check_fill(fill: Fill, levels_only: bool = False) -> None:
+    """Refuse what is no fill; with `levels_only`, also what has no one colour per image."""
+    names = ("background",) if levels_only else ("background", "reflect", "edge")
+    is_level = isinstance(fill, (int, float)) and 0 <= fill <= 1
+    if not is_level and fill not in names:
+        raise ValueError(
+            f"fill must be {', '.join(map(repr, names))} or a grey level from 0 to 1, got {fill!r}"
+        )
+
+
+def fill_level(images: Tensor, fill: Fill) -> Tensor:
+    """The one colour to fill each image with, to be broadcast over (N, C, H, W).
+
+    The background of an image is the median of its outermost pixels, channel by channel.
+    """
+    if fill != "background":
+        return images.new_tensor(fill)
+    top, bottom = images[:, :, 0, :], images[:, :, -1, :]
+    left, right = images[:, :, :, 0], images[:, :, :, -1]
+    border = torch.cat([top, bottom, left, right], dim=2)  # (N, C, 2W + 2H)
+    return border.median(dim=2).values[:, :, None, None]
+
+
+def affine(
+    like: Tensor,
+    xx: Tensor | float = 1.0,
+    xy: Tensor | float = 0.0,
+    x: Tensor | float = 0.0,
+    yx: Tensor | float = 0.0,
+    yy: Tensor | float = 1.0,
+    y: Tensor | float = 0.0,
+) -> Tensor:
+    """(N, 2, 3) matrices [[xx, xy, x], [yx, yy, y]], of which each entry is (N,) or one number.
+
+    `like` lends its length and device; entries not given are those of the identity.
+    """
+    matrix = torch.empty(len(like), 2, 3, device=like.device)
+    for place, value in enumerate((xx, xy, x, yx, yy, y)):
+        matrix[:, place // 3, place % 3] = value
+    return matrix
+
+
+@dataclass(frozen=True, eq=False)
+class Canvas:
+    """A batch of images and the move that is still to be made on them.
+
+    Geometric operations only lengthen the move. The pixels are read once, by `settled`, when an
+    operation needs to see them or the chain ends.
+    """
+
+    images: Tensor  # (N, C, H, W) float
+    fill: Fill  # what is read from beyond the border
+    size: Size  # height and width once moved
+    matrix: Tensor | None = None  # (N, 2, 3) from the result to `images`; None: nothing to do
+    displacement: Tensor | None = None  # (N, 2, height, width) pixels of `images` added to that
+    whole_pixels: bool = True  # the move takes pixel centres onto pixel centres
+
+    @classmethod
+    def of(cls, images: Tensor, fill: Fill) -> Canvas:
+        height, width = images.shape[-2:]
+        return cls(images, fill, (height, width))
+
+    def moved(self, matrix: Tensor, size: Size, whole_pixels: bool = False) -> Canvas:
+        """The canvas after one more affine step, whose `matrix` is (N, 2, 3)."""
+        if self.displacement is not None and size != self.size:
+            return self.settled().moved(matrix, size, whole_pixels)  # the field has the old size
+        matrix = matrix.to(self.images)
+        if self.matrix is not None:
+            linear = self.matrix[:, :, :2] @ matrix  # (N, 2, 3)
+            linear[:, :, 2] += self.matrix[:, :, 2]
+            matrix = linear
+        whole_pixels = whole_pixels and self.whole_pixels
+        return replace(self, matrix=matrix, size=size, whole_pixels=whole_pixels)
+
+    def displaced(self, displacement: Tensor) -> Canvas:
+        """The canvas after reading every pixel `displacement` (N, 2, height, width) away.
+
+        The field is exact when this is the last step. Steps made after it move the images but
+        not the field, which is as random in one place as in another.
+        """
+        displacement = displacement.to(self.images)
+        matrix = affine(self.images) if self.matrix is None else self.matrix
+        linear = matrix[:, :, :2].to(displacement)
+        displacement = torch.einsum("nij,njhw->nihw", linear, displacement)
+        if self.displacement is not None:
+            displacement = displacement + self.displacement
+        return replace(self, matrix=matrix, displacement=displacement, whole_pixels=False)
+
+    def settled(self) -> Canvas:
+        """The canvas with its move made: nothing is left to do."""
+        if self.matrix is None:
+            return self
+        images = sample(self.images, self._grid(), self.fill, exact=self.whole_pixels)
+        return Canvas.of(images, self.fill)
+
+    def _grid(self) -> Tensor:
+        """(N, height, width, 2) where to read, in grid_sample's units (corners at -1 and 1).
+
+        Made plane by plane and only viewed as pairs: grid_sample reads planes at full speed, and
+        six times less work is done here than by F.affine_grid.
+        """
+        assert self.matrix is not None
+        height, width = self.size
+        unit = self.images.new_tensor([max(n - 1, 1) / 2 for n in self.images.shape[:1:-1]])
+        theta = self.matrix / unit[:, None]
+        x = torch.arange(width, device=theta.device, dtype=theta.dtype) - (width - 1) / 2
+        y = torch.arange(height, device=theta.device, dtype=theta.dtype) - (height - 1) / 2
+        along_x, along_y, shift = theta[..., None, None].unbind(dim=2)  # (N, 2, 1, 1) each
+        planes = torch.addcmul(along_y * y[:, None] + shift, along_x, x)  # (N, 2, height, width)
+        if self.displacement is not None:
+            planes += self.displacement / unit[:, None, None]
+        return planes.permute(0, 2, 3, 1)
+
+
+def sample(images: Tensor, grid: Tensor, fill: Fill, exact: bool = False) -> Tensor:
+    """(N, C, height, width) read from `images` (N, C, H, W) at `grid` (N, height, width, 2).
+
+    Bilinear; `exact` takes the nearest pixel instead, for grids that lie on pixel centres.
+    """
+    mode = "nearest" if exact else "bilinear"
+    if fill == "reflect" or fill == "edge":
+        padding = "reflection" if fill == "reflect" else "border"
+        return F.grid_sample(images, grid, mode, padding, align_corners=True)
+    if fill == 0:
+        return F.grid_sample(images, grid, mode, align_corners=True)
+    level = fill_level(images, fill)
+    # grid_sample knows only zero as a colour beyond the border, so zero is what we make it.
+    return F.grid_sample(images - level, grid, mode, align_corners=True).add_(level)
