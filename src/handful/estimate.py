@@ -1,0 +1,583 @@
+"""How good the saved model is on new images, judged from the labelled images alone.
+
+The target is the accuracy of the model that is fitted on all n labels, on new images drawn like
+the labelled ones. Every labelled image is predicted by models that did not see it; then two
+things are put right that a plain share of right answers gets wrong: those models saw fewer labels
+than the saved one, and their errors are not independent of each other. The promise is marginal:
+of many draws of labels, `level` have the truth inside their interval.
+
+A method is only known by a callable, so anything that fits and predicts can be judged.
+
+Letters in shapes: n labelled images, K classes, R repeats.
+"""
+
+import math
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.stats import chi2, norm
+
+from handful.data.parallel import Track, quiet
+from handful.evaluate import Interval
+
+# (positions to train on, positions held out, seed) -> (len(held out), K) probabilities.
+FitAndPredict = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
+
+# Errors of one draw go together, because one set of labels made the models: n images tell as
+# much as this share of n independent ones. Chosen by simulation, see benchmarks/LOG.md.
+DEPENDENCE = 0.6
+FEWEST_PER_CLASS = 5  # labels of a class below which its recall is not estimated
+
+
+class Key(NamedTuple):
+    """Names one fit of an estimate: fold `fold` of `folds`, in repeat `repeat`."""
+
+    folds: int
+    repeat: int
+    fold: int
+
+
+class FoldFit(NamedTuple):
+    """One fit of an estimate: train on some positions of the n labelled images, predict others."""
+
+    key: Key
+    train: np.ndarray
+    held: np.ndarray
+    seed: int
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """Which fits an estimate is made of: `repeats` times `folds`, and `halves` times two."""
+
+    folds: int = 10
+    repeats: int = 3
+    halves: int = 3  # fits on half the labels: they show how accuracy still rises with labels
+
+    def __post_init__(self) -> None:
+        if self.folds < 2 or self.repeats < 1 or self.halves < 0:
+            raise ValueError(
+                f"an estimate needs folds >= 2, repeats >= 1 and halves >= 0, got folds="
+                f"{self.folds}, repeats={self.repeats}, halves={self.halves}"
+            )
+
+    @property
+    def rounds(self) -> list[tuple[int, int]]:
+        """(folds, repeat) of every pass over the labelled images."""
+        halves = [(2, self.repeats + repeat) for repeat in range(self.halves)]
+        return [(self.folds, repeat) for repeat in range(self.repeats)] + halves
+
+
+THOROUGH = Scheme()
+CHEAP = Scheme(folds=3, repeats=1, halves=0)  # for methods that take minutes: "at least"
+
+
+@dataclass(frozen=True, eq=False)
+class OutOfFold:
+    """Predictions for the labelled images by models that had not seen them."""
+
+    labels: np.ndarray  # (n,)
+    probabilities: np.ndarray  # (R, n, K)
+    halves: np.ndarray  # (halves, n, K), by models that saw half the labels
+    share: float  # of the n labels that the models of `probabilities` saw, mean
+    scheme: Scheme
+    stratified: bool
+    groups: np.ndarray | None = None  # (n,)
+
+    @property
+    def right(self) -> np.ndarray:
+        """(n,) share of the repeats in which each image was predicted rightly."""
+        hits: np.ndarray = self.probabilities.argmax(axis=2) == self.labels  # (R, n)
+        return np.asarray(hits.mean(axis=0))
+
+
+class Abstention(NamedTuple):
+    """Answer only where the highest calibrated probability is at least `threshold`."""
+
+    sure: float
+    threshold: float
+    share: float  # of new images that are expected to be answered
+    accuracy: float  # of the answers, out of fold
+
+
+class ClassEstimate(NamedTuple):
+    label: int
+    n: int
+    recall: float
+    low: float
+    high: float
+
+
+class LabelIssue(NamedTuple):
+    """A labelled image whose label the out-of-fold predictions contradict."""
+
+    position: int  # among the n labelled images
+    label: int
+    guess: int
+    label_probability: float
+    guess_probability: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Accuracy of the saved model on new images, with an interval. None where none can be given."""
+
+    accuracy: float | None
+    low: float | None
+    high: float | None
+    level: float
+    how: str  # what was done, and what it rests on
+    n: int = 0  # labelled images that it rests on
+    effective_n: float = 0.0  # independent images that would tell as much
+    out_of_fold: float | None = None  # accuracy before any correction
+    learning_curve: float = 0.0  # added: the saved model sees more labels than those of the folds
+    selection: float = 0.0  # taken away: the best of several methods looks better than it is
+    balanced_accuracy: float | None = None
+    balanced_low: float | None = None
+    balanced_high: float | None = None
+    per_class: tuple[ClassEstimate, ...] = ()  # classes with enough labels
+    temperature: float = 1.0
+    abstention: Abstention | None = None  # None if no threshold keeps the promise
+    caveats: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as plain numbers, lists and dicts."""
+        return {
+            **asdict(self),
+            "per_class": [row._asdict() for row in self.per_class],
+            "abstention": self.abstention._asdict() if self.abstention else None,
+            "caveats": list(self.caveats),
+        }
+
+
+def plan_fits(
+    labels: np.ndarray,
+    scheme: Scheme = THOROUGH,
+    seed: int = 0,
+    groups: np.ndarray | None = None,
+    stratified: bool | None = None,
+) -> list[FoldFit]:
+    """Every fit of an estimate, in the order they are best done.
+
+    Folds are stratified only if the classes were balanced by hand. If labels came as they came,
+    stratified folds flatter: a class that is common among the labels by chance is then common in
+    training and in the fold alike, while among new images it is not.
+    """
+    labels = np.asarray(labels)
+    if stratified is None:
+        stratified = balanced_by_hand(labels)
+    fits = []
+    for folds, repeat in scheme.rounds:
+        fold_of = _deal(labels, folds, _derived(seed, folds, repeat), groups, stratified)
+        for fold in range(fold_of.max() + 1):
+            held = fold_of == fold
+            fits.append(
+                FoldFit(
+                    Key(folds, repeat, fold),
+                    np.flatnonzero(~held),
+                    np.flatnonzero(held),
+                    _derived(seed, folds, repeat, fold),
+                )
+            )
+    return fits
+
+
+def out_of_fold(
+    labels: np.ndarray,
+    num_classes: int,
+    fit_and_predict: FitAndPredict,
+    scheme: Scheme = THOROUGH,
+    seed: int = 0,
+    groups: np.ndarray | None = None,
+    stratified: bool | None = None,
+    finished: MutableMapping[Key, np.ndarray] | None = None,
+    track: Track = quiet,
+) -> OutOfFold:
+    """Do the fits of `scheme` and collect what each predicts for the images it did not see.
+
+    Args:
+        labels: (n,) class numbers of the labelled images.
+        fit_and_predict: gets positions among the n to train on, positions held out, and a seed;
+            gives probabilities (held out, K). The held-out images must stay out of its unlabelled
+            pool too.
+        groups: (n,) images of one group are never split between folds.
+        finished: fits found here are not done again, and new ones are put here as they finish:
+            pass a mapping that is kept on disk to resume after a kill.
+    """
+    labels = np.asarray(labels)
+    if stratified is None:
+        stratified = balanced_by_hand(labels)
+    finished = {} if finished is None else finished
+    fits = plan_fits(labels, scheme, seed, groups, stratified)
+    rows = {this: np.full((len(labels), num_classes), np.nan) for this in scheme.rounds}
+    for fit in track(fits, len(fits), "estimating"):
+        if fit.key not in finished:
+            finished[fit.key] = np.asarray(fit_and_predict(fit.train, fit.held, fit.seed))
+        probabilities = finished[fit.key]
+        if probabilities.shape != (len(fit.held), num_classes):
+            raise ValueError(
+                f"fit {fit.key} must give probabilities ({len(fit.held)}, {num_classes}), "
+                f"got {probabilities.shape}"
+            )
+        rows[fit.key.folds, fit.key.repeat][fit.held] = probabilities
+    whole = [rows[this] for this in scheme.rounds[: scheme.repeats]]
+    halves = [rows[this] for this in scheme.rounds[scheme.repeats :]]
+    seen = [len(fit.train) for fit in fits if fit.key.repeat < scheme.repeats]
+    return OutOfFold(
+        labels=labels,
+        probabilities=np.stack(whole),
+        halves=np.stack(halves) if halves else np.empty((0, *whole[0].shape)),
+        share=float(np.mean(seen)) / len(labels),
+        scheme=scheme,
+        stratified=stratified,
+        groups=groups,
+    )
+
+
+def balanced_by_hand(labels: np.ndarray) -> bool:
+    """Whether the class counts are too even to have come about by picking images at random.
+
+    Even classes have Pearson's statistic near 0; random picks exceed the bound used here 99 times
+    in 100, even if all classes are equally common.
+    """
+    counts = np.bincount(labels)
+    counts = counts[counts > 0]
+    statistic = ((counts - counts.mean()) ** 2).sum() / counts.mean()
+    return len(counts) > 1 and bool(statistic <= chi2.ppf(0.01, len(counts) - 1))
+
+
+def _derived(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def _deal(
+    labels: np.ndarray, folds: int, seed: int, groups: np.ndarray | None, stratified: bool
+) -> np.ndarray:
+    """(n,) fold of each image: units dealt one by one to the fold that holds fewest images.
+
+    A unit is a group, or one image. Dealt class by class, single images make folds whose class
+    counts differ by one at most.
+    """
+    groups = np.arange(len(labels)) if groups is None else np.asarray(groups)
+    units = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    if len(units) < 2:
+        raise ValueError(
+            f"an estimate needs labelled images of at least two groups, got {len(labels)} in "
+            f"{len(units)}; label more images, or fit with no estimate"
+        )
+    folds = min(folds, len(units))
+    generator = np.random.default_rng(seed)
+    units = [units[index] for index in generator.permutation(len(units))]
+    if stratified:
+        units.sort(key=lambda unit: int(np.bincount(labels[unit]).argmax()))
+    fold_of = np.empty(len(labels), np.int64)
+    sizes = np.zeros(folds, np.int64)
+    for unit in units:
+        fold = int(sizes.argmin())
+        fold_of[unit] = fold
+        sizes[fold] += len(unit)
+    return fold_of
+
+
+def estimate(
+    out: OutOfFold,
+    level: float = 0.9,
+    prior: Sequence[float] | None = None,
+    origins: Sequence[str] | None = None,
+    rivals: Sequence[OutOfFold] = (),
+    sure: float = 0.95,
+) -> Estimate:
+    """Turn out-of-fold predictions into an estimate of the saved model.
+
+    Args:
+        out: of the method that is saved.
+        prior: (K,) shares of the classes among new images; None takes them as labelled.
+        origins: (n,) how each label came about: "random" (the image was picked at random),
+            "chosen" (by the tool, or for being odd) or "unknown". The chosen ones say nothing
+            about images that are not chosen: they train, but do not count.
+        rivals: out-of-fold predictions of the methods that `out` was preferred to on these labels.
+        sure: how often answers are to be right, for the threshold below which not to answer.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level is a probability between 0 and 1, got {level}; the usual is 0.9")
+    counted, caveats = _counted(len(out.labels), origins)
+    alone = np.bincount(out.labels)[out.labels] == 1
+    if why := _impossible(counted, alone):
+        return Estimate(None, None, None, level, f"no estimate: {why}", caveats=caveats)
+    if alone.any():
+        caveats += (f"{alone.sum()} labels are the only one of their class and count as wrong",)
+    if prior is None and out.stratified:
+        caveats += ("class shares are taken as labelled; the classes look balanced by hand",)
+
+    weights = _weights(out.labels, counted, prior)
+    right = out.right
+    plain = float(weights @ right)
+    rise = learning_curve(out, weights)
+    optimism = selection_optimism([out.right, *(rival.right for rival in rivals)], weights)
+    shift = rise - optimism
+    accuracy = min(max(plain + shift, 0.0), 1.0)
+    effective = effective_n(right, weights, out.groups)
+    low, high = wilson(accuracy, effective, level)
+
+    even = _weights(out.labels, counted, _even(out.labels[counted], out.probabilities.shape[2]))
+    balanced = min(max(float(even @ right) + shift, 0.0), 1.0)
+    balanced_low, balanced_high = wilson(balanced, effective_n(right, even, out.groups), level)
+    temperature = fit_temperature(out.probabilities[:, counted], out.labels[counted])
+    return Estimate(
+        accuracy=accuracy,
+        low=low,
+        high=high,
+        level=level,
+        how=_how(out, int(counted.sum()), effective, rise, optimism, prior),
+        n=int(counted.sum()),
+        effective_n=effective,
+        out_of_fold=plain,
+        learning_curve=rise,
+        selection=optimism,
+        balanced_accuracy=balanced,
+        balanced_low=balanced_low,
+        balanced_high=balanced_high,
+        per_class=_per_class(out, counted, shift, level),
+        temperature=temperature,
+        abstention=abstention(
+            calibrated(out.probabilities[:, counted], temperature), out.labels[counted], sure
+        ),
+        caveats=caveats,
+    )
+
+
+def wilson(share: float, n: float, level: float) -> Interval:
+    """Wilson's interval for a share seen in `n` independent images; `n` need not be whole."""
+    z = norm.ppf((1 + level) / 2)
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Interval(max(float(centre - half), 0.0), min(float(centre + half), 1.0))
+
+
+def effective_n(right: np.ndarray, weights: np.ndarray, groups: np.ndarray | None = None) -> float:
+    """How many independent images would tell as much as these (n,) weighted ones.
+
+    Three losses: uneven weights (Kish), images of one group being right or wrong together (the
+    variance between groups over that between images), and DEPENDENCE.
+    """
+    n = 1 / float(weights @ weights)
+    if groups is not None:
+        residual = weights * (right - weights @ right)
+        together = np.bincount(np.unique(groups, return_inverse=True)[1], residual)
+        apart = float(residual @ residual)
+        n /= max(float(together @ together) / apart, 1.0) if apart else 1.0
+    return DEPENDENCE * n
+
+
+def learning_curve(out: OutOfFold, weights: np.ndarray) -> float:
+    """What accuracy gains between the labels that the folds' models saw and all n.
+
+    The gain from half the labels to the folds' share is seen; from there on accuracy is taken to
+    rise in proportion to the logarithm of the number of labels. A fall is taken as no gain.
+    """
+    if not len(out.halves):
+        return 0.0
+    half = (out.halves.argmax(axis=2) == out.labels).mean(axis=0)  # (n,)
+    gain = float(weights @ (out.right - half))
+    return max(gain, 0.0) * math.log(1 / out.share) / math.log(out.share / 0.5)
+
+
+def selection_optimism(
+    right: Sequence[np.ndarray], weights: np.ndarray, draws: int = 1000, seed: int = 0
+) -> float:
+    """How much better the first of several methods looks because it was chosen on these images.
+
+    The choice is repeated on bootstrap samples of the images and judged on those left out; nothing
+    is fitted again. Where choosing makes no difference this is 0.
+
+    Args:
+        right: (n,) for each method, the share of repeats in which each image is predicted rightly;
+            the chosen method first.
+        weights: (n,) of the images, adding up to 1.
+
+    Source: Tsamardinos et al. 2018, "Bootstrapping the out-of-sample predictions for efficient and
+    accurate cross-validation", Machine Learning 107, algorithm 4 (BBC-CV).
+    """
+    if len(right) == 1:
+        return 0.0
+    table = np.stack(right, axis=1)  # (n, M)
+    n = len(table)
+    times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)  # (draws, n)
+    left_out = (times == 0) * weights
+    held = (left_out @ table) / left_out.sum(axis=1, keepdims=True)  # (draws, M)
+    winner = ((times * weights) @ table).argmax(axis=1)  # a tie goes to the chosen one
+    return max(float(np.mean(held[:, 0] - held[np.arange(draws), winner])), 0.0)
+
+
+def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature that makes out-of-fold probabilities (R, n, K) most likely.
+
+    Source: Guo et al. 2017, arXiv:1706.04599, section 4.2. With few labels the most likely one
+    can run away, so it is kept within a factor of ten of 1.
+    """
+
+    def loss(log_temperature: float) -> float:
+        rows = calibrated(probabilities, math.exp(log_temperature))
+        of_label = rows[:, np.arange(len(labels)), labels]
+        return -float(np.log(np.maximum(of_label, 1e-12)).mean())
+
+    found = minimize_scalar(loss, bounds=(-math.log(10), math.log(10)), method="bounded")
+    return float(math.exp(found.x))
+
+
+def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities (..., K) at another temperature: above 1 they are evened out."""
+    logits = np.log(np.maximum(probabilities, 1e-12)) / temperature
+    rows = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(rows / rows.sum(axis=-1, keepdims=True))
+
+
+def abstention(
+    probabilities: np.ndarray, labels: np.ndarray, sure: float = 0.95
+) -> Abstention | None:
+    """The lowest threshold above which answers are right often enough, from (R, n, K) out of fold.
+
+    One wrong answer more than was seen is counted, so that a threshold is not kept by luck; None
+    where even the surest predictions do not reach `sure`, or are too few to tell.
+    """
+    if not 0 < sure < 1:
+        raise ValueError(f"abstain is a probability between 0 and 1, got {sure}; try 0.95")
+    repeats, n, _ = probabilities.shape
+    confidence = probabilities.max(axis=2).ravel()  # (R n,)
+    wrong = (probabilities.argmax(axis=2) != labels).ravel()
+    order = np.argsort(-confidence, kind="stable")
+    answered = np.arange(1, len(order) + 1) / repeats  # images, as each is seen R times
+    errors = np.cumsum(wrong[order]) / repeats
+    kept = np.flatnonzero((errors + 1) / (answered + 1) <= 1 - sure)
+    if not len(kept):
+        return None
+    last = int(kept[-1])
+    return Abstention(
+        sure=sure,
+        threshold=float(confidence[order[last]]),
+        share=float(answered[last]) / n,
+        accuracy=1 - float(errors[last] / answered[last]),
+    )
+
+
+def label_issues(out: OutOfFold) -> list[LabelIssue]:
+    """Labelled images that are confidently predicted as another class, the worst first.
+
+    A class is confident for an image if its probability is at least its mean over the images that
+    bear its label. Where the likeliest confident class is not the label, the label is in doubt.
+    The rule is written out because it is short; it is that of the package cleanlab.
+
+    Source: Northcutt et al. 2021, arXiv:1911.00068, section 3.1 (the confident joint).
+    """
+    probabilities = out.probabilities.mean(axis=0)  # (n, K)
+    n, classes = probabilities.shape
+    thresholds = np.full(classes, np.inf)
+    for label in np.unique(out.labels):
+        thresholds[label] = probabilities[out.labels == label, label].mean()
+    confident = np.where(probabilities >= thresholds, probabilities, -1.0)
+    guesses = confident.argmax(axis=1)
+    doubtful = (confident.max(axis=1) >= 0) & (guesses != out.labels)
+    issues = [
+        LabelIssue(
+            position=int(position),
+            label=int(out.labels[position]),
+            guess=int(guesses[position]),
+            label_probability=float(probabilities[position, out.labels[position]]),
+            guess_probability=float(probabilities[position, guesses[position]]),
+        )
+        for position in np.flatnonzero(doubtful)
+    ]
+    return sorted(issues, key=lambda issue: issue.label_probability - issue.guess_probability)
+
+
+def _counted(n: int, origins: Sequence[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(n,) bool: the images whose labels may count, and what is to be said about the choice."""
+    kinds = np.array(["unknown"] * n if origins is None else list(origins))
+    if len(kinds) != n or not set(kinds) <= {"random", "chosen", "unknown"}:
+        raise ValueError(
+            f"origins needs 'random', 'chosen' or 'unknown' for each of {n} labels, got "
+            f"{len(kinds)} of {sorted(set(kinds))}"
+        )
+    chosen = int((kinds == "chosen").sum())
+    said: tuple[str, ...] = ()
+    if chosen:
+        said += (f"{chosen} chosen labels train but do not count: they are no sample",)
+    if (kinds == "random").any() and chosen:
+        return kinds == "random", said
+    counted = kinds != "chosen"
+    if (kinds == "unknown").any():
+        said += ("holds if the labelled images were picked at random",)
+    return counted, said
+
+
+def _impossible(counted: np.ndarray, alone: np.ndarray) -> str:
+    if not counted.any():
+        return "every label was chosen, none picked at random; label some images at random"
+    if alone[counted].mean() > 0.5:
+        return "most labels are the only one of their class; label two or more of each class"
+    return ""
+
+
+def _weights(labels: np.ndarray, counted: np.ndarray, prior: Sequence[float] | None) -> np.ndarray:
+    """(n,) weights adding up to 1: 0 for what does not count, else even or as `prior` has it."""
+    weights: np.ndarray = counted / counted.sum()
+    if prior is None:
+        return weights
+    shares = np.asarray(prior, dtype=np.float64)
+    present = np.bincount(labels[counted], minlength=len(shares)) / counted.sum()
+    if len(present) != len(shares) or (shares < 0).any() or not math.isclose(shares.sum(), 1):
+        raise ValueError(
+            f"prior needs a share for each of the classes, adding up to 1, got {list(prior)}"
+        )
+    if unseen := np.flatnonzero((shares > 0) & (present == 0)).tolist():
+        raise ValueError(
+            f"prior gives a share to class {unseen[0]}, of which no random label is known; "
+            f"label some images of it, or give it 0"
+        )
+    return np.asarray(weights * (shares / np.maximum(present, 1e-12))[labels])
+
+
+def _even(labels: np.ndarray, classes: int) -> list[float]:
+    present = np.bincount(labels, minlength=classes) > 0
+    return list(present / present.sum())
+
+
+def _per_class(
+    out: OutOfFold, counted: np.ndarray, shift: float, level: float
+) -> tuple[ClassEstimate, ...]:
+    """Recall of the classes that have enough labels, each moved by what the accuracy is moved."""
+    rows = []
+    for label in np.unique(out.labels[counted]):
+        mine = counted & (out.labels == label)
+        n = int(mine.sum())
+        if n < FEWEST_PER_CLASS:
+            continue
+        weights = mine / n
+        recall = min(max(float(weights @ out.right) + shift, 0.0), 1.0)
+        low, high = wilson(recall, effective_n(out.right, weights, out.groups), level)
+        rows.append(ClassEstimate(int(label), n, recall, low, high))
+    return tuple(rows)
+
+
+def _how(
+    out: OutOfFold,
+    n: int,
+    effective: float,
+    rise: float,
+    optimism: float,
+    prior: Sequence[float] | None,
+) -> str:
+    folds = f"{out.scheme.folds} {'stratified ' if out.stratified else ''}folds"
+    parts = [f"out of fold on {n} labels, {folds}, repeated {out.scheme.repeats} times"]
+    if out.scheme.halves:
+        parts.append(f"{100 * rise:+.1f} points as the saved model sees more labels")
+    else:
+        parts.append(f"at least: its models saw {out.share:.0%} of the labels")
+    if optimism:
+        parts.append(f"{-100 * optimism:+.1f} points as the best of several methods was taken")
+    parts.append(f"Wilson's interval for {effective:.0f} independent images")
+    parts.append("class shares " + ("as labelled" if prior is None else "as given"))
+    return "; ".join(parts)

@@ -1,0 +1,318 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from handful.estimate import (
+    CHEAP,
+    DEPENDENCE,
+    OutOfFold,
+    Scheme,
+    abstention,
+    balanced_by_hand,
+    calibrated,
+    effective_n,
+    estimate,
+    fit_temperature,
+    label_issues,
+    learning_curve,
+    out_of_fold,
+    plan_fits,
+    selection_optimism,
+    wilson,
+)
+from handful.evaluate import accuracy_interval
+
+SMALL = Scheme(folds=5, repeats=2, halves=1)
+
+
+def blobs(n=60, k=3, spread=1.0, seed=0):
+    """Points around k corners, and labels drawn at random."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(k, size=n)
+    return np.eye(k)[labels] * 2 + spread * generator.normal(size=(n, k)), labels
+
+
+def nearest_mean(points, labels, k):
+    """A classifier that is cheap to fit: distance to the mean of each class seen."""
+
+    def fit_and_predict(train, held, seed):
+        assert not set(train) & set(held)
+        scores = np.full((len(held), k), -1e3)
+        for label in np.unique(labels[train]):
+            centre = points[train[labels[train] == label]].mean(axis=0)
+            scores[:, label] = -((points[held] - centre) ** 2).sum(axis=1)
+        return calibrated(np.exp(np.maximum(scores, -50)), 1.0)
+
+    return fit_and_predict
+
+
+def given(labels, probabilities, halves=None, **changes):
+    """Out-of-fold predictions as if they had been made."""
+    probabilities = np.asarray(probabilities, dtype=float)
+    probabilities = probabilities if probabilities.ndim == 3 else probabilities[None]
+    fields = dict(
+        labels=np.asarray(labels),
+        probabilities=probabilities,
+        halves=np.empty((0, *probabilities.shape[1:])) if halves is None else halves[None],
+        share=0.9,
+        scheme=Scheme(repeats=len(probabilities), halves=0 if halves is None else 1),
+        stratified=False,
+    )
+    return OutOfFold(**(fields | changes))
+
+
+def guesses(of, k, sure=0.9):
+    """(n, K) probabilities that guess class `of[i]` for image i."""
+    rows = np.full((len(of), k), (1 - sure) / (k - 1))
+    rows[np.arange(len(of)), of] = sure
+    return rows
+
+
+def test_every_image_is_held_out_once_in_each_round_and_never_trained_on_then():
+    labels = np.random.default_rng(0).integers(4, size=53)
+    held = {}
+    for fit in plan_fits(labels, SMALL, seed=3):
+        assert not set(fit.train) & set(fit.held)
+        assert len(fit.train) + len(fit.held) == 53
+        held.setdefault((fit.key.folds, fit.key.repeat), []).extend(fit.held)
+    assert sorted(held) == [(2, 2), (5, 0), (5, 1)]
+    assert all(sorted(positions) == list(range(53)) for positions in held.values())
+
+
+def test_folds_are_stratified_where_classes_were_balanced_by_hand():
+    labels = np.repeat(np.arange(4), 10)
+    for fit in plan_fits(labels, Scheme(folds=5, repeats=1, halves=0)):
+        assert np.bincount(labels[fit.held]).tolist() == [2, 2, 2, 2]
+
+
+def test_groups_are_never_split():
+    generator = np.random.default_rng(1)
+    labels, groups = generator.integers(3, size=40), generator.integers(12, size=40)
+    for stratified in (True, False):
+        for fit in plan_fits(labels, SMALL, 0, groups, stratified):
+            assert not set(groups[fit.train]) & set(groups[fit.held])
+
+
+def test_another_seed_gives_other_folds_and_the_same_seed_the_same():
+    labels = np.arange(30) % 3
+    first, again, other = (plan_fits(labels, SMALL, seed) for seed in (1, 1, 2))
+    assert all(
+        (a.held == b.held).all() and a.seed == b.seed for a, b in zip(first, again, strict=True)
+    )
+    assert any((a.held != b.held).any() for a, b in zip(first, other, strict=True))
+
+
+def test_even_counts_are_seen_to_be_made_by_hand_and_random_ones_hardly_ever():
+    assert balanced_by_hand(np.repeat(np.arange(10), 4))
+    generator = np.random.default_rng(0)
+    taken = [balanced_by_hand(generator.integers(10, size=100)) for _ in range(500)]
+    assert np.mean(taken) < 0.03
+
+
+def test_killed_and_resumed_equals_straight_through():
+    points, labels = blobs()
+    fit_and_predict = nearest_mean(points, labels, 3)
+    straight = out_of_fold(labels, 3, fit_and_predict, SMALL, seed=5)
+    finished, count = {}, 0
+
+    def killed(train, held, seed):
+        nonlocal count
+        count += 1
+        if count == 8:
+            raise KeyboardInterrupt
+        return fit_and_predict(train, held, seed)
+
+    with pytest.raises(KeyboardInterrupt):
+        out_of_fold(labels, 3, killed, SMALL, seed=5, finished=finished)
+    assert len(finished) == 7
+    resumed = out_of_fold(labels, 3, killed, SMALL, seed=5, finished=finished)
+    assert count == 8 + len(plan_fits(labels, SMALL)) - 7
+    assert (resumed.probabilities == straight.probabilities).all()
+    assert (resumed.halves == straight.halves).all()
+
+
+def test_estimate_of_an_easy_problem_contains_its_accuracy_and_is_json():
+    points, labels = blobs(n=200, spread=0.8)
+    found = estimate(out_of_fold(labels, 3, nearest_mean(points, labels, 3)))
+    more_points, more_labels = blobs(n=5000, spread=0.8, seed=1)
+    everything = np.concatenate([points, more_points])
+    with_more = nearest_mean(everything, np.concatenate([labels, more_labels]), 3)
+    predicted = with_more(np.arange(200), np.arange(200, 5200), 0).argmax(axis=1)
+    assert found.low < (predicted == more_labels).mean() < found.high
+    assert found.low < found.accuracy < found.high
+    assert [row.label for row in found.per_class] == [0, 1, 2]
+    assert json.loads(json.dumps(found.as_json(), allow_nan=False))["level"] == 0.9
+
+
+def test_wilson_of_whole_numbers_is_that_of_the_evaluation():
+    for right, n in ((18, 20), (0, 7), (7, 7)):
+        assert wilson(right / n, n, 0.9) == pytest.approx(accuracy_interval(right, n, 0.9))
+
+
+def test_effective_n_by_hand():
+    right = np.array([1, 1, 0, 0.0])
+    even = np.full(4, 0.25)
+    assert effective_n(right, even) == pytest.approx(4 * DEPENDENCE)
+    assert effective_n(right, np.array([0.5, 0.5, 0, 0])) == pytest.approx(2 * DEPENDENCE)
+    # Two groups, each right or wrong as a whole, are two images.
+    assert effective_n(right, even, np.array([5, 5, 9, 9])) == pytest.approx(2 * DEPENDENCE)
+    assert effective_n(right, even, np.arange(4)) == pytest.approx(4 * DEPENDENCE)
+
+
+def test_learning_curve_by_hand():
+    labels = np.zeros(10, int)
+    whole = guesses([0] * 8 + [1] * 2, 2)
+    half = guesses([0] * 6 + [1] * 4, 2)
+    weights = np.full(10, 0.1)
+    rise = 0.2 * math.log(1 / 0.9) / math.log(0.9 / 0.5)
+    assert learning_curve(given(labels, whole, half), weights) == pytest.approx(rise)
+    assert learning_curve(given(labels, half, whole), weights) == 0
+    assert learning_curve(given(labels, whole), weights) == 0
+
+
+def test_choosing_the_best_of_many_guessers_is_seen_through():
+    right = np.random.default_rng(0).integers(2, size=(20, 100)).astype(float)
+    ranked = right[np.argsort(-right.mean(axis=1), kind="stable")]
+    weights = np.full(100, 0.01)
+    left = ranked[0].mean() - selection_optimism(list(ranked), weights)
+    assert ranked[0].mean() >= 0.6 and abs(left - 0.5) < 0.05
+
+
+def test_choosing_costs_nothing_without_rivals_or_with_a_clear_winner():
+    good, bad = np.ones(50), np.zeros(50)
+    weights = np.full(50, 0.02)
+    assert selection_optimism([good], weights) == 0
+    assert selection_optimism([good, bad], weights) == 0
+    assert selection_optimism([good, good], weights) == 0
+
+
+def test_prior_reweights_the_classes():
+    labels = np.array([0] * 8 + [1] * 2)
+    out = given(labels, guesses([0] * 10, 2))  # right on class 0, wrong on class 1
+    assert estimate(out).accuracy == pytest.approx(0.8)
+    assert estimate(out, prior=[0.3, 0.7]).accuracy == pytest.approx(0.3)
+    assert estimate(out).balanced_accuracy == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="prior gives a share to class 2"):
+        estimate(given(labels, guesses([0] * 10, 3)), prior=[0.5, 0.4, 0.1])
+
+
+def test_chosen_labels_do_not_count_where_random_ones_are_known():
+    labels = np.array([0, 1] * 20)
+    wrong_on_chosen = np.where(np.arange(40) < 30, labels, 1 - labels)
+    out = given(labels, guesses(wrong_on_chosen, 2))
+    origins = ["random"] * 30 + ["chosen"] * 10
+    assert estimate(out).accuracy == pytest.approx(0.75)
+    found = estimate(out, origins=origins)
+    assert found.accuracy == 1 and found.n == 30
+    assert any("10 chosen labels" in caveat for caveat in found.caveats)
+    none = estimate(out, origins=["chosen"] * 40)
+    assert none.accuracy is None and "none picked at random" in none.how
+    assert json.dumps(none.as_json(), allow_nan=False)
+
+
+def test_one_label_of_each_class_gives_no_estimate():
+    found = estimate(given([0, 1, 2], guesses([1, 2, 0], 3)))
+    assert found.accuracy is None and "label two or more of each class" in found.how
+
+
+def test_cheap_scheme_says_at_least():
+    points, labels = blobs()
+    found = estimate(out_of_fold(labels, 3, nearest_mean(points, labels, 3), CHEAP))
+    assert "at least: its models saw 67% of the labels" in found.how
+    assert found.accuracy == found.out_of_fold
+
+
+def test_renaming_the_classes_changes_nothing():
+    points, labels = blobs()
+    order = np.array([2, 0, 1])
+    out = out_of_fold(labels, 3, nearest_mean(points, labels, 3), SMALL)
+    renamed = given(
+        np.argsort(order)[labels],
+        out.probabilities[..., order],
+        halves=out.halves[0][..., order],
+        share=out.share,
+    )
+    a, b = estimate(out), estimate(renamed)
+    assert (a.accuracy, a.low, a.high) == pytest.approx((b.accuracy, b.low, b.high))
+    assert a.temperature == pytest.approx(b.temperature, rel=1e-3)
+
+
+@pytest.mark.parametrize("true", [0.5, 1.0, 2.5])
+def test_temperature_is_found_again(true):
+    generator = np.random.default_rng(0)
+    logits = 2 * generator.normal(size=(4000, 5))
+    sharp = calibrated(np.exp(logits), 1.0)
+    labels = (generator.random((4000, 1)) < sharp.cumsum(axis=1)).argmax(axis=1)
+    assert fit_temperature(calibrated(sharp, 1 / true)[None], labels) == pytest.approx(
+        true, rel=0.1
+    )
+
+
+def test_abstention_keeps_the_surest_answers_that_are_right_often_enough():
+    confidence = np.linspace(0.99, 0.51, 100)
+    right = np.arange(100) < 60
+    probabilities = np.stack([confidence, 1 - confidence], axis=1)
+    found = abstention(probabilities[None], np.where(right, 0, 1), sure=0.95)
+    # 60 right ones and k wrong ones pass while (k + 1) / (61 + k) <= 0.05: k = 2.
+    assert found.share == pytest.approx(0.62)
+    assert found.threshold == pytest.approx(confidence[61])
+    assert found.accuracy == pytest.approx(60 / 62)
+    assert abstention(probabilities[None], np.ones(100, int), sure=0.95) is None
+
+
+def test_too_few_labels_promise_no_threshold():
+    assert abstention(guesses([0] * 15, 2)[None], np.zeros(15, int), sure=0.95) is None
+
+
+def test_flipped_labels_are_listed_the_worst_first():
+    labels = np.arange(60) % 3
+    out = given(labels, guesses(labels, 3, sure=0.8))
+    assert label_issues(out) == []
+    flipped = labels.copy()
+    flipped[[4, 17]] = (flipped[[4, 17]] + 1) % 3
+    rows = guesses(labels, 3, sure=0.8)
+    rows[4] = guesses([labels[4]], 3, sure=0.9)
+    rows[17] = guesses([labels[17]], 3, sure=0.98)
+    issues = label_issues(given(flipped, rows))
+    assert [issue.position for issue in issues] == [17, 4]
+    assert [issue.guess for issue in issues] == labels[[17, 4]].tolist()
+
+
+def test_label_issues_match_the_confident_joint_written_out():
+    generator = np.random.default_rng(2)
+    labels = generator.integers(4, size=120)
+    rows = generator.dirichlet(np.ones(4), size=120) * 0.6 + 0.4 * np.eye(4)[labels]
+    labels[:12] = generator.integers(4, size=12)
+    expected = []
+    for i in range(120):
+        sure = [
+            j
+            for j in range(4)
+            if rows[i, j] >= np.mean([rows[m, j] for m in range(120) if labels[m] == j])
+        ]
+        if sure and max(sure, key=lambda j: rows[i, j]) != labels[i]:
+            expected.append(i)
+    found = label_issues(given(labels, rows))
+    assert expected and sorted(issue.position for issue in found) == expected
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Scheme(folds=1), "needs folds >= 2"),
+        (lambda: plan_fits(np.array([0])), "at least two groups"),
+        (lambda: estimate(given([0, 0], guesses([0, 0], 2)), level=90), "level is a probability"),
+        (lambda: estimate(given([0, 0], guesses([0, 0], 2)), origins=["mine"] * 2), "'random'"),
+        (lambda: estimate(given([0, 0], guesses([0, 0], 2)), prior=[1, 1]), "adding up to 1"),
+        (lambda: abstention(np.ones((1, 2, 2)), np.zeros(2), sure=95), "try 0.95"),
+        (
+            lambda: out_of_fold(np.arange(4) % 2, 2, lambda train, held, seed: np.ones((1, 3))),
+            r"must give probabilities \(1, 2\)",
+        ),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
