@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 # Only these are ever tried: Pillow's other readers include some that start outside programs.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
 ENDINGS = {
-    ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".mpo": "MPO",
+    ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".mpo": "JPEG",
     ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP", ".gif": "GIF", ".tif": "TIFF", ".tiff": "TIFF",
     ".ppm": "PPM", ".pgm": "PPM", ".pbm": "PPM", ".pnm": "PPM", ".heic": "HEIF", ".heif": "HEIF",
 }  # fmt: skip
@@ -94,9 +94,9 @@ def resized(image: Image.Image, size: int, fit: str) -> Image.Image:
         return image.resize((size, size), Image.Resampling.BICUBIC)
     if fit == "crop":
         side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        box = (left, top, left + side, top + side)
-        return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+        left, top = (width - side) // 2, (height - side) // 2
+        square = image.crop((left, top, left + side, top + side))
+        return square.resize((size, size), Image.Resampling.BICUBIC)
     scale = size / max(width, height)
     inner = max(1, round(width * scale)), max(1, round(height * scale))
     square = Image.new(image.mode, (size, size))

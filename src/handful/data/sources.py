@@ -45,7 +45,7 @@ def load(
     encoding: str = "utf-8",
     follow_links: bool = False,
     keep_leaks: bool = False,
-    need_labels: bool = True,
+    labeled: bool = True,
     track: Track = quiet,
 ) -> ImageSet:
     """Images, with the labels that are known, of a public data set or a folder.
@@ -59,7 +59,7 @@ def load(
         encoding: of the label file.
         follow_links: read symbolic links that lead out of the folder.
         keep_leaks: keep training images whose pixels are also in the test part.
-        need_labels: refuse a source without labels, or with one class only. Off to predict.
+        labeled: refuse a source without labels, or with one class only. Off to predict.
         track: wraps long loops, `track(items, total, what)`, to show progress.
 
     Images that cannot be read are left out and listed in `store.skipped` with the reason.
@@ -73,7 +73,7 @@ def load(
         _check_path(name)
         path = Path(labels).expanduser() if labels else None
         images = load_folder(name, path, encoding, follow_links, track)
-    if need_labels:
+    if labeled:
         _check_labels(images)
     images = _with_duplicates_grouped(images)
     if test_fraction:
@@ -146,9 +146,10 @@ def _public(name: str, root: Path) -> ImageSet:
     try:
         with contextlib.redirect_stdout(sys.stderr):  # torchvision prints while it downloads
             data = SOURCES[name](root)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, AssertionError, EOFError) as error:
+        reason = " ".join(str(error).split())
         raise ValueError(
-            f"cannot get {name} in {root}: {error}; check the network, or put its files there as "
+            f"cannot get {name} in {root}: {reason}; check the network, or put its files there as "
             f"torchvision lays them out"
         ) from error
     images, labels = data.train

@@ -148,7 +148,7 @@ class ArrayStore(Store):
     def batch(self, rows: np.ndarray, size: int, fit: str, channels: int) -> np.ndarray:
         images = torch.from_numpy(np.ascontiguousarray(self.images[rows])).float()
         images = resized(_coloured(images, channels), size, fit)
-        return images.round_().clamp_(0, 255).byte().numpy()
+        return images.round().clamp_(0, 255).byte().numpy()
 
 
 def array_store(
