@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import RandAugment as TorchvisionRandAugment
 from torchvision.transforms.v2 import functional as tv
 
 from handful.data import photometric
@@ -17,6 +18,7 @@ from handful.data.augment import (
     Grey,
     Noise,
     Pipeline,
+    RandAugment,
     ResizedCrop,
     Rotate,
     Scale,
@@ -24,6 +26,7 @@ from handful.data.augment import (
     Shift,
     named,
 )
+from handful.data.randaugment import MEMBERS
 
 BILINEAR = InterpolationMode.BILINEAR
 SHAPES = [(6, 1, 28, 28), (6, 3, 32, 32), (6, 3, 21, 30)]
@@ -273,7 +276,102 @@ def test_colours_change_in_the_order_brightness_contrast_saturation_hue():
         torch.testing.assert_close(result, theirs, atol=5e-6, rtol=0)
 
 
-@pytest.mark.parametrize("operation", [Rotate(), Crop(), ResizedCrop(), Elastic(), Blur(), Noise()])
+MOVES = {"identity", "shear_x", "shear_y", "shift_x", "shift_y", "rotate"}
+THEIR_NAMES = {
+    "shift_x": "TranslateX",
+    "shift_y": "TranslateY",
+    "shear_x": "ShearX",
+    "shear_y": "ShearY",
+    "autocontrast": "AutoContrast",
+}
+
+
+def chosen_by_hand(pairs, size, strength=0.6):
+    """Values (N, 2, S) of RandAugment for given names, all at one strength, signs alternating."""
+    values = torch.zeros(len(pairs), 2, len(pairs[0]))
+    for row, names in enumerate(pairs):
+        for step, name in enumerate(names):
+            level = MEMBERS[name].level(torch.tensor(strength), size)
+            sign = -1 if MEMBERS[name].signed and (row + step) % 2 else 1
+            values[row, :, step] = torch.tensor([list(MEMBERS).index(name), level * sign])
+    return values
+
+
+def torchvision_step(image, name, level):
+    return TorchvisionRandAugment(interpolation=BILINEAR)._apply_image_or_video_transform(
+        image, THEIR_NAMES.get(name, name.capitalize()), level, BILINEAR, {torch.Tensor: None}
+    )
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (3, 21, 30)])
+def test_randaugment_agrees_with_torchvision_on_every_pair_in_its_order(shape):
+    pairs = [(a, b) for a in MEMBERS for b in MEMBERS if a not in MOVES or b not in MOVES]
+    images = pictures((len(pairs), *shape))
+    values = chosen_by_hand(pairs, shape[1:])
+    ours = Pipeline((RandAugment(members=tuple(MEMBERS)),), fill=0.0).apply(images, (values,))
+    for image, result, names, levels in zip(
+        images, ours, pairs, values[:, 1].tolist(), strict=True
+    ):
+        theirs = image
+        for name, level in zip(names, levels, strict=True):
+            theirs = torchvision_step(theirs, name, level)
+        # A pixel at a step of posterize, solarize or equalize may fall to either side of it.
+        stepped = bool({"posterize", "solarize", "equalize"} & set(names))
+        wrong = ((result - theirs).abs() > 5e-5).float().mean()
+        assert wrong <= (0.01 if stepped else 0), f"{names} differ in {wrong:.1%} of the pixels"
+
+
+def test_two_moves_of_randaugment_are_one_resampling():
+    images = pictures((1, 3, 32, 32))
+    values = chosen_by_hand([("rotate", "shift_x")], (32, 32))
+    angle, shift = values[0, 1].tolist()
+    ours = Pipeline((RandAugment(),), fill=0.0).apply(images, (values,))
+    theirs = affine(images[0], angle=-angle, translate=(shift, 0.0))
+    torch.testing.assert_close(ours[0], theirs, atol=2e-5, rtol=0)
+
+
+def test_randaugment_joins_the_moves_before_it():
+    """A turn, then a turn back: nothing is lost, for there is one resampling and it is none."""
+    images = pictures((2, 3, 32, 32))
+    values = chosen_by_hand([("rotate", "identity"), ("identity", "rotate")], (32, 32))
+    pipeline = Pipeline((Rotate(), RandAugment()), fill=0.0)
+    result = pipeline.apply(images, (-values[:, 1].sum(dim=1), values))
+    torch.testing.assert_close(result, images, atol=5e-5, rtol=0)
+
+
+def test_randaugment_paints_only_after_the_moves_before_it_are_made():
+    images = pictures((2, 3, 32, 32))
+    away = torch.tensor([[0.0, 16.0], [0.0, 16.0]])
+    values = chosen_by_hand([("invert", "identity"), ("identity", "invert")], (32, 32))
+    pipeline = Pipeline((Shift(), RandAugment(members=tuple(MEMBERS))), fill=0.0)
+    result = pipeline.apply(images, (away, values))
+    torch.testing.assert_close(result[:, :, :16], torch.ones(2, 3, 16, 32), atol=1e-5, rtol=0)
+
+
+def test_randaugment_draws_torchvisions_table():
+    operation = RandAugment(members=tuple(MEMBERS))
+    values = operation.draw(torch.Size((3000, 3, 32, 64)), generator())
+    theirs = TorchvisionRandAugment._AUGMENTATION_SPACE
+    for index, name in enumerate(MEMBERS):
+        levels = values[:, 1][values[:, 0] == index].unique()
+        table, signed = theirs.get(THEIR_NAMES.get(name, name.capitalize()), (None, False))
+        expected = table(31, 32, 64) if table else None
+        level = 0.0 if expected is None else float(expected[9])
+        level = float(int(level)) if name.startswith("shift") else level
+        expected = sorted({-level, level}) if signed else [level]
+        torch.testing.assert_close(levels, torch.tensor(expected), atol=1e-6, rtol=1e-5)
+
+
+def test_randaugment_can_vary_its_magnitude():
+    shape = torch.Size((2000, 3, 32, 32))
+    turns = RandAugment(magnitude=10, vary=True, members=("rotate",)).draw(shape, generator())
+    degrees = turns[:, 1].abs().unique()
+    torch.testing.assert_close(degrees, torch.arange(1.0, 11.0), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "operation", [Rotate(), Crop(), ResizedCrop(), Elastic(), Blur(), Noise(), RandAugment()]
+)
 def test_every_image_draws_its_own_values(operation):
     values = operation.draw(torch.Size((64, 3, 32, 32)), generator())
     assert len(values) == 64
@@ -356,6 +454,8 @@ def test_a_misspelt_pipeline_is_answered_with_the_nearest_name():
         (lambda: CutOut(fill="reflect"), "fill must be 'background' or a grey level"),
         (lambda: Flip(1.5), "probability must be from 0 to 1, got 1.5"),
         (lambda: ResizedCrop(scale=(1.0, 0.2)), r"scale must be a pair \(smallest, largest\)"),
+        (lambda: RandAugment(magnitude=31), "magnitude must be from 0 to 30"),
+        (lambda: RandAugment(members=("blur",)), r"members must be some of identity.*'blur'"),
         (lambda: ColorJitter(hue=0.7), "hue must be from 0 to 0.5, got 0.7"),
     ],
 )

@@ -27,6 +27,7 @@ from handful.data.geometric import (
 )
 from handful.data.operation import Operation
 from handful.data.photometric import Blur, ColorJitter, CutOut, Grey, Noise
+from handful.data.randaugment import RandAugment
 from handful.data.resample import Canvas, Fill, check_fill
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Noise",
     "Operation",
     "Pipeline",
+    "RandAugment",
     "ResizedCrop",
     "Rotate",
     "Scale",
@@ -127,9 +129,8 @@ PIPELINES: dict[str, Pipeline] = {
     "strong": Pipeline(
         (
             Flip(),
-            ResizedCrop(scale=(0.4, 1.0)),
-            Rotate(15),
-            ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1),
+            Crop(padding=0.125),
+            RandAugment(operations=2, magnitude=10, vary=True),
             CutOut(size=(0.0, 0.5)),
         )
     ),
@@ -143,6 +144,8 @@ PIPELINES: dict[str, Pipeline] = {
     "shift": Pipeline((_shift,), fill="background"),
     "shear": Pipeline((_shear,), fill="background"),
     "affine": Pipeline((_rotate, _zoom, _shift, _shear), fill="background"),
+    # Two operations at magnitude 9, for consistency training.
+    "randaugment": Pipeline((RandAugment(operations=2, magnitude=9),), fill="background"),
     # Views for contrastive learning: SimCLR's, arXiv:2002.05709, with the colour strength 0.5 of
     # its CIFAR-10 runs, and crop and flip alone.
     "simclr": Pipeline((ResizedCrop(scale=(0.2, 1.0)), Flip(), *_distortion)),

@@ -74,9 +74,10 @@ def blur(images: Tensor, sigma: Tensor, kernel: int) -> Tensor:
     """
     reach = torch.arange(kernel, device=images.device) - (kernel - 1) / 2
     taps = torch.softmax(-(reach**2) / (2 * sigma[:, None] ** 2), dim=1)  # (N, kernel)
-    down = (taps @ _shifts(images.shape[2], kernel, images)).unflatten(1, (images.shape[2], -1))
-    across = (taps @ _shifts(images.shape[3], kernel, images)).unflatten(1, (images.shape[3], -1))
-    return down[:, None] @ images @ across.mT[:, None]
+    n, _, height, width = images.shape
+    down = (taps @ _shifts(height, kernel, images)).view(n, 1, height, height)
+    across = (taps @ _shifts(width, kernel, images)).view(n, 1, width, width)
+    return torch.matmul(torch.matmul(down, images), across.mT)
 
 
 def _shifts(side: int, kernel: int, like: Tensor) -> Tensor:
@@ -85,6 +86,29 @@ def _shifts(side: int, kernel: int, like: Tensor) -> Tensor:
     eye = torch.eye(side, device=like.device, dtype=like.dtype)
     padded = F.pad(eye[None], (reach, reach), mode="reflect")[0]  # (side, side + 2 reach)
     return padded.unfold(1, side, 1).permute(1, 2, 0).reshape(kernel, side * side)
+
+
+def sharpness(images: Tensor, factor: Tensor) -> Tensor:
+    """Away from, or with a factor below 1 towards, a 3x3 mean; the outermost pixels stay."""
+    if min(images.shape[2:]) <= 2:
+        return images
+    inner = images[:, :, 1:-1, 1:-1]
+    # The kernel weighs the middle 5/13 and its neighbours 1/13 each.
+    smooth = F.avg_pool2d(images, 3, stride=1).mul_(9 / 13).add_(inner, alpha=4 / 13)
+    sharpened = images.clone()
+    sharpened[:, :, 1:-1, 1:-1] = blend(inner, smooth, factor)
+    return sharpened
+
+
+def posterize(images: Tensor, bits: Tensor) -> Tensor:
+    """Keep 2 ** `bits` levels of each channel; `bits` (N,) are whole numbers."""
+    levels = _each(2**bits)
+    return torch.minimum(images.mul(levels).floor_(), levels - 1).div_(levels)
+
+
+def solarize(images: Tensor, threshold: Tensor) -> Tensor:
+    """Invert what is at least as bright as `threshold` (N,)."""
+    return torch.where(images >= _each(threshold), 1 - images, images)
 
 
 def _each(values: Tensor) -> Tensor:

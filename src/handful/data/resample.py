@@ -114,6 +114,30 @@ class Canvas:
         images = sample(self.images, self._grid(), self.fill, exact=self.whole_pixels)
         return Canvas.of(images, self.fill)
 
+    def settled_at(self, rows: Tensor) -> Canvas:
+        """The canvas with the moves of the images at `rows` made. Writes into `images`."""
+        if self.matrix is None:
+            return self
+        still = affine(self.images)
+        moving = (self.matrix[rows] != still[rows]).flatten(1).any(dim=1)
+        if self.displacement is not None:
+            moving |= self.displacement[rows].flatten(1).any(dim=1)
+        rows = rows[moving]
+        if len(rows) == 0:
+            return self
+        displacement = self.displacement
+        part = replace(
+            self,
+            images=self.images[rows],
+            matrix=self.matrix[rows],
+            displacement=None if displacement is None else displacement[rows],
+        )
+        self.images[rows] = part.settled().images
+        if displacement is not None:
+            displacement = displacement.index_fill(0, rows, 0.0)
+        matrix = self.matrix.index_copy(0, rows, still[rows])
+        return replace(self, matrix=matrix, displacement=displacement)
+
     def _grid(self) -> Tensor:
         """(N, height, width, 2) where to read, in grid_sample's units (corners at -1 and 1).
 
