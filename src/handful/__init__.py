@@ -8,13 +8,13 @@ __all__ = ["ImageSet", "Run", "fit", "load", "open_run"]
 if TYPE_CHECKING:
     from handful.data.imageset import ImageSet
     from handful.data.sources import load
-    from handful.fit import fit
+    from handful.job import fit
     from handful.results import Run, open_run
 
 _HOME = {
     "ImageSet": "handful.data.imageset",
     "load": "handful.data.sources",
-    "fit": "handful.fit",
+    "fit": "handful.job",
     "Run": "handful.results",
     "open_run": "handful.results",
 }

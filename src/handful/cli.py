@@ -1,4 +1,4 @@
-"""The command line: parse, call one function, print. Nothing slow is imported before it is needed."""
+"""The command line: parse, call one function, print. Slow imports wait until they are needed."""
 
 import json
 import sys
@@ -15,9 +15,8 @@ from rich.table import Table
 import handful
 
 if TYPE_CHECKING:
-    from handful.data.imageset import ImageSet
     from handful.evaluate import Evaluation
-    from handful.fit import Reporter
+    from handful.job import Reporter
     from handful.results import Run
 
 app = typer.Typer(
@@ -41,15 +40,21 @@ SOURCE_HELP = (
 Source = Annotated[str, typer.Argument(help=SOURCE_HELP, show_default=False)]
 Labels = Annotated[
     Path | None,
-    typer.Option(help="CSV with columns file,label (blank: unlabeled) and perhaps group.", show_default=False),
+    typer.Option(
+        help="CSV with columns file,label (blank: unlabeled) and perhaps group.", show_default=False
+    ),
 ]
 DataRoot = Annotated[
     Path | None,
     typer.Option(
-        help="Where known data sets are, or are downloaded to.", envvar="HANDFUL_DATA", show_default=False
+        help="Where known data sets are, or are downloaded to.",
+        envvar="HANDFUL_DATA",
+        show_default=False,
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, nothing else there.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout, nothing else there.")
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -66,15 +71,20 @@ def fit(
     source: Source,
     out: Annotated[
         Path,
-        typer.Option(help="Folder for the run. The same command goes on with an unfinished run in it."),
+        typer.Option(
+            help="Folder for the run. The same command goes on with an unfinished run in it."
+        ),
     ],
     labels: Labels = None,
     per_class: Annotated[
         int | None,
-        typer.Option(help="Hide all but this many labels of each class, drawn by --draw.", show_default=False),
+        typer.Option(
+            help="Hide all but this many labels of each class, drawn by --draw.", show_default=False
+        ),
     ] = None,
     draw: Annotated[
-        int | None, typer.Option(help="Seed of the draw of labels; by default --seed.", show_default=False)
+        int | None,
+        typer.Option(help="Seed of the draw of labels; by default --seed.", show_default=False),
     ] = None,
     test_fraction: Annotated[
         float, typer.Option(help="Share of the labelled images to set aside as the test part.")
@@ -94,7 +104,7 @@ def fit(
         bool | None,
         typer.Option(
             "--flips/--no-flips",
-            help="Whether a mirrored image is of the same class; by default yes for colour, no for grey.",
+            help="Whether a mirrored image keeps its class; by default only in colour.",
         ),
     ] = None,
     estimate: Annotated[
@@ -103,7 +113,9 @@ def fit(
     set_: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="A setting of the method or its schedule, as in --set steps=500.", metavar="NAME=VALUE"
+            "--set",
+            help="A setting of the method or its schedule, as in --set steps=500.",
+            metavar="NAME=VALUE",
         ),
     ] = None,
     precision: Annotated[
@@ -125,7 +137,7 @@ def fit(
 
         handful fit photos/ --labels labels.csv --out run/
     """
-    import handful.fit as job
+    from handful import job
     from handful.data.sources import load
 
     with _reporter() as reporter:
@@ -167,7 +179,9 @@ def fit(
 @app.command()
 def predict(
     run: Annotated[Path, typer.Argument(help="The folder that `handful fit --out` left.")],
-    source: Annotated[str, typer.Argument(help="A folder of images, one image file, or a data set.")],
+    source: Annotated[
+        str, typer.Argument(help="A folder of images, one image file, or a data set.")
+    ],
     out: Annotated[
         Path | None,
         typer.Option(help="CSV to write: file, label, confidence, p(class)...", show_default=False),
@@ -210,10 +224,13 @@ def predict(
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The folder that `handful fit --out` left.")],
-    source: Annotated[str, typer.Argument(help="Labelled images: class sub-folders or a data set.")],
+    source: Annotated[
+        str, typer.Argument(help="Labelled images: class sub-folders or a data set.")
+    ],
     labels: Labels = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for evaluation.json and confusion.svg.", show_default=False)
+        Path | None,
+        typer.Option(help="Folder for evaluation.json and confusion.svg.", show_default=False),
     ] = None,
     data_root: DataRoot = None,
     as_json: AsJson = False,
@@ -273,7 +290,8 @@ def _mendable(error: Exception) -> str | None:
         return " ".join(str(error).split())
     if isinstance(error, OSError):
         where = f" {error.filename}" if error.filename else ""
-        return f"cannot use{where}: {(error.strerror or str(error)).lower()}; check space and permissions"
+        reason = (error.strerror or str(error)).lower()
+        return f"cannot use{where}: {reason}; check space and permissions"
     return None
 
 
@@ -284,11 +302,22 @@ def _complain(text: str) -> None:
 @contextmanager
 def _reporter() -> "Iterator[Reporter]":
     """Bars with time left and sentences, on stderr."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    from handful.fit import Reporter
+    from handful.job import Reporter
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=screen, transient=True) as bars:
 
         def track(items: Iterable[T], total: int, description: str) -> Iterator[T]:
@@ -340,10 +369,16 @@ def _print_run(run: "Run", out: Path) -> None:
 
 def _print_evaluation(found: "Evaluation") -> None:
     answer = Console(highlight=False)
-    interval = _interval({"accuracy": found.accuracy, "low": found.low, "high": found.high, "level": found.level})
+    interval = _interval(
+        {"accuracy": found.accuracy, "low": found.low, "high": found.high, "level": found.level}
+    )
     answer.print(f"accuracy on {found.n} images: {interval}")
-    answer.print(f"balanced accuracy {_percent(found.balanced_accuracy)}, macro-F1 {found.macro_f1:.3f}")
-    answer.print(f"calibration error {_percent(found.calibration_error)} (mean gap of confidence and accuracy)")
+    answer.print(
+        f"balanced accuracy {_percent(found.balanced_accuracy)}, macro-F1 {found.macro_f1:.3f}"
+    )
+    answer.print(
+        f"calibration error {_percent(found.calibration_error)} (confidence against accuracy)"
+    )
     table = Table("class", "images", "predicted", "precision", "recall", "F1")
     for row in found.per_class:
         shares = ["–" if x is None else f"{x:.3f}" for x in (row.precision, row.recall, row.f1)]
@@ -355,7 +390,9 @@ def _print_counts(labels: list[str], places: list[str]) -> None:
     from collections import Counter
 
     counts = ", ".join(f"{name}: {n}" for name, n in Counter(labels).most_common(20))
-    Console(highlight=False).print(f"{len(labels)} images → {', '.join(places)}; {counts}", soft_wrap=True)
+    Console(highlight=False).print(
+        f"{len(labels)} images → {', '.join(places)}; {counts}", soft_wrap=True
+    )
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ class Learned:
     plan: Plan
     steps: int
     images_seen: int
-    seconds: float                      # of training, over all sittings, looks included
+    seconds: float  # of training, over all sittings, looks included
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -133,7 +133,10 @@ class Looks:
     """Loss and accuracy of a network on the labelled and the validation images, unaugmented."""
 
     def __init__(self, task: Task, precision: str) -> None:
-        parts = {"train": task.labeled, "validation": torch.tensor(task.validation, dtype=torch.int64)}
+        parts = {
+            "train": task.labeled,
+            "validation": torch.tensor(task.validation, dtype=torch.int64),
+        }
         device = devices.device()
         self.parts = {
             name: (task.pixels[some].to(device), task.labels[some].to(device))
@@ -219,7 +222,9 @@ class Journal:
         tensors |= {f"sums/{k}": v for k, v in self.sums.items()}
         tensors |= {f"best/{k}": v for k, v in self.best.items()}
         kept = {"history": self.history, "count": self.count, "seconds": self.seconds}
-        write_tensors(self.folder / "checkpoint.safetensors", tensors, {"journal": json.dumps(kept)})
+        write_tensors(
+            self.folder / "checkpoint.safetensors", tensors, {"journal": json.dumps(kept)}
+        )
         self._saved = time.perf_counter()
 
     def resume(self) -> None:

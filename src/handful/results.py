@@ -142,11 +142,15 @@ def load_predictor(path: Path) -> Predictor:
     """The predictor in a file written by `save_predictor`; ValueError for any other file."""
     tensors, metadata = read_tensors(path)
     if "predictor" not in metadata:
-        raise ValueError(f"{path} was not written by handful; give the folder that `handful fit` left")
+        raise ValueError(
+            f"{path} was not written by handful; give the folder that `handful fit` left"
+        )
     try:
         described = json.loads(metadata["predictor"])
         spec = BackboneSpec(**described["backbone"])
-        backbone = backbones.make(spec.name, described["channels"], described["size"], **spec.options)
+        backbone = backbones.make(
+            spec.name, described["channels"], described["size"], **spec.options
+        )
         mean, std = tensors["normalize.mean"].flatten(), tensors["normalize.std"].flatten()
         normalize = Normalize(mean.tolist(), std.tolist())
         model = Classifier(backbone, len(described["classes"]), normalize)

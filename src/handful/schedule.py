@@ -13,19 +13,19 @@ class Schedule:
     """One training run in numbers; `steps` counts optimiser steps, never epochs."""
 
     steps: int = 1000
-    batch: int = 64               # labelled images a step
+    batch: int = 64  # labelled images a step
     optimizer: Optimizer = "sgd"  # sgd is Nesterov's; adam adds weight decay to the gradient (L2)
-    lr: float = 0.03              # peak learning rate
-    momentum: float = 0.9         # of sgd; beta_1 of adam and adamw
-    weight_decay: float = 5e-4    # weights only: never biases, never batch norm
-    decay: Decay = "cosine"       # cosine7/16 is FixMatch's and UDA's: it ends at 0.195 of the peak
-    decay_every: int = 0          # for decay="step": steps between two drops
-    decay_factor: float = 0.1     # for decay="step": what a drop multiplies the rate by
-    warmup: float = 0.0           # share of the steps over which the rate rises from 0
-    average: float = 0.99         # decay of the weight average that is evaluated; 0: the last weights
-    clip: float = 0.0             # largest norm of the gradient; 0: no clipping
-    patience: int = 0             # looks at the validation loss without a gain before stopping; 0: never
-    looks: int = 10               # times metrics are taken, beside the one at step 0
+    lr: float = 0.03  # peak learning rate
+    momentum: float = 0.9  # of sgd; beta_1 of adam and adamw
+    weight_decay: float = 5e-4  # weights only: never biases, never batch norm
+    decay: Decay = "cosine"  # cosine7/16 is FixMatch's and UDA's: it ends at 0.195 of the peak
+    decay_every: int = 0  # for decay="step": steps between two drops
+    decay_factor: float = 0.1  # for decay="step": what a drop multiplies the rate by
+    warmup: float = 0.0  # share of the steps over which the rate rises from 0
+    average: float = 0.99  # decay of the weight average that is evaluated; 0: the last weights
+    clip: float = 0.0  # largest norm of the gradient; 0: no clipping
+    patience: int = 0  # looks at the validation loss without a gain before stopping; 0: never
+    looks: int = 10  # times metrics are taken, beside the one at step 0
 
     def __post_init__(self) -> None:
         problems = [
@@ -45,7 +45,10 @@ class Schedule:
                     self.decay == "step" and self.decay_every < 1,
                     "decay='step' needs decay_every=STEPS, the steps between two drops",
                 ),
-                (self.optimizer not in _OPTIMIZERS, _choice("optimizer", self.optimizer, _OPTIMIZERS)),
+                (
+                    self.optimizer not in _OPTIMIZERS,
+                    _choice("optimizer", self.optimizer, _OPTIMIZERS),
+                ),
                 (self.decay not in _DECAYS, _choice("decay", self.decay, _DECAYS)),
             ]
             if wrong

@@ -65,7 +65,7 @@ class Batches:
 
 def _pipeline(view: str | Pipeline, task: Task) -> Pipeline:
     if view == "auto":
-        view = "symbols" if task.channels == 1 else "strong"
+        view = "digits" if task.channels == 1 else "strong"
     return named(view, flips=task.flips)
 
 
@@ -75,7 +75,10 @@ def _turn(n: int, size: int, step: int, seed: int) -> Tensor:
     passes = places // n
     shuffles = [_shuffle(n, seed, k) for k in passes.unique().tolist()]
     return torch.cat(
-        [shuffle[places[passes == k] % n] for k, shuffle in zip(passes.unique(), shuffles, strict=True)]
+        [
+            shuffle[places[passes == k] % n]
+            for k, shuffle in zip(passes.unique(), shuffles, strict=True)
+        ]
     )
 
 
@@ -95,31 +98,36 @@ class Average:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self._averaged, self._copied = self._pairs(model)
-
-    def _pairs(self, model: nn.Module) -> tuple[tuple[list, list], tuple[list, list]]:
-        averaged: tuple[list[Tensor], list[Tensor]] = ([], [])
-        copied: tuple[list[Tensor], list[Tensor]] = ([], [])
-        for ours, theirs in zip(self.model.modules(), model.modules(), strict=True):
-            moving = isinstance(ours, nn.modules.batchnorm._BatchNorm)
-            for mine, other in zip(ours._parameters.values(), theirs._parameters.values()):
-                if mine is not None and other is not None:
-                    averaged[0].append(mine)
-                    averaged[1].append(other)
-            for mine, other in zip(ours._buffers.values(), theirs._buffers.values()):
-                if mine is not None and other is not None:
-                    pair = averaged if moving and mine.is_floating_point() else copied
-                    pair[0].append(mine)
-                    pair[1].append(other)
-        return averaged, copied
+        moving = _moving_statistics(model)
+        self._averaged: list[tuple[Tensor, Tensor]] = []  # (ours, the network's)
+        self._copied: list[tuple[Tensor, Tensor]] = []
+        for (name, ours), theirs in zip(_tensors(self.model), _tensors(model), strict=True):
+            parameter = isinstance(theirs[1], nn.Parameter)
+            pairs = self._averaged if parameter or name in moving else self._copied
+            pairs.append((ours, theirs[1]))
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move towards the network as it is after `step` steps."""
         decay = min(self.decay, (1 + step) / (10 + step)) if self.decay else 0.0
-        torch._foreach_lerp_(self._averaged[0], self._averaged[1], 1 - decay)
-        for mine, other in zip(*self._copied, strict=True):
+        ours, theirs = zip(*self._averaged, strict=True)
+        torch._foreach_lerp_(ours, theirs, 1 - decay)
+        for mine, other in self._copied:
             mine.copy_(other)
+
+
+def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*model.named_parameters(), *model.named_buffers()]
+
+
+def _moving_statistics(model: nn.Module) -> set[str]:
+    """Names of the running means and variances of all batch norms."""
+    return {
+        f"{name}.{key}".removeprefix(".")
+        for name, module in model.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        for key in ("running_mean", "running_var")
+    }
 
 
 def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
@@ -174,9 +182,9 @@ class State:
 
 
 class Progress(NamedTuple):
-    step: int                # steps taken so far, 1-based
+    step: int  # steps taken so far, 1-based
     logs: dict[str, Tensor]  # left on the device: reading them is the caller's cost
-    state: State             # the network, its average, the optimiser
+    state: State  # the network, its average, the optimiser
 
 
 def train(
@@ -217,8 +225,8 @@ def _gradients(state: State, method: Trained, batch: Batch, precision: str) -> S
 class Plan:
     """What is measured once before training and then kept: a resumed run reads it back."""
 
-    precision: str           # fp32 or bf16
-    threads: int             # of the processor; another number may change the last bits
+    precision: str  # fp32 or bf16
+    threads: int  # of the processor; another number may change the last bits
     seconds_per_step: float
 
 
@@ -229,7 +237,9 @@ def plan(
     choices = [precision]
     if precision == "auto":
         choices = ["fp32", "bf16"] if devices.has_bf16() else ["fp32"]
-    seconds = {choice: _seconds_per_step(method, task, schedule, seed, choice) for choice in choices}
+    seconds = {
+        choice: _seconds_per_step(method, task, schedule, seed, choice) for choice in choices
+    }
     best = choices[0]
     if len(choices) > 1 and seconds["bf16"] < 0.9 * seconds["fp32"]:
         best = "bf16"

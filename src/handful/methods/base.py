@@ -35,11 +35,11 @@ class Task:
     The test part is not in here: no method, estimate or choice can reach it.
     """
 
-    images: ImageSet               # -1 where a label is hidden or absent
+    images: ImageSet  # -1 where a label is hidden or absent
     backbone: BackboneSpec
-    size: int                      # S: side of the square the images are brought to
-    fit: str = "crop"              # how: crop the longer side, pad the shorter one, or stretch
-    flips: bool = True             # whether mirrored images are of the same class
+    size: int  # S: side of the square the images are brought to
+    fit: str = "crop"  # how: crop the longer side, pad the shorter one, or stretch
+    flips: bool = True  # whether mirrored images are of the same class
     validation: tuple[int, ...] = ()  # labelled positions kept from training, to stop early by
     track: Track = field(default=quiet, repr=False)
 
@@ -80,7 +80,9 @@ class Task:
         Labelled images belong to it too, as in the authors' code of UDA and FixMatch.
         """
         held = set(self.validation)
-        return torch.tensor([i for i in range(len(self.images)) if i not in held], dtype=torch.int64)
+        return torch.tensor(
+            [i for i in range(len(self.images)) if i not in held], dtype=torch.int64
+        )
 
     def make_backbone(self, channels: int | None = None) -> nn.Module:
         return self.backbone.make(channels or self.channels, self.size)
@@ -103,14 +105,14 @@ class Views(NamedTuple):
 class Batch(NamedTuple):
     """What a method gets at one step. Images are float in [0, 1], not yet normalised."""
 
-    images: Tensor                       # (N, C, S, S)
-    labels: Tensor                       # (N,)
-    unlabeled: tuple[Tensor, ...] = ()   # one (M, C, S, S) for each unlabelled view
-    ids: Tensor | None = None            # (N,) positions in the task
+    images: Tensor  # (N, C, S, S)
+    labels: Tensor  # (N,)
+    unlabeled: tuple[Tensor, ...] = ()  # one (M, C, S, S) for each unlabelled view
+    ids: Tensor | None = None  # (N,) positions in the task
     unlabeled_ids: Tensor | None = None  # (M,)
-    step: int = 0                        # steps taken before this one
-    steps: int = 1                       # steps of the whole run
-    averaged: nn.Module | None = None    # the weight average so far: a teacher's source
+    step: int = 0  # steps taken before this one
+    steps: int = 1  # steps of the whole run
+    averaged: nn.Module | None = None  # the weight average so far: a teacher's source
 
 
 class Step(NamedTuple):

@@ -14,9 +14,9 @@ from handful.schedule import Schedule
 class Supervised:
     """Cross-entropy on augmented labelled images."""
 
-    augment: str = "auto"         # a named pipeline; auto: symbols for grey images, else strong
+    augment: str = "auto"  # a named pipeline; auto: digits for grey images, else strong
     label_smoothing: float = 0.0  # probability spread evenly over all classes (arXiv:1512.00567)
-    dropout: float = 0.0          # share of features dropped before the last layer
+    dropout: float = 0.0  # share of features dropped before the last layer
 
     name: ClassVar[str] = "supervised"
     default_schedule: ClassVar[Schedule] = Schedule(steps=1000, batch=64)

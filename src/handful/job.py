@@ -1,11 +1,10 @@
 """The main job: check the images, estimate the accuracy, fit on all labels, leave a Run."""
 
-import os
 import platform
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,13 @@ import torch
 
 import handful
 from handful import devices, methods
+from handful.configure import configure
 from handful.data.imageset import ImageSet, Track, quiet
-from handful.estimate import Estimate, estimate_accuracy
-from handful.files import read_json, read_tensors, write_json, write_tensors
+from handful.data.splits import draw
+from handful.files import read_json, write_json
 from handful.learn import Learned, Settings, fingerprint, learn
-from handful.methods.base import BackboneSpec, Method, Task, Trained, as_json
-from handful.results import RECORD, Run, write_csv
-from handful.schedule import Schedule
+from handful.methods.base import BackboneSpec, Task, Trained, as_json
+from handful.results import RECORD, Run, open_run, write_csv
 from handful.train import Plan, plan
 
 LARGEST_SIZE = 64  # pixels a side for networks trained from scratch; a larger image is reduced
@@ -36,7 +35,7 @@ class Reporter:
 
 def fit(
     images: ImageSet,
-    method: str | Method = "supervised",
+    method: str | Trained = "supervised",
     *,
     seed: int = 0,
     out: Path | str | None = None,
@@ -70,8 +69,8 @@ def fit(
     """
     begun = time.perf_counter()
     check(images)
-    task = make_task(images, backbone, size, aspect, flips, reporter.track)
-    chosen = make_settings(method, task.backbone, precision, settings or {})
+    chosen = make_settings(method, backbone, precision, settings or {})
+    task = make_task(images, chosen.backbone, size, aspect, flips, reporter.track)
     mark = fingerprint(
         task.images.hash, chosen.as_json(), task.size, aspect, task.flips, seed, estimate
     )
@@ -122,7 +121,7 @@ def hide(images: ImageSet, per_class: int, seed: int) -> ImageSet:
 
 def make_task(
     images: ImageSet,
-    backbone: str = "small",
+    backbone: BackboneSpec,
     size: int | None = None,
     aspect: str = "crop",
     flips: bool | None = None,
@@ -133,7 +132,7 @@ def make_task(
         raise ValueError(f"size is a side in pixels, 8 or more, got {size}")
     return Task(
         images[:],
-        BackboneSpec(backbone),
+        backbone,
         size or own_size(images),
         aspect,
         images.channels == 3 if flips is None else flips,
@@ -148,7 +147,7 @@ def own_size(images: ImageSet) -> int:
 
 def make_settings(
     method: str | Trained,
-    backbone: BackboneSpec,
+    backbone: str = "small",
     precision: str = "auto",
     settings: dict[str, str] | None = None,
 ) -> Settings:
@@ -156,8 +155,8 @@ def make_settings(
     if precision not in ("auto", "fp32", "bf16"):
         raise ValueError(f"no precision {precision!r}; choose one of auto, fp32, bf16")
     made = methods.make(method) if isinstance(method, str) else method
-    parts = {"method": made, "schedule": made.default_schedule}
-    return Settings(backbone=backbone, precision=precision, **configure(settings or {}, **parts))
+    parts = {"method": made, "schedule": made.default_schedule, "backbone": BackboneSpec(backbone)}
+    return Settings(precision=precision, **configure(settings or {}, **parts))
 
 
 def claim(folder: Path, mark: str, overwrite: bool) -> bool:
@@ -190,7 +189,8 @@ def claim(folder: Path, mark: str, overwrite: bool) -> bool:
 def _refuse_unless(overwrite: bool, what: str) -> None:
     if not overwrite:
         raise ValueError(
-            f"{what} with other images, settings or seed; give another --out, or --overwrite to lose it"
+            f"{what} with other images, settings or seed; give another --out, or --overwrite "
+            f"to lose it"
         )
 
 
@@ -214,7 +214,7 @@ def _record(
     task: Task,
     chosen: Settings,
     learned: Learned,
-    estimated: Estimate | None,
+    estimated: Any,
     seed: int,
     seconds: float,
     command: list[str],
@@ -240,7 +240,12 @@ def _record(
             **asdict(chosen.backbone),
             "parameters": sum(p.numel() for p in backbone.parameters()),
         },
-        "input": {"size": task.size, "channels": task.channels, "aspect": task.fit, "flips": task.flips},
+        "input": {
+            "size": task.size,
+            "channels": task.channels,
+            "aspect": task.fit,
+            "flips": task.flips,
+        },
         "training": {
             "steps": learned.steps,
             "images_seen": learned.images_seen,
@@ -255,8 +260,16 @@ def _record(
     }
 
 
-LEAVINGS = ("model.safetensors", "history.jsonl", "labels.csv", "predictions.csv", "draw.json",
-            "test.json", "confusion.svg", "report.html")
+LEAVINGS = (
+    "model.safetensors",
+    "history.jsonl",
+    "labels.csv",
+    "predictions.csv",
+    "draw.json",
+    "test.json",
+    "confusion.svg",
+    "report.html",
+)
 
 
 def save_beside(run: Run, task: Task, folder: Path, track: Track) -> None:

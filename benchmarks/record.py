@@ -1,0 +1,84 @@
+"""One line of JSON per result: what was run, where, on which draw, and the figures."""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import handful
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def append(
+    file: str, name: str, kind: str, figures: dict[str, Any], command: str = "", **more: Any
+) -> dict[str, Any]:
+    """Append a line to `benchmarks/results/<file>.jsonl` and return it.
+
+    Args:
+        name: the row of a table that the line belongs to.
+        kind: "dev" (tuned on, scored on a part of the training images) or "final".
+        more: what tells lines of one name apart, such as draw=3.
+    """
+    if kind not in ("dev", "final"):
+        raise ValueError(f"kind is dev or final, got {kind!r}")
+    line = {
+        "name": name,
+        "kind": kind,
+        **more,
+        "figures": figures,
+        "command": command or shown_command(),
+        "commit": commit(),
+        "hardware": hardware(),
+        "versions": {
+            "handful": handful.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    with open(RESULTS / f"{file}.jsonl", "a", encoding="utf-8") as out:
+        out.write(json.dumps(line) + "\n")
+    return line
+
+
+def read(file: str) -> list[dict[str, Any]]:
+    path = RESULTS / f"{file}.jsonl"
+    return [json.loads(text) for text in path.read_text().splitlines()] if path.exists() else []
+
+
+def shown_command() -> str:
+    return "python " + shlex.join(["benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def commit() -> str:
+    """The commit, with a + if the code has changed since (results do not count)."""
+    folder = Path(__file__).parent.parent
+    git = ["git", "-C", str(folder)]
+    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    changed = subprocess.run(
+        [*git, "status", "--porcelain", "--", "src", "pyproject.toml"],
+        capture_output=True,
+        text=True,
+    )
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def hardware() -> str:
+    """Processor, cores and threads: what a reader needs to judge a time."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = info.read_text().splitlines()
+        names = [text.split(":", 1)[1].strip() for text in lines if text.startswith("model name")]
+        model = names[0] if names else model
+    bf16 = "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "no bf16"
+    return f"{model}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {bf16}"

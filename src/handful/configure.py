@@ -1,0 +1,75 @@
+"""Settings as text, as `--set threshold=0.9` gives them, into the fields of frozen dataclasses."""
+
+import inspect
+from dataclasses import fields, replace
+from typing import Any, get_type_hints
+
+from handful import backbones
+from handful.methods.base import BackboneSpec
+from handful.wording import did_you_mean
+
+_WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def configure(text: dict[str, str], **parts: Any) -> dict[str, Any]:
+    """The parts again, with the fields that `text` names changed.
+
+    Args:
+        text: field → value as typed. `part.field` names the part, where two share a field's name.
+        parts: dataclass objects by name, for example method=..., schedule=..., backbone=...
+            A BackboneSpec takes the options of its backbone, always as `backbone.option`.
+
+    Raises:
+        ValueError: no part has such a field, or the value is not of the field's type.
+    """
+    changes: dict[str, dict[str, Any]] = {name: {} for name in parts}
+    for key, value in text.items():
+        owner, field, kind = _owner(key, parts)
+        changes[owner][field] = _parse(key, value, kind)
+    return {name: _changed(part, changes[name]) for name, part in parts.items()}
+
+
+def _owner(key: str, parts: dict[str, Any]) -> tuple[str, str, Any]:
+    prefix, _, field = key.rpartition(".")
+    known = {name: _types(part) for name, part in parts.items()}
+    for name, types in known.items():
+        bare = not prefix and not isinstance(parts[name], BackboneSpec)
+        if field in types and (bare or prefix == name):
+            return name, field, types[field]
+    names = [
+        f"{name}.{field}" if isinstance(parts[name], BackboneSpec) else field
+        for name, types in known.items()
+        for field in types
+    ]
+    raise ValueError(f"no setting {key!r}.{did_you_mean(key, names)} Settings: {', '.join(names)}")
+
+
+def _types(part: Any) -> dict[str, Any]:
+    """Field → type, of a dataclass or of a backbone's options."""
+    if isinstance(part, BackboneSpec):
+        if part.name not in backbones.BACKBONES:
+            return {}
+        parameters = inspect.signature(backbones.BACKBONES[part.name]).parameters.values()
+        return {p.name: p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY}
+    hints = get_type_hints(type(part))
+    return {field.name: hints[field.name] for field in fields(part)}
+
+
+def _changed(part: Any, changes: dict[str, Any]) -> Any:
+    if isinstance(part, BackboneSpec):
+        return BackboneSpec(part.name, part.options | changes)
+    return replace(part, **changes)
+
+
+def _parse(name: str, text: str, kind: Any) -> Any:
+    try:
+        if kind is bool:
+            return _WORDS[text.lower()]
+        if kind is int:
+            return int(text)
+        if kind is float:
+            return float(text)
+    except (ValueError, KeyError):
+        wanted = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+        raise ValueError(f"{name} takes {wanted}, got {text!r}") from None
+    return text

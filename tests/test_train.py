@@ -1,0 +1,223 @@
+import copy
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import pytest
+import torch
+from tiny import SCHEDULE, stripes, task
+from torch import nn
+
+from handful.learn import Settings, learn
+from handful.methods.base import BackboneSpec, Batch, Step, Views, classifier
+from handful.methods.supervised import Supervised
+from handful.train import Average, Batches, Diverged, State, fresh, plan, train
+
+METHOD = Supervised(augment="none")
+SETTINGS = Settings(METHOD, SCHEDULE, BackboneSpec("small", {"base": 8}), precision="fp32")
+
+
+def weights(learned):
+    return learned.predictor.model.state_dict()
+
+
+def same(a, b):
+    return all(torch.equal(a[key], b[key]) for key in a) and a.keys() == b.keys()
+
+
+def test_every_trainable_tensor_moves():
+    before = copy.deepcopy(fresh(METHOD, task(), seed=0))
+    state = State(fresh(METHOD, task(), seed=0), SCHEDULE)
+    for _ in train(state, METHOD, Batches(task(), METHOD.views(task()), SCHEDULE, 0), SCHEDULE):
+        pass
+    for (name, old), new in zip(before.named_parameters(), state.model.parameters(), strict=True):
+        assert not torch.equal(old, new), f"{name} did not move"
+
+
+def test_a_tiny_set_can_be_overfitted():
+    settings = replace(SETTINGS, schedule=replace(SCHEDULE, steps=60, average=0.9))
+    history = learn(settings, task(), seed=0).history
+    assert history[0]["train_accuracy"] < 0.9
+    assert history[-1]["train_accuracy"] == 1.0
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not():
+    first, again, other = (learn(SETTINGS, task(), seed) for seed in (3, 3, 4))
+    assert same(weights(first), weights(again))
+    assert not same(weights(first), weights(other))
+
+
+def test_training_leaves_the_global_random_state_alone():
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    learn(SETTINGS, task(), seed=0)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@dataclass(frozen=True)
+class Interrupted(Supervised):
+    """Supervised, killed by an error at one step."""
+
+    at: int = 7
+
+    def loss(self, model, batch):
+        if batch.step == self.at:
+            raise KeyboardInterrupt
+        return super().loss(model, batch)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_stopped_and_resumed_ends_with_the_same_bits_as_straight_through(
+    tmp_path, monkeypatch, optimizer
+):
+    monkeypatch.setattr("handful.learn.SAVE_EVERY", 0)
+    schedule = replace(SCHEDULE, optimizer=optimizer, warmup=0.2, clip=1.0)
+    dropped = Supervised(augment="digits", dropout=0.5)
+    straight = learn(replace(SETTINGS, method=dropped, schedule=schedule), task(), seed=1)
+    stopping = Interrupted(augment="digits", dropout=0.5)
+    with pytest.raises(KeyboardInterrupt):
+        learn(replace(SETTINGS, method=stopping, schedule=schedule), task(), 1, tmp_path)
+    resumed = learn(replace(SETTINGS, method=dropped, schedule=schedule), task(), 1, tmp_path)
+    assert same(weights(straight), weights(resumed))
+    without_time = [{k: v for k, v in h.items() if k != "seconds"} for h in straight.history]
+    assert without_time == [{k: v for k, v in h.items() if k != "seconds"} for h in resumed.history]
+
+
+def test_a_finished_training_is_not_trained_again(tmp_path):
+    first = learn(SETTINGS, task(), 0, tmp_path)
+    assert same(
+        weights(first),
+        weights(learn(replace(SETTINGS, method=Interrupted(at=0)), task(), 0, tmp_path)),
+    )
+
+
+def test_batches_go_through_all_labeled_images_before_one_comes_again():
+    batches = Batches(task(), Views("none"), replace(SCHEDULE, batch=5), seed=0)
+    seen = torch.cat([batches[step].ids for step in range(16)])  # 80 = 5 passes over 16
+    for turn in seen.split(16):
+        assert sorted(turn.tolist()) == list(range(16))
+
+
+def test_unlabeled_views_show_the_same_images_and_the_labeled_among_them():
+    batches = Batches(task(), Views("none", ("none", "digits"), unlabeled_ratio=5), SCHEDULE, 0)
+    batch = batches[0]
+    assert sorted(batch.unlabeled_ids.tolist()) == list(range(40))
+    plain = task().pixels[batch.unlabeled_ids].float() / 255
+    torch.testing.assert_close(batch.unlabeled[0], plain)
+    assert batch.unlabeled[1].shape == plain.shape
+    assert not torch.equal(batch.unlabeled[1], plain)
+
+
+def test_the_average_starts_at_the_first_weights_and_follows_the_formula():
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 1.0)
+    average = Average(model, 0.9)
+    expected, value = 1.0, 1.0
+    for step in range(1, 200):
+        value += 1.0
+        nn.init.constant_(model.weight, value)
+        average.update(step)
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * value
+    assert average.model.weight.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_average_includes_batch_norm_and_copies_other_buffers():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(2)
+            self.register_buffer("bank", torch.zeros(3))
+
+    model = Counting()
+    average = Average(model, 0.5)
+    with torch.no_grad():
+        model.norm.running_mean.fill_(1.0)
+        model.norm.num_batches_tracked.fill_(5)
+        model.bank.fill_(2.0)
+    average.update(step=100)
+    assert average.model.norm.running_mean.tolist() == [0.5, 0.5]
+    assert average.model.norm.num_batches_tracked.item() == 5
+    assert average.model.bank.tolist() == [2.0, 2.0, 2.0]
+
+
+def test_without_averaging_the_last_weights_are_kept():
+    state = State(fresh(METHOD, task(), 0), replace(SCHEDULE, average=0.0))
+    for _ in train(state, METHOD, Batches(task(), Views("none"), SCHEDULE, 0), SCHEDULE):
+        pass
+    assert same(state.model.state_dict(), state.average.model.state_dict())
+
+
+def test_biases_and_norms_do_not_decay():
+    groups = State(fresh(METHOD, task(), 0), SCHEDULE).optimizer.param_groups
+    assert [group["weight_decay"] for group in groups] == [SCHEDULE.weight_decay, 0.0]
+    assert all(p.ndim > 1 for p in groups[0]["params"])
+    assert all(p.ndim <= 1 for p in groups[1]["params"])
+
+
+@dataclass(frozen=True)
+class Exploding:
+    name: ClassVar[str] = "exploding"
+    default_schedule: ClassVar = SCHEDULE
+
+    def views(self, task):
+        return Views("none")
+
+    def build(self, task):
+        return classifier(task)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Step:
+        loss = model(batch.images).mean() * (float("inf") if batch.step == 4 else 1.0)
+        return Step(loss, {"loss": loss})
+
+
+def test_a_loss_that_is_no_number_stops_with_the_step_and_a_way_out():
+    with pytest.raises(Diverged, match=r"at step 5 of 12 .*--set lr=0.002.*--set clip=1"):
+        learn(replace(SETTINGS, method=Exploding()), task(), seed=0)
+
+
+def test_validation_images_are_never_trained_on_and_patience_keeps_the_best():
+    schedule = replace(SCHEDULE, steps=200, lr=0.5, looks=100, patience=2, average=0.0)
+    held = task(validation=(0, 1, 2, 3))
+    assert set(held.labeled.tolist()) == set(range(4, 16))
+    assert set(held.unlabeled.tolist()) == set(range(4, 40))
+    learned = learn(replace(SETTINGS, schedule=schedule), held, seed=0)
+    losses = [line["validation_loss"] for line in learned.history]
+    assert learned.steps < 200
+    assert losses.index(min(losses)) == len(losses) - 3
+    model = learned.predictor.model.eval()
+    with torch.no_grad():
+        logits = model(held.pixels[:4].float() / 255)
+    loss = nn.functional.cross_entropy(logits, held.labels[:4]).item()
+    assert loss == pytest.approx(min(losses), rel=1e-4)
+
+
+def test_a_plan_is_measured_and_says_its_precision():
+    found = plan(METHOD, task(), SCHEDULE, seed=0, precision="fp32")
+    assert found.precision == "fp32"
+    assert 0 < found.seconds_per_step < 10
+    assert found.threads == torch.get_num_threads()
+
+
+def test_convolutions_run_in_bf16_when_planned_so():
+    seen = []
+
+    @dataclass(frozen=True)
+    class Watching(Supervised):
+        def loss(self, model, batch):
+            hook = model.head.register_forward_hook(lambda m, a, out: seen.append(out.dtype))
+            step = super().loss(model, batch)
+            hook.remove()
+            return step
+
+    learn(replace(SETTINGS, method=Watching(augment="none"), precision="bf16"), task(), seed=0)
+    assert set(seen) == {torch.bfloat16}
+
+
+def test_normalisation_happens_once_with_the_constants_of_the_data():
+    images = stripes(channels=3)
+    model = classifier(task(images=images))
+    pixels = images.at(8).float() / 255
+    normal = model.normalize(pixels)
+    torch.testing.assert_close(normal.mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(normal.std(dim=(0, 2, 3)), torch.ones(3), atol=1e-5, rtol=0)
