@@ -1,7 +1,6 @@
 """The cache folder, and files that appear in it whole or not at all."""
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,16 +40,19 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Write a file beside its place and rename it when complete: readers never see half of it."""
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=".unfinished-")
+    """Write a file beside its place and rename it when complete: readers never see half of it.
+
+    To be used while `locked(path)`: what a killed process left unfinished is then overwritten.
+    """
+    unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        with explained(path), os.fdopen(handle, "wb") as file:
-            yield file
-        os.replace(unfinished, path)
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(unfinished, "wb") as file:
+                yield file
+            os.replace(unfinished, path)
     except BaseException:
-        Path(unfinished).unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         raise
 
 

@@ -137,19 +137,22 @@ def _name(root: Path, path: Path) -> str:
 def _inspected(root: Path, found: list[Found], track: Track) -> Iterable[Facts | str]:
     """What each file holds, or why it cannot be read."""
     path = cache_folder() / "manifests" / f"{_key(root)}.json"
-    if len(known := _load(path, found)) < len(found):
+    known = _load(path, found)
+    if len(known) < len(found):
         with locked(path):
             known = _load(path, found)  # another process may have looked meanwhile
-            unknown = [file for file in found if file.name not in known]
-            parts = [unknown[start : start + BATCH] for start in range(0, len(unknown), BATCH)]
-            with decode.guarded():
-                results = in_order(lambda part: [_inspect(root, file) for file in part], parts)
-                for part, facts in zip(
-                    parts, track(results, len(parts), "looking at files"), strict=True
-                ):
-                    known.update({file.name: fact for file, fact in zip(part, facts, strict=True)})
-            _save(path, found, known)
+            if unknown := [file for file in found if file.name not in known]:
+                known.update(_look(root, unknown, track))
+                _save(path, found, known)
     return [known[file.name] for file in found]
+
+
+def _look(root: Path, files: list[Found], track: Track) -> dict[str, Facts | str]:
+    parts = [files[start : start + BATCH] for start in range(0, len(files), BATCH)]
+    results = in_order(lambda part: [(file.name, _inspect(root, file)) for file in part], parts)
+    with decode.guarded():
+        tracked = track(results, len(parts), "looking at files")
+        return {name: facts for part in tracked for name, facts in part}
 
 
 def _inspect(root: Path, file: Found) -> Facts | str:

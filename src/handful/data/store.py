@@ -227,8 +227,12 @@ def _open_pixels(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     """The cached array, or None where it is absent, cut short or not what was asked for."""
     large = int(np.prod(shape)) > MEMORY_LIMIT
     try:
-        # "c": the map may be handed to torch, which wants writable memory; the file never changes.
-        found = np.load(path, mmap_mode="c" if large else None, allow_pickle=False)
+        if large:
+            # "c": torch wants writable memory; what is written there never reaches the file.
+            found: np.ndarray = np.lib.format.open_memmap(path, "c")
+        else:
+            with open(path, "rb") as file:
+                found = np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
     return found if found.shape == shape and found.dtype == np.uint8 else None

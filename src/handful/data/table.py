@@ -120,7 +120,7 @@ def merged(path: Path, first: Row, again: Row) -> Row:
         one, two = getattr(first, what), getattr(again, what)
         if one and two and one != two:
             raise ValueError(
-                f"{path} gives {first.file} the {what} {one!r} on line {first.line} and {two!r} "
+                f"{path} gives {first.file!r} the {what} {one!r} on line {first.line} and {two!r} "
                 f"on line {again.line}; keep one of them"
             )
     return Row(first.line, first.file, first.label or again.label, first.group or again.group)
