@@ -173,7 +173,7 @@ def test_train_and_test_folders_are_parts(tmp_path):
     assert images.test.labels.tolist() == [1]
     assert dict(images.store.skipped) == {
         "test/loose.png": "a test image without a class folder",
-        "test/horse/1.png": "class 'horse' has no training image",
+        "test/horse/1.png": "no training image of its class: horse",
         "elsewhere/1.png": "beside train/ and test/, in neither of them",
     }
 
@@ -240,7 +240,7 @@ def test_training_images_that_are_also_test_images_are_left_out_and_named(tmp_pa
     save(tmp_path / "test" / "dog" / "b.png", seed=90)
     images = load(tmp_path)
     assert "train/dog/1.png" not in images.names and len(images) == 5
-    assert images.store.skipped == (("train/dog/1.png", "same pixels as test/dog/a.png (test)"),)
+    assert images.store.skipped == (("train/dog/1.png", "same pixels as a test image: test/dog/a.png"),)
     assert len(load(tmp_path, keep_leaks=True)) == 6
 
 

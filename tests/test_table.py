@@ -82,8 +82,8 @@ def test_files_that_are_not_there_are_listed(folder):
     table = folder.parent / "labels.csv"
     table.write_text("file,label\na.png,x\nb.png,y\ngone.png,x\n../outside.png,x\n")
     assert load(folder, table).store.skipped == (
-        ("gone.png", f"on line 4 of {table}, but not in {folder}"),
-        ("../outside.png", f"on line 5 of {table}, but not in {folder}"),
+        ("gone.png", f"only in the label file: line 4 of {table}"),
+        ("../outside.png", f"only in the label file: line 5 of {table}"),
     )
 
 

@@ -81,7 +81,9 @@ def places_by_table(
     for row in rows:
         name = _resolved(row.file, root, labels.parent, by_composed_name)
         if name is None:
-            unknown.append(Skipped(row.file, f"on line {row.line} of {labels}, but not in {root}"))
+            unknown.append(
+                Skipped(row.file, f"only in the label file: line {row.line} of {labels}")
+            )
         elif name in row_of:
             row_of[name] = merged(labels, row_of[name], row)
         else:
@@ -116,7 +118,7 @@ def _image_set(
     number = {name: index for index, name in enumerate(classes)}
     foreign = [row for row in test if places[row].label not in number]
     store.skipped += tuple(
-        Skipped(store.names[row], f"class {places[row].label!r} has no training image")
+        Skipped(store.names[row], f"no training image of its class: {places[row].label}")
         for row in foreign
     )
     test = np.setdiff1d(test, foreign)
@@ -136,7 +138,7 @@ def _file_store(root: Path, found: Scan, skipped: list[Skipped]) -> FileStore:
         names=[file.name for file in found.files],
         fingerprints=np.frombuffer(prints, np.uint8).reshape(-1, 16),
         sizes=np.array([(facts.height, facts.width) for facts in found.facts], np.int64),
-        channels=1 if all(facts.grey for facts in found.facts) else 3,
+        grey=np.array([facts.grey for facts in found.facts], bool),
         skipped=tuple(skipped),
         root=root,
         stamps=np.array([(file.bytes, file.changed) for file in found.files], np.int64),

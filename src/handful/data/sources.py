@@ -203,14 +203,17 @@ def _check_labels(images: ImageSet) -> None:
 
 def _with_duplicates_grouped(images: ImageSet) -> ImageSet:
     """Pixel-identical images join one group, so that no fold, draw or test part splits them."""
-    keys = _pixel_keys(images)
-    if images.groups is None:
-        if len(set(keys)) == len(keys):
-            return images
-        first_with = {key: position for position, key in reversed(list(enumerate(keys)))}
-        return replace(images, groups=np.array([first_with[key] for key in keys], np.int64))
-    joined = _joined(keys, images.groups)
-    return replace(images, groups=joined)
+    test = images.test
+    keys = _pixel_keys(images) + (_pixel_keys(test) if test else [])
+    if images.groups is None and len(set(keys)) == len(keys):
+        return images
+    if images.groups is None or (test and test.groups is None):
+        groups = np.arange(len(keys))
+    else:
+        groups = np.concatenate([images.groups, test.groups if test else images.groups[:0]])
+    joined = _joined(keys, groups)
+    n = len(images)
+    return replace(images, groups=joined[:n], test=test and replace(test, groups=joined[n:]))
 
 
 def _joined(keys: list[bytes], groups: np.ndarray) -> np.ndarray:
@@ -224,7 +227,7 @@ def _joined(keys: list[bytes], groups: np.ndarray) -> np.ndarray:
     size = len(number) + int(group.max()) + 1
     edges = coo_array((np.ones(len(keys)), (pixels, len(number) + group)), (size, size))
     component: np.ndarray = connected_components(edges, directed=False)[1][pixels]
-    return component
+    return component.astype(np.int64)
 
 
 def _with_new_test(images: ImageSet, fraction: float, seed: int) -> ImageSet:
@@ -246,7 +249,10 @@ def _without_leaks(images: ImageSet) -> ImageSet:
     if not leaked.any():
         return images
     images.store.skipped += tuple(
-        Skipped(images.store.names[images.rows[at]], f"same pixels as {test_name[keys[at]]} (test)")
+        Skipped(
+            images.store.names[images.rows[at]],
+            f"same pixels as a test image: {test_name[keys[at]]}",
+        )
         for at in np.flatnonzero(leaked)
     )
     return replace(images[~leaked], test=images.test)

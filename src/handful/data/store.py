@@ -39,11 +39,16 @@ class Store(ABC):
     names: list[str]
     fingerprints: np.ndarray  # (N, 16) uint8; equal rows are equal pixels
     sizes: np.ndarray  # (N, 2) int64, height and width
-    channels: int  # 1 if every image is grey, else 3
+    grey: np.ndarray  # (N,) bool; red, green and blue are equal in every pixel
     skipped: tuple[Skipped, ...] = ()
 
     def __post_init__(self) -> None:
         self._held: tuple[str, np.ndarray] | None = None  # the last pixels asked for
+
+    @property
+    def channels(self) -> int:
+        """1 if every image is grey, else 3."""
+        return 1 if self.grey.all() else 3
 
     @abstractmethod
     def batch(self, rows: np.ndarray, size: int, fit: str, channels: int) -> np.ndarray:
@@ -155,16 +160,19 @@ def array_store(
     images: np.ndarray, names: list[str], skipped: Sequence[Skipped] = ()
 ) -> ArrayStore:
     """A store over (N, C, H, W) uint8 images; three equal channels become one."""
-    if images.shape[1] == 3 and all(_all_grey(part) for part in np.array_split(images, 16)):
-        images = np.ascontiguousarray(images[:, :1])
     size = (images.shape[2], images.shape[3])
+    grey = np.array([_is_grey(image) for image in images], bool)
+    prints = [
+        decode.fingerprint(image[0] if alone else image.transpose(1, 2, 0), size)
+        for image, alone in zip(images, grey, strict=True)
+    ]
     return ArrayStore(
         names=names,
-        fingerprints=_fingerprints(images, size),
+        fingerprints=np.frombuffer(b"".join(prints), np.uint8).reshape(-1, 16),
         sizes=np.tile(np.array(size, np.int64), (len(images), 1)),
-        channels=images.shape[1],
+        grey=grey,
         skipped=tuple(skipped),
-        images=images,
+        images=np.ascontiguousarray(images[:, :1]) if grey.all() else images,
     )
 
 
@@ -209,18 +217,9 @@ def _coloured(images: torch.Tensor, channels: int) -> torch.Tensor:
     return (images * luma).sum(1, keepdim=True)
 
 
-def _all_grey(images: np.ndarray) -> bool:
-    return bool((images[:, :1] == images).all())
-
-
-def _fingerprints(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(N, 16) uint8; a grey image has the same one whether stored in 1 or 3 channels."""
-    prints = np.empty((len(images), 16), np.uint8)
-    for row, image in enumerate(images):
-        grey = len(image) == 1 or _all_grey(image[None])
-        pixels = image[0] if grey else image.transpose(1, 2, 0)
-        prints[row] = np.frombuffer(decode.fingerprint(pixels, size), np.uint8)
-    return prints
+def _is_grey(image: np.ndarray) -> bool:
+    """Whether a (C, H, W) image holds no colour."""
+    return len(image) == 1 or bool((image[0] == image[1]).all() and (image[0] == image[2]).all())
 
 
 def _open_pixels(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
