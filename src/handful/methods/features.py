@@ -1,0 +1,70 @@
+"""A linear head on frozen features, its strength chosen by the labelled images themselves.
+
+Multinomial logistic regression in the span of the labelled features (the dual view: with fewer
+images than features nothing is lost). The L2 strength is the one with the lowest cross-entropy
+out of fold, at its best temperature; of those equal to a hundredth of a nat, the strongest.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from handful.data.splits import folds
+from handful.methods.heads import check_fit, fit_logistic, principal
+
+STRENGTHS = (0.1, 0.03, 0.01, 0.003, 0.001)  # tried from strong to weak
+TEMPERATURES = torch.logspace(-2, 2, 21, base=4)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Hyper-parameters; the strength is in units of features of mean squared length 1."""
+
+    strength: float = 0.0  # of the L2 penalty; 0: chosen by cross-validation
+    folds: int = 5  # parts of the cross-validation; fewer where a class is rare
+
+    name: ClassVar[str] = "features"
+
+    def __post_init__(self) -> None:
+        if self.strength < 0:
+            raise ValueError(f"strength is 0 (choose it) or more, got {self.strength}")
+        if self.folds < 2:
+            raise ValueError(f"folds must be 2 or more, got {self.folds}")
+
+    def fit_features(
+        self, labeled: Tensor, labels: Tensor, unlabeled: Tensor, num_classes: int, seed: int
+    ) -> nn.Linear:
+        """The head fitted to (N, D) features and (N,) labels; unlabelled features are not used."""
+        check_fit(labeled, labels, num_classes)
+        labeled = labeled.double()
+        targets = F.one_hot(labels, num_classes).double()
+        coordinates = principal(labeled)
+        x = coordinates.of(labeled)
+        strength = self.strength or choose_strength(x, targets, self.folds, seed)
+        return coordinates.head(*fit_logistic(x, targets, strength))
+
+
+def choose_strength(x: Tensor, targets: Tensor, count: int, seed: int) -> float:
+    """The strength of `STRENGTHS` whose cross-entropy out of fold is lowest.
+
+    Each strength is judged at its best temperature: weak penalties are otherwise preferred for
+    being sure of themselves, not for being right.
+
+    Args:
+        x: (N, R) coordinates; targets: (N, K), one-hot.
+    """
+    labels = targets.argmax(dim=1)
+    fold = torch.from_numpy(folds(labels.numpy(), count, seed))
+    logits = torch.empty(len(STRENGTHS), *targets.shape, dtype=x.dtype)  # (strengths, N, K)
+    for held in fold.unique():
+        inside, outside = fold != held, fold == held
+        fitted = None
+        for index, strength in enumerate(STRENGTHS):
+            fitted = fit_logistic(x[inside], targets[inside], strength, start=fitted)
+            logits[index, outside] = x[outside] @ fitted[0] + fitted[1]
+    scaled = logits.unsqueeze(1) / TEMPERATURES.to(x.dtype).view(-1, 1, 1)  # (strengths, T, N, K)
+    losses = -(scaled.log_softmax(-1) * targets).sum(-1).mean(-1).amin(1)  # (strengths,)
+    return STRENGTHS[int(losses.mul(100).round().argmin())]

@@ -1,0 +1,140 @@
+"""What the fitted methods share: linear heads on features, fitted in few coordinates.
+
+Letters in shapes: N images, K classes, D features, R coordinates.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.optimize import minimize
+from torch import Tensor, nn
+
+
+class Coordinates(NamedTuple):
+    """Features as R numbers: centred, rotated to their principal axes, of mean squared length 1."""
+
+    mean: Tensor  # (D,)
+    basis: Tensor  # (D, R): orthogonal columns over the root mean squared length
+
+    def of(self, features: Tensor) -> Tensor:
+        """(N, D) → (N, R)."""
+        return (features.to(self.mean.dtype) - self.mean) @ self.basis
+
+    def head(self, weight: Tensor, bias: Tensor) -> nn.Linear:
+        """The head on features that (R, K) `weight` and (K,) `bias` are on coordinates."""
+        on_features = self.basis @ weight  # (D, K)
+        head = nn.Linear(len(self.mean), weight.shape[1])
+        with torch.no_grad():
+            head.weight.copy_(on_features.T)
+            head.bias.copy_(bias - self.mean @ on_features)
+        return head
+
+
+def principal(features: Tensor, rank: int | None = None) -> Coordinates:
+    """The first `rank` principal axes of (N, D) features; all that differ from 0 by default.
+
+    With all of them a ridge or logistic head loses nothing: its solution lies in the span of
+    the features. Costs one eigendecomposition of the smaller of the two Gram matrices.
+    """
+    n, width = features.shape
+    mean = features.mean(dim=0)
+    centred = features - mean
+    if n <= width:
+        values, vectors = torch.linalg.eigh(centred @ centred.T)  # (N,), (N, N)
+        basis = centred.T @ vectors  # (D, N), not yet of length 1
+    else:
+        values, basis = torch.linalg.eigh(centred.T @ centred)  # (D,), (D, D)
+    largest_first = values.argsort(descending=True)
+    kept = largest_first[values[largest_first] > values.max() * 1e-6][:rank]
+    basis = F.normalize(basis[:, kept], dim=0)
+    length = (values.clamp_min(0).sum() / n).sqrt().clamp_min(torch.finfo(values.dtype).tiny)
+    return Coordinates(mean, basis / length)
+
+
+def fit_logistic(
+    x: Tensor,
+    targets: Tensor,
+    strength: float,
+    *,
+    importance: Tensor | None = None,
+    start: tuple[Tensor, Tensor] | None = None,
+    iterations: int = 200,
+) -> tuple[Tensor, Tensor]:
+    """Multinomial logistic regression: (R, K) weight and (K,) bias.
+
+    Minimises the mean cross-entropy, in nats, plus strength / 2 times the sum of squared
+    weights; the bias is free.
+
+    Args:
+        x: (N, R) coordinates. In float64 the optimum is found to about 1e-6; float32 is for
+            many images.
+        targets: (N, K) probabilities.
+        importance: (N,) weights of the images in the mean; equal by default.
+        start: weight and bias to start from, such as those of a neighbouring strength.
+    """
+    rank, classes = x.shape[1], targets.shape[1]
+    share = torch.ones(len(x)) if importance is None else importance
+    share = (share / share.sum()).to(x.dtype).unsqueeze(1)  # (N, 1)
+    targets = targets.to(x.dtype)
+
+    def cost(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        both = torch.from_numpy(flat).to(x.dtype).view(rank + 1, classes)
+        weight, bias = both[:-1], both[-1]
+        log_p = (x @ weight + bias).log_softmax(dim=1)  # (N, K)
+        value = -(share * targets * log_p).sum() + strength / 2 * weight.square().sum()
+        error = share * (log_p.exp() * targets.sum(1, keepdim=True) - targets)
+        gradient = torch.cat([x.T @ error + strength * weight, error.sum(0, keepdim=True)])
+        return value.item(), gradient.double().numpy().ravel()
+
+    first = np.zeros((rank + 1) * classes)
+    if start is not None:
+        first = torch.cat([start[0], start[1].unsqueeze(0)]).double().numpy().ravel()
+    tolerances = {"maxiter": iterations, "ftol": 1e-9, "gtol": 1e-5}
+    found = minimize(cost, first, jac=True, method="L-BFGS-B", options=tolerances).x
+    both = torch.from_numpy(found).to(x.dtype).view(rank + 1, classes)
+    return both[:-1], both[-1]
+
+
+def align(probabilities: Tensor, prior: Tensor, rounds: int = 20) -> Tensor:
+    """Rescale the columns of (N, K) probabilities until their mean is (K,) `prior`.
+
+    The rows stay probabilities: the last step makes them sum to 1.
+
+    Source: Sinkhorn and Knopp 1967, as a batch form of distribution alignment (Berthelot et al.
+    2020, arXiv:1911.09785).
+    """
+    aligned = probabilities.clamp_min(1e-12)
+    for _ in range(rounds):
+        aligned = aligned * (prior / aligned.mean(dim=0))
+        aligned = aligned / aligned.sum(dim=1, keepdim=True)
+    return aligned
+
+
+def prior_of(labels: Tensor, num_classes: int) -> Tensor:
+    """(K,) share of each class among the labels, each counted once more than it was seen."""
+    counts = torch.bincount(labels, minlength=num_classes) + 1.0
+    return counts / counts.sum()
+
+
+def check_fit(labeled: Tensor, labels: Tensor, num_classes: int) -> None:
+    """ValueError unless there is a head to be fitted to these labels."""
+    if len(labeled) != len(labels):
+        raise ValueError(
+            f"labels must have one entry per row of labeled, got {len(labels)} for {len(labeled)}"
+        )
+    seen = len(labels.unique())
+    if seen < 2:
+        raise ValueError(
+            f"a classifier needs labels of two classes or more, got {len(labels)} labels of "
+            f"{seen} of the {num_classes} classes; label at least one image of another class"
+        )
+
+
+def some_of(features: Tensor, limit: int, seed: int) -> Tensor:
+    """All rows, or `limit` of them drawn at random where there are more."""
+    if len(features) <= limit:
+        return features
+    generator = torch.Generator().manual_seed(seed)
+    return features[torch.randperm(len(features), generator=generator)[:limit].sort().values]

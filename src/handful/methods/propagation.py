@@ -1,0 +1,110 @@
+"""Label propagation: labels spread over a graph of nearest neighbours, then a head learns them.
+
+Zhou et al. 2003, "Learning with Local and Global Consistency" (NIPS 16); on deep features with
+the graph and the sparse solution of Iscen et al. 2019, arXiv:1904.04717. Where we differ: the
+scores are brought to the class shares of the labels, and one linear head is distilled from them
+by weighting every image with its certainty, so that new images can be predicted.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import scipy.sparse
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from handful.methods.heads import align, check_fit, fit_logistic, principal, prior_of, some_of
+
+_BLOCK = 2048  # images whose similarities to all others are held at once
+
+
+@dataclass(frozen=True)
+class Propagation:
+    """Hyper-parameters. The search is exact: time grows with the square of the images."""
+
+    neighbors: int = 15  # k: edges of every image before the graph is made symmetric
+    alpha: float = 0.9  # share of an image's score that its neighbours give
+    sharpness: float = 3.0  # gamma: edges weigh similarity to this power
+    steps: int = 50  # of the power iteration
+    strength: float = 1e-4  # L2 penalty of the head that learns the scores
+    rank: int = 128  # principal axes in which neighbours are looked for
+    limit: int = 100_000  # unlabelled images used, drawn at random from more
+
+    name: ClassVar[str] = "propagation"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < 1:
+            raise ValueError(f"alpha lies between 0 and 1, got {self.alpha}")
+        for field in ("neighbors", "sharpness", "steps", "strength", "rank", "limit"):
+            if getattr(self, field) <= 0:
+                raise ValueError(f"{field} must be more than 0, got {getattr(self, field)}")
+
+    def fit_features(
+        self, labeled: Tensor, labels: Tensor, unlabeled: Tensor, num_classes: int, seed: int
+    ) -> nn.Linear:
+        """A head distilled from the scores of (M, D) unlabelled beside (N, D) labelled features."""
+        check_fit(labeled, labels, num_classes)
+        unlabeled = some_of(unlabeled, self.limit, seed)
+        everything = torch.cat([labeled.float(), unlabeled.float()])
+        coordinates = principal(everything, 2 * self.rank)
+        x = coordinates.of(everything)
+        similarity, neighbor = nearest(x[:, : self.rank], min(self.neighbors, len(x) - 1))
+        graph = normalized_graph(similarity.clamp_min(0) ** self.sharpness, neighbor)
+        one_hot = F.one_hot(labels, num_classes).float()
+        known = torch.cat([one_hot, torch.zeros(len(unlabeled), num_classes)])
+        scores = spread(graph, known, self.alpha, self.steps)
+        prior = prior_of(labels, num_classes)
+        reached = scores.sum(dim=1) > 0
+        targets = align(scores / scores.sum(dim=1, keepdim=True).clamp_min(1e-12), prior)
+        targets[: len(labels)] = one_hot
+        importance = certainty(targets) * reached
+        return coordinates.head(
+            *fit_logistic(x, targets, self.strength, importance=importance, iterations=60)
+        )
+
+
+def nearest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Cosine similarity and position of the k nearest others: (N, k) each, exact, in blocks."""
+    unit = F.normalize(x)
+    similarities, neighbors = [], []
+    for start in range(0, len(unit), _BLOCK):
+        similarity = unit[start : start + _BLOCK] @ unit.T  # (block, N)
+        rows = torch.arange(len(similarity))
+        similarity[rows, start + rows] = -torch.inf  # not its own neighbour
+        values, positions = similarity.topk(k, dim=1)
+        similarities.append(values)
+        neighbors.append(positions)
+    return torch.cat(similarities), torch.cat(neighbors)
+
+
+def normalized_graph(weights: Tensor, neighbors: Tensor) -> scipy.sparse.csr_matrix:
+    """D^-1/2 (A + A^T) D^-1/2 from (N, k) edge weights and their (N, k) ends."""
+    n, k = neighbors.shape
+    starts = np.arange(0, n * k + 1, k)
+    edges = scipy.sparse.csr_matrix((weights.numpy().ravel(), neighbors.numpy().ravel(), starts))
+    edges.resize((n, n))
+    edges = edges + edges.T
+    degree = np.asarray(edges.sum(axis=1)).ravel()
+    scale = scipy.sparse.diags(1 / np.sqrt(np.maximum(degree, 1e-12)))
+    return (scale @ edges @ scale).tocsr().astype(np.float32)
+
+
+def spread(graph: scipy.sparse.csr_matrix, known: Tensor, alpha: float, steps: int) -> Tensor:
+    """`steps` of F <- alpha S F + (1 - alpha) Y, from F = Y: (N, K) scores."""
+    start = known.numpy()
+    scores = start
+    for _ in range(steps):
+        scores = alpha * (graph @ scores) + (1 - alpha) * start
+    return torch.from_numpy(scores)
+
+
+def certainty(probabilities: Tensor) -> Tensor:
+    """(N,) 1 minus the entropy over its maximum: 0 for a guess, 1 where nothing is in doubt.
+
+    Source: Iscen et al. 2019, arXiv:1904.04717, equation 11.
+    """
+    entropy = torch.special.entr(probabilities).sum(dim=1)
+    return 1 - entropy / math.log(probabilities.shape[1])

@@ -1,0 +1,194 @@
+"""The fitted methods: one set of common tests, then what is particular to each."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.semi_supervised import LabelSpreading
+
+from handful.methods.base import Fitted
+from handful.methods.features import STRENGTHS, Features, choose_strength
+from handful.methods.heads import principal
+from handful.methods.propagation import (
+    Propagation,
+    certainty,
+    nearest,
+    normalized_graph,
+    spread,
+)
+from handful.methods.self_training import SelfTraining, surest
+
+METHODS = [Features(), SelfTraining(rounds=3, rank=16), Propagation(neighbors=5, rank=8)]
+common = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+
+
+def blobs(n, width=40, classes=3, seed=0, apart=6.0):
+    """Clusters in `classes` of the dimensions, unit noise in all of them."""
+    labels = torch.arange(n) % classes
+    noise = torch.randn(n, width, generator=torch.Generator().manual_seed(seed))
+    return noise + apart * F.one_hot(labels, width), labels
+
+
+def accuracy(head, features, labels):
+    return (head(features.float()).argmax(dim=1) == labels).float().mean().item()
+
+
+@common
+def test_a_fitted_method_learns_well_separated_classes(method):
+    assert isinstance(method, Fitted)
+    x, y = blobs(12)
+    u, truth = blobs(120, seed=1)
+    head = method.fit_features(x, y, u, 3, seed=0)
+    assert (head.in_features, head.out_features) == (40, 3)
+    assert head.weight.dtype == torch.float32
+    assert accuracy(head, u, truth) > 0.95
+
+
+@common
+def test_the_same_seed_gives_the_same_bits(method):
+    x, y = blobs(12)
+    u, _ = blobs(60, seed=1)
+    first, second = (method.fit_features(x, y, u, 3, seed=5) for _ in range(2))
+    assert torch.equal(first.weight, second.weight) and torch.equal(first.bias, second.bias)
+
+
+@common
+def test_features_in_half_precision_are_taken(method):
+    x, y = blobs(12)
+    u, truth = blobs(60, seed=1)
+    assert accuracy(method.fit_features(x.half(), y, u.half(), 3, seed=0), u, truth) > 0.95
+
+
+@common
+def test_a_class_of_one_label_and_a_class_of_none_are_survived(method):
+    x, y = blobs(12)
+    keep = torch.tensor([0, 3, 6, 1])  # three of class 0, one of class 1, none of class 2
+    head = method.fit_features(x[keep], y[keep], blobs(60, seed=1)[0], 3, seed=0)
+    assert torch.isfinite(head.weight).all()
+    assert head(x[:2]).argmax(dim=1).tolist() == [0, 1]
+
+
+@common
+def test_no_unlabelled_image_is_needed(method):
+    x, y = blobs(12)
+    head = method.fit_features(x, y, x[:0], 3, seed=0)
+    assert accuracy(head, x, y) == 1
+
+
+@common
+def test_one_class_is_refused(method):
+    x, _ = blobs(4)
+    with pytest.raises(ValueError, match="two classes or more"):
+        method.fit_features(x, torch.zeros(4, dtype=torch.int64), x, 3, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Features(strength=-1), "strength is 0 .* got -1"),
+        (lambda: Features(folds=1), "folds must be 2 or more, got 1"),
+        (lambda: SelfTraining(first_share=0.9), "got 0.9 and 0.6"),
+        (lambda: SelfTraining(rounds=0), "rounds must be more than 0, got 0"),
+        (lambda: Propagation(alpha=1.0), "alpha lies between 0 and 1, got 1.0"),
+        (lambda: Propagation(neighbors=0), "neighbors must be more than 0, got 0"),
+    ],
+)
+def test_impossible_settings_are_refused_when_made(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_given_strength_is_used_and_a_stronger_one_shrinks_the_head():
+    x, y = blobs(12)
+    heads = [Features(strength=s).fit_features(x, y, x, 3, seed=0) for s in (0.001, 1.0)]
+    assert heads[1].weight.norm() < 0.5 * heads[0].weight.norm()
+
+
+def test_features_that_say_nothing_get_the_strongest_penalty():
+    x = torch.randn(60, 20, generator=torch.Generator().manual_seed(0)).double()
+    targets = F.one_hot(torch.arange(60) % 3, 3).double()
+    assert choose_strength(principal(x).of(x), targets, 5, seed=0) == max(STRENGTHS)
+
+
+def test_many_labels_of_a_sharp_rule_get_a_weak_penalty():
+    x = torch.randn(400, 4, generator=torch.Generator().manual_seed(0)).double()
+    labels = (x[:, 0] > 0).long()
+    z = principal(x).of(x)
+    assert choose_strength(z, F.one_hot(labels, 2).double(), 5, seed=0) == min(STRENGTHS)
+
+
+def test_the_surest_of_every_class_are_trusted_by_quota():
+    guesses = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.7, 0.3], [0.45, 0.55]])
+    chosen = surest(guesses, torch.tensor([0.5, 0.5]), share=0.8)
+    assert chosen.tolist() == [0, 2, 4]  # two of class 0; of class 1 all there is
+
+
+def test_a_share_too_small_for_one_image_still_trusts_one_of_every_class():
+    guesses = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])
+    assert surest(guesses, torch.tensor([0.5, 0.5]), share=0.01).tolist() == [0, 2]
+
+
+def test_trust_grows_evenly_from_the_first_share_to_the_last():
+    method = SelfTraining(rounds=3, first_share=0.2, last_share=0.6)
+    assert method.shares() == pytest.approx([0.2, 0.4, 0.6])
+
+
+def test_self_training_uses_the_shape_of_the_unlabelled_clusters():
+    x = torch.tensor([[0.0, 0.0], [1.0, 4.0]])  # on their own they suggest a tilted border
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.arange(400) % 2
+    u = torch.randn(400, 2, generator=generator) * torch.tensor([0.3, 3.0])
+    u[:, 0] += truth
+    alone = Features(strength=0.01).fit_features(x, torch.tensor([0, 1]), u, 2, seed=0)
+    method = SelfTraining(rounds=20, last_share=1.0)
+    together = method.fit_features(x, torch.tensor([0, 1]), u, 2, seed=0)
+    assert accuracy(together, u, truth) > accuracy(alone, u, truth)
+
+
+def test_nearest_neighbours_match_brute_force_across_blocks(monkeypatch):
+    monkeypatch.setattr("handful.methods.propagation._BLOCK", 7)
+    x = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+    similarity, neighbors = nearest(x, 3)
+    for row in range(30):
+        cosines = F.cosine_similarity(x[row : row + 1], x)
+        cosines[row] = -2
+        values, positions = cosines.topk(3)
+        assert neighbors[row].tolist() == positions.tolist()
+        torch.testing.assert_close(similarity[row], values)
+
+
+def test_spreading_matches_scikit_learn_on_the_same_graph():
+    x, labels = blobs(40, width=6, apart=2.0)
+    similarity, neighbors = nearest(x, 5)
+    graph = normalized_graph(similarity.clamp_min(0), neighbors)
+    known = torch.zeros(40, 3)
+    known[:6] = F.one_hot(labels[:6], 3).float()
+
+    dense = np.zeros((40, 40))
+    for row in range(40):
+        dense[row, neighbors[row]] = similarity[row].clamp_min(0)
+    dense = dense + dense.T
+    given = np.where(np.arange(40) < 6, labels.numpy(), -1)
+    theirs = LabelSpreading(kernel=lambda *_: dense, alpha=0.8, max_iter=500, tol=1e-9)
+    theirs.fit(x.numpy(), given)
+
+    ours = spread(graph, known, alpha=0.8, steps=500)
+    ours = ours / ours.sum(dim=1, keepdim=True)
+    expected = torch.from_numpy(theirs.label_distributions_).float()
+    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
+
+
+def test_certainty_is_0_for_a_guess_and_1_without_doubt():
+    p = torch.tensor([[0.25, 0.25, 0.25, 0.25], [1.0, 0, 0, 0], [0.5, 0.5, 0, 0]])
+    assert certainty(p).tolist() == pytest.approx([0, 1, 1 - math.log(2) / math.log(4)], abs=1e-6)
+
+
+def test_an_island_without_a_label_teaches_the_head_nothing():
+    x, y = blobs(12, classes=2)
+    island = torch.randn(20, 40, generator=torch.Generator().manual_seed(2)) * 0.01
+    island[:, 30] += 50
+    method = Propagation(neighbors=3, rank=8)
+    u = torch.cat([blobs(60, classes=2, seed=1)[0], island])
+    assert accuracy(method.fit_features(x, y, u, 2, seed=0), x, y) == 1

@@ -1,0 +1,126 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+
+from handful.methods.heads import align, check_fit, fit_logistic, principal, prior_of, some_of
+
+
+def normal(*shape, seed):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def blobs(n=30, width=5, classes=3, seed=0):
+    labels = torch.arange(n) % classes
+    return normal(n, width, seed=seed) + 2 * F.one_hot(labels, width).double(), labels
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.01])
+def test_fit_logistic_matches_scikit_learn(strength):
+    x, labels = blobs()
+    weight, bias = fit_logistic(x, F.one_hot(labels, 3), strength)
+    theirs = LogisticRegression(C=1 / (strength * len(x)), tol=1e-8, max_iter=5000).fit(x, labels)
+    ours = (x @ weight + bias).softmax(dim=1)
+    torch.testing.assert_close(ours, torch.from_numpy(theirs.predict_proba(x)), atol=1e-4, rtol=0)
+
+
+def test_an_image_of_importance_two_counts_as_two_images():
+    x, labels = blobs(12)
+    targets = F.one_hot(labels, 3)
+    importance = torch.ones(12)
+    importance[:4] = 2
+    once = fit_logistic(x, targets, 0.1, importance=importance)
+    twice = fit_logistic(torch.cat([x, x[:4]]), torch.cat([targets, targets[:4]]), 0.1)
+    torch.testing.assert_close(once[0], twice[0], atol=1e-4, rtol=0)
+
+
+def test_where_the_fit_starts_does_not_change_where_it_ends():
+    x, labels = blobs()
+    targets = F.one_hot(labels, 3)
+    cold = fit_logistic(x, targets, 0.1)
+    warm = fit_logistic(x, targets, 0.1, start=(normal(5, 3, seed=3), normal(3, seed=4)))
+    torch.testing.assert_close((x @ cold[0]).argmax(1), (x @ warm[0]).argmax(1))
+    torch.testing.assert_close(cold[0], warm[0], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("n", "width"), [(8, 20), (40, 6)])
+def test_all_coordinates_keep_every_distance_and_have_length_1(n, width):
+    x = normal(n, width, seed=1) + 5
+    z = principal(x).of(x)
+    assert z.shape[1] == min(n - 1, width)
+    assert z.mean(dim=0).abs().max() < 1e-9
+    assert z.square().sum(dim=1).mean().item() == pytest.approx(1)
+    scale = torch.pdist(x) / torch.pdist(z)
+    torch.testing.assert_close(scale, scale[:1].expand_as(scale))
+
+
+def test_few_coordinates_are_the_directions_that_vary_most():
+    x = normal(50, 4, seed=1) * torch.tensor([0.1, 5.0, 0.2, 1.0], dtype=torch.float64)
+    basis = F.normalize(principal(x, rank=2).basis, dim=0).abs()
+    assert basis[1, 0] > 0.99 and basis[3, 1] > 0.99
+    assert basis.shape == (4, 2)
+
+
+@pytest.mark.parametrize("n", [8, 60])
+def test_a_head_on_features_says_what_its_coordinates_said(n):
+    x = normal(n, 10, seed=1).float()
+    coordinates = principal(x)
+    rank = coordinates.basis.shape[1]
+    weight, bias = normal(rank, 3, seed=2).float(), normal(3, seed=3).float()
+    head = coordinates.head(weight, bias)
+    expected = coordinates.of(x) @ weight + bias
+    torch.testing.assert_close(head(x), expected, atol=1e-4, rtol=1e-4)
+    assert head.weight.dtype == torch.float32 and head.weight.requires_grad
+
+
+def test_equal_features_have_coordinates_too():
+    z = principal(torch.ones(4, 3)).of(torch.ones(2, 3))
+    assert torch.isfinite(z).all()
+
+
+def test_aligned_guesses_have_the_prior_as_their_mean_and_rows_of_1():
+    prior = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
+    aligned = align(normal(200, 3, seed=0).softmax(dim=1), prior, rounds=50)
+    torch.testing.assert_close(aligned.mean(dim=0), prior, atol=1e-4, rtol=0)
+    torch.testing.assert_close(aligned.sum(dim=1), torch.ones(200, dtype=torch.float64))
+
+
+def test_guesses_that_agree_with_the_prior_are_left_alone():
+    guesses = torch.tensor([[0.9, 0.1], [0.1, 0.9]], dtype=torch.float64)
+    torch.testing.assert_close(align(guesses, torch.tensor([0.5, 0.5])), guesses)
+
+
+def test_a_class_nobody_guesses_can_still_be_aligned():
+    certain = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    assert torch.isfinite(align(certain, torch.tensor([0.5, 0.5]))).all()
+
+
+def test_the_prior_counts_every_class_once_more():
+    assert prior_of(torch.tensor([0, 0, 0, 2]), 3).tolist() == pytest.approx([4 / 7, 1 / 7, 2 / 7])
+
+
+def test_some_of_draws_the_same_rows_for_one_seed_and_keeps_their_order():
+    rows = torch.arange(100.0).unsqueeze(1)
+    some = some_of(rows, 10, seed=1).squeeze(1)
+    assert len(some) == 10 and (some.diff() > 0).all()
+    assert torch.equal(some, some_of(rows, 10, seed=1).squeeze(1))
+    assert not torch.equal(some, some_of(rows, 10, seed=2).squeeze(1))
+    assert some_of(rows, 100, seed=1) is rows
+
+
+def test_labels_that_cannot_be_learned_from_are_refused():
+    x = torch.zeros(3, 2)
+    with pytest.raises(ValueError, match="two classes or more, got 3 labels of 1 of the 4"):
+        check_fit(x, torch.tensor([1, 1, 1]), 4)
+    with pytest.raises(ValueError, match="got 2 for 3"):
+        check_fit(x, torch.tensor([0, 1]), 2)
+
+
+def test_an_unpenalised_bias_carries_the_class_shares():
+    labels = torch.tensor([0] * 9 + [1])
+    x = normal(10, 2, seed=0)
+    weight, bias = fit_logistic(x, F.one_hot(labels, 2), 1e6)
+    assert (bias[0] - bias[1]).item() == pytest.approx(math.log(9), abs=1e-2)
+    assert weight.abs().max() < 1e-4
