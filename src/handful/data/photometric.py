@@ -55,16 +55,17 @@ def hue(images: Tensor, turn: Tensor) -> Tensor:
     low, high = images.aminmax(dim=1)  # (N, H, W) each
     spread = high - low
     red, green, blue = images.unbind(dim=1)
-    from_red = (green - blue).div_(spread)
-    from_green = (blue - red).div_(spread).add_(2)
-    from_blue = (red - green).div_(spread).add_(4)
+    from_blue = (red - green).add_(spread, alpha=4)
+    from_green = (blue - red).add_(spread, alpha=2)
     place = torch.where(green == high, from_green, from_blue)
-    place = torch.where(red == high, from_red, place)  # sixths of the circle, from -1 to 5
-    place = place.nan_to_num_(0.0).add_(turn[:, None, None], alpha=6)
-    start = place.new_tensor([5.0, 3.0, 1.0])[:, None, None]
-    place = (place.unsqueeze(1) + start).remainder_(6)  # (N, 3, H, W)
-    height = torch.minimum(place, 4 - place).clamp_(0, 1)
-    return high.unsqueeze(1) - spread.unsqueeze(1) * height
+    place = torch.where(red == high, green - blue, place)
+    # In sixths of the circle, red at 0, green at 2, blue at 4; any place does for greys.
+    place = place.div_(spread.clamp(min=1e-12)).add_(turn[:, None, None], alpha=6)
+    place.sub_((place / 6).floor_(), alpha=6)  # from 0 to 6, four times as fast as remainder
+    # How far each channel falls from high to low: not within one sixth of its own place, wholly
+    # from two sixths on.
+    falls = (2 - (place - 3).abs_(), (place - 2).abs_().sub_(1), (place - 4).abs_().sub_(1))
+    return torch.stack([high - fall.clamp_(0, 1).mul_(spread) for fall in falls], dim=1)
 
 
 def blur(images: Tensor, sigma: Tensor, kernel: int) -> Tensor:
