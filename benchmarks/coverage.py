@@ -1,0 +1,355 @@
+"""How often the interval of an estimate holds the truth: many draws of labels, each scored.
+
+    python benchmarks/coverage.py dev   --draws 200
+    python benchmarks/coverage.py final --draws 200 --sources mnist --per-class 10
+    python benchmarks/coverage.py dev   --table
+
+One pool of 10,000 images a source: a part of the training images (dev, seeds from 1000), or the
+test images (final, seeds from 0). A draw takes `per-class` labels times the number of classes from
+the pool; the truth is the accuracy of the model fitted on all of them on the rest of the pool,
+each class weighted by its share in the population that the labels were drawn from:
+
+    natural     any image of the pool with the same chance
+    unbalanced  classes differ in how common they are by up to 20 to 1, in an order of the draw
+    balanced    the same number of every class; the population is the pool
+    flipped     as natural, and 5 % of the labels are wrong: what the list of doubtful labels finds
+
+Draws are kept as they finish and are not done again; a cell gets its line when it has all of them.
+"""
+
+import argparse
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import RidgeCV
+from torch import nn
+
+import handful
+import record
+from handful import backbones, methods
+from handful.data.cache import cache_folder, data_folder
+from handful.data.imageset import ImageSet
+from handful.data.splits import development, draw
+from handful.estimate import calibrated, estimate, label_issues, out_of_fold
+from handful.evaluate import accuracy_interval, calibration_error, reliability_bins
+from handful.features import features
+from handful.methods.base import Normalize
+from handful.methods.features import Features, choose_strength
+from handful.methods.heads import principal
+
+SOURCES = ("mnist", "fashion-mnist", "cifar10-jpeg")
+KINDS = ("natural", "unbalanced", "balanced")
+POOL = 10_000
+IMBALANCE = 20  # the commonest class to the rarest
+FLIPPED = 0.05
+LEVEL = 0.9
+# Draws made by other code are made again.
+CODE = hashlib.sha256(
+    b"".join(Path(path).read_bytes() for path in (handful.estimate.__file__, __file__))
+).hexdigest()[:16]
+
+Head = Callable[[torch.Tensor], np.ndarray]  # features (m, D) -> probabilities (m, K)
+# (features (n, D), labels (n,), K, seed) -> head
+Fit = Callable[[torch.Tensor, np.ndarray, int, int], Head]
+
+
+def main() -> None:
+    options = parse()
+    if options.table:
+        return print_table(options.part)
+    for source in options.sources:
+        pool = None
+        for kind in options.kinds:
+            for per_class in options.per_class:
+                name = f"{source} {kind} {per_class} {options.method}"
+                if recorded(name, options.part) and not options.again:
+                    print(f"{name}: has its line", flush=True)
+                    continue
+                pool = pool or Pool(source, options.part, options.size)
+                run_cell(pool, kind, per_class, name, options)
+
+
+class Pool:
+    """Features and labels of the images that draws are taken from."""
+
+    def __init__(self, source: str, part: str, size: int) -> None:
+        folder = data_folder() / source
+        images = handful.load(folder if folder.is_dir() else source)
+        if part == "dev":
+            images = development(replace(images, test=None), POOL, seed=1000)
+        assert images.test is not None, f"{source} has no test part"
+        self.images = images.test
+        self.labels = self.images.labels
+        self.classes = len(self.images.classes)
+        self.features = embedded(self.images, size)
+        self.shares = np.bincount(self.labels, minlength=self.classes) / len(self.labels)
+
+
+def embedded(images: ImageSet, size: int) -> torch.Tensor:
+    """(N, D) float32 features of EfficientNet-Lite0 at `size` pixels, from the cache if known."""
+    lite = backbones.make("lite0", images.channels, size)
+    network = nn.Sequential(Normalize(list(lite.mean), list(lite.std)), lite)
+    return features(images, network, size).float()
+
+
+def run_cell(pool: Pool, kind: str, per_class: int, name: str, options: argparse.Namespace) -> None:
+    scratch = cache_folder() / "coverage" / options.part / f"{name.replace(' ', '-')}.jsonl"
+    scratch.parent.mkdir(parents=True, exist_ok=True)
+    rows = [json.loads(line) for line in scratch.open()] if scratch.exists() else []
+    rows = [row for row in rows if row["code"] == CODE]
+    first = 1000 if options.part == "dev" else 0
+    for seed in range(first, first + options.draws):
+        if any(row["draw"] == seed for row in rows):
+            continue
+        row = {"draw": seed, "code": CODE} | run_draw(pool, kind, per_class, seed, options.method)
+        with scratch.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        rows.append(row)
+    rows = [row for row in rows if first <= row["draw"] < first + options.draws]
+    figures = flipped_summary(rows) if kind == "flipped" else summary(rows)
+    print(name, json.dumps(figures), flush=True)
+    if not options.dry:
+        settings = {"method": options.method, "size": options.size, "level": LEVEL}
+        record.append("coverage", name, options.part, figures, settings=settings)
+
+
+def run_draw(pool: Pool, kind: str, per_class: int, seed: int, method: str) -> dict[str, Any]:
+    """One draw: its estimate, the truth, and what a held-out fifth would have said."""
+    positions, shares = drawn(pool, kind, per_class, seed)
+    labels = pool.labels[positions].copy()
+    if kind == "flipped":
+        wrong = flip(labels, pool.classes, seed)
+    seen = pool.features[positions]
+
+    begun = time.perf_counter()
+    fit = settled(method, seen, labels, pool.classes, seed)
+
+    def fit_and_predict(train: np.ndarray, held: np.ndarray, seed: int) -> np.ndarray:
+        return fit(seen[train], labels[train], pool.classes, seed)(seen[held])
+
+    groups = None if pool.images.groups is None else pool.images.groups[positions]
+    out = out_of_fold(labels, pool.classes, fit_and_predict, seed=seed, groups=groups)
+    found = estimate(out, LEVEL)
+    seconds = time.perf_counter() - begun
+    if kind == "flipped":
+        listed = [issue.position for issue in label_issues(out)]
+        return {"listed": len(listed), "wrong": len(wrong), "hits": len(set(listed) & set(wrong))}
+
+    rest = np.setdiff1d(np.arange(len(pool.labels)), positions)
+    predicted = fit(seen, labels, pool.classes, seed)(pool.features[rest])
+    weights = (shares / np.bincount(pool.labels[rest], minlength=pool.classes))[pool.labels[rest]]
+    right = predicted.argmax(axis=1) == pool.labels[rest]
+    row = {
+        "n": len(labels),
+        "truth": float(weights @ right),
+        **{key: getattr(found, key) for key in KEPT},
+        "seconds": seconds,
+        **calibration(predicted, pool.labels[rest], weights, found.temperature),
+        **held_out(seen, labels, pool.classes, fit, seed),
+    }
+    recalls = [right[pool.labels[rest] == label].mean() for label in np.unique(labels)]
+    row["balanced_truth"] = float(np.mean(recalls))
+    if found.abstention:
+        sharp = calibrated(predicted, found.temperature).max(axis=1)
+        answered = sharp >= found.abstention.threshold
+        row["answered_expected"] = found.abstention.share
+        row["answered"] = float(weights @ answered)
+        row["answered_right"] = float(weights[answered] @ right[answered] / weights[answered].sum())
+    return row
+
+
+KEPT = (
+    "accuracy low high out_of_fold learning_curve effective_n temperature "
+    "balanced_accuracy balanced_low balanced_high"
+).split()
+
+
+def drawn(pool: Pool, kind: str, per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the labelled images, and the class shares (K,) that they were drawn with."""
+    generator = np.random.default_rng([seed, per_class])
+    n = per_class * pool.classes
+    if kind in ("natural", "flipped"):
+        return np.sort(generator.choice(len(pool.labels), n, replace=False)), pool.shares
+    if kind == "balanced":
+        return draw(pool.labels, per_class, seed), pool.shares
+    shares = generator.permutation(np.geomspace(1, 1 / IMBALANCE, pool.classes))
+    shares /= shares.sum()
+    counts = generator.multinomial(n, shares)
+    chosen = [
+        generator.choice(np.flatnonzero(pool.labels == label), count, replace=False)
+        for label, count in enumerate(counts)
+    ]
+    return np.sort(np.concatenate(chosen)), shares
+
+
+def flip(labels: np.ndarray, classes: int, seed: int) -> list[int]:
+    """Give 5 % of the labels another class, in place; the positions."""
+    generator = np.random.default_rng([seed, 5])
+    wrong = generator.choice(len(labels), round(FLIPPED * len(labels)), replace=False)
+    labels[wrong] = (labels[wrong] + generator.integers(1, classes, len(wrong))) % classes
+    return [int(position) for position in wrong]
+
+
+def held_out(
+    seen: torch.Tensor, labels: np.ndarray, classes: int, fit: Fit, seed: int
+) -> dict[str, float]:
+    """The usual way: a fifth of the labels held out, Wilson's interval of what is right there."""
+    generator = np.random.default_rng([seed, 20])
+    order = generator.permutation(len(labels))
+    held, train = np.split(order, [round(0.2 * len(labels))])
+    right = (
+        fit(seen[train], labels[train], classes, seed)(seen[held]).argmax(axis=1) == labels[held]
+    )
+    low, high = accuracy_interval(int(right.sum()), len(held), LEVEL)
+    return {"holdout_low": low, "holdout_high": high}
+
+
+def calibration(
+    predicted: np.ndarray, labels: np.ndarray, weights: np.ndarray, temperature: float
+) -> dict[str, float]:
+    """Calibration error on new images before and after the temperature found out of fold."""
+    row = {}
+    for name, rows in (("before", predicted), ("after", calibrated(predicted, temperature))):
+        bins = reliability_bins(rows.max(axis=1), rows.argmax(axis=1) == labels)
+        row[f"calibration_error_{name}"] = calibration_error(bins)
+    return row
+
+
+def settled(name: str, seen: torch.Tensor, labels: np.ndarray, classes: int, seed: int) -> Fit:
+    """The fit of a method by name, its strength chosen once, on all labels, as a user's fit does.
+
+    Choosing it again in every fold costs ten times as much and gives the same estimates.
+    """
+    if name == "ridge":
+        return ridge
+    method = methods.make(name)
+    if isinstance(method, Features) and not method.strength:
+        rows = seen.double()
+        targets = F.one_hot(torch.from_numpy(labels), classes).double()
+        strength = choose_strength(principal(rows).of(rows), targets, method.folds, seed)
+        method = replace(method, strength=strength)
+
+    def fit(seen: torch.Tensor, labels: np.ndarray, classes: int, seed: int) -> Head:
+        head = method.fit_features(seen, torch.from_numpy(labels), seen[:0], classes, seed)
+        return lambda rows: head(rows).softmax(dim=1).detach().numpy()
+
+    return fit
+
+
+def ridge(seen: torch.Tensor, labels: np.ndarray, classes: int, seed: int) -> Head:
+    """Ridge regression on one-hot labels, its strength chosen by leave-one-out; needs no seed."""
+    x = seen.numpy()
+    scale = float(((x - x.mean(axis=0)) ** 2).sum(axis=1).mean())
+    model = RidgeCV(alphas=scale * np.logspace(-4, 2, 13)).fit(x, np.eye(classes)[labels])
+    return lambda rows: calibrated(np.exp(model.predict(rows.numpy())), 0.2)
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The line of a cell. Shares are of draws; accuracies, widths and gaps are in [0, 1]."""
+    column = {key: np.array([row[key] for row in rows]) for key in rows[0] if key != "code"}
+    truth, low, high = column["truth"], column["low"], column["high"]
+    width = high - low
+    usual = column["holdout_high"] - column["holdout_low"]
+    right = column["holdout_low"] <= truth, truth <= column["holdout_high"]
+    balanced = column["balanced_truth"]
+    sure = [row for row in rows if "answered" in row]
+    figures = {
+        "draws": len(rows),
+        "n": int(column["n"].max()),
+        "covered": ((low <= truth) & (truth <= high)).mean(),
+        "lower_covered": (low <= truth).mean(),
+        "width": width.mean(),
+        "holdout_width": usual.mean(),
+        "holdout_covered": (right[0] & right[1]).mean(),
+        "narrower": 1 - width.mean() / usual.mean(),
+        "truth": truth.mean(),
+        "gap": (column["accuracy"] - truth).mean(),
+        "gap_sd": (column["accuracy"] - truth).std(ddof=1),
+        "gap_uncorrected": (column["out_of_fold"] - truth).mean(),
+        "balanced_covered": (
+            (column["balanced_low"] <= balanced) & (balanced <= column["balanced_high"])
+        ).mean(),
+        "calibration_error_before": column["calibration_error_before"].mean(),
+        "calibration_error_after": column["calibration_error_after"].mean(),
+        "seconds": float(np.median(column["seconds"])),
+        "threshold_found": len(sure) / len(rows),
+    }
+    if sure:
+        for key in ("answered_expected", "answered", "answered_right"):
+            figures[key] = np.mean([row[key] for row in sure])
+    return {
+        key: value if isinstance(value, int) else round(float(value), 4)
+        for key, value in figures.items()
+    }
+
+
+def flipped_summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    listed, wrong, hits = (sum(row[key] for row in rows) for key in ("listed", "wrong", "hits"))
+    return {
+        "draws": len(rows),
+        "listed": listed / len(rows),
+        "wrong": wrong / len(rows),
+        "precision": round(hits / max(listed, 1), 4),
+        "recall": round(hits / wrong, 4),
+    }
+
+
+def recorded(name: str, part: str) -> list[dict[str, Any]]:
+    return [
+        line for line in record.read("coverage") if (line["name"], line["kind"]) == (name, part)
+    ]
+
+
+def print_table(part: str) -> None:
+    """The last line of every cell, and what they come to together."""
+    last = {
+        line["name"]: line["figures"] for line in record.read("coverage") if line["kind"] == part
+    }
+    print(f"{'cell':42}covered  lower  width  narrower    gap   sd")
+    cells = {name: figures for name, figures in last.items() if "covered" in figures}
+    for name, row in cells.items():
+        print(
+            f"{name:42}{row['covered']:7.3f}{row['lower_covered']:7.3f}{row['width']:7.3f}"
+            f"{row['narrower']:10.2f}{row['gap']:+7.3f}{row['gap_sd']:6.3f}"
+        )
+    for few, group in ((False, "pooled, more than 4 per class"), (True, "pooled, 4 per class")):
+        rows = [row for name, row in cells.items() if (name.split()[2] == "4") == few]
+        if rows:
+            mean = {key: np.mean([row[key] for row in rows]) for key in rows[0] if key in SHOWN}
+            least = min(row["covered"] for row in rows)
+            print(
+                f"{group:42}{mean['covered']:7.3f}{mean['lower_covered']:7.3f}"
+                f"{mean['width']:7.3f}{mean['narrower']:10.2f}   least covered {least:.3f}"
+            )
+
+
+SHOWN = ("covered", "lower_covered", "width", "narrower")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", choices=("dev", "final"))
+    parser.add_argument("--sources", nargs="+", default=SOURCES, choices=SOURCES)
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=(*KINDS, "flipped"))
+    parser.add_argument("--per-class", nargs="+", type=int, default=(4, 10, 25))
+    parser.add_argument("--draws", type=int, default=200)
+    parser.add_argument("--method", default="features", help="or ridge, a plain reference")
+    parser.add_argument("--size", type=int, default=96, help="pixels the network sees")
+    parser.add_argument("--again", action="store_true")
+    parser.add_argument("--dry", action="store_true", help="print only, write no line")
+    parser.add_argument("--table", action="store_true", help="print the lines there are")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
