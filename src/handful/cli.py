@@ -282,10 +282,9 @@ def main() -> None:
 
 def _mendable(error: Exception) -> str | None:
     """One line for what the user can mend; None for what is our fault."""
-    import click
-
-    if isinstance(error, click.ClickException):
-        return f"{error.format_message()} (handful --help tells more)"
+    usage = getattr(error, "format_message", None)  # of a mistake in the command line itself
+    if usage is not None:
+        return f"{usage()} (handful --help tells more)"
     if isinstance(error, ValueError):
         return " ".join(str(error).split())
     if isinstance(error, OSError):
@@ -336,7 +335,7 @@ def _pairs(texts: list[str]) -> dict[str, str]:
     wrong = [text for text in texts if "=" not in text]
     if wrong:
         raise ValueError(f"--set takes NAME=VALUE, got {wrong[0]!r}; for example --set steps=500")
-    return dict(text.split("=", 1) for text in texts)  # type: ignore[misc]
+    return dict(text.split("=", 1) for text in texts)
 
 
 def _print_json(value: Any) -> None:
@@ -361,10 +360,20 @@ def _print_run(run: "Run", out: Path) -> None:
         f"{len(data['classes'])} classes; {training['steps']} steps in {training['seconds']:.0f} s"
     )
     if run.estimate is not None:
-        answer.print(f"estimated accuracy on new images: {_interval(run.estimate)}, approximate")
+        _print_estimate(answer, run.estimate)
     if run.test is not None:
         answer.print(f"accuracy on {run.test['n']} test images: {_interval(run.test)}")
     answer.print(f"saved in {out}; next: handful predict {out} PHOTOS", soft_wrap=True)
+
+
+def _print_estimate(answer: Console, estimate: dict[str, Any]) -> None:
+    if estimate["accuracy"] is None:
+        answer.print(estimate["how"])
+        return
+    answer.print(f"estimated accuracy on new images: {_interval(estimate)}")
+    answer.print(f"  approximate; {estimate['how']}")
+    for caveat in estimate["caveats"]:
+        answer.print(f"  {caveat}")
 
 
 def _print_evaluation(found: "Evaluation") -> None:

@@ -3,8 +3,8 @@
 import platform
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,15 @@ from handful import devices, methods
 from handful.configure import configure
 from handful.data.imageset import ImageSet, Track, quiet
 from handful.data.splits import draw
-from handful.files import read_json, write_json
+from handful.estimate import Estimate, Key, Scheme, out_of_fold
+from handful.estimate import estimate as estimate_accuracy
+from handful.files import read_json, read_tensors, write_json, write_tensors
 from handful.learn import Learned, Settings, fingerprint, learn
 from handful.methods.base import BackboneSpec, Task, Trained, as_json
 from handful.results import RECORD, Run, open_run, write_csv
 from handful.train import Plan, plan
 
+FOLDS = Scheme(folds=5, repeats=1, halves=0)
 LARGEST_SIZE = 64  # pixels a side for networks trained from scratch; a larger image is reduced
 
 
@@ -68,6 +71,8 @@ def fit(
         The Run: `run.estimate`, `run.predict(...)`, `run.evaluate(...)`.
     """
     begun = time.perf_counter()
+    if estimate not in ("folds", "none"):
+        raise ValueError(f"no estimate {estimate!r}; choose folds or none")
     check(images)
     chosen = make_settings(method, backbone, precision, settings or {})
     task = make_task(images, chosen.backbone, size, aspect, flips, reporter.track)
@@ -81,9 +86,10 @@ def fit(
     work = folder / "checkpoint" if folder is not None else None
 
     planned = _plan(chosen, task, seed, work)
+    reporter.say(_expectation(chosen, planned, len(task.labeled), estimate))
     estimated = None
     if estimate == "folds":
-        estimated = _estimate(chosen, task, seed, work, planned, reporter)
+        estimated = _estimate(chosen, task, seed, work, planned, reporter.track)
     learned = learn(chosen, task, seed, _below(work, "fit"), planned, "training on all labels")
 
     seconds = time.perf_counter() - begun
@@ -155,6 +161,7 @@ def make_settings(
     if precision not in ("auto", "fp32", "bf16"):
         raise ValueError(f"no precision {precision!r}; choose one of auto, fp32, bf16")
     made = methods.make(method) if isinstance(method, str) else method
+    assert isinstance(made, Trained)
     parts = {"method": made, "schedule": made.default_schedule, "backbone": BackboneSpec(backbone)}
     return Settings(precision=precision, **configure(settings or {}, **parts))
 
@@ -209,12 +216,79 @@ def _plan(chosen: Settings, task: Task, seed: int, work: Path | None) -> Plan:
     return planned
 
 
+def _expectation(chosen: Settings, planned: Plan, labeled: int, estimate: str) -> str:
+    """What is about to happen, and how long it should take."""
+    schedule, fits = chosen.schedule, 1 + (FOLDS.folds if estimate == "folds" else 0)
+    seconds = fits * schedule.steps * planned.seconds_per_step
+    long = f"{seconds / 60:.0f} min" if seconds >= 100 else f"{seconds:.0f} s"
+    folds = f" and {FOLDS.folds} times for the estimate" if fits > 1 else ""
+    return (
+        f"{chosen.method.name} with {chosen.backbone.name} on {labeled} labels: "
+        f"{schedule.steps} steps{folds}, about {long} ({planned.precision})"
+    )
+
+
+def _estimate(
+    chosen: Settings, task: Task, seed: int, work: Path | None, planned: Plan, track: Track
+) -> Estimate:
+    """Out-of-fold estimate; folds that an interrupted run finished are read back, not repeated."""
+    images, labeled = task.images, task.images.labeled
+
+    def fit_and_predict(train: np.ndarray, held: np.ndarray, fold_seed: int) -> np.ndarray:
+        kept = np.ones(len(images), bool)
+        kept[labeled[held]] = False  # held-out images are not even unlabeled ones
+        part = replace(task, images=images[kept], validation=(), track=quiet)
+        place = _below(work, f"fold-{fold_seed}")
+        learned = learn(chosen, part, fold_seed, place, planned)
+        return learned.predictor.predict_proba(images[labeled[held]]).numpy()
+
+    out = out_of_fold(
+        images.labels[labeled],
+        len(images.classes),
+        fit_and_predict,
+        FOLDS,
+        seed,
+        None if images.groups is None else images.groups[labeled],
+        finished=_Finished(work) if work is not None else None,
+        track=track,
+    )
+    return estimate_accuracy(out)
+
+
+class _Finished(MutableMapping[Key, np.ndarray]):
+    """Predictions of finished folds, kept as files, so that a killed estimate goes on."""
+
+    def __init__(self, work: Path) -> None:
+        self.work = work
+
+    def _path(self, key: Key) -> Path:
+        return self.work / f"predicted-{'-'.join(map(str, key))}.safetensors"
+
+    def __getitem__(self, key: Key) -> np.ndarray:
+        if not self._path(key).exists():
+            raise KeyError(key)
+        return read_tensors(self._path(key))[0]["probabilities"].numpy()
+
+    def __setitem__(self, key: Key, probabilities: np.ndarray) -> None:
+        write_tensors(self._path(key), {"probabilities": torch.from_numpy(probabilities)})
+
+    def __delitem__(self, key: Key) -> None:
+        self._path(key).unlink()
+
+    def __iter__(self) -> Iterator[Key]:
+        for path in sorted(self.work.glob("predicted-*.safetensors")):
+            yield Key(*map(int, path.stem.split("-")[1:]))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
 def _record(
     images: ImageSet,
     task: Task,
     chosen: Settings,
     learned: Learned,
-    estimated: Any,
+    estimated: Estimate | None,
     seed: int,
     seconds: float,
     command: list[str],

@@ -36,14 +36,15 @@ class Run:
         return self.predictor.classes
 
     @property
-    def estimate(self) -> dict[str, Any] | None:
-        """Accuracy on new images as the labelled ones tell it: accuracy, low, high, level, how."""
-        return self.record["estimate"]  # type: ignore[no-any-return]
+    def estimate(self) -> Any:
+        """Accuracy on new images as the labelled ones tell it: a dict with accuracy, low, high,
+        level and how; None if it was not asked for."""
+        return self.record["estimate"]
 
     @property
-    def test(self) -> dict[str, Any] | None:
-        """Accuracy on the source's test part: accuracy, low, high, n; None if never scored."""
-        return self.record["test"]  # type: ignore[no-any-return]
+    def test(self) -> Any:
+        """Accuracy on the test part: a dict with accuracy, low, high and n; None if not scored."""
+        return self.record["test"]
 
     def predict(self, images: ImageSet, track: Track = quiet) -> "Predictions":
         """Classify images of any size and colour; they stream through in batches."""
@@ -97,7 +98,7 @@ class Predictions:
 
     @property
     def confidence(self) -> list[float]:
-        return self.probabilities.amax(dim=1).tolist()  # type: ignore[no-any-return]
+        return self.probabilities.amax(dim=1).tolist()
 
     def rows(self) -> Iterator[list[str]]:
         for name, label, confidence, shares in zip(

@@ -1,4 +1,4 @@
-"""How a network is trained: steps, optimiser, learning rate, averaging. Pure data and arithmetic."""
+"""How a network is trained: steps, optimiser, learning rate, averaging. Only arithmetic."""
 
 import math
 from dataclasses import dataclass, replace

@@ -51,7 +51,8 @@ class Batches:
         generator = torch.Generator().manual_seed(seeded(self.seed, step))
         ids = self.labeled[_turn(len(self.labeled), self.size, step, seeded(self.seed, -1))]
         images = self.of_labeled(self.pixels[ids], generator)  # (N, C, S, S)
-        unlabeled, unlabeled_ids = (), None
+        unlabeled: tuple[Tensor, ...] = ()
+        unlabeled_ids = None
         if self.of_unlabeled:
             count = self.size * self.ratio
             turn = _turn(len(self.unlabeled), count, step, seeded(self.seed, -2))
