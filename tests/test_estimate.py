@@ -57,6 +57,7 @@ def given(labels, probabilities, halves=None, **changes):
         probabilities=probabilities,
         halves=np.empty((0, *probabilities.shape[1:])) if halves is None else halves[None],
         share=0.9,
+        half_share=0.5,
         scheme=Scheme(repeats=len(probabilities), halves=0 if halves is None else 1),
         stratified=False,
     )
@@ -85,6 +86,17 @@ def test_folds_are_stratified_where_classes_were_balanced_by_hand():
     labels = np.repeat(np.arange(4), 10)
     for fit in plan_fits(labels, Scheme(folds=5, repeats=1, halves=0)):
         assert np.bincount(labels[fit.held]).tolist() == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(("per_class", "folds"), [(4, 4), (7, 7), (25, 10)])
+def test_models_train_on_the_same_number_of_each_class_where_classes_are_balanced(per_class, folds):
+    labels = np.repeat(np.arange(5), per_class)
+    fits = plan_fits(labels)
+    assert {fit.key.fold for fit in fits if fit.key.folds == 10} == set(range(folds))
+    for fit in fits:
+        counts = np.bincount(labels[fit.train])
+        assert (counts == counts[0]).all()
+        assert counts[0] == per_class - np.bincount(labels[fit.held]).max()
 
 
 def test_groups_are_never_split():
@@ -308,7 +320,7 @@ def test_label_issues_match_the_confident_joint_written_out():
         (lambda: estimate(given([0, 0], guesses([0, 0], 2)), prior=[1, 1]), "adding up to 1"),
         (lambda: abstention(np.ones((1, 2, 2)), np.zeros(2), sure=95), "try 0.95"),
         (
-            lambda: out_of_fold(np.arange(4) % 2, 2, lambda train, held, seed: np.ones((1, 3))),
+            lambda: out_of_fold(np.arange(2), 2, lambda train, held, seed: np.ones((1, 3))),
             r"must give probabilities \(1, 2\)",
         ),
     ],

@@ -53,7 +53,7 @@ class FoldFit(NamedTuple):
 class Scheme:
     """Which fits an estimate is made of: `repeats` times `folds`, and `halves` times two."""
 
-    folds: int = 10
+    folds: int = 10  # fewer where classes were balanced by hand and have fewer labels each
     repeats: int = 3
     halves: int = 3  # fits on half the labels: they show how accuracy still rises with labels
 
@@ -83,6 +83,7 @@ class OutOfFold:
     probabilities: np.ndarray  # (R, n, K)
     halves: np.ndarray  # (halves, n, K), by models that saw half the labels
     share: float  # of the n labels that the models of `probabilities` saw, mean
+    half_share: float  # the same of `halves`: 1/2, or a little less
     scheme: Scheme
     stratified: bool
     groups: np.ndarray | None = None  # (n,)
@@ -162,26 +163,27 @@ def plan_fits(
 ) -> list[FoldFit]:
     """Every fit of an estimate, in the order they are best done.
 
-    Folds are stratified only if the classes were balanced by hand. If labels came as they came,
-    stratified folds flatter: a class that is common among the labels by chance is then common in
-    training and in the fold alike, while among new images it is not.
+    Folds are stratified only if the classes were balanced by hand, and then models are trained on
+    the same share of every class. Anything else is off by points with few labels. If labels came
+    as they came, stratified folds flatter: a class that is common among the labels by chance is
+    then common in training and in the fold alike, while among new images it is not. If classes
+    were balanced, a fold must not leave the class it tests rarer in training than the others.
     """
     labels = np.asarray(labels)
     if stratified is None:
         stratified = balanced_by_hand(labels)
+    counts = np.bincount(labels)
+    most = max(2, int(counts[counts > 0].min())) if stratified else len(labels)
     fits = []
     for folds, repeat in scheme.rounds:
-        fold_of = _deal(labels, folds, _derived(seed, folds, repeat), groups, stratified)
+        fold_of = _deal(labels, min(folds, most), _derived(seed, folds, repeat), groups, stratified)
         for fold in range(fold_of.max() + 1):
-            held = fold_of == fold
-            fits.append(
-                FoldFit(
-                    Key(folds, repeat, fold),
-                    np.flatnonzero(~held),
-                    np.flatnonzero(held),
-                    _derived(seed, folds, repeat, fold),
-                )
-            )
+            own_seed = _derived(seed, folds, repeat, fold)
+            held = np.flatnonzero(fold_of == fold)
+            train = np.flatnonzero(fold_of != fold)
+            if stratified:
+                train = _same_share(labels, train, own_seed)
+            fits.append(FoldFit(Key(folds, repeat, fold), train, held, own_seed))
     return fits
 
 
@@ -225,12 +227,16 @@ def out_of_fold(
         rows[fit.key.folds, fit.key.repeat][fit.held] = probabilities
     whole = [rows[this] for this in scheme.rounds[: scheme.repeats]]
     halves = [rows[this] for this in scheme.rounds[scheme.repeats :]]
-    seen = [len(fit.train) for fit in fits if fit.key.repeat < scheme.repeats]
+    seen = [len(fit.train) / len(labels) for fit in fits if fit.key.repeat < scheme.repeats]
+    seen_by_half = [
+        len(fit.train) / len(labels) for fit in fits if fit.key.repeat >= scheme.repeats
+    ]
     return OutOfFold(
         labels=labels,
         probabilities=np.stack(whole),
         halves=np.stack(halves) if halves else np.empty((0, *whole[0].shape)),
-        share=float(np.mean(seen)) / len(labels),
+        share=float(np.mean(seen)),
+        half_share=float(np.mean(seen_by_half)) if seen_by_half else 0.5,
         scheme=scheme,
         stratified=stratified,
         groups=groups,
@@ -247,6 +253,17 @@ def balanced_by_hand(labels: np.ndarray) -> bool:
     counts = counts[counts > 0]
     statistic = ((counts - counts.mean()) ** 2).sum() / counts.mean()
     return len(counts) > 1 and bool(statistic <= chi2.ppf(0.01, len(counts) - 1))
+
+
+def _same_share(labels: np.ndarray, train: np.ndarray, seed: int) -> np.ndarray:
+    """The positions `train` without the surplus of classes of which a larger share is in it."""
+    total = np.bincount(labels)
+    inside = np.bincount(labels[train], minlength=len(total))
+    share = (inside[total > 0] / total[total > 0]).min()
+    wanted = np.ceil(share * total - 1e-9).astype(np.int64)
+    shuffled = np.random.default_rng(seed).permutation(train)
+    kept = [shuffled[labels[shuffled] == label][:most] for label, most in enumerate(wanted)]
+    return np.sort(np.concatenate(kept))
 
 
 def _derived(*numbers: int) -> int:
@@ -375,14 +392,15 @@ def effective_n(right: np.ndarray, weights: np.ndarray, groups: np.ndarray | Non
 def learning_curve(out: OutOfFold, weights: np.ndarray) -> float:
     """What accuracy gains between the labels that the folds' models saw and all n.
 
-    The gain from half the labels to the folds' share is seen; from there on accuracy is taken to
-    rise in proportion to the logarithm of the number of labels. A fall is taken as no gain.
+    The gain from about half the labels to the folds' share is seen; from there on accuracy is
+    taken to rise in proportion to the logarithm of the number of labels. A fall counts as no gain.
     """
-    if not len(out.halves):
+    seen = math.log(out.share / out.half_share)
+    if not len(out.halves) or seen < 0.1:  # too close together to see a slope
         return 0.0
     half = (out.halves.argmax(axis=2) == out.labels).mean(axis=0)  # (n,)
     gain = float(weights @ (out.right - half))
-    return max(gain, 0.0) * math.log(1 / out.share) / math.log(out.share / 0.5)
+    return max(gain, 0.0) * math.log(1 / out.share) / seen
 
 
 def selection_optimism(
