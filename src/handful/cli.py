@@ -168,6 +168,8 @@ def fit(
             reporter=reporter,
             command=sys.argv[1:],
         )
+        if per_class is not None:
+            job.save_hidden(images, per_class, seed if draw is None else draw, out)
         if test is not None and run.test is None:
             run.score_test(test, reporter.track)
     if as_json:
@@ -328,7 +330,9 @@ def _reporter() -> "Iterator[Reporter]":
             finally:
                 bars.remove_task(bar)
 
-        yield Reporter(track, lambda text: bars.console.print(text, highlight=False))
+        yield Reporter(
+            track, lambda text: bars.console.print(text, highlight=False, soft_wrap=True)
+        )
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:

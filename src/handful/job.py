@@ -15,14 +15,14 @@ import handful
 from handful import devices, methods
 from handful.configure import configure
 from handful.data.imageset import ImageSet, Track, quiet
-from handful.data.splits import draw
+from handful.data.splits import draw, save_draw
 from handful.estimate import Estimate, Key, Scheme, out_of_fold
 from handful.estimate import estimate as estimate_accuracy
 from handful.files import read_json, read_tensors, write_json, write_tensors
 from handful.learn import Learned, Settings, fingerprint, learn
 from handful.methods.base import BackboneSpec, Task, Trained, as_json
 from handful.results import RECORD, Run, open_run, write_csv
-from handful.train import Plan, plan
+from handful.train import Batches, Plan, fresh, plan
 
 FOLDS = Scheme(folds=5, repeats=1, halves=0)
 LARGEST_SIZE = 64  # pixels a side for networks trained from scratch; a larger image is reduced
@@ -79,6 +79,7 @@ def fit(
     mark = fingerprint(
         task.images.hash, chosen.as_json(), task.size, aspect, task.flips, seed, estimate
     )
+    rehearse(chosen, task, seed)
     folder = Path(out) if out is not None else None
     if folder is not None and claim(folder, mark, overwrite):
         reporter.say(f"{folder} already holds this run, finished")
@@ -125,6 +126,11 @@ def hide(images: ImageSet, per_class: int, seed: int) -> ImageSet:
     return images.seen(labeled[draw(images.labels[labeled], per_class, seed, groups)])
 
 
+def save_hidden(images: ImageSet, per_class: int, seed: int, folder: Path) -> None:
+    """draw.json in the run folder: which images were seen as labelled, with a hash."""
+    save_draw(folder / "draw.json", images.labeled.tolist(), per_class, seed, images[:].hash)
+
+
 def make_task(
     images: ImageSet,
     backbone: BackboneSpec,
@@ -136,6 +142,8 @@ def make_task(
     """The images without their test part, the network, and the size both meet at."""
     if size is not None and size < 8:
         raise ValueError(f"size is a side in pixels, 8 or more, got {size}")
+    if aspect not in ("crop", "pad", "stretch"):
+        raise ValueError(f"no aspect {aspect!r}; choose one of crop, pad, stretch")
     return Task(
         images[:],
         backbone,
@@ -164,6 +172,13 @@ def make_settings(
     assert isinstance(made, Trained)
     parts = {"method": made, "schedule": made.default_schedule, "backbone": BackboneSpec(backbone)}
     return Settings(precision=precision, **configure(settings or {}, **parts))
+
+
+def rehearse(chosen: Settings, task: Task, seed: int) -> None:
+    """Raise what a wrong setting raises, before anything is written or timed."""
+    views = chosen.method.views(task)
+    Batches(task, views, chosen.schedule, seed)
+    fresh(chosen.method, task, seed)
 
 
 def claim(folder: Path, mark: str, overwrite: bool) -> bool:

@@ -1,0 +1,306 @@
+"""The command line as its users meet it: what it prints, what it leaves, how it fails."""
+
+import csv
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from handful import cli
+from handful.methods import METHODS
+
+QUICK = ["--set", "steps=4", "--set", "backbone.base=8", "--precision", "fp32"]
+PLAIN = [*QUICK, "--estimate", "none"]
+
+
+@pytest.fixture
+def handful(monkeypatch, capsys):
+    """Run a command; gives (exit status, stdout, stderr)."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["handful", *map(str, words)])
+        try:
+            cli.main()
+            status = 0
+        except SystemExit as leaving:
+            status = leaving.code or 0
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """A folder of 12 + 12 labelled and 6 unlabelled photographs of various sizes."""
+    root = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for name, colour in [("red fox", 0), ("blue jay", 2), ("unlabeled", 1)]:
+        (root / name).mkdir()
+        for i in range(6 if name == "unlabeled" else 12):
+            pixels = rng.integers(0, 120, (40 + i, 50, 3), dtype=np.uint8)
+            pixels[..., colour] += 100
+            Image.fromarray(pixels).save(root / name / f"{i}.jpg")
+    return root
+
+
+@pytest.fixture(scope="session")
+def run_folder(photos, tmp_path_factory):
+    """A finished run on the photos, made by the command in a process of its own."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    command = [sys.executable, "-m", "handful", "fit", str(photos), "--out", str(out), *PLAIN]
+    subprocess.run(command, check=True, capture_output=True)
+    return out
+
+
+def rows_of(path):
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
+def test_help_comes_fast_and_without_torch():
+    code = (
+        "import sys; sys.argv = ['handful', '--help']\n"
+        "from handful.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5  # seconds
+
+
+def test_the_help_of_fit_names_every_method(handful):
+    status, out, _ = handful("fit", "--help")
+    assert status == 0
+    for name in METHODS:
+        assert name in out
+
+
+def test_fit_leaves_a_run_and_says_how_good_it_is(handful, tmp_path):
+    out = tmp_path / "run"
+    status, printed, _ = handful("fit", "digits", "--per-class", 3, "--out", out, *QUICK)
+    assert status == 0
+    assert "estimated accuracy on new images:" in printed
+    assert "accuracy on 359 test images:" in printed
+    record = json.loads((out / "run.json").read_text())
+    assert record["data"]["labeled"] == 30
+    assert record["data"]["unlabeled"] == 1408
+    assert record["data"]["images"] == 1797
+    assert record["data"]["test"] == record["test"]["n"] == 359
+    assert record["method"]["name"] == "supervised"
+    assert 0 <= record["estimate"]["low"] <= record["estimate"]["high"] <= 1
+    assert record["seed"] == 0
+    assert record["training"]["steps"] == 4
+    files = {path.name for path in out.iterdir()}
+    assert files == {
+        "run.json", "model.safetensors", "history.jsonl", "labels.csv", "predictions.csv",
+        "draw.json", "test.json", "confusion.svg",
+    }  # fmt: skip
+    assert len(rows_of(out / "labels.csv")) == 30
+    assert len(rows_of(out / "predictions.csv")) == 1408
+    history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in history] == [0, 1, 2, 3, 4]
+
+
+def test_json_is_one_object_and_nothing_else_on_stdout(handful, tmp_path):
+    words = ["fit", "digits", "--per-class", 3, "--out", tmp_path / "run", *PLAIN, "--json"]
+    status, out, _ = handful(*words)
+    assert status == 0
+    record = json.loads(out)
+    assert record == json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["estimate"] is None
+
+
+def test_predict_writes_a_row_an_image(handful, run_folder, photos, tmp_path):
+    status, out, _ = handful("predict", run_folder, photos, "--out", tmp_path / "p.csv")
+    assert status == 0
+    rows = rows_of(tmp_path / "p.csv")
+    assert len(rows) == 30
+    assert list(rows[0]) == ["file", "label", "confidence", "p(blue jay)", "p(red fox)"]
+    for row in rows:
+        shares = [float(row["p(blue jay)"]), float(row["p(red fox)"])]
+        assert sum(shares) == pytest.approx(1, abs=2e-4)
+        assert float(row["confidence"]) == pytest.approx(max(shares), abs=1e-4)
+    assert "30 images" in out
+
+
+def test_predict_takes_one_file_of_any_size_and_colour(handful, run_folder, tmp_path):
+    Image.new("L", (7, 300), 90).save(tmp_path / "grey.png")
+    status, out, _ = handful("predict", run_folder, tmp_path / "grey.png", "--json")
+    assert status == 0
+    (row,) = json.loads(out)["predictions"]
+    assert row["file"] == "grey.png"
+    assert row["label"] in ("red fox", "blue jay")
+
+
+def test_predict_sorts_copies_into_class_folders(handful, run_folder, photos, tmp_path):
+    assert handful("predict", run_folder, photos, "--into", tmp_path / "sorted")[0] == 0
+    copies = sorted(path for path in (tmp_path / "sorted").rglob("*.jpg"))
+    assert len(copies) == 30
+    assert {path.parent.name for path in copies} <= {"red fox", "blue jay"}
+
+
+def test_evaluate_prints_the_figures_and_keeps_the_plot(handful, run_folder, photos, tmp_path):
+    status, out, _ = handful("evaluate", run_folder, photos, "--out", tmp_path / "scores")
+    assert status == 0
+    for word in ("accuracy on 24 images", "balanced accuracy", "macro-F1", "calibration", "recall"):
+        assert word in out
+    assert (tmp_path / "scores" / "confusion.svg").read_text().startswith("<?xml")
+    figures = json.loads((tmp_path / "scores" / "evaluation.json").read_text())
+    assert sum(map(sum, figures["confusion"])) == 24
+
+
+def test_the_same_command_again_finds_the_finished_run(handful, tmp_path):
+    words = ["fit", "digits", "--per-class", 3, "--out", tmp_path / "run", *PLAIN]
+    handful(*words)
+    before = (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns
+    status, _, err = handful(*words)
+    assert status == 0
+    assert "already holds this run, finished" in err
+    assert (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_another_run_is_refused_until_overwrite(handful, tmp_path):
+    words = ["fit", "digits", "--per-class", 3, "--out", tmp_path / "run", *PLAIN]
+    handful(*words)
+    status, _, err = handful(*words, "--seed", 1)
+    assert status == 2
+    assert err.strip().endswith(
+        "run holds another run, finished with other images, settings or seed; "
+        "give another --out, or --overwrite to lose it"
+    )
+    assert handful(*words, "--seed", 1, "--overwrite")[0] == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["seed"] == 1
+
+
+BAD = [
+    (["fit", "nowhere", "--out", "{new}"], "nowhere"),
+    (["fit", "digit", "--out", "{new}"], "Did you mean 'digits'?"),
+    (["fit", "{empty}", "--out", "{new}"], "no image"),
+    (["fit", "{one}", "--out", "{new}"], "one class only"),
+    (["fit", "{none}", "--out", "{new}"], "no label"),
+    (["fit", "digits", "--per-class", "0", "--out", "{new}"], "per_class=0"),
+    (["fit", "digits", "--per-class", "999", "--out", "{new}"], "per_class=139"),
+    (["fit", "digits", "--method", "supervize", "--out", "{new}"], "Did you mean 'supervised'?"),
+    (["fit", "digits", "--backbone", "smal", "--out", "{new}"], "Did you mean 'small'?"),
+    (["fit", "digits", "--set", "stepz=3", "--out", "{new}"], "Did you mean 'steps'?"),
+    (
+        ["fit", "digits", "--set", "steps=many", "--out", "{new}"],
+        "takes a whole number, got 'many'",
+    ),
+    (["fit", "digits", "--set", "steps", "--out", "{new}"], "--set takes NAME=VALUE, got 'steps'"),
+    (["fit", "digits", "--set", "lr=-1", "--out", "{new}"], "lr must be above 0, got -1.0"),
+    (["fit", "digits", "--set", "augment=digitz", "--out", "{new}"], "Did you mean 'digits'?"),
+    (["fit", "digits", "--precision", "fp16", "--out", "{new}"], "choose one of auto, fp32, bf16"),
+    (["fit", "digits", "--estimate", "guess", "--out", "{new}"], "choose folds or none"),
+    (["fit", "digits", "--aspect", "squash", "--out", "{new}"], "choose one of crop, pad, stretch"),
+    (["fit", "digits", "--size", "0", "--out", "{new}"], "8 or more, got 0"),
+    (["fit", "digits", "--out", "{other}"], "holds other files"),
+    (["fit", "digits", "--out", "{file}"], "is a file"),
+    (["fit", "digits"], "--out"),
+    (["fit", "digits", "--outt", "{new}"], "--out"),
+    (["predict", "{empty}", "digits"], "run.json is missing"),
+    (["predict", "{new}", "digits"], "is not a folder"),
+    (["evaluate", "{run}", "digits"], "not among the 2 known classes"),
+    (["evaluate", "{run}", "{none}"], "no labelled image"),
+]
+
+
+@pytest.mark.parametrize("words, message", BAD, ids=[" ".join(words) for words, _ in BAD])
+def test_bad_input_is_one_line_status_two_and_nothing_written(
+    handful, words, message, tmp_path, photos, run_folder
+):
+    places = {"run": run_folder, "new": tmp_path / "new", "file": tmp_path / "file.txt"}
+    for name in ("empty", "one", "none", "other"):
+        places[name] = tmp_path / name
+        places[name].mkdir()
+    (places["one"] / "cat").mkdir()
+    for i in range(3):
+        Image.new("RGB", (20, 20), (i, 40, 90)).save(places["one"] / "cat" / f"{i}.png")
+        Image.new("RGB", (20, 20), (i, 40, 90)).save(places["none"] / f"{i}.png")
+    (places["other"] / "diary.txt").write_text("mine")
+    places["file"].write_text("mine")
+    status, out, err = handful(*[word.format(**places) for word in words])
+    assert status == 2, err
+    assert message in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert not places["new"].exists()
+    assert (places["other"] / "diary.txt").read_text() == "mine"
+
+
+def damaged(run_folder, tmp_path, name, change):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run_folder, copy)
+    path = copy / name
+    if change == "missing":
+        path.unlink()
+    elif change == "truncated":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif change == "foreign":
+        path.write_text('{"something": "else"}')
+    return copy
+
+
+@pytest.mark.parametrize("name", ["run.json", "model.safetensors"])
+@pytest.mark.parametrize("change", ["missing", "truncated", "foreign"])
+def test_a_damaged_run_folder_is_named(handful, run_folder, photos, tmp_path, name, change):
+    copy = damaged(run_folder, tmp_path, name, change)
+    status, _, err = handful("predict", copy, photos)
+    assert status == 2
+    assert name in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_weights_of_another_network_are_refused(handful, run_folder, photos, tmp_path):
+    from safetensors.torch import save_file
+
+    from handful.files import read_tensors
+
+    copy = damaged(run_folder, tmp_path, "model.safetensors", "kept")
+    tensors, metadata = read_tensors(copy / "model.safetensors")
+    tensors.pop("head.bias")
+    save_file(tensors, copy / "model.safetensors", metadata)
+    status, _, err = handful("predict", copy, photos)
+    assert status == 2
+    assert "does not hold the network it describes" in err
+
+
+def test_an_unfinished_run_says_how_to_finish_it(handful, tmp_path, photos):
+    (tmp_path / "run" / "checkpoint").mkdir(parents=True)
+    status, _, err = handful("predict", tmp_path / "run", photos)
+    assert status == 2
+    assert "holds an unfinished run; start the same fit again to finish it" in err
+
+
+def test_a_full_or_read_only_disk_is_one_line(handful, monkeypatch, tmp_path):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", "model.safetensors")
+
+    monkeypatch.setattr("handful.results.write_tensors", full)
+    status, _, err = handful("fit", "digits", "--per-class", 3, "--out", tmp_path / "r", *PLAIN)
+    assert status == 2
+    assert "cannot use model.safetensors: no space left on device" in err
+    assert not (tmp_path / "r" / "run.json").exists()
+
+
+def test_our_own_mistakes_show_a_traceback_and_exit_one(handful, monkeypatch, tmp_path):
+    monkeypatch.setattr("handful.job.check", lambda images: 1 / 0)
+    status, _, err = handful("fit", "digits", "--out", tmp_path / "run")
+    assert status == 1
+    assert "ZeroDivisionError" in err
+
+
+def test_unlabeled_images_are_predicted_in_the_run_folder(run_folder):
+    rows = rows_of(run_folder / "predictions.csv")
+    assert len(rows) == 6
+    assert all(Path(row["file"]).parent.name == "unlabeled" for row in rows)
