@@ -1,0 +1,297 @@
+"""What is in an image set, and what is wrong with it, before a minute is spent on training."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from handful.data.findings import (
+    ClassCount,
+    Findings,
+    Identical,
+    Member,
+    Near,
+    Odd,
+    Problem,
+    printable,
+    skipped_summary,
+)
+from handful.data.imageset import ImageSet
+from handful.data.near import SIZE, near_duplicates
+from handful.data.parallel import Track, quiet
+from handful.data.store import FileStore, Skipped
+
+FEW = 2  # labels a class needs before anything can be said about it
+IMBALANCE = 10  # times as many labels in one class as in another: worth a warning
+LONG = 4.0  # times longer than wide, or wider than long: an odd shape
+AREA = 64.0  # times more or fewer pixels than the median image: an odd size
+
+
+@dataclass(frozen=True)
+class _Everything:
+    """Training and test images side by side: positions count through both."""
+
+    members: list[Member]
+    keys: list[bytes]
+    sizes: np.ndarray  # (N, 2) height and width
+    grey: np.ndarray  # (N,) bool
+
+
+def check(images: ImageSet, *, near: bool = True, track: Track = quiet) -> Findings:
+    """Look for what is odd, doubled or missing in the training and the test part.
+
+    Args:
+        near: also look for near-duplicates, which decodes every image.
+    """
+    every = _everything(images)
+    identical = _identical(every)
+    pairs = _near(images, every, track) if near else None
+    odd = _odd(every)
+    counts = _counts(images)
+    areas = np.argsort(every.sizes.prod(1), kind="stable")
+    smallest, median, largest = (_size(every.sizes[areas[at]]) for at in (0, len(areas) // 2, -1))
+    problems = [
+        *_skipped_problems(images.store.skipped),
+        *_identical_problems(identical),
+        *_near_problems(pairs or ()),
+        *_group_problems(images, every),
+        *_class_problems(counts),
+        *_odd_problems(odd),
+    ]
+    return Findings(
+        source=images.source,
+        hash=images.hash,
+        images=len(images),
+        labeled=len(images.labeled),
+        unlabeled=len(images.unlabeled),
+        test=len(images.test) if images.test else 0,
+        classes=counts,
+        grey=int(every.grey.sum()),
+        smallest=smallest,
+        median=median,
+        largest=largest,
+        decoded=_decoded(images),
+        skipped=images.store.skipped,
+        identical=identical,
+        near=pairs,
+        odd=odd,
+        problems=tuple(
+            replace(problem, text=printable(problem.text))
+            for problem in sorted(problems, key=lambda problem: not problem.serious)
+        ),
+    )
+
+
+def _everything(images: ImageSet) -> _Everything:
+    parts = [images] if images.test is None else [images, images.test]
+    names = (*images.classes, None)
+    members = [
+        Member(name, "test" if part is images.test else "labeled" if label >= 0 else "unlabeled",
+               names[label])
+        for part in parts
+        for name, label in zip(part.names, part.labels, strict=True)
+    ]  # fmt: skip
+    return _Everything(
+        members,
+        [row.tobytes() for part in parts for row in part.store.fingerprints[part.rows]],
+        np.concatenate([part.store.sizes[part.rows] for part in parts]),
+        np.concatenate([part.store.grey[part.rows] for part in parts]),
+    )
+
+
+def _identical(every: _Everything) -> tuple[Identical, ...]:
+    same: defaultdict[bytes, list[Member]] = defaultdict(list)
+    for key, member in zip(every.keys, every.members, strict=True):
+        same[key].append(member)
+    return tuple(
+        Identical(
+            tuple(members),
+            across_test=len({member.part == "test" for member in members}) > 1,
+            conflicting=len({member.label for member in members} - {None}) > 1,
+        )
+        for members in same.values()
+        if len(members) > 1
+    )
+
+
+def _near(images: ImageSet, every: _Everything, track: Track) -> tuple[Near, ...]:
+    pictures = images.at(SIZE, "stretch", track, channels=1)
+    if images.test is not None:
+        of_test = images.test.at(SIZE, "stretch", track, channels=1)
+        pictures = torch.cat([pictures, of_test])
+    return tuple(
+        Near(one, two, round(likeness, 3), (one.part == "test") != (two.part == "test"))
+        for first, second, likeness in near_duplicates(pictures, track)
+        if every.keys[first] != every.keys[second]
+        for one, two in [(every.members[first], every.members[second])]
+    )
+
+
+def _odd(every: _Everything) -> tuple[Odd, ...]:
+    areas = every.sizes.prod(1)
+    against_median = areas / np.median(areas)
+    long = every.sizes.max(1) > LONG * every.sizes.min(1)
+    if long.mean() > 0.5:  # then it is how these images are
+        long[:] = False
+    odd = long | (against_median > AREA) | (against_median < 1 / AREA)
+    return tuple(Odd(every.members[at].name, *_size(every.sizes[at])) for at in np.flatnonzero(odd))
+
+
+def _counts(images: ImageSet) -> tuple[ClassCount, ...]:
+    def count(part: ImageSet | None) -> np.ndarray:
+        known = part.labels[part.labeled] if part else np.empty(0, np.int64)
+        return np.bincount(known, minlength=images.num_classes)
+
+    return tuple(
+        ClassCount(name, int(labeled), int(test))
+        for name, labeled, test in zip(
+            images.classes, count(images), count(images.test), strict=True
+        )
+    )
+
+
+def _decoded(images: ImageSet) -> dict[str, int]:
+    """How many images needed which treatment; arrays need none."""
+    store = images.store
+    if not isinstance(store, FileStore):
+        return {}
+    rows = [*images.rows, *(images.test.rows if images.test else ())]
+    return dict(Counter(note for row in rows for note in store.notes[row]).most_common())
+
+
+def _skipped_problems(skipped: Sequence[Skipped]) -> Iterable[Problem]:
+    if skipped:
+        first = skipped[0]
+        example = f"; the first is {first.name} ({first.reason})"
+        yield Problem("skipped", skipped_summary(skipped) + example, serious=True)
+
+
+def _identical_problems(identical: Sequence[Identical]) -> Iterable[Problem]:
+    across = [same for same in identical if same.across_test]
+    conflicting = [same for same in identical if same.conflicting]
+    if across:
+        n = sum(member.part != "test" for same in across for member in same.members)
+        yield Problem(
+            "leak",
+            f"{_images(n)} to train on {_is(n)} pixel for pixel in the test part too, such as "
+            f"{_named(across[0].members)}; fit leaves them out",
+            serious=True,
+        )
+    if conflicting:
+        yield Problem(
+            "conflict",
+            f"{_sets(len(conflicting))} of identical images with different labels, such as "
+            f"{_named(conflicting[0].members)}",
+            serious=True,
+        )
+    inside = [same for same in identical if not same.across_test]
+    if inside:
+        copies = sum(len(same.members) - 1 for same in inside)
+        yield Problem(
+            "copies",
+            f"{_images(copies)} {_is(copies)} an exact copy of another, such as "
+            f"{_named(inside[0].members)}; copies stay in one fold",
+            serious=False,
+        )
+
+
+def _near_problems(near: Sequence[Near]) -> Iterable[Problem]:
+    if near:
+        across = sum(pair.across_test for pair in near)
+        yield Problem(
+            "near",
+            f"{_pairs(len(near))} of images {_look(len(near))} almost the same, such as "
+            f"{_named((near[0].first, near[0].second))}"
+            + (
+                f"; {_pairs(across)} across the test boundary, all kept" if across else "; all kept"
+            ),
+            serious=across > 0,
+        )
+
+
+def _group_problems(images: ImageSet, every: _Everything) -> Iterable[Problem]:
+    if images.groups is None or images.test is None or images.test.groups is None:
+        return
+    keys = np.array([hash(key) for key in every.keys])
+    split = set(images.groups) & set(images.test.groups)
+    copied = np.isin(keys[: len(images)], keys[len(images) :])  # a leak, told of elsewhere
+    split &= set(images.groups[~copied])
+    if split:
+        yield Problem(
+            "groups",
+            f"{len(split):,} groups have images in the training and in the test part; the test "
+            f"result will be too good",
+            serious=True,
+        )
+
+
+def _class_problems(counts: Sequence[ClassCount]) -> Iterable[Problem]:
+    if few := [count for count in counts if count.labeled < FEW]:
+        names = _listed(f"{count.name} ({count.labeled})" for count in few[:5])
+        more = f" and {len(few) - 5} more" if len(few) > 5 else ""
+        yield Problem("few", f"fewer than {FEW} labels in class {names}{more}", serious=True)
+    known = sorted((count for count in counts if count.labeled), key=lambda count: count.labeled)
+    if known and known[-1].labeled >= IMBALANCE * known[0].labeled:
+        yield Problem(
+            "imbalance",
+            f"class {known[-1].name} has {known[-1].labeled:,} labels and class {known[0].name} "
+            f"has {known[0].labeled:,}",
+            serious=False,
+        )
+    spelled: defaultdict[str, list[str]] = defaultdict(list)
+    for count in counts:
+        spelled[" ".join(count.name.casefold().split())].append(count.name)
+    for names_alike in spelled.values():
+        if len(names_alike) > 1:
+            text = f"classes that differ in spelling only: {_listed(map(repr, names_alike))}"
+            yield Problem("spelling", text, serious=True)
+
+
+def _odd_problems(odd: Sequence[Odd]) -> Iterable[Problem]:
+    if odd:
+        first = odd[0]
+        yield Problem(
+            "odd",
+            f"{_images(len(odd))} of unusual size or shape, such as {first.name} "
+            f"({first.width} x {first.height})",
+            serious=False,
+        )
+
+
+def _named(members: Sequence[Member]) -> str:
+    """Two examples; where one label contradicts the other, those two."""
+    first = members[0]
+    differs = [other for other in members[1:] if other.label != first.label]
+    second = (differs or members[1:])[0]
+    return f"{first.name} ({first.label or 'no label'}) and {second.name} " \
+        f"({second.label or 'no label'})"  # fmt: skip
+
+
+def _size(size: np.ndarray) -> tuple[int, int]:
+    return int(size[0]), int(size[1])
+
+
+def _images(n: int) -> str:
+    return f"{n:,} image" if n == 1 else f"{n:,} images"
+
+
+def _pairs(n: int) -> str:
+    return f"{n:,} pair" if n == 1 else f"{n:,} pairs"
+
+
+def _sets(n: int) -> str:
+    return f"{n:,} set" if n == 1 else f"{n:,} sets"
+
+
+def _is(n: int) -> str:
+    return "is" if n == 1 else "are"
+
+
+def _look(n: int) -> str:
+    return "looks" if n == 1 else "look"
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(words)
