@@ -56,11 +56,8 @@ class Propagation:
         one_hot = F.one_hot(labels, num_classes).float()
         known = torch.cat([one_hot, torch.zeros(len(unlabeled), num_classes)])
         scores = spread(graph, known, self.alpha, self.steps)
-        prior = prior_of(labels, num_classes)
-        reached = scores.sum(dim=1) > 0
-        targets = align(scores / scores.sum(dim=1, keepdim=True).clamp_min(1e-12), prior)
+        targets, importance = lesson(scores, prior_of(labels, num_classes))
         targets[: len(labels)] = one_hot
-        importance = certainty(targets) * reached
         return coordinates.head(
             *fit_logistic(x, targets, self.strength, importance=importance, iterations=60)
         )
@@ -99,6 +96,13 @@ def spread(graph: scipy.sparse.csr_matrix, known: Tensor, alpha: float, steps: i
     for _ in range(steps):
         scores = alpha * (graph @ scores) + (1 - alpha) * start
     return torch.from_numpy(scores)
+
+
+def lesson(scores: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, K) targets and (N,) importance for the head; an image no label reached has none."""
+    total = scores.sum(dim=1, keepdim=True)  # (N, 1)
+    targets = align(scores / total.clamp_min(1e-12), prior)
+    return targets, certainty(targets) * (total.squeeze(1) > 0)
 
 
 def certainty(probabilities: Tensor) -> Tensor:

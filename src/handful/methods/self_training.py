@@ -24,16 +24,16 @@ from handful.methods.heads import align, check_fit, fit_logistic, principal, pri
 class SelfTraining:
     """Hyper-parameters; strengths are in units of features of mean squared length 1."""
 
-    rounds: int = 8  # heads fitted after the first
-    first_share: float = 0.05  # of the unlabelled images trusted in the first round
-    last_share: float = 0.6  # and in the last
+    rounds: int = 10  # heads fitted after the first
+    first_share: float = 0.1  # of the unlabelled images trusted in the first round
+    last_share: float = 0.9  # and in the last
     labeled_weight: float = 0.1  # of all labels together, beside pseudo-labels of weight 1
     first_strength: float = 3e-3  # L2 penalty of the head fitted to labels alone
     strength: float = 1e-4  # L2 penalty of the heads after it
     rank: int = 256  # principal axes of the features that are kept
     limit: int = 50_000  # unlabelled images used, drawn at random from more
 
-    name: ClassVar[str] = "self-training"
+    name: ClassVar[str] = "self_training"
 
     def __post_init__(self) -> None:
         if not 0 < self.first_share <= self.last_share <= 1:
