@@ -89,10 +89,17 @@ def fit(
     test_fraction: Annotated[
         float, typer.Option(help="Share of the labelled images to set aside as the test part.")
     ] = 0.0,
-    method: Annotated[str, typer.Option(help="How to learn: supervised.")] = "supervised",
+    method: Annotated[
+        str, typer.Option(help="How to learn: supervised, features, self_training or propagation.")
+    ] = "supervised",
     backbone: Annotated[
-        str, typer.Option(help="The network: small, cnn, mlp, simple-cnn, deep-cnn, resnet18, ...")
-    ] = "small",
+        str | None,
+        typer.Option(
+            help="The network; by default small, or lite0 (trained on ImageNet) for features. "
+            "Others: cnn, mlp, simple-cnn, deep-cnn, cifar-cnn, resnet18, timm:NAME.",
+            show_default=False,
+        ),
+    ] = None,
     size: Annotated[
         int | None,
         typer.Option(help="Side in pixels to bring images to; by default their own, at most 64."),

@@ -4,7 +4,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +12,23 @@ import numpy as np
 import torch
 
 import handful
-from handful import devices, methods
+from handful import backbones, devices, methods
 from handful.configure import configure
 from handful.data.imageset import ImageSet, Track, quiet
 from handful.data.splits import draw, save_draw
-from handful.estimate import Estimate, Key, Scheme, out_of_fold
+from handful.estimate import THOROUGH, Estimate, Key, Scheme, out_of_fold
 from handful.estimate import estimate as estimate_accuracy
 from handful.files import read_json, read_tensors, write_json, write_tensors
-from handful.learn import Learned, Settings, fingerprint, learn
-from handful.methods.base import BackboneSpec, Task, Trained, as_json
+from handful.learn import Learned, Settings, fingerprint, fold_predictor, learn, make_plan
+from handful.methods.base import BackboneSpec, Method, Task, Trained, as_json
 from handful.results import RECORD, Run, open_run, write_csv
-from handful.train import Batches, Plan, fresh, plan
+from handful.train import Batches, Plan, fresh
 
-FOLDS = Scheme(folds=5, repeats=1, halves=0)
+FOLDS = Scheme(folds=5, repeats=1, halves=0)  # for methods that train a network
+PRETRAINED_SIZES = {
+    True: 160,
+    False: 224,
+}  # pixels a side, for images of 64 pixels or less, or more
 LARGEST_SIZE = 64  # pixels a side for networks trained from scratch; a larger image is reduced
 
 
@@ -38,12 +42,12 @@ class Reporter:
 
 def fit(
     images: ImageSet,
-    method: str | Trained = "supervised",
+    method: str | Method = "supervised",
     *,
     seed: int = 0,
     out: Path | str | None = None,
     overwrite: bool = False,
-    backbone: str = "small",
+    backbone: str | None = None,
     size: int | None = None,
     aspect: str = "crop",
     flips: bool | None = None,
@@ -147,21 +151,29 @@ def make_task(
     return Task(
         images[:],
         backbone,
-        size or own_size(images),
+        size or own_size(images, backbone),
         aspect,
         images.channels == 3 if flips is None else flips,
         track=track,
     )
 
 
-def own_size(images: ImageSet) -> int:
-    """The longer side if all images share it and it is small, else LARGEST_SIZE."""
-    return min(LARGEST_SIZE, max(images.native_size or (LARGEST_SIZE,)))
+def own_size(images: ImageSet, backbone: BackboneSpec) -> int:
+    """The side in pixels that suits images and network where none is asked for.
+
+    A network trained from nothing sees the images at their own size, reduced to LARGEST_SIZE.
+    A pre-trained one sees them as large as it was trained with, or at 160 pixels where they are
+    small: beyond that it gets slower and no better (see `features.choose_size`).
+    """
+    longest = max(images.native_size or (LARGEST_SIZE + 1,))
+    if backbones.pretrained(backbone.name):
+        return PRETRAINED_SIZES[longest <= LARGEST_SIZE]
+    return min(LARGEST_SIZE, longest)
 
 
 def make_settings(
-    method: str | Trained,
-    backbone: str = "small",
+    method: str | Method,
+    backbone: str | None = None,
     precision: str = "auto",
     settings: dict[str, str] | None = None,
 ) -> Settings:
@@ -169,16 +181,27 @@ def make_settings(
     if precision not in ("auto", "fp32", "bf16"):
         raise ValueError(f"no precision {precision!r}; choose one of auto, fp32, bf16")
     made = methods.make(method) if isinstance(method, str) else method
-    assert isinstance(made, Trained)
-    parts = {"method": made, "schedule": made.default_schedule, "backbone": BackboneSpec(backbone)}
-    return Settings(precision=precision, **configure(settings or {}, **parts))
+    parts: dict[str, Any] = {"method": made, "backbone": own_backbone(made, backbone)}
+    if isinstance(made, Trained):
+        parts["schedule"] = made.default_schedule
+    changed = configure(settings or {}, **parts)
+    return Settings(changed["method"], changed.get("schedule"), changed["backbone"], precision)
+
+
+def own_backbone(method: Method, name: str | None) -> BackboneSpec:
+    """The network asked for, else the one that suits the method."""
+    if name is None and not isinstance(method, Trained):
+        return BackboneSpec("lite0", {"stages": 3})
+    return BackboneSpec(name or "small")
 
 
 def rehearse(chosen: Settings, task: Task, seed: int) -> None:
     """Raise what a wrong setting raises, before anything is written or timed."""
-    views = chosen.method.views(task)
-    Batches(task, views, chosen.schedule, seed)
-    fresh(chosen.method, task, seed)
+    if isinstance(chosen.method, Trained) and chosen.schedule is not None:
+        Batches(task, chosen.method.views(task), chosen.schedule, seed)
+        fresh(chosen.method, task, seed)
+    else:
+        task.make_backbone()
 
 
 def claim(folder: Path, mark: str, overwrite: bool) -> bool:
@@ -225,7 +248,7 @@ def _plan(chosen: Settings, task: Task, seed: int, work: Path | None) -> Plan:
     path = _below(work, "plan.json")
     if path is not None and path.exists():
         return Plan(**read_json(path))
-    planned = plan(chosen.method, task, chosen.schedule, seed, chosen.precision)
+    planned = make_plan(chosen, task, seed)
     if path is not None:
         write_json(path, asdict(planned))
     return planned
@@ -234,6 +257,8 @@ def _plan(chosen: Settings, task: Task, seed: int, work: Path | None) -> Plan:
 def _expectation(chosen: Settings, planned: Plan, labeled: int, estimate: str) -> str:
     """What is about to happen, and how long it should take."""
     schedule, fits = chosen.schedule, 1 + (FOLDS.folds if estimate == "folds" else 0)
+    if schedule is None:
+        return f"{chosen.method.name} on features of {chosen.backbone.name}, {labeled} labels"
     seconds = fits * schedule.steps * planned.seconds_per_step
     long = f"{seconds / 60:.0f} min" if seconds >= 100 else f"{seconds:.0f} s"
     folds = f" and {FOLDS.folds} times for the estimate" if fits > 1 else ""
@@ -248,26 +273,21 @@ def _estimate(
 ) -> Estimate:
     """Out-of-fold estimate; folds that an interrupted run finished are read back, not repeated."""
     images, labeled = task.images, task.images.labeled
-
-    def fit_and_predict(train: np.ndarray, held: np.ndarray, fold_seed: int) -> np.ndarray:
-        kept = np.ones(len(images), bool)
-        kept[labeled[held]] = False  # held-out images are not even unlabeled ones
-        part = replace(task, images=images[kept], validation=(), track=quiet)
-        place = _below(work, f"fold-{fold_seed}")
-        learned = learn(chosen, part, fold_seed, place, planned)
-        return learned.predictor.predict_proba(images[labeled[held]]).numpy()
-
     out = out_of_fold(
         images.labels[labeled],
         len(images.classes),
-        fit_and_predict,
-        FOLDS,
+        fold_predictor(chosen, task, planned, work),
+        _scheme(chosen),
         seed,
         None if images.groups is None else images.groups[labeled],
         finished=_Finished(work) if work is not None else None,
         track=track,
     )
     return estimate_accuracy(out)
+
+
+def _scheme(chosen: Settings) -> Scheme:
+    return FOLDS if isinstance(chosen.method, Trained) else THOROUGH
 
 
 class _Finished(MutableMapping[Key, np.ndarray]):
@@ -324,7 +344,7 @@ def _record(
             "hash": task.images.hash,
         },
         "method": as_json(chosen.method),
-        "schedule": asdict(chosen.schedule),
+        "schedule": chosen.as_json()["schedule"],
         "backbone": {
             **asdict(chosen.backbone),
             "parameters": sum(p.numel() for p in backbone.parameters()),

@@ -11,17 +11,31 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful import devices
+from handful.data.imageset import quiet
+from handful.estimate import FitAndPredict
+from handful.features import features
 from handful.files import read_json, read_tensors, write_json, write_tensors
-from handful.methods.base import BackboneSpec, Classifier, Predictor, Task, Trained, as_json
+from handful.methods.base import (
+    BackboneSpec,
+    Classifier,
+    Fitted,
+    Method,
+    Predictor,
+    Task,
+    Trained,
+    as_json,
+    classifier,
+)
 from handful.schedule import Schedule
 from handful.train import Batches, Plan, Progress, State, fresh, plan, train
 
@@ -33,15 +47,15 @@ LOOK_LIMIT = 2_000  # images of a part that a look at its loss goes through
 class Settings:
     """All that determines a training run, beside its images and its seed."""
 
-    method: Trained
-    schedule: Schedule
+    method: Method
+    schedule: Schedule | None  # None for a method that is fitted to features
     backbone: BackboneSpec
     precision: str = "auto"  # auto, fp32 or bf16
 
     def as_json(self) -> dict[str, Any]:
         return {
             "method": as_json(self.method),
-            "schedule": asdict(self.schedule),
+            "schedule": asdict(self.schedule) if self.schedule else None,
             "backbone": asdict(self.backbone),
             "precision": self.precision,
         }
@@ -73,16 +87,109 @@ def learn(
     planned: Plan | None = None,
     label: str = "training",
 ) -> Learned:
-    """Train `settings.method` on the task; with a folder, save there and go on from there.
+    """Run `settings.method` on the task; with a folder, save there and go on from there.
 
     Args:
-        folder: holds plan.json, checkpoint.safetensors and history.jsonl while training. Whoever
-            calls makes sure that it belongs to the same settings, task and seed.
+        folder: holds plan.json and checkpoint.safetensors while training. Whoever calls makes
+            sure that it belongs to the same settings, task and seed.
         planned: a plan measured before, so that folds and the final fit do the same.
         label: what the progress bar is called.
     """
     chosen = _remembered_plan(settings, task, seed, folder, planned)
+    if isinstance(settings.method, Trained):
+        return _train(settings, task, seed, folder, chosen, label)
+    return _fit(settings, task, seed, chosen)
+
+
+def make_plan(settings: Settings, task: Task, seed: int) -> Plan:
+    """What is decided by measuring: for a trained method the precision and its speed."""
+    if isinstance(settings.method, Trained):
+        assert settings.schedule is not None
+        return plan(settings.method, task, settings.schedule, seed, settings.precision)
+    fastest = "bf16" if devices.has_bf16() else "fp32"
+    precision = fastest if settings.precision == "auto" else settings.precision
+    return Plan(precision, torch.get_num_threads(), 0.0)
+
+
+def fold_predictor(
+    settings: Settings, task: Task, planned: Plan, work: Path | None = None
+) -> FitAndPredict:
+    """How an estimate fits on some labelled images and predicts the others.
+
+    Positions count the labelled images of the task. Held-out images leave the unlabelled pool
+    too. Features are computed once for all folds.
+    """
+    images, labeled = task.images, task.images.labeled
+    if isinstance(settings.method, Trained):
+
+        def trained(train: np.ndarray, held: np.ndarray, seed: int) -> np.ndarray:
+            kept = np.ones(len(images), bool)
+            kept[labeled[held]] = False
+            part = replace(task, images=images[kept], validation=(), track=quiet)
+            folder = work / f"fold-{seed}" if work is not None else None
+            predictor = learn(settings, part, seed, folder, planned).predictor
+            return predictor.predict_proba(images[labeled[held]]).numpy()
+
+        return trained
+
+    method, labels = settings.method, task.labels
+    known = embed(task, planned.precision)  # (N, D)
+    pool = known[images.unlabeled]
+
+    def fitted(train: np.ndarray, held: np.ndarray, seed: int) -> np.ndarray:
+        some = labeled[train]
+        head = method.fit_features(known[some], labels[some], pool, len(task.classes), seed)
+        with torch.inference_mode():
+            return head(known[labeled[held]].float()).softmax(dim=1).numpy()
+
+    return fitted
+
+
+def embed(task: Task, precision: str) -> Tensor:
+    """(N, D) float16 features of all images of the task, from the cache where they are known."""
+    network = classifier(task)
+    network.head = nn.Identity()  # type: ignore[assignment]
+    return features(
+        task.images, network, task.size, fit=task.fit, precision=precision, track=task.track
+    )
+
+
+def _fit(settings: Settings, task: Task, seed: int, chosen: Plan) -> Learned:
+    assert isinstance(settings.method, Fitted)
+    start = time.perf_counter()
+    known = embed(task, chosen.precision)
+    labeled = task.images.labeled
+    head = settings.method.fit_features(
+        known[labeled],
+        task.labels[labeled],
+        known[task.images.unlabeled],
+        len(task.classes),
+        seed,
+    )
+    model = classifier(task)
+    model.head = head
+    seconds = time.perf_counter() - start
+    return Learned(_predictor(model, settings, task, chosen), chosen, 0, len(known), seconds)
+
+
+def _predictor(model: nn.Module, settings: Settings, task: Task, chosen: Plan) -> Predictor:
+    assert isinstance(model, Classifier)
+    return Predictor(
+        model.eval(),
+        settings.backbone,
+        task.classes,
+        task.size,
+        task.channels,
+        task.fit,
+        chosen.precision,
+    )
+
+
+def _train(
+    settings: Settings, task: Task, seed: int, folder: Path | None, chosen: Plan, label: str
+) -> Learned:
     method, schedule = settings.method, settings.schedule
+    assert isinstance(method, Trained) and schedule is not None
     state = State(fresh(method, task, seed), schedule)
     journal = Journal(state, folder, schedule)
     journal.resume()
@@ -92,8 +199,8 @@ def learn(
         if state.step == 0 and not journal.history:
             journal.look(0, looks(state.average.model))
         journal.start_clock()
-        left = schedule.steps - state.step
         steps = train(state, method, batches, schedule, chosen.precision)
+        left = schedule.steps - state.step
         for progress in task.track(steps, left, label) if not journal.done else ():
             journal.add(progress)
             if progress.step in journal.look_at:
@@ -105,15 +212,9 @@ def learn(
                 raise KeyboardInterrupt
             journal.save_sometimes()
     journal.finish()
-    model = state.average.model
-    assert isinstance(model, Classifier)
-    predictor = Predictor(
-        model, settings.backbone, task.classes, task.size, task.channels, task.fit
-    )
-    per_step = len(batches.of_unlabeled) * schedule.batch * batches.ratio + schedule.batch
-    return Learned(
-        predictor, chosen, state.step, state.step * per_step, journal.seconds, journal.history
-    )
+    predictor = _predictor(state.average.model, settings, task, chosen)
+    seen = state.step * batches.images_per_step
+    return Learned(predictor, chosen, state.step, seen, journal.seconds, journal.history)
 
 
 def _remembered_plan(
@@ -122,7 +223,7 @@ def _remembered_plan(
     """The plan of an interrupted run if there is one, else the one given, else a measured one."""
     if folder is not None and (folder / "plan.json").exists():
         return Plan(**read_json(folder / "plan.json"))
-    chosen = planned or plan(settings.method, task, settings.schedule, seed, settings.precision)
+    chosen = planned or make_plan(settings, task, seed)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "plan.json", asdict(chosen))

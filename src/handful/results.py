@@ -134,6 +134,7 @@ def save_predictor(predictor: Predictor, path: Path) -> None:
         "size": predictor.size,
         "channels": predictor.channels,
         "fit": predictor.fit,
+        "precision": predictor.precision,
     }
     metadata = {"handful": handful.__version__, "predictor": json.dumps(described)}
     write_tensors(path, predictor.model.state_dict(), metadata)
@@ -148,22 +149,14 @@ def load_predictor(path: Path) -> Predictor:
         )
     try:
         described = json.loads(metadata["predictor"])
-        spec = BackboneSpec(**described["backbone"])
-        backbone = backbones.make(
-            spec.name, described["channels"], described["size"], **spec.options
-        )
+        spec = BackboneSpec(**described.pop("backbone"))
+        classes = tuple(described.pop("classes"))
+        options = spec.options | ({"pretrained": False} if backbones.pretrained(spec.name) else {})
+        backbone = backbones.make(spec.name, described["channels"], described["size"], **options)
         mean, std = tensors["normalize.mean"].flatten(), tensors["normalize.std"].flatten()
-        normalize = Normalize(mean.tolist(), std.tolist())
-        model = Classifier(backbone, len(described["classes"]), normalize)
+        model = Classifier(backbone, len(classes), Normalize(mean.tolist(), std.tolist()))
         model.load_state_dict(tensors)
-        return Predictor(
-            model.eval(),
-            spec,
-            tuple(described["classes"]),
-            described["size"],
-            described["channels"],
-            described["fit"],
-        )
+        return Predictor(model.eval(), spec, classes, **described)
     except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
         first = str(error).splitlines()[0]
         raise ValueError(

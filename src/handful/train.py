@@ -46,6 +46,7 @@ class Batches:
         self.ratio = views.unlabeled_ratio
         self.steps = schedule.steps
         self.seed = seed
+        self.images_per_step = self.size * (1 + self.ratio * len(self.of_unlabeled))
 
     def __getitem__(self, step: int) -> Batch:
         generator = torch.Generator().manual_seed(seeded(self.seed, step))

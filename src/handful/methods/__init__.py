@@ -3,11 +3,17 @@
 from typing import Any
 
 from handful.methods.base import Method
+from handful.methods.features import Features
+from handful.methods.propagation import Propagation
+from handful.methods.self_training import SelfTraining
 from handful.methods.supervised import Supervised
 from handful.wording import did_you_mean
 
 METHODS: dict[str, type[Method]] = {
     "supervised": Supervised,
+    "features": Features,
+    "self_training": SelfTraining,
+    "propagation": Propagation,
 }
 
 
@@ -15,6 +21,7 @@ def make(name: str, **values: Any) -> Method:
     """The method of that name with the given fields; ValueError with a suggestion for a typo."""
     if name not in METHODS:
         raise ValueError(
-            f"no method {name!r}.{did_you_mean(name, METHODS)} Methods: {', '.join(sorted(METHODS))}"
+            f"no method {name!r}.{did_you_mean(name, METHODS)} "
+            f"Methods: {', '.join(sorted(METHODS))}"
         )
     return METHODS[name](**values)

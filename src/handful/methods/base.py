@@ -188,9 +188,15 @@ class Classifier(nn.Module):
 
 
 def classifier(task: Task, dropout: float = 0.0) -> Classifier:
-    """A fresh network for the task, normalised by the constants of the task's own images."""
-    normalize = Normalize(*task.statistics())
-    return Classifier(task.make_backbone(), len(task.classes), normalize, dropout)
+    """A fresh network for the task, the only place where one is put together.
+
+    It is normalised by the constants its weights were trained with, or, for a backbone that
+    starts from nothing, by those of the task's own images.
+    """
+    backbone: Any = task.make_backbone()
+    pretrained = backbones.pretrained(task.backbone.name)
+    mean, std = (backbone.mean, backbone.std) if pretrained else task.statistics()
+    return Classifier(backbone, len(task.classes), Normalize(list(mean), list(std)), dropout)
 
 
 @dataclass(eq=False)
@@ -203,13 +209,15 @@ class Predictor:
     size: int
     channels: int
     fit: str = "crop"
+    precision: str = "fp32"  # what it was trained in; fp32 where the processor has no bf16
 
     def predict_proba(self, images: ImageSet, batch: int = 256, track: Track = quiet) -> Tensor:
         """(N, K) float32 probabilities, one row an image; images stream through in batches."""
         self.model.eval()
         stream = images.stream(self.size, self.fit, batch, self.channels)
+        precision = self.precision if devices.has_bf16() else "fp32"
         rows = []
-        with torch.inference_mode():
+        with torch.inference_mode(), devices.autocast(precision):
             for pixels in track(stream, -(-len(images) // batch), "predicting"):
                 logits = self.model(pixels.to(devices.device()).float() / 255)
                 rows.append(logits.float().softmax(dim=1).cpu())
