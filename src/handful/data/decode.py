@@ -10,8 +10,8 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -40,8 +40,7 @@ class Unreadable(Exception):
     """This file gives no image; the message is the reason, in a few words."""
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """What one look at a readable image tells."""
 
     height: int

@@ -7,8 +7,8 @@ Layouts: `class/…`, where `unlabeled/` and loose images have no label; or `tra
 import os
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,8 +28,7 @@ TEST = {"test", "testing"}
 UNLABELED = {"unlabeled", "unlabelled"}
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where an image belongs: its label if known, its group if given, and its part."""
 
     label: str | None = None
