@@ -330,13 +330,15 @@ def test_two_moves_of_randaugment_are_one_resampling():
     torch.testing.assert_close(ours[0], theirs, atol=2e-5, rtol=0)
 
 
-def test_randaugment_joins_the_moves_before_it():
+def test_randaugment_joins_the_moves_before_and_after_it():
     """A turn, then a turn back: nothing is lost, for there is one resampling and it is none."""
     images = pictures((2, 3, 32, 32))
     values = chosen_by_hand([("rotate", "identity"), ("identity", "rotate")], (32, 32))
-    pipeline = Pipeline((Rotate(), RandAugment()), fill=0.0)
-    result = pipeline.apply(images, (-values[:, 1].sum(dim=1), values))
-    torch.testing.assert_close(result, images, atol=5e-5, rtol=0)
+    back = -values[:, 1].sum(dim=1)
+    before = Pipeline((Rotate(), RandAugment()), fill=0.0).apply(images, (back, values))
+    after = Pipeline((RandAugment(), Rotate()), fill=0.0).apply(images, (values, back))
+    torch.testing.assert_close(before, images, atol=5e-5, rtol=0)
+    torch.testing.assert_close(after, images, atol=5e-5, rtol=0)
 
 
 def test_randaugment_paints_only_after_the_moves_before_it_are_made():
@@ -394,6 +396,13 @@ def test_resized_crops_stay_inside_and_cover_the_areas_asked_for():
     assert (left >= 0).all() and (left + width <= 32).all()
     share = height * width / (36 * 32)
     assert 0.17 < share.min() < 0.25 and share.max() > 0.95
+
+
+def test_a_window_that_does_not_fit_is_drawn_anew():
+    crop = ResizedCrop(scale=(0.85, 0.9))
+    _, _, height, width = crop.draw(torch.Size((5000, 3, 64, 64)), generator()).unbind(dim=1)
+    # Half of the windows do not fit at first; cut to fit, they would be smaller than asked for.
+    assert (height * width / 64**2 > 0.83).float().mean() > 0.99
 
 
 @pytest.mark.parametrize("name", PIPELINES)

@@ -13,7 +13,7 @@ Letters in shapes: N images, C channels, H rows, W columns, S operations in a ro
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -114,7 +114,6 @@ class RandAugment(Operation):
     def on(self, canvas: Canvas, values: Tensor) -> Canvas:
         if canvas.size != tuple(canvas.images.shape[2:]):
             canvas = canvas.settled()  # one batch cannot hold images of two sizes
-        canvas = replace(canvas, images=canvas.images.clone())  # changed in place below
         for step in values.to(canvas.images).unbind(dim=2):
             choice, level = step.unbind(dim=1)
             canvas = self._recolor(canvas, choice, level)

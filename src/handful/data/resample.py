@@ -66,7 +66,8 @@ class Canvas:
     """A batch of images and the move that is still to be made on them.
 
     Geometric operations only lengthen the move. The pixels are read once, by `settled`, when an
-    operation needs to see them or the chain ends.
+    operation needs to see them or the chain ends. A canvas owns its images: no one else has them,
+    and `settled_at` and RandAugment write into them.
     """
 
     images: Tensor  # (N, C, H, W) float
