@@ -1,0 +1,154 @@
+"""Fine-tuning: a pre-trained network learns the task from labels and from guesses.
+
+First a head on frozen features guesses every unlabelled image (`SelfTraining`). Then the whole
+network is trained, under augmentation, on the labels and those guesses; as it gets better than
+the head, its own average's guesses on unaugmented images take over, brought to the class shares
+of the labels.
+
+Noisy Student (Xie et al. 2020, arXiv:1911.04252) with a head as its first teacher and Mean
+Teacher (Tarvainen and Valpola 2017, arXiv:1703.01780) instead of later generations.
+"""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from handful import backbones, devices
+from handful.features import features
+from handful.methods.base import (
+    BackboneSpec,
+    Batch,
+    Classifier,
+    Step,
+    Task,
+    Views,
+    classifier,
+)
+from handful.methods.heads import prior_of
+from handful.methods.self_training import SelfTraining
+from handful.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """Hyper-parameters."""
+
+    unlabeled_ratio: int = 8  # guessed images for each labelled one; 0: labels alone
+    unlabeled_weight: float = 1.0  # loss = labelled + unlabeled_weight * guessed
+    own_share: float = 0.5  # of the target that the average guesses at the end; from 0
+    label_smoothing: float = 0.1  # probability spread evenly over all classes
+    augment: str = "strong"  # a named pipeline
+    embed_size: int = 160  # side at which the head's features are made
+    frozen_norm: bool = False  # keep the statistics batch norms were pre-trained with
+
+    name: ClassVar[str] = "fine_tuning"
+    default_schedule: ClassVar[Schedule] = Schedule(
+        steps=1500,
+        batch=8,
+        optimizer="adamw",
+        lr=1e-3,
+        weight_decay=1e-4,
+        warmup=0.05,
+        average=0.995,
+    )
+
+    def __post_init__(self) -> None:
+        for field in ("own_share", "label_smoothing"):
+            if not 0 <= getattr(self, field) <= 1:
+                raise ValueError(f"{field} lies in [0, 1], got {getattr(self, field)}")
+        for field in ("unlabeled_ratio", "unlabeled_weight"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"{field} must be 0 or more, got {getattr(self, field)}")
+
+    def views(self, task: Task) -> Views:
+        if not self.unlabeled_ratio:
+            return Views(self.augment)
+        return Views(self.augment, ("none", self.augment), self.unlabeled_ratio)
+
+    def build(self, task: Task) -> nn.Module:
+        if not backbones.pretrained(task.backbone.name):
+            raise ValueError(
+                f"fine_tuning goes on from learned weights, and backbone {task.backbone.name!r} "
+                f"has none; use --backbone lite0, or a method that starts from nothing"
+            )
+        student = Student(classifier(task), self.frozen_norm)
+        if self.unlabeled_ratio:
+            student.guesses = self._first_guesses(task)
+        student.prior = prior_of(task.labels[task.labeled], len(task.classes))
+        return student
+
+    def loss(self, model: nn.Module, batch: Batch) -> Step:
+        assert isinstance(model, Student)
+        if not batch.unlabeled:
+            loss = self._cross_entropy(model(batch.images), batch.labels)
+            return Step(loss, {"loss": loss})
+        plain, strong = batch.unlabeled  # (M, C, S, S) each
+        logits = model(torch.cat([batch.images, strong]))  # (N + M, K)
+        on_labeled, on_guessed = logits.split([len(batch.images), len(strong)])
+        labeled = self._cross_entropy(on_labeled, batch.labels)
+        target, changed = self._targets(model, batch, plain)
+        guessed = self._cross_entropy(on_guessed, target)
+        return Step(
+            labeled + self.unlabeled_weight * guessed,
+            {"labeled": labeled, "guessed": guessed, "changed": changed},
+        )
+
+    @torch.no_grad()
+    def _targets(self, model: "Student", batch: Batch, plain: Tensor) -> tuple[Tensor, Tensor]:
+        """(M,) classes to learn, and the share of them that are no longer the head's guess."""
+        assert batch.unlabeled_ids is not None
+        head = model.guesses[batch.unlabeled_ids.to(model.guesses.device)]  # (M, K)
+        share = self.own_share * batch.step / batch.steps
+        if share == 0:
+            return head.argmax(dim=1), torch.zeros(())
+        assert isinstance(batch.averaged, Classifier)
+        own = batch.averaged.eval()(plain).float().softmax(dim=1)
+        seen = (own.sum(dim=0) + len(model.prior) * model.prior) / (len(own) + len(model.prior))
+        own = own * model.prior / seen  # aligned in the batch, as far as its size allows
+        own = own / own.sum(dim=1, keepdim=True)
+        target = ((1 - share) * head + share * own).argmax(dim=1)
+        return target, (target != head.argmax(dim=1)).float().mean()
+
+    def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
+
+    def _first_guesses(self, task: Task) -> Tensor:
+        """(N, K) probabilities of every image of the task; of a labelled one, its label."""
+        options = {"stages": 3} if task.backbone.name == "lite0" else task.backbone.options
+        spec = BackboneSpec(task.backbone.name, options)
+        frozen = classifier(replace(task, backbone=spec, size=self.embed_size))
+        frozen.head = nn.Identity()  # type: ignore[assignment]
+        known = features(task.images, frozen, self.embed_size, fit=task.fit, track=task.track)
+        labels = task.labels[task.labeled]
+        pool = known[task.unlabeled]
+        classes = len(task.classes)
+        head = SelfTraining().fit_features(known[task.labeled], labels, pool, classes, seed=0)
+        with torch.no_grad():
+            guesses = head(known.float()).softmax(dim=1)
+        guesses[task.labeled] = F.one_hot(labels, classes).float()
+        return guesses.to(devices.device())
+
+
+class Student(Classifier):
+    """A classifier with what it is taught beside it; only the classifier is saved."""
+
+    guesses: Tensor  # (N, K) first guesses of all images of the task
+    prior: Tensor  # (K,) class shares
+
+    def __init__(self, network: Classifier, frozen_norm: bool) -> None:
+        classes = network.head.out_features
+        super().__init__(network.backbone, classes, network.normalize, network.dropout.p)
+        self.frozen_norm = frozen_norm
+        self.register_buffer("guesses", torch.zeros(0, classes), persistent=False)
+        self.register_buffer("prior", torch.zeros(classes), persistent=False)
+
+    def train(self, mode: bool = True) -> "Student":
+        super().train(mode)
+        if mode and self.frozen_norm:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
