@@ -29,7 +29,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import RidgeCV
 from torch import nn
 
 import handful
@@ -226,7 +225,8 @@ def calibration(
 def settled(name: str, seen: torch.Tensor, labels: np.ndarray, classes: int, seed: int) -> Fit:
     """The fit of a method by name, its strength chosen once, on all labels, as a user's fit does.
 
-    Choosing it again in every fold costs ten times as much and gives the same estimates.
+    Choosing it again in every fold costs ten times as much and moves estimates by less than half
+    a point.
     """
     if name == "ridge":
         return ridge
@@ -245,11 +245,26 @@ def settled(name: str, seen: torch.Tensor, labels: np.ndarray, classes: int, see
 
 
 def ridge(seen: torch.Tensor, labels: np.ndarray, classes: int, seed: int) -> Head:
-    """Ridge regression on one-hot labels, its strength chosen by leave-one-out; needs no seed."""
-    x = seen.numpy()
-    scale = float(((x - x.mean(axis=0)) ** 2).sum(axis=1).mean())
-    model = RidgeCV(alphas=scale * np.logspace(-4, 2, 13)).fit(x, np.eye(classes)[labels])
-    return lambda rows: calibrated(np.exp(model.predict(rows.numpy())), 0.2)
+    """Ridge regression on one-hot labels in milliseconds, its strength by leave-one-out error.
+
+    In the dual, so that one eigendecomposition serves all strengths; needs no seed.
+    """
+    x = seen.double().numpy()
+    centre, targets = x.mean(axis=0), np.eye(classes)[labels]
+    x, residual = x - centre, targets - targets.mean(axis=0)
+    values, vectors = np.linalg.eigh(x @ x.T)
+    values = np.maximum(values, 0)
+    least, dual = np.inf, np.zeros_like(residual)
+    for strength in np.logspace(-4, 2, 13) * values.mean():
+        inverse = 1 / (values + strength)
+        weights = vectors @ (inverse[:, None] * (vectors.T @ residual))  # (n, K)
+        diagonal = vectors**2 @ inverse - 1 / (len(x) * strength)  # without the constant
+        error = float(((weights / np.maximum(diagonal, 1e-12)[:, None]) ** 2).mean())
+        if error < least:
+            least, dual = error, weights
+    head = (x.T @ dual).astype(np.float32)  # (D, K)
+    bias = (targets.mean(axis=0) - centre @ head).astype(np.float32)
+    return lambda rows: calibrated(np.exp(rows.numpy() @ head + bias), 0.2)
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
