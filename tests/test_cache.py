@@ -58,6 +58,14 @@ def test_files_are_looked_at_once_until_they_change(own_cache, folder, looked_at
     assert looked_at[6:] == ["cat/1.png"]
 
 
+def test_pixels_are_decoded_again_when_a_file_changes(own_cache, folder):
+    before = load(folder).at(9).clone()
+    save(folder / "cat" / "1.png", seed=50)
+    os.utime(folder / "cat" / "1.png", ns=(0, 10**18))
+    after = load(folder).at(9)
+    assert torch.equal(before[0], after[0]) and not torch.equal(before[1], after[1])
+
+
 def test_a_broken_file_is_tried_again(own_cache, folder, looked_at):
     (folder / "cat" / "9.png").touch()
     assert len(load(folder)) == len(load(folder)) == 6

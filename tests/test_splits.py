@@ -99,6 +99,12 @@ def test_folds_count_groups_not_images():
     assert set(folds(labels, 5, seed=0, groups=groups)) == {0, 1}
 
 
+def test_folds_of_unequal_groups_come_out_even():
+    groups = np.array([0, 0, 0, 1, 2, 3])
+    for seed in range(30):
+        assert counts(folds(np.zeros(6, np.int64), 2, seed, groups), 2) == [3, 3]
+
+
 def test_one_fold_is_refused():
     with pytest.raises(ValueError, match="folds=1 leaves nothing to test on; use 2 or more"):
         folds(LABELS, 1, seed=0)
