@@ -8,6 +8,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from handful.data import photometric
 from handful.data.augment import (
+    OPERATIONS,
     PIPELINES,
     Blur,
     ColorJitter,
@@ -454,6 +455,41 @@ def test_a_misspelt_pipeline_is_answered_with_the_nearest_name():
         ValueError, match=r"no augmentation pipeline 'digit'. Did you mean 'digits'"
     ):
         named("digit", flips=False)
+
+
+def test_operations_are_taken_out_of_a_pipeline_and_added_to_it():
+    changed = named("simclr,-blur, +cut-out,+rotate", flips=False)
+    kinds = [type(operation) for operation in changed.operations]
+    assert kinds == [Rotate, ResizedCrop, ColorJitter, Grey, CutOut]
+
+
+def test_a_flip_that_is_added_by_name_was_asked_for():
+    assert isinstance(named("digits,+flip", flips=False).operations[0], Flip)
+
+
+def test_taking_out_a_flip_that_symbols_never_had_is_no_error():
+    assert named("weak,-flip", flips=False) == named("weak", flips=False)
+
+
+def test_every_operation_can_be_added_by_its_name():
+    images = pictures((4, 3, 16, 16))
+    for name, operation in OPERATIONS.items():
+        assert named(f"none,+{name}", flips=False).operations == (operation,)
+        named(f"none,+{name}", flips=False)(images, generator())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("simclr,blur", "'blur' in the pipeline 'simclr,blur' must start with [+] to add"),
+        ("simclr,-blurr", "no operation 'blurr'. Did you mean 'blur'"),
+        ("weak,-blur", "'-blur': the pipeline 'weak' has no blur to take out; it has flip, crop"),
+        ("none,-blur", "it has no operations"),
+    ],
+)
+def test_a_change_that_makes_no_sense_is_explained(text, message):
+    with pytest.raises(ValueError, match=message):
+        named(text, flips=True)
 
 
 @pytest.mark.parametrize(

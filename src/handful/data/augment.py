@@ -10,7 +10,9 @@ Letters in shapes: N images, C channels (1 or 3), H rows, W columns.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -26,11 +28,12 @@ from handful.data.geometric import (
     Shift,
 )
 from handful.data.operation import Operation
-from handful.data.photometric import Blur, ColorJitter, CutOut, Grey, Noise
+from handful.data.photometric import Blur, ColorJitter, CutOut, Grey, Noise, Photometric
 from handful.data.randaugment import RandAugment
 from handful.data.resample import Canvas, Fill, check_fill
 
 __all__ = [
+    "OPERATIONS",
     "PIPELINES",
     "Blur",
     "ColorJitter",
@@ -50,6 +53,8 @@ __all__ = [
     "Shift",
     "named",
 ]
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -116,11 +121,7 @@ _digits = (
     Shift(0.08),
     Elastic(strength=0.04, smoothness=0.14),
 )
-_distortion = (
-    ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, probability=0.8),
-    Grey(probability=0.2),
-    Blur(sigma=(0.1, 2.0), kernel=0.1, probability=0.5),
-)
+_jitter = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, probability=0.8)
 
 # Pipelines by name. Images of one channel lose the flips (see `named`).
 PIPELINES: dict[str, Pipeline] = {
@@ -148,7 +149,7 @@ PIPELINES: dict[str, Pipeline] = {
     "randaugment": Pipeline((RandAugment(operations=2, magnitude=9),), fill="background"),
     # Views for contrastive learning: SimCLR's, arXiv:2002.05709, with the colour strength 0.5 of
     # its CIFAR-10 runs, and crop and flip alone.
-    "simclr": Pipeline((ResizedCrop(scale=(0.2, 1.0)), Flip(), *_distortion)),
+    "simclr": Pipeline((ResizedCrop(scale=(0.2, 1.0)), Flip(), _jitter, Grey(), Blur())),
     "simclr-flip": Pipeline((ResizedCrop(scale=(0.2, 1.0)), Flip())),
     # Small photographs: padded crop with black, a window of 64 pixels, mild colours.
     "flip-crop": Pipeline((Flip(), Crop(padding=0.125)), fill=0.0),
@@ -159,20 +160,74 @@ PIPELINES: dict[str, Pipeline] = {
 }
 
 
+# Single operations by the name that adds them to a pipeline, or takes them out of it.
+OPERATIONS: dict[str, Operation] = {
+    "flip": Flip(),
+    "crop": Crop(),
+    "resized-crop": ResizedCrop(),
+    "rotate": Rotate(15),
+    "shear": Shear(x=10),
+    "shift": Shift(0.1),
+    "scale": Scale(),
+    "elastic": Elastic(),
+    "color-jitter": _jitter,
+    "grey": Grey(),
+    "blur": Blur(),
+    "noise": Noise(),
+    "cut-out": CutOut(),
+    "randaugment": RandAugment(),
+}
+
+
 def named(pipeline: str | Pipeline, *, flips: bool, fill: Fill | None = None) -> Pipeline:
     """The pipeline of that name; without its flips unless `flips`, with another `fill` if given.
 
+    Operations can be taken out and added: "simclr,-blur,+cut-out". Those that move pixels are
+    added in front, those that change colours at the end.
+
     Mirrored digits and letters are other signs or none, so callers ask for flips only for
-    photographs. A Pipeline is returned as it is: who builds one has chosen its flips.
+    photographs. A Pipeline is returned as it is and "+flip" obeyed: there, flips were asked for.
     """
     if isinstance(pipeline, Pipeline):
         return pipeline
-    if pipeline not in PIPELINES:
-        near = difflib.get_close_matches(pipeline, PIPELINES, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+    name, *changes = (part.strip() for part in pipeline.split(","))
+    found = _look_up(name, PIPELINES, "augmentation pipeline")
+    operations = [o for o in found.operations if flips or not isinstance(o, Flip)]
+    for change in changes:
+        if change[:1] not in ("+", "-"):
+            raise ValueError(
+                f"{change!r} in the pipeline {pipeline!r} must start with + to add the operation "
+                f"or - to take it out"
+            )
+        operation = _look_up(change[1:], OPERATIONS, "operation")
+        if change[0] == "-":
+            operations = _without(operation, operations, change, name)
+        elif isinstance(operation, Photometric | RandAugment):
+            operations.append(operation)
+        else:
+            operations.insert(0, operation)
+    fill = found.fill if fill is None else fill
+    return replace(found, operations=tuple(operations), fill=fill)
+
+
+def _without(
+    operation: Operation, operations: list[Operation], change: str, name: str
+) -> list[Operation]:
+    """The operations but for those of the same kind."""
+    kept = [o for o in operations if type(o) is not type(operation)]
+    if len(kept) == len(operations) and not isinstance(operation, Flip):
+        held = [k for k, o in OPERATIONS.items() if any(type(o) is type(x) for x in operations)]
         raise ValueError(
-            f"no augmentation pipeline {pipeline!r}.{hint}\nPipelines: {', '.join(PIPELINES)}"
+            f"{change!r}: the pipeline {name!r} has no {change[1:]} to take out; "
+            f"it has {', '.join(held) or 'no operations'}"
         )
-    found = PIPELINES[pipeline]
-    kept = tuple(o for o in found.operations if flips or not isinstance(o, Flip))
-    return replace(found, operations=kept, fill=found.fill if fill is None else fill)
+    return kept
+
+
+def _look_up(name: str, known: Mapping[str, _T], kind: str) -> _T:
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    plural = kind.split()[-1].capitalize() + "s"
+    raise ValueError(f"no {kind} {name!r}.{hint}\n{plural}: {', '.join(known)}")
