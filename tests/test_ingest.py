@@ -9,6 +9,7 @@ import struct
 import unicodedata
 import zlib
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -197,7 +198,8 @@ SKIPPED = [
     ("empty.jpg", lambda path: path.touch(), "empty file (0 bytes)"),
     ("signature.png", lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n"), "*"),
     ("script.jpg", lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"), "not an image in*"),
-    ("new.heic", lambda path: path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(64)), "*"),
+    ("new.heic", lambda path: path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(64)),
+     "*" if find_spec("pillow_heif") else "HEIC needs an extra: pip install 'handful[heic]'"),
     ("bomb.png", lambda path: path.write_bytes(png(30_000, 30_000)),
      "more than 89 million pixels; refused without decoding"),
     ("big.png", lambda path: path.write_bytes(png(10_000, 10_000)),
@@ -240,6 +242,17 @@ def forbid(monkeypatch, name):
         return really_open(path, *args, **kwargs)
 
     monkeypatch.setattr(Image, "open", refuse)
+
+
+@pytest.mark.skipif(not find_spec("pillow_heif"), reason="needs the extra heic")
+def test_heic_is_read_with_the_extra(tmp_path):
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    class_folder(tmp_path)
+    Image.fromarray(smooth(64, 64, seed=1)).save(tmp_path / "cat" / "phone.HEIC", quality=90)
+    images = load(tmp_path)
+    assert "cat/phone.HEIC" in images.names and images.store.skipped == ()
 
 
 def test_an_image_bomb_costs_no_memory(tmp_path):

@@ -56,6 +56,14 @@ def test_a_draw_larger_than_a_class_says_the_largest_possible():
     )
 
 
+def test_a_draw_names_the_class_that_is_too_small():
+    labels = np.array([0, 0, 1])
+    with pytest.raises(ValueError, match="more images than class dog has \\(1\\)"):
+        draw(labels, 2, seed=0, classes=("cat", "dog"))
+    with pytest.raises(ValueError, match="class owl has no labelled image, so no balanced draw"):
+        draw(labels, 1, seed=0, classes=("cat", "dog", "owl"))
+
+
 def test_a_draw_of_nothing_says_what_is_possible():
     with pytest.raises(ValueError, match="per_class=0 leaves nothing to learn from; use 1 to 20"):
         draw(LABELS, 0, seed=0)

@@ -6,7 +6,6 @@ file is, not its ending.
 """
 
 import hashlib
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -197,7 +196,7 @@ def _reason(path: Path, error: Exception) -> str:
     if isinstance(error, PermissionError):
         return "permission denied"
     if isinstance(error, UnidentifiedImageError):
-        if os.path.getsize(path) == 0:
+        if path.exists() and path.stat().st_size == 0:
             return "empty file (0 bytes)"
         if ENDINGS.get(path.suffix.lower()) == "HEIF" and "HEIF" not in _formats():
             return "HEIC needs an extra: pip install 'handful[heic]'"

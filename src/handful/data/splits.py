@@ -19,7 +19,11 @@ from handful.data.imageset import ImageSet
 
 
 def draw(
-    labels: np.ndarray, per_class: int, seed: int, groups: np.ndarray | None = None
+    labels: np.ndarray,
+    per_class: int,
+    seed: int,
+    groups: np.ndarray | None = None,
+    classes: Sequence[str] = (),
 ) -> np.ndarray:
     """Positions of `per_class` labelled images of every class, in rising order.
 
@@ -29,11 +33,12 @@ def draw(
     Args:
         labels: (N,) class numbers, -1 where unknown; those are never drawn.
         groups: (N,) group numbers, or None if every image is its own.
+        classes: their names, for the message on a class that is too small.
     """
     labels = np.asarray(labels)
-    counts = _counts(labels)
+    counts = _counts(labels, len(classes))
     if per_class < 1 or per_class > counts.min():
-        raise ValueError(_wrong_budget(per_class, counts))
+        raise ValueError(_wrong_budget(per_class, counts, classes))
     chosen = np.zeros(len(labels), bool)
     units = _units(labels, seed, groups)
     taken = np.zeros(len(counts), np.int64)
@@ -179,19 +184,22 @@ def _shares(counts: np.ndarray, n: int) -> np.ndarray:
     return shares
 
 
-def _counts(labels: np.ndarray) -> np.ndarray:
+def _counts(labels: np.ndarray, num_classes: int = 0) -> np.ndarray:
     known = labels[labels >= 0]
     if not len(known):
         raise ValueError("no image has a label, so none can be drawn")
-    return np.bincount(known)
+    return np.bincount(known, minlength=num_classes)
 
 
-def _wrong_budget(per_class: int, counts: np.ndarray) -> str:
+def _wrong_budget(per_class: int, counts: np.ndarray, classes: Sequence[str]) -> str:
     rarest = int(counts.argmin())
+    name = classes[rarest] if classes else rarest
     if per_class < 1:
         return f"per_class={per_class} leaves nothing to learn from; use 1 to {counts[rarest]}"
+    if not counts[rarest]:
+        return f"class {name} has no labelled image, so no balanced draw is possible; label some"
     return (
-        f"per_class={per_class} asks for more images than class {rarest} has ({counts[rarest]}); "
+        f"per_class={per_class} asks for more images than class {name} has ({counts[rarest]}); "
         f"the largest balanced budget here is per_class={counts[rarest]}"
     )
 
