@@ -215,6 +215,8 @@ def calibration(
     predicted: np.ndarray, labels: np.ndarray, weights: np.ndarray, temperature: float
 ) -> dict[str, float]:
     """Calibration error on new images before and after the temperature found out of fold."""
+    sample = np.random.default_rng(0).choice(len(labels), len(labels), p=weights / weights.sum())
+    predicted, labels = predicted[sample], labels[sample]  # as common as in the population
     row = {}
     for name, rows in (("before", predicted), ("after", calibrated(predicted, temperature))):
         bins = reliability_bins(rows.max(axis=1), rows.argmax(axis=1) == labels)
@@ -269,12 +271,13 @@ def ridge(seen: torch.Tensor, labels: np.ndarray, classes: int, seed: int) -> He
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The line of a cell. Shares are of draws; accuracies, widths and gaps are in [0, 1]."""
-    column = {key: np.array([row[key] for row in rows]) for key in rows[0] if key != "code"}
+    always = set.intersection(*(set(row) for row in rows)) - {"code"}
+    column = {key: np.array([row[key] for row in rows]) for key in always}
     truth, low, high = column["truth"], column["low"], column["high"]
     width = high - low
     usual = column["holdout_high"] - column["holdout_low"]
     right = column["holdout_low"] <= truth, truth <= column["holdout_high"]
-    balanced = column["balanced_truth"]
+    balanced = [row for row in rows if row["balanced_low"] is not None]
     sure = [row for row in rows if "answered" in row]
     figures = {
         "draws": len(rows),
@@ -289,14 +292,19 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "gap": (column["accuracy"] - truth).mean(),
         "gap_sd": (column["accuracy"] - truth).std(ddof=1),
         "gap_uncorrected": (column["out_of_fold"] - truth).mean(),
-        "balanced_covered": (
-            (column["balanced_low"] <= balanced) & (balanced <= column["balanced_high"])
-        ).mean(),
+        "balanced_given": len(balanced) / len(rows),
         "calibration_error_before": column["calibration_error_before"].mean(),
         "calibration_error_after": column["calibration_error_after"].mean(),
         "seconds": float(np.median(column["seconds"])),
         "threshold_found": len(sure) / len(rows),
     }
+    if balanced:
+        figures["balanced_covered"] = np.mean(
+            [
+                row["balanced_low"] <= row["balanced_truth"] <= row["balanced_high"]
+                for row in balanced
+            ]
+        )
     if sure:
         for key in ("answered_expected", "answered", "answered_right"):
             figures[key] = np.mean([row[key] for row in sure])

@@ -201,13 +201,19 @@ def test_choosing_costs_nothing_without_rivals_or_with_a_clear_winner():
 
 
 def test_prior_reweights_the_classes():
-    labels = np.array([0] * 8 + [1] * 2)
-    out = given(labels, guesses([0] * 10, 2))  # right on class 0, wrong on class 1
+    labels = np.array([0] * 20 + [1] * 5)
+    out = given(labels, guesses([0] * 25, 2))  # right on class 0, wrong on class 1
     assert estimate(out).accuracy == pytest.approx(0.8)
     assert estimate(out, prior=[0.3, 0.7]).accuracy == pytest.approx(0.3)
     assert estimate(out).balanced_accuracy == pytest.approx(0.5)
     with pytest.raises(ValueError, match="prior gives a share to class 2"):
-        estimate(given(labels, guesses([0] * 10, 3)), prior=[0.5, 0.4, 0.1])
+        estimate(given(labels, guesses([0] * 25, 3)), prior=[0.5, 0.4, 0.1])
+
+
+def test_nothing_is_said_of_classes_with_few_labels():
+    found = estimate(given([0] * 20 + [1] * 4, guesses([0] * 24, 2)))
+    assert found.balanced_accuracy is None and found.balanced_low is None
+    assert [row.label for row in found.per_class] == [0]
 
 
 def test_chosen_labels_do_not_count_where_random_ones_are_known():

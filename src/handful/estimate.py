@@ -31,7 +31,7 @@ FitAndPredict = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 DEPENDENCE = 0.6
 # A label is doubted if another class is this many times as likely, see benchmarks/LOG.md.
 CONTRADICTED = 20
-FEWEST_PER_CLASS = 5  # labels of a class below which its recall is not estimated
+FEWEST_PER_CLASS = 5  # labels of a class below which nothing is said of it alone
 
 
 class Key(NamedTuple):
@@ -138,7 +138,7 @@ class Estimate:
     out_of_fold: float | None = None  # accuracy before any correction
     learning_curve: float = 0.0  # added: the saved model sees more labels than those of the folds
     selection: float = 0.0  # taken away: the best of several methods looks better than it is
-    balanced_accuracy: float | None = None
+    balanced_accuracy: float | None = None  # None if a class has too few labels
     balanced_low: float | None = None
     balanced_high: float | None = None
     per_class: tuple[ClassEstimate, ...] = ()  # classes with enough labels
@@ -341,9 +341,7 @@ def estimate(
     effective = effective_n(right, weights, out.groups)
     low, high = wilson(accuracy, effective, level)
 
-    even = _weights(out.labels, counted, _even(out.labels[counted], out.probabilities.shape[2]))
-    balanced = min(max(float(even @ right) + shift, 0.0), 1.0)
-    balanced_low, balanced_high = wilson(balanced, effective_n(right, even, out.groups), level)
+    balanced = _balanced(out, counted, shift, level)
     temperature = fit_temperature(out.probabilities[:, counted], out.labels[counted])
     return Estimate(
         accuracy=accuracy,
@@ -356,9 +354,7 @@ def estimate(
         out_of_fold=plain,
         learning_curve=rise,
         selection=optimism,
-        balanced_accuracy=balanced,
-        balanced_low=balanced_low,
-        balanced_high=balanced_high,
+        **balanced,
         per_class=_per_class(out, counted, shift, level),
         temperature=temperature,
         abstention=abstention(
@@ -552,6 +548,18 @@ def _weights(labels: np.ndarray, counted: np.ndarray, prior: Sequence[float] | N
             f"label some images of it, or give it 0"
         )
     return np.asarray(weights * (shares / np.maximum(present, 1e-12))[labels])
+
+
+def _balanced(out: OutOfFold, counted: np.ndarray, shift: float, level: float) -> dict[str, float]:
+    """Balanced accuracy with its interval; nothing if a class has too few labels to say."""
+    counts = np.bincount(out.labels[counted])
+    if counts[counts > 0].min() < FEWEST_PER_CLASS:
+        return {}
+    even = _even(out.labels[counted], out.probabilities.shape[2])
+    weights = _weights(out.labels, counted, even)
+    accuracy = min(max(float(weights @ out.right) + shift, 0.0), 1.0)
+    low, high = wilson(accuracy, effective_n(out.right, weights, out.groups), level)
+    return {"balanced_accuracy": accuracy, "balanced_low": low, "balanced_high": high}
 
 
 def _even(labels: np.ndarray, classes: int) -> list[float]:
