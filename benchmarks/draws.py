@@ -11,9 +11,8 @@ import argparse
 import time
 from dataclasses import replace
 
-import record
-
 import handful
+import record
 from handful.data.splits import development
 from handful.job import Reporter, hide
 
@@ -89,7 +88,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--test-fraction", type=float, default=0.0)
     parser.add_argument("--method", default="supervised")
-    parser.add_argument("--backbone", default="small")
+    parser.add_argument("--backbone")
     parser.add_argument("--size", type=int)
     parser.add_argument("--flips", action=argparse.BooleanOptionalAction)
     parser.add_argument("--estimate", default="none")

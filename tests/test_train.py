@@ -4,13 +4,13 @@ from typing import ClassVar
 
 import pytest
 import torch
-from tiny import SCHEDULE, stripes, task
 from torch import nn
 
 from handful.learn import Settings, learn
 from handful.methods.base import BackboneSpec, Batch, Step, Views, classifier
 from handful.methods.supervised import Supervised
 from handful.train import Average, Batches, Diverged, State, fresh, plan, train
+from tiny import SCHEDULE, stripes, task
 
 METHOD = Supervised(augment="none")
 SETTINGS = Settings(METHOD, SCHEDULE, BackboneSpec("small", {"base": 8}), precision="fp32")
@@ -158,7 +158,9 @@ def test_biases_and_norms_do_not_decay():
 @dataclass(frozen=True)
 class Exploding:
     name: ClassVar[str] = "exploding"
-    default_schedule: ClassVar = SCHEDULE
+
+    def schedule(self, task):
+        return SCHEDULE
 
     def views(self, task):
         return Views("none")

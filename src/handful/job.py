@@ -4,7 +4,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,17 @@ def fit(
     if estimate not in ("folds", "none"):
         raise ValueError(f"no estimate {estimate!r}; choose folds or none")
     check(images)
-    chosen = make_settings(method, backbone, precision, settings or {})
-    task = make_task(images, chosen.backbone, size, aspect, flips, reporter.track)
+    chosen, task = prepare(
+        images,
+        method,
+        backbone=backbone,
+        size=size,
+        aspect=aspect,
+        flips=flips,
+        precision=precision,
+        settings=settings,
+        track=reporter.track,
+    )
     mark = fingerprint(
         task.images.hash, chosen.as_json(), task.size, aspect, task.flips, seed, estimate
     )
@@ -171,21 +180,29 @@ def own_size(images: ImageSet, backbone: BackboneSpec) -> int:
     return min(LARGEST_SIZE, longest)
 
 
-def make_settings(
+def prepare(
+    images: ImageSet,
     method: str | Method,
+    *,
     backbone: str | None = None,
+    size: int | None = None,
+    aspect: str = "crop",
+    flips: bool | None = None,
     precision: str = "auto",
     settings: dict[str, str] | None = None,
-) -> Settings:
-    """A method and its schedule, with the fields in `settings` changed."""
+    track: Track = quiet,
+) -> tuple[Settings, Task]:
+    """What is to be done and with what; ValueError for whatever does not fit together."""
     if precision not in ("auto", "fp32", "bf16"):
         raise ValueError(f"no precision {precision!r}; choose one of auto, fp32, bf16")
     made = methods.make(method) if isinstance(method, str) else method
-    parts: dict[str, Any] = {"method": made, "backbone": own_backbone(made, backbone)}
+    task = make_task(images, own_backbone(made, backbone), size, aspect, flips, track)
+    parts: dict[str, Any] = {"method": made, "backbone": task.backbone}
     if isinstance(made, Trained):
-        parts["schedule"] = made.default_schedule
+        parts["schedule"] = made.schedule(task)
     changed = configure(settings or {}, **parts)
-    return Settings(changed["method"], changed.get("schedule"), changed["backbone"], precision)
+    chosen = Settings(changed["method"], changed.get("schedule"), changed["backbone"], precision)
+    return chosen, replace(task, backbone=chosen.backbone)
 
 
 def own_backbone(method: Method, name: str | None) -> BackboneSpec:

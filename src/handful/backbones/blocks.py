@@ -13,12 +13,21 @@ _LARGEST_MINIMUM = 256  # where the search for a network's smallest image stops
 
 
 def conv_norm_relu(
-    inputs: int, outputs: int, kernel: int = 3, *, stride: int = 1, padding: int | None = None
+    inputs: int,
+    outputs: int,
+    kernel: int = 3,
+    *,
+    stride: int = 1,
+    padding: int | None = None,
+    bias: bool = True,
 ) -> list[nn.Module]:
-    """Convolution (keeping the size unless `padding` says otherwise), BatchNorm, ReLU."""
+    """Convolution (keeping the size unless `padding` says otherwise), BatchNorm, ReLU.
+
+    BatchNorm takes a bias away again; the reports' networks have one all the same.
+    """
     padding = kernel // 2 if padding is None else padding
     return [
-        nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=padding),
+        nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=padding, bias=bias),
         nn.BatchNorm2d(outputs),
         nn.ReLU(),
     ]

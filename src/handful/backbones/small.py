@@ -4,6 +4,8 @@ Images of any size from 8x8 up. Channel counts are multiples of 32, which suits 
 and the channels-last layout; almost all the work is in 3x3 convolutions.
 """
 
+from functools import partial
+
 from torch import Tensor, nn
 
 from handful.backbones.blocks import conv_norm_relu
@@ -26,15 +28,16 @@ class Small(nn.Module):
         super().__init__()
         if base < 1:
             raise ValueError(f"base is the channels of the first layers, 1 or more, got {base}")
+        block = partial(conv_norm_relu, bias=False)
         stride = max(1, size // _WORKING_SIZE)
         side = -(-size // stride)
-        layers = conv_norm_relu(channels, base, 3 if stride == 1 else stride + 3, stride=stride)
-        layers += conv_norm_relu(base, base)
+        layers = block(channels, base, 3 if stride == 1 else stride + 3, stride=stride)
+        layers += block(base, base)
         for inputs, outputs in ((base, 2 * base), (2 * base, 4 * base)):
             if side // 2 >= _SMALLEST_MAP:
                 layers.append(nn.MaxPool2d(2))
                 side //= 2
-            layers += conv_norm_relu(inputs, outputs) + conv_norm_relu(outputs, outputs)
+            layers += block(inputs, outputs) + block(outputs, outputs)
         self.layers = nn.Sequential(*layers)
         self.width = 4 * base
         for layer in self.layers:
