@@ -240,7 +240,9 @@ def test_training_images_that_are_also_test_images_are_left_out_and_named(tmp_pa
     save(tmp_path / "test" / "dog" / "b.png", seed=90)
     images = load(tmp_path)
     assert "train/dog/1.png" not in images.names and len(images) == 5
-    assert images.store.skipped == (("train/dog/1.png", "same pixels as a test image: test/dog/a.png"),)
+    assert images.store.skipped == (
+        ("train/dog/1.png", "same pixels as a test image: test/dog/a.png"),
+    )
     assert len(load(tmp_path, keep_leaks=True)) == 6
 
 
