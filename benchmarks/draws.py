@@ -8,12 +8,13 @@ A draw that has its line already is not run again; --again runs it all the same.
 """
 
 import argparse
+import json
 import time
 from dataclasses import replace
 
 import handful
 import record
-from handful.data.splits import development
+from handful.data.splits import development, with_test
 from handful.job import Reporter, hide
 
 
@@ -26,9 +27,12 @@ def main() -> None:
             "draws below 1000 are final; development draws start at 1000, with --dev N"
         )
     images = handful.load(options.source, test_fraction=options.test_fraction, seed=0)
-    if options.dev:
+    if options.rest_as_test:
+        images = images[:]
+    elif options.dev:
         images = development(replace(images, test=None), options.dev, seed=1000)
-    assert images.test is not None, "the source has no test part: give --test-fraction"
+    elif images.test is None:
+        raise SystemExit("the source has no test part: give --test-fraction or --rest-as-test")
     for draw in draws:
         done = [
             x
@@ -42,9 +46,13 @@ def main() -> None:
 
 
 def run(images: handful.ImageSet, options: argparse.Namespace, draw: int, kind: str) -> str:
+    seen = hide(images, options.per_class, draw)
+    if options.rest_as_test:
+        seen = with_test(images, seen.unlabeled)
+    assert seen.test is not None
     begun = time.perf_counter()
     fitted = handful.fit(
-        hide(images, options.per_class, draw),
+        seen,
         options.method,
         seed=draw,
         backbone=options.backbone,
@@ -56,7 +64,7 @@ def run(images: handful.ImageSet, options: argparse.Namespace, draw: int, kind: 
         reporter=Reporter(say=lambda text: print(text, flush=True)),
     )
     seconds = time.perf_counter() - begun
-    scored = fitted.evaluate(images.test)
+    scored = fitted.evaluate(seen.test)
     estimate = fitted.estimate
     figures = {
         "test_accuracy": round(scored.accuracy, 5),
@@ -70,7 +78,7 @@ def run(images: handful.ImageSet, options: argparse.Namespace, draw: int, kind: 
     }
     if not options.dry:
         record.append(options.file, options.name, kind, figures, draw=draw, settings=settings)
-    return f"draw {draw}: test {scored.accuracy:.4f} in {seconds:.0f} s, estimate {figures['estimate']}"
+    return f"draw {draw}: {json.dumps(figures)}"
 
 
 def parse() -> argparse.Namespace:
@@ -87,6 +95,7 @@ def parse() -> argparse.Namespace:
         "--dev", type=int, default=0, metavar="N", help="images of the development part"
     )
     parser.add_argument("--test-fraction", type=float, default=0.0)
+    parser.add_argument("--rest-as-test", action="store_true", help="all but the labelled")
     parser.add_argument("--method", default="supervised")
     parser.add_argument("--backbone")
     parser.add_argument("--size", type=int)

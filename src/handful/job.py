@@ -136,7 +136,9 @@ def hide(images: ImageSet, per_class: int, seed: int) -> ImageSet:
     """All labels hidden but `per_class` of each class, drawn by `seed`; `images.test` is kept."""
     labeled = images.labeled
     groups = None if images.groups is None else images.groups[labeled]
-    return images.seen(labeled[draw(images.labels[labeled], per_class, seed, groups)])
+    return images.seen(
+        labeled[draw(images.labels[labeled], per_class, seed, groups, images.classes)]
+    )
 
 
 def save_hidden(images: ImageSet, per_class: int, seed: int, folder: Path) -> None:
