@@ -94,7 +94,7 @@ class Pool:
 
 def embedded(images: ImageSet, size: int) -> torch.Tensor:
     """(N, D) float32 features of EfficientNet-Lite0 at `size` pixels, from the cache if known."""
-    lite = backbones.make("lite0", images.channels, size)
+    lite = backbones.make("lite0", images.channels, size, stages=3)
     network = nn.Sequential(Normalize(list(lite.mean), list(lite.std)), lite)
     return features(images, network, size).float()
 
