@@ -56,7 +56,11 @@ def read(file: str) -> list[dict[str, Any]]:
 
 
 def shown_command() -> str:
-    return "python " + shlex.join(["benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]])
+    """The command as anyone can type it: the data folder by its variable."""
+    root = os.environ.get("HANDFUL_DATA")
+    words = [shlex.quote(word) for word in sys.argv[1:]]
+    shown = [word.replace(root, "$HANDFUL_DATA") if root else word for word in words]
+    return " ".join(["python", "benchmarks/" + Path(sys.argv[0]).name, *shown])
 
 
 def commit() -> str:
