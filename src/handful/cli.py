@@ -15,6 +15,7 @@ from rich.table import Table
 import handful
 
 if TYPE_CHECKING:
+    from handful.data.imageset import ImageSet
     from handful.evaluate import Evaluation
     from handful.job import Reporter
     from handful.results import Run
@@ -57,6 +58,15 @@ AsJson = Annotated[
 ]
 
 
+TestFraction = Annotated[
+    float, typer.Option(help="Share of the labelled images to set aside as the test part.")
+]
+Encoding = Annotated[str, typer.Option(help="Text encoding of the label file.")]
+FollowLinks = Annotated[
+    bool, typer.Option(help="Follow symbolic links that lead out of the folder.")
+]
+
+
 @app.callback(invoke_without_command=True)
 def _main(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
@@ -86,12 +96,16 @@ def fit(
         int | None,
         typer.Option(help="Seed of the draw of labels; by default --seed.", show_default=False),
     ] = None,
-    test_fraction: Annotated[
-        float, typer.Option(help="Share of the labelled images to set aside as the test part.")
-    ] = 0.0,
+    test_fraction: TestFraction = 0.0,
+    encoding: Encoding = "utf-8",
+    follow_links: FollowLinks = False,
     method: Annotated[
-        str, typer.Option(help="How to learn: supervised, features, self_training or propagation.")
-    ] = "supervised",
+        str | None,
+        typer.Option(
+            help="How to learn: supervised (the default), features, self_training or propagation.",
+            show_default=False,
+        ),
+    ] = None,
     backbone: Annotated[
         str | None,
         typer.Option(
@@ -105,8 +119,12 @@ def fit(
         typer.Option(help="Side in pixels to bring images to; by default their own, at most 64."),
     ] = None,
     aspect: Annotated[
-        str, typer.Option(help="How to make images square: crop, pad or stretch.")
-    ] = "crop",
+        str | None,
+        typer.Option(
+            help="How to make images square: crop (the default), pad or stretch.",
+            show_default=False,
+        ),
+    ] = None,
     flips: Annotated[
         bool | None,
         typer.Option(
@@ -128,6 +146,13 @@ def fit(
     precision: Annotated[
         str, typer.Option(help="fp32, bf16, or auto: whichever a short measurement finds faster.")
     ] = "auto",
+    after: Annotated[
+        Path | None,
+        typer.Option(
+            help="An earlier run: its labels and settings count where no new ones are given.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="The run repeats bit for bit with the same seed.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace another run in --out.")] = False,
     data_root: DataRoot = None,
@@ -145,7 +170,9 @@ def fit(
         handful fit photos/ --labels labels.csv --out run/
     """
     from handful import job
+    from handful.after import continued, earlier_settings
     from handful.data.sources import load
+    from handful.results import open_run
 
     with _reporter() as reporter:
         images = load(
@@ -153,25 +180,40 @@ def fit(
             labels,
             data_root=data_root,
             test_fraction=test_fraction,
+            encoding=encoding,
+            follow_links=follow_links,
             seed=seed,
+            labeled=after is None,
             track=reporter.track,
         )
         test = images.test
+        typed = {"method": method, "backbone": backbone, "size": size, "aspect": aspect}
+        typed |= {"flips": flips}
+        chosen: dict[str, Any] = {k: value for k, value in typed.items() if value is not None}
+        settings, origins, earlier = _pairs(set_ or []), {}, None
         if per_class is not None:
             images = job.hide(images, per_class, seed if draw is None else draw)
+            origins = dict.fromkeys(images.names, "random")
+        if after is not None:
+            earlier = open_run(after)
+            past = continued(images, earlier)
+            images, origins = past.images, past.origins
+            for text in past.said:
+                reporter.say(text)
+            before = earlier_settings(earlier, method)
+            settings = before.pop("settings") | settings
+            chosen = before | chosen
         run = job.fit(
             images,
-            method,
+            **chosen,
             seed=seed,
             out=out,
             overwrite=overwrite,
-            backbone=backbone,
-            size=size,
-            aspect=aspect,
-            flips=flips,
             precision=precision,
             estimate=estimate,
-            settings=_pairs(set_ or []),
+            settings=settings,
+            origins=origins,
+            after=earlier,
             reporter=reporter,
             command=sys.argv[1:],
         )
@@ -183,6 +225,67 @@ def fit(
         _print_json(run.record)
     else:
         _print_run(run, out)
+        _print_skipped(images)
+
+
+@app.command()
+def data(
+    source: Source,
+    labels: Labels = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for data.html (examples, histogram, pictures of what is wrong) and "
+            "data.json (the full list).",
+            show_default=False,
+        ),
+    ] = None,
+    near: Annotated[
+        bool, typer.Option(help="Look for near-duplicates too, which decodes every image.")
+    ] = True,
+    test_fraction: TestFraction = 0.0,
+    encoding: Encoding = "utf-8",
+    follow_links: FollowLinks = False,
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what is in a source and what is wrong with it, before a minute is spent on training.
+
+    Counts per class and part, sizes, colour; unreadable files; identical and almost identical
+    images, above all those on both sides of the test boundary; classes with too few labels.
+
+    Example: handful data photos/ --labels labels.csv --out about/
+    """
+    from handful.data.checks import check
+    from handful.data.page import write_page
+    from handful.data.sources import load
+    from handful.data.summary import summary
+    from handful.files import write_json
+
+    with _reporter() as reporter:
+        images = load(
+            source,
+            labels,
+            data_root=data_root,
+            test_fraction=test_fraction,
+            encoding=encoding,
+            follow_links=follow_links,
+            keep_leaks=True,
+            labeled=False,
+            track=reporter.track,
+        )
+        findings = check(images, near=near, track=reporter.track)
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            write_json(out / "data.json", findings.as_json())
+            write_page(findings, images, out / "data.html")
+    if as_json:
+        _print_json(findings.as_json())
+    else:
+        answer = Console(highlight=False)
+        answer.print(summary(findings))
+        if out is not None:
+            answer.print(f"the whole list is in {out}/data.json, with pictures in {out}/data.html")
 
 
 @app.command()
@@ -228,6 +331,7 @@ def predict(
             print(f"{name}\t{label}\t{confidence}")
     else:
         _print_counts(predictions.labels, [str(path) for path in (out, into) if path is not None])
+        _print_skipped(images)
 
 
 @app.command()
@@ -370,11 +474,23 @@ def _print_run(run: "Run", out: Path) -> None:
         f"{data['labeled']} labelled and {data['unlabeled']} unlabelled images, "
         f"{len(data['classes'])} classes; {training['steps']} steps in {training['seconds']:.0f} s"
     )
+    before = (run.record["after"] or {}).get("estimate")
+    if before is not None:
+        labels = run.record["after"]["labeled"]
+        answer.print(f"estimate of the earlier run, on {labels} labels: {_interval(before)}")
     if run.estimate is not None:
         _print_estimate(answer, run.estimate)
     if run.test is not None:
         answer.print(f"accuracy on {run.test['n']} test images: {_interval(run.test)}")
     answer.print(f"saved in {out}; next: handful predict {out} PHOTOS", soft_wrap=True)
+
+
+def _print_skipped(images: "ImageSet") -> None:
+    from handful.data.findings import skipped_summary
+
+    if images.store.skipped:
+        text = f"{skipped_summary(images.store.skipped)}; handful data SOURCE lists them"
+        Console(highlight=False).print(text, soft_wrap=True)
 
 
 def _print_estimate(answer: Console, estimate: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,15 @@ import torch
 import handful
 from handful import backbones, devices, methods
 from handful.configure import configure
+from handful.data.checks import check as inspect
 from handful.data.imageset import ImageSet, Track, quiet
 from handful.data.splits import draw, save_draw
 from handful.estimate import THOROUGH, Estimate, Key, Scheme, out_of_fold
 from handful.estimate import estimate as estimate_accuracy
-from handful.files import read_json, read_tensors, write_json, write_tensors
+from handful.files import read_json, read_tensors, sole_writer, tidy, write_json, write_tensors
 from handful.learn import Learned, Settings, fingerprint, fold_predictor, learn, make_plan
 from handful.methods.base import BackboneSpec, Method, Task, Trained, as_json
-from handful.results import RECORD, Run, open_run, write_csv
+from handful.results import LABELS, RECORD, Run, open_run, write_csv
 from handful.train import Batches, Plan, fresh
 
 FOLDS = Scheme(folds=5, repeats=1, halves=0)  # for methods that train a network
@@ -40,6 +41,9 @@ class Reporter:
     say: Callable[[str], None] = lambda text: None
 
 
+QUIET = Reporter()
+
+
 def fit(
     images: ImageSet,
     method: str | Method = "supervised",
@@ -54,7 +58,9 @@ def fit(
     precision: str = "auto",
     estimate: str = "folds",
     settings: dict[str, str] | None = None,
-    reporter: Reporter = Reporter(),
+    origins: Mapping[str, str] | None = None,
+    after: Run | None = None,
+    reporter: Reporter = QUIET,
     command: Sequence[str] = (),
 ) -> Run:
     """Train a classifier on partly labelled images, and estimate how accurate it is.
@@ -69,6 +75,9 @@ def fit(
         flips: whether a mirrored image is of the same class; by default only for colour images.
         precision: fp32, bf16, or auto: whichever a short measurement finds faster.
         estimate: "folds", out-of-fold accuracy with an interval, or "none".
+        origins: image name → "random", "chosen" or "unknown": how it came to be labelled. Labels
+            that were chosen are trained on but do not count in the estimate.
+        after: an earlier run; its estimate is put into the record beside the new one.
         settings: fields of the method, the schedule or the backbone, as text, by name.
 
     Returns:
@@ -78,6 +87,7 @@ def fit(
     if estimate not in ("folds", "none"):
         raise ValueError(f"no estimate {estimate!r}; choose folds or none")
     check(images)
+    origin = [(origins or {}).get(name, "unknown") for name in images[images.labeled].names]
     chosen, task = prepare(
         images,
         method,
@@ -90,30 +100,35 @@ def fit(
         track=reporter.track,
     )
     mark = fingerprint(
-        task.images.hash, chosen.as_json(), task.size, aspect, task.flips, seed, estimate
+        task.images.hash, chosen.as_json(), task.size, aspect, task.flips, seed, estimate, origin
     )
     rehearse(chosen, task, seed)
     folder = Path(out) if out is not None else None
-    if folder is not None and claim(folder, mark, overwrite):
-        reporter.say(f"{folder} already holds this run, finished")
-        return open_run(folder)
-    work = folder / "checkpoint" if folder is not None else None
+    with sole_writer(folder):
+        if folder is not None and claim(folder, mark, overwrite):
+            clear(folder)
+            reporter.say(f"{folder} already holds this run, finished")
+            return open_run(folder)
+        work = folder / "checkpoint" if folder is not None else None
 
-    planned = _plan(chosen, task, seed, work)
-    reporter.say(_expectation(chosen, planned, len(task.labeled), estimate))
-    estimated = None
-    if estimate == "folds":
-        estimated = _estimate(chosen, task, seed, work, planned, reporter.track)
-    learned = learn(chosen, task, seed, _below(work, "fit"), planned, "training on all labels")
+        for problem in inspect(images, near=False).problems:
+            reporter.say(problem.text)
+        planned = _plan(chosen, task, seed, work)
+        reporter.say(_expectation(chosen, planned, len(task.labeled), estimate))
+        estimated = None
+        if estimate == "folds":
+            estimated = _estimate(chosen, task, seed, work, planned, origin, reporter.track)
+        learned = learn(chosen, task, seed, _below(work, "fit"), planned, "training on all labels")
 
-    seconds = time.perf_counter() - begun
-    record = _record(images, task, chosen, learned, estimated, seed, seconds, list(command))
-    run = Run(record | {"fingerprint": mark}, learned.predictor)
-    if folder is not None:
-        save_beside(run, task, folder, reporter.track)
-        run.save(folder, learned.history)
-        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-    return run
+        seconds = time.perf_counter() - begun
+        record = _record(images, task, chosen, learned, estimated, seed, seconds, list(command))
+        record["after"] = _earlier(after)
+        run = Run(record | {"fingerprint": mark}, learned.predictor)
+        if folder is not None:
+            save_beside(run, task, folder, origin, reporter.track)
+            run.save(folder, learned.history)
+            clear(folder)
+        return run
 
 
 def check(images: ImageSet) -> None:
@@ -139,6 +154,17 @@ def hide(images: ImageSet, per_class: int, seed: int) -> ImageSet:
     return images.seen(
         labeled[draw(images.labels[labeled], per_class, seed, groups, images.classes)]
     )
+
+
+def _earlier(after: Run | None) -> dict[str, Any] | None:
+    """What the record keeps of the run that this one follows."""
+    if after is None:
+        return None
+    return {
+        "fingerprint": after.record["fingerprint"],
+        "labeled": after.record["data"]["labeled"],
+        "estimate": after.estimate,
+    }
 
 
 def save_hidden(images: ImageSet, per_class: int, seed: int, folder: Path) -> None:
@@ -227,27 +253,43 @@ def claim(folder: Path, mark: str, overwrite: bool) -> bool:
     """Make the folder ours; True if it already holds this very run, finished.
 
     ValueError if it holds another run or anything else, unless it is a run and `overwrite` is set.
+    A process killed at any line of this leaves a folder that the same call accepts.
     """
     started = folder / "checkpoint" / "fingerprint.json"
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; give --out a folder that is new or empty")
     if (folder / RECORD).exists():
         if not overwrite and read_json(folder / RECORD).get("fingerprint") == mark:
             return True
         _refuse_unless(overwrite, f"{folder} holds another run, finished")
     elif started.exists():
-        if read_json(started) == mark and not overwrite:
+        if read_json(started) == mark:
             return False
         _refuse_unless(overwrite, f"{folder} holds another run, unfinished")
-    elif folder.exists() and any(folder.iterdir()):
+    elif _foreign(folder):
         raise ValueError(f"{folder} holds other files; give --out a folder that is new or empty")
-    if folder.exists():
-        for name in (RECORD, *LEAVINGS):  # the record first: without it the folder is no run
+    started.parent.mkdir(exist_ok=True)
+    if overwrite:
+        write_json(started, "being overwritten")  # first, so that what is left stays a run
+        for path in started.parent.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path != started:
+                path.unlink()
+        for name in (RECORD, *LEAVINGS):
             (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-    started.parent.mkdir(parents=True, exist_ok=True)
     write_json(started, mark)
     return False
+
+
+def clear(folder: Path) -> None:
+    """Remove what a finished run no longer needs, and what killed processes left half written."""
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    tidy(folder)
+
+
+def _foreign(folder: Path) -> bool:
+    """Whether the folder holds more than hidden files and an empty checkpoint."""
+    visible = (path for path in folder.rglob("*") if not path.name.startswith("."))
+    return any(path != folder / "checkpoint" for path in visible)
 
 
 def _refuse_unless(overwrite: bool, what: str) -> None:
@@ -288,7 +330,13 @@ def _expectation(chosen: Settings, planned: Plan, labeled: int, estimate: str) -
 
 
 def _estimate(
-    chosen: Settings, task: Task, seed: int, work: Path | None, planned: Plan, track: Track
+    chosen: Settings,
+    task: Task,
+    seed: int,
+    work: Path | None,
+    planned: Plan,
+    origin: Sequence[str],
+    track: Track,
 ) -> Estimate:
     """Out-of-fold estimate; folds that an interrupted run finished are read back, not repeated."""
     images, labeled = task.images, task.images.labeled
@@ -302,7 +350,7 @@ def _estimate(
         finished=_Finished(work) if work is not None else None,
         track=track,
     )
-    return estimate_accuracy(out)
+    return estimate_accuracy(out, origins=origin if set(origin) != {"unknown"} else None)
 
 
 def _scheme(chosen: Settings) -> Scheme:
@@ -400,11 +448,11 @@ LEAVINGS = (
 )
 
 
-def save_beside(run: Run, task: Task, folder: Path, track: Track) -> None:
+def save_beside(run: Run, task: Task, folder: Path, origin: Sequence[str], track: Track) -> None:
     """labels.csv, what was seen as labelled, and predictions.csv, of all other images."""
     images = task.images
-    names = images.names
-    rows = ([names[i], images.classes[images.labels[i]]] for i in images.labeled)
-    write_csv(folder / "labels.csv", ["file", "label"], rows)
+    seen = images[images.labeled]
+    rows = zip(seen.names, (images.classes[k] for k in seen.labels), origin, strict=True)
+    write_csv(folder / LABELS, ["file", "label", "origin"], map(list, rows))
     if len(images.unlabeled):
         run.predict(images[images.unlabeled], track).to_csv(folder / "predictions.csv")

@@ -20,7 +20,7 @@ from handful.evaluate import Evaluation, evaluate, plot_confusion
 from handful.files import beside, read_json, read_tensors, write_json, write_tensors, write_text
 from handful.methods.base import BackboneSpec, Classifier, Normalize, Predictor
 
-MODEL, RECORD = "model.safetensors", "run.json"
+MODEL, RECORD, LABELS = "model.safetensors", "run.json", "labels.csv"
 
 
 @dataclass(eq=False)

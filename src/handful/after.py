@@ -1,0 +1,104 @@
+"""Coming back: a fit that starts from the labels and settings of an earlier run.
+
+Labels once given are not lost: those of the earlier run stay unless the new ones say otherwise.
+Where each label came from is kept beside it, since an estimate may only count labels of images
+that were picked at random.
+"""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from handful.data.imageset import ImageSet, sorted_classes
+from handful.results import LABELS, Run
+
+ORIGINS = ("random", "chosen", "unknown")
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """Labels with their origins, by image name."""
+
+    labels: dict[str, str]
+    origins: dict[str, str]
+
+
+def read_labels(folder: Path) -> Known:
+    """What `labels.csv` in a run folder holds; ValueError if it is missing or damaged."""
+    path = folder / LABELS
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        labels = {row["file"]: row["label"] for row in rows}
+        origins = {row["file"]: row["origin"] for row in rows}
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing; is {folder} a run folder?") from None
+    except (KeyError, csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}); restore it or fit again") from None
+    strange = sorted(set(origins.values()) - set(ORIGINS))
+    if strange:
+        raise ValueError(f"{path} names the origin {strange[0]!r}; known are {', '.join(ORIGINS)}")
+    return Known(labels, origins)
+
+
+@dataclass(frozen=True, eq=False)
+class Continued:
+    """Images with old and new labels, their origins, and what is worth saying."""
+
+    images: ImageSet
+    origins: dict[str, str]
+    said: list[str]
+
+
+def continued(images: ImageSet, earlier: Run) -> Continued:
+    """Add the labels of an earlier run to those of `images`; where both have one, the new wins."""
+    assert earlier.folder is not None
+    known = read_labels(earlier.folder)
+    names = images.names
+    old = [known.labels.get(name) for name in names]
+    fresh = [images.classes[k] if k >= 0 else None for k in images.labels]
+    merged = [new if new is not None else before for new, before in zip(fresh, old, strict=True)]
+    present = {label for label in merged if label is not None}
+    classes = sorted_classes(present | set(images.classes))
+    images = images.relabeled(classes)
+    index = {name: k for k, name in enumerate(classes)}
+    labels = np.array([-1 if label is None else index[label] for label in merged], np.int64)
+
+    pairs = list(zip(fresh, old, strict=True))
+    added = sum(new is not None and before is None for new, before in pairs)
+    kept = sum(new is None and before is not None for new, before in pairs)
+    changed = sum(new != before for new, before in pairs if new and before)
+    gone = len(set(known.labels) - set(names))
+    said = [f"{added} labels are new, {kept} are kept from {earlier.folder}"]
+    if changed:
+        said.append(f"{changed} labels differ from those of {earlier.folder}; the new ones count")
+    if gone:
+        said.append(f"{gone} images that {earlier.folder} had labels for are not here any more")
+    origins = {name: known.origins.get(name, "unknown") for name in names}
+    return Continued(images.with_labels(labels), origins, said)
+
+
+def earlier_settings(earlier: Run, method: str | None = None) -> dict[str, Any]:
+    """The arguments of `fit` that repeat what an earlier run did, as its record has them.
+
+    Where another `method` is asked for, only how the images are looked at is repeated.
+    """
+    record = earlier.record
+    if method not in (None, record["method"]["name"]):
+        looked = record["input"]
+        return {"aspect": looked["aspect"], "flips": looked["flips"], "settings": {}}
+    backbone = record["backbone"]
+    settings = {key: str(value) for key, value in record["method"].items() if key != "name"}
+    settings |= {f"schedule.{key}": str(value) for key, value in (record["schedule"] or {}).items()}
+    settings |= {f"backbone.{key}": str(value) for key, value in backbone["options"].items()}
+    return {
+        "method": record["method"]["name"],
+        "backbone": backbone["name"],
+        "size": record["input"]["size"],
+        "aspect": record["input"]["aspect"],
+        "flips": record["input"]["flips"],
+        "settings": settings,
+    }

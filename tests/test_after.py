@@ -1,0 +1,119 @@
+"""Coming back with more labels: nothing given before is lost."""
+
+import csv
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from handful import cli
+
+QUICK = ["--set", "steps=3", "--set", "backbone.base=8", "--precision", "fp32"]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    root = tmp_path / "photos"
+    root.mkdir()
+    rng = np.random.default_rng(1)
+    for i in range(24):
+        Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).save(root / f"{i:02}.png")
+    return root
+
+
+def write(path, rows):
+    path.write_text("file,label\n" + "".join(f"{i:02}.png,{label}\n" for i, label in rows))
+    return path
+
+
+@pytest.fixture
+def fit(photos, tmp_path, monkeypatch, capsys):
+    def run(out, rows, *words):
+        table = write(tmp_path / f"{out}.csv", rows)
+        command = ["handful", "fit", photos, "--labels", table, "--out", tmp_path / out, *words]
+        monkeypatch.setattr(sys, "argv", [str(word) for word in command])
+        try:
+            cli.main()
+            status = 0
+        except SystemExit as leaving:
+            status = leaving.code or 0
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def labels_of(folder):
+    text = (folder / "labels.csv").read_text(encoding="utf-8")
+    return {row["file"]: (row["label"], row["origin"]) for row in csv.DictReader(text.splitlines())}
+
+
+FIRST = [(i, "cat" if i % 2 else "dog") for i in range(8)]
+
+
+def test_new_labels_join_the_old_ones_and_both_estimates_are_shown(fit, tmp_path):
+    assert fit("old", FIRST, *QUICK)[0] == 0
+    status, out, err = fit(
+        "new", [(8, "cat"), (9, "bird"), (0, "cat")], "--after", tmp_path / "old"
+    )
+    assert status == 0, err
+    assert "2 labels are new, 7 are kept" in err
+    assert "1 labels differ from those of" in err
+    labels = labels_of(tmp_path / "new")
+    assert len(labels) == 10
+    assert labels["00.png"][0] == "cat"  # the new one counts
+    assert labels["09.png"][0] == "bird"
+    assert "estimate of the earlier run, on 8 labels:" in out
+    assert "estimated accuracy on new images:" in out
+    old, new = (json.loads((tmp_path / n / "run.json").read_text()) for n in ("old", "new"))
+    assert new["after"]["estimate"] == old["estimate"]
+    assert new["after"]["labeled"] == 8
+    for same in ("method", "schedule", "input"):
+        assert new[same] == old[same]
+    assert new["backbone"]["options"] == {"base": 8}
+
+
+def test_settings_that_are_typed_win_over_the_old_ones(fit, tmp_path):
+    fit("old", FIRST, *QUICK)
+    words = ["--after", tmp_path / "old", "--set", "schedule.steps=2", "--no-flips"]
+    assert fit("new", FIRST, *words, "--estimate", "none")[0] == 0
+    new = json.loads((tmp_path / "new" / "run.json").read_text())
+    assert new["training"]["steps"] == 2
+    assert new["input"]["flips"] is False
+    assert new["backbone"]["options"] == {"base": 8}
+
+
+def test_the_origin_of_a_label_is_kept(fit, tmp_path):
+    fit("old", FIRST, *QUICK, "--estimate", "none")
+    path = tmp_path / "old" / "labels.csv"
+    path.write_text(path.read_text().replace("00.png,dog,unknown", "00.png,dog,chosen"))
+    fit("new", [(10, "dog")], "--after", tmp_path / "old", "--estimate", "none")
+    labels = labels_of(tmp_path / "new")
+    assert labels["00.png"] == ("dog", "chosen")
+    assert labels["01.png"] == ("cat", "unknown")
+    assert labels["10.png"] == ("dog", "unknown")
+
+
+def test_drawn_labels_are_random(monkeypatch, tmp_path):
+    words = ["handful", "fit", "digits", "--per-class", "2", "--out", str(tmp_path / "run")]
+    monkeypatch.setattr(sys, "argv", [*words, *QUICK, "--estimate", "none"])
+    cli.main()
+    assert {origin for _, origin in labels_of(tmp_path / "run").values()} == {"random"}
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda path: path.unlink(), "labels.csv is missing"),
+        (lambda path: path.write_text("file,label\n"), ""),
+        (lambda path: path.write_text("a,b\n1,2\n"), "labels.csv is damaged"),
+        (lambda path: path.write_text("file,label,origin\n1,2,luck\n"), "names the origin 'luck'"),
+    ],
+)
+def test_a_damaged_label_file_is_named(fit, tmp_path, change, message):
+    fit("old", FIRST, *QUICK, "--estimate", "none")
+    change(tmp_path / "old" / "labels.csv")
+    status, _, err = fit("new", FIRST, "--after", tmp_path / "old", "--estimate", "none")
+    assert status == (2 if message else 0)
+    assert message in err
