@@ -1,0 +1,131 @@
+"""Write the tables of README.md and docs/results.md from the lines in benchmarks/results/.
+
+    python benchmarks/tables.py          # rewrite what stands between the markers
+    python benchmarks/tables.py --check  # exit 1 if that would change anything
+
+A table stands between `<!-- table NAME -->` and `<!-- end -->`; NAME is a function below.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import record
+
+ROOT = Path(__file__).parent.parent
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+Lines = list[dict[str, Any]]
+
+# Row of the table → what it is, and the best figure of the reports it answers.
+DRAWS = {
+    "digits-supervised": ("digits 8x8, 10 labels per class, from scratch", None),
+    "mnist-supervised": ("MNIST, 10 labels per class, from scratch", 0.8369),
+    "sign-digits-supervised": (
+        "Sign Language Digits (photographs), 10 labels per class, from scratch",
+        None,
+    ),
+}
+
+
+def headline() -> str:
+    """Accuracy of every final row that has been run."""
+    rows = [
+        [what, accuracy(lines), published(report), minutes(lines), command(lines)]
+        for name, (what, report) in DRAWS.items()
+        if (lines := final("draws", name))
+    ]
+    header = ["task", "test accuracy", "reports' best", "time a draw", "command"]
+    return markdown(header, rows)
+
+
+def draws() -> str:
+    """Every final draw of every row, with the estimate from the labels alone where made."""
+    rows = []
+    for name in DRAWS:
+        for line in final("draws", name):
+            figures = line["figures"]
+            estimate = figures["estimate"]
+            known = percent(estimate["accuracy"]) if estimate else "–"
+            interval = (
+                f"{percent(estimate['low'])} to {percent(estimate['high'])}" if estimate else ""
+            )
+            n = f"{figures['n_test']:,}"
+            row = [name, line["draw"], percent(figures["test_accuracy"]), n, known, interval]
+            rows.append([*row, f"{figures['seconds']:.0f}", line["commit"]])
+    header = ["row", "draw", "test accuracy", "images", "estimate", "90 % interval", "s", "commit"]
+    return markdown(header, rows)
+
+
+def throughput() -> str:
+    """Training speed against the plain way, both in one run."""
+    rows = []
+    for line in final("throughput"):
+        found = line["figures"]
+        rates = [f"{found['ours']:,.0f}", f"{found['plain']:,.0f}", f"{found['ratio']:.2f}"]
+        goal = f"{found['goal']:.1f}"
+        rows.append([line["name"], *rates, goal, percent(found["share_of_peak"]), line["hardware"]])
+    header = ["network", "images/s", "plain way", "ratio", "goal", "of bf16 peak", "on"]
+    return markdown(header, rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "headline": headline,
+    "draws": draws,
+    "throughput": throughput,
+}
+
+
+def final(file: str, name: str | None = None) -> Lines:
+    """The last final line of every draw, in the order of the draws."""
+    lines = [x for x in record.read(file) if x["kind"] == "final" and name in (None, x["name"])]
+    return list({(x["name"], x.get("draw")): x for x in lines}.values())
+
+
+def accuracy(lines: Lines) -> str:
+    found = [line["figures"]["test_accuracy"] for line in lines]
+    spread = f" ± {100 * stdev(found):.1f}" if len(found) > 1 else ""
+    return f"**{100 * mean(found):.1f}**{spread} % (n = {len(found)})"
+
+
+def published(report: float | None) -> str:
+    return percent(report) if report is not None else "–"
+
+
+def minutes(lines: Lines) -> str:
+    seconds = mean(line["figures"]["seconds"] for line in lines)
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+
+
+def command(lines: Lines) -> str:
+    return f"`{lines[-1]['command']}`"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def markdown(header: list[str], rows: Iterable[list[Any]]) -> str:
+    body = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in row) + " |" for row in body)
+
+
+def rendered(page: str) -> str:
+    def fill(found: re.Match[str]) -> str:
+        return f"<!-- table {found[1]} -->\n{TABLES[found[1]]()}\n<!-- end -->"
+
+    return re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", fill, page, flags=re.DOTALL)
+
+
+def main() -> None:
+    stale = [path for path in PAGES if rendered(path.read_text()) != path.read_text()]
+    if "--check" in sys.argv:
+        sys.exit(f"run python benchmarks/tables.py: {', '.join(map(str, stale))}" if stale else 0)
+    for path in stale:
+        path.write_text(rendered(path.read_text()))
+
+
+if __name__ == "__main__":
+    main()
