@@ -15,7 +15,8 @@ from dataclasses import replace
 import handful
 import record
 from handful.data.splits import development, with_test
-from handful.job import Reporter, hide
+from handful.job import Reporter
+from handful.prepare import hide
 
 
 def main() -> None:

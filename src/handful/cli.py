@@ -172,6 +172,8 @@ def fit(
     from handful import job
     from handful.after import continued, earlier_settings
     from handful.data.sources import load
+    from handful.folder import save_hidden
+    from handful.prepare import hide
     from handful.results import open_run
 
     with _reporter() as reporter:
@@ -192,7 +194,7 @@ def fit(
         chosen: dict[str, Any] = {k: value for k, value in typed.items() if value is not None}
         settings, origins, earlier = _pairs(set_ or []), {}, None
         if per_class is not None:
-            images = job.hide(images, per_class, seed if draw is None else draw)
+            images = hide(images, per_class, seed if draw is None else draw)
             origins = dict.fromkeys(images.names, "random")
         if after is not None:
             earlier = open_run(after)
@@ -218,7 +220,7 @@ def fit(
             command=sys.argv[1:],
         )
         if per_class is not None:
-            job.save_hidden(images, per_class, seed if draw is None else draw, out)
+            save_hidden(images, per_class, seed if draw is None else draw, out)
         if test is not None and run.test is None:
             run.score_test(test, reporter.track)
     if as_json:

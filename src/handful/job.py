@@ -1,10 +1,9 @@
 """The main job: check the images, estimate the accuracy, fit on all labels, leave a Run."""
 
 import platform
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +11,20 @@ import numpy as np
 import torch
 
 import handful
-from handful import backbones, devices, methods
-from handful.configure import configure
+from handful import devices
 from handful.data.checks import check as inspect
 from handful.data.imageset import ImageSet, Track, quiet
-from handful.data.splits import draw, save_draw
 from handful.estimate import THOROUGH, Estimate, Key, Scheme, out_of_fold
 from handful.estimate import estimate as estimate_accuracy
-from handful.files import read_json, read_tensors, sole_writer, tidy, write_json, write_tensors
+from handful.files import read_json, read_tensors, sole_writer, write_json, write_tensors
+from handful.folder import claim, clear, save_beside
 from handful.learn import Learned, Settings, fingerprint, fold_predictor, learn, make_plan
-from handful.methods.base import BackboneSpec, Method, Task, Trained, as_json
-from handful.results import LABELS, RECORD, Run, open_run, write_csv
-from handful.train import Batches, Plan, fresh
+from handful.methods.base import Method, Task, Trained, as_json
+from handful.prepare import check, prepare, rehearse
+from handful.results import Run, open_run
+from handful.train import Plan
 
 FOLDS = Scheme(folds=5, repeats=1, halves=0)  # for methods that train a network
-PRETRAINED_SIZES = {
-    True: 160,
-    False: 224,
-}  # pixels a side, for images of 64 pixels or less, or more
-LARGEST_SIZE = 64  # pixels a side for networks trained from scratch; a larger image is reduced
 
 
 @dataclass(frozen=True)
@@ -131,31 +125,6 @@ def fit(
         return run
 
 
-def check(images: ImageSet) -> None:
-    """ValueError where no classifier can be learned from the images."""
-    labels = images.labels[images.labeled]
-    present = np.unique(labels)
-    if not len(present):
-        raise ValueError(
-            f"{images.source} has {len(images)} images and no label; put some images into class "
-            f"sub-folders or give their labels with --labels FILE.csv"
-        )
-    if len(present) < 2:
-        raise ValueError(
-            f"{images.source} has labels of one class only, {images.classes[present[0]]!r} "
-            f"({len(labels)} images); a classifier needs examples of two classes or more"
-        )
-
-
-def hide(images: ImageSet, per_class: int, seed: int) -> ImageSet:
-    """All labels hidden but `per_class` of each class, drawn by `seed`; `images.test` is kept."""
-    labeled = images.labeled
-    groups = None if images.groups is None else images.groups[labeled]
-    return images.seen(
-        labeled[draw(images.labels[labeled], per_class, seed, groups, images.classes)]
-    )
-
-
 def _earlier(after: Run | None) -> dict[str, Any] | None:
     """What the record keeps of the run that this one follows."""
     if after is None:
@@ -165,139 +134,6 @@ def _earlier(after: Run | None) -> dict[str, Any] | None:
         "labeled": after.record["data"]["labeled"],
         "estimate": after.estimate,
     }
-
-
-def save_hidden(images: ImageSet, per_class: int, seed: int, folder: Path) -> None:
-    """draw.json in the run folder: which images were seen as labelled, with a hash."""
-    save_draw(folder / "draw.json", images.labeled.tolist(), per_class, seed, images[:].hash)
-
-
-def make_task(
-    images: ImageSet,
-    backbone: BackboneSpec,
-    size: int | None = None,
-    aspect: str = "crop",
-    flips: bool | None = None,
-    track: Track = quiet,
-) -> Task:
-    """The images without their test part, the network, and the size both meet at."""
-    if size is not None and size < 8:
-        raise ValueError(f"size is a side in pixels, 8 or more, got {size}")
-    if aspect not in ("crop", "pad", "stretch"):
-        raise ValueError(f"no aspect {aspect!r}; choose one of crop, pad, stretch")
-    return Task(
-        images[:],
-        backbone,
-        size or own_size(images, backbone),
-        aspect,
-        images.channels == 3 if flips is None else flips,
-        track=track,
-    )
-
-
-def own_size(images: ImageSet, backbone: BackboneSpec) -> int:
-    """The side in pixels that suits images and network where none is asked for.
-
-    A network trained from nothing sees the images at their own size, reduced to LARGEST_SIZE.
-    A pre-trained one sees them as large as it was trained with, or at 160 pixels where they are
-    small: beyond that it gets slower and no better (see `features.choose_size`).
-    """
-    longest = max(images.native_size or (LARGEST_SIZE + 1,))
-    if backbones.pretrained(backbone.name):
-        return PRETRAINED_SIZES[longest <= LARGEST_SIZE]
-    return min(LARGEST_SIZE, longest)
-
-
-def prepare(
-    images: ImageSet,
-    method: str | Method,
-    *,
-    backbone: str | None = None,
-    size: int | None = None,
-    aspect: str = "crop",
-    flips: bool | None = None,
-    precision: str = "auto",
-    settings: dict[str, str] | None = None,
-    track: Track = quiet,
-) -> tuple[Settings, Task]:
-    """What is to be done and with what; ValueError for whatever does not fit together."""
-    if precision not in ("auto", "fp32", "bf16"):
-        raise ValueError(f"no precision {precision!r}; choose one of auto, fp32, bf16")
-    made = methods.make(method) if isinstance(method, str) else method
-    task = make_task(images, own_backbone(made, backbone), size, aspect, flips, track)
-    parts: dict[str, Any] = {"method": made, "backbone": task.backbone}
-    if isinstance(made, Trained):
-        parts["schedule"] = made.schedule(task)
-    changed = configure(settings or {}, **parts)
-    chosen = Settings(changed["method"], changed.get("schedule"), changed["backbone"], precision)
-    return chosen, replace(task, backbone=chosen.backbone)
-
-
-def own_backbone(method: Method, name: str | None) -> BackboneSpec:
-    """The network asked for, else the one that suits the method."""
-    if name is None and not isinstance(method, Trained):
-        return BackboneSpec("lite0", {"stages": 3})
-    return BackboneSpec(name or "small")
-
-
-def rehearse(chosen: Settings, task: Task, seed: int) -> None:
-    """Raise what a wrong setting raises, before anything is written or timed."""
-    if isinstance(chosen.method, Trained) and chosen.schedule is not None:
-        Batches(task, chosen.method.views(task), chosen.schedule, seed)
-        fresh(chosen.method, task, seed)
-    else:
-        task.make_backbone()
-
-
-def claim(folder: Path, mark: str, overwrite: bool) -> bool:
-    """Make the folder ours; True if it already holds this very run, finished.
-
-    ValueError if it holds another run or anything else, unless it is a run and `overwrite` is set.
-    A process killed at any line of this leaves a folder that the same call accepts.
-    """
-    started = folder / "checkpoint" / "fingerprint.json"
-    if (folder / RECORD).exists():
-        if not overwrite and read_json(folder / RECORD).get("fingerprint") == mark:
-            return True
-        _refuse_unless(overwrite, f"{folder} holds another run, finished")
-    elif started.exists():
-        if read_json(started) == mark:
-            return False
-        _refuse_unless(overwrite, f"{folder} holds another run, unfinished")
-    elif _foreign(folder):
-        raise ValueError(f"{folder} holds other files; give --out a folder that is new or empty")
-    started.parent.mkdir(exist_ok=True)
-    if overwrite:
-        write_json(started, "being overwritten")  # first, so that what is left stays a run
-        for path in started.parent.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path != started:
-                path.unlink()
-        for name in (RECORD, *LEAVINGS):
-            (folder / name).unlink(missing_ok=True)
-    write_json(started, mark)
-    return False
-
-
-def clear(folder: Path) -> None:
-    """Remove what a finished run no longer needs, and what killed processes left half written."""
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-    tidy(folder)
-
-
-def _foreign(folder: Path) -> bool:
-    """Whether the folder holds more than hidden files and an empty checkpoint."""
-    visible = (path for path in folder.rglob("*") if not path.name.startswith("."))
-    return any(path != folder / "checkpoint" for path in visible)
-
-
-def _refuse_unless(overwrite: bool, what: str) -> None:
-    if not overwrite:
-        raise ValueError(
-            f"{what} with other images, settings or seed; give another --out, or --overwrite "
-            f"to lose it"
-        )
 
 
 def _below(work: Path | None, name: str) -> Path | None:
@@ -434,25 +270,3 @@ def _record(
         "test": None,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
-
-
-LEAVINGS = (
-    "model.safetensors",
-    "history.jsonl",
-    "labels.csv",
-    "predictions.csv",
-    "draw.json",
-    "test.json",
-    "confusion.svg",
-    "report.html",
-)
-
-
-def save_beside(run: Run, task: Task, folder: Path, origin: Sequence[str], track: Track) -> None:
-    """labels.csv, what was seen as labelled, and predictions.csv, of all other images."""
-    images = task.images
-    seen = images[images.labeled]
-    rows = zip(seen.names, (images.classes[k] for k in seen.labels), origin, strict=True)
-    write_csv(folder / LABELS, ["file", "label", "origin"], map(list, rows))
-    if len(images.unlabeled):
-        run.predict(images[images.unlabeled], track).to_csv(folder / "predictions.csv")

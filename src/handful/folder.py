@@ -1,0 +1,88 @@
+"""The folder of a run while it is made: whose it is, what goes into it, what is cleared away."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from handful.data.imageset import ImageSet, Track
+from handful.data.splits import save_draw
+from handful.files import read_json, tidy, write_json
+from handful.methods.base import Task
+from handful.results import LABELS, RECORD, Run, write_csv
+
+LEAVINGS = (
+    "model.safetensors",
+    "history.jsonl",
+    "labels.csv",
+    "predictions.csv",
+    "draw.json",
+    "test.json",
+    "confusion.svg",
+    "report.html",
+)
+
+
+def claim(folder: Path, mark: str, overwrite: bool) -> bool:
+    """Make the folder ours; True if it already holds this very run, finished.
+
+    ValueError if it holds another run or anything else, unless it is a run and `overwrite` is set.
+    A process killed at any line of this leaves a folder that the same call accepts.
+    """
+    started = folder / "checkpoint" / "fingerprint.json"
+    if (folder / RECORD).exists():
+        if not overwrite and read_json(folder / RECORD).get("fingerprint") == mark:
+            return True
+        _refuse_unless(overwrite, f"{folder} holds another run, finished")
+    elif started.exists():
+        if read_json(started) == mark:
+            return False
+        _refuse_unless(overwrite, f"{folder} holds another run, unfinished")
+    elif _foreign(folder):
+        raise ValueError(f"{folder} holds other files; give --out a folder that is new or empty")
+    started.parent.mkdir(exist_ok=True)
+    if overwrite:
+        write_json(started, "being overwritten")  # first, so that what is left stays a run
+        for path in started.parent.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path != started:
+                path.unlink()
+        for name in (RECORD, *LEAVINGS):
+            (folder / name).unlink(missing_ok=True)
+    write_json(started, mark)
+    return False
+
+
+def clear(folder: Path) -> None:
+    """Remove what a finished run no longer needs, and what killed processes left half written."""
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    tidy(folder)
+
+
+def _foreign(folder: Path) -> bool:
+    """Whether the folder holds more than hidden files and an empty checkpoint."""
+    visible = (path for path in folder.rglob("*") if not path.name.startswith("."))
+    return any(path != folder / "checkpoint" for path in visible)
+
+
+def _refuse_unless(overwrite: bool, what: str) -> None:
+    if not overwrite:
+        raise ValueError(
+            f"{what} with other images, settings or seed; give another --out, or --overwrite "
+            f"to lose it"
+        )
+
+
+def save_beside(run: Run, task: Task, folder: Path, origin: Sequence[str], track: Track) -> None:
+    """labels.csv, what was seen as labelled, and predictions.csv, of all other images."""
+    images = task.images
+    seen = images[images.labeled]
+    rows = zip(seen.names, (images.classes[k] for k in seen.labels), origin, strict=True)
+    write_csv(folder / LABELS, ["file", "label", "origin"], map(list, rows))
+    if len(images.unlabeled):
+        run.predict(images[images.unlabeled], track).to_csv(folder / "predictions.csv")
+
+
+def save_hidden(images: ImageSet, per_class: int, seed: int, folder: Path) -> None:
+    """draw.json in the run folder: which images were seen as labelled, with a hash."""
+    save_draw(folder / "draw.json", images.labeled.tolist(), per_class, seed, images[:].hash)

@@ -1,0 +1,122 @@
+"""Before a fit: which images, which method and which network, and whether they go together."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from handful import backbones, methods
+from handful.configure import configure
+from handful.data.imageset import ImageSet, Track, quiet
+from handful.data.splits import draw
+from handful.learn import Settings
+from handful.methods.base import BackboneSpec, Method, Task, Trained
+from handful.train import Batches, fresh
+
+PRETRAINED_SIZES = {
+    True: 160,
+    False: 224,
+}  # pixels a side, for images of 64 pixels or less, or more
+LARGEST_SIZE = 64  # pixels a side for networks trained from scratch; a larger image is reduced
+
+
+def check(images: ImageSet) -> None:
+    """ValueError where no classifier can be learned from the images."""
+    labels = images.labels[images.labeled]
+    present = np.unique(labels)
+    if not len(present):
+        raise ValueError(
+            f"{images.source} has {len(images)} images and no label; put some images into class "
+            f"sub-folders or give their labels with --labels FILE.csv"
+        )
+    if len(present) < 2:
+        raise ValueError(
+            f"{images.source} has labels of one class only, {images.classes[present[0]]!r} "
+            f"({len(labels)} images); a classifier needs examples of two classes or more"
+        )
+
+
+def hide(images: ImageSet, per_class: int, seed: int) -> ImageSet:
+    """All labels hidden but `per_class` of each class, drawn by `seed`; `images.test` is kept."""
+    labeled = images.labeled
+    groups = None if images.groups is None else images.groups[labeled]
+    return images.seen(
+        labeled[draw(images.labels[labeled], per_class, seed, groups, images.classes)]
+    )
+
+
+def prepare(
+    images: ImageSet,
+    method: str | Method,
+    *,
+    backbone: str | None = None,
+    size: int | None = None,
+    aspect: str = "crop",
+    flips: bool | None = None,
+    precision: str = "auto",
+    settings: dict[str, str] | None = None,
+    track: Track = quiet,
+) -> tuple[Settings, Task]:
+    """What is to be done and with what; ValueError for whatever does not fit together."""
+    if precision not in ("auto", "fp32", "bf16"):
+        raise ValueError(f"no precision {precision!r}; choose one of auto, fp32, bf16")
+    made = methods.make(method) if isinstance(method, str) else method
+    task = make_task(images, own_backbone(made, backbone), size, aspect, flips, track)
+    parts: dict[str, Any] = {"method": made, "backbone": task.backbone}
+    if isinstance(made, Trained):
+        parts["schedule"] = made.schedule(task)
+    changed = configure(settings or {}, **parts)
+    chosen = Settings(changed["method"], changed.get("schedule"), changed["backbone"], precision)
+    return chosen, replace(task, backbone=chosen.backbone)
+
+
+def make_task(
+    images: ImageSet,
+    backbone: BackboneSpec,
+    size: int | None = None,
+    aspect: str = "crop",
+    flips: bool | None = None,
+    track: Track = quiet,
+) -> Task:
+    """The images without their test part, the network, and the size both meet at."""
+    if size is not None and size < 8:
+        raise ValueError(f"size is a side in pixels, 8 or more, got {size}")
+    if aspect not in ("crop", "pad", "stretch"):
+        raise ValueError(f"no aspect {aspect!r}; choose one of crop, pad, stretch")
+    return Task(
+        images[:],
+        backbone,
+        size or own_size(images, backbone),
+        aspect,
+        images.channels == 3 if flips is None else flips,
+        track=track,
+    )
+
+
+def own_size(images: ImageSet, backbone: BackboneSpec) -> int:
+    """The side in pixels that suits images and network where none is asked for.
+
+    A network trained from nothing sees the images at their own size, reduced to LARGEST_SIZE.
+    A pre-trained one sees them as large as it was trained with, or at 160 pixels where they are
+    small: beyond that it gets slower and no better (see `features.choose_size`).
+    """
+    longest = max(images.native_size or (LARGEST_SIZE + 1,))
+    if backbones.pretrained(backbone.name):
+        return PRETRAINED_SIZES[longest <= LARGEST_SIZE]
+    return min(LARGEST_SIZE, longest)
+
+
+def own_backbone(method: Method, name: str | None) -> BackboneSpec:
+    """The network asked for, else the one that suits the method."""
+    if name is None and not isinstance(method, Trained):
+        return BackboneSpec("lite0", {"stages": 3})
+    return BackboneSpec(name or "small")
+
+
+def rehearse(chosen: Settings, task: Task, seed: int) -> None:
+    """Raise what a wrong setting raises, before anything is written or timed."""
+    if isinstance(chosen.method, Trained) and chosen.schedule is not None:
+        Batches(task, chosen.method.views(task), chosen.schedule, seed)
+        fresh(chosen.method, task, seed)
+    else:
+        task.make_backbone()
