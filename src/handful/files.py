@@ -8,7 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from torch import Tensor
+
+LOCK = ".lock"
 
 
 @contextmanager
@@ -22,6 +25,39 @@ def beside(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def tidy(folder: Path) -> None:
+    """Remove the temporary files of `beside` that killed processes left in a folder."""
+    for left in folder.glob(".*.part"):
+        left.unlink(missing_ok=True)
+
+
+@contextmanager
+def sole_writer(folder: Path | None) -> Iterator[None]:
+    """Within, the folder exists and no other process is in here with it; ValueError if one is.
+
+    The lock is the operating system's: it goes with the process, however that ends.
+    """
+    if folder is None:
+        yield
+        return
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; give --out a folder that is new or empty")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(
+            f"{folder} is being written by another process; wait until it has ended, or give "
+            f"another --out"
+        ) from None
+    try:
+        yield
+    finally:
+        (folder / LOCK).unlink(missing_ok=True)  # before the release: after it, it may be another's
+        lock.release()
 
 
 def write_text(path: Path, text: str) -> None:
