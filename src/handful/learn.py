@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from handful import devices
 from handful.data.imageset import quiet
+from handful.data.splits import holdout
 from handful.estimate import FitAndPredict
 from handful.features import features
 from handful.files import read_json, read_tensors, write_json, write_tensors
@@ -172,6 +173,16 @@ def _fit(settings: Settings, task: Task, seed: int, chosen: Plan) -> Learned:
     return Learned(_predictor(model, settings, task, chosen), chosen, 0, len(known), seconds)
 
 
+def _with_validation(task: Task, share: float, seed: int) -> Task:
+    """Some labelled images are kept from training, as many of each class as its share."""
+    if not share:
+        return task
+    images, labeled = task.images, task.images.labeled
+    groups = None if images.groups is None else images.groups[labeled]
+    held = labeled[holdout(images.labels[labeled], share, seed, groups)]
+    return replace(task, validation=tuple(held.tolist()))
+
+
 def _predictor(model: nn.Module, settings: Settings, task: Task, chosen: Plan) -> Predictor:
     assert isinstance(model, Classifier)
     return Predictor(
@@ -190,6 +201,7 @@ def _train(
 ) -> Learned:
     method, schedule = settings.method, settings.schedule
     assert isinstance(method, Trained) and schedule is not None
+    task = _with_validation(task, schedule.validation, seed)
     state = State(fresh(method, task, seed), schedule)
     journal = Journal(state, folder, schedule)
     journal.resume()
@@ -359,3 +371,5 @@ def _graceful_stop() -> Iterator[Any]:
         yield lambda: asked
     finally:
         signal.signal(signal.SIGINT, before)
+    if asked:  # after the last step, when nobody looked any more
+        raise KeyboardInterrupt
