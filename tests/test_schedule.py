@@ -58,3 +58,8 @@ def test_all_wrong_fields_are_reported_at_once():
 def test_step_decay_asks_for_its_interval():
     with pytest.raises(ValueError, match="decay='step' needs decay_every=STEPS"):
         Schedule(decay="step")
+
+
+def test_patience_asks_for_images_to_stop_by():
+    with pytest.raises(ValueError, match="patience=3 needs validation=SHARE"):
+        Schedule(patience=3)

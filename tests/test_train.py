@@ -2,17 +2,20 @@ import copy
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from handful.learn import Settings, learn
+import handful.learn
+from handful.learn import Settings, fold_predictor, learn
 from handful.methods.base import BackboneSpec, Batch, Step, Views, classifier
 from handful.methods.supervised import Supervised
-from handful.train import Average, Batches, Diverged, State, fresh, plan, train
+from handful.train import Average, Batches, Diverged, Plan, State, fresh, plan, train
 from tiny import SCHEDULE, stripes, task
 
 METHOD = Supervised(augment="none")
+PLAN = Plan("fp32", 1, 0.01)
 SETTINGS = Settings(METHOD, SCHEDULE, BackboneSpec("small", {"base": 8}), precision="fp32")
 
 
@@ -178,20 +181,59 @@ def test_a_loss_that_is_no_number_stops_with_the_step_and_a_way_out():
         learn(replace(SETTINGS, method=Exploding()), task(), seed=0)
 
 
-def test_validation_images_are_never_trained_on_and_patience_keeps_the_best():
-    schedule = replace(SCHEDULE, steps=200, lr=0.5, looks=100, patience=2, average=0.0)
+def test_validation_images_are_never_trained_on():
     held = task(validation=(0, 1, 2, 3))
     assert set(held.labeled.tolist()) == set(range(4, 16))
     assert set(held.unlabeled.tolist()) == set(range(4, 40))
-    learned = learn(replace(SETTINGS, schedule=schedule), held, seed=0)
+
+
+def test_patience_stops_early_and_keeps_the_best_weights(monkeypatch):
+    parts = []
+    looks = handful.learn.Looks
+    monkeypatch.setattr(
+        "handful.learn.Looks", lambda task, precision: parts.append(task) or looks(task, precision)
+    )
+    schedule = replace(
+        SCHEDULE, steps=200, lr=0.5, looks=100, patience=2, average=0.0, validation=0.25
+    )
+    learned = learn(replace(SETTINGS, schedule=schedule), task(), seed=0)
     losses = [line["validation_loss"] for line in learned.history]
     assert learned.steps < 200
     assert losses.index(min(losses)) == len(losses) - 3
-    model = learned.predictor.model.eval()
+    held = torch.tensor(parts[0].validation)
+    assert len(held) == 4
     with torch.no_grad():
-        logits = model(held.pixels[:4].float() / 255)
-    loss = nn.functional.cross_entropy(logits, held.labels[:4]).item()
+        logits = learned.predictor.model(task().pixels[held].float() / 255)
+    loss = nn.functional.cross_entropy(logits, task().labels[held]).item()
     assert loss == pytest.approx(min(losses), rel=1e-4)
+
+
+def test_the_gradient_is_clipped_to_the_norm_asked_for():
+    schedule = replace(SCHEDULE, steps=1, lr=1.0, momentum=0.0, weight_decay=0.0, clip=0.01)
+    state = State(fresh(METHOD, task(), 0), schedule)
+    before = [p.detach().clone() for p in state.model.parameters()]
+    for _ in train(state, METHOD, Batches(task(), Views("none"), schedule, 0), schedule):
+        pass
+    moved = [(p - q).flatten() for p, q in zip(state.model.parameters(), before, strict=True)]
+    assert torch.cat(moved).norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_held_out_images_are_not_even_unlabeled_ones_of_their_fold():
+    seen = []
+
+    @dataclass(frozen=True)
+    class Looking(Supervised):
+        def views(self, task):
+            seen.append(task)
+            return super().views(task)
+
+    predict = fold_predictor(replace(SETTINGS, method=Looking(augment="none")), task(), PLAN)
+    chances = predict(np.arange(12), np.arange(12, 16), 5)
+    assert chances.shape == (4, 2)
+    names = set(seen[0].images.names)
+    assert len(names) == 36
+    assert not names & {"012.png", "013.png", "014.png", "015.png"}
+    assert len(seen[0].labeled) == 12
 
 
 def test_a_plan_is_measured_and_says_its_precision():

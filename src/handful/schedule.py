@@ -25,6 +25,7 @@ class Schedule:
     average: float = 0.99  # decay of the weight average that is evaluated; 0: the last weights
     clip: float = 0.0  # largest norm of the gradient; 0: no clipping
     patience: int = 0  # looks at the validation loss without a gain before stopping; 0: never
+    validation: float = 0.0  # share of the labelled images kept from training, for patience
     looks: int = 10  # times metrics are taken, beside the one at step 0
 
     def __post_init__(self) -> None:
@@ -40,6 +41,14 @@ class Schedule:
                 (not 0 <= self.average < 1, f"average lies in [0, 1), got {self.average}"),
                 (self.clip < 0, f"clip must be 0 or more, got {self.clip}"),
                 (self.patience < 0, f"patience must be 0 or more, got {self.patience}"),
+                (
+                    not 0 <= self.validation < 1,
+                    f"validation is a share of the labelled images, got {self.validation}",
+                ),
+                (
+                    self.patience > 0 and not self.validation,
+                    f"patience={self.patience} needs validation=SHARE, images to stop early by",
+                ),
                 (self.looks < 1, f"looks must be 1 or more, got {self.looks}"),
                 (
                     self.decay == "step" and self.decay_every < 1,
