@@ -107,6 +107,16 @@ def test_a_given_strength_is_used_and_a_stronger_one_shrinks_the_head():
     assert heads[1].weight.norm() < 0.5 * heads[0].weight.norm()
 
 
+def test_settled_features_have_the_strength_that_the_fit_chooses(monkeypatch):
+    x, y = blobs(30, apart=2.0)
+    settled = Features().settled(x, y, 3, seed=4)
+    assert settled.strength in STRENGTHS
+    chosen = Features().fit_features(x, y, x, 3, seed=4)
+    assert torch.equal(settled.fit_features(x, y, x, 3, seed=9).weight, chosen.weight)
+    monkeypatch.setattr("handful.methods.features.choose_strength", None)  # not called again
+    assert settled.settled(x[:9], y[:9], 3, seed=0) is settled
+
+
 def test_features_that_say_nothing_get_the_strongest_penalty():
     x = torch.randn(60, 20, generator=torch.Generator().manual_seed(0)).double()
     targets = F.one_hot(torch.arange(60) % 3, 3).double()

@@ -29,6 +29,8 @@ FitAndPredict = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 # Errors of one draw go together, because one set of labels made the models: n images tell as
 # much as this share of n independent ones. Chosen by simulation, see benchmarks/LOG.md.
 DEPENDENCE = 0.6
+# How often answers are to be right, for the thresholds below which not to answer.
+SURE = (0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99)
 # A label is doubted if another class is this many times as likely, see benchmarks/LOG.md.
 CONTRADICTED = 20
 FEWEST_PER_CLASS = 5  # labels of a class below which nothing is said of it alone
@@ -143,7 +145,7 @@ class Estimate:
     balanced_high: float | None = None
     per_class: tuple[ClassEstimate, ...] = ()  # classes with enough labels
     temperature: float = 1.0
-    abstention: Abstention | None = None  # None if no threshold keeps the promise
+    abstentions: tuple[Abstention, ...] = ()  # one for each of SURE that a threshold can keep
     caveats: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
@@ -151,7 +153,7 @@ class Estimate:
         return {
             **asdict(self),
             "per_class": [row._asdict() for row in self.per_class],
-            "abstention": self.abstention._asdict() if self.abstention else None,
+            "abstentions": [row._asdict() for row in self.abstentions],
             "caveats": list(self.caveats),
         }
 
@@ -307,7 +309,6 @@ def estimate(
     prior: Sequence[float] | None = None,
     origins: Sequence[str] | None = None,
     rivals: Sequence[OutOfFold] = (),
-    sure: float = 0.95,
 ) -> Estimate:
     """Turn out-of-fold predictions into an estimate of the saved model.
 
@@ -318,7 +319,6 @@ def estimate(
             "chosen" (by the tool, or for being odd) or "unknown". The chosen ones say nothing
             about images that are not chosen: they train, but do not count.
         rivals: out-of-fold predictions of the methods that `out` was preferred to on these labels.
-        sure: how often answers are to be right, for the threshold below which not to answer.
     """
     if not 0 < level < 1:
         raise ValueError(f"level is a probability between 0 and 1, got {level}; the usual is 0.9")
@@ -357,8 +357,8 @@ def estimate(
         **balanced,
         per_class=_per_class(out, counted, shift, level),
         temperature=temperature,
-        abstention=abstention(
-            calibrated(out.probabilities[:, counted], temperature), out.labels[counted], sure
+        abstentions=_abstentions(
+            calibrated(out.probabilities[:, counted], temperature), out.labels[counted]
         ),
         caveats=caveats,
     )
@@ -479,6 +479,11 @@ def abstention(
     )
 
 
+def _abstentions(probabilities: np.ndarray, labels: np.ndarray) -> tuple[Abstention, ...]:
+    found = (abstention(probabilities, labels, sure) for sure in SURE)
+    return tuple(row for row in found if row is not None)
+
+
 def label_issues(out: OutOfFold, times: float = CONTRADICTED) -> list[LabelIssue]:
     """Labelled images whose likeliest class is `times` as likely as their label, worst first.
 
@@ -501,6 +506,15 @@ def label_issues(out: OutOfFold, times: float = CONTRADICTED) -> list[LabelIssue
         for position in np.flatnonzero(of_guess >= times * of_label)
     ]
     return sorted(issues, key=lambda issue: issue.label_probability / issue.guess_probability)
+
+
+def check_prior(
+    labels: np.ndarray, prior: Sequence[float], origins: Sequence[str] | None = None
+) -> None:
+    """Raise what `estimate` would about `prior`, before anything is fitted."""
+    counted, _ = _counted(len(labels), origins)
+    if counted.any():
+        _weights(labels, counted, prior)
 
 
 def _counted(n: int, origins: Sequence[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:

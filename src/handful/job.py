@@ -179,7 +179,7 @@ def _estimate(
     out = out_of_fold(
         images.labels[labeled],
         len(images.classes),
-        fold_predictor(chosen, task, planned, work),
+        fold_predictor(chosen, task, seed, planned, work),
         _scheme(chosen),
         seed,
         None if images.groups is None else images.groups[labeled],

@@ -32,6 +32,7 @@ from handful.methods.base import (
     Fitted,
     Method,
     Predictor,
+    Settling,
     Task,
     Trained,
     as_json,
@@ -113,12 +114,13 @@ def make_plan(settings: Settings, task: Task, seed: int) -> Plan:
 
 
 def fold_predictor(
-    settings: Settings, task: Task, planned: Plan, work: Path | None = None
+    settings: Settings, task: Task, seed: int, planned: Plan, work: Path | None = None
 ) -> FitAndPredict:
     """How an estimate fits on some labelled images and predicts the others.
 
     Positions count the labelled images of the task. Held-out images leave the unlabelled pool
-    too. Features are computed once for all folds.
+    too. Features are computed, and settings that follow from the labels are chosen, once for all
+    folds.
     """
     images, labeled = task.images, task.images.labeled
     if isinstance(settings.method, Trained):
@@ -136,6 +138,8 @@ def fold_predictor(
     method, labels = settings.method, task.labels
     known = embed(task, planned.precision)  # (N, D)
     pool = known[images.unlabeled]
+    if isinstance(method, Settling):
+        method = method.settled(known[labeled], labels[labeled], len(task.classes), seed)
 
     def fitted(train: np.ndarray, held: np.ndarray, seed: int) -> np.ndarray:
         some = labeled[train]

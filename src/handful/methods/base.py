@@ -143,6 +143,13 @@ class Fitted(Protocol):
     ) -> nn.Linear: ...
 
 
+@runtime_checkable
+class Settling(Fitted, Protocol):
+    """A fitted method that chooses some of its settings by the labels."""
+
+    def settled(self, labeled: Tensor, labels: Tensor, num_classes: int, seed: int) -> Fitted: ...
+
+
 Method = Trained | Fitted
 
 
