@@ -24,7 +24,6 @@ from handful import devices
 from handful.data.imageset import quiet
 from handful.data.splits import holdout
 from handful.estimate import FitAndPredict
-from handful.features import features
 from handful.files import read_json, read_tensors, write_json, write_tensors
 from handful.methods.base import (
     BackboneSpec,
@@ -37,6 +36,7 @@ from handful.methods.base import (
     Trained,
     as_json,
     classifier,
+    embed,
 )
 from handful.schedule import Schedule
 from handful.train import Batches, Plan, Progress, State, fresh, plan, train
@@ -136,7 +136,7 @@ def fold_predictor(
         return trained
 
     method, labels = settings.method, task.labels
-    known = embed(task, planned.precision)  # (N, D)
+    known = _features(task, planned.precision)  # (N, D)
     pool = known[images.unlabeled]
     if isinstance(method, Settling):
         method = method.settled(known[labeled], labels[labeled], len(task.classes), seed)
@@ -150,19 +150,15 @@ def fold_predictor(
     return fitted
 
 
-def embed(task: Task, precision: str) -> Tensor:
-    """(N, D) float16 features of all images of the task, from the cache where they are known."""
-    network = classifier(task)
-    network.head = nn.Identity()  # type: ignore[assignment]
-    return features(
-        task.images, network, task.size, fit=task.fit, precision=precision, track=task.track
-    )
+def _features(task: Task, precision: str) -> Tensor:
+    """(N, D) of all images of the task."""
+    return embed(task.images, classifier(task), task.size, task.fit, precision, task.track)
 
 
 def _fit(settings: Settings, task: Task, seed: int, chosen: Plan) -> Learned:
     assert isinstance(settings.method, Fitted)
     start = time.perf_counter()
-    known = embed(task, chosen.precision)
+    known = _features(task, chosen.precision)
     labeled = task.images.labeled
     head = settings.method.fit_features(
         known[labeled],
@@ -197,6 +193,7 @@ def _predictor(model: nn.Module, settings: Settings, task: Task, chosen: Plan) -
         task.channels,
         task.fit,
         chosen.precision,
+        frozen=not isinstance(settings.method, Trained),
     )
 
 

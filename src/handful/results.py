@@ -20,7 +20,8 @@ from handful.evaluate import Evaluation, evaluate, plot_confusion
 from handful.files import beside, read_json, read_tensors, write_json, write_tensors, write_text
 from handful.methods.base import BackboneSpec, Classifier, Normalize, Predictor
 
-MODEL, RECORD, LABELS = "model.safetensors", "run.json", "labels.csv"
+MODEL, RECORD = "model.safetensors", "run.json"
+LABELS, ISSUES = "labels.csv", "label-issues.csv"
 
 
 @dataclass(eq=False)
@@ -46,10 +47,42 @@ class Run:
         """Accuracy on the test part: a dict with accuracy, low, high and n; None if not scored."""
         return self.record["test"]
 
-    def predict(self, images: ImageSet, track: Track = quiet) -> "Predictions":
-        """Classify images of any size and colour; they stream through in batches."""
+    def predict(
+        self, images: ImageSet, track: Track = quiet, abstain: float | None = None
+    ) -> "Predictions":
+        """Classify images of any size and colour; they stream through in batches.
+
+        Args:
+            abstain: how often answers are to be right, such as 0.95; images for which that cannot
+                be promised get no label.
+        """
+        least = 0.0 if abstain is None else self.answering(abstain)["threshold"]
         probabilities = self.predictor.predict_proba(images, track=track)
-        return Predictions(tuple(images.names), self.classes, probabilities)
+        return Predictions(tuple(images.names), self.classes, probabilities, least)
+
+    def answering(self, sure: float) -> dict[str, float]:
+        """The confidence to answer from so that answers are right at least `sure` of the time.
+
+        Keys sure, threshold, share (of new images that are answered) and accuracy (of the answers,
+        out of fold). ValueError if the labels of this run do not support such a promise.
+        """
+        if not 0 < sure < 1:
+            raise ValueError(f"abstain is how often answers are to be right, got {sure}; try 0.95")
+        if self.estimate is None:
+            raise ValueError(
+                "this run has no estimate, so how sure its answers are is not known; fit again "
+                "with --estimate folds"
+            )
+        known: list[dict[str, float]] = self.estimate["abstentions"]
+        enough = [row for row in known if row["sure"] >= sure]
+        if not enough:
+            most = max((row["sure"] for row in known), default=None)
+            instead = f"ask for {most} at most" if most else "predict without --abstain"
+            raise ValueError(
+                f"the labels of this run cannot promise answers that are right {sure:.0%} of the "
+                f"time; {instead}, or label more images"
+            )
+        return min(enough, key=lambda row: row["sure"])
 
     def evaluate(self, images: ImageSet, track: Track = quiet) -> Evaluation:
         """Score the labelled ones among `images`, matched to this run's classes by name."""
@@ -91,10 +124,15 @@ class Predictions:
     names: tuple[str, ...]
     classes: tuple[str, ...]
     probabilities: Tensor  # (N, K)
+    threshold: float = 0.0  # the label is left empty where the confidence is lower
 
     @property
     def labels(self) -> list[str]:
-        return [self.classes[k] for k in self.probabilities.argmax(dim=1).tolist()]
+        guesses = self.probabilities.argmax(dim=1).tolist()
+        return [
+            self.classes[k] if confidence >= self.threshold else ""
+            for k, confidence in zip(guesses, self.confidence, strict=True)
+        ]
 
     @property
     def confidence(self) -> list[float]:
@@ -135,6 +173,8 @@ def save_predictor(predictor: Predictor, path: Path) -> None:
         "channels": predictor.channels,
         "fit": predictor.fit,
         "precision": predictor.precision,
+        "temperature": predictor.temperature,
+        "frozen": predictor.frozen,
     }
     metadata = {"handful": handful.__version__, "predictor": json.dumps(described)}
     write_tensors(path, predictor.model.state_dict(), metadata)

