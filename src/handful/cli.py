@@ -135,6 +135,15 @@ def fit(
     estimate: Annotated[
         str, typer.Option(help="folds: accuracy out of fold, with an interval. none: skip it.")
     ] = "folds",
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            help="How common the classes are among new images, for the estimate; by default as "
+            "among the labels.",
+            metavar="CLASS=SHARE,...",
+            show_default=False,
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -160,8 +169,13 @@ def fit(
 ) -> None:
     """Train a classifier on partly labelled images, and estimate how accurate it is.
 
-    The estimate comes from the labelled images alone: each is predicted by a model that did not
-    see it. It is an approximate accuracy on new images drawn like the labelled ones.
+    The estimate comes from the labelled images alone: each is predicted by models that did not
+    see it. It is the accuracy of the saved model on new images drawn like the labelled ones, with
+    an interval that holds the truth for nine in ten draws of labels. It assumes that the labelled
+    images were picked at random, and that classes are as common among new images as among the
+    labels: otherwise give --prior. docs/estimate.md has the whole promise.
+
+    Labels that look wrong are listed in label-issues.csv; none is changed.
 
     Examples:
 
@@ -213,6 +227,7 @@ def fit(
             overwrite=overwrite,
             precision=precision,
             estimate=estimate,
+            prior=_shares(prior) if prior is not None else None,
             settings=settings,
             origins=origins,
             after=earlier,
@@ -304,10 +319,21 @@ def predict(
         Path | None,
         typer.Option(help="Copy the images into class folders in here.", show_default=False),
     ] = None,
+    abstain: Annotated[
+        float | None,
+        typer.Option(
+            help="Answer only where answers are right this often, as in --abstain 0.95; other "
+            "images get no label.",
+            show_default=False,
+        ),
+    ] = None,
     data_root: DataRoot = None,
     as_json: AsJson = False,
 ) -> None:
     """Classify new images with a run. Any size and colour; folders larger than memory stream.
+
+    Confidence is calibrated on the labels of the run, so with --abstain 0.95 about 19 of 20
+    answers are right on images like those.
 
     Example: handful predict run/ more-photos/ --out predictions.csv
     """
@@ -316,10 +342,16 @@ def predict(
 
     with _reporter() as reporter:
         trained = open_run(run)
+        if abstain is not None:
+            promised = trained.answering(abstain)
+            reporter.say(
+                f"answers that are right {promised['sure']:.0%} of the time are expected for "
+                f"{promised['share']:.0%} of images like the labelled ones; others get no label"
+            )
         images = load(source, data_root=data_root, track=reporter.track, labeled=False)
         if into is not None and not Path(source).exists():
             raise ValueError(f"--into copies files, but {source!r} is a data set without files")
-        predictions = trained.predict(images, reporter.track)
+        predictions = trained.predict(images, reporter.track, abstain)
         if out is not None:
             predictions.to_csv(out)
         if into is not None:
@@ -380,7 +412,8 @@ def evaluate(
 def main() -> None:
     """Exit status: 0 done, 2 the user can mend it, 1 our fault (traceback), 130 interrupted."""
     try:
-        app(standalone_mode=False)
+        if app(standalone_mode=False) == 130:  # how newer typers report Ctrl-C
+            raise KeyboardInterrupt
     except typer.Exit as done:
         sys.exit(done.exit_code)
     except (typer.Abort, KeyboardInterrupt):
@@ -455,6 +488,20 @@ def _pairs(texts: list[str]) -> dict[str, str]:
     return dict(text.split("=", 1) for text in texts)
 
 
+def _shares(text: str) -> dict[str, float]:
+    """`cat=0.2,dog=0.8` as a mapping."""
+    shares: dict[str, float] = {}
+    for pair in text.split(","):
+        try:
+            name, share = pair.rsplit("=", 1)
+            shares[name.strip()] = float(share)
+        except ValueError:
+            raise ValueError(
+                f"--prior takes CLASS=SHARE,..., got {text!r}; for example --prior cat=0.2,dog=0.8"
+            ) from None
+    return shares
+
+
 def _print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False, allow_nan=False))
 
@@ -482,6 +529,11 @@ def _print_run(run: "Run", out: Path) -> None:
         answer.print(f"estimate of the earlier run, on {labels} labels: {_interval(before)}")
     if run.estimate is not None:
         _print_estimate(answer, run.estimate)
+        if run.record["label_issues"]:
+            answer.print(
+                f"{run.record['label_issues']} labels look wrong: see {out}/label-issues.csv",
+                soft_wrap=True,
+            )
     if run.test is not None:
         answer.print(f"accuracy on {run.test['n']} test images: {_interval(run.test)}")
     answer.print(f"saved in {out}; next: handful predict {out} PHOTOS", soft_wrap=True)
@@ -501,6 +553,10 @@ def _print_estimate(answer: Console, estimate: dict[str, Any]) -> None:
         return
     answer.print(f"estimated accuracy on new images: {_interval(estimate)}")
     answer.print(f"  approximate; {estimate['how']}")
+    if estimate["balanced_accuracy"] is not None:
+        low, high = 100 * estimate["balanced_low"], 100 * estimate["balanced_high"]
+        balanced = _percent(estimate["balanced_accuracy"])
+        answer.print(f"  with all classes equally common: {balanced} ({low:.1f}–{high:.1f})")
     for caveat in estimate["caveats"]:
         answer.print(f"  {caveat}")
 
@@ -527,7 +583,8 @@ def _print_evaluation(found: "Evaluation") -> None:
 def _print_counts(labels: list[str], places: list[str]) -> None:
     from collections import Counter
 
-    counts = ", ".join(f"{name}: {n}" for name, n in Counter(labels).most_common(20))
+    common = Counter(labels).most_common(20)
+    counts = ", ".join(f"{name or 'no answer'}: {n}" for name, n in common)
     Console(highlight=False).print(
         f"{len(labels)} images → {', '.join(places)}; {counts}", soft_wrap=True
     )
