@@ -3,15 +3,17 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["ImageSet", "Run", "fit", "load", "open_run"]
+__all__ = ["Classifier", "ImageSet", "Run", "fit", "load", "open_run"]
 
 if TYPE_CHECKING:
     from handful.data.imageset import ImageSet
     from handful.data.sources import load
+    from handful.estimator import Classifier
     from handful.job import fit
     from handful.results import Run, open_run
 
 _HOME = {
+    "Classifier": "handful.estimator",
     "ImageSet": "handful.data.imageset",
     "load": "handful.data.sources",
     "fit": "handful.job",

@@ -109,7 +109,7 @@ def _image_set(
         for file, place in zip(found.files, places, strict=True)
         if place.reason
     ]
-    store = _file_store(root, found, [*found.skipped, *left_out, *unknown])
+    store = file_store(root, found, [*found.skipped, *left_out, *unknown])
     used = [row for row, place in enumerate(places) if not place.reason]
     train = np.array([row for row in used if not places[row].test], np.int64)
     test = np.array([row for row in used if places[row].test], np.int64)
@@ -131,7 +131,8 @@ def _image_set(
     return part(train, part(test) if len(test) else None)
 
 
-def _file_store(root: Path, found: Scan, skipped: list[Skipped]) -> FileStore:
+def file_store(root: Path, found: Scan, skipped: list[Skipped]) -> FileStore:
+    """A store over the readable files of a scan."""
     prints = b"".join(facts.fingerprint for facts in found.facts)
     return FileStore(
         names=[file.name for file in found.files],
