@@ -6,7 +6,6 @@ Normalisation is done before, once; pre-trained backbones say what they expect i
 `input_size` and `interpolation`.
 """
 
-import difflib
 import hashlib
 import inspect
 from typing import Any
@@ -29,6 +28,7 @@ from handful.backbones.reports import (
 )
 from handful.backbones.resnet import ResNet18
 from handful.backbones.small import Small
+from handful.wording import did_you_mean
 
 __all__ = ["BACKBONES", "SmallDecoder", "fingerprint", "make", "pretrained"]
 
@@ -69,7 +69,7 @@ def make(name: str, channels: int, size: int, **options: Any) -> nn.Module:
         backbone = BACKBONES[name]
     else:
         raise ValueError(
-            f"no backbone {name!r}.{_did_you_mean(name, list(BACKBONES))} "
+            f"no backbone {name!r}.{did_you_mean(name, BACKBONES)} "
             f"Backbones: {', '.join(BACKBONES)}, or {_TIMM}MODEL for any model of timm"
         )
     if channels not in (1, 2, 3):
@@ -84,7 +84,7 @@ def make(name: str, channels: int, size: int, **options: Any) -> nn.Module:
         takes = ", ".join(known) if known else "none"
         raise ValueError(
             f"backbone {name!r} has no option {unknown[0]!r}."
-            f"{_did_you_mean(unknown[0], known)} Its options: {takes}"
+            f"{did_you_mean(unknown[0], known)} Its options: {takes}"
         )
     return backbone(channels, size, **options)
 
@@ -104,8 +104,3 @@ def fingerprint(module: nn.Module) -> str:
 
 def _is_option(parameter: inspect.Parameter) -> bool:
     return parameter.kind is inspect.Parameter.KEYWORD_ONLY
-
-
-def _did_you_mean(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""

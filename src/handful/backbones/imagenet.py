@@ -6,7 +6,6 @@ Each says what it expects of its input: `mean` and `std` of pixels in [0, 1], `i
 timm takes seconds to import, so it is imported when a network is made.
 """
 
-import difflib
 import hashlib
 import io
 from typing import Any
@@ -14,6 +13,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from handful.wording import did_you_mean
 
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _LITE0_STAGES = (16, 24, 40, 80, 112, 192, 320)  # channels before the last layer
@@ -81,8 +82,7 @@ class Timm(nn.Module):
         import timm
 
         if not timm.is_model(model):
-            close = difflib.get_close_matches(model.split(".")[0], timm.list_models(), n=3)
-            hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+            hint = did_you_mean(model.split(".")[0], timm.list_models(), most=3)
             raise ValueError(f"timm {timm.__version__} has no model {model!r}.{hint}")
         try:
             config = timm.get_pretrained_cfg(model)

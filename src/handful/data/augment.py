@@ -9,7 +9,6 @@ Letters in shapes: N images, C channels (1 or 3), H rows, W columns.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -31,6 +30,7 @@ from handful.data.operation import Operation
 from handful.data.photometric import Blur, ColorJitter, CutOut, Grey, Noise, Photometric
 from handful.data.randaugment import RandAugment
 from handful.data.resample import Canvas, Fill, check_fill
+from handful.wording import did_you_mean
 
 __all__ = [
     "OPERATIONS",
@@ -227,7 +227,7 @@ def _without(
 def _look_up(name: str, known: Mapping[str, _T], kind: str) -> _T:
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
     plural = kind.split()[-1].capitalize() + "s"
-    raise ValueError(f"no {kind} {name!r}.{hint}\n{plural}: {', '.join(known)}")
+    raise ValueError(
+        f"no {kind} {name!r}.{did_you_mean(name, known)}\n{plural}: {', '.join(known)}"
+    )

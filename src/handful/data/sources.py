@@ -1,7 +1,6 @@
 """What the user typed → ImageSet: a public data set by name, or a folder."""
 
 import contextlib
-import difflib
 import sys
 from collections import defaultdict
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from handful.data.imageset import ImageSet
 from handful.data.parallel import Track, quiet
 from handful.data.splits import holdout, with_test
 from handful.data.store import Skipped, array_store
+from handful.wording import did_you_mean
 
 
 class Part(NamedTuple):
@@ -179,10 +179,8 @@ def _check_path(name: str) -> None:
         return
     if "/" in name or "\\" in name:
         raise ValueError(f"no folder {name!r}; check the path")
-    close = difflib.get_close_matches(name, SOURCES, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
     raise ValueError(
-        f"no source {name!r} and no folder of that name.{hint} "
+        f"no source {name!r} and no folder of that name.{did_you_mean(name, SOURCES)} "
         f"Sources: {', '.join(sorted(SOURCES))}, or the path of a folder"
     )
 
