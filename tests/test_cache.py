@@ -14,6 +14,7 @@ import torch
 
 from handful.data import cache, scan, store
 from handful.data.sources import load
+from handful.files import beside, write_tensors, write_text
 from image_files import class_folder, save
 
 
@@ -152,22 +153,40 @@ def test_a_cache_that_cannot_be_written_is_explained(folder, tmp_path, monkeypat
 
 def test_an_interrupted_write_leaves_nothing(tmp_path):
     path = tmp_path / "place" / "file"
-    with pytest.raises(KeyboardInterrupt), cache.replacing(path) as file:
-        file.write(b"half")
+    with pytest.raises(KeyboardInterrupt), beside(path) as temporary:
+        temporary.write_bytes(b"half")
         raise KeyboardInterrupt
     assert list(path.parent.iterdir()) == []
-    with cache.replacing(path) as file:
-        file.write(b"whole")
+    with beside(path) as temporary:
+        temporary.write_bytes(b"whole")
     assert path.read_bytes() == b"whole"
+
+
+def test_what_a_killed_process_left_of_a_file_goes_when_it_is_built_again(tmp_path):
+    other = tmp_path / ".other.0123abcd.part"
+    for left in (tmp_path / ".file.0123abcd.part", tmp_path / ".file.4567cdef.part", other):
+        left.touch()
+    with cache.locked(tmp_path / "file"):
+        assert list(tmp_path.glob("*.part")) == [other]
+
+
+def test_files_may_be_read_by_whom_the_umask_allows(tmp_path):
+    mask = os.umask(0o022)
+    try:
+        write_tensors(tmp_path / "tensors", {"a": torch.zeros(2)})
+        write_text(tmp_path / "text", "a")
+    finally:
+        os.umask(mask)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o644}
 
 
 def test_a_full_disk_is_explained(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         with pytest.raises(ValueError, match="cannot write .*: File too large; free some space"):
-            with cache.replacing(tmp_path / "file") as file:
+            with cache.explained(tmp_path / "file"), beside(tmp_path / "file") as temporary:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-                file.write(bytes(100_000))
+                temporary.write_bytes(bytes(100_000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []

@@ -13,14 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from handful import devices
 from handful.backbones import fingerprint
 from handful.data.cache import cache_folder, explained
 from handful.data.imageset import ImageSet, Track, quiet
-from handful.files import beside
+from handful.files import write_tensors
 
 VIEWS = ("plain", "flipped")
 SIZES = (224, 160, 128, 96, 64)  # what `choose_size` chooses from, best first
@@ -98,8 +97,6 @@ def _embed(
     track: Track,
 ) -> None:
     """Features of all the images, to files of `_SHARD` images each."""
-    with explained(folder / "shard"):
-        folder.mkdir(parents=True, exist_ok=True)
     prints = _prints(images)
     network = _ready(network)
     rows: list[Tensor] = []
@@ -177,8 +174,8 @@ def _write(folder: Path, prints: np.ndarray, rows: Tensor) -> None:
         )
     path = folder / f"{hashlib.sha256(prints.tobytes()).hexdigest()[:32]}.safetensors"
     keys = torch.from_numpy(prints.view(np.uint8).reshape(-1, 16).copy())
-    with explained(path), beside(path) as temporary:
-        save_file({"images": keys, "features": rows.contiguous()}, temporary)
+    with explained(path):
+        write_tensors(path, {"images": keys, "features": rows})
 
 
 def _known(folder: Path) -> dict[bytes, tuple[Path, int]]:

@@ -16,7 +16,12 @@ LOCK = ".lock"
 
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
-    """Write to the path given, then it is renamed to `path`; on an error nothing is left."""
+    """Write to the path given, then it is renamed to `path`; on an error nothing is left.
+
+    Readers see the whole file or none. The name beside is new each time, so two may write at once;
+    `tidy` removes what killed processes left.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         yield temporary
@@ -27,9 +32,12 @@ def beside(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def tidy(folder: Path) -> None:
-    """Remove the temporary files of `beside` that killed processes left in a folder."""
-    for left in folder.glob(".*.part"):
+def tidy(folder: Path, name: str = "*") -> None:
+    """Remove what killed processes left of `beside` in a folder: for one file, or for all.
+
+    To be used where nobody else can be writing: under a lock.
+    """
+    for left in folder.glob(f".{name}.*.part"):
         left.unlink(missing_ok=True)
 
 
@@ -82,12 +90,11 @@ def read_json(path: Path) -> Any:
 def write_tensors(
     path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
+    content = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
     with beside(path) as temporary:
-        save_file(
-            {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata
-        )
+        temporary.write_bytes(content)  # save_file would make it readable by its owner only
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -1,12 +1,13 @@
-"""The cache folder, and files that appear in it whole or not at all."""
+"""The cache folder: where it is, and whose turn it is to write there."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from filelock import FileLock
+
+from handful.files import tidy
 
 VERSION = 1  # raise when the meaning of a cached file changes: older ones are then rebuilt
 
@@ -33,27 +34,10 @@ def locked(path: Path) -> Iterator[None]:
         lock = FileLock(f"{path}.lock")
         lock.acquire()
     try:
+        tidy(path.parent, path.name)
         yield
     finally:
         lock.release()
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Write a file beside its place and rename it when complete: readers never see half of it.
-
-    To be used while `locked(path)`: what a killed process left unfinished is then overwritten.
-    """
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        with explained(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(unfinished, "wb") as file:
-                yield file
-            os.replace(unfinished, path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from PIL import Image
 from handful.data.findings import Findings, Identical, Member, Near, printable
 from handful.data.imageset import ImageSet
 from handful.data.summary import looks, overview
+from handful.files import write_text
 
 THUMBNAIL = 64  # pixels
 EXAMPLES = 8  # images shown of a class
@@ -116,5 +117,4 @@ def _url(pixels: np.ndarray) -> str:
 
 def write_page(findings: Findings, images: ImageSet, path: Path) -> None:
     """Write the page of `render` to a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(findings, images), encoding="utf-8")
+    write_text(path, render(findings, images))

@@ -16,10 +16,11 @@ from typing import NamedTuple
 import PIL
 
 from handful.data import decode
-from handful.data.cache import VERSION, cache_folder, locked, replacing
+from handful.data.cache import VERSION, cache_folder, explained, locked
 from handful.data.decode import ENDINGS, Facts, Unreadable
 from handful.data.parallel import Track, in_order
 from handful.data.store import Skipped
+from handful.files import write_text
 
 BATCH = 64  # files inspected by one worker at a time
 SYSTEM = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "icon\r"}
@@ -176,8 +177,8 @@ def _save(path: Path, found: list[Found], known: dict[str, Facts | str]) -> None
         for file in found
         if isinstance(facts := known[file.name], Facts)
     ]  # fmt: skip
-    with replacing(path) as target:
-        target.write(json.dumps({"version": _version(), "files": rows}).encode())
+    with explained(path):
+        write_text(path, json.dumps({"version": _version(), "files": rows}))
 
 
 def _load(path: Path, found: list[Found]) -> dict[str, Facts | str]:

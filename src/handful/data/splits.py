@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from handful.data.imageset import ImageSet
+from handful.files import write_text
 
 
 def draw(
@@ -117,7 +118,7 @@ def save_draw(path: Path, positions: Sequence[int], per_class: int, seed: int, d
         "seed": seed,
         "positions": [int(position) for position in positions],
     }
-    path.write_text(json.dumps({**record, "hash": _hash(record)}))
+    write_text(path, json.dumps({**record, "hash": _hash(record)}))
 
 
 def load_draw(path: Path, data: str) -> np.ndarray:

@@ -18,8 +18,9 @@ import torch
 import torch.nn.functional as F
 
 from handful.data import decode
-from handful.data.cache import VERSION, cache_folder, locked, replacing
+from handful.data.cache import VERSION, cache_folder, explained, locked
 from handful.data.parallel import Track, in_order, quiet
+from handful.files import beside
 
 MEMORY_LIMIT = 2**30  # bytes; larger pixel arrays are memory-mapped instead of held
 BATCH = 64  # images decoded by one worker at a time
@@ -90,11 +91,12 @@ class Store(ABC):
     def _build(self, path: Path, shape: tuple[int, ...], fit: str, track: Track) -> None:
         rows = np.arange(shape[0])
         batches = self.batches(rows, shape[2], fit, shape[1])
-        with decode.guarded(), replacing(path) as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            for pixels in track(batches, -(-shape[0] // BATCH), "decoding"):
-                file.write(pixels.tobytes())
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        with decode.guarded(), explained(path), beside(path) as temporary:
+            with open(temporary, "wb") as file:
+                np.lib.format.write_array_header_1_0(file, header)
+                for pixels in track(batches, -(-shape[0] // BATCH), "decoding"):
+                    file.write(pixels.tobytes())
 
     def _key(self, size: int, fit: str, channels: int) -> str:
         """Name of the cached pixels: a hash of what they are and of what made them."""
