@@ -101,6 +101,7 @@ def test_fit_leaves_a_run_and_says_how_good_it_is(handful, tmp_path):
     files = {path.name for path in out.iterdir()}
     assert files == {
         "run.json", "model.safetensors", "history.jsonl", "labels.csv", "predictions.csv",
+        "label-issues.csv",
         "draw.json", "test.json", "confusion.svg",
     }  # fmt: skip
     assert len(rows_of(out / "labels.csv")) == 30
@@ -190,6 +191,10 @@ BAD = [
     (["fit", "digits", "--per-class", "999", "--out", "{new}"], "per_class=139"),
     (["fit", "digits", "--method", "supervize", "--out", "{new}"], "Did you mean 'supervised'?"),
     (["fit", "digits", "--backbone", "smal", "--out", "{new}"], "Did you mean 'small'?"),
+    (
+        ["fit", "digits", "--method", "features", "--backbone", "small", "--out", "{new}"],
+        "'small' has none; use --backbone lite0",
+    ),
     (["fit", "digits", "--set", "stepz=3", "--out", "{new}"], "Did you mean 'steps'?"),
     (
         ["fit", "digits", "--set", "steps=many", "--out", "{new}"],
@@ -200,6 +205,13 @@ BAD = [
     (["fit", "digits", "--set", "augment=digitz", "--out", "{new}"], "Did you mean 'digits'?"),
     (["fit", "digits", "--precision", "fp16", "--out", "{new}"], "choose one of auto, fp32, bf16"),
     (["fit", "digits", "--estimate", "guess", "--out", "{new}"], "choose folds or none"),
+    (["fit", "digits", "--prior", "7", "--out", "{new}"], "--prior takes CLASS=SHARE,..., got '7'"),
+    (["fit", "digits", "--prior", "0=.5,l=.5", "--out", "{new}"], "prior names no class 'l'"),
+    (["fit", "digits", "--prior", "0=.5,1=.5", "--out", "{new}"], "'2' has none; give it 0"),
+    (["fit", "{photos}", "--prior", "blue jay=1,red fox=1", "--out", "{new}"], "add up to 2"),
+    (["fit", "{photos}", "--prior", "blue jay=0,red fox=1", "--out", "{new}", *PLAIN], "leave one"),
+    (["predict", "{run}", "digits", "--abstain", "0.95"], "this run has no estimate"),
+    (["predict", "{run}", "digits", "--abstain", "95"], "got 95.0; try 0.95"),
     (["fit", "digits", "--aspect", "squash", "--out", "{new}"], "choose one of crop, pad, stretch"),
     (["fit", "digits", "--size", "0", "--out", "{new}"], "8 or more, got 0"),
     (["fit", "digits", "--out", "{other}"], "holds other files"),
@@ -217,7 +229,12 @@ BAD = [
 def test_bad_input_is_one_line_status_two_and_nothing_written(
     handful, words, message, tmp_path, photos, run_folder
 ):
-    places = {"run": run_folder, "new": tmp_path / "new", "file": tmp_path / "file.txt"}
+    places = {
+        "photos": photos,
+        "run": run_folder,
+        "new": tmp_path / "new",
+        "file": tmp_path / "file.txt",
+    }
     for name in ("empty", "one", "none", "other"):
         places[name] = tmp_path / name
         places[name].mkdir()

@@ -155,7 +155,7 @@ def test_estimate_of_an_easy_problem_contains_its_accuracy_and_is_json():
     assert found.low < (predicted == more_labels).mean() < found.high
     assert found.low < found.accuracy < found.high
     assert [row.label for row in found.per_class] == [0, 1, 2]
-    assert json.loads(json.dumps(found.as_json(), allow_nan=False))["level"] == 0.9
+    assert json.loads(json.dumps(found.as_json("abc"), allow_nan=False))["level"] == 0.9
 
 
 def test_wilson_of_whole_numbers_is_that_of_the_evaluation():
@@ -227,7 +227,7 @@ def test_chosen_labels_do_not_count_where_random_ones_are_known():
     assert any("10 chosen labels" in caveat for caveat in found.caveats)
     none = estimate(out, origins=["chosen"] * 40)
     assert none.accuracy is None and "none picked at random" in none.how
-    assert json.dumps(none.as_json(), allow_nan=False)
+    assert json.dumps(none.as_json("abc"), allow_nan=False)
 
 
 def test_one_label_of_each_class_gives_no_estimate():

@@ -78,7 +78,7 @@ def test_cached_features_predict_what_the_whole_network_predicts(features_run):
     images, run = features_run
     pixels = images.at(32, channels=3).float() / 255
     with torch.inference_mode():
-        direct = run.predictor.model(pixels).softmax(dim=1)
+        direct = (run.predictor.model(pixels) / run.predictor.temperature).softmax(dim=1)
     torch.testing.assert_close(run.predictor.predict_proba(images), direct, atol=0.01, rtol=0)
 
 

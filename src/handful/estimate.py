@@ -148,11 +148,11 @@ class Estimate:
     abstentions: tuple[Abstention, ...] = ()  # one for each of SURE that a threshold can keep
     caveats: tuple[str, ...] = ()
 
-    def as_json(self) -> dict[str, Any]:
-        """The same as plain numbers, lists and dicts."""
+    def as_json(self, classes: Sequence[str]) -> dict[str, Any]:
+        """The same as plain numbers, lists and dicts, the classes by their names."""
         return {
             **asdict(self),
-            "per_class": [row._asdict() for row in self.per_class],
+            "per_class": [row._asdict() | {"label": classes[row.label]} for row in self.per_class],
             "abstentions": [row._asdict() for row in self.abstentions],
             "caveats": list(self.caveats),
         }

@@ -6,14 +6,16 @@ from pathlib import Path
 
 from handful.data.imageset import ImageSet, Track
 from handful.data.splits import save_draw
+from handful.estimate import LabelIssue
 from handful.files import read_json, tidy, write_json
 from handful.methods.base import Task
-from handful.results import LABELS, RECORD, Run, write_csv
+from handful.results import ISSUES, LABELS, MODEL, RECORD, Run, write_csv
 
 LEAVINGS = (
-    "model.safetensors",
+    MODEL,
     "history.jsonl",
-    "labels.csv",
+    LABELS,
+    ISSUES,
     "predictions.csv",
     "draw.json",
     "test.json",
@@ -86,3 +88,19 @@ def save_beside(run: Run, task: Task, folder: Path, origin: Sequence[str], track
 def save_hidden(images: ImageSet, per_class: int, seed: int, folder: Path) -> None:
     """draw.json in the run folder: which images were seen as labelled, with a hash."""
     save_draw(folder / "draw.json", images.labeled.tolist(), per_class, seed, images[:].hash)
+
+
+def save_issues(issues: Sequence[LabelIssue], images: ImageSet, folder: Path) -> None:
+    """label-issues.csv: labelled images that look like another class, the worst first."""
+    names = images[images.labeled].names
+    rows = (
+        [
+            names[issue.position],
+            images.classes[issue.label],
+            images.classes[issue.guess],
+            f"{issue.label_probability:.4f}",
+            f"{issue.guess_probability:.4f}",
+        ]
+        for issue in issues
+    )
+    write_csv(folder / ISSUES, ["file", "label", "guess", "p(label)", "p(guess)"], rows)

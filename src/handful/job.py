@@ -3,9 +3,9 @@
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,13 +14,22 @@ import handful
 from handful import devices
 from handful.data.checks import check as inspect
 from handful.data.imageset import ImageSet, Track, quiet
-from handful.estimate import THOROUGH, Estimate, Key, Scheme, out_of_fold
+from handful.estimate import (
+    THOROUGH,
+    Estimate,
+    Key,
+    LabelIssue,
+    Scheme,
+    check_prior,
+    label_issues,
+    out_of_fold,
+)
 from handful.estimate import estimate as estimate_accuracy
 from handful.files import read_json, read_tensors, sole_writer, write_json, write_tensors
-from handful.folder import claim, clear, save_beside
+from handful.folder import claim, clear, save_beside, save_issues
 from handful.learn import Learned, Settings, fingerprint, fold_predictor, learn, make_plan
 from handful.methods.base import Method, Task, Trained, as_json
-from handful.prepare import check, prepare, rehearse
+from handful.prepare import check, class_shares, prepare, rehearse
 from handful.results import Run, open_run
 from handful.train import Plan
 
@@ -38,6 +47,13 @@ class Reporter:
 QUIET = Reporter()
 
 
+class Judged(NamedTuple):
+    """What the labelled images tell of the model, and what its folds tell of them."""
+
+    estimate: Estimate
+    issues: list[LabelIssue]
+
+
 def fit(
     images: ImageSet,
     method: str | Method = "supervised",
@@ -51,6 +67,7 @@ def fit(
     flips: bool | None = None,
     precision: str = "auto",
     estimate: str = "folds",
+    prior: Mapping[str, float] | None = None,
     settings: dict[str, str] | None = None,
     origins: Mapping[str, str] | None = None,
     after: Run | None = None,
@@ -69,6 +86,8 @@ def fit(
         flips: whether a mirrored image is of the same class; by default only for colour images.
         precision: fp32, bf16, or auto: whichever a short measurement finds faster.
         estimate: "folds", out-of-fold accuracy with an interval, or "none".
+        prior: class name → its share among the new images that the estimate is for; by default
+            classes are as common there as among the labels.
         origins: image name → "random", "chosen" or "unknown": how it came to be labelled. Labels
             that were chosen are trained on but do not count in the estimate.
         after: an earlier run; its estimate is put into the record beside the new one.
@@ -82,6 +101,11 @@ def fit(
         raise ValueError(f"no estimate {estimate!r}; choose folds or none")
     check(images)
     origin = [(origins or {}).get(name, "unknown") for name in images[images.labeled].names]
+    shares = class_shares(prior, images.classes)
+    if shares is not None:
+        if estimate == "none":
+            raise ValueError("prior is for the estimate, which is not asked for; leave one out")
+        check_prior(images.labels[images.labeled], shares, origin)
     chosen, task = prepare(
         images,
         method,
@@ -94,7 +118,15 @@ def fit(
         track=reporter.track,
     )
     mark = fingerprint(
-        task.images.hash, chosen.as_json(), task.size, aspect, task.flips, seed, estimate, origin
+        task.images.hash,
+        chosen.as_json(),
+        task.size,
+        aspect,
+        task.flips,
+        seed,
+        estimate,
+        origin,
+        shares,
     )
     rehearse(chosen, task, seed)
     folder = Path(out) if out is not None else None
@@ -109,17 +141,22 @@ def fit(
             reporter.say(problem.text)
         planned = _plan(chosen, task, seed, work)
         reporter.say(_expectation(chosen, planned, len(task.labeled), estimate))
-        estimated = None
+        judged = None
         if estimate == "folds":
-            estimated = _estimate(chosen, task, seed, work, planned, origin, reporter.track)
+            judged = _estimate(chosen, task, seed, work, planned, origin, shares, reporter.track)
         learned = learn(chosen, task, seed, _below(work, "fit"), planned, "training on all labels")
+        if judged is not None:
+            calibrated = replace(learned.predictor, temperature=judged.estimate.temperature)
+            learned = replace(learned, predictor=calibrated)
 
         seconds = time.perf_counter() - begun
-        record = _record(images, task, chosen, learned, estimated, seed, seconds, list(command))
-        record["after"] = _earlier(after)
+        record = _record(images, task, chosen, learned, judged, seed, seconds, list(command))
+        record |= {"prior": dict(prior) if prior else None, "after": _earlier(after)}
         run = Run(record | {"fingerprint": mark}, learned.predictor)
         if folder is not None:
             save_beside(run, task, folder, origin, reporter.track)
+            if judged is not None:
+                save_issues(judged.issues, task.images, folder)
             run.save(folder, learned.history)
             clear(folder)
         return run
@@ -172,9 +209,13 @@ def _estimate(
     work: Path | None,
     planned: Plan,
     origin: Sequence[str],
+    shares: Sequence[float] | None,
     track: Track,
-) -> Estimate:
-    """Out-of-fold estimate; folds that an interrupted run finished are read back, not repeated."""
+) -> Judged:
+    """The estimate, and the labels that it makes doubtful, from predictions out of fold.
+
+    Folds that an interrupted run finished are read back, not repeated.
+    """
     images, labeled = task.images, task.images.labeled
     out = out_of_fold(
         images.labels[labeled],
@@ -186,7 +227,7 @@ def _estimate(
         finished=_Finished(work) if work is not None else None,
         track=track,
     )
-    return estimate_accuracy(out, origins=origin if set(origin) != {"unknown"} else None)
+    return Judged(estimate_accuracy(out, prior=shares, origins=origin), label_issues(out))
 
 
 def _scheme(chosen: Settings) -> Scheme:
@@ -226,7 +267,7 @@ def _record(
     task: Task,
     chosen: Settings,
     learned: Learned,
-    estimated: Estimate | None,
+    judged: Judged | None,
     seed: int,
     seconds: float,
     command: list[str],
@@ -266,7 +307,8 @@ def _record(
             "precision": learned.plan.precision,
             "seconds": round(learned.seconds, 2),
         },
-        "estimate": estimated.as_json() if estimated is not None else None,
+        "estimate": judged.estimate.as_json(images.classes) if judged is not None else None,
+        "label_issues": len(judged.issues) if judged is not None else None,
         "test": None,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }

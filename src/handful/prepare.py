@@ -1,5 +1,7 @@
 """Before a fit: which images, which method and which network, and whether they go together."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +14,7 @@ from handful.data.splits import draw
 from handful.learn import Settings
 from handful.methods.base import BackboneSpec, Method, Task, Trained
 from handful.train import Batches, fresh
+from handful.wording import did_you_mean
 
 PRETRAINED_SIZES = {
     True: 160,
@@ -70,6 +73,29 @@ def prepare(
     return chosen, replace(task, backbone=chosen.backbone)
 
 
+def class_shares(prior: Mapping[str, float] | None, classes: tuple[str, ...]) -> list[float] | None:
+    """`prior` in the order of `classes`; ValueError unless it is a share for each, 1 together."""
+    if prior is None:
+        return None
+    if unknown := [name for name in prior if name not in classes]:
+        raise ValueError(
+            f"prior names no class {unknown[0]!r}.{did_you_mean(unknown[0], classes)} "
+            f"Classes: {', '.join(classes)}"
+        )
+    if left_out := [name for name in classes if name not in prior]:
+        raise ValueError(
+            f"prior needs a share for each of the {len(classes)} classes, {left_out[0]!r} has "
+            f"none; give it 0 where no new image is of it"
+        )
+    total = math.fsum(prior.values())
+    if not (all(share >= 0 for share in prior.values()) and abs(total - 1) <= 0.01):
+        raise ValueError(
+            f"prior needs shares of 0 or more that add up to 1, got {dict(prior)}, which add up "
+            f"to {total:.4g}"
+        )
+    return [prior[name] / total for name in classes]
+
+
 def make_task(
     images: ImageSet,
     backbone: BackboneSpec,
@@ -118,5 +144,11 @@ def rehearse(chosen: Settings, task: Task, seed: int) -> None:
     if isinstance(chosen.method, Trained) and chosen.schedule is not None:
         Batches(task, chosen.method.views(task), chosen.schedule, seed)
         fresh(chosen.method, task, seed)
+    elif not backbones.pretrained(chosen.backbone.name):
+        raise ValueError(
+            f"{chosen.method.name} needs a network with learned weights, and backbone "
+            f"{chosen.backbone.name!r} has none; use --backbone lite0 or timm:NAME, or --method "
+            f"supervised"
+        )
     else:
         task.make_backbone()

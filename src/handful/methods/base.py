@@ -220,12 +220,11 @@ class Predictor:
     fit: str = "crop"
     precision: str = "fp32"  # what it was trained in; fp32 where the processor has no bf16
     temperature: float = 1.0  # divides the logits, so that confidence is how often it is right
+    frozen: bool = False  # a head on features of a network that was not trained further
 
     def __post_init__(self) -> None:
         # One layout, fresh from training or read from a file: the last bits depend on it.
         self.model.to(devices.device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    frozen: bool = False  # a head on features of a network that was not trained further
 
     def predict_proba(self, images: ImageSet, batch: int = 256, track: Track = quiet) -> Tensor:
         """(N, K) float32 probabilities, one row an image; images stream through in batches.
@@ -237,7 +236,8 @@ class Predictor:
         if self.frozen:
             known = embed(images, self.model, self.size, self.fit, precision, track)
             with torch.inference_mode():
-                return self.model.head(known.float()).softmax(dim=1)
+                logits = self.model.head(known.to(devices.device(), torch.float32))
+                return (logits / self.temperature).softmax(dim=1).cpu()
         stream = images.stream(self.size, self.fit, batch, self.channels)
         rows = []
         with torch.inference_mode(), devices.autocast(precision):
