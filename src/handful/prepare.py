@@ -16,11 +16,9 @@ from handful.methods.base import BackboneSpec, Method, Task, Trained
 from handful.train import Batches, fresh
 from handful.wording import did_you_mean
 
-PRETRAINED_SIZES = {
-    True: 160,
-    False: 224,
-}  # pixels a side, for images of 64 pixels or less, or more
 LARGEST_SIZE = 64  # pixels a side for networks trained from scratch; a larger image is reduced
+PRETRAINED_SIZE = 224  # pixels a side for networks trained on ImageNet...
+PRETRAINED_SIZE_OF_SMALL = 160  # ...and for images of LARGEST_SIZE or less, which gain no more
 
 
 def check(images: ImageSet) -> None:
@@ -128,7 +126,7 @@ def own_size(images: ImageSet, backbone: BackboneSpec) -> int:
     """
     longest = max(images.native_size or (LARGEST_SIZE + 1,))
     if backbones.pretrained(backbone.name):
-        return PRETRAINED_SIZES[longest <= LARGEST_SIZE]
+        return PRETRAINED_SIZE_OF_SMALL if longest <= LARGEST_SIZE else PRETRAINED_SIZE
     return min(LARGEST_SIZE, longest)
 
 

@@ -68,7 +68,9 @@ class Batches:
 def _pipeline(view: str | Pipeline, task: Task) -> Pipeline:
     if view == "auto":
         view = "digits" if task.channels == 1 else "strong"
-    return named(view, flips=task.flips)
+    # A mirrored border would put strokes around a symbol; photographs bear it.
+    fill = "background" if task.channels == 1 else None
+    return named(view, flips=task.flips, fill=fill)
 
 
 def _turn(n: int, size: int, step: int, seed: int) -> Tensor:
