@@ -105,3 +105,11 @@ def test_a_class_with_one_label_is_fine():
     lonely[np.flatnonzero(lonely == 2)[1:]] = -1
     run = handful.fit(images.with_labels(lonely), settings=QUICK, precision="fp32")
     assert any("only one of their class" in caveat for caveat in run.estimate["caveats"])
+
+
+def test_fine_tuning_goes_on_from_the_installed_weights():
+    images = stripes(size=32, channels=3)
+    settings = {"steps": "2", "batch": "2", "unlabeled_ratio": "2", "embed_size": "32"}
+    run = handful.fit(images, "fine_tuning", size=32, settings=settings, estimate="none")
+    assert run.record["backbone"]["name"] == "lite0"
+    assert run.predict(images).probabilities.shape == (40, 2)

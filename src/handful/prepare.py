@@ -134,7 +134,8 @@ def own_backbone(method: Method, name: str | None) -> BackboneSpec:
     """The network asked for, else the one that suits the method."""
     if name is None and not isinstance(method, Trained):
         return BackboneSpec("lite0", {"stages": 3})
-    return BackboneSpec(name or "small")
+    default: str = getattr(method, "default_backbone", "small")
+    return BackboneSpec(name or default)
 
 
 def rehearse(chosen: Settings, task: Task, seed: int) -> None:

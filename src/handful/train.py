@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from handful import devices
 from handful.data.augment import Pipeline, named
+from handful.data.resample import Fill
 from handful.methods.base import Batch, Step, Task, Trained, Views
 from handful.schedule import Schedule
 
@@ -69,8 +70,8 @@ def _pipeline(view: str | Pipeline, task: Task) -> Pipeline:
     if view == "auto":
         view = "digits" if task.channels == 1 else "strong"
     # A mirrored border would put strokes around a symbol; photographs bear it.
-    fill = "background" if task.channels == 1 else None
-    return named(view, flips=task.flips, fill=fill)
+    grey: Fill | None = "background" if task.channels == 1 else None
+    return named(view, flips=task.flips, fill=grey)
 
 
 def _turn(n: int, size: int, step: int, seed: int) -> Tensor:

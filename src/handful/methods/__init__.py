@@ -4,6 +4,7 @@ from typing import Any
 
 from handful.methods.base import Method
 from handful.methods.features import Features
+from handful.methods.fine_tuning import FineTuning
 from handful.methods.propagation import Propagation
 from handful.methods.self_training import SelfTraining
 from handful.methods.supervised import Supervised
@@ -14,6 +15,7 @@ METHODS: dict[str, type[Method]] = {
     "features": Features,
     "self_training": SelfTraining,
     "propagation": Propagation,
+    "fine_tuning": FineTuning,
 }
 
 
