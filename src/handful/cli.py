@@ -15,6 +15,7 @@ from rich.table import Table
 import handful
 
 if TYPE_CHECKING:
+    from handful.compare import Comparison
     from handful.data.imageset import ImageSet
     from handful.evaluate import Evaluation
     from handful.job import Reporter
@@ -102,7 +103,8 @@ def fit(
     method: Annotated[
         str | None,
         typer.Option(
-            help="How to learn: supervised (the default), features, self_training or propagation.",
+            help="How to learn: supervised (the default), features, self_training, propagation "
+            "or fine_tuning.",
             show_default=False,
         ),
     ] = None,
@@ -303,6 +305,100 @@ def data(
         answer.print(summary(findings))
         if out is not None:
             answer.print(f"the whole list is in {out}/data.json, with pictures in {out}/data.html")
+
+
+@app.command()
+def compare(
+    source: Source,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder for the cells, one file each. The same command goes on with an "
+            "unfinished comparison in it; more draws or methods may be asked for."
+        ),
+    ],
+    per_class: Annotated[int, typer.Option(help="Labels of each class that every cell sees.")],
+    methods: Annotated[
+        str, typer.Option(help="Their names, with commas between them.")
+    ] = "supervised,features,self_training",
+    draws: Annotated[int, typer.Option(help="How many draws of labels.")] = 5,
+    first_draw: Annotated[int, typer.Option(help="Seed of the first draw.")] = 0,
+    labels: Labels = None,
+    test_fraction: TestFraction = 0.0,
+    encoding: Encoding = "utf-8",
+    follow_links: FollowLinks = False,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="One network for all methods; by default each its own.", show_default=False
+        ),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(help="Side in pixels to bring images to; by default their own, at most 64."),
+    ] = None,
+    estimate: Annotated[
+        str,
+        typer.Option(
+            help="folds: what each fit says of itself, too. none: skip it, which is several times "
+            "faster."
+        ),
+    ] = "folds",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="A setting of one method, as in --set supervised.steps=500, or of all.",
+            metavar="METHOD.NAME=VALUE",
+        ),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="fp32, bf16, or auto: whichever a short measurement finds faster.")
+    ] = "auto",
+    seed: Annotated[
+        int, typer.Option(help="Of the test part that --test-fraction sets aside.")
+    ] = 0,
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare methods on the same draws of labels, each scored once on the test part.
+
+    Shows every draw, and the difference to the first method draw by draw. Intervals hold the
+    mean over draws with 90 % chance (Student's t); a single draw has none.
+
+    Example: handful compare digits --per-class 10 --methods supervised,features --out cmp/
+    """
+    from handful.compare import compare as run_comparison
+    from handful.data.sources import load
+
+    with _reporter() as reporter:
+        images = load(
+            source,
+            labels,
+            data_root=data_root,
+            test_fraction=test_fraction,
+            encoding=encoding,
+            follow_links=follow_links,
+            seed=seed,
+            track=reporter.track,
+        )
+        comparison = run_comparison(
+            images,
+            [name.strip() for name in methods.split(",") if name.strip()],
+            range(first_draw, first_draw + draws),
+            per_class,
+            out,
+            estimate=estimate,
+            settings=_pairs(set_ or []),
+            reporter=reporter,
+            backbone=backbone,
+            size=size,
+            precision=precision,
+        )
+    if as_json:
+        _print_json(comparison.as_json())
+    else:
+        _print_comparison(comparison)
 
 
 @app.command()
@@ -578,6 +674,35 @@ def _print_evaluation(found: "Evaluation") -> None:
         shares = ["–" if x is None else f"{x:.3f}" for x in (row.precision, row.recall, row.f1)]
         table.add_row(row.name, str(row.n), str(row.predicted), *shares)
     answer.print(table)
+
+
+def _print_comparison(comparison: "Comparison") -> None:
+    """A column for each method; a row for each draw, the mean, and what it differs by."""
+    from handful.compare import LEVEL, spread
+
+    first, *others = comparison.methods
+    columns = [comparison.accuracies(name) for name in comparison.methods]
+    table = Table("draw", *comparison.methods, title="accuracy on test images, %")
+    for draw, row in zip(comparison.draws, zip(*columns, strict=True), strict=True):
+        table.add_row(str(draw), *(f"{100 * share:.1f}" for share in row))
+    table.add_section()
+    means = [spread(column) for column in columns]
+    table.add_row("mean", *(f"{100 * found.mean:.1f}" for found in means))
+    table.add_row(f"{LEVEL:.0%} interval", *(_ends(found.low, found.high) for found in means))
+    if others:
+        table.add_section()
+        apart = [spread(comparison.differences(name, first)) for name in others]
+        table.add_row(f"minus {first}", "", *(f"{100 * found.mean:+.1f}" for found in apart))
+        intervals = (_ends(found.low, found.high, "+") for found in apart)
+        table.add_row(f"{LEVEL:.0%} interval", "", *intervals)
+    Console(highlight=False).print(table)
+
+
+def _ends(low: float | None, high: float | None, sign: str = "-") -> str:
+    """An interval in percent; a dash where there is none."""
+    if low is None or high is None:
+        return "–"
+    return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"
 
 
 def _print_counts(labels: list[str], places: list[str]) -> None:

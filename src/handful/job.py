@@ -32,6 +32,7 @@ from handful.methods.base import Method, Task, Trained, as_json
 from handful.prepare import check, class_shares, prepare, rehearse
 from handful.results import Run, open_run
 from handful.train import Plan
+from handful.wording import duration
 
 FOLDS = Scheme(folds=5, repeats=1, halves=0)  # for methods that train a network
 
@@ -194,11 +195,10 @@ def _expectation(chosen: Settings, planned: Plan, labeled: int, estimate: str) -
     if schedule is None:
         return f"{chosen.method.name} on features of {chosen.backbone.name}, {labeled} labels"
     seconds = fits * schedule.steps * planned.seconds_per_step
-    long = f"{seconds / 60:.0f} min" if seconds >= 100 else f"{seconds:.0f} s"
     folds = f" and {FOLDS.folds} times for the estimate" if fits > 1 else ""
     return (
         f"{chosen.method.name} with {chosen.backbone.name} on {labeled} labels: "
-        f"{schedule.steps} steps{folds}, about {long} ({planned.precision})"
+        f"{schedule.steps} steps{folds}, about {duration(seconds)} ({planned.precision})"
     )
 
 
