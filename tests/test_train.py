@@ -99,6 +99,7 @@ def test_batches_go_through_all_labeled_images_before_one_comes_again():
     seen = torch.cat([batches[step].ids for step in range(16)])  # 80 = 5 passes over 16
     for turn in seen.split(16):
         assert sorted(turn.tolist()) == list(range(16))
+    assert len({tuple(turn.tolist()) for turn in seen.split(16)}) == 5  # each in another order
 
 
 def test_unlabeled_views_show_the_same_images_and_the_labeled_among_them():
