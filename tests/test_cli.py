@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -321,3 +323,46 @@ def test_unlabeled_images_are_predicted_in_the_run_folder(run_folder):
     rows = rows_of(run_folder / "predictions.csv")
     assert len(rows) == 6
     assert all(Path(row["file"]).parent.name == "unlabeled" for row in rows)
+
+
+def test_predict_leaves_out_no_image_whatever_the_folders_are_called(
+    handful, run_folder, photos, tmp_path
+):
+    for number, place in enumerate(["train/a", "train/b", "test/a", "test/b"]):
+        (tmp_path / "new" / place).mkdir(parents=True)
+        photo = sorted(photos.rglob("*.jpg"))[number % 2]  # the test part has the same pixels
+        shutil.copy(photo, tmp_path / "new" / place / "1.jpg")
+    status, out, _ = handful("predict", run_folder, tmp_path / "new")
+    assert status == 0
+    assert [line.split("\t")[0] for line in out.splitlines()] == [
+        "train/a/1.jpg",
+        "train/b/1.jpg",
+        "test/a/1.jpg",
+        "test/b/1.jpg",
+    ]
+
+
+def test_copies_of_files_with_one_name_do_not_overwrite_each_other(
+    handful, run_folder, photos, tmp_path
+):
+    photo = next(photos.rglob("*.jpg"))
+    for name in ("a/b_c.jpg", "a_b/c.jpg"):
+        (tmp_path / "new" / name).parent.mkdir(parents=True)
+        shutil.copy(photo, tmp_path / "new" / name)
+    assert handful("predict", run_folder, tmp_path / "new", "--into", tmp_path / "sorted")[0] == 0
+    copies = sorted(path.name for path in (tmp_path / "sorted").rglob("*.jpg"))
+    assert copies == ["a_b_c (2).jpg", "a_b_c.jpg"]
+
+
+def test_names_that_are_markup_or_no_unicode_are_written_as_they_are(
+    handful, run_folder, photos, tmp_path
+):
+    new = tmp_path / "new[/b]"
+    new.mkdir(parents=True)
+    name = os.fsencode(new) + b"/photo\xff.jpg"
+    shutil.copy(next(photos.rglob("*.jpg")), os.fsdecode(name))
+    status, out, _ = handful("predict", run_folder, new, "--out", new / "predictions.csv")
+    assert status == 0 and "new[/b]/predictions.csv" in out.replace("\n", "")
+    assert b"photo\xff.jpg," in (new / "predictions.csv").read_bytes()
+    status, out, _ = handful("predict", run_folder, new, "--json")
+    assert json.loads(out)["predictions"][0]["file"] == "photo\udcff.jpg"

@@ -30,13 +30,13 @@ def read_labels(folder: Path) -> Known:
     """What `labels.csv` in a run folder holds; ValueError if it is missing or damaged."""
     path = folder / LABELS
     try:
-        with open(path, encoding="utf-8", newline="") as file:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             rows = list(csv.DictReader(file))
         labels = {row["file"]: row["label"] for row in rows}
         origins = {row["file"]: row["origin"] for row in rows}
     except FileNotFoundError:
         raise ValueError(f"{path} is missing; is {folder} a run folder?") from None
-    except (KeyError, csv.Error, UnicodeDecodeError) as error:
+    except (KeyError, csv.Error) as error:
         raise ValueError(f"{path} is damaged ({error!r}); restore it or fit again") from None
     strange = sorted(set(origins.values()) - set(ORIGINS))
     if strange:

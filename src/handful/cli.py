@@ -1,6 +1,8 @@
 """The command line: parse, call one function, print. Slow imports wait until they are needed."""
 
+import io
 import json
+import os
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
@@ -31,7 +33,9 @@ app = typer.Typer(
 
     Try it: `handful fit digits --per-class 10 --out run/`""",
 )
-screen = Console(stderr=True)  # people read stderr; stdout is for the answer
+# People read stderr; stdout is for the answer. Names of files and classes are no markup.
+screen = Console(stderr=True, highlight=False, markup=False, emoji=False)
+answer = Console(highlight=False, markup=False, emoji=False)
 T = TypeVar("T")
 
 SOURCE_HELP = (
@@ -301,7 +305,6 @@ def data(
     if as_json:
         _print_json(findings.as_json())
     else:
-        answer = Console(highlight=False)
         answer.print(summary(findings))
         if out is not None:
             answer.print(f"the whole list is in {out}/data.json, with pictures in {out}/data.html")
@@ -423,6 +426,7 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    follow_links: FollowLinks = False,
     data_root: DataRoot = None,
     as_json: AsJson = False,
 ) -> None:
@@ -444,7 +448,14 @@ def predict(
                 f"answers that are right {promised['sure']:.0%} of the time are expected for "
                 f"{promised['share']:.0%} of images like the labelled ones; others get no label"
             )
-        images = load(source, data_root=data_root, track=reporter.track, labeled=False)
+        images = load(
+            source,
+            data_root=data_root,
+            follow_links=follow_links,
+            keep_leaks=True,
+            labeled=False,
+            track=reporter.track,
+        )
         if into is not None and not Path(source).exists():
             raise ValueError(f"--into copies files, but {source!r} is a data set without files")
         predictions = trained.predict(images, reporter.track, abstain)
@@ -475,6 +486,8 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder for evaluation.json and confusion.svg.", show_default=False),
     ] = None,
+    encoding: Encoding = "utf-8",
+    follow_links: FollowLinks = False,
     data_root: DataRoot = None,
     as_json: AsJson = False,
 ) -> None:
@@ -492,7 +505,15 @@ def evaluate(
 
     with _reporter() as reporter:
         trained = open_run(run)
-        images = load(source, labels, data_root=data_root, track=reporter.track, labeled=False)
+        images = load(
+            source,
+            labels,
+            data_root=data_root,
+            encoding=encoding,
+            follow_links=follow_links,
+            labeled=False,
+            track=reporter.track,
+        )
         found = trained.evaluate(images.test or images, reporter.track)
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
@@ -507,14 +528,20 @@ def evaluate(
 
 def main() -> None:
     """Exit status: 0 done, 2 the user can mend it, 1 our fault (traceback), 130 interrupted."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be valid Unicode
     try:
         if app(standalone_mode=False) == 130:  # how newer typers report Ctrl-C
             raise KeyboardInterrupt
+        sys.stdout.flush()
     except typer.Exit as done:
         sys.exit(done.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         _complain("stopped; the same command goes on from the last checkpoint")
         sys.exit(130)
+    except BrokenPipeError:  # whoever reads, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except Exception as error:
         message = _mendable(error)
         if message is None:
@@ -572,9 +599,7 @@ def _reporter() -> "Iterator[Reporter]":
             finally:
                 bars.remove_task(bar)
 
-        yield Reporter(
-            track, lambda text: bars.console.print(text, highlight=False, soft_wrap=True)
-        )
+        yield Reporter(track, lambda text: bars.console.print(text, soft_wrap=True))
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:
@@ -614,7 +639,6 @@ def _interval(found: dict[str, Any]) -> str:
 
 def _print_run(run: "Run", out: Path) -> None:
     data, training = run.record["data"], run.record["training"]
-    answer = Console(highlight=False)
     answer.print(
         f"{data['labeled']} labelled and {data['unlabeled']} unlabelled images, "
         f"{len(data['classes'])} classes; {training['steps']} steps in {training['seconds']:.0f} s"
@@ -624,7 +648,7 @@ def _print_run(run: "Run", out: Path) -> None:
         labels = run.record["after"]["labeled"]
         answer.print(f"estimate of the earlier run, on {labels} labels: {_interval(before)}")
     if run.estimate is not None:
-        _print_estimate(answer, run.estimate)
+        _print_estimate(run.estimate)
         if run.record["label_issues"]:
             answer.print(
                 f"{run.record['label_issues']} labels look wrong: see {out}/label-issues.csv",
@@ -640,10 +664,10 @@ def _print_skipped(images: "ImageSet") -> None:
 
     if images.store.skipped:
         text = f"{skipped_summary(images.store.skipped)}; handful data SOURCE lists them"
-        Console(highlight=False).print(text, soft_wrap=True)
+        answer.print(text, soft_wrap=True)
 
 
-def _print_estimate(answer: Console, estimate: dict[str, Any]) -> None:
+def _print_estimate(estimate: dict[str, Any]) -> None:
     if estimate["accuracy"] is None:
         answer.print(estimate["how"])
         return
@@ -658,7 +682,6 @@ def _print_estimate(answer: Console, estimate: dict[str, Any]) -> None:
 
 
 def _print_evaluation(found: "Evaluation") -> None:
-    answer = Console(highlight=False)
     interval = _interval(
         {"accuracy": found.accuracy, "low": found.low, "high": found.high, "level": found.level}
     )
@@ -695,7 +718,7 @@ def _print_comparison(comparison: "Comparison") -> None:
         table.add_row(f"minus {first}", "", *(f"{100 * found.mean:+.1f}" for found in apart))
         intervals = (_ends(found.low, found.high, "+") for found in apart)
         table.add_row(f"{LEVEL:.0%} interval", "", *intervals)
-    Console(highlight=False).print(table)
+    answer.print(table)
 
 
 def _ends(low: float | None, high: float | None, sign: str = "-") -> str:
@@ -710,9 +733,7 @@ def _print_counts(labels: list[str], places: list[str]) -> None:
 
     common = Counter(labels).most_common(20)
     counts = ", ".join(f"{name or 'no answer'}: {n}" for name, n in common)
-    Console(highlight=False).print(
-        f"{len(labels)} images → {', '.join(places)}; {counts}", soft_wrap=True
-    )
+    answer.print(f"{len(labels)} images → {', '.join(places)}; {counts}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -69,8 +69,9 @@ def sole_writer(folder: Path | None) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
+    """UTF-8. What is no Unicode, in the name of a file, is written as JSON escapes it."""
     with beside(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 import handful
@@ -50,15 +51,19 @@ class Run:
     def predict(
         self, images: ImageSet, track: Track = quiet, abstain: float | None = None
     ) -> "Predictions":
-        """Classify images of any size and colour; they stream through in batches.
+        """Classify images of any size and colour, a test part after the others.
+
+        They stream through in batches.
 
         Args:
             abstain: how often answers are to be right, such as 0.95; images for which that cannot
                 be promised get no label.
         """
         least = 0.0 if abstain is None else self.answering(abstain)["threshold"]
-        probabilities = self.predictor.predict_proba(images, track=track)
-        return Predictions(tuple(images.names), self.classes, probabilities, least)
+        parts = [images] if images.test is None else [images, images.test]
+        names = tuple(name for part in parts for name in part.names)
+        found = [self.predictor.predict_proba(part, track=track) for part in parts]
+        return Predictions(names, self.classes, torch.cat(found), least)
 
     def answering(self, sure: float) -> dict[str, float]:
         """The confidence to answer from so that answers are right at least `sure` of the time.
@@ -151,17 +156,21 @@ class Predictions:
 
     def into_folders(self, source: Path, target: Path) -> None:
         """Copy every file of `source` into a sub-folder of `target` named after its class."""
+        taken: set[Path] = set()
         for name, label in zip(self.names, self.labels, strict=True):
-            place = target / _folder_name(label) / name.replace("/", "_")
+            place = _free(target / _folder_name(label) / name.replace("/", "_"), taken)
+            taken.add(place)
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name if source.is_dir() else source, place)
 
 
 def write_csv(path: Path, header: list[str], rows: Iterable[list[str]]) -> None:
-    with beside(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
+    """UTF-8, but for names of files that are not: those keep their bytes."""
+    with beside(path) as temporary:
+        with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(header)
+            writer.writerows(rows)
 
 
 def save_predictor(predictor: Predictor, path: Path) -> None:
@@ -215,6 +224,15 @@ def open_run(folder: Path | str) -> Run:
     if not isinstance(record, dict) or not {"data", "method", "estimate", "test"} <= record.keys():
         raise ValueError(f"{folder / RECORD} was not written by handful; is {folder} a run folder?")
     return Run(record, load_predictor(folder / MODEL), folder)
+
+
+def _free(place: Path, taken: set[Path]) -> Path:
+    """`place`, or with a number where a file of another sub-folder has the same name already."""
+    number, free = 1, place
+    while free in taken:
+        number += 1
+        free = place.with_name(f"{place.stem} ({number}){place.suffix}")
+    return free
 
 
 def _folder_name(label: str) -> str:
