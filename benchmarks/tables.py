@@ -27,6 +27,14 @@ DRAWS = {
         "Sign Language Digits (photographs), 10 labels per class, from scratch",
         None,
     ),
+    "cifar10-jpeg-features": (
+        "CIFAR-10 (JPEG), 10 labels per class, linear head on ImageNet features",
+        0.2982,
+    ),
+    "cifar10-jpeg-self-training": (
+        "CIFAR-10 (JPEG), the same with 49,900 unlabelled images, self-training",
+        0.2982,
+    ),
 }
 
 
