@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
@@ -533,15 +532,11 @@ def main() -> None:
     try:
         if app(standalone_mode=False) == 130:  # how newer typers report Ctrl-C
             raise KeyboardInterrupt
-        sys.stdout.flush()
     except typer.Exit as done:
         sys.exit(done.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         _complain("stopped; the same command goes on from the last checkpoint")
         sys.exit(130)
-    except BrokenPipeError:  # whoever reads, such as `head`, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except Exception as error:
         message = _mendable(error)
         if message is None:
