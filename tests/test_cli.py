@@ -151,8 +151,9 @@ def test_predict_sorts_copies_into_class_folders(handful, run_folder, photos, tm
 
 
 def test_evaluate_prints_the_figures_and_keeps_the_plot(handful, run_folder, photos, tmp_path):
-    status, out, _ = handful("evaluate", run_folder, photos, "--out", tmp_path / "scores")
+    status, out, err = handful("evaluate", run_folder, photos, "--out", tmp_path / "scores")
     assert status == 0
+    assert "24 of these images are among those the run was trained on" in err
     for word in ("accuracy on 24 images", "balanced accuracy", "macro-F1", "calibration", "recall"):
         assert word in out
     assert (tmp_path / "scores" / "confusion.svg").read_text().startswith("<?xml")
@@ -176,7 +177,7 @@ def test_another_run_is_refused_until_overwrite(handful, tmp_path):
     status, _, err = handful(*words, "--seed", 1)
     assert status == 2
     assert err.strip().endswith(
-        "run holds another run, finished with other images, settings or seed; "
+        "run holds another run, finished, made with other images, settings or seed; "
         "give another --out, or --overwrite to lose it"
     )
     assert handful(*words, "--seed", 1, "--overwrite")[0] == 0
@@ -289,6 +290,23 @@ def test_weights_of_another_network_are_refused(handful, run_folder, photos, tmp
     tensors, metadata = read_tensors(copy / "model.safetensors")
     tensors.pop("head.bias")
     save_file(tensors, copy / "model.safetensors", metadata)
+    status, _, err = handful("predict", copy, photos)
+    assert status == 2
+    assert "does not hold the network it describes" in err
+
+
+def test_a_header_cannot_ask_for_more_memory_than_its_file_holds(
+    handful, run_folder, photos, tmp_path
+):
+    from safetensors.torch import save_file
+
+    from handful.files import read_tensors
+
+    copy = damaged(run_folder, tmp_path, "model.safetensors", "kept")
+    tensors, metadata = read_tensors(copy / "model.safetensors")
+    described = json.loads(metadata["predictor"])
+    described |= {"backbone": {"name": "mlp", "options": {}}, "size": 200_000}
+    save_file(tensors, copy / "model.safetensors", {"predictor": json.dumps(described)})
     status, _, err = handful("predict", copy, photos)
     assert status == 2
     assert "does not hold the network it describes" in err

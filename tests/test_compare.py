@@ -219,7 +219,7 @@ def test_the_command_prints_one_object_and_then_every_draw(capsys, monkeypatch, 
 
 
 def test_differences_to_the_first_method_are_on_screen(capsys):
-    cli._print_comparison(given(a=[0.80, 0.70, 0.60], b=[0.82, 0.74, 0.66]))
+    screen.print_comparison(given(a=[0.80, 0.70, 0.60], b=[0.82, 0.74, 0.66]))
     printed = capsys.readouterr().out
     assert "minus a" in printed and "+4.0" in printed and "+0.6 to +7.4" in printed
 

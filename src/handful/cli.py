@@ -1,26 +1,28 @@
 """The command line: parse, call one function, print. Slow imports wait until they are needed."""
 
 import io
-import json
+import os
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 import handful
+from handful.screen import (
+    answer,
+    print_comparison,
+    print_counts,
+    print_evaluation,
+    print_json,
+    print_run,
+    print_skipped,
+    reporting,
+)
 
 if TYPE_CHECKING:
-    from handful.compare import Comparison
-    from handful.data.imageset import ImageSet
-    from handful.evaluate import Evaluation
-    from handful.job import Reporter
-    from handful.results import Run
+    pass
 
 app = typer.Typer(
     name="handful",
@@ -32,11 +34,6 @@ app = typer.Typer(
 
     Try it: `handful fit digits --per-class 10 --out run/`""",
 )
-# People read stderr; stdout is for the answer. Names of files and classes are no markup.
-screen = Console(stderr=True, highlight=False, markup=False, emoji=False)
-answer = Console(highlight=False, markup=False, emoji=False)
-T = TypeVar("T")
-
 SOURCE_HELP = (
     "A folder of images, or one of: digits, mnist, fashion-mnist, cifar10, stl10. In a folder, "
     "sub-folders are classes; images at the top or in unlabeled/ have no label; train/ and test/ "
@@ -195,7 +192,7 @@ def fit(
     from handful.prepare import hide
     from handful.results import open_run
 
-    with _reporter() as reporter:
+    with reporting() as reporter:
         images = load(
             source,
             labels,
@@ -244,10 +241,10 @@ def fit(
         if test is not None and run.test is None:
             run.score_test(test, reporter.track)
     if as_json:
-        _print_json(run.record)
+        print_json(run.record)
     else:
-        _print_run(run, out)
-        _print_skipped(images)
+        print_run(run, out)
+        print_skipped(images)
 
 
 @app.command()
@@ -284,7 +281,7 @@ def data(
     from handful.data.summary import summary
     from handful.files import write_json
 
-    with _reporter() as reporter:
+    with reporting() as reporter:
         images = load(
             source,
             labels,
@@ -302,7 +299,7 @@ def data(
             write_json(out / "data.json", findings.as_json())
             write_page(findings, images, out / "data.html")
     if as_json:
-        _print_json(findings.as_json())
+        print_json(findings.as_json())
     else:
         answer.print(summary(findings))
         if out is not None:
@@ -373,7 +370,7 @@ def compare(
     from handful.compare import compare as run_comparison
     from handful.data.sources import load
 
-    with _reporter() as reporter:
+    with reporting() as reporter:
         images = load(
             source,
             labels,
@@ -398,9 +395,9 @@ def compare(
             precision=precision,
         )
     if as_json:
-        _print_json(comparison.as_json())
+        print_json(comparison.as_json())
     else:
-        _print_comparison(comparison)
+        print_comparison(comparison)
 
 
 @app.command()
@@ -439,7 +436,7 @@ def predict(
     from handful.data.sources import load
     from handful.results import open_run
 
-    with _reporter() as reporter:
+    with reporting() as reporter:
         trained = open_run(run)
         if abstain is not None:
             promised = trained.answering(abstain)
@@ -465,13 +462,13 @@ def predict(
     if as_json:
         rows = zip(predictions.names, predictions.labels, predictions.confidence, strict=True)
         keys = ("file", "label", "confidence")
-        _print_json({"predictions": [dict(zip(keys, row, strict=True)) for row in rows]})
+        print_json({"predictions": [dict(zip(keys, row, strict=True)) for row in rows]})
     elif out is None and into is None:
         for name, label, confidence, *_ in predictions.rows():
             print(f"{name}\t{label}\t{confidence}")
     else:
-        _print_counts(predictions.labels, [str(path) for path in (out, into) if path is not None])
-        _print_skipped(images)
+        print_counts(predictions.labels, [str(path) for path in (out, into) if path is not None])
+        print_skipped(images)
 
 
 @app.command()
@@ -502,7 +499,7 @@ def evaluate(
     from handful.files import beside, write_json
     from handful.results import open_run
 
-    with _reporter() as reporter:
+    with reporting() as reporter:
         trained = open_run(run)
         images = load(
             source,
@@ -513,6 +510,11 @@ def evaluate(
             labeled=False,
             track=reporter.track,
         )
+        if known := trained.trained_on(images.test or images):
+            reporter.say(
+                f"{known} of these images are among those the run was trained on: "
+                f"their accuracy says nothing about new ones"
+            )
         found = trained.evaluate(images.test or images, reporter.track)
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
@@ -520,9 +522,9 @@ def evaluate(
             with beside(out / "confusion.svg") as path:
                 plot_confusion(found, path)
     if as_json:
-        _print_json(found.as_json())
+        print_json(found.as_json())
     else:
-        _print_evaluation(found)
+        print_evaluation(found)
 
 
 def main() -> None:
@@ -542,6 +544,8 @@ def main() -> None:
         if message is None:
             traceback.print_exc()
             sys.exit(1)
+        if os.environ.get("HANDFUL_DEBUG"):
+            traceback.print_exc()
         _complain(f"Error: {message}")
         sys.exit(2)
 
@@ -551,7 +555,7 @@ def _mendable(error: Exception) -> str | None:
     usage = getattr(error, "format_message", None)  # of a mistake in the command line itself
     if usage is not None:
         return f"{usage()} (handful --help tells more)"
-    if isinstance(error, ValueError):
+    if isinstance(error, ValueError) and not isinstance(error, UnicodeError):
         return " ".join(str(error).split())
     if isinstance(error, OSError):
         where = f" {error.filename}" if error.filename else ""
@@ -562,39 +566,6 @@ def _mendable(error: Exception) -> str | None:
 
 def _complain(text: str) -> None:
     print(text, file=sys.stderr)
-
-
-@contextmanager
-def _reporter() -> "Iterator[Reporter]":
-    """Bars with time left and sentences, on stderr."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    from handful.job import Reporter
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=screen, transient=True) as bars:
-
-        def track(items: Iterable[T], total: int, description: str) -> Iterator[T]:
-            bar = bars.add_task(description, total=total)
-            try:
-                for item in items:
-                    yield item
-                    bars.advance(bar)
-            finally:
-                bars.remove_task(bar)
-
-        yield Reporter(track, lambda text: bars.console.print(text, soft_wrap=True))
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:
@@ -616,119 +587,6 @@ def _shares(text: str) -> dict[str, float]:
                 f"--prior takes CLASS=SHARE,..., got {text!r}; for example --prior cat=0.2,dog=0.8"
             ) from None
     return shares
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def _interval(found: dict[str, Any]) -> str:
-    level = f"{100 * found['level']:.0f} %"
-    low, high = 100 * found["low"], 100 * found["high"]
-    return f"{_percent(found['accuracy'])} ({level} interval {low:.1f}–{high:.1f})"
-
-
-def _print_run(run: "Run", out: Path) -> None:
-    data, training = run.record["data"], run.record["training"]
-    answer.print(
-        f"{data['labeled']} labelled and {data['unlabeled']} unlabelled images, "
-        f"{len(data['classes'])} classes; {training['steps']} steps in {training['seconds']:.0f} s"
-    )
-    before = (run.record["after"] or {}).get("estimate")
-    if before is not None:
-        labels = run.record["after"]["labeled"]
-        answer.print(f"estimate of the earlier run, on {labels} labels: {_interval(before)}")
-    if run.estimate is not None:
-        _print_estimate(run.estimate)
-        if run.record["label_issues"]:
-            answer.print(
-                f"{run.record['label_issues']} labels look wrong: see {out}/label-issues.csv",
-                soft_wrap=True,
-            )
-    if run.test is not None:
-        answer.print(f"accuracy on {run.test['n']} test images: {_interval(run.test)}")
-    answer.print(f"saved in {out}; next: handful predict {out} PHOTOS", soft_wrap=True)
-
-
-def _print_skipped(images: "ImageSet") -> None:
-    from handful.data.findings import skipped_summary
-
-    if images.store.skipped:
-        text = f"{skipped_summary(images.store.skipped)}; handful data SOURCE lists them"
-        answer.print(text, soft_wrap=True)
-
-
-def _print_estimate(estimate: dict[str, Any]) -> None:
-    if estimate["accuracy"] is None:
-        answer.print(estimate["how"])
-        return
-    answer.print(f"estimated accuracy on new images: {_interval(estimate)}")
-    answer.print(f"  approximate; {estimate['how']}")
-    if estimate["balanced_accuracy"] is not None:
-        low, high = 100 * estimate["balanced_low"], 100 * estimate["balanced_high"]
-        balanced = _percent(estimate["balanced_accuracy"])
-        answer.print(f"  with all classes equally common: {balanced} ({low:.1f}–{high:.1f})")
-    for caveat in estimate["caveats"]:
-        answer.print(f"  {caveat}")
-
-
-def _print_evaluation(found: "Evaluation") -> None:
-    interval = _interval(
-        {"accuracy": found.accuracy, "low": found.low, "high": found.high, "level": found.level}
-    )
-    answer.print(f"accuracy on {found.n} images: {interval}")
-    answer.print(
-        f"balanced accuracy {_percent(found.balanced_accuracy)}, macro-F1 {found.macro_f1:.3f}"
-    )
-    answer.print(
-        f"calibration error {_percent(found.calibration_error)} (confidence against accuracy)"
-    )
-    table = Table("class", "images", "predicted", "precision", "recall", "F1")
-    for row in found.per_class:
-        shares = ["–" if x is None else f"{x:.3f}" for x in (row.precision, row.recall, row.f1)]
-        table.add_row(row.name, str(row.n), str(row.predicted), *shares)
-    answer.print(table)
-
-
-def _print_comparison(comparison: "Comparison") -> None:
-    """A column for each method; a row for each draw, the mean, and what it differs by."""
-    from handful.compare import LEVEL, spread
-
-    first, *others = comparison.methods
-    columns = [comparison.accuracies(name) for name in comparison.methods]
-    table = Table("draw", *comparison.methods, title="accuracy on test images, %")
-    for draw, row in zip(comparison.draws, zip(*columns, strict=True), strict=True):
-        table.add_row(str(draw), *(f"{100 * share:.1f}" for share in row))
-    table.add_section()
-    means = [spread(column) for column in columns]
-    table.add_row("mean", *(f"{100 * found.mean:.1f}" for found in means))
-    table.add_row(f"{LEVEL:.0%} interval", *(_ends(found.low, found.high) for found in means))
-    if others:
-        table.add_section()
-        apart = [spread(comparison.differences(name, first)) for name in others]
-        table.add_row(f"minus {first}", "", *(f"{100 * found.mean:+.1f}" for found in apart))
-        intervals = (_ends(found.low, found.high, "+") for found in apart)
-        table.add_row(f"{LEVEL:.0%} interval", "", *intervals)
-    answer.print(table)
-
-
-def _ends(low: float | None, high: float | None, sign: str = "-") -> str:
-    """An interval in percent; a dash where there is none."""
-    if low is None or high is None:
-        return "–"
-    return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"
-
-
-def _print_counts(labels: list[str], places: list[str]) -> None:
-    from collections import Counter
-
-    common = Counter(labels).most_common(20)
-    counts = ", ".join(f"{name or 'no answer'}: {n}" for name, n in common)
-    answer.print(f"{len(labels)} images → {', '.join(places)}; {counts}", soft_wrap=True)
 
 
 if __name__ == "__main__":

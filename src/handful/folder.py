@@ -9,7 +9,7 @@ from handful.data.splits import save_draw
 from handful.estimate import LabelIssue
 from handful.files import read_json, tidy, write_json
 from handful.methods.base import Task
-from handful.results import ISSUES, LABELS, MODEL, RECORD, Run, write_csv
+from handful.results import ISSUES, LABELS, MODEL, RECORD, Run, pixel_marks, write_csv
 
 LEAVINGS = (
     MODEL,
@@ -34,11 +34,11 @@ def claim(folder: Path, mark: str, overwrite: bool) -> bool:
     if (folder / RECORD).exists():
         if not overwrite and read_json(folder / RECORD).get("fingerprint") == mark:
             return True
-        _refuse_unless(overwrite, f"{folder} holds another run, finished")
+        _refuse_unless(overwrite, f"{folder} holds another run, finished,")
     elif started.exists():
         if read_json(started) == mark:
             return False
-        _refuse_unless(overwrite, f"{folder} holds another run, unfinished")
+        _refuse_unless(overwrite, f"{folder} holds another run, unfinished,")
     elif _foreign(folder):
         raise ValueError(f"{folder} holds other files; give --out a folder that is new or empty")
     started.parent.mkdir(exist_ok=True)
@@ -70,7 +70,7 @@ def _foreign(folder: Path) -> bool:
 def _refuse_unless(overwrite: bool, what: str) -> None:
     if not overwrite:
         raise ValueError(
-            f"{what} with other images, settings or seed; give another --out, or --overwrite "
+            f"{what} made with other images, settings or seed; give another --out, or --overwrite "
             f"to lose it"
         )
 
@@ -79,8 +79,9 @@ def save_beside(run: Run, task: Task, folder: Path, origin: Sequence[str], track
     """labels.csv, what was seen as labelled, and predictions.csv, of all other images."""
     images = task.images
     seen = images[images.labeled]
-    rows = zip(seen.names, (images.classes[k] for k in seen.labels), origin, strict=True)
-    write_csv(folder / LABELS, ["file", "label", "origin"], map(list, rows))
+    names = [images.classes[k] for k in seen.labels]
+    rows = zip(seen.names, names, origin, pixel_marks(seen), strict=True)
+    write_csv(folder / LABELS, ["file", "label", "origin", "pixels"], map(list, rows))
     if len(images.unlabeled):
         run.predict(images[images.unlabeled], track).to_csv(folder / "predictions.csv")
 

@@ -100,6 +100,14 @@ class Run:
         probabilities = self.predictor.predict_proba(labeled, track=track)
         return evaluate(probabilities.numpy(), labeled.labels, self.classes)
 
+    def trained_on(self, images: ImageSet) -> int:
+        """How many of the labelled `images` have the pixels of an image this run learned from."""
+        if self.folder is None or not (self.folder / LABELS).exists():
+            return 0
+        with open(self.folder / LABELS, encoding="utf-8", newline="") as file:
+            known = {row.get("pixels") for row in csv.DictReader(file)}
+        return sum(mark in known for mark in pixel_marks(images[images.labeled]))
+
     def score_test(self, test: ImageSet, track: Track = quiet) -> Evaluation:
         """Evaluate on the sealed test part and write the outcome into the record."""
         evaluation = self.evaluate(test, track)
@@ -164,6 +172,11 @@ class Predictions:
             shutil.copyfile(source / name if source.is_dir() else source, place)
 
 
+def pixel_marks(images: ImageSet) -> list[str]:
+    """A hash of the pixels of every image, as text."""
+    return [mark.tobytes().hex() for mark in images.store.fingerprints[images.rows]]
+
+
 def write_csv(path: Path, header: list[str], rows: Iterable[list[str]]) -> None:
     """UTF-8, but for names of files that are not: those keep their bytes."""
     with beside(path) as temporary:
@@ -201,10 +214,12 @@ def load_predictor(path: Path) -> Predictor:
         spec = BackboneSpec(**described.pop("backbone"))
         classes = tuple(described.pop("classes"))
         options = spec.options | ({"pretrained": False} if backbones.pretrained(spec.name) else {})
-        backbone = backbones.make(spec.name, described["channels"], described["size"], **options)
-        mean, std = tensors["normalize.mean"].flatten(), tensors["normalize.std"].flatten()
-        model = Classifier(backbone, len(classes), Normalize(mean.tolist(), std.tolist()))
-        model.load_state_dict(tensors)
+        channels, size = int(described["channels"]), int(described["size"])
+        with torch.device("meta"):  # shapes only: a header cannot ask for more than the file holds
+            backbone = backbones.make(spec.name, channels, size, **options)
+            constants = [0.0] * tensors["normalize.mean"].numel()
+            model = Classifier(backbone, len(classes), Normalize(constants, constants))
+        model.load_state_dict(tensors, assign=True)
         return Predictor(model.eval(), spec, classes, **described)
     except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
         first = str(error).splitlines()[0]

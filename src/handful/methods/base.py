@@ -70,10 +70,9 @@ class Task:
     @cached_property
     def labeled(self) -> Tensor:
         """Positions to train on with a label: rising, without the validation part."""
-        return torch.tensor(
-            [i for i in self.images.labeled.tolist() if i not in set(self.validation)],
-            dtype=torch.int64,
-        )
+        held = set(self.validation)
+        kept = [i for i in self.images.labeled.tolist() if i not in held]
+        return torch.tensor(kept, dtype=torch.int64)
 
     @cached_property
     def unlabeled(self) -> Tensor:

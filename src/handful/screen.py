@@ -1,0 +1,168 @@
+"""What people see: bars and sentences on stderr, answers on stdout."""
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from handful.compare import Comparison
+    from handful.data.imageset import ImageSet
+    from handful.evaluate import Evaluation
+    from handful.job import Reporter
+    from handful.results import Run
+
+# People read stderr; stdout is for the answer. Names of files and classes are no markup.
+screen = Console(stderr=True, highlight=False, markup=False, emoji=False)
+answer = Console(highlight=False, markup=False, emoji=False)
+T = TypeVar("T")
+
+
+@contextmanager
+def reporting() -> "Iterator[Reporter]":
+    """Bars with time left and sentences, on stderr."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    from handful.job import Reporter
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=screen, transient=True) as bars:
+
+        def track(items: Iterable[T], total: int, description: str) -> Iterator[T]:
+            bar = bars.add_task(description, total=total)
+            try:
+                for item in items:
+                    yield item
+                    bars.advance(bar)
+            finally:
+                bars.remove_task(bar)
+
+        yield Reporter(track, lambda text: bars.console.print(text, soft_wrap=True))
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _interval(found: dict[str, Any]) -> str:
+    level = f"{100 * found['level']:.0f} %"
+    low, high = 100 * found["low"], 100 * found["high"]
+    return f"{_percent(found['accuracy'])} ({level} interval {low:.1f}–{high:.1f})"
+
+
+def print_run(run: "Run", out: Path) -> None:
+    data, training = run.record["data"], run.record["training"]
+    answer.print(
+        f"{data['labeled']} labelled and {data['unlabeled']} unlabelled images, "
+        f"{len(data['classes'])} classes; {training['steps']} steps in {training['seconds']:.0f} s"
+    )
+    before = (run.record["after"] or {}).get("estimate")
+    if before is not None:
+        labels = run.record["after"]["labeled"]
+        answer.print(f"estimate of the earlier run, on {labels} labels: {_interval(before)}")
+    if run.estimate is not None:
+        print_estimate(run.estimate)
+        if run.record["label_issues"]:
+            answer.print(
+                f"{run.record['label_issues']} labels look wrong: see {out}/label-issues.csv",
+                soft_wrap=True,
+            )
+    if run.test is not None:
+        answer.print(f"accuracy on {run.test['n']} test images: {_interval(run.test)}")
+    answer.print(f"saved in {out}; next: handful predict {out} PHOTOS", soft_wrap=True)
+
+
+def print_skipped(images: "ImageSet") -> None:
+    from handful.data.findings import skipped_summary
+
+    if images.store.skipped:
+        text = f"{skipped_summary(images.store.skipped)}; handful data SOURCE lists them"
+        answer.print(text, soft_wrap=True)
+
+
+def print_estimate(estimate: dict[str, Any]) -> None:
+    if estimate["accuracy"] is None:
+        answer.print(estimate["how"])
+        return
+    answer.print(f"estimated accuracy on new images: {_interval(estimate)}")
+    answer.print(f"  approximate; {estimate['how']}")
+    if estimate["balanced_accuracy"] is not None:
+        low, high = 100 * estimate["balanced_low"], 100 * estimate["balanced_high"]
+        balanced = _percent(estimate["balanced_accuracy"])
+        answer.print(f"  with all classes equally common: {balanced} ({low:.1f}–{high:.1f})")
+    for caveat in estimate["caveats"]:
+        answer.print(f"  {caveat}")
+
+
+def print_evaluation(found: "Evaluation") -> None:
+    interval = _interval(
+        {"accuracy": found.accuracy, "low": found.low, "high": found.high, "level": found.level}
+    )
+    answer.print(f"accuracy on {found.n} images: {interval}")
+    answer.print(
+        f"balanced accuracy {_percent(found.balanced_accuracy)}, macro-F1 {found.macro_f1:.3f}"
+    )
+    answer.print(
+        f"calibration error {_percent(found.calibration_error)} (confidence against accuracy)"
+    )
+    table = Table("class", "images", "predicted", "precision", "recall", "F1")
+    for row in found.per_class:
+        shares = ["–" if x is None else f"{x:.3f}" for x in (row.precision, row.recall, row.f1)]
+        table.add_row(row.name, str(row.n), str(row.predicted), *shares)
+    answer.print(table)
+
+
+def print_comparison(comparison: "Comparison") -> None:
+    """A column for each method; a row for each draw, the mean, and what it differs by."""
+    from handful.compare import LEVEL, spread
+
+    first, *others = comparison.methods
+    columns = [comparison.accuracies(name) for name in comparison.methods]
+    table = Table("draw", *comparison.methods, title="accuracy on test images, %")
+    for draw, row in zip(comparison.draws, zip(*columns, strict=True), strict=True):
+        table.add_row(str(draw), *(f"{100 * share:.1f}" for share in row))
+    table.add_section()
+    means = [spread(column) for column in columns]
+    table.add_row("mean", *(f"{100 * found.mean:.1f}" for found in means))
+    table.add_row(f"{LEVEL:.0%} interval", *(_ends(found.low, found.high) for found in means))
+    if others:
+        table.add_section()
+        apart = [spread(comparison.differences(name, first)) for name in others]
+        table.add_row(f"minus {first}", "", *(f"{100 * found.mean:+.1f}" for found in apart))
+        intervals = (_ends(found.low, found.high, "+") for found in apart)
+        table.add_row(f"{LEVEL:.0%} interval", "", *intervals)
+    answer.print(table)
+
+
+def _ends(low: float | None, high: float | None, sign: str = "-") -> str:
+    """An interval in percent; a dash where there is none."""
+    if low is None or high is None:
+        return "–"
+    return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"
+
+
+def print_counts(labels: list[str], places: list[str]) -> None:
+    from collections import Counter
+
+    common = Counter(labels).most_common(20)
+    counts = ", ".join(f"{name or 'no answer'}: {n}" for name, n in common)
+    answer.print(f"{len(labels)} images → {', '.join(places)}; {counts}", soft_wrap=True)
