@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from handful import cli, compare
+from handful import cli, compare, screen
 from handful.compare import Cell, Comparison, spread
 from tiny import stripes
 
