@@ -166,7 +166,8 @@ class Predictions:
         """Copy every file of `source` into a sub-folder of `target` named after its class."""
         taken: set[Path] = set()
         for name, label in zip(self.names, self.labels, strict=True):
-            place = _free(target / _folder_name(label) / name.replace("/", "_"), taken)
+            folder = _folder_name(label or "no answer")
+            place = _free(target / folder / name.replace("/", "_"), taken)
             taken.add(place)
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name if source.is_dir() else source, place)
