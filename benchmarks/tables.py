@@ -79,10 +79,35 @@ def throughput() -> str:
     return markdown(header, rows)
 
 
+def coverage() -> str:
+    """How often the 90 % interval of the estimate held the accuracy on all other images."""
+    rows = []
+    for line in final("coverage"):
+        found = line["figures"]
+        shares = [percent(found[key]) for key in ("covered", "lower_covered", "width", "narrower")]
+        rows.append([line["name"], found["draws"], *shares, f"{found['seconds']:.2f}"])
+    header = ["cell", "draws", "covered", "lower bound holds", "width", "narrower than hold-out"]
+    return markdown([*header, "s an estimate"], rows)
+
+
+def ingest() -> str:
+    """Opening a folder: seconds and peak memory, beside a loop over the files with PIL."""
+    rows = []
+    for line in final("ingest"):
+        for phase, found in line["figures"].items():
+            own = found["peak_mb"] - found["of_which_imports_mb"]
+            cells = [f"{found['seconds']:.1f}", found["peak_mb"], own]
+            rows.append([line["name"], f"{line['files']:,}", phase, *cells])
+    header = ["folder", "files", "what", "seconds", "peak MB", "of it not imports"]
+    return markdown(header, rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "headline": headline,
     "draws": draws,
     "throughput": throughput,
+    "coverage": coverage,
+    "ingest": ingest,
 }
 
 
