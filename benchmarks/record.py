@@ -35,7 +35,7 @@ def append(
         **more,
         "figures": figures,
         "command": command or shown_command(),
-        "commit": commit(),
+        "commit": COMMIT,
         "hardware": hardware(),
         "versions": {
             "handful": handful.__version__,
@@ -74,6 +74,9 @@ def commit() -> str:
         text=True,
     )
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+COMMIT = commit()  # when the run starts: the tree may move on before its line is written
 
 
 def hardware() -> str:
