@@ -211,7 +211,7 @@ SKIPPED = [
      "32-bit pixels; save it with 8 or 16 bits"),
     ("pipe.jpg", os.mkfifo, "not a regular file"),
     ("forbidden.png", forbidden, "permission denied"),
-    ("link.png", link_out, "a link out of the folder; follow_links reads it"),
+    ("link.png", link_out, "a link out of the folder; --follow-links reads it"),
     ("dead.png", lambda path: path.symlink_to("nowhere.png"), "a link to nothing"),
     ("loop", loop, "a link back to a folder above it"),
 ]  # fmt: skip

@@ -156,10 +156,10 @@ REFUSED = {
         "{table} line 2 cannot be read as CSV: unexpected end of data",
     b"file,label\na.png,caf\xe9\nb.png,y\n":
         "{table} line 2 is not utf-8; save it as UTF-8 or name its encoding, for example "
-        "encoding='cp1252'",
+        "--encoding cp1252",
     "file,label\na.png,x\0\n":
         "{table} holds zero bytes, so it is not utf-8 text; save it as UTF-8 or name its encoding, "
-        "for example encoding='utf-16'",
+        "for example --encoding utf-16",
     "file,label\nA.PNG,x\nzzz.png,y\n":
         "none of the 2 files named in {table} is an image in {folder} (the first is 'A.PNG'); "
         "paths must be relative to the folder or to the label file",

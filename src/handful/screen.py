@@ -95,7 +95,7 @@ def print_skipped(images: "ImageSet") -> None:
     from handful.data.findings import skipped_summary
 
     if images.store.skipped:
-        text = f"{skipped_summary(images.store.skipped)}; handful data SOURCE lists them"
+        text = f"{skipped_summary(images.store.skipped)}; handful data with the same source and labels lists them"
         answer.print(text, soft_wrap=True)
 
 

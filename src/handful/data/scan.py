@@ -102,7 +102,7 @@ def _walk(
         if entry.name.startswith(".") or entry.name.lower() in SYSTEM:
             yield None
         elif entry.is_symlink() and not (follow_links or _leads_inside(root, entry.path)):
-            yield Skipped(name, "a link out of the folder; follow_links reads it")
+            yield Skipped(name, "a link out of the folder; --follow-links reads it")
         elif entry.is_dir():
             yield from _walk(root, f"{name}/", follow_links, (*above, real))
         else:

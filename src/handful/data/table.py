@@ -60,12 +60,12 @@ def _text(path: Path, encoding: str) -> str:
         line = content[: getattr(error, "start", 0)].count(b"\n") + 1
         raise ValueError(
             f"{path} line {line} is not {encoding}; save it as UTF-8 or name its encoding, "
-            f"for example encoding='cp1252'"
+            f"for example --encoding cp1252"
         ) from error
     if "\0" in text:
         raise ValueError(
             f"{path} holds zero bytes, so it is not {encoding} text; save it as UTF-8 or name its "
-            f"encoding, for example encoding='utf-16'"
+            f"encoding, for example --encoding utf-16"
         )
     return text
 
