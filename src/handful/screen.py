@@ -95,7 +95,8 @@ def print_skipped(images: "ImageSet") -> None:
     from handful.data.findings import skipped_summary
 
     if images.store.skipped:
-        text = f"{skipped_summary(images.store.skipped)}; handful data with the same source and labels lists them"
+        left_out = skipped_summary(images.store.skipped)
+        text = f"{left_out}; handful data with the same source and labels lists them"
         answer.print(text, soft_wrap=True)
 
 

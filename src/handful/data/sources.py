@@ -232,7 +232,7 @@ def _with_new_test(images: ImageSet, fraction: float, seed: int) -> ImageSet:
     if images.test is not None:
         raise ValueError(
             f"{images.source} already has a test part of {len(images.test)} images; "
-            f"leave out test_fraction={fraction}"
+            f"leave out --test-fraction {fraction}"
         )
     return with_test(images, holdout(images.labels, fraction, seed, images.groups))
 
