@@ -59,6 +59,17 @@ AsJson = Annotated[
 ]
 
 
+Size = Annotated[
+    int | None,
+    typer.Option(
+        help="Side in pixels to bring images to; by default their own, at most 64, or what suits "
+        "a pre-trained network (160 or 224).",
+        show_default=False,
+    ),
+]
+Precision = Annotated[
+    str, typer.Option(help="fp32, bf16, or auto: whichever a short measurement finds faster.")
+]
 TestFraction = Annotated[
     float, typer.Option(help="Share of the labelled images to set aside as the test part.")
 ]
@@ -116,10 +127,7 @@ def fit(
             show_default=False,
         ),
     ] = None,
-    size: Annotated[
-        int | None,
-        typer.Option(help="Side in pixels to bring images to; by default their own, at most 64."),
-    ] = None,
+    size: Size = None,
     aspect: Annotated[
         str | None,
         typer.Option(
@@ -154,9 +162,7 @@ def fit(
             metavar="NAME=VALUE",
         ),
     ] = None,
-    precision: Annotated[
-        str, typer.Option(help="fp32, bf16, or auto: whichever a short measurement finds faster.")
-    ] = "auto",
+    precision: Precision = "auto",
     after: Annotated[
         Path | None,
         typer.Option(
@@ -332,10 +338,7 @@ def compare(
             help="One network for all methods; by default each its own.", show_default=False
         ),
     ] = None,
-    size: Annotated[
-        int | None,
-        typer.Option(help="Side in pixels to bring images to; by default their own, at most 64."),
-    ] = None,
+    size: Size = None,
     estimate: Annotated[
         str,
         typer.Option(
@@ -351,9 +354,7 @@ def compare(
             metavar="METHOD.NAME=VALUE",
         ),
     ] = None,
-    precision: Annotated[
-        str, typer.Option(help="fp32, bf16, or auto: whichever a short measurement finds faster.")
-    ] = "auto",
+    precision: Precision = "auto",
     seed: Annotated[
         int, typer.Option(help="Of the test part that --test-fraction sets aside.")
     ] = 0,
