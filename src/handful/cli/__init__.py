@@ -1,0 +1,84 @@
+"""The command line: parse, call one function, print. Slow imports wait until they are needed.
+
+Every command is a file here, and a line in `COMMANDS`.
+"""
+
+import io
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+import handful
+from handful.cli.compare import compare
+from handful.cli.data import data
+from handful.cli.evaluate import evaluate
+from handful.cli.fit import fit
+from handful.cli.predict import predict
+
+COMMANDS = (fit, data, compare, predict, evaluate)  # in the order of the help
+
+app = typer.Typer(
+    name="handful",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Train the best image classifier that a handful of labels allow, and know how good it is.
+
+    Try it: `handful fit digits --per-class 10 --out run/`""",
+)
+for command in COMMANDS:
+    app.command()(command)
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(f"handful {handful.__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Exit status: 0 done, 2 the user can mend it, 1 our fault (traceback), 130 interrupted."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be valid Unicode
+    try:
+        if app(standalone_mode=False) == 130:  # how newer typers report Ctrl-C
+            raise KeyboardInterrupt
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        _complain("stopped; the same command goes on from the last checkpoint")
+        sys.exit(130)
+    except Exception as error:
+        message = _mendable(error)
+        if message is None:
+            traceback.print_exc()
+            sys.exit(1)
+        if os.environ.get("HANDFUL_DEBUG"):
+            traceback.print_exc()
+        _complain(f"Error: {message}")
+        sys.exit(2)
+
+
+def _mendable(error: Exception) -> str | None:
+    """One line for what the user can mend; None for what is our fault."""
+    usage = getattr(error, "format_message", None)  # of a mistake in the command line itself
+    if usage is not None:
+        return f"{usage()} (handful --help tells more)"
+    if isinstance(error, ValueError) and not isinstance(error, UnicodeError):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError):
+        where = f" {error.filename}" if error.filename else ""
+        reason = (error.strerror or str(error)).lower()
+        return f"cannot use{where}: {reason}; check space and permissions"
+    return None
+
+
+def _complain(text: str) -> None:
+    print(text, file=sys.stderr)

@@ -1,0 +1,108 @@
+"""`handful compare`: methods on the same draws."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from handful.cli.options import (
+    AsJson,
+    DataRoot,
+    Encoding,
+    FollowLinks,
+    Labels,
+    Precision,
+    Size,
+    Source,
+    TestFraction,
+    pairs,
+)
+from handful.screen import print_comparison, print_json, reporting
+
+
+def compare(
+    source: Source,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder for the cells, one file each. The same command goes on with an "
+            "unfinished comparison in it; more draws or methods may be asked for."
+        ),
+    ],
+    per_class: Annotated[int, typer.Option(help="Labels of each class that every cell sees.")],
+    methods: Annotated[
+        str, typer.Option(help="Their names, with commas between them.")
+    ] = "supervised,features,self_training",
+    draws: Annotated[int, typer.Option(help="How many draws of labels.")] = 5,
+    first_draw: Annotated[int, typer.Option(help="Seed of the first draw.")] = 0,
+    labels: Labels = None,
+    test_fraction: TestFraction = 0.0,
+    encoding: Encoding = "utf-8",
+    follow_links: FollowLinks = False,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="One network for all methods; by default each its own.", show_default=False
+        ),
+    ] = None,
+    size: Size = None,
+    estimate: Annotated[
+        str,
+        typer.Option(
+            help="folds: what each fit says of itself, too. none: skip it, which is several times "
+            "faster."
+        ),
+    ] = "folds",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="A setting of one method, as in --set supervised.steps=500, or of all.",
+            metavar="METHOD.NAME=VALUE",
+        ),
+    ] = None,
+    precision: Precision = "auto",
+    seed: Annotated[
+        int, typer.Option(help="Of the test part that --test-fraction sets aside.")
+    ] = 0,
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare methods on the same draws of labels, each scored once on the test part.
+
+    Shows every draw, and the difference to the first method draw by draw. Intervals hold the
+    mean over draws with 90 % chance (Student's t); a single draw has none.
+
+    Example: handful compare digits --per-class 10 --methods supervised,features --out cmp/
+    """
+    from handful.compare import compare as run_comparison
+    from handful.data.sources import load
+
+    with reporting() as reporter:
+        images = load(
+            source,
+            labels,
+            data_root=data_root,
+            test_fraction=test_fraction,
+            encoding=encoding,
+            follow_links=follow_links,
+            seed=seed,
+            track=reporter.track,
+        )
+        comparison = run_comparison(
+            images,
+            [name.strip() for name in methods.split(",") if name.strip()],
+            range(first_draw, first_draw + draws),
+            per_class,
+            out,
+            estimate=estimate,
+            settings=pairs(set_ or []),
+            reporter=reporter,
+            backbone=backbone,
+            size=size,
+            precision=precision,
+        )
+    if as_json:
+        print_json(comparison.as_json())
+    else:
+        print_comparison(comparison)

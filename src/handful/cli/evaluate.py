@@ -1,0 +1,64 @@
+"""`handful evaluate`: score a run on labelled images."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from handful.cli.options import AsJson, DataRoot, Encoding, FollowLinks, Labels
+from handful.screen import print_evaluation, print_json, reporting
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="The folder that `handful fit --out` left.")],
+    source: Annotated[
+        str, typer.Argument(help="Labelled images: class sub-folders or a data set.")
+    ],
+    labels: Labels = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for evaluation.json and confusion.svg.", show_default=False),
+    ] = None,
+    encoding: Encoding = "utf-8",
+    follow_links: FollowLinks = False,
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a run on labelled images it was not trained on: accuracy with an interval, and more.
+
+    A source with a test part is scored on that part. The figures are printed; --out keeps them,
+    with the confusion matrix as a plot.
+
+    Example: handful evaluate run/ labelled-test-photos/ --out scores/
+    """
+    from handful.data.sources import load
+    from handful.evaluate import plot_confusion
+    from handful.files import beside, write_json
+    from handful.results import open_run
+
+    with reporting() as reporter:
+        trained = open_run(run)
+        images = load(
+            source,
+            labels,
+            data_root=data_root,
+            encoding=encoding,
+            follow_links=follow_links,
+            labeled=False,
+            track=reporter.track,
+        )
+        if known := trained.trained_on(images.test or images):
+            reporter.say(
+                f"{known} of these images are among those the run was trained on: "
+                f"their accuracy says nothing about new ones"
+            )
+        found = trained.evaluate(images.test or images, reporter.track)
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            write_json(out / "evaluation.json", found.as_json())
+            with beside(out / "confusion.svg") as path:
+                plot_confusion(found, path)
+    if as_json:
+        print_json(found.as_json())
+    else:
+        print_evaluation(found)

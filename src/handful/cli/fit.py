@@ -1,0 +1,199 @@
+"""`handful fit`: the main job."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from handful.cli.options import (
+    AsJson,
+    DataRoot,
+    Encoding,
+    FollowLinks,
+    Labels,
+    Precision,
+    Size,
+    Source,
+    TestFraction,
+    pairs,
+)
+from handful.screen import print_json, print_run, print_skipped, reporting
+
+
+def fit(
+    source: Source,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder for the run. The same command goes on with an unfinished run in it."
+        ),
+    ],
+    labels: Labels = None,
+    per_class: Annotated[
+        int | None,
+        typer.Option(
+            help="Hide all but this many labels of each class, drawn by --draw.", show_default=False
+        ),
+    ] = None,
+    draw: Annotated[
+        int | None,
+        typer.Option(help="Seed of the draw of labels; by default --seed.", show_default=False),
+    ] = None,
+    test_fraction: TestFraction = 0.0,
+    encoding: Encoding = "utf-8",
+    follow_links: FollowLinks = False,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="How to learn: supervised (the default), features, self_training, propagation "
+            "or fine_tuning.",
+            show_default=False,
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="The network; by default small, or lite0 (trained on ImageNet) for features. "
+            "Others: cnn, mlp, simple-cnn, deep-cnn, cifar-cnn, resnet18, timm:NAME.",
+            show_default=False,
+        ),
+    ] = None,
+    size: Size = None,
+    aspect: Annotated[
+        str | None,
+        typer.Option(
+            help="How to make images square: crop (the default), pad or stretch.",
+            show_default=False,
+        ),
+    ] = None,
+    flips: Annotated[
+        bool | None,
+        typer.Option(
+            "--flips/--no-flips",
+            help="Whether a mirrored image keeps its class; by default only in colour.",
+        ),
+    ] = None,
+    estimate: Annotated[
+        str, typer.Option(help="folds: accuracy out of fold, with an interval. none: skip it.")
+    ] = "folds",
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            help="How common the classes are among new images, for the estimate; by default as "
+            "among the labels.",
+            metavar="CLASS=SHARE,...",
+            show_default=False,
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="A setting of the method or its schedule, as in --set steps=500.",
+            metavar="NAME=VALUE",
+        ),
+    ] = None,
+    precision: Precision = "auto",
+    after: Annotated[
+        Path | None,
+        typer.Option(
+            help="An earlier run: its labels and settings count where no new ones are given.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The run repeats bit for bit with the same seed.")] = 0,
+    overwrite: Annotated[bool, typer.Option(help="Replace another run in --out.")] = False,
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a classifier on partly labelled images, and estimate how accurate it is.
+
+    The estimate comes from the labelled images alone: each is predicted by models that did not
+    see it. It is the accuracy of the saved model on new images drawn like the labelled ones, with
+    an interval that holds the truth for nine in ten draws of labels. It assumes that the labelled
+    images were picked at random, and that classes are as common among new images as among the
+    labels: otherwise give --prior. docs/estimate.md has the whole promise.
+
+    Labels that look wrong are listed in label-issues.csv; none is changed.
+
+    Examples:
+
+        handful fit digits --per-class 10 --out run/
+
+        handful fit photos/ --labels labels.csv --out run/
+    """
+    from handful import job
+    from handful.after import continued, earlier_settings
+    from handful.data.sources import load
+    from handful.folder import save_hidden
+    from handful.prepare import hide
+    from handful.results import open_run
+
+    with reporting() as reporter:
+        images = load(
+            source,
+            labels,
+            data_root=data_root,
+            test_fraction=test_fraction,
+            encoding=encoding,
+            follow_links=follow_links,
+            seed=seed,
+            labeled=after is None,
+            track=reporter.track,
+        )
+        test = images.test
+        typed = {"method": method, "backbone": backbone, "size": size, "aspect": aspect}
+        typed |= {"flips": flips}
+        chosen: dict[str, Any] = {k: value for k, value in typed.items() if value is not None}
+        settings, origins, earlier = pairs(set_ or []), {}, None
+        if per_class is not None:
+            images = hide(images, per_class, seed if draw is None else draw)
+            origins = dict.fromkeys(images.names, "random")
+        if after is not None:
+            earlier = open_run(after)
+            past = continued(images, earlier)
+            images, origins = past.images, past.origins
+            for text in past.said:
+                reporter.say(text)
+            before = earlier_settings(earlier, method)
+            settings = before.pop("settings") | settings
+            chosen = before | chosen
+        run = job.fit(
+            images,
+            **chosen,
+            seed=seed,
+            out=out,
+            overwrite=overwrite,
+            precision=precision,
+            estimate=estimate,
+            prior=_shares(prior) if prior is not None else None,
+            settings=settings,
+            origins=origins,
+            after=earlier,
+            reporter=reporter,
+            command=sys.argv[1:],
+        )
+        if per_class is not None:
+            save_hidden(images, per_class, seed if draw is None else draw, out)
+        if test is not None and run.test is None:
+            run.score_test(test, reporter.track)
+    if as_json:
+        print_json(run.record)
+    else:
+        print_run(run, out)
+        print_skipped(images)
+
+
+def _shares(text: str) -> dict[str, float]:
+    """`cat=0.2,dog=0.8` as a mapping."""
+    shares: dict[str, float] = {}
+    for pair in text.split(","):
+        try:
+            name, share = pair.rsplit("=", 1)
+            shares[name.strip()] = float(share)
+        except ValueError:
+            raise ValueError(
+                f"--prior takes CLASS=SHARE,..., got {text!r}; for example --prior cat=0.2,dog=0.8"
+            ) from None
+    return shares

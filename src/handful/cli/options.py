@@ -1,0 +1,58 @@
+"""Options that several commands share, and what is typed in them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SOURCE_HELP = (
+    "A folder of images, or one of: digits, mnist, fashion-mnist, cifar10, stl10. In a folder, "
+    "sub-folders are classes; images at the top or in unlabeled/ have no label; train/ and test/ "
+    "parts are kept apart."
+)
+Source = Annotated[str, typer.Argument(help=SOURCE_HELP, show_default=False)]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        help="CSV with columns file,label (blank: unlabeled) and perhaps group.", show_default=False
+    ),
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where known data sets are, or are downloaded to.",
+        envvar="HANDFUL_DATA",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout, nothing else there.")
+]
+
+
+Size = Annotated[
+    int | None,
+    typer.Option(
+        help="Side in pixels to bring images to; by default their own, at most 64, or what suits "
+        "a pre-trained network (160 or 224).",
+        show_default=False,
+    ),
+]
+Precision = Annotated[
+    str, typer.Option(help="fp32, bf16, or auto: whichever a short measurement finds faster.")
+]
+TestFraction = Annotated[
+    float, typer.Option(help="Share of the labelled images to set aside as the test part.")
+]
+Encoding = Annotated[str, typer.Option(help="Text encoding of the label file.")]
+FollowLinks = Annotated[
+    bool, typer.Option(help="Follow symbolic links that lead out of the folder.")
+]
+
+
+def pairs(texts: list[str]) -> dict[str, str]:
+    """`["steps=500"]` as a mapping."""
+    wrong = [text for text in texts if "=" not in text]
+    if wrong:
+        raise ValueError(f"--set takes NAME=VALUE, got {wrong[0]!r}; for example --set steps=500")
+    return dict(text.split("=", 1) for text in texts)

@@ -1,0 +1,79 @@
+"""`handful predict`: classify new images with a run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from handful.cli.options import AsJson, DataRoot, FollowLinks
+from handful.screen import print_counts, print_json, print_skipped, reporting
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="The folder that `handful fit --out` left.")],
+    source: Annotated[
+        str, typer.Argument(help="A folder of images, one image file, or a data set.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="CSV to write: file, label, confidence, p(class)...", show_default=False),
+    ] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(help="Copy the images into class folders in here.", show_default=False),
+    ] = None,
+    abstain: Annotated[
+        float | None,
+        typer.Option(
+            help="Answer only where answers are right this often, as in --abstain 0.95; other "
+            "images get no label.",
+            show_default=False,
+        ),
+    ] = None,
+    follow_links: FollowLinks = False,
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Classify new images with a run. Any size and colour; folders larger than memory stream.
+
+    Confidence is calibrated on the labels of the run, so with --abstain 0.95 about 19 of 20
+    answers are right on images like those.
+
+    Example: handful predict run/ more-photos/ --out predictions.csv
+    """
+    from handful.data.sources import load
+    from handful.results import open_run
+
+    with reporting() as reporter:
+        trained = open_run(run)
+        if abstain is not None:
+            promised = trained.answering(abstain)
+            reporter.say(
+                f"answers that are right {promised['sure']:.0%} of the time are expected for "
+                f"{promised['share']:.0%} of images like the labelled ones; others get no label"
+            )
+        images = load(
+            source,
+            data_root=data_root,
+            follow_links=follow_links,
+            keep_leaks=True,
+            labeled=False,
+            track=reporter.track,
+        )
+        if into is not None and not Path(source).exists():
+            raise ValueError(f"--into copies files, but {source!r} is a data set without files")
+        predictions = trained.predict(images, reporter.track, abstain)
+        if out is not None:
+            predictions.to_csv(out)
+        if into is not None:
+            predictions.into_folders(Path(source), into)
+    if as_json:
+        rows = zip(predictions.names, predictions.labels, predictions.confidence, strict=True)
+        keys = ("file", "label", "confidence")
+        print_json({"predictions": [dict(zip(keys, row, strict=True)) for row in rows]})
+    elif out is None and into is None:
+        for name, label, confidence, *_ in predictions.rows():
+            print(f"{name}\t{label}\t{confidence}")
+    else:
+        print_counts(predictions.labels, [str(path) for path in (out, into) if path is not None])
+        print_skipped(images)
