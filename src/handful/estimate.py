@@ -451,6 +451,11 @@ def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     return np.asarray(rows / rows.sum(axis=-1, keepdims=True))
 
 
+def averaged(out: OutOfFold, temperature: float) -> np.ndarray:
+    """(n, K) out-of-fold probabilities at a temperature, averaged over the repeats."""
+    return np.asarray(calibrated(out.probabilities, temperature).mean(axis=0))
+
+
 def abstention(
     probabilities: np.ndarray, labels: np.ndarray, sure: float = 0.95
 ) -> Abstention | None:
@@ -492,7 +497,7 @@ def label_issues(out: OutOfFold, times: float = CONTRADICTED) -> list[LabelIssue
     thresholds, one for each class, are then means over a few uncertain predictions.
     """
     temperature = fit_temperature(out.probabilities, out.labels)
-    probabilities = calibrated(out.probabilities, temperature).mean(axis=0)  # (n, K)
+    probabilities = averaged(out, temperature)
     of_label = probabilities[np.arange(len(out.labels)), out.labels]
     of_guess = probabilities.max(axis=1)
     issues = [

@@ -4,23 +4,38 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from handful.data.imageset import ImageSet, Track
 from handful.data.splits import save_draw
 from handful.estimate import LabelIssue
 from handful.files import read_json, tidy, write_json
 from handful.methods.base import Task
-from handful.results import ISSUES, LABELS, MODEL, RECORD, Run, pixel_marks, write_csv
+from handful.report.pictures import PICTURES
+from handful.results import (
+    ISSUES,
+    LABELS,
+    MODEL,
+    OUT_OF_FOLD,
+    RECORD,
+    REPORT,
+    Run,
+    pixel_marks,
+    write_csv,
+)
 
 LEAVINGS = (
     MODEL,
     "history.jsonl",
     LABELS,
     ISSUES,
+    OUT_OF_FOLD,
+    PICTURES,
     "predictions.csv",
     "draw.json",
     "test.json",
     "confusion.svg",
-    "report.html",
+    REPORT,
 )
 
 
@@ -105,3 +120,23 @@ def save_issues(issues: Sequence[LabelIssue], images: ImageSet, folder: Path) ->
         for issue in issues
     )
     write_csv(folder / ISSUES, ["file", "label", "guess", "p(label)", "p(guess)"], rows)
+
+
+def save_out_of_fold(probabilities: np.ndarray, images: ImageSet, folder: Path) -> None:
+    """out-of-fold.csv: every labelled image as models that had not seen it predict it.
+
+    Args:
+        probabilities: (n, K), at the temperature of the saved model.
+    """
+    seen = images[images.labeled]
+    rows = (
+        [
+            name,
+            images.classes[label],
+            images.classes[shares.argmax()],
+            *(f"{share:.4f}" for share in shares),
+        ]
+        for name, label, shares in zip(seen.names, seen.labels, probabilities, strict=True)
+    )
+    header = ["file", "label", "guess", *(f"p({name})" for name in images.classes)]
+    write_csv(folder / OUT_OF_FOLD, header, rows)

@@ -20,16 +20,18 @@ from handful.estimate import (
     Key,
     LabelIssue,
     Scheme,
+    averaged,
     check_prior,
     label_issues,
     out_of_fold,
 )
 from handful.estimate import estimate as estimate_accuracy
 from handful.files import read_json, read_tensors, sole_writer, write_json, write_tensors
-from handful.folder import claim, clear, save_beside, save_issues
+from handful.folder import claim, clear, save_beside, save_issues, save_out_of_fold
 from handful.learn import Learned, Settings, fingerprint, fold_predictor, learn, make_plan
 from handful.methods.base import Method, Task, Trained, as_json
 from handful.prepare import check, class_shares, prepare, rehearse
+from handful.report.pictures import save_pictures
 from handful.results import Run, open_run
 from handful.train import Plan
 from handful.wording import duration
@@ -53,6 +55,7 @@ class Judged(NamedTuple):
 
     estimate: Estimate
     issues: list[LabelIssue]
+    probabilities: np.ndarray  # (n, K) of the n labelled images, out of fold
 
 
 def fit(
@@ -72,6 +75,7 @@ def fit(
     settings: dict[str, str] | None = None,
     origins: Mapping[str, str] | None = None,
     after: Run | None = None,
+    pictures: bool = True,
     reporter: Reporter = QUIET,
     command: Sequence[str] = (),
 ) -> Run:
@@ -92,6 +96,7 @@ def fit(
         origins: image name → "random", "chosen" or "unknown": how it came to be labelled. Labels
             that were chosen are trained on but do not count in the estimate.
         after: an earlier run; its estimate is put into the record beside the new one.
+        pictures: keep thumbnails in the folder for its report; off for private photos.
         settings: fields of the method, the schedule or the backbone, as text, by name.
 
     Returns:
@@ -158,6 +163,10 @@ def fit(
             save_beside(run, task, folder, origin, reporter.track)
             if judged is not None:
                 save_issues(judged.issues, task.images, folder)
+                save_out_of_fold(judged.probabilities, task.images, folder)
+            if pictures:
+                found = (judged.probabilities, judged.issues) if judged is not None else (None, ())
+                save_pictures(folder, task, chosen.method, *found, seed)
             run.save(folder, learned.history)
             clear(folder)
         return run
@@ -227,7 +236,8 @@ def _estimate(
         finished=_Finished(work) if work is not None else None,
         track=track,
     )
-    return Judged(estimate_accuracy(out, prior=shares, origins=origin), label_issues(out))
+    found = estimate_accuracy(out, prior=shares, origins=origin)
+    return Judged(found, label_issues(out), averaged(out, found.temperature))
 
 
 def _scheme(chosen: Settings) -> Scheme:

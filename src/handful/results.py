@@ -23,6 +23,7 @@ from handful.methods.base import BackboneSpec, Classifier, Normalize, Predictor
 
 MODEL, RECORD = "model.safetensors", "run.json"
 LABELS, ISSUES = "labels.csv", "label-issues.csv"
+OUT_OF_FOLD, REPORT = "out-of-fold.csv", "report.html"
 
 
 @dataclass(eq=False)
