@@ -39,7 +39,7 @@ from handful.methods.base import (
     embed,
 )
 from handful.schedule import Schedule
-from handful.train import Batches, Plan, Progress, State, fresh, plan, train
+from handful.train import Batches, Plan, Progress, State, begin, plan, train
 
 SAVE_EVERY = 15.0  # seconds of training between two checkpoints
 LOOK_LIMIT = 2_000  # images of a part that a look at its loss goes through
@@ -203,7 +203,7 @@ def _train(
     method, schedule = settings.method, settings.schedule
     assert isinstance(method, Trained) and schedule is not None
     task = _with_validation(task, schedule.validation, seed)
-    state = State(fresh(method, task, seed), schedule)
+    state = begin(method, task, schedule, seed)
     journal = Journal(state, folder, schedule)
     journal.resume()
     batches = Batches(task, method.views(task), schedule, seed)

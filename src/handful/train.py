@@ -8,7 +8,7 @@ tensors and a step count, and no random state.
 import copy
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import median
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from handful import devices
 from handful.data.augment import Pipeline, named
 from handful.data.resample import Fill
-from handful.methods.base import Batch, Step, Task, Trained, Views
+from handful.methods.base import Batch, Remembering, Step, Task, Trained, Views
 from handful.schedule import Schedule
 
 
@@ -154,18 +154,22 @@ def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimize
 
 
 class State:
-    """All that changes while training: network, average, optimiser, steps taken."""
+    """All that changes while training: network, average, optimiser, memory, steps taken."""
 
-    def __init__(self, model: nn.Module, schedule: Schedule) -> None:
+    def __init__(
+        self, model: nn.Module, schedule: Schedule, memory: Mapping[str, Tensor] | None = None
+    ) -> None:
         self.model = model.to(devices.device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(self.model, schedule)
         self.average = Average(self.model, schedule.average)
+        self.memory = {k: v.to(devices.device()) for k, v in (memory or {}).items()}
         self.step = 0
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything by name, ready for a safetensors file."""
         found = {f"model/{k}": v for k, v in self.model.state_dict().items()}
         found |= {f"average/{k}": v for k, v in self.average.model.state_dict().items()}
+        found |= {f"memory/{k}": v for k, v in self.memory.items()}
         for i, moments in self.optimizer.state_dict()["state"].items():
             found |= {f"optimizer/{i}/{k}": v for k, v in moments.items() if v is not None}
         return found | {"step": torch.tensor(self.step)}
@@ -177,6 +181,9 @@ class State:
 
         self.model.load_state_dict(under("model"))
         self.average.model.load_state_dict(under("average"))
+        remembered = under("memory")
+        for key, tensor in self.memory.items():
+            tensor.copy_(remembered[key])
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in under("optimizer").items():
             index, name = key.split("/", 1)
@@ -219,8 +226,9 @@ def train(
 
 def _gradients(state: State, method: Trained, batch: Batch, precision: str) -> Step:
     state.model.train()
+    batch = batch._replace(averaged=state.average.model, memory=state.memory)
     with devices.autocast(precision):
-        step = method.loss(state.model, batch._replace(averaged=state.average.model))
+        step = method.loss(state.model, batch)
     state.optimizer.zero_grad()
     step.loss.backward()
     return step
@@ -256,7 +264,7 @@ def _seconds_per_step(
 ) -> float:
     """Median over up to ten steps or about two seconds, after two steps to warm up."""
     schedule = replace(schedule, steps=12)
-    state = State(fresh(method, task, seed), schedule)
+    state = begin(method, task, schedule, seed)
     batches = Batches(task, method.views(task), schedule, seed)
     seconds: list[float] = []
     start = begun = time.perf_counter()
@@ -276,3 +284,13 @@ def fresh(method: Trained, task: Task, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return method.build(task)
+
+
+def begin(method: Trained, task: Task, schedule: Schedule, seed: int) -> State:
+    """The state before the first step: fresh weights, and the method's memory."""
+    network = fresh(method, task, seed)
+    if not isinstance(method, Remembering):
+        return State(network, schedule)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeded(seed, -3))
+        return State(network, schedule, method.memory(task))

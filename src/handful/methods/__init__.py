@@ -5,6 +5,7 @@ from typing import Any
 from handful.methods.base import Method
 from handful.methods.features import Features
 from handful.methods.fine_tuning import FineTuning
+from handful.methods.fixmatch import FixMatch
 from handful.methods.propagation import Propagation
 from handful.methods.self_training import SelfTraining
 from handful.methods.supervised import Supervised
@@ -16,6 +17,7 @@ METHODS: dict[str, type[Method]] = {
     "self_training": SelfTraining,
     "propagation": Propagation,
     "fine_tuning": FineTuning,
+    "fixmatch": FixMatch,
 }
 
 

@@ -1,11 +1,18 @@
 """What every method shares: the task it is given, the batches it sees, the predictor it leaves.
 
+State of a method that is not a weight (a memory bank, an adaptive threshold, running class shares)
+is its *memory*: `memory(task)` makes it, `loss` finds it in `batch.memory` and changes it in place.
+The loop keeps it beside the network: it is saved with every checkpoint, and neither averaged nor
+part of the predictor.
+
 Letters in shapes: N images, K classes, C channels, S the side in pixels, D features.
 """
 
 import copy
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -114,6 +121,9 @@ class Batch(NamedTuple):
     step: int = 0  # steps taken before this one
     steps: int = 1  # steps of the whole run
     averaged: nn.Module | None = None  # the weight average so far: a teacher's source
+    memory: Mapping[str, Tensor] = MappingProxyType(
+        {}
+    )  # what the method remembers, see Remembering
 
 
 class Step(NamedTuple):
@@ -131,6 +141,18 @@ class Trained(Protocol):
     def views(self, task: Task) -> Views: ...
     def build(self, task: Task) -> nn.Module: ...
     def loss(self, model: nn.Module, batch: Batch) -> Step: ...
+
+
+@runtime_checkable
+class Remembering(Trained, Protocol):
+    """A trained method with state that is not a weight.
+
+    `memory` makes it, by name; every random number in it comes from torch's global generator,
+    which the loop has seeded. `loss` changes the tensors of `batch.memory` in place, without
+    gradient, and never their shape or type.
+    """
+
+    def memory(self, task: Task) -> dict[str, Tensor]: ...
 
 
 @runtime_checkable
@@ -225,6 +247,30 @@ class Predictor:
         # One layout, fresh from training or read from a file: the last bits depend on it.
         self.model.to(devices.device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    def features(self, images: ImageSet, batch: int = 256, track: Track = quiet) -> Tensor:
+        """(N, D) float16 features before the head, one row an image.
+
+        Those of a frozen network are cached by image; those of a trained one, which are of no use
+        to any other run, are not.
+        """
+        self.model.eval()
+        precision = self.precision if devices.has_bf16() else "fp32"
+        if self.frozen:
+            return embed(images, self.model, self.size, self.fit, precision, track)
+        stream = images.stream(self.size, self.fit, batch, self.channels)
+        rows = []
+        with torch.inference_mode(), devices.autocast(precision):
+            for pixels in track(stream, -(-len(images) // batch), "embedding"):
+                found = self.model.features(pixels.to(devices.device()).float() / 255)
+                rows.append(found.to("cpu", torch.float16))
+        return torch.cat(rows) if rows else torch.empty(0, self.model.head.in_features).half()
+
+    def of_features(self, features: Tensor) -> Tensor:
+        """(N, K) float32 probabilities from (N, D) features."""
+        with torch.inference_mode():
+            logits = self.model.head(features.to(devices.device(), torch.float32))
+            return (logits / self.temperature).softmax(dim=1).cpu()
+
     def predict_proba(self, images: ImageSet, batch: int = 256, track: Track = quiet) -> Tensor:
         """(N, K) float32 probabilities, one row an image; images stream through in batches.
 
@@ -233,10 +279,7 @@ class Predictor:
         self.model.eval()
         precision = self.precision if devices.has_bf16() else "fp32"
         if self.frozen:
-            known = embed(images, self.model, self.size, self.fit, precision, track)
-            with torch.inference_mode():
-                logits = self.model.head(known.to(devices.device(), torch.float32))
-                return (logits / self.temperature).softmax(dim=1).cpu()
+            return self.of_features(self.features(images, track=track))
         stream = images.stream(self.size, self.fit, batch, self.channels)
         rows = []
         with torch.inference_mode(), devices.autocast(precision):
