@@ -262,8 +262,8 @@ class Predictor:
         with torch.inference_mode(), devices.autocast(precision):
             for pixels in track(stream, -(-len(images) // batch), "embedding"):
                 found = self.model.features(pixels.to(devices.device()).float() / 255)
-                rows.append(found.to("cpu", torch.float16))
-        return torch.cat(rows) if rows else torch.empty(0, self.model.head.in_features).half()
+                rows.append(found.float().cpu())
+        return torch.cat(rows) if rows else torch.empty(0, self.model.head.in_features)
 
     def of_features(self, features: Tensor) -> Tensor:
         """(N, K) float32 probabilities from (N, D) features."""
