@@ -12,6 +12,7 @@ from handful import methods
 from handful.methods.base import BackboneSpec
 from handful.prepare import own_backbone
 from handful.results import load_predictor
+from handful.schedule import Schedule
 from tiny import stripes
 
 QUICK = {"steps": "3", "backbone.base": "8"}
@@ -100,6 +101,14 @@ def test_any_number_of_classes_and_few_labels_end_in_an_estimate(classes, labele
     run = handful.fit(images, settings=QUICK, precision="fp32")
     assert run.estimate["accuracy"] is None or 0 <= run.estimate["accuracy"] <= 1
     assert len(run.classes) == classes
+
+
+def test_a_schedule_and_a_network_may_be_given_as_objects():
+    schedule, network = Schedule(steps=3, batch=4), BackboneSpec("small", {"base": 4})
+    run = handful.fit(stripes(), schedule=schedule, backbone=network, estimate="none")
+    assert run.record["training"]["steps"] == 3
+    assert run.record["schedule"]["batch"] == 4
+    assert run.record["backbone"]["options"] == {"base": 4}
 
 
 def test_a_class_with_one_label_is_fine():

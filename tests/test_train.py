@@ -263,6 +263,18 @@ def test_convolutions_run_in_bf16_when_planned_so():
     assert set(seen) == {torch.bfloat16}
 
 
+def test_a_backbone_that_names_its_normalisation_gets_that():
+    model = classifier(task(backbone=BackboneSpec("cifar-cnn")))
+    pixels = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1)
+    assert model.normalize(pixels).flatten().tolist() == [-1, 0, 1]
+
+
+def test_a_backbone_without_biases_gets_a_head_without_one():
+    assert classifier(task(backbone=BackboneSpec("cifar-cnn"))).head.bias is not None
+    plain = classifier(task(backbone=BackboneSpec("cifar-cnn", {"bias": False})))
+    assert not [name for name, _ in plain.named_parameters() if name.endswith("bias")]
+
+
 def test_normalisation_happens_once_with_the_constants_of_the_data():
     images = stripes(channels=3)
     model = classifier(task(images=images))

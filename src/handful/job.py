@@ -29,10 +29,11 @@ from handful.estimate import estimate as estimate_accuracy
 from handful.files import read_json, read_tensors, sole_writer, write_json, write_tensors
 from handful.folder import claim, clear, save_beside, save_issues, save_out_of_fold
 from handful.learn import Learned, Settings, fingerprint, fold_predictor, learn, make_plan
-from handful.methods.base import Method, Task, Trained, as_json
+from handful.methods.base import BackboneSpec, Method, Task, Trained, as_json
 from handful.prepare import check, class_shares, prepare, rehearse
 from handful.report.pictures import save_pictures
 from handful.results import Run, open_run
+from handful.schedule import Schedule
 from handful.train import Plan
 from handful.wording import duration
 
@@ -65,7 +66,8 @@ def fit(
     seed: int = 0,
     out: Path | str | None = None,
     overwrite: bool = False,
-    backbone: str | None = None,
+    schedule: Schedule | None = None,
+    backbone: str | BackboneSpec | None = None,
     size: int | None = None,
     aspect: str = "crop",
     flips: bool | None = None,
@@ -84,6 +86,8 @@ def fit(
     Args:
         images: labels are -1 where unknown. A test part, if there is one, is left aside unread.
         method: a name (`handful fit --help` lists them) or a method object.
+        schedule: of the training; by default the method's own.
+        backbone: a name, or a name with options; by default the method's own.
         out: folder for the run. An unfinished run of the same images, settings and seed in there
             is continued; a finished one is returned; any other is refused without `overwrite`.
         size: side in pixels the images are brought to; by default their own, at most 64.
@@ -115,6 +119,7 @@ def fit(
     chosen, task = prepare(
         images,
         method,
+        schedule=schedule,
         backbone=backbone,
         size=size,
         aspect=aspect,

@@ -13,6 +13,7 @@ from handful.data.imageset import ImageSet, Track, quiet
 from handful.data.splits import draw
 from handful.learn import Settings
 from handful.methods.base import BackboneSpec, Method, Task, Trained
+from handful.schedule import Schedule
 from handful.train import Batches, fresh
 from handful.wording import did_you_mean
 
@@ -50,7 +51,8 @@ def prepare(
     images: ImageSet,
     method: str | Method,
     *,
-    backbone: str | None = None,
+    schedule: Schedule | None = None,
+    backbone: str | BackboneSpec | None = None,
     size: int | None = None,
     aspect: str = "crop",
     flips: bool | None = None,
@@ -65,7 +67,7 @@ def prepare(
     task = make_task(images, own_backbone(made, backbone), size, aspect, flips, track)
     parts: dict[str, Any] = {"method": made, "backbone": task.backbone}
     if isinstance(made, Trained):
-        parts["schedule"] = made.schedule(task)
+        parts["schedule"] = schedule or made.schedule(task)
     changed = configure(settings or {}, **parts)
     chosen = Settings(changed["method"], changed.get("schedule"), changed["backbone"], precision)
     return chosen, replace(task, backbone=chosen.backbone)
@@ -130,8 +132,10 @@ def own_size(images: ImageSet, backbone: BackboneSpec) -> int:
     return min(LARGEST_SIZE, longest)
 
 
-def own_backbone(method: Method, name: str | None) -> BackboneSpec:
+def own_backbone(method: Method, name: str | BackboneSpec | None) -> BackboneSpec:
     """The network asked for, else the one that suits the method."""
+    if isinstance(name, BackboneSpec):
+        return name
     if isinstance(method, Trained):
         default: str = getattr(method, "default_backbone", "small")
         return BackboneSpec(name or default)

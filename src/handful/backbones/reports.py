@@ -2,6 +2,7 @@
 
 The head, one `Linear(width, K)`, is added by the method. Weights start as PyTorch's layers
 start them (Kaiming uniform with a = sqrt 5, arXiv:1502.01852), which is what the reports used.
+Three of them scaled pixels as (x - 0.5) / 0.5, and say so in `mean` and `std`.
 
 Letters in shapes: N images, C channels, D features.
 """
@@ -68,6 +69,7 @@ class SimpleCNN(nn.Module):
 
     def __init__(self, channels: int, size: int) -> None:
         super().__init__()
+        self.mean = self.std = (0.5,) * channels
 
         def convolutions() -> nn.Module:
             return nn.Sequential(
@@ -95,6 +97,7 @@ class DeepCNN(nn.Module):
 
     def __init__(self, channels: int, size: int) -> None:
         super().__init__()
+        self.mean = self.std = (0.5,) * channels
 
         def convolutions() -> nn.Module:
             return nn.Sequential(
@@ -122,7 +125,7 @@ class CifarCNN(nn.Module):
 
     Args:
         dropout: after the last convolution block and after the dense layer.
-        bias: of convolutions and dense layer; `head_bias` tells the method to follow suit.
+        bias: of convolutions, dense layer and, by `head_bias`, of the head.
         norm: BatchNorm after each convolution's ReLU.
     """
 
@@ -140,6 +143,7 @@ class CifarCNN(nn.Module):
         super().__init__()
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout is a share of the features in [0, 1), got {dropout}")
+        self.mean = self.std = (0.5,) * channels
         self.head_bias = bias
 
         def convolutions() -> nn.Module:

@@ -97,9 +97,12 @@ class Task:
 
     def statistics(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel in [0, 1], over at most 10,000 images."""
-        pixels = self.pixels[:: max(1, len(self.pixels) // 10_000)]
-        std, mean = torch.std_mean(pixels.float() / 255, dim=(0, 2, 3))
+        std, mean = torch.std_mean(self.some_pixels().float() / 255, dim=(0, 2, 3))
         return mean.tolist(), std.clamp_min(1e-3).tolist()
+
+    def some_pixels(self) -> Tensor:
+        """(about 10,000 at most, C, S, S) uint8, evenly spaced over the images."""
+        return self.pixels[:: max(1, len(self.pixels) // 10_000)]
 
 
 class Views(NamedTuple):
@@ -197,7 +200,10 @@ class Normalize(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Images in [0, 1] → normalised → backbone → dropout → one linear layer → logits."""
+    """Images in [0, 1] → normalised → backbone → dropout → one linear layer → logits.
+
+    The layer has no bias where the backbone's `head_bias` is False.
+    """
 
     def __init__(
         self, backbone: nn.Module, num_classes: int, normalize: Normalize, dropout: float = 0.0
@@ -206,7 +212,8 @@ class Classifier(nn.Module):
         self.normalize = normalize
         self.backbone = backbone
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(int(backbone.width), num_classes)  # type: ignore[arg-type]
+        bias = bool(getattr(backbone, "head_bias", True))
+        self.head = nn.Linear(int(backbone.width), num_classes, bias)  # type: ignore[arg-type]
 
     def features(self, images: Tensor) -> Tensor:
         """(N, C, S, S) in [0, 1] → (N, D)."""
@@ -220,13 +227,17 @@ class Classifier(nn.Module):
 def classifier(task: Task, dropout: float = 0.0) -> Classifier:
     """A fresh network for the task, the only place where one is put together.
 
-    It is normalised by the constants its weights were trained with, or, for a backbone that
-    starts from nothing, by those of the task's own images.
+    It is normalised by the constants that the backbone names (those its weights were trained
+    with, or those of a report), else by those of the task's own images. A backbone that has
+    `adapt` is shown some of them, normalised, before it is trained.
     """
     backbone: Any = task.make_backbone()
-    pretrained = backbones.pretrained(task.backbone.name)
-    mean, std = (backbone.mean, backbone.std) if pretrained else task.statistics()
-    return Classifier(backbone, len(task.classes), Normalize(list(mean), list(std)), dropout)
+    named = hasattr(backbone, "mean")
+    mean, std = (backbone.mean, backbone.std) if named else task.statistics()
+    normalize = Normalize(list(mean), list(std))
+    if hasattr(backbone, "adapt"):
+        backbone.adapt(normalize(task.some_pixels().float() / 255))
+    return Classifier(backbone, len(task.classes), normalize, dropout)
 
 
 @dataclass(eq=False)
