@@ -1,0 +1,139 @@
+"""Losses on embeddings of two views: pure functions of tensors, in fp32 whatever autocast says.
+
+Letters in shapes: N images, D embedding dimensions, K negatives.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def nt_xent(z_a: Tensor, z_b: Tensor, temperature: float = 0.5) -> Tensor:
+    """SimCLR's contrastive loss: pick out your other view among 2N - 1 candidates.
+
+    Args:
+        z_a, z_b: (N, D) each. Row i of both embeds the same image, seen through two
+            augmentations. Only directions matter; rows need not be unit length.
+        temperature: divides the cosine similarities. Lower puts more weight on the candidates
+            that look most like the image.
+
+    Returns:
+        () mean over the 2N rows, in nats. Guessing costs log(2N - 1).
+
+    Source: Chen et al. 2020, arXiv:2002.05709, algorithm 1.
+    """
+    _check_views("nt_xent", z_a, z_b)
+    with _exact(z_a):
+        n = len(z_a)
+        z = F.normalize(torch.cat([_wide(z_a), _wide(z_b)]), dim=1)  # (2N, D)
+        itself = torch.eye(2 * n, dtype=torch.bool, device=z.device)
+        logits = (z @ z.T / temperature).masked_fill(itself, -torch.inf)  # (2N, 2N)
+        partner = torch.arange(2 * n, device=z.device).roll(n)  # i <-> i + N
+        return F.cross_entropy(logits, partner)
+
+
+def scores(anchors: Tensor, positives: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+    """(N, 1 + K) cosine similarities over the temperature, the positive first.
+
+    Args:
+        anchors, positives: (N, D), row i of one image.
+        negatives: (N, K, D), of other images.
+    """
+    with _exact(anchors):
+        anchors = F.normalize(_wide(anchors), dim=1)
+        candidates = torch.cat([_wide(positives).unsqueeze(1), _wide(negatives)], dim=1)
+        candidates = F.normalize(candidates, dim=2)  # (N, 1 + K, D)
+        return torch.einsum("nd,nkd->nk", anchors, candidates) / temperature
+
+
+def softmax_loss(scores: Tensor) -> Tensor:
+    """() cross-entropy of (N, 1 + K) scores whose first column is right; guessing: log(K + 1).
+
+    Source: Tian et al. 2019, arXiv:1906.05849, equation 3.
+    """
+    with _exact(scores):
+        return F.cross_entropy(_wide(scores), scores.new_zeros(len(scores), dtype=torch.int64))
+
+
+def nce_loss(scores: Tensor, normalizer: Tensor, images: int) -> Tensor:
+    """Noise-contrastive estimation of the same: is a candidate the image's own, or noise?
+
+    Args:
+        scores: (N, 1 + K), the positive first.
+        normalizer: () Z, the running mean of `partition`.
+        images: how many the noise is drawn from.
+
+    Returns:
+        () mean over N of 1 + K binary cross-entropies, in nats.
+
+    Source: Tian et al. 2019, arXiv:1906.05849, section 3.2, after Wu et al. 2018,
+    arXiv:1805.01978, equations 5 to 7.
+    """
+    with _exact(scores):
+        noise = (scores.shape[1] - 1) / images  # K times the chance of each image
+        # The log odds of exp(score) / Z against `noise`; logistic, so that nothing overflows.
+        odds = _wide(scores) - normalizer.log() - torch.tensor(noise).log()
+        own, others = odds[:, 0], odds[:, 1:]
+        return (F.softplus(-own) + F.softplus(others).sum(dim=1)).mean()
+
+
+def partition(scores: Tensor, images: int) -> Tensor:
+    """() estimate of Z from (N, 1 + K) scores: the mean of exp(score), times the images."""
+    return _wide(scores.detach()).exp().mean() * images
+
+
+def in_batch(z_a: Tensor, z_b: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """(N, N) scores of the views of a batch, both ways: your own is on the diagonal.
+
+    Source: the form of Radford et al. 2021, arXiv:2103.00020, figure 3.
+    """
+    _check_views("in_batch", z_a, z_b)
+    with _exact(z_a):
+        logits = F.normalize(_wide(z_a), dim=1) @ F.normalize(_wide(z_b), dim=1).T / temperature
+    return logits, logits.T
+
+
+def vicreg(z_a: Tensor, z_b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Invariance, variance and covariance terms of VICReg, each () and unweighted.
+
+    Invariance is the mean squared distance of the views; variance what the standard deviation of
+    each dimension lacks of 1; covariance the squared correlations between dimensions, over D.
+
+    Source: Bardes et al. 2021, arXiv:2105.04906, section 4.1 and algorithm 1.
+    """
+    _check_views("vicreg", z_a, z_b)
+    if len(z_a) < 2:
+        raise ValueError("vicreg needs variances, so two images or more; got a batch of 1")
+    with _exact(z_a):
+        z_a, z_b = _wide(z_a), _wide(z_b)
+        invariance = F.mse_loss(z_a, z_b)
+        variance = (_lacking(z_a) + _lacking(z_b)) / 2
+        covariance = _off_diagonal(z_a) + _off_diagonal(z_b)
+        return invariance, variance, covariance
+
+
+def _lacking(z: Tensor) -> Tensor:
+    return F.relu(1 - (z.var(dim=0) + 1e-4).sqrt()).mean()
+
+
+def _off_diagonal(z: Tensor) -> Tensor:
+    covariance = torch.cov(z.T)  # (D, D)
+    return (covariance.square().sum() - covariance.diagonal().square().sum()) / z.shape[1]
+
+
+def _wide(x: Tensor) -> Tensor:
+    """fp32, or fp64 where it is already."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _exact(like: Tensor) -> torch.autocast:
+    """Similarities rounded to eight bits and divided by 0.07 would be off by a tenth of a nat."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
+def _check_views(name: str, z_a: Tensor, z_b: Tensor) -> None:
+    if z_a.shape != z_b.shape:
+        raise ValueError(
+            f"{name} needs one row per image in both views, got {tuple(z_a.shape)} and "
+            f"{tuple(z_b.shape)}; pass two views of the same batch"
+        )
