@@ -12,7 +12,6 @@ each class weighted by its share in the population that the labels were drawn fr
     natural     any image of the pool with the same chance
     unbalanced  classes differ in how common they are by up to 20 to 1, in an order of the draw
     balanced    the same number of every class; the population is the pool
-    flipped     as natural, and 5 % of the labels are wrong: what the list of doubtful labels finds
 
 Draws are kept as they finish and are not done again; a cell gets its line when it has all of them.
 """
@@ -36,7 +35,7 @@ from handful import backbones, methods
 from handful.data.cache import cache_folder, data_folder
 from handful.data.imageset import ImageSet
 from handful.data.splits import development, draw
-from handful.estimate import calibrated, estimate, label_issues, out_of_fold
+from handful.estimate import calibrated, estimate, out_of_fold
 from handful.evaluate import accuracy_interval, calibration_error, reliability_bins
 from handful.features import features
 from handful.methods.base import Normalize, Settling
@@ -45,7 +44,6 @@ SOURCES = ("mnist", "fashion-mnist", "cifar10-jpeg")
 KINDS = ("natural", "unbalanced", "balanced")
 POOL = 10_000
 IMBALANCE = 20  # the commonest class to the rarest
-FLIPPED = 0.05
 LEVEL = 0.9
 SURE = 0.95
 # Draws made by other code are made again.
@@ -111,7 +109,7 @@ def run_cell(pool: Pool, kind: str, per_class: int, name: str, options: argparse
             file.write(json.dumps(row) + "\n")
         rows.append(row)
     rows = [row for row in rows if first <= row["draw"] < first + options.draws]
-    figures = flipped_summary(rows) if kind == "flipped" else summary(rows)
+    figures = summary(rows)
     print(name, json.dumps(figures), flush=True)
     if not options.dry:
         settings = {"method": options.method, "size": options.size, "level": LEVEL}
@@ -121,9 +119,7 @@ def run_cell(pool: Pool, kind: str, per_class: int, name: str, options: argparse
 def run_draw(pool: Pool, kind: str, per_class: int, seed: int, method: str) -> dict[str, Any]:
     """One draw: its estimate, the truth, and what a held-out fifth would have said."""
     positions, shares = drawn(pool, kind, per_class, seed)
-    labels = pool.labels[positions].copy()
-    if kind == "flipped":
-        wrong = flip(labels, pool.classes, seed)
+    labels = pool.labels[positions]
     seen = pool.features[positions]
 
     begun = time.perf_counter()
@@ -136,9 +132,6 @@ def run_draw(pool: Pool, kind: str, per_class: int, seed: int, method: str) -> d
     out = out_of_fold(labels, pool.classes, fit_and_predict, seed=seed, groups=groups)
     found = estimate(out, LEVEL)
     seconds = time.perf_counter() - begun
-    if kind == "flipped":
-        listed = [issue.position for issue in label_issues(out)]
-        return {"listed": len(listed), "wrong": len(wrong), "hits": len(set(listed) & set(wrong))}
 
     rest = np.setdiff1d(np.arange(len(pool.labels)), positions)
     predicted = fit(seen, labels, pool.classes, seed)(pool.features[rest])
@@ -173,7 +166,7 @@ def drawn(pool: Pool, kind: str, per_class: int, seed: int) -> tuple[np.ndarray,
     """Positions of the labelled images, and the class shares (K,) that they were drawn with."""
     generator = np.random.default_rng([seed, per_class])
     n = per_class * pool.classes
-    if kind in ("natural", "flipped"):
+    if kind == "natural":
         return np.sort(generator.choice(len(pool.labels), n, replace=False)), pool.shares
     if kind == "balanced":
         return draw(pool.labels, per_class, seed), pool.shares
@@ -185,14 +178,6 @@ def drawn(pool: Pool, kind: str, per_class: int, seed: int) -> tuple[np.ndarray,
         for label, count in enumerate(counts)
     ]
     return np.sort(np.concatenate(chosen)), shares
-
-
-def flip(labels: np.ndarray, classes: int, seed: int) -> list[int]:
-    """Give 5 % of the labels another class, in place; the positions."""
-    generator = np.random.default_rng([seed, 5])
-    wrong = generator.choice(len(labels), round(FLIPPED * len(labels)), replace=False)
-    labels[wrong] = (labels[wrong] + generator.integers(1, classes, len(wrong))) % classes
-    return [int(position) for position in wrong]
 
 
 def held_out(
@@ -305,17 +290,6 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def flipped_summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    listed, wrong, hits = (sum(row[key] for row in rows) for key in ("listed", "wrong", "hits"))
-    return {
-        "draws": len(rows),
-        "listed": listed / len(rows),
-        "wrong": wrong / len(rows),
-        "precision": round(hits / max(listed, 1), 4),
-        "recall": round(hits / wrong, 4),
-    }
-
-
 def recorded(name: str, part: str) -> list[dict[str, Any]]:
     return [
         line for line in record.read("coverage") if (line["name"], line["kind"]) == (name, part)
@@ -354,7 +328,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("part", choices=("dev", "final"))
     parser.add_argument("--sources", nargs="+", default=SOURCES, choices=SOURCES)
-    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=(*KINDS, "flipped"))
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
     parser.add_argument("--per-class", nargs="+", type=int, default=(4, 10, 25))
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--method", default="features", help="or ridge, a plain reference")
