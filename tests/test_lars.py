@@ -23,13 +23,16 @@ def test_one_step_by_hand():
 
 
 def test_two_steps_with_momentum_and_decay_by_hand():
-    lr, momentum, decay, trust, w, v = 0.5, 0.9, 0.1, 0.02, 2.0, 0.0
-    for g in (1.0, -3.0):
-        g = g + decay * w
-        v = momentum * v + lr * (trust * abs(w) / abs(g)) * g
-        w = w - v
+    lr, momentum, decay, trust = 0.5, 0.9, 0.1, 0.02
+    w, v = [2.0, -1.0], [0.0, 0.0]
+    gradients = [[1.0, 4.0], [-3.0, 0.5]]
+    for raw in gradients:
+        g = [raw[i] + decay * w[i] for i in range(2)]
+        ratio = trust * math.hypot(*w) / math.hypot(*g)
+        v = [momentum * v[i] + lr * ratio * g[i] for i in range(2)]
+        w = [w[i] - v[i] for i in range(2)]
     options = {"lr": lr, "momentum": momentum, "weight_decay": decay, "trust": trust}
-    assert stepped([2.0], [[1.0], [-3.0]], **options).item() == pytest.approx(w)
+    torch.testing.assert_close(stepped([2.0, -1.0], gradients, **options), torch.tensor(w))
 
 
 def test_the_rate_is_inside_the_momentum_buffer():
