@@ -6,9 +6,13 @@ from handful.methods.base import Method
 from handful.methods.features import Features
 from handful.methods.fine_tuning import FineTuning
 from handful.methods.fixmatch import FixMatch
+from handful.methods.mean_teacher import MeanTeacher
 from handful.methods.propagation import Propagation
+from handful.methods.pseudo_label import PseudoLabel
 from handful.methods.self_training import SelfTraining
+from handful.methods.softmatch import SoftMatch
 from handful.methods.supervised import Supervised
+from handful.methods.uda import UDA
 from handful.wording import did_you_mean
 
 METHODS: dict[str, type[Method]] = {
@@ -17,7 +21,11 @@ METHODS: dict[str, type[Method]] = {
     "self_training": SelfTraining,
     "propagation": Propagation,
     "fine_tuning": FineTuning,
+    "pseudo_label": PseudoLabel,
+    "mean_teacher": MeanTeacher,
+    "uda": UDA,
     "fixmatch": FixMatch,
+    "softmatch": SoftMatch,
 }
 
 

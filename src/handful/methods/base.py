@@ -259,10 +259,10 @@ class Predictor:
         self.model.to(devices.device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def features(self, images: ImageSet, batch: int = 256, track: Track = quiet) -> Tensor:
-        """(N, D) float16 features before the head, one row an image.
+        """(N, D) features before the head, one row an image.
 
-        Those of a frozen network are cached by image; those of a trained one, which are of no use
-        to any other run, are not.
+        Those of a frozen network are float16 and cached by image; those of a trained one, which
+        are of no use to any other run, are not.
         """
         self.model.eval()
         precision = self.precision if devices.has_bf16() else "fp32"

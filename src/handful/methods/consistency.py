@@ -52,7 +52,8 @@ class Consistency(ABC):
     align: bool = False  # bring the guesses to the class shares of the labels
     augment: str = "auto"  # pipeline of labelled images; auto: digits for grey ones, else strong
     weak: str = "weak"  # pipeline of the view that is guessed
-    strong: str = "auto"  # of the view that learns; auto: digits-strong for grey ones, else strong
+    strong: str = "auto"  # of the view that learns; auto: digits-strong for grey ones, else strong;
+    #                       same: the view that is guessed learns
 
     name: ClassVar[str]
 
@@ -72,6 +73,8 @@ class Consistency(ABC):
     def views(self, task: Task) -> Views:
         if not has_unlabeled(task):
             return Views(self.augment)
+        if self.strong == "same":
+            return Views(self.augment, (self.weak,), self.unlabeled_ratio)
         strong = self.strong
         if strong == "auto":
             strong = "digits-strong" if task.channels == 1 else "strong"
@@ -91,12 +94,17 @@ class Consistency(ABC):
         seen = self._forward(model, batch)
         labeled = self.labeled_loss(seen.labeled, batch)
         cost = self.unlabeled_loss(seen, batch)
+        weight = self.unlabeled_weight * self.ramp(batch.step / batch.steps)
         accuracy = (seen.labeled.detach().argmax(dim=1) == batch.labels).float().mean()
         logs = {"labeled": labeled, "unlabeled": cost.loss, "accuracy": accuracy}
         return Step(
-            labeled + self.unlabeled_weight * cost.loss,
+            labeled + weight * cost.loss,
             logs | _monitors(batch.memory, cost, seen.strong.argmax(dim=1)),
         )
+
+    def ramp(self, progress: float) -> float:
+        """Share of `unlabeled_weight` that counts after this share of the steps."""
+        return 1.0
 
     def labeled_loss(self, logits: Tensor, batch: Batch) -> Tensor:
         return F.cross_entropy(logits, batch.labels)
@@ -119,7 +127,7 @@ class Consistency(ABC):
 
         The guesses of a teacher are a pass of their own, with the statistics of the average.
         """
-        weak, strong = batch.unlabeled  # (M, C, S, S) each
+        weak, strong = batch.unlabeled[0], batch.unlabeled[-1]  # (M, C, S, S) each
         n, m = len(batch.images), len(strong)
         if self.teacher:
             assert batch.averaged is not None
@@ -127,9 +135,8 @@ class Consistency(ABC):
             with torch.no_grad():
                 on_weak = batch.averaged.eval()(weak).float()
             return Seen(logits[:n], on_weak, logits[n:])
-        logits = model(torch.cat([batch.images, weak, strong])).float()  # (N + 2M, K)
-        on_labeled, on_weak, on_strong = logits.split([n, m, m])
-        return Seen(on_labeled, on_weak.detach(), on_strong)
+        logits = model(torch.cat([batch.images, *batch.unlabeled])).float()  # (N + M or 2M, K)
+        return Seen(logits[:n], logits[n : n + m].detach(), logits[-m:])
 
 
 def has_unlabeled(task: Task) -> bool:
