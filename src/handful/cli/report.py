@@ -1,0 +1,50 @@
+"""`handful report`: runs and comparisons as one HTML file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from handful.screen import answer
+
+
+def report(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="A folder that `handful fit` or `handful compare` left, or several runs to be "
+            "shown side by side.",
+            metavar="RUN...",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="HTML file; by default report.html in the folder, if there is one folder.",
+            show_default=False,
+        ),
+    ] = None,
+    no_images: Annotated[
+        bool, typer.Option("--no-images", help="Leave all pictures out, for private photos.")
+    ] = False,
+) -> None:
+    """Show a run or a comparison as one HTML file, to be read without network or scripts.
+
+    Every fit and every comparison leaves one in its folder. It is made from the files of the
+    folder alone.
+
+    Examples:
+
+        handful report run/ --out report.html --no-images
+
+        handful report monday/ tuesday/ --out both.html
+    """
+    from handful.report import write_report
+    from handful.results import REPORT
+
+    if out is None and len(runs) > 1:
+        raise ValueError("several runs are shown in one file; say where with --out report.html")
+    target = out or runs[0] / REPORT
+    write_report(runs, target, pictures=not no_images)
+    answer.print(f"written to {target}", soft_wrap=True)

@@ -1,0 +1,319 @@
+"""The page of a comparison: methods on the same draws of labels, or several runs side by side."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from handful.compare import LEVEL, RESULT, Spread, spread
+from handful.files import read_json
+from handful.report import plots
+from handful.report.notes import Note, note
+from handful.report.plots import Plot
+from handful.report.read import RunFolder
+from handful.report.run import called
+from handful.report.wording import counted, listed, percent, points, span, time
+
+
+class Fit(NamedTuple):
+    """One method on one draw."""
+
+    name: str  # as it is shown: the method's, with what tells it from others of that name
+    method: str
+    draw: str
+    accuracy: float
+    seconds: float
+    estimate: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is compared, and on what."""
+
+    title: str
+    about: str  # a sentence
+    tested: bool  # accuracies are of test images, otherwise estimates
+    fits: tuple[Fit, ...]
+
+    @property
+    def names(self) -> list[str]:
+        return list(dict.fromkeys(fit.name for fit in self.fits))
+
+    @property
+    def draws(self) -> list[str]:
+        return list(dict.fromkeys(fit.draw for fit in self.fits))
+
+    def of(self, name: str) -> dict[str, Fit]:
+        """By draw."""
+        return {fit.draw: fit for fit in self.fits if fit.name == name}
+
+    def differences(self, a: str, b: str) -> list[float]:
+        """Accuracy of `a` minus that of `b`, on every draw that both saw."""
+        of_a, of_b = self.of(a), self.of(b)
+        return [of_a[draw].accuracy - of_b[draw].accuracy for draw in of_a if draw in of_b]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A method among the others."""
+
+    name: str
+    colour: str  # a CSS variable
+    note: Note
+    found: Spread
+    seconds: float  # of one fit, mean
+    held: tuple[int, int]  # estimates whose interval holds the accuracy, of so many
+    sentence: str
+
+
+@dataclass(frozen=True)
+class ComparisonPage:
+    """What comparison.html shows."""
+
+    study: Study
+    verdict: tuple[str, ...]
+    overall: Plot
+    differences: Plot | None
+    cost: Plot
+    table: tuple[tuple[str, tuple[float | None, ...]], ...]
+    standings: tuple[Standing, ...]
+    level: float
+
+
+def of_folder(folder: Path) -> Study:
+    """What `handful compare` left."""
+    kept = read_json(folder / RESULT)
+    data = kept.get("data") or {}
+    fits = tuple(
+        Fit(
+            str(cell["method"]),
+            str(cell["method"]),
+            f"draw {cell['draw']}",
+            float(cell["test_accuracy"]),
+            float(cell["seconds"]),
+            cell["estimate"],
+        )
+        for cell in kept["cells"]
+    )
+    names = list(dict.fromkeys(fit.name for fit in fits))
+    source = Path(str(data["source"])).name if data else folder.name
+    about = "In a draw, every method saw the same labels, and was scored once on the same test images."
+    if data:
+        about = (
+            f"{counted(int(data['per_class']), 'label')} of each of {data['classes']} classes, "
+            f"chosen anew in each draw. {about} There are {data['test']:,} of them."
+        )
+    return Study(f"{_title(names)} on {source}", about, True, fits)
+
+
+def of_runs(runs: Sequence[RunFolder]) -> Study:
+    """Several runs; those that saw the same images and labels are one draw."""
+    tested = all(run.record["test"] is not None for run in runs)
+    names = _told_apart(runs)
+    fits = []
+    for run, name in zip(runs, names, strict=True):
+        record = run.record
+        found = record["test"] if tested else record["estimate"]
+        if found is None or found["accuracy"] is None:
+            raise ValueError(
+                f"{run.folder} has neither a test score nor an estimate to compare; score it with "
+                f"handful evaluate, or leave it out"
+            )
+        fits.append(
+            Fit(
+                name,
+                str(record["method"]["name"]),
+                _draw(runs, run),
+                float(found["accuracy"]),
+                float(record["seconds"]),
+                record["estimate"],
+            )
+        )
+    sources = list(dict.fromkeys(called(run.record) for run in runs))
+    about = f"{counted(len(runs), 'run')}; those on one line of the table saw the same labels."
+    if not tested:
+        about += " Not all have a test part, so what is compared are their estimates."
+    if len(sources) > 1:
+        about += " Their images differ: accuracies on different images do not compare."
+    return Study(f"{_title(list(dict.fromkeys(names)))} on {listed(sources)}", about, tested, tuple(fits))
+
+
+def _title(names: list[str]) -> str:
+    return listed(names) if len(names) <= 4 else f"{len(names)} methods"
+
+
+def _told_apart(runs: Sequence[RunFolder]) -> list[str]:
+    """A name for each run: its method, and its folder where settings or sources differ."""
+    made = [
+        tuple(str(run.record[key]) for key in ("method", "schedule", "backbone", "input"))
+        + (str(run.record["data"]["source"]),)
+        for run in runs
+    ]
+    names = [str(run.record["method"]["name"]) for run in runs]
+    first: dict[tuple[str, ...], str] = {}
+    for run, settings, name in zip(runs, made, names, strict=True):
+        alike = {other for other, its in zip(made, names, strict=True) if its == name}
+        first.setdefault(settings, name if len(alike) == 1 else f"{name} ({run.folder.name})")
+    return [first[settings] for settings in made]
+
+
+def _draw(runs: Sequence[RunFolder], run: RunFolder) -> str:
+    """A name for the labels that a run saw."""
+    seen = list(dict.fromkeys(str(other.record["data"]["hash"]) for other in runs))
+    labeled = run.record["data"]["labeled"]
+    return f"{counted(labeled, 'label')}, set {seen.index(str(run.record['data']['hash'])) + 1}"
+
+
+def page(study: Study) -> ComparisonPage:
+    """Everything that is said and drawn. Methods keep their order, and their colours."""
+    names = study.names
+    found = {name: spread([fit.accuracy for fit in study.of(name).values()]) for name in names}
+    ranked = sorted(names, key=lambda name: -found[name].mean)
+    rows = [
+        plots.Row(
+            name, [fit.accuracy for fit in study.of(name).values()], found[name].mean,
+            found[name].low, found[name].high, names.index(name),
+        )
+        for name in ranked
+    ]  # fmt: skip
+    what = "accuracy on test images, %" if study.tested else "estimated accuracy, %"
+    groups = [
+        (
+            plots.Series(
+                name,
+                [max(fit.seconds, 0.1) / 60 for fit in study.of(name).values()],
+                [fit.accuracy for fit in study.of(name).values()],
+            ),
+            names.index(name),
+        )
+        for name in ranked
+    ]
+    return ComparisonPage(
+        study=study,
+        verdict=_verdict(study, ranked, found),
+        overall=plots.dots(
+            "All results", rows, what,
+            note="A dot is one fit on one draw of labels; the diamond is their mean, the bar the "
+            f"interval of the mean ({LEVEL:.0%}, Student's t).",
+        ),
+        differences=_differences(study, ranked),
+        cost=plots.scatter(
+            "Accuracy against time", groups,
+            note="Up and to the left is better. Time includes the estimate where one was made.",
+        ),
+        table=tuple(
+            (draw, tuple(fit.accuracy if fit else None for fit in (study.of(n).get(draw) for n in names)))
+            for draw in study.draws
+        ),
+        standings=tuple(_standing(study, name, ranked, found) for name in names),
+        level=LEVEL,
+    )  # fmt: skip
+
+
+def _differences(study: Study, ranked: list[str]) -> Plot | None:
+    """The leader minus each other method, on the draws that both saw."""
+    leader, *others = ranked
+    rows = []
+    for other in others:
+        apart = study.differences(leader, other)
+        if apart:
+            mean, _, low, high, _ = spread(apart)
+            colour = study.names.index(other)
+            rows.append(plots.Row(f"{leader} − {other}", apart, mean, low, high, colour))
+    if not rows:
+        return None
+    return plots.dots(
+        f"{leader} minus the others", rows, "percentage points", zero=True,
+        note="Taken draw by draw, so that what a lucky draw does to all of them cancels. Right of "
+        "the line the leader is ahead.",
+    )  # fmt: skip
+
+
+def _verdict(study: Study, ranked: list[str], found: dict[str, Spread]) -> tuple[str, ...]:
+    """What the figures say and what they do not: a sentence each."""
+    leader = ranked[0]
+    said = []
+    if len(ranked) > 1:
+        second = ranked[1]
+        apart = spread(study.differences(leader, second) or [0.0])
+        mean = percent(found[leader].mean)
+        if apart.low is None or apart.high is None:
+            said.append(
+                f"{leader} has {mean}, {second} {percent(found[second].mean)}: one draw, which "
+                f"says little. Compare on five or more."
+            )
+        elif apart.low > 0:
+            said.append(
+                f"{leader} leads with {mean} on average, ahead of {second} by "
+                f"{points(apart.mean)} points ({_between(apart)})."
+            )
+        else:
+            said.append(
+                f"{leader} has the highest mean, {mean}, but is not clearly ahead of {second}: "
+                f"the difference is {points(apart.mean)} points ({_between(apart)})."
+            )
+        if len(ranked) > 2:
+            said.append(
+                "The leader was picked by these very figures, so its lead is a little flattered."
+            )
+    held, judged = _held(study, study.fits)
+    if judged and study.tested:
+        said.append(
+            f"The estimates, made without the test part, held the test accuracy in {held} of "
+            f"{judged} fits; nine in ten are promised."
+        )
+    return tuple(said)
+
+
+def _between(apart: Spread) -> str:
+    return f"{points(apart.low)} to {points(apart.high)}"
+
+
+def _held(study: Study, fits: Sequence[Fit]) -> tuple[int, int]:
+    """How many estimates hold the test accuracy in their interval, of how many."""
+    judged = [
+        (float(fit.estimate["low"]) <= fit.accuracy <= float(fit.estimate["high"]))
+        for fit in fits
+        if study.tested and fit.estimate is not None and fit.estimate["accuracy"] is not None
+    ]
+    return sum(judged), len(judged)
+
+
+def _standing(
+    study: Study, name: str, ranked: list[str], found: dict[str, Spread]
+) -> Standing:
+    fits = list(study.of(name).values())
+    seconds = sum(fit.seconds for fit in fits) / len(fits)
+    return Standing(
+        name=name,
+        colour=plots.variable(study.names.index(name)),
+        note=note(fits[0].method),
+        found=found[name],
+        seconds=seconds,
+        held=_held(study, fits),
+        sentence=_sentence(study, name, ranked, found, seconds),
+    )
+
+
+def _sentence(
+    study: Study, name: str, ranked: list[str], found: dict[str, Spread], seconds: float
+) -> str:
+    """The method in these figures."""
+    mean, std, low, high, n = found[name]
+    over = f"over {n} draws" if n > 1 else "on one draw"
+    said = f"Here {percent(mean)} {over}"
+    if low is not None and high is not None:
+        said += f" (mean within {span(low, high)})"
+    said += f", in {time(seconds)} a fit"
+    rivals = [other for other in ranked if other != name]
+    if not rivals:
+        return said + "."
+    rival = rivals[0]
+    apart = study.differences(name, rival)
+    if not apart:
+        return said + "."
+    lead = spread(apart)
+    if lead.low is not None and lead.high is not None and lead.low <= 0 <= lead.high:
+        return f"{said}; no clear difference to {rival} ({points(lead.mean)} points, {_between(lead)})."
+    side = "ahead of" if lead.mean > 0 else "behind"
+    return f"{said}; {points(abs(lead.mean))[1:]} points {side} {rival}."

@@ -1,0 +1,94 @@
+"""What speaks for a method and against it, in general; the figures beside it speak for the case."""
+
+import inspect
+from typing import NamedTuple
+
+from handful.methods import METHODS
+
+
+class Note(NamedTuple):
+    what: str  # a clause: what it does
+    good: str = ""
+    bad: str = ""
+
+
+NOTES = {
+    "supervised": Note(
+        "trains a small network from scratch on the labelled images, strongly augmented",
+        "It assumes nothing about the images, needs no other weights, and what it leaves is small "
+        "and fast. Symbols, scans and other images unlike photographs suit it.",
+        "It learns nothing from unlabelled images, and on photographs a handful of labels is too "
+        "little to learn what a pre-trained network has learned already.",
+    ),
+    "features": Note(
+        "fits a linear head on features of a network trained on ImageNet",
+        "Seconds rather than minutes once the features are computed, hardly any setting to get "
+        "wrong, and a thorough estimate. Hard to beat on photographs with few labels.",
+        "The features stay as they are: where images look unlike photographs, or classes differ "
+        "in details, more labels help it less than others. It ignores unlabelled images.",
+    ),
+    "self_training": Note(
+        "fits a linear head on ImageNet features, then again on its own confident guesses",
+        "As cheap as features, and unlabelled images sharpen the borders between classes.",
+        "It believes itself: where the first guesses are wrong in a regular way, it repeats them. "
+        "A class that is rare among the unlabelled images can be swallowed.",
+    ),
+    "propagation": Note(
+        "spreads labels to similar images along a graph of features, then fits a head to them",
+        "It follows clusters of any shape; strong where the classes lie apart in the features.",
+        "Where classes overlap, labels leak across. It needs many unlabelled images of the same "
+        "kind.",
+    ),
+    "fine_tuning": Note(
+        "trains a network that comes with ImageNet weights further, all of it",
+        "It adapts to what the images are, and gains most as labels grow.",
+        "The slowest of its kind, and with very few labels it can fall behind a head on fixed "
+        "features.",
+    ),
+    "pseudo_label": Note(
+        "trains a network on labels and on its own confident guesses",
+        "Simple, and better than labels alone where unlabelled images are many.",
+        "It believes itself: early mistakes are learned.",
+    ),
+    "mean_teacher": Note(
+        "trains a network to agree with its own average over the past",
+        "Steady: the average guesses better than the network at any one step.",
+        "It gains less than methods with strong augmentation, and doubles the passes.",
+    ),
+    "uda": Note(
+        "trains a network to guess the same for an image and for a strongly augmented view of it",
+        "Unlabelled images count from the first step; strong on symbols and small photographs.",
+        "Many steps, and an augmentation that changes the class teaches it wrongly.",
+    ),
+    "fixmatch": Note(
+        "trains a network to repeat its confident guesses under strong augmentation",
+        "Among the best where unlabelled images are many and training may take long.",
+        "Slow on two cores. Below its threshold images count for nothing, and a collapse into few "
+        "classes is possible: the share of images used and the classes guessed tell.",
+    ),
+    "simclr": Note(
+        "pre-trains a network without labels to recognise an image in two augmented views",
+        "It learns from unlabelled images alone; the labels come last and can be very few.",
+        "It needs long pre-training and large batches, and its augmentations must fit the images.",
+    ),
+    "cmc": Note(
+        "pre-trains a network without labels to match the brightness of an image to its colours",
+        "Its two views need no strong augmentation.",
+        "It needs colour, and long pre-training.",
+    ),
+    "autoencoder": Note(
+        "pre-trains a network without labels to redraw its input",
+        "Cheap and steady, and its reconstructions can be looked at.",
+        "What it takes to redraw an image is not what tells classes apart.",
+    ),
+}
+
+
+def note(method: str) -> Note:
+    """What is known of a method: of one that is not listed, the first line of its file."""
+    if method in NOTES:
+        return NOTES[method]
+    made = METHODS.get(method)
+    module = inspect.getmodule(made) if made is not None else None
+    first = ((module.__doc__ if module else "") or "").strip().split("\n")[0]
+    return Note(first.partition(": ")[2].rstrip("."))

@@ -1,0 +1,61 @@
+"""Folders → the one page that shows them."""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from handful.data.findings import printable
+from handful.report import comparison, run, wording
+from handful.report.read import read_run
+from handful.results import RECORD
+
+_BROKEN = (KeyError, TypeError, AttributeError, IndexError, OverflowError, ZeroDivisionError)
+
+
+def page_of(folders: Sequence[Path], pictures: bool) -> str:
+    """ValueError where a folder is no run or comparison, or does not hold what it should."""
+    if not folders:
+        raise ValueError("a report needs a run folder or a comparison at least")
+    try:
+        if len(folders) > 1:
+            runs = [read_run(_checked(folder), pictures=False) for folder in folders]
+            return _filled("comparison.html", page=comparison.page(comparison.of_runs(runs)))
+        (folder,) = folders
+        if (_checked(folder) / comparison.RESULT).exists():
+            return _filled("comparison.html", page=comparison.page(comparison.of_folder(folder)))
+        return _filled("run.html", page=run.page(read_run(folder, pictures)))
+    except _BROKEN as error:
+        named = ", ".join(map(str, folders))
+        raise ValueError(
+            f"{named} does not hold what a report needs ({error!r}); restore it or fit again"
+        ) from error
+
+
+def _checked(folder: Path) -> Path:
+    if not (folder / RECORD).exists() and not (folder / comparison.RESULT).exists():
+        raise ValueError(
+            f"{folder} holds neither a finished run nor a comparison; give the folder that "
+            f"`handful fit` or `handful compare` left"
+        )
+    return folder
+
+
+def _filled(template: str, **values: Any) -> str:
+    return printable(_templates().get_template(template).render(**values))
+
+
+@cache
+def _templates() -> Environment:
+    templates = Environment(
+        loader=PackageLoader("handful.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    words = (wording.percent, wording.points, wording.span, wording.time, wording.listed)
+    templates.filters |= {word.__name__: word for word in (*words, wording.counted)}
+    return templates

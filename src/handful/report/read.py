@@ -1,0 +1,104 @@
+"""What a run folder says, read for its report. It may be a stranger's: all of it is only data.
+
+Letters in shapes: n labelled images, K classes.
+"""
+
+import csv
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from handful.files import read_json
+from handful.report.pictures import Pictures, load_pictures
+from handful.results import ISSUES, LABELS, OUT_OF_FOLD, RECORD
+
+NEXT = "label-next.csv"
+
+
+class HeldOut(NamedTuple):
+    """The labelled images, as models that had not seen them predict them."""
+
+    names: list[str]
+    labels: np.ndarray  # (n,)
+    probabilities: np.ndarray  # (n, K), each row adding up to 1
+
+
+@dataclass(frozen=True, eq=False)
+class RunFolder:
+    """All that a report may show of a run; what is not in its folder is empty or None."""
+
+    folder: Path
+    record: dict[str, Any]
+    history: list[dict[str, float]]
+    held_out: HeldOut | None
+    labels: dict[str, str]  # of the labelled images, by name
+    origins: dict[str, str]  # how each came to be labelled: random, chosen or unknown
+    issues: list[dict[str, str]]
+    test: dict[str, Any] | None  # test.json: an Evaluation
+    next: list[dict[str, str]]
+    pictures: Pictures
+
+
+def read_run(folder: Path, pictures: bool = True) -> RunFolder:
+    """Read a finished run; ValueError says which file is missing or damaged."""
+    record = read_json(folder / RECORD)
+    if not isinstance(record, dict) or not {"data", "method", "estimate", "test"} <= record.keys():
+        raise ValueError(f"{folder / RECORD} was not written by handful; is {folder} a run folder?")
+    test, seen = folder / "test.json", _rows(folder / LABELS)
+    return RunFolder(
+        folder=folder,
+        record=record,
+        history=_history(folder / "history.jsonl"),
+        held_out=_held_out(folder / OUT_OF_FOLD, record["data"]["classes"]),
+        labels={row["file"]: row["label"] for row in seen},
+        origins={row["file"]: row["origin"] for row in seen},
+        issues=_rows(folder / ISSUES),
+        test=read_json(test) if test.exists() else None,
+        next=_rows(folder / NEXT),
+        pictures=load_pictures(folder) if pictures else Pictures({}),
+    )
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    """A CSV with a header, row by row; nothing where there is no such file."""
+    if not path.exists():
+        return []
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        try:
+            return [dict(row) for row in csv.DictReader(file)]
+        except csv.Error as error:
+            raise ValueError(f"{path} is damaged ({error}); delete it or fit again") from None
+
+
+def _history(path: Path) -> list[dict[str, float]]:
+    """Only what is a finite number: the rest cannot be drawn."""
+    if not path.exists():
+        return []
+    lines = []
+    try:
+        for text in path.read_text(encoding="utf-8").splitlines():
+            line = json.loads(text)
+            lines.append({str(k): float(v) for k, v in line.items() if math.isfinite(v)})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it or fit again") from None
+    return lines
+
+
+def _held_out(path: Path, classes: list[str]) -> HeldOut | None:
+    rows = _rows(path)
+    if not rows:
+        return None
+    index = {name: k for k, name in enumerate(classes)}
+    try:
+        labels = np.array([index[row["label"]] for row in rows], np.int64)
+        shares = np.array([[float(row[f"p({name})"]) for name in classes] for row in rows])
+        names = [row["file"] for row in rows]
+        if not (shares >= 0).all() or not np.allclose(shares.sum(axis=1), 1, atol=0.02):
+            raise ValueError("probabilities must add up to 1")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it or fit again") from None
+    return HeldOut(names, labels, shares / shares.sum(axis=1, keepdims=True))

@@ -1,0 +1,338 @@
+"""The page of one run: what its folder says → what the template shows.
+
+Letters in shapes: n labelled images, K classes.
+"""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from handful.evaluate import evaluate, reliability_bins
+from handful.report import plots
+from handful.report.notes import Note, note
+from handful.report.pictures import SHOWN, Augmented, examples, mistakes
+from handful.report.plots import Plot
+from handful.report.read import HeldOut, RunFolder
+from handful.report.wording import Story, tell, time
+
+LARGEST = 25  # classes up to which a confusion matrix is shown
+CONFUSED = 5  # pairs of classes that are named as most confused
+MOST_ROWS = 100  # of the table of classes
+SURE = (0.8, 0.9, 0.95)
+
+_LOSSES = ("labeled", "unlabeled", "supervised", "unsupervised", "total")
+_CALLED = {
+    "loss": "total, augmented batches",
+    "labeled": "supervised part",
+    "supervised": "supervised part",
+    "unlabeled": "unsupervised part",
+    "unsupervised": "unsupervised part",
+    "train_loss": "labelled images",
+    "validation_loss": "validation images",
+    "accuracy": "augmented batches",
+    "train_accuracy": "labelled images",
+    "validation_accuracy": "validation images",
+    "kept": "unlabelled images used",
+    "mask": "unlabelled images used",
+    "agreement": "views that agree",
+    "prior_distance": "distance from the label shares",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    count: int
+    share: float  # of the row
+    right: bool
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Which label was taken for which; `rows` is empty where there are too many classes."""
+
+    title: str
+    n: int
+    rows: tuple[tuple[Cell, ...], ...]
+    pairs: tuple[tuple[str, str, int, int], ...]  # label, guess, how often, of how many
+
+
+@dataclass(frozen=True)
+class Card:
+    """A picture, if it was kept, and what is said of it."""
+
+    file: str
+    source: str
+    given: str = ""
+    guess: str = ""
+    sure: float | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """What run.html shows."""
+
+    run: RunFolder
+    title: str
+    note: Note
+    story: Story
+    inside: tuple[float, float, float] | None  # low, estimate, high
+    matrices: tuple[Matrix, ...]
+    classes: tuple[dict[str, Any], ...]
+    reliability: Plot | None
+    abstentions: tuple[tuple[float, Mapping[str, float] | None], ...]
+    mistakes: tuple[Card, ...]
+    wrong: int  # of the labelled images, out of fold
+    issues: tuple[Card, ...]
+    curves: tuple[Plot, ...]
+    examples: tuple[tuple[str, int, tuple[Card, ...]], ...]
+    augmented: tuple[Augmented, ...]
+    next: tuple[Card, ...]
+    command: str
+    facts: tuple[tuple[str, str], ...]
+
+
+def page(run: RunFolder) -> Page:
+    """Everything that is known, said and drawn; what is not known is left out."""
+    record, classes = run.record, [str(name) for name in run.record["data"]["classes"]]
+    counted = _counted(run)
+    held = evaluate(counted.probabilities, counted.labels, tuple(classes)).as_json() if counted else None
+    estimate = record["estimate"]
+    known = estimate is not None and estimate["accuracy"] is not None
+    wrong = mistakes(run.held_out.labels, run.held_out.probabilities) if run.held_out else ()
+    parts = [("Labelled images, out of fold", held), ("Test images", run.test)]
+    return Page(
+        run=run,
+        title=f"{called(record)}: {len(classes)} classes from {record['data']['labeled']} labels",
+        note=note(str(record["method"]["name"])),
+        story=tell(estimate, record["test"], record.get("prior"), run.origins.values()),
+        inside=tuple(float(estimate[key]) for key in ("low", "accuracy", "high")) if known else None,  # type: ignore[arg-type]
+        matrices=tuple(_matrix(title, found, classes) for title, found in parts if found),
+        classes=_class_rows(classes, held, run.test),
+        reliability=_reliability(counted, run.test),
+        abstentions=_abstentions(estimate),
+        mistakes=tuple(_mistake(run, classes, at) for at in wrong[:SHOWN]),
+        wrong=len(wrong),
+        issues=tuple(_issue(run, row) for row in run.issues[:SHOWN]),
+        curves=tuple(curves(run.history, classes)),
+        examples=_examples(run, classes),
+        augmented=run.pictures.augmented,
+        next=tuple(_next(run, row) for row in run.next[:SHOWN]),
+        command=shlex.join(["handful", *map(str, record.get("command") or ())]),
+        facts=_facts(record),
+    )
+
+
+def called(record: Mapping[str, Any]) -> str:
+    """The source of a run without the folders it lies in."""
+    return Path(str(record["data"]["source"])).name or str(record["data"]["source"])
+
+
+def curves(history: Sequence[Mapping[str, float]], classes: Sequence[str]) -> list[Plot]:
+    """A plot for each kind of figure in the history: losses, accuracies, shares, guessed classes."""
+    kinds: dict[str, list[plots.Series]] = {"loss": [], "accuracy": [], "share": [], "guessed": []}
+    for key in dict.fromkeys(key for line in history for key in line):
+        points = [(line["step"], line[key]) for line in history if key in line and "step" in line]
+        kind = _kind(key, [y for _, y in points])
+        if kind is not None and len(points) > 1:
+            steps, values = zip(*points, strict=True)
+            kinds[kind].append(plots.Series(_named(key, kind, classes), steps, values))
+    drawn = [
+        ("loss", "Loss", False, "Lower is better. Of augmented batches: the mean since the point "
+         "before. Of images as they are: by the averaged weights that are saved."),
+        ("accuracy", "Accuracy", True, "Of images that are trained on: high values only say that "
+         "they were learned."),
+        ("share", "Unlabelled images", True, "The share that counted, and how the views and the "
+         "class shares of the guesses behaved."),
+        ("guessed", "Classes guessed", True, "The share of each class among the guesses that "
+         "counted. One class rising over all others is a collapse."),
+    ]  # fmt: skip
+    return [
+        plots.lines(title, kinds[kind], share=share, note=said)
+        for kind, title, share, said in drawn
+        if kinds[kind]
+    ]
+
+
+def _kind(key: str, values: Sequence[float]) -> str | None:
+    if key in ("step", "seconds", "lr", "rate"):
+        return None
+    if key.startswith("pseudo_"):
+        return "guessed"
+    if "accuracy" in key:
+        return "accuracy"
+    if "loss" in key or key in _LOSSES or not all(0 <= value <= 1 for value in values):
+        return "loss"
+    return "share"
+
+
+def _named(key: str, kind: str, classes: Sequence[str]) -> str:
+    if kind == "guessed":
+        number = key.removeprefix("pseudo_")
+        return classes[int(number)] if number.isdecimal() and int(number) < len(classes) else number
+    return _CALLED.get(key, key.replace("_", " "))
+
+
+def _counted(run: RunFolder) -> HeldOut | None:
+    """The labelled images without those that were chosen, which tell nothing of new ones."""
+    held = run.held_out
+    if held is None:
+        return None
+    kept = np.array([run.origins.get(name) != "chosen" for name in held.names])
+    if not kept.any():
+        return None
+    names = [name for name, keep in zip(held.names, kept, strict=True) if keep]
+    return HeldOut(names, held.labels[kept], held.probabilities[kept])
+
+
+def _matrix(title: str, found: Mapping[str, Any], classes: Sequence[str]) -> Matrix:
+    counts = np.array(found["confusion"], np.int64).reshape(len(classes), len(classes))
+    totals = counts.sum(axis=1)
+    rows: tuple[tuple[Cell, ...], ...] = ()
+    if len(classes) <= LARGEST:
+        rows = tuple(
+            tuple(Cell(int(c), float(c / max(totals[i], 1)), i == j) for j, c in enumerate(row))
+            for i, row in enumerate(counts)
+        )
+    off = counts * (1 - np.eye(len(classes), dtype=np.int64))
+    order = np.argsort(-off, axis=None, kind="stable")[:CONFUSED]
+    places = [divmod(int(place), len(classes)) for place in order]
+    pairs = tuple(
+        (classes[i], classes[j], int(off[i, j]), int(totals[i])) for i, j in places if off[i, j]
+    )
+    return Matrix(title, int(totals.sum()), rows, pairs)
+
+
+def _class_rows(
+    classes: Sequence[str], held: Mapping[str, Any] | None, test: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], ...]:
+    """The worst recognised first where there are too many to show all."""
+    parts = [found["per_class"] if found else [None] * len(classes) for found in (held, test)]
+    rows = [
+        {"name": name, "held": of_held, "test": of_test}
+        for name, of_held, of_test in zip(classes, *parts, strict=True)
+    ]
+    if len(rows) > MOST_ROWS:
+        rows.sort(key=lambda row: (row["test"] or row["held"] or {}).get("recall") or 0.0)
+    return tuple(rows[:MOST_ROWS]) if held or test else ()
+
+
+def _reliability(counted: HeldOut | None, test: Mapping[str, Any] | None) -> Plot | None:
+    parts = []
+    if counted is not None:
+        sure = counted.probabilities.max(axis=1)
+        right = counted.probabilities.argmax(axis=1) == counted.labels
+        few = 5 if len(right) < 200 else 10
+        found = [row._asdict() for row in reliability_bins(sure, right, few)]
+        parts.append(_bins("labelled images, out of fold", found))
+    if test is not None:
+        parts.append(_bins("test images", test["reliability"]))
+    if not parts:
+        return None
+    said = "On the dashed line confidence is how often the model is right; below it, it is too sure."
+    return plots.reliability("Confidence", parts, said)
+
+
+def _bins(name: str, rows: Sequence[Mapping[str, Any]]) -> plots.Bins:
+    filled = [row for row in rows if row["n"]]
+    return plots.Bins(
+        name,
+        [float(row["confidence"]) for row in filled],
+        [float(row["accuracy"]) for row in filled],
+        [int(row["n"]) for row in filled],
+    )
+
+
+def _abstentions(
+    estimate: Mapping[str, Any] | None,
+) -> tuple[tuple[float, Mapping[str, float] | None], ...]:
+    """For each of SURE what has to be answered from; None where the labels promise nothing."""
+    if estimate is None or estimate["accuracy"] is None:
+        return ()
+    known = {float(row["sure"]): row for row in estimate["abstentions"]}
+    return tuple((sure, known.get(sure)) for sure in SURE)
+
+
+def _mistake(run: RunFolder, classes: Sequence[str], at: int) -> Card:
+    assert run.held_out is not None
+    name, shares = run.held_out.names[at], run.held_out.probabilities[at]
+    return Card(
+        name,
+        run.pictures.images.get(name, ""),
+        given=classes[run.held_out.labels[at]],
+        guess=classes[int(shares.argmax())],
+        sure=float(shares.max()),
+    )
+
+
+def _issue(run: RunFolder, row: Mapping[str, str]) -> Card:
+    return Card(
+        row["file"],
+        run.pictures.images.get(row["file"], ""),
+        given=row["label"],
+        guess=row["guess"],
+        sure=float(row["p(guess)"]),
+    )
+
+
+def _next(run: RunFolder, row: Mapping[str, str]) -> Card:
+    rest = [str(value) for key, value in row.items() if key != "file" and value]
+    return Card(row["file"], run.pictures.images.get(row["file"], ""), text=" · ".join(rest))
+
+
+def _examples(
+    run: RunFolder, classes: Sequence[str]
+) -> tuple[tuple[str, int, tuple[Card, ...]], ...]:
+    """Each class with its number of labels and the first of its images that were kept."""
+    if not run.pictures.images:
+        return ()
+    names, index = list(run.labels), {name: k for k, name in enumerate(classes)}
+    labels = np.array([index[label] for label in run.labels.values()], np.int64)
+    rows = []
+    for k, positions in enumerate(examples(labels, len(classes))):
+        kept = [names[at] for at in positions if names[at] in run.pictures.images]
+        cards = tuple(Card(name, run.pictures.images[name]) for name in kept)
+        rows.append((classes[k], int((labels == k).sum()), cards))
+    return tuple(rows)
+
+
+def _facts(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What is needed to do it again, beside the command."""
+    data, training, backbone = record["data"], record["training"], record["backbone"]
+    looked, method = record["input"], record["method"]
+    schedule = record["schedule"] or {}
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    settings = ", ".join(f"{key} {value}" for key, value in method.items() if key != "name")
+    colours = "grey" if looked["channels"] == 1 else "colour"
+    pixels = f"{looked['size']} × {looked['size']} pixels, {colours}, made square by {looked['aspect']}"
+    mirrored = "mirrored images keep their class" if looked["flips"] else "never mirrored"
+    facts = [
+        ("Method", f"{method['name']}" + (f" ({settings})" if settings else "")),
+        ("Network", f"{backbone['name']}, {backbone['parameters']:,} weights"),
+        ("Images as it sees them", f"{pixels}; {mirrored}"),
+    ]
+    if training["steps"]:
+        facts.append(
+            (
+                "Training",
+                f"{training['steps']:,} steps of {schedule.get('batch', '?')} labelled images, "
+                f"{schedule.get('optimizer', '?')}, peak rate {schedule.get('lr', '?')}; "
+                f"{training['images_seen']:,} images seen",
+            )
+        )
+    return (
+        *facts,
+        ("Time", f"{time(training['seconds'])} of training, {time(record['seconds'])} with the "
+         f"estimate, on {training['threads']} threads of a {training['device']}"),
+        ("Precision", str(training["precision"])),
+        ("Seed", str(record["seed"])),
+        ("Versions", f"handful {record['handful']}, {versions}"),
+        ("Source", str(data["source"])),
+        ("Images and labels", str(data["hash"])),
+    )  # fmt: skip
+
+
