@@ -9,7 +9,7 @@ Differences between methods are taken draw by draw, which rules out what a lucky
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,6 +59,7 @@ class Comparison:
     methods: tuple[str, ...]
     draws: tuple[int, ...]
     cells: tuple[Cell, ...]
+    data: dict[str, Any] = field(default_factory=dict)  # what it was made on
 
     def accuracies(self, method: str) -> list[float]:
         """Test accuracy on each of `draws`."""
@@ -81,7 +82,7 @@ class Comparison:
             mean, _, low, high, n = spread(self.differences(a, b))
             paired.append({"a": a, "b": b, "difference": mean, "low": low, "high": high, "n": n})
         cells = [asdict(cell) for cell in self.cells]
-        return {"cells": cells, "summary": summary, "paired": paired}
+        return {"data": self.data, "cells": cells, "summary": summary, "paired": paired}
 
 
 def spread(values: Sequence[float], level: float = LEVEL) -> Spread:
@@ -154,7 +155,13 @@ def compare(
                 + _left(known.values(), todo[done:])
             )
         cells = tuple(known[name, draw] for draw in draws for name in names)
-        comparison = Comparison(tuple(names), draws, cells)
+        data = {
+            "source": images.source,
+            "per_class": per_class,
+            "classes": images.num_classes,
+            "test": len(images.test.labeled),
+        }
+        comparison = Comparison(tuple(names), draws, cells, data)
         write_json(folder / RESULT, comparison.as_json())
         tidy(folder)
     return comparison

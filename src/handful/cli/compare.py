@@ -77,6 +77,7 @@ def compare(
     """
     from handful.compare import compare as run_comparison
     from handful.data.sources import load
+    from handful.report import leave_report
 
     with reporting() as reporter:
         images = load(
@@ -102,6 +103,7 @@ def compare(
             size=size,
             precision=precision,
         )
+        leave_report(out, reporter.say)
     if as_json:
         print_json(comparison.as_json())
     else:

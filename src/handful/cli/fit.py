@@ -104,6 +104,9 @@ def fit(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="The run repeats bit for bit with the same seed.")] = 0,
+    no_images: Annotated[
+        bool, typer.Option("--no-images", help="Keep no thumbnails for the report in --out.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace another run in --out.")] = False,
     data_root: DataRoot = None,
     as_json: AsJson = False,
@@ -129,7 +132,8 @@ def fit(
     from handful.data.sources import load
     from handful.folder import save_hidden
     from handful.prepare import hide
-    from handful.results import open_run
+    from handful.report import leave_report
+    from handful.results import REPORT, open_run
 
     with reporting() as reporter:
         images = load(
@@ -172,13 +176,16 @@ def fit(
             settings=settings,
             origins=origins,
             after=earlier,
+            pictures=not no_images,
             reporter=reporter,
             command=sys.argv[1:],
         )
         if per_class is not None:
             save_hidden(images, per_class, seed if draw is None else draw, out)
-        if test is not None and run.test is None:
+        if scored := test is not None and run.test is None:
             run.score_test(test, reporter.track)
+        if scored or not (out / REPORT).exists():
+            leave_report(out, reporter.say)
     if as_json:
         print_json(run.record)
     else:
