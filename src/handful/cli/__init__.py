@@ -17,8 +17,9 @@ from handful.cli.data import data
 from handful.cli.evaluate import evaluate
 from handful.cli.fit import fit
 from handful.cli.predict import predict
+from handful.cli.report import report
 
-COMMANDS = (fit, data, compare, predict, evaluate)  # in the order of the help
+COMMANDS = (fit, data, compare, report, predict, evaluate)  # in the order of the help
 
 app = typer.Typer(
     name="handful",
