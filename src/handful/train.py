@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 from statistics import median
 from typing import NamedTuple
 
@@ -18,8 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from handful import devices
+from handful.backbones.depthwise import quicken
 from handful.data.augment import Pipeline, named
 from handful.data.resample import Fill
+from handful.lars import Lars
 from handful.methods.base import Batch, Remembering, Step, Task, Trained, Views
 from handful.schedule import Schedule
 
@@ -41,18 +44,18 @@ class Batches:
         device = devices.device()
         self.pixels, self.labels = task.pixels.to(device), task.labels.to(device)
         self.labeled, self.unlabeled = task.labeled, task.unlabeled
-        self.of_labeled = _pipeline(views.labeled, task)
+        self.of_labeled = None if views.labeled is None else _pipeline(views.labeled, task)
         self.of_unlabeled = tuple(_pipeline(view, task) for view in views.unlabeled)
         self.size = schedule.batch
         self.ratio = views.unlabeled_ratio
         self.steps = schedule.steps
         self.seed = seed
-        self.images_per_step = self.size * (1 + self.ratio * len(self.of_unlabeled))
+        labeled_views = 0 if self.of_labeled is None else 1
+        self.images_per_step = self.size * (labeled_views + self.ratio * len(self.of_unlabeled))
 
     def __getitem__(self, step: int) -> Batch:
         generator = torch.Generator().manual_seed(seeded(self.seed, step))
-        ids = self.labeled[_turn(len(self.labeled), self.size, step, seeded(self.seed, -1))]
-        images = self.of_labeled(self.pixels[ids], generator)  # (N, C, S, S)
+        ids, images = self._labeled(step, generator)
         unlabeled: tuple[Tensor, ...] = ()
         unlabeled_ids = None
         if self.of_unlabeled:
@@ -64,6 +67,14 @@ class Batches:
         return Batch(
             images, self.labels[ids], unlabeled, ids, unlabeled_ids, step=step, steps=self.steps
         )
+
+    def _labeled(self, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Positions (N,) and views (N, C, S, S); N is 0 for a method that looks at no label."""
+        if self.of_labeled is None:
+            nobody = torch.empty(0, dtype=torch.int64)
+            return nobody, self.pixels[nobody].float()
+        ids = self.labeled[_turn(len(self.labeled), self.size, step, seeded(self.seed, -1))]
+        return ids, self.of_labeled(self.pixels[ids], generator)
 
 
 def _pipeline(view: str | Pipeline, task: Task) -> Pipeline:
@@ -136,18 +147,30 @@ def _moving_statistics(model: nn.Module) -> set[str]:
 
 
 def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
-    """Weight decay is for weights with two or more dimensions: not for biases and norms."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": schedule.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    """Weight decay is for weights with two or more dimensions: not for biases and norms.
+
+    Nor are those adapted by LARS. Weights of the backbone have a learning rate of their own.
+    """
+    groups = []
+    for inside, matrices in product((True, False), (True, False)):
+        some = [
+            p
+            for name, p in model.named_parameters()
+            if p.requires_grad and name.startswith("backbone.") == inside
+            if (p.ndim > 1) == matrices
+        ]
+        decay = schedule.weight_decay if matrices else 0.0
+        rate = schedule.backbone_rate if inside else 1.0
+        groups.append({"params": some, "weight_decay": decay, "adapt": matrices, "rate": rate})
+    groups = [group for group in groups if group["params"]]
     betas = (schedule.momentum, 0.999)
     match schedule.optimizer:
         case "adam":
             return torch.optim.Adam(groups, schedule.lr, betas)
         case "adamw":
             return torch.optim.AdamW(groups, schedule.lr, betas)
+        case "lars":
+            return Lars(groups, schedule.lr, schedule.momentum)
         case _:
             nesterov = schedule.momentum > 0
             return torch.optim.SGD(groups, schedule.lr, schedule.momentum, nesterov=nesterov)
@@ -206,7 +229,7 @@ def train(
     while state.step < schedule.steps:
         rate = schedule.rate(state.step)
         for group in state.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate"]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeded(batches.seed, state.step, 1))  # dropout
             loss, logs = _gradients(state, method, batches[state.step], precision)
@@ -241,6 +264,7 @@ class Plan:
     precision: str  # fp32 or bf16
     threads: int  # of the processor; another number may change the last bits
     seconds_per_step: float
+    steps: int | None = None  # where a budget of time has fixed them
 
 
 def plan(
@@ -283,7 +307,10 @@ def fresh(method: Trained, task: Task, seed: int) -> nn.Module:
     """The method's network with weights drawn from `seed`; the global random state is kept."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return method.build(task)
+        network = method.build(task)
+    if devices.device().type == "cpu":
+        quicken(network)
+    return network
 
 
 def begin(method: Trained, task: Task, schedule: Schedule, seed: int) -> State:
