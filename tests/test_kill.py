@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file
 
 from handful.files import read_json
+from handful.learn import _graceful_stop
 from image_files import save
 
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -85,6 +86,8 @@ def _command(words: list[str], root: str, strike: Strike | None) -> None:
         os.dup2(said.fileno(), 2)
     os.environ["HANDFUL_CACHE"] = str(Path(root) / "cache")
     torch.set_num_threads(1)
+    # A script that runs the tests in the background leaves SIGINT ignored, and it is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     from handful import cli, learn
 
     learn.SAVE_EVERY = 0.0  # a checkpoint after every step: kills find training half done
@@ -220,7 +223,6 @@ def test_a_killed_overwrite_goes_on_by_the_same_command(straight, tmp_path):
     assert_same_run(place, straight)
 
 
-@pytest.mark.slow  # on a crowded machine Ctrl-C was once not heeded: to be looked into
 def test_control_c_says_how_to_go_on_and_going_on_gives_the_same_bits(straight, tmp_path):
     place = Place(tmp_path / "place", straight.photos)
     strike = Strike(change=straight.changes // 2, signal=signal.SIGINT)
@@ -229,6 +231,17 @@ def test_control_c_says_how_to_go_on_and_going_on_gives_the_same_bits(straight, 
     assert "Traceback" not in place.said
     assert place.attempt() == 0, place.said
     assert_same_run(place, straight)
+
+
+def test_a_control_c_that_is_ignored_stays_so_while_training():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with _graceful_stop() as asked_to_stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not asked_to_stop()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_second_process_is_refused_while_the_first_one_writes(straight, tmp_path):

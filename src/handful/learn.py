@@ -355,7 +355,10 @@ class Journal:
 
 @contextmanager
 def _graceful_stop() -> Iterator[Any]:
-    """Within, Ctrl-C only asks: the loop ends its step, saves and stops. A second one insists."""
+    """Within, Ctrl-C only asks: the loop ends its step, saves and stops. A second one insists.
+
+    Where it is ignored, as by scripts that start a job in the background, it stays ignored.
+    """
     asked = False
 
     def ask(*_: object) -> None:
@@ -364,7 +367,8 @@ def _graceful_stop() -> Iterator[Any]:
             raise KeyboardInterrupt
         asked = True
 
-    if threading.current_thread() is not threading.main_thread():
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if ignored or threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
     before = signal.signal(signal.SIGINT, ask)
