@@ -63,3 +63,9 @@ def test_step_decay_asks_for_its_interval():
 def test_patience_asks_for_images_to_stop_by():
     with pytest.raises(ValueError, match="patience=3 needs validation=SHARE"):
         Schedule(patience=3)
+
+
+@pytest.mark.parametrize("scaling, expected", [("none", 0.3), ("linear", 0.15), ("sqrt", 0.2121)])
+def test_the_rate_scales_with_the_batch(scaling, expected):
+    schedule = Schedule(lr=0.3, batch=128, scaling=scaling, decay="constant")
+    assert schedule.rate(0) == pytest.approx(expected, rel=1e-3)

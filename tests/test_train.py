@@ -12,7 +12,17 @@ from handful.files import read_tensors
 from handful.learn import Settings, fold_predictor, learn
 from handful.methods.base import BackboneSpec, Batch, Step, Views, classifier
 from handful.methods.supervised import Supervised
-from handful.train import Average, Batches, Diverged, Plan, State, fresh, plan, train
+from handful.train import (
+    Average,
+    Batches,
+    Diverged,
+    Plan,
+    State,
+    fresh,
+    make_optimizer,
+    plan,
+    train,
+)
 from tiny import SCHEDULE, stripes, task
 
 METHOD = Supervised(augment="none")
@@ -70,7 +80,7 @@ class Interrupted(Supervised):
         return super().loss(model, batch)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "lars"])
 def test_stopped_and_resumed_ends_with_the_same_bits_as_straight_through(
     tmp_path, monkeypatch, optimizer
 ):
@@ -282,3 +292,41 @@ def test_normalisation_happens_once_with_the_constants_of_the_data():
     normal = model.normalize(pixels)
     torch.testing.assert_close(normal.mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(normal.std(dim=(0, 2, 3)), torch.ones(3), atol=1e-5, rtol=0)
+
+
+@dataclass(frozen=True)
+class LabelBlind(Supervised):
+    """Looks at unlabelled views only, and would fail at any label."""
+
+    def views(self, task):
+        return Views(None, ("none", "digits"), unlabeled_ratio=1)
+
+    def loss(self, model, batch):
+        assert batch.images.shape == (0, 1, 8, 8) and batch.labels.shape == (0,)
+        spread = model(torch.cat(batch.unlabeled)).square().mean()
+        return Step(spread, {"loss": spread})
+
+
+def test_a_method_that_looks_at_no_label_trains_on_a_set_without_labels():
+    images = stripes(labeled=0)
+    batches = Batches(task(images), LabelBlind().views(task(images)), SCHEDULE, seed=0)
+    assert batches.images_per_step == 16
+    state = State(fresh(LabelBlind(), task(images), 0), SCHEDULE)
+    assert len(list(train(state, LabelBlind(), batches, SCHEDULE))) == SCHEDULE.steps
+
+
+def test_the_backbone_can_be_trained_at_a_lower_rate():
+    schedule = replace(SCHEDULE, backbone_rate=0.0, steps=2)
+    state = State(fresh(METHOD, task(), 0), schedule)
+    before = copy.deepcopy(dict(state.model.named_parameters()))
+    for _ in train(state, METHOD, Batches(task(), METHOD.views(task()), schedule, 0), schedule):
+        pass
+    for name, now in state.model.named_parameters():
+        assert torch.equal(now, before[name]) == name.startswith("backbone."), name
+
+
+def test_lars_adapts_weights_and_neither_biases_nor_norms():
+    optimizer = make_optimizer(fresh(METHOD, task(), 0), replace(SCHEDULE, optimizer="lars"))
+    for group in optimizer.param_groups:
+        assert all((p.ndim > 1) == group["adapt"] for p in group["params"])
+        assert group["adapt"] or group["weight_decay"] == 0

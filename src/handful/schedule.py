@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Optimizer = Literal["sgd", "adam", "adamw"]
+Optimizer = Literal["sgd", "adam", "adamw", "lars"]
+Scaling = Literal["none", "linear", "sqrt"]
 Decay = Literal["cosine", "cosine7/16", "linear", "step", "constant"]
 
 
@@ -16,7 +17,9 @@ class Schedule:
     batch: int = 64  # labelled images a step
     optimizer: Optimizer = "sgd"  # sgd is Nesterov's; adam adds weight decay to the gradient (L2)
     lr: float = 0.03  # peak learning rate
-    momentum: float = 0.9  # of sgd; beta_1 of adam and adamw
+    scaling: Scaling = "none"  # of lr with the batch: linear is lr * batch / 256, sqrt its root
+    backbone_rate: float = 1.0  # times lr for the backbone's weights: below 1 to fine-tune
+    momentum: float = 0.9  # of sgd and lars; beta_1 of adam and adamw
     weight_decay: float = 5e-4  # weights only: never biases, never batch norm
     decay: Decay = "cosine"  # cosine7/16 is FixMatch's and UDA's: it ends at 0.195 of the peak
     decay_every: int = 0  # for decay="step": steps between two drops
@@ -35,6 +38,10 @@ class Schedule:
                 (self.steps < 0, f"steps must be 0 or more, got {self.steps}"),
                 (self.batch < 1, f"batch must be 1 or more, got {self.batch}"),
                 (not self.lr > 0, f"lr must be above 0, got {self.lr}"),
+                (
+                    self.backbone_rate < 0,
+                    f"backbone_rate must be 0 or more, got {self.backbone_rate}",
+                ),
                 (not 0 <= self.momentum < 1, f"momentum lies in [0, 1), got {self.momentum}"),
                 (self.weight_decay < 0, f"weight_decay must be 0 or more, got {self.weight_decay}"),
                 (not 0 <= self.warmup <= 1, f"warmup is a share of the steps, got {self.warmup}"),
@@ -59,29 +66,36 @@ class Schedule:
                     _choice("optimizer", self.optimizer, _OPTIMIZERS),
                 ),
                 (self.decay not in _DECAYS, _choice("decay", self.decay, _DECAYS)),
+                (self.scaling not in _SCALINGS, _choice("scaling", self.scaling, _SCALINGS)),
             ]
             if wrong
         ]
         if problems:
             raise ValueError("; ".join(problems))
 
+    @property
+    def peak(self) -> float:
+        """The highest learning rate, `lr` scaled with the batch."""
+        factor = {"none": 1.0, "linear": self.batch / 256, "sqrt": math.sqrt(self.batch / 256)}
+        return self.lr * factor[self.scaling]
+
     def rate(self, step: int) -> float:
         """The learning rate of step number `step`, counted from 0."""
         warm = round(self.warmup * self.steps)
         if step < warm:
-            return self.lr * (step + 1) / warm
+            return self.peak * (step + 1) / warm
         progress = (step - warm) / max(1, self.steps - warm)  # in [0, 1)
         match self.decay:
             case "cosine":
-                return self.lr * 0.5 * (1 + math.cos(math.pi * progress))
+                return self.peak * 0.5 * (1 + math.cos(math.pi * progress))
             case "cosine7/16":
-                return self.lr * math.cos(7 / 16 * math.pi * progress)
+                return self.peak * math.cos(7 / 16 * math.pi * progress)
             case "linear":
-                return self.lr * (1 - progress)
+                return self.peak * (1 - progress)
             case "step":
-                return self.lr * self.decay_factor ** (step // self.decay_every)
+                return self.peak * self.decay_factor ** (step // self.decay_every)
             case _:
-                return self.lr
+                return self.peak
 
     def look_at(self) -> list[int]:
         """Steps after which metrics are taken: 0, then `looks` evenly spaced, the last step too."""
@@ -92,7 +106,8 @@ class Schedule:
         return replace(self, steps=max(1, int(seconds / seconds_per_step)))
 
 
-_OPTIMIZERS = ("sgd", "adam", "adamw")
+_OPTIMIZERS = ("sgd", "adam", "adamw", "lars")
+_SCALINGS = ("none", "linear", "sqrt")
 _DECAYS = ("cosine", "cosine7/16", "linear", "step", "constant")
 
 

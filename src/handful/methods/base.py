@@ -38,6 +38,19 @@ class BackboneSpec:
 
 
 @dataclass(frozen=True, eq=False)
+class Init:
+    """Weights that a backbone starts from instead of random ones: learned before, without labels.
+
+    They come with the constants that images were normalised by when they were learned.
+    """
+
+    weights: dict[str, Tensor]  # the backbone's state
+    mean: tuple[float, ...]  # per channel
+    std: tuple[float, ...]
+    hash: str  # two starts with the same one are the same
+
+
+@dataclass(frozen=True, eq=False)
 class Task:
     """Images of which some are labelled, and the network they are to be learned with.
 
@@ -50,6 +63,7 @@ class Task:
     fit: str = "crop"  # how: crop the longer side, pad the shorter one, or stretch
     flips: bool = True  # whether mirrored images are of the same class
     validation: tuple[int, ...] = ()  # labelled positions kept from training, to stop early by
+    init: Init | None = None  # what the backbone starts from; None: its own first weights
     track: Track = field(default=quiet, repr=False)
 
     def __post_init__(self) -> None:
@@ -108,7 +122,7 @@ class Task:
 class Views(NamedTuple):
     """Which augmentations a method wants to see its images under."""
 
-    labeled: str | Pipeline
+    labeled: str | Pipeline | None  # None: the method looks at no label; batch.images is empty
     unlabeled: tuple[str | Pipeline, ...] = ()
     unlabeled_ratio: int = 0  # unlabelled images for each labelled one in a batch
 
@@ -166,7 +180,7 @@ class Fitted(Protocol):
 
     def fit_features(
         self, labeled: Tensor, labels: Tensor, unlabeled: Tensor, num_classes: int, seed: int
-    ) -> nn.Linear: ...
+    ) -> nn.Module: ...
 
 
 @runtime_checkable
@@ -224,19 +238,28 @@ class Classifier(nn.Module):
         return self.head(self.dropout(self.features(images)))
 
 
-def classifier(task: Task, dropout: float = 0.0) -> Classifier:
-    """A fresh network for the task, the only place where one is put together.
+def body(task: Task) -> tuple[Normalize, nn.Module]:
+    """The first layer and the fresh backbone of a network for the task.
 
-    It is normalised by the constants that the backbone names (those its weights were trained
-    with, or those of a report), else by those of the task's own images. A backbone that has
-    `adapt` is shown some of them, normalised, before it is trained.
+    It is normalised by the constants its weights were trained with: those of `task.init`, else
+    those that the backbone names (or those of a report), else those of the task's own images. A
+    backbone that has `adapt` is shown some of them, normalised, before it is trained.
     """
     backbone: Any = task.make_backbone()
+    if task.init is not None:
+        backbone.load_state_dict(task.init.weights)
+        return Normalize(list(task.init.mean), list(task.init.std)), backbone
     named = hasattr(backbone, "mean")
     mean, std = (backbone.mean, backbone.std) if named else task.statistics()
     normalize = Normalize(list(mean), list(std))
     if hasattr(backbone, "adapt"):
         backbone.adapt(normalize(task.some_pixels().float() / 255))
+    return normalize, backbone
+
+
+def classifier(task: Task, dropout: float = 0.0) -> Classifier:
+    """A fresh network for the task, the only place where one with a head is put together."""
+    normalize, backbone = body(task)
     return Classifier(backbone, len(task.classes), normalize, dropout)
 
 
@@ -274,7 +297,7 @@ class Predictor:
             for pixels in track(stream, -(-len(images) // batch), "embedding"):
                 found = self.model.features(pixels.to(devices.device()).float() / 255)
                 rows.append(found.float().cpu())
-        return torch.cat(rows) if rows else torch.empty(0, self.model.head.in_features)
+        return torch.cat(rows) if rows else torch.empty(0, int(self.model.backbone.width))
 
     def of_features(self, features: Tensor) -> Tensor:
         """(N, K) float32 probabilities from (N, D) features."""
