@@ -20,6 +20,19 @@ def no_network(monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", refuse)
 
 
+def test_a_folder_named_like_a_data_set_is_reached_by_its_path_and_spoken_of(tmp_path, monkeypatch):
+    class_folder(tmp_path / "digits", classes=("cat", "dog"))
+    monkeypatch.chdir(tmp_path)
+    said = []
+    assert len(load("digits", say=said.append)) == 1438
+    assert said == ["digits is the data set of that name; for the folder here type ./digits"]
+    assert load("./digits", say=said.append).classes == ("cat", "dog")
+    assert load(tmp_path.joinpath("digits").relative_to(tmp_path)).classes == ("cat", "dog")
+    monkeypatch.chdir(tmp_path / "digits")
+    load("digits", say=said.append)
+    assert len(said) == 1
+
+
 def md5(path):
     return hashlib.md5(path.read_bytes()).hexdigest()
 

@@ -14,6 +14,7 @@ import handful
 from handful import devices
 from handful.data.checks import check as inspect
 from handful.data.imageset import ImageSet, Track, quiet
+from handful.data.sources import check_labels
 from handful.estimate import (
     THOROUGH,
     Estimate,
@@ -30,7 +31,7 @@ from handful.files import read_json, read_tensors, sole_writer, write_json, writ
 from handful.folder import claim, clear, save_beside, save_issues, save_out_of_fold
 from handful.learn import Learned, Settings, fingerprint, fold_predictor, learn, make_plan
 from handful.methods.base import BackboneSpec, Method, Task, Trained, as_json
-from handful.prepare import check, class_shares, prepare, rehearse
+from handful.prepare import class_shares, prepare, rehearse
 from handful.report.pictures import save_pictures
 from handful.results import Run, open_run
 from handful.schedule import Schedule
@@ -109,7 +110,7 @@ def fit(
     begun = time.perf_counter()
     if estimate not in ("folds", "none"):
         raise ValueError(f"no estimate {estimate!r}; choose folds or none")
-    check(images)
+    check_labels(images)
     origin = [(origins or {}).get(name, "unknown") for name in images[images.labeled].names]
     shares = class_shares(prior, images.classes)
     if shares is not None:

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from handful import backbones, methods
 from handful.configure import configure
 from handful.data.imageset import ImageSet, Track, quiet
@@ -20,22 +18,6 @@ from handful.wording import did_you_mean
 LARGEST_SIZE = 64  # pixels a side for networks trained from scratch; a larger image is reduced
 PRETRAINED_SIZE = 224  # pixels a side for networks trained on ImageNet...
 PRETRAINED_SIZE_OF_SMALL = 160  # ...and for images of LARGEST_SIZE or less, which gain no more
-
-
-def check(images: ImageSet) -> None:
-    """ValueError where no classifier can be learned from the images."""
-    labels = images.labels[images.labeled]
-    present = np.unique(labels)
-    if not len(present):
-        raise ValueError(
-            f"{images.source} has {len(images)} images and no label; put some images into class "
-            f"sub-folders or give their labels with --labels FILE.csv"
-        )
-    if len(present) < 2:
-        raise ValueError(
-            f"{images.source} has labels of one class only, {images.classes[present[0]]!r} "
-            f"({len(labels)} images); a classifier needs examples of two classes or more"
-        )
 
 
 def hide(images: ImageSet, per_class: int, seed: int) -> ImageSet:

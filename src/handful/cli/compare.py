@@ -89,6 +89,7 @@ def compare(
             follow_links=follow_links,
             seed=seed,
             track=reporter.track,
+            say=reporter.say,
         )
         comparison = run_comparison(
             images,

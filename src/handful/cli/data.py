@@ -61,6 +61,7 @@ def data(
             keep_leaks=True,
             labeled=False,
             track=reporter.track,
+            say=reporter.say,
         )
         findings = check(images, near=near, track=reporter.track)
         if out is not None:

@@ -91,6 +91,7 @@ def embed(
             follow_links=follow_links,
             labeled=False,
             track=reporter.track,
+            say=reporter.say,
         )
         found = embed(
             images,

@@ -46,6 +46,7 @@ def evaluate(
             follow_links=follow_links,
             labeled=False,
             track=reporter.track,
+            say=reporter.say,
         )
         if known := trained.trained_on(images.test or images):
             reporter.say(

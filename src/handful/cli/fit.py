@@ -146,6 +146,7 @@ def fit(
             seed=seed,
             labeled=after is None,
             track=reporter.track,
+            say=reporter.say,
         )
         test = images.test
         typed = {"method": method, "backbone": backbone, "size": size, "aspect": aspect}

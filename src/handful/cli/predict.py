@@ -59,6 +59,7 @@ def predict(
             keep_leaks=True,
             labeled=False,
             track=reporter.track,
+            say=reporter.say,
         )
         if into is not None and not Path(source).exists():
             raise ValueError(f"--into copies files, but {source!r} is a data set without files")

@@ -47,11 +47,13 @@ def load(
     keep_leaks: bool = False,
     labeled: bool = True,
     track: Track = quiet,
+    say: Callable[[str], None] = lambda text: None,
 ) -> ImageSet:
     """Images, with the labels that are known, of a public data set or a folder.
 
     Args:
-        source: a name in `SOURCES`, or the path of a folder of images.
+        source: a name in `SOURCES`, or the path of a folder of images. Text that is a name is
+            taken as one, even if there is a folder of that name; a Path is always a folder.
         labels: a CSV of file,label[,group] for a folder whose sub-folders are not classes.
         data_root: where public data sets are looked for and downloaded; by default HANDFUL_DATA.
         test_fraction: this share of the labelled images becomes `test`, if the source has none.
@@ -61,11 +63,14 @@ def load(
         keep_leaks: keep training images whose pixels are also in the test part.
         labeled: refuse a source without labels, or with one class only. Off to predict.
         track: wraps long loops, `track(items, total, what)`, to show progress.
+        say: is told what the user may not have meant.
 
     Images that cannot be read are left out and listed in `store.skipped` with the reason.
     """
     name = str(source)
-    if name in SOURCES:
+    if name in SOURCES and not isinstance(source, Path):
+        if Path(name).is_dir():
+            say(f"{name} is the data set of that name; for the folder here type ./{name}")
         if labels is not None:
             raise ValueError(f"{name} has its own labels; labels={str(labels)!r} is for a folder")
         images = _public(name, Path(data_root).expanduser() if data_root else data_folder())
@@ -74,7 +79,7 @@ def load(
         path = Path(labels).expanduser() if labels else None
         images = load_folder(name, path, encoding, follow_links, track)
     if labeled:
-        _check_labels(images)
+        check_labels(images)
     images = _with_duplicates_grouped(images)
     if test_fraction:
         images = _with_new_test(images, test_fraction, seed)
@@ -185,12 +190,13 @@ def _check_path(name: str) -> None:
     )
 
 
-def _check_labels(images: ImageSet) -> None:
+def check_labels(images: ImageSet) -> None:
+    """ValueError where no classifier can be learned from the images."""
     used = np.unique(images.labels[images.labeled])
     if not len(used):
         raise ValueError(
             f"{images.source} holds {len(images)} images but no label; put labelled images in one "
-            f"sub-folder per class, or give a CSV with the columns file and label"
+            f"sub-folder per class, or give a CSV with the columns file and label (--labels)"
         )
     if len(used) == 1:
         raise ValueError(
