@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from handful.data.imageset import ImageSet
     from handful.evaluate import Evaluation
     from handful.job import Reporter
+    from handful.recipes.measured import Measured
+    from handful.recipes.recipe import Recipe
     from handful.results import Run
 
 # People read stderr; stdout is for the answer. Names of files and classes are no markup.
@@ -160,6 +162,46 @@ def _ends(low: float | None, high: float | None, sign: str = "-") -> str:
     if low is None or high is None:
         return "–"
     return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"
+
+
+def print_recipes(recipes: "list[Recipe]", measured: "dict[str, Measured]") -> None:
+    """A row for each recipe: the report, what it published, what we measured, how to run it."""
+    table = Table("report", "published", "ours", "on", "minutes", "command", title="test accuracy")
+    for recipe in recipes:
+        found = measured.get(recipe.name)
+        published = "–" if recipe.published is None else _percent(recipe.published)
+        minutes = found.minutes if found else recipe.minutes
+        table.add_row(
+            recipe.report or "–",
+            published,
+            _spread(found) if found else "–",
+            found.on if found else recipe.data[-1].title,
+            f"{minutes:.1f}" if found else f"about {minutes:g}",
+            recipe.command,
+        )
+    answer.print(table)
+
+
+def _spread(found: "Measured") -> str:
+    spread = f" ± {100 * found.std:.1f}" if found.std is not None else ""
+    return f"{100 * found.mean:.1f}{spread} % (n = {found.n})"
+
+
+def print_reproduced(recipe: "Recipe", accuracies: list[float], folder: Path) -> None:
+    """The published accuracy against the mean of ours."""
+    from handful.compare import spread
+
+    mean, std, _, _, n = spread(accuracies)
+    ours = f"{_percent(mean)} ± {100 * std:.1f}" if std is not None else _percent(mean)
+    answer.print(f"{recipe.name}: {ours} on test images, over {n} draws")
+    if recipe.published is not None:
+        answer.print(
+            f"  the report published {_percent(recipe.published)}: "
+            f"{100 * (mean - recipe.published):+.1f} points"
+        )
+    if recipe.correction:
+        answer.print(f"  {recipe.correction}", soft_wrap=True)
+    answer.print(f"runs and curves.svg are in {folder}", soft_wrap=True)
 
 
 def print_counts(labels: list[str], places: list[str]) -> None:

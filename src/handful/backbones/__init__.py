@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from handful.backbones.fast import Fast
 from handful.backbones.imagenet import Lite, Lite0, Lite1, Lite2, Timm
 from handful.backbones.reports import (
     CNN,
@@ -35,6 +36,7 @@ __all__ = ["BACKBONES", "SmallDecoder", "fingerprint", "make", "pretrained", "st
 
 BACKBONES: dict[str, type[nn.Module]] = {
     "small": Small,
+    "fast": Fast,
     "lite0": Lite0,
     "lite1": Lite1,
     "lite2": Lite2,

@@ -18,9 +18,12 @@ from handful.cli.embed import embed
 from handful.cli.evaluate import evaluate
 from handful.cli.fit import fit
 from handful.cli.predict import predict
+from handful.cli.recipes import recipes
 from handful.cli.report import report
+from handful.cli.reproduce import reproduce
 
-COMMANDS = (fit, data, compare, report, predict, evaluate, embed)  # in the order of the help
+# In the order of the help.
+COMMANDS = (fit, data, compare, report, recipes, reproduce, predict, evaluate, embed)
 
 app = typer.Typer(
     name="handful",

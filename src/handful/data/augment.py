@@ -153,6 +153,9 @@ PIPELINES: dict[str, Pipeline] = {
     "simclr-flip": Pipeline((ResizedCrop(scale=(0.2, 1.0)), Flip())),
     # Small photographs: padded crop with black, a window of 64 pixels, mild colours.
     "flip-crop": Pipeline((Flip(), Crop(padding=0.125)), fill=0.0),
+    "flip-crop-cut": Pipeline(
+        (Flip(), Crop(padding=0.0625), CutOut(size=(0.25, 0.25))), fill="reflect"
+    ),
     "flip-crop-64": Pipeline((Flip(), Crop(padding=0.0, size=64))),
     "flip-jitter": Pipeline(
         (Flip(), ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2)),

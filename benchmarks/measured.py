@@ -1,0 +1,55 @@
+"""Write src/handful/recipes/measured.json from the lines in benchmarks/results/recipes.jsonl.
+
+python benchmarks/measured.py          # rewrite what changed
+python benchmarks/measured.py --check  # exit 1 if anything would change
+"""
+
+import json
+import sys
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import record
+from handful.recipes import RECIPES, Recipe
+
+ROOT = Path(__file__).parent.parent
+TARGET = ROOT / "src" / "handful" / "recipes" / "measured.json"
+
+
+def measured(recipe: Recipe, lines: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Over the last line of every draw, on the first of the recipe's data that was measured."""
+    for data in recipe.data:
+        last = {x["draw"]: x for x in lines if (x["name"], x["on"]) == (recipe.name, data.title)}
+        if not last:
+            continue
+        accuracies = [line["figures"]["test_accuracy"] for line in last.values()]
+        seconds = mean(line["figures"]["seconds"] for line in last.values())
+        return {
+            "mean": round(mean(accuracies), 5),
+            "std": round(stdev(accuracies), 5) if len(accuracies) > 1 else None,
+            "n": len(accuracies),
+            "minutes": round(seconds / 60, 2),
+            "on": data.title,
+        }
+    return None
+
+
+def text() -> str:
+    lines = record.read("recipes")
+    if strange := {line["name"] for line in lines} - set(RECIPES):
+        raise SystemExit(f"lines of recipes that do not exist: {', '.join(sorted(strange))}")
+    found = {name: measured(recipe, lines) for name, recipe in RECIPES.items()}
+    return json.dumps({k: v for k, v in found.items() if v is not None}, indent=1) + "\n"
+
+
+def main() -> None:
+    stale = not TARGET.exists() or TARGET.read_text() != text()
+    if "--check" in sys.argv:
+        sys.exit(f"run python benchmarks/measured.py: {TARGET} is stale" if stale else 0)
+    if stale:
+        TARGET.write_text(text())
+
+
+if __name__ == "__main__":
+    main()

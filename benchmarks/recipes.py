@@ -1,0 +1,89 @@
+"""Run recipes on final draws and keep a line of each: what `handful recipes` shows as measured.
+
+    python benchmarks/recipes.py mnist-mlp mnist-cnn            # the draws that each asks for
+    python benchmarks/recipes.py cifar10-cnn-norm --draws 0-4 --out runs/cifar10-cnn-norm
+    python benchmarks/recipes.py --list                         # what there is, and what it takes
+
+A draw that has its line already is not run again; --again runs it all the same. With --out a run
+folder is left for each draw, a stopped run goes on, and the curves are in the line. Afterwards:
+python benchmarks/measured.py.
+"""
+
+import argparse
+from pathlib import Path
+
+import record
+from handful.job import Reporter
+from handful.recipes import RECIPES, Recipe, find
+from handful.recipes.curves import read_history
+from handful.recipes.reproduce import Outcome, reproduce
+
+KEPT = ("method", "schedule", "backbone", "input", "training")
+
+
+def main() -> None:
+    options = parse()
+    if options.list:
+        for recipe in RECIPES.values():
+            done = len(known(recipe.name))
+            print(f"{recipe.name:32} {done} of {recipe.draws} draws, {recipe.minutes:g} min each")
+        return
+    for recipe in map(find, options.names):
+        run(recipe, options)
+
+
+def run(recipe: Recipe, options: argparse.Namespace) -> None:
+    draws = options.draws or range(recipe.draws)
+    todo = [draw for draw in draws if options.again or draw not in known(recipe.name)]
+    if not todo:
+        print(f"{recipe.name}: all draws are there", flush=True)
+        return
+    reporter = Reporter(say=lambda text: print(text, flush=True))
+    out = Path(options.out) / recipe.name if options.out else None
+    for outcome in reproduce(recipe, todo, out, reporter=reporter):
+        keep(recipe, outcome)
+        print(f"draw {outcome.draw}: {outcome.accuracy:.4f}, {outcome.seconds:.0f} s", flush=True)
+
+
+def keep(recipe: Recipe, outcome: Outcome) -> None:
+    made = outcome.run.record
+    figures = {
+        "test_accuracy": round(outcome.accuracy, 5),
+        "n_test": outcome.n,
+        "seconds": outcome.seconds,
+        "training_seconds": made["training"]["seconds"],
+    }
+    settings = {key: made[key] for key in KEPT}
+    more = {"draw": outcome.draw, "on": outcome.on, "settings": settings}
+    if outcome.run.folder is not None:
+        more["history"] = [
+            {key: float(f"{value:.4g}") for key, value in look.items()}
+            for look in read_history(outcome.run.folder)
+        ]
+    record.append("recipes", recipe.name, "final", figures, **more)
+
+
+def known(name: str) -> set[int]:
+    """Draws of the recipe that have a line."""
+    return {line["draw"] for line in record.read("recipes") if line["name"] == name}
+
+
+def draw_range(text: str) -> range:
+    ends = [int(end) for end in text.split("-")]
+    return range(ends[0], ends[-1] + 1)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", help="recipes")
+    parser.add_argument("--draws", type=draw_range, help="such as 0-4")
+    parser.add_argument("--out", help="folder for the run folders")
+    parser.add_argument("--again", action="store_true")
+    parser.add_argument("--list", action="store_true")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""`handful recipes`: the results of the reports, beside ours."""
+
+from handful.cli.options import AsJson
+from handful.screen import print_json, print_recipes
+
+
+def recipes(as_json: AsJson = False) -> None:
+    """List every recipe: what a report published, what we measured, on what, how to run it.
+
+    "Ours" is the mean of the test accuracy over draws of labels, and its standard deviation.
+
+    Example: handful recipes
+    """
+    from handful.recipes import RECIPES
+    from handful.recipes.measured import as_json as listed
+    from handful.recipes.measured import measured
+
+    every = list(RECIPES.values())
+    if as_json:
+        print_json(listed(every))
+    else:
+        print_recipes(every, measured())
