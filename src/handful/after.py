@@ -84,12 +84,17 @@ def continued(images: ImageSet, earlier: Run) -> Continued:
 def earlier_settings(earlier: Run, method: str | None = None) -> dict[str, Any]:
     """The arguments of `fit` that repeat what an earlier run did, as its record has them.
 
-    Where another `method` is asked for, only how the images are looked at is repeated.
+    Where another `method` is asked for, only how the images are looked at and how common the
+    classes are is repeated.
     """
     record = earlier.record
+    again = {"given": record.get("prior"), "unlabeled": "unlabeled"}
+    prior = again.get(record.get("prior_from", "labels"))
+    about_classes = {} if prior is None else {"prior": prior}
     if method not in (None, record["method"]["name"]):
         looked = record["input"]
-        return {"aspect": looked["aspect"], "flips": looked["flips"], "settings": {}}
+        repeated = {"aspect": looked["aspect"], "flips": looked["flips"], "settings": {}}
+        return repeated | about_classes
     backbone = record["backbone"]
     settings = {key: str(value) for key, value in record["method"].items() if key != "name"}
     settings |= {f"schedule.{key}": str(value) for key, value in (record["schedule"] or {}).items()}
@@ -101,4 +106,4 @@ def earlier_settings(earlier: Run, method: str | None = None) -> dict[str, Any]:
         "aspect": record["input"]["aspect"],
         "flips": record["input"]["flips"],
         "settings": settings,
-    }
+    } | about_classes

@@ -309,6 +309,7 @@ def estimate(
     prior: Sequence[float] | None = None,
     origins: Sequence[str] | None = None,
     rivals: Sequence[OutOfFold] = (),
+    prior_how: str = "as given",
 ) -> Estimate:
     """Turn out-of-fold predictions into an estimate of the saved model.
 
@@ -319,10 +320,11 @@ def estimate(
             "chosen" (by the tool, or for being odd) or "unknown". The chosen ones say nothing
             about images that are not chosen: they train, but do not count.
         rivals: out-of-fold predictions of the methods that `out` was preferred to on these labels.
+        prior_how: how `prior` was found, for the record.
     """
     if not 0 < level < 1:
         raise ValueError(f"level is a probability between 0 and 1, got {level}; the usual is 0.9")
-    counted, caveats = _counted(len(out.labels), origins)
+    counted, caveats = countable(len(out.labels), origins)
     alone = np.bincount(out.labels)[out.labels] == 1
     if why := _impossible(counted, alone):
         return Estimate(None, None, None, level, f"no estimate: {why}", caveats=caveats)
@@ -348,7 +350,14 @@ def estimate(
         low=low,
         high=high,
         level=level,
-        how=_how(out, int(counted.sum()), effective, rise, optimism, prior),
+        how=_how(
+            out,
+            int(counted.sum()),
+            effective,
+            rise,
+            optimism,
+            "as labelled" if prior is None else prior_how,
+        ),
         n=int(counted.sum()),
         effective_n=effective,
         out_of_fold=plain,
@@ -517,12 +526,12 @@ def check_prior(
     labels: np.ndarray, prior: Sequence[float], origins: Sequence[str] | None = None
 ) -> None:
     """Raise what `estimate` would about `prior`, before anything is fitted."""
-    counted, _ = _counted(len(labels), origins)
+    counted, _ = countable(len(labels), origins)
     if counted.any():
         _weights(labels, counted, prior)
 
 
-def _counted(n: int, origins: Sequence[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:
+def countable(n: int, origins: Sequence[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:
     """(n,) bool: the images whose labels may count, and what is to be said about the choice."""
     kinds = np.array(["unknown"] * n if origins is None else list(origins))
     if len(kinds) != n or not set(kinds) <= {"random", "chosen", "unknown"}:
@@ -609,7 +618,7 @@ def _how(
     effective: float,
     rise: float,
     optimism: float,
-    prior: Sequence[float] | None,
+    prior_how: str,
 ) -> str:
     folds = f"{out.scheme.folds} {'stratified ' if out.stratified else ''}folds"
     parts = [f"out of fold on {n} labels, {folds}, repeated {out.scheme.repeats} times"]
@@ -620,5 +629,5 @@ def _how(
     if optimism:
         parts.append(f"{-100 * optimism:+.1f} points as the best of several methods was taken")
     parts.append(f"Wilson's interval for {effective:.0f} independent images")
-    parts.append("class shares " + ("as labelled" if prior is None else "as given"))
+    parts.append(f"class shares {prior_how}")
     return "; ".join(parts)

@@ -20,6 +20,7 @@ from handful.estimate import (
     Estimate,
     Key,
     LabelIssue,
+    OutOfFold,
     Scheme,
     averaged,
     check_prior,
@@ -32,6 +33,7 @@ from handful.folder import claim, clear, save_beside, save_issues, save_out_of_f
 from handful.learn import Learned, Settings, fingerprint, fold_predictor, learn, make_plan
 from handful.methods.base import BackboneSpec, Method, Task, Trained, as_json
 from handful.prepare import class_shares, prepare, rehearse
+from handful.priors import LABELED, UNLABELED, unlabeled_shares
 from handful.report.pictures import save_pictures
 from handful.results import Run, open_run
 from handful.schedule import Schedule
@@ -58,6 +60,8 @@ class Judged(NamedTuple):
     estimate: Estimate
     issues: list[LabelIssue]
     probabilities: np.ndarray  # (n, K) of the n labelled images, out of fold
+    out: OutOfFold
+    shares: Sequence[float] | None  # of the classes among new images; None: as labelled
 
 
 def fit(
@@ -74,7 +78,7 @@ def fit(
     flips: bool | None = None,
     precision: str = "auto",
     estimate: str = "folds",
-    prior: Mapping[str, float] | None = None,
+    prior: Mapping[str, float] | str | None = None,
     settings: dict[str, str] | None = None,
     origins: Mapping[str, str] | None = None,
     after: Run | None = None,
@@ -96,8 +100,9 @@ def fit(
         flips: whether a mirrored image is of the same class; by default only for colour images.
         precision: fp32, bf16, or auto: whichever a short measurement finds faster.
         estimate: "folds", out-of-fold accuracy with an interval, or "none".
-        prior: class name → its share among the new images that the estimate is for; by default
-            classes are as common there as among the labels.
+        prior: class name → its share among the new images that the estimate is for; or
+            "unlabeled": as common as the saved model finds them among the images without a label;
+            by default "labels": as common as among the labels.
         origins: image name → "random", "chosen" or "unknown": how it came to be labelled. Labels
             that were chosen are trained on but do not count in the estimate.
         after: an earlier run; its estimate is put into the record beside the new one.
@@ -113,10 +118,15 @@ def fit(
     check_labels(images)
     origin = [(origins or {}).get(name, "unknown") for name in images[images.labeled].names]
     shares = class_shares(prior, images.classes)
+    if prior not in (None, LABELED) and estimate == "none":
+        raise ValueError("prior is for the estimate, which is not asked for; leave one out")
     if shares is not None:
-        if estimate == "none":
-            raise ValueError("prior is for the estimate, which is not asked for; leave one out")
         check_prior(images.labels[images.labeled], shares, origin)
+    elif prior == UNLABELED and not len(images.unlabeled):
+        raise ValueError(
+            "prior unlabeled takes class shares from images without a label, and every image has "
+            "one; give the shares as CLASS=SHARE,... or leave prior out"
+        )
     chosen, task = prepare(
         images,
         method,
@@ -138,7 +148,7 @@ def fit(
         seed,
         estimate,
         origin,
-        shares,
+        UNLABELED if prior == UNLABELED else shares,
     )
     rehearse(chosen, task, seed)
     folder = Path(out) if out is not None else None
@@ -157,13 +167,16 @@ def fit(
         if estimate == "folds":
             judged = _estimate(chosen, task, seed, work, planned, origin, shares, reporter.track)
         learned = learn(chosen, task, seed, _below(work, "fit"), planned, "training on all labels")
+        if judged is not None and prior == UNLABELED:
+            judged = _on_unlabeled(judged, learned, task, origin)
         if judged is not None:
             calibrated = replace(learned.predictor, temperature=judged.estimate.temperature)
             learned = replace(learned, predictor=calibrated)
 
         seconds = time.perf_counter() - begun
         record = _record(images, task, chosen, learned, judged, seed, seconds, list(command))
-        record |= {"prior": dict(prior) if prior else None, "after": _earlier(after)}
+        record |= {"prior": _shares_by_name(judged, images.classes), "after": _earlier(after)}
+        record["prior_from"] = "given" if isinstance(prior, Mapping) else prior or LABELED
         run = Run(record | {"fingerprint": mark}, learned.predictor)
         if folder is not None:
             save_beside(run, task, folder, origin, reporter.track)
@@ -242,8 +255,32 @@ def _estimate(
         finished=_Finished(work) if work is not None else None,
         track=track,
     )
-    found = estimate_accuracy(out, prior=shares, origins=origin)
-    return Judged(found, label_issues(out), averaged(out, found.temperature))
+    return _judged(out, origin, shares)
+
+
+def _judged(
+    out: OutOfFold,
+    origin: Sequence[str],
+    shares: Sequence[float] | None,
+    shares_how: str = "as given",
+) -> Judged:
+    found = estimate_accuracy(out, prior=shares, origins=origin, prior_how=shares_how)
+    return Judged(found, label_issues(out), averaged(out, found.temperature), out, shares)
+
+
+def _on_unlabeled(judged: Judged, learned: Learned, task: Task, origin: Sequence[str]) -> Judged:
+    """The same for class shares as the saved model finds them among the images without a label."""
+    others = task.images[task.images.unlabeled]
+    predicted = learned.predictor.predict_proba(others, track=task.track).numpy()
+    shares = unlabeled_shares(judged.out, predicted, origin).tolist()
+    how = f"as predicted for {len(others):,} images without a label"
+    return _judged(judged.out, origin, shares, how)
+
+
+def _shares_by_name(judged: Judged | None, classes: Sequence[str]) -> dict[str, float] | None:
+    if judged is None or judged.shares is None:
+        return None
+    return dict(zip(classes, judged.shares, strict=True))
 
 
 def _scheme(chosen: Settings) -> Scheme:

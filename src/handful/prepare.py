@@ -11,6 +11,7 @@ from handful.data.imageset import ImageSet, Track, quiet
 from handful.data.splits import draw
 from handful.learn import Settings
 from handful.methods.base import BackboneSpec, Method, Task, Trained
+from handful.priors import LABELED, UNLABELED
 from handful.schedule import Schedule
 from handful.train import Batches, fresh
 from handful.wording import did_you_mean
@@ -55,10 +56,19 @@ def prepare(
     return chosen, replace(task, backbone=chosen.backbone)
 
 
-def class_shares(prior: Mapping[str, float] | None, classes: tuple[str, ...]) -> list[float] | None:
-    """`prior` in the order of `classes`; ValueError unless it is a share for each, 1 together."""
-    if prior is None:
+def class_shares(
+    prior: Mapping[str, float] | str | None, classes: tuple[str, ...]
+) -> list[float] | None:
+    """`prior` in the order of `classes`; ValueError unless it is a share for each, 1 together.
+
+    None where it is not given in numbers: "labels", which None is short for, or "unlabeled".
+    """
+    if prior in (None, LABELED, UNLABELED):
         return None
+    if isinstance(prior, str) or prior is None:
+        raise ValueError(
+            f"no prior {prior!r}; choose {LABELED} or {UNLABELED}, or give every class its share"
+        )
     if unknown := [name for name in prior if name not in classes]:
         raise ValueError(
             f"prior names no class {unknown[0]!r}.{did_you_mean(unknown[0], classes)} "

@@ -82,8 +82,9 @@ def fit(
         str | None,
         typer.Option(
             help="How common the classes are among new images, for the estimate; by default as "
-            "among the labels.",
-            metavar="CLASS=SHARE,...",
+            "among the labels. unlabeled: as the saved model finds them among the images without "
+            "a label.",
+            metavar="CLASS=SHARE,...|unlabeled|labels",
             show_default=False,
         ),
     ] = None,
@@ -150,7 +151,7 @@ def fit(
         )
         test = images.test
         typed = {"method": method, "backbone": backbone, "size": size, "aspect": aspect}
-        typed |= {"flips": flips}
+        typed |= {"flips": flips, "prior": _prior(prior)}
         chosen: dict[str, Any] = {k: value for k, value in typed.items() if value is not None}
         settings, origins, earlier = pairs(set_ or []), {}, None
         if per_class is not None:
@@ -164,6 +165,10 @@ def fit(
                 reporter.say(text)
             before = earlier_settings(earlier, method)
             settings = before.pop("settings") | settings
+            if estimate == "none":
+                before.pop("prior", None)
+            elif prior is None and "prior" in before:
+                reporter.say(f"class shares are those of {after}; --prior labels drops them")
             chosen = before | chosen
         run = job.fit(
             images,
@@ -173,7 +178,6 @@ def fit(
             overwrite=overwrite,
             precision=precision,
             estimate=estimate,
-            prior=_shares(prior) if prior is not None else None,
             settings=settings,
             origins=origins,
             after=earlier,
@@ -194,8 +198,12 @@ def fit(
         print_skipped(images)
 
 
-def _shares(text: str) -> dict[str, float]:
-    """`cat=0.2,dog=0.8` as a mapping."""
+def _prior(text: str | None) -> dict[str, float] | str | None:
+    """`cat=0.2,dog=0.8` as a mapping; a word as it is."""
+    from handful.priors import LABELED, UNLABELED
+
+    if text in (None, LABELED, UNLABELED):
+        return text
     shares: dict[str, float] = {}
     for pair in text.split(","):
         try:
@@ -203,6 +211,7 @@ def _shares(text: str) -> dict[str, float]:
             shares[name.strip()] = float(share)
         except ValueError:
             raise ValueError(
-                f"--prior takes CLASS=SHARE,..., got {text!r}; for example --prior cat=0.2,dog=0.8"
+                f"--prior takes CLASS=SHARE,..., {UNLABELED} or {LABELED}, got {text!r}; for "
+                f"example --prior cat=0.2,dog=0.8"
             ) from None
     return shares
