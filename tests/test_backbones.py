@@ -10,7 +10,7 @@ from handful.backbones import BACKBONES, SmallDecoder, fingerprint, make, pretra
 from handful.backbones.blocks import Residual
 from handful.backbones.imagenet import LITE_SHA256, lite_classifier
 
-FROM_SCRATCH = [name for name in BACKBONES if not pretrained(name)]
+FROM_SCRATCH = [name for name in BACKBONES if not pretrained(name) and name != "split"]
 SMALLEST = {"cnn": 20, "small-encoder": 16, "cifar-cnn": 8}
 
 

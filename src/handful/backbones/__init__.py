@@ -30,9 +30,18 @@ from handful.backbones.reports import (
 )
 from handful.backbones.resnet import ResNet18
 from handful.backbones.small import Small
+from handful.backbones.split import Split
 from handful.wording import did_you_mean
 
-__all__ = ["BACKBONES", "SmallDecoder", "fingerprint", "make", "pretrained", "staged"]
+__all__ = [
+    "BACKBONES",
+    "SmallDecoder",
+    "SmallEncoder",
+    "fingerprint",
+    "make",
+    "pretrained",
+    "staged",
+]
 
 BACKBONES: dict[str, type[nn.Module]] = {
     "small": Small,
@@ -50,6 +59,7 @@ BACKBONES: dict[str, type[nn.Module]] = {
     "resnet-encoder": ResNetEncoder,
     "complex-encoder": ComplexEncoder,
     "small-encoder": SmallEncoder,
+    "split": Split,
 }
 _TIMM = "timm:"
 

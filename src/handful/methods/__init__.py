@@ -2,22 +2,28 @@
 
 from typing import Any
 
+from handful.methods.autoencoder import Autoencoder
 from handful.methods.base import Method
+from handful.methods.cmc import CMC
 from handful.methods.features import Features
 from handful.methods.fine_tuning import FineTuning
 from handful.methods.fixmatch import FixMatch
 from handful.methods.mean_teacher import MeanTeacher
+from handful.methods.mlp_head import MLPHead
 from handful.methods.propagation import Propagation
 from handful.methods.pseudo_label import PseudoLabel
 from handful.methods.self_training import SelfTraining
+from handful.methods.simclr import SimCLR
 from handful.methods.softmatch import SoftMatch
 from handful.methods.supervised import Supervised
 from handful.methods.uda import UDA
+from handful.methods.vicreg import VICReg
 from handful.wording import did_you_mean
 
 METHODS: dict[str, type[Method]] = {
     "supervised": Supervised,
     "features": Features,
+    "mlp_head": MLPHead,
     "self_training": SelfTraining,
     "propagation": Propagation,
     "fine_tuning": FineTuning,
@@ -26,6 +32,10 @@ METHODS: dict[str, type[Method]] = {
     "uda": UDA,
     "fixmatch": FixMatch,
     "softmatch": SoftMatch,
+    "autoencoder": Autoencoder,
+    "simclr": SimCLR,
+    "vicreg": VICReg,
+    "cmc": CMC,
 }
 
 

@@ -5,6 +5,7 @@ images than features nothing is lost). The L2 strength is the one with the lowes
 out of fold, at its best temperature; of those equal to a hundredth of a nat, the strongest.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful.data.splits import folds
-from handful.methods.heads import Coordinates, check_fit, fit_logistic, principal
+from handful.methods.heads import Coordinates, check_fit, fit_logistic, principal, standardized
 
 STRENGTHS = (0.1, 0.03, 0.01, 0.003, 0.001)  # tried from strong to weak
 TEMPERATURES = torch.logspace(-2, 2, 21, base=4)
@@ -25,6 +26,7 @@ class Features:
 
     strength: float = 0.0  # of the L2 penalty; 0: chosen by cross-validation
     folds: int = 5  # parts of the cross-validation; fewer where a class is rare
+    standardize: bool = False  # bring every feature to standard deviation 1 first
 
     name: ClassVar[str] = "features"
 
@@ -38,7 +40,7 @@ class Features:
         self, labeled: Tensor, labels: Tensor, unlabeled: Tensor, num_classes: int, seed: int
     ) -> nn.Linear:
         """The head fitted to (N, D) features and (N,) labels; unlabelled features are not used."""
-        coordinates, x, targets = _problem(labeled, labels, num_classes)
+        coordinates, x, targets = self._problem(labeled, labels, num_classes)
         strength = self.strength or choose_strength(x, targets, self.folds, seed)
         return coordinates.head(*fit_logistic(x, targets, strength))
 
@@ -50,22 +52,27 @@ class Features:
         """
         if self.strength:
             return self
-        _, x, targets = _problem(labeled, labels, num_classes)
+        _, x, targets = self._problem(labeled, labels, num_classes)
         return replace(self, strength=choose_strength(x, targets, self.folds, seed))
 
+    def _problem(
+        self, labeled: Tensor, labels: Tensor, num_classes: int
+    ) -> tuple[Coordinates, Tensor, Tensor]:
+        """Coordinates, what (N, D) features are in them, and one-hot targets (N, K), float64."""
+        check_fit(labeled, labels, num_classes)
+        labeled = labeled.double()
+        coordinates = standardized(labeled) if self.standardize else principal(labeled)
+        return coordinates, coordinates.of(labeled), F.one_hot(labels, num_classes).double()
 
-def _problem(
-    labeled: Tensor, labels: Tensor, num_classes: int
-) -> tuple[Coordinates, Tensor, Tensor]:
-    """Coordinates, what (N, D) features are in them, and one-hot targets (N, K), all float64."""
-    check_fit(labeled, labels, num_classes)
-    labeled = labeled.double()
-    coordinates = principal(labeled)
-    return coordinates, coordinates.of(labeled), F.one_hot(labels, num_classes).double()
 
-
-def choose_strength(x: Tensor, targets: Tensor, count: int, seed: int) -> float:
-    """The strength of `STRENGTHS` whose cross-entropy out of fold is lowest.
+def choose_strength(
+    x: Tensor,
+    targets: Tensor,
+    count: int,
+    seed: int,
+    strengths: Sequence[float] = STRENGTHS,
+) -> float:
+    """The one of `strengths`, from strong to weak, whose cross-entropy out of fold is lowest.
 
     Each strength is judged at its best temperature: weak penalties are otherwise preferred for
     being sure of themselves, not for being right.
@@ -75,13 +82,13 @@ def choose_strength(x: Tensor, targets: Tensor, count: int, seed: int) -> float:
     """
     labels = targets.argmax(dim=1)
     fold = torch.from_numpy(folds(labels.numpy(), count, seed))
-    logits = torch.empty(len(STRENGTHS), *targets.shape, dtype=x.dtype)  # (strengths, N, K)
+    logits = torch.empty(len(strengths), *targets.shape, dtype=x.dtype)  # (strengths, N, K)
     for held in fold.unique():
         inside, outside = fold != held, fold == held
         fitted = None
-        for index, strength in enumerate(STRENGTHS):
+        for index, strength in enumerate(strengths):
             fitted = fit_logistic(x[inside], targets[inside], strength, start=fitted)
             logits[index, outside] = x[outside] @ fitted[0] + fitted[1]
     scaled = logits.unsqueeze(1) / TEMPERATURES.to(x.dtype).view(-1, 1, 1)  # (strengths, T, N, K)
     losses = -(scaled.log_softmax(-1) * targets).sum(-1).mean(-1).amin(1)  # (strengths,)
-    return STRENGTHS[int(losses.mul(100).round().argmin())]
+    return strengths[int(losses.mul(100).round().argmin())]

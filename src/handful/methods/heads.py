@@ -32,6 +32,14 @@ class Coordinates(NamedTuple):
         return head
 
 
+def standardized(features: Tensor) -> Coordinates:
+    """`principal` of (N, D) features brought to standard deviation 1; constant ones count 0."""
+    std, mean = torch.std_mean(features, dim=0, correction=0)
+    scale = torch.where(std > 1e-6 * std.max(), 1 / std.clamp_min(1e-30), 0.0)
+    _, basis = principal((features - mean) * scale)
+    return Coordinates(mean, scale.unsqueeze(1) * basis)
+
+
 def principal(features: Tensor, rank: int | None = None) -> Coordinates:
     """The first `rank` principal axes of (N, D) features; all that differ from 0 by default.
 

@@ -1,0 +1,83 @@
+"""Autoencoder: features from which the image can be painted again.
+
+Hinton and Salakhutdinov 2006, "Reducing the Dimensionality of Data with Neural Networks" (Science
+313), in convolutions. The network `small-encoder` is mirrored by the decoder of the report it comes
+from; every other gets one that is derived from the number of its features.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from handful.backbones import SmallDecoder, SmallEncoder
+from handful.methods.base import Batch, Normalize, Step, Task, Views, body
+from handful.methods.label_free import LabelFree, check_positive
+
+
+@dataclass(frozen=True)
+class Autoencoder(LabelFree):
+    """Mean squared error between an augmented image and what is painted of its features."""
+
+    augment: str = "weak"  # a named pipeline; the network paints what it was shown
+    decoder_width: int = 128  # channels a derived decoder starts with; halved as the image grows
+
+    name: ClassVar[str] = "autoencoder"
+
+    def __post_init__(self) -> None:
+        check_positive(self, "decoder_width")
+
+    def views(self, task: Task) -> Views:
+        return Views(None, (self.augment,), unlabeled_ratio=1)
+
+    def build(self, task: Task) -> nn.Module:
+        normalize, backbone = body(task)
+        if isinstance(backbone, SmallEncoder):
+            return Painter(normalize, backbone, SmallDecoder(task.channels, task.size))
+        width: int = backbone.width  # type: ignore[assignment]
+        decoder = Decoder(width, task.channels, task.size, self.decoder_width)
+        return Painter(normalize, backbone, decoder)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Step:
+        (images,) = batch.unlabeled
+        loss = F.mse_loss(model(images).float(), images)
+        return Step(loss, {"loss": loss})
+
+
+class Painter(nn.Module):
+    """Images in [0, 1] → normalised → backbone → decoder → images in [0, 1]."""
+
+    def __init__(self, normalize: Normalize, backbone: nn.Module, decoder: nn.Module) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.backbone = backbone
+        self.decoder = decoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, S, S) → (N, C, S, S)."""
+        return self.decoder(self.backbone(self.normalize(images)))
+
+
+class Decoder(nn.Module):
+    """(N, D) → a small map by a linear layer, then doubled with 4x4 convolutions to the size."""
+
+    def __init__(self, inputs: int, channels: int, size: int, width: int) -> None:
+        super().__init__()
+        doublings = 0
+        while -(-size >> doublings) > 4:  # the map that the linear layer gives has at most 4x4
+            doublings += 1
+        self.size, self.side = size, -(-size // 2**doublings)
+        widths = [max(16, width >> level) for level in range(doublings + 1)]
+        self.width = widths[0]
+        self.first = nn.Linear(inputs, self.width * self.side**2)
+        layers: list[nn.Module] = [nn.ReLU()]
+        for before, after in zip(widths, widths[1:], strict=False):
+            layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False)]
+            layers += [nn.BatchNorm2d(after), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], channels, 3, padding=1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        maps = self.first(features).unflatten(1, (self.width, self.side, self.side))
+        images = self.layers(maps)[:, :, : self.size, : self.size]  # an odd size was rounded up
+        return images.sigmoid()

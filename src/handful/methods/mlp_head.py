@@ -1,0 +1,50 @@
+"""A small network of two layers on frozen features, as the reports put behind their encoders."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from handful.methods.heads import check_fit
+
+
+@dataclass(frozen=True)
+class MLPHead:
+    """Hyper-parameters; the defaults are those of the report on MNIST with SimCLR."""
+
+    hidden: int = 64  # outputs of the first layer, with ReLU
+    lr: float = 1e-3  # of Adam
+    weight_decay: float = 0.0  # Adam's L2
+    batch: int = 16
+    epochs: int = 20  # passes over the labels
+
+    name: ClassVar[str] = "mlp_head"
+
+    def __post_init__(self) -> None:
+        for field in ("hidden", "lr", "batch", "epochs"):
+            if getattr(self, field) <= 0:
+                raise ValueError(f"{field} must be more than 0, got {getattr(self, field)}")
+
+    def fit_features(
+        self, labeled: Tensor, labels: Tensor, unlabeled: Tensor, num_classes: int, seed: int
+    ) -> nn.Module:
+        """The head fitted to (N, D) features and (N,) labels; unlabelled features are not used."""
+        check_fit(labeled, labels, num_classes)
+        x = labeled.float()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            head = make_head(x.shape[1], self.hidden, num_classes)
+            optimizer = torch.optim.Adam(head.parameters(), self.lr, weight_decay=self.weight_decay)
+            for _ in range(self.epochs):
+                for some in torch.randperm(len(x)).split(self.batch):
+                    loss = F.cross_entropy(head(x[some]), labels[some])
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+        return head.requires_grad_(False).eval()
+
+
+def make_head(inputs: int, hidden: int, num_classes: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, num_classes))

@@ -1,0 +1,52 @@
+"""SimCLR: find the other view of your image among all views of the batch.
+
+Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual Representations",
+arXiv:2002.05709. Authors' code: github.com/google-research/simclr.
+
+Where we differ from the authors' code:
+- Adam by default; theirs is LARS, as in `--set optimizer=lars --set lr=0.3 --set scaling=linear
+  --set warmup=0.1`.
+- The projection has no batch norm, and two layers of 128 and 64, which suit small networks.
+- The weight average is kept, not the last weights; `--set average=0` keeps those.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from handful.contrastive import nt_xent
+from handful.methods.base import Batch, Step, Task, Views
+from handful.methods.label_free import LabelFree, both_views, check_positive, projected
+
+
+@dataclass(frozen=True)
+class SimCLR(LabelFree):
+    """Hyper-parameters."""
+
+    augment: str = "simclr"  # a named pipeline, also changed, as in simclr,-blur,+cut-out
+    temperature: float = 0.5  # tau: divides the cosine similarities
+    projection_depth: int = 2  # linear layers behind the backbone; 0: none
+    projection_width: int = 128  # outputs of all of them but the last
+    projection_size: int = 64  # outputs of the last: D
+    projection_norm: bool = False  # BatchNorm between them
+
+    name: ClassVar[str] = "simclr"
+
+    def __post_init__(self) -> None:
+        check_positive(self, "temperature", "projection_width", "projection_size")
+        if self.projection_depth < 0:
+            raise ValueError(f"projection_depth must be 0 or more, got {self.projection_depth}")
+
+    def views(self, task: Task) -> Views:
+        return Views(None, (self.augment, self.augment), unlabeled_ratio=1)
+
+    def build(self, task: Task) -> nn.Module:
+        hidden = [self.projection_width] * max(0, self.projection_depth - 1)
+        last = [self.projection_size] * min(1, self.projection_depth)
+        return projected(task, hidden + last, self.projection_norm)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Step:
+        z_a, z_b = both_views(model, batch)  # (N, D) each
+        loss = nt_xent(z_a, z_b, self.temperature)
+        return Step(loss, {"loss": loss})

@@ -1,0 +1,53 @@
+"""VICReg: views of an image embed alike, and every dimension of the embedding says something new.
+
+Bardes et al. 2021, "VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised
+Learning", arXiv:2105.04906. No negatives, no second network: small batches do.
+
+Where we differ from the authors' code: Adam instead of LARS, the weight average is kept, and the
+expander has 512 instead of 8192 outputs, which suits networks that are trained on two cores.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from handful.contrastive import vicreg
+from handful.methods.base import Batch, Step, Task, Views
+from handful.methods.label_free import LabelFree, both_views, check_positive, projected
+
+
+@dataclass(frozen=True)
+class VICReg(LabelFree):
+    """Hyper-parameters; the weights are the paper's."""
+
+    augment: str = "simclr"  # a named pipeline, also changed, as in simclr,-blur,+cut-out
+    invariance_weight: float = 25.0  # lambda
+    variance_weight: float = 25.0  # mu
+    covariance_weight: float = 1.0  # nu
+    expander_depth: int = 3  # linear layers behind the backbone, BatchNorm between them
+    expander_width: int = 512  # outputs of each
+
+    name: ClassVar[str] = "vicreg"
+
+    def __post_init__(self) -> None:
+        check_positive(self, "expander_depth", "expander_width")
+        for field in ("invariance_weight", "variance_weight", "covariance_weight"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"{field} must be 0 or more, got {getattr(self, field)}")
+
+    def views(self, task: Task) -> Views:
+        return Views(None, (self.augment, self.augment), unlabeled_ratio=1)
+
+    def build(self, task: Task) -> nn.Module:
+        return projected(task, [self.expander_width] * self.expander_depth, norm=True)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Step:
+        invariance, variance, covariance = vicreg(*both_views(model, batch))
+        loss = (
+            self.invariance_weight * invariance
+            + self.variance_weight * variance
+            + self.covariance_weight * covariance
+        )
+        logs = {"invariance": invariance, "variance": variance, "covariance": covariance}
+        return Step(loss, {"loss": loss, **logs})
