@@ -164,9 +164,9 @@ def test_without_averaging_the_last_weights_are_kept():
 
 def test_biases_and_norms_do_not_decay():
     groups = State(fresh(METHOD, task(), 0), SCHEDULE).optimizer.param_groups
-    assert [group["weight_decay"] for group in groups] == [SCHEDULE.weight_decay, 0.0]
-    assert all(p.ndim > 1 for p in groups[0]["params"])
-    assert all(p.ndim <= 1 for p in groups[1]["params"])
+    assert {group["weight_decay"] for group in groups} == {SCHEDULE.weight_decay, 0.0}
+    for group in groups:
+        assert all((p.ndim > 1) == (group["weight_decay"] > 0) for p in group["params"])
 
 
 @dataclass(frozen=True)
@@ -183,12 +183,12 @@ class Exploding:
         return classifier(task)
 
     def loss(self, model: nn.Module, batch: Batch) -> Step:
-        loss = model(batch.images).mean() * (float("inf") if batch.step == 4 else 1.0)
+        loss = model(batch.images).mean() * (float("inf") if batch.step == 2 else 1.0)
         return Step(loss, {"loss": loss})
 
 
 def test_a_loss_that_is_no_number_stops_with_the_step_and_a_way_out():
-    with pytest.raises(Diverged, match=r"at step 5 of 12 .*--set lr=0.002.*--set clip=1"):
+    with pytest.raises(Diverged, match=r"at step 3 of 12 .*--set lr=0.002.*--set clip=1"):
         learn(replace(SETTINGS, method=Exploding()), task(), seed=0)
 
 

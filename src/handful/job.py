@@ -12,6 +12,7 @@ import torch
 
 import handful
 from handful import devices
+from handful.budget import affordable, embedding_seconds
 from handful.data.checks import check as inspect
 from handful.data.imageset import ImageSet, Track, quiet
 from handful.data.sources import check_labels
@@ -33,6 +34,7 @@ from handful.folder import claim, clear, save_beside, save_issues, save_out_of_f
 from handful.learn import Learned, Settings, fingerprint, fold_predictor, learn, make_plan
 from handful.methods.base import BackboneSpec, Method, Task, Trained, as_json
 from handful.prepare import class_shares, prepare, rehearse
+from handful.methods.consistency import Consistency, has_unlabeled
 from handful.priors import LABELED, UNLABELED, unlabeled_shares
 from handful.report.pictures import save_pictures
 from handful.results import Run, open_run
@@ -82,6 +84,7 @@ def fit(
     settings: dict[str, str] | None = None,
     origins: Mapping[str, str] | None = None,
     after: Run | None = None,
+    budget: float | None = None,
     pictures: bool = True,
     reporter: Reporter = QUIET,
     command: Sequence[str] = (),
@@ -110,6 +113,9 @@ def fit(
         settings: fields of the method, the schedule or the backbone, as text, by name.
 
     Returns:
+        budget: seconds for the whole fit, estimate included. The first steps are timed and the
+            number of steps is then fixed; a method that is fitted to features only says whether
+            the time will do.
         The Run: `run.estimate`, `run.predict(...)`, `run.evaluate(...)`.
     """
     begun = time.perf_counter()
@@ -141,6 +147,8 @@ def fit(
     )
     mark = fingerprint(
         task.images.hash,
+    if budget is not None:
+        _check_budget(budget, settings or {})
         chosen.as_json(),
         task.size,
         aspect,
@@ -151,6 +159,7 @@ def fit(
         UNLABELED if prior == UNLABELED else shares,
     )
     rehearse(chosen, task, seed)
+        *([] if budget is None else [budget]),
     folder = Path(out) if out is not None else None
     with sole_writer(folder):
         if folder is not None and claim(folder, mark, overwrite):
@@ -161,12 +170,31 @@ def fit(
 
         for problem in inspect(images, near=False).problems:
             reporter.say(problem.text)
-        planned = _plan(chosen, task, seed, work)
-        reporter.say(_expectation(chosen, planned, len(task.labeled), estimate))
+        if isinstance(chosen.method, Consistency) and not has_unlabeled(task):
+            reporter.say(
+                f"every image has a label, so there is none for {chosen.method.name} to learn from "
+                f"beside them: it does what supervised does"
+            )
+        fits = 1 + (FOLDS.folds if estimate == "folds" else 0)
+        ends = None if budget is None else begun + budget
+        planned = _plan(chosen, task, seed, work, ends, fits)
+        if planned.steps is not None and chosen.schedule is not None:
+            chosen = replace(chosen, schedule=replace(chosen.schedule, steps=planned.steps))
+        reporter.say(_expectation(chosen, planned, len(task.labeled), fits))
+        if budget is not None and chosen.schedule is None:
+            reporter.say(_whether_it_fits(embedding_seconds(task, planned.precision), budget))
         judged = None
         if estimate == "folds":
-            judged = _estimate(chosen, task, seed, work, planned, origin, shares, reporter.track)
-        learned = learn(chosen, task, seed, _below(work, "fit"), planned, "training on all labels")
+            judged = _estimate(chosen, task, seed, work, planned, origin, shares, reporter)
+        learned = learn(
+            chosen,
+            task,
+            seed,
+            _below(work, "fit"),
+            planned,
+            "training on all labels",
+            reporter.say,
+        )
         if judged is not None and prior == UNLABELED:
             judged = _on_unlabeled(judged, learned, task, origin)
         if judged is not None:
@@ -177,6 +205,7 @@ def fit(
         record = _record(images, task, chosen, learned, judged, seed, seconds, list(command))
         record |= {"prior": _shares_by_name(judged, images.classes), "after": _earlier(after)}
         record["prior_from"] = "given" if isinstance(prior, Mapping) else prior or LABELED
+        record["training"]["budget"] = budget
         run = Run(record | {"fingerprint": mark}, learned.predictor)
         if folder is not None:
             save_beside(run, task, folder, origin, reporter.track)
@@ -206,8 +235,14 @@ def _below(work: Path | None, name: str) -> Path | None:
     return work / name if work is not None else None
 
 
-def _plan(chosen: Settings, task: Task, seed: int, work: Path | None) -> Plan:
-    """Measured once; an interrupted run finds its own again."""
+def _plan(
+    chosen: Settings, task: Task, seed: int, work: Path | None, ends: float | None, fits: int
+) -> Plan:
+    """Measured once; an interrupted run finds its own again.
+
+    Args:
+        ends: the time, by the performance counter, at which the whole job is to end.
+    """
     path = _below(work, "plan.json")
     if path is not None and path.exists():
         return Plan(**read_json(path))
@@ -215,15 +250,36 @@ def _plan(chosen: Settings, task: Task, seed: int, work: Path | None) -> Plan:
     if path is not None:
         write_json(path, asdict(planned))
     return planned
+    if ends is not None and chosen.schedule is not None:
+        planned = affordable(chosen, task, seed, planned, ends - time.perf_counter(), fits)
 
 
-def _expectation(chosen: Settings, planned: Plan, labeled: int, estimate: str) -> str:
+def _check_budget(budget: float, settings: Mapping[str, str]) -> None:
+    if not budget > 0:
+        raise ValueError(f"budget is a time in seconds above 0, got {budget}")
+    steps = settings.get("steps", settings.get("schedule.steps"))
+    if steps is not None:
+        raise ValueError(f"budget fixes the steps, and steps={steps} is set too; leave one out")
+
+
+def _whether_it_fits(seconds: float, budget: float) -> str:
+    if not seconds:
+        return "the features of all images are known already"
+    if seconds <= budget:
+        return f"their features take about {duration(seconds)}, within {duration(budget)}"
+    return (
+        f"their features take about {duration(seconds)}, more than the budget of "
+        f"{duration(budget)}; a smaller --size is faster"
+    )
+
+
+def _expectation(chosen: Settings, planned: Plan, labeled: int, fits: int) -> str:
     """What is about to happen, and how long it should take."""
-    schedule, fits = chosen.schedule, 1 + (FOLDS.folds if estimate == "folds" else 0)
+    schedule = chosen.schedule
     if schedule is None:
         return f"{chosen.method.name} on features of {chosen.backbone.name}, {labeled} labels"
     seconds = fits * schedule.steps * planned.seconds_per_step
-    folds = f" and {FOLDS.folds} times for the estimate" if fits > 1 else ""
+    folds = f" and {fits - 1} times for the estimate" if fits > 1 else ""
     return (
         f"{chosen.method.name} with {chosen.backbone.name} on {labeled} labels: "
         f"{schedule.steps} steps{folds}, about {duration(seconds)} ({planned.precision})"
@@ -238,7 +294,7 @@ def _estimate(
     planned: Plan,
     origin: Sequence[str],
     shares: Sequence[float] | None,
-    track: Track,
+    reporter: Reporter,
 ) -> Judged:
     """The estimate, and the labels that it makes doubtful, from predictions out of fold.
 
@@ -248,12 +304,12 @@ def _estimate(
     out = out_of_fold(
         images.labels[labeled],
         len(images.classes),
-        fold_predictor(chosen, task, seed, planned, work),
+        fold_predictor(chosen, task, seed, planned, work, reporter.say),
         _scheme(chosen),
         seed,
         None if images.groups is None else images.groups[labeled],
         finished=_Finished(work) if work is not None else None,
-        track=track,
+        track=reporter.track,
     )
     return _judged(out, origin, shares)
 
@@ -363,5 +419,6 @@ def _record(
         "estimate": judged.estimate.as_json(images.classes) if judged is not None else None,
         "label_issues": len(judged.issues) if judged is not None else None,
         "test": None,
+            "collapse": asdict(learned.collapse) if learned.collapse is not None else None,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }

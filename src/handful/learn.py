@@ -9,7 +9,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful import devices
+from handful.collapse import Collapse, hopeless, idle, soundest, trouble
 from handful.data.imageset import quiet
 from handful.data.splits import holdout
 from handful.estimate import FitAndPredict
@@ -39,8 +40,9 @@ from handful.methods.base import (
     embed,
 )
 from handful.schedule import Schedule
-from handful.train import Batches, Plan, Progress, State, begin, plan, train
+from handful.train import Batches, Diverged, Plan, Progress, State, begin, plan, train
 
+Say = Callable[[str], None]
 SAVE_EVERY = 15.0  # seconds of training between two checkpoints
 LOOK_LIMIT = 2_000  # images of a part that a look at its loss goes through
 
@@ -73,6 +75,10 @@ class Learned:
     images_seen: int
     seconds: float  # of training, over all sittings, looks included
     history: list[dict[str, float]] = field(default_factory=list)
+    collapse: Collapse | None = None  # what went wrong, if anything did
+
+
+def _silent(text: str) -> None: ...
 
 
 def fingerprint(*parts: Any) -> str:
@@ -88,6 +94,7 @@ def learn(
     folder: Path | None = None,
     planned: Plan | None = None,
     label: str = "training",
+    say: Say = _silent,
 ) -> Learned:
     """Run `settings.method` on the task; with a folder, save there and go on from there.
 
@@ -96,10 +103,11 @@ def learn(
             sure that it belongs to the same settings, task and seed.
         planned: a plan measured before, so that folds and the final fit do the same.
         label: what the progress bar is called.
+        say: is told how semi-supervised training goes, and of a collapse.
     """
     chosen = _remembered_plan(settings, task, seed, folder, planned)
     if isinstance(settings.method, Trained):
-        return _train(settings, task, seed, folder, chosen, label)
+        return _train(settings, task, seed, folder, chosen, label, say)
     return _fit(settings, task, seed, chosen)
 
 
@@ -114,7 +122,12 @@ def make_plan(settings: Settings, task: Task, seed: int) -> Plan:
 
 
 def fold_predictor(
-    settings: Settings, task: Task, seed: int, planned: Plan, work: Path | None = None
+    settings: Settings,
+    task: Task,
+    seed: int,
+    planned: Plan,
+    work: Path | None = None,
+    say: Say = _silent,
 ) -> FitAndPredict:
     """How an estimate fits on some labelled images and predicts the others.
 
@@ -130,8 +143,10 @@ def fold_predictor(
             kept[labeled[held]] = False
             part = replace(task, images=images[kept], validation=(), track=quiet)
             folder = work / f"fold-{seed}" if work is not None else None
-            predictor = learn(settings, part, seed, folder, planned).predictor
-            return predictor.predict_proba(images[labeled[held]]).numpy()
+            learned = learn(settings, part, seed, folder, planned)
+            if learned.collapse is not None:
+                say(f"in a fit for the estimate {learned.collapse.text}")
+            return learned.predictor.predict_proba(images[labeled[held]]).numpy()
 
         return trained
 
@@ -168,7 +183,7 @@ def _fit(settings: Settings, task: Task, seed: int, chosen: Plan) -> Learned:
         seed,
     )
     model = classifier(task)
-    model.head = head
+    model.head = head  # type: ignore[assignment]
     seconds = time.perf_counter() - start
     return Learned(_predictor(model, settings, task, chosen), chosen, 0, len(known), seconds)
 
@@ -198,7 +213,13 @@ def _predictor(model: nn.Module, settings: Settings, task: Task, chosen: Plan) -
 
 
 def _train(
-    settings: Settings, task: Task, seed: int, folder: Path | None, chosen: Plan, label: str
+    settings: Settings,
+    task: Task,
+    seed: int,
+    folder: Path | None,
+    chosen: Plan,
+    label: str,
+    say: Say,
 ) -> Learned:
     method, schedule = settings.method, settings.schedule
     assert isinstance(method, Trained) and schedule is not None
@@ -214,20 +235,41 @@ def _train(
         journal.start_clock()
         steps = train(state, method, batches, schedule, chosen.precision)
         left = schedule.steps - state.step
-        for progress in task.track(steps, left, label) if not journal.done else ():
-            journal.add(progress)
-            if progress.step in journal.look_at:
-                journal.look(progress.step, looks(state.average.model))
-            if journal.done:
-                break
-            if asked_to_stop():
-                journal.save()
-                raise KeyboardInterrupt
-            journal.save_sometimes()
+        try:
+            for progress in task.track(steps, left, label) if not journal.done else ():
+                journal.add(progress)
+                if progress.step in journal.look_at:
+                    journal.look(progress.step, looks(state.average.model))
+                    _tell(say, journal.history[-1], schedule.steps)
+                if journal.done:
+                    break
+                if asked_to_stop():
+                    journal.save()
+                    raise KeyboardInterrupt
+                journal.save_sometimes()
+        except Diverged as error:
+            if not journal.give_up(str(error)):
+                raise
     journal.finish()
+    for remark in journal.remarks:
+        say(remark)
     predictor = _predictor(state.average.model, settings, task, chosen)
     seen = state.step * batches.images_per_step
-    return Learned(predictor, chosen, state.step, seen, journal.seconds, journal.history)
+    return Learned(
+        predictor, chosen, state.step, seen, journal.seconds, journal.history, journal.collapse
+    )
+
+
+def _tell(say: Say, line: dict[str, float], steps: int) -> None:
+    """How semi-supervised training goes, at one look; of other methods nothing is said."""
+    if "kept" not in line:
+        return
+    say(
+        f"step {line['step']} of {steps}: loss {line['labeled']:.3f} on labels and "
+        f"{line['unlabeled']:.3f} on the others, {line['kept']:.0%} of them used; views agree on "
+        f"{line['agreement']:.0%}; class shares {line['prior_distance']:.0%} off; "
+        f"{line['train_accuracy']:.0%} of the labels right"
+    )
 
 
 def _remembered_plan(
@@ -272,7 +314,11 @@ class Looks:
 
 
 class Journal:
-    """Keeps the history of a run and its checkpoints, and says when patience is over."""
+    """Keeps the history of a run and its checkpoints, and says when to stop before the last step.
+
+    Beside them it keeps the averaged weights to go back to: at the lowest validation loss where
+    the schedule has patience, else at the soundest look (see `collapse`).
+    """
 
     def __init__(self, state: State, folder: Path | None, schedule: Schedule) -> None:
         self.state, self.folder, self.schedule = state, folder, schedule
@@ -280,7 +326,9 @@ class Journal:
         self.history: list[dict[str, float]] = []
         self.sums: dict[str, Tensor] = {}  # of the logs since the last look
         self.count = 0
-        self.best: dict[str, Tensor] = {}  # averaged weights at the lowest validation loss
+        self.best: dict[str, Tensor] = {}  # averaged weights to go back to...
+        self.best_step = 0  # ...and their step
+        self.collapse: Collapse | None = None
         self.seconds = 0.0
         self.start_clock()
 
@@ -303,9 +351,37 @@ class Journal:
         line = {"step": step, "seconds": round(self.seconds, 3), **means, **metrics}
         self.history.append({k: v for k, v in line.items() if math.isfinite(v)})
         self.sums, self.count = {}, 0
-        if self.schedule.patience and self.misses == 0 and "validation_loss" in metrics:
+        if self._best_is_now:
             weights = self.state.average.model.state_dict()
             self.best = {key: value.clone() for key, value in weights.items()}
+            self.best_step = step
+        if hopeless(self.history, self.schedule.steps):
+            self._judge()
+
+    @property
+    def _best_is_now(self) -> bool:
+        if self.schedule.patience:
+            return "validation_loss" in self.history[-1] and self.misses == 0
+        return soundest(self.history, self.schedule.steps) == self.history[-1]["step"]
+
+    def give_up(self, reason: str) -> bool:
+        """Go back to the best weights, for that reason; False where there are none."""
+        if self.best:
+            self.collapse = Collapse(self.state.step, reason, self.best_step)
+        return bool(self.best)
+
+    def _judge(self) -> None:
+        reason = trouble(self.history, self.schedule.steps)
+        if reason is not None and self.collapse is None:
+            self.give_up(reason)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What has to be said of the training."""
+        if self.collapse is not None:
+            return [self.collapse.text]
+        unused = idle(self.history, self.schedule.steps)
+        return [unused] if unused is not None else []
 
     @property
     def misses(self) -> int:
@@ -315,13 +391,14 @@ class Journal:
 
     @property
     def done(self) -> bool:
-        return 0 < self.schedule.patience <= self.misses
+        return self.collapse is not None or 0 < self.schedule.patience <= self.misses
 
     def finish(self) -> None:
         """Keep the last state, so that a run killed from here on has nothing to train again."""
         self._clock()
+        self._judge()
         self.save()
-        if self.best:
+        if self.best and (self.schedule.patience or self.collapse is not None):
             self.state.average.model.load_state_dict(self.best)
 
     def save_sometimes(self) -> None:
@@ -336,6 +413,8 @@ class Journal:
         tensors |= {f"sums/{k}": v for k, v in self.sums.items()}
         tensors |= {f"best/{k}": v for k, v in self.best.items()}
         kept = {"history": self.history, "count": self.count, "seconds": self.seconds}
+        kept |= {"best_step": self.best_step}
+        kept |= {"collapse": asdict(self.collapse) if self.collapse is not None else None}
         write_tensors(
             self.folder / "checkpoint.safetensors", tensors, {"journal": json.dumps(kept)}
         )
@@ -351,6 +430,8 @@ class Journal:
         self.best = {k[5:]: v for k, v in tensors.items() if k.startswith("best/")}
         kept = json.loads(metadata["journal"])
         self.history, self.count, self.seconds = kept["history"], kept["count"], kept["seconds"]
+        self.best_step = kept["best_step"]
+        self.collapse = Collapse(**kept["collapse"]) if kept["collapse"] is not None else None
 
 
 @contextmanager

@@ -46,8 +46,9 @@ def fit(
     method: Annotated[
         str | None,
         typer.Option(
-            help="How to learn: supervised (the default), features, self_training, propagation "
-            "or fine_tuning.",
+            help="How to learn: supervised (the default); with unlabelled images too: fixmatch, "
+            "softmatch, uda, mean_teacher, pseudo_label; on ImageNet features: features, "
+            "self_training, propagation, fine_tuning.",
             show_default=False,
         ),
     ] = None,
@@ -96,6 +97,15 @@ def fit(
             metavar="NAME=VALUE",
         ),
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Time for the whole fit, estimate included, as in 90s, 10m or 1h: steps are timed "
+            "first, and then as many are taken as fit.",
+            metavar="TIME",
+            show_default=False,
+        ),
+    ] = None,
     precision: Precision = "auto",
     after: Annotated[
         Path | None,
@@ -136,6 +146,7 @@ def fit(
     from handful.report import leave_report
     from handful.results import REPORT, open_run
 
+    from handful.wording import in_seconds
     with reporting() as reporter:
         images = load(
             source,
@@ -164,7 +175,10 @@ def fit(
             for text in past.said:
                 reporter.say(text)
             before = earlier_settings(earlier, method)
-            settings = before.pop("settings") | settings
+            repeated = before.pop("settings")
+            if budget is not None:
+                repeated.pop("schedule.steps", None)
+            settings = repeated | settings
             if estimate == "none":
                 before.pop("prior", None)
             elif prior is None and "prior" in before:
@@ -182,6 +196,7 @@ def fit(
             origins=origins,
             after=earlier,
             pictures=not no_images,
+            budget=None if budget is None else in_seconds(budget),
             reporter=reporter,
             command=sys.argv[1:],
         )

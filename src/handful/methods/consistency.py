@@ -150,7 +150,8 @@ def _monitors(memory: Mapping[str, Tensor], cost: Cost, learned: Tensor) -> dict
 
     kept: share of the unlabelled images used. agreement: of those whose two views are taken for
     the same class. prior_distance: total variation distance between the class shares of the
-    guesses used and those of the labels: 0 if equal, 1 if disjoint. pseudo_k: share of class k.
+    guesses used and those of the labels: 0 if equal, 1 if disjoint. swallowed: how far any class
+    is on the way from its share of the labels, 0, to all guesses, 1. pseudo_k: share of class k.
     """
     used, prior = memory["used"], memory["prior"]
     used.lerp_(
@@ -161,6 +162,7 @@ def _monitors(memory: Mapping[str, Tensor], cost: Cost, learned: Tensor) -> dict
         "kept": cost.trust.float().mean(),
         "agreement": (cost.guess == learned).float().mean(),
         "prior_distance": (shares - prior).abs().sum() / 2,
+        "swallowed": ((shares - prior) / (1 - prior)).amax(),
     }
     if len(shares) <= SHOWN_CLASSES:
         logs |= {f"pseudo_{k}": share for k, share in enumerate(shares.clone())}

@@ -1,0 +1,244 @@
+"""A training that goes wrong is noticed, said, and gone back from, without any test label."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import pytest
+import torch
+
+import handful
+from handful.collapse import hopeless, idle, soundest, trouble
+from handful.files import read_tensors
+from handful.learn import Settings, learn
+from handful.methods.base import BackboneSpec, Step
+from handful.methods.fixmatch import FixMatch
+from handful.methods.supervised import Supervised
+from handful.train import Diverged, Plan
+from tiny import SCHEDULE, stripes, task
+
+PLAN = Plan("fp32", 1, 0.01)
+SETTINGS = Settings(FixMatch(), SCHEDULE, BackboneSpec("small", {"base": 8}), precision="fp32")
+
+
+def line(step, kept=0.5, swallowed=0.0, accuracy=1.0, **more):
+    figures = {"kept": kept, "swallowed": swallowed, "train_loss": 0.1}
+    return {"step": step, "train_accuracy": accuracy, "pseudo_0": 0.03, "pseudo_1": 0.97} | (
+        figures | more
+    )
+
+
+def without(line, key):
+    return {k: v for k, v in line.items() if k != key}
+
+
+START = {"step": 0, "train_loss": 0.7, "train_accuracy": 0.5}
+
+
+def test_a_class_that_swallows_the_guesses_is_named_with_the_step():
+    history = [START, line(30), line(40, swallowed=0.95)]
+    assert "(number 1, 97%) at step 40 of 100" in trouble(history, 100)
+    assert trouble(history[:2], 100) is None
+    assert trouble([START, line(40, swallowed=0.85)], 100) is None
+
+
+def test_nothing_is_judged_before_training_has_settled():
+    assert trouble([START, line(20, swallowed=1.0)], 100) is None
+    assert not hopeless([START, line(10, swallowed=1.0), line(20, swallowed=1.0)], 100)
+
+
+def test_two_looks_in_a_row_are_hopeless_and_one_is_not():
+    once = [START, line(30), line(40, swallowed=0.95)]
+    assert not hopeless(once, 100)
+    assert hopeless([*once, line(50, swallowed=0.95)], 100)
+    assert not hopeless([*once, line(50, swallowed=0.2)], 100)
+
+
+def test_guesses_that_were_used_and_are_no_more_are_trouble_after_long():
+    early = [START, line(10), line(20), line(30)]
+    late = [line(step, kept=0.001) for step in (40, 50, 60)]
+    assert trouble([*early, *late[:2]], 100) is None
+    assert "used no more at step 60 of 100" in trouble([*early, *late], 100)
+    assert idle([*early, *late], 100) is None
+
+
+def test_guesses_that_never_were_used_are_said_and_do_no_harm():
+    history = [START, *(line(step, kept=0.001) for step in range(10, 101, 10))]
+    assert trouble(history, 100) is None
+    assert "the labels alone were learned from" in idle(history, 100)
+    assert soundest(history, 100) == 100
+
+
+def test_the_soundest_look_is_the_latest_of_those_with_most_labels_right():
+    history = [START, line(10, accuracy=0.9), line(30), line(40), line(50, accuracy=0.8)]
+    assert soundest(history, 100) == 40
+    history.append(line(60, swallowed=0.99))
+    assert soundest(history, 100) == 40
+    assert soundest([START], 100) is None
+    assert soundest([START, without(line(10), "train_loss")], 100) is None
+
+
+def test_other_methods_have_no_such_figures_and_no_trouble():
+    plain = [START, *({"step": s, "train_loss": 0.1, "train_accuracy": 1.0} for s in (50, 100))]
+    assert trouble(plain, 100) is None
+    assert idle(plain, 100) is None
+    assert soundest(plain, 100) == 100
+
+
+@dataclass(frozen=True)
+class Swallowed(FixMatch):
+    """FixMatch whose figures say, from some step on, that one class has taken over."""
+
+    since: int = 5
+
+    name: ClassVar[str] = "swallowed"
+
+    def loss(self, model, batch):
+        step = super().loss(model, batch)
+        taken = torch.tensor(1.0 if batch.step >= self.since else 0.0)
+        return Step(step.loss, step.logs | {"swallowed": taken})
+
+
+SIX = replace(SCHEDULE, looks=6)
+
+
+def averaged_after(steps, method=FixMatch()):  # noqa: B008
+    """Averaged weights of a training in the same settings, stopped by an error after `steps`."""
+    seen = {}
+
+    @dataclass(frozen=True)
+    class Stopping(type(method)):
+        def loss(self, model, batch):
+            if batch.step == steps:
+                seen.update({k: v.clone() for k, v in batch.averaged.state_dict().items()})
+                raise KeyboardInterrupt
+            return super().loss(model, batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        stopping = replace(SETTINGS, method=Stopping(**vars(method)), schedule=SIX)
+        learn(stopping, task(), 0, planned=PLAN)
+    return seen
+
+
+def same(a, b):
+    return all(torch.equal(a[key], b[key]) for key in a) and a.keys() == b.keys()
+
+
+def test_a_swallowed_training_stops_and_leaves_the_weights_of_a_sound_look():
+    said = []
+    settings = replace(SETTINGS, method=Swallowed(since=6), schedule=SIX)
+    learned = learn(settings, task(), 0, planned=PLAN, say=said.append)
+    assert learned.steps == 10  # looks at 8 and 10 saw it
+    assert learned.collapse.step == 10
+    kept = learned.collapse.kept
+    accuracies = {one["step"]: one["train_accuracy"] for one in learned.history if one["step"]}
+    best = max(accuracies[step] for step in (2, 4, 6))
+    assert kept == max(step for step in (2, 4, 6) if accuracies[step] == best)
+    assert same(averaged_after(kept), learned.predictor.model.state_dict())
+    assert "at step 10 of 12" in said[-1] and f"step {kept} are kept" in said[-1]
+    assert said[0].startswith("step 2 of 12: loss ")
+
+
+def test_a_class_that_takes_over_at_the_very_end_is_noticed_too():
+    settings = replace(SETTINGS, method=Swallowed(since=10), schedule=SIX)
+    learned = learn(settings, task(), 0, planned=PLAN)
+    assert learned.steps == 12
+    assert learned.collapse.kept < 12
+
+
+def test_a_sound_training_keeps_its_last_weights():
+    settings = replace(SETTINGS, schedule=SIX)
+    learned = learn(settings, task(), 0, planned=PLAN)
+    assert learned.collapse is None
+    assert learned.steps == 12
+
+
+@dataclass(frozen=True)
+class Exploding(FixMatch):
+    """FixMatch with a loss that is no number at one step."""
+
+    at: int = 7
+
+    name: ClassVar[str] = "exploding"
+
+    def loss(self, model, batch):
+        step = super().loss(model, batch)
+        return step._replace(loss=step.loss * (math.nan if batch.step == self.at else 1))
+
+
+def test_a_loss_that_is_no_number_leaves_the_weights_of_a_sound_look():
+    said = []
+    settings = replace(SETTINGS, method=Exploding(), schedule=SIX)
+    learned = learn(settings, task(), 0, planned=PLAN, say=said.append)
+    assert learned.steps == 7
+    assert learned.collapse.kept in (2, 4, 6)
+    assert same(averaged_after(learned.collapse.kept), learned.predictor.model.state_dict())
+    assert "the loss became nan at step 8 of 12" in said[-1]
+    assert "--set clip=1; the averaged weights of step" in said[-1]
+
+
+def test_without_a_sound_look_before_it_stops_with_an_error():
+    with pytest.raises(Diverged, match="at step 2 of 12"):
+        learn(replace(SETTINGS, method=Exploding(at=1), schedule=SIX), task(), 0, planned=PLAN)
+
+
+@pytest.mark.parametrize("method", [Swallowed(since=6), Exploding()], ids=lambda m: m.name)
+@pytest.mark.parametrize("at", [3, 7])
+def test_a_collapse_is_the_same_after_a_resume(tmp_path, monkeypatch, method, at):
+    monkeypatch.setattr("handful.learn.SAVE_EVERY", 0)
+
+    @dataclass(frozen=True)
+    class Interrupted(type(method)):
+        def loss(self, model, batch):
+            if batch.step == at:
+                raise KeyboardInterrupt
+            return super().loss(model, batch)
+
+    settings = replace(SETTINGS, method=method, schedule=SIX)
+    straight = learn(settings, task(), 0, planned=PLAN)
+    with pytest.raises(KeyboardInterrupt):
+        stopping = replace(settings, method=Interrupted(**vars(method)))
+        learn(stopping, task(), 0, tmp_path, PLAN)
+    resumed = learn(settings, task(), 0, tmp_path)
+    again = learn(settings, task(), 0, tmp_path)  # killed after the end: nothing is trained
+    for other in (resumed, again):
+        assert other.collapse == straight.collapse
+        assert other.steps == straight.steps
+        assert same(straight.predictor.model.state_dict(), other.predictor.model.state_dict())
+    assert read_tensors(tmp_path / "checkpoint.safetensors")[0]["step"] == straight.steps
+
+
+def test_a_collapse_is_in_the_record_and_those_of_folds_are_said():
+    said = []
+    settings = {"steps": "12", "looks": "6", "batch": "8", "backbone.base": "8"}
+    run = handful.fit(
+        stripes(),
+        Swallowed(since=6),
+        settings=settings,
+        precision="fp32",
+        reporter=handful.job.Reporter(say=said.append),
+    )
+    found = run.record["training"]["collapse"]
+    assert found["step"] == 10 and found["kept"] < 10
+    assert "one class has taken over" in found["reason"]
+    assert sum(text.startswith("in a fit for the estimate one class") for text in said) == 5
+
+
+def test_a_sound_run_records_no_collapse():
+    settings = {"steps": "2", "backbone.base": "8"}
+    run = handful.fit(stripes(), Supervised(), settings=settings, estimate="none")
+    assert run.record["training"]["collapse"] is None
+
+
+def test_with_no_unlabeled_image_it_says_so():
+    said = []
+    handful.fit(
+        stripes(16, labeled=16),
+        "fixmatch",
+        settings={"steps": "2", "backbone.base": "8"},
+        estimate="none",
+        reporter=handful.job.Reporter(say=said.append),
+    )
+    assert any(
+        "every image has a label" in text and "what supervised does" in text for text in said
+    )
