@@ -297,7 +297,8 @@ class Predictor:
             for pixels in track(stream, -(-len(images) // batch), "embedding"):
                 found = self.model.features(pixels.to(devices.device()).float() / 255)
                 rows.append(found.float().cpu())
-        return torch.cat(rows) if rows else torch.empty(0, int(self.model.backbone.width))
+        width = int(self.model.backbone.width)  # type: ignore[arg-type]
+        return torch.cat(rows) if rows else torch.empty(0, width)
 
     def of_features(self, features: Tensor) -> Tensor:
         """(N, K) float32 probabilities from (N, D) features."""
