@@ -10,7 +10,7 @@ DEMO_RUN ?= runs/demo
 demo: .venv/installed
 	rm -rf $(DEMO_RUN)
 	$(BIN)/handful fit digits --per-class 10 --out $(DEMO_RUN)
-	@echo "The run is in $(DEMO_RUN)/. Next: $(BIN)/handful predict $(DEMO_RUN)/ PHOTO.png"
+	@echo "The run is in $(DEMO_RUN)/: open its report.html in a browser. Next: $(BIN)/handful predict $(DEMO_RUN)/ PHOTO.png"
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -m "not slow"

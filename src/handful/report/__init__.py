@@ -30,7 +30,7 @@ def write_report(folders: Sequence[Path | str], out: Path | str, pictures: bool 
 
 
 def leave_report(folder: Path | str, say: Callable[[str], None] = lambda text: None) -> None:
-    """Write report.html into a finished folder. A failure is said, never raised: the run is safe."""
+    """Write report.html into a finished folder. A failure is said, not raised: the run is safe."""
     try:
         write_report([folder], Path(folder) / REPORT)
     except Exception as error:

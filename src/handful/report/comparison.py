@@ -47,6 +47,11 @@ class Study:
         """By draw."""
         return {fit.draw: fit for fit in self.fits if fit.name == name}
 
+    def accuracy(self, name: str, draw: str) -> float | None:
+        """None where this method was not fitted on this draw."""
+        fit = self.of(name).get(draw)
+        return None if fit is None else fit.accuracy
+
     def differences(self, a: str, b: str) -> list[float]:
         """Accuracy of `a` minus that of `b`, on every draw that both saw."""
         of_a, of_b = self.of(a), self.of(b)
@@ -97,7 +102,9 @@ def of_folder(folder: Path) -> Study:
     )
     names = list(dict.fromkeys(fit.name for fit in fits))
     source = Path(str(data["source"])).name if data else folder.name
-    about = "In a draw, every method saw the same labels, and was scored once on the same test images."
+    about = (
+        "In a draw, every method saw the same labels, and was scored once on the same test images."
+    )
     if data:
         about = (
             f"{counted(int(data['per_class']), 'label')} of each of {data['classes']} classes, "
@@ -135,7 +142,9 @@ def of_runs(runs: Sequence[RunFolder]) -> Study:
         about += " Not all have a test part, so what is compared are their estimates."
     if len(sources) > 1:
         about += " Their images differ: accuracies on different images do not compare."
-    return Study(f"{_title(list(dict.fromkeys(names)))} on {listed(sources)}", about, tested, tuple(fits))
+    return Study(
+        f"{_title(list(dict.fromkeys(names)))} on {listed(sources)}", about, tested, tuple(fits)
+    )
 
 
 def _title(names: list[str]) -> str:
@@ -194,7 +203,7 @@ def page(study: Study) -> ComparisonPage:
         overall=plots.dots(
             "All results", rows, what,
             note="A dot is one fit on one draw of labels; the diamond is their mean, the bar the "
-            f"interval of the mean ({LEVEL:.0%}, Student's t).",
+            f"interval of the mean ({percent(LEVEL, 0)}, Student's t).",
         ),
         differences=_differences(study, ranked),
         cost=plots.scatter(
@@ -202,8 +211,7 @@ def page(study: Study) -> ComparisonPage:
             note="Up and to the left is better. Time includes the estimate where one was made.",
         ),
         table=tuple(
-            (draw, tuple(fit.accuracy if fit else None for fit in (study.of(n).get(draw) for n in names)))
-            for draw in study.draws
+            (draw, tuple(study.accuracy(name, draw) for name in names)) for draw in study.draws
         ),
         standings=tuple(_standing(study, name, ranked, found) for name in names),
         level=LEVEL,
@@ -260,7 +268,7 @@ def _verdict(study: Study, ranked: list[str], found: dict[str, Spread]) -> tuple
     if judged and study.tested:
         said.append(
             f"The estimates, made without the test part, held the test accuracy in {held} of "
-            f"{judged} fits; nine in ten are promised."
+            f"{judged} fits; the promise is nine in ten."
         )
     return tuple(said)
 
@@ -279,9 +287,7 @@ def _held(study: Study, fits: Sequence[Fit]) -> tuple[int, int]:
     return sum(judged), len(judged)
 
 
-def _standing(
-    study: Study, name: str, ranked: list[str], found: dict[str, Spread]
-) -> Standing:
+def _standing(study: Study, name: str, ranked: list[str], found: dict[str, Spread]) -> Standing:
     fits = list(study.of(name).values())
     seconds = sum(fit.seconds for fit in fits) / len(fits)
     return Standing(
@@ -314,6 +320,7 @@ def _sentence(
         return said + "."
     lead = spread(apart)
     if lead.low is not None and lead.high is not None and lead.low <= 0 <= lead.high:
-        return f"{said}; no clear difference to {rival} ({points(lead.mean)} points, {_between(lead)})."
+        apart_by = f"{points(lead.mean)} points, {_between(lead)}"
+        return f"{said}; no clear difference to {rival} ({apart_by})."
     side = "ahead of" if lead.mean > 0 else "behind"
-    return f"{said}; {points(abs(lead.mean))[1:]} points {side} {rival}."
+    return f"{said}; {100 * abs(lead.mean):.1f} points {side} {rival}."

@@ -8,6 +8,7 @@ Letters in shapes: N images, K classes, C channels, S the side in pixels.
 
 import base64
 import binascii
+import csv
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from handful.methods.base import Task, Trained
 from handful.schedule import Schedule
 from handful.train import Batches
 
-PICTURES = "pictures.json"
+PICTURES, NEXT = "pictures.json", "label-next.csv"
 SIDE = 96  # pixels: larger images are kept at this size
 SHARP = 32  # up to this side pictures are kept without loss
 SHOWN = 24  # mistakes, doubted labels
@@ -79,6 +80,8 @@ def save_pictures(
 ) -> None:
     """Keep what the report of a fit shows: examples, mistakes, doubted labels, augmented views.
 
+    And the first images of label-next.csv, if it is in the folder already.
+
     Args:
         probabilities: (n, K) of the n labelled images out of fold, or None.
         issues: by position among the labelled images.
@@ -88,19 +91,13 @@ def save_pictures(
     positions += [issue.position for issue in issues[:SHOWN]]
     if probabilities is not None:
         positions += mistakes(seen.labels, probabilities)[:SHOWN].tolist()
-    shown = seen[np.array(sorted(set(positions)), np.int64)]
+    rows = set(seen.rows[positions].tolist()) | _rows_named(task.images, _to_label(folder))
+    shown = task.images[np.isin(task.images.rows, list(rows))]
     augmented = _augmented(task, method, seed) if isinstance(method, Trained) else []
     write_json(
-        folder / PICTURES, {"images": thumbnails(shown, task.size, task.fit), "augmented": augmented}
+        folder / PICTURES,
+        {"images": thumbnails(shown, task.size, task.fit), "augmented": augmented},
     )
-
-
-def add_pictures(folder: Path, images: ImageSet, size: int, fit: str) -> None:
-    """Keep thumbnails of more images beside a run, such as those to label next."""
-    path = folder / PICTURES
-    kept = read_json(path) if path.exists() else {"images": {}, "augmented": []}
-    kept["images"] |= thumbnails(images, size, fit)
-    write_json(path, kept)
 
 
 def thumbnails(images: ImageSet, size: int, fit: str) -> dict[str, str]:
@@ -123,7 +120,8 @@ def load_pictures(folder: Path) -> Pictures:
             {name: _url(text) for name, text in kept["images"].items()},
             tuple(
                 Augmented(
-                    str(strip["name"]), tuple(tuple(_url(one) for one in row) for row in strip["rows"])
+                    str(strip["name"]),
+                    tuple(tuple(_url(one) for one in row) for row in strip["rows"]),
                 )
                 for strip in kept["augmented"]
             ),
@@ -132,13 +130,28 @@ def load_pictures(folder: Path) -> Pictures:
         raise ValueError(f"{path} is damaged ({error!r}); delete it or fit again") from None
 
 
+def _to_label(folder: Path) -> list[str]:
+    """Names of the first images of label-next.csv; none where there is no such file."""
+    path = folder / NEXT
+    if not path.exists():
+        return []
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return [row["file"] for row in csv.DictReader(file)][:SHOWN]
+
+
+def _rows_named(images: ImageSet, names: Iterable[str]) -> set[int]:
+    wanted = set(names)
+    pairs = zip(images.names, images.rows.tolist(), strict=True)
+    return {row for name, row in pairs if name in wanted} if wanted else set()
+
+
 def _augmented(task: Task, method: Trained, seed: int) -> list[dict[str, Any]]:
     """The first training images under every augmentation that the method asks for."""
     views = method.views(task)
     batches = Batches(task, views, Schedule(steps=1), seed)
-    named = [(f"labelled images: {_called(views.labeled)}", batches.of_labeled)]
+    named = [("labelled images" + _called(views.labeled), batches.of_labeled)]
     for view, pipeline in zip(views.unlabeled, batches.of_unlabeled, strict=True):
-        named.append((f"unlabelled images: {_called(view)}", pipeline))
+        named.append(("unlabelled images" + _called(view), pipeline))
     labels = task.labels[task.labeled].numpy()
     firsts = [int(np.flatnonzero(labels == k)[0]) for k in np.unique(labels)[:VIEWED]]
     pixels = task.pixels[task.labeled[firsts]]  # (I, C, S, S)
@@ -156,7 +169,7 @@ def _augmented(task: Task, method: Trained, seed: int) -> list[dict[str, Any]]:
 
 
 def _called(view: object) -> str:
-    return view if isinstance(view, str) else "of its own"
+    return f" ({view})" if isinstance(view, str) and view != "auto" else ""
 
 
 def _encoded(pixels: np.ndarray) -> str:

@@ -59,7 +59,7 @@ class Series(NamedTuple):
 
 
 class Bins(NamedTuple):
-    """Predictions in bins of confidence: how sure, how often right, how many; empty ones left out."""
+    """Predictions in bins of confidence: how sure, how often right, how many; no empty ones."""
 
     name: str
     confidence: Sequence[float]
@@ -99,9 +99,11 @@ def lines(title: str, series: Sequence[Series], share: bool = False, note: str =
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel("step", loc="right")
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
     entries = tuple(_entry(one.name, index) for index, one in enumerate(series))
-    return Plot(title, _svg(figure, f"{title}: {', '.join(one.name for one in series)}"), entries, note)
+    return Plot(
+        title, _svg(figure, f"{title}: {', '.join(one.name for one in series)}"), entries, note
+    )
 
 
 def reliability(title: str, parts: Sequence[Bins], note: str = "") -> Plot:
@@ -126,7 +128,7 @@ def reliability(title: str, parts: Sequence[Bins], note: str = "") -> Plot:
     _percent(axes.xaxis)
     _percent(axes.yaxis)
     axes.set_xlabel("how sure it is", loc="right")
-    axes.set_title("how often it is right", loc="left")
+    _above(axes, "how often it is right")
     entries = tuple(_entry(part.name, index, dot=True) for index, part in enumerate(parts))
     return Plot(title, _svg(figure, title), entries, note)
 
@@ -144,14 +146,16 @@ def dots(title: str, rows: Sequence[Row], xlabel: str, zero: bool = False, note:
     for place, row in enumerate(rows):
         colour = _colour(row.colour)
         values = [100 * value for value in row.values]
-        axes.plot(values, [place] * len(values), "o", color=colour, alpha=0.5, markersize=6.5, mew=0)
+        axes.plot(
+            values, [place] * len(values), "o", color=colour, alpha=0.5, markersize=6.5, mew=0
+        )
         if row.low is not None and row.high is not None:
             ends = [100 * row.low, 100 * row.high]
             axes.plot(ends, [place + 0.24] * 2, color=colour, linewidth=2.6, solid_capstyle="butt")
         axes.plot(100 * row.mean, place + 0.24, "D", color=colour, markersize=5, mec=PAPER, mew=1)
         axes.annotate(
             plain(row.name), (0, place - 0.3), xycoords=("axes fraction", "data"), color=INK,
-            va="center", parse_math=False,
+            va="center", fontsize=11.5, parse_math=False,
         )  # fmt: skip
     axes.set_ylim(len(rows) - 0.45, -0.6)
     axes.set_yticks([])
@@ -181,7 +185,7 @@ def scatter(title: str, groups: Sequence[tuple[Series, int]], note: str = "") ->
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     _percent(axes.yaxis)
     axes.set_xlabel("minutes of one fit", loc="right")
-    axes.set_title("accuracy", loc="left")
+    _above(axes, "accuracy")
     entries = tuple(_entry(series.name, index, dot=True) for series, index in groups)
     return Plot(title, _svg(figure, title), entries, note)
 
@@ -213,6 +217,11 @@ def _percent(axis: matplotlib.axis.Axis) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
 
 
+def _above(axes: Axes, text: str) -> None:
+    """What the vertical axis counts, written level rather than turned."""
+    axes.set_title(text, loc="left", fontsize=11, color=SOFT, x=-0.02)
+
+
 def _figure(height: int, left: int, bottom: int, top: int = 22) -> tuple[Figure, Axes]:
     """An empty plot with margins in units, not measured: that would cost more than drawing."""
     figure = Figure(figsize=(WIDTH / 72, height / 72))
@@ -228,8 +237,6 @@ def _figure(height: int, left: int, bottom: int, top: int = 22) -> tuple[Figure,
     axes.tick_params(colors=SOFT, labelcolor=SOFT, labelsize=11, length=0, pad=5)
     axes.tick_params(which="minor", length=0)
     axes.xaxis.label.set(color=SOFT, fontsize=11)
-    axes.title.set(fontsize=11)
-    axes._left_title.set(color=SOFT, fontsize=11)  # type: ignore[attr-defined]
     return figure, axes
 
 
@@ -252,7 +259,9 @@ def _clean(text: str, described: str) -> Markup:
         for child in list(parent):
             if child.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):
                 parent.remove(child)
-    used = set(re.findall(r"#([\w-]+)", " ".join(v for e in root.iter() for v in e.attrib.values())))
+    used = set(
+        re.findall(r"#([\w-]+)", " ".join(v for e in root.iter() for v in e.attrib.values()))
+    )
     for element in root.iter():
         element.tag = element.tag.removeprefix(f"{{{_SVG}}}")
         if element.attrib.get("id") not in used:
@@ -274,5 +283,7 @@ def _styled(style: str) -> str:
     style = re.sub(r"font-family:[^;]*;?", "", style)
     style = re.sub(r"font: (?:[\w.%-]+ )*?([\d.]+px) [^;]*", r"font-size: \1", style)
     return re.sub(
-        r"#[0-9a-f]{6}", lambda m: f"var(--{_VARIABLES[m[0]]})" if m[0] in _VARIABLES else m[0], style
+        r"#[0-9a-f]{6}",
+        lambda m: f"var(--{_VARIABLES[m[0]]})" if m[0] in _VARIABLES else m[0],
+        style,
     )

@@ -13,10 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from handful.files import read_json
-from handful.report.pictures import Pictures, load_pictures
+from handful.report.pictures import NEXT, Pictures, load_pictures
 from handful.results import ISSUES, LABELS, OUT_OF_FOLD, RECORD
-
-NEXT = "label-next.csv"
 
 
 class HeldOut(NamedTuple):
@@ -51,7 +49,7 @@ def read_run(folder: Path, pictures: bool = True) -> RunFolder:
     test, seen = folder / "test.json", _rows(folder / LABELS)
     return RunFolder(
         folder=folder,
-        record=record,
+        record={"after": None, "forecast": [], "prior": None, "command": []} | record,
         history=_history(folder / "history.jsonl"),
         held_out=_held_out(folder / OUT_OF_FOLD, record["data"]["classes"]),
         labels={row["file"]: row["label"] for row in seen},

@@ -100,7 +100,11 @@ def page(run: RunFolder) -> Page:
     """Everything that is known, said and drawn; what is not known is left out."""
     record, classes = run.record, [str(name) for name in run.record["data"]["classes"]]
     counted = _counted(run)
-    held = evaluate(counted.probabilities, counted.labels, tuple(classes)).as_json() if counted else None
+    held = (
+        evaluate(counted.probabilities, counted.labels, tuple(classes)).as_json()
+        if counted
+        else None
+    )
     estimate = record["estimate"]
     known = estimate is not None and estimate["accuracy"] is not None
     wrong = mistakes(run.held_out.labels, run.held_out.probabilities) if run.held_out else ()
@@ -109,8 +113,10 @@ def page(run: RunFolder) -> Page:
         run=run,
         title=f"{called(record)}: {len(classes)} classes from {record['data']['labeled']} labels",
         note=note(str(record["method"]["name"])),
-        story=tell(estimate, record["test"], record.get("prior"), run.origins.values()),
-        inside=tuple(float(estimate[key]) for key in ("low", "accuracy", "high")) if known else None,  # type: ignore[arg-type]
+        story=tell(estimate, record["test"], record["prior"], run.origins.values()),
+        inside=tuple(float(estimate[key]) for key in ("low", "accuracy", "high"))
+        if known
+        else None,  # type: ignore[arg-type]
         matrices=tuple(_matrix(title, found, classes) for title, found in parts if found),
         classes=_class_rows(classes, held, run.test),
         reliability=_reliability(counted, run.test),
@@ -122,7 +128,7 @@ def page(run: RunFolder) -> Page:
         examples=_examples(run, classes),
         augmented=run.pictures.augmented,
         next=tuple(_next(run, row) for row in run.next[:SHOWN]),
-        command=shlex.join(["handful", *map(str, record.get("command") or ())]),
+        command=shlex.join(["handful", *map(str, record["command"] or ())]),
         facts=_facts(record),
     )
 
@@ -133,9 +139,11 @@ def called(record: Mapping[str, Any]) -> str:
 
 
 def curves(history: Sequence[Mapping[str, float]], classes: Sequence[str]) -> list[Plot]:
-    """A plot for each kind of figure in the history: losses, accuracies, shares, guessed classes."""
+    """A plot for each kind of figure in the history: loss, accuracy, share, guessed classes."""
     kinds: dict[str, list[plots.Series]] = {"loss": [], "accuracy": [], "share": [], "guessed": []}
-    for key in dict.fromkeys(key for line in history for key in line):
+    keys = list(dict.fromkeys(key for line in history for key in line))
+    order = list(_CALLED)
+    for key in sorted(keys, key=lambda key: order.index(key) if key in order else len(order)):
         points = [(line["step"], line[key]) for line in history if key in line and "step" in line]
         kind = _kind(key, [y for _, y in points])
         if kind is not None and len(points) > 1:
@@ -233,7 +241,9 @@ def _reliability(counted: HeldOut | None, test: Mapping[str, Any] | None) -> Plo
         parts.append(_bins("test images", test["reliability"]))
     if not parts:
         return None
-    said = "On the dashed line confidence is how often the model is right; below it, it is too sure."
+    said = (
+        "On the dashed line confidence is how often the model is right; below it, it is too sure."
+    )
     return plots.reliability("Confidence", parts, said)
 
 
@@ -280,8 +290,14 @@ def _issue(run: RunFolder, row: Mapping[str, str]) -> Card:
 
 
 def _next(run: RunFolder, row: Mapping[str, str]) -> Card:
-    rest = [str(value) for key, value in row.items() if key != "file" and value]
-    return Card(row["file"], run.pictures.images.get(row["file"], ""), text=" · ".join(rest))
+    """A reason, and the guess of the saved model."""
+    return Card(
+        row["file"],
+        run.pictures.images.get(row["file"], ""),
+        guess=row.get("prediction") or "",
+        sure=float(row["confidence"]) if row.get("confidence") else None,
+        text=row.get("why") or "",
+    )
 
 
 def _examples(
@@ -308,7 +324,9 @@ def _facts(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     settings = ", ".join(f"{key} {value}" for key, value in method.items() if key != "name")
     colours = "grey" if looked["channels"] == 1 else "colour"
-    pixels = f"{looked['size']} × {looked['size']} pixels, {colours}, made square by {looked['aspect']}"
+    pixels = (
+        f"{looked['size']} × {looked['size']} pixels, {colours}, made square by {looked['aspect']}"
+    )
     mirrored = "mirrored images keep their class" if looked["flips"] else "never mirrored"
     facts = [
         ("Method", f"{method['name']}" + (f" ({settings})" if settings else "")),
@@ -334,5 +352,3 @@ def _facts(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         ("Source", str(data["source"])),
         ("Images and labels", str(data["hash"])),
     )  # fmt: skip
-
-

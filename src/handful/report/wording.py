@@ -13,7 +13,10 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 def points(difference: float | None) -> str:
     """A difference of shares in percentage points, signed."""
-    return "–" if difference is None else f"{100 * float(difference):+.1f}".replace("-", "−")
+    if difference is None:
+        return "–"
+    text = f"{100 * float(difference):+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "−")
 
 
 def span(low: float | None, high: float | None) -> str:
@@ -60,9 +63,7 @@ def tell(
 ) -> Story:
     """What docs/estimate.md promises, for this estimate."""
     if estimate is None or estimate["accuracy"] is None:
-        return Story(
-            "", "", "", (), estimate["how"] if estimate else "No estimate was asked for."
-        )
+        return Story("", "", "", (), estimate["how"] if estimate else "No estimate was asked for.")
     accuracy, low, high = (float(estimate[key]) for key in ("accuracy", "low", "high"))
     means = (
         f"Of 100 new images drawn like the labelled ones, expect about {100 * accuracy:.0f} to be "
@@ -80,7 +81,9 @@ def tell(
         f"The labelled images are a random sample of the images that the model will meet, and "
         f"{shares}."
     )
-    return Story(means, _tested(low, high, test), assumes, _doubts(estimate, origins), estimate["how"])
+    return Story(
+        means, _tested(low, high, test), assumes, _doubts(estimate, origins), estimate["how"]
+    )
 
 
 def _often(level: float) -> str:

@@ -1,0 +1,417 @@
+"""The report: right figures, in words; hostile names; nothing outside; a browser's opinion."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+import handful
+from handful import cli, report
+from handful.report import comparison, plots, read, run, wording
+from handful.report.pictures import mistakes
+from tiny import stripes
+
+QUICK = {"steps": "3", "backbone.base": "8"}
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "</style><svg onload=alert(1)> $x^$ --> \x1b{{ 7*7 }}",
+)
+TAGS = {
+    "html", "head", "meta", "title", "style", "body", "header", "nav", "section", "div", "span",
+    "p", "h1", "h2", "h3", "a", "b", "i", "br", "small", "code", "pre", "ul", "li", "dl", "dt",
+    "dd", "table", "thead", "tbody", "tr", "th", "td", "figure", "figcaption", "img",
+    "svg", "g", "defs", "path", "use", "text", "tspan", "circle", "clippath", "rect",
+}  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, and the text of table cells, row by row."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.rows, self.text = [], {}, []
+        self.table = self.cell = None
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.elements.append((tag, attributes))
+        if tag == "table":
+            self.table = self.rows.setdefault(attributes.get("id"), [])
+        elif tag == "tr":
+            self.table.append([])
+        elif tag in ("td", "th"):
+            self.table[-1].append("")
+            self.cell = self.table[-1]
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.cell = None
+
+    def handle_data(self, data):
+        self.text.append(data)
+        if self.cell is not None:
+            self.cell[-1] += data.strip().replace("\xa0", " ")
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def words(self):
+        return " ".join("".join(self.text).replace("\xa0", " ").split())
+
+
+def checked(html):
+    """The page, after a look that it holds nothing that runs, loads or leads outside."""
+    page = Page(html)
+    assert {tag for tag, _ in page.elements} <= TAGS
+    for _, attributes in page.elements:
+        assert not any(name.startswith("on") for name in attributes)
+        for name in ("src", "href", "xlink:href", "action", "srcset"):
+            assert re.match("data:image/(png|jpeg);base64,|#", attributes.get(name) or "#")
+        assert "url(" not in (attributes.get("style") or "").replace("url(#", "")
+    policy = next(a["content"] for a in page.all("meta") if "http-equiv" in a)
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    assert re.sub(r"xmlns(:\w+)?=.http://www.w3.org/[\w/]+.", "", html).count("://") == 0
+    return page
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run with a test part, and its images."""
+    folder = tmp_path_factory.mktemp("made") / "run"
+    every = stripes(60, labeled=60, channels=3)
+    done = handful.fit(
+        every[np.arange(40)].seen(np.arange(16)),
+        settings=QUICK, precision="fp32", out=folder, command=["fit", "my photos", "--seed", "0"],
+    )  # fmt: skip
+    done.score_test(every[np.arange(40, 60)])
+    return done
+
+
+@pytest.fixture
+def copied(made, tmp_path):
+    """A copy of the run's folder, to be changed."""
+    return shutil.copytree(made.folder, tmp_path / "copy")
+
+
+def change(folder, **keys):
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(record | keys))
+
+
+def test_the_page_of_a_run_says_what_the_run_knows(made):
+    page = checked(report.render([made.folder]))
+    estimate, test = made.estimate, made.test
+    assert "stripes: 2 classes from 16 labels" in page.words
+    assert wording.percent(estimate["accuracy"]).replace("\xa0", " ") in page.words
+    assert f"expect about {100 * estimate['accuracy']:.0f} to be classified rightly" in page.words
+    assert f"The {test['n']} test images" in page.words
+    assert "handful fit 'my photos' --seed 0" in page.words
+    assert len(page.all("img")) >= 16 + 2 * 7  # examples, and rows of augmented views
+    confusion = json.loads((made.folder / "test.json").read_text())["confusion"]
+    table = [row[1:] for row in page.rows[None] if row[0] in made.classes][-2:]
+    assert [[int(text or 0) for text in row] for row in table] == confusion
+
+
+def test_out_of_fold_predictions_are_kept_and_give_the_estimates_own_accuracy(made):
+    held = read.read_run(made.folder).held_out
+    right = held.probabilities.argmax(axis=1) == held.labels
+    assert right.mean() == pytest.approx(made.estimate["out_of_fold"])
+    seen = read.read_run(made.folder).labels
+    assert seen == dict(zip(held.names, (made.classes[k] for k in held.labels), strict=True))
+
+
+def test_without_images_no_picture_is_in_the_page(made):
+    assert checked(report.render([made.folder], pictures=False)).all("img") == []
+
+
+def test_no_thumbnails_are_kept_where_none_are_wanted(tmp_path):
+    handful.fit(stripes(), settings=QUICK, estimate="none", out=tmp_path / "run", pictures=False)
+    assert not (tmp_path / "run" / "pictures.json").exists()
+    page = checked(report.render([tmp_path / "run"]))
+    assert page.all("img") == []
+    assert "No estimate was asked for." in page.words
+
+
+def test_hostile_names_of_classes_files_and_all_else_are_only_text(made, copied):
+    """Every text of the folder, in every file, becomes one that would be markup if it could."""
+
+    def hostile(value, at=0):
+        if isinstance(value, str):
+            return renamed.get(value, HOSTILE[at % 3] if not value.startswith("Wilson") else value)
+        if isinstance(value, list):
+            return [hostile(each, i) for i, each in enumerate(value)]
+        if isinstance(value, dict):
+            return {key: hostile(each, i) for i, (key, each) in enumerate(value.items())}
+        return value
+
+    renamed = dict(zip(made.classes, HOSTILE, strict=False))
+    for name in ("run.json", "test.json"):
+        path = copied / name
+        path.write_text(json.dumps(hostile(json.loads(path.read_text()))))
+    for name in ("labels.csv", "out-of-fold.csv"):
+        lines = [line.split(",") for line in (copied / name).read_text().splitlines()]
+        quoted = ['"' + text.replace('"', '""') + '"' for text in HOSTILE]
+        text = [
+            ",".join(
+                quoted[made.classes.index(field)] if field in made.classes
+                else f'"p({HOSTILE[made.classes.index(field[2])].replace(chr(34), chr(34) * 2)})"'
+                if field.startswith("p(") else field.replace(".png", quoted[0][1:-1])
+                for field in line
+            )
+            for line in lines
+        ]  # fmt: skip
+        (copied / name).write_text("\n".join(text))
+    (copied / "label-next.csv").write_text(f"file,why\n{HOSTILE[0]},{HOSTILE[2]}\n")
+    page = checked(report.render([copied]))
+    assert HOSTILE[0] in "".join(page.text)
+    assert "{{ 7*7 }}" in page.words
+    checked(report.render([copied, made.folder]))
+
+
+def test_a_name_that_is_no_unicode_or_no_xml_is_shown_all_the_same(copied):
+    change(copied, seed="\udcff \x00")
+    assert "\x00" not in wording.percent(0.5)
+    report.write_report([copied], copied / "report.html")
+    assert (copied / "report.html").read_bytes().decode()
+    rows = [plots.Row("a\x00\udcff\x1b", [0.1, 0.2], 0.15, None, None, 0)]
+    assert "aria-label" in plots.dots("title", rows, "x").svg
+
+
+@pytest.mark.parametrize(
+    "picture",
+    ["https://example.com/a.png", "PHN2ZyBvbmxvYWQ9YWxlcnQoMSk+", '"><script>', "", 3],
+)
+def test_a_picture_that_is_none_is_refused(copied, picture):
+    kept = {"images": {"a": picture}, "augmented": []}
+    (copied / "pictures.json").write_text(json.dumps(kept))
+    with pytest.raises(ValueError, match="pictures.json is damaged"):
+        report.render([copied])
+
+
+@pytest.mark.parametrize(
+    "record",
+    [{"data": []}, {"estimate": {"accuracy": "high"}}, {"method": None}, {"training": 3},
+     {"data": {"classes": ["a"]}}],
+)  # fmt: skip
+def test_a_damaged_record_is_one_line_not_a_traceback(copied, record):
+    change(copied, **record)
+    with pytest.raises(ValueError):
+        report.render([copied])
+
+
+def test_a_folder_that_holds_no_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="holds neither a finished run nor a comparison"):
+        report.render([tmp_path])
+
+
+def test_what_is_missing_in_the_folder_is_left_out(copied):
+    kept = ("run.json", "test.json", "labels.csv")
+    for path in copied.iterdir():
+        if path.name not in kept:
+            path.unlink()
+    page = checked(report.render([copied]))
+    ids = {attributes.get("id") for attributes in page.all("section")}
+    assert ids == {"confusion", "confidence", "again"}
+
+
+def test_labels_that_were_chosen_do_not_count_in_the_confusion_matrix(made, copied):
+    text = (copied / "labels.csv").read_text().replace(",unknown,", ",chosen,", 3)
+    (copied / "labels.csv").write_text(text)
+    found = run.page(read.read_run(copied))
+    assert [matrix.n for matrix in found.matrices] == [13, 20]
+    assert [row["held"]["n"] for row in found.classes] == [6, 7]
+
+
+def test_what_more_labels_would_bring_is_told(copied):
+    change(copied, forecast=[{"labels": 32, "accuracy": 0.9, "low": 0.8, "high": 0.95}])
+    page = checked(report.render([copied]))
+    assert "32 labels of the same kind: 90.0 % (80.0 to 95.0 %)" in page.words
+
+
+def test_images_to_label_next_are_shown_with_their_reason(copied):
+    (copied / "label-next.csv").write_text(
+        "file,why,prediction,confidence\n001.png,uncertain,a,0.51\n030.png,random,,\n"
+    )
+    page = checked(report.render([copied]))
+    assert "What to label next" in page.words
+    assert "uncertain looks like a 51 % 001.png" in page.words
+    assert "random 030.png" in page.words
+
+
+def test_the_surest_mistakes_come_first():
+    labels = np.array([0, 1, 0, 1])
+    shares = np.array([[0.2, 0.8], [0.4, 0.6], [0.1, 0.9], [0.6, 0.4]])
+    assert mistakes(labels, shares).tolist() == [2, 0, 3]
+
+
+def test_a_history_is_drawn_by_kind_whatever_is_in_it():
+    history = [
+        {"step": s, "seconds": s, "loss": 9.0 / (s + 1) ** 4, "labeled": 1.0, "unlabeled": 0.5,
+         "validation_loss": 1.0, "train_accuracy": 0.5, "kept": 0.3, "pseudo_0": 0.4,
+         "pseudo_1": 0.6, "width": 7.0, "lr": 0.1}
+        for s in range(5)
+    ]  # fmt: skip
+    curves = run.curves(history, ["cat", "dog"])
+    keys = {curve.title: [entry.text for entry in curve.entries] for curve in curves}
+    assert keys == {
+        "Loss": ["total, augmented batches", "supervised part", "unsupervised part",
+                 "validation images", "width"],
+        "Accuracy": ["labelled images"],
+        "Unlabelled images": ["unlabelled images used"],
+        "Classes guessed": ["cat", "dog"],
+    }  # fmt: skip
+    assert run.curves([], ["cat"]) == run.curves(history[:1], ["cat"]) == []
+
+
+def test_a_plot_takes_every_colour_from_the_page():
+    series = [plots.Series(str(k), [0, 1, 2], [k + 1.0, 1.0, 2.0]) for k in range(8)]
+    svg = plots.lines("Loss", series).svg
+    assert not re.findall(r"#[0-9a-fA-F]{3,8}\b(?![\w-])", re.sub(r'(href="|url\()#\w+', "", svg))
+    assert {f"var(--series-{k})" for k in range(1, 7)} <= set(re.findall(r"var\(--[\w-]+\)", svg))
+    assert "font-family" not in svg and "<style" not in svg and "<metadata" not in svg
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "said"),
+    [(0.85, "inside the interval"), (0.95, "too careful"), (0.7, "too hopeful")],
+)
+def test_the_test_score_is_told_against_the_interval(accuracy, said):
+    estimate = {"accuracy": 0.8, "low": 0.75, "high": 0.9, "level": 0.9, "how": "", "caveats": []}
+    told = wording.tell(estimate, {"accuracy": accuracy, "n": 50}, None, ["random"])
+    assert said in told.tested
+    assert "75.0 to 90.0" in told.means
+    assert not any("not recorded" in doubt for doubt in told.doubts)
+    told = wording.tell(estimate, None, {"cat": 0.2, "dog": 0.8}, ["unknown"])
+    assert "cat 20" in told.assumes
+    assert any("not recorded" in doubt for doubt in told.doubts)
+
+
+def test_an_estimate_that_cannot_be_given_says_why():
+    estimate = {"accuracy": None, "how": "no estimate: every label was chosen"}
+    assert wording.tell(estimate, None, None, []).how == estimate["how"]
+    assert wording.tell(None, None, None, []).how == "No estimate was asked for."
+
+
+def cells(**accuracies):
+    return [
+        {"method": name, "draw": draw, "test_accuracy": accuracy, "seconds": 60.0,
+         "estimate": {"accuracy": 0.8, "low": 0.7, "high": 0.86}}
+        for name, found in accuracies.items()
+        for draw, accuracy in enumerate(found)
+    ]  # fmt: skip
+
+
+def study(tmp_path, **accuracies):
+    data = {"source": "photos", "per_class": 4, "classes": 3, "test": 99}
+    kept = {"cells": cells(**accuracies), "data": data}
+    (tmp_path / "comparison.json").write_text(json.dumps(kept))
+    return comparison.page(comparison.of_folder(tmp_path))
+
+
+def test_a_comparison_names_a_leader_only_where_the_draws_agree(tmp_path):
+    clear = study(tmp_path, a=[0.80, 0.70, 0.75], b=[0.85, 0.76, 0.80])
+    assert clear.verdict[0].startswith("b leads with 80.3")
+    assert "+5.3 points" in clear.verdict[0]
+    unclear = study(tmp_path, a=[0.80, 0.70, 0.75], b=[0.85, 0.69, 0.76])
+    assert "b has the highest mean" in unclear.verdict[0]
+    assert "not clearly ahead of a" in unclear.verdict[0]
+    single = study(tmp_path, a=[0.8], b=[0.9])
+    assert "one draw, which says little" in single.verdict[0]
+
+
+def test_a_comparison_shows_every_draw_and_how_many_estimates_held(tmp_path):
+    study(tmp_path, a=[0.80, 0.60], b=[0.85, 0.90])
+    page = checked(report.render([tmp_path]))
+    table = page.rows["cells"]
+    assert table[0] == ["", "a", "b"]
+    assert table[1:3] == [["draw 0", "80.0", "85.0"], ["draw 1", "60.0", "90.0"]]
+    assert table[-1] == ["estimates held", "1 of 2", "1 of 2"]
+    assert "in 2 of 4 fits" in page.words
+
+
+def test_the_differences_are_those_of_the_draws_that_both_saw(tmp_path):
+    kept = study(tmp_path, a=[0.8, 0.6, 0.5], b=[0.85, 0.7]).study
+    assert kept.differences("b", "a") == pytest.approx([0.05, 0.1])
+
+
+def test_runs_side_by_side_are_named_by_what_tells_them_apart(made, copied):
+    change(copied, schedule={"steps": 4})
+    found = comparison.of_runs([read.read_run(made.folder), read.read_run(copied)])
+    assert found.names == ["supervised (run)", "supervised (copy)"]
+    assert found.draws == ["16 labels, set 1"]
+    page = checked(report.render([made.folder, copied]))
+    assert f"{100 * made.test['accuracy']:.1f}" in page.rows["cells"][1]
+
+
+def command(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["handful", *map(str, arguments)])
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as left:
+        code = left.code or 0
+    return code, capsys.readouterr()
+
+
+FIT = ("fit", "digits", "--per-class", 2, "--set", "steps=2", "--set", "backbone.base=8")
+
+
+def test_a_fit_leaves_a_report_with_its_test_score(monkeypatch, capsys, tmp_path):
+    out = tmp_path / "run"
+    more = ("--precision", "fp32", "--estimate", "none", "--out", out)
+    assert command(monkeypatch, capsys, *FIT, *more)[0] == 0
+    page = checked((out / "report.html").read_text())
+    assert "Accuracy on test images" in page.words
+    (out / "report.html").unlink()
+    assert command(monkeypatch, capsys, *FIT, *more)[0] == 0
+    assert (out / "report.html").exists()
+    code, said = command(monkeypatch, capsys, "report", out, "--no-images", "--out", out / "b.html")
+    assert (code, said.out) == (0, f"written to {out / 'b.html'}\n")
+
+
+def test_a_report_that_fails_does_not_lose_the_run(monkeypatch, capsys, tmp_path):
+    def broken(*_, **__):
+        raise RuntimeError("no paper")
+
+    monkeypatch.setattr(report, "render", broken)
+    more = ("--precision", "fp32", "--estimate", "none", "--out", tmp_path / "run")
+    code, said = command(monkeypatch, capsys, *FIT, *more)
+    assert code == 0
+    assert "the report could not be written (no paper)" in said.err
+    assert handful.open_run(tmp_path / "run").test is not None
+
+
+def test_several_runs_need_a_name_for_their_page(monkeypatch, capsys, made):
+    code, said = command(monkeypatch, capsys, "report", made.folder, made.folder)
+    assert code == 2
+    assert "say where with --out" in said.err
+
+
+def browse(path, profile):
+    """What Chromium says on its console about a page."""
+    done = subprocess.run(
+        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+         f"--user-data-dir={profile}", "--virtual-time-budget=1000", "--dump-dom",
+         path.as_uri()],
+        capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert "</html>" in done.stdout, done.stderr
+    return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs the browser chromium")
+def test_a_browser_finds_nothing_to_complain_of_and_nothing_to_load(made, tmp_path):
+    path = tmp_path / "report.html"
+    report.write_report([made.folder], path)
+    assert browse(path, tmp_path / "profile") == []
+    path.write_text(path.read_text().replace("<h1>", '<img src="https://example.com/a.png"><h1>'))
+    (refused,) = browse(path, tmp_path / "profile")
+    assert "Content Security Policy" in refused
