@@ -33,8 +33,8 @@ from handful.files import read_json, read_tensors, sole_writer, write_json, writ
 from handful.folder import claim, clear, save_beside, save_issues, save_out_of_fold
 from handful.learn import Learned, Settings, fingerprint, fold_predictor, learn, make_plan
 from handful.methods.base import BackboneSpec, Method, Task, Trained, as_json
-from handful.prepare import class_shares, prepare, rehearse
 from handful.methods.consistency import Consistency, has_unlabeled
+from handful.prepare import class_shares, prepare, rehearse
 from handful.priors import LABELED, UNLABELED, unlabeled_shares
 from handful.report.pictures import save_pictures
 from handful.results import Run, open_run
@@ -82,9 +82,9 @@ def fit(
     estimate: str = "folds",
     prior: Mapping[str, float] | str | None = None,
     settings: dict[str, str] | None = None,
+    budget: float | None = None,
     origins: Mapping[str, str] | None = None,
     after: Run | None = None,
-    budget: float | None = None,
     pictures: bool = True,
     reporter: Reporter = QUIET,
     command: Sequence[str] = (),
@@ -111,11 +111,11 @@ def fit(
         after: an earlier run; its estimate is put into the record beside the new one.
         pictures: keep thumbnails in the folder for its report; off for private photos.
         settings: fields of the method, the schedule or the backbone, as text, by name.
-
-    Returns:
         budget: seconds for the whole fit, estimate included. The first steps are timed and the
             number of steps is then fixed; a method that is fitted to features only says whether
             the time will do.
+
+    Returns:
         The Run: `run.estimate`, `run.predict(...)`, `run.evaluate(...)`.
     """
     begun = time.perf_counter()
@@ -145,10 +145,10 @@ def fit(
         settings=settings,
         track=reporter.track,
     )
-    mark = fingerprint(
-        task.images.hash,
     if budget is not None:
         _check_budget(budget, settings or {})
+    mark = fingerprint(
+        task.images.hash,
         chosen.as_json(),
         task.size,
         aspect,
@@ -157,9 +157,9 @@ def fit(
         estimate,
         origin,
         UNLABELED if prior == UNLABELED else shares,
+        *([] if budget is None else [budget]),
     )
     rehearse(chosen, task, seed)
-        *([] if budget is None else [budget]),
     folder = Path(out) if out is not None else None
     with sole_writer(folder):
         if folder is not None and claim(folder, mark, overwrite):
@@ -203,9 +203,9 @@ def fit(
 
         seconds = time.perf_counter() - begun
         record = _record(images, task, chosen, learned, judged, seed, seconds, list(command))
+        record["training"]["budget"] = budget
         record |= {"prior": _shares_by_name(judged, images.classes), "after": _earlier(after)}
         record["prior_from"] = "given" if isinstance(prior, Mapping) else prior or LABELED
-        record["training"]["budget"] = budget
         run = Run(record | {"fingerprint": mark}, learned.predictor)
         if folder is not None:
             save_beside(run, task, folder, origin, reporter.track)
@@ -247,11 +247,11 @@ def _plan(
     if path is not None and path.exists():
         return Plan(**read_json(path))
     planned = make_plan(chosen, task, seed)
+    if ends is not None and chosen.schedule is not None:
+        planned = affordable(chosen, task, seed, planned, ends - time.perf_counter(), fits)
     if path is not None:
         write_json(path, asdict(planned))
     return planned
-    if ends is not None and chosen.schedule is not None:
-        planned = affordable(chosen, task, seed, planned, ends - time.perf_counter(), fits)
 
 
 def _check_budget(budget: float, settings: Mapping[str, str]) -> None:
@@ -415,10 +415,10 @@ def _record(
             "threads": learned.plan.threads,
             "precision": learned.plan.precision,
             "seconds": round(learned.seconds, 2),
+            "collapse": asdict(learned.collapse) if learned.collapse is not None else None,
         },
         "estimate": judged.estimate.as_json(images.classes) if judged is not None else None,
         "label_issues": len(judged.issues) if judged is not None else None,
         "test": None,
-            "collapse": asdict(learned.collapse) if learned.collapse is not None else None,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }

@@ -145,8 +145,8 @@ def fit(
     from handful.prepare import hide
     from handful.report import leave_report
     from handful.results import REPORT, open_run
-
     from handful.wording import in_seconds
+
     with reporting() as reporter:
         images = load(
             source,
@@ -193,10 +193,10 @@ def fit(
             precision=precision,
             estimate=estimate,
             settings=settings,
+            budget=None if budget is None else in_seconds(budget),
             origins=origins,
             after=earlier,
             pictures=not no_images,
-            budget=None if budget is None else in_seconds(budget),
             reporter=reporter,
             command=sys.argv[1:],
         )
