@@ -78,7 +78,7 @@ class Learned:
     collapse: Collapse | None = None  # what went wrong, if anything did
 
 
-def _silent(text: str) -> None: ...
+def silent(text: str) -> None: ...
 
 
 def fingerprint(*parts: Any) -> str:
@@ -94,7 +94,7 @@ def learn(
     folder: Path | None = None,
     planned: Plan | None = None,
     label: str = "training",
-    say: Say = _silent,
+    say: Say = silent,
 ) -> Learned:
     """Run `settings.method` on the task; with a folder, save there and go on from there.
 
@@ -105,7 +105,7 @@ def learn(
         label: what the progress bar is called.
         say: is told how semi-supervised training goes, and of a collapse.
     """
-    chosen = _remembered_plan(settings, task, seed, folder, planned)
+    chosen = remembered_plan(settings, task, seed, folder, planned)
     if isinstance(settings.method, Trained):
         return _train(settings, task, seed, folder, chosen, label, say)
     return _fit(settings, task, seed, chosen)
@@ -127,7 +127,7 @@ def fold_predictor(
     seed: int,
     planned: Plan,
     work: Path | None = None,
-    say: Say = _silent,
+    say: Say = silent,
 ) -> FitAndPredict:
     """How an estimate fits on some labelled images and predicts the others.
 
@@ -229,7 +229,7 @@ def _train(
     journal.resume()
     batches = Batches(task, method.views(task), schedule, seed)
     looks = Looks(task, chosen.precision)
-    with _graceful_stop() as asked_to_stop:
+    with graceful_stop() as asked_to_stop:
         if state.step == 0 and not journal.history:
             journal.look(0, looks(state.average.model))
         journal.start_clock()
@@ -272,7 +272,7 @@ def _tell(say: Say, line: dict[str, float], steps: int) -> None:
     )
 
 
-def _remembered_plan(
+def remembered_plan(
     settings: Settings, task: Task, seed: int, folder: Path | None, planned: Plan | None
 ) -> Plan:
     """The plan of an interrupted run if there is one, else the one given, else a measured one."""
@@ -435,7 +435,7 @@ class Journal:
 
 
 @contextmanager
-def _graceful_stop() -> Iterator[Any]:
+def graceful_stop() -> Iterator[Any]:
     """Within, Ctrl-C only asks: the loop ends its step, saves and stops. A second one insists.
 
     Where it is ignored, as by scripts that start a job in the background, it stays ignored.
