@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file
 
 from handful.files import read_json
-from handful.learn import _graceful_stop
+from handful.learn import graceful_stop
 from image_files import save
 
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -236,7 +236,7 @@ def test_control_c_says_how_to_go_on_and_going_on_gives_the_same_bits(straight, 
 def test_a_control_c_that_is_ignored_stays_so_while_training():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with _graceful_stop() as asked_to_stop:
+        with graceful_stop() as asked_to_stop:
             os.kill(os.getpid(), signal.SIGINT)
             assert not asked_to_stop()
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN

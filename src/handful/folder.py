@@ -39,15 +39,25 @@ LEAVINGS = (
 )
 
 
-def claim(folder: Path, mark: str, overwrite: bool) -> bool:
+def claim(
+    folder: Path,
+    mark: str,
+    overwrite: bool,
+    record: str = RECORD,
+    leavings: Sequence[str] = LEAVINGS,
+) -> bool:
     """Make the folder ours; True if it already holds this very run, finished.
 
     ValueError if it holds another run or anything else, unless it is a run and `overwrite` is set.
     A process killed at any line of this leaves a folder that the same call accepts.
+
+    Args:
+        record: the file that is the sign of a finished run.
+        leavings: what is removed with it.
     """
     started = folder / "checkpoint" / "fingerprint.json"
-    if (folder / RECORD).exists():
-        if not overwrite and read_json(folder / RECORD).get("fingerprint") == mark:
+    if (folder / record).exists():
+        if not overwrite and read_json(folder / record).get("fingerprint") == mark:
             return True
         _refuse_unless(overwrite, f"{folder} holds another run, finished,")
     elif started.exists():
@@ -64,7 +74,7 @@ def claim(folder: Path, mark: str, overwrite: bool) -> bool:
                 shutil.rmtree(path)
             elif path != started:
                 path.unlink()
-        for name in (RECORD, *LEAVINGS):
+        for name in (record, *leavings):
             (folder / name).unlink(missing_ok=True)
     write_json(started, mark)
     return False
