@@ -34,7 +34,9 @@ from handful.folder import claim, clear, save_beside, save_issues, save_out_of_f
 from handful.learn import Learned, Settings, fingerprint, fold_predictor, learn, make_plan
 from handful.methods.base import BackboneSpec, Method, Task, Trained, as_json
 from handful.methods.consistency import Consistency, has_unlabeled
+from handful.methods.label_free import LabelFree
 from handful.prepare import class_shares, prepare, rehearse
+from handful.pretrain import staged
 from handful.priors import LABELED, UNLABELED, unlabeled_shares
 from handful.report.pictures import save_pictures
 from handful.results import Run, open_run
@@ -83,6 +85,7 @@ def fit(
     prior: Mapping[str, float] | str | None = None,
     settings: dict[str, str] | None = None,
     budget: float | None = None,
+    init: Path | str | None = None,
     origins: Mapping[str, str] | None = None,
     after: Run | None = None,
     pictures: bool = True,
@@ -106,6 +109,8 @@ def fit(
         prior: class name → its share among the new images that the estimate is for; or
             "unlabeled": as common as the saved model finds them among the images without a label;
             by default "labels": as common as among the labels.
+        init: folder that `pretrain` left: the backbone, and the size and aspect of its images, are
+            those in there.
         origins: image name → "random", "chosen" or "unknown": how it came to be labelled. Labels
             that were chosen are trained on but do not count in the estimate.
         after: an earlier run; its estimate is put into the record beside the new one.
@@ -143,6 +148,7 @@ def fit(
         flips=flips,
         precision=precision,
         settings=settings,
+        init=init,
         track=reporter.track,
     )
     if budget is not None:
@@ -158,6 +164,7 @@ def fit(
         origin,
         UNLABELED if prior == UNLABELED else shares,
         *([] if budget is None else [budget]),
+        *([] if task.init is None else [task.init.hash]),
     )
     rehearse(chosen, task, seed)
     folder = Path(out) if out is not None else None
@@ -176,6 +183,8 @@ def fit(
                 f"beside them: it does what supervised does"
             )
         fits = 1 + (FOLDS.folds if estimate == "folds" else 0)
+        asked = chosen
+        chosen, task = staged(chosen, task, reporter.say)
         ends = None if budget is None else begun + budget
         planned = _plan(chosen, task, seed, work, ends, fits)
         if planned.steps is not None and chosen.schedule is not None:
@@ -204,6 +213,10 @@ def fit(
         seconds = time.perf_counter() - begun
         record = _record(images, task, chosen, learned, judged, seed, seconds, list(command))
         record["training"]["budget"] = budget
+        record["init"] = task.init.hash if task.init is not None else None
+        if chosen is not asked and isinstance(asked.method, LabelFree):
+            record |= {"method": as_json(asked.method), "schedule": asked.as_json()["schedule"]}
+            record["backbone"] |= asdict(asked.backbone)
         record |= {"prior": _shares_by_name(judged, images.classes), "after": _earlier(after)}
         record["prior_from"] = "given" if isinstance(prior, Mapping) else prior or LABELED
         run = Run(record | {"fingerprint": mark}, learned.predictor)
@@ -321,6 +334,9 @@ def _judged(
     shares_how: str = "as given",
 ) -> Judged:
     found = estimate_accuracy(out, prior=shares, origins=origin, prior_how=shares_how)
+    if task.init is not None:
+        how = f"{found.how}; the backbone learned without labels before, also from held-out images"
+        found = replace(found, how=how)
     return Judged(found, label_issues(out), averaged(out, found.temperature), out, shares)
 
 

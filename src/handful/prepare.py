@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from handful import backbones, methods
@@ -11,6 +12,8 @@ from handful.data.imageset import ImageSet, Track, quiet
 from handful.data.splits import draw
 from handful.learn import Settings
 from handful.methods.base import BackboneSpec, Method, Task, Trained
+from handful.methods.label_free import LabelFree
+from handful.pretrained import Pretrained, open_pretrained
 from handful.priors import LABELED, UNLABELED
 from handful.schedule import Schedule
 from handful.train import Batches, fresh
@@ -41,19 +44,52 @@ def prepare(
     flips: bool | None = None,
     precision: str = "auto",
     settings: dict[str, str] | None = None,
+    init: Path | str | None = None,
     track: Track = quiet,
 ) -> tuple[Settings, Task]:
-    """What is to be done and with what; ValueError for whatever does not fit together."""
+    """What is to be done and with what; ValueError for whatever does not fit together.
+
+    Args:
+        init: folder of a backbone to start from, which says its own size and aspect.
+    """
     if precision not in ("auto", "fp32", "bf16"):
         raise ValueError(f"no precision {precision!r}; choose one of auto, fp32, bf16")
     made = methods.make(method) if isinstance(method, str) else method
-    task = make_task(images, own_backbone(made, backbone), size, aspect, flips, track)
+    if init is None:
+        task = make_task(images, own_backbone(made, backbone), size, aspect, flips, track)
+    else:
+        if isinstance(made, LabelFree) or backbone is not None:
+            what = f"method {made.name!r}" if backbone is None else f"backbone {backbone!r}"
+            raise ValueError(
+                f"{init} holds a backbone that has learned already, and {what} asks for another; "
+                f"give --init with features, mlp_head, supervised or the like, and no --backbone"
+            )
+        task = _started(images, open_pretrained(init), size, flips, track)
     parts: dict[str, Any] = {"method": made, "backbone": task.backbone}
     if isinstance(made, Trained):
         parts["schedule"] = schedule or made.schedule(task)
     changed = configure(settings or {}, **parts)
     chosen = Settings(changed["method"], changed.get("schedule"), changed["backbone"], precision)
     return chosen, replace(task, backbone=chosen.backbone)
+
+
+def _started(
+    images: ImageSet, start: Pretrained, size: int | None, flips: bool | None, track: Track
+) -> Task:
+    """A task whose backbone starts from what was learned before."""
+    if images.channels != start.channels:
+        kinds = {1: "grey", 3: "colour"}
+        raise ValueError(
+            f"{start.folder} learned from {kinds[start.channels]} images, and those of "
+            f"{images.source} are {kinds[images.channels]}; pre-train on images like these"
+        )
+    if size not in (None, start.size):
+        raise ValueError(
+            f"{start.folder} learned from images of {start.size} pixels, got size={size}; leave it "
+            f"out"
+        )
+    task = make_task(images, start.backbone, start.size, start.aspect, flips, track)
+    return replace(task, init=start.init)
 
 
 def class_shares(
@@ -140,7 +176,7 @@ def rehearse(chosen: Settings, task: Task, seed: int) -> None:
     if isinstance(chosen.method, Trained) and chosen.schedule is not None:
         Batches(task, chosen.method.views(task), chosen.schedule, seed)
         fresh(chosen.method, task, seed)
-    elif not backbones.pretrained(chosen.backbone.name):
+    elif task.init is None and not backbones.pretrained(chosen.backbone.name):
         raise ValueError(
             f"{chosen.method.name} needs a network with learned weights, and backbone "
             f"{chosen.backbone.name!r} has none; use --backbone lite0 or timm:NAME, or --method "

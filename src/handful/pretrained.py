@@ -1,0 +1,66 @@
+"""What a label-free stage leaves: the weights of a backbone and how it is to be shown images.
+
+A folder with `pretrained.json`, written last, and `backbone.safetensors`.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from handful.files import read_json, read_tensors
+from handful.methods.base import BackboneSpec, Init
+
+RECORD, WEIGHTS, HISTORY = "pretrained.json", "backbone.safetensors", "history.jsonl"
+
+
+@dataclass(frozen=True, eq=False)
+class Pretrained:
+    """A backbone that learned without labels."""
+
+    init: Init
+    backbone: BackboneSpec
+    size: int  # of the images it learned from, in pixels
+    channels: int
+    aspect: str  # how they were made square
+    record: dict[str, Any]  # what pretrained.json holds
+    folder: Path
+
+
+def open_pretrained(folder: Path | str) -> Pretrained:
+    """The backbone in a folder; ValueError says what is missing, damaged or foreign."""
+    folder = Path(folder)
+    if not (folder / RECORD).exists():
+        unfinished = (folder / "checkpoint" / "plan.json").exists()
+        what = "holds an unfinished pre-training; start the same command again to finish it"
+        raise ValueError(f"{folder} {what if unfinished else 'was not left by `handful pretrain`'}")
+    record = read_json(folder / RECORD)
+    weights, _ = read_tensors(folder / WEIGHTS)
+    try:
+        shown, spec = record["input"], record["backbone"]
+        mean, std = (tuple(record["normalize"][key]) for key in ("mean", "std"))
+        init = Init(weights, mean, std, weights_hash(weights, (mean, std)))
+        if record["hash"] != init.hash:
+            raise ValueError(
+                f"{folder / WEIGHTS} is not the file that {RECORD} was written for; restore both"
+            )
+        backbone = BackboneSpec(spec["name"], spec["options"])
+        size, channels, aspect = (shown[key] for key in ("size", "channels", "aspect"))
+        return Pretrained(init, backbone, size, channels, aspect, record, folder)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder / RECORD} is damaged ({error!r}); restore it") from None
+
+
+def weights_hash(weights: dict[str, Tensor], constants: Sequence[Sequence[float]]) -> str:
+    """Hash of the weights by name, and of the constants that images are normalised with."""
+    digest = hashlib.sha256(json.dumps(constants).encode())
+    for name, tensor in sorted(weights.items()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return f"sha256:{digest.hexdigest()}"
