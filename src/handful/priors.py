@@ -46,7 +46,8 @@ def expected_shares(probabilities: np.ndarray, seen: np.ndarray) -> np.ndarray:
     priori probabilities", Neural Computation 14, equation 2.9; on calibrated probabilities, as
     Alexandari et al. 2020, arXiv:1901.06852, find it to be best.
     """
-    likelihood = probabilities / np.maximum(seen, 1e-12) * (seen > 0)  # up to a factor an image
+    factor = (seen > 0) / np.maximum(seen, 1e-12)
+    likelihood = probabilities.astype(np.float64) * factor  # (m, K), up to a factor an image
     shares = seen
     for _ in range(ROUNDS):
         joint = likelihood * shares
