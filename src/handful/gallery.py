@@ -119,12 +119,13 @@ def save_map(features: Tensor, labels: Tensor, classes: Sequence[str], path: Pat
     figure = Figure(figsize=(6, 5), layout="constrained")
     panel = figure.subplots()
     unknown = labels.numpy() < 0
-    panel.scatter(*placed[unknown].T, s=4, c="0.8", linewidths=0)
+    panel.scatter(placed[unknown, 0], placed[unknown, 1], s=4, color="0.8", linewidths=0)
     colors = colormaps["tab20"]
     for number in np.unique(labels.numpy()[~unknown]):
         own = labels.numpy() == number
+        x, y = placed[own, 0], placed[own, 1]
         name = classes[number] if len(classes) <= 20 else None
-        panel.scatter(*placed[own].T, s=12, color=colors(number % 20), label=name, linewidths=0)
+        panel.scatter(x, y, s=12, color=colors(number % 20), label=name, linewidths=0)
     if not unknown.all() and len(classes) <= 20:
         panel.legend(fontsize=7, markerscale=1.5, loc="center left", bbox_to_anchor=(1, 0.5))
     panel.set_xticks([])

@@ -206,6 +206,8 @@ def fit(
         )
         if judged is not None and prior == UNLABELED:
             judged = _on_unlabeled(judged, learned, task, origin)
+        if judged is not None and task.init is not None:
+            judged = judged._replace(estimate=_pretrained(judged.estimate))
         if judged is not None:
             calibrated = replace(learned.predictor, temperature=judged.estimate.temperature)
             learned = replace(learned, predictor=calibrated)
@@ -334,10 +336,13 @@ def _judged(
     shares_how: str = "as given",
 ) -> Judged:
     found = estimate_accuracy(out, prior=shares, origins=origin, prior_how=shares_how)
-    if task.init is not None:
-        how = f"{found.how}; the backbone learned without labels before, also from held-out images"
-        found = replace(found, how=how)
     return Judged(found, label_issues(out), averaged(out, found.temperature), out, shares)
+
+
+def _pretrained(estimate: Estimate) -> Estimate:
+    """The estimate, which says that the folds share a backbone."""
+    how = f"{estimate.how}; the backbone learned without labels before, also from held-out images"
+    return replace(estimate, how=how)
 
 
 def _on_unlabeled(judged: Judged, learned: Learned, task: Task, origin: Sequence[str]) -> Judged:

@@ -149,7 +149,9 @@ def _augmented(task: Task, method: Trained, seed: int) -> list[dict[str, Any]]:
     """The first training images under every augmentation that the method asks for."""
     views = method.views(task)
     batches = Batches(task, views, Schedule(steps=1), seed)
-    named = [("labelled images" + _called(views.labeled), batches.of_labeled)]
+    named = []
+    if batches.of_labeled is not None:
+        named.append(("labelled images" + _called(views.labeled), batches.of_labeled))
     for view, pipeline in zip(views.unlabeled, batches.of_unlabeled, strict=True):
         named.append(("unlabelled images" + _called(view), pipeline))
     labels = task.labels[task.labeled].numpy()
