@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from handful import cli
+from handful.after import read_labels
 
 QUICK = ["--set", "steps=3", "--set", "backbone.base=8", "--precision", "fp32"]
 
@@ -50,6 +51,28 @@ def labels_of(folder):
 
 
 FIRST = [(i, "cat" if i % 2 else "dog") for i in range(8)]
+
+
+def test_names_that_a_spreadsheet_would_run_are_written_as_paths_and_come_back(tmp_path):
+    from handful.data.sources import load
+    from handful.results import read_csv, write_csv
+
+    names = ["=1+1.png", "+a.png", "-b.png", "@c.png", "	f.png", "d/=e.png", "g.png"]
+    path = tmp_path / "labels.csv"
+    write_csv(path, ["file", "label", "origin"], [[name, "cat", "random"] for name in names])
+    with open(path, newline="") as file:
+        cells = [row["file"] for row in csv.DictReader(file)]
+    assert not [cell for cell in cells if cell[0] in "=+-@	"]
+    assert [row["file"] for row in read_csv(path)] == names
+    assert list(read_labels(tmp_path).labels) == names
+
+    root = tmp_path / "photos"
+    (root / "d").mkdir(parents=True)
+    for name in names:
+        Image.fromarray(np.full((9, 9), len(name), np.uint8)).save(root / name)
+    images = load(root, path, labeled=False)
+    assert sorted(images.names) == sorted(names)
+    assert (images.labels == 0).all()
 
 
 def test_new_labels_join_the_old_ones_and_both_estimates_are_shown(fit, tmp_path):

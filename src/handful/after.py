@@ -5,7 +5,6 @@ Where each label came from is kept beside it, since an estimate may only count l
 that were picked at random.
 """
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from handful.data.imageset import ImageSet, sorted_classes
-from handful.results import LABELS, Run
+from handful.results import LABELS, Run, read_csv
 
 ORIGINS = ("random", "chosen", "unknown")
 
@@ -30,13 +29,12 @@ def read_labels(folder: Path) -> Known:
     """What `labels.csv` in a run folder holds; ValueError if it is missing or damaged."""
     path = folder / LABELS
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = read_csv(path)
         labels = {row["file"]: row["label"] for row in rows}
         origins = {row["file"]: row["origin"] for row in rows}
     except FileNotFoundError:
         raise ValueError(f"{path} is missing; is {folder} a run folder?") from None
-    except (KeyError, csv.Error) as error:
+    except KeyError as error:
         raise ValueError(f"{path} is damaged ({error!r}); restore it or fit again") from None
     strange = sorted(set(origins.values()) - set(ORIGINS))
     if strange:

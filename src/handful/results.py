@@ -23,6 +23,7 @@ from handful.methods.base import BackboneSpec, Classifier, Normalize, Predictor
 
 MODEL, RECORD = "model.safetensors", "run.json"
 LABELS, ISSUES = "labels.csv", "label-issues.csv"
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a cell starts with that a spreadsheet runs
 OUT_OF_FOLD, REPORT = "out-of-fold.csv", "report.html"
 
 
@@ -105,8 +106,7 @@ class Run:
         """How many of the labelled `images` have the pixels of an image this run learned from."""
         if self.folder is None or not (self.folder / LABELS).exists():
             return 0
-        with open(self.folder / LABELS, encoding="utf-8", newline="") as file:
-            known = {row.get("pixels") for row in csv.DictReader(file)}
+        known = {row.get("pixels") for row in read_csv(self.folder / LABELS)}
         return sum(mark in known for mark in pixel_marks(images[images.labeled]))
 
     def score_test(self, test: ImageSet, track: Track = quiet) -> Evaluation:
@@ -180,12 +180,30 @@ def pixel_marks(images: ImageSet) -> list[str]:
 
 
 def write_csv(path: Path, header: list[str], rows: Iterable[list[str]]) -> None:
-    """UTF-8, but for names of files that are not: those keep their bytes."""
+    """UTF-8, but for names of files that are not: those keep their bytes.
+
+    The first column holds names of files. One that a spreadsheet would run as a formula is written
+    as the same path with ./ before it; `read_csv` and label files take that for the same file.
+    """
     with beside(path) as temporary:
         with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(header)
-            writer.writerows(rows)
+            writer.writerows([_no_formula(name), *rest] for name, *rest in rows)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """What `write_csv` wrote, row by row; ValueError if it is damaged."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return [row | {"file": row["file"].removeprefix("./")} for row in rows]
+    except (KeyError, AttributeError, csv.Error) as error:
+        raise ValueError(f"{path} is damaged ({error!r}); restore it or fit again") from None
+
+
+def _no_formula(name: str) -> str:
+    return f"./{name}" if name.startswith(FORMULA) else name
 
 
 def save_predictor(predictor: Predictor, path: Path) -> None:

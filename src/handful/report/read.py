@@ -3,7 +3,6 @@
 Letters in shapes: n labelled images, K classes.
 """
 
-import csv
 import json
 import math
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 
 from handful.files import read_json
 from handful.report.pictures import NEXT, Pictures, load_pictures
-from handful.results import ISSUES, LABELS, OUT_OF_FOLD, RECORD
+from handful.results import ISSUES, LABELS, OUT_OF_FOLD, RECORD, read_csv
 
 
 class HeldOut(NamedTuple):
@@ -63,13 +62,7 @@ def read_run(folder: Path, pictures: bool = True) -> RunFolder:
 
 def _rows(path: Path) -> list[dict[str, str]]:
     """A CSV with a header, row by row; nothing where there is no such file."""
-    if not path.exists():
-        return []
-    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-        try:
-            return [dict(row) for row in csv.DictReader(file)]
-        except csv.Error as error:
-            raise ValueError(f"{path} is damaged ({error}); delete it or fit again") from None
+    return read_csv(path) if path.exists() else []
 
 
 def _history(path: Path) -> list[dict[str, float]]:
