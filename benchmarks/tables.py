@@ -79,6 +79,32 @@ def throughput() -> str:
     return markdown(header, rows)
 
 
+def features_speed() -> str:
+    """From files to features, against the plain way, both in one run."""
+    rows = []
+    for line in final("features_speed"):
+        found = line["figures"]
+        plain = max(found["plain"], found["plain_2_workers"])
+        row = [line["name"], f"{found['ours']:.0f}", f"{plain:.0f}", f"{found['ratio']:.2f}"]
+        rows.append([*row, f"{found['goal']:.1f}", line["hardware"]])
+    return markdown(["network", "images/s", "plain way", "ratio", "goal", "on"], rows)
+
+
+def curves() -> str:
+    """Accuracy against labels per class, a column for each fitted method."""
+    cells: dict[tuple[str, int], dict[str, Lines]] = {}
+    for line in final("curves"):
+        made = line["settings"]
+        row = cells.setdefault((made["source"], made["per_class"]), {})
+        row.setdefault(made["method"]["name"], []).append(line)
+    methods = ("features", "self_training", "propagation")
+    rows = [
+        [source, n, *(accuracy(found[name]) if name in found else "–" for name in methods)]
+        for (source, n), found in sorted(cells.items())
+    ]
+    return markdown(["source", "labels per class", *methods], rows)
+
+
 def coverage() -> str:
     """How often the 90 % interval of the estimate held the accuracy on all other images."""
     rows = []
@@ -106,6 +132,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "headline": headline,
     "draws": draws,
     "throughput": throughput,
+    "features_speed": features_speed,
+    "curves": curves,
     "coverage": coverage,
     "ingest": ingest,
 }
