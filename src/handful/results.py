@@ -20,6 +20,7 @@ from handful.data.imageset import ImageSet, Track, quiet
 from handful.evaluate import Evaluation, evaluate, plot_confusion
 from handful.files import beside, read_json, read_tensors, write_json, write_tensors, write_text
 from handful.methods.base import BackboneSpec, Classifier, Normalize, Predictor
+from handful.methods.mlp_head import make_head
 
 MODEL, RECORD = "model.safetensors", "run.json"
 LABELS, ISSUES = "labels.csv", "label-issues.csv"
@@ -239,6 +240,9 @@ def load_predictor(path: Path) -> Predictor:
             backbone = backbones.make(spec.name, channels, size, **options)
             constants = [0.0] * tensors["normalize.mean"].numel()
             model = Classifier(backbone, len(classes), Normalize(constants, constants))
+            if "head.0.weight" in tensors:  # of two layers
+                hidden, width = tensors["head.0.weight"].shape
+                model.head = make_head(width, hidden, len(classes))
         model.load_state_dict(tensors, assign=True)
         return Predictor(model.eval(), spec, classes, **described)
     except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:

@@ -216,7 +216,8 @@ class Normalize(nn.Module):
 class Classifier(nn.Module):
     """Images in [0, 1] → normalised → backbone → dropout → one linear layer → logits.
 
-    The layer has no bias where the backbone's `head_bias` is False.
+    The layer has no bias where the backbone's `head_bias` is False. A fitted method may put
+    another head in its place.
     """
 
     def __init__(
@@ -227,7 +228,8 @@ class Classifier(nn.Module):
         self.backbone = backbone
         self.dropout = nn.Dropout(dropout)
         bias = bool(getattr(backbone, "head_bias", True))
-        self.head = nn.Linear(int(backbone.width), num_classes, bias)  # type: ignore[arg-type]
+        width = int(backbone.width)  # type: ignore[arg-type]
+        self.head: nn.Module = nn.Linear(width, num_classes, bias)
 
     def features(self, images: Tensor) -> Tensor:
         """(N, C, S, S) in [0, 1] → (N, D)."""

@@ -143,7 +143,7 @@ class Student(Classifier):
     prior: Tensor  # (K,) class shares
 
     def __init__(self, network: Classifier, frozen_norm: bool) -> None:
-        classes = network.head.out_features
+        classes = int(network.head.out_features)  # type: ignore[arg-type]
         super().__init__(network.backbone, classes, network.normalize, network.dropout.p)
         self.frozen_norm = frozen_norm
         self.register_buffer("guesses", torch.zeros(0, classes), persistent=False)
