@@ -1,0 +1,150 @@
+"""A budget of time: how many steps it buys, and that they are fixed once."""
+
+import time
+from dataclasses import dataclass, replace
+
+import pytest
+
+import handful
+from handful.budget import Cost, affordable
+from handful.job import Reporter
+from handful.learn import Settings
+from handful.methods.base import BackboneSpec
+from handful.methods.supervised import Supervised
+from handful.train import Plan
+from tiny import SCHEDULE, stripes, task
+
+PLAN = Plan("fp32", 1, 0.01)
+SETTINGS = Settings(Supervised(), SCHEDULE, BackboneSpec("small", {"base": 8}), precision="fp32")
+COST = Cost(
+    start=1.0, step=0.1, look=0.5, image=0.25
+)  # SCHEDULE has 3 looks, stripes 24 to predict
+
+
+@pytest.fixture
+def known_cost(monkeypatch):
+    monkeypatch.setattr("handful.budget.measured", lambda *_: COST)
+
+
+def test_steps_are_what_is_left_after_all_that_surrounds_them(known_cost):
+    planned = affordable(SETTINGS, task(), 0, PLAN, seconds=100.04, fits=1)
+    assert planned.steps == int((100 - 24 * 0.25 - 1.0 - 3 * 0.5) / 0.1)
+    assert planned.seconds_per_step == 0.1
+    assert planned.precision == PLAN.precision
+
+
+def test_all_trainings_of_an_estimate_share_the_time(known_cost):
+    planned = affordable(SETTINGS, task(), 0, PLAN, seconds=100.04, fits=6)
+    assert planned.steps == int((100 - 24 * 0.25 - 6 * (1.0 + 3 * 0.5)) / 0.6)
+
+
+def test_a_budget_too_short_for_one_step_says_what_is_needed(known_cost):
+    with pytest.raises(
+        ValueError, match="leaves 5 s .* needs about 22 s .* 6 trainings; --estimate"
+    ):
+        affordable(SETTINGS, task(), 0, PLAN, seconds=5, fits=6)
+    with pytest.raises(ValueError, match="surrounds it; give a larger --budget"):
+        affordable(SETTINGS, task(), 0, PLAN, seconds=5, fits=1)
+
+
+QUICK = {"backbone.base": "8", "batch": "8", "looks": "2"}
+
+
+def test_the_steps_a_budget_buys_are_in_the_record(monkeypatch):
+    monkeypatch.setattr("handful.budget.measured", lambda *_: Cost(0.0, 1.0, 0.0, 0.0))
+    said = []
+    run = handful.fit(
+        stripes(),
+        settings=QUICK,
+        budget=1000.0,
+        estimate="none",
+        precision="fp32",
+        reporter=Reporter(say=said.append),
+    )
+    steps = run.record["schedule"]["steps"]
+    assert 900 < steps < 1000
+    assert run.record["training"]["steps"] == steps
+    assert run.record["training"]["budget"] == 1000.0
+    assert f"{steps} steps, about 1" in said[-1]
+
+
+@dataclass(frozen=True)
+class Interrupted(Supervised):
+    def loss(self, model, batch):
+        if batch.steps == 5 and batch.step == 3:
+            raise KeyboardInterrupt
+        return super().loss(model, batch)
+
+
+def test_an_interrupted_run_goes_on_with_the_steps_that_were_bought(tmp_path, monkeypatch):
+    def fit(method, bought):
+        monkeypatch.setattr(
+            "handful.job.affordable", lambda c, t, s, planned, *_: replace(planned, steps=bought)
+        )
+        return handful.fit(
+            stripes(), method, settings=QUICK, budget=60, estimate="none", out=tmp_path / "run"
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(Interrupted(), 5)
+    monkeypatch.setattr(Interrupted, "loss", Supervised.loss)
+    run = fit(Interrupted(), 9)
+    assert run.record["schedule"]["steps"] == 5
+    assert run.record["training"]["steps"] == 5
+
+
+def test_another_budget_is_another_run(monkeypatch):
+    monkeypatch.setattr(
+        "handful.job.affordable", lambda c, t, s, planned, *_: replace(planned, steps=2)
+    )
+    marks = {
+        handful.fit(
+            stripes(), settings=QUICK, budget=budget, estimate="none", precision="fp32"
+        ).record["fingerprint"]
+        for budget in (60, 61)
+    }
+    assert len(marks) == 2
+
+
+def test_impossible_budgets_are_refused():
+    with pytest.raises(ValueError, match="budget fixes the steps, and steps=5 is set too"):
+        handful.fit(stripes(), settings={"steps": "5"}, budget=60)
+    with pytest.raises(ValueError, match="above 0, got -1"):
+        handful.fit(stripes(), budget=-1)
+
+
+def test_a_method_on_features_says_whether_the_time_will_do(monkeypatch):
+    def told(seconds):
+        said = []
+        monkeypatch.setattr("handful.job.embedding_seconds", lambda *_: seconds)
+        handful.fit(
+            stripes(size=32, channels=3),
+            "features",
+            size=32,
+            precision="fp32",
+            budget=60,
+            estimate="none",
+            reporter=Reporter(say=said.append),
+        )
+        return said[-1]
+
+    assert told(0.0) == "the features of all images are known already"
+    assert told(30.0) == "their features take about 30 s, within 60 s"
+    assert "about 5 min, more than the budget of 60 s; a smaller --size" in told(300.0)
+
+
+@dataclass(frozen=True)
+class Sleeping(Supervised):
+    """A step takes a known time, however busy the machine."""
+
+    def loss(self, model, batch):
+        time.sleep(0.05)
+        return super().loss(model, batch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("estimate, budget", [("none", 20.0), ("folds", 60.0)])
+def test_a_budget_is_met_within_five_percent(estimate, budget):
+    begun = time.perf_counter()
+    handful.fit(stripes(), Sleeping(), settings=QUICK, budget=budget, estimate=estimate)
+    assert time.perf_counter() - begun == pytest.approx(budget, rel=0.05)
