@@ -116,7 +116,7 @@ def compare(
             that holds another comparison is refused.
         estimate: "folds" or "none", as in `fit`.
         settings: as in `fit`, for all methods, or for one: `features.strength` → "0.01".
-        options: backbone, size, aspect, flips and precision, as in `fit`.
+        options: backbone, init, size, aspect, flips and precision, as in `fit`.
     """
     draws, folder = tuple(draws), Path(out)
     _check(images, names, draws)
@@ -218,7 +218,8 @@ def _rehearsed(
         rehearse(chosen, task, draw)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
-    return fingerprint(chosen.as_json(), task.size, task.fit, task.flips)
+    start = [] if task.init is None else [task.init.hash]
+    return fingerprint(chosen.as_json(), task.size, task.fit, task.flips, *start)
 
 
 def _claim(folder: Path, mark: str) -> None:

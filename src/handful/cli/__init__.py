@@ -18,12 +18,13 @@ from handful.cli.embed import embed
 from handful.cli.evaluate import evaluate
 from handful.cli.fit import fit
 from handful.cli.predict import predict
+from handful.cli.pretrain import pretrain
 from handful.cli.recipes import recipes
 from handful.cli.report import report
 from handful.cli.reproduce import reproduce
 
 # In the order of the help.
-COMMANDS = (fit, data, compare, report, recipes, reproduce, predict, evaluate, embed)
+COMMANDS = (fit, data, compare, report, recipes, reproduce, predict, evaluate, embed, pretrain)
 
 app = typer.Typer(
     name="handful",

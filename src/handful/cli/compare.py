@@ -10,6 +10,7 @@ from handful.cli.options import (
     DataRoot,
     Encoding,
     FollowLinks,
+    Init,
     Labels,
     Precision,
     Size,
@@ -45,6 +46,7 @@ def compare(
             help="One network for all methods; by default each its own.", show_default=False
         ),
     ] = None,
+    init: Init = None,
     size: Size = None,
     estimate: Annotated[
         str,
@@ -101,6 +103,7 @@ def compare(
             settings=pairs(set_ or []),
             reporter=reporter,
             backbone=backbone,
+            init=init,
             size=size,
             precision=precision,
         )

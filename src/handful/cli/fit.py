@@ -11,6 +11,7 @@ from handful.cli.options import (
     DataRoot,
     Encoding,
     FollowLinks,
+    Init,
     Labels,
     Precision,
     Size,
@@ -48,7 +49,8 @@ def fit(
         typer.Option(
             help="How to learn: supervised (the default); with unlabelled images too: fixmatch, "
             "softmatch, uda, mean_teacher, pseudo_label; on ImageNet features: features, "
-            "self_training, propagation, fine_tuning.",
+            "self_training, propagation, mlp_head, fine_tuning; pre-training without labels first: "
+            "simclr, vicreg, cmc, autoencoder.",
             show_default=False,
         ),
     ] = None,
@@ -61,6 +63,7 @@ def fit(
             show_default=False,
         ),
     ] = None,
+    init: Init = None,
     size: Size = None,
     aspect: Annotated[
         str | None,
@@ -193,6 +196,7 @@ def fit(
             precision=precision,
             estimate=estimate,
             settings=settings,
+            init=init,
             budget=None if budget is None else in_seconds(budget),
             origins=origins,
             after=earlier,

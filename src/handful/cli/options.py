@@ -41,6 +41,14 @@ Size = Annotated[
 Precision = Annotated[
     str, typer.Option(help="fp32, bf16, or auto: whichever a short measurement finds faster.")
 ]
+Init = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder that `handful pretrain` left: the network starts from it, or is frozen, as "
+        "the method has it.",
+        show_default=False,
+    ),
+]
 TestFraction = Annotated[
     float, typer.Option(help="Share of the labelled images to set aside as the test part.")
 ]

@@ -1,0 +1,128 @@
+"""`handful pretrain`: a backbone from images alone."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from handful.cli.options import (
+    AsJson,
+    DataRoot,
+    Encoding,
+    FollowLinks,
+    Labels,
+    Precision,
+    Size,
+    Source,
+    pairs,
+)
+from handful.screen import answer, print_json, print_skipped, reporting
+
+
+def pretrain(
+    source: Source,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder for the backbone; the same command goes on with an unfinished one."
+        ),
+    ],
+    method: Annotated[
+        str, typer.Option(help="How to learn without labels: simclr, vicreg, cmc or autoencoder.")
+    ] = "simclr",
+    labels: Labels = None,
+    encoding: Encoding = "utf-8",
+    follow_links: FollowLinks = False,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="The network; by default small, for cmc two of small-encoder.", show_default=False
+        ),
+    ] = None,
+    size: Size = None,
+    aspect: Annotated[
+        str, typer.Option(help="How to make images square: crop, pad or stretch.")
+    ] = "crop",
+    flips: Annotated[
+        bool | None,
+        typer.Option(
+            "--flips/--no-flips",
+            help="Whether views may be mirrored; by default only in colour.",
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="A setting of the method or its schedule, as in --set temperature=0.2, --set "
+            "augment=simclr,-blur,+cut-out or --set optimizer=lars.",
+            metavar="NAME=VALUE",
+        ),
+    ] = None,
+    precision: Precision = "auto",
+    seed: Annotated[int, typer.Option(help="The outcome repeats bit for bit.")] = 0,
+    no_images: Annotated[
+        bool, typer.Option("--no-images", help="Leave no picture in the folder.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace what another command left.")] = False,
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a backbone on images alone; `handful fit --init` makes a classifier of it.
+
+    No label is learned from. Where there are some, the history says how often the nearest images
+    of an image are of its class. The folder gets the weights, the history and pictures: the views,
+    what an autoencoder paints, curves, a map of the features. A collapse is said when it happens.
+
+    Examples:
+
+        handful pretrain photos/ --method simclr --out pre/
+
+        handful fit photos/ --labels labels.csv --init pre/ --method features --out run/
+    """
+    from handful.data.sources import load
+    from handful.pretrain import pretrain as run_stage
+
+    with reporting() as reporter:
+        images = load(
+            source,
+            labels,
+            data_root=data_root,
+            encoding=encoding,
+            follow_links=follow_links,
+            labeled=False,
+            track=reporter.track,
+        )
+        made = run_stage(
+            images,
+            method,
+            out=out,
+            seed=seed,
+            overwrite=overwrite,
+            backbone=backbone,
+            size=size,
+            aspect=aspect,
+            flips=flips,
+            precision=precision,
+            settings=pairs(set_ or []),
+            pictures=not no_images,
+            track=reporter.track,
+            say=reporter.say,
+            command=sys.argv[1:],
+        )
+    if as_json:
+        print_json(made.record)
+        return
+    training, health = made.record["training"], made.record["health"]
+    answer.print(
+        f"{made.record['data']['images']} images, {training['steps']} steps in "
+        f"{training['seconds']:.0f} s; spread of the features {health['spread']:.2f}, effective "
+        f"rank {health['rank']:.0f}"
+    )
+    if "knn_accuracy" in health:
+        answer.print(f"nearest images are of the same class: {health['knn_accuracy']:.1%}")
+    if made.record["collapse"] is not None:
+        answer.print(made.record["collapse"])
+    answer.print(f"The backbone is in {out}; next: handful fit {source} --init {out} --out RUN")
+    print_skipped(images)
