@@ -52,8 +52,7 @@ class Consistency(ABC):
     align: bool = False  # bring the guesses to the class shares of the labels
     augment: str = "auto"  # pipeline of labelled images; auto: digits for grey ones, else strong
     weak: str = "weak"  # pipeline of the view that is guessed
-    strong: str = "auto"  # of the view that learns; auto: digits-strong for grey ones, else strong;
-    #                       same: the view that is guessed learns
+    strong: str = "auto"  # of the view that learns, or "same"; auto: digits-strong or strong
 
     name: ClassVar[str]
 
