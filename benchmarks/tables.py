@@ -9,14 +9,19 @@ A table stands between `<!-- table NAME -->` and `<!-- end -->`; NAME is a funct
 import re
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import fields
 import record
+from handful.methods import METHODS
+from handful.recipes import RECIPES
+from handful.recipes.measured import measured
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "methods.md")
 Lines = list[dict[str, Any]]
 
 # Row of the table → what it is, and the best figure of the reports it answers.
@@ -128,7 +133,55 @@ def ingest() -> str:
     return markdown(header, rows)
 
 
+def recipes() -> str:
+    """Every recipe: what its report published, and what was measured."""
+    known = measured()
+    rows = []
+    for name, recipe in RECIPES.items():
+        found = known.get(name)
+        report = recipe.report or "–"
+        cells = [f"`{name}`", report, recipe.what, published(recipe.published)]
+        if found is None:
+            rows.append([*cells, "–", recipe.data[-1].title, f"about {recipe.minutes:g}"])
+            continue
+        spread = f" ± {100 * found.std:.1f}" if found.std is not None else ""
+        ours = f"**{100 * found.mean:.1f}**{spread} % (n = {found.n})"
+        rows.append([*cells, ours, found.on, f"{found.minutes:.1f}"])
+    header = ["recipe", "report", "what", "published", "ours", "on", "minutes a draw"]
+    return markdown(header, rows)
+
+
+def method_settings(name: str) -> str:
+    """The fields of a method, from its source."""
+    rows = [[f"`{f.name}`", f"`{f.default}`", f.comment] for f in fields.settings(METHODS[name])]
+    return markdown(["setting", "default", "what it is"], rows)
+
+
+def method_figures(name: str) -> str:
+    """Every final row and every recipe that was run with a method."""
+    rows = []
+    for file, what in (("draws", _row_title), ("recipes", _recipe_title)):
+        lines = [x for x in final(file) if x["settings"]["method"]["name"] == name]
+        for row in dict.fromkeys(line["name"] for line in lines):
+            some = [line for line in lines if line["name"] == row]
+            rows.append([what(row), accuracy(some), minutes(some)])
+    if not rows:
+        return "No final figures yet."
+    return markdown(["task", "test accuracy", "time a draw"], rows)
+
+
+def _row_title(name: str) -> str:
+    return DRAWS[name][0] if name in DRAWS else name
+
+
+def _recipe_title(name: str) -> str:
+    return f"`{name}`: {RECIPES[name].what}"
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "recipes": recipes,
+    **{f"settings_{name}": partial(method_settings, name) for name in METHODS},
+    **{f"figures_{name}": partial(method_figures, name) for name in METHODS},
     "headline": headline,
     "draws": draws,
     "throughput": throughput,

@@ -58,8 +58,8 @@ class Fast(nn.Module):
 
         (N, C, H, W) normalised images.
         """
-        patches = F.unfold(images, _PATCH, stride=_PATCH)  # (N, P, patches)
-        patches = patches.transpose(1, 2).flatten(0, 1)  # (N * patches, P)
+        patches = F.unfold(images[::2], _PATCH, stride=_PATCH)  # (N / 2, P, patches)
+        patches = patches.transpose(1, 2).flatten(0, 1)  # (all patches, P)
         mean = patches.mean(dim=0)
         centred = (patches - mean).double()
         variance, directions = torch.linalg.eigh(centred.T @ centred / len(centred))
@@ -84,7 +84,7 @@ class _Norm(nn.BatchNorm2d):
     """BatchNorm without scale, with a shift that learns faster than the weights."""
 
     def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=1e-12, momentum=0.4, affine=False)
+        super().__init__(channels, momentum=0.4, affine=False)
         self.shift = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:

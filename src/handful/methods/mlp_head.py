@@ -17,7 +17,7 @@ class MLPHead:
     hidden: int = 64  # outputs of the first layer, with ReLU
     lr: float = 1e-3  # of Adam
     weight_decay: float = 0.0  # Adam's L2
-    batch: int = 16
+    batch: int = 16  # labelled images a step
     epochs: int = 20  # passes over the labels
 
     name: ClassVar[str] = "mlp_head"

@@ -5,13 +5,15 @@ runs one. The measured figures are in `measured.json`, made from the lines of th
 `benchmarks/measured.py`.
 """
 
-from handful.recipes import cifar10, mnist
+from handful.recipes import cifar10, mnist, stl10
 from handful.recipes.recipe import Data, Recipe, epochs
 from handful.wording import did_you_mean
 
 __all__ = ["RECIPES", "Data", "Recipe", "epochs", "find"]
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (*mnist.RECIPES, *cifar10.RECIPES)}
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe for recipe in (*mnist.RECIPES, *cifar10.RECIPES, *stl10.RECIPES)
+}
 
 
 def find(name: str) -> Recipe:

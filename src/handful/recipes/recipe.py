@@ -15,6 +15,7 @@ class Data:
     title: str  # what tables call it
     per_class: int = 0  # labels of each class that are seen, drawn anew for every draw
     first: int = 0  # instead: the labels of the first so many images. Neither: all labels
+    unlabeled: int = 0  # images without a label that are used, of more; 0: all
 
 
 @dataclass(frozen=True)

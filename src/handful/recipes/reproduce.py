@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from handful.data.cache import data_folder
 from handful.data.copies import with_copies
 from handful.data.findings import skipped_summary
@@ -12,6 +14,8 @@ from handful.data.imageset import ImageSet
 from handful.data.sources import SOURCES, load
 from handful.data.splits import first
 from handful.job import QUIET, Reporter, fit
+from handful.methods.base import Method
+from handful.methods.label_free import LabelFree
 from handful.prepare import hide
 from handful.recipes.recipe import Data, Recipe
 from handful.results import Run
@@ -96,11 +100,31 @@ def open_data(
 def seen(recipe: Recipe, data: Data, images: ImageSet, draw: int) -> ImageSet:
     """The images as the recipe's method sees them in one draw, without the test part."""
     images = images[:]
+    if data.unlabeled:
+        images = _fewer_unlabeled(images, data.unlabeled)
     if data.per_class:
         images = hide(images, data.per_class, draw)
     elif data.first:
         images = images.seen(first(images.labels, data.first))
     return with_copies(images, COPIED_BY, recipe.copies, draw) if recipe.copies else images
+
+
+def _fewer_unlabeled(images: ImageSet, count: int) -> ImageSet:
+    """All labelled images and `count` of the others, the same in every draw."""
+    kept = np.random.default_rng(0).permutation(images.unlabeled)[:count]
+    return images[np.sort(np.concatenate([images.labeled, kept]))]
+
+
+def method_of(recipe: Recipe, data: Data, draw: int) -> Method:
+    """The recipe's method in one draw.
+
+    One pre-trained encoder serves all draws of labels. Where all labels are seen, a draw is a
+    seed, of the encoder too.
+    """
+    method = recipe.method
+    if isinstance(method, LabelFree) and not data.per_class:
+        return replace(method, seed=draw)
+    return method
 
 
 def reproduce(
@@ -118,7 +142,8 @@ def reproduce(
     """
     data, images = open_data(recipe, data_root, reporter)
     for draw in draws:
-        run = _run(recipe, seen(recipe, data, images, draw), draw, out, reporter)
+        method = method_of(recipe, data, draw)
+        run = _run(recipe, method, seen(recipe, data, images, draw), draw, out, reporter)
         if run.test is None:
             assert images.test is not None
             run.score_test(images.test, reporter.track)
@@ -126,10 +151,17 @@ def reproduce(
         yield Outcome(draw, data.title, run.test["accuracy"], run.test["n"], seconds, run)
 
 
-def _run(recipe: Recipe, images: ImageSet, draw: int, out: Path | None, reporter: Reporter) -> Run:
+def _run(
+    recipe: Recipe,
+    method: Method,
+    images: ImageSet,
+    draw: int,
+    out: Path | None,
+    reporter: Reporter,
+) -> Run:
     return fit(
         images,
-        recipe.method,
+        method,
         seed=draw,
         out=out / f"draw-{draw}" if out is not None else None,
         schedule=recipe.schedule,

@@ -1,0 +1,76 @@
+"""The network made for speed: what its first layer does, how it starts, what evaluation adds."""
+
+import pytest
+import torch
+
+from handful.backbones.fast import Fast, _Norm
+from handful.methods.base import BackboneSpec, classifier
+from tiny import stripes, task
+
+
+def images(n=64, size=32, seed=0):
+    """(N, 3, size, size): neighbouring pixels and channels alike, as in photographs."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(n, 3, size, size, generator=generator)
+    return noise + 2 * noise.mean(dim=1, keepdim=True) + torch.roll(noise, 1, dims=3)
+
+
+def test_whitened_patches_have_mean_0_variance_1_and_no_correlation():
+    network, some = Fast(3, 32), images()
+    network.adapt(some)
+    patches = network.whiten(some)[::2, :12, ::2, ::2].transpose(0, 1).flatten(1)  # (P, patches)
+    torch.testing.assert_close(patches.mean(dim=1), torch.zeros(12), atol=1e-3, rtol=0)
+    torch.testing.assert_close(torch.cov(patches), torch.eye(12), atol=0.01, rtol=0)
+
+
+def test_every_direction_comes_with_both_signs():
+    network, some = Fast(3, 32), images()
+    network.adapt(some)
+    whitened = network.whiten(some)
+    torch.testing.assert_close(whitened[:, :12], -whitened[:, 12:])
+
+
+def test_the_first_layer_is_fixed_by_the_images_of_the_task_and_never_trained():
+    some = stripes(30, size=32, channels=3, labeled=30)
+    model = classifier(task(some, backbone=BackboneSpec("fast", {"base": 8, "width": 8})))
+    whiten = model.backbone.whiten
+    assert not any(p.requires_grad for p in whiten.parameters())
+    patches = whiten(model.normalize(some.at(32).float() / 255))[::2, :12, ::2, ::2]
+    spread = patches.transpose(0, 1).flatten(1).std(dim=1)
+    assert spread.max().item() == pytest.approx(1, abs=0.01)  # below 1 where there is no variance
+
+
+def test_evaluation_sees_an_image_and_its_mirror_image_alike():
+    network = Fast(3, 32, base=8, width=8).eval()
+    some = images(4)
+    torch.testing.assert_close(network(some), network(some.flip(-1)))
+    plain = Fast(3, 32, base=8, width=8, mirrored=False).eval()
+    assert not torch.allclose(plain(some), plain(some.flip(-1)), atol=1e-4)
+
+
+def test_training_does_not_mirror():
+    network = Fast(3, 32, base=8, width=8).train()
+    with torch.no_grad():
+        seen = []
+        network.whiten.register_forward_hook(lambda module, given, out: seen.append(len(out)))
+        network(images(4))
+    assert seen == [4]
+
+
+def test_convolutions_start_by_passing_channels_on():
+    first = Fast(3, 32).layers[1]
+    through = first.weight[:24, :, 1, 1]
+    torch.testing.assert_close(through, torch.eye(24))
+
+
+def test_the_shift_moves_64_times_as_fast_as_a_plain_one():
+    norm, x = _Norm(2).eval(), torch.ones(3, 2, 1, 1)
+    norm(x).sum().backward()
+    moved = 8 * norm.shift.grad  # what a step of 1 down the parameter does to the output
+    torch.testing.assert_close(moved, torch.full((2,), 64.0 * 3))
+
+
+def test_images_that_are_too_small_are_refused():
+    with pytest.raises(ValueError, match="size=24 is too small for fast"):
+        Fast(3, 24)
+    assert Fast(3, 25).eval()(torch.zeros(1, 3, 25, 25)).shape == (1, 256)
