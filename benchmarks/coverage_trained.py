@@ -1,12 +1,13 @@
 """How often the interval holds the truth where a network is trained: five folds, once.
 
-    python benchmarks/coverage_trained.py dev   --draws 2 --dry
+    python benchmarks/coverage_trained.py dev   --draws 15 --halves 1
     python benchmarks/coverage_trained.py final --draws 30
 
 A draw is `handful.fit` on 10 labels per class in the mean, any training image with the same chance,
 on a short schedule at 16 pixels; the truth is the accuracy of what it saves on the 10,000 test
 images (dev: as many training images, seeds from 1000). Only the labelled images are given, so a
-method that uses unlabelled ones has none.
+method that uses unlabelled ones has none. With --halves 1 two fits on half the labels are added,
+which show how accuracy rises with labels; the line then tells of both, with and without the rise.
 
 Draws are kept as they finish and are not done again; the line, which holds every draw, is written
 when all are there.
@@ -28,7 +29,7 @@ import record
 from handful import job, learn, train
 from handful.data.cache import cache_folder
 from handful.data.splits import development
-from handful.estimate import wilson
+from handful.estimate import Scheme, wilson
 
 LEVEL = 0.9
 HELD_OUT = 0.2
@@ -39,12 +40,14 @@ CODE = hashlib.sha256(
         for path in (handful.estimate.__file__, learn.__file__, train.__file__, __file__)
     )
 ).hexdigest()[:16]
-KEPT = ("accuracy", "low", "high", "out_of_fold", "n", "how")
+KEPT = ("accuracy", "low", "high", "out_of_fold", "learning_curve", "effective_n", "n", "how")
 
 
 def main() -> None:
     options = parse()
     name = f"{options.source} natural {options.per_class} {options.method}"
+    name += "+halves" * (options.halves != job.FOLDS.halves)
+    job.FOLDS = Scheme(job.FOLDS.folds, job.FOLDS.repeats, options.halves)
     scratch = cache_folder() / "coverage" / options.part / f"{name.replace(' ', '-')}.jsonl"
     scratch.parent.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in scratch.open()] if scratch.exists() else []
@@ -52,7 +55,7 @@ def main() -> None:
     images = handful.load(options.source)
     if options.part == "dev":
         images = development(replace(images, test=None), 10_000, seed=1000)
-    first = 1000 if options.part == "dev" else 0
+    first = options.first + (1000 if options.part == "dev" else 0)
     draws = range(first, first + options.draws)
     for draw in draws:
         if draw not in known:
@@ -63,7 +66,7 @@ def main() -> None:
     figures = summary([known[draw] for draw in draws])
     print(name, json.dumps(figures), flush=True)
     if not options.dry:
-        keys = ("method", "size", "precision", "set")
+        keys = ("method", "size", "precision", "set", "halves")
         settings = {key: getattr(options, key) for key in keys} | {"level": LEVEL}
         record.append("coverage", name, options.part, figures, settings=settings)
 
@@ -95,6 +98,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     column = {key: np.array([row[key] for row in rows]) for key in keys}
     truth, low, high = column["truth"], column["low"], column["high"]
     gap = column["accuracy"] - truth
+    plain = [wilson(row["out_of_fold"], row["effective_n"], LEVEL) for row in rows]
     usual = np.mean([usual_width(row["out_of_fold"], row["n"]) for row in rows])
     figures = {
         "covered": ((low <= truth) & (truth <= high)).mean(),
@@ -105,9 +109,13 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "truth": truth.mean(),
         "gap": gap.mean(),
         "gap_sd": gap.std(ddof=1),
+        "gap_uncorrected": np.mean([row["out_of_fold"] for row in rows]) - truth.mean(),
+        "covered_uncorrected": np.mean(
+            [a <= x <= b for x, (a, b) in zip(truth, plain, strict=True)]
+        ),
         "seconds": float(np.median(column["seconds"])),
     }
-    shown = ("draw", "truth", "accuracy", "low", "high")
+    shown = ("draw", "truth", "out_of_fold", "accuracy", "low", "high")
     every = [{key: round(row[key], 4) for key in shown} for row in rows]
     rounded = {key: round(float(value), 4) for key, value in figures.items()}
     return {"draws": len(rows), "folds": job.FOLDS.folds, **rounded, "every": every}
@@ -130,6 +138,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--method", default="supervised")
     parser.add_argument("--per-class", type=int, default=10)
     parser.add_argument("--draws", type=int, default=30)
+    parser.add_argument("--first", type=int, default=0, help="draw to begin with")
+    parser.add_argument("--halves", type=int, default=job.FOLDS.halves, help="passes on halves")
     parser.add_argument("--size", type=int, default=16, help="pixels the network sees")
     parser.add_argument("--precision", default="bf16")
     short = ["steps=200", "backbone.base=16"]
