@@ -121,6 +121,33 @@ def coverage() -> str:
     return markdown([*header, "s an estimate"], rows)
 
 
+def coverage_pooled() -> str:
+    """The same over the cells of one number of labels per class, with the least of them."""
+    rows = []
+    lines = [line["figures"] | {"cell": line["name"].split()} for line in final("coverage")]
+    for method, per_class in sorted({(x["cell"][3], int(x["cell"][2])) for x in lines}):
+        some = [x for x in lines if x["cell"][2:] == [str(per_class), method]]
+        keys = ("covered", "lower_covered", "width", "holdout_covered", "narrower")
+        known = [[x[key] for x in some if key in x] for key in keys]
+        means = [percent(mean(shares)) if shares else "–" for shares in known]
+        least = percent(min(x["covered"] for x in some))
+        rows.append([method, per_class, len(some), sum(x["draws"] for x in some), least, *means])
+    header = ["method", "labels per class", "cells", "draws", "least covered", "covered"]
+    header += ["lower bound holds", "width", "hold-out covered", "narrower than hold-out"]
+    return markdown(header, rows)
+
+
+def label_problems() -> str:
+    """What the list of doubtful labels finds of the labels that were flipped."""
+    rows = []
+    for line in final("label_problems"):
+        found = line["figures"]
+        counts = [found["draws"], found["n"], f"{found['wrong']:.0f}", f"{found['listed']:.1f}"]
+        rows.append([line["name"], *counts, percent(found["precision"]), percent(found["recall"])])
+    header = ["source", "draws", "labels", "flipped", "listed", "precision", "recall"]
+    return markdown(header, rows)
+
+
 def ingest() -> str:
     """Opening a folder: seconds and peak memory, beside a loop over the files with PIL."""
     rows = []
@@ -188,6 +215,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "features_speed": features_speed,
     "curves": curves,
     "coverage": coverage,
+    "coverage_pooled": coverage_pooled,
+    "label_problems": label_problems,
     "ingest": ingest,
 }
 
