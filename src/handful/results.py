@@ -26,6 +26,7 @@ MODEL, RECORD = "model.safetensors", "run.json"
 LABELS, ISSUES = "labels.csv", "label-issues.csv"
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a cell starts with that a spreadsheet runs
 OUT_OF_FOLD, REPORT = "out-of-fold.csv", "report.html"
+LABEL_NEXT, FAMILIAR = "label-next.csv", "familiar.safetensors"
 
 
 @dataclass(eq=False)
