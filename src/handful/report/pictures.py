@@ -8,7 +8,6 @@ Letters in shapes: N images, K classes, C channels, S the side in pixels.
 
 import base64
 import binascii
-import csv
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,10 +22,11 @@ from handful.data.imageset import ImageSet
 from handful.estimate import LabelIssue
 from handful.files import read_json, write_json
 from handful.methods.base import Task, Trained
+from handful.results import LABEL_NEXT, read_csv
 from handful.schedule import Schedule
 from handful.train import Batches
 
-PICTURES, NEXT = "pictures.json", "label-next.csv"
+PICTURES = "pictures.json"
 SIDE = 96  # pixels: larger images are kept at this size
 SHARP = 32  # up to this side pictures are kept without loss
 SHOWN = 24  # mistakes, doubted labels
@@ -132,11 +132,8 @@ def load_pictures(folder: Path) -> Pictures:
 
 def _to_label(folder: Path) -> list[str]:
     """Names of the first images of label-next.csv; none where there is no such file."""
-    path = folder / NEXT
-    if not path.exists():
-        return []
-    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-        return [row["file"] for row in csv.DictReader(file)][:SHOWN]
+    path = folder / LABEL_NEXT
+    return [row["file"] for row in read_csv(path)][:SHOWN] if path.exists() else []
 
 
 def _rows_named(images: ImageSet, names: Iterable[str]) -> set[int]:

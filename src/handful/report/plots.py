@@ -12,7 +12,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import matplotlib
@@ -246,7 +246,7 @@ def _svg(figure: Figure, described: str) -> Markup:
     Read back and written again: nothing of it but shapes and text is left, all of it escaped.
     """
     text = io.StringIO()
-    context = {"svg.fonttype": "none", "svg.hashsalt": plain(described)}
+    context: Any = {"svg.fonttype": "none", "svg.hashsalt": plain(described)}
     with matplotlib.rc_context(context), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(text, format="svg", metadata={"Date": None})

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from handful.files import read_json
-from handful.report.pictures import NEXT, Pictures, load_pictures
-from handful.results import ISSUES, LABELS, OUT_OF_FOLD, RECORD, read_csv
+from handful.report.pictures import Pictures, load_pictures
+from handful.results import ISSUES, LABEL_NEXT, LABELS, OUT_OF_FOLD, RECORD, read_csv
+
+_ABSENT = {"after": None, "forecast": [], "prior": None, "prior_from": "given", "command": []}
 
 
 class HeldOut(NamedTuple):
@@ -48,14 +50,14 @@ def read_run(folder: Path, pictures: bool = True) -> RunFolder:
     test, seen = folder / "test.json", _rows(folder / LABELS)
     return RunFolder(
         folder=folder,
-        record={"after": None, "forecast": [], "prior": None, "command": []} | record,
+        record=_ABSENT | record,
         history=_history(folder / "history.jsonl"),
         held_out=_held_out(folder / OUT_OF_FOLD, record["data"]["classes"]),
         labels={row["file"]: row["label"] for row in seen},
         origins={row["file"]: row["origin"] for row in seen},
         issues=_rows(folder / ISSUES),
         test=read_json(test) if test.exists() else None,
-        next=_rows(folder / NEXT),
+        next=_rows(folder / LABEL_NEXT),
         pictures=load_pictures(folder) if pictures else Pictures({}),
     )
 

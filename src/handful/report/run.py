@@ -113,7 +113,9 @@ def page(run: RunFolder) -> Page:
         run=run,
         title=f"{called(record)}: {len(classes)} classes from {record['data']['labeled']} labels",
         note=note(str(record["method"]["name"])),
-        story=tell(estimate, record["test"], record["prior"], run.origins.values()),
+        story=tell(
+            estimate, record["test"], record["prior"], run.origins.values(), record["prior_from"]
+        ),
         inside=tuple(float(estimate[key]) for key in ("low", "accuracy", "high"))
         if known
         else None,  # type: ignore[arg-type]

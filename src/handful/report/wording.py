@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from handful.priors import LABELED, UNLABELED
+
 NBSP = "\N{NO-BREAK SPACE}"
 
 
@@ -60,8 +62,13 @@ def tell(
     test: Mapping[str, Any] | None,
     prior: Mapping[str, float] | None,
     origins: Iterable[str],
+    prior_from: str = "given",
 ) -> Story:
-    """What docs/estimate.md promises, for this estimate."""
+    """What docs/estimate.md promises, for this estimate.
+
+    Args:
+        prior_from: where `prior`, the class shares that the estimate is for, came from.
+    """
     if estimate is None or estimate["accuracy"] is None:
         return Story("", "", "", (), estimate["how"] if estimate else "No estimate was asked for.")
     accuracy, low, high = (float(estimate[key]) for key in ("accuracy", "low", "high"))
@@ -73,8 +80,8 @@ def tell(
     )
     shares = (
         "classes are as common there as among the labels"
-        if not prior
-        else "class shares there are as given: "
+        if not prior or prior_from == LABELED
+        else f"class shares there are as {_sources(prior_from)}: "
         + ", ".join(f"{name} {percent(share, 0)}" for name, share in prior.items())
     )
     assumes = (
@@ -84,6 +91,10 @@ def tell(
     return Story(
         means, _tested(low, high, test), assumes, _doubts(estimate, origins), estimate["how"]
     )
+
+
+def _sources(prior_from: str) -> str:
+    return "the model sees them in the unlabelled ones" if prior_from == UNLABELED else "given"
 
 
 def _often(level: float) -> str:
