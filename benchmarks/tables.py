@@ -21,7 +21,10 @@ from handful.recipes import RECIPES
 from handful.recipes.measured import measured
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "methods.md")
+PAGES = (
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("results", "methods", "estimate")),
+)
 Lines = list[dict[str, Any]]
 
 # Row of the table → what it is, and the best figure of the reports it answers.
