@@ -1,6 +1,8 @@
 """The fitted methods: one set of common tests, then what is particular to each."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -168,7 +170,7 @@ def test_self_training_uses_the_shape_of_the_unlabelled_clusters():
 
 
 def test_nearest_neighbours_match_brute_force_across_blocks(monkeypatch):
-    monkeypatch.setattr("handful.methods.propagation._BLOCK", 7)
+    monkeypatch.setattr("handful.methods.propagation._HELD", 7 * 30)
     x = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
     similarity, neighbors = nearest(x, 3)
     for row in range(30):
@@ -177,6 +179,35 @@ def test_nearest_neighbours_match_brute_force_across_blocks(monkeypatch):
         values, positions = cosines.topk(3)
         assert neighbors[row].tolist() == positions.tolist()
         torch.testing.assert_close(similarity[row], values)
+
+
+@pytest.mark.slow
+def test_propagation_takes_100_000_images_in_4_gigabytes():
+    code = """
+import resource
+import torch
+import torch.nn.functional as F
+from handful.methods.propagation import Propagation
+
+def blobs(n, generator=torch.Generator().manual_seed(0)):
+    labels = torch.arange(n) % 10
+    features = torch.empty(n, 1792, dtype=torch.half)
+    for part, of in zip(features.split(10_000), labels.split(10_000)):
+        noise = torch.randn(len(part), 1792, generator=generator)
+        part.copy_(noise + 6 * F.one_hot(of, 1792))
+    return features, labels
+
+(x, y), (u, truth) = blobs(100), blobs(100_000)
+head = Propagation().fit_features(x, y, u, 10, seed=0)
+with torch.inference_mode():
+    guesses = torch.cat([head(part.float()).argmax(dim=1) for part in u.split(10_000)])
+print((guesses == truth).float().mean().item())
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    accurate, gigabytes = map(float, done.stdout.split())
+    assert accurate > 0.99
+    assert gigabytes < 4
 
 
 def test_spreading_matches_scikit_learn_on_the_same_graph():
