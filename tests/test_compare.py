@@ -124,6 +124,23 @@ def test_a_killed_comparison_goes_on_after_its_finished_cells(images, monkeypatc
     ]
 
 
+def test_cells_share_the_features_of_an_image(tmp_path, monkeypatch):
+    from handful import features
+
+    every = stripes(80, size=16, labeled=80, seed=7)  # images that no other test has embedded
+    images = replace(every[np.arange(60)], test=every[np.arange(60, 80)])
+    seen, embed = [], features._embed
+
+    def counted(images, *rest):
+        seen.append(len(images))
+        return embed(images, *rest)
+
+    monkeypatch.setattr(features, "_embed", counted)
+    found = run(images, tmp_path / "cmp", names=("features", "self_training"), estimate="folds")
+    assert len(found.cells) == 4
+    assert sum(seen) == 60 + 20  # folds, draws and methods embed none again
+
+
 def test_finished_cells_are_not_made_again_and_draws_may_be_added(images, fits, tmp_path):
     run(images, tmp_path / "cmp", names=["supervised"])
     assert [key for key, *_ in fits] == [("supervised", 0), ("supervised", 1)]

@@ -1,8 +1,10 @@
 import json
 import math
+import time
 
 import numpy as np
 import pytest
+import torch
 
 from handful.estimate import (
     CHEAP,
@@ -23,6 +25,7 @@ from handful.estimate import (
     wilson,
 )
 from handful.evaluate import accuracy_interval
+from handful.methods.features import Features
 
 SMALL = Scheme(folds=5, repeats=2, halves=1)
 
@@ -208,6 +211,34 @@ def test_prior_reweights_the_classes():
     assert estimate(out).balanced_accuracy == pytest.approx(0.5)
     with pytest.raises(ValueError, match="prior gives a share to class 2"):
         estimate(given(labels, guesses([0] * 25, 3)), prior=[0.5, 0.4, 0.1])
+
+
+def test_classes_balanced_by_hand_are_spoken_of_unless_a_prior_is_given():
+    labels = np.repeat(np.arange(3), 10)
+    out = given(labels, guesses(labels, 3), stratified=True)
+    assert any("look balanced by hand" in caveat for caveat in estimate(out).caveats)
+    with_prior = estimate(out, prior=[0.2, 0.3, 0.5], prior_how="as predicted")
+    assert not any("balanced" in caveat for caveat in with_prior.caveats)
+    assert with_prior.how.endswith("class shares as predicted")
+
+
+def test_a_whole_estimate_on_known_features_of_100_images_takes_less_than_five_seconds():
+    """Of processor time, so that a busy machine does not matter: 36 fits and one choice."""
+    method = Features()
+    labels = np.random.default_rng(0).integers(10, size=100)
+    x = torch.randn(100, 1280, generator=torch.Generator().manual_seed(0))
+    x[torch.arange(100), labels] += 5
+    begun = time.process_time()
+    chosen = method.settled(x, torch.from_numpy(labels), 10, 0)
+
+    def fit_and_predict(train, held, seed):
+        some = torch.from_numpy(labels[train])
+        head = chosen.fit_features(x[train], some, x[:0], 10, seed)
+        return head(x[held]).softmax(dim=1).detach().numpy()
+
+    found = estimate(out_of_fold(labels, 10, fit_and_predict))
+    assert found.accuracy > 0.2
+    assert time.process_time() - begun < 5
 
 
 def test_nothing_is_said_of_classes_with_few_labels():

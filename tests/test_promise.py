@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -88,6 +89,28 @@ def test_the_lowest_known_threshold_that_promises_enough_is_used(run):
     run.record["estimate"]["abstentions"] = []
     with pytest.raises(ValueError, match="predict without --abstain"):
         run.answering(0.5)
+
+
+def test_images_of_a_group_are_never_split_by_the_estimate_of_a_fit(images, monkeypatch):
+    from handful import job
+
+    groups = np.arange(len(images)) // 4
+    fits, fold_predictor = [], job.fold_predictor
+
+    def watched(*arguments):
+        predict = fold_predictor(*arguments)
+
+        def noted(train, held, seed):
+            fits.append((train, held))
+            return predict(train, held, seed)
+
+        return noted
+
+    monkeypatch.setattr(job, "fold_predictor", watched)
+    fit(replace(images, groups=groups))
+    of_labeled = groups[images.labeled]
+    assert len(fits) == 36
+    assert not any(set(of_labeled[train]) & set(of_labeled[held]) for train, held in fits)
 
 
 def test_a_prior_changes_the_estimate_and_not_the_model(images):
