@@ -163,6 +163,64 @@ def ingest() -> str:
     return markdown(header, rows)
 
 
+def active() -> str:
+    """Accuracy with chosen labels and with random ones, and what the choice is worth in labels."""
+    rows = []
+    for source in dict.fromkeys(line["name"].split()[0] for line in final("active")):
+        arms = [
+            {line["draw"]: line["figures"] for line in final("active", f"{source} {arm}")}
+            for arm in ("random", "active")
+        ]
+        draws = sorted(arms[0].keys() & arms[1].keys())
+        if len(draws) < 2:
+            continue
+        plain, chosen = ([arm[draw]["accuracy"] for draw in draws] for arm in arms)
+        labels = arms[0][draws[0]]["labels"]
+        curve = [mean(column) for column in zip(*plain, strict=True)]
+        for at, budget in enumerate(labels):
+            apart = [b[at] - a[at] for a, b in zip(plain, chosen, strict=True)]
+            reached = mean(row[at] for row in chosen)
+            points = f"{100 * mean(apart):+.1f} ± {100 * stdev(apart):.1f}"
+            worth = _labels_for(reached, labels, curve)
+            cells = [percent(curve[at]), percent(reached), points, worth]
+            rows.append([source, len(draws), budget, *cells])
+    header = ["source", "draws", "labels", "random", "chosen", "difference", "random labels for it"]
+    return markdown(header, rows)
+
+
+def _labels_for(accuracy: float, labels: list[int], curve: list[float]) -> str:
+    """How many random labels reach an accuracy, between the budgets that were tried."""
+    if accuracy <= curve[0]:
+        return f"at most {labels[0]}"
+    for n, more, low, high in zip(labels, labels[1:], curve, curve[1:], strict=False):
+        if low < accuracy <= high:
+            return f"{n * (more / n) ** ((accuracy - low) / (high - low)):.0f}"
+    return f"over {labels[-1]}"
+
+
+def forecast() -> str:
+    """The forecast at twice and four times the labels against what then came."""
+    rows = []
+    for name in dict.fromkeys(line["name"] for line in final("forecast")):
+        lines = [x["figures"] for x in final("forecast", name) if x["figures"]["forecast"]]
+        source, per_class = name.split()
+        for at, times in enumerate((2, 4)):
+            found = [(x["forecast"][at], x["truth"][at + 1]) for x in lines]
+            if not found:
+                continue
+            off = mean(abs(middle - truth) for (middle, _, _), truth in found)
+            lean = mean(middle - truth for (middle, _, _), truth in found)
+            held = mean(low <= truth <= high for (_, low, high), truth in found)
+            width = mean(high - low for (_, low, high), _ in found)
+            now = mean(x["truth"][0] for x in lines)
+            came = mean(truth for _, truth in found)
+            cells = [percent(now), percent(came), f"{100 * off:.1f}", f"{100 * lean:+.1f}"]
+            row = [source, f"{10 * int(per_class)} × {times}", len(found), *cells]
+            rows.append([*row, percent(held), percent(width)])
+    header = ["source", "labels", "draws", "accuracy before", "then", "mean error", "bias"]
+    return markdown([*header, "interval held", "width"], rows)
+
+
 def recipes() -> str:
     """Every recipe: what its report published, and what was measured."""
     known = measured()
@@ -221,6 +279,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "coverage_pooled": coverage_pooled,
     "label_problems": label_problems,
     "ingest": ingest,
+    "active": active,
+    "forecast": forecast,
 }
 
 

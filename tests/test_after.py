@@ -111,6 +111,8 @@ def test_the_origin_of_a_label_is_kept(fit, tmp_path):
     fit("old", FIRST, *QUICK, "--estimate", "none")
     path = tmp_path / "old" / "labels.csv"
     path.write_text(path.read_text().replace("00.png,dog,unknown", "00.png,dog,chosen"))
+    path = tmp_path / "old" / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"label_next": []}))
     fit("new", [(10, "dog")], "--after", tmp_path / "old", "--estimate", "none")
     labels = labels_of(tmp_path / "new")
     assert labels["00.png"] == ("dog", "chosen")

@@ -256,6 +256,8 @@ def test_chosen_labels_do_not_count_where_random_ones_are_known():
     found = estimate(out, origins=origins)
     assert found.accuracy == 1 and found.n == 30
     assert any("10 chosen labels" in caveat for caveat in found.caveats)
+    mixed = ["unknown"] * 20 + ["random"] * 10 + ["chosen"] * 10
+    assert estimate(out, origins=mixed).n == 30
     none = estimate(out, origins=["chosen"] * 40)
     assert none.accuracy is None and "none picked at random" in none.how
     assert json.dumps(none.as_json("abc"), allow_nan=False)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from handful.data.imageset import ImageSet, sorted_classes
-from handful.results import LABELS, Run, read_csv
+from handful.results import LABEL_NEXT, LABELS, Run, pixel_marks, read_csv
 
 ORIGINS = ("random", "chosen", "unknown")
 
@@ -40,6 +40,20 @@ def read_labels(folder: Path) -> Known:
     if strange:
         raise ValueError(f"{path} names the origin {strange[0]!r}; known are {', '.join(ORIGINS)}")
     return Known(labels, origins)
+
+
+def suggested_origins(earlier: Run) -> dict[str, str]:
+    """How the images that a run suggested for labelling were found: "random" or "chosen".
+
+    By name, and by the pixels too: whoever labels by moving files into class folders gives them
+    other names.
+    """
+    rows = earlier.record.get("label_next") or []
+    return {
+        row[key]: "random" if row["why"] == "random" else "chosen"
+        for row in rows
+        for key in ("pixels", "file")
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +89,19 @@ def continued(images: ImageSet, earlier: Run) -> Continued:
         said.append(f"{changed} labels differ from those of {earlier.folder}; the new ones count")
     if gone:
         said.append(f"{gone} images that {earlier.folder} had labels for are not here any more")
-    origins = {name: known.origins.get(name, "unknown") for name in names}
+    suggested = suggested_origins(earlier)
+    origins = {
+        name: known.origins.get(name) or suggested.get(name) or suggested.get(mark) or "unknown"
+        for name, mark in zip(names, pixel_marks(images), strict=True)
+    }
+    joined = [
+        origins[name] for name, pair in zip(names, pairs, strict=True) if pair[0] and not pair[1]
+    ]
+    if chosen := joined.count("chosen"):
+        said.append(
+            f"{chosen} of the new labels are of images that {LABEL_NEXT} chose: they train, but do "
+            f"not count in the estimate; {joined.count('random')} are of images it drew at random"
+        )
     return Continued(images.with_labels(labels), origins, said)
 
 

@@ -543,8 +543,6 @@ def countable(n: int, origins: Sequence[str] | None) -> tuple[np.ndarray, tuple[
     said: tuple[str, ...] = ()
     if chosen:
         said += (f"{chosen} chosen labels train but do not count: they are no sample",)
-    if (kinds == "random").any() and chosen:
-        return kinds == "random", said
     counted = kinds != "chosen"
     if (kinds == "unknown").any():
         said += ("holds if the labelled images were picked at random",)

@@ -5,15 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from handful.data.imageset import ImageSet, Track
 from handful.data.splits import save_draw
 from handful.estimate import LabelIssue
 from handful.files import read_json, tidy, write_json
 from handful.methods.base import Task
+from handful.novelty import familiar, save_familiar
 from handful.report.pictures import PICTURES
 from handful.results import (
+    FAMILIAR,
     ISSUES,
+    LABEL_NEXT,
     LABELS,
     MODEL,
     OUT_OF_FOLD,
@@ -23,12 +27,15 @@ from handful.results import (
     pixel_marks,
     write_csv,
 )
+from handful.suggest import how_many, shuffled, suggest
 
 LEAVINGS = (
     MODEL,
     "history.jsonl",
     LABELS,
     ISSUES,
+    LABEL_NEXT,
+    FAMILIAR,
     OUT_OF_FOLD,
     PICTURES,
     "predictions.csv",
@@ -109,6 +116,36 @@ def save_beside(run: Run, task: Task, folder: Path, origin: Sequence[str], track
     write_csv(folder / LABELS, ["file", "label", "origin", "pixels"], map(list, rows))
     if len(images.unlabeled):
         run.predict(images[images.unlabeled], track).to_csv(folder / "predictions.csv")
+
+
+def save_next(run: Run, task: Task, seed: int, folder: Path, track: Track) -> list[dict[str, str]]:
+    """label-next.csv, which images to label next, and familiar.safetensors, what is familiar.
+
+    Returns:
+        what the record keeps of the suggestions, so that a later run knows its labels for chosen.
+    """
+    images, predictor = task.images, run.predictor
+    pool, known = (
+        images[part[shuffled(len(part), seed)]] for part in (images.unlabeled, images.labeled)
+    )
+    found, seen = (predictor.features(part, track=track) for part in (pool, known))
+    # Labelled images lie unlike others in a network that was trained on them.
+    save_familiar(
+        familiar(found if len(found) >= len(seen) else torch.cat([found, seen])), folder / FAMILIAR
+    )
+    if not len(pool):
+        return []
+    probabilities = predictor.of_features(found)
+    confidence, guess = (column.tolist() for column in probabilities.max(dim=1))
+    suggestions = suggest(found, seen, probabilities, how_many(len(images.labeled), len(pool)))
+    names, marks = pool.names, pixel_marks(pool)
+    rows = (
+        [names[at], "", why, images.classes[guess[at]], f"{confidence[at]:.4f}", str(rank)]
+        for rank, (at, why) in enumerate(suggestions, 1)
+    )
+    header = ["file", "label", "why", "prediction", "confidence", "rank"]
+    write_csv(folder / LABEL_NEXT, header, rows)
+    return [{"file": names[at], "why": why, "pixels": marks[at]} for at, why in suggestions]
 
 
 def save_hidden(images: ImageSet, per_class: int, seed: int, folder: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 import handful
-from handful import devices
+from handful import backbones, devices
 from handful.budget import affordable, embedding_seconds
 from handful.data.checks import check as inspect
 from handful.data.imageset import ImageSet, Track, quiet
@@ -30,7 +30,8 @@ from handful.estimate import (
 )
 from handful.estimate import estimate as estimate_accuracy
 from handful.files import read_json, read_tensors, sole_writer, write_json, write_tensors
-from handful.folder import claim, clear, save_beside, save_issues, save_out_of_fold
+from handful.folder import claim, clear, save_beside, save_issues, save_next, save_out_of_fold
+from handful.forecast import Forecast, forecast
 from handful.learn import Learned, Settings, fingerprint, fold_predictor, learn, make_plan
 from handful.methods.base import BackboneSpec, Method, Task, Trained, as_json
 from handful.methods.consistency import Consistency, has_unlabeled
@@ -64,6 +65,7 @@ class Judged(NamedTuple):
     estimate: Estimate
     issues: list[LabelIssue]
     probabilities: np.ndarray  # (n, K) of the n labelled images, out of fold
+    forecast: list[Forecast]
     out: OutOfFold
     shares: Sequence[float] | None  # of the classes among new images; None: as labelled
 
@@ -224,6 +226,7 @@ def fit(
         run = Run(record | {"fingerprint": mark}, learned.predictor)
         if folder is not None:
             save_beside(run, task, folder, origin, reporter.track)
+            run.record["label_next"] = save_next(run, task, seed, folder, reporter.track)
             if judged is not None:
                 save_issues(judged.issues, task.images, folder)
                 save_out_of_fold(judged.probabilities, task.images, folder)
@@ -336,7 +339,8 @@ def _judged(
     shares_how: str = "as given",
 ) -> Judged:
     found = estimate_accuracy(out, prior=shares, origins=origin, prior_how=shares_how)
-    return Judged(found, label_issues(out), averaged(out, found.temperature), out, shares)
+    probabilities = averaged(out, found.temperature)
+    return Judged(found, label_issues(out), probabilities, forecast(found, out), out, shares)
 
 
 def _pretrained(estimate: Estimate) -> Estimate:
@@ -422,6 +426,7 @@ def _record(
         "backbone": {
             **asdict(chosen.backbone),
             "parameters": sum(p.numel() for p in backbone.parameters()),
+            "weights": backbones.fingerprint(backbone),
         },
         "input": {
             "size": task.size,
@@ -440,6 +445,8 @@ def _record(
         },
         "estimate": judged.estimate.as_json(images.classes) if judged is not None else None,
         "label_issues": len(judged.issues) if judged is not None else None,
+        "forecast": [asdict(row) for row in judged.forecast] if judged is not None else [],
+        "label_next": [],
         "test": None,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }

@@ -21,6 +21,7 @@ from handful.evaluate import Evaluation, evaluate, plot_confusion
 from handful.files import beside, read_json, read_tensors, write_json, write_tensors, write_text
 from handful.methods.base import BackboneSpec, Classifier, Normalize, Predictor
 from handful.methods.mlp_head import make_head
+from handful.novelty import Familiar, load_familiar
 
 MODEL, RECORD = "model.safetensors", "run.json"
 LABELS, ISSUES = "labels.csv", "label-issues.csv"
@@ -53,7 +54,11 @@ class Run:
         return self.record["test"]
 
     def predict(
-        self, images: ImageSet, track: Track = quiet, abstain: float | None = None
+        self,
+        images: ImageSet,
+        track: Track = quiet,
+        abstain: float | None = None,
+        none_of_these: bool = False,
     ) -> "Predictions":
         """Classify images of any size and colour, a test part after the others.
 
@@ -62,12 +67,29 @@ class Run:
         Args:
             abstain: how often answers are to be right, such as 0.95; images for which that cannot
                 be promised get no label.
+            none_of_these: look for images unlike any that the run has seen; they get no label
+                either. Of images like those it has seen about 2 % are taken for such.
         """
         least = 0.0 if abstain is None else self.answering(abstain)["threshold"]
         parts = [images] if images.test is None else [images, images.test]
         names = tuple(name for part in parts for name in part.names)
         found = [self.predictor.predict_proba(part, track=track) for part in parts]
-        return Predictions(names, self.classes, torch.cat(found), least)
+        strange = None
+        if none_of_these:
+            known = self.familiar
+            strange = torch.cat(
+                [known.strange(self.predictor.features(part, track=track)) for part in parts]
+            )
+        return Predictions(names, self.classes, torch.cat(found), least, strange)
+
+    @property
+    def familiar(self) -> Familiar:
+        """What this run has seen; ValueError for a run without a folder."""
+        if self.folder is None:
+            raise ValueError(
+                "what is none of these is told by a file in the folder of the run; fit with out"
+            )
+        return load_familiar(self.folder / FAMILIAR)
 
     def answering(self, sure: float) -> dict[str, float]:
         """The confidence to answer from so that answers are right at least `sure` of the time.
@@ -141,13 +163,29 @@ class Predictions:
     classes: tuple[str, ...]
     probabilities: Tensor  # (N, K)
     threshold: float = 0.0  # the label is left empty where the confidence is lower
+    strange: Tensor | None = None  # (N,) bool: unlike anything seen; None if not looked for
 
     @property
     def labels(self) -> list[str]:
         guesses = self.probabilities.argmax(dim=1).tolist()
         return [
-            self.classes[k] if confidence >= self.threshold else ""
-            for k, confidence in zip(guesses, self.confidence, strict=True)
+            self.classes[k] if confidence >= self.threshold and not strange else ""
+            for k, confidence, strange in zip(
+                guesses, self.confidence, self.none_of_these, strict=True
+            )
+        ]
+
+    @property
+    def none_of_these(self) -> list[bool]:
+        """Whether an image is unlike any that the run has seen; never, if that was not asked."""
+        return [False] * len(self.names) if self.strange is None else self.strange.tolist()
+
+    @property
+    def places(self) -> list[str]:
+        """Where an image belongs: its label, or why it has none."""
+        return [
+            label or ("none of these" if strange else "no answer")
+            for label, strange in zip(self.labels, self.none_of_these, strict=True)
         ]
 
     @property
@@ -155,21 +193,31 @@ class Predictions:
         return self.probabilities.amax(dim=1).tolist()
 
     def rows(self) -> Iterator[list[str]]:
-        for name, label, confidence, shares in zip(
-            self.names, self.labels, self.confidence, self.probabilities.tolist(), strict=True
+        marks: list[list[str]] = [[] for _ in self.names]
+        if self.strange is not None:
+            marks = [["yes" if strange else ""] for strange in self.none_of_these]
+        for name, label, confidence, mark, shares in zip(
+            self.names,
+            self.labels,
+            self.confidence,
+            marks,
+            self.probabilities.tolist(),
+            strict=True,
         ):
-            yield [name, label, f"{confidence:.4f}", *(f"{share:.4f}" for share in shares)]
+            yield [name, label, f"{confidence:.4f}", *mark, *(f"{share:.4f}" for share in shares)]
 
     def to_csv(self, path: Path | str) -> None:
-        """Columns file, label, confidence, then p(class) for every class. UTF-8."""
-        header = ["file", "label", "confidence", *(f"p({name})" for name in self.classes)]
+        """Columns file, label, confidence, none_of_these if asked for, p(class)... UTF-8."""
+        marked = [] if self.strange is None else ["none_of_these"]
+        shares = (f"p({name})" for name in self.classes)
+        header = ["file", "label", "confidence", *marked, *shares]
         write_csv(Path(path), header, self.rows())
 
     def into_folders(self, source: Path, target: Path) -> None:
         """Copy every file of `source` into a sub-folder of `target` named after its class."""
         taken: set[Path] = set()
-        for name, label in zip(self.names, self.labels, strict=True):
-            folder = _folder_name(label or "no answer")
+        for name, label in zip(self.names, self.places, strict=True):
+            folder = _folder_name(label)
             place = _free(target / folder / name.replace("/", "_"), taken)
             taken.add(place)
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -263,7 +311,14 @@ def open_run(folder: Path | str) -> Run:
     record = read_json(folder / RECORD)
     if not isinstance(record, dict) or not {"data", "method", "estimate", "test"} <= record.keys():
         raise ValueError(f"{folder / RECORD} was not written by handful; is {folder} a run folder?")
-    return Run(record, load_predictor(folder / MODEL), folder)
+    predictor = load_predictor(folder / MODEL)
+    expected = record.get("backbone", {}).get("weights")
+    if expected not in (None, backbones.fingerprint(predictor.model.backbone)):
+        raise ValueError(
+            f"the network in {folder / MODEL} is not the one that this run was trained with: its "
+            f"weights differ from those that {RECORD} names; restore the file or fit again"
+        )
+    return Run(record, predictor, folder)
 
 
 def _free(place: Path, taken: set[Path]) -> Path:

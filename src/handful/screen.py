@@ -83,6 +83,7 @@ def print_run(run: "Run", out: Path) -> None:
         answer.print(f"estimate of the earlier run, on {labels} labels: {_interval(before)}")
     if run.estimate is not None:
         print_estimate(run.estimate)
+        print_forecast(run.record.get("forecast", []))
         if run.record["label_issues"]:
             answer.print(
                 f"{run.record['label_issues']} labels look wrong: see {out}/label-issues.csv",
@@ -90,6 +91,12 @@ def print_run(run: "Run", out: Path) -> None:
             )
     if run.test is not None:
         answer.print(f"accuracy on {run.test['n']} test images: {_interval(run.test)}")
+    if suggested := run.record.get("label_next"):
+        answer.print(
+            f"to label next: the {len(suggested)} images in {out}/label-next.csv; fill in what you "
+            f"know and fit again with --labels {out}/label-next.csv --after {out}",
+            soft_wrap=True,
+        )
     answer.print(f"saved in {out}; next: handful predict {out} PHOTOS", soft_wrap=True)
 
 
@@ -115,6 +122,16 @@ def print_estimate(estimate: dict[str, Any]) -> None:
         answer.print(f"  with all classes equally common: {balanced} ({low:.1f}–{high:.1f})")
     for caveat in estimate["caveats"]:
         answer.print(f"  {caveat}")
+
+
+def print_forecast(rows: list[dict[str, Any]]) -> None:
+    said = [
+        f"with {row['labels']} labels about {100 * row['accuracy']:.0f} % "
+        f"({100 * row['low']:.0f}–{100 * row['high']:.0f})"
+        for row in rows
+    ]
+    if said:
+        answer.print(", ".join(said), soft_wrap=True)
 
 
 def print_evaluation(found: "Evaluation") -> None:
@@ -208,5 +225,5 @@ def print_counts(labels: list[str], places: list[str]) -> None:
     from collections import Counter
 
     common = Counter(labels).most_common(20)
-    counts = ", ".join(f"{name or 'no answer'}: {n}" for name, n in common)
+    counts = ", ".join(f"{name}: {n}" for name, n in common)
     answer.print(f"{len(labels)} images → {', '.join(places)}; {counts}", soft_wrap=True)

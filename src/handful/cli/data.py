@@ -31,6 +31,15 @@ def data(
     near: Annotated[
         bool, typer.Option(help="Look for near-duplicates too, which decodes every image.")
     ] = True,
+    first_labels: Annotated[
+        int | None,
+        typer.Option(
+            help="Suggest this many images to label first, in label-first.csv: typical ones, and "
+            "some drawn at random. Fill in its labels and give it to fit with --labels.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of --first-labels: which are drawn at random.")] = 0,
     test_fraction: TestFraction = 0.0,
     encoding: Encoding = "utf-8",
     follow_links: FollowLinks = False,
@@ -42,7 +51,11 @@ def data(
     Counts per class and part, sizes, colour; unreadable files; identical and almost identical
     images, above all those on both sides of the test boundary; classes with too few labels.
 
-    Example: handful data photos/ --labels labels.csv --out about/
+    Examples:
+
+        handful data photos/ --labels labels.csv --out about/
+
+        handful data photos/ --first-labels 20
     """
     from handful.data.checks import check
     from handful.data.page import write_page
@@ -68,9 +81,23 @@ def data(
             out.mkdir(parents=True, exist_ok=True)
             write_json(out / "data.json", findings.as_json())
             write_page(findings, images, out / "data.html")
+        listed = None
+        if first_labels is not None:
+            from handful import first  # with the networks, which nothing else here needs
+
+            listed = (out or Path()) / first.LABEL_FIRST
+            first.save(first.first_labels(images, first_labels, seed, reporter), listed)
     if as_json:
         print_json(findings.as_json())
     else:
         answer.print(summary(findings))
         if out is not None:
             answer.print(f"the whole list is in {out}/data.json, with pictures in {out}/data.html")
+        if listed is not None:
+            answer.print(
+                f"{first_labels} images to label first are in {listed}; fill in what you know, "
+                f"then: handful fit {source} --labels {listed} --out run/",
+                soft_wrap=True,
+            )
+        elif not findings.labeled:
+            answer.print(f"which to label first: handful data {source} --first-labels 20")

@@ -143,6 +143,7 @@ def fit(
     """
     from handful import job
     from handful.after import continued, earlier_settings
+    from handful.data.folder import read_origins
     from handful.data.sources import load
     from handful.folder import save_hidden
     from handful.prepare import hide
@@ -171,10 +172,12 @@ def fit(
         if per_class is not None:
             images = hide(images, per_class, seed if draw is None else draw)
             origins = dict.fromkeys(images.names, "random")
+        if labels is not None:
+            origins |= read_origins(source, labels.expanduser(), encoding, images.names)
         if after is not None:
             earlier = open_run(after)
             past = continued(images, earlier)
-            images, origins = past.images, past.origins
+            images, origins = past.images, past.origins | origins
             for text in past.said:
                 reporter.say(text)
             before = earlier_settings(earlier, method)

@@ -1,5 +1,6 @@
 """`handful predict`: classify new images with a run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,14 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    none_of_these: Annotated[
+        bool,
+        typer.Option(
+            "--none-of-these",
+            help="Look for images unlike any that the run has seen: they get no label, and a yes "
+            "in the column none_of_these. About 2 % of the others get one, too.",
+        ),
+    ] = False,
     follow_links: FollowLinks = False,
     data_root: DataRoot = None,
     as_json: AsJson = False,
@@ -37,7 +46,9 @@ def predict(
     """Classify new images with a run. Any size and colour; folders larger than memory stream.
 
     Confidence is calibrated on the labels of the run, so with --abstain 0.95 about 19 of 20
-    answers are right on images like those.
+    answers are right on images like those. With --none-of-these, images are left out that no
+    confidence can warn of: of things that are in none of the images the run has seen, labelled or
+    not.
 
     Example: handful predict run/ more-photos/ --out predictions.csv
     """
@@ -63,18 +74,26 @@ def predict(
         )
         if into is not None and not Path(source).exists():
             raise ValueError(f"--into copies files, but {source!r} is a data set without files")
-        predictions = trained.predict(images, reporter.track, abstain)
+        predictions = trained.predict(images, reporter.track, abstain, none_of_these)
         if out is not None:
             predictions.to_csv(out)
         if into is not None:
             predictions.into_folders(Path(source), into)
     if as_json:
-        rows = zip(predictions.names, predictions.labels, predictions.confidence, strict=True)
-        keys = ("file", "label", "confidence")
+        columns: list[Sequence[object]] = [
+            predictions.names,
+            predictions.labels,
+            predictions.confidence,
+        ]
+        keys = ["file", "label", "confidence"]
+        if none_of_these:
+            columns.append(predictions.none_of_these)
+            keys.append("none_of_these")
+        rows = zip(*columns, strict=True)
         print_json({"predictions": [dict(zip(keys, row, strict=True)) for row in rows]})
     elif out is None and into is None:
         for name, label, confidence, *_ in predictions.rows():
             print(f"{name}\t{label}\t{confidence}")
     else:
-        print_counts(predictions.labels, [str(path) for path in (out, into) if path is not None])
+        print_counts(predictions.places, [str(path) for path in (out, into) if path is not None])
         print_skipped(images)

@@ -101,6 +101,19 @@ def places_by_table(
     return places, unknown
 
 
+def read_origins(source: str, labels: Path, encoding: str, names: Iterable[str]) -> dict[str, str]:
+    """Image name → "random" or "chosen", for the labels of which the label file tells."""
+    root = Path(source).expanduser()
+    root = root.parent if root.is_file() else root
+    composed = {unicodedata.normalize("NFC", name): name for name in names}
+    found = {}
+    for row in read_table(labels, encoding):
+        name = _resolved(row.file, root, labels.parent, composed)
+        if name is not None and row.label and row.origin:
+            found[name] = row.origin
+    return found
+
+
 def _image_set(
     source: str, root: Path, found: Scan, places: list[Place], unknown: list[Skipped]
 ) -> ImageSet:

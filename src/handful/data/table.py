@@ -1,4 +1,4 @@
-"""The label file: a CSV of `file,label[,group]`, read so that nothing is guessed.
+"""The label file: a CSV of `file,label[,group][,origin]`, read so that nothing is guessed.
 
 Comma, semicolon or tab; BOM, CRLF and quotes as spreadsheets write them; columns in any order and
 others ignored. A blank label means unlabelled. Labels are text: "01" is not "1", "NA" is a name.
@@ -13,6 +13,7 @@ from pathlib import Path
 
 DELIMITERS = ",;\t"
 COLUMNS = ("file", "label", "group")
+ORIGIN = "origin"  # read where it says random or chosen; any other use of the name is left alone
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Row:
     file: str
     label: str | None
     group: str | None
+    origin: str | None = None  # how the image came to be labelled: random or chosen
 
 
 def read_table(path: Path, encoding: str = "utf-8") -> list[Row]:
@@ -82,7 +84,7 @@ def _header(path: Path, text: str) -> tuple[int, str, dict[str, int], int]:
             if "file" in names and "label" in names:
                 if twice := [name for name in COLUMNS if names.count(name) > 1]:
                     raise ValueError(f"{path} has {names.count(twice[0])} columns {twice[0]!r}")
-                columns = {name: names.index(name) for name in COLUMNS if name in names}
+                columns = {name: names.index(name) for name in (*COLUMNS, ORIGIN) if name in names}
                 return line, delimiter, columns, len(names)
             break
     raise ValueError(
@@ -111,7 +113,9 @@ def _row(path: Path, line: int, cells: list[str], columns: dict[str, int]) -> Ro
 
     if not cell("file"):
         raise ValueError(f"{path} line {line} names no file; fill its file cell or remove the line")
-    return Row(line, cell("file"), cell("label") or None, cell("group") or None)
+    origin = cell(ORIGIN).lower()
+    known = origin if origin in ("random", "chosen") else None
+    return Row(line, cell("file"), cell("label") or None, cell("group") or None, known)
 
 
 def merged(path: Path, first: Row, again: Row) -> Row:
@@ -123,4 +127,5 @@ def merged(path: Path, first: Row, again: Row) -> Row:
                 f"{path} gives {first.file!r} the {what} {one!r} on line {first.line} and {two!r} "
                 f"on line {again.line}; keep one of them"
             )
-    return Row(first.line, first.file, first.label or again.label, first.group or again.group)
+    label, group = first.label or again.label, first.group or again.group
+    return Row(first.line, first.file, label, group, first.origin or again.origin)

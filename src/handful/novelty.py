@@ -1,0 +1,97 @@
+"""None of these: images unlike anything that a run has seen, labelled or not.
+
+An image is described by where it lies along the first principal axes of the run's own images, and
+by how much of it lies outside of them; how unlike it is, by the distance to the 15th nearest of
+those images. A third of them are kept apart to calibrate: the threshold is where all but 2 % of
+them lie, so of new images like them about 2 % are flagged for nothing.
+
+Distance to a neighbour: Sun et al. 2022, arXiv:2204.06507; what lies outside the axes: Wang et al.
+2022, "ViM", arXiv:2203.10807. Where we differ: both make one distance, axes are half whitened (by
+the root of the standard deviation), and no label is needed.
+
+Letters in shapes: N images, M reference images, D features, R coordinates.
+"""
+
+import math
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from handful.files import read_tensors, write_tensors
+from handful.methods.heads import principal
+
+FLAGGED = 0.02  # of the images that are like the run's own
+CALIBRATING = 3  # one image in this many
+NEIGHBOR = 15  # whose distance counts; a nearer one where there are fewer than 60 images
+RANK = 128  # principal axes; fewer where there are fewer than 8 reference images for each
+OUTSIDE = 2.0  # weight of what lies outside the axes, beside a place along them of length 1
+_BLOCK = 1_024  # images whose distances to all references are held at once
+
+
+@dataclass(frozen=True, eq=False)
+class Familiar:
+    """What the images of a run look like to its network."""
+
+    mean: Tensor  # (D,)
+    axes: Tensor  # (D, R), orthonormal
+    scale: Tensor  # (R,) root of the standard deviation along each
+    reference: Tensor  # (M, R + 1) float16
+    threshold: Tensor  # () the distance above which an image is none of these
+
+    def distances(self, features: Tensor) -> Tensor:
+        """(N,) distance of (N, D) features from the reference images."""
+        reference = self.reference.float()
+        neighbor = max(1, min(NEIGHBOR, len(reference) // 4))
+        found = [
+            torch.cdist(self.placed(some), reference).kthvalue(neighbor).values
+            for some in features.split(_BLOCK)
+        ]
+        return torch.cat(found)
+
+    def strange(self, features: Tensor) -> Tensor:
+        """(N,) bool: whether each of (N, D) features is unlike the reference images."""
+        return self.distances(features) > self.threshold
+
+    def placed(self, features: Tensor) -> Tensor:
+        """(N, D) features → (N, R + 1): the place along the axes, and what lies outside them."""
+        centred = features.float() - self.mean
+        along = centred @ self.axes
+        outside = (centred - along @ self.axes.T).norm(dim=1) / centred.norm(dim=1).clamp_min(1e-6)
+        return torch.cat([F.normalize(along / self.scale), OUTSIDE * outside.unsqueeze(1)], dim=1)
+
+
+def familiar(features: Tensor, seed: int = 0) -> Familiar:
+    """Learn from (M, D) features of a run's own images, two at least, what is usual."""
+    order = torch.from_numpy(np.random.default_rng([seed, 9]).permutation(len(features)))
+    apart = max(1, len(features) // CALIBRATING)
+    own = features[order[apart:]].float()
+    coordinates = principal(own, max(2, min(RANK, len(own) // 8)))
+    axes = F.normalize(coordinates.basis, dim=0)
+    spread = coordinates.of(own).square().mean(dim=0)  # (R,) of features of mean square length 1
+    scale = spread.clamp_min(1e-12) ** 0.25
+    empty = own.new_empty(0, axes.shape[1] + 1)
+    known = Familiar(coordinates.mean, axes, scale, empty, torch.tensor(math.inf))
+    known = replace(known, reference=known.placed(own).half())
+    usual = known.distances(features[order[:apart]]).sort().values
+    within = min(math.ceil((apart + 1) * (1 - FLAGGED)), apart)
+    return replace(known, threshold=usual[within - 1])
+
+
+def save_familiar(known: Familiar, path: Path) -> None:
+    names = [field.name for field in fields(Familiar)]
+    write_tensors(path, {name: getattr(known, name) for name in names})
+
+
+def load_familiar(path: Path) -> Familiar:
+    """What `save_familiar` wrote; ValueError if it is missing or damaged."""
+    if not path.exists():
+        raise ValueError(f"{path} is missing, so what is none of these is not known; fit again")
+    tensors, _ = read_tensors(path)
+    try:
+        return Familiar(**tensors)
+    except TypeError:
+        raise ValueError(f"{path} was not written by handful; fit again") from None
