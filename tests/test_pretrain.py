@@ -1,0 +1,283 @@
+"""The label-free stage: its folder, its resumption, what a fit makes of it, and what it tells."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import handful
+import handful.learn
+from handful import methods
+from handful.files import read_json
+from handful.health import (
+    Health,
+    alignment,
+    collapse,
+    effective_rank,
+    representation,
+    spread,
+    uniformity,
+)
+from handful.methods.cmc import CMC
+from handful.methods.simclr import SimCLR
+from handful.prepare import prepare
+from handful.pretrain import cached, pretrain, stage_fingerprint
+from handful.pretrained import open_pretrained
+from handful.results import open_run
+from tiny import stripes, task
+
+QUICK = {"steps": "4", "batch": "8", "looks": "2", "backbone.base": "8"}
+COLOR = {key: QUICK[key] for key in ("steps", "batch", "looks")} | {"negatives": "8"}
+
+
+def stage(images, out, method="simclr", settings=QUICK, **options):
+    settings = settings | ({"decoder_width": "16"} if method == "autoencoder" else {})
+    return pretrain(images, method, out=out, settings=settings, precision="fp32", **options)
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_stage_leaves_weights_a_record_a_history_and_pictures(tmp_path):
+    made = stage(stripes(), tmp_path / "pre")
+    names = {path.name for path in made.folder.iterdir()}
+    assert names == {"pretrained.json", "backbone.safetensors", "history.jsonl", "pictures"}
+    pictures = {path.name for path in (made.folder / "pictures").iterdir()}
+    assert pictures == {"views.png", "curves.png", "map.png"}
+    lines = [json.loads(line) for line in (made.folder / "history.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 2, 4]
+    figures = {"spread", "alignment", "uniformity", "rank", "knn_accuracy"}
+    assert all(figures <= line.keys() for line in lines)
+    assert same(open_pretrained(made.folder).init.weights, made.init.weights)
+
+
+def test_an_autoencoder_shows_what_it_paints_and_cmc_the_channels(tmp_path):
+    stage(stripes(), tmp_path / "a", "autoencoder")
+    painted = {path.name for path in (tmp_path / "a" / "pictures").glob("painted-*")}
+    assert painted == {f"painted-{step:06}.png" for step in (0, 2, 4)}
+    stage(stripes(channels=3, size=16), tmp_path / "c", "cmc", COLOR)
+    assert (tmp_path / "c" / "pictures" / "channels.png").exists()
+
+
+def test_a_source_without_a_label_will_do(tmp_path):
+    images = replace(stripes(labeled=0), classes=())
+    made = stage(images, tmp_path / "pre")
+    assert "knn_accuracy" not in made.record["health"]
+
+
+def test_other_labels_leave_the_same_weights_and_the_same_key(tmp_path):
+    few, many = stripes(labeled=4), stripes(labeled=30)
+    a, b = stage(few, tmp_path / "a"), stage(many, tmp_path / "b")
+    assert same(a.init.weights, b.init.weights)
+    assert a.record["fingerprint"] == b.record["fingerprint"]
+
+
+def test_the_key_is_of_images_settings_and_seed_and_not_of_what_follows():
+    def key(images=None, **fields):
+        chosen, on = prepare(stripes() if images is None else images, SimCLR(**fields))
+        return stage_fingerprint(chosen, on)
+
+    assert key() == key(then="mlp_head")
+    assert len({key(), key(seed=1), key(temperature=0.1), key(stripes(seed=1))}) == 4
+
+
+@pytest.mark.parametrize("method", ["simclr", "cmc"])
+def test_stopped_and_resumed_ends_with_the_same_bits(tmp_path, monkeypatch, method):
+    """Of cmc the memory bank is part of what goes on."""
+    images = stripes(channels=3, size=16)
+    settings = COLOR if method == "cmc" else QUICK
+    straight = stage(images, tmp_path / "straight", method, settings)
+    monkeypatch.setattr("handful.learn.SAVE_EVERY", 0)
+    kind = methods.METHODS[method]
+    loss = kind.loss
+
+    def stopping(self, model, batch):
+        if batch.step == 3:
+            raise KeyboardInterrupt
+        return loss(self, model, batch)
+
+    (tmp_path / "resumed" / "checkpoint").mkdir(parents=True)
+    plan = {"precision": "fp32", "threads": 1, "seconds_per_step": 0.01}
+    (tmp_path / "resumed" / "checkpoint" / "plan.json").write_text(json.dumps(plan))
+    mark = read_json(tmp_path / "straight" / "pretrained.json")["fingerprint"]
+    (tmp_path / "resumed" / "checkpoint" / "fingerprint.json").write_text(json.dumps(mark))
+    monkeypatch.setattr(kind, "loss", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        stage(images, tmp_path / "resumed", method, settings)
+    with pytest.raises(ValueError, match="holds an unfinished pre-training"):
+        open_pretrained(tmp_path / "resumed")
+    monkeypatch.setattr(kind, "loss", loss)
+    resumed = stage(images, tmp_path / "resumed", method, settings)
+    assert same(straight.init.weights, resumed.init.weights)
+
+
+def test_another_stage_is_refused_in_the_same_folder(tmp_path):
+    stage(stripes(), tmp_path / "pre")
+    said = []
+    stage(stripes(), tmp_path / "pre", say=said.append)
+    assert said == [f"{tmp_path / 'pre'} already holds this, finished"]
+    with pytest.raises(ValueError, match="made with other images, settings or seed"):
+        stage(stripes(), tmp_path / "pre", seed=1)
+    stage(stripes(), tmp_path / "pre", seed=1, overwrite=True)
+
+
+def test_methods_that_learn_from_labels_cannot_pre_train(tmp_path):
+    with pytest.raises(ValueError, match="supervised learns from labels; pretrain takes"):
+        stage(stripes(), tmp_path / "pre", "supervised")
+
+
+@pytest.fixture(scope="module")
+def pre(tmp_path_factory):
+    return stage(stripes(), tmp_path_factory.mktemp("pre") / "pre")
+
+
+@pytest.mark.parametrize("method", ["features", "mlp_head", "supervised"])
+def test_a_fit_starts_from_a_stage_and_its_folder_is_enough_to_predict(pre, tmp_path, method):
+    settings = {"steps": "2"} if method == "supervised" else {}
+    run = handful.fit(
+        stripes(), method, init=pre.folder, settings=settings, precision="fp32", out=tmp_path / "r"
+    )
+    assert run.record["init"] == pre.init.hash
+    assert "learned without labels before, also from held-out images" in run.estimate["how"]
+    weights = run.predictor.model.backbone.state_dict()
+    assert same(weights, pre.init.weights) == (method != "supervised")
+    opened = open_run(tmp_path / "r").predict(stripes()).probabilities
+    assert torch.equal(opened, run.predict(stripes()).probabilities)
+
+
+def test_images_are_normalised_as_the_stage_did_it(pre):
+    brighter = stripes(seed=5)
+    run = handful.fit(brighter, "features", init=pre.folder, estimate="none")
+    mean = run.predictor.model.normalize.mean.flatten().tolist()
+    assert mean == pytest.approx(pre.record["normalize"]["mean"])
+
+
+def test_fine_tuning_lowers_the_rate_of_the_backbone(pre):
+    chosen, _ = prepare(stripes(), "supervised", init=pre.folder)
+    assert chosen.schedule.backbone_rate == 0.1
+    assert prepare(stripes(), "supervised")[0].schedule.backbone_rate == 1.0
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"method": "simclr"}, "has learned already, and method 'simclr' asks for another"),
+        ({"backbone": "cnn"}, "has learned already, and backbone 'cnn' asks for another"),
+        ({"size": 16}, "learned from images of 8 pixels, got size=16"),
+        ({"images": stripes(channels=3)}, "learned from grey images"),
+    ],
+)
+def test_what_does_not_go_with_a_stage_is_named(pre, options, message):
+    options = {"images": stripes(), "method": "features", "init": pre.folder} | options
+    with pytest.raises(ValueError, match=message):
+        prepare(options.pop("images"), options.pop("method"), **options)
+
+
+def test_a_damaged_stage_is_noticed(pre, tmp_path):
+    record = read_json(pre.folder / "pretrained.json")
+    (tmp_path / "pretrained.json").write_text(json.dumps(record | {"hash": "sha256:other"}))
+    weights = (pre.folder / "backbone.safetensors").read_bytes()
+    (tmp_path / "backbone.safetensors").write_bytes(weights)
+    with pytest.raises(ValueError, match="is not the file that pretrained.json was written for"):
+        open_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="was not left by `handful pretrain`"):
+        open_pretrained(tmp_path / "nothing")
+
+
+def test_fit_does_both_stages_and_makes_the_first_only_once(tmp_path):
+    said = []
+    reporter = handful.job.Reporter(say=said.append)
+    options = {"settings": QUICK, "precision": "fp32", "reporter": reporter}
+    first = handful.fit(stripes(seed=9, labeled=16), "simclr", **options, out=tmp_path / "run")
+    again = handful.fit(stripes(seed=9, labeled=20), "simclr", seed=1, **options)
+    known = "the backbone that simclr made of these images is known"
+    assert said.count(known) == 1
+    assert first.record["init"] == again.record["init"]
+    assert first.record["method"]["name"] == "simclr"
+    assert first.record["schedule"]["steps"] == 4
+    assert open_run(tmp_path / "run").predict(stripes()).probabilities.shape == (40, 2)
+
+
+def test_cmc_leaves_the_features_of_both_encoders(tmp_path):
+    images = stripes(channels=3, size=16)
+    run = handful.fit(
+        images, "cmc", settings=COLOR | {"then": "mlp_head"}, estimate="none", out=tmp_path / "run"
+    )
+    backbone = run.predictor.model.backbone
+    assert backbone.width == 2 * backbone.light.width == 48
+    assert run.record["backbone"]["name"] == "small-encoder"
+    opened = open_run(tmp_path / "run").predict(images).probabilities
+    assert torch.equal(opened, run.predict(images).probabilities)
+
+
+def test_the_stage_of_a_fit_sees_no_label(monkeypatch):
+    chosen, on = prepare(stripes(seed=11), SimCLR(), settings=QUICK, precision="fp32")
+    seen = []
+    monkeypatch.setattr(
+        "handful.pretrain.Health",
+        lambda task, *rest: seen.append(task.labels) or Health(task, *rest),
+    )
+    cached(chosen, on)
+    assert (seen[0] == -1).all()
+
+
+def test_spread_is_0_for_one_point_and_1_for_an_even_cloud():
+    assert spread(torch.ones(5, 4)) == 0
+    cloud = torch.randn(4000, 16, generator=torch.Generator().manual_seed(0))
+    assert spread(cloud) == pytest.approx(1, abs=0.02)
+
+
+def test_alignment_and_uniformity_by_hand():
+    a = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    b = torch.tensor([[0.0, 3.0], [0.0, 1.0]])
+    assert alignment(a, b) == pytest.approx(1.0)  # squared distances 2 and 0
+    assert uniformity(a) == pytest.approx(-4.0)  # one pair at squared distance 2
+    assert uniformity(torch.ones(3, 2)) == pytest.approx(0.0)
+
+
+def test_the_effective_rank_counts_directions():
+    generator = torch.Generator().manual_seed(0)
+    flat = torch.randn(500, 3, generator=generator) @ torch.randn(3, 20, generator=generator)
+    assert 1.5 < effective_rank(flat) <= 3.001
+    assert effective_rank(torch.ones(5, 4)) == 0
+    assert effective_rank(torch.randn(5000, 8, generator=generator)) == pytest.approx(8, abs=0.05)
+
+
+def test_collapse_is_named_once_training_has_settled():
+    fine = {"step": 50, "spread": 0.5, "rank": 9.0}
+    assert collapse(fine, 100) is None
+    assert "the same for every image" in collapse(fine | {"spread": 0.001}, 100)
+    assert "lie on one line" in collapse(fine | {"rank": 1.1}, 100)
+    assert collapse({"step": 10, "spread": 0.0, "rank": 0.0}, 100) is None
+
+
+def test_a_collapse_is_said_and_recorded(tmp_path, monkeypatch):
+    def nothing(self, model, batch):
+        loss = 0 * model(batch.unlabeled[0]).sum()
+        return methods.base.Step(loss, {"loss": loss})
+
+    monkeypatch.setattr(SimCLR, "loss", nothing)
+    monkeypatch.setattr("handful.health.CONSTANT", 10.0)
+    said = []
+    made = stage(stripes(), tmp_path / "pre", say=said.append)
+    told = [text for text in said if "collapsed" in text]
+    assert len(told) == 1 and "at step 2 of 4" in told[0]
+    assert "at step 4 of 4" in made.record["collapse"]
+
+
+def test_representation_takes_bytes_and_floats_alike():
+    on = task()
+    model = SimCLR().build(on)
+    represent = representation(model, "fp32")
+    torch.testing.assert_close(represent(on.pixels), represent(on.pixels.float() / 255))
+
+
+def test_the_bank_of_a_small_set_counts_its_own_images():
+    chosen, on = prepare(stripes(channels=3, size=16), CMC())
+    assert chosen.method.memory(on)["bank"].shape == (2, 40, 128)
+    assert isinstance(chosen.method.build(on), nn.Module)
+    assert np.isfinite(chosen.schedule.rate(0))
