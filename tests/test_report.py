@@ -42,7 +42,9 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
         self.elements.append((tag, attributes))
-        if tag == "table":
+        if tag == "br":
+            self.text.append(" ")
+        elif tag == "table":
             self.table = self.rows.setdefault(attributes.get("id"), [])
         elif tag == "tr":
             self.table.append([])

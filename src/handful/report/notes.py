@@ -66,10 +66,20 @@ NOTES = {
         "Slow on two cores. Below its threshold images count for nothing, and a collapse into few "
         "classes is possible: the share of images used and the classes guessed tell.",
     ),
+    "softmatch": Note(
+        "trains a network to repeat its guesses under strong augmentation, the surer the more",
+        "Every unlabelled image counts a little, and no threshold has to be chosen.",
+        "Slow on two cores, and it believes itself: watch the classes guessed.",
+    ),
     "simclr": Note(
         "pre-trains a network without labels to recognise an image in two augmented views",
         "It learns from unlabelled images alone; the labels come last and can be very few.",
         "It needs long pre-training and large batches, and its augmentations must fit the images.",
+    ),
+    "vicreg": Note(
+        "pre-trains a network without labels to see two augmented views alike, none like another",
+        "It needs no other images to compare with, so small batches serve it.",
+        "It needs long pre-training, and its augmentations must fit the images.",
     ),
     "cmc": Note(
         "pre-trains a network without labels to match the brightness of an image to its colours",
