@@ -9,6 +9,7 @@ import torch
 
 import handful
 from handful import methods
+from handful.files import read_tensors, write_tensors
 from handful.methods.base import BackboneSpec
 from handful.prepare import own_backbone
 from handful.results import load_predictor
@@ -133,3 +134,22 @@ def test_fitted_methods_see_three_stages_of_any_lite_and_trained_ones_the_last()
     assert own_backbone(features, "lite2") == BackboneSpec("lite2", {"stages": 3})
     assert own_backbone(features, "timm:resnet18") == BackboneSpec("timm:resnet18")
     assert own_backbone(fine_tuning, "lite2") == BackboneSpec("lite2")
+
+
+def test_a_run_with_another_network_than_it_was_trained_with_is_refused(features_run):
+    images, run = features_run
+    file = run.folder / "model.safetensors"
+    tensors, metadata = read_tensors(file)
+    name = next(key for key in tensors if key.startswith("backbone.") and key.endswith("weight"))
+    tensors[name][0] += 1e-3
+    write_tensors(file, tensors, metadata)
+    with pytest.raises(ValueError, match="is not the one that this run was trained with"):
+        handful.open_run(run.folder)
+
+
+def test_a_run_that_names_no_weights_is_opened(features_run):
+    _, run = features_run
+    record = json.loads((run.folder / "run.json").read_text())
+    del record["backbone"]["weights"]
+    (run.folder / "run.json").write_text(json.dumps(record))
+    assert handful.open_run(run.folder).classes == run.classes

@@ -427,7 +427,6 @@ def _record(
             **asdict(chosen.backbone),
             "parameters": sum(p.numel() for p in backbone.parameters()),
             "weights": backbones.fingerprint(backbone),
-            "weights": backbones.fingerprint(backbone),
         },
         "input": {
             "size": task.size,
