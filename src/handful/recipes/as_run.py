@@ -52,8 +52,8 @@ class EmptyBank(CMC):
     def build(self, task: Task) -> nn.Module:
         model = super().build(task)
         assert isinstance(model, TwoSides)
-        model.backbone.center.zero_()  # type: ignore[operator, union-attr]
-        model.backbone.scale.fill_(1.0)  # type: ignore[operator, union-attr]
+        model.backbone.center.zero_()  # type: ignore[operator]
+        model.backbone.scale.fill_(1.0)  # type: ignore[operator]
         return model
 
     def memory(self, task: Task) -> dict[str, Tensor]:
