@@ -173,7 +173,7 @@ def _network(images: ImageSet, spec: BackboneSpec, size: int) -> Classifier:
     """The network that a fit would embed with, so that both find the same features."""
     backbone: Any = spec.make(images.channels, size)
     network = Classifier(backbone, 1, Normalize(list(backbone.mean), list(backbone.std)))
-    network.head = nn.Identity()  # type: ignore[assignment]
+    network.head = nn.Identity()
     return network
 
 
