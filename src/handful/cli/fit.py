@@ -165,7 +165,7 @@ def fit(
             say=reporter.say,
         )
         test = images.test
-        typed = {"method": method, "backbone": backbone, "size": size, "aspect": aspect}
+        typed: dict[str, Any] = {"method": method, "backbone": backbone, "size": size, "aspect": aspect}
         typed |= {"flips": flips, "prior": _prior(prior)}
         chosen: dict[str, Any] = {k: value for k, value in typed.items() if value is not None}
         settings, origins, earlier = pairs(set_ or []), {}, None
