@@ -92,7 +92,7 @@ def _timed(
 def embedding_seconds(task: Task, precision: str) -> float:
     """How long the features take that are not known yet, for a method that is fitted to them."""
     network = classifier(task)
-    network.head = nn.Identity()  # type: ignore[assignment]
+    network.head = nn.Identity()
     new = not_yet_known(task.images, network, task.size, fit=task.fit, precision=precision)
     if not len(new):
         return 0.0

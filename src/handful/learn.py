@@ -183,7 +183,7 @@ def _fit(settings: Settings, task: Task, seed: int, chosen: Plan) -> Learned:
         seed,
     )
     model = classifier(task)
-    model.head = head  # type: ignore[assignment]
+    model.head = head
     seconds = time.perf_counter() - start
     return Learned(_predictor(model, settings, task, chosen), chosen, 0, len(known), seconds)
 
