@@ -21,6 +21,7 @@ from handful.health import (
     spread,
     uniformity,
 )
+from handful.job import Reporter
 from handful.methods.cmc import CMC
 from handful.methods.simclr import SimCLR
 from handful.prepare import prepare
@@ -190,7 +191,7 @@ def test_a_damaged_stage_is_noticed(pre, tmp_path):
 
 def test_fit_does_both_stages_and_makes_the_first_only_once(tmp_path):
     said = []
-    reporter = handful.job.Reporter(say=said.append)
+    reporter = Reporter(say=said.append)
     options = {"settings": QUICK, "precision": "fp32", "reporter": reporter}
     first = handful.fit(stripes(seed=9, labeled=16), "simclr", **options, out=tmp_path / "run")
     again = handful.fit(stripes(seed=9, labeled=20), "simclr", seed=1, **options)

@@ -55,7 +55,10 @@ def effective_rank(features: Tensor) -> float:
 
     Source: Roy and Vetterli 2007, "The effective rank"; on the eigenvalues of the covariance.
     """
-    values = torch.linalg.eigvalsh(torch.cov(features.double().T)).clamp_min(0)
+    centred = features.double() - features.double().mean(dim=0)
+    wide = centred.shape[0] < centred.shape[1]
+    gram = centred @ centred.T if wide else centred.T @ centred  # the same values but for zeros
+    values = torch.linalg.eigvalsh(gram).clamp_min(0)
     total = values.sum()
     if total == 0:
         return 0.0

@@ -61,7 +61,10 @@ def pretrain(
         ),
     ] = None,
     precision: Precision = "auto",
-    seed: Annotated[int, typer.Option(help="The outcome repeats bit for bit.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="The same seed gives the same bits; by default 0.", show_default=False),
+    ] = None,
     no_images: Annotated[
         bool, typer.Option("--no-images", help="Leave no picture in the folder.")
     ] = False,
