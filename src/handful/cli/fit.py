@@ -165,9 +165,9 @@ def fit(
             say=reporter.say,
         )
         test = images.test
-        typed: dict[str, Any] = {"method": method, "backbone": backbone, "size": size, "aspect": aspect}
-        typed |= {"flips": flips, "prior": _prior(prior)}
-        chosen: dict[str, Any] = {k: value for k, value in typed.items() if value is not None}
+        typed: dict[str, Any] = {"method": method, "backbone": backbone, "size": size}
+        typed |= {"aspect": aspect, "flips": flips, "prior": _prior(prior)}
+        chosen = {k: value for k, value in typed.items() if value is not None}
         settings, origins, earlier = pairs(set_ or []), {}, None
         if per_class is not None:
             images = hide(images, per_class, seed if draw is None else draw)
