@@ -97,9 +97,11 @@ def herd(x: Tensor, known: Tensor, weights: Tensor, count: int) -> list[int]:
     for some in known.split(1_000) if len(known) else ():
         cover = cover.maximum(torch.exp(-0.5 * (torch.cdist(x, some) / scale) ** 2).amax(dim=1))
     taken = torch.zeros(len(x), dtype=torch.bool)
+    added = torch.empty_like(likeness)
     found: list[int] = []
     for _ in range(count):
-        gain = weights @ (likeness - cover.unsqueeze(1)).clamp_min(0)  # (M,)
+        torch.sub(likeness, cover.unsqueeze(1), out=added)
+        gain = weights @ added.clamp_min_(0)  # (M,)
         best = int(gain.masked_fill(taken, -1).argmax())
         taken[best] = True
         found.append(best)
