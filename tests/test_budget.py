@@ -138,7 +138,7 @@ class Sleeping(Supervised):
     """A step takes a known time, however busy the machine."""
 
     def loss(self, model, batch):
-        time.sleep(0.05)
+        time.sleep(0.1)
         return super().loss(model, batch)
 
 
