@@ -34,9 +34,10 @@ QUICK = {"steps": "4", "batch": "8", "looks": "2", "backbone.base": "8"}
 COLOR = {key: QUICK[key] for key in ("steps", "batch", "looks")} | {"negatives": "8"}
 
 
-def stage(images, out, method="simclr", settings=QUICK, **options):
+def stage(images, out, method="simclr", settings=QUICK, pictures=False, **options):
     settings = settings | ({"decoder_width": "16"} if method == "autoencoder" else {})
-    return pretrain(images, method, out=out, settings=settings, precision="fp32", **options)
+    options |= {"precision": "fp32", "pictures": pictures}
+    return pretrain(images, method, out=out, settings=settings, **options)
 
 
 def same(a, b):
@@ -44,7 +45,7 @@ def same(a, b):
 
 
 def test_a_stage_leaves_weights_a_record_a_history_and_pictures(tmp_path):
-    made = stage(stripes(), tmp_path / "pre")
+    made = stage(stripes(), tmp_path / "pre", pictures=True)
     names = {path.name for path in made.folder.iterdir()}
     assert names == {"pretrained.json", "backbone.safetensors", "history.jsonl", "pictures"}
     pictures = {path.name for path in (made.folder / "pictures").iterdir()}
@@ -57,10 +58,10 @@ def test_a_stage_leaves_weights_a_record_a_history_and_pictures(tmp_path):
 
 
 def test_an_autoencoder_shows_what_it_paints_and_cmc_the_channels(tmp_path):
-    stage(stripes(), tmp_path / "a", "autoencoder")
+    stage(stripes(), tmp_path / "a", "autoencoder", pictures=True)
     painted = {path.name for path in (tmp_path / "a" / "pictures").glob("painted-*")}
     assert painted == {f"painted-{step:06}.png" for step in (0, 2, 4)}
-    stage(stripes(channels=3, size=16), tmp_path / "c", "cmc", COLOR)
+    stage(stripes(channels=3, size=16), tmp_path / "c", "cmc", COLOR, pictures=True)
     assert (tmp_path / "c" / "pictures" / "channels.png").exists()
 
 
