@@ -42,7 +42,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
         self.elements.append((tag, attributes))
-        if tag == "br":
+        if tag in ("br", "div"):
             self.text.append(" ")
         elif tag == "table":
             self.table = self.rows.setdefault(attributes.get("id"), [])
