@@ -15,7 +15,13 @@ from handful.files import read_json
 from handful.report.pictures import Pictures, load_pictures
 from handful.results import ISSUES, LABEL_NEXT, LABELS, OUT_OF_FOLD, RECORD, read_csv
 
-_ABSENT = {"after": None, "forecast": [], "prior": None, "prior_from": "given", "command": []}
+_ABSENT: dict[str, Any] = {
+    "after": None,
+    "forecast": [],
+    "prior": None,
+    "prior_from": "given",
+    "command": [],
+}
 
 
 class HeldOut(NamedTuple):
