@@ -10,6 +10,7 @@ import torch
 import handful
 from handful import methods
 from handful.files import read_tensors, write_tensors
+from handful.methods.autoencoder import Autoencoder
 from handful.methods.base import BackboneSpec
 from handful.prepare import own_backbone
 from handful.results import load_predictor
@@ -110,6 +111,17 @@ def test_a_schedule_and_a_network_may_be_given_as_objects():
     assert run.record["training"]["steps"] == 3
     assert run.record["schedule"]["batch"] == 4
     assert run.record["backbone"]["options"] == {"base": 4}
+
+
+def test_a_frozen_network_may_be_followed_by_a_head_where_every_image_has_a_label(tmp_path):
+    method, network = Autoencoder(), BackboneSpec("small-encoder")
+    schedule = Schedule(steps=2, batch=8)
+    images = stripes(size=16, labeled=40)
+    run = handful.fit(
+        images, method, schedule=schedule, backbone=network, estimate="none", out=tmp_path
+    )
+    again = handful.open_run(tmp_path).predict(images).probabilities
+    torch.testing.assert_close(again, run.predict(images).probabilities)
 
 
 def test_a_class_with_one_label_is_fine():

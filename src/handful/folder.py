@@ -130,9 +130,8 @@ def save_next(run: Run, task: Task, seed: int, folder: Path, track: Track) -> li
     )
     found, seen = (predictor.features(part, track=track) for part in (pool, known))
     # Labelled images lie unlike others in a network that was trained on them.
-    save_familiar(
-        familiar(found if len(found) >= len(seen) else torch.cat([found, seen])), folder / FAMILIAR
-    )
+    parts = [found] if len(found) >= len(seen) else [found, seen]
+    save_familiar(familiar(torch.cat([part for part in parts if len(part)])), folder / FAMILIAR)
     if not len(pool):
         return []
     probabilities = predictor.of_features(found)

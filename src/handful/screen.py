@@ -218,7 +218,8 @@ def print_reproduced(recipe: "Recipe", accuracies: list[float], folder: Path) ->
         )
     if recipe.correction:
         answer.print(f"  {recipe.correction}", soft_wrap=True)
-    answer.print(f"runs and curves.svg are in {folder}", soft_wrap=True)
+    curves = " and curves.svg" if (folder / "curves.svg").exists() else ""
+    answer.print(f"the runs{curves} are in {folder}", soft_wrap=True)
 
 
 def print_counts(labels: list[str], places: list[str]) -> None:
