@@ -196,6 +196,15 @@ def test_negatives_come_from_written_entries_only():
     assert loss.item() == pytest.approx(2 * math.log(65), rel=1e-5)
 
 
+def test_an_image_met_for_the_first_time_is_its_own_positive():
+    method = CMC(augment="none", negatives=16, projection=8)
+    on = colored()
+    state = begin(method, on, SCHEDULE, 0)
+    apart = torch.eye(8)
+    batch = Batches(on, method.views(on), SCHEDULE, 0)[0]._replace(memory=state.memory)
+    assert method.loss(lambda images: (apart, apart), batch).loss < 0.01
+
+
 def test_a_bank_that_is_nine_tenths_empty_makes_constant_features_a_solution():
     """The report's collapse: loss 9.4275, probability 0.00897, and tau forgotten.
 
