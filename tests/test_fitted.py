@@ -109,11 +109,26 @@ def test_a_given_strength_is_used_and_a_stronger_one_shrinks_the_head():
     assert heads[1].weight.norm() < 0.5 * heads[0].weight.norm()
 
 
+def test_classes_with_few_labels_are_found_too():
+    generator = torch.Generator().manual_seed(0)
+    centres = 1.5 * torch.randn(3, 40, generator=generator)
+    y = torch.tensor([0] * 40 + [1] * 6 + [2] * 4)
+    x = centres[y] + torch.randn(len(y), 40, generator=generator)
+    truth = torch.arange(300) % 3
+    new = centres[truth] + torch.randn(300, 40, generator=generator)
+    fixed, strong = (
+        Features(strength=strength).fit_features(x, y, x, 3, seed=0)
+        for strength in (Features().strength, 0.1)
+    )
+    assert accuracy(fixed, new, truth) > accuracy(strong, new, truth) + 0.1
+
+
 def test_settled_features_have_the_strength_that_the_fit_chooses(monkeypatch):
     x, y = blobs(30, apart=2.0)
-    settled = Features().settled(x, y, 3, seed=4)
+    method = Features(strength=0)
+    settled = method.settled(x, y, 3, seed=4)
     assert settled.strength in STRENGTHS
-    chosen = Features().fit_features(x, y, x, 3, seed=4)
+    chosen = method.fit_features(x, y, x, 3, seed=4)
     assert torch.equal(settled.fit_features(x, y, x, 3, seed=9).weight, chosen.weight)
     monkeypatch.setattr("handful.methods.features.choose_strength", None)  # not called again
     assert settled.settled(x[:9], y[:9], 3, seed=0) is settled
