@@ -30,6 +30,8 @@ import torch
 from torch import nn
 
 import handful
+import handful.estimate as estimates
+import handful.methods.features as fitted
 import record
 from handful import backbones, methods
 from handful.data.cache import cache_folder, data_folder
@@ -38,6 +40,7 @@ from handful.data.splits import development, draw
 from handful.estimate import calibrated, estimate, out_of_fold
 from handful.evaluate import accuracy_interval, calibration_error, reliability_bins
 from handful.features import features
+from handful.methods import heads
 from handful.methods.base import Normalize, Settling
 
 SOURCES = ("mnist", "fashion-mnist", "cifar10-jpeg")
@@ -48,7 +51,10 @@ LEVEL = 0.9
 SURE = 0.95
 # Draws made by other code are made again.
 CODE = hashlib.sha256(
-    b"".join(Path(path).read_bytes() for path in (handful.estimate.__file__, __file__))
+    b"".join(
+        Path(path).read_bytes()
+        for path in (estimates.__file__, fitted.__file__, heads.__file__, __file__)
+    )
 ).hexdigest()[:16]
 
 Head = Callable[[torch.Tensor], np.ndarray]  # features (m, D) -> probabilities (m, K)
@@ -66,7 +72,7 @@ def main() -> None:
             for per_class in options.per_class:
                 name = f"{source} {kind} {per_class} {options.method}"
                 if recorded(name, options.part) and not options.again:
-                    print(f"{name}: has its line", flush=True)
+                    print(f"{name}: has its line by the same code", flush=True)
                     continue
                 pool = pool or Pool(source, options.part, options.size)
                 run_cell(pool, kind, per_class, name, options)
@@ -112,7 +118,7 @@ def run_cell(pool: Pool, kind: str, per_class: int, name: str, options: argparse
     figures = summary(rows)
     print(name, json.dumps(figures), flush=True)
     if not options.dry:
-        settings = {"method": options.method, "size": options.size, "level": LEVEL}
+        settings = {"method": options.method, "size": options.size, "level": LEVEL, "code": CODE}
         record.append("coverage", name, options.part, figures, settings=settings)
 
 
@@ -291,8 +297,11 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def recorded(name: str, part: str) -> list[dict[str, Any]]:
+    wanted = (name, part, CODE)
     return [
-        line for line in record.read("coverage") if (line["name"], line["kind"]) == (name, part)
+        line
+        for line in record.read("coverage")
+        if (line["name"], line["kind"], line["settings"].get("code")) == wanted
     ]
 
 
