@@ -231,8 +231,9 @@ def fit(
                 save_issues(judged.issues, task.images, folder)
                 save_out_of_fold(judged.probabilities, task.images, folder)
             if pictures:
-                found = (judged.probabilities, judged.issues) if judged is not None else (None, ())
-                save_pictures(folder, task, chosen.method, *found, seed)
+                probabilities = judged.probabilities if judged is not None else None
+                issues = judged.issues if judged is not None else []
+                save_pictures(folder, task, chosen.method, probabilities, issues, seed)
             run.save(folder, learned.history)
             clear(folder)
         return run

@@ -60,7 +60,7 @@ _SWAPPED: dict[str, type[DepthwiseConv2d]] = {
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         images: Tensor,
         weight: Tensor,
@@ -75,7 +75,7 @@ class _Convolution(torch.autograd.Function):
         return F.conv2d(images, weight, bias, stride, padding, dilation, groups=len(weight))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         images, weight = ctx.saved_tensors
         wide = torch.promote_types(gradient.dtype, torch.float32)
         found = torch.ops.aten.convolution_backward(
