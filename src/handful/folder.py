@@ -1,7 +1,7 @@
 """The folder of a run while it is made: whose it is, what goes into it, what is cleared away."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +9,8 @@ import torch
 
 from handful.data.imageset import ImageSet, Track
 from handful.data.splits import save_draw
-from handful.estimate import LabelIssue
-from handful.files import read_json, tidy, write_json
+from handful.estimate import Key, LabelIssue
+from handful.files import read_json, read_tensors, tidy, write_json, write_tensors
 from handful.methods.base import Task
 from handful.novelty import familiar, save_familiar
 from handful.report.pictures import PICTURES
@@ -44,6 +44,34 @@ LEAVINGS = (
     "confusion.svg",
     REPORT,
 )
+
+
+class Finished(MutableMapping[Key, np.ndarray]):
+    """Predictions of finished folds, kept as files, so that a killed estimate goes on."""
+
+    def __init__(self, work: Path) -> None:
+        self.work = work
+
+    def _path(self, key: Key) -> Path:
+        return self.work / f"predicted-{'-'.join(map(str, key))}.safetensors"
+
+    def __getitem__(self, key: Key) -> np.ndarray:
+        if not self._path(key).exists():
+            raise KeyError(key)
+        return read_tensors(self._path(key))[0]["probabilities"].numpy()
+
+    def __setitem__(self, key: Key, probabilities: np.ndarray) -> None:
+        write_tensors(self._path(key), {"probabilities": torch.from_numpy(probabilities)})
+
+    def __delitem__(self, key: Key) -> None:
+        self._path(key).unlink()
+
+    def __iter__(self) -> Iterator[Key]:
+        for path in sorted(self.work.glob("predicted-*.safetensors")):
+            yield Key(*map(int, path.stem.split("-")[1:]))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
 
 
 def claim(

@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,6 @@ from handful.data.sources import check_labels
 from handful.estimate import (
     THOROUGH,
     Estimate,
-    Key,
     LabelIssue,
     OutOfFold,
     Scheme,
@@ -29,8 +28,16 @@ from handful.estimate import (
     out_of_fold,
 )
 from handful.estimate import estimate as estimate_accuracy
-from handful.files import read_json, read_tensors, sole_writer, write_json, write_tensors
-from handful.folder import claim, clear, save_beside, save_issues, save_next, save_out_of_fold
+from handful.files import read_json, sole_writer, write_json
+from handful.folder import (
+    Finished,
+    claim,
+    clear,
+    save_beside,
+    save_issues,
+    save_next,
+    save_out_of_fold,
+)
 from handful.forecast import Forecast, forecast
 from handful.learn import Learned, Settings, fingerprint, fold_predictor, learn, make_plan
 from handful.methods.base import BackboneSpec, Method, Task, Trained, as_json
@@ -327,7 +334,7 @@ def _estimate(
         _scheme(chosen),
         seed,
         None if images.groups is None else images.groups[labeled],
-        finished=_Finished(work) if work is not None else None,
+        finished=Finished(work) if work is not None else None,
         track=reporter.track,
     )
     return _judged(out, origin, shares)
@@ -367,34 +374,6 @@ def _shares_by_name(judged: Judged | None, classes: Sequence[str]) -> dict[str, 
 
 def _scheme(chosen: Settings) -> Scheme:
     return FOLDS if isinstance(chosen.method, Trained) else THOROUGH
-
-
-class _Finished(MutableMapping[Key, np.ndarray]):
-    """Predictions of finished folds, kept as files, so that a killed estimate goes on."""
-
-    def __init__(self, work: Path) -> None:
-        self.work = work
-
-    def _path(self, key: Key) -> Path:
-        return self.work / f"predicted-{'-'.join(map(str, key))}.safetensors"
-
-    def __getitem__(self, key: Key) -> np.ndarray:
-        if not self._path(key).exists():
-            raise KeyError(key)
-        return read_tensors(self._path(key))[0]["probabilities"].numpy()
-
-    def __setitem__(self, key: Key, probabilities: np.ndarray) -> None:
-        write_tensors(self._path(key), {"probabilities": torch.from_numpy(probabilities)})
-
-    def __delitem__(self, key: Key) -> None:
-        self._path(key).unlink()
-
-    def __iter__(self) -> Iterator[Key]:
-        for path in sorted(self.work.glob("predicted-*.safetensors")):
-            yield Key(*map(int, path.stem.split("-")[1:]))
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))
 
 
 def _record(
