@@ -43,6 +43,10 @@ DRAWS = {
         "CIFAR-10 (JPEG), the same with 49,900 unlabelled images, self-training",
         0.2982,
     ),
+    "cifar10-jpeg-fine-tuning": (
+        "CIFAR-10 (JPEG), the network fine-tuned on those guesses",
+        0.2982,
+    ),
 }
 
 

@@ -13,6 +13,7 @@ import torch
 import handful
 from handful import backbones, devices
 from handful.budget import affordable, embedding_seconds
+from handful.choose import AUTO, BUDGET, Choice, choose, thorough
 from handful.data.checks import check as inspect
 from handful.data.imageset import ImageSet, Track, quiet
 from handful.data.sources import check_labels
@@ -52,7 +53,7 @@ from handful.schedule import Schedule
 from handful.train import Plan
 from handful.wording import duration
 
-FOLDS = Scheme(folds=5, repeats=1, halves=0)  # for methods that train a network
+FOLDS = Scheme(folds=5, repeats=1, halves=1)  # for methods that train a network: 7 fits
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Judged(NamedTuple):
     forecast: list[Forecast]
     out: OutOfFold
     shares: Sequence[float] | None  # of the classes among new images; None: as labelled
+    rivals: Sequence[OutOfFold] = ()  # of the methods that this one was preferred to
 
 
 def fit(
@@ -105,7 +107,9 @@ def fit(
 
     Args:
         images: labels are -1 where unknown. A test part, if there is one, is left aside unread.
-        method: a name (`handful fit --help` lists them) or a method object.
+        method: a name (`handful fit --help` lists them) or a method object. "auto" tries those that
+            fit into `budget`, by default 3 minutes, and takes the best (see `handful.choose`); it
+            chooses network and settings itself.
         schedule: of the training; by default the method's own.
         backbone: a name, or a name with options; by default the method's own.
         out: folder for the run. An unfinished run of the same images, settings and seed in there
@@ -147,9 +151,13 @@ def fit(
             "prior unlabeled takes class shares from images without a label, and every image has "
             "one; give the shares as CLASS=SHARE,... or leave prior out"
         )
+    auto = method == AUTO
+    if auto:
+        _check_auto(estimate, schedule, backbone, init, settings)
+        budget = BUDGET if budget is None else budget
     chosen, task = prepare(
         images,
-        method,
+        "features" if auto else method,
         schedule=schedule,
         backbone=backbone,
         size=size,
@@ -174,6 +182,7 @@ def fit(
         UNLABELED if prior == UNLABELED else shares,
         *([] if budget is None else [budget]),
         *([] if task.init is None else [task.init.hash]),
+        *([AUTO, precision, size] if auto else []),
     )
     rehearse(chosen, task, seed)
     folder = Path(out) if out is not None else None
@@ -191,18 +200,34 @@ def fit(
                 f"every image has a label, so there is none for {chosen.method.name} to learn from "
                 f"beside them: it does what supervised does"
             )
-        fits = 1 + (FOLDS.folds if estimate == "folds" else 0)
-        asked = chosen
-        chosen, task = staged(chosen, task, reporter.say)
+        folds = FOLDS.rounds if estimate == "folds" else []
+        fits = 1 + sum(parts for parts, _ in folds)
+        asked, choice = chosen, None
         ends = None if budget is None else begun + budget
-        planned = _plan(chosen, task, seed, work, ends, fits)
-        if planned.steps is not None and chosen.schedule is not None:
-            chosen = replace(chosen, schedule=replace(chosen.schedule, steps=planned.steps))
-        reporter.say(_expectation(chosen, planned, len(task.labeled), fits))
-        if budget is not None and chosen.schedule is None:
-            reporter.say(_whether_it_fits(embedding_seconds(task, planned.precision), budget))
+        if auto:
+            assert ends is not None
+            look = {"size": size, "aspect": aspect, "flips": flips, "precision": precision}
+            look |= {"track": reporter.track}
+            left = ends - time.perf_counter()
+            choice = choose(task.images, left, seed, origin, work, reporter.say, look)
+            chosen, task, planned = (
+                choice.winner.chosen,
+                choice.winner.task,
+                choice.winner.candidate.plan,
+            )
+            reporter.say(f"{chosen.method.name} is chosen")
+        else:
+            chosen, task = staged(chosen, task, reporter.say)
+            planned = _plan(chosen, task, seed, work, ends, fits)
+            if planned.steps is not None and chosen.schedule is not None:
+                chosen = replace(chosen, schedule=replace(chosen.schedule, steps=planned.steps))
+            reporter.say(_expectation(chosen, planned, len(task.labeled), fits))
+            if budget is not None and chosen.schedule is None:
+                reporter.say(_whether_it_fits(embedding_seconds(task, planned.precision), budget))
         judged = None
-        if estimate == "folds":
+        if choice is not None:
+            judged = _chosen(choice, seed, origin, shares)
+        elif estimate == "folds":
             judged = _estimate(chosen, task, seed, work, planned, origin, shares, reporter)
         learned = learn(
             chosen,
@@ -224,6 +249,7 @@ def fit(
         seconds = time.perf_counter() - begun
         record = _record(images, task, chosen, learned, judged, seed, seconds, list(command))
         record["training"]["budget"] = budget
+        record["choice"] = _choice_rows(choice, judged, origin)
         record["init"] = task.init.hash if task.init is not None else None
         if chosen is not asked and isinstance(asked.method, LabelFree):
             record |= {"method": as_json(asked.method), "schedule": asked.as_json()["schedule"]}
@@ -288,6 +314,23 @@ def _check_budget(budget: float, settings: Mapping[str, str]) -> None:
         raise ValueError(f"budget fixes the steps, and steps={steps} is set too; leave one out")
 
 
+def _check_auto(
+    estimate: str,
+    schedule: Schedule | None,
+    backbone: str | BackboneSpec | None,
+    init: Path | str | None,
+    settings: Mapping[str, str] | None,
+) -> None:
+    if estimate == "none":
+        raise ValueError("auto chooses by the estimate; leave estimate none out, or name a method")
+    given = {"schedule": schedule, "backbone": backbone, "init": init, "settings": settings}
+    if named := [name for name, value in given.items() if value]:
+        raise ValueError(
+            f"auto chooses the network and its settings, and {named[0]} is given too; name a "
+            f"method, or leave {named[0]} out"
+        )
+
+
 def _whether_it_fits(seconds: float, budget: float) -> str:
     if not seconds:
         return "the features of all images are known already"
@@ -345,16 +388,67 @@ def _judged(
     origin: Sequence[str],
     shares: Sequence[float] | None,
     shares_how: str = "as given",
+    rivals: Sequence[OutOfFold] = (),
 ) -> Judged:
-    found = estimate_accuracy(out, prior=shares, origins=origin, prior_how=shares_how)
-    probabilities = averaged(out, found.temperature)
-    return Judged(found, label_issues(out), probabilities, forecast(found, out), out, shares)
+    found = estimate_accuracy(
+        out, prior=shares, origins=origin, rivals=rivals, prior_how=shares_how
+    )
+    return Judged(
+        found,
+        label_issues(out),
+        averaged(out, found.temperature),
+        forecast(found, out),
+        out,
+        shares,
+        rivals,
+    )
+
+
+def _chosen(
+    choice: Choice, seed: int, origin: Sequence[str], shares: Sequence[float] | None
+) -> Judged:
+    """What the labels tell of the method that was chosen: less, as it was chosen by them."""
+    judged = _judged(thorough(choice.winner, seed), origin, shares, rivals=choice.rivals)
+    candidate = choice.winner.candidate
+    if candidate.fold_steps == candidate.plan.steps or judged.estimate.accuracy is None:
+        return judged
+    how = f"its models took {candidate.fold_steps} of {candidate.plan.steps} steps"
+    return judged._replace(estimate=_but(judged.estimate, how))
+
+
+def _choice_rows(
+    choice: Choice | None, judged: Judged | None, origin: Sequence[str]
+) -> list[dict[str, Any]]:
+    """What the record says of every method that was tried; nothing where one was asked for."""
+    if choice is None or judged is None:
+        return []
+    rows = []
+    for tried, verdict in zip(choice.tried, choice.verdicts, strict=True):
+        own = tried is choice.winner
+        found = judged.estimate
+        if not own:
+            found = estimate_accuracy(tried.out, prior=judged.shares, origins=origin)
+        rows.append(
+            {
+                "method": tried.candidate.method,
+                "backbone": tried.candidate.backbone,
+                "size": tried.candidate.size,
+                **{key: getattr(found, key) for key in ("accuracy", "low", "high", "level")},
+                "seconds": round(tried.seconds, 2),
+                "verdict": verdict,
+                "chosen": own,
+            }
+        )
+    return rows
 
 
 def _pretrained(estimate: Estimate) -> Estimate:
     """The estimate, which says that the folds share a backbone."""
-    how = f"{estimate.how}; the backbone learned without labels before, also from held-out images"
-    return replace(estimate, how=how)
+    return _but(estimate, "the backbone learned without labels before, also from held-out images")
+
+
+def _but(estimate: Estimate, remark: str) -> Estimate:
+    return replace(estimate, how=f"{estimate.how}; {remark}")
 
 
 def _on_unlabeled(judged: Judged, learned: Learned, task: Task, origin: Sequence[str]) -> Judged:
@@ -363,7 +457,7 @@ def _on_unlabeled(judged: Judged, learned: Learned, task: Task, origin: Sequence
     predicted = learned.predictor.predict_proba(others, track=task.track).numpy()
     shares = unlabeled_shares(judged.out, predicted, origin).tolist()
     how = f"as predicted for {len(others):,} images without a label"
-    return _judged(judged.out, origin, shares, how)
+    return _judged(judged.out, origin, shares, how, judged.rivals)
 
 
 def _shares_by_name(judged: Judged | None, classes: Sequence[str]) -> dict[str, float] | None:
