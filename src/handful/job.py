@@ -182,7 +182,7 @@ def fit(
         UNLABELED if prior == UNLABELED else shares,
         *([] if budget is None else [budget]),
         *([] if task.init is None else [task.init.hash]),
-        *([AUTO, precision, size] if auto else []),
+        *([AUTO, size] if auto else []),
     )
     rehearse(chosen, task, seed)
     folder = Path(out) if out is not None else None
@@ -206,8 +206,8 @@ def fit(
         ends = None if budget is None else begun + budget
         if auto:
             assert ends is not None
-            look = {"size": size, "aspect": aspect, "flips": flips, "precision": precision}
-            look |= {"track": reporter.track}
+            look: dict[str, Any] = {"size": size, "aspect": aspect, "flips": flips}
+            look |= {"precision": precision, "track": reporter.track}
             left = ends - time.perf_counter()
             choice = choose(task.images, left, seed, origin, work, reporter.say, look)
             chosen, task, planned = (

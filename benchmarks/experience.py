@@ -1,0 +1,84 @@
+"""Write src/handful/experience.json, what `auto` knows beforehand, from benchmarks/results/.
+
+python benchmarks/experience.py          # rewrite it
+python benchmarks/experience.py --check  # exit 1 if that would change it
+
+A row is the mean test accuracy of a method on a data set, over all draws, in its best settings.
+Lines of coverage.jsonl fill in where there are no draws: their labels are natural draws.
+"""
+
+import json
+import sys
+from pathlib import Path
+from statistics import mean
+from typing import Any, NamedTuple
+
+import record
+
+TARGET = Path(__file__).parent.parent / "src" / "handful" / "experience.json"
+CHANNELS = {
+    "digits": 1,
+    "mnist": 1,
+    "fashion-mnist": 1,
+    "cifar10-jpeg": 3,
+    "sign-digits": 3,
+    "tin10": 3,
+}
+
+
+class Row(NamedTuple):
+    source: str
+    per_class: int
+    method: str
+
+
+def drawn() -> dict[Row, float]:
+    """Of draws.jsonl and regret.jsonl, whose commands name the source and the labels per class."""
+    found: dict[Row, dict[str, list[float]]] = {}
+    for line in [*record.read("draws"), *record.read("regret")]:
+        source, method = _source(line), line["settings"]["method"]["name"]
+        if source is not None and "-auto" not in line["name"]:
+            per_class = line.get("per_class", _option(line["command"], "--per-class", 10))
+            by_name = found.setdefault(Row(source, per_class, method), {})
+            by_name.setdefault(line["name"], []).append(line["figures"]["test_accuracy"])
+    return {row: max(map(mean, by_name.values())) for row, by_name in found.items()}
+
+
+def _source(line: dict[str, Any]) -> str | None:
+    named = [name for name in CHANNELS if line["name"].startswith(f"{name}-")]
+    return max(named, key=len) if named else None
+
+
+def _option(command: str, name: str, default: int) -> int:
+    words = command.split()
+    return int(words[words.index(name) + 1]) if name in words else default
+
+
+def covered() -> dict[Row, float]:
+    """Of natural draws in coverage.jsonl, named "mnist natural 10 features"."""
+    found = {}
+    for line in record.read("coverage"):
+        source, kind, per_class, method = line["name"].split()[:4]
+        if kind == "natural" and source in CHANNELS:
+            found[Row(source, int(per_class), method)] = line["figures"]["truth"]
+    return found
+
+
+def text() -> str:
+    rows = [
+        {**row._asdict(), "channels": CHANNELS[row.source], "accuracy": round(accuracy, 4)}
+        for row, accuracy in sorted((covered() | drawn()).items())
+    ]
+    return json.dumps(rows, indent=1) + "\n"
+
+
+def main() -> None:
+    stale = not TARGET.exists() or TARGET.read_text() != text()
+    if "--check" in sys.argv:
+        sys.exit(f"run python benchmarks/experience.py: {TARGET} is stale" if stale else 0)
+    if stale:
+        TARGET.write_text(text())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,464 @@
+"""Choosing a method: a plan that fits the time, evidence from labels, and what was known before.
+
+Every candidate predicts the labelled images out of fold, on the same folds, so that differences
+are paired. With few labels such a difference alone cannot choose: at 40 labels its spread is about
+6 points. It is therefore combined with what the two methods did on other data sets of the same
+colour (`experience.json`, made from our own results), as two normal distributions are.
+
+Letters in shapes: n labelled images, K classes.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import nn
+
+from handful.budget import measured
+from handful.data.imageset import ImageSet
+from handful.estimate import (
+    DEPENDENCE,
+    THOROUGH,
+    FitAndPredict,
+    Key,
+    OutOfFold,
+    Scheme,
+    countable,
+    out_of_fold,
+)
+from handful.features import SIZES, not_yet_known, seconds_per_image
+from handful.files import read_json, write_json
+from handful.folder import Finished
+from handful.learn import Say, Settings, fold_predictor, make_plan
+from handful.methods.base import Task, classifier
+from handful.prepare import own_size, prepare
+from handful.train import Plan
+from handful.wording import duration
+
+AUTO = "auto"
+BUDGET = 180.0  # seconds, where none is given
+FOLDS = Scheme(folds=5, repeats=1, halves=1)  # the same for all candidates
+FITS = sum(parts for parts, _ in FOLDS.rounds)
+# The labels-only method that a method with unlabelled images must not be worse than.
+COUNTERPART = {"self_training": "features", "fine_tuning": "features"}
+TOLD_APART = 1.645  # standard errors: nine in ten
+
+_EMBEDDING_SHARE = 0.4  # of the time that features may take
+_FEWEST = 0.1  # of a method's own steps that folds must be worth
+_PILOT = 2.0  # seconds that a step is measured for
+_GUESS = 6e-4  # seconds of a self-training for each unlabelled image, on two cores
+_LEAST_FINE_TUNING = 480.0  # seconds that must be left for it
+_FINE_TUNING_SIZE = 96
+_POOLS = (50_000, 20_000, 10_000, 5_000)  # unlabelled images that self-training may use
+
+# Between data sets a difference of two methods varies; a guess that counts as one data set.
+_SPREAD = 0.1
+_GUESSED = 1
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method with the network, the size and the training that it is tried with."""
+
+    method: str
+    backbone: str
+    size: int
+    settings: dict[str, str]
+    seconds: float  # expected, of its folds and of a last fit on all labels
+    plan: Plan  # `plan.steps`: of the last fit; None for a method that is fitted to features
+    fold_steps: int | None = None  # of the fits for the folds
+
+    @property
+    def text(self) -> str:
+        """What is done and how long it takes, in a line of the plan."""
+        steps = f", {self.plan.steps} steps ({self.fold_steps} in folds)" if self.plan.steps else ""
+        how = f"{self.backbone} at {self.size} pixels{steps}"
+        return f"  {self.method} with {how}: about {duration(self.seconds)}"
+
+
+class Tried(NamedTuple):
+    """A candidate and what came of it."""
+
+    candidate: Candidate
+    chosen: Settings
+    task: Task
+    out: OutOfFold
+    finished: MutableMapping[Key, np.ndarray]
+    seconds: float
+
+
+class Choice(NamedTuple):
+    """The method to fit on all labels, and why."""
+
+    winner: Tried
+    tried: list[Tried]
+    verdicts: list[str]  # one for each of `tried`
+
+    @property
+    def rivals(self) -> list[OutOfFold]:
+        return [other.out for other in self.tried if other is not self.winner]
+
+
+class Normal(NamedTuple):
+    """What is believed of a difference of accuracies."""
+
+    mean: float
+    sd: float
+
+    def combined(self, other: "Normal") -> "Normal":
+        """Both beliefs together, weighted by their precisions."""
+        weight = other.sd**2 / (self.sd**2 + other.sd**2)
+        sd = self.sd * other.sd / math.hypot(self.sd, other.sd)
+        return Normal(weight * self.mean + (1 - weight) * other.mean, sd)
+
+
+class Prior(NamedTuple):
+    """A belief before any evidence, and how many data sets it rests on."""
+
+    belief: Normal
+    sources: int
+
+
+@cache
+def experience() -> list[dict[str, Any]]:
+    """Rows of source, channels, per_class, method and accuracy (see benchmarks/experience.py)."""
+    rows: list[dict[str, Any]] = json.loads(
+        files("handful").joinpath("experience.json").read_text()
+    )
+    return rows
+
+
+def prior(
+    method: str,
+    reference: str,
+    channels: int,
+    without: str = "",
+    rows: Sequence[dict[str, Any]] | None = None,
+) -> Prior:
+    """How much more accurate `method` is than `reference` on a new data set of that colour.
+
+    The mean over data sets is drawn to 0 as by one more in which they are equal, and the spread
+    between them to `_SPREAD`.
+
+    Args:
+        without: the data set at hand: it may not vote.
+    """
+    accuracy: dict[tuple[str, int], dict[str, float]] = {}
+    for row in experience() if rows is None else rows:
+        if row["channels"] == channels and row["source"] != without:
+            cell = accuracy.setdefault((row["source"], row["per_class"]), {})
+            cell[row["method"]] = row["accuracy"]
+    found: dict[str, list[float]] = {}
+    for (source, _), cell in accuracy.items():
+        if method in cell and reference in cell:
+            found.setdefault(source, []).append(cell[method] - cell[reference])
+    differences = np.array([np.mean(values) for values in found.values()])
+    k = len(differences)
+    mean = float(differences.sum() / (k + _GUESSED))
+    apart = float(((differences - mean) ** 2).sum()) + _GUESSED * (_SPREAD**2 + mean**2)
+    variance = apart / (k + _GUESSED)
+    return Prior(Normal(mean, math.sqrt(variance * (1 + 1 / (k + _GUESSED)))), k)
+
+
+def paired(right: np.ndarray, other: np.ndarray) -> Normal:
+    """Mean and standard error of the difference of two methods on the same (n,) images.
+
+    To the spread an image is added that only one of them has right, so that methods which agree on
+    all images are not taken for equal with certainty; and images tell less than independent ones.
+    """
+    difference = right - other
+    n = len(difference)
+    variance = (float((difference**2).sum()) + 1) / (n + 1) - float(difference.mean()) ** 2
+    return Normal(float(difference.mean()), math.sqrt(max(variance, 0.0) / (DEPENDENCE * n)))
+
+
+class Evidence(NamedTuple):
+    """A method for the choice: its name, and the (n,) images it has right out of fold."""
+
+    method: str
+    right: np.ndarray
+
+
+def decide(
+    evidence: Sequence[Evidence], priors: Callable[[str, str], Prior]
+) -> tuple[int, list[str]]:
+    """The position of the method to take, and a verdict on each.
+
+    Args:
+        evidence: simpler methods first; on the same images.
+        priors: (method, reference) → what is believed of their difference beforehand.
+    """
+    first, *others = evidence
+    scores = [0.0]
+    for this in others:
+        before = priors(this.method, first.method).belief
+        scores.append(before.combined(paired(this.right, first.right)).mean)
+    reasons = [_harm(this, evidence, priors) for this in evidence]
+    allowed = [at for at, reason in enumerate(reasons) if not reason]
+    best = max(allowed, key=lambda at: scores[at])
+    return best, [
+        "chosen" if at == best else reasons[at] or _behind(evidence[at], evidence[best])
+        for at in range(len(evidence))
+    ]
+
+
+def _harm(this: Evidence, evidence: Sequence[Evidence], priors: Callable[[str, str], Prior]) -> str:
+    """Why unlabelled images are better left unused; nothing where they may be used."""
+    simpler = [other for other in evidence if other.method == COUNTERPART.get(this.method)]
+    if not simpler:
+        return ""
+    name, seen = simpler[0].method, paired(this.right, simpler[0].right)
+    if seen.mean < -seen.sd:
+        return (
+            f"left: {-100 * seen.mean:.1f} points below {name}, which needs no unlabelled images; "
+            f"more than the standard error of {100 * seen.sd:.1f}"
+        )
+    before = priors(this.method, name)
+    if before.belief.mean <= 0 and seen.mean <= seen.sd:
+        return f"left: neither the labels nor other data sets say that it is better than {name}"
+    return ""
+
+
+def _behind(this: Evidence, best: Evidence) -> str:
+    seen = paired(this.right, best.right)
+    by = f"{100 * seen.mean:+.1f} ± {100 * seen.sd:.1f} points"
+    if abs(seen.mean) <= TOLD_APART * seen.sd:
+        return f"cannot be told apart from {best.method} by these labels ({by})"
+    if seen.mean > 0:
+        return f"better here ({by}), but much worse on other data sets"
+    return f"worse than {best.method} ({by})"
+
+
+def plan_candidates(
+    images: ImageSet, budget: float, seed: int, look: dict[str, Any], say: Say
+) -> list[Candidate]:
+    """The candidates that fit into `budget` seconds, simple and cheap ones first.
+
+    Args:
+        look: size, aspect, flips, precision and track, as for `prepare`.
+    """
+    ends = time.perf_counter() + budget
+    found = _on_features(images, budget, seed, look, say)
+    features = found[0] if found else None
+    left = ends - time.perf_counter() - sum(candidate.seconds for candidate in found)
+    if trained := _trained("supervised", images, left, seed, look, {}, say):
+        found.append(trained)
+        left -= trained.seconds
+    if images.channels == 3 and features is not None and left >= _LEAST_FINE_TUNING:
+        fixed = {"embed_size": str(features.size)}
+        at = look | {"size": look["size"] or _FINE_TUNING_SIZE}
+        if trained := _trained("fine_tuning", images, left, seed, at, fixed, say):
+            found.append(trained)
+    if not found:
+        raise ValueError(
+            f"no method can be judged within {duration(budget)}; give a larger budget, or name a "
+            f"method"
+        )
+    return found
+
+
+def _on_features(
+    images: ImageSet, budget: float, seed: int, look: dict[str, Any], say: Say
+) -> list[Candidate]:
+    """`features` and `self_training` at the largest size whose features fit; they share them."""
+    size, seconds, plan = _embedding(images, _EMBEDDING_SHARE * budget, seed, look)
+    if seconds > _EMBEDDING_SHARE * budget:
+        say(
+            f"features of a pre-trained network would take about {duration(seconds)}, too much of "
+            f"{duration(budget)}: left out"
+        )
+        return []
+    found = [Candidate("features", "lite0", size, {}, seconds, plan)]
+    pool = len(images.unlabeled)
+    for limit in _POOLS if pool else ():
+        cost = (FITS + 1) * _GUESS * min(pool, limit)
+        if cost <= (1 - _EMBEDDING_SHARE) * budget / 2:
+            settings = {"limit": str(limit)}
+            found.append(Candidate("self_training", "lite0", size, settings, cost, plan))
+            break
+    return found
+
+
+def _embedding(
+    images: ImageSet, allowed: float, seed: int, look: dict[str, Any]
+) -> tuple[int, float, Plan]:
+    """The largest size whose features fit into the seconds allowed, else the smallest.
+
+    Returns:
+        size, seconds and plan. Features that are known already take no time.
+    """
+    chosen, task = prepare(images, "features", **look)
+    plan = make_plan(chosen, task, seed)
+    own = look["size"] or own_size(images, task.backbone)
+    sizes = [own] if look["size"] else [own, *(size for size in SIZES if size < own)]
+    how: dict[str, Any] = {"fit": task.fit, "precision": plan.precision}
+    for size in sizes:
+        network = classifier(replace(task, size=size))
+        network.head = nn.Identity()
+        new = not_yet_known(task.images, network, size, **how)
+        seconds = len(new) * seconds_per_image(new, network, size, **how) if len(new) else 0.0
+        if seconds <= allowed:
+            break
+    return size, seconds, plan
+
+
+def _trained(
+    method: str,
+    images: ImageSet,
+    left: float,
+    seed: int,
+    look: dict[str, Any],
+    settings: dict[str, str],
+    say: Say,
+) -> Candidate | None:
+    """A training and its folds in the seconds left; None where folds would be too short."""
+    begun = time.perf_counter()
+    chosen, task = prepare(images, method, settings=settings, **look)
+    assert chosen.schedule is not None
+    plan = make_plan(chosen, task, seed)
+    cost = measured(chosen, task, seed, plan, min(_PILOT, 0.02 * max(left, 0.0)))
+    left -= time.perf_counter() - begun
+    own, looks = chosen.schedule.steps, chosen.schedule.looks
+    beside = (FITS + 1) * cost.of(0, looks) + len(images.unlabeled) * cost.image
+    steps, fold_steps = shared_steps(int((left - beside) / cost.step), own)
+    if fold_steps < max(1, _FEWEST * own):
+        say(f"{method} and its folds would need more than the time that is left: left out")
+        return None
+    return Candidate(
+        method,
+        task.backbone.name,
+        task.size,
+        settings,
+        beside + (FITS * fold_steps + steps) * cost.step,
+        replace(plan, seconds_per_step=cost.step, steps=steps),
+        fold_steps,
+    )
+
+
+def shared_steps(total: int, own: int) -> tuple[int, int]:
+    """(steps of the last fit, steps of each fold), each at most the method's `own` number.
+
+    The last fit gets up to half of all steps, the folds share the rest.
+    """
+    steps = min(own, total // 2)
+    return steps, min(steps, (total - steps) // FITS)
+
+
+def choose(
+    images: ImageSet,
+    budget: float,
+    seed: int,
+    origins: Sequence[str],
+    work: Path | None,
+    say: Say,
+    look: dict[str, Any],
+) -> Choice:
+    """Try every candidate on the same folds and choose.
+
+    Args:
+        images: without a test part.
+        origins: of the labels, as in `estimate`: chosen ones do not count.
+        work: where the plan and what each candidate predicted are kept, so that a killed choice
+            goes on; None keeps nothing.
+        look: size, aspect, flips, precision and track, as for `prepare`.
+    """
+    candidates = _planned(images, budget, seed, look, work, say)
+    tried = [_try(this, images, seed, look, work, say) for this in candidates]
+    counted, _ = countable(len(images.labeled), origins)
+    some = counted if counted.any() else np.ones_like(counted)
+    evidence = [Evidence(this.candidate.method, this.out.right[some]) for this in tried]
+    source = Path(images.source).name
+    best, verdicts = decide(evidence, lambda a, b: prior(a, b, images.channels, source))
+    return Choice(tried[best], tried, verdicts)
+
+
+def _planned(
+    images: ImageSet,
+    budget: float,
+    seed: int,
+    look: dict[str, Any],
+    work: Path | None,
+    say: Say,
+) -> list[Candidate]:
+    """The plan, made once and said; an interrupted run reads its own again."""
+    path = work / "candidates.json" if work is not None else None
+    if path is not None and path.exists():
+        rows = read_json(path)
+        candidates = [Candidate(**row | {"plan": Plan(**row["plan"])}) for row in rows]
+    else:
+        say(f"measuring what fits into {duration(budget)}")
+        candidates = plan_candidates(images, budget, seed, look, say)
+        if path is not None:
+            write_json(path, [asdict(candidate) for candidate in candidates])
+    total = sum(candidate.seconds for candidate in candidates)
+    say("\n".join([f"the plan, about {duration(total)} at most:", *(c.text for c in candidates)]))
+    return candidates
+
+
+def _try(
+    this: Candidate,
+    images: ImageSet,
+    seed: int,
+    look: dict[str, Any],
+    work: Path | None,
+    say: Say,
+) -> Tried:
+    """Predict the labelled images out of fold; folds that are there already are read back."""
+    begun = time.perf_counter()
+    steps = {"steps": str(this.plan.steps)} if this.plan.steps is not None else {}
+    at = look | {"size": this.size, "precision": this.plan.precision}
+    chosen, task = prepare(
+        images, this.method, backbone=this.backbone, settings=this.settings | steps, **at
+    )
+    folder = work / this.method if work is not None else None
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
+    finished: MutableMapping[Key, np.ndarray] = {} if folder is None else Finished(folder)
+    in_folds = chosen
+    if chosen.schedule is not None and this.fold_steps is not None:
+        in_folds = replace(chosen, schedule=replace(chosen.schedule, steps=this.fold_steps))
+    predictor = fold_predictor(in_folds, task, seed, this.plan, folder, say)
+    out = judged(task, predictor, FOLDS, seed, finished)
+    seconds = time.perf_counter() - begun
+    if folder is not None:
+        spent = folder / "seconds.json"
+        if not spent.exists():
+            write_json(spent, seconds)
+        seconds = read_json(spent)
+    return Tried(this, chosen, task, out, finished, seconds)
+
+
+def judged(
+    task: Task,
+    predictor: FitAndPredict,
+    scheme: Scheme,
+    seed: int,
+    finished: MutableMapping[Key, np.ndarray],
+) -> OutOfFold:
+    """Predictions for the labelled images of the task, by the folds of `scheme`."""
+    images, labeled = task.images, task.images.labeled
+    return out_of_fold(
+        images.labels[labeled],
+        len(task.classes),
+        predictor,
+        scheme,
+        seed,
+        None if images.groups is None else images.groups[labeled],
+        finished=finished,
+        track=task.track,
+    )
+
+
+def thorough(winner: Tried, seed: int) -> OutOfFold:
+    """More folds of the method that was chosen, where they cost little: the estimate gains."""
+    if winner.candidate.method != "features":
+        return winner.out
+    predictor = fold_predictor(winner.chosen, winner.task, seed, winner.candidate.plan)
+    return judged(winner.task, predictor, THOROUGH, seed, winner.finished)
