@@ -53,7 +53,7 @@ from handful.schedule import Schedule
 from handful.train import Plan
 from handful.wording import duration
 
-FOLDS = Scheme(folds=5, repeats=1, halves=1)  # for methods that train a network: 7 fits
+FOLDS = Scheme(folds=5, repeats=1, halves=0)  # for methods that train a network: "at least"
 
 
 @dataclass(frozen=True)
