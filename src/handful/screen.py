@@ -81,6 +81,8 @@ def print_run(run: "Run", out: Path) -> None:
     if before is not None:
         labels = run.record["after"]["labeled"]
         answer.print(f"estimate of the earlier run, on {labels} labels: {_interval(before)}")
+    if tried := run.record.get("choice"):
+        print_choice(tried)
     if run.estimate is not None:
         print_estimate(run.estimate)
         print_forecast(run.record.get("forecast", []))
@@ -98,6 +100,24 @@ def print_run(run: "Run", out: Path) -> None:
             soft_wrap=True,
         )
     answer.print(f"saved in {out}; next: handful predict {out} PHOTOS", soft_wrap=True)
+
+
+def print_choice(rows: list[dict[str, Any]]) -> None:
+    """A row for each method that was tried: how good it looks, what it took, and what became of it.
+
+    Each is judged alone; the estimate of the one that was chosen allows for the choice.
+    """
+    table = Table("method", "estimate", "interval", "seconds", "verdict")
+    for row in rows:
+        known = row["accuracy"] is not None
+        table.add_row(
+            row["method"],
+            _percent(row["accuracy"]) if known else "–",
+            f"{100 * row['low']:.1f}–{100 * row['high']:.1f}" if known else "–",
+            f"{row['seconds']:.0f}",
+            row["verdict"],
+        )
+    answer.print(table)
 
 
 def print_skipped(images: "ImageSet") -> None:

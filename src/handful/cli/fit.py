@@ -47,7 +47,8 @@ def fit(
     method: Annotated[
         str | None,
         typer.Option(
-            help="How to learn: supervised (the default); with unlabelled images too: fixmatch, "
+            help="How to learn: supervised (the default); auto: try what fits into --budget "
+            "(3 minutes if not given) and take the best; with unlabelled images too: fixmatch, "
             "softmatch, uda, mean_teacher, pseudo_label; on ImageNet features: features, "
             "self_training, propagation, mlp_head, fine_tuning; pre-training without labels first: "
             "simclr, vicreg, cmc, autoencoder.",

@@ -17,6 +17,7 @@ from handful.results import ISSUES, LABEL_NEXT, LABELS, OUT_OF_FOLD, RECORD, rea
 
 _ABSENT: dict[str, Any] = {
     "after": None,
+    "choice": [],
     "forecast": [],
     "prior": None,
     "prior_from": "given",

@@ -335,6 +335,9 @@ def _facts(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         ("Network", f"{backbone['name']}, {backbone['parameters']:,} weights"),
         ("Images as it sees them", f"{pixels}; {mirrored}"),
     ]
+    if tried := record["choice"]:
+        verdicts = (f"{row['method']}: {row['verdict']}" for row in tried)
+        facts.append(("Methods that were tried", "; ".join(verdicts)))
     if training["steps"]:
         facts.append(
             (

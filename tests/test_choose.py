@@ -1,0 +1,259 @@
+"""Choosing a method: the plan, the evidence, what was known before, and doing no harm."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from torch import nn
+
+import handful
+from handful import choose, job
+from handful.budget import Cost
+from handful.choose import Candidate, Evidence, Normal, Prior, decide, paired, prior, shared_steps
+from handful.data.imageset import quiet
+from handful.train import Plan
+from tiny import stripes
+
+LOOK = {"size": 32, "precision": "fp32", "method": "auto"}
+PLAN = Plan("fp32", 1, 0.0)
+CANDIDATES = [
+    Candidate("features", "lite0", 32, {}, 1.0, PLAN),
+    Candidate("self_training", "lite0", 32, {"limit": "20"}, 1.0, PLAN),
+    Candidate("supervised", "small", 8, {}, 1.0, replace(PLAN, steps=3), fold_steps=2),
+]
+
+
+def undecided(method, reference):
+    return Prior(Normal(0.0, 0.1), 0)
+
+
+def right(n, hits):
+    """(n,) of which the first `hits` are predicted rightly."""
+    return (np.arange(n) < hits).astype(float)
+
+
+@pytest.fixture
+def quick_plan(monkeypatch):
+    calls = []
+
+    def planned(*_):
+        calls.append(1)
+        return CANDIDATES
+
+    monkeypatch.setattr(choose, "plan_candidates", planned)
+    return calls
+
+
+# --- the evidence
+
+
+def test_a_paired_difference_at_forty_labels_spreads_by_about_six_points():
+    rng = np.random.default_rng(0)
+    a, b = (rng.random((2, 40)) < 0.8).astype(float)
+    assert 0.05 < paired(a, b).sd < 0.13
+
+
+def test_methods_that_agree_on_every_image_are_not_equal_with_certainty():
+    found = paired(right(40, 30), right(40, 30))
+    assert found.mean == 0
+    assert 0 < found.sd < 0.05
+
+
+def test_two_beliefs_are_weighted_by_their_precisions():
+    found = Normal(0.1, 0.1).combined(Normal(0.0, 0.2))
+    assert found.mean == pytest.approx(0.08)
+    assert found.sd == pytest.approx(0.1 * 0.2 / 0.05**0.5)
+
+
+def test_clear_evidence_beats_what_was_known_before():
+    evidence = [Evidence("features", right(200, 100)), Evidence("supervised", right(200, 190))]
+    best, verdicts = decide(evidence, lambda a, b: Prior(Normal(-0.1, 0.1), 1))
+    assert best == 1
+    assert verdicts[0].startswith("worse than supervised")
+
+
+def test_where_labels_cannot_tell_what_was_known_before_decides_and_it_is_said():
+    evidence = [Evidence("features", right(20, 11)), Evidence("supervised", right(20, 10))]
+    best, verdicts = decide(evidence, lambda a, b: Prior(Normal(0.15, 0.05), 2))
+    assert best == 1
+    assert verdicts == [
+        "cannot be told apart from supervised by these labels (+5.0 ± 8.8 points)",
+        "chosen",
+    ]
+
+
+def test_the_simpler_method_wins_a_draw():
+    evidence = [Evidence("features", right(20, 10)), Evidence("supervised", right(20, 10))]
+    assert decide(evidence, undecided)[0] == 0
+
+
+def test_unlabelled_images_are_left_where_they_do_harm_however_well_they_did_elsewhere():
+    evidence = [Evidence("features", right(40, 35)), Evidence("self_training", right(40, 25))]
+    best, verdicts = decide(evidence, lambda a, b: Prior(Normal(0.9, 0.01), 9))
+    assert best == 0
+    assert verdicts[1].startswith("left: 25.0 points below features")
+
+
+def test_unlabelled_images_are_used_only_with_evidence_or_experience_on_their_side():
+    slightly = [Evidence("features", right(40, 30)), Evidence("self_training", right(40, 31))]
+    best, verdicts = decide(slightly, undecided)
+    assert best == 0
+    assert verdicts[1].startswith("left: neither the labels nor other data sets")
+    assert decide(slightly, lambda a, b: Prior(Normal(0.05, 0.05), 3))[0] == 1
+    clearly = [Evidence("features", right(40, 20)), Evidence("self_training", right(40, 38))]
+    assert decide(clearly, undecided)[0] == 1
+
+
+# --- what was known before
+
+
+def rows(*found):
+    keys = ("source", "per_class", "channels", "method", "accuracy")
+    return [dict(zip(keys, row, strict=True)) for row in found]
+
+
+def test_experience_leaves_out_the_data_set_at_hand_and_other_colours():
+    known = rows(
+        ("a", 10, 1, "features", 0.5),
+        ("a", 10, 1, "supervised", 0.9),
+        ("b", 10, 3, "features", 0.9),
+        ("b", 10, 3, "supervised", 0.5),
+    )
+    assert prior("supervised", "features", 1, "", known).belief.mean == pytest.approx(0.2)
+    assert prior("supervised", "features", 3, "", known).belief.mean == pytest.approx(-0.2)
+    assert prior("supervised", "features", 1, "a", known) == prior("x", "y", 1, "", known)
+
+
+def test_without_experience_the_belief_is_wide_and_takes_no_side():
+    found = prior("supervised", "features", 1, "", [])
+    assert found.sources == 0
+    assert found.belief.mean == 0
+    assert found.belief.sd == pytest.approx(0.1 * 2**0.5)
+
+
+def test_more_data_sets_that_agree_make_the_belief_narrower():
+    def agreeing(k):
+        return rows(
+            *((str(i), 10, 1, "features", 0.6) for i in range(k)),
+            *((str(i), 10, 1, "supervised", 0.65) for i in range(k)),
+        )
+
+    spreads = [prior("supervised", "features", 1, "", agreeing(k)).belief.sd for k in (1, 3, 9)]
+    assert spreads == sorted(spreads, reverse=True)
+
+
+def test_the_experience_in_the_package_is_whole():
+    for row in choose.experience():
+        assert row["channels"] in (1, 3)
+        assert 0 < row["accuracy"] < 1
+
+
+# --- the plan
+
+
+@pytest.mark.parametrize(
+    "total, expected", [(100_000, (400, 400)), (1_400, (400, 142)), (140, (70, 10)), (0, (0, 0))]
+)
+def test_the_last_fit_gets_up_to_half_of_the_steps(total, expected):
+    assert shared_steps(total, 400) == expected
+    steps, in_folds = shared_steps(total, 400)
+    assert steps + choose.FITS * in_folds <= total
+
+
+def test_a_larger_budget_plans_larger_images_and_more_steps(monkeypatch):
+    monkeypatch.setattr(choose, "time", SimpleNamespace(perf_counter=lambda: 0.0))
+    monkeypatch.setattr(choose, "make_plan", lambda *_: PLAN)
+    monkeypatch.setattr(choose, "seconds_per_image", lambda images, network, size, **_: size / 1e3)
+    monkeypatch.setattr(choose, "not_yet_known", lambda images, *_, **__: images)
+    monkeypatch.setattr(choose, "classifier", lambda task: nn.Module())
+    monkeypatch.setattr(choose, "measured", lambda *_: Cost(0.0, 0.01, 0.0, 0.0))
+    look = {"size": None, "aspect": "crop", "flips": None, "precision": "fp32"}
+    look |= {"track": quiet}
+    said = []
+    images = stripes()
+    poor, rich = (
+        choose.plan_candidates(images, budget, 0, look, said.append) for budget in (12.0, 90.0)
+    )
+    assert [row.method for row in rich] == ["features", "self_training", "supervised"]
+    assert (poor[0].size, rich[0].size) == (64, 160)
+    assert poor[-1].fold_steps < rich[-1].fold_steps == 400
+    assert sum(row.seconds for row in poor) < 12
+    with pytest.raises(ValueError, match="no method can be judged within 1 s"):
+        choose.plan_candidates(images, 1.0, 0, look, said.append)
+    assert any("left out" in text for text in said)
+
+
+# --- the fit
+
+
+def test_auto_leaves_a_run_of_the_method_that_was_chosen(quick_plan, tmp_path):
+    images = stripes()
+    run = handful.fit(images, **LOOK, out=tmp_path / "run")
+    rows = run.record["choice"]
+    assert [row["method"] for row in rows] == ["features", "self_training", "supervised"]
+    (best,) = (row for row in rows if row["chosen"])
+    assert best["method"] == run.record["method"]["name"]
+    assert best["accuracy"] == run.estimate["accuracy"]
+    assert run.estimate["selection"] >= 0
+    assert all(row["low"] <= row["accuracy"] <= row["high"] for row in rows)
+    again = handful.open_run(tmp_path / "run")
+    assert again.predict(images).labels == run.predict(images).labels
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["choice"] == rows
+    assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+def test_permuting_the_test_labels_changes_no_choice(quick_plan):
+    every = stripes(60, labeled=60)
+    train, test = every[np.arange(40)].seen(np.arange(16)), every[np.arange(40, 60)]
+    shuffled = test.with_labels(np.random.default_rng(0).permutation(test.labels))
+    first, second = (handful.fit(replace(train, test=part), **LOOK) for part in (test, shuffled))
+    for row in first.record["choice"] + second.record["choice"]:
+        del row["seconds"]
+    assert first.record["choice"] == second.record["choice"]
+    assert first.record["fingerprint"] == second.record["fingerprint"]
+
+
+def test_a_killed_choice_reads_its_plan_and_its_folds_again(quick_plan, tmp_path, monkeypatch):
+    images = stripes()
+    predictor = choose.fold_predictor
+    made = []
+
+    def stopping(settings, *rest):
+        made.append(settings.method.name)
+        if settings.method.name == "supervised":
+            raise KeyboardInterrupt
+        return predictor(settings, *rest)
+
+    monkeypatch.setattr(choose, "fold_predictor", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        handful.fit(images, **LOOK, out=tmp_path / "run")
+
+    def only_what_is_missing(settings, *rest):
+        def refuse(*_):
+            raise AssertionError("folds of features are fitted again")
+
+        return refuse if settings.method.name == "features" else predictor(settings, *rest)
+
+    monkeypatch.setattr(choose, "fold_predictor", only_what_is_missing)
+    monkeypatch.setattr(job, "thorough", lambda winner, seed: winner.out)
+    resumed = handful.fit(images, **LOOK, out=tmp_path / "run")
+    assert len(quick_plan) == 1
+    monkeypatch.setattr(choose, "fold_predictor", predictor)
+    straight = handful.fit(images, **LOOK)
+    verdicts = [[row["verdict"] for row in run.record["choice"]] for run in (resumed, straight)]
+    assert verdicts[0] == verdicts[1]
+
+
+@pytest.mark.parametrize(
+    "given, named",
+    [
+        ({"backbone": "small"}, "backbone"),
+        ({"settings": {"steps": "3"}}, "settings"),
+        ({"estimate": "none"}, "estimate"),
+    ],
+)
+def test_auto_refuses_what_it_chooses_itself(given, named):
+    with pytest.raises(ValueError, match=f"auto chooses .*{named}"):
+        handful.fit(stripes(), "auto", **given)
