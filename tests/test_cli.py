@@ -209,7 +209,7 @@ BAD = [
     (["fit", "digits", "--set", "augment=digitz", "--out", "{new}"], "Did you mean 'digits'?"),
     (["fit", "digits", "--precision", "fp16", "--out", "{new}"], "choose one of auto, fp32, bf16"),
     (["fit", "digits", "--estimate", "guess", "--out", "{new}"], "choose folds or none"),
-    (["fit", "digits", "--prior", "7", "--out", "{new}"], "--prior takes CLASS=SHARE,..., got '7'"),
+    (["fit", "digits", "--prior", "7", "--out", "{new}"], "--prior takes CLASS=SHARE,..., unlabeled or labels, got '7'"),
     (["fit", "digits", "--prior", "0=.5,l=.5", "--out", "{new}"], "prior names no class 'l'"),
     (["fit", "digits", "--prior", "0=.5,1=.5", "--out", "{new}"], "'2' has none; give it 0"),
     (["fit", "{photos}", "--prior", "blue jay=1,red fox=1", "--out", "{new}"], "add up to 2"),
@@ -332,7 +332,7 @@ def test_a_full_or_read_only_disk_is_one_line(handful, monkeypatch, tmp_path):
 
 
 def test_our_own_mistakes_show_a_traceback_and_exit_one(handful, monkeypatch, tmp_path):
-    monkeypatch.setattr("handful.job.check", lambda images: 1 / 0)
+    monkeypatch.setattr("handful.job.check_labels", lambda *_: 1 / 0)
     status, _, err = handful("fit", "digits", "--out", tmp_path / "run")
     assert status == 1
     assert "ZeroDivisionError" in err
