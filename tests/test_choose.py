@@ -154,12 +154,12 @@ def test_the_experience_in_the_package_is_whole():
 
 
 @pytest.mark.parametrize(
-    "total, expected", [(100_000, (400, 400)), (1_400, (400, 142)), (140, (70, 10)), (0, (0, 0))]
+    "total, expected", [(100_000, (400, 400)), (1_400, (400, 200)), (140, (70, 14)), (0, (0, 0))]
 )
 def test_the_last_fit_gets_up_to_half_of_the_steps(total, expected):
     assert shared_steps(total, 400) == expected
     steps, in_folds = shared_steps(total, 400)
-    assert steps + choose.FITS * in_folds <= total
+    assert steps + choose.FOLDS.folds * in_folds <= total
 
 
 def test_a_larger_budget_plans_larger_images_and_more_steps(monkeypatch):

@@ -44,8 +44,7 @@ from handful.wording import duration
 
 AUTO = "auto"
 BUDGET = 180.0  # seconds, where none is given
-FOLDS = Scheme(folds=5, repeats=1, halves=1)  # the same for all candidates
-FITS = sum(parts for parts, _ in FOLDS.rounds)
+FOLDS = Scheme(folds=5, repeats=1, halves=0)  # the same for all candidates
 # The labels-only method that a method with unlabelled images must not be worse than.
 COUNTERPART = {"self_training": "features", "fine_tuning": "features"}
 TOLD_APART = 1.645  # standard errors: nine in ten
@@ -285,7 +284,7 @@ def _on_features(
     found = [Candidate("features", "lite0", size, {}, seconds, plan)]
     pool = len(images.unlabeled)
     for limit in _POOLS if pool else ():
-        cost = (FITS + 1) * _GUESS * min(pool, limit)
+        cost = (FOLDS.folds + 1) * _GUESS * min(pool, limit)
         if cost <= (budget - seconds) / 2:
             settings = {"limit": str(limit)}
             found.append(Candidate("self_training", "lite0", size, settings, cost, plan))
@@ -333,12 +332,12 @@ def _trained(
     cost = measured(chosen, task, seed, plan, min(_PILOT, 0.02 * max(left, 0.0)))
     left -= time.perf_counter() - begun
     own, looks = chosen.schedule.steps, chosen.schedule.looks
-    beside = (FITS + 1) * cost.of(0, looks) + len(images.unlabeled) * cost.image
+    beside = (FOLDS.folds + 1) * cost.of(0, looks) + len(images.unlabeled) * cost.image
     steps, fold_steps = shared_steps(int((left - beside) / cost.step), own)
     if fold_steps < max(1, _FEWEST * own):
         say(f"{method} and its folds would need more than the time that is left: left out")
         return []
-    seconds = beside + (FITS * fold_steps + steps) * cost.step
+    seconds = beside + (FOLDS.folds * fold_steps + steps) * cost.step
     plan = replace(plan, seconds_per_step=cost.step, steps=steps)
     return [Candidate(method, task.backbone.name, task.size, settings, seconds, plan, fold_steps)]
 
@@ -349,7 +348,7 @@ def shared_steps(total: int, own: int) -> tuple[int, int]:
     The last fit gets up to half of all steps, the folds share the rest.
     """
     steps = min(own, total // 2)
-    return steps, min(steps, (total - steps) // FITS)
+    return steps, min(steps, (total - steps) // FOLDS.folds)
 
 
 def choose(
