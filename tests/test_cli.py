@@ -209,7 +209,10 @@ BAD = [
     (["fit", "digits", "--set", "augment=digitz", "--out", "{new}"], "Did you mean 'digits'?"),
     (["fit", "digits", "--precision", "fp16", "--out", "{new}"], "choose one of auto, fp32, bf16"),
     (["fit", "digits", "--estimate", "guess", "--out", "{new}"], "choose folds or none"),
-    (["fit", "digits", "--prior", "7", "--out", "{new}"], "--prior takes CLASS=SHARE,..., unlabeled or labels, got '7'"),
+    (
+        ["fit", "digits", "--prior", "7", "--out", "{new}"],
+        "--prior takes CLASS=SHARE,..., unlabeled or labels, got '7'",
+    ),
     (["fit", "digits", "--prior", "0=.5,l=.5", "--out", "{new}"], "prior names no class 'l'"),
     (["fit", "digits", "--prior", "0=.5,1=.5", "--out", "{new}"], "'2' has none; give it 0"),
     (["fit", "{photos}", "--prior", "blue jay=1,red fox=1", "--out", "{new}"], "add up to 2"),

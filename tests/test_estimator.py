@@ -116,7 +116,10 @@ def test_a_clone_has_the_same_parameters():
         (lambda x, y: (np.stack([x] * 4, 3), y), r"with 1 or 3 channels, got X of shape"),
         (lambda x, y: (x, y[:-1]), "40 images and 39 labels"),
         (lambda x, y: (x, np.where(y == 1, -1, y)), "two classes or more, got 1 class"),
-        (lambda x, y: (x.reshape(40, 64), y), "choose a method for features: features, mlp_head, self_t"),
+        (
+            lambda x, y: (x.reshape(40, 64), y),
+            "choose a method for features: features, mlp_head, self_t",
+        ),
         (lambda x, y: ("photos", y), "X is one path, 'photos'; pass a list of paths"),
         (lambda x, y: (["no.png"] * 40, y), "cannot read .*no.png: .*; leave it out of X and y"),
     ],
