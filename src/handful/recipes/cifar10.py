@@ -179,33 +179,6 @@ fast = Recipe(
     draws=3,
 )
 
-# Beyond the reports: all 50,000 labels, as far up as an hour on two cores reaches.
-# airbench94 trains with a batch of 1,024, rate 1.5 and weight decay 1.3e-3 (its sums written as
-# means); half the batch at half the rate takes as long and steps twice as often.
-FAST_BATCH = 500
-fast = Recipe(
-    "cifar10-fast",
-    report="",
-    what="a network made for speed, 50,000 labels, 24 epochs",
-    data=ALL,
-    method=Supervised(augment="flip-crop-cut", label_smoothing=0.2),
-    backbone=BackboneSpec("fast"),
-    schedule=Schedule(
-        steps=epochs(24, 50_000, FAST_BATCH),
-        batch=FAST_BATCH,
-        lr=0.75,
-        momentum=0.85,
-        weight_decay=1.3e-3,
-        decay="linear",
-        warmup=0.23,
-        average=0.99,
-        looks=24,
-    ),
-    precision="bf16",
-    minutes=55.0,
-    draws=3,
-)
-
 RECIPES = (
     resnet18,
     transfer,
@@ -218,6 +191,5 @@ RECIPES = (
     nobias,
     norm,
     seeds,
-    fast,
     fast,
 )
