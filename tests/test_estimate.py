@@ -224,7 +224,7 @@ def test_classes_balanced_by_hand_are_spoken_of_unless_a_prior_is_given():
 
 def test_a_whole_estimate_on_known_features_of_100_images_takes_less_than_five_seconds():
     """Of processor time, so that a busy machine does not matter: 36 fits and one choice."""
-    method = Features(strength=0)  # chosen by the labels, which costs the most
+    method = Features()
     labels = np.random.default_rng(0).integers(10, size=100)
     x = torch.randn(100, 1280, generator=torch.Generator().manual_seed(0))
     x[torch.arange(100), labels] += 5

@@ -3,6 +3,8 @@
 Letters in shapes: N images, K classes, D features, R coordinates.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from scipy.optimize import minimize
 from torch import Tensor, nn
+
+_SMALL = 1_000_000  # numbers; matrices of fewer are multiplied faster by one thread
 
 
 class Coordinates(NamedTuple):
@@ -100,9 +104,22 @@ def fit_logistic(
     if start is not None:
         first = torch.cat([start[0], start[1].unsqueeze(0)]).double().numpy().ravel()
     tolerances = {"maxiter": iterations, "ftol": 1e-9, "gtol": 1e-5}
-    found = minimize(cost, first, jac=True, method="L-BFGS-B", options=tolerances).x
+    with _one_thread(x.numel() < _SMALL):
+        found = minimize(cost, first, jac=True, method="L-BFGS-B", options=tolerances).x
     both = torch.from_numpy(found).to(x.dtype).view(rank + 1, classes)
     return both[:-1], both[-1]
+
+
+@contextmanager
+def _one_thread(wanted: bool) -> Iterator[None]:
+    """Within, torch computes with one thread: two mostly wait for each other."""
+    threads = torch.get_num_threads()
+    if wanted:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def align(probabilities: Tensor, prior: Tensor, rounds: int = 20) -> Tensor:
