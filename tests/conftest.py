@@ -1,6 +1,7 @@
 """Shared by all tests: a cache of their own, few threads, real data where they are at hand."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,22 @@ def data_root():
     if not root or not (Path(root) / "MNIST").is_dir():
         pytest.skip("set HANDFUL_DATA to a folder with MNIST/raw and the image folders")
     return Path(root)
+
+
+@pytest.fixture
+def handful(monkeypatch, capsys):
+    """Run a command; gives (exit status, stdout, stderr)."""
+
+    from handful import cli
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["handful", *map(str, words)])
+        try:
+            cli.main()
+            status = 0
+        except SystemExit as leaving:
+            status = leaving.code or 0
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run

@@ -30,17 +30,10 @@ def write(path, rows):
 
 
 @pytest.fixture
-def fit(photos, tmp_path, monkeypatch, capsys):
+def fit(photos, tmp_path, handful):
     def run(out, rows, *words):
         table = write(tmp_path / f"{out}.csv", rows)
-        command = ["handful", "fit", photos, "--labels", table, "--out", tmp_path / out, *words]
-        monkeypatch.setattr(sys, "argv", [str(word) for word in command])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as leaving:
-            status = leaving.code or 0
-        return status, *capsys.readouterr()
+        return handful("fit", photos, "--labels", table, "--out", tmp_path / out, *words)
 
     return run
 

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from torch import nn
 
 import handful
 from handful import choose, job
@@ -165,9 +164,8 @@ def test_the_last_fit_gets_up_to_half_of_the_steps(total, expected):
 def test_a_larger_budget_plans_larger_images_and_more_steps(monkeypatch):
     monkeypatch.setattr(choose, "time", SimpleNamespace(perf_counter=lambda: 0.0))
     monkeypatch.setattr(choose, "make_plan", lambda *_: PLAN)
-    monkeypatch.setattr(choose, "seconds_per_image", lambda images, network, size, **_: size / 1e3)
-    monkeypatch.setattr(choose, "not_yet_known", lambda images, *_, **__: images)
-    monkeypatch.setattr(choose, "classifier", lambda task: nn.Module())
+    seconds = lambda task, _: len(task.images) * task.size / 1e3  # noqa: E731
+    monkeypatch.setattr(choose, "embedding_seconds", seconds)
     monkeypatch.setattr(choose, "measured", lambda *_: Cost(0.0, 0.01, 0.0, 0.0))
     look = {"size": None, "aspect": "crop", "flips": None, "precision": "fp32"}
     look |= {"track": quiet}

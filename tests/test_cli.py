@@ -13,28 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from handful import cli
 from handful.methods import METHODS
 
 QUICK = ["--set", "steps=4", "--set", "backbone.base=8", "--precision", "fp32"]
 PLAIN = [*QUICK, "--estimate", "none"]
-
-
-@pytest.fixture
-def handful(monkeypatch, capsys):
-    """Run a command; gives (exit status, stdout, stderr)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["handful", *map(str, words)])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as leaving:
-            status = leaving.code or 0
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
-
-    return run
 
 
 @pytest.fixture(scope="session")

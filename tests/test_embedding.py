@@ -2,14 +2,14 @@
 
 import json
 import os
-import sys
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 import handful
-from handful import cli, embedding
+from handful import embedding
 from handful.backbones import fingerprint, make
 from handful.data.splits import with_test
 from handful.job import Reporter
@@ -47,6 +47,11 @@ def test_features_are_those_of_the_bundled_network():
     assert found.weights == fingerprint(network)
     assert found.labels.tolist() == images.labels.tolist()
     assert (found.names, found.classes) == (tuple(images.names), ("a", "b"))
+
+
+def test_the_precision_that_was_chosen_is_named():
+    found, _ = embedded(photographs(), precision="auto")
+    assert found.precision in ("bf16", "fp32")
 
 
 def test_fit_and_embed_share_their_features():
@@ -149,21 +154,10 @@ def test_what_does_not_go_together_is_refused(changes, message):
         embedded(photographs(), **changes)
 
 
-@pytest.fixture
-def command(monkeypatch, capsys):
+@pytest.fixture(name="command")
+def handful_embed(handful):
     """Run `handful embed`; gives (exit status, stdout, stderr)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["handful", "embed", *map(str, words)])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as leaving:
-            status = leaving.code or 0
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
-
-    return run
+    return partial(handful, "embed")
 
 
 def test_the_command_writes_the_file_and_says_what_it_did(command, tmp_path):

@@ -124,3 +124,14 @@ def test_an_unpenalised_bias_carries_the_class_shares():
     weight, bias = fit_logistic(x, F.one_hot(labels, 2), 1e6)
     assert (bias[0] - bias[1]).item() == pytest.approx(math.log(9), abs=1e-2)
     assert weight.abs().max() < 1e-4
+
+
+def test_fitting_a_head_leaves_the_number_of_threads_as_it_was():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        x, labels = blobs()
+        fit_logistic(x, F.one_hot(labels, 3), 0.1)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -190,6 +190,17 @@ def test_a_damaged_stage_is_noticed(pre, tmp_path):
         open_pretrained(tmp_path / "nothing")
 
 
+def test_constants_of_other_images_are_noticed_as_weights_are(pre, tmp_path):
+    record = read_json(pre.folder / "pretrained.json")
+    normalize = record["normalize"] | {"std": [2 * value for value in record["normalize"]["std"]]}
+    changed = json.dumps(record | {"normalize": normalize})
+    (tmp_path / "pretrained.json").write_text(changed)
+    weights = (pre.folder / "backbone.safetensors").read_bytes()
+    (tmp_path / "backbone.safetensors").write_bytes(weights)
+    with pytest.raises(ValueError, match="is not the file that pretrained.json was written for"):
+        open_pretrained(tmp_path)
+
+
 def test_fit_does_both_stages_and_makes_the_first_only_once(tmp_path):
     said = []
     reporter = Reporter(say=said.append)

@@ -130,7 +130,7 @@ def test_a_prior_is_brought_into_the_order_of_the_classes():
 
 
 def test_a_prior_for_a_class_without_a_random_label_is_refused_before_training(images, monkeypatch):
-    monkeypatch.setattr("handful.job.out_of_fold", None)  # not reached
+    monkeypatch.setattr("handful.job.predicted_out_of_fold", None)  # not reached
     origins = {name: "chosen" if i % 2 else "random" for i, name in enumerate(images.names)}
     origins["004.png"] = "chosen"  # the wrong one, the only other b
     with pytest.raises(ValueError, match="of which no random label is known"):

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from handful import cli
 from handful.data.copies import with_copies
 from handful.data.splits import holdout
 from handful.methods import METHODS
@@ -38,23 +37,6 @@ TINY = Recipe(
     published=0.5,
     precision="fp32",
 )
-
-
-@pytest.fixture
-def handful(monkeypatch, capsys):
-    """Run a command; gives (exit status, stdout, stderr)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["handful", *map(str, words)])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as leaving:
-            status = leaving.code or 0
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
-
-    return run
 
 
 @pytest.fixture

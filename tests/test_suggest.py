@@ -2,14 +2,12 @@
 
 import csv
 import json
-import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from handful import cli
 from handful.suggest import RANDOM_SHARE, doubt, herd, how_many, kernel_width, shuffled, suggest
 
 QUICK = ["--set", "steps=3", "--set", "backbone.base=8", "--precision", "fp32"]
@@ -123,20 +121,6 @@ def photos(tmp_path):
     for i in range(60):
         Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).save(root / f"{i:02}.png")
     return root
-
-
-@pytest.fixture
-def handful(monkeypatch, capsys):
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["handful", *map(str, words)])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as leaving:
-            status = leaving.code or 0
-        return status, *capsys.readouterr()
-
-    return run
 
 
 def rows_of(path):

@@ -1,4 +1,6 @@
 import copy
+import os
+import signal
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -66,6 +68,19 @@ def test_training_leaves_the_global_random_state_alone():
     torch.manual_seed(7)
     learn(SETTINGS, task(), seed=0)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_control_c_leaves_the_step_it_came_in_to_go_on_from(tmp_path):
+    def track(items, total, description):
+        for number, item in enumerate(items, 1):
+            if number == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield item
+
+    with pytest.raises(KeyboardInterrupt):
+        learn(SETTINGS, replace(task(), track=track), seed=0, folder=tmp_path, planned=PLAN)
+    tensors, _ = read_tensors(tmp_path / "checkpoint.safetensors")
+    assert int(tensors["step"]) == 3
 
 
 @dataclass(frozen=True)

@@ -19,32 +19,27 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import nn
 
-from handful.budget import measured
+from handful.budget import embedding_seconds, measured
 from handful.data.imageset import ImageSet
 from handful.estimate import (
     DEPENDENCE,
     THOROUGH,
-    FitAndPredict,
     Key,
     OutOfFold,
-    Scheme,
     countable,
-    out_of_fold,
 )
-from handful.features import SIZES, not_yet_known, seconds_per_image
+from handful.features import SIZES
 from handful.files import read_json, write_json
 from handful.folder import Finished
-from handful.learn import Say, Settings, fold_predictor, make_plan
-from handful.methods.base import Task, classifier
+from handful.learn import FOLDS, Say, Settings, fold_predictor, make_plan, predicted_out_of_fold
+from handful.methods.base import Task
 from handful.prepare import own_size, prepare
 from handful.train import Plan
 from handful.wording import duration
 
 AUTO = "auto"
 BUDGET = 180.0  # seconds, where none is given
-FOLDS = Scheme(folds=5, repeats=1, halves=0)  # the same for all candidates
 # The labels-only method that a method with unlabelled images must not be worse than.
 COUNTERPART = {"self_training": "features", "fine_tuning": "features"}
 TOLD_APART = 1.645  # standard errors: nine in ten
@@ -304,12 +299,8 @@ def _embedding(
     plan = make_plan(chosen, task, seed)
     own = look["size"] or own_size(images, task.backbone)
     sizes = [own] if look["size"] else [own, *(size for size in SIZES if size < own)]
-    how: dict[str, Any] = {"fit": task.fit, "precision": plan.precision}
     for size in sizes:
-        network = classifier(replace(task, size=size))
-        network.head = nn.Identity()
-        new = not_yet_known(task.images, network, size, **how)
-        seconds = len(new) * seconds_per_image(new, network, size, **how) if len(new) else 0.0
+        seconds = embedding_seconds(replace(task, size=size), plan.precision)
         if seconds <= allowed:
             break
     return size, seconds, plan
@@ -425,7 +416,7 @@ def _try(
     if chosen.schedule is not None and this.fold_steps is not None:
         in_folds = replace(chosen, schedule=replace(chosen.schedule, steps=this.fold_steps))
     predictor = fold_predictor(in_folds, task, seed, this.plan, folder, say)
-    out = judged(task, predictor, FOLDS, seed, finished)
+    out = predicted_out_of_fold(task, predictor, FOLDS, seed, finished)
     seconds = time.perf_counter() - begun
     if folder is not None:
         spent = folder / "seconds.json"
@@ -435,30 +426,9 @@ def _try(
     return Tried(this, chosen, task, out, finished, seconds)
 
 
-def judged(
-    task: Task,
-    predictor: FitAndPredict,
-    scheme: Scheme,
-    seed: int,
-    finished: MutableMapping[Key, np.ndarray],
-) -> OutOfFold:
-    """Predictions for the labelled images of the task, by the folds of `scheme`."""
-    images, labeled = task.images, task.images.labeled
-    return out_of_fold(
-        images.labels[labeled],
-        len(task.classes),
-        predictor,
-        scheme,
-        seed,
-        None if images.groups is None else images.groups[labeled],
-        finished=finished,
-        track=task.track,
-    )
-
-
 def thorough(winner: Tried, seed: int) -> OutOfFold:
     """More folds of the method that was chosen, where they cost little: the estimate gains."""
     if winner.candidate.method != "features":
         return winner.out
     predictor = fold_predictor(winner.chosen, winner.task, seed, winner.candidate.plan)
-    return judged(winner.task, predictor, THOROUGH, seed, winner.finished)
+    return predicted_out_of_fold(winner.task, predictor, THOROUGH, seed, winner.finished)

@@ -26,7 +26,6 @@ from handful.estimate import (
     averaged,
     check_prior,
     label_issues,
-    out_of_fold,
 )
 from handful.estimate import estimate as estimate_accuracy
 from handful.files import read_json, sole_writer, write_json
@@ -40,7 +39,17 @@ from handful.folder import (
     save_out_of_fold,
 )
 from handful.forecast import Forecast, forecast
-from handful.learn import Learned, Settings, fingerprint, fold_predictor, learn, make_plan
+from handful.learn import (
+    FOLDS,
+    Learned,
+    Say,
+    Settings,
+    fingerprint,
+    fold_predictor,
+    learn,
+    make_plan,
+    predicted_out_of_fold,
+)
 from handful.methods.base import BackboneSpec, Method, Task, Trained, as_json
 from handful.methods.consistency import Consistency, has_unlabeled
 from handful.methods.label_free import LabelFree
@@ -52,8 +61,6 @@ from handful.results import Run, open_run
 from handful.schedule import Schedule
 from handful.train import Plan
 from handful.wording import duration
-
-FOLDS = Scheme(folds=5, repeats=1, halves=0)  # for methods that train a network: "at least"
 
 
 @dataclass(frozen=True)
@@ -141,16 +148,7 @@ def fit(
         raise ValueError(f"no estimate {estimate!r}; choose folds or none")
     check_labels(images)
     origin = [(origins or {}).get(name, "unknown") for name in images[images.labeled].names]
-    shares = class_shares(prior, images.classes)
-    if prior not in (None, LABELED) and estimate == "none":
-        raise ValueError("prior is for the estimate, which is not asked for; leave one out")
-    if shares is not None:
-        check_prior(images.labels[images.labeled], shares, origin)
-    elif prior == UNLABELED and not len(images.unlabeled):
-        raise ValueError(
-            "prior unlabeled takes class shares from images without a label, and every image has "
-            "one; give the shares as CLASS=SHARE,... or leave prior out"
-        )
+    shares = _checked_shares(images, prior, estimate, origin)
     auto = method == AUTO
     if auto:
         _check_auto(estimate, schedule, backbone, init, settings)
@@ -210,11 +208,8 @@ def fit(
             look |= {"precision": precision, "track": reporter.track}
             left = ends - time.perf_counter()
             choice = choose(task.images, left, seed, origin, work, reporter.say, look)
-            chosen, task, planned = (
-                choice.winner.chosen,
-                choice.winner.task,
-                choice.winner.candidate.plan,
-            )
+            winner = choice.winner
+            chosen, task, planned = winner.chosen, winner.task, winner.candidate.plan
             reporter.say(f"{chosen.method.name} is chosen")
         else:
             chosen, task = staged(chosen, task, reporter.say)
@@ -228,7 +223,7 @@ def fit(
         if choice is not None:
             judged = _chosen(choice, seed, origin, shares)
         elif estimate == "folds":
-            judged = _estimate(chosen, task, seed, work, planned, origin, shares, reporter)
+            judged = _estimate(chosen, task, seed, work, planned, origin, shares, reporter.say)
         learned = learn(
             chosen,
             task,
@@ -258,18 +253,49 @@ def fit(
         record["prior_from"] = "given" if isinstance(prior, Mapping) else prior or LABELED
         run = Run(record | {"fingerprint": mark}, learned.predictor)
         if folder is not None:
-            save_beside(run, task, folder, origin, reporter.track)
-            run.record["label_next"] = save_next(run, task, seed, folder, reporter.track)
-            if judged is not None:
-                save_issues(judged.issues, task.images, folder)
-                save_out_of_fold(judged.probabilities, task.images, folder)
-            if pictures:
-                probabilities = judged.probabilities if judged is not None else None
-                issues = judged.issues if judged is not None else []
-                save_pictures(folder, task, chosen.method, probabilities, issues, seed)
+            _keep(run, task, chosen.method, judged, seed, folder, origin, pictures)
             run.save(folder, learned.history)
             clear(folder)
         return run
+
+
+def _checked_shares(
+    images: ImageSet, prior: Mapping[str, float] | str | None, estimate: str, origin: Sequence[str]
+) -> list[float] | None:
+    """Shares of the classes among new images where they are given; ValueError if they cannot be."""
+    shares = class_shares(prior, images.classes)
+    if prior not in (None, LABELED) and estimate == "none":
+        raise ValueError("prior is for the estimate, which is not asked for; leave one out")
+    if shares is not None:
+        check_prior(images.labels[images.labeled], shares, origin)
+    elif prior == UNLABELED and not len(images.unlabeled):
+        raise ValueError(
+            "prior unlabeled takes class shares from images without a label, and every image has "
+            "one; give the shares as CLASS=SHARE,... or leave prior out"
+        )
+    return shares
+
+
+def _keep(
+    run: Run,
+    task: Task,
+    method: Method,
+    judged: Judged | None,
+    seed: int,
+    folder: Path,
+    origin: Sequence[str],
+    pictures: bool,
+) -> None:
+    """What stands beside the model and its record, and is read from them."""
+    save_beside(run, task, folder, origin, task.track)
+    run.record["label_next"] = save_next(run, task, seed, folder, task.track)
+    if judged is not None:
+        save_issues(judged.issues, task.images, folder)
+        save_out_of_fold(judged.probabilities, task.images, folder)
+    if pictures:
+        probabilities = judged.probabilities if judged is not None else None
+        issues = judged.issues if judged is not None else []
+        save_pictures(folder, task, method, probabilities, issues, seed)
 
 
 def _earlier(after: Run | None) -> dict[str, Any] | None:
@@ -363,23 +389,12 @@ def _estimate(
     planned: Plan,
     origin: Sequence[str],
     shares: Sequence[float] | None,
-    reporter: Reporter,
+    say: Say,
 ) -> Judged:
-    """The estimate, and the labels that it makes doubtful, from predictions out of fold.
-
-    Folds that an interrupted run finished are read back, not repeated.
-    """
-    images, labeled = task.images, task.images.labeled
-    out = out_of_fold(
-        images.labels[labeled],
-        len(images.classes),
-        fold_predictor(chosen, task, seed, planned, work, reporter.say),
-        _scheme(chosen),
-        seed,
-        None if images.groups is None else images.groups[labeled],
-        finished=Finished(work) if work is not None else None,
-        track=reporter.track,
-    )
+    """The estimate, and the labels that it makes doubtful, from predictions out of fold."""
+    predictor = fold_predictor(chosen, task, seed, planned, work, say)
+    finished = Finished(work) if work is not None else None
+    out = predicted_out_of_fold(task, predictor, _scheme(chosen), seed, finished)
     return _judged(out, origin, shares)
 
 

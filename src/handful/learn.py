@@ -9,7 +9,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from handful import devices
 from handful.collapse import Collapse, hopeless, idle, soundest, trouble
-from handful.data.imageset import quiet
+from handful.data.imageset import Track, quiet
 from handful.data.splits import holdout
-from handful.estimate import FitAndPredict
+from handful.estimate import FitAndPredict, Key, OutOfFold, Scheme, out_of_fold
 from handful.files import read_json, read_tensors, write_json, write_tensors
 from handful.methods.base import (
     BackboneSpec,
@@ -43,6 +43,8 @@ from handful.schedule import Schedule
 from handful.train import Batches, Diverged, Plan, Progress, State, begin, plan, train
 
 Say = Callable[[str], None]
+# For methods that train a network ("at least"), and the same for all that `auto` tries.
+FOLDS = Scheme(folds=5, repeats=1, halves=0)
 SAVE_EVERY = 15.0  # seconds of training between two checkpoints
 LOOK_LIMIT = 2_000  # images of a part that a look at its loss goes through
 
@@ -165,6 +167,31 @@ def fold_predictor(
     return fitted
 
 
+def predicted_out_of_fold(
+    task: Task,
+    predictor: FitAndPredict,
+    scheme: Scheme,
+    seed: int,
+    finished: MutableMapping[Key, np.ndarray] | None,
+) -> OutOfFold:
+    """Predictions for the labelled images of the task, by the folds of `scheme`.
+
+    Args:
+        finished: folds that an interrupted run finished are read back from here, not repeated.
+    """
+    images, labeled = task.images, task.images.labeled
+    return out_of_fold(
+        images.labels[labeled],
+        len(task.classes),
+        predictor,
+        scheme,
+        seed,
+        None if images.groups is None else images.groups[labeled],
+        finished=finished,
+        track=task.track,
+    )
+
+
 def _features(task: Task, precision: str) -> Tensor:
     """(N, D) of all images of the task."""
     return embed(task.images, classifier(task), task.size, task.fit, precision, task.track)
@@ -229,18 +256,48 @@ def _train(
     journal.resume()
     batches = Batches(task, method.views(task), schedule, seed)
     looks = Looks(task, chosen.precision)
+
+    def look(step: int) -> None:
+        journal.look(step, looks(state.average.model))
+        _tell(say, journal.history[-1], schedule.steps)
+
+    run(journal, method, batches, chosen.precision, look, task.track, label)
+    for remark in journal.remarks:
+        say(remark)
+    predictor = _predictor(state.average.model, settings, task, chosen)
+    seen = state.step * batches.images_per_step
+    return Learned(
+        predictor, chosen, state.step, seen, journal.seconds, journal.history, journal.collapse
+    )
+
+
+def run(
+    journal: "Journal",
+    method: Trained,
+    batches: Batches,
+    precision: str,
+    look: Callable[[int], None],
+    track: Track,
+    label: str,
+) -> None:
+    """All steps that are left, with looks, checkpoints and a graceful stop.
+
+    Args:
+        look: writes a line of the journal; it is given the number of steps taken.
+        label: what the progress bar is called.
+    """
+    state, schedule = journal.state, journal.schedule
     with graceful_stop() as asked_to_stop:
         if state.step == 0 and not journal.history:
-            journal.look(0, looks(state.average.model))
+            look(0)
         journal.start_clock()
-        steps = train(state, method, batches, schedule, chosen.precision)
+        steps = train(state, method, batches, schedule, precision)
         left = schedule.steps - state.step
         try:
-            for progress in task.track(steps, left, label) if not journal.done else ():
+            for progress in track(steps, left, label) if not journal.done else ():
                 journal.add(progress)
                 if progress.step in journal.look_at:
-                    journal.look(progress.step, looks(state.average.model))
-                    _tell(say, journal.history[-1], schedule.steps)
+                    look(progress.step)
                 if journal.done:
                     break
                 if asked_to_stop():
@@ -251,13 +308,6 @@ def _train(
             if not journal.give_up(str(error)):
                 raise
     journal.finish()
-    for remark in journal.remarks:
-        say(remark)
-    predictor = _predictor(state.average.model, settings, task, chosen)
-    seen = state.step * batches.images_per_step
-    return Learned(
-        predictor, chosen, state.step, seen, journal.seconds, journal.history, journal.collapse
-    )
 
 
 def _tell(say: Say, line: dict[str, float], steps: int) -> None:

@@ -31,8 +31,8 @@ from handful.learn import (
     Say,
     Settings,
     fingerprint,
-    graceful_stop,
     remembered_plan,
+    run,
     silent,
 )
 from handful.methods.base import BackboneSpec, Method, Task, Trained, as_json
@@ -40,7 +40,7 @@ from handful.methods.label_free import LabelFree
 from handful.prepare import prepare, rehearse
 from handful.pretrained import HISTORY, RECORD, WEIGHTS, Pretrained, open_pretrained, weights_hash
 from handful.schedule import Schedule
-from handful.train import Batches, Plan, begin, train
+from handful.train import Batches, Plan, begin
 from handful.wording import duration
 
 PICTURES = "pictures"
@@ -222,6 +222,8 @@ def _train(
 
     def look(step: int) -> None:
         model = state.average.model
+        if gallery is not None and step == 0:
+            gallery.first(model, batches[0])
         journal.look(step, health(model))
         before = _trouble(method, journal.history[-2], schedule.steps) if step else None
         found = _trouble(method, journal.history[-1], schedule.steps)
@@ -230,22 +232,7 @@ def _train(
         if gallery is not None:
             gallery.look(model, step)
 
-    with graceful_stop() as asked_to_stop:
-        if state.step == 0 and not journal.history:
-            if gallery is not None:
-                gallery.first(state.average.model, batches[0])
-            look(0)
-        journal.start_clock()
-        steps = train(state, method, batches, schedule, planned.precision)
-        for progress in task.track(steps, schedule.steps - state.step, f"{method.name}"):
-            journal.add(progress)
-            if progress.step in journal.look_at:
-                look(progress.step)
-            if asked_to_stop():
-                journal.save()
-                raise KeyboardInterrupt
-            journal.save_sometimes()
-    journal.finish()
+    run(journal, method, batches, planned.precision, look, task.track, method.name)
     if gallery is not None:
         gallery.last(state.average.model, journal.history)
     return journal

@@ -3,16 +3,15 @@
 A folder with `pretrained.json`, written last, and `backbone.safetensors`.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from handful.backbones import hash_of
 from handful.files import read_json, read_tensors
 from handful.methods.base import BackboneSpec, Init
 
@@ -58,9 +57,4 @@ def open_pretrained(folder: Path | str) -> Pretrained:
 
 def weights_hash(weights: dict[str, Tensor], constants: Sequence[Sequence[float]]) -> str:
     """Hash of the weights by name, and of the constants that images are normalised with."""
-    digest = hashlib.sha256(json.dumps(constants).encode())
-    for name, tensor in sorted(weights.items()):
-        values = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
-        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return f"sha256:{digest.hexdigest()}"
+    return hash_of(sorted(weights.items()), json.dumps(constants).encode())

@@ -9,10 +9,11 @@ a head without one, and `adapt(images)`, where there is one, sees some images be
 
 import hashlib
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from handful.backbones.fast import Fast
 from handful.backbones.imagenet import Lite, Lite0, Lite1, Lite2, Timm
@@ -114,8 +115,13 @@ def fingerprint(module: nn.Module) -> str:
 
     Two modules with the same fingerprint compute the same thing, if their class is the same.
     """
-    digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
+    return hash_of(module.state_dict().items())
+
+
+def hash_of(tensors: Iterable[tuple[str, Tensor]], before: bytes = b"") -> str:
+    """SHA-256 over `before` and the names, types, shapes and values of tensors, in their order."""
+    digest = hashlib.sha256(before)
+    for name, tensor in tensors:
         values = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
         digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
