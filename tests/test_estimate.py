@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from handful.estimate import (
-    CHEAP,
     DEPENDENCE,
+    DEPENDENCE_ONCE,
     OutOfFold,
     Scheme,
     abstention,
@@ -205,7 +205,7 @@ def test_choosing_costs_nothing_without_rivals_or_with_a_clear_winner():
 
 def test_prior_reweights_the_classes():
     labels = np.array([0] * 20 + [1] * 5)
-    out = given(labels, guesses([0] * 25, 2))  # right on class 0, wrong on class 1
+    out = given(labels, guesses([0] * 25, 2), share=1.0)  # right on class 0, wrong on class 1
     assert estimate(out).accuracy == pytest.approx(0.8)
     assert estimate(out, prior=[0.3, 0.7]).accuracy == pytest.approx(0.3)
     assert estimate(out).balanced_accuracy == pytest.approx(0.5)
@@ -250,7 +250,7 @@ def test_nothing_is_said_of_classes_with_few_labels():
 def test_chosen_labels_do_not_count_where_random_ones_are_known():
     labels = np.array([0, 1] * 20)
     wrong_on_chosen = np.where(np.arange(40) < 30, labels, 1 - labels)
-    out = given(labels, guesses(wrong_on_chosen, 2))
+    out = given(labels, guesses(wrong_on_chosen, 2), share=1.0)
     origins = ["random"] * 30 + ["chosen"] * 10
     assert estimate(out).accuracy == pytest.approx(0.75)
     found = estimate(out, origins=origins)
@@ -268,11 +268,16 @@ def test_one_label_of_each_class_gives_no_estimate():
     assert found.accuracy is None and "label two or more of each class" in found.how
 
 
-def test_cheap_scheme_says_at_least():
+def test_a_few_fits_add_what_is_usual_say_so_and_count_for_less():
     points, labels = blobs()
-    found = estimate(out_of_fold(labels, 3, nearest_mean(points, labels, 3), CHEAP))
-    assert "at least: its models saw 67% of the labels" in found.how
-    assert found.accuracy == found.out_of_fold
+    found = estimate(out_of_fold(labels, 3, nearest_mean(points, labels, 3), Scheme(3, 1, 0)))
+    assert found.rough and found.out_of_fold is not None and found.out_of_fold < 1
+    wrong = 1 - found.out_of_fold
+    assert found.accuracy == pytest.approx(1 - wrong * math.sqrt(2 / 3), abs=1e-3)
+    assert "than the 67% of those in the folds, which is usual and not seen" in found.how
+    assert found.effective_n == pytest.approx(DEPENDENCE_ONCE * len(labels))
+    thorough = estimate(out_of_fold(labels, 3, nearest_mean(points, labels, 3), SMALL))
+    assert not thorough.rough and "usual" not in thorough.how
 
 
 def test_renaming_the_classes_changes_nothing():

@@ -29,6 +29,11 @@ FitAndPredict = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 # Errors of one draw go together, because one set of labels made the models: n images tell as
 # much as this share of n independent ones. Chosen by simulation, see benchmarks/LOG.md.
 DEPENDENCE = 0.6
+# The same where every image was predicted once: chance in that one dealing, and in the training
+# of a network, is not averaged out. And how the share of wrong answers is then taken to fall, as
+# this power of the number of labels: too few fits to see it. Both from development draws.
+DEPENDENCE_ONCE = 0.4
+USUAL_SLOPE = 0.5
 # How often answers are to be right, for the thresholds below which not to answer.
 SURE = (0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99)
 # A label is doubted if another class is this many times as likely, see benchmarks/LOG.md.
@@ -76,7 +81,6 @@ class Scheme:
 
 
 THOROUGH = Scheme()
-CHEAP = Scheme(folds=3, repeats=1, halves=0)  # for methods that take minutes: "at least"
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +144,7 @@ class Estimate:
     out_of_fold: float | None = None  # accuracy before any correction
     learning_curve: float = 0.0  # added: the saved model sees more labels than those of the folds
     selection: float = 0.0  # taken away: the best of several methods looks better than it is
+    rough: bool = False  # few fits: `learning_curve` is what is usual, not what was seen
     balanced_accuracy: float | None = None  # None if a class has too few labels
     balanced_low: float | None = None
     balanced_high: float | None = None
@@ -336,11 +341,12 @@ def estimate(
     weights = _weights(out.labels, counted, prior)
     right = out.right
     plain = float(weights @ right)
-    rise = learning_curve(out, weights)
+    rough = not len(out.halves)
+    rise = usual_rise(plain, out.share) if rough else learning_curve(out, weights)
     optimism = selection_optimism([out.right, *(rival.right for rival in rivals)], weights)
     shift = rise - optimism
     accuracy = min(max(plain + shift, 0.0), 1.0)
-    effective = effective_n(right, weights, out.groups)
+    effective = _effective_n(out, weights)
     low, high = wilson(accuracy, effective, level)
 
     balanced = _balanced(out, counted, shift, level)
@@ -363,6 +369,7 @@ def estimate(
         out_of_fold=plain,
         learning_curve=rise,
         selection=optimism,
+        rough=rough,
         **balanced,
         per_class=_per_class(out, counted, shift, level),
         temperature=temperature,
@@ -381,11 +388,14 @@ def wilson(share: float, n: float, level: float) -> Interval:
     return Interval(max(float(centre - half), 0.0), min(float(centre + half), 1.0))
 
 
-def effective_n(right: np.ndarray, weights: np.ndarray, groups: np.ndarray | None = None) -> float:
+def effective_n(
+    right: np.ndarray, weights: np.ndarray, groups: np.ndarray | None = None, repeats: int = 2
+) -> float:
     """How many independent images would tell as much as these (n,) weighted ones.
 
     Three losses: uneven weights (Kish), images of one group being right or wrong together (the
-    variance between groups over that between images), and DEPENDENCE.
+    variance between groups over that between images), and that one set of labels made the models
+    (DEPENDENCE; more of it where each image was predicted in one repeat only).
     """
     n = 1 / float(weights @ weights)
     if groups is not None:
@@ -393,7 +403,16 @@ def effective_n(right: np.ndarray, weights: np.ndarray, groups: np.ndarray | Non
         together = np.bincount(np.unique(groups, return_inverse=True)[1], residual)
         apart = float(residual @ residual)
         n /= max(float(together @ together) / apart, 1.0) if apart else 1.0
-    return DEPENDENCE * n
+    return (DEPENDENCE if repeats > 1 else DEPENDENCE_ONCE) * n
+
+
+def _effective_n(out: OutOfFold, weights: np.ndarray) -> float:
+    return effective_n(out.right, weights, out.groups, len(out.probabilities))
+
+
+def usual_rise(accuracy: float, share: float) -> float:
+    """What accuracy usually gains from `share` of the labels to all: see USUAL_SLOPE."""
+    return float((1 - accuracy) * (1 - share**USUAL_SLOPE))
 
 
 def learning_curve(out: OutOfFold, weights: np.ndarray) -> float:
@@ -584,7 +603,7 @@ def _balanced(out: OutOfFold, counted: np.ndarray, shift: float, level: float) -
     even = _even(out.labels[counted], out.probabilities.shape[2])
     weights = _weights(out.labels, counted, even)
     accuracy = min(max(float(weights @ out.right) + shift, 0.0), 1.0)
-    low, high = wilson(accuracy, effective_n(out.right, weights, out.groups), level)
+    low, high = wilson(accuracy, _effective_n(out, weights), level)
     return {"balanced_accuracy": accuracy, "balanced_low": low, "balanced_high": high}
 
 
@@ -605,7 +624,7 @@ def _per_class(
             continue
         weights = mine / n
         recall = min(max(float(weights @ out.right) + shift, 0.0), 1.0)
-        low, high = wilson(recall, effective_n(out.right, weights, out.groups), level)
+        low, high = wilson(recall, _effective_n(out, weights), level)
         rows.append(ClassEstimate(int(label), n, recall, low, high))
     return tuple(rows)
 
@@ -620,10 +639,9 @@ def _how(
 ) -> str:
     folds = f"{out.scheme.folds} {'stratified ' if out.stratified else ''}folds"
     parts = [f"out of fold on {n} labels, {folds}, repeated {out.scheme.repeats} times"]
-    if out.scheme.halves:
-        parts.append(f"{100 * rise:+.1f} points as the saved model sees more labels")
-    else:
-        parts.append(f"at least: its models saw {out.share:.0%} of the labels")
+    parts.append(f"{100 * rise:+.1f} points as the saved model sees more labels")
+    if not len(out.halves):
+        parts[-1] += f" than the {out.share:.0%} of those in the folds, which is usual and not seen"
     if optimism:
         parts.append(f"{-100 * optimism:+.1f} points as the best of several methods was taken")
     parts.append(f"Wilson's interval for {effective:.0f} independent images")

@@ -43,7 +43,7 @@ from handful.schedule import Schedule
 from handful.train import Batches, Diverged, Plan, Progress, State, begin, plan, train
 
 Say = Callable[[str], None]
-# For methods that train a network ("at least"), and the same for all that `auto` tries.
+# For methods that train a network, and the same for all that `auto` tries.
 FOLDS = Scheme(folds=5, repeats=1, halves=0)
 SAVE_EVERY = 15.0  # seconds of training between two checkpoints
 LOOK_LIMIT = 2_000  # images of a part that a look at its loss goes through

@@ -134,7 +134,7 @@ def print_estimate(estimate: dict[str, Any]) -> None:
         answer.print(estimate["how"])
         return
     answer.print(f"estimated accuracy on new images: {_interval(estimate)}")
-    rough = "approximate; " if "at least" in estimate["how"] else ""  # a cheap scheme of folds
+    rough = "approximate; " if estimate.get("rough") else ""
     answer.print(f"  {rough}{estimate['how']}")
     if estimate["balanced_accuracy"] is not None:
         low, high = 100 * estimate["balanced_low"], 100 * estimate["balanced_high"]

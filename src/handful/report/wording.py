@@ -119,10 +119,10 @@ def _tested(low: float, high: float, test: Mapping[str, Any] | None) -> str:
 
 def _doubts(estimate: Mapping[str, Any], origins: Iterable[str]) -> tuple[str, ...]:
     said = [str(caveat)[:1].upper() + str(caveat)[1:] + "." for caveat in estimate["caveats"]]
-    if "at least" in estimate["how"]:
+    if estimate.get("rough"):
         said.append(
-            "The figure comes from models that saw fewer labels than the saved one: the truth "
-            "tends to be a little higher."
+            "Training takes long, so it was repeated a few times only. What the saved model gains "
+            "from seeing more labels than those of the folds is what is usual, not measured here."
         )
     if "unknown" in set(origins):
         said.append(
