@@ -121,7 +121,8 @@ class FineTuning:
 
     def _first_guesses(self, task: Task) -> Tensor:
         """(N, K) probabilities of every image of the task; of a labelled one, its label."""
-        options = {"stages": 3} if task.backbone.name == "lite0" else task.backbone.options
+        more = {"stages": 3} if backbones.staged(task.backbone.name) else {}
+        options = task.backbone.options | more
         spec = BackboneSpec(task.backbone.name, options)
         frozen = classifier(replace(task, backbone=spec, size=self.embed_size))
         precision = "bf16" if devices.has_bf16() else "fp32"
