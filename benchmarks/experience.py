@@ -4,7 +4,8 @@ python benchmarks/experience.py          # rewrite it
 python benchmarks/experience.py --check  # exit 1 if that would change it
 
 A row is the mean test accuracy of a method on a data set, over all draws, in its best settings.
-Lines of coverage.jsonl fill in where there are no draws: their labels are natural draws.
+Lines of curves.jsonl fill in where there are no draws, and of coverage.jsonl, whose labels are
+natural draws, where there is neither.
 """
 
 import json
@@ -59,15 +60,25 @@ def covered() -> dict[Row, float]:
     found = {}
     for line in record.read("coverage"):
         source, kind, per_class, method = line["name"].split()[:4]
-        if kind == "natural" and source in CHANNELS:
+        if kind == "natural" and source in CHANNELS and method == "features":
             found[Row(source, int(per_class), method)] = line["figures"]["truth"]
     return found
+
+
+def curved() -> dict[Row, float]:
+    """Of curves.jsonl, over all draws of a cell."""
+    found: dict[Row, list[float]] = {}
+    for line in record.read("curves"):
+        cell = line["settings"]
+        row = Row(cell["source"], cell["per_class"], cell["method"]["name"])
+        found.setdefault(row, []).append(line["figures"]["test_accuracy"])
+    return {row: mean(accuracies) for row, accuracies in found.items()}
 
 
 def text() -> str:
     rows = [
         {**row._asdict(), "channels": CHANNELS[row.source], "accuracy": round(accuracy, 4)}
-        for row, accuracy in sorted((covered() | drawn()).items())
+        for row, accuracy in sorted((covered() | curved() | drawn()).items())
     ]
     return json.dumps(rows, indent=1) + "\n"
 

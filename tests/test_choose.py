@@ -120,13 +120,24 @@ def test_experience_leaves_out_the_data_set_at_hand_and_other_colours():
         ("b", 10, 3, "features", 0.9),
         ("b", 10, 3, "supervised", 0.5),
     )
-    assert prior("supervised", "features", 1, "", known).belief.mean == pytest.approx(0.2)
-    assert prior("supervised", "features", 3, "", known).belief.mean == pytest.approx(-0.2)
-    assert prior("supervised", "features", 1, "a", known) == prior("x", "y", 1, "", known)
+    assert prior("supervised", "features", 1, 10, "", known).belief.mean == pytest.approx(0.2)
+    assert prior("supervised", "features", 3, 10, "", known).belief.mean == pytest.approx(-0.2)
+    assert prior("supervised", "features", 1, 10, "a", known) == prior("x", "y", 1, 10, "", known)
+
+
+def test_of_a_data_set_the_experience_with_the_nearest_number_of_labels_counts():
+    known = rows(
+        ("a", 1, 3, "features", 0.5),
+        ("a", 1, 3, "self_training", 0.7),
+        ("a", 100, 3, "features", 0.9),
+        ("a", 100, 3, "self_training", 0.8),
+    )
+    means = [prior("self_training", "features", 3, n, "", known).belief.mean for n in (2, 50)]
+    assert means == pytest.approx([0.1, -0.05])
 
 
 def test_without_experience_the_belief_is_wide_and_takes_no_side():
-    found = prior("supervised", "features", 1, "", [])
+    found = prior("supervised", "features", 1, 10, "", [])
     assert found.sources == 0
     assert found.belief.mean == 0
     assert found.belief.sd == pytest.approx(0.1 * 2**0.5)
@@ -139,7 +150,7 @@ def test_more_data_sets_that_agree_make_the_belief_narrower():
             *((str(i), 10, 1, "supervised", 0.65) for i in range(k)),
         )
 
-    spreads = [prior("supervised", "features", 1, "", agreeing(k)).belief.sd for k in (1, 3, 9)]
+    spreads = [prior("supervised", "features", 1, 10, "", agreeing(k)).belief.sd for k in (1, 3, 9)]
     assert spreads == sorted(spreads, reverse=True)
 
 

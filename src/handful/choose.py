@@ -133,15 +133,18 @@ def prior(
     method: str,
     reference: str,
     channels: int,
+    per_class: float,
     without: str = "",
     rows: Sequence[dict[str, Any]] | None = None,
 ) -> Prior:
     """How much more accurate `method` is than `reference` on a new data set of that colour.
 
-    The mean over data sets is drawn to 0 as by one more in which they are equal, and the spread
-    between them to `_SPREAD`.
+    Of every data set the number of labels that is nearest counts: unlabelled images help where
+    labels are very few, and stop helping where there are many. The mean over data sets is drawn
+    to 0 as by one more in which they are equal, and the spread between them to `_SPREAD`.
 
     Args:
+        per_class: labels per class at hand, in the mean.
         without: the data set at hand: it may not vote.
     """
     accuracy: dict[tuple[str, int], dict[str, float]] = {}
@@ -149,16 +152,25 @@ def prior(
         if row["channels"] == channels and row["source"] != without:
             cell = accuracy.setdefault((row["source"], row["per_class"]), {})
             cell[row["method"]] = row["accuracy"]
-    found: dict[str, list[float]] = {}
-    for (source, _), cell in accuracy.items():
+    nearest: dict[str, tuple[float, float]] = {}  # source → (how far in labels, difference)
+    for (source, labels), cell in accuracy.items():
         if method in cell and reference in cell:
-            found.setdefault(source, []).append(cell[method] - cell[reference])
-    differences = np.array([np.mean(values) for values in found.values()])
+            far = abs(math.log(labels / per_class))
+            this = (far, cell[method] - cell[reference])
+            nearest[source] = min(nearest.get(source, this), this)
+    differences = np.array([difference for _, difference in nearest.values()])
     k = len(differences)
     mean = float(differences.sum() / (k + _GUESSED))
     apart = float(((differences - mean) ** 2).sum()) + _GUESSED * (_SPREAD**2 + mean**2)
     variance = apart / (k + _GUESSED)
     return Prior(Normal(mean, math.sqrt(variance * (1 + 1 / (k + _GUESSED)))), k)
+
+
+def _prior_for(images: ImageSet) -> Callable[[str, str], Prior]:
+    """(method, reference) → `prior` for these images."""
+    per_class = max(1.0, len(images.labeled) / len(images.classes))
+    source = Path(images.source).name
+    return lambda method, reference: prior(method, reference, images.channels, per_class, source)
 
 
 def paired(right: np.ndarray, other: np.ndarray) -> Normal:
@@ -245,7 +257,7 @@ def plan_candidates(
         return ends - time.perf_counter() - sum(candidate.seconds for candidate in found)
 
     # On a slow machine there may be time for one of the two: the better one on other data sets.
-    known = prior("supervised", "features", images.channels, Path(images.source).name)
+    known = _prior_for(images)("supervised", "features")
     favoured = known.belief.mean > 0
     if favoured:
         found += _trained("supervised", images, left() / 2, seed, look, {}, say)
@@ -365,8 +377,7 @@ def choose(
     counted, _ = countable(len(images.labeled), origins)
     some = counted if counted.any() else np.ones_like(counted)
     evidence = [Evidence(this.candidate.method, this.out.right[some]) for this in tried]
-    source = Path(images.source).name
-    best, verdicts = decide(evidence, lambda a, b: prior(a, b, images.channels, source))
+    best, verdicts = decide(evidence, _prior_for(images))
     return Choice(tried[best], tried, verdicts)
 
 
