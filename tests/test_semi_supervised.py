@@ -295,10 +295,11 @@ def test_guesses_all_of_one_class_are_far_from_the_prior_after_a_while():
 
 def test_named_pipelines_for_grey_and_colour():
     grey, colour = task(), task(stripes(channels=3))
-    assert FixMatch().views(grey).unlabeled == ("weak", "digits-strong")
+    assert FixMatch().views(grey).unlabeled == ("digits", "digits-strong")
     assert FixMatch().views(colour).unlabeled == ("weak", "strong")
     assert PseudoLabel().views(grey).unlabeled == ("auto",)
-    assert MeanTeacher().views(grey).unlabeled == ("weak", "weak")
+    assert MeanTeacher().views(grey).unlabeled == ("digits", "digits")
+    assert MeanTeacher().views(colour).unlabeled == ("weak", "weak")
     assert set(FixMatch().views(grey).unlabeled) <= set(PIPELINES)
 
 

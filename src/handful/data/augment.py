@@ -136,8 +136,19 @@ PIPELINES: dict[str, Pipeline] = {
         )
     ),
     "digits": Pipeline(_digits, fill="background"),
+    # Twice the distortion, so that styles of one digit meet: see benchmarks/LOG.md.
     "digits-strong": Pipeline(
-        (*_digits, CutOut(size=(0.2, 0.5), fill="background")), fill="background"
+        (
+            *_digits,
+            Rotate(15),
+            Shear(x=10),
+            Scale(),
+            Elastic(),
+            CutOut(size=(0.2, 0.5), fill="background"),
+            Blur(),
+            Noise(),
+        ),
+        fill="background",
     ),
     # Augmentations of 100 labelled digits: each alone, and all four in a row.
     "rotate": Pipeline((_rotate,), fill="background"),

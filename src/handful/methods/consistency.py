@@ -51,7 +51,7 @@ class Consistency(ABC):
     teacher: bool = False  # guesses come from the weight average, not from the network itself
     align: bool = False  # bring the guesses to the class shares of the labels
     augment: str = "auto"  # pipeline of labelled images; auto: digits for grey ones, else strong
-    weak: str = "weak"  # pipeline of the view that is guessed
+    weak: str = "auto"  # pipeline of the view that is guessed; auto: digits for grey, else weak
     strong: str = "auto"  # of the view that learns, or "same"; auto: digits-strong or strong
 
     name: ClassVar[str]
@@ -74,10 +74,11 @@ class Consistency(ABC):
             return Views(self.augment)
         if self.strong == "same":
             return Views(self.augment, (self.weak,), self.unlabeled_ratio)
-        strong = self.strong
-        if strong == "auto":
-            strong = "digits-strong" if task.channels == 1 else "strong"
-        return Views(self.augment, (self.weak, strong), self.unlabeled_ratio)
+        grey = task.channels == 1
+        weak = self.weak if self.weak != "auto" else "digits" if grey else "weak"
+        by_name = {"auto": "digits-strong" if grey else "strong", "weak": weak}
+        strong = by_name.get(self.strong, self.strong)
+        return Views(self.augment, (weak, strong), self.unlabeled_ratio)
 
     def build(self, task: Task) -> nn.Module:
         return classifier(task)

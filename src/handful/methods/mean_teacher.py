@@ -25,7 +25,7 @@ class MeanTeacher(Consistency):
 
     unlabeled_weight: float = 100.0  # the authors' for CIFAR-10
     teacher: bool = True
-    strong: str = "weak"  # both views are drawn alike
+    strong: str = "weak"  # drawn as the view that is guessed
     rise: float = 0.25  # share of the steps over which the weight rises
 
     name: ClassVar[str] = "mean_teacher"
