@@ -241,6 +241,13 @@ def test_a_whole_estimate_on_known_features_of_100_images_takes_less_than_five_s
     assert time.process_time() - begun < 5
 
 
+def test_a_class_with_one_label_leaves_the_others_their_labels_when_it_is_held_out():
+    labels = np.array([0, *range(1, 9), *range(1, 9), 9, 9, 9])  # of class 0 one, of 9 three
+    assert balanced_by_hand(labels)
+    (train,) = [fit.train for fit in plan_fits(labels, Scheme(5, 1, 0)) if 0 in fit.held]
+    assert set(labels[train]) == set(range(1, 10))
+
+
 def test_nothing_is_said_of_classes_with_few_labels():
     found = estimate(given([0] * 20 + [1] * 4, guesses([0] * 24, 2)))
     assert found.balanced_accuracy is None and found.balanced_low is None

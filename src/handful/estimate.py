@@ -265,10 +265,13 @@ def balanced_by_hand(labels: np.ndarray) -> bool:
 
 
 def _same_share(labels: np.ndarray, train: np.ndarray, seed: int) -> np.ndarray:
-    """The positions `train` without the surplus of classes of which a larger share is in it."""
+    """The positions `train` without the surplus of classes of which a larger share is in it.
+
+    A class with no label in `train` (its only one is held out) is no measure for the others.
+    """
     total = np.bincount(labels)
     inside = np.bincount(labels[train], minlength=len(total))
-    share = (inside[total > 0] / total[total > 0]).min()
+    share = (inside[inside > 0] / total[inside > 0]).min()
     wanted = np.ceil(share * total - 1e-9).astype(np.int64)
     shuffled = np.random.default_rng(seed).permutation(train)
     kept = [shuffled[labels[shuffled] == label][:most] for label, most in enumerate(wanted)]
