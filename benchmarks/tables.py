@@ -208,6 +208,16 @@ def _labels_for(accuracy: float, labels: list[int], curve: list[float]) -> str:
     return f"over {labels[-1]}"
 
 
+def peers() -> str:
+    """scikit-learn's estimators on the same draws of labels."""
+    rows = []
+    for name in dict.fromkeys(line["name"] for line in final("peers")):
+        lines = final("peers", name)
+        source, per_class, estimator = name.split()
+        rows.append([source, per_class, f"`{estimator}`", accuracy(lines), minutes(lines)])
+    return markdown(["source", "labels per class", "estimator", "test accuracy", "time"], rows)
+
+
 def forecast() -> str:
     """The forecast at twice and four times the labels against what then came."""
     rows = []
@@ -291,6 +301,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ingest": ingest,
     "active": active,
     "forecast": forecast,
+    "peers": peers,
 }
 
 
