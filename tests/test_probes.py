@@ -86,7 +86,7 @@ def test_a_probe_leaves_the_network_as_it_was():
 
 
 def test_a_probe_that_forgets_eval_is_caught(monkeypatch):
-    monkeypatch.setattr(features, "_ready", lambda network, *_: network.train())
+    monkeypatch.setattr(features, "_ready", lambda network: network.train())
     model = classifier(task())
     network = nn.Sequential(model.normalize, model.backbone)
     with pytest.raises(RuntimeError, match="the probe changed the network it was to judge"):

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from handful import devices
 from handful.backbones import fingerprint
-from handful.backbones.folded import folded
 from handful.data.cache import cache_folder, explained
 from handful.data.imageset import ImageSet, Track, quiet
 from handful.files import write_tensors
@@ -32,7 +31,7 @@ _BATCH = 64  # images that are decoded together
 _PASS = 16 * 160 * 160
 _SAMPLE = 32  # images that a time is measured on
 _SHARD = 16 * _BATCH  # images in one file: what is lost when the process is killed
-_VERSION = 2  # raise when the same key would give other features
+_VERSION = 1  # raise when the same key would give other features
 
 
 def features(
@@ -126,7 +125,7 @@ def seconds_per_image(
     precision: str = "auto",
 ) -> float:
     """Measured on some of the images, decoding included."""
-    network, precision = _ready(network, images.channels, size), resolved(precision)
+    network, precision = _ready(network), resolved(precision)
     some = images[np.linspace(0, len(images) - 1, min(len(images), _SAMPLE)).astype(np.int64)]
     noise = torch.randint(0, 256, (len(some), images.channels, size, size), dtype=torch.uint8)
     _forward(network, noise, "plain", precision)  # the first pass sets things up
@@ -157,7 +156,7 @@ def _embed(
 ) -> None:
     """Features of all the images, to files of `_SHARD` images each."""
     prints = _prints(images)
-    network = _ready(network, images.channels, size)
+    network = _ready(network)
     rows: list[Tensor] = []
     done = 0
     batches = images.stream(size, fit, _BATCH)
@@ -169,11 +168,9 @@ def _embed(
             rows, done = [], done + count
 
 
-def _ready(network: nn.Module, channels: int, size: int) -> nn.Module:
-    """The network to run: in evaluation mode, with as few layers as compute the same."""
+def _ready(network: nn.Module) -> nn.Module:
     network = network.to(devices.device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
-    noise = torch.rand(2, channels, size, size, generator=torch.Generator().manual_seed(0))
-    return folded(network.eval(), noise.to(devices.device()))
+    return network.eval()
 
 
 def _forward(network: nn.Module, pixels: Tensor, view: str, precision: str) -> Tensor:
