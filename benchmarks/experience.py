@@ -36,13 +36,19 @@ class Row(NamedTuple):
 def drawn() -> dict[Row, float]:
     """Of draws.jsonl and regret.jsonl, whose commands name the source and the labels per class."""
     found: dict[Row, dict[str, list[float]]] = {}
-    for line in [*record.read("draws"), *record.read("regret")]:
+    for line in last([*record.read("draws"), *record.read("regret")]):
         source, method = _source(line), line["settings"]["method"]["name"]
         if source is not None and "-auto" not in line["name"]:
             per_class = line.get("per_class", _option(line["command"], "--per-class", 10))
             by_name = found.setdefault(Row(source, per_class, method), {})
             by_name.setdefault(line["name"], []).append(line["figures"]["test_accuracy"])
     return {row: max(map(mean, by_name.values())) for row, by_name in found.items()}
+
+
+def last(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A draw that was run again counts once."""
+    keys = ("name", "kind", "draw", "per_class", "budget")
+    return list({tuple(line.get(key) for key in keys): line for line in lines}.values())
 
 
 def _source(line: dict[str, Any]) -> str | None:

@@ -132,8 +132,8 @@ def test_of_a_data_set_the_experience_with_the_nearest_number_of_labels_counts()
         ("a", 100, 3, "features", 0.9),
         ("a", 100, 3, "self_training", 0.8),
     )
-    means = [prior("self_training", "features", 3, n, "", known).belief.mean for n in (2, 50)]
-    assert means == pytest.approx([0.1, -0.05])
+    means = [prior("self_training", "features", 3, n, "", known).belief.mean for n in (2, 10, 50)]
+    assert means == pytest.approx([0.1, 0.025, -0.05])  # 10 lies between: both count
 
 
 def test_without_experience_the_belief_is_wide_and_takes_no_side():

@@ -152,13 +152,13 @@ def prior(
         if row["channels"] == channels and row["source"] != without:
             cell = accuracy.setdefault((row["source"], row["per_class"]), {})
             cell[row["method"]] = row["accuracy"]
-    nearest: dict[str, tuple[float, float]] = {}  # source → (how far in labels, difference)
+    found: dict[str, dict[float, list[float]]] = {}  # source → how far in labels → differences
     for (source, labels), cell in accuracy.items():
         if method in cell and reference in cell:
-            far = abs(math.log(labels / per_class))
-            this = (far, cell[method] - cell[reference])
-            nearest[source] = min(nearest.get(source, this), this)
-    differences = np.array([difference for _, difference in nearest.values()])
+            far = round(abs(math.log(labels / per_class)), 6)
+            at_distance = found.setdefault(source, {}).setdefault(far, [])
+            at_distance.append(cell[method] - cell[reference])
+    differences = np.array([np.mean(cells[min(cells)]) for cells in found.values()])
     k = len(differences)
     mean = float(differences.sum() / (k + _GUESSED))
     apart = float(((differences - mean) ** 2).sum()) + _GUESSED * (_SPREAD**2 + mean**2)

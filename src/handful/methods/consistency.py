@@ -51,7 +51,7 @@ class Consistency(ABC):
     teacher: bool = False  # guesses come from the weight average, not from the network itself
     align: bool = False  # bring the guesses to the class shares of the labels
     augment: str = "auto"  # pipeline of labelled images; auto: digits for grey ones, else strong
-    weak: str = "auto"  # pipeline of the view that is guessed; auto: digits for grey, else weak
+    weak: str = "auto"  # of the view that is guessed; auto: digits or weak, like augment if "same"
     strong: str = "auto"  # of the view that learns, or "same"; auto: digits-strong or strong
 
     name: ClassVar[str]

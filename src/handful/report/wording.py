@@ -121,8 +121,8 @@ def _doubts(estimate: Mapping[str, Any], origins: Iterable[str]) -> tuple[str, .
     said = [str(caveat)[:1].upper() + str(caveat)[1:] + "." for caveat in estimate["caveats"]]
     if estimate.get("rough"):
         said.append(
-            "Training takes long, so it was repeated a few times only. What the saved model gains "
-            "from seeing more labels than those of the folds is what is usual, not measured here."
+            "The labels were dealt into folds once. What the saved model gains from seeing more "
+            "labels than the models of the folds is what is usual, not measured here."
         )
     if "unknown" in set(origins):
         said.append(
