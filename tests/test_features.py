@@ -73,6 +73,14 @@ def test_the_network_sees_channels_last_images_between_0_and_1_and_no_gradient()
     assert 0 <= seen.min() < 0.1 and 0.9 < seen.max() <= 1
 
 
+def test_a_pass_holds_no_more_pixels_than_a_cache_bears(monkeypatch):
+    monkeypatch.setattr(engine, "_PASS", 3 * 8 * 8)
+    network, images = Spy(), image_set()
+    found = features(images, network, 8, precision="fp32")
+    assert [len(seen) for seen in network.seen] == [3] * 6 + [2]
+    close(found, expected(network, images))
+
+
 def test_known_features_are_read_and_not_made_again():
     network, images = Spy(), image_set()
     first = features(images, network, 8)
