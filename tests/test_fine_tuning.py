@@ -123,6 +123,36 @@ def test_labels_alone_need_no_features():
     assert method.views(task).unlabeled == ()
 
 
+def lite_task() -> Task:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), np.uint8)
+    store = array_store(pixels, list("abcd"))
+    images = ImageSet(store, np.arange(4), np.array([0, 1, 0, 1]), ("x", "y"))
+    return Task(images, BackboneSpec("lite0"), 32)
+
+
+def test_frozen_parts_keep_weights_and_statistics_and_the_others_learn():
+    method = FineTuning(unlabeled_ratio=0, frozen_parts=3)
+    model = method.build(lite_task()).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    method.loss(model, Batch(images, torch.tensor([0, 1, 0, 1]))).loss.backward()
+    torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1).step()
+    changed = {name for name, value in model.state_dict().items() if not value.equal(before[name])}
+    frozen = ("conv_stem.", "bn1.", "blocks.0.", "blocks.1.")
+    assert not [
+        name for name in changed if name.startswith(tuple(f"backbone.network.{f}" for f in frozen))
+    ]
+    assert any(name.startswith("backbone.network.blocks.2.") for name in changed)
+    assert "head.weight" in changed
+
+
+def test_more_frozen_parts_than_there_are_and_other_networks_are_refused():
+    with pytest.raises(ValueError, match="frozen_parts is 0 to 9 for 'lite0', got 10"):
+        FineTuning(unlabeled_ratio=0, frozen_parts=10).build(lite_task())
+    with pytest.raises(ValueError, match="frozen_parts=1 is for lite0, lite1 and lite2"):
+        FineTuning(frozen_parts=1)._freeze(Flat(), "flat")
+
+
 def test_a_backbone_without_learned_weights_is_refused():
     task = Task(photographs(), BackboneSpec("small"), size=8)
     with pytest.raises(ValueError, match="'small' has none; use --backbone lite0"):

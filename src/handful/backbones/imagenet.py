@@ -62,6 +62,13 @@ class Lite(nn.Module):
         self.stages = stages
         self.width = sum(self.widths[len(self.widths) + 1 - stages :]) + 1280
 
+    @property
+    def parts(self) -> list[list[nn.Module]]:
+        """Its layers in nine groups from the input on: stem, seven blocks, last layer."""
+        known = self.network
+        blocks = [[block] for block in known.blocks]
+        return [[known.conv_stem, known.bn1], *blocks, [known.conv_head, known.bn2]]
+
     def forward(self, images: Tensor) -> Tensor:
         images = _three_channels(images)
         if self.stages == 1:

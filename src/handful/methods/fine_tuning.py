@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful import backbones, devices
+from handful.backbones.imagenet import Lite
 from handful.methods.base import (
     BackboneSpec,
     Batch,
@@ -43,6 +44,7 @@ class FineTuning:
     augment: str = "strong"  # a named pipeline
     embed_size: int = 160  # side at which the head's features are made
     frozen_norm: bool = False  # keep the statistics batch norms were pre-trained with
+    frozen_parts: int = 0  # of lite's nine, from the input on, that are not trained: faster
 
     name: ClassVar[str] = "fine_tuning"
     default_backbone: ClassVar[str] = "lite0"
@@ -51,7 +53,7 @@ class FineTuning:
         for field in ("own_share", "label_smoothing"):
             if not 0 <= getattr(self, field) <= 1:
                 raise ValueError(f"{field} lies in [0, 1], got {getattr(self, field)}")
-        for field in ("unlabeled_ratio", "unlabeled_weight"):
+        for field in ("unlabeled_ratio", "unlabeled_weight", "frozen_parts"):
             if getattr(self, field) < 0:
                 raise ValueError(f"{field} must be 0 or more, got {getattr(self, field)}")
 
@@ -78,7 +80,9 @@ class FineTuning:
                 f"fine_tuning goes on from learned weights, and backbone {task.backbone.name!r} "
                 f"has none; use --backbone lite0, or a method that starts from nothing"
             )
-        student = Student(classifier(task), self.frozen_norm)
+        network = classifier(task)
+        self._freeze(network.backbone, task.backbone.name)
+        student = Student(network, self.frozen_norm)
         if self.unlabeled_ratio:
             student.guesses = self._first_guesses(task)
         student.prior = prior_of(task.labels[task.labeled], len(task.classes))
@@ -99,6 +103,22 @@ class FineTuning:
             labeled + self.unlabeled_weight * guessed,
             {"labeled": labeled, "guessed": guessed, "changed": changed},
         )
+
+    def _freeze(self, backbone: nn.Module, name: str) -> None:
+        if not self.frozen_parts:
+            return
+        if not isinstance(backbone, Lite):
+            raise ValueError(
+                f"frozen_parts={self.frozen_parts} is for lite0, lite1 and lite2, whose parts are "
+                f"known; train all of {name!r} with frozen_parts=0"
+            )
+        if self.frozen_parts > len(backbone.parts):
+            raise ValueError(
+                f"frozen_parts is 0 to {len(backbone.parts)} for {name!r}, got {self.frozen_parts}"
+            )
+        for part in backbone.parts[: self.frozen_parts]:
+            for module in part:
+                module.requires_grad_(False)
 
     @torch.no_grad()
     def _targets(self, model: "Student", batch: Batch, plain: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,8 +172,8 @@ class Student(Classifier):
 
     def train(self, mode: bool = True) -> "Student":
         super().train(mode)
-        if mode and self.frozen_norm:
-            for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+        for module in self.modules() if mode else ():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                learns = all(weight.requires_grad for weight in module.parameters())
+                module.train(learns and not self.frozen_norm)
         return self
