@@ -33,7 +33,7 @@ def main() -> None:
         for draw in range(first, first + options.draws):
             for arm in ("random", "active"):
                 name = f"{source} {arm}"
-                if recorded(name, options.part, draw):
+                if record.recorded("active", name, options.part, draw):
                     continue
                 data = data or pool(source, options.part)
                 begun = time.perf_counter()
@@ -87,11 +87,6 @@ def fit(data: Pool, labeled: np.ndarray, seed: int) -> tuple[torch.nn.Linear, fl
     out = out_of_fold(labels.numpy(), data.classes, fit_and_predict, FOLDS, seed)
     temperature = fit_temperature(out.probabilities, out.labels)
     return method.fit_features(x, labels, x[:0], data.classes, seed), temperature
-
-
-def recorded(name: str, part: str, draw: int) -> bool:
-    lines = record.read("active")
-    return any((x["name"], x["kind"], x["draw"]) == (name, part, draw) for x in lines)
 
 
 def parse() -> argparse.Namespace:

@@ -36,19 +36,13 @@ class Row(NamedTuple):
 def drawn() -> dict[Row, float]:
     """Of draws.jsonl and regret.jsonl, whose commands name the source and the labels per class."""
     found: dict[Row, dict[str, list[float]]] = {}
-    for line in last([*record.read("draws"), *record.read("regret")]):
+    for line in [*record.final("draws"), *record.final("regret")]:
         source, method = _source(line), line["settings"]["method"]["name"]
         if source is not None and "-auto" not in line["name"]:
             per_class = line.get("per_class", _option(line["command"], "--per-class", 10))
             by_name = found.setdefault(Row(source, per_class, method), {})
             by_name.setdefault(line["name"], []).append(line["figures"]["test_accuracy"])
     return {row: max(map(mean, by_name.values())) for row, by_name in found.items()}
-
-
-def last(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A draw that was run again counts once."""
-    keys = ("name", "kind", "draw", "per_class", "budget")
-    return list({tuple(line.get(key) for key in keys): line for line in lines}.values())
 
 
 def _source(line: dict[str, Any]) -> str | None:
@@ -64,7 +58,7 @@ def _option(command: str, name: str, default: int) -> int:
 def covered() -> dict[Row, float]:
     """Of natural draws in coverage.jsonl, named "mnist natural 10 features"."""
     found = {}
-    for line in record.read("coverage"):
+    for line in record.final("coverage"):
         source, kind, per_class, method = line["name"].split()[:4]
         if kind == "natural" and source in CHANNELS and method == "features":
             found[Row(source, int(per_class), method)] = line["figures"]["truth"]
@@ -74,7 +68,7 @@ def covered() -> dict[Row, float]:
 def curved() -> dict[Row, float]:
     """Of curves.jsonl, over all draws of a cell."""
     found: dict[Row, list[float]] = {}
-    for line in record.read("curves"):
+    for line in record.final("curves"):
         cell = line["settings"]
         row = Row(cell["source"], cell["per_class"], cell["method"]["name"])
         found.setdefault(row, []).append(line["figures"]["test_accuracy"])

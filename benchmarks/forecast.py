@@ -29,7 +29,7 @@ def main() -> None:
         for per_class in options.per_class:
             name = f"{source} {per_class}"
             for draw in range(first, first + options.draws):
-                if recorded(name, options.part, draw):
+                if record.recorded("forecast", name, options.part, draw):
                     continue
                 data = data or pool(source, options.part)
                 begun = time.perf_counter()
@@ -72,11 +72,6 @@ def run(data: Pool, labels: int, draw: int) -> dict[str, object]:
 def scored(data: Pool, x: torch.Tensor, labels: torch.Tensor, seed: int) -> float:
     head = Features().fit_features(x, labels, x[:0], data.classes, seed)
     return float((head(data.scored).argmax(dim=1).numpy() == data.truth).mean())
-
-
-def recorded(name: str, part: str, draw: int) -> bool:
-    lines = record.read("forecast")
-    return any((x["name"], x["kind"], x["draw"]) == (name, part, draw) for x in lines)
 
 
 def parse() -> argparse.Namespace:

@@ -55,6 +55,20 @@ def read(file: str) -> list[dict[str, Any]]:
     return [json.loads(text) for text in path.read_text().splitlines()] if path.exists() else []
 
 
+def final(file: str, name: str | None = None) -> list[dict[str, Any]]:
+    """The last final line of every draw, in the order of the draws: one run again counts once."""
+    keys = ("name", "draw", "per_class", "budget")
+    lines = [
+        line for line in read(file) if line["kind"] == "final" and name in (None, line["name"])
+    ]
+    return list({tuple(line.get(key) for key in keys): line for line in lines}.values())
+
+
+def recorded(file: str, name: str, kind: str, draw: int) -> bool:
+    """Whether that draw has its line."""
+    return any((x["name"], x["kind"], x["draw"]) == (name, kind, draw) for x in read(file))
+
+
 def shown_command() -> str:
     """The command as anyone can type it: the data folder by its variable."""
     root = os.environ.get("HANDFUL_DATA")

@@ -61,7 +61,7 @@ def headline() -> str:
     rows = [
         [what, accuracy(lines), published(report), minutes(lines), command(lines)]
         for name, (what, report) in HEADLINE.items()
-        if (lines := final("draws", name))
+        if (lines := record.final("draws", name))
     ]
     header = ["task", "test accuracy", "reports' best", "time a draw", "command"]
     return markdown(header, rows)
@@ -71,7 +71,7 @@ def draws() -> str:
     """Every final draw of every row, with the estimate from the labels alone where made."""
     rows = []
     for name in (*HEADLINE, *MORE):
-        for line in final("draws", name):
+        for line in record.final("draws", name):
             figures = line["figures"]
             estimate = figures["estimate"]
             known = percent(estimate["accuracy"]) if estimate else "–"
@@ -88,7 +88,7 @@ def draws() -> str:
 def throughput() -> str:
     """Training speed against the plain way, both in one run."""
     rows = []
-    for line in final("throughput"):
+    for line in record.final("throughput"):
         found = line["figures"]
         rates = [f"{found['ours']:,.0f}", f"{found['plain']:,.0f}", f"{found['ratio']:.2f}"]
         goal = f"{found['goal']:.1f}"
@@ -100,7 +100,7 @@ def throughput() -> str:
 def features_speed() -> str:
     """From files to features, against the plain way, both in one run."""
     rows = []
-    for line in final("features_speed"):
+    for line in record.final("features_speed"):
         found = line["figures"]
         plain = max(found["plain"], found["plain_2_workers"])
         row = [line["name"], f"{found['ours']:.0f}", f"{plain:.0f}", f"{found['ratio']:.2f}"]
@@ -111,7 +111,7 @@ def features_speed() -> str:
 def curves() -> str:
     """Accuracy against labels per class, a column for each fitted method."""
     cells: dict[tuple[str, int], dict[str, Lines]] = {}
-    for line in final("curves"):
+    for line in record.final("curves"):
         made = line["settings"]
         row = cells.setdefault((made["source"], made["per_class"]), {})
         row.setdefault(made["method"]["name"], []).append(line)
@@ -126,7 +126,7 @@ def curves() -> str:
 def coverage() -> str:
     """How often the 90 % interval of the estimate held the accuracy on all other images."""
     rows = []
-    for line in final("coverage"):
+    for line in record.final("coverage"):
         found = line["figures"]
         shares = [percent(found[key]) for key in ("covered", "lower_covered", "width", "narrower")]
         rows.append([line["name"], found["draws"], *shares, f"{found['seconds']:.2f}"])
@@ -137,7 +137,7 @@ def coverage() -> str:
 def coverage_pooled() -> str:
     """The same over the cells of one number of labels per class, with the least of them."""
     rows = []
-    lines = [line["figures"] | {"cell": line["name"].split()} for line in final("coverage")]
+    lines = [line["figures"] | {"cell": line["name"].split()} for line in record.final("coverage")]
     for method, per_class in sorted({(x["cell"][3], int(x["cell"][2])) for x in lines}):
         some = [x for x in lines if x["cell"][2:] == [str(per_class), method]]
         keys = ("covered", "lower_covered", "width", "holdout_covered", "narrower")
@@ -153,7 +153,7 @@ def coverage_pooled() -> str:
 def label_problems() -> str:
     """What the list of doubtful labels finds of the labels that were flipped."""
     rows = []
-    for line in final("label_problems"):
+    for line in record.final("label_problems"):
         found = line["figures"]
         counts = [found["draws"], found["n"], f"{found['wrong']:.0f}", f"{found['listed']:.1f}"]
         rows.append([line["name"], *counts, percent(found["precision"]), percent(found["recall"])])
@@ -164,7 +164,7 @@ def label_problems() -> str:
 def ingest() -> str:
     """Opening a folder: seconds and peak memory, beside a loop over the files with PIL."""
     rows = []
-    for line in final("ingest"):
+    for line in record.final("ingest"):
         for phase, found in line["figures"].items():
             own = found["peak_mb"] - found["of_which_imports_mb"]
             cells = [f"{found['seconds']:.1f}", found["peak_mb"], own]
@@ -176,9 +176,9 @@ def ingest() -> str:
 def active() -> str:
     """Accuracy with chosen labels and with random ones, and what the choice is worth in labels."""
     rows = []
-    for source in dict.fromkeys(line["name"].split()[0] for line in final("active")):
+    for source in dict.fromkeys(line["name"].split()[0] for line in record.final("active")):
         arms = [
-            {line["draw"]: line["figures"] for line in final("active", f"{source} {arm}")}
+            {line["draw"]: line["figures"] for line in record.final("active", f"{source} {arm}")}
             for arm in ("random", "active")
         ]
         draws = sorted(arms[0].keys() & arms[1].keys())
@@ -211,8 +211,8 @@ def _labels_for(accuracy: float, labels: list[int], curve: list[float]) -> str:
 def peers() -> str:
     """scikit-learn's estimators on the same draws of labels."""
     rows = []
-    for name in dict.fromkeys(line["name"] for line in final("peers")):
-        lines = final("peers", name)
+    for name in dict.fromkeys(line["name"] for line in record.final("peers")):
+        lines = record.final("peers", name)
         source, per_class, estimator = name.split()
         rows.append([source, per_class, f"`{estimator}`", accuracy(lines), minutes(lines)])
     return markdown(["source", "labels per class", "estimator", "test accuracy", "time"], rows)
@@ -221,8 +221,8 @@ def peers() -> str:
 def forecast() -> str:
     """The forecast at twice and four times the labels against what then came."""
     rows = []
-    for name in dict.fromkeys(line["name"] for line in final("forecast")):
-        lines = [x["figures"] for x in final("forecast", name) if x["figures"]["forecast"]]
+    for name in dict.fromkeys(line["name"] for line in record.final("forecast")):
+        lines = [x["figures"] for x in record.final("forecast", name) if x["figures"]["forecast"]]
         source, per_class = name.split()
         for at, times in enumerate((2, 4)):
             found = [(x["forecast"][at], x["truth"][at + 1]) for x in lines]
@@ -269,7 +269,7 @@ def method_figures(name: str) -> str:
     """Every final row and every recipe that was run with a method."""
     rows = []
     for file, what in (("draws", _row_title), ("recipes", _recipe_title)):
-        lines = [x for x in final(file) if x["settings"]["method"]["name"] == name]
+        lines = [x for x in record.final(file) if x["settings"]["method"]["name"] == name]
         for row in dict.fromkeys(line["name"] for line in lines):
             some = [line for line in lines if line["name"] == row]
             rows.append([what(row), accuracy(some), minutes(some)])
@@ -303,12 +303,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "forecast": forecast,
     "peers": peers,
 }
-
-
-def final(file: str, name: str | None = None) -> Lines:
-    """The last final line of every draw, in the order of the draws."""
-    lines = [x for x in record.read(file) if x["kind"] == "final" and name in (None, x["name"])]
-    return list({(x["name"], x.get("draw")): x for x in lines}.values())
 
 
 def accuracy(lines: Lines) -> str:

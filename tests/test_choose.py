@@ -108,30 +108,27 @@ def test_unlabelled_images_are_used_only_with_evidence_or_experience_on_their_si
 # --- what was known before
 
 
-def rows(*found):
-    keys = ("source", "per_class", "channels", "method", "accuracy")
-    return [dict(zip(keys, row, strict=True)) for row in found]
+def cell(source, per_class, channels, **accuracy):
+    """What is known of a data set at that number of labels: method → accuracy."""
+    known = {"source": source, "per_class": per_class, "channels": channels}
+    return [known | {"method": method, "accuracy": found} for method, found in accuracy.items()]
 
 
 def test_experience_leaves_out_the_data_set_at_hand_and_other_colours():
-    known = rows(
-        ("a", 10, 1, "features", 0.5),
-        ("a", 10, 1, "supervised", 0.9),
-        ("b", 10, 3, "features", 0.9),
-        ("b", 10, 3, "supervised", 0.5),
-    )
+    known = [
+        *cell("a", 10, 1, features=0.5, supervised=0.9),
+        *cell("b", 10, 3, features=0.9, supervised=0.5),
+    ]
     assert prior("supervised", "features", 1, 10, "", known).belief.mean == pytest.approx(0.2)
     assert prior("supervised", "features", 3, 10, "", known).belief.mean == pytest.approx(-0.2)
     assert prior("supervised", "features", 1, 10, "a", known) == prior("x", "y", 1, 10, "", known)
 
 
 def test_of_a_data_set_the_experience_with_the_nearest_number_of_labels_counts():
-    known = rows(
-        ("a", 1, 3, "features", 0.5),
-        ("a", 1, 3, "self_training", 0.7),
-        ("a", 100, 3, "features", 0.9),
-        ("a", 100, 3, "self_training", 0.8),
-    )
+    known = [
+        *cell("a", 1, 3, features=0.5, self_training=0.7),
+        *cell("a", 100, 3, features=0.9, self_training=0.8),
+    ]
     means = [prior("self_training", "features", 3, n, "", known).belief.mean for n in (2, 10, 50)]
     assert means == pytest.approx([0.1, 0.025, -0.05])  # 10 lies between: both count
 
@@ -145,10 +142,7 @@ def test_without_experience_the_belief_is_wide_and_takes_no_side():
 
 def test_more_data_sets_that_agree_make_the_belief_narrower():
     def agreeing(k):
-        return rows(
-            *((str(i), 10, 1, "features", 0.6) for i in range(k)),
-            *((str(i), 10, 1, "supervised", 0.65) for i in range(k)),
-        )
+        return [row for i in range(k) for row in cell(str(i), 10, 1, features=0.6, supervised=0.65)]
 
     spreads = [prior("supervised", "features", 1, 10, "", agreeing(k)).belief.sd for k in (1, 3, 9)]
     assert spreads == sorted(spreads, reverse=True)

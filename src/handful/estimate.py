@@ -97,6 +97,11 @@ class OutOfFold:
     groups: np.ndarray | None = None  # (n,)
 
     @property
+    def rough(self) -> bool:
+        """Whether no fit on half the labels shows how accuracy rises with them."""
+        return not len(self.halves)
+
+    @property
     def right(self) -> np.ndarray:
         """(n,) share of the repeats in which each image was predicted rightly."""
         hits: np.ndarray = self.probabilities.argmax(axis=2) == self.labels  # (R, n)
@@ -344,8 +349,7 @@ def estimate(
     weights = _weights(out.labels, counted, prior)
     right = out.right
     plain = float(weights @ right)
-    rough = not len(out.halves)
-    rise = usual_rise(plain, out.share) if rough else learning_curve(out, weights)
+    rise = usual_rise(plain, out.share) if out.rough else learning_curve(out, weights)
     optimism = selection_optimism([out.right, *(rival.right for rival in rivals)], weights)
     shift = rise - optimism
     accuracy = min(max(plain + shift, 0.0), 1.0)
@@ -372,7 +376,7 @@ def estimate(
         out_of_fold=plain,
         learning_curve=rise,
         selection=optimism,
-        rough=rough,
+        rough=out.rough,
         **balanced,
         per_class=_per_class(out, counted, shift, level),
         temperature=temperature,
@@ -425,7 +429,7 @@ def learning_curve(out: OutOfFold, weights: np.ndarray) -> float:
     taken to rise in proportion to the logarithm of the number of labels. A fall counts as no gain.
     """
     seen = math.log(out.share / out.half_share)
-    if not len(out.halves) or seen < 0.1:  # too close together to see a slope
+    if out.rough or seen < 0.1:  # too close together to see a slope
         return 0.0
     half = (out.halves.argmax(axis=2) == out.labels).mean(axis=0)  # (n,)
     gain = float(weights @ (out.right - half))
@@ -643,7 +647,7 @@ def _how(
     folds = f"{out.scheme.folds} {'stratified ' if out.stratified else ''}folds"
     parts = [f"out of fold on {n} labels, {folds}, repeated {out.scheme.repeats} times"]
     parts.append(f"{100 * rise:+.1f} points as the saved model sees more labels")
-    if not len(out.halves):
+    if out.rough:
         parts[-1] += f" than the {out.share:.0%} of those in the folds, which is usual and not seen"
     if optimism:
         parts.append(f"{-100 * optimism:+.1f} points as the best of several methods was taken")

@@ -39,7 +39,7 @@ def forecast(found: Estimate, out: OutOfFold, times: Sequence[int] = TIMES) -> l
     Args:
         found: the estimate that was made from `out`.
     """
-    if found.accuracy is None or found.out_of_fold is None or not len(out.halves):
+    if found.accuracy is None or found.out_of_fold is None or out.rough:
         return []
     assert found.low is not None and found.high is not None
     slope, error = learning_slope(found, out)

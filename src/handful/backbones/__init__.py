@@ -4,7 +4,8 @@ Every class takes `(channels, size, **options)`, has `width` (D, the number of f
 maps normalised images (N, C, size, size) to (N, D). Options are keyword-only with defaults.
 Normalisation is done before, once; a backbone that expects certain constants names them in `mean`
 and `std`, a pre-trained one its `input_size` and `interpolation` too. `head_bias = False` asks for
-a head without one, and `adapt(images)`, where there is one, sees some images before training.
+a head without one, `parts` lists its layers in groups from the input on, and `adapt(images)`,
+where there is one, sees some images before training.
 """
 
 import hashlib

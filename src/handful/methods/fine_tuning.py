@@ -10,6 +10,7 @@ Teacher (Tarvainen and Valpola 2017, arXiv:1703.01780) instead of later generati
 """
 
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import ClassVar
 
 import torch
@@ -17,7 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful import backbones, devices
-from handful.backbones.imagenet import Lite
 from handful.methods.base import (
     BackboneSpec,
     Batch,
@@ -107,18 +107,18 @@ class FineTuning:
     def _freeze(self, backbone: nn.Module, name: str) -> None:
         if not self.frozen_parts:
             return
-        if not isinstance(backbone, Lite):
+        parts: list[list[nn.Module]] | None = getattr(backbone, "parts", None)
+        if parts is None:
             raise ValueError(
                 f"frozen_parts={self.frozen_parts} is for lite0, lite1 and lite2, whose parts are "
                 f"known; train all of {name!r} with frozen_parts=0"
             )
-        if self.frozen_parts > len(backbone.parts):
+        if self.frozen_parts > len(parts):
             raise ValueError(
-                f"frozen_parts is 0 to {len(backbone.parts)} for {name!r}, got {self.frozen_parts}"
+                f"frozen_parts is 0 to {len(parts)} for {name!r}, got {self.frozen_parts}"
             )
-        for part in backbone.parts[: self.frozen_parts]:
-            for module in part:
-                module.requires_grad_(False)
+        for module in chain.from_iterable(parts[: self.frozen_parts]):
+            module.requires_grad_(False)
 
     @torch.no_grad()
     def _targets(self, model: "Student", batch: Batch, plain: Tensor) -> tuple[Tensor, Tensor]:
