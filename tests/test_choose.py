@@ -78,7 +78,7 @@ def test_where_labels_cannot_tell_what_was_known_before_decides_and_it_is_said()
     best, verdicts = decide(evidence, lambda a, b: Prior(Normal(0.15, 0.05), 2))
     assert best == 1
     assert verdicts == [
-        "cannot be told apart from supervised by these labels (+5.0 ± 8.8 points)",
+        "cannot be told apart from supervised by these labels (+5.0 ± 10.8 points)",
         "chosen",
     ]
 
@@ -181,8 +181,16 @@ def test_a_larger_budget_plans_larger_images_and_more_steps(monkeypatch):
     )
     assert [row.method for row in rich] == ["features", "self_training", "supervised"]
     assert (poor[0].size, rich[0].size) == (64, 160)
-    assert poor[-1].fold_steps < rich[-1].fold_steps == 400
+    assert poor[-1].fold_steps < rich[-1].fold_steps == 600
     assert sum(row.seconds for row in poor) < 12
+    assert not said
+    slow = choose.plan_candidates(images, 9.0, 0, look, said.append)  # 2.6 s for all of them
+    assert [row.method for row in slow] == ["features", "supervised"]
+    assert slow[0].seconds == pytest.approx(16 * 64 / 1e3)
+    assert said == [
+        "features of all images would take about 3 s: only those of labelled images are computed, "
+        "and of the others if features is chosen"
+    ]
     with pytest.raises(ValueError, match="no method can be judged within 1 s"):
         choose.plan_candidates(images, 1.0, 0, look, said.append)
     assert any("left out" in text for text in said)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import handful
-from handful import methods
+from handful import learn, methods
 from handful.files import read_tensors, write_tensors
 from handful.methods.autoencoder import Autoencoder
 from handful.methods.base import BackboneSpec
@@ -69,6 +69,21 @@ def features_run(tmp_path):
     images = stripes(size=32, channels=3)
     run = handful.fit(images, "features", size=32, out=tmp_path / "run", precision="fp32")
     return images, run
+
+
+@pytest.mark.parametrize(("method", "expected"), [("features", 16), ("self_training", 40)])
+def test_images_are_embedded_only_where_they_are_learned_from(method, expected, monkeypatch):
+    embedded, embed = [], learn.embed
+
+    def counting(images, *rest):
+        embedded.append(len(images))
+        return embed(images, *rest)
+
+    monkeypatch.setattr(learn, "embed", counting)
+    images = stripes(size=32, channels=3)
+    run = handful.fit(images, method, size=32, estimate="none", precision="fp32")
+    assert embedded == [expected]
+    assert run.record["training"]["images_seen"] == expected
 
 
 def test_a_run_on_features_works_without_the_package_of_its_weights(features_run, monkeypatch):

@@ -23,7 +23,7 @@ import numpy as np
 from handful.budget import embedding_seconds, measured
 from handful.data.imageset import ImageSet
 from handful.estimate import (
-    DEPENDENCE,
+    DEPENDENCE_ONCE,
     THOROUGH,
     Key,
     OutOfFold,
@@ -34,7 +34,7 @@ from handful.files import read_json, write_json
 from handful.folder import Finished
 from handful.learn import FOLDS, Say, Settings, fold_predictor, make_plan, predicted_out_of_fold
 from handful.methods.base import Task
-from handful.prepare import own_size, prepare
+from handful.prepare import prepare
 from handful.train import Plan
 from handful.wording import duration
 
@@ -44,7 +44,9 @@ BUDGET = 180.0  # seconds, where none is given
 COUNTERPART = {"self_training": "features", "fine_tuning": "features"}
 TOLD_APART = 1.645  # standard errors: nine in ten
 
-_EMBEDDING_SHARE = 0.6  # of the time left that features may take
+# Shares of the time that features of all images may take: where they lead on other data sets, and
+# where a network trained from nothing does.
+_FIRST, _SECOND = 0.6, 0.25
 _FEWEST = 0.1  # of a method's own steps that folds must be worth
 _PILOT = 2.0  # seconds that a step is measured for
 _GUESS = 6e-4  # seconds of a self-training for each unlabelled image, on two cores
@@ -182,7 +184,7 @@ def paired(right: np.ndarray, other: np.ndarray) -> Normal:
     difference = right - other
     n = len(difference)
     variance = (float((difference**2).sum()) + 1) / (n + 1) - float(difference.mean()) ** 2
-    return Normal(float(difference.mean()), math.sqrt(max(variance, 0.0) / (DEPENDENCE * n)))
+    return Normal(float(difference.mean()), math.sqrt(max(variance, 0.0) / (DEPENDENCE_ONCE * n)))
 
 
 class Evidence(NamedTuple):
@@ -256,15 +258,12 @@ def plan_candidates(
     def left() -> float:
         return ends - time.perf_counter() - sum(candidate.seconds for candidate in found)
 
-    # On a slow machine there may be time for one of the two: the better one on other data sets.
+    # On a slow machine most of the time is for the one that is better on other data sets.
     known = _prior_for(images)("supervised", "features")
-    favoured = known.belief.mean > 0
-    if favoured:
-        found += _trained("supervised", images, left() / 2, seed, look, {}, say)
-    frozen = _on_features(images, min(budget, left()), seed, look, say)
-    found = [*frozen, *found]
-    if not favoured:
-        found += _trained("supervised", images, left(), seed, look, {}, say)
+    share = _SECOND if known.belief.mean > 0 else _FIRST
+    frozen = _on_features(images, share * budget, seed, look, say)
+    found += frozen
+    found += _trained("supervised", images, left(), seed, look, {}, say)
     if images.channels == 3 and frozen and left() >= _LEAST_FINE_TUNING:
         fixed = {"embed_size": str(frozen[0].size)}
         at = look | {"size": look["size"] or _FINE_TUNING_SIZE}
@@ -278,44 +277,53 @@ def plan_candidates(
 
 
 def _on_features(
-    images: ImageSet, budget: float, seed: int, look: dict[str, Any], say: Say
+    images: ImageSet, allowed: float, seed: int, look: dict[str, Any], say: Say
 ) -> list[Candidate]:
-    """`features` and `self_training` at the largest size whose features fit; they share them."""
-    size, seconds, plan = _embedding(images, _EMBEDDING_SHARE * budget, seed, look)
-    if seconds > _EMBEDDING_SHARE * budget:
+    """`features` and `self_training` at the largest size whose features fit; they share them.
+
+    Where those of all images do not fit into the seconds allowed, the labelled ones alone are
+    judged by theirs.
+    """
+    task, seconds, plan = _embedding(images, allowed, seed, look)
+    if seconds > allowed:
+        whole, some = seconds, replace(task, images=task.images[images.labeled])
+        seconds = embedding_seconds(some, plan.precision)
+        if seconds > allowed:
+            say(f"features of a pre-trained network would take {duration(seconds)}: left out")
+            return []
         say(
-            f"features of a pre-trained network would take about {duration(seconds)}, too much of "
-            f"{duration(budget)}: left out"
+            f"features of all images would take about {duration(whole)}: only those of labelled "
+            f"images are computed, and of the others if features is chosen"
         )
-        return []
-    found = [Candidate("features", "lite0", size, {}, seconds, plan)]
+        return [Candidate("features", "lite0", task.size, {}, seconds, plan)]
+    found = [Candidate("features", "lite0", task.size, {}, seconds, plan)]
     pool = len(images.unlabeled)
     for limit in _POOLS if pool else ():
         cost = (FOLDS.folds + 1) * _GUESS * min(pool, limit)
-        if cost <= (budget - seconds) / 2:
+        if cost <= allowed:
             settings = {"limit": str(limit)}
-            found.append(Candidate("self_training", "lite0", size, settings, cost, plan))
+            found.append(Candidate("self_training", "lite0", task.size, settings, cost, plan))
             break
     return found
 
 
 def _embedding(
     images: ImageSet, allowed: float, seed: int, look: dict[str, Any]
-) -> tuple[int, float, Plan]:
-    """The largest size whose features fit into the seconds allowed, else the smallest.
+) -> tuple[Task, float, Plan]:
+    """A task at the largest size whose features fit into the seconds allowed, else the smallest.
 
     Returns:
-        size, seconds and plan. Features that are known already take no time.
+        task, seconds and plan. Features that are known already take no time.
     """
     chosen, task = prepare(images, "features", **look)
     plan = make_plan(chosen, task, seed)
-    own = look["size"] or own_size(images, task.backbone)
-    sizes = [own] if look["size"] else [own, *(size for size in SIZES if size < own)]
-    for size in sizes:
-        seconds = embedding_seconds(replace(task, size=size), plan.precision)
+    sizes = [] if look["size"] else [size for size in SIZES if size < task.size]
+    for size in (task.size, *sizes):
+        task = replace(task, size=size)
+        seconds = embedding_seconds(task, plan.precision)
         if seconds <= allowed:
             break
-    return size, seconds, plan
+    return task, seconds, plan
 
 
 def _trained(

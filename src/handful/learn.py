@@ -38,6 +38,7 @@ from handful.methods.base import (
     as_json,
     classifier,
     embed,
+    labels_only,
 )
 from handful.schedule import Schedule
 from handful.train import Batches, Diverged, Plan, Progress, State, begin, plan, train
@@ -152,17 +153,15 @@ def fold_predictor(
 
         return trained
 
-    method, labels = settings.method, task.labels
-    known = _features(task, planned.precision)  # (N, D)
-    pool = known[images.unlabeled]
+    method, labels = settings.method, task.labels[labeled]
+    known, pool = _features(method, task, planned.precision)
     if isinstance(method, Settling):
-        method = method.settled(known[labeled], labels[labeled], len(task.classes), seed)
+        method = method.settled(known, labels, len(task.classes), seed)
 
     def fitted(train: np.ndarray, held: np.ndarray, seed: int) -> np.ndarray:
-        some = labeled[train]
-        head = method.fit_features(known[some], labels[some], pool, len(task.classes), seed)
+        head = method.fit_features(known[train], labels[train], pool, len(task.classes), seed)
         with torch.inference_mode():
-            return head(known[labeled[held]].float()).softmax(dim=1).numpy()
+            return head(known[held].float()).softmax(dim=1).numpy()
 
     return fitted
 
@@ -192,27 +191,27 @@ def predicted_out_of_fold(
     )
 
 
-def _features(task: Task, precision: str) -> Tensor:
-    """(N, D) of all images of the task."""
-    return embed(task.images, classifier(task), task.size, task.fit, precision, task.track)
+def _features(method: Fitted, task: Task, precision: str) -> tuple[Tensor, Tensor]:
+    """(n, D) of the labelled images, and (M, D) of the others where the method learns from them."""
+    images, labeled = task.images, task.images.labeled
+    some = images[labeled] if labels_only(method) else images
+    known = embed(some, classifier(task), task.size, task.fit, precision, task.track)
+    if labels_only(method):
+        return known, known[:0]
+    return known[labeled], known[images.unlabeled]
 
 
 def _fit(settings: Settings, task: Task, seed: int, chosen: Plan) -> Learned:
     assert isinstance(settings.method, Fitted)
     start = time.perf_counter()
-    known = _features(task, chosen.precision)
-    labeled = task.images.labeled
-    head = settings.method.fit_features(
-        known[labeled],
-        task.labels[labeled],
-        known[task.images.unlabeled],
-        len(task.classes),
-        seed,
-    )
+    known, pool = _features(settings.method, task, chosen.precision)
+    labels = task.labels[task.images.labeled]
+    head = settings.method.fit_features(known, labels, pool, len(task.classes), seed)
     model = classifier(task)
     model.head = head
     seconds = time.perf_counter() - start
-    return Learned(_predictor(model, settings, task, chosen), chosen, 0, len(known), seconds)
+    seen = len(known) + len(pool)
+    return Learned(_predictor(model, settings, task, chosen), chosen, 0, seen, seconds)
 
 
 def _with_validation(task: Task, share: float, seed: int) -> Task:

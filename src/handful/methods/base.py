@@ -174,7 +174,10 @@ class Remembering(Trained, Protocol):
 
 @runtime_checkable
 class Fitted(Protocol):
-    """A method that fits a head on features of a frozen backbone."""
+    """A method that fits a head on features of a frozen backbone.
+
+    One that has `labels_only = True` is given no unlabelled features, and none are computed.
+    """
 
     name: ClassVar[str]
 
@@ -191,6 +194,11 @@ class Settling(Fitted, Protocol):
 
 
 Method = Trained | Fitted
+
+
+def labels_only(method: Method) -> bool:
+    """Whether a fitted method does without features of unlabelled images."""
+    return bool(getattr(method, "labels_only", False))
 
 
 def as_json(method: Method) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class Features:
     standardize: bool = False  # bring every feature to standard deviation 1 first
 
     name: ClassVar[str] = "features"
+    labels_only: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.strength < 0:
