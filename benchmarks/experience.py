@@ -25,6 +25,7 @@ CHANNELS = {
     "sign-digits": 3,
     "tin10": 3,
 }
+MIXED = ("tin10",)  # whose unlabelled images are of other classes
 
 
 class Row(NamedTuple):
@@ -77,7 +78,12 @@ def curved() -> dict[Row, float]:
 
 def text() -> str:
     rows = [
-        {**row._asdict(), "channels": CHANNELS[row.source], "accuracy": round(accuracy, 4)}
+        {
+            **row._asdict(),
+            "channels": CHANNELS[row.source],
+            "mixed": row.source in MIXED,
+            "accuracy": round(accuracy, 4),
+        }
         for row, accuracy in sorted((covered() | curved() | drawn()).items())
     ]
     return json.dumps(rows, indent=1) + "\n"

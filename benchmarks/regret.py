@@ -35,7 +35,7 @@ METHODS = (
 )
 SOURCES = ("digits", "mnist", "fashion-mnist", "cifar10-jpeg", "sign-digits", "tin10")
 OWN_TEST = {"sign-digits": 0.3}  # the share that is set aside where a source has no test part
-DEVELOPMENT = 0.2  # of the training images, or less: what development draws are scored on
+DEVELOPMENT = 0.2  # of the labelled training images, or less: what development draws are scored on
 MOST = 10_000
 
 
@@ -59,7 +59,7 @@ def opened(source: str, part: str) -> handful.ImageSet:
     images = handful.load(folder if folder.is_dir() else source, test_fraction=fraction, seed=0)
     if part == "final":
         return images
-    held = min(MOST, int(DEVELOPMENT * len(images)))
+    held = min(MOST, int(DEVELOPMENT * len(images.labeled)))
     return development(replace(images, test=None), held, seed=1000)
 
 
@@ -92,6 +92,8 @@ def run(
     if method == AUTO:
         estimate = {key: fitted.estimate[key] for key in ("accuracy", "low", "high")}
         figures |= {"estimate": estimate, "choice": fitted.record["choice"]}
+        for row in fitted.record["choice"]:
+            print(f"  {row['method']} {row['accuracy']:.3f}, {row['seconds']} s: {row['verdict']}")
     settings = {key: fitted.record[key] for key in ("method", "schedule", "backbone", "input")}
     print(source, per_class, draw, method, figures["test_accuracy"], flush=True)
     if not options.dry:

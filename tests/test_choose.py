@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 import handful
 from handful import choose, job
@@ -110,7 +111,7 @@ def test_unlabelled_images_are_used_only_with_evidence_or_experience_on_their_si
 
 def cell(source, per_class, channels, **accuracy):
     """What is known of a data set at that number of labels: method → accuracy."""
-    known = {"source": source, "per_class": per_class, "channels": channels}
+    known = {"source": source, "per_class": per_class, "channels": channels, "mixed": False}
     return [known | {"method": method, "accuracy": found} for method, found in accuracy.items()]
 
 
@@ -131,6 +132,43 @@ def test_of_a_data_set_the_experience_with_the_nearest_number_of_labels_counts()
     ]
     means = [prior("self_training", "features", 3, n, "", known).belief.mean for n in (2, 10, 50)]
     assert means == pytest.approx([0.1, 0.025, -0.05])  # 10 lies between: both count
+
+
+def test_methods_on_the_same_features_are_compared_whatever_the_colour():
+    known = cell("a", 10, 3, features=0.5, self_training=0.7, supervised=0.9)
+    assert prior("self_training", "features", 1, 10, "", known).belief.mean == pytest.approx(0.1)
+    assert prior("supervised", "features", 1, 10, "", known).belief.mean == 0
+
+
+def test_experience_with_other_kinds_of_unlabelled_images_does_not_count():
+    rows = cell("a", 10, 3, features=0.5, self_training=0.7, supervised=0.9)
+    known = [row | {"mixed": True} for row in rows]
+    means = {
+        (method, mixed): prior(method, "features", 3, 10, "", known, mixed).belief.mean
+        for method in ("self_training", "supervised")
+        for mixed in (False, True)
+    }
+    assert means["self_training", False] == 0
+    assert means["self_training", True] == pytest.approx(0.1)
+    assert means["supervised", False] == means["supervised", True] == pytest.approx(0.2)
+
+
+def blobs(first, seed, n):
+    """(n, 8) points of two kinds: around axis `first` and around the one after it."""
+    generator = torch.Generator().manual_seed(seed)
+    axes = torch.eye(8)[first + torch.arange(n) % 2]
+    return axes + 0.3 * torch.randn(n, 8, generator=generator)
+
+
+def test_unlabelled_images_of_the_labelled_kinds_are_not_taken_for_strangers():
+    shares = [choose.unlike(blobs(0, seed, 40), blobs(0, 100 + seed, 200)) for seed in range(20)]
+    assert shares.count(0.5) >= 19
+
+
+def test_unlabelled_images_of_other_kinds_are_noticed():
+    assert choose.unlike(blobs(0, 0, 40), blobs(4, 1, 200)) > 0.9
+    half = torch.cat([blobs(0, 1, 100), blobs(4, 2, 100)])
+    assert 0.6 < choose.unlike(blobs(0, 0, 40), half) < 0.9
 
 
 def test_without_experience_the_belief_is_wide_and_takes_no_side():
@@ -177,19 +215,19 @@ def test_a_larger_budget_plans_larger_images_and_more_steps(monkeypatch):
     said = []
     images = stripes()
     poor, rich = (
-        choose.plan_candidates(images, budget, 0, look, said.append) for budget in (12.0, 90.0)
+        choose.plan_candidates(images, budget, 0, look, said.append) for budget in (20.0, 90.0)
     )
     assert [row.method for row in rich] == ["features", "self_training", "supervised"]
-    assert (poor[0].size, rich[0].size) == (64, 160)
+    assert (poor[0].size, rich[0].size) == (96, 160)
     assert poor[-1].fold_steps < rich[-1].fold_steps == 600
-    assert sum(row.seconds for row in poor) < 12
+    assert sum(row.seconds for row in poor) < 20
     assert not said
-    slow = choose.plan_candidates(images, 9.0, 0, look, said.append)  # 2.6 s for all of them
+    slow = choose.plan_candidates(images, 9.0, 0, look, said.append)
     assert [row.method for row in slow] == ["features", "supervised"]
-    assert slow[0].seconds == pytest.approx(16 * 64 / 1e3)
+    assert slow[0].seconds == pytest.approx(16 * 96 / 1e3)
     assert said == [
-        "features of all images would take about 3 s: only those of labelled images are computed, "
-        "and of the others if features is chosen"
+        "features of all images would take about 4 s: those that the choice does not need are only "
+        "computed if features is chosen"
     ]
     with pytest.raises(ValueError, match="no method can be judged within 1 s"):
         choose.plan_candidates(images, 1.0, 0, look, said.append)

@@ -19,6 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.stats import mannwhitneyu
+from torch import Tensor
 
 from handful.budget import embedding_seconds, measured
 from handful.data.imageset import ImageSet
@@ -32,8 +36,18 @@ from handful.estimate import (
 from handful.features import SIZES
 from handful.files import read_json, write_json
 from handful.folder import Finished
-from handful.learn import FOLDS, Say, Settings, fold_predictor, make_plan, predicted_out_of_fold
+from handful.learn import (
+    FOLDS,
+    Say,
+    Settings,
+    embedded,
+    fold_predictor,
+    make_plan,
+    predicted_out_of_fold,
+)
 from handful.methods.base import Task
+from handful.methods.heads import some_of
+from handful.methods.self_training import SelfTraining
 from handful.prepare import prepare
 from handful.train import Plan
 from handful.wording import duration
@@ -42,14 +56,20 @@ AUTO = "auto"
 BUDGET = 180.0  # seconds, where none is given
 # The labels-only method that a method with unlabelled images must not be worse than.
 COUNTERPART = {"self_training": "features", "fine_tuning": "features"}
+# Methods on the same features: what tells them apart elsewhere does so whatever the colour.
+FROZEN = ("features", "self_training", "propagation")
 TOLD_APART = 1.645  # standard errors: nine in ten
 
 # Shares of the time that features of all images may take: where they lead on other data sets, and
 # where a network trained from nothing does.
 _FIRST, _SECOND = 0.6, 0.25
+_CHANCE = 1e-3
+_SAMPLE = 2_000  # unlabelled images that are compared with the labelled ones
+_SMALLEST = 96  # pixels a side for features
 _FEWEST = 0.1  # of a method's own steps that folds must be worth
 _PILOT = 2.0  # seconds that a step is measured for
-_GUESS = 6e-4  # seconds of a self-training for each unlabelled image, on two cores
+# Seconds of all self-trainings for each unlabelled image, on two cores.
+_GUESS_OF_ALL = (FOLDS.folds + 1) * 6e-4
 _LEAST_FINE_TUNING = 480.0  # seconds that must be left for it
 _FINE_TUNING_SIZE = 96
 _POOLS = (50_000, 20_000, 10_000, 5_000)  # unlabelled images that self-training may use
@@ -138,8 +158,12 @@ def prior(
     per_class: float,
     without: str = "",
     rows: Sequence[dict[str, Any]] | None = None,
+    mixed: bool = False,
 ) -> Prior:
     """How much more accurate `method` is than `reference` on a new data set of that colour.
+
+    Two methods on the same frozen features are compared whatever the colour, and where one of them
+    uses unlabelled images, only on data sets whose unlabelled images are as these are.
 
     Of every data set the number of labels that is nearest counts: unlabelled images help where
     labels are very few, and stop helping where there are many. The mean over data sets is drawn
@@ -148,10 +172,15 @@ def prior(
     Args:
         per_class: labels per class at hand, in the mean.
         without: the data set at hand: it may not vote.
+        mixed: whether the unlabelled images are unlike the labelled ones, see `unlike`.
     """
+    any_colour = method in FROZEN and reference in FROZEN
+    any_pool = not {method, reference} & COUNTERPART.keys()
     accuracy: dict[tuple[str, int], dict[str, float]] = {}
     for row in experience() if rows is None else rows:
-        if row["channels"] == channels and row["source"] != without:
+        alike = any_colour or row["channels"] == channels
+        alike &= any_pool or row["mixed"] == mixed
+        if alike and row["source"] != without:
             cell = accuracy.setdefault((row["source"], row["per_class"]), {})
             cell[row["method"]] = row["accuracy"]
     found: dict[str, dict[float, list[float]]] = {}  # source → how far in labels → differences
@@ -168,11 +197,39 @@ def prior(
     return Prior(Normal(mean, math.sqrt(variance * (1 + 1 / (k + _GUESSED)))), k)
 
 
-def _prior_for(images: ImageSet) -> Callable[[str, str], Prior]:
+def _prior_for(images: ImageSet, mixed: bool = False) -> Callable[[str, str], Prior]:
     """(method, reference) → `prior` for these images."""
     per_class = max(1.0, len(images.labeled) / len(images.classes))
-    source = Path(images.source).name
-    return lambda method, reference: prior(method, reference, images.channels, per_class, source)
+    source, channels = Path(images.source).name, images.channels
+    return lambda method, reference: prior(
+        method, reference, channels, per_class, source, mixed=mixed
+    )
+
+
+def unlike(labeled: Tensor, unlabeled: Tensor) -> float:
+    """How sure it is that the unlabelled images are of other kinds than the labelled ones.
+
+    The share of comparisons in which a labelled image has a more similar labelled neighbour than
+    an unlabelled image has: a half where both are drawn alike (Mann-Whitney).
+
+    Args:
+        labeled: (n, D) features; unlabeled: (M, D).
+
+    Returns:
+        that share, or a half where chance may well explain it (p > `_CHANCE`).
+    """
+    n = len(labeled)
+    both = torch.cat([labeled, unlabeled]).float()
+    unit = F.normalize(both - both.mean(dim=0))
+    similarity = unit @ unit[:n].T  # (n + M, n)
+    similarity[:n].fill_diagonal_(-torch.inf)
+    # Each labelled image has one neighbour fewer, so each of the others does without one, too.
+    rows = torch.arange(len(unlabeled))
+    similarity[n + rows, rows % n] = -torch.inf
+    nearest = similarity.amax(dim=1).numpy()
+    found = mannwhitneyu(nearest[:n], nearest[n:], alternative="greater")
+    share = float(found.statistic) / (n * len(unlabeled))
+    return share if found.pvalue < _CHANCE else 0.5
 
 
 def paired(right: np.ndarray, other: np.ndarray) -> Normal:
@@ -279,51 +336,48 @@ def plan_candidates(
 def _on_features(
     images: ImageSet, allowed: float, seed: int, look: dict[str, Any], say: Say
 ) -> list[Candidate]:
-    """`features` and `self_training` at the largest size whose features fit; they share them.
+    """`features` and `self_training`, which share them, within the seconds allowed.
 
-    Where those of all images do not fit into the seconds allowed, the labelled ones alone are
-    judged by theirs.
-    """
-    task, seconds, plan = _embedding(images, allowed, seed, look)
-    if seconds > allowed:
-        whole, some = seconds, replace(task, images=task.images[images.labeled])
-        seconds = embedding_seconds(some, plan.precision)
-        if seconds > allowed:
-            say(f"features of a pre-trained network would take {duration(seconds)}: left out")
-            return []
-        say(
-            f"features of all images would take about {duration(whole)}: only those of labelled "
-            f"images are computed, and of the others if features is chosen"
-        )
-        return [Candidate("features", "lite0", task.size, {}, seconds, plan)]
-    found = [Candidate("features", "lite0", task.size, {}, seconds, plan)]
-    pool = len(images.unlabeled)
-    for limit in _POOLS if pool else ():
-        cost = (FOLDS.folds + 1) * _GUESS * min(pool, limit)
-        if cost <= allowed:
-            settings = {"limit": str(limit)}
-            found.append(Candidate("self_training", "lite0", task.size, settings, cost, plan))
-            break
-    return found
-
-
-def _embedding(
-    images: ImageSet, allowed: float, seed: int, look: dict[str, Any]
-) -> tuple[Task, float, Plan]:
-    """A task at the largest size whose features fit into the seconds allowed, else the smallest.
-
-    Returns:
-        task, seconds and plan. Features that are known already take no time.
+    At the largest size at which features of some unlabelled images fit, too; where there is none,
+    those of the labelled ones at the smallest.
     """
     chosen, task = prepare(images, "features", **look)
     plan = make_plan(chosen, task, seed)
-    sizes = [] if look["size"] else [size for size in SIZES if size < task.size]
+    sizes = [] if look["size"] else [size for size in SIZES if _SMALLEST <= size < task.size]
     for size in (task.size, *sizes):
         task = replace(task, size=size)
-        seconds = embedding_seconds(task, plan.precision)
-        if seconds <= allowed:
+        whole = embedding_seconds(task, plan.precision)  # 0 where they are known already
+        each, pool = whole / len(images), len(images.unlabeled)
+        seconds = each * len(images.labeled)
+        used = _affordable(pool, allowed - seconds, each)
+        if used or not pool:
             break
-    return task, seconds, plan
+    if seconds > allowed:
+        say(f"features of a pre-trained network would take {duration(seconds)}: left out")
+        return []
+    found = [Candidate("features", "lite0", size, {}, seconds, plan)]
+    if used:
+        cost, settings = used * (each + _GUESS_OF_ALL), {"limit": str(used)}
+        found.append(Candidate("self_training", "lite0", size, settings, cost, plan))
+    if whole > seconds + used * each:
+        say(
+            f"features of all images would take about {duration(whole)}: those that the choice "
+            f"does not need are only computed if {' or '.join(c.method for c in found)} is chosen"
+        )
+    return found
+
+
+def _affordable(pool: int, seconds: float, each: float) -> int:
+    """How many unlabelled images self-training may use; 0: none.
+
+    Args:
+        each: seconds for the features of an image.
+    """
+    for limit in _POOLS if pool else ():
+        used = min(pool, limit)
+        if used * (each + _GUESS_OF_ALL) <= seconds:
+            return used
+    return 0
 
 
 def _trained(
@@ -385,7 +439,8 @@ def choose(
     counted, _ = countable(len(images.labeled), origins)
     some = counted if counted.any() else np.ones_like(counted)
     evidence = [Evidence(this.candidate.method, this.out.right[some]) for this in tried]
-    best, verdicts = decide(evidence, _prior_for(images))
+    mixed = _mixed(tried, seed, say)
+    best, verdicts = decide(evidence, _prior_for(images, mixed))
     return Choice(tried[best], tried, verdicts)
 
 
@@ -443,6 +498,28 @@ def _try(
             write_json(spent, seconds)
         seconds = read_json(spent)
     return Tried(this, chosen, task, out, finished, seconds)
+
+
+def _mixed(tried: Sequence[Tried], seed: int, say: Say) -> bool:
+    """Whether the unlabelled images are unlike the labelled ones, where features tell; it is said.
+
+    Features that the choice has not computed are not computed for this.
+    """
+    for this in tried:
+        if isinstance(this.chosen.method, SelfTraining):
+            task, precision = this.task, this.candidate.plan.precision
+            known, pool = embedded(this.chosen.method, task, precision, seed)
+            sample = some_of(pool, _SAMPLE, seed)
+            share = unlike(known, sample) if len(known) > 1 else 0.5
+            if share > 0.5:
+                say(
+                    f"the images without a label are unlike the labelled ones: in {share:.0%} of "
+                    f"comparisons (50% by chance) a labelled image is nearer to another labelled "
+                    f"one. Many may be of none of the classes; what was learned on data sets "
+                    f"without such images does not count"
+                )
+            return share > 0.5
+    return False
 
 
 def thorough(winner: Tried, seed: int) -> OutOfFold:

@@ -38,8 +38,8 @@ from handful.methods.base import (
     as_json,
     classifier,
     embed,
-    labels_only,
 )
+from handful.methods.heads import some_of
 from handful.schedule import Schedule
 from handful.train import Batches, Diverged, Plan, Progress, State, begin, plan, train
 
@@ -154,7 +154,7 @@ def fold_predictor(
         return trained
 
     method, labels = settings.method, task.labels[labeled]
-    known, pool = _features(method, task, planned.precision)
+    known, pool = embedded(method, task, planned.precision, seed)
     if isinstance(method, Settling):
         method = method.settled(known, labels, len(task.classes), seed)
 
@@ -191,20 +191,19 @@ def predicted_out_of_fold(
     )
 
 
-def _features(method: Fitted, task: Task, precision: str) -> tuple[Tensor, Tensor]:
-    """(n, D) of the labelled images, and (M, D) of the others where the method learns from them."""
-    images, labeled = task.images, task.images.labeled
-    some = images[labeled] if labels_only(method) else images
-    known = embed(some, classifier(task), task.size, task.fit, precision, task.track)
-    if labels_only(method):
-        return known, known[:0]
-    return known[labeled], known[images.unlabeled]
+def embedded(method: Fitted, task: Task, precision: str, seed: int) -> tuple[Tensor, Tensor]:
+    """(n, D) of the labelled images, and (M, D) of those others that the method learns from."""
+    labeled, pool = task.images.labeled, task.images.unlabeled
+    pool = some_of(torch.from_numpy(pool), getattr(method, "limit", len(pool)), seed).numpy()
+    images = task.images[np.concatenate([labeled, pool])]
+    known = embed(images, classifier(task), task.size, task.fit, precision, task.track)
+    return known[: len(labeled)], known[len(labeled) :]
 
 
 def _fit(settings: Settings, task: Task, seed: int, chosen: Plan) -> Learned:
     assert isinstance(settings.method, Fitted)
     start = time.perf_counter()
-    known, pool = _features(settings.method, task, chosen.precision)
+    known, pool = embedded(settings.method, task, chosen.precision, seed)
     labels = task.labels[task.images.labeled]
     head = settings.method.fit_features(known, labels, pool, len(task.classes), seed)
     model = classifier(task)

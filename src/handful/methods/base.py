@@ -176,7 +176,8 @@ class Remembering(Trained, Protocol):
 class Fitted(Protocol):
     """A method that fits a head on features of a frozen backbone.
 
-    One that has `labels_only = True` is given no unlabelled features, and none are computed.
+    Of the unlabelled images at most `limit` are used where it has one; features of the others are
+    not computed.
     """
 
     name: ClassVar[str]
@@ -194,11 +195,6 @@ class Settling(Fitted, Protocol):
 
 
 Method = Trained | Fitted
-
-
-def labels_only(method: Method) -> bool:
-    """Whether a fitted method does without features of unlabelled images."""
-    return bool(getattr(method, "labels_only", False))
 
 
 def as_json(method: Method) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Features:
     standardize: bool = False  # bring every feature to standard deviation 1 first
 
     name: ClassVar[str] = "features"
-    labels_only: ClassVar[bool] = True
+    limit: ClassVar[int] = 0  # unlabelled images are not used
 
     def __post_init__(self) -> None:
         if self.strength < 0:

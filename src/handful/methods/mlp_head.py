@@ -21,7 +21,7 @@ class MLPHead:
     epochs: int = 20  # passes over the labels
 
     name: ClassVar[str] = "mlp_head"
-    labels_only: ClassVar[bool] = True
+    limit: ClassVar[int] = 0  # unlabelled images are not used
 
     def __post_init__(self) -> None:
         for field in ("hidden", "lr", "batch", "epochs"):
