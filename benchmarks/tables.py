@@ -54,6 +54,7 @@ HEADLINE = {
 }
 # Rows that are only in docs/results.md.
 MORE = ("sign-digits-fine-tuning", "tin10-features", "tin10-self-training", "tin10-fine-tuning")
+LABELS_ONLY = ("features", "supervised")
 
 
 def headline() -> str:
@@ -241,6 +242,37 @@ def forecast() -> str:
     return markdown([*header, "interval held", "width"], rows)
 
 
+def regret() -> str:
+    """Of `auto` and of every method alone, the mean accuracy of each cell; and what `auto` lost."""
+    found: dict[tuple[str, int], dict[str, dict[int, float]]] = {}
+    for line in record.final("regret"):
+        source, method = line["name"].rsplit("-", 1)
+        cell = found.setdefault((source, line["per_class"]), {}).setdefault(method, {})
+        cell[line["draw"]] = line["figures"]["test_accuracy"]
+    methods = [name for name in METHODS if any(name in cell for cell in found.values())]
+    rows, lost, over = [], [], []
+    for (source, n), cell in sorted(found.items()):
+        draws = cell.get("auto", {}).keys()
+        means = {
+            name: mean(by_draw[draw] for draw in draws)
+            for name, by_draw in cell.items()
+            if draws and draws <= by_draw.keys()
+        }
+        if len(means) < 2:
+            continue
+        chosen = means.pop("auto")
+        lost.append(max(means.values()) - chosen)
+        over.append(chosen - max(means[name] for name in LABELS_ONLY if name in means))
+        cells = [percent(means[name]) if name in means else "–" for name in methods]
+        points = [f"{100 * lost[-1]:+.1f}", f"{100 * over[-1]:+.1f}"]
+        rows.append([source, n, len(draws), f"**{percent(chosen)}**", *cells, *points])
+    if rows:
+        points = [f"**{100 * mean(lost):+.1f}**", f"**{100 * mean(over):+.1f}**"]
+        rows.append(["mean", "", "", "", *[""] * len(methods), *points])
+    header = ["source", "labels per class", "draws", "auto", *methods, "regret"]
+    return markdown([*header, "over the best without unlabelled images"], rows)
+
+
 def recipes() -> str:
     """Every recipe: what its report published, and what was measured."""
     known = measured()
@@ -302,6 +334,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "active": active,
     "forecast": forecast,
     "peers": peers,
+    "regret": regret,
 }
 
 

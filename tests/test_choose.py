@@ -13,8 +13,9 @@ from handful import choose, job
 from handful.budget import Cost
 from handful.choose import Candidate, Evidence, Normal, Prior, decide, paired, prior, shared_steps
 from handful.data.imageset import quiet
+from handful.methods.base import BackboneSpec
 from handful.train import Plan
-from tiny import stripes
+from tiny import SCHEDULE, stripes
 
 LOOK = {"size": 32, "precision": "fp32", "method": "auto"}
 PLAN = Plan("fp32", 1, 0.0)
@@ -293,6 +294,26 @@ def test_a_killed_choice_reads_its_plan_and_its_folds_again(quick_plan, tmp_path
     straight = handful.fit(images, **LOOK)
     verdicts = [[row["verdict"] for row in run.record["choice"]] for run in (resumed, straight)]
     assert verdicts[0] == verdicts[1]
+
+
+def test_auto_is_the_default_and_supervised_where_auto_would_have_to_decide(
+    quick_plan, monkeypatch
+):
+    look = {key: value for key, value in LOOK.items() if key != "method"}
+    assert handful.fit(stripes(), **look).record["choice"]
+    quick = {"steps": "2", "backbone.base": "8"}
+    for given in (
+        {"settings": quick},
+        {"schedule": SCHEDULE},
+        {"backbone": BackboneSpec("small", {"base": 4}), "settings": {"steps": "2"}},
+        {"estimate": "none", "budget": 30.0},
+    ):
+        if "budget" in given:
+            monkeypatch.setattr("handful.budget.measured", lambda *_: Cost(0.0, 10.0, 0.0, 0.0))
+        run = handful.fit(stripes(), **look, **given)
+        assert run.record["method"]["name"] == "supervised"
+        assert run.record["choice"] == []
+    assert len(quick_plan) == 1
 
 
 @pytest.mark.parametrize(

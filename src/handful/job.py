@@ -88,7 +88,7 @@ class Judged(NamedTuple):
 
 def fit(
     images: ImageSet,
-    method: str | Method = "supervised",
+    method: str | Method | None = None,
     *,
     seed: int = 0,
     out: Path | str | None = None,
@@ -114,9 +114,11 @@ def fit(
 
     Args:
         images: labels are -1 where unknown. A test part, if there is one, is left aside unread.
-        method: a name (`handful fit --help` lists them) or a method object. "auto" tries those that
-            fit into `budget`, by default 3 minutes, and takes the best (see `handful.choose`); it
-            chooses network and settings itself.
+        method: a name (`handful fit --help` lists them) or a method object. By default "auto",
+            which tries those that fit into `budget`, by default 3 minutes, and takes the best (see
+            `handful.choose`). It chooses by the estimate, and network and settings itself: where
+            there is no estimate, or one of schedule, backbone, init and settings is given, the
+            default is "supervised".
         schedule: of the training; by default the method's own.
         backbone: a name, or a name with options; by default the method's own.
         out: folder for the run. An unfinished run of the same images, settings and seed in there
@@ -149,6 +151,9 @@ def fit(
     check_labels(images)
     origin = [(origins or {}).get(name, "unknown") for name in images[images.labeled].names]
     shares = _checked_shares(images, prior, estimate, origin)
+    if method is None:
+        plain = estimate == "folds" and not (schedule or backbone or init or settings)
+        method = AUTO if plain else "supervised"
     auto = method == AUTO
     if auto:
         _check_auto(estimate, schedule, backbone, init, settings)
