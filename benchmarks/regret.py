@@ -93,7 +93,7 @@ def run(
         estimate = {key: fitted.estimate[key] for key in ("accuracy", "low", "high")}
         figures |= {"estimate": estimate, "choice": fitted.record["choice"]}
         for row in fitted.record["choice"]:
-            print(f"  {row['method']} {row['accuracy']:.3f}, {row['seconds']} s: {row['verdict']}")
+            print(f"  {row['method']} {row['accuracy']}, {row['seconds']} s: {row['verdict']}")
     settings = {key: fitted.record[key] for key in ("method", "schedule", "backbone", "input")}
     print(source, per_class, draw, method, figures["test_accuracy"], flush=True)
     if not options.dry:

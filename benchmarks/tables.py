@@ -246,6 +246,8 @@ def regret() -> str:
     """Of `auto` and of every method alone, the mean accuracy of each cell; and what `auto` lost."""
     found: dict[tuple[str, int], dict[str, dict[int, float]]] = {}
     for line in record.final("regret"):
+        if line["budget"] != "3m":
+            continue
         source, method = line["name"].rsplit("-", 1)
         cell = found.setdefault((source, line["per_class"]), {}).setdefault(method, {})
         cell[line["draw"]] = line["figures"]["test_accuracy"]
@@ -262,7 +264,7 @@ def regret() -> str:
             continue
         chosen = means.pop("auto")
         lost.append(max(means.values()) - chosen)
-        over.append(chosen - max(means[name] for name in LABELS_ONLY if name in means))
+        over.append(chosen - max(means.get(name, 0.0) for name in LABELS_ONLY))
         cells = [percent(means[name]) if name in means else "–" for name in methods]
         points = [f"{100 * lost[-1]:+.1f}", f"{100 * over[-1]:+.1f}"]
         rows.append([source, n, len(draws), f"**{percent(chosen)}**", *cells, *points])

@@ -17,7 +17,7 @@ def main(photos: Path, out: Path, **options: object) -> None:
         f"{len(images.labeled)} of {len(images)} images have a label: {', '.join(images.classes)}"
     )
 
-    run = handful.fit(images, out=out, **options)  # by default a small network, from scratch
+    run = handful.fit(images, out=out, **options)  # by default what suits the images, in 3 minutes
     low, high = run.estimate["low"], run.estimate["high"]
     print(f"on new images like these it should be right {low:.0%} to {high:.0%} of the time")
 

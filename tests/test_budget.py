@@ -128,8 +128,8 @@ def test_a_method_on_features_says_whether_the_time_will_do(monkeypatch):
         )
         return said[-1]
 
-    assert told(0.0) == "the features of all images are known already"
-    assert told(30.0) == "their features take about 30 s, within 60 s"
+    assert told(0.0) == "the features that it learns from are known already"
+    assert told(30.0) == "the features it learns from take about 30 s, within 60 s"
     assert "about 5 min, more than the budget of 60 s; a smaller --size" in told(300.0)
 
 

@@ -71,8 +71,13 @@ def features_run(tmp_path):
     return images, run
 
 
-@pytest.mark.parametrize(("method", "expected"), [("features", 16), ("self_training", 40)])
-def test_images_are_embedded_only_where_they_are_learned_from(method, expected, monkeypatch):
+@pytest.mark.parametrize(
+    ("method", "settings", "expected"),
+    [("features", {}, 16), ("self_training", {}, 40), ("self_training", {"limit": "10"}, 26)],
+)
+def test_images_are_embedded_only_where_they_are_learned_from(
+    method, settings, expected, monkeypatch
+):
     embedded, embed = [], learn.embed
 
     def counting(images, *rest):
@@ -81,7 +86,7 @@ def test_images_are_embedded_only_where_they_are_learned_from(method, expected, 
 
     monkeypatch.setattr(learn, "embed", counting)
     images = stripes(size=32, channels=3)
-    run = handful.fit(images, method, size=32, estimate="none", precision="fp32")
+    run = handful.fit(images, method, size=32, estimate="none", precision="fp32", settings=settings)
     assert embedded == [expected]
     assert run.record["training"]["images_seen"] == expected
 

@@ -108,14 +108,15 @@ def continued(images: ImageSet, earlier: Run) -> Continued:
 def earlier_settings(earlier: Run, method: str | None = None) -> dict[str, Any]:
     """The arguments of `fit` that repeat what an earlier run did, as its record has them.
 
-    Where another `method` is asked for, only how the images are looked at and how common the
-    classes are is repeated.
+    Where another `method` is asked for, or the earlier run chose its own, only how the images are
+    looked at and how common the classes are is repeated: more labels may change the choice.
     """
     record = earlier.record
     again = {"given": record.get("prior"), "unlabeled": "unlabeled"}
     prior = again.get(record.get("prior_from", "labels"))
     about_classes = {} if prior is None else {"prior": prior}
-    if method not in (None, record["method"]["name"]):
+    chosen = method is None and record.get("choice")
+    if chosen or method not in (None, record["method"]["name"]):
         looked = record["input"]
         repeated = {"aspect": looked["aspect"], "flips": looked["flips"], "settings": {}}
         return repeated | about_classes

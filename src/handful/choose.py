@@ -2,8 +2,8 @@
 
 Every candidate predicts the labelled images out of fold, on the same folds, so that differences
 are paired. With few labels such a difference alone cannot choose: at 40 labels its spread is about
-6 points. It is therefore combined with what the two methods did on other data sets of the same
-colour (`experience.json`, made from our own results), as two normal distributions are.
+6 points. It is therefore combined with what the two methods did on other data sets
+(`experience.json`, made from our own results, see `prior`), as two normal distributions are.
 
 Letters in shapes: n labelled images, K classes.
 """
@@ -63,8 +63,10 @@ TOLD_APART = 1.645  # standard errors: nine in ten
 # Shares of the time that features of all images may take: where they lead on other data sets, and
 # where a network trained from nothing does.
 _FIRST, _SECOND = 0.6, 0.25
-_CHANCE = 1e-3
-_SAMPLE = 2_000  # unlabelled images that are compared with the labelled ones
+# Unlabelled images are taken for images of other kinds where `unlike` is above this, and not by
+# chance. Labels balanced by hand beside an unbalanced pool make up to 0.65.
+_UNLIKE, _CHANCE = 0.7, 1e-3
+_SAMPLE = 2_000  # labelled and unlabelled images, at most, that are compared
 _SMALLEST = 96  # pixels a side for features
 _FEWEST = 0.1  # of a method's own steps that folds must be worth
 _PILOT = 2.0  # seconds that a step is measured for
@@ -72,11 +74,17 @@ _PILOT = 2.0  # seconds that a step is measured for
 _GUESS_OF_ALL = (FOLDS.folds + 1) * 6e-4
 _LEAST_FINE_TUNING = 480.0  # seconds that must be left for it
 _FINE_TUNING_SIZE = 96
-_POOLS = (50_000, 20_000, 10_000, 5_000)  # unlabelled images that self-training may use
+_LARGEST_POOL, _LEAST_POOL = 50_000, 1_000  # unlabelled images that self-training may use
+_WORTH_SAYING = 1.0  # seconds
 
-# Between data sets a difference of two methods varies; a guess that counts as one data set.
+# Between data sets a difference of two methods varies; a guess that counts as one data set. What a
+# single one showed is not experience yet.
 _SPREAD = 0.1
 _GUESSED = 1
+_LEAST_SOURCES = 2
+# What a network trained from nothing gains from more of something, as the power by which its wrong
+# answers fall: of labels, beyond what a head on features gains (see `estimate`), and of steps.
+_MORE_LABELS, _MORE_STEPS = 0.2, 0.2
 
 
 @dataclass(frozen=True)
@@ -190,6 +198,8 @@ def prior(
             at_distance = found.setdefault(source, {}).setdefault(far, [])
             at_distance.append(cell[method] - cell[reference])
     differences = np.array([np.mean(cells[min(cells)]) for cells in found.values()])
+    if len(differences) < _LEAST_SOURCES:
+        differences = differences[:0]
     k = len(differences)
     mean = float(differences.sum() / (k + _GUESSED))
     apart = float(((differences - mean) ** 2).sum()) + _GUESSED * (_SPREAD**2 + mean**2)
@@ -206,30 +216,29 @@ def _prior_for(images: ImageSet, mixed: bool = False) -> Callable[[str, str], Pr
     )
 
 
-def unlike(labeled: Tensor, unlabeled: Tensor) -> float:
-    """How sure it is that the unlabelled images are of other kinds than the labelled ones.
+def unlike(labeled: Tensor, unlabeled: Tensor, groups: np.ndarray | None = None) -> float:
+    """Whether the unlabelled images are of other kinds than the labelled ones.
 
     The share of comparisons in which a labelled image has a more similar labelled neighbour than
-    an unlabelled image has: a half where both are drawn alike (Mann-Whitney).
+    an unlabelled image has: a half where both are drawn alike (Mann-Whitney). One label per class
+    tells nothing: no labelled image has a neighbour of its class then.
 
     Args:
-        labeled: (n, D) features; unlabeled: (M, D).
-
-    Returns:
-        that share, or a half where chance may well explain it (p > `_CHANCE`).
+        labeled: (n, D) features, n of 2 or more; unlabeled: (M, D).
+        groups: (n,) of the labelled images: those of one group are no neighbours.
     """
     n = len(labeled)
     both = torch.cat([labeled, unlabeled]).float()
     unit = F.normalize(both - both.mean(dim=0))
     similarity = unit @ unit[:n].T  # (n + M, n)
-    similarity[:n].fill_diagonal_(-torch.inf)
+    own = np.arange(n) if groups is None else groups
+    similarity[:n][torch.from_numpy(own[:, None] == own)] = -torch.inf
     # Each labelled image has one neighbour fewer, so each of the others does without one, too.
     rows = torch.arange(len(unlabeled))
     similarity[n + rows, rows % n] = -torch.inf
     nearest = similarity.amax(dim=1).numpy()
     found = mannwhitneyu(nearest[:n], nearest[n:], alternative="greater")
-    share = float(found.statistic) / (n * len(unlabeled))
-    return share if found.pvalue < _CHANCE else 0.5
+    return float(found.statistic) / (n * len(unlabeled)) if found.pvalue < _CHANCE else 0.5
 
 
 def paired(right: np.ndarray, other: np.ndarray) -> Normal:
@@ -249,6 +258,25 @@ class Evidence(NamedTuple):
 
     method: str
     right: np.ndarray
+    gain: float = 0.0  # in accuracy, that its last fit is expected to have over its folds
+
+
+def _gain(candidate: Candidate, right: np.ndarray) -> float:
+    """What the last fit of a network gains by more labels and steps than its folds had.
+
+    Heads on features gain less by more labels; what counts is the difference.
+    """
+    if not candidate.fold_steps or not candidate.plan.steps:
+        return 0.0
+    labels, steps = 1 - 1 / FOLDS.folds, candidate.fold_steps / candidate.plan.steps
+    wrong = 1 - float(right.mean())
+    return wrong * (1 - labels**_MORE_LABELS * steps**_MORE_STEPS)
+
+
+def compared(this: Evidence, other: Evidence) -> Normal:
+    """How much more accurate the last fit of `this` is than that of `other`, by the labels."""
+    seen = paired(this.right, other.right)
+    return seen._replace(mean=seen.mean + this.gain - other.gain)
 
 
 def decide(
@@ -264,7 +292,7 @@ def decide(
     scores = [0.0]
     for this in others:
         before = priors(this.method, first.method).belief
-        scores.append(before.combined(paired(this.right, first.right)).mean)
+        scores.append(before.combined(compared(this, first)).mean)
     reasons = [_harm(this, evidence, priors) for this in evidence]
     allowed = [at for at, reason in enumerate(reasons) if not reason]
     best = max(allowed, key=lambda at: scores[at])
@@ -279,7 +307,7 @@ def _harm(this: Evidence, evidence: Sequence[Evidence], priors: Callable[[str, s
     simpler = [other for other in evidence if other.method == COUNTERPART.get(this.method)]
     if not simpler:
         return ""
-    name, seen = simpler[0].method, paired(this.right, simpler[0].right)
+    name, seen = simpler[0].method, compared(this, simpler[0])
     if seen.mean < -seen.sd:
         return (
             f"left: {-100 * seen.mean:.1f} points below {name}, which needs no unlabelled images; "
@@ -292,7 +320,7 @@ def _harm(this: Evidence, evidence: Sequence[Evidence], priors: Callable[[str, s
 
 
 def _behind(this: Evidence, best: Evidence) -> str:
-    seen = paired(this.right, best.right)
+    seen = compared(this, best)
     by = f"{100 * seen.mean:+.1f} ± {100 * seen.sd:.1f} points"
     if abs(seen.mean) <= TOLD_APART * seen.sd:
         return f"cannot be told apart from {best.method} by these labels ({by})"
@@ -318,13 +346,13 @@ def plan_candidates(
     # On a slow machine most of the time is for the one that is better on other data sets.
     known = _prior_for(images)("supervised", "features")
     share = _SECOND if known.belief.mean > 0 else _FIRST
-    frozen = _on_features(images, share * budget, seed, look, say)
+    frozen, rest = _on_features(images, share * budget, seed, look, say)
     found += frozen
     found += _trained("supervised", images, left(), seed, look, {}, say)
-    if images.channels == 3 and frozen and left() >= _LEAST_FINE_TUNING:
+    if images.channels == 3 and frozen and left() - rest >= _LEAST_FINE_TUNING:
         fixed = {"embed_size": str(frozen[0].size)}
         at = look | {"size": look["size"] or _FINE_TUNING_SIZE}
-        found += _trained("fine_tuning", images, left(), seed, at, fixed, say)
+        found += _trained("fine_tuning", images, left() - rest, seed, at, fixed, say)
     if not found:
         raise ValueError(
             f"no method can be judged within {duration(budget)}; give a larger budget, or name a "
@@ -335,49 +363,47 @@ def plan_candidates(
 
 def _on_features(
     images: ImageSet, allowed: float, seed: int, look: dict[str, Any], say: Say
-) -> list[Candidate]:
+) -> tuple[list[Candidate], float]:
     """`features` and `self_training`, which share them, within the seconds allowed.
 
     At the largest size at which features of some unlabelled images fit, too; where there is none,
-    those of the labelled ones at the smallest.
+    those of the labelled ones at the largest size that fits.
+
+    Returns:
+        the candidates, and seconds for the features of all other images at their size.
     """
     chosen, task = prepare(images, "features", **look)
     plan = make_plan(chosen, task, seed)
     sizes = [] if look["size"] else [size for size in SIZES if _SMALLEST <= size < task.size]
+    pool, found = len(images.unlabeled), None
     for size in (task.size, *sizes):
-        task = replace(task, size=size)
-        whole = embedding_seconds(task, plan.precision)  # 0 where they are known already
-        each, pool = whole / len(images), len(images.unlabeled)
-        seconds = each * len(images.labeled)
-        used = _affordable(pool, allowed - seconds, each)
+        at = replace(task, size=size)
+        labeled = embedding_seconds(replace(at, images=at.images[images.labeled]), plan.precision)
+        if labeled > allowed:
+            continue
+        whole = max(labeled, embedding_seconds(at, plan.precision))  # 0 where they are known
+        each = (whole - labeled) / pool if pool else 0.0
+        used = min(pool, _LARGEST_POOL, int((allowed - labeled) / (each + _GUESS_OF_ALL)))
+        used = used if used >= min(pool, _LEAST_POOL) else 0
+        if found is None or used:
+            found = (size, labeled, used, used * each, whole - labeled - used * each)
         if used or not pool:
             break
-    if seconds > allowed:
-        say(f"features of a pre-trained network would take {duration(seconds)}: left out")
-        return []
-    found = [Candidate("features", "lite0", size, {}, seconds, plan)]
+    if found is None:
+        say(f"features of a pre-trained network would take {duration(labeled)}: left out")
+        return [], 0.0
+    size, labeled, used, embedding, rest = found
+    candidates = [Candidate("features", "lite0", size, {}, labeled, plan)]
     if used:
-        cost, settings = used * (each + _GUESS_OF_ALL), {"limit": str(used)}
-        found.append(Candidate("self_training", "lite0", size, settings, cost, plan))
-    if whole > seconds + used * each:
+        cost, settings = embedding + used * _GUESS_OF_ALL, {"limit": str(used)}
+        candidates.append(Candidate("self_training", "lite0", size, settings, cost, plan))
+    if rest > _WORTH_SAYING:
         say(
-            f"features of all images would take about {duration(whole)}: those that the choice "
-            f"does not need are only computed if {' or '.join(c.method for c in found)} is chosen"
+            f"features of the images that the choice does not need would take about "
+            f"{duration(rest)} more: they are made beyond the budget, for the predictions, if "
+            f"{' or '.join(this.method for this in candidates)} is chosen"
         )
-    return found
-
-
-def _affordable(pool: int, seconds: float, each: float) -> int:
-    """How many unlabelled images self-training may use; 0: none.
-
-    Args:
-        each: seconds for the features of an image.
-    """
-    for limit in _POOLS if pool else ():
-        used = min(pool, limit)
-        if used * (each + _GUESS_OF_ALL) <= seconds:
-            return used
-    return 0
+    return candidates, rest
 
 
 def _trained(
@@ -438,7 +464,11 @@ def choose(
     tried = [_try(this, images, seed, look, work, say) for this in candidates]
     counted, _ = countable(len(images.labeled), origins)
     some = counted if counted.any() else np.ones_like(counted)
-    evidence = [Evidence(this.candidate.method, this.out.right[some]) for this in tried]
+    evidence = [
+        Evidence(this.candidate.method, right, _gain(this.candidate, right))
+        for this in tried
+        for right in [this.out.right[some]]
+    ]
     mixed = _mixed(tried, seed, say)
     best, verdicts = decide(evidence, _prior_for(images, mixed))
     return Choice(tried[best], tried, verdicts)
@@ -463,7 +493,7 @@ def _planned(
         if path is not None:
             write_json(path, [asdict(candidate) for candidate in candidates])
     total = sum(candidate.seconds for candidate in candidates)
-    say("\n".join([f"the plan, about {duration(total)} at most:", *(c.text for c in candidates)]))
+    say("\n".join([f"the plan, about {duration(total)}:", *(c.text for c in candidates)]))
     return candidates
 
 
@@ -501,24 +531,27 @@ def _try(
 
 
 def _mixed(tried: Sequence[Tried], seed: int, say: Say) -> bool:
-    """Whether the unlabelled images are unlike the labelled ones, where features tell; it is said.
+    """Whether the unlabelled images are of other kinds, where features tell; it is said.
 
     Features that the choice has not computed are not computed for this.
     """
     for this in tried:
         if isinstance(this.chosen.method, SelfTraining):
-            task, precision = this.task, this.candidate.plan.precision
-            known, pool = embedded(this.chosen.method, task, precision, seed)
-            sample = some_of(pool, _SAMPLE, seed)
-            share = unlike(known, sample) if len(known) > 1 else 0.5
-            if share > 0.5:
+            known, pool = embedded(
+                this.chosen.method, this.task, this.candidate.plan.precision, seed
+            )
+            images = this.task.images
+            some = np.random.default_rng([seed, 10]).permutation(len(known))[:_SAMPLE]
+            groups = None if images.groups is None else images.groups[images.labeled[some]]
+            share = unlike(known[some], some_of(pool, _SAMPLE, seed), groups)
+            if share > _UNLIKE:
                 say(
-                    f"the images without a label are unlike the labelled ones: in {share:.0%} of "
-                    f"comparisons (50% by chance) a labelled image is nearer to another labelled "
-                    f"one. Many may be of none of the classes; what was learned on data sets "
-                    f"without such images does not count"
+                    f"the images without a label look unlike the labelled ones: in {share:.0%} of "
+                    f"comparisons (50% by chance) the labelled image is nearer to another labelled "
+                    f"one. Some may be of none of the classes. What such images brought on data "
+                    f"sets without strangers is not counted on"
                 )
-            return share > 0.5
+            return share > _UNLIKE
     return False
 
 

@@ -458,9 +458,12 @@ def selection_optimism(
     n = len(table)
     times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)  # (draws, n)
     left_out = (times == 0) * weights
+    judged = left_out.sum(axis=1) > 0  # with few images a sample may hold all that count
+    times, left_out = times[judged], left_out[judged]
     held = (left_out @ table) / left_out.sum(axis=1, keepdims=True)  # (draws, M)
     winner = ((times * weights) @ table).argmax(axis=1)  # a tie goes to the chosen one
-    return max(float(np.mean(held[:, 0] - held[np.arange(draws), winner])), 0.0)
+    apart = held[:, 0] - held[np.arange(len(held)), winner]
+    return max(float(apart.mean()), 0.0) if len(apart) else 0.0
 
 
 def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:

@@ -47,10 +47,11 @@ from handful.learn import (
     fingerprint,
     fold_predictor,
     learn,
+    learned_from,
     make_plan,
     predicted_out_of_fold,
 )
-from handful.methods.base import BackboneSpec, Method, Task, Trained, as_json
+from handful.methods.base import BackboneSpec, Fitted, Method, Task, Trained, as_json
 from handful.methods.consistency import Consistency, has_unlabeled
 from handful.methods.label_free import LabelFree
 from handful.prepare import class_shares, prepare, rehearse
@@ -201,7 +202,7 @@ def fit(
         if isinstance(chosen.method, Consistency) and not has_unlabeled(task):
             reporter.say(
                 f"every image has a label, so there is none for {chosen.method.name} to learn from "
-                f"beside them: it does what supervised does"
+                f"beside them: it learns as supervised does, with its own schedule"
             )
         folds = FOLDS.rounds if estimate == "folds" else []
         fits = 1 + sum(parts for parts, _ in folds)
@@ -222,8 +223,9 @@ def fit(
             if planned.steps is not None and chosen.schedule is not None:
                 chosen = replace(chosen, schedule=replace(chosen.schedule, steps=planned.steps))
             reporter.say(_expectation(chosen, planned, len(task.labeled), fits))
-            if budget is not None and chosen.schedule is None:
-                reporter.say(_whether_it_fits(embedding_seconds(task, planned.precision), budget))
+            if budget is not None and isinstance(chosen.method, Fitted):
+                part = replace(task, images=task.images[learned_from(chosen.method, task, seed)])
+                reporter.say(_whether_it_fits(embedding_seconds(part, planned.precision), budget))
         judged = None
         if choice is not None:
             judged = _chosen(choice, seed, origin, shares)
@@ -259,6 +261,7 @@ def fit(
         run = Run(record | {"fingerprint": mark}, learned.predictor)
         if folder is not None:
             _keep(run, task, chosen.method, judged, seed, folder, origin, pictures)
+            run.record["seconds"] = round(time.perf_counter() - begun, 2)
             run.save(folder, learned.history)
             clear(folder)
         return run
@@ -364,11 +367,13 @@ def _check_auto(
 
 def _whether_it_fits(seconds: float, budget: float) -> str:
     if not seconds:
-        return "the features of all images are known already"
+        return "the features that it learns from are known already"
     if seconds <= budget:
-        return f"their features take about {duration(seconds)}, within {duration(budget)}"
+        return (
+            f"the features it learns from take about {duration(seconds)}, within {duration(budget)}"
+        )
     return (
-        f"their features take about {duration(seconds)}, more than the budget of "
+        f"the features it learns from take about {duration(seconds)}, more than the budget of "
         f"{duration(budget)}; a smaller --size is faster"
     )
 

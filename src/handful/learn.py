@@ -159,6 +159,8 @@ def fold_predictor(
         method = method.settled(known, labels, len(task.classes), seed)
 
     def fitted(train: np.ndarray, held: np.ndarray, seed: int) -> np.ndarray:
+        if len(seen := labels[train].unique()) == 1:  # a class with one label is held out
+            return np.tile(np.eye(len(task.classes), dtype=np.float32)[seen], (len(held), 1))
         head = method.fit_features(known[train], labels[train], pool, len(task.classes), seed)
         with torch.inference_mode():
             return head(known[held].float()).softmax(dim=1).numpy()
@@ -193,11 +195,17 @@ def predicted_out_of_fold(
 
 def embedded(method: Fitted, task: Task, precision: str, seed: int) -> tuple[Tensor, Tensor]:
     """(n, D) of the labelled images, and (M, D) of those others that the method learns from."""
-    labeled, pool = task.images.labeled, task.images.unlabeled
-    pool = some_of(torch.from_numpy(pool), getattr(method, "limit", len(pool)), seed).numpy()
-    images = task.images[np.concatenate([labeled, pool])]
+    images = task.images[learned_from(method, task, seed)]
     known = embed(images, classifier(task), task.size, task.fit, precision, task.track)
-    return known[: len(labeled)], known[len(labeled) :]
+    n = len(task.labeled)
+    return known[:n], known[n:]
+
+
+def learned_from(method: Fitted, task: Task, seed: int) -> np.ndarray:
+    """Positions of the labelled images, and of those others that a fitted method learns from."""
+    labeled, pool = task.images.labeled, task.images.unlabeled
+    some = some_of(torch.from_numpy(pool), getattr(method, "limit", len(pool)), seed).numpy()
+    return np.concatenate([labeled, some])
 
 
 def _fit(settings: Settings, task: Task, seed: int, chosen: Plan) -> Learned:
