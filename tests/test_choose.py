@@ -7,11 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import handful
 from handful import choose, job
+from handful.after import earlier_settings
 from handful.budget import Cost
 from handful.choose import Candidate, Evidence, Normal, Prior, decide, paired, prior, shared_steps
+from handful.cli import app
 from handful.data.imageset import quiet
 from handful.methods.base import BackboneSpec
 from handful.train import Plan
@@ -400,3 +403,23 @@ def test_auto_is_the_default_and_supervised_where_auto_would_have_to_decide(
 def test_auto_refuses_what_it_chooses_itself(given, named):
     with pytest.raises(ValueError, match=f"auto chooses .*{named}"):
         handful.fit(stripes(), "auto", **given)
+
+
+def test_a_run_after_one_that_chose_chooses_again(quick_plan, tmp_path):
+    images = stripes()
+    first = handful.fit(images, **LOOK, flips=True, out=tmp_path / "run")
+    again = earlier_settings(first)
+    assert "method" not in again
+    assert again["flips"] is True
+    assert again["settings"] == {}
+    named = earlier_settings(first, first.record["method"]["name"])
+    assert named["method"] == first.record["method"]["name"]
+    assert named["settings"]
+
+
+def test_the_command_line_leaves_the_choice_to_auto(quick_plan, tmp_path, monkeypatch):
+    monkeypatch.setattr("handful.data.sources.load", lambda *_, **__: stripes())
+    out = tmp_path / "run"
+    found = CliRunner().invoke(app, ["fit", "photos", "--out", str(out), "--size", "32"])
+    assert found.exit_code == 0, found.output
+    assert handful.open_run(out).record["choice"]

@@ -38,7 +38,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
     a label. Such images are learned from too, by the methods that can. -1 is thus no class.
 
     Args:
-        method: a name (`handful fit --help` lists them) or a method object.
+        method: a name (`handful fit --help` lists them) or a method object. No "auto": it chooses
+            by an estimate, and a pipeline or a search has its own.
         backbone, size, aspect, flips, precision: as in `handful.fit`; not used with features.
         settings: fields of the method, the schedule or the backbone by name: {"steps": 500}.
         seed: the same seed gives the same classifier.

@@ -124,7 +124,8 @@ def fit(
         backbone: a name, or a name with options; by default the method's own.
         out: folder for the run. An unfinished run of the same images, settings and seed in there
             is continued; a finished one is returned; any other is refused without `overwrite`.
-        size: side in pixels the images are brought to; by default their own, at most 64.
+        size: side in pixels the images are brought to; by default their own, at most 64, and 160
+            or 224 for a pre-trained network. "auto" brings them to it for all methods.
         aspect: how images become square: crop, pad or stretch.
         flips: whether a mirrored image is of the same class; by default only for colour images.
         precision: fp32, bf16, or auto: whichever a short measurement finds faster.
@@ -141,7 +142,8 @@ def fit(
         settings: fields of the method, the schedule or the backbone, as text, by name.
         budget: seconds for the whole fit, estimate included. The first steps are timed and the
             number of steps is then fixed; a method that is fitted to features only says whether
-            the time will do.
+            the time will do. "auto" plans what it tries with it; features that only predictions
+            need come on top.
 
     Returns:
         The Run: `run.estimate`, `run.predict(...)`, `run.evaluate(...)`.
