@@ -121,7 +121,7 @@ simclr_best = replace(
     what="the best of these encoders, frozen; self-training on its features in place of two layers",
     method=SimCLR(then="self_training", augment="simclr-flip"),
     published=None,
-    correction="Beyond the report: its two layers, on 100 labels, cannot use all the encoder knows.",
+    correction="Beyond the report: two layers on 100 labels cannot use all the encoder knows.",
 )
 
 
