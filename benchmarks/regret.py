@@ -41,7 +41,7 @@ MOST = 10_000
 
 def main() -> None:
     options = parse()
-    first = 1000 if options.part == "dev" else 0
+    first = options.first + (1000 if options.part == "dev" else 0)
     for source in options.sources:
         images = None
         for per_class in options.per_class:
@@ -142,6 +142,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--per-class", nargs="+", type=int, default=[4, 10])
     parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--budget", default="3m")
     parser.add_argument("--dry", action="store_true", help="print only, write no line")
     return parser.parse_args()

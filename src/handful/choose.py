@@ -72,6 +72,9 @@ _FEWEST = 0.1  # of a method's own steps that folds must be worth
 _PILOT = 2.0  # seconds that a step is measured for
 # Seconds of all self-trainings for each unlabelled image, on two cores.
 _GUESS_OF_ALL = (FOLDS.folds + 1) * 6e-4
+# Seconds of a linear head on features are so many times n * min(n, features), on one core.
+_HEAD, _WIDTH = 1e-6, 1_792
+_CHEAP = 1_000  # labelled images up to which more folds of a head cost little
 _LEAST_FINE_TUNING = 480.0  # seconds that must be left for it
 _FINE_TUNING_SIZE = 96
 _LARGEST_POOL, _LEAST_POOL = 50_000, 1_000  # unlabelled images that self-training may use
@@ -375,13 +378,15 @@ def _on_features(
     chosen, task = prepare(images, "features", **look)
     plan = make_plan(chosen, task, seed)
     sizes = [] if look["size"] else [size for size in SIZES if _SMALLEST <= size < task.size]
-    pool, found = len(images.unlabeled), None
+    pool, n, found = len(images.unlabeled), len(images.labeled), None
+    heads = (FOLDS.folds + 1) * _HEAD * n * min(n, _WIDTH)
     for size in (task.size, *sizes):
         at = replace(task, size=size)
         labeled = embedding_seconds(replace(at, images=at.images[images.labeled]), plan.precision)
+        labeled += heads
         if labeled > allowed:
             continue
-        whole = max(labeled, embedding_seconds(at, plan.precision))  # 0 where they are known
+        whole = max(labeled, embedding_seconds(at, plan.precision) + heads)
         each = (whole - labeled) / pool if pool else 0.0
         used = min(pool, _LARGEST_POOL, int((allowed - labeled) / (each + _GUESS_OF_ALL)))
         used = used if used >= min(pool, _LEAST_POOL) else 0
@@ -390,7 +395,10 @@ def _on_features(
         if used or not pool:
             break
     if found is None:
-        say(f"features of a pre-trained network would take {duration(labeled)}: left out")
+        say(
+            f"features of a pre-trained network, and heads on them, would take about "
+            f"{duration(labeled)}: left out"
+        )
         return [], 0.0
     size, labeled, used, embedding, rest = found
     candidates = [Candidate("features", "lite0", size, {}, labeled, plan)]
@@ -557,7 +565,7 @@ def _mixed(tried: Sequence[Tried], seed: int, say: Say) -> bool:
 
 def thorough(winner: Tried, seed: int) -> OutOfFold:
     """More folds of the method that was chosen, where they cost little: the estimate gains."""
-    if winner.candidate.method != "features":
+    if winner.candidate.method != "features" or len(winner.out.labels) > _CHEAP:
         return winner.out
     predictor = fold_predictor(winner.chosen, winner.task, seed, winner.candidate.plan)
     return predicted_out_of_fold(winner.task, predictor, THOROUGH, seed, winner.finished)
