@@ -241,5 +241,5 @@ def test_with_no_unlabeled_image_it_says_so():
         reporter=handful.job.Reporter(say=said.append),
     )
     assert any(
-        "every image has a label" in text and "what supervised does" in text for text in said
+        "every image has a label" in text and "as supervised does" in text for text in said
     )
