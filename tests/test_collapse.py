@@ -240,6 +240,4 @@ def test_with_no_unlabeled_image_it_says_so():
         estimate="none",
         reporter=handful.job.Reporter(say=said.append),
     )
-    assert any(
-        "every image has a label" in text and "as supervised does" in text for text in said
-    )
+    assert any("every image has a label" in text and "as supervised does" in text for text in said)
