@@ -43,7 +43,7 @@ def main() -> None:
     for seed in seeds:
         for case in options.cases or CASES:
             name = f"{options.source}-{case}"
-            if not options.again and is_known(name, kind, seed):
+            if not options.again and record.recorded("probes", name, kind, seed):
                 print(f"{name}, seed {seed}: kept", flush=True)
                 continue
             figures = measure(recipe_of(options.source, case), seed, options.dev)
@@ -101,11 +101,6 @@ def encoder(
         return nn.Sequential(*parts), task, {"health": health, "collapse": made.record["collapse"]}
     model = learn(chosen, task, seed).predictor.model
     return nn.Sequential(model.normalize, model.backbone), task, {}
-
-
-def is_known(name: str, kind: str, seed: int) -> bool:
-    lines = record.read("probes")
-    return any((x["name"], x["kind"], x["draw"]) == (name, kind, seed) for x in lines)
 
 
 def parse() -> argparse.Namespace:

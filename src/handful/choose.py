@@ -276,6 +276,12 @@ def _gain(candidate: Candidate, right: np.ndarray) -> float:
     return wrong * (1 - labels**_MORE_LABELS * steps**_MORE_STEPS)
 
 
+def _evidence(tried: Tried, counted: np.ndarray) -> Evidence:
+    """By the (n,) bool `counted` of the labelled images."""
+    right = tried.out.right[counted]
+    return Evidence(tried.candidate.method, right, _gain(tried.candidate, right))
+
+
 def compared(this: Evidence, other: Evidence) -> Normal:
     """How much more accurate the last fit of `this` is than that of `other`, by the labels."""
     seen = paired(this.right, other.right)
@@ -472,11 +478,7 @@ def choose(
     tried = [_try(this, images, seed, look, work, say) for this in candidates]
     counted, _ = countable(len(images.labeled), origins)
     some = counted if counted.any() else np.ones_like(counted)
-    evidence = [
-        Evidence(this.candidate.method, right, _gain(this.candidate, right))
-        for this in tried
-        for right in [this.out.right[some]]
-    ]
+    evidence = [_evidence(this, some) for this in tried]
     mixed = _mixed(tried, seed, say)
     best, verdicts = decide(evidence, _prior_for(images, mixed))
     return Choice(tried[best], tried, verdicts)
@@ -545,10 +547,8 @@ def _mixed(tried: Sequence[Tried], seed: int, say: Say) -> bool:
     """
     for this in tried:
         if isinstance(this.chosen.method, SelfTraining):
-            known, pool = embedded(
-                this.chosen.method, this.task, this.candidate.plan.precision, seed
-            )
-            images = this.task.images
+            images, precision = this.task.images, this.candidate.plan.precision
+            known, pool = embedded(this.chosen.method, this.task, precision, seed)
             some = np.random.default_rng([seed, 10]).permutation(len(known))[:_SAMPLE]
             groups = None if images.groups is None else images.groups[images.labeled[some]]
             share = unlike(known[some], some_of(pool, _SAMPLE, seed), groups)

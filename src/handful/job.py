@@ -154,12 +154,14 @@ def fit(
     check_labels(images)
     origin = [(origins or {}).get(name, "unknown") for name in images[images.labeled].names]
     shares = _checked_shares(images, prior, estimate, origin)
+    given = {"schedule": schedule, "backbone": backbone, "init": init, "settings": settings}
+    why_not = _why_not_auto(estimate, [name for name, value in given.items() if value])
     if method is None:
-        plain = estimate == "folds" and not (schedule or backbone or init or settings)
-        method = AUTO if plain else "supervised"
+        method = "supervised" if why_not else AUTO
     auto = method == AUTO
     if auto:
-        _check_auto(estimate, schedule, backbone, init, settings)
+        if why_not:
+            raise ValueError(why_not)
         budget = BUDGET if budget is None else budget
     chosen, task = prepare(
         images,
@@ -350,21 +352,16 @@ def _check_budget(budget: float, settings: Mapping[str, str]) -> None:
         raise ValueError(f"budget fixes the steps, and steps={steps} is set too; leave one out")
 
 
-def _check_auto(
-    estimate: str,
-    schedule: Schedule | None,
-    backbone: str | BackboneSpec | None,
-    init: Path | str | None,
-    settings: Mapping[str, str] | None,
-) -> None:
+def _why_not_auto(estimate: str, given: Sequence[str]) -> str:
+    """What keeps auto from choosing: no estimate, or one of its own decisions is `given`."""
     if estimate == "none":
-        raise ValueError("auto chooses by the estimate; leave estimate none out, or name a method")
-    given = {"schedule": schedule, "backbone": backbone, "init": init, "settings": settings}
-    if named := [name for name, value in given.items() if value]:
-        raise ValueError(
-            f"auto chooses the network and its settings, and {named[0]} is given too; name a "
-            f"method, or leave {named[0]} out"
+        return "auto chooses by the estimate; leave estimate none out, or name a method"
+    if given:
+        return (
+            f"auto chooses the network and its settings, and {given[0]} is given too; name a "
+            f"method, or leave {given[0]} out"
         )
+    return ""
 
 
 def _whether_it_fits(seconds: float, budget: float) -> str:
