@@ -4,8 +4,8 @@ python benchmarks/experience.py          # rewrite it
 python benchmarks/experience.py --check  # exit 1 if that would change it
 
 A row is the mean test accuracy of a method on a data set, over all draws, in its best settings.
-Lines of curves.jsonl fill in where there are no draws, and of coverage.jsonl, whose labels are
-natural draws, where there is neither.
+Lines of curves.jsonl fill in where there are no draws; of coverage.jsonl, whose labels are natural
+draws, where there is neither; of regret.jsonl, three draws at most, where there is nothing else.
 """
 
 import json
@@ -34,10 +34,10 @@ class Row(NamedTuple):
     method: str
 
 
-def drawn() -> dict[Row, float]:
-    """Of draws.jsonl and regret.jsonl, whose commands name the source and the labels per class."""
+def drawn(file: str) -> dict[Row, float]:
+    """Of draws.jsonl or regret.jsonl, whose lines name the source and the labels per class."""
     found: dict[Row, dict[str, list[float]]] = {}
-    for line in [*record.final("draws"), *record.final("regret")]:
+    for line in record.final(file):
         source, method = _source(line), line["settings"]["method"]["name"]
         if source is not None and "-auto" not in line["name"]:
             per_class = line.get("per_class", _option(line["command"], "--per-class", 10))
@@ -84,7 +84,9 @@ def text() -> str:
             "mixed": row.source in MIXED,
             "accuracy": round(accuracy, 4),
         }
-        for row, accuracy in sorted((covered() | curved() | drawn()).items())
+        for row, accuracy in sorted(
+            (drawn("regret") | covered() | curved() | drawn("draws")).items()
+        )
     ]
     return json.dumps(rows, indent=1) + "\n"
 
