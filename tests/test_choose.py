@@ -1,21 +1,20 @@
-"""Choosing a method: the plan, the evidence, what was known before, and doing no harm."""
+"""Choosing a method: the evidence, and doing no harm."""
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from typer.testing import CliRunner
 
 import handful
 from handful import choose, job
 from handful.after import earlier_settings
 from handful.budget import Cost
-from handful.choose import Candidate, Evidence, Normal, Prior, decide, paired, prior, shared_steps
+from handful.candidates import Candidate
+from handful.choose import Evidence, decide, paired
 from handful.cli import app
-from handful.data.imageset import quiet
+from handful.experience import Normal, Prior
 from handful.methods.base import BackboneSpec
 from handful.train import Plan
 from tiny import SCHEDULE, stripes
@@ -48,9 +47,6 @@ def quick_plan(monkeypatch):
 
     monkeypatch.setattr(choose, "plan_candidates", planned)
     return calls
-
-
-# --- the evidence
 
 
 def test_a_paired_difference_at_forty_labels_spreads_by_about_six_points():
@@ -130,173 +126,6 @@ def test_unlabelled_images_are_used_only_with_evidence_or_experience_on_their_si
     assert decide(clearly, undecided)[0] == 1
 
 
-# --- what was known before
-
-
-def cell(source, per_class, channels, **accuracy):
-    """What is known of a data set at that number of labels: method → accuracy."""
-    known = {"source": source, "per_class": per_class, "channels": channels, "mixed": False}
-    return [known | {"method": method, "accuracy": found} for method, found in accuracy.items()]
-
-
-def twice(per_class, channels, **accuracy):
-    """The same on two data sets, a and b."""
-    return [row for name in "ab" for row in cell(name, per_class, channels, **accuracy)]
-
-
-def test_experience_leaves_out_the_data_set_at_hand_and_other_colours():
-    known = [
-        *twice(10, 1, features=0.5, supervised=0.8),
-        *cell("c", 10, 1, features=0.5, supervised=0.5),
-        *twice(10, 3, features=0.8, supervised=0.5),
-    ]
-    assert prior("supervised", "features", 1, 10, "", known).belief.mean == pytest.approx(0.6 / 4)
-    assert prior("supervised", "features", 3, 10, "", known).belief.mean == pytest.approx(-0.2)
-    assert prior("supervised", "features", 1, 10, "a", known).belief.mean == pytest.approx(0.1)
-
-
-def test_one_data_set_is_no_experience():
-    known = cell("a", 10, 1, features=0.5, supervised=0.9)
-    assert prior("supervised", "features", 1, 10, "", known) == prior("x", "y", 1, 10, "", known)
-
-
-def test_of_a_data_set_the_experience_with_the_nearest_number_of_labels_counts():
-    known = [
-        *twice(1, 3, features=0.5, self_training=0.8),
-        *twice(100, 3, features=0.9, self_training=0.75),
-    ]
-    means = [prior("self_training", "features", 3, n, "", known).belief.mean for n in (2, 10, 50)]
-    assert means == pytest.approx([0.2, 0.05, -0.1])  # 10 lies between: both count
-
-
-def test_methods_on_the_same_features_are_compared_whatever_the_colour():
-    known = twice(10, 3, features=0.5, self_training=0.8, supervised=0.9)
-    assert prior("self_training", "features", 1, 10, "", known).belief.mean == pytest.approx(0.2)
-    assert prior("supervised", "features", 1, 10, "", known).belief.mean == 0
-
-
-def test_experience_with_other_kinds_of_unlabelled_images_does_not_count():
-    rows = twice(10, 3, features=0.5, self_training=0.8, supervised=0.8)
-    known = [row | {"mixed": True} for row in rows]
-    means = {
-        (method, mixed): prior(method, "features", 3, 10, "", known, mixed).belief.mean
-        for method in ("self_training", "supervised")
-        for mixed in (False, True)
-    }
-    assert means["self_training", False] == 0
-    assert means["self_training", True] == pytest.approx(0.2)
-    assert means["supervised", False] == means["supervised", True] == pytest.approx(0.2)
-
-
-def test_photographs_are_not_taken_for_what_suits_a_network_from_nothing():
-    found = prior("supervised", "features", 3, 10, "photos")
-    assert found.belief.mean <= 0
-
-
-def blobs(first, seed, n):
-    """(n, 8) points of two kinds: around axis `first` and around the one after it."""
-    generator = torch.Generator().manual_seed(seed)
-    axes = torch.eye(8)[first + torch.arange(n) % 2]
-    return axes + 0.3 * torch.randn(n, 8, generator=generator)
-
-
-def test_unlabelled_images_of_the_labelled_kinds_are_not_taken_for_strangers():
-    shares = [choose.unlike(blobs(0, seed, 40), blobs(0, 100 + seed, 200)) for seed in range(20)]
-    assert max(shares) < choose._UNLIKE
-
-
-def test_balanced_labels_beside_an_unbalanced_pool_are_no_sign_of_strangers():
-    pool = torch.cat([blobs(0, 1, 400)[::2], blobs(0, 2, 400)[1::2][:20]])
-    assert choose.unlike(blobs(0, 0, 50), pool) < choose._UNLIKE
-
-
-def test_unlabelled_images_of_other_kinds_are_noticed():
-    assert choose.unlike(blobs(0, 0, 40), blobs(4, 1, 200)) > 0.9
-    half = torch.cat([blobs(0, 1, 60), blobs(4, 2, 140)])
-    assert choose._UNLIKE < choose.unlike(blobs(0, 0, 40), half) < 0.9
-
-
-def test_labelled_images_of_one_group_do_not_make_the_others_strangers():
-    known = blobs(0, 0, 20)
-    pairs = torch.cat([known, known + 0.001])
-    groups = np.arange(40) % 20
-    assert choose.unlike(pairs, blobs(0, 1, 200)) > choose._UNLIKE
-    assert choose.unlike(pairs, blobs(0, 1, 200), groups) < choose._UNLIKE
-
-
-def test_without_experience_the_belief_is_wide_and_takes_no_side():
-    found = prior("supervised", "features", 1, 10, "", [])
-    assert found.sources == 0
-    assert found.belief.mean == 0
-    assert found.belief.sd == pytest.approx(0.1 * 2**0.5)
-
-
-def test_more_data_sets_that_agree_make_the_belief_narrower():
-    def agreeing(k):
-        return [row for i in range(k) for row in cell(str(i), 10, 1, features=0.6, supervised=0.65)]
-
-    spreads = [prior("supervised", "features", 1, 10, "", agreeing(k)).belief.sd for k in (1, 3, 9)]
-    assert spreads == sorted(spreads, reverse=True)
-
-
-def test_the_experience_in_the_package_is_whole():
-    for row in choose.experience():
-        assert row["channels"] in (1, 3)
-        assert row["mixed"] == (row["source"] == "tin10")
-        assert 0 < row["accuracy"] < 1
-
-
-# --- the plan
-
-
-@pytest.mark.parametrize(
-    "total, expected", [(100_000, (400, 400)), (1_400, (400, 200)), (140, (70, 14)), (0, (0, 0))]
-)
-def test_the_last_fit_gets_up_to_half_of_the_steps(total, expected):
-    assert shared_steps(total, 400) == expected
-    steps, in_folds = shared_steps(total, 400)
-    assert steps + choose.FOLDS.folds * in_folds <= total
-
-
-def test_a_larger_budget_plans_larger_images_and_more_steps(monkeypatch):
-    monkeypatch.setattr(choose, "time", SimpleNamespace(perf_counter=lambda: 0.0))
-    monkeypatch.setattr(choose, "make_plan", lambda *_: PLAN)
-    seconds = lambda task, _: len(task.images) * task.size / 1e3  # noqa: E731
-    monkeypatch.setattr(choose, "embedding_seconds", seconds)
-    monkeypatch.setattr(choose, "measured", lambda *_: Cost(0.0, 0.01, 0.0, 0.0))
-    look = {"size": None, "aspect": "crop", "flips": None, "precision": "fp32"}
-    look |= {"track": quiet}
-    said = []
-    images = stripes()
-    poor, rich = (
-        choose.plan_candidates(images, budget, 0, look, said.append) for budget in (20.0, 90.0)
-    )
-    assert [row.method for row in rich] == ["features", "self_training", "supervised"]
-    assert (poor[0].size, rich[0].size) == (96, 160)
-    assert poor[-1].fold_steps < rich[-1].fold_steps == 600
-    assert sum(row.seconds for row in poor) < 20
-    assert not said
-    slow = choose.plan_candidates(images, 9.0, 0, look, said.append)
-    assert [row.method for row in slow] == ["features", "supervised"]
-    assert (slow[0].size, slow[0].seconds) == (128, pytest.approx(16 * 128 / 1e3, abs=0.01))
-    assert said == [
-        "features of the images that the choice does not need would take about 3 s more: they are "
-        "made beyond the budget, for the predictions, if features is chosen"
-    ]
-    alone = choose.plan_candidates(images[images.labeled], 9.0, 0, look, said.append)
-    assert [(row.method, row.size) for row in alone] == [("features", 128), ("supervised", 8)]
-    monkeypatch.setattr(choose, "_HEAD", 1.0)  # as with tens of thousands of labels
-    many = choose.plan_candidates(images, 90.0, 0, look, said.append)
-    assert [row.method for row in many] == ["supervised"]
-    assert said[-1].endswith("heads on them, would take about 26 min: left out")
-    monkeypatch.setattr(choose, "_HEAD", 0.0)
-    asked = choose.plan_candidates(images, 90.0, 0, look | {"size": 32}, said.append)
-    assert {row.size for row in asked} == {32}
-    with pytest.raises(ValueError, match="no method can be judged within 1 s"):
-        choose.plan_candidates(images, 1.0, 0, look, said.append)
-    assert any("left out" in text for text in said)
-
-
 # --- the fit
 
 
@@ -313,7 +142,7 @@ def test_strangers_among_the_unlabelled_images_are_said(quick_plan, monkeypatch)
     said = []
     monkeypatch.setattr(choose, "unlike", lambda *_: 0.8)
     seen = []
-    monkeypatch.setattr(choose, "_prior_for", lambda _, mixed: seen.append(mixed) or undecided)
+    monkeypatch.setattr(choose, "prior_for", lambda _, mixed: seen.append(mixed) or undecided)
     handful.fit(stripes(), **LOOK, reporter=job.Reporter(say=said.append))
     assert seen == [True]
     assert any("in 80% of comparisons (50% by chance)" in text for text in said)

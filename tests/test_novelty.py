@@ -1,4 +1,4 @@
-"""None of these: own images are rarely flagged, images of other things mostly."""
+"""Images unlike the others: of the run when predicting, of the labels when choosing."""
 
 import csv
 import sys
@@ -9,7 +9,7 @@ import torch
 
 import handful
 from handful import cli
-from handful.novelty import FLAGGED, familiar, load_familiar, save_familiar
+from handful.novelty import FLAGGED, UNLIKE, familiar, load_familiar, save_familiar, unlike
 from image_files import save, smooth
 from tiny import stripes
 
@@ -127,3 +127,34 @@ def test_a_run_without_a_folder_says_what_is_missing():
     run = handful.fit(stripes(), settings={"steps": "2", "backbone.base": "8"}, estimate="none")
     with pytest.raises(ValueError, match="fit with out"):
         run.predict(stripes(), none_of_these=True)
+
+
+def blobs(first, seed, n):
+    """(n, 8) points of two kinds: around axis `first` and around the one after it."""
+    generator = torch.Generator().manual_seed(seed)
+    axes = torch.eye(8)[first + torch.arange(n) % 2]
+    return axes + 0.3 * torch.randn(n, 8, generator=generator)
+
+
+def test_unlabelled_images_of_the_labelled_kinds_are_not_taken_for_strangers():
+    shares = [unlike(blobs(0, seed, 40), blobs(0, 100 + seed, 200)) for seed in range(20)]
+    assert max(shares) < UNLIKE
+
+
+def test_balanced_labels_beside_an_unbalanced_pool_are_no_sign_of_strangers():
+    pool = torch.cat([blobs(0, 1, 400)[::2], blobs(0, 2, 400)[1::2][:20]])
+    assert unlike(blobs(0, 0, 50), pool) < UNLIKE
+
+
+def test_unlabelled_images_of_other_kinds_are_noticed():
+    assert unlike(blobs(0, 0, 40), blobs(4, 1, 200)) > 0.9
+    half = torch.cat([blobs(0, 1, 60), blobs(4, 2, 140)])
+    assert UNLIKE < unlike(blobs(0, 0, 40), half) < 0.9
+
+
+def test_labelled_images_of_one_group_do_not_make_the_others_strangers():
+    known = blobs(0, 0, 20)
+    pairs = torch.cat([known, known + 0.001])
+    groups = np.arange(40) % 20
+    assert unlike(pairs, blobs(0, 1, 200)) > UNLIKE
+    assert unlike(pairs, blobs(0, 1, 200), groups) < UNLIKE

@@ -8,32 +8,19 @@ are paired. With few labels such a difference alone cannot choose: at 40 labels 
 Letters in shapes: n labelled images, K classes.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, MutableMapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cache
-from importlib.resources import files
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from scipy.stats import mannwhitneyu
-from torch import Tensor
 
-from handful.budget import embedding_seconds, measured
+from handful.candidates import Candidate, plan_candidates
 from handful.data.imageset import ImageSet
-from handful.estimate import (
-    DEPENDENCE_ONCE,
-    THOROUGH,
-    Key,
-    OutOfFold,
-    countable,
-)
-from handful.features import SIZES
+from handful.estimate import DEPENDENCE_ONCE, THOROUGH, Key, OutOfFold, countable
+from handful.experience import COUNTERPART, Normal, Prior, prior_for
 from handful.files import read_json, write_json
 from handful.folder import Finished
 from handful.learn import (
@@ -42,72 +29,24 @@ from handful.learn import (
     Settings,
     embedded,
     fold_predictor,
-    make_plan,
     predicted_out_of_fold,
 )
 from handful.methods.base import Task
 from handful.methods.heads import some_of
 from handful.methods.self_training import SelfTraining
+from handful.novelty import UNLIKE, unlike
 from handful.prepare import prepare
 from handful.train import Plan
 from handful.wording import duration
 
 AUTO = "auto"
-BUDGET = 180.0  # seconds, where none is given
-# The labels-only method that a method with unlabelled images must not be worse than.
-COUNTERPART = {"self_training": "features", "fine_tuning": "features"}
-# Methods on the same features: what tells them apart elsewhere does so whatever the colour.
-FROZEN = ("features", "self_training", "propagation")
 TOLD_APART = 1.645  # standard errors: nine in ten
 
-# Shares of the time that features of all images may take: where they lead on other data sets, and
-# where a network trained from nothing does.
-_FIRST, _SECOND = 0.6, 0.25
-# Unlabelled images are taken for images of other kinds where `unlike` is above this, and not by
-# chance. Labels balanced by hand beside an unbalanced pool make up to 0.65.
-_UNLIKE, _CHANCE = 0.7, 1e-3
 _SAMPLE = 2_000  # labelled and unlabelled images, at most, that are compared
-_SMALLEST = 96  # pixels a side for features
-_FEWEST = 0.1  # of a method's own steps that folds must be worth
-_PILOT = 2.0  # seconds that a step is measured for
-# Seconds of all self-trainings for each unlabelled image, on two cores.
-_GUESS_OF_ALL = (FOLDS.folds + 1) * 6e-4
-# Seconds of a linear head on features are so many times n * min(n, features), on one core.
-_HEAD, _WIDTH = 1e-6, 1_792
 _CHEAP = 1_000  # labelled images up to which more folds of a head cost little
-_LEAST_FINE_TUNING = 480.0  # seconds that must be left for it
-_FINE_TUNING_SIZE = 96
-_LARGEST_POOL, _LEAST_POOL = 50_000, 1_000  # unlabelled images that self-training may use
-_WORTH_SAYING = 1.0  # seconds
-
-# Between data sets a difference of two methods varies; a guess that counts as one data set. What a
-# single one showed is not experience yet.
-_SPREAD = 0.1
-_GUESSED = 1
-_LEAST_SOURCES = 2
 # What a network trained from nothing gains from more of something, as the power by which its wrong
 # answers fall: of labels, beyond what a head on features gains (see `estimate`), and of steps.
 _MORE_LABELS, _MORE_STEPS = 0.2, 0.2
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A method with the network, the size and the training that it is tried with."""
-
-    method: str
-    backbone: str
-    size: int
-    settings: dict[str, str]
-    seconds: float  # expected, of its folds and of a last fit on all labels
-    plan: Plan  # `plan.steps`: of the last fit; None for a method that is fitted to features
-    fold_steps: int | None = None  # of the fits for the folds
-
-    @property
-    def text(self) -> str:
-        """What is done and how long it takes, in a line of the plan."""
-        steps = f", {self.plan.steps} steps ({self.fold_steps} in folds)" if self.plan.steps else ""
-        how = f"{self.backbone} at {self.size} pixels{steps}"
-        return f"  {self.method} with {how}: about {duration(self.seconds)}"
 
 
 class Tried(NamedTuple):
@@ -131,117 +70,6 @@ class Choice(NamedTuple):
     @property
     def rivals(self) -> list[OutOfFold]:
         return [other.out for other in self.tried if other is not self.winner]
-
-
-class Normal(NamedTuple):
-    """What is believed of a difference of accuracies."""
-
-    mean: float
-    sd: float
-
-    def combined(self, other: "Normal") -> "Normal":
-        """Both beliefs together, weighted by their precisions."""
-        weight = other.sd**2 / (self.sd**2 + other.sd**2)
-        sd = self.sd * other.sd / math.hypot(self.sd, other.sd)
-        return Normal(weight * self.mean + (1 - weight) * other.mean, sd)
-
-
-class Prior(NamedTuple):
-    """A belief before any evidence, and how many data sets it rests on."""
-
-    belief: Normal
-    sources: int
-
-
-@cache
-def experience() -> list[dict[str, Any]]:
-    """Rows of source, channels, per_class, method and accuracy (see benchmarks/experience.py)."""
-    rows: list[dict[str, Any]] = json.loads(
-        files("handful").joinpath("experience.json").read_text()
-    )
-    return rows
-
-
-def prior(
-    method: str,
-    reference: str,
-    channels: int,
-    per_class: float,
-    without: str = "",
-    rows: Sequence[dict[str, Any]] | None = None,
-    mixed: bool = False,
-) -> Prior:
-    """How much more accurate `method` is than `reference` on a new data set of that colour.
-
-    Two methods on the same frozen features are compared whatever the colour, and where one of them
-    uses unlabelled images, only on data sets whose unlabelled images are as these are.
-
-    Of every data set the number of labels that is nearest counts: unlabelled images help where
-    labels are very few, and stop helping where there are many. The mean over data sets is drawn
-    to 0 as by one more in which they are equal, and the spread between them to `_SPREAD`.
-
-    Args:
-        per_class: labels per class at hand, in the mean.
-        without: the data set at hand: it may not vote.
-        mixed: whether the unlabelled images are unlike the labelled ones, see `unlike`.
-    """
-    any_colour = method in FROZEN and reference in FROZEN
-    any_pool = not {method, reference} & COUNTERPART.keys()
-    accuracy: dict[tuple[str, int], dict[str, float]] = {}
-    for row in experience() if rows is None else rows:
-        alike = any_colour or row["channels"] == channels
-        alike &= any_pool or row["mixed"] == mixed
-        if alike and row["source"] != without:
-            cell = accuracy.setdefault((row["source"], row["per_class"]), {})
-            cell[row["method"]] = row["accuracy"]
-    found: dict[str, dict[float, list[float]]] = {}  # source → how far in labels → differences
-    for (source, labels), cell in accuracy.items():
-        if method in cell and reference in cell:
-            far = round(abs(math.log(labels / per_class)), 6)
-            at_distance = found.setdefault(source, {}).setdefault(far, [])
-            at_distance.append(cell[method] - cell[reference])
-    differences = np.array([np.mean(cells[min(cells)]) for cells in found.values()])
-    if len(differences) < _LEAST_SOURCES:
-        differences = differences[:0]
-    k = len(differences)
-    mean = float(differences.sum() / (k + _GUESSED))
-    apart = float(((differences - mean) ** 2).sum()) + _GUESSED * (_SPREAD**2 + mean**2)
-    variance = apart / (k + _GUESSED)
-    return Prior(Normal(mean, math.sqrt(variance * (1 + 1 / (k + _GUESSED)))), k)
-
-
-def _prior_for(images: ImageSet, mixed: bool = False) -> Callable[[str, str], Prior]:
-    """(method, reference) → `prior` for these images."""
-    per_class = max(1.0, len(images.labeled) / len(images.classes))
-    source, channels = Path(images.source).name, images.channels
-    return lambda method, reference: prior(
-        method, reference, channels, per_class, source, mixed=mixed
-    )
-
-
-def unlike(labeled: Tensor, unlabeled: Tensor, groups: np.ndarray | None = None) -> float:
-    """Whether the unlabelled images are of other kinds than the labelled ones.
-
-    The share of comparisons in which a labelled image has a more similar labelled neighbour than
-    an unlabelled image has: a half where both are drawn alike (Mann-Whitney). One label per class
-    tells nothing: no labelled image has a neighbour of its class then.
-
-    Args:
-        labeled: (n, D) features, n of 2 or more; unlabeled: (M, D).
-        groups: (n,) of the labelled images: those of one group are no neighbours.
-    """
-    n = len(labeled)
-    both = torch.cat([labeled, unlabeled]).float()
-    unit = F.normalize(both - both.mean(dim=0))
-    similarity = unit @ unit[:n].T  # (n + M, n)
-    own = np.arange(n) if groups is None else groups
-    similarity[:n][torch.from_numpy(own[:, None] == own)] = -torch.inf
-    # Each labelled image has one neighbour fewer, so each of the others does without one, too.
-    rows = torch.arange(len(unlabeled))
-    similarity[n + rows, rows % n] = -torch.inf
-    nearest = similarity.amax(dim=1).numpy()
-    found = mannwhitneyu(nearest[:n], nearest[n:], alternative="greater")
-    return float(found.statistic) / (n * len(unlabeled)) if found.pvalue < _CHANCE else 0.5
 
 
 def paired(right: np.ndarray, other: np.ndarray) -> Normal:
@@ -338,124 +166,6 @@ def _behind(this: Evidence, best: Evidence) -> str:
     return f"worse than {best.method} ({by})"
 
 
-def plan_candidates(
-    images: ImageSet, budget: float, seed: int, look: dict[str, Any], say: Say
-) -> list[Candidate]:
-    """The candidates that fit into `budget` seconds, simple ones first.
-
-    Args:
-        look: size, aspect, flips, precision and track, as for `prepare`.
-    """
-    ends = time.perf_counter() + budget
-    found: list[Candidate] = []
-
-    def left() -> float:
-        return ends - time.perf_counter() - sum(candidate.seconds for candidate in found)
-
-    # On a slow machine most of the time is for the one that is better on other data sets.
-    known = _prior_for(images)("supervised", "features")
-    share = _SECOND if known.belief.mean > 0 else _FIRST
-    frozen, rest = _on_features(images, share * budget, seed, look, say)
-    found += frozen
-    found += _trained("supervised", images, left(), seed, look, {}, say)
-    if images.channels == 3 and frozen and left() - rest >= _LEAST_FINE_TUNING:
-        fixed = {"embed_size": str(frozen[0].size)}
-        at = look | {"size": look["size"] or _FINE_TUNING_SIZE}
-        found += _trained("fine_tuning", images, left() - rest, seed, at, fixed, say)
-    if not found:
-        raise ValueError(
-            f"no method can be judged within {duration(budget)}; give a larger budget, or name a "
-            f"method"
-        )
-    return found
-
-
-def _on_features(
-    images: ImageSet, allowed: float, seed: int, look: dict[str, Any], say: Say
-) -> tuple[list[Candidate], float]:
-    """`features` and `self_training`, which share them, within the seconds allowed.
-
-    At the largest size at which features of some unlabelled images fit, too; where there is none,
-    those of the labelled ones at the largest size that fits.
-
-    Returns:
-        the candidates, and seconds for the features of all other images at their size.
-    """
-    chosen, task = prepare(images, "features", **look)
-    plan = make_plan(chosen, task, seed)
-    sizes = [] if look["size"] else [size for size in SIZES if _SMALLEST <= size < task.size]
-    pool, n, found = len(images.unlabeled), len(images.labeled), None
-    heads = (FOLDS.folds + 1) * _HEAD * n * min(n, _WIDTH)
-    for size in (task.size, *sizes):
-        at = replace(task, size=size)
-        labeled = embedding_seconds(replace(at, images=at.images[images.labeled]), plan.precision)
-        labeled += heads
-        if labeled > allowed:
-            continue
-        whole = max(labeled, embedding_seconds(at, plan.precision) + heads)
-        each = (whole - labeled) / pool if pool else 0.0
-        used = min(pool, _LARGEST_POOL, int((allowed - labeled) / (each + _GUESS_OF_ALL)))
-        used = used if used >= min(pool, _LEAST_POOL) else 0
-        if found is None or used:
-            found = (size, labeled, used, used * each, whole - labeled - used * each)
-        if used or not pool:
-            break
-    if found is None:
-        say(
-            f"features of a pre-trained network, and heads on them, would take about "
-            f"{duration(labeled)}: left out"
-        )
-        return [], 0.0
-    size, labeled, used, embedding, rest = found
-    candidates = [Candidate("features", "lite0", size, {}, labeled, plan)]
-    if used:
-        cost, settings = embedding + used * _GUESS_OF_ALL, {"limit": str(used)}
-        candidates.append(Candidate("self_training", "lite0", size, settings, cost, plan))
-    if rest > _WORTH_SAYING:
-        say(
-            f"features of the images that the choice does not need would take about "
-            f"{duration(rest)} more: they are made beyond the budget, for the predictions, if "
-            f"{' or '.join(this.method for this in candidates)} is chosen"
-        )
-    return candidates, rest
-
-
-def _trained(
-    method: str,
-    images: ImageSet,
-    left: float,
-    seed: int,
-    look: dict[str, Any],
-    settings: dict[str, str],
-    say: Say,
-) -> list[Candidate]:
-    """A training and its folds in the seconds left; nothing where folds would be too short."""
-    begun = time.perf_counter()
-    chosen, task = prepare(images, method, settings=settings, **look)
-    assert chosen.schedule is not None
-    plan = make_plan(chosen, task, seed)
-    cost = measured(chosen, task, seed, plan, min(_PILOT, 0.02 * max(left, 0.0)))
-    left -= time.perf_counter() - begun
-    own, looks = chosen.schedule.steps, chosen.schedule.looks
-    beside = (FOLDS.folds + 1) * cost.of(0, looks) + len(images.unlabeled) * cost.image
-    steps, fold_steps = shared_steps(int((left - beside) / cost.step), own)
-    if fold_steps < max(1, _FEWEST * own):
-        say(f"{method} and its folds would need more than the time that is left: left out")
-        return []
-    seconds = beside + (FOLDS.folds * fold_steps + steps) * cost.step
-    plan = replace(plan, seconds_per_step=cost.step, steps=steps)
-    return [Candidate(method, task.backbone.name, task.size, settings, seconds, plan, fold_steps)]
-
-
-def shared_steps(total: int, own: int) -> tuple[int, int]:
-    """(steps of the last fit, steps of each fold), each at most the method's `own` number.
-
-    The last fit gets up to half of all steps, the folds share the rest.
-    """
-    steps = min(own, total // 2)
-    return steps, min(steps, (total - steps) // FOLDS.folds)
-
-
 def choose(
     images: ImageSet,
     budget: float,
@@ -480,7 +190,7 @@ def choose(
     some = counted if counted.any() else np.ones_like(counted)
     evidence = [_evidence(this, some) for this in tried]
     mixed = _mixed(tried, seed, say)
-    best, verdicts = decide(evidence, _prior_for(images, mixed))
+    best, verdicts = decide(evidence, prior_for(images, mixed))
     return Choice(tried[best], tried, verdicts)
 
 
@@ -552,14 +262,14 @@ def _mixed(tried: Sequence[Tried], seed: int, say: Say) -> bool:
             some = np.random.default_rng([seed, 10]).permutation(len(known))[:_SAMPLE]
             groups = None if images.groups is None else images.groups[images.labeled[some]]
             share = unlike(known[some], some_of(pool, _SAMPLE, seed), groups)
-            if share > _UNLIKE:
+            if share > UNLIKE:
                 say(
                     f"the images without a label look unlike the labelled ones: in {share:.0%} of "
                     f"comparisons (50% by chance) the labelled image is nearer to another labelled "
                     f"one. Some may be of none of the classes. What such images brought on data "
                     f"sets without strangers is not counted on"
                 )
-            return share > _UNLIKE
+            return share > UNLIKE
     return False
 
 

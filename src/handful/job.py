@@ -13,7 +13,8 @@ import torch
 import handful
 from handful import backbones, devices
 from handful.budget import affordable, embedding_seconds
-from handful.choose import AUTO, BUDGET, Choice, choose, thorough
+from handful.candidates import BUDGET
+from handful.choose import AUTO, Choice, choose, thorough
 from handful.data.checks import check as inspect
 from handful.data.imageset import ImageSet, Track, quiet
 from handful.data.sources import check_labels

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.stats import mannwhitneyu
 from torch import Tensor
 
 from handful.files import read_tensors, write_tensors
@@ -29,6 +30,9 @@ CALIBRATING = 3  # one image in this many
 NEIGHBOR = 15  # whose distance counts; a nearer one where there are fewer than 60 images
 RANK = 128  # principal axes; fewer where there are fewer than 8 reference images for each
 OUTSIDE = 2.0  # weight of what lies outside the axes, beside a place along them of length 1
+# Unlabelled images are taken for images of other kinds where `unlike` is above this, and not by
+# chance. Labels balanced by hand beside an unbalanced pool make up to 0.65.
+UNLIKE, _CHANCE = 0.7, 1e-3
 _BLOCK = 1_024  # images whose distances to all references are held at once
 
 
@@ -95,3 +99,28 @@ def load_familiar(path: Path) -> Familiar:
         return Familiar(**tensors)
     except TypeError:
         raise ValueError(f"{path} was not written by handful; fit again") from None
+
+
+def unlike(labeled: Tensor, unlabeled: Tensor, groups: np.ndarray | None = None) -> float:
+    """Whether the unlabelled images are of other kinds than the labelled ones.
+
+    The share of comparisons in which a labelled image has a more similar labelled neighbour than
+    an unlabelled image has: a half where both are drawn alike (Mann-Whitney). One label per class
+    tells nothing: no labelled image has a neighbour of its class then.
+
+    Args:
+        labeled: (n, D) features, n of 2 or more; unlabeled: (M, D).
+        groups: (n,) of the labelled images: those of one group are no neighbours.
+    """
+    n = len(labeled)
+    both = torch.cat([labeled, unlabeled]).float()
+    unit = F.normalize(both - both.mean(dim=0))
+    similarity = unit @ unit[:n].T  # (n + M, n)
+    own = np.arange(n) if groups is None else groups
+    similarity[:n][torch.from_numpy(own[:, None] == own)] = -torch.inf
+    # Each labelled image has one neighbour fewer, so each of the others does without one, too.
+    rows = torch.arange(len(unlabeled))
+    similarity[n + rows, rows % n] = -torch.inf
+    nearest = similarity.amax(dim=1).numpy()
+    found = mannwhitneyu(nearest[:n], nearest[n:], alternative="greater")
+    return float(found.statistic) / (n * len(unlabeled)) if found.pvalue < _CHANCE else 0.5
