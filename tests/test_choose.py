@@ -79,7 +79,8 @@ def test_where_labels_cannot_tell_what_was_known_before_decides_and_it_is_said()
     best, verdicts = decide(evidence, lambda a, b: Prior(Normal(0.15, 0.05), 2))
     assert best == 1
     assert verdicts == [
-        "cannot be told apart from supervised by these labels (+5.0 ± 10.8 points)",
+        "cannot be told apart from supervised by these labels "
+        "(+5.0 points, 90 % interval -12.7 to +22.7)",
         "chosen",
     ]
 
@@ -90,7 +91,7 @@ def test_what_the_last_fit_gains_over_its_folds_counts():
     longer = [folds[0], folds[1]._replace(gain=0.2)]
     best, verdicts = decide(longer, undecided)
     assert best == 1
-    assert verdicts[0].endswith("(-15.0 ± 10.8 points)")
+    assert verdicts[0].endswith("(-15.0 points, 90 % interval -32.7 to +2.7)")
 
 
 def test_only_networks_gain_and_more_where_folds_were_short():

@@ -281,7 +281,7 @@ def test_a_few_fits_add_what_is_usual_say_so_and_count_for_less():
     assert found.rough and found.out_of_fold is not None and found.out_of_fold < 1
     wrong = 1 - found.out_of_fold
     assert found.accuracy == pytest.approx(1 - wrong * math.sqrt(2 / 3), abs=1e-3)
-    assert "than the 67% of those in the folds, which is usual and not seen" in found.how
+    assert "more than the 67% of the labels that the folds learn from" in found.how
     assert found.effective_n == pytest.approx(DEPENDENCE_ONCE * len(labels))
     thorough = estimate(out_of_fold(labels, 3, nearest_mean(points, labels, 3), SMALL))
     assert not thorough.rough and "usual" not in thorough.how

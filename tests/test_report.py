@@ -221,7 +221,15 @@ def test_what_is_missing_in_the_folder_is_left_out(copied):
             path.unlink()
     page = checked(report.render([copied]))
     ids = {attributes.get("id") for attributes in page.all("section")}
-    assert ids == {"confusion", "confidence", "again"}
+    assert ids == {"confusion", "confidence", "files", "again"}
+    assert "predictions.csv" not in page.text
+
+
+def test_the_page_says_what_lies_beside_it_and_what_to_type(made):
+    page = checked(report.render([made.folder]))
+    assert "predictions.csv" in page.text and "labels.csv" in page.text
+    name = made.folder.name
+    assert f"handful predict {name} PHOTOS --abstain 0.95" in page.text
 
 
 def test_labels_that_were_chosen_do_not_count_in_the_confusion_matrix(made, copied):
@@ -287,8 +295,12 @@ def test_a_plot_takes_every_colour_from_the_page():
 )
 def test_the_test_score_is_told_against_the_interval(accuracy, said):
     estimate = {"accuracy": 0.8, "low": 0.75, "high": 0.9, "level": 0.9, "how": "", "caveats": []}
-    told = wording.tell(estimate, {"accuracy": accuracy, "n": 50}, None, ["random"])
+    narrow = {"accuracy": accuracy, "low": accuracy - 0.02, "high": accuracy + 0.02, "n": 999}
+    told = wording.tell(estimate, narrow, None, ["random"])
     assert said in told.tested
+    assert "the surer one" in told.tested
+    wide = narrow | {"low": accuracy - 0.3, "high": accuracy + 0.3, "n": 9}
+    assert "the surer one" not in wording.tell(estimate, wide, None, ["random"]).tested
     assert "75.0 to 90.0" in told.means
     assert not any("not recorded" in doubt for doubt in told.doubts)
     told = wording.tell(estimate, None, {"cat": 0.2, "dog": 0.8}, ["unknown"])

@@ -158,7 +158,8 @@ def _harm(this: Evidence, evidence: Sequence[Evidence], priors: Callable[[str, s
 
 def _behind(this: Evidence, best: Evidence) -> str:
     seen = compared(this, best)
-    by = f"{100 * seen.mean:+.1f} ± {100 * seen.sd:.1f} points"
+    low, high = (100 * (seen.mean + side * TOLD_APART * seen.sd) for side in (-1, 1))
+    by = f"{100 * seen.mean:+.1f} points, 90 % interval {low:+.1f} to {high:+.1f}"
     if abs(seen.mean) <= TOLD_APART * seen.sd:
         return f"cannot be told apart from {best.method} by these labels ({by})"
     if seen.mean > 0:

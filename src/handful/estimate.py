@@ -365,6 +365,7 @@ def estimate(
         level=level,
         how=_how(
             out,
+            plain,
             int(counted.sum()),
             effective,
             rise,
@@ -641,6 +642,7 @@ def _per_class(
 
 def _how(
     out: OutOfFold,
+    plain: float,
     n: int,
     effective: float,
     rise: float,
@@ -648,12 +650,22 @@ def _how(
     prior_how: str,
 ) -> str:
     folds = f"{out.scheme.folds} {'stratified ' if out.stratified else ''}folds"
-    parts = [f"out of fold on {n} labels, {folds}, repeated {out.scheme.repeats} times"]
-    parts.append(f"{100 * rise:+.1f} points as the saved model sees more labels")
+    times = "once" if out.scheme.repeats == 1 else f"{out.scheme.repeats} times"
+    parts = [f"{100 * plain:.1f} % of {n} labels right out of fold ({folds}, dealt {times})"]
     if out.rough:
-        parts[-1] += f" than the {out.share:.0%} of those in the folds, which is usual and not seen"
+        more = f"more than the {out.share:.0%} of the labels that the folds learn from"
+        parts.append(f"{100 * rise:+.1f} points as is usual for a model that learns from {more}")
+    else:
+        parts.append(f"{100 * rise:+.1f} points as the saved model learns from more labels")
     if optimism:
-        parts.append(f"{-100 * optimism:+.1f} points as the best of several methods was taken")
-    parts.append(f"Wilson's interval for {effective:.0f} independent images")
+        parts.append(
+            f"{-100 * optimism:+.1f} points as picking the best of several methods flatters it"
+        )
+    parts.append(
+        f"the interval is Wilson's for {effective:.0f} independent images: predictions out of fold "
+        f"depend on one another, and tell less than so many labels would alone"
+        if effective < n
+        else f"the interval is Wilson's for {effective:.0f} independent images"
+    )
     parts.append(f"class shares {prior_how}")
     return "; ".join(parts)

@@ -9,7 +9,7 @@ Letters in shapes: N images, K classes, C channels, S the side in pixels, D feat
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -293,16 +293,10 @@ class Predictor:
         Those of a frozen network are float16 and cached by image; those of a trained one, which
         are of no use to any other run, are not.
         """
-        self.model.eval()
-        precision = self.precision if devices.has_bf16() else "fp32"
         if self.frozen:
-            return embed(images, self.model, self.size, self.fit, precision, track)
-        stream = images.stream(self.size, self.fit, batch, self.channels)
-        rows = []
-        with torch.inference_mode(), devices.autocast(precision):
-            for pixels in track(stream, -(-len(images) // batch), "embedding"):
-                found = self.model.features(pixels.to(devices.device()).float() / 255)
-                rows.append(found.float().cpu())
+            precision = self._precision()
+            return embed(images, self.model.eval(), self.size, self.fit, precision, track)
+        rows = [found.cpu() for found in self._streamed(images, batch, track, "embedding")]
         width = int(self.model.backbone.width)  # type: ignore[arg-type]
         return torch.cat(rows) if rows else torch.empty(0, width)
 
@@ -317,17 +311,23 @@ class Predictor:
 
         Features of a frozen network are cached by image: what was embedded once is known.
         """
-        self.model.eval()
-        precision = self.precision if devices.has_bf16() else "fp32"
         if self.frozen:
             return self.of_features(self.features(images, track=track))
-        stream = images.stream(self.size, self.fit, batch, self.channels)
-        rows = []
-        with torch.inference_mode(), devices.autocast(precision):
-            for pixels in track(stream, -(-len(images) // batch), "predicting"):
-                logits = self.model(pixels.to(devices.device()).float() / 255)
-                rows.append((logits.float() / self.temperature).softmax(dim=1).cpu())
+        streamed = self._streamed(images, batch, track, "predicting")
+        rows = [self.of_features(found) for found in streamed]
         return torch.cat(rows) if rows else torch.empty(0, len(self.classes))
+
+    def _streamed(self, images: ImageSet, batch: int, track: Track, what: str) -> Iterator[Tensor]:
+        """(batch, D) float32 features at a time."""
+        self.model.eval()
+        stream = images.stream(self.size, self.fit, batch, self.channels)
+        for pixels in track(stream, -(-len(images) // batch), what):
+            with torch.inference_mode(), devices.autocast(self._precision()):
+                found = self.model.features(pixels.to(devices.device()).float() / 255)
+            yield found.float()
+
+    def _precision(self) -> str:
+        return self.precision if devices.has_bf16() else "fp32"
 
 
 def embed(

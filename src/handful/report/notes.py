@@ -10,6 +10,7 @@ class Note(NamedTuple):
     what: str  # a clause: what it does
     good: str = ""
     bad: str = ""
+    unlabeled: bool = True  # whether it learns from images without a label
 
 
 NOTES = {
@@ -19,6 +20,7 @@ NOTES = {
         "and fast. Symbols, scans and other images unlike photographs suit it.",
         "It learns nothing from unlabelled images, and on photographs a handful of labels is too "
         "little to learn what a pre-trained network has learned already.",
+        unlabeled=False,
     ),
     "features": Note(
         "fits a linear head on features of a network trained on ImageNet",
@@ -26,6 +28,7 @@ NOTES = {
         "wrong, and a thorough estimate. Hard to beat on photographs with few labels.",
         "The features stay as they are: where images look unlike photographs, or classes differ "
         "in details, more labels help it less than others. It ignores unlabelled images.",
+        unlabeled=False,
     ),
     "self_training": Note(
         "fits a linear head on ImageNet features, then again on its own confident guesses",

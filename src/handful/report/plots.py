@@ -98,6 +98,7 @@ def lines(title: str, series: Sequence[Series], share: bool = False, note: str =
         axes.yaxis.set_major_locator(LogLocator(numticks=6))
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        _above(axes, "log scale")
     axes.set_xlabel("step", loc="right")
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
     entries = tuple(_entry(one.name, index) for index, one in enumerate(series))

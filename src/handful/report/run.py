@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from handful.estimate import CONTRADICTED
 from handful.evaluate import evaluate, reliability_bins
 from handful.report import plots
 from handful.report.notes import Note, note
@@ -42,6 +43,16 @@ _CALLED = {
     "prior_distance": "distance from the label shares",
 }
 
+FILES = {
+    "predictions.csv": "what the model says of every image without a label",
+    "label-next.csv": "images whose label would help most, to fill in",
+    "label-issues.csv": "labels that look wrong",
+    "out-of-fold.csv": "what models that had not seen them say of the labelled images",
+    "labels.csv": "the labels that were used, and where they came from",
+    "model.safetensors": "the classifier",
+    "run.json": "all settings and figures",
+}
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -57,7 +68,8 @@ class Matrix:
     title: str
     n: int
     rows: tuple[tuple[Cell, ...], ...]
-    pairs: tuple[tuple[str, str, int, int], ...]  # label, guess, how often, of how many
+    pairs: tuple[tuple[str, str, int, int], ...]  # label, guess, how often (above 1), of how many
+    wrong: int
 
 
 @dataclass(frozen=True)
@@ -92,6 +104,10 @@ class Page:
     examples: tuple[tuple[str, int, tuple[Card, ...]], ...]
     augmented: tuple[Augmented, ...]
     next: tuple[Card, ...]
+    contradicted: float  # how many times as probable as a label a guess is to be listed
+    source: str  # as the command line would have it
+    folder: str
+    files: tuple[tuple[str, str], ...]
     command: str
     facts: tuple[tuple[str, str], ...]
 
@@ -130,6 +146,10 @@ def page(run: RunFolder) -> Page:
         examples=_examples(run, classes),
         augmented=run.pictures.augmented,
         next=tuple(_next(run, row) for row in run.next[:SHOWN]),
+        contradicted=CONTRADICTED,
+        source=shlex.quote(str(record["data"]["source"])),
+        folder=shlex.quote(run.folder.name or "RUN"),
+        files=tuple((name, text) for name, text in FILES.items() if (run.folder / name).exists()),
         command=shlex.join(["handful", *map(str, record["command"] or ())]),
         facts=_facts(record),
     )
@@ -212,9 +232,9 @@ def _matrix(title: str, found: Mapping[str, Any], classes: Sequence[str]) -> Mat
     order = np.argsort(-off, axis=None, kind="stable")[:CONFUSED]
     places = [divmod(int(place), len(classes)) for place in order]
     pairs = tuple(
-        (classes[i], classes[j], int(off[i, j]), int(totals[i])) for i, j in places if off[i, j]
+        (classes[i], classes[j], int(off[i, j]), int(totals[i])) for i, j in places if off[i, j] > 1
     )
-    return Matrix(title, int(totals.sum()), rows, pairs)
+    return Matrix(title, int(totals.sum()), rows, pairs, int(off.sum()))
 
 
 def _class_rows(
@@ -244,7 +264,9 @@ def _reliability(counted: HeldOut | None, test: Mapping[str, Any] | None) -> Plo
     if not parts:
         return None
     said = (
-        "On the dashed line confidence is how often the model is right; below it, it is too sure."
+        "On the dashed line confidence is how often the model is right; below it, it is too sure. "
+        "A dot is a group of images of which it is about equally sure, larger for more images, and "
+        "the line through it a 90 % interval: dots with long lines say little."
     )
     return plots.reliability("Confidence", parts, said)
 

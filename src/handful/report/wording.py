@@ -75,11 +75,11 @@ def tell(
     means = (
         f"Of 100 new images drawn like the labelled ones, expect about {100 * accuracy:.0f} to be "
         f"classified rightly. The interval, {span(low, high)}, is the part to believe: it is made "
-        f"so that for {_often(float(estimate['level']))} draws of labels it holds the true "
-        f"accuracy of the saved model."
+        f"so that it holds the true accuracy of the saved model for "
+        f"{_often(float(estimate['level']))} sets of labels picked in this way."
     )
     shares = (
-        "classes are as common there as among the labels"
+        "classes are as common there as among the labels (where they are not, give --prior)"
         if not prior or prior_from == LABELED
         else f"class shares there are as {_sources(prior_from)}: "
         + ", ".join(f"{name} {percent(share, 0)}" for name, share in prior.items())
@@ -111,9 +111,11 @@ def _tested(low: float, high: float, test: Mapping[str, Any] | None) -> str:
         verdict = "above the interval, so the estimate was too careful here"
     else:
         verdict = "below the interval, so the estimate was too hopeful here"
+    narrower = float(test["high"]) - float(test["low"]) < high - low
+    surer = " Of the two figures this is the surer one." if narrower else ""
     return (
         f"The {counted(int(test['n']), 'test image')}, unread until the model was saved, gave "
-        f"{percent(accuracy)}: {verdict}."
+        f"{percent(accuracy)}: {verdict}.{surer}"
     )
 
 
