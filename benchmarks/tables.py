@@ -243,14 +243,23 @@ def forecast() -> str:
 
 
 def regret() -> str:
-    """Of `auto` and of every method alone, the mean accuracy of each cell; and what `auto` lost."""
+    """Of `auto` and of every method alone, the mean accuracy of each cell; and what `auto` lost.
+
+    Of `auto` only the draws made by the code that made the last of a cell.
+    """
+    lines = [line for line in record.final("regret") if line["budget"] == "3m"]
+    named = [(line["name"].rsplit("-", 1), line) for line in lines]
+    newest = {
+        (source, line["per_class"]): line["commit"]
+        for (source, method), line in named
+        if method == "auto"
+    }
     found: dict[tuple[str, int], dict[str, dict[int, float]]] = {}
-    for line in record.final("regret"):
-        if line["budget"] != "3m":
-            continue
-        source, method = line["name"].rsplit("-", 1)
-        cell = found.setdefault((source, line["per_class"]), {}).setdefault(method, {})
-        cell[line["draw"]] = line["figures"]["test_accuracy"]
+    for (source, method), line in named:
+        key = source, line["per_class"]
+        if method != "auto" or line["commit"] == newest[key]:
+            by_draw = found.setdefault(key, {}).setdefault(method, {})
+            by_draw[line["draw"]] = line["figures"]["test_accuracy"]
     methods = [name for name in METHODS if any(name in cell for cell in found.values())]
     rows, lost, over = [], [], []
     for (source, n), cell in sorted(found.items()):
@@ -267,7 +276,8 @@ def regret() -> str:
         over.append(chosen - max(means.get(name, 0.0) for name in LABELS_ONLY))
         cells = [percent(means[name]) if name in means else "–" for name in methods]
         points = [f"{100 * lost[-1]:+.1f}", f"{100 * over[-1]:+.1f}"]
-        rows.append([source, n, len(draws), f"**{percent(chosen)}**", *cells, *points])
+        which = f"{min(draws)} to {max(draws)}"
+        rows.append([source, n, which, f"**{percent(chosen)}**", *cells, *points])
     if rows:
         points = [f"**{100 * mean(lost):+.1f}**", f"**{100 * mean(over):+.1f}**"]
         rows.append(["mean", "", "", "", *[""] * len(methods), *points])

@@ -91,7 +91,7 @@ def test_what_the_last_fit_gains_over_its_folds_counts():
     longer = [folds[0], folds[1]._replace(gain=0.2)]
     best, verdicts = decide(longer, undecided)
     assert best == 1
-    assert verdicts[0].endswith("(-15.0 points, 90 % interval -32.7 to +2.7)")
+    assert verdicts[0].endswith("(-15.0 points, 90 % interval -39.2 to +9.2)")
 
 
 def test_only_networks_gain_and_more_where_folds_were_short():

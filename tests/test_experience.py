@@ -29,7 +29,8 @@ def test_experience_leaves_out_the_data_set_at_hand_and_other_colours():
 
 def test_one_data_set_is_no_experience():
     known = cell("a", 10, 1, features=0.5, supervised=0.9)
-    assert prior("supervised", "features", 1, 10, "", known) == prior("x", "y", 1, 10, "", known)
+    nothing = prior("supervised", "features", 1, 10, "", [])
+    assert prior("supervised", "features", 1, 10, "", known) == nothing
 
 
 def test_of_a_data_set_the_experience_with_the_nearest_number_of_labels_counts():
@@ -69,7 +70,10 @@ def test_without_experience_the_belief_is_wide_and_takes_no_side():
     found = prior("supervised", "features", 1, 10, "", [])
     assert found.sources == 0
     assert found.belief.mean == 0
-    assert found.belief.sd == pytest.approx(0.1 * 2**0.5)
+    assert found.belief.sd == pytest.approx(0.5 * 2**0.5)
+    alike = prior("self_training", "features", 1, 10, "", [])
+    assert alike.belief.sd == pytest.approx(0.1 * 2**0.5)
+    assert prior("fixmatch", "supervised", 1, 10, "", []).belief.sd == alike.belief.sd
 
 
 def test_more_data_sets_that_agree_make_the_belief_narrower():

@@ -19,7 +19,7 @@ BUDGET = 180.0  # seconds, where none is given
 # where a network trained from nothing does.
 _FIRST, _SECOND = 0.6, 0.25
 _SMALLEST = 96  # pixels a side for features
-_FEWEST = 0.1  # of a method's own steps that folds must be worth
+_FEWEST = 0.05  # of a method's own steps that folds must be worth
 _PILOT = 2.0  # seconds that a step is measured for
 # Seconds of all self-trainings for each unlabelled image, on two cores.
 _GUESS_OF_ALL = (FOLDS.folds + 1) * 6e-4

@@ -20,9 +20,11 @@ COUNTERPART = {"self_training": "features", "fine_tuning": "features", "fixmatch
 # Methods on the same features: what tells them apart elsewhere does so whatever the colour.
 FROZEN = ("features", "self_training", "propagation")
 
-# Between data sets a difference of two methods varies; a guess that counts as one data set. What a
-# single one showed is not experience yet.
-_SPREAD = 0.1
+# Between data sets a difference of two methods varies, most where one of them starts from learned
+# weights and the other from nothing: from 60 points below to 20 above. A guess that counts as one
+# data set. What a single one showed is not experience yet.
+_LEARNED = (*FROZEN, "fine_tuning")
+_SPREAD, _SPREAD_APART = 0.1, 0.5
 _GUESSED = 1
 _LEAST_SOURCES = 2
 
@@ -72,7 +74,7 @@ def prior(
 
     Of every data set the number of labels that is nearest counts: unlabelled images help where
     labels are very few, and stop helping where there are many. The mean over data sets is drawn
-    to 0 as by one more in which they are equal, and the spread between them to `_SPREAD`.
+    to 0 as by one more in which they are equal, and the spread between them to a guess.
 
     Args:
         per_class: labels per class at hand, in the mean.
@@ -98,8 +100,9 @@ def prior(
     if len(differences) < _LEAST_SOURCES:
         differences = differences[:0]
     k = len(differences)
+    spread = _SPREAD if (method in _LEARNED) == (reference in _LEARNED) else _SPREAD_APART
     mean = float(differences.sum() / (k + _GUESSED))
-    apart = float(((differences - mean) ** 2).sum()) + _GUESSED * (_SPREAD**2 + mean**2)
+    apart = float(((differences - mean) ** 2).sum()) + _GUESSED * (spread**2 + mean**2)
     variance = apart / (k + _GUESSED)
     return Prior(Normal(mean, math.sqrt(variance * (1 + 1 / (k + _GUESSED)))), k)
 
