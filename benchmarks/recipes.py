@@ -4,12 +4,14 @@
     python benchmarks/recipes.py cifar10-cnn-norm --draws 0-4 --out runs/cifar10-cnn-norm
     python benchmarks/recipes.py --list                         # what there is, and what it takes
 
-A draw that has its line already is not run again; --again runs it all the same. With --out a run
+A draw that has its line already is not run again, nor one of which another recipe that is the same
+run has a line: that line is repeated. --again runs it all the same. With --out a run
 folder is left for each draw, a stopped run goes on, and the curves are in the line. Afterwards:
 python benchmarks/measured.py.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import record
@@ -18,6 +20,7 @@ from handful.recipes import RECIPES, Recipe, find
 from handful.recipes.curves import read_history
 from handful.recipes.reproduce import Outcome, reproduce
 
+TOLD = ("name", "report", "what", "published", "correction", "minutes", "draws")  # not run
 KEPT = ("method", "schedule", "backbone", "input", "training")
 
 
@@ -34,6 +37,8 @@ def main() -> None:
 
 def run(recipe: Recipe, options: argparse.Namespace) -> None:
     draws = options.draws or range(recipe.draws)
+    if not options.again:
+        repeat(recipe, set(draws) - known(recipe.name))
     todo = [draw for draw in draws if options.again or draw not in known(recipe.name)]
     if not todo:
         print(f"{recipe.name}: all draws are there", flush=True)
@@ -61,6 +66,16 @@ def keep(recipe: Recipe, outcome: Outcome) -> None:
             for look in read_history(outcome.run.folder)
         ]
     record.append("recipes", recipe.name, "final", figures, **more)
+
+
+def repeat(recipe: Recipe, draws: set[int]) -> None:
+    """Of draws that a recipe which is the same run has lines of, the lines under this name too."""
+    told = {field: getattr(recipe, field) for field in TOLD}
+    same = {other.name for other in RECIPES.values() if replace(other, **told) == recipe}
+    for line in record.read("recipes"):
+        if line["name"] in same - {recipe.name} and line["draw"] in draws:
+            record.write("recipes", line | {"name": recipe.name, "same_run": line["name"]})
+            print(f"{recipe.name}: draw {line['draw']} is that of {line['name']}", flush=True)
 
 
 def known(name: str) -> set[int]:

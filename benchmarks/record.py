@@ -44,10 +44,14 @@ def append(
         },
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
+    write(file, line)
+    return line
+
+
+def write(file: str, line: dict[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
     with open(RESULTS / f"{file}.jsonl", "a", encoding="utf-8") as out:
         out.write(json.dumps(line) + "\n")
-    return line
 
 
 def read(file: str) -> list[dict[str, Any]]:
