@@ -5,7 +5,7 @@ python benchmarks/experience.py --check  # exit 1 if that would change it
 
 A row is the mean test accuracy of a method on a data set, over all draws, in its best settings.
 Lines of curves.jsonl fill in where there are no draws; of coverage.jsonl, whose labels are natural
-draws, where there is neither; of regret.jsonl, three draws at most, where there is nothing else.
+draws, where there is neither; of regret.jsonl, where there is nothing else.
 """
 
 import json

@@ -72,8 +72,9 @@ def repeat(recipe: Recipe, draws: set[int]) -> None:
     """Of draws that a recipe which is the same run has lines of, the lines under this name too."""
     told = {field: getattr(recipe, field) for field in TOLD}
     same = {other.name for other in RECIPES.values() if replace(other, **told) == recipe}
-    for line in record.read("recipes"):
-        if line["name"] in same - {recipe.name} and line["draw"] in draws:
+    lines = [line for line in record.read("recipes") if line["name"] in same - {recipe.name}]
+    for line in {line["draw"]: line for line in lines}.values():
+        if line["draw"] in draws:
             record.write("recipes", line | {"name": recipe.name, "same_run": line["name"]})
             print(f"{recipe.name}: draw {line['draw']} is that of {line['name']}", flush=True)
 

@@ -210,7 +210,7 @@ def _labels_for(accuracy: float, labels: list[int], curve: list[float]) -> str:
 
 
 def peers() -> str:
-    """scikit-learn's estimators on the same draws of labels."""
+    """What others make of the same draws of labels."""
     rows = []
     for name in dict.fromkeys(line["name"] for line in record.final("peers")):
         lines = record.final("peers", name)
@@ -245,17 +245,18 @@ def forecast() -> str:
 def regret() -> str:
     """Of `auto` and of every method alone, the mean accuracy of each cell; and what `auto` lost.
 
-    Of `auto` only the draws made by the code that made the last of a cell.
+    Of `auto` only the draws made by the code that made the last of a cell, and of those the ones
+    that every method has which has any.
     """
+    newest = {}
+    for line in record.read("regret"):
+        source, method = line["name"].rsplit("-", 1)
+        if (method, line["kind"], line["budget"]) == ("auto", "final", "3m"):
+            newest[source, line["per_class"]] = line["commit"]
     lines = [line for line in record.final("regret") if line["budget"] == "3m"]
-    named = [(line["name"].rsplit("-", 1), line) for line in lines]
-    newest = {
-        (source, line["per_class"]): line["commit"]
-        for (source, method), line in named
-        if method == "auto"
-    }
     found: dict[tuple[str, int], dict[str, dict[int, float]]] = {}
-    for (source, method), line in named:
+    for line in lines:
+        source, method = line["name"].rsplit("-", 1)
         key = source, line["per_class"]
         if method != "auto" or line["commit"] == newest[key]:
             by_draw = found.setdefault(key, {}).setdefault(method, {})
@@ -263,11 +264,11 @@ def regret() -> str:
     methods = [name for name in METHODS if any(name in cell for cell in found.values())]
     rows, lost, over = [], [], []
     for (source, n), cell in sorted(found.items()):
-        draws = cell.get("auto", {}).keys()
+        draws = set(cell.get("auto", {}))
+        cell = {name: by_draw for name, by_draw in cell.items() if draws & by_draw.keys()}
+        draws = draws.intersection(*map(set, cell.values()))
         means = {
-            name: mean(by_draw[draw] for draw in draws)
-            for name, by_draw in cell.items()
-            if draws and draws <= by_draw.keys()
+            name: mean(by_draw[draw] for draw in draws) for name, by_draw in cell.items() if draws
         }
         if len(means) < 2:
             continue

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -222,14 +223,30 @@ def test_what_is_missing_in_the_folder_is_left_out(copied):
     page = checked(report.render([copied]))
     ids = {attributes.get("id") for attributes in page.all("section")}
     assert ids == {"confusion", "confidence", "files", "again"}
-    assert "predictions.csv" not in page.text
+    assert "predictions.csv" not in page.words
 
 
 def test_the_page_says_what_lies_beside_it_and_what_to_type(made):
     page = checked(report.render([made.folder]))
-    assert "predictions.csv" in page.text and "labels.csv" in page.text
-    name = made.folder.name
-    assert f"handful predict {name} PHOTOS --abstain 0.95" in page.text
+    assert "labels.csv the labels that were used" in page.words
+    folder = shlex.quote(str(made.folder))
+    assert f"--labels {folder}/label-next.csv --after {folder}" in page.words
+
+
+def test_the_page_offers_only_what_the_labels_promise(copied):
+    kept = json.loads((copied / "run.json").read_text())["estimate"]
+    rows = {0.8: [], 0.9: [{"sure": 0.9, "threshold": 0.7, "share": 0.5, "accuracy": 0.95}]}
+    for sure, promised in rows.items():
+        change(copied, estimate=kept | {"abstentions": promised})
+        text = checked(report.render([copied])).words
+        assert ("--abstain 0.9 looks" in text) == bool(promised), sure
+
+
+def test_a_test_score_without_its_interval_is_refused_by_name(copied):
+    record = json.loads((copied / "run.json").read_text())["test"]
+    change(copied, test={"accuracy": record["accuracy"], "n": record["n"]})
+    with pytest.raises(ValueError, match="does not hold what a report needs"):
+        report.render([copied])
 
 
 def test_labels_that_were_chosen_do_not_count_in_the_confusion_matrix(made, copied):

@@ -13,7 +13,7 @@ from handful.prepare import prepare
 from handful.train import Plan
 from handful.wording import duration
 
-BUDGET = 180.0  # seconds, where none is given
+BUDGET = 180.0  # seconds, where none is given; what longer ones keep for `supervised`
 
 # Shares of the time that features of all images may take: where they lead on other data sets, and
 # where a network trained from nothing does.
@@ -27,7 +27,7 @@ _GUESS_OF_ALL = (FOLDS.folds + 1) * 6e-4
 _HEAD, _WIDTH = 1e-6, 1_792
 _LEAST_DEAR = 480.0  # seconds that must be left for a method that trains on unlabelled images
 _FINE_TUNING_SIZE = 96
-_LARGEST_POOL, _LEAST_POOL = 50_000, 1_000  # unlabelled images that self-training may use
+_LARGEST_POOL, _LEAST_POOL = 50_000, 1_000  # unlabelled images that a method may use
 _WORTH_SAYING = 1.0  # seconds
 
 
@@ -76,7 +76,7 @@ def plan_candidates(
         if frozen and free - rest >= _LEAST_DEAR:
             fixed = {"embed_size": str(frozen[0].size)}
             at = look | {"size": look["size"] or _FINE_TUNING_SIZE}
-            dear = _trained("fine_tuning", images, free - rest, seed, at, fixed, say)
+            dear = _trained("fine_tuning", images, free, seed, at, fixed, say)  # embeds the rest
     elif len(images.unlabeled) >= _LEAST_POOL and free >= _LEAST_DEAR:
         dear = _trained("fixmatch", images, free, seed, look, {}, say)
     spent = sum(candidate.seconds for candidate in dear)

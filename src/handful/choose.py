@@ -3,7 +3,7 @@
 Every candidate predicts the labelled images out of fold, on the same folds, so that differences
 are paired. With few labels such a difference alone cannot choose: at 40 labels its spread is about
 6 points. It is therefore combined with what the two methods did on other data sets
-(`experience.json`, made from our own results, see `prior`), as two normal distributions are.
+(`experience.prior`, from our own results), as two normal distributions are.
 
 Letters in shapes: n labelled images, K classes.
 """
@@ -152,8 +152,8 @@ def _harm(this: Evidence, evidence: Sequence[Evidence], priors: Callable[[str, s
             f"left: {-100 * seen.mean:.1f} points below {name}, which needs no unlabelled images; "
             f"more than the standard error of {100 * seen.sd:.1f}"
         )
-    before = priors(this.method, name)
-    if before.belief.mean <= 0 and seen.mean <= seen.sd:
+    before, labels = priors(this.method, name), paired(this.right, simpler[0].right)
+    if before.belief.mean <= 0 and labels.mean <= labels.sd:
         return f"left: neither the labels nor other data sets say that it is better than {name}"
     return ""
 

@@ -366,6 +366,7 @@ def estimate(
         how=_how(
             out,
             plain,
+            float(right[counted].mean()),
             int(counted.sum()),
             effective,
             rise,
@@ -643,6 +644,7 @@ def _per_class(
 def _how(
     out: OutOfFold,
     plain: float,
+    seen: float,
     n: int,
     effective: float,
     rise: float,
@@ -651,7 +653,9 @@ def _how(
 ) -> str:
     folds = f"{out.scheme.folds} {'stratified ' if out.stratified else ''}folds"
     times = "once" if out.scheme.repeats == 1 else f"{out.scheme.repeats} times"
-    parts = [f"{100 * plain:.1f} % of {n} labels right out of fold ({folds}, dealt {times})"]
+    parts = [f"{100 * seen:.1f} % of {n} labels right out of fold ({folds}, dealt {times})"]
+    if abs(plain - seen) > 5e-4:
+        parts.append(f"{100 * plain:.1f} % with every class weighted by its share")
     if out.rough:
         more = f"more than the {out.share:.0%} of the labels that the folds learn from"
         parts.append(f"{100 * rise:+.1f} points as is usual for a model that learns from {more}")
@@ -662,10 +666,8 @@ def _how(
             f"{-100 * optimism:+.1f} points as picking the best of several methods flatters it"
         )
     parts.append(
-        f"the interval is Wilson's for {effective:.0f} independent images: predictions out of fold "
-        f"depend on one another, and tell less than so many labels would alone"
-        if effective < n
-        else f"the interval is Wilson's for {effective:.0f} independent images"
+        f"the interval is Wilson's for {effective:.0f} independent images, fewer than the labels "
+        f"because predictions out of fold depend on one another"
     )
     parts.append(f"class shares {prior_how}")
     return "; ".join(parts)

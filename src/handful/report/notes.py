@@ -30,6 +30,12 @@ NOTES = {
         "in details, more labels help it less than others. It ignores unlabelled images.",
         unlabeled=False,
     ),
+    "mlp_head": Note(
+        "fits two layers on features of a frozen network",
+        "As cheap as features, and it can bend where one linear layer cannot.",
+        "With a handful of labels it bends to chance. It ignores unlabelled images.",
+        unlabeled=False,
+    ),
     "self_training": Note(
         "fits a linear head on ImageNet features, then again on its own confident guesses",
         "As cheap as features, and unlabelled images sharpen the borders between classes.",

@@ -5,14 +5,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 
 from handful.data.findings import printable
 from handful.report import comparison, run, wording
 from handful.report.read import read_run
 from handful.results import RECORD
 
-_BROKEN = (KeyError, TypeError, AttributeError, IndexError, OverflowError, ZeroDivisionError)
+_BROKEN = (
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    OverflowError,
+    ZeroDivisionError,
+    UndefinedError,
+)
 
 
 def page_of(folders: Sequence[Path], pictures: bool) -> str:

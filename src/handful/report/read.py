@@ -22,6 +22,7 @@ _ABSENT: dict[str, Any] = {
     "prior": None,
     "prior_from": "given",
     "command": [],
+    "init": None,
 }
 
 

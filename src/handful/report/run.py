@@ -105,8 +105,8 @@ class Page:
     augmented: tuple[Augmented, ...]
     next: tuple[Card, ...]
     contradicted: float  # how many times as probable as a label a guess is to be listed
-    source: str  # as the command line would have it
-    folder: str
+    promised: float  # how often answers can be right by leaving some out; 0: not known
+    folder: str  # as a shell takes it
     files: tuple[tuple[str, str], ...]
     command: str
     facts: tuple[tuple[str, str], ...]
@@ -124,6 +124,7 @@ def page(run: RunFolder) -> Page:
     estimate = record["estimate"]
     known = estimate is not None and estimate["accuracy"] is not None
     wrong = mistakes(run.held_out.labels, run.held_out.probabilities) if run.held_out else ()
+    offered = _abstentions(estimate)
     parts = [("Labelled images, out of fold", held), ("Test images", run.test)]
     return Page(
         run=run,
@@ -138,7 +139,7 @@ def page(run: RunFolder) -> Page:
         matrices=tuple(_matrix(title, found, classes) for title, found in parts if found),
         classes=_class_rows(classes, held, run.test),
         reliability=_reliability(counted, run.test),
-        abstentions=_abstentions(estimate),
+        abstentions=offered,
         mistakes=tuple(_mistake(run, classes, at) for at in wrong[:SHOWN]),
         wrong=len(wrong),
         issues=tuple(_issue(run, row) for row in run.issues[:SHOWN]),
@@ -147,8 +148,8 @@ def page(run: RunFolder) -> Page:
         augmented=run.pictures.augmented,
         next=tuple(_next(run, row) for row in run.next[:SHOWN]),
         contradicted=CONTRADICTED,
-        source=shlex.quote(str(record["data"]["source"])),
-        folder=shlex.quote(run.folder.name or "RUN"),
+        promised=max((sure for sure, row in offered if row), default=0.0),
+        folder=shlex.quote(str(run.folder)),
         files=tuple((name, text) for name, text in FILES.items() if (run.folder / name).exists()),
         command=shlex.join(["handful", *map(str, record["command"] or ())]),
         facts=_facts(record),
