@@ -228,7 +228,7 @@ def test_what_is_missing_in_the_folder_is_left_out(copied):
 
 def test_the_page_says_what_lies_beside_it_and_what_to_type(made):
     page = checked(report.render([made.folder]))
-    assert "labels.csv the labels that were used" in page.words
+    assert "the labels that were used, and where they came from" in page.words
     folder = shlex.quote(str(made.folder))
     assert f"--labels {folder}/label-next.csv --after {folder}" in page.words
 
