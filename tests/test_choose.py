@@ -127,6 +127,14 @@ def test_unlabelled_images_are_used_only_with_evidence_or_experience_on_their_si
     assert decide(clearly, undecided)[0] == 1
 
 
+def test_unlabelled_images_are_not_used_for_a_gain_that_is_only_expected():
+    same = right(100, 80)
+    evidence = [Evidence("supervised", same), Evidence("fixmatch", same, gain=0.2)]
+    best, verdicts = decide(evidence, undecided)
+    assert best == 0
+    assert verdicts[1].startswith("left: neither the labels nor other data sets")
+
+
 # --- the fit
 
 

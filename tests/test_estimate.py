@@ -208,6 +208,10 @@ def test_prior_reweights_the_classes():
     out = given(labels, guesses([0] * 25, 2), share=1.0)  # right on class 0, wrong on class 1
     assert estimate(out).accuracy == pytest.approx(0.8)
     assert estimate(out, prior=[0.3, 0.7]).accuracy == pytest.approx(0.3)
+    assert estimate(out).how.startswith("80.0 % of 25 labels right out of fold (")
+    assert "weighted" not in estimate(out).how
+    told = estimate(out, prior=[0.3, 0.7]).how
+    assert told.startswith("80.0 % of 25") and "30.0 % with every class weighted" in told
     assert estimate(out).balanced_accuracy == pytest.approx(0.5)
     with pytest.raises(ValueError, match="prior gives a share to class 2"):
         estimate(given(labels, guesses([0] * 25, 3)), prior=[0.5, 0.4, 0.1])

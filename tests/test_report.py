@@ -243,10 +243,11 @@ def test_the_page_offers_only_what_the_labels_promise(copied):
 
 
 def test_a_test_score_without_its_interval_is_refused_by_name(copied):
-    record = json.loads((copied / "run.json").read_text())["test"]
-    change(copied, test={"accuracy": record["accuracy"], "n": record["n"]})
-    with pytest.raises(ValueError, match="does not hold what a report needs"):
-        report.render([copied])
+    score = json.loads((copied / "run.json").read_text())["test"]
+    for missing in ("level", "low"):
+        change(copied, test={key: value for key, value in score.items() if key != missing})
+        with pytest.raises(ValueError, match="does not hold what a report needs"):
+            report.render([copied])
 
 
 def test_labels_that_were_chosen_do_not_count_in_the_confusion_matrix(made, copied):
