@@ -209,47 +209,25 @@ def fit(
                 f"every image has a label, so there is none for {chosen.method.name} to learn from "
                 f"beside them: it learns as supervised does, with its own schedule"
             )
-        folds = FOLDS.rounds if estimate == "folds" else []
-        fits = 1 + sum(parts for parts, _ in folds)
-        asked, choice = chosen, None
-        ends = None if budget is None else begun + budget
+        asked = chosen
         if auto:
-            assert ends is not None
+            assert budget is not None
             look: dict[str, Any] = {"size": size, "aspect": aspect, "flips": flips}
             look |= {"precision": precision, "track": reporter.track}
-            left = ends - time.perf_counter()
-            choice = choose(task.images, left, seed, origin, work, reporter.say, look)
-            winner = choice.winner
-            chosen, task, planned = winner.chosen, winner.task, winner.candidate.plan
-            reporter.say(f"{chosen.method.name} is chosen")
+            decided = _best(task, seed, begun + budget, origin, shares, work, look, reporter.say)
         else:
             chosen, task = staged(chosen, task, reporter.say)
-            planned = _plan(chosen, task, seed, work, ends, fits)
-            if planned.steps is not None and chosen.schedule is not None:
-                chosen = replace(chosen, schedule=replace(chosen.schedule, steps=planned.steps))
-            reporter.say(_expectation(chosen, planned, len(task.labeled), fits))
-            if budget is not None and isinstance(chosen.method, Fitted):
-                part = replace(task, images=task.images[learned_from(chosen.method, task, seed)])
-                reporter.say(_whether_it_fits(embedding_seconds(part, planned.precision), budget))
-        judged = None
-        if choice is not None:
-            judged = _chosen(choice, seed, origin, shares)
-        elif estimate == "folds":
-            judged = _estimate(chosen, task, seed, work, planned, origin, shares, reporter.say)
-        learned = learn(
-            chosen,
-            task,
-            seed,
-            _below(work, "fit"),
-            planned,
-            "training on all labels",
-            reporter.say,
-        )
-        if judged is not None and prior == UNLABELED:
-            judged = _on_unlabeled(judged, learned, task, origin)
-        if judged is not None and task.init is not None:
-            judged = judged._replace(estimate=_pretrained(judged.estimate))
+            decided = _as_asked(
+                chosen, task, seed, begun, budget, estimate, origin, shares, work, reporter.say
+            )
+        chosen, task, planned, judged, choice = decided
+        below, what = _below(work, "fit"), "training on all labels"
+        learned = learn(chosen, task, seed, below, planned, what, reporter.say)
         if judged is not None:
+            if prior == UNLABELED:
+                judged = _on_unlabeled(judged, learned, task, origin)
+            if task.init is not None:
+                judged = judged._replace(estimate=_pretrained(judged.estimate))
             calibrated = replace(learned.predictor, temperature=judged.estimate.temperature)
             learned = replace(learned, predictor=calibrated)
 
@@ -270,6 +248,62 @@ def fit(
             run.save(folder, learned.history)
             clear(folder)
         return run
+
+
+class Decided(NamedTuple):
+    """What is fitted to all labels, how, and what the labels told of it beforehand."""
+
+    chosen: Settings
+    task: Task
+    planned: Plan
+    judged: Judged | None  # None where no estimate was asked for
+    choice: Choice | None = None
+
+
+def _best(
+    task: Task,
+    seed: int,
+    ends: float,
+    origin: Sequence[str],
+    shares: Sequence[float] | None,
+    work: Path | None,
+    look: dict[str, Any],
+    say: Say,
+) -> Decided:
+    """What the labels speak for, of what can be tried before `ends`."""
+    choice = choose(task.images, ends - time.perf_counter(), seed, origin, work, say, look)
+    winner = choice.winner
+    say(f"{winner.chosen.method.name} is chosen")
+    judged = _chosen(choice, seed, origin, shares)
+    return Decided(winner.chosen, winner.task, winner.candidate.plan, judged, choice)
+
+
+def _as_asked(
+    chosen: Settings,
+    task: Task,
+    seed: int,
+    begun: float,
+    budget: float | None,
+    estimate: str,
+    origin: Sequence[str],
+    shares: Sequence[float] | None,
+    work: Path | None,
+    say: Say,
+) -> Decided:
+    """What was asked for, planned, with as many steps as fit into the budget since `begun`."""
+    ends = None if budget is None else begun + budget
+    fits = 1 + (sum(parts for parts, _ in FOLDS.rounds) if estimate == "folds" else 0)
+    planned = _plan(chosen, task, seed, work, ends, fits)
+    if planned.steps is not None and chosen.schedule is not None:
+        chosen = replace(chosen, schedule=replace(chosen.schedule, steps=planned.steps))
+    say(_expectation(chosen, planned, len(task.labeled), fits))
+    if budget is not None and isinstance(chosen.method, Fitted):
+        part = replace(task, images=task.images[learned_from(chosen.method, task, seed)])
+        say(_whether_it_fits(embedding_seconds(part, planned.precision), budget))
+    judged = None
+    if estimate == "folds":
+        judged = _estimate(chosen, task, seed, work, planned, origin, shares, say)
+    return Decided(chosen, task, planned, judged)
 
 
 def _checked_shares(
