@@ -54,6 +54,7 @@ HEADLINE = {
 }
 # Rows that are only in docs/results.md.
 MORE = ("sign-digits-fine-tuning", "tin10-features", "tin10-self-training", "tin10-fine-tuning")
+BEST_SIMCLR = "mnist-simclr-resnet-128-full"
 LABELS_ONLY = ("features", "supervised")
 
 
@@ -304,6 +305,21 @@ def recipes() -> str:
     return markdown(header, rows)
 
 
+def simclr_seeds() -> str:
+    """The best row of SimCLR from each seed of pre-training, over draws of labels."""
+    lines = record.final("recipes", BEST_SIMCLR)
+    by_seed = {"0": lines} if lines else {}
+    for line in record.final("pretraining_seeds"):
+        recipe, seed = line["name"].split(", pre-training seed ")
+        if recipe == BEST_SIMCLR:
+            by_seed.setdefault(seed, []).append(line)
+    rows = [[seed, len(some), accuracy(some)] for seed, some in sorted(by_seed.items())]
+    means = [mean(line["figures"]["test_accuracy"] for line in x) for x in by_seed.values()]
+    if len(means) > 1:
+        rows.append(["all", "", f"**{100 * mean(means):.1f}** ± {100 * stdev(means):.1f} %"])
+    return markdown(["seed of pre-training", "draws of labels", "test accuracy"], rows)
+
+
 def method_settings(name: str) -> str:
     """The fields of a method, from its source."""
     rows = [[f"`{f.name}`", f"`{f.default}`", f.comment] for f in fields.settings(METHODS[name])]
@@ -348,6 +364,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "forecast": forecast,
     "peers": peers,
     "regret": regret,
+    "simclr_seeds": simclr_seeds,
 }
 
 
