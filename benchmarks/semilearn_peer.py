@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import importlib.machinery
 import sys
+import tempfile
 import time
 import types
 from dataclasses import replace
@@ -96,7 +97,7 @@ def trained(seen: handful.ImageSet, draw: int, steps: int) -> tuple[Any, float]:
             "batch_size": BATCH, "uratio": RATIO, "eval_batch_size": 500, "epoch": 1,
             "num_train_iter": steps, "num_eval_iter": steps, "num_log_iter": steps + 1,
             "lr": 0.03, "seed": draw, "gpu": 0, "world_size": 1, "distributed": False,
-            "num_workers": 0, "save_dir": "/tmp", "save_name": f"semilearn-{draw}",
+            "num_workers": 0, "save_dir": tempfile.gettempdir(), "save_name": f"semilearn-{draw}",
         }
     )  # fmt: skip
     torch.manual_seed(draw)
