@@ -19,6 +19,7 @@ from handful.report.pictures import SHOWN, Augmented, examples, mistakes
 from handful.report.plots import Plot
 from handful.report.read import HeldOut, RunFolder
 from handful.report.wording import Story, tell, time
+from handful.results import ISSUES, LABEL_NEXT, LABELS, OUT_OF_FOLD, RECORD
 
 LARGEST = 25  # classes up to which a confusion matrix is shown
 CONFUSED = 5  # pairs of classes that are named as most confused
@@ -45,12 +46,12 @@ _CALLED = {
 
 FILES = {
     "predictions.csv": "what the model says of every image without a label",
-    "label-next.csv": "images whose label would help most, to fill in",
-    "label-issues.csv": "labels that look wrong",
-    "out-of-fold.csv": "what models that had not seen them say of the labelled images",
-    "labels.csv": "the labels that were used, and where they came from",
+    LABEL_NEXT: "images whose label would help most, to fill in",
+    ISSUES: "labels that look wrong",
+    OUT_OF_FOLD: "what models that had not seen them say of the labelled images",
+    LABELS: "the labels that were used, and where they came from",
     "model.safetensors": "the classifier",
-    "run.json": "all settings and figures",
+    RECORD: "all settings and figures",
 }
 
 
