@@ -40,14 +40,10 @@ METHODS: dict[str, tuple[int, Callable[[], Any]]] = {
 
 def main() -> None:
     options = parse()
-    kind = "dev" if options.dev else "final"
-    images = handful.load(options.source)
-    if options.dev:
-        images = development(replace(images, test=None), options.dev, seed=1000)
-    assert images.test is not None, f"{options.source} has no test part"
+    kind, images, scored = opened(options)
     size = images.native_size
     assert size is not None, "images of one size are needed"
-    test = pixels(images.test, size[0])
+    test = pixels(scored, size[0])
     for draw in range(options.draws[0], options.draws[-1] + 1):
         seen = hide(images, options.per_class, draw)
         others = np.random.default_rng(draw).permutation(seen.unlabeled)
@@ -57,7 +53,7 @@ def main() -> None:
             begun = time.perf_counter()
             axes = PCA(COMPONENTS, random_state=0).fit(x)
             model = make().fit(axes.transform(x), labels)
-            accuracy = float((model.predict(axes.transform(test)) == images.test.labels).mean())
+            accuracy = float((model.predict(axes.transform(test)) == scored.labels).mean())
             figures = {
                 "test_accuracy": round(accuracy, 5),
                 "n_test": len(test),
@@ -67,6 +63,15 @@ def main() -> None:
             print(row, draw, figures, flush=True)
             if not options.dry:
                 record.append("peers", row, kind, figures, draw=draw)
+
+
+def opened(options: argparse.Namespace) -> tuple[str, handful.ImageSet, handful.ImageSet]:
+    """dev or final, the source, and what is scored: its test part, or one cut from the training."""
+    images = handful.load(options.source)
+    if options.dev:
+        images = development(replace(images, test=None), options.dev, seed=1000)
+    assert images.test is not None, f"{options.source} has no test part"
+    return "dev" if options.dev else "final", images, images.test
 
 
 def pixels(images: handful.ImageSet, size: int) -> np.ndarray:

@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 import types
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,8 +26,8 @@ import torch
 
 import handful
 import record
-from handful.data.splits import development
 from handful.prepare import hide
+from peers import opened
 
 BATCH, RATIO, PILOT = 16, 4, 8
 
@@ -36,11 +35,7 @@ BATCH, RATIO, PILOT = 16, 4, 8
 def main() -> None:
     options = parse()
     on_the_cpu()
-    kind = "dev" if options.dev else "final"
-    images = handful.load(options.source)
-    if options.dev:
-        images = development(replace(images, test=None), options.dev, seed=1000)
-    assert images.test is not None, f"{options.source} has no test part"
+    kind, images, scored = opened(options)
     for draw in range(options.draws[0], options.draws[-1] + 1):
         seen = hide(images, options.per_class, draw)
         _, each = trained(seen, draw, PILOT)
@@ -48,12 +43,12 @@ def main() -> None:
         if steps < 1:
             raise SystemExit(f"a step takes {each:.1f} s: give more --minutes")
         trainer, each = trained(seen, draw, steps)
-        found = {ema: accuracy(trainer, images.test, ema) for ema in (False, True)}
+        found = {ema: accuracy(trainer, scored, ema) for ema in (False, True)}
         figures = {
             "test_accuracy": round(max(found.values()), 5),
             "of_weights": round(found[False], 5),
             "of_average": round(found[True], 5),
-            "n_test": len(images.test),
+            "n_test": len(scored),
             "steps": steps,
             "seconds": round(steps * each, 1),
         }
