@@ -6,8 +6,10 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from handful.evaluate import (
+    BINS,
     accuracy_interval,
     calibration_error,
+    equal_groups,
     evaluate,
     plot_confusion,
     reliability_bins,
@@ -64,6 +66,18 @@ def test_calibration_error_matches_a_slow_reference(bins):
     right = generator.random(203) < confidence**2
     found = calibration_error(reliability_bins(confidence, right, bins))
     assert found == pytest.approx(slow_calibration_error(confidence, right, bins), abs=1e-12)
+
+
+def test_groups_of_equal_size_split_what_one_bin_would_hold():
+    confidence = np.concatenate([np.full(10, 0.5), np.linspace(0.9, 1.0, 90)])
+    right = np.arange(100) >= 8
+    groups = equal_groups(confidence, right)
+    assert [group.n for group in groups] == [20] * 5
+    assert groups[0].accuracy == pytest.approx(0.6) and groups[-1].accuracy == 1
+    assert groups[0].low == 0.5 and groups[-1].high == 1.0
+    assert sum(g.n * g.confidence for g in groups) == pytest.approx(confidence.sum())
+    assert [group.n for group in equal_groups(confidence[:3], right[:3])] == [3]
+    assert len(equal_groups(np.full(4000, 0.9), np.ones(4000, bool))) == BINS
 
 
 def test_calibration_error_by_hand():

@@ -13,6 +13,7 @@ import pytest
 
 import handful
 from handful import cli, report
+from handful.estimate import BY_HAND
 from handful.report import comparison, plots, read, run, wording
 from handful.report.pictures import mistakes
 from tiny import stripes
@@ -262,6 +263,54 @@ def test_what_more_labels_would_bring_is_told(copied):
     change(copied, forecast=[{"labels": 32, "accuracy": 0.9, "low": 0.8, "high": 0.95}])
     page = checked(report.render([copied]))
     assert "32 labels of the same kind: 90.0 % (80.0 to 95.0 %)" in page.words
+
+
+def test_every_method_that_was_tried_has_its_row_and_its_bar(copied):
+    tried = {"backbone": "lite0", "size": 96, "level": 0.9, "seconds": 130.0, "chosen": False}
+    change(
+        copied,
+        choice=[
+            tried | {"method": "features", "accuracy": None, "low": None, "high": None}
+            | {"verdict": "left: <b>"},
+            tried | {"method": "supervised", "accuracy": 0.8, "low": 0.7, "high": 0.9}
+            | {"verdict": "chosen", "chosen": True},
+        ],
+    )  # fmt: skip
+    html = report.render([copied])
+    page = checked(html)
+    assert page.rows["tried"][1:] == [
+        ["features", "lite0, 96 pixels", "–", "", "2.2 min", "left: <b>"],
+        ["supervised", "lite0, 96 pixels", "80.0 %", "", "2.2 min", "chosen"],
+    ]
+    (bar,) = [a for a in page.all("span") if a.get("class") == "reach"]
+    assert bar["title"].replace("\xa0", " ") == "70.0 to 90.0 %"
+    assert "left: 70.0%; width: 20.0%" in html and "Why supervised" in page.words
+
+
+def test_without_a_choice_the_page_has_no_word_of_one(made):
+    assert "tried" not in checked(report.render([made.folder])).rows
+
+
+def test_bins_of_few_test_images_are_pooled_with_their_neighbours():
+    bins = [
+        {"n": 2, "confidence": 0.2, "accuracy": 0.0},
+        {"n": 0, "confidence": None, "accuracy": None},
+        {"n": 6, "confidence": 0.5, "accuracy": 0.5},
+        {"n": 4, "confidence": 0.8, "accuracy": 1.0},
+        {"n": 30, "confidence": 0.97, "accuracy": 0.9},
+    ]
+    surest, rest = run._pooled(bins)
+    assert surest == {"n": 30, "confidence": pytest.approx(0.97), "accuracy": pytest.approx(0.9)}
+    assert rest["n"] == 12 and rest["accuracy"] == pytest.approx(7 / 12)
+    assert rest["confidence"] == pytest.approx((0.4 + 3 + 3.2) / 12)
+    assert run._pooled(bins[:1])[0]["n"] == 2 and run._pooled(bins[1:2]) == []
+
+
+def test_new_class_shares_are_hinted_at_once(copied):
+    record = json.loads((copied / "run.json").read_text())
+    for caveats in ([], [BY_HAND]):
+        change(copied, estimate=record["estimate"] | {"caveats": caveats})
+        assert checked(report.render([copied])).words.count("give --prior") == 1
 
 
 def test_images_to_label_next_are_shown_with_their_reason(copied):

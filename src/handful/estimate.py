@@ -38,6 +38,7 @@ USUAL_SLOPE = 0.5
 SURE = (0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99)
 # A label is doubted if another class is this many times as likely, see benchmarks/LOG.md.
 CONTRADICTED = 20
+BY_HAND = "the classes look balanced by hand; if they are not as common in new images, give --prior"
 FEWEST_PER_CLASS = 5  # labels of a class below which nothing is said of it alone
 
 
@@ -344,7 +345,7 @@ def estimate(
     if alone.any():
         caveats += (f"{alone.sum()} labels are the only one of their class and count as wrong",)
     if prior is None and out.stratified:
-        caveats += ("class shares are taken as labelled; the classes look balanced by hand",)
+        caveats += (BY_HAND,)
 
     weights = _weights(out.labels, counted, prior)
     right = out.right

@@ -140,6 +140,19 @@ def reliability_bins(
     return tuple(rows)
 
 
+def equal_groups(confidence: np.ndarray, right: np.ndarray, size: int = 20) -> tuple[Bin, ...]:
+    """Sort (N,) confidences into groups of about `size` images, at most BINS; low and high are
+    the group's own. Where a model is nearly always sure, bins of equal width hold all in one."""
+    order = np.argsort(confidence, kind="stable")
+    groups = np.array_split(order, max(1, min(BINS, round(len(order) / size))))
+    return tuple(
+        Bin(float(sure.min()), float(sure.max()), len(sure), float(sure.mean()), float(hits.mean()))
+        for group in groups
+        if len(group)
+        for sure, hits in [(confidence[group], right[group])]
+    )
+
+
 def calibration_error(reliability: tuple[Bin, ...]) -> float:
     """Expected calibration error of the bins, in [0, 1]. Source: arXiv:1706.04599, equation 3."""
     total = sum(row.n for row in reliability)

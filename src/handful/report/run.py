@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from handful.estimate import CONTRADICTED
-from handful.evaluate import evaluate, reliability_bins
+from handful.evaluate import equal_groups, evaluate
 from handful.report import plots
 from handful.report.notes import Note, note
 from handful.report.pictures import SHOWN, Augmented, examples, mistakes
@@ -23,6 +23,7 @@ from handful.results import ISSUES, LABEL_NEXT, LABELS, OUT_OF_FOLD, RECORD
 
 LARGEST = 25  # classes up to which a confusion matrix is shown
 CONFUSED = 5  # pairs of classes that are named as most confused
+FEWEST = 10  # test images in a group of the confidence chart
 MOST_ROWS = 100  # of the table of classes
 SURE = (0.8, 0.9, 0.95)
 
@@ -258,11 +259,10 @@ def _reliability(counted: HeldOut | None, test: Mapping[str, Any] | None) -> Plo
     if counted is not None:
         sure = counted.probabilities.max(axis=1)
         right = counted.probabilities.argmax(axis=1) == counted.labels
-        few = 5 if len(right) < 200 else 10
-        found = [row._asdict() for row in reliability_bins(sure, right, few)]
+        found = [row._asdict() for row in equal_groups(sure, right)]
         parts.append(_bins("labelled images, out of fold", found))
     if test is not None:
-        parts.append(_bins("test images", test["reliability"]))
+        parts.append(_bins("test images", _pooled(test["reliability"])))
     if not parts:
         return None
     said = (
@@ -271,6 +271,27 @@ def _reliability(counted: HeldOut | None, test: Mapping[str, Any] | None) -> Plo
         "the line through it a 90 % interval: dots with long lines say little."
     )
     return plots.reliability("Confidence", parts, said)
+
+
+def _pooled(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Neighbouring bins together, from the surest down, until FEWEST images are in each."""
+    groups: list[list[Mapping[str, Any]]] = [[]]
+    for row in reversed([row for row in rows if row["n"]]):
+        if sum(one["n"] for one in groups[-1]) >= FEWEST:
+            groups.append([])
+        groups[-1].append(row)
+    if len(groups) > 1 and sum(one["n"] for one in groups[-1]) < FEWEST:
+        least = groups.pop()
+        groups[-1] += least
+    pooled: list[Mapping[str, Any]] = []
+    for group in filter(None, groups):
+        weights = [one["n"] for one in group]
+        means = {
+            key: np.average([one[key] for one in group], weights=weights)
+            for key in ("confidence", "accuracy")
+        }
+        pooled.append({**means, "n": sum(weights)})
+    return pooled
 
 
 def _bins(name: str, rows: Sequence[Mapping[str, Any]]) -> plots.Bins:
@@ -359,9 +380,6 @@ def _facts(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         ("Network", f"{backbone['name']}, {backbone['parameters']:,} weights"),
         ("Images as it sees them", f"{pixels}; {mirrored}"),
     ]
-    if tried := record["choice"]:
-        verdicts = (f"{row['method']}: {row['verdict']}" for row in tried)
-        facts.append(("Methods that were tried", "; ".join(verdicts)))
     if training["steps"]:
         facts.append(
             (

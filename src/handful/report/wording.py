@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from handful.estimate import BY_HAND
 from handful.priors import LABELED, UNLABELED
 
 NBSP = "\N{NO-BREAK SPACE}"
@@ -78,8 +79,9 @@ def tell(
         f"so that it holds the true accuracy of the saved model for "
         f"{_often(float(estimate['level']))} sets of labels picked in this way."
     )
+    hint = "" if BY_HAND in estimate["caveats"] else " (where they are not, give --prior)"
     shares = (
-        "classes are as common there as among the labels (where they are not, give --prior)"
+        f"classes are as common there as among the labels{hint}"
         if not prior or prior_from == LABELED
         else f"class shares there are as {_sources(prior_from)}: "
         + ", ".join(f"{name} {percent(share, 0)}" for name, share in prior.items())
