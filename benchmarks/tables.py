@@ -8,7 +8,7 @@ A table stands between `<!-- table NAME -->` and `<!-- end -->`; NAME is a funct
 
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
@@ -16,9 +16,12 @@ from typing import Any
 
 import fields
 import record
+from handful.compare import spread
 from handful.methods import METHODS
+from handful.probes import PROBES
 from handful.recipes import RECIPES
 from handful.recipes.measured import measured
+from handful.wording import in_seconds
 
 ROOT = Path(__file__).parent.parent
 PAGES = (
@@ -287,6 +290,56 @@ def regret() -> str:
     return markdown([*header, "over the best without unlabelled images"], rows)
 
 
+def minutes_grid() -> str:
+    """Of each method with each budget, the mean over development draws."""
+    found: dict[tuple[str, str], dict[str, Lines]] = {}
+    for line in record.read("minutes"):
+        if line["kind"] == "dev":
+            source, method = line["name"].rsplit("-", 1)
+            found.setdefault((source, method), {}).setdefault(line["budget"], []).append(line)
+    budgets = sorted({key for cell in found.values() for key in cell}, key=in_seconds)
+    rows = [
+        [*key, *(accuracy(cell[budget]) if budget in cell else "–" for budget in budgets)]
+        for key, cell in found.items()
+    ]
+    return markdown(["source", "method", *budgets], rows)
+
+
+def pairs() -> str:
+    """Of each method the difference to `supervised` with the same budget, draw by draw."""
+    found: dict[tuple[str, int, str], dict[str, dict[int, float]]] = {}
+    for line in record.final("minutes"):
+        source, method = line["name"].rsplit("-", 1)
+        cell = found.setdefault((source, line["per_class"], line["budget"]), {})
+        cell.setdefault(method, {})[line["draw"]] = line["figures"]["test_accuracy"]
+    rows = []
+    for key, cell in found.items():
+        plain = cell.pop("supervised", {})
+        for method, by_draw in cell.items():
+            if not (draws := sorted(plain.keys() & by_draw.keys())):
+                continue
+            gained = spread([100 * (by_draw[draw] - plain[draw]) for draw in draws])
+            known = gained.low is not None
+            interval = f"{gained.low:+.1f} to {gained.high:+.1f}" if known else "–"
+            means = [percent(mean(one[draw] for draw in draws)) for one in (plain, by_draw)]
+            rows.append([*key, method, len(draws), *means, f"**{gained.mean:+.1f}**", interval])
+    header = ["source", "labels per class", "budget", "method", "draws", "supervised"]
+    return markdown([*header, "with unlabelled images", "difference", "90 % interval"], rows)
+
+
+def probes() -> str:
+    """What three probes read off each frozen encoder, over seeds of encoder and probe."""
+    found: dict[str, Lines] = {}
+    for line in record.final("probes"):
+        found.setdefault(line["name"], []).append(line)
+    rows = []
+    for name, lines in found.items():
+        figures = [line["figures"] for line in lines]
+        read = [mean_spread([one[probe] for one in figures]) for probe in PROBES]
+        rows.append([name, len(lines), figures[-1]["features"], *read])
+    return markdown(["encoder", "seeds", "features", *PROBES], rows)
+
+
 def recipes() -> str:
     """Every recipe: what its report published, and what was measured."""
     known = measured()
@@ -365,13 +418,21 @@ TABLES: dict[str, Callable[[], str]] = {
     "peers": peers,
     "regret": regret,
     "simclr_seeds": simclr_seeds,
+    "minutes": minutes_grid,
+    "pairs": pairs,
+    "probes": probes,
 }
 
 
 def accuracy(lines: Lines) -> str:
     found = [line["figures"]["test_accuracy"] for line in lines]
-    spread = f" ± {100 * stdev(found):.1f}" if len(found) > 1 else ""
-    return f"**{100 * mean(found):.1f}**{spread} % (n = {len(found)})"
+    return f"{mean_spread(found)} (n = {len(found)})"
+
+
+def mean_spread(found: Sequence[float]) -> str:
+    """Mean and standard deviation, in percent."""
+    around = f" ± {100 * stdev(found):.1f}" if len(found) > 1 else ""
+    return f"**{100 * mean(found):.1f}**{around} %"
 
 
 def published(report: float | None) -> str:

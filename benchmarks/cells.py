@@ -1,0 +1,92 @@
+"""One cell of a table: a source, labels per class, a method, a draw and a budget, scored once.
+
+Development draws are seeds from 1000 on, scored on a part cut from the training images; final draws
+on the test part. A cell that has its line is not made again.
+"""
+
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import handful
+import record
+from handful.choose import AUTO
+from handful.data.splits import development
+from handful.job import Reporter
+from handful.prepare import hide
+from handful.wording import in_seconds
+
+SOURCES = ("digits", "mnist", "fashion-mnist", "cifar10-jpeg", "sign-digits", "tin10")
+OWN_TEST = {"sign-digits": 0.3}  # the share that is set aside where a source has no test part
+DEVELOPMENT = 0.2  # of the labelled training images, or less: what development draws are scored on
+MOST = 10_000
+FIRST_DEVELOPMENT = 1000
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What tells one line of a results file from another."""
+
+    source: str
+    per_class: int
+    method: str
+    draw: int
+    budget: str
+    part: str  # dev or final
+
+    @property
+    def name(self) -> str:
+        return f"{self.source}-{self.method}"
+
+
+def opened(source: str, part: str) -> handful.ImageSet:
+    folder = Path(os.environ.get("HANDFUL_DATA", "")) / source
+    fraction = OWN_TEST.get(source, 0.0)
+    images = handful.load(folder if folder.is_dir() else source, test_fraction=fraction, seed=0)
+    if part == "final":
+        return images
+    held = min(MOST, int(DEVELOPMENT * len(images.labeled)))
+    return development(replace(images, test=None), held, seed=1000)
+
+
+def run(images: handful.ImageSet, cell: Cell, file: str, *, dry: bool = False) -> None:
+    """Fit, score, and keep a line in `file`; `auto` has to estimate within its budget, too."""
+    seen = hide(images, cell.per_class, cell.draw)
+    assert seen.test is not None
+    begun = time.perf_counter()
+    fitted = handful.fit(
+        seen,
+        cell.method,
+        seed=cell.draw,
+        budget=in_seconds(cell.budget),
+        estimate="folds" if cell.method == AUTO else "none",
+        origins=dict.fromkeys(seen.names, "random"),
+        reporter=Reporter(say=lambda text: print(text, flush=True)),
+    )
+    seconds = time.perf_counter() - begun
+    figures = {
+        "test_accuracy": round(fitted.evaluate(seen.test).accuracy, 5),
+        "n_test": len(seen.test),
+        "seconds": round(seconds, 1),
+    }
+    if cell.method == AUTO:
+        estimate = {key: fitted.estimate[key] for key in ("accuracy", "low", "high")}
+        figures |= {"estimate": estimate, "choice": fitted.record["choice"]}
+        for row in fitted.record["choice"]:
+            print(f"  {row['method']} {row['accuracy']}, {row['seconds']} s: {row['verdict']}")
+    settings = {key: fitted.record[key] for key in ("method", "schedule", "backbone", "input")}
+    print(cell, figures["test_accuracy"], flush=True)
+    if not dry:
+        more = {"draw": cell.draw, "per_class": cell.per_class, "budget": cell.budget}
+        record.append(file, cell.name, cell.part, figures, settings=settings, **more)
+
+
+def accuracies(file: str, cell: Cell) -> dict[int, float]:
+    """Draw → accuracy, of all draws of the cell that have a line."""
+    wanted = (cell.name, cell.part, cell.per_class, cell.budget)
+    return {
+        line["draw"]: line["figures"]["test_accuracy"]
+        for line in record.read(file)
+        if (line["name"], line["kind"], line["per_class"], line["budget"]) == wanted
+    }

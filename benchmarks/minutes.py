@@ -1,0 +1,95 @@
+"""Accuracy against minutes: each method with several budgets on the same draws of labels.
+
+    python benchmarks/minutes.py dev mnist --budgets 30s 1m 2m 4m
+    python benchmarks/minutes.py final fashion-mnist sign-digits --budgets 5m \\
+        --methods supervised fixmatch --draws 5
+    python benchmarks/minutes.py --plot                # docs/minutes.svg from the dev lines
+
+Nothing is estimated: all the time goes into the one fit. Each budget is a fit of its own, with a
+schedule made for it. A cell that has its line is not made again.
+"""
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from cells import FIRST_DEVELOPMENT, SOURCES, Cell, accuracies, opened, run
+from handful.methods import METHODS
+from handful.wording import in_seconds
+
+FILE = "minutes"
+TRAINED = ("supervised", "pseudo_label", "mean_teacher", "uda", "fixmatch", "softmatch")
+BUDGETS = ("30s", "1m", "2m", "4m")
+DRAWS = 3
+PER_CLASS = 10
+PLOT = Path(__file__).parent.parent / "docs" / "minutes.svg"
+
+
+def main() -> None:
+    options = parse()
+    if options.plot:
+        return plot()
+    first = FIRST_DEVELOPMENT if options.part == "dev" else 0
+    for source in options.sources:
+        images = None
+        for draw in range(first, first + options.draws):
+            for budget in options.budgets:
+                for method in options.methods:
+                    cell = Cell(source, options.per_class, method, draw, budget, options.part)
+                    if draw not in accuracies(FILE, cell):
+                        images = images or opened(source, options.part)
+                        run(images, cell, FILE, dry=options.dry)
+
+
+def plot() -> None:
+    """A line a method on MNIST, 10 labels per class: the mean over development draws."""
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    pyplot.rcParams.update({"svg.hashsalt": "minutes", "font.size": 9})
+    figure, panel = pyplot.subplots(figsize=(5.6, 3.4), layout="constrained")
+    draws = range(FIRST_DEVELOPMENT, FIRST_DEVELOPMENT + DRAWS)
+    for method in TRAINED:
+        points = {}
+        for budget in BUDGETS:
+            cell = Cell("mnist", PER_CLASS, method, FIRST_DEVELOPMENT, budget, "dev")
+            found = accuracies(FILE, cell)
+            if all(draw in found for draw in draws):
+                points[in_seconds(budget) / 60] = [100 * found[draw] for draw in draws]
+        if points:
+            y = np.array(list(points.values()))  # (budgets, draws)
+            (line,) = panel.plot(list(points), y.mean(axis=1), marker="o", ms=3, label=method)
+            panel.plot(list(points), y, ".", ms=3, alpha=0.35, color=line.get_color())
+    minutes = [in_seconds(budget) / 60 for budget in BUDGETS]
+    panel.set(xscale="log", xlabel="minutes on one thread", ylabel="accuracy, %")
+    panel.set_xticks(minutes, [f"{x:g}" for x in minutes])
+    panel.minorticks_off()
+    panel.grid(alpha=0.3)
+    panel.legend(frameon=False, fontsize=8)
+    figure.savefig(PLOT, metadata={"Date": None})
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", nargs="?", choices=("dev", "final"))
+    parser.add_argument("sources", nargs="*", metavar="SOURCE", help=", ".join(SOURCES))
+    parser.add_argument("--methods", nargs="+", default=list(TRAINED), choices=METHODS)
+    parser.add_argument("--budgets", nargs="+", default=list(BUDGETS))
+    parser.add_argument("--per-class", type=int, default=PER_CLASS)
+    parser.add_argument("--draws", type=int, default=DRAWS)
+    parser.add_argument("--plot", action="store_true", help="draw docs/minutes.svg and end")
+    parser.add_argument("--dry", action="store_true", help="print only, write no line")
+    options = parser.parse_args()
+    if unknown := set(options.sources) - set(SOURCES):
+        parser.error(f"no source {', '.join(sorted(unknown))}; choose from {', '.join(SOURCES)}")
+    if not options.plot and not options.sources:
+        parser.error("say dev or final, and at least one source")
+    return options
+
+
+if __name__ == "__main__":
+    main()
