@@ -104,10 +104,26 @@ def test_both_shapes_are_named_when_views_do_not_match(loss):
 
 
 def test_scores_are_cosines_over_the_temperature_with_the_positive_first():
-    anchors, positives = torch.tensor([[2.0, 0.0]]), torch.tensor([[3.0, 3.0]])
-    negatives = torch.tensor([[[0.0, 1.0], [-5.0, 0.0]]])
-    found = scores(anchors, positives, negatives, 0.1)
-    torch.testing.assert_close(found, torch.tensor([[10 / math.sqrt(2), 0.0, -10.0]]))
+    anchors, half = torch.tensor([[2.0, 0.0]]), math.sqrt(0.5)
+    bank = torch.tensor([[0.0, 1.0], [half, half], [-1.0, 0.0]])
+    found = scores(anchors, bank, torch.tensor([[1, 0, 2]]), 0.1)
+    torch.testing.assert_close(found, torch.tensor([[10 * half, 0.0, -10.0]]))
+
+
+def test_scores_and_their_gradient_are_those_of_all_candidates_written_down():
+    anchors = normal(19, 5, seed=1).requires_grad_()
+    bank = F.normalize(normal(30, 5, seed=2), dim=1)
+    rows = torch.randint(30, (19, 4), generator=torch.Generator().manual_seed(0))
+    weights = normal(19, 4, seed=3)
+
+    def slow(x):
+        return torch.einsum("nd,nkd->nk", F.normalize(x, dim=1), bank[rows]) / 0.1
+
+    found = scores(anchors, bank, rows, 0.1)
+    torch.testing.assert_close(found, slow(anchors))
+    (gradient,) = torch.autograd.grad((found * weights).sum(), anchors)
+    (wanted,) = torch.autograd.grad((slow(anchors) * weights).sum(), anchors)
+    torch.testing.assert_close(gradient, wanted)
 
 
 def test_the_softmax_loss_of_equal_scores_is_a_guess_among_all_candidates():

@@ -215,11 +215,12 @@ def test_a_bank_that_is_nine_tenths_empty_makes_constant_features_a_solution():
     constant = F.normalize(torch.ones(1, width), dim=1)
     noise = torch.randn(256, width, generator=torch.Generator().manual_seed(0))
     written = (torch.arange(256) < 26).unsqueeze(1)
-    negatives = torch.where(written, constant, noise).unsqueeze(0)
-    found = scores(constant, constant, negatives, temperature=1.0)
+    bank = torch.cat([constant, torch.where(written, constant, F.normalize(noise, dim=1))])
+    rows = torch.arange(257).unsqueeze(0)
+    found = scores(constant, bank, rows, temperature=1.0)
     assert 2 * softmax_loss(found).item() == pytest.approx(9.4275, abs=0.02)
     assert found.softmax(dim=1)[0, 0].item() == pytest.approx(0.00897, rel=0.01)
-    full = scores(constant, constant, constant.expand(1, 256, -1), temperature=1.0)
+    full = scores(constant, bank, torch.zeros_like(rows), temperature=1.0)
     assert softmax_loss(full).item() == pytest.approx(math.log(257))
 
 

@@ -3,9 +3,14 @@
 Letters in shapes: N images, D embedding dimensions, K negatives.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+_AT_ONCE = 8  # anchors whose candidates are gathered together
 
 
 def nt_xent(z_a: Tensor, z_b: Tensor, temperature: float = 0.5) -> Tensor:
@@ -32,18 +37,40 @@ def nt_xent(z_a: Tensor, z_b: Tensor, temperature: float = 0.5) -> Tensor:
         return F.cross_entropy(logits, partner)
 
 
-def scores(anchors: Tensor, positives: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+def scores(anchors: Tensor, bank: Tensor, rows: Tensor, temperature: float) -> Tensor:
     """(N, 1 + K) cosine similarities over the temperature, the positive first.
 
     Args:
-        anchors, positives: (N, D), row i of one image.
-        negatives: (N, K, D), of other images.
+        anchors: (N, D); only their directions matter.
+        bank: (M, D) features of length 1, which get no gradient.
+        rows: (N, 1 + K) of the bank: the positive of each anchor, then its negatives.
     """
     with _exact(anchors):
-        anchors = F.normalize(_wide(anchors), dim=1)
-        candidates = torch.cat([_wide(positives).unsqueeze(1), _wide(negatives)], dim=1)
-        candidates = F.normalize(candidates, dim=2)  # (N, 1 + K, D)
-        return torch.einsum("nd,nkd->nk", anchors, candidates) / temperature
+        found: Tensor = _Similarities.apply(F.normalize(_wide(anchors), dim=1), bank, rows)
+        return found / temperature
+
+
+class _Similarities(torch.autograd.Function):
+    """(N, D) anchors, each times its own (C,) rows of a bank → (N, C).
+
+    By a few anchors at a time: all their rows at once would be 50 MB at 128 anchors of 384
+    features and 257 candidates, and to write them down takes three times as long as this.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, anchors: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(bank.clone(), rows)  # it is written before the gradient is asked for
+        found = []
+        for some, few in zip(rows.split(_AT_ONCE), anchors.split(_AT_ONCE), strict=True):
+            candidates = bank.index_select(0, some.flatten()).view(*some.shape, -1)
+            found.append(torch.bmm(few.unsqueeze(1), candidates.mT).squeeze(1))
+        return torch.cat(found)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        bank, rows = ctx.saved_tensors
+        return F.embedding_bag(rows, bank, per_sample_weights=grad, mode="sum"), None, None
 
 
 def softmax_loss(scores: Tensor) -> Tensor:

@@ -131,8 +131,9 @@ class CMC(LabelFree):
             write(side, ids[first], now[first], momentum=0.0)
         written[ids] = True
         others = draw_negatives(written, ids, self.negatives)  # (N, K)
-        light = contrastive.scores(z[0], bank[1, ids], bank[1, others], self.temperature)
-        color = contrastive.scores(z[1], bank[0, ids], bank[0, others], self.temperature)
+        rows = torch.cat([ids[:, None], others], dim=1)  # (N, 1 + K)
+        light = contrastive.scores(z[0], bank[1], rows, self.temperature)
+        color = contrastive.scores(z[1], bank[0], rows, self.temperature)
         for side, now in zip(bank, fresh, strict=True):
             write(side, ids, now, self.bank_momentum)
         return light, color
