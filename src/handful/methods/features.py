@@ -93,5 +93,5 @@ def choose_strength(
             fitted = fit_logistic(x[inside], targets[inside], strength, start=fitted)
             logits[index, outside] = x[outside] @ fitted[0] + fitted[1]
     scaled = logits.unsqueeze(1) / TEMPERATURES.to(x.dtype).view(-1, 1, 1)  # (strengths, T, N, K)
-    losses = -(scaled.log_softmax(-1) * targets).sum(-1).mean(-1).amin(1)  # (strengths,)
+    losses = (-(scaled.log_softmax(-1) * targets).sum(-1).mean(-1)).amin(1)  # (strengths,)
     return strengths[int(losses.mul(100).round().argmin())]
