@@ -160,7 +160,7 @@ def test_the_strength_is_the_one_whose_best_temperature_costs_least(apart):
     x, labels = blobs(60, width=80, apart=apart)
     z, targets = principal(x.double()).of(x), F.one_hot(labels, 3).double()
     losses = slow_losses(z, labels, 3, STRENGTHS)
-    chosen = choose_strength(z, targets, 5, 3, STRENGTHS)
+    chosen = choose_strength(z, targets, 5, 3)
     assert losses[STRENGTHS.index(chosen)] <= losses.min() + 0.015
 
 
@@ -183,7 +183,7 @@ def test_many_labels_of_a_sharp_rule_get_a_weak_penalty():
     x = torch.randn(400, 4, generator=torch.Generator().manual_seed(0)).double()
     labels = (x[:, 0] > 0).long()
     z = principal(x).of(x)
-    assert choose_strength(z, F.one_hot(labels, 2).double(), 5, seed=0) == min(STRENGTHS)
+    assert choose_strength(z, F.one_hot(labels, 2).double(), 5, seed=0) <= 0.001
 
 
 def test_the_surest_of_every_class_are_trusted_by_quota():

@@ -23,7 +23,6 @@ from handful.methods.mlp_head import MLPHead
 
 Probe = Callable[[Tensor, Tensor, int, int], nn.Module]  # features, labels, K, seed → (M, K) scores
 
-STRENGTHS = (0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4, 3e-5, 1e-5)  # tried from strong to weak
 ITERATIONS = 5_000  # of L-BFGS, which stops before: at a gradient of 1e-5
 
 
@@ -32,7 +31,7 @@ def linear(labeled: Tensor, labels: Tensor, num_classes: int, seed: int) -> nn.M
     check_fit(labeled, labels, num_classes)
     coordinates = standardized(labeled.double())
     x, targets = coordinates.of(labeled.double()), F.one_hot(labels, num_classes).double()
-    strength = choose_strength(x, targets, 5, seed, STRENGTHS)
+    strength = choose_strength(x, targets, 5, seed)
     return coordinates.head(*fit_logistic(x, targets, strength, iterations=ITERATIONS))
 
 

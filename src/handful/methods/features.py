@@ -7,7 +7,6 @@ ones, which give way to the commonest class: where some classes have more labels
 costs 3 to 20 points.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from handful.data.splits import folds
 from handful.methods.heads import Coordinates, check_fit, fit_logistic, principal, standardized
 
-STRENGTHS = (0.1, 0.03, 0.01, 0.003, 0.001)  # tried from strong to weak
+STRENGTHS = (0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4, 3e-5, 1e-5)  # tried from strong to weak
 TEMPERATURES = torch.logspace(-2, 2, 21, base=4)
 
 
@@ -68,14 +67,8 @@ class Features:
         return coordinates, coordinates.of(labeled), F.one_hot(labels, num_classes).double()
 
 
-def choose_strength(
-    x: Tensor,
-    targets: Tensor,
-    count: int,
-    seed: int,
-    strengths: Sequence[float] = STRENGTHS,
-) -> float:
-    """The one of `strengths`, from strong to weak, whose cross-entropy out of fold is lowest.
+def choose_strength(x: Tensor, targets: Tensor, count: int, seed: int) -> float:
+    """The one of STRENGTHS whose cross-entropy out of `count` folds is lowest.
 
     Each strength is judged at its best temperature: weak penalties are otherwise preferred for
     being sure of themselves, not for being right.
@@ -85,13 +78,13 @@ def choose_strength(
     """
     labels = targets.argmax(dim=1)
     fold = torch.from_numpy(folds(labels.numpy(), count, seed))
-    logits = torch.empty(len(strengths), *targets.shape, dtype=x.dtype)  # (strengths, N, K)
+    logits = torch.empty(len(STRENGTHS), *targets.shape, dtype=x.dtype)  # (strengths, N, K)
     for held in fold.unique():
         inside, outside = fold != held, fold == held
         fitted = None
-        for index, strength in enumerate(strengths):
+        for index, strength in enumerate(STRENGTHS):
             fitted = fit_logistic(x[inside], targets[inside], strength, start=fitted)
             logits[index, outside] = x[outside] @ fitted[0] + fitted[1]
     scaled = logits.unsqueeze(1) / TEMPERATURES.to(x.dtype).view(-1, 1, 1)  # (strengths, T, N, K)
     losses = (-(scaled.log_softmax(-1) * targets).sum(-1).mean(-1)).amin(1)  # (strengths,)
-    return strengths[int(losses.mul(100).round().argmin())]
+    return STRENGTHS[int(losses.mul(100).round().argmin())]
