@@ -2,9 +2,8 @@
 
 Multinomial logistic regression in the span of the labelled features (the dual view: with fewer
 images than features nothing is lost). The L2 strength is weak and fixed. It can be chosen by the
-labels instead, the one with the lowest cross-entropy out of fold, but that errs towards strong
-ones, which give way to the commonest class: where some classes have more labels than others it
-costs 3 to 20 points.
+labels instead, the one with the lowest cross-entropy out of fold: no better on development draws,
+and up to a point worse (benchmarks/LOG.md).
 """
 
 from dataclasses import dataclass, replace
