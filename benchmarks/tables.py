@@ -292,17 +292,18 @@ def regret() -> str:
 
 def minutes_grid() -> str:
     """Of each method with each budget, the mean over development draws."""
-    found: dict[tuple[str, str], dict[str, Lines]] = {}
+    found: dict[tuple[str, int, str], dict[str, Lines]] = {}
     for line in record.read("minutes"):
         if line["kind"] == "dev":
             source, method = line["name"].rsplit("-", 1)
-            found.setdefault((source, method), {}).setdefault(line["budget"], []).append(line)
+            cell = found.setdefault((source, line["per_class"], method), {})
+            cell.setdefault(line["budget"], []).append(line)
     budgets = sorted({key for cell in found.values() for key in cell}, key=in_seconds)
     rows = [
         [*key, *(accuracy(cell[budget]) if budget in cell else "–" for budget in budgets)]
         for key, cell in found.items()
     ]
-    return markdown(["source", "method", *budgets], rows)
+    return markdown(["source", "labels per class", "method", *budgets], rows)
 
 
 def pairs() -> str:
@@ -324,7 +325,7 @@ def pairs() -> str:
             means = [percent(mean(one[draw] for draw in draws)) for one in (plain, by_draw)]
             rows.append([*key, method, len(draws), *means, f"**{gained.mean:+.1f}**", interval])
     header = ["source", "labels per class", "budget", "method", "draws", "supervised"]
-    return markdown([*header, "with unlabelled images", "difference", "90 % interval"], rows)
+    return markdown([*header, "this method", "difference", "90 % interval"], rows)
 
 
 def probes() -> str:

@@ -6,7 +6,6 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from handful.evaluate import (
-    BINS,
     accuracy_interval,
     calibration_error,
     equal_groups,
@@ -69,15 +68,28 @@ def test_calibration_error_matches_a_slow_reference(bins):
 
 
 def test_groups_of_equal_size_split_what_one_bin_would_hold():
-    confidence = np.concatenate([np.full(10, 0.5), np.linspace(0.9, 1.0, 90)])
+    confidence = np.concatenate([np.linspace(0.4, 0.5, 10), np.linspace(0.9, 1.0, 90)])
     right = np.arange(100) >= 8
     groups = equal_groups(confidence, right)
     assert [group.n for group in groups] == [20] * 5
     assert groups[0].accuracy == pytest.approx(0.6) and groups[-1].accuracy == 1
-    assert groups[0].low == 0.5 and groups[-1].high == 1.0
+    assert groups[0].low == 0.4 and groups[-1].high == 1.0
     assert sum(g.n * g.confidence for g in groups) == pytest.approx(confidence.sum())
-    assert [group.n for group in equal_groups(confidence[:3], right[:3])] == [3]
-    assert len(equal_groups(np.full(4000, 0.9), np.ones(4000, bool))) == BINS
+
+
+@pytest.mark.parametrize(
+    "n, sizes", [(0, []), (3, [3]), (16, [5, 5, 6]), (24, [6] * 4), (3000, [200] * 15)]
+)
+def test_the_number_of_groups_follows_the_number_of_images(n, sizes):
+    groups = equal_groups(np.linspace(0, 1, n), np.ones(n, bool))
+    assert [group.n for group in groups] == sizes
+
+
+def test_equal_confidences_are_one_group_whatever_their_order():
+    confidence = np.append(np.full(80, 1.0), np.linspace(0.5, 0.6, 20))
+    right = np.append(np.arange(80) < 40, np.ones(20, bool))
+    groups = equal_groups(confidence, right)
+    assert [(group.n, group.accuracy) for group in groups] == [(20, 1.0), (80, 0.5)]
 
 
 def test_calibration_error_by_hand():

@@ -14,7 +14,7 @@ from sklearn.semi_supervised import LabelSpreading
 from handful.data import splits
 from handful.methods import heads
 from handful.methods.base import Fitted
-from handful.methods.features import STRENGTHS, Features, choose_strength
+from handful.methods.features import STRENGTHS, TEMPERATURES, Features, choose_strength
 from handful.methods.heads import principal
 from handful.methods.propagation import (
     Propagation,
@@ -155,7 +155,7 @@ def slow_losses(x, labels, seed, strengths):
     return np.array(found)
 
 
-@pytest.mark.parametrize("apart", [0.5, 1.0, 2.0, 8.0])
+@pytest.mark.parametrize("apart", [1.0, 1.5, 2.0])
 def test_the_strength_is_the_one_whose_best_temperature_costs_least(apart):
     x, labels = blobs(60, width=80, apart=apart)
     z, targets = principal(x.double()).of(x), F.one_hot(labels, 3).double()
@@ -170,13 +170,18 @@ def test_features_that_say_nothing_get_the_strongest_penalty():
     assert choose_strength(principal(x).of(x), targets, 5, seed=0) == max(STRENGTHS)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 5])
-def test_a_strong_penalty_is_not_turned_down_for_being_modest(seed, monkeypatch):
-    x, labels = blobs(60, width=200, seed=seed, apart=2.0)
-    z, targets = principal(x.double()).of(x), F.one_hot(labels, 3).double()
-    assert choose_strength(z, targets, 5, seed=0) == 0.1
-    monkeypatch.setattr("handful.methods.features.TEMPERATURES", torch.ones(1))
-    assert choose_strength(z, targets, 5, seed=0) < 0.01
+def test_a_strong_penalty_is_not_turned_down_for_being_modest(monkeypatch):
+    chosen = {}
+    for temperatures in (TEMPERATURES, torch.ones(1)):
+        monkeypatch.setattr("handful.methods.features.TEMPERATURES", temperatures)
+        chosen[len(temperatures)] = found = []
+        for seed in range(10):
+            x, labels = blobs(60, width=200, seed=seed, apart=2.0)
+            z, targets = principal(x.double()).of(x), F.one_hot(labels, 3).double()
+            found.append(choose_strength(z, targets, 5, seed=0))
+    pairs = list(zip(chosen[len(TEMPERATURES)], chosen[1], strict=True))
+    assert all(at_best >= plain for at_best, plain in pairs)
+    assert sum(at_best > plain for at_best, plain in pairs) >= 6
 
 
 def test_many_labels_of_a_sharp_rule_get_a_weak_penalty():

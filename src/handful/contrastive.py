@@ -42,8 +42,9 @@ def scores(anchors: Tensor, bank: Tensor, rows: Tensor, temperature: float) -> T
 
     Args:
         anchors: (N, D); only their directions matter.
-        bank: (M, D) features of length 1, which get no gradient.
+        bank: (M, D) features of length 1, of the anchors' type or fp32, which get no gradient.
         rows: (N, 1 + K) of the bank: the positive of each anchor, then its negatives.
+        temperature: divides the similarities.
     """
     with _exact(anchors):
         found: Tensor = _Similarities.apply(F.normalize(_wide(anchors), dim=1), bank, rows)
@@ -53,13 +54,15 @@ def scores(anchors: Tensor, bank: Tensor, rows: Tensor, temperature: float) -> T
 class _Similarities(torch.autograd.Function):
     """(N, D) anchors, each times its own (C,) rows of a bank → (N, C).
 
-    By a few anchors at a time: all their rows at once would be 50 MB at 128 anchors of 384
-    features and 257 candidates, and to write them down takes three times as long as this.
+    By a few anchors at a time: to write all their rows down takes several times as long (128
+    anchors of 384 features and 257 candidates are 50 MB).
     """
 
     @staticmethod
     def forward(ctx: FunctionCtx, anchors: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
-        ctx.save_for_backward(bank.clone(), rows)  # it is written before the gradient is asked for
+        used, where = rows.unique(return_inverse=True)
+        # Copied: the bank is written before the gradient is asked for.
+        ctx.save_for_backward(bank.index_select(0, used), where)
         found = []
         for some, few in zip(rows.split(_AT_ONCE), anchors.split(_AT_ONCE), strict=True):
             candidates = bank.index_select(0, some.flatten()).view(*some.shape, -1)
@@ -69,8 +72,8 @@ class _Similarities(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        bank, rows = ctx.saved_tensors
-        return F.embedding_bag(rows, bank, per_sample_weights=grad, mode="sum"), None, None
+        used, where = ctx.saved_tensors
+        return F.embedding_bag(where, used, per_sample_weights=grad, mode="sum"), None, None
 
 
 def softmax_loss(scores: Tensor) -> Tensor:

@@ -140,17 +140,27 @@ def reliability_bins(
     return tuple(rows)
 
 
-def equal_groups(confidence: np.ndarray, right: np.ndarray, size: int = 20) -> tuple[Bin, ...]:
-    """Sort (N,) confidences into groups of about `size` images, at most BINS; low and high are
-    the group's own. Where a model is nearly always sure, bins of equal width hold all in one."""
+def equal_groups(confidence: np.ndarray, right: np.ndarray) -> tuple[Bin, ...]:
+    """Sort (N,) confidences into groups of about 20, at most BINS; of 5 and more where N is small.
+
+    Equal confidences stay together; low and high are the group's own. Where a model is nearly
+    always sure, bins of equal width hold all in one.
+    """
     order = np.argsort(confidence, kind="stable")
-    groups = np.array_split(order, max(1, min(BINS, round(len(order) / size))))
-    return tuple(
-        Bin(float(sure.min()), float(sure.max()), len(sure), float(sure.mean()), float(hits.mean()))
-        for group in groups
-        if len(group)
-        for sure, hits in [(confidence[group], right[group])]
-    )
+    sure, hits = confidence[order], right[order]
+    n = len(sure)
+    size = max(5, min(20, n // 4), -(-n // BINS))
+    rows, start = [], 0
+    while start < n:
+        last = sure[min(start + size, n) - 1]
+        end = int(np.searchsorted(sure, last, side="right"))
+        if n - end < size / 2:
+            end = n
+        inside = slice(start, end)
+        means = float(sure[inside].mean()), float(hits[inside].mean())
+        rows.append(Bin(float(sure[start]), float(sure[end - 1]), end - start, *means))
+        start = end
+    return tuple(rows)
 
 
 def calibration_error(reliability: tuple[Bin, ...]) -> float:

@@ -295,12 +295,11 @@ def _pooled(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _bins(name: str, rows: Sequence[Mapping[str, Any]]) -> plots.Bins:
-    filled = [row for row in rows if row["n"]]
     return plots.Bins(
         name,
-        [float(row["confidence"]) for row in filled],
-        [float(row["accuracy"]) for row in filled],
-        [int(row["n"]) for row in filled],
+        [float(row["confidence"]) for row in rows],
+        [float(row["accuracy"]) for row in rows],
+        [int(row["n"]) for row in rows],
     )
 
 
