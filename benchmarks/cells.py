@@ -6,7 +6,9 @@ on the test part. A cell that has its line is not made again.
 
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import handful
@@ -40,6 +42,14 @@ class Cell:
         return f"{self.source}-{self.method}"
 
 
+def fill(cells: Iterable[Cell], file: str, *, dry: bool = False) -> None:
+    """Run the cells that have no line in `file` yet."""
+    for cell in cells:
+        if cell.draw not in accuracies(file, cell):
+            run(opened(cell.source, cell.part), cell, file, dry=dry)
+
+
+@lru_cache(maxsize=1)
 def opened(source: str, part: str) -> handful.ImageSet:
     folder = Path(os.environ.get("HANDFUL_DATA", "")) / source
     fraction = OWN_TEST.get(source, 0.0)

@@ -10,12 +10,13 @@ schedule made for it. A cell that has its line is not made again.
 """
 
 import argparse
+from itertools import product
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 
-from cells import FIRST_DEVELOPMENT, SOURCES, Cell, accuracies, opened, run
+from cells import FIRST_DEVELOPMENT, SOURCES, Cell, accuracies, fill
 from handful.methods import METHODS
 from handful.wording import in_seconds
 
@@ -32,15 +33,14 @@ def main() -> None:
     if options.plot:
         return plot()
     first = FIRST_DEVELOPMENT if options.part == "dev" else 0
-    for source in options.sources:
-        images = None
-        for draw in range(first, first + options.draws):
-            for budget in options.budgets:
-                for method in options.methods:
-                    cell = Cell(source, options.per_class, method, draw, budget, options.part)
-                    if draw not in accuracies(FILE, cell):
-                        images = images or opened(source, options.part)
-                        run(images, cell, FILE, dry=options.dry)
+    draws = range(first, first + options.draws)
+    cells = (
+        Cell(source, options.per_class, method, draw, budget, options.part)
+        for source, draw, budget, method in product(
+            options.sources, draws, options.budgets, options.methods
+        )
+    )
+    fill(cells, FILE, dry=options.dry)
 
 
 def plot() -> None:

@@ -11,9 +11,10 @@ training images. A cell that has its line is not made again.
 
 import argparse
 from dataclasses import replace
+from itertools import product
 from statistics import mean
 
-from cells import FIRST_DEVELOPMENT, SOURCES, Cell, accuracies, opened, run
+from cells import FIRST_DEVELOPMENT, SOURCES, Cell, accuracies, fill
 from handful.choose import AUTO
 
 FILE = "regret"
@@ -32,15 +33,12 @@ def main() -> None:
     options = parse()
     first = options.first + (FIRST_DEVELOPMENT if options.part == "dev" else 0)
     for source in options.sources:
-        images = None
         for per_class in options.per_class:
             cell = Cell(source, per_class, AUTO, first, options.budget, options.part)
-            for draw in range(first, first + options.draws):
-                for method in options.methods:
-                    one = replace(cell, method=method, draw=draw)
-                    if draw not in accuracies(FILE, one):
-                        images = images or opened(source, options.part)
-                        run(images, one, FILE, dry=options.dry)
+            draws = range(first, first + options.draws)
+            pairs = product(draws, options.methods)
+            every = (replace(cell, draw=draw, method=method) for draw, method in pairs)
+            fill(every, FILE, dry=options.dry)
             show(cell)
 
 
