@@ -35,3 +35,45 @@ def test_every_setting_has_a_comment_beside_it(monkeypatch):
         if not field.comment
     ]
     assert not bare
+
+
+@pytest.fixture
+def tables(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import tables
+
+    return tables
+
+
+def timed(name, kind, draw, budget, accuracy):
+    line = {"name": name, "kind": kind, "draw": draw, "per_class": 10, "budget": budget}
+    return line | {"figures": {"test_accuracy": accuracy}}
+
+
+def test_differences_are_those_of_draws_that_both_have(tables, monkeypatch):
+    lines = [
+        timed("sign-digits-supervised", "final", 0, "5m", 0.80),
+        timed("sign-digits-supervised", "final", 1, "5m", 0.90),
+        timed("sign-digits-supervised", "final", 2, "5m", 0.10),
+        timed("sign-digits-fixmatch", "final", 0, "5m", 0.82),
+        timed("sign-digits-fixmatch", "final", 1, "5m", 0.96),
+        timed("sign-digits-fixmatch", "final", 2, "1m", 0.99),
+        timed("sign-digits-fixmatch", "dev", 2, "5m", 0.99),
+    ]
+    monkeypatch.setattr(tables.record, "read", lambda file: lines)
+    *_, row = tables.pairs().splitlines()
+    cells = "| sign-digits | 10 | 5m | fixmatch | 2 | 85.0 % | 89.0 % | **+4.0** |"
+    assert row == f"{cells} -8.6 to +16.6 |"  # 4 ± 6.31 * 2
+
+
+def test_budgets_stand_in_order_and_draws_that_are_final_are_left_out(tables, monkeypatch):
+    lines = [
+        timed("mnist-uda", "dev", 1000, "1m", 0.90),
+        timed("mnist-uda", "dev", 1000, "30s", 0.80),
+        timed("mnist-uda", "dev", 1001, "30s", 0.84),
+        timed("mnist-uda", "final", 0, "30s", 0.10),
+    ]
+    monkeypatch.setattr(tables.record, "read", lambda file: lines)
+    header, _, row = tables.minutes_grid().splitlines()
+    assert header == "| source | labels per class | method | 30s | 1m |"
+    assert row == "| mnist | 10 | uda | **82.0** ± 2.8 % (n = 2) | **90.0** % (n = 1) |"
