@@ -21,7 +21,15 @@ from handful.methods import METHODS
 from handful.wording import in_seconds
 
 FILE = "minutes"
-TRAINED = ("supervised", "pseudo_label", "mean_teacher", "uda", "fixmatch", "softmatch")
+TRAINED = (
+    "supervised",
+    "pseudo_label",
+    "mean_teacher",
+    "uda",
+    "fixmatch",
+    "softmatch",
+    "deep_propagation",
+)
 BUDGETS = ("30s", "1m", "2m", "4m")
 DRAWS = 3
 PER_CLASS = 10

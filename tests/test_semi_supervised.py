@@ -16,6 +16,7 @@ from handful.files import read_tensors
 from handful.learn import Settings, learn
 from handful.methods.base import BackboneSpec, Batch, Remembering
 from handful.methods.consistency import Consistency, Seen
+from handful.methods.deep_propagation import DeepPropagation
 from handful.methods.fixmatch import FixMatch
 from handful.methods.mean_teacher import MeanTeacher
 from handful.methods.pseudo_label import PseudoLabel
@@ -36,6 +37,10 @@ METHODS = [
     SoftMatch(),
 ]
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+# Methods of consistency, and the one that asks a graph.
+GRAPH = DeepPropagation(period=3, neighbors=5, rank=8)
+any_method = pytest.mark.parametrize("method", [*METHODS, GRAPH], ids=lambda m: m.name)
+CONSTANT = {"prior", "known", "images", "first"}  # of what a method remembers
 
 
 def weights(learned):
@@ -303,7 +308,7 @@ def test_named_pipelines_for_grey_and_colour():
     assert set(FixMatch().views(grey).unlabeled) <= set(PIPELINES)
 
 
-@every_method
+@any_method
 def test_stopped_in_mid_method_and_resumed_ends_with_the_same_bits(tmp_path, monkeypatch, method):
     monkeypatch.setattr("handful.learn.SAVE_EVERY", 0)
 
@@ -320,7 +325,7 @@ def test_stopped_in_mid_method_and_resumed_ends_with_the_same_bits(tmp_path, mon
         learn(replace(settings, method=Interrupted(**vars(method))), task(), 1, tmp_path, PLAN)
     saved = read_tensors(tmp_path / "checkpoint.safetensors")[0]
     started = begin(method, task(), SCHEDULE, 1).memory
-    for key in set(started) - {"prior"}:
+    for key in set(started) - CONSTANT:
         assert not torch.equal(saved[f"memory/{key}"], started[key]), key
     resumed = learn(settings, task(), 1, tmp_path)
     assert same(weights(straight), weights(resumed))
@@ -340,7 +345,7 @@ def test_memory_is_neither_averaged_nor_shared_between_runs(method):
     assert not any("guessed" in key for key in first.average.model.state_dict())
 
 
-@every_method
+@any_method
 def test_with_no_unlabeled_image_it_is_supervised_to_the_last_bit(method):
     images = stripes(16, labeled=16)
     ours = learn(replace(SETTINGS, method=method), task(images), 0, planned=PLAN)
@@ -370,7 +375,7 @@ def test_averaged_weights_are_evaluated_with_batch_norm_statistics_of_their_own(
 QUICK = {"steps": "4", "batch": "8", "backbone.base": "8"}
 
 
-@every_method
+@any_method
 @pytest.mark.parametrize("classes, labeled, n", [(2, 4, 40), (3, 7, 40), (2, 30, 33)])
 def test_few_classes_and_fewer_unlabeled_than_labeled_images(method, classes, labeled, n):
     images = stripes(n, classes=classes, labeled=labeled)
@@ -388,7 +393,7 @@ def unbalanced():
     return images.with_labels(labels)
 
 
-@every_method
+@any_method
 def test_unbalanced_labels_and_a_class_with_one(method):
     run = handful.fit(unbalanced(), method, settings=QUICK, precision="fp32", estimate="none")
     assert run.record["data"]["labeled"] == 16
@@ -404,7 +409,7 @@ def test_the_prior_follows_the_labels():
     assert prior.tolist() == pytest.approx([11 / 19, 6 / 19, 2 / 19])
 
 
-@every_method
+@any_method
 def test_unlabeled_images_of_other_classes_do_no_harm_to_the_loop(method):
     rng = np.random.default_rng(0)
     images = stripes(60, classes=4, labeled=60)

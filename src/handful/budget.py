@@ -26,7 +26,7 @@ class Cost:
     """Seconds that the parts of a fit take."""
 
     start: float  # before the first step, the first look included
-    step: float
+    step: float  # with its share of what the method does once in a period
     look: float
     image: float  # to predict one image
 
@@ -64,6 +64,9 @@ def measured(settings: Settings, task: Task, seed: int, planned: Plan, pilot: fl
     """What a fit costs, found by a training of about `pilot` seconds."""
     _, start = _timed(settings, task, seed, planned, steps=0)
     steps = max(3, round(pilot / planned.seconds_per_step))
+    period = getattr(settings.method, "period", None)
+    if period is not None:
+        steps = min(steps, max(3, period))  # no pause among them but the first step's
     learned, whole = _timed(settings, task, seed, planned, steps)
     looks, model = Looks(task, planned.precision), learned.predictor.model
     begun = time.perf_counter()
@@ -73,7 +76,13 @@ def measured(settings: Settings, task: Task, seed: int, planned: Plan, pilot: fl
     begun = time.perf_counter()
     learned.predictor.predict_proba(some)
     image = (time.perf_counter() - begun) / len(some)
-    return Cost(start, max(whole - start - look, 1e-6) / steps, look, image)
+    if period is None:
+        return Cost(start, max(whole - start - look, 1e-6) / steps, look, image)
+    _, first = _timed(settings, task, seed, planned, steps=1)
+    often = replace(settings, method=replace(settings.method, period=1))  # type: ignore[type-var]
+    _, second = _timed(often, task, seed, planned, steps=2)
+    step = max(whole - first, 1e-6) / (steps - 1)
+    return Cost(start, step + max(second - first - step, 0) / period, look, image)
 
 
 def _timed(

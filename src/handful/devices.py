@@ -24,6 +24,11 @@ def autocast(precision: str) -> AbstractContextManager:
     return torch.autocast(device().type, torch.bfloat16)
 
 
+def full_precision() -> AbstractContextManager:
+    """A context in which they run in the precision of their tensors, whatever is around it."""
+    return torch.autocast(device().type, enabled=False)
+
+
 def synchronize() -> None:
     """Wait until the device has done what it was asked, so that a clock may be read."""
     if device().type == "cuda":

@@ -320,9 +320,13 @@ def _tell(say: Say, line: dict[str, float], steps: int) -> None:
     """How semi-supervised training goes, at one look; of other methods nothing is said."""
     if "kept" not in line:
         return
+    if "labeled" in line:
+        loss = f"{line['labeled']:.3f} on labels and {line['unlabeled']:.3f} on the others"
+        who = "views agree"
+    else:
+        loss, who = f"{line['unlabeled']:.3f} on all images", "network and graph agree"
     say(
-        f"step {line['step']} of {steps}: loss {line['labeled']:.3f} on labels and "
-        f"{line['unlabeled']:.3f} on the others, {line['kept']:.0%} of them used; views agree on "
+        f"step {line['step']} of {steps}: loss {loss}, {line['kept']:.0%} of them used; {who} on "
         f"{line['agreement']:.0%}; class shares {line['prior_distance']:.0%} off; "
         f"{line['train_accuracy']:.0%} of the labels right"
     )

@@ -65,7 +65,14 @@ class Batches:
             pixels = self.pixels[unlabeled_ids]
             unlabeled = tuple(view(pixels, generator) for view in self.of_unlabeled)
         return Batch(
-            images, self.labels[ids], unlabeled, ids, unlabeled_ids, step=step, steps=self.steps
+            images,
+            self.labels[ids],
+            unlabeled,
+            ids,
+            unlabeled_ids,
+            step=step,
+            steps=self.steps,
+            pixels=self.pixels,
         )
 
     def _labeled(self, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

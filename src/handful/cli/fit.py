@@ -50,8 +50,9 @@ def fit(
             help="How to learn. auto (the default): try what fits into --budget (3 minutes if not "
             "given) and take the best. supervised: from the labels alone (the default where "
             "--estimate none, --backbone, --init or --set is given, which auto decides itself); "
-            "with unlabelled images too: fixmatch, softmatch, uda, mean_teacher, pseudo_label; on "
-            "ImageNet features: features, self_training, propagation, mlp_head, fine_tuning; "
+            "with unlabelled images too: deep_propagation (of digits and symbols), fixmatch, "
+            "softmatch, uda, mean_teacher, pseudo_label; on ImageNet features: features, "
+            "self_training, propagation, mlp_head, fine_tuning; "
             "pre-training without labels first: simclr, vicreg, cmc, autoencoder.",
             show_default=False,
         ),

@@ -5,6 +5,7 @@ from typing import Any
 from handful.methods.autoencoder import Autoencoder
 from handful.methods.base import Method
 from handful.methods.cmc import CMC
+from handful.methods.deep_propagation import DeepPropagation
 from handful.methods.features import Features
 from handful.methods.fine_tuning import FineTuning
 from handful.methods.fixmatch import FixMatch
@@ -27,6 +28,7 @@ METHODS: dict[str, type[Method]] = {
     "self_training": SelfTraining,
     "propagation": Propagation,
     "fine_tuning": FineTuning,
+    "deep_propagation": DeepPropagation,
     "pseudo_label": PseudoLabel,
     "mean_teacher": MeanTeacher,
     "uda": UDA,

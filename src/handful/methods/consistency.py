@@ -99,7 +99,7 @@ class Consistency(ABC):
         logs = {"labeled": labeled, "unlabeled": cost.loss, "accuracy": accuracy}
         return Step(
             labeled + weight * cost.loss,
-            logs | _monitors(batch.memory, cost, seen.strong.argmax(dim=1)),
+            logs | monitors(batch.memory, cost, seen.strong.argmax(dim=1)),
         )
 
     def ramp(self, progress: float) -> float:
@@ -145,7 +145,7 @@ def has_unlabeled(task: Task) -> bool:
 
 
 @torch.no_grad()
-def _monitors(memory: Mapping[str, Tensor], cost: Cost, learned: Tensor) -> dict[str, Tensor]:
+def monitors(memory: Mapping[str, Tensor], cost: Cost, learned: Tensor) -> dict[str, Tensor]:
     """Figures to watch, and the running shares of the guesses that were used.
 
     kept: share of the unlabelled images used. agreement: of those whose two views are taken for

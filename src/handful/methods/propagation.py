@@ -55,16 +55,24 @@ class Propagation:
         everything = torch.cat([labeled, unlabeled]).float()
         coordinates = principal(everything, 2 * self.rank)
         x = coordinates.of(everything)
-        similarity, neighbor = nearest(x[:, : self.rank], min(self.neighbors, len(x) - 1))
-        graph = normalized_graph(similarity.clamp_min(0) ** self.sharpness, neighbor)
         one_hot = F.one_hot(labels, num_classes).float()
         known = torch.cat([one_hot, torch.zeros(len(unlabeled), num_classes)])
-        scores = spread(graph, known, self.alpha, self.steps)
+        near = x[:, : self.rank]
+        scores = propagate(near, known, self.neighbors, self.sharpness, self.alpha, self.steps)
         targets, importance = lesson(scores, prior_of(labels, num_classes))
         targets[: len(labels)] = one_hot
         return coordinates.head(
             *fit_logistic(x, targets, self.strength, importance=importance, iterations=60)
         )
+
+
+def propagate(
+    x: Tensor, known: Tensor, neighbors: int, sharpness: float, alpha: float, steps: int
+) -> Tensor:
+    """(N, K) scores: `known` (N, K) spread over the graph of (N, R) coordinates' neighbours."""
+    similarity, neighbor = nearest(x, min(neighbors, len(x) - 1))
+    graph = normalized_graph(similarity.clamp_min(0) ** sharpness, neighbor)
+    return spread(graph, known, alpha, steps)
 
 
 def nearest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -54,6 +54,13 @@ NOTES = {
         "The slowest of its kind, and with very few labels it can fall behind a head on fixed "
         "features.",
     ),
+    "deep_propagation": Note(
+        "labels spread over a graph of similar images, a network learns them and makes the next",
+        "Best of all on digits and symbols: a whole group of images that a network on its own "
+        "takes for the wrong class is put right by the graph.",
+        "It begins in pixels, so images must be alike there: photographs are not. A graph takes "
+        "time that grows with the square of the images.",
+    ),
     "pseudo_label": Note(
         "trains a network on labels and on its own confident guesses",
         "Simple, and better than labels alone where unlabelled images are many.",

@@ -1,0 +1,150 @@
+"""Label propagation for deep networks: a graph gives labels, a network learns them, in turns.
+
+Iscen et al. 2019, "Label Propagation for Deep Semi-supervised Learning", arXiv:1904.04717. Labels
+spread over a graph of nearest neighbours; a network learns the outcome for all images; its features
+make the next graph. A group of images that a network alone takes for the wrong class, and learns
+ever more surely, is put right where the graph knows better.
+
+Where we differ:
+- The first graph is made in pixels (or in the features that the network comes with), not in those
+  of a network trained on the labels alone.
+- These first coordinates stay in all later graphs, beside the features: what the network has come
+  to believe is not its only judge.
+- Every image counts the same, however sure its class is, and however common.
+- The learning rate stays high, and features are those of averaged weights: when it falls, the wrong
+  labels are learned by heart (benchmarks/LOG.md).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from handful import backbones, devices
+from handful.methods.base import Batch, Classifier, Step, Task, Views, body, classifier
+from handful.methods.consistency import Cost, has_unlabeled, monitors
+from handful.methods.heads import principal, prior_of
+from handful.methods.propagation import propagate
+from handful.methods.supervised import Supervised
+from handful.schedule import Schedule
+
+_BATCH = 500  # images that go through a network at once for a graph
+_BLURRED = 14  # pixels a side, about, that the first graph sees
+
+
+@dataclass(frozen=True)
+class DeepPropagation:
+    """Hyper-parameters. A graph's time grows with the square of the images.
+
+    60,000 digits: about 12 seconds a graph on two cores (Zen 4).
+    """
+
+    period: int = 500  # steps from one graph to the next
+    neighbors: int = 15  # k: edges of every image before the graph is made symmetric
+    alpha: float = 0.99  # share of an image's score that its neighbours give
+    sharpness: float = 10.0  # gamma: edges weigh similarity to this power
+    spread_steps: int = 80  # of the power iteration
+    rank: int = 64  # principal axes of pixels, and of features, in which neighbours are looked for
+    augment: str = "auto"  # pipeline of all images; auto: digits for grey ones, else strong
+
+    name: ClassVar[str] = "deep_propagation"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < 1:
+            raise ValueError(f"alpha lies between 0 and 1, got {self.alpha}")
+        for field in ("period", "neighbors", "sharpness", "spread_steps", "rank"):
+            if getattr(self, field) <= 0:
+                raise ValueError(f"{field} must be more than 0, got {getattr(self, field)}")
+
+    def schedule(self, task: Task) -> Schedule:
+        """Two to three minutes of 28-pixel digits on two cores."""
+        steps = 500 if task.size <= 16 else 2500
+        return Schedule(steps=steps, batch=128, decay="constant", average=0.995)
+
+    def views(self, task: Task) -> Views:
+        return Views(None, (self.augment,), 1) if has_unlabeled(task) else Views(self.augment)
+
+    def build(self, task: Task) -> nn.Module:
+        return classifier(task)
+
+    def memory(self, task: Task) -> dict[str, Tensor]:
+        """What is known and what is learned of every image, and the coordinates that stay.
+
+        known, learned: (N,) classes, -1 for none. images: (U,) positions in the graph. first:
+        (U, R) float16, their coordinates before training. prior, used: (K,), see `monitors`.
+        """
+        prior = prior_of(task.labels[task.labeled], len(task.classes))
+        known = torch.full_like(task.labels, -1)
+        known[task.labeled] = task.labels[task.labeled]
+        memory = {"known": known, "learned": known.clone(), "prior": prior, "used": prior.clone()}
+        if not has_unlabeled(task):
+            return memory
+        first = self._coordinates(_first(task)).half()
+        return memory | {"images": task.unlabeled, "first": first}
+
+    def loss(self, model: nn.Module, batch: Batch) -> Step:
+        if not batch.unlabeled:
+            return Supervised().loss(model, batch)
+        if batch.step % self.period == 0:
+            self._relabel(batch)
+        learned = batch.memory["learned"][batch.unlabeled_ids]  # (M,)
+        trusted = learned >= 0
+        logits = model(batch.unlabeled[0]).float()
+        total = F.cross_entropy(logits, learned, ignore_index=-1, reduction="sum")
+        loss = total / trusted.sum().clamp_min(1)
+        cost = Cost(loss, learned.clamp_min(0), trusted)
+        figures = monitors(batch.memory, cost, logits.detach().argmax(dim=1))
+        return Step(loss, {"unlabeled": loss} | figures)
+
+    @torch.no_grad()
+    def _relabel(self, batch: Batch) -> None:
+        """Write in memory what a graph says now: (U,) classes to learn."""
+        memory, start = batch.memory, batch.step == 0
+        images, known, prior = memory["images"], memory["known"], memory["prior"]
+        with devices.full_precision():
+            x = F.normalize(memory["first"].float())
+            if not start:
+                x = torch.cat([x, F.normalize(self._coordinates(_features(batch)))], dim=1)
+            given = known[images] >= 0
+            labels = torch.zeros(len(x), len(prior), device=x.device)  # (U, K)
+            labels[given] = F.one_hot(known[images][given], len(prior)).to(labels)
+            scores = propagate(
+                x.cpu(), labels.cpu(), self.neighbors, self.sharpness, self.alpha, self.spread_steps
+            ).to(known.device)
+        learned = torch.where(scores.sum(dim=1) > 0, scores.argmax(dim=1), -1)
+        memory["learned"][images] = torch.where(given, known[images], learned)
+
+    def _coordinates(self, features: Tensor) -> Tensor:
+        """(U, D) → (U, R)."""
+        return principal(features, self.rank).of(features)
+
+
+def _first(task: Task) -> Tensor:
+    """(U, D): features that the network comes with, else the pixels of a blurred copy."""
+    pixels = task.pixels[task.unlabeled]
+    if task.init is not None or backbones.pretrained(task.backbone.name):
+        normalize, backbone = body(task)
+        return _through(nn.Sequential(normalize, backbone).eval(), pixels)
+    step = max(1, round(task.size / _BLURRED))
+    return torch.cat(
+        [
+            F.avg_pool2d(some.float() / 255, step + 1, step, step // 2).flatten(1)
+            for some in pixels.split(_BATCH)
+        ]
+    )
+
+
+def _features(batch: Batch) -> Tensor:
+    """(U, D) features of the images of the graph, by the averaged network."""
+    assert isinstance(batch.averaged, Classifier) and batch.pixels is not None
+    pixels = batch.pixels[batch.memory["images"]]
+    return _through(batch.averaged.eval().features, pixels)
+
+
+@torch.no_grad()
+def _through(network: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
+    """(N, C, S, S) uint8 → (N, D) float32."""
+    return torch.cat([network(some.float() / 255).float() for some in pixels.split(_BATCH)])
