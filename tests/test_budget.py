@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 import pytest
 
 import handful
-from handful.budget import Cost, affordable
+from handful.budget import Cost, affordable, measured
 from handful.job import Reporter
 from handful.learn import Settings
 from handful.methods.base import BackboneSpec
+from handful.methods.deep_propagation import DeepPropagation
 from handful.methods.supervised import Supervised
 from handful.train import Plan
 from tiny import SCHEDULE, stripes, task
@@ -140,6 +141,43 @@ class Sleeping(Supervised):
     def loss(self, model, batch):
         time.sleep(0.1)
         return super().loss(model, batch)
+
+
+@dataclass(frozen=True)
+class Pausing(Supervised):
+    period: int = 10  # steps from one long one to the next
+
+
+def test_what_a_method_does_once_in_a_period_is_a_share_of_every_step(monkeypatch):
+    """A start of 2 s, steps of 0.1 s; the first graph takes 3 s and all others 4 s."""
+    real = handful.budget._timed
+
+    def timed(settings, task, seed, planned, steps):
+        pauses = -(-steps // settings.method.period)
+        seconds = 2 + 0.1 * steps + (3 + 4 * (pauses - 1) if pauses else 0)
+        return real(settings, task, seed, planned, 1)[0], seconds
+
+    monkeypatch.setattr("handful.budget._timed", timed)
+    cost = measured(replace(SETTINGS, method=Pausing()), task(), 0, PLAN, 20.0)
+    assert cost.start == 2
+    assert cost.step == pytest.approx(0.1 + 4 / 10)
+
+
+@dataclass(frozen=True)
+class Relabelling(DeepPropagation):
+    """Steps and graphs take known times."""
+
+    def loss(self, model, batch):
+        time.sleep(0.05 + (0.5 if batch.step % self.period == 0 else 0))
+        return super().loss(model, batch)
+
+
+@pytest.mark.slow
+def test_a_budget_is_met_by_a_method_that_pauses():
+    method = Relabelling(period=25, neighbors=5)
+    begun = time.perf_counter()
+    handful.fit(stripes(), method, settings=QUICK, budget=30.0, estimate="none")
+    assert time.perf_counter() - begun == pytest.approx(30, rel=0.05)
 
 
 @pytest.mark.slow
