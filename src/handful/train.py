@@ -293,11 +293,11 @@ def plan(
 def _seconds_per_step(
     method: Trained, task: Task, schedule: Schedule, seed: int, precision: str
 ) -> float:
-    """Median over up to ten steps or about two seconds, after two steps to warm up.
+    """Median over up to nine steps or about two seconds, after two steps to warm up.
 
     The very first step is left out: what a method does once, it does there.
     """
-    schedule = replace(schedule, steps=13)
+    schedule = replace(schedule, steps=12)
     state = begin(method, task, schedule, seed)
     state.step = 1
     batches = Batches(task, method.views(task), schedule, seed)
