@@ -137,11 +137,11 @@ class Batch(NamedTuple):
     unlabeled_ids: Tensor | None = None  # (M,)
     step: int = 0  # steps taken before this one
     steps: int = 1  # steps of the whole run
-    pixels: Tensor | None = None  # (all, C, S, S) uint8: every image of the task
     averaged: nn.Module | None = None  # the weight average so far: a teacher's source
     memory: Mapping[str, Tensor] = MappingProxyType(
         {}
     )  # what the method remembers, see Remembering
+    pixels: Tensor | None = None  # (all, C, S, S) uint8: every image of the task
 
 
 class Step(NamedTuple):
