@@ -38,6 +38,10 @@ HEADLINE = {
         "MNIST, the same with 59,900 unlabelled images, FixMatch from scratch",
         0.8369,
     ),
+    "mnist-deep-propagation": (
+        "MNIST, with the same images, deep label propagation from scratch",
+        0.8369,
+    ),
     "sign-digits-supervised": (
         "Sign Language Digits (photographs), 10 labels per class, from scratch",
         None,

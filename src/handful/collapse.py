@@ -40,8 +40,8 @@ def trouble(history: Sequence[Line], steps: int) -> str | None:
         most = max(shares, key=shares.__getitem__, default="")
         number = f" (number {most.removeprefix('pseudo_')}, {shares[most]:.0%})" if most else ""
         return (
-            f"one class has taken over the guesses{number} {where}; try --set align=true, or a "
-            f"lower learning rate"
+            f"one class has taken over the guesses{number} {where}; try --set align=true, if the "
+            f"method has it, or a lower learning rate"
         )
     if _unused(history, steps) and max(one.get("kept", 0) for one in history) >= USED:
         return (

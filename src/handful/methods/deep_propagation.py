@@ -48,7 +48,7 @@ class DeepPropagation:
     sharpness: float = 10.0  # gamma: edges weigh similarity to this power
     spread_steps: int = 80  # of the power iteration
     rank: int = 64  # principal axes of pixels, and of features, in which neighbours are looked for
-    augment: str = "auto"  # pipeline of all images; auto: digits for grey ones, else strong
+    augment: str = "auto"  # pipeline of all images; auto: digits,+cut-out for grey, else strong
 
     name: ClassVar[str] = "deep_propagation"
 
@@ -65,7 +65,10 @@ class DeepPropagation:
         return Schedule(steps=steps, batch=128, decay="constant", average=0.995)
 
     def views(self, task: Task) -> Views:
-        return Views(None, (self.augment,), 1) if has_unlabeled(task) else Views(self.augment)
+        if not has_unlabeled(task):
+            return Views(self.augment)
+        grey = self.augment == "auto" and task.channels == 1
+        return Views(None, ("digits,+cut-out" if grey else self.augment,), 1)
 
     def build(self, task: Task) -> nn.Module:
         return classifier(task)
