@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.semi_supervised import LabelSpreading
 
 from handful.backbones import make
 from handful.data.store import array_store
 from handful.learn import Settings
 from handful.methods.base import BackboneSpec, Batch, Init
 from handful.methods.deep_propagation import DeepPropagation
+from handful.methods.propagation import propagate
 from handful.train import Batches, Plan, begin, train
 from tiny import SCHEDULE, stripes, task
 
@@ -95,6 +97,24 @@ def test_later_graphs_are_of_pixels_beside_features_of_the_averaged_network():
     assert learned.tolist() == expected.tolist()
     assert learned.tolist() != after(METHOD, given, 4).memory["learned"].tolist()
     assert learned.tolist() == after(METHOD, given, 8).memory["learned"].tolist()
+
+
+def test_scores_are_those_of_scikit_learns_label_spreading():
+    x = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
+    known = np.where(np.arange(60) < 9, np.arange(60) % 3, -1)
+    one_hot = (
+        F.one_hot(torch.from_numpy(known).clamp_min(0), 3) * torch.from_numpy(known >= 0)[:, None]
+    )
+    ours = propagate(x, one_hot.float(), 4, 2.0, 0.9, 500)
+    unit = F.normalize(x.double())
+    cosine = (unit @ unit.T).fill_diagonal_(-2)
+    value, place = cosine.topk(4, dim=1)
+    edges = torch.zeros(60, 60, dtype=torch.float64).scatter_(1, place, value.clamp_min(0) ** 2)
+    symmetric = (edges + edges.T).numpy()
+    theirs = LabelSpreading(kernel=lambda *_: symmetric, alpha=0.9, max_iter=2000, tol=1e-9)
+    distribution = theirs.fit(x.numpy(), known).label_distributions_
+    shares = (ours / ours.sum(dim=1, keepdim=True)).numpy()
+    np.testing.assert_allclose(shares, distribution, atol=1e-5)
 
 
 def test_a_network_that_comes_with_weights_gives_the_first_coordinates():
