@@ -25,6 +25,7 @@ METHODS = (
     "propagation",
     "supervised",
     "fixmatch",
+    "deep_propagation",
     "fine_tuning",
 )
 

@@ -76,8 +76,10 @@ def test_a_long_budget_lets_methods_train_on_unlabelled_images(look, monkeypatch
 
     short, long = planned(images, known), planned(images, known + 30)
     assert [row.method for row in short] == ["features", "self_training", "supervised"]
-    assert [row.method for row in long] == [*(row.method for row in short), "fixmatch"]
+    assert [row.method for row in long] == [*(row.method for row in short), "deep_propagation"]
     assert sum(row.seconds for row in long) < known + 30
-    assert "fixmatch" not in [row.method for row in planned(images[images.labeled], known + 30)]
+    assert "deep_propagation" not in [
+        row.method for row in planned(images[images.labeled], known + 30)
+    ]
     photographs = planned(stripes(channels=3), known + 30)
     assert [row.method for row in photographs][-1] == "fine_tuning"

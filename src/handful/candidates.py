@@ -78,7 +78,7 @@ def plan_candidates(
             at = look | {"size": look["size"] or _FINE_TUNING_SIZE}
             dear = _trained("fine_tuning", images, free, seed, at, fixed, say)  # embeds the rest
     elif len(images.unlabeled) >= _LEAST_POOL and free >= _LEAST_DEAR:
-        dear = _trained("fixmatch", images, free, seed, look, {}, say)
+        dear = _trained("deep_propagation", images, free, seed, look, {}, say)
     spent = sum(candidate.seconds for candidate in dear)
     found += _trained("supervised", images, left() - spent, seed, look, {}, say) + dear
     if not found:

@@ -16,7 +16,12 @@ import numpy as np
 from handful.data.imageset import ImageSet
 
 # The labels-only method that a method with unlabelled images must not be worse than.
-COUNTERPART = {"self_training": "features", "fine_tuning": "features", "fixmatch": "supervised"}
+COUNTERPART = {
+    "self_training": "features",
+    "fine_tuning": "features",
+    "fixmatch": "supervised",
+    "deep_propagation": "supervised",
+}
 # Methods on the same features: what tells them apart elsewhere does so whatever the colour.
 FROZEN = ("features", "self_training", "propagation")
 
