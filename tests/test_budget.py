@@ -12,7 +12,7 @@ from handful.learn import Settings
 from handful.methods.base import BackboneSpec
 from handful.methods.deep_propagation import DeepPropagation
 from handful.methods.supervised import Supervised
-from handful.train import Plan
+from handful.train import Plan, plan
 from tiny import SCHEDULE, stripes, task
 
 PLAN = Plan("fp32", 1, 0.01)
@@ -158,9 +158,24 @@ def test_what_a_method_does_once_in_a_period_is_a_share_of_every_step(monkeypatc
         return real(settings, task, seed, planned, 1)[0], seconds
 
     monkeypatch.setattr("handful.budget._timed", timed)
-    cost = measured(replace(SETTINGS, method=Pausing()), task(), 0, PLAN, 20.0)
+    planned = replace(PLAN, pauses=4 / 10)
+    cost = measured(replace(SETTINGS, method=Pausing()), task(), 0, planned, 20.0)
     assert cost.start == 2
     assert cost.step == pytest.approx(0.1 + 4 / 10)
+
+
+@dataclass(frozen=True)
+class Slow(Pausing):
+    def loss(self, model, batch):
+        time.sleep(0.3 if batch.step % self.period == 0 else 0.01)
+        return super().loss(model, batch)
+
+
+def test_a_plan_counts_the_pauses_of_a_method():
+    found = plan(Slow(), task(), SCHEDULE, 0, "fp32")
+    assert 0.29 / 10 < found.pauses < 0.5 / 10
+    assert 0.01 + found.pauses < found.seconds_per_step
+    assert plan(Supervised(), task(), SCHEDULE, 0, "fp32").pauses == 0
 
 
 @dataclass(frozen=True)

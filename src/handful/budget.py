@@ -79,10 +79,8 @@ def measured(settings: Settings, task: Task, seed: int, planned: Plan, pilot: fl
     if period is None:
         return Cost(start, max(whole - start - look, 1e-6) / steps, look, image)
     _, first = _timed(settings, task, seed, planned, steps=1)
-    often = replace(settings, method=replace(settings.method, period=1))  # type: ignore[type-var]
-    _, second = _timed(often, task, seed, planned, steps=2)
     step = max(whole - first, 1e-6) / (steps - 1)
-    return Cost(start, step + max(second - first - step, 0) / period, look, image)
+    return Cost(start, step + planned.pauses, look, image)
 
 
 def _timed(

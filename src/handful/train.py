@@ -270,8 +270,9 @@ class Plan:
 
     precision: str  # fp32 or bf16
     threads: int  # of the processor; another number may change the last bits
-    seconds_per_step: float
+    seconds_per_step: float  # pauses included
     steps: int | None = None  # where a budget of time has fixed them
+    pauses: float = 0.0  # seconds a step, in the mean, for what a method does once in its `period`
 
 
 def plan(
@@ -287,7 +288,8 @@ def plan(
     best = choices[0]
     if len(choices) > 1 and seconds["bf16"] < 0.9 * seconds["fp32"]:
         best = "bf16"
-    return Plan(best, torch.get_num_threads(), seconds[best])
+    pauses = _pauses(method, task, schedule, seed, best, seconds[best])
+    return Plan(best, torch.get_num_threads(), seconds[best] + pauses, pauses=pauses)
 
 
 def _seconds_per_step(
@@ -312,6 +314,26 @@ def _seconds_per_step(
             break
         start = now
     return median(seconds)
+
+
+def _pauses(
+    method: Trained, task: Task, schedule: Schedule, seed: int, precision: str, step: float
+) -> float:
+    """Seconds that a long step, one after every `period` of the method, takes more than `step`.
+
+    In the mean of all steps; 0 for a method without a period.
+    """
+    period: int | None = getattr(method, "period", None)
+    if period is None:
+        return 0.0
+    schedule = replace(schedule, steps=period + 1)
+    state = begin(method, task, schedule, seed)
+    state.step = period
+    batches = Batches(task, method.views(task), schedule, seed)
+    begun = time.perf_counter()
+    next(train(state, method, batches, schedule, precision))
+    devices.synchronize()
+    return max(0.0, time.perf_counter() - begun - step) / period
 
 
 def fresh(method: Trained, task: Task, seed: int) -> nn.Module:
