@@ -148,20 +148,25 @@ class Pausing(Supervised):
     period: int = 10  # steps from one long one to the next
 
 
-def test_what_a_method_does_once_in_a_period_is_a_share_of_every_step(monkeypatch):
-    """A start of 2 s, steps of 0.1 s; the first graph takes 3 s and all others 4 s."""
-    real = handful.budget._timed
+@pytest.mark.parametrize("steps", [1, 9, 10, 11, 25])
+def test_the_first_step_of_every_period_is_counted(steps):
+    planned = replace(PLAN, seconds_per_step=0.1, pause=4.0, period=10)
+    pauses = len(range(0, steps, 10))
+    assert planned.seconds(steps) == pytest.approx(0.1 * steps + 4 * pauses)
+    assert planned.steps_within(planned.seconds(steps) + 0.01) == steps
+    assert planned.steps_within(planned.seconds(steps) - 0.01) == steps - 1
 
-    def timed(settings, task, seed, planned, steps):
-        pauses = -(-steps // settings.method.period)
-        seconds = 2 + 0.1 * steps + (3 + 4 * (pauses - 1) if pauses else 0)
-        return real(settings, task, seed, planned, 1)[0], seconds
 
-    monkeypatch.setattr("handful.budget._timed", timed)
-    planned = replace(PLAN, pauses=4 / 10)
-    cost = measured(replace(SETTINGS, method=Pausing()), task(), 0, planned, 20.0)
-    assert cost.start == 2
-    assert cost.step == pytest.approx(0.1 + 4 / 10)
+def test_a_budget_too_short_for_the_first_pause_buys_nothing():
+    assert replace(PLAN, pause=4.0, period=10).steps_within(3.9) == 0
+
+
+def test_a_budget_buys_pauses_too(known_cost):
+    pausing = replace(PLAN, pause=4.0, period=10)
+    planned = affordable(SETTINGS, task(), 0, pausing, seconds=103.04, fits=1)
+    left = 103 - 24 * 0.25 - 1.0 - 3 * 0.5  # 94.5 s: 18 periods of 5 s, and a pause and 0.5 s
+    assert planned.steps == 18 * 10 + int((left - 18 * 5 - 4) / 0.1)
+    assert planned.seconds_per_step == 0.1
 
 
 @dataclass(frozen=True)
@@ -173,9 +178,14 @@ class Slow(Pausing):
 
 def test_a_plan_counts_the_pauses_of_a_method():
     found = plan(Slow(), task(), SCHEDULE, 0, "fp32")
-    assert 0.29 / 10 < found.pauses < 0.5 / 10
-    assert 0.01 + found.pauses < found.seconds_per_step
-    assert plan(Supervised(), task(), SCHEDULE, 0, "fp32").pauses == 0
+    assert 0.28 < found.pause < 0.5 and found.period == 10
+    assert 0.01 < found.seconds_per_step < 0.2
+    assert plan(Supervised(), task(), SCHEDULE, 0, "fp32").pause == 0
+
+
+def test_steps_of_a_method_that_pauses_are_the_plans():
+    planned = replace(PLAN, pause=4.0, period=10, seconds_per_step=0.123)
+    assert measured(replace(SETTINGS, method=Pausing()), task(), 0, planned, 2.0).step == 0.123
 
 
 @dataclass(frozen=True)

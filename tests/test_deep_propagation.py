@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.semi_supervised import LabelSpreading
 
+from handful import devices
 from handful.backbones import make
 from handful.data.store import array_store
 from handful.learn import Settings
@@ -117,7 +118,8 @@ def test_scores_are_those_of_scikit_learns_label_spreading():
     np.testing.assert_allclose(shares, distribution, atol=1e-5)
 
 
-def test_a_network_that_comes_with_weights_gives_the_first_coordinates():
+def test_a_network_that_comes_with_weights_gives_the_first_coordinates(monkeypatch):
+    monkeypatch.setattr(devices, "has_bf16", lambda: False)
     given = task()
     torch.manual_seed(3)
     backbone = make("small", 1, 8, base=8)
@@ -152,6 +154,7 @@ def test_images_with_a_class_are_learned_and_all_count_the_same():
     wrong = math.log(math.exp(2) + 2) - 2, math.log(math.e + 2) - 1
     assert step.loss.item() == pytest.approx(sum(wrong) / 2, rel=1e-6)
     assert step.logs["kept"].item() == pytest.approx(2 / 3)
+    assert step.logs["agreement"].item() == 1
 
 
 def test_a_batch_without_a_class_costs_nothing():
@@ -160,17 +163,24 @@ def test_a_batch_without_a_class_costs_nothing():
     loss = METHOD.loss(Fixed(), given).loss
     loss.backward()
     assert loss.item() == 0 and logits.grad.abs().max() == 0
+    assert METHOD.loss(Fixed(), given).logs["agreement"] == 0
+
+
+def test_images_kept_to_stop_early_by_are_not_in_the_graph():
+    given = replace(hard(), validation=(0, 5))
+    memory = after(METHOD, given, 5).memory
+    assert memory["learned"][[0, 5]].tolist() == [-1, -1]
+    assert memory["images"].tolist() == [i for i in range(60) if i not in (0, 5)]
+    assert len(memory["first"]) == 58
 
 
 def test_an_image_that_no_label_reaches_is_not_learned():
     images = stripes(60, classes=2, labeled=2)
-    pixels = images.at(8)
     lonely = replace(METHOD, neighbors=1)
     given = task(images)
     learned = after(lonely, given, 5).memory["learned"]
     known = np.where(np.arange(60) < 2, images.labels, -1)
     assert (learned < 0).any() and learned[:2].tolist() == known[:2].tolist()
-    assert len(pixels) == len(learned)
 
 
 def test_it_is_asked_under_full_precision_whatever_the_step_is_made_in():

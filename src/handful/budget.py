@@ -26,7 +26,7 @@ class Cost:
     """Seconds that the parts of a fit take."""
 
     start: float  # before the first step, the first look included
-    step: float  # with its share of what the method does once in a period
+    step: float
     look: float
     image: float  # to predict one image
 
@@ -49,25 +49,24 @@ def affordable(
     cost = measured(settings, task, seed, planned, pilot)
     spent = time.perf_counter() - begun
     beside = fits * cost.of(0, settings.schedule.looks) + len(task.images.unlabeled) * cost.image
-    steps = int((seconds - spent - beside) / (fits * cost.step))
+    planned = replace(planned, seconds_per_step=cost.step)
+    steps = planned.steps_within((seconds - spent - beside) / fits)
     if steps < 1:
-        least = spent + beside + fits * cost.step
+        least = spent + beside + fits * planned.seconds(1)
         also = f", and there are {fits} trainings; --estimate none needs one" if fits > 1 else ""
         raise ValueError(
             f"the budget leaves {duration(max(0, seconds))} for training, and one step needs about "
             f"{duration(least)} with all that surrounds it{also}; give a larger --budget"
         )
-    return replace(planned, seconds_per_step=cost.step, steps=steps)
+    return replace(planned, steps=steps)
 
 
 def measured(settings: Settings, task: Task, seed: int, planned: Plan, pilot: float) -> Cost:
-    """What a fit costs, found by a training of about `pilot` seconds."""
-    _, start = _timed(settings, task, seed, planned, steps=0)
-    steps = max(3, round(pilot / planned.seconds_per_step))
-    period = getattr(settings.method, "period", None)
-    if period is not None:
-        steps = min(steps, max(3, period))  # no pause among them but the first step's
-    learned, whole = _timed(settings, task, seed, planned, steps)
+    """What a fit costs beside its pauses, found by a training of about `pilot` seconds."""
+    learned, start = _timed(settings, task, seed, planned, steps=0)
+    steps = 0 if planned.pause else max(3, round(pilot / planned.seconds_per_step))
+    if steps:
+        learned, whole = _timed(settings, task, seed, planned, steps)
     looks, model = Looks(task, planned.precision), learned.predictor.model
     begun = time.perf_counter()
     looks(model)
@@ -76,11 +75,9 @@ def measured(settings: Settings, task: Task, seed: int, planned: Plan, pilot: fl
     begun = time.perf_counter()
     learned.predictor.predict_proba(some)
     image = (time.perf_counter() - begun) / len(some)
-    if period is None:
-        return Cost(start, max(whole - start - look, 1e-6) / steps, look, image)
-    _, first = _timed(settings, task, seed, planned, steps=1)
-    step = max(whole - first, 1e-6) / (steps - 1)
-    return Cost(start, step + planned.pauses, look, image)
+    # Of a method that pauses, the plan knows steps and pauses apart; a pilot would not.
+    step = max(whole - start - look, 1e-6) / steps if steps else planned.seconds_per_step
+    return Cost(start, step, look, image)
 
 
 def _timed(

@@ -28,6 +28,7 @@ _HEAD, _WIDTH = 1e-6, 1_792
 _LEAST_DEAR = 480.0  # seconds that must be left for a method that trains on unlabelled images
 _FINE_TUNING_SIZE = 96
 _LARGEST_POOL, _LEAST_POOL = 50_000, 1_000  # unlabelled images that a method may use
+_LARGEST_GRAPH = 100_000  # images; the time of a graph grows with their square
 _WORTH_SAYING = 1.0  # seconds
 
 
@@ -77,8 +78,9 @@ def plan_candidates(
             fixed = {"embed_size": str(frozen[0].size)}
             at = look | {"size": look["size"] or _FINE_TUNING_SIZE}
             dear = _trained("fine_tuning", images, free, seed, at, fixed, say)  # embeds the rest
-    elif len(images.unlabeled) >= _LEAST_POOL and free >= _LEAST_DEAR:
-        dear = _trained("deep_propagation", images, free, seed, look, {}, say)
+    elif images.channels == 1 and free >= _LEAST_DEAR:
+        if _LEAST_POOL <= len(images.unlabeled) <= _LARGEST_GRAPH:
+            dear = _trained("deep_propagation", images, free, seed, look, {}, say)
     spent = sum(candidate.seconds for candidate in dear)
     found += _trained("supervised", images, left() - spent, seed, look, {}, say) + dear
     if not found:
@@ -154,15 +156,17 @@ def _trained(
     assert chosen.schedule is not None
     plan = make_plan(chosen, task, seed)
     cost = measured(chosen, task, seed, plan, min(_PILOT, 0.02 * max(left, 0.0)))
+    plan = replace(plan, seconds_per_step=cost.step)
     left -= time.perf_counter() - begun
     own, looks = chosen.schedule.steps, chosen.schedule.looks
     beside = (FOLDS.folds + 1) * cost.of(0, looks) + len(images.unlabeled) * cost.image
-    steps, fold_steps = shared_steps(int((left - beside) / cost.step), own)
+    spare = left - beside - (FOLDS.folds + 1) * plan.pause
+    steps, fold_steps = shared_steps(int(spare * plan.period / plan.seconds(plan.period)), own)
     if fold_steps < max(1, _FEWEST * own):
         say(f"{method} and its folds would need more than the time that is left: left out")
         return []
-    seconds = beside + (FOLDS.folds * fold_steps + steps) * cost.step
-    plan = replace(plan, seconds_per_step=cost.step, steps=steps)
+    seconds = beside + FOLDS.folds * plan.seconds(fold_steps) + plan.seconds(steps)
+    plan = replace(plan, steps=steps)
     return [Candidate(method, task.backbone.name, task.size, settings, seconds, plan, fold_steps)]
 
 

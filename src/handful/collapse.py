@@ -46,7 +46,7 @@ def trouble(history: Sequence[Line], steps: int) -> str | None:
     if _unused(history, steps) and max(one.get("kept", 0) for one in history) >= USED:
         return (
             f"the unlabelled images are used no more {where}: no guess is sure enough; try a "
-            f"lower learning rate, or a lower --set threshold"
+            f"lower learning rate, or a lower --set threshold if the method has it"
         )
     return None
 
@@ -64,7 +64,7 @@ def idle(history: Sequence[Line], steps: int) -> str | None:
     if _unused(history, steps) and max(line.get("kept", 0) for line in history) < USED:
         return (
             "hardly any guess was sure enough to be used: the labels alone were learned from; "
-            "train for longer, or try a lower --set threshold"
+            "train for longer, or try a lower --set threshold if the method has it"
         )
     return None
 

@@ -417,7 +417,7 @@ def _expectation(chosen: Settings, planned: Plan, labeled: int, fits: int) -> st
     schedule = chosen.schedule
     if schedule is None:
         return f"{chosen.method.name} on features of {chosen.backbone.name}, {labeled} labels"
-    seconds = fits * schedule.steps * planned.seconds_per_step
+    seconds = fits * planned.seconds(schedule.steps)
     folds = f" and {fits - 1} times for the estimate" if fits > 1 else ""
     return (
         f"{chosen.method.name} with {chosen.backbone.name} on {labeled} labels: "

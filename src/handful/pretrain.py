@@ -170,7 +170,7 @@ def _make(
     steps = chosen.schedule.steps
     say(
         f"{method.name} with {task.backbone.name} on {len(task.unlabeled)} images, labels unseen: "
-        f"{steps} steps, about {duration(steps * planned.seconds_per_step)} ({planned.precision})"
+        f"{steps} steps, about {duration(planned.seconds(steps))} ({planned.precision})"
     )
     journal = _train(chosen, task, planned, folder / "checkpoint", gallery, say)
     model: Any = journal.state.average.model

@@ -270,9 +270,20 @@ class Plan:
 
     precision: str  # fp32 or bf16
     threads: int  # of the processor; another number may change the last bits
-    seconds_per_step: float  # pauses included
+    seconds_per_step: float
     steps: int | None = None  # where a budget of time has fixed them
-    pauses: float = 0.0  # seconds a step, in the mean, for what a method does once in its `period`
+    pause: float = 0.0  # seconds more that a step takes which is the first of a period...
+    period: int = 1  # ...of so many steps, see `methods.base.Trained`
+
+    def seconds(self, steps: int) -> float:
+        """What so many steps take, pauses included."""
+        return steps * self.seconds_per_step + -(-steps // self.period) * self.pause
+
+    def steps_within(self, seconds: float) -> int:
+        """As many steps as take so long at most: the inverse of `seconds`."""
+        periods = int(seconds / self.seconds(self.period))
+        rest = seconds - periods * self.seconds(self.period) - self.pause
+        return periods * self.period + max(0, int(rest / self.seconds_per_step))
 
 
 def plan(
@@ -288,8 +299,9 @@ def plan(
     best = choices[0]
     if len(choices) > 1 and seconds["bf16"] < 0.9 * seconds["fp32"]:
         best = "bf16"
-    pauses = _pauses(method, task, schedule, seed, best, seconds[best])
-    return Plan(best, torch.get_num_threads(), seconds[best] + pauses, pauses=pauses)
+    period: int = getattr(method, "period", 1)
+    pause = 0.0 if period == 1 else _pause(method, task, schedule, seed, best, seconds[best])
+    return Plan(best, torch.get_num_threads(), seconds[best], pause=pause, period=period)
 
 
 def _seconds_per_step(
@@ -316,24 +328,19 @@ def _seconds_per_step(
     return median(seconds)
 
 
-def _pauses(
+def _pause(
     method: Trained, task: Task, schedule: Schedule, seed: int, precision: str, step: float
 ) -> float:
-    """Seconds that a long step, one after every `period` of the method, takes more than `step`.
-
-    In the mean of all steps; 0 for a method without a period.
-    """
-    period: int | None = getattr(method, "period", None)
-    if period is None:
-        return 0.0
-    schedule = replace(schedule, steps=period + 1)
+    """Seconds that the first step of the method's second period takes more than `step`."""
+    period: int = method.period  # type: ignore[attr-defined]
     state = begin(method, task, schedule, seed)
     state.step = period
+    schedule = replace(schedule, steps=period + 1)
     batches = Batches(task, method.views(task), schedule, seed)
     begun = time.perf_counter()
     next(train(state, method, batches, schedule, precision))
     devices.synchronize()
-    return max(0.0, time.perf_counter() - begun - step) / period
+    return max(0.0, time.perf_counter() - begun - step)
 
 
 def fresh(method: Trained, task: Task, seed: int) -> nn.Module:

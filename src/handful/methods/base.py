@@ -151,7 +151,11 @@ class Step(NamedTuple):
 
 @runtime_checkable
 class Trained(Protocol):
-    """A method that trains a network: three answers, and the schedule it is best run with."""
+    """A method that trains a network: three answers, and the schedule it is best run with.
+
+    One that does something long at the first of every so many steps says how many in an attribute
+    `period`, so that a plan and a budget count it.
+    """
 
     name: ClassVar[str]
 

@@ -10,7 +10,10 @@ Where we differ:
   of a network trained on the labels alone.
 - These first coordinates stay in all later graphs, beside the features: what the network has come
   to believe is not its only judge.
-- Every image counts the same, however sure its class is, and however common.
+- Every image counts the same, however sure its class is, and however common; labelled images have
+  no share of the batch of their own.
+- Neighbours are looked for in a few principal axes, and labels spread by steps of the power
+  iteration instead of conjugate gradients.
 - The learning rate stays high, and features are those of averaged weights: when it falls, the wrong
   labels are learned by heart (benchmarks/LOG.md).
 """
@@ -24,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful import backbones, devices
-from handful.methods.base import Batch, Classifier, Step, Task, Views, body, classifier
+from handful.methods.base import Batch, Classifier, Step, Task, Views, classifier, embed
 from handful.methods.consistency import Cost, has_unlabeled, monitors
 from handful.methods.heads import principal, prior_of
 from handful.methods.propagation import propagate
@@ -39,7 +42,7 @@ _BLURRED = 14  # pixels a side, about, that the first graph sees
 class DeepPropagation:
     """Hyper-parameters. A graph's time grows with the square of the images.
 
-    60,000 digits: about 12 seconds a graph on two cores (Zen 4).
+    60,000 digits: about 25 seconds a graph on one core (Zen 4).
     """
 
     period: int = 500  # steps from one graph to the next
@@ -99,7 +102,9 @@ class DeepPropagation:
         total = F.cross_entropy(logits, learned, ignore_index=-1, reduction="sum")
         loss = total / trusted.sum().clamp_min(1)
         cost = Cost(loss, learned.clamp_min(0), trusted)
-        figures = monitors(batch.memory, cost, logits.detach().argmax(dim=1))
+        guess = logits.detach().argmax(dim=1)
+        agreement = (guess == learned).sum() / trusted.sum().clamp_min(1)  # of network and graph
+        figures = monitors(batch.memory, cost, guess) | {"agreement": agreement}
         return Step(loss, {"unlabeled": loss} | figures)
 
     @torch.no_grad()
@@ -127,10 +132,11 @@ class DeepPropagation:
 
 def _first(task: Task) -> Tensor:
     """(U, D): features that the network comes with, else the pixels of a blurred copy."""
-    pixels = task.pixels[task.unlabeled]
     if task.init is not None or backbones.pretrained(task.backbone.name):
-        normalize, backbone = body(task)
-        return _through(nn.Sequential(normalize, backbone).eval(), pixels)
+        precision = "bf16" if devices.has_bf16() else "fp32"
+        images = task.images[task.unlabeled.numpy()]
+        return embed(images, classifier(task), task.size, task.fit, precision, task.track).float()
+    pixels = task.pixels[task.unlabeled]
     step = max(1, round(task.size / _BLURRED))
     return torch.cat(
         [

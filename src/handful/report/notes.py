@@ -56,8 +56,8 @@ NOTES = {
     ),
     "deep_propagation": Note(
         "labels spread over a graph of similar images, a network learns them and makes the next",
-        "Best of all on digits and symbols: a whole group of images that a network on its own "
-        "takes for the wrong class is put right by the graph.",
+        "The best on MNIST: a whole group of images that a network on its own takes for the wrong "
+        "class is put right by the graph.",
         "It begins in pixels, so images must be alike there: photographs are not. A graph takes "
         "time that grows with the square of the images.",
     ),

@@ -41,7 +41,7 @@ _CALLED = {
     "validation_accuracy": "validation images",
     "kept": "unlabelled images used",
     "mask": "unlabelled images used",
-    "agreement": "views that agree",
+    "agreement": "guesses that agree",
     "prior_distance": "distance from the label shares",
 }
 
