@@ -14,13 +14,13 @@ from handful.backbones import make
 from handful.data.store import array_store
 from handful.learn import Settings
 from handful.methods.base import BackboneSpec, Batch, Init
-from handful.methods.deep_propagation import DeepPropagation
+from handful.methods.deep_propagation import DeepPropagation, own_alpha
 from handful.methods.propagation import propagate
 from handful.train import Batches, Plan, begin, train
 from tiny import SCHEDULE, stripes, task
 
 PLAN = Plan("fp32", 1, 0.01)
-METHOD = DeepPropagation(period=4, neighbors=3, rank=6, spread_steps=30)
+METHOD = DeepPropagation(period=4, neighbors=3, rank=6, alpha=0.99, spread_steps=30)
 SETTINGS = Settings(METHOD, SCHEDULE, BackboneSpec("small", {"base": 8}), precision="fp32")
 
 
@@ -133,6 +133,15 @@ def test_a_network_that_comes_with_weights_gives_the_first_coordinates(monkeypat
     torch.testing.assert_close(ours @ ours.T, theirs @ theirs.T, atol=3e-3, rtol=0)
 
 
+def test_labels_travel_further_among_more_images():
+    ours = [own_alpha(n) for n in (10, 1000, 2000, 10_000, 60_000)]
+    assert ours == pytest.approx([0.9, 0.9, 0.95, 0.99, 0.99])
+    given, chosen = hard(), replace(METHOD, alpha=0.0)
+    far = after(METHOD, given, 5).memory["learned"].tolist()
+    near = after(replace(METHOD, alpha=0.9), given, 5).memory["learned"].tolist()
+    assert after(chosen, given, 5).memory["learned"].tolist() == near != far
+
+
 class Fixed(torch.nn.Module):
     """Images that are their own logits."""
 
@@ -195,7 +204,7 @@ def test_it_is_asked_under_full_precision_whatever_the_step_is_made_in():
 @pytest.mark.parametrize(
     "wrong, text",
     [
-        ({"alpha": 1.0}, "alpha lies between 0 and 1, got 1.0"),
+        ({"alpha": 1.0}, r"alpha is 0 \(choose it\) or up to 1, got 1.0"),
         ({"period": 0}, "period must be more than 0, got 0"),
         ({"rank": -1}, "rank must be more than 0, got -1"),
     ],
