@@ -33,6 +33,10 @@ Lines = list[dict[str, Any]]
 # Row of the README's table → what it is, and the best figure of the reports it answers.
 HEADLINE = {
     "digits-supervised": ("digits 8x8, 10 labels per class, from scratch", None),
+    "digits-deep-propagation": (
+        "digits 8x8, with 1,338 unlabelled images, deep label propagation from scratch",
+        None,
+    ),
     "mnist-supervised": ("MNIST, 10 labels per class, from scratch", 0.8369),
     "mnist-fixmatch": (
         "MNIST, the same with 59,900 unlabelled images, FixMatch from scratch",

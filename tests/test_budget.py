@@ -183,6 +183,19 @@ def test_a_plan_counts_the_pauses_of_a_method():
     assert plan(Supervised(), task(), SCHEDULE, 0, "fp32").pause == 0
 
 
+def test_planning_leaves_out_the_first_step_of_all():
+    seen = []
+
+    @dataclass(frozen=True)
+    class Recording(Supervised):
+        def loss(self, model, batch):
+            seen.append(batch.step)
+            return super().loss(model, batch)
+
+    plan(Recording(), task(), SCHEDULE, 0, "fp32")
+    assert seen and min(seen) == 1
+
+
 def test_steps_of_a_method_that_pauses_are_the_plans():
     planned = replace(PLAN, pause=4.0, period=10, seconds_per_step=0.123)
     assert measured(replace(SETTINGS, method=Pausing()), task(), 0, planned, 2.0).step == 0.123

@@ -1,5 +1,6 @@
 """The plan of `auto`: what fits into the time."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ from handful import candidates
 from handful.budget import Cost
 from handful.candidates import plan_candidates, shared_steps
 from handful.data.imageset import quiet
+from handful.experience import Normal, Prior
 from handful.learn import FOLDS
 from handful.train import Plan
 from tiny import stripes
@@ -83,3 +85,13 @@ def test_a_long_budget_lets_methods_train_on_unlabelled_images(look, monkeypatch
     ]
     photographs = planned(stripes(channels=3), known + 30)
     assert [row.method for row in photographs][-1] == "fine_tuning"
+    slow = replace(PLAN, pause=60.0, period=1000)
+    monkeypatch.setattr(candidates, "make_plan", lambda *_: slow)
+    assert sum(row.seconds for row in planned(images, known + 30)) < known + 30
+    monkeypatch.setattr(candidates, "_LARGEST_GRAPH", 4)
+    assert "deep_propagation" not in [row.method for row in planned(images, known + 30)]
+    monkeypatch.setattr(candidates, "_LARGEST_GRAPH", 100)
+    ahead = Prior(Normal(0.1, 0.1), 3)  # of a network from scratch
+    monkeypatch.setattr(candidates, "prior_for", lambda _: lambda *_: ahead)
+    drawings = planned(stripes(channels=3), known + 30)
+    assert [row.method for row in drawings][-1] == "supervised"

@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from sklearn.semi_supervised import LabelSpreading
 
+import handful
 from handful import devices
 from handful.backbones import make
 from handful.data.store import array_store
+from handful.job import Reporter
 from handful.learn import Settings
 from handful.methods.base import BackboneSpec, Batch, Init
 from handful.methods.deep_propagation import DeepPropagation, own_alpha
@@ -190,6 +192,19 @@ def test_an_image_that_no_label_reaches_is_not_learned():
     learned = after(lonely, given, 5).memory["learned"]
     known = np.where(np.arange(60) < 2, images.labels, -1)
     assert (learned < 0).any() and learned[:2].tolist() == known[:2].tolist()
+
+
+def test_what_is_said_as_it_trains():
+    said = []
+    handful.fit(
+        stripes(),
+        METHOD,
+        settings={"steps": "4", "batch": "8", "looks": "1", "backbone.base": "8"},
+        precision="fp32",
+        estimate="none",
+        reporter=Reporter(say=said.append),
+    )
+    assert any("on all images, 100% of them used; network and graph agree on" in x for x in said)
 
 
 def test_it_is_asked_under_full_precision_whatever_the_step_is_made_in():
