@@ -196,9 +196,10 @@ def test_planning_leaves_out_the_first_step_of_all():
     assert seen and min(seen) == 1
 
 
-def test_steps_of_a_method_that_pauses_are_the_plans():
-    planned = replace(PLAN, pause=4.0, period=10, seconds_per_step=0.123)
-    assert measured(replace(SETTINGS, method=Pausing()), task(), 0, planned, 2.0).step == 0.123
+def test_a_pilot_of_a_method_that_pauses_has_no_pause_in_it():
+    planned = Plan("fp32", 1, 0.01, pause=0.3, period=10)
+    step = measured(replace(SETTINGS, method=Slow()), task(), 0, planned, 2.0).step
+    assert 0.01 < step < 0.04  # a pause among ten steps would be 0.03 more
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from torch import nn
 
 from handful.data.imageset import quiet
 from handful.features import not_yet_known, seconds_per_image
-from handful.learn import Learned, Looks, Settings, learn
-from handful.methods.base import Task, classifier
-from handful.train import Plan
+from handful.learn import Journal, Looks, Settings, learn, run
+from handful.methods.base import Task, Trained, classifier
+from handful.train import Batches, Plan, begin
 from handful.wording import duration
 
 _SHARE = 0.03  # of the budget that goes into measuring...
@@ -63,10 +63,13 @@ def affordable(
 
 def measured(settings: Settings, task: Task, seed: int, planned: Plan, pilot: float) -> Cost:
     """What a fit costs beside its pauses, found by a training of about `pilot` seconds."""
-    learned, start = _timed(settings, task, seed, planned, steps=0)
-    steps = 0 if planned.pause else max(3, round(pilot / planned.seconds_per_step))
-    if steps:
-        learned, whole = _timed(settings, task, seed, planned, steps)
+    assert settings.schedule is not None
+    task = replace(task, track=quiet)
+    begun = time.perf_counter()
+    none = replace(settings, schedule=replace(settings.schedule, steps=0, looks=1))
+    learned = learn(none, task, seed, planned=planned)
+    start = time.perf_counter() - begun
+    step = _step(settings, task, seed, planned, max(3, round(pilot / planned.seconds_per_step)))
     looks, model = Looks(task, planned.precision), learned.predictor.model
     begun = time.perf_counter()
     looks(model)
@@ -75,22 +78,26 @@ def measured(settings: Settings, task: Task, seed: int, planned: Plan, pilot: fl
     begun = time.perf_counter()
     learned.predictor.predict_proba(some)
     image = (time.perf_counter() - begun) / len(some)
-    # Of a method that pauses, the plan knows steps and pauses apart; a pilot would not.
-    step = max(whole - start - look, 1e-6) / steps if steps else planned.seconds_per_step
     return Cost(start, step, look, image)
 
 
-def _timed(
-    settings: Settings, task: Task, seed: int, planned: Plan, steps: int
-) -> tuple[Learned, float]:
-    """A training of so many steps, and the seconds that it took."""
-    assert settings.schedule is not None
-    short = replace(settings.schedule, steps=steps, looks=1)
+def _step(settings: Settings, task: Task, seed: int, planned: Plan, steps: int) -> float:
+    """Seconds that a step takes in the loop: the mean of so many after the very first.
+
+    Of fewer where a pause would be among them: those the plan knows.
+    """
+    method, schedule = settings.method, settings.schedule
+    assert isinstance(method, Trained) and schedule is not None
+    if planned.period > 1:
+        steps = min(steps, planned.period - 1)
+    schedule = replace(schedule, steps=steps + 1, looks=1, patience=0)
+    state = begin(method, task, schedule, seed)
+    state.step = 1
+    journal = Journal(state, None, schedule)
+    batches = Batches(task, method.views(task), schedule, seed)
     begun = time.perf_counter()
-    learned = learn(
-        replace(settings, schedule=short), replace(task, track=quiet), seed, planned=planned
-    )
-    return learned, time.perf_counter() - begun
+    run(journal, method, batches, planned.precision, lambda at: journal.look(at, {}), quiet, "")
+    return (time.perf_counter() - begun) / steps
 
 
 def embedding_seconds(task: Task, precision: str) -> float:
