@@ -25,6 +25,7 @@ from handful.collapse import Collapse, hopeless, idle, soundest, trouble
 from handful.data.imageset import Track, quiet
 from handful.data.splits import holdout
 from handful.estimate import FitAndPredict, Key, OutOfFold, Scheme, out_of_fold
+from handful.features import resolved
 from handful.files import read_json, read_tensors, write_json, write_tensors
 from handful.methods.base import (
     BackboneSpec,
@@ -119,9 +120,7 @@ def make_plan(settings: Settings, task: Task, seed: int) -> Plan:
     if isinstance(settings.method, Trained):
         assert settings.schedule is not None
         return plan(settings.method, task, settings.schedule, seed, settings.precision)
-    fastest = "bf16" if devices.has_bf16() else "fp32"
-    precision = fastest if settings.precision == "auto" else settings.precision
-    return Plan(precision, torch.get_num_threads(), 0.0)
+    return Plan(resolved(settings.precision), torch.get_num_threads(), 0.0)
 
 
 def fold_predictor(

@@ -18,7 +18,6 @@ Where we differ:
   labels are learned by heart (benchmarks/LOG.md).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -142,9 +141,8 @@ def own_alpha(n: int) -> float:
 def _first(task: Task) -> Tensor:
     """(U, D): features that the network comes with, else the pixels of a blurred copy."""
     if task.init is not None or backbones.pretrained(task.backbone.name):
-        precision = "bf16" if devices.has_bf16() else "fp32"
         images = task.images[task.unlabeled.numpy()]
-        return embed(images, classifier(task), task.size, task.fit, precision, task.track).float()
+        return embed(images, classifier(task), task.size, task.fit, "auto", task.track).float()
     pixels = task.pixels[task.unlabeled]
     step = max(1, round(task.size / _BLURRED))
     return torch.cat(
@@ -158,11 +156,5 @@ def _first(task: Task) -> Tensor:
 def _features(batch: Batch) -> Tensor:
     """(U, D) features of the images of the graph, by the averaged network."""
     assert isinstance(batch.averaged, Classifier) and batch.pixels is not None
-    pixels = batch.pixels[batch.memory["images"]]
-    return _through(batch.averaged.eval().features, pixels)
-
-
-@torch.no_grad()
-def _through(network: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
-    """(N, C, S, S) uint8 → (N, D) float32."""
-    return torch.cat([network(some.float() / 255).float() for some in pixels.split(_BATCH)])
+    network, pixels = batch.averaged.eval(), batch.pixels[batch.memory["images"]]
+    return torch.cat([network.features(some.float() / 255) for some in pixels.split(_BATCH)])

@@ -145,8 +145,7 @@ class FineTuning:
         options = task.backbone.options | more
         spec = BackboneSpec(task.backbone.name, options)
         frozen = classifier(replace(task, backbone=spec, size=self.embed_size))
-        precision = "bf16" if devices.has_bf16() else "fp32"
-        known = embed(task.images, frozen, self.embed_size, task.fit, precision, task.track)
+        known = embed(task.images, frozen, self.embed_size, task.fit, "auto", task.track)
         labels = task.labels[task.labeled]
         pool = known[task.unlabeled]
         classes = len(task.classes)
