@@ -36,10 +36,11 @@ class Cell:
     draw: int
     budget: str
     part: str  # dev or final
+    given: tuple[str, ...] = ()  # settings beside the method's own, NAME=VALUE; backbone, size too
 
     @property
     def name(self) -> str:
-        return f"{self.source}-{self.method}"
+        return " ".join([f"{self.source}-{self.method}", *self.given])
 
 
 def fill(cells: Iterable[Cell], file: str, *, dry: bool = False) -> None:
@@ -64,12 +65,17 @@ def run(images: handful.ImageSet, cell: Cell, file: str, *, dry: bool = False) -
     """Fit, score, and keep a line in `file`; `auto` has to estimate within its budget, too."""
     seen = hide(images, cell.per_class, cell.draw)
     assert seen.test is not None
+    given = dict(setting.split("=", 1) for setting in cell.given)
+    size = given.pop("size", None)
     begun = time.perf_counter()
     fitted = handful.fit(
         seen,
         cell.method,
         seed=cell.draw,
         budget=in_seconds(cell.budget),
+        backbone=given.pop("backbone", None),
+        size=None if size is None else int(size),
+        settings=given,
         estimate="folds" if cell.method == AUTO else "none",
         origins=dict.fromkeys(seen.names, "random"),
         reporter=Reporter(say=lambda text: print(text, flush=True)),

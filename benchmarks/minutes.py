@@ -3,10 +3,12 @@
     python benchmarks/minutes.py dev mnist --budgets 30s 1m 2m 4m
     python benchmarks/minutes.py final fashion-mnist sign-digits --budgets 5m \\
         --methods supervised fixmatch --draws 5
+    python benchmarks/minutes.py final tin10 --budgets 60m --methods simclr \\
+        --set backbone=fast size=32 temperature=0.1 --draws 5
     python benchmarks/minutes.py --plot                # docs/minutes.svg from the dev lines
 
 Nothing is estimated: all the time goes into the one fit. Each budget is a fit of its own, with a
-schedule made for it. A cell that has its line is not made again.
+schedule made for it; only a stage without labels is shared by the draws. A cell that has its line is not made again.
 """
 
 import argparse
@@ -43,7 +45,7 @@ def main() -> None:
     first = FIRST_DEVELOPMENT if options.part == "dev" else 0
     draws = range(first, first + options.draws)
     cells = (
-        Cell(source, options.per_class, method, draw, budget, options.part)
+        Cell(source, options.per_class, method, draw, budget, options.part, tuple(options.set))
         for source, draw, budget, method in product(
             options.sources, draws, options.budgets, options.methods
         )
@@ -88,6 +90,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", default=list(TRAINED), choices=METHODS)
     parser.add_argument("--budgets", nargs="+", default=list(BUDGETS))
     parser.add_argument("--per-class", type=int, default=PER_CLASS)
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE")
     parser.add_argument("--draws", type=int, default=DRAWS)
     parser.add_argument("--plot", action="store_true", help="draw docs/minutes.svg and end")
     parser.add_argument("--dry", action="store_true", help="print only, write no line")

@@ -4,6 +4,7 @@ What is measured is a short training like those to come, with everything that su
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +20,21 @@ from handful.wording import duration
 _SHARE = 0.03  # of the budget that goes into measuring...
 _SHORTEST, _LONGEST = 2.0, 20.0  # ...and its limits, in seconds
 _SAMPLE = 500  # images that predicting is timed on
+# Seconds of a linear head on features are so many times n * min(n, features), on one core.
+_HEAD, _WIDTH = 1e-6, 1_792
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """A budget of time and when it began to run."""
+
+    budget: float  # seconds
+    begun: float  # by the performance counter
+
+    @property
+    def left(self) -> float:
+        """Seconds from now."""
+        return self.begun + self.budget - time.perf_counter()
 
 
 @dataclass(frozen=True)
@@ -45,14 +61,30 @@ def affordable(
     """
     assert settings.schedule is not None
     begun = time.perf_counter()
-    pilot = min(_LONGEST, max(_SHORTEST, _SHARE * seconds))
-    cost = measured(settings, task, seed, planned, pilot)
-    spent = time.perf_counter() - begun
+    cost = measured(settings, task, seed, planned, pilot_seconds(seconds))
     beside = fits * cost.of(0, settings.schedule.looks) + len(task.images.unlabeled) * cost.image
-    planned = replace(planned, seconds_per_step=cost.step)
-    steps = planned.steps_within((seconds - spent - beside) / fits)
+    return bought(planned, cost.step, seconds, beside + time.perf_counter() - begun, fits)
+
+
+def pilot_seconds(seconds: float) -> float:
+    """How long steps are timed for a budget of `seconds`."""
+    return min(_LONGEST, max(_SHORTEST, _SHARE * seconds))
+
+
+def bought(planned: Plan, step: float, seconds: float, beside: float, fits: int = 1) -> Plan:
+    """The plan with as many steps of `step` seconds as `seconds` hold.
+
+    Args:
+        beside: seconds of all else, over all fits.
+        fits: trainings that share the time.
+
+    Raises:
+        ValueError: not even one step fits.
+    """
+    planned = replace(planned, seconds_per_step=step)
+    steps = planned.steps_within((seconds - beside) / fits)
     if steps < 1:
-        least = spent + beside + fits * planned.seconds(1)
+        least = beside + fits * planned.seconds(1)
         also = f", and there are {fits} trainings; --estimate none needs one" if fits > 1 else ""
         raise ValueError(
             f"the budget leaves {duration(max(0, seconds))} for training, and one step needs about "
@@ -69,7 +101,7 @@ def measured(settings: Settings, task: Task, seed: int, planned: Plan, pilot: fl
     none = replace(settings, schedule=replace(settings.schedule, steps=0, looks=1))
     learned = learn(none, task, seed, planned=planned)
     start = time.perf_counter() - begun
-    step = _step(settings, task, seed, planned, max(3, round(pilot / planned.seconds_per_step)))
+    step = step_seconds(settings, task, seed, planned, pilot)
     looks, model = Looks(task, planned.precision), learned.predictor.model
     begun = time.perf_counter()
     looks(model)
@@ -81,13 +113,14 @@ def measured(settings: Settings, task: Task, seed: int, planned: Plan, pilot: fl
     return Cost(start, step, look, image)
 
 
-def _step(settings: Settings, task: Task, seed: int, planned: Plan, steps: int) -> float:
-    """Seconds that a step takes in the loop: the mean of so many after the very first.
+def step_seconds(settings: Settings, task: Task, seed: int, planned: Plan, pilot: float) -> float:
+    """What a step takes in the loop: the mean of about `pilot` seconds after the very first.
 
     Of fewer where a pause would be among them: those the plan knows.
     """
     method, schedule = settings.method, settings.schedule
     assert isinstance(method, Trained) and schedule is not None
+    steps = max(3, round(pilot / planned.seconds_per_step))
     if planned.period > 1:
         steps = min(steps, planned.period - 1)
     schedule = replace(schedule, steps=steps + 1, looks=1, patience=0)
@@ -98,6 +131,20 @@ def _step(settings: Settings, task: Task, seed: int, planned: Plan, steps: int) 
     begun = time.perf_counter()
     run(journal, method, batches, planned.precision, lambda at: journal.look(at, {}), quiet, "")
     return (time.perf_counter() - begun) / steps
+
+
+def check_budget(budget: float, settings: Mapping[str, str]) -> None:
+    """ValueError if it is no time, or if the settings fix the steps already."""
+    if not budget > 0:
+        raise ValueError(f"budget is a time in seconds above 0, got {budget}")
+    steps = settings.get("steps", settings.get("schedule.steps"))
+    if steps is not None:
+        raise ValueError(f"budget fixes the steps, and steps={steps} is set too; leave one out")
+
+
+def heads_seconds(labels: int, heads: int) -> float:
+    """How long it takes to fit so many linear heads to features of so many labelled images."""
+    return heads * _HEAD * labels * min(labels, _WIDTH)
 
 
 def embedding_seconds(task: Task, precision: str) -> float:

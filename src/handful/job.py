@@ -12,7 +12,7 @@ import torch
 
 import handful
 from handful import backbones, devices
-from handful.budget import affordable, embedding_seconds
+from handful.budget import Deadline, affordable, check_budget, embedding_seconds
 from handful.candidates import BUDGET
 from handful.choose import AUTO, Choice, choose, thorough
 from handful.data.checks import check as inspect
@@ -178,7 +178,7 @@ def fit(
         track=reporter.track,
     )
     if budget is not None:
-        _check_budget(budget, settings or {})
+        check_budget(budget, settings or {})
     mark = fingerprint(
         task.images.hash,
         chosen.as_json(),
@@ -210,15 +210,16 @@ def fit(
                 f"beside them: it learns as supervised does, with its own schedule"
             )
         asked = chosen
+        deadline = None if budget is None else Deadline(budget, begun)
         if auto:
-            assert budget is not None
+            assert deadline is not None
             look: dict[str, Any] = {"size": size, "aspect": aspect, "flips": flips}
             look |= {"precision": precision, "track": reporter.track}
-            decided = _best(task, seed, begun + budget, origin, shares, work, look, reporter.say)
+            decided = _best(task, seed, deadline, origin, shares, work, look, reporter.say)
         else:
-            chosen, task = staged(chosen, task, reporter.say)
+            chosen, task = staged(chosen, task, reporter.say, deadline)
             decided = _as_asked(
-                chosen, task, seed, begun, budget, estimate, origin, shares, work, reporter.say
+                chosen, task, seed, deadline, estimate, origin, shares, work, reporter.say
             )
         chosen, task, planned, judged, choice = decided
         below, what = _below(work, "fit"), "training on all labels"
@@ -263,15 +264,15 @@ class Decided(NamedTuple):
 def _best(
     task: Task,
     seed: int,
-    ends: float,
+    deadline: Deadline,
     origin: Sequence[str],
     shares: Sequence[float] | None,
     work: Path | None,
     look: dict[str, Any],
     say: Say,
 ) -> Decided:
-    """What the labels speak for, of what can be tried before `ends`."""
-    choice = choose(task.images, ends - time.perf_counter(), seed, origin, work, say, look)
+    """What the labels speak for, of what can be tried before the deadline."""
+    choice = choose(task.images, deadline.left, seed, origin, work, say, look)
     winner = choice.winner
     say(f"{winner.chosen.method.name} is chosen")
     judged = _chosen(choice, seed, origin, shares)
@@ -282,24 +283,23 @@ def _as_asked(
     chosen: Settings,
     task: Task,
     seed: int,
-    begun: float,
-    budget: float | None,
+    deadline: Deadline | None,
     estimate: str,
     origin: Sequence[str],
     shares: Sequence[float] | None,
     work: Path | None,
     say: Say,
 ) -> Decided:
-    """What was asked for, planned, with as many steps as fit into the budget since `begun`."""
-    ends = None if budget is None else begun + budget
+    """What was asked for, planned, with as many steps as fit before the deadline."""
     fits = 1 + (sum(parts for parts, _ in FOLDS.rounds) if estimate == "folds" else 0)
-    planned = _plan(chosen, task, seed, work, ends, fits)
+    planned = _plan(chosen, task, seed, work, deadline, fits)
     if planned.steps is not None and chosen.schedule is not None:
         chosen = replace(chosen, schedule=replace(chosen.schedule, steps=planned.steps))
     say(_expectation(chosen, planned, len(task.labeled), fits))
-    if budget is not None and isinstance(chosen.method, Fitted):
+    if deadline is not None and isinstance(chosen.method, Fitted):
         part = replace(task, images=task.images[learned_from(chosen.method, task, seed)])
-        say(_whether_it_fits(embedding_seconds(part, planned.precision), budget))
+        seconds = embedding_seconds(part, planned.precision)
+        say(_whether_it_fits(seconds, deadline.left))
     judged = None
     if estimate == "folds":
         judged = _estimate(chosen, task, seed, work, planned, origin, shares, say)
@@ -361,30 +361,23 @@ def _below(work: Path | None, name: str) -> Path | None:
 
 
 def _plan(
-    chosen: Settings, task: Task, seed: int, work: Path | None, ends: float | None, fits: int
+    chosen: Settings,
+    task: Task,
+    seed: int,
+    work: Path | None,
+    deadline: Deadline | None,
+    fits: int,
 ) -> Plan:
-    """Measured once; an interrupted run finds its own again.
-
-    Args:
-        ends: the time, by the performance counter, at which the whole job is to end.
-    """
+    """Measured once; an interrupted run finds its own again."""
     path = _below(work, "plan.json")
     if path is not None and path.exists():
         return Plan(**read_json(path))
     planned = make_plan(chosen, task, seed)
-    if ends is not None and chosen.schedule is not None:
-        planned = affordable(chosen, task, seed, planned, ends - time.perf_counter(), fits)
+    if deadline is not None and chosen.schedule is not None:
+        planned = affordable(chosen, task, seed, planned, deadline.left, fits)
     if path is not None:
         write_json(path, asdict(planned))
     return planned
-
-
-def _check_budget(budget: float, settings: Mapping[str, str]) -> None:
-    if not budget > 0:
-        raise ValueError(f"budget is a time in seconds above 0, got {budget}")
-    steps = settings.get("steps", settings.get("schedule.steps"))
-    if steps is not None:
-        raise ValueError(f"budget fixes the steps, and steps={steps} is set too; leave one out")
 
 
 def _why_not_auto(estimate: str, given: Sequence[str]) -> str:
@@ -399,17 +392,14 @@ def _why_not_auto(estimate: str, given: Sequence[str]) -> str:
     return ""
 
 
-def _whether_it_fits(seconds: float, budget: float) -> str:
+def _whether_it_fits(seconds: float, left: float) -> str:
     if not seconds:
         return "the features that it learns from are known already"
-    if seconds <= budget:
-        return (
-            f"the features it learns from take about {duration(seconds)}, within {duration(budget)}"
-        )
-    return (
-        f"the features it learns from take about {duration(seconds)}, more than the budget of "
-        f"{duration(budget)}; a smaller --size is faster"
-    )
+    takes = f"the features it learns from take about {duration(seconds)}"
+    if seconds <= left:
+        return f"{takes}, within the {duration(left)} that are left"
+    left = max(0.0, left)
+    return f"{takes}, more than the {duration(left)} that are left; a smaller --size is faster"
 
 
 def _expectation(chosen: Settings, planned: Plan, labeled: int, fits: int) -> str:

@@ -11,6 +11,7 @@ it is unfinished.
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,6 +21,15 @@ import numpy as np
 
 import handful
 from handful import methods
+from handful.budget import (
+    Deadline,
+    bought,
+    check_budget,
+    embedding_seconds,
+    heads_seconds,
+    pilot_seconds,
+    step_seconds,
+)
 from handful.data.cache import cache_folder, locked
 from handful.data.imageset import ImageSet, Track, quiet
 from handful.files import sole_writer, write_json, write_tensors, write_text
@@ -27,10 +37,12 @@ from handful.folder import claim, clear
 from handful.gallery import Gallery
 from handful.health import SETTLED, Health, collapse
 from handful.learn import (
+    FOLDS,
     Journal,
     Say,
     Settings,
     fingerprint,
+    make_plan,
     remembered_plan,
     run,
     silent,
@@ -61,6 +73,7 @@ def pretrain(
     flips: bool | None = None,
     precision: str = "auto",
     settings: dict[str, str] | None = None,
+    budget: float | None = None,
     pictures: bool = True,
     track: Track = quiet,
     say: Say = silent,
@@ -76,10 +89,12 @@ def pretrain(
         out: folder for the outcome. An unfinished stage of the same images, settings and seed in
             there is continued; a finished one is returned; any other is refused.
         seed: of the stage; by default that of the method.
+        budget: seconds for all of it. Steps are timed first, then as many are taken as fit.
         pictures: leave pictures of sample images in the folder; off for private photos.
 
     The other arguments are those of `fit`.
     """
+    begun = time.perf_counter()
     chosen, task = prepare(
         images,
         method,
@@ -99,8 +114,11 @@ def pretrain(
         )
     if seed is not None:
         chosen = replace(chosen, method=replace(chosen.method, seed=seed))
+    if budget is not None:
+        check_budget(budget, settings or {})
     rehearse(chosen, task, seed=0)
-    mark, folder = stage_fingerprint(chosen, task), Path(out)
+    deadline = None if budget is None else Deadline(budget, begun)
+    mark, folder = stage_fingerprint(chosen, task, deadline), Path(out)
     with sole_writer(folder):
         if claim(folder, mark, overwrite, RECORD, (WEIGHTS, HISTORY)):
             clear(folder)
@@ -109,49 +127,83 @@ def pretrain(
         if overwrite:
             shutil.rmtree(folder / PICTURES, ignore_errors=True)
         gallery = Gallery(folder / PICTURES, task) if pictures else None
-        _make(chosen, task, mark, folder, gallery, say, command)
+        _make(chosen, task, mark, folder, gallery, say, command, deadline)
         clear(folder)
     return open_pretrained(folder)
 
 
-def staged(chosen: Settings, task: Task, say: Say = silent) -> tuple[Settings, Task]:
+def staged(
+    chosen: Settings, task: Task, say: Say = silent, deadline: Deadline | None = None
+) -> tuple[Settings, Task]:
     """For a label-free method: its stage from the cache or made, and the method that follows it.
 
     Every other method, and its task, as they are.
+
+    Args:
+        deadline: of the stage and what follows together.
     """
     method = chosen.method
     if not isinstance(method, LabelFree):
         return chosen, task
-    made = cached(chosen, task, say)
+    made = cached(chosen, task, say, deadline)
     following = methods.make(method.then)
     task = replace(task, backbone=made.backbone, init=made.init)
     schedule = following.schedule(task) if isinstance(following, Trained) else None
     return Settings(following, schedule, made.backbone, chosen.precision), task
 
 
-def cached(chosen: Settings, task: Task, say: Say = silent) -> Pretrained:
+def cached(
+    chosen: Settings, task: Task, say: Say = silent, deadline: Deadline | None = None
+) -> Pretrained:
     """The stage from the cache; made there if it is not yet, or gone on with."""
-    mark = stage_fingerprint(chosen, task)
+    mark = stage_fingerprint(chosen, task, deadline)
     folder = cache_folder() / "pretrained" / mark.removeprefix("sha256:")[:32]
     with locked(folder):
         if (folder / RECORD).exists():
             say(f"the backbone that {chosen.method.name} made of these images is known")
             return open_pretrained(folder)
+        if deadline is not None:
+            deadline = _before_what_follows(chosen, task, deadline)
         blind = replace(task, images=task.images.seen(np.empty(0, np.int64)))
-        _make(chosen, blind, mark, folder, None, say, ())
+        _make(chosen, blind, mark, folder, None, say, (), deadline)
         clear(folder)
     return open_pretrained(folder)
 
 
-def stage_fingerprint(chosen: Settings, task: Task) -> str:
-    """Hash of all that the stage depends on: no label, no name of a class, no file name."""
+def stage_fingerprint(chosen: Settings, task: Task, deadline: Deadline | None = None) -> str:
+    """Hash of all that the stage depends on: no label, no name of a class, no file name.
+
+    With a deadline it is of the budget, not of the steps that this buys, and of what follows,
+    which shares it.
+    """
     digest = hashlib.sha256(task.images.store.fingerprints[task.images.rows].tobytes())
     described = chosen.as_json()
-    described["method"].pop("then")  # what follows changes nothing here
+    if deadline is None:
+        described["method"].pop("then")
     start = task.init.hash if task.init is not None else None
     return fingerprint(
-        _VERSION, digest.hexdigest(), described, task.size, task.fit, task.flips, start
+        _VERSION,
+        digest.hexdigest(),
+        described,
+        task.size,
+        task.fit,
+        task.flips,
+        start,
+        *([] if deadline is None else [deadline.budget]),
     )
+
+
+def _before_what_follows(chosen: Settings, task: Task, deadline: Deadline) -> Deadline:
+    """The stage's part: half of the time where a training follows, else all but what heads take."""
+    method = chosen.method
+    assert isinstance(method, LabelFree)
+    if isinstance(methods.make(method.then), Trained):
+        rest = deadline.left / 2
+    else:
+        network = replace(task, backbone=method.spec(task), init=None)
+        rest = embedding_seconds(network, chosen.precision)
+        rest += heads_seconds(len(task.labeled), FOLDS.folds + 1)
+    return replace(deadline, budget=deadline.budget - rest)
 
 
 def _make(
@@ -162,12 +214,15 @@ def _make(
     gallery: Gallery | None,
     say: Say,
     command: Sequence[str],
+    deadline: Deadline | None,
 ) -> None:
     """Train, and write the folder; an unfinished stage in its checkpoint/ is gone on with."""
     method = chosen.method
     assert isinstance(method, LabelFree) and chosen.schedule is not None
-    planned = remembered_plan(chosen, task, method.seed, folder / "checkpoint", None)
-    steps = chosen.schedule.steps
+    planned = _plan(chosen, task, folder / "checkpoint", gallery, deadline)
+    steps = chosen.schedule.steps if planned.steps is None else planned.steps
+    schedule = replace(chosen.schedule, steps=steps)
+    chosen = replace(chosen, schedule=schedule)
     say(
         f"{method.name} with {task.backbone.name} on {len(task.unlabeled)} images, labels unseen: "
         f"{steps} steps, about {duration(planned.seconds(steps))} ({planned.precision})"
@@ -186,7 +241,7 @@ def _make(
         "fingerprint": mark,
         "hash": weights_hash(weights, constants),
         "method": as_json(method),
-        "schedule": asdict(chosen.schedule),
+        "schedule": asdict(schedule),
         "backbone": asdict(method.spec(task)) | {"parameters": parameters},
         "input": {
             "size": task.size,
@@ -201,6 +256,7 @@ def _make(
             "precision": planned.precision,
             "threads": planned.threads,
             "seconds": round(journal.seconds, 2),
+            "budget": deadline.budget if deadline is not None else None,
         },
         "health": journal.history[-1],
         "collapse": _trouble(method, journal.history[-1], steps),
@@ -208,8 +264,41 @@ def _make(
     write_json(folder / RECORD, record)
 
 
+def _plan(
+    chosen: Settings,
+    task: Task,
+    work: Path,
+    gallery: Gallery | None,
+    deadline: Deadline | None,
+) -> Plan:
+    """The plan of an unfinished stage, or one measured now, with the steps that a budget buys."""
+    method, schedule = chosen.method, chosen.schedule
+    assert isinstance(method, LabelFree) and schedule is not None
+    if deadline is None or (work / "plan.json").exists():
+        return remembered_plan(chosen, task, method.seed, work, None)
+    task = replace(task, track=quiet)
+    planned = make_plan(chosen, task, method.seed)
+    begun = time.perf_counter()
+    none = replace(chosen, schedule=replace(schedule, steps=0))
+    model = _train(none, task, planned, None, gallery, silent).state.average.model
+    around = time.perf_counter() - begun
+    batches = Batches(task, method.views(task), schedule, method.seed)
+    health = Health(task, batches.of_unlabeled[0], planned.precision)
+    begun = time.perf_counter()
+    health(model)
+    looks = schedule.looks * (time.perf_counter() - begun)
+    step = step_seconds(chosen, task, method.seed, planned, pilot_seconds(deadline.left))
+    planned = bought(planned, step, deadline.left, around + looks)
+    return remembered_plan(chosen, task, method.seed, work, planned)
+
+
 def _train(
-    chosen: Settings, task: Task, planned: Plan, work: Path, gallery: Gallery | None, say: Say
+    chosen: Settings,
+    task: Task,
+    planned: Plan,
+    work: Path | None,
+    gallery: Gallery | None,
+    say: Say,
 ) -> Journal:
     """The steps, with looks at the health of the features, checkpoints and pictures."""
     method, schedule = chosen.method, chosen.schedule

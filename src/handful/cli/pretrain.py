@@ -60,6 +60,15 @@ def pretrain(
             metavar="NAME=VALUE",
         ),
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Time for all of it, pictures included, as in 10m or 1h: steps are timed first, "
+            "and then as many are taken as fit.",
+            metavar="TIME",
+            show_default=False,
+        ),
+    ] = None,
     precision: Precision = "auto",
     seed: Annotated[
         int | None,
@@ -82,10 +91,13 @@ def pretrain(
 
         handful pretrain photos/ --method simclr --out pre/
 
+        handful pretrain photos/ --backbone fast --size 32 --budget 1h --out pre/
+
         handful fit photos/ --labels labels.csv --init pre/ --method features --out run/
     """
     from handful.data.sources import load
     from handful.pretrain import pretrain as run_stage
+    from handful.wording import in_seconds
 
     with reporting() as reporter:
         images = load(
@@ -109,6 +121,7 @@ def pretrain(
             flips=flips,
             precision=precision,
             settings=pairs(set_ or []),
+            budget=None if budget is None else in_seconds(budget),
             pictures=not no_images,
             track=reporter.track,
             say=reporter.say,
