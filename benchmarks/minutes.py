@@ -8,7 +8,8 @@
     python benchmarks/minutes.py --plot                # docs/minutes.svg from the dev lines
 
 Nothing is estimated: all the time goes into the one fit. Each budget is a fit of its own, with a
-schedule made for it; only a stage without labels is shared by the draws. A cell that has its line is not made again.
+schedule made for it; only a stage that sees no label is shared by the draws. A cell that has its
+line is not made again.
 """
 
 import argparse
