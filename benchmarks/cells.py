@@ -92,6 +92,8 @@ def run(images: handful.ImageSet, cell: Cell, file: str, *, dry: bool = False) -
         for row in fitted.record["choice"]:
             print(f"  {row['method']} {row['accuracy']}, {row['seconds']} s: {row['verdict']}")
     settings = {key: fitted.record[key] for key in ("method", "schedule", "backbone", "input")}
+    if fitted.record["stage"] is not None:
+        settings["stage"] = fitted.record["stage"]
     print(cell, figures["test_accuracy"], flush=True)
     if not dry:
         more = {"draw": cell.draw, "per_class": cell.per_class, "budget": cell.budget}

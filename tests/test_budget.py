@@ -12,6 +12,7 @@ from handful.job import Reporter
 from handful.learn import Settings
 from handful.methods.base import BackboneSpec
 from handful.methods.deep_propagation import DeepPropagation
+from handful.methods.simclr import SimCLR
 from handful.methods.supervised import Supervised
 from handful.train import Plan, plan
 from tiny import SCHEDULE, stripes, task
@@ -133,7 +134,9 @@ def test_a_method_on_features_says_whether_the_time_will_do(monkeypatch):
     assert told(0.0) == "the features that it learns from are known already"
     takes = "the features it learns from take about"
     assert re.fullmatch(f"{takes} 30 s, within the (60|59|58) s that are left", told(30.0))
-    too_long = f"{takes} 5 min, more than the (60|59|58) s that are left; a smaller --size is faster"
+    too_long = (
+        f"{takes} 5 min, more than the (60|59|58) s that are left; a smaller --size is faster"
+    )
     assert re.fullmatch(too_long, told(300.0))
 
 
@@ -219,6 +222,24 @@ def test_a_budget_is_met_by_a_method_that_pauses():
     method = Relabelling(period=25, neighbors=5)
     begun = time.perf_counter()
     handful.fit(stripes(), method, settings=QUICK, budget=30.0, estimate="none")
+    assert time.perf_counter() - begun == pytest.approx(30, rel=0.05)
+
+
+@dataclass(frozen=True)
+class Contrasting(SimCLR):
+    def loss(self, model, batch):
+        time.sleep(0.1)
+        return super().loss(model, batch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("then", ["features", "supervised"])
+def test_a_budget_is_met_by_a_stage_and_what_follows(then, tmp_path, monkeypatch):
+    if then == "supervised":
+        monkeypatch.setattr(Supervised, "loss", Sleeping.loss)
+    begun = time.perf_counter()
+    method, settings = Contrasting(then=then), QUICK | {"looks": "2"}
+    handful.fit(stripes(seed=21), method, settings=settings, budget=30.0, out=tmp_path / "run")
     assert time.perf_counter() - begun == pytest.approx(30, rel=0.05)
 
 

@@ -1,6 +1,7 @@
 """The label-free stage: its folder, its resumption, what a fit makes of it, and what it tells."""
 
 import json
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import nn
 import handful
 import handful.learn
 from handful import methods
+from handful.budget import Deadline
 from handful.files import read_json
 from handful.health import (
     Health,
@@ -84,6 +86,9 @@ def test_the_key_is_of_images_settings_and_seed_and_not_of_what_follows():
         return stage_fingerprint(chosen, on)
 
     assert key() == key(then="mlp_head")
+    timed = stage_fingerprint(*prepare(stripes(), SimCLR()), Deadline(60.0, 0.0))
+    other = stage_fingerprint(*prepare(stripes(), SimCLR(then="supervised")), Deadline(60.0, 9.0))
+    assert len({key(), timed, other}) == 3  # what follows shares the time
     assert len({key(), key(seed=1), key(temperature=0.1), key(stripes(seed=1))}) == 4
 
 
@@ -125,6 +130,101 @@ def test_another_stage_is_refused_in_the_same_folder(tmp_path):
     with pytest.raises(ValueError, match="made with other images, settings or seed"):
         stage(stripes(), tmp_path / "pre", seed=1)
     stage(stripes(), tmp_path / "pre", seed=1, overwrite=True)
+
+
+TIMED = {key: QUICK[key] for key in ("batch", "looks", "backbone.base")}
+
+
+@pytest.fixture
+def a_second_a_step(monkeypatch):
+    monkeypatch.setattr("handful.pretrain.step_seconds", lambda *_: 1.0)
+
+
+def test_a_budget_buys_steps_and_is_in_the_record(tmp_path, a_second_a_step):
+    said = []
+    made = stage(stripes(), tmp_path / "pre", settings=TIMED, budget=60.0, say=said.append)
+    steps = made.record["schedule"]["steps"]
+    assert 40 < steps < 60
+    assert made.record["training"]["steps"] == steps
+    assert made.record["training"]["budget"] == 60.0
+    assert f"{steps} steps, about " in said[0]
+
+
+def test_pictures_are_paid_for_before_steps(tmp_path, monkeypatch):
+    def steps(out, pictures):
+        made = stage(stripes(), out, settings=TIMED, budget=20.0, pictures=pictures)
+        return made.record["schedule"]["steps"]
+
+    monkeypatch.setattr("handful.pretrain.step_seconds", lambda *_: 0.2)
+    monkeypatch.setattr("handful.pretrain.Gallery.last", lambda *_: time.sleep(3))
+    # 3 s are 15 steps in the measurement and 15 after the training
+    assert 20 <= steps(tmp_path / "a", False) - steps(tmp_path / "b", True) <= 50
+
+
+def test_a_budget_is_part_of_what_tells_stages_apart(tmp_path, a_second_a_step):
+    stage(stripes(), tmp_path / "pre", settings=TIMED, budget=20.0)
+    with pytest.raises(ValueError, match="made with other images, settings or seed"):
+        stage(stripes(), tmp_path / "pre", settings=TIMED, budget=21.0)
+    said = []
+    stage(stripes(), tmp_path / "pre", settings=TIMED, budget=20.0, say=said.append)
+    assert said == [f"{tmp_path / 'pre'} already holds this, finished"]
+
+
+def test_an_interrupted_stage_goes_on_with_the_steps_that_were_bought(tmp_path, monkeypatch):
+    def made(bought):
+        monkeypatch.setattr("handful.pretrain.step_seconds", lambda *_: 1.0)
+        monkeypatch.setattr(
+            "handful.pretrain.bought", lambda planned, *_: replace(planned, steps=bought)
+        )
+        return stage(stripes(), tmp_path / "pre", settings=TIMED, budget=60.0)
+
+    loss = SimCLR.loss
+
+    def stopping(self, model, batch):
+        if batch.steps == 5 and batch.step == 3:
+            raise KeyboardInterrupt
+        return loss(self, model, batch)
+
+    monkeypatch.setattr(SimCLR, "loss", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        made(5)
+    monkeypatch.setattr(SimCLR, "loss", loss)
+    assert made(9).record["training"]["steps"] == 5
+
+
+def test_impossible_budgets_of_a_stage_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="budget fixes the steps, and steps=4 is set too"):
+        stage(stripes(), tmp_path / "pre", budget=60.0)
+    with pytest.raises(ValueError, match="above 0, got 0"):
+        stage(stripes(), tmp_path / "pre", settings=TIMED, budget=0)
+    monkeypatch.setattr("handful.pretrain.step_seconds", lambda *_: 100.0)
+    with pytest.raises(ValueError, match="one step needs about .*surrounds it; give a larger"):
+        stage(stripes(), tmp_path / "pre", settings=TIMED, budget=20.0)
+
+
+def test_a_fit_shares_its_budget_between_the_stage_and_what_follows(a_second_a_step):
+    def fit(then, features):
+        said = []
+        images = stripes(seed=12)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("handful.pretrain.embedding_seconds", lambda *_: features)
+            run = handful.fit(
+                images,
+                "simclr",
+                settings=TIMED | {"then": then},
+                budget=60.0,
+                estimate="none",
+                precision="fp32",
+                reporter=Reporter(say=said.append),
+            )
+        return run.record
+
+    before_heads = fit("features", 20.0)
+    assert 30 < before_heads["stage"]["steps"] < 40
+    assert before_heads["schedule"]["steps"] == before_heads["stage"]["steps"]
+    before_training = fit("supervised", 20.0)
+    assert 20 < before_training["stage"]["steps"] <= 30
+    assert fit("features", 0.0)["stage"] == before_heads["stage"]  # known by now
 
 
 def test_methods_that_learn_from_labels_cannot_pre_train(tmp_path):

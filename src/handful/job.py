@@ -54,7 +54,6 @@ from handful.learn import (
 )
 from handful.methods.base import BackboneSpec, Fitted, Method, Task, Trained, as_json
 from handful.methods.consistency import Consistency, has_unlabeled
-from handful.methods.label_free import LabelFree
 from handful.prepare import class_shares, prepare, rehearse
 from handful.pretrain import staged
 from handful.priors import LABELED, UNLABELED, unlabeled_shares
@@ -209,7 +208,7 @@ def fit(
                 f"every image has a label, so there is none for {chosen.method.name} to learn from "
                 f"beside them: it learns as supervised does, with its own schedule"
             )
-        asked = chosen
+        asked, stage = chosen, None
         deadline = None if budget is None else Deadline(budget, begun)
         if auto:
             assert deadline is not None
@@ -217,7 +216,7 @@ def fit(
             look |= {"precision": precision, "track": reporter.track}
             decided = _best(task, seed, deadline, origin, shares, work, look, reporter.say)
         else:
-            chosen, task = staged(chosen, task, reporter.say, deadline)
+            chosen, task, stage = staged(chosen, task, reporter.say, deadline)
             decided = _as_asked(
                 chosen, task, seed, deadline, estimate, origin, shares, work, reporter.say
             )
@@ -237,9 +236,10 @@ def fit(
         record["training"]["budget"] = budget
         record["choice"] = _choice_rows(choice, judged, origin)
         record["init"] = task.init.hash if task.init is not None else None
-        if chosen is not asked and isinstance(asked.method, LabelFree):
-            record |= {"method": as_json(asked.method), "schedule": asked.as_json()["schedule"]}
+        if stage is not None:
+            record |= {"method": as_json(asked.method), "schedule": stage.record["schedule"]}
             record["backbone"] |= asdict(asked.backbone)
+        record["stage"] = stage.record["training"] if stage is not None else None
         record |= {"prior": _shares_by_name(judged, images.classes), "after": _earlier(after)}
         record["prior_from"] = "given" if isinstance(prior, Mapping) else prior or LABELED
         run = Run(record | {"fingerprint": mark}, learned.predictor)

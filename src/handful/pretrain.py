@@ -134,22 +134,22 @@ def pretrain(
 
 def staged(
     chosen: Settings, task: Task, say: Say = silent, deadline: Deadline | None = None
-) -> tuple[Settings, Task]:
-    """For a label-free method: its stage from the cache or made, and the method that follows it.
+) -> tuple[Settings, Task, Pretrained | None]:
+    """For a label-free method: what follows it, the task of that, and the stage itself.
 
-    Every other method, and its task, as they are.
+    The stage comes from the cache, or is made. Every other method, and its task, as they are.
 
     Args:
         deadline: of the stage and what follows together.
     """
     method = chosen.method
     if not isinstance(method, LabelFree):
-        return chosen, task
+        return chosen, task, None
     made = cached(chosen, task, say, deadline)
     following = methods.make(method.then)
     task = replace(task, backbone=made.backbone, init=made.init)
     schedule = following.schedule(task) if isinstance(following, Trained) else None
-    return Settings(following, schedule, made.backbone, chosen.precision), task
+    return Settings(following, schedule, made.backbone, chosen.precision), task, made
 
 
 def cached(
