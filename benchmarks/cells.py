@@ -58,7 +58,12 @@ def opened(source: str, part: str) -> handful.ImageSet:
     if part == "final":
         return images
     held = min(MOST, int(DEVELOPMENT * len(images.labeled)))
-    return development(replace(images, test=None), held, seed=1000)
+    return in_development(images, held)
+
+
+def in_development(images: handful.ImageSet, held: int) -> handful.ImageSet:
+    """Without the test part: instead so many images, always the same, of the labelled ones."""
+    return development(replace(images, test=None), held, seed=FIRST_DEVELOPMENT)
 
 
 def run(images: handful.ImageSet, cell: Cell, file: str, *, dry: bool = False) -> None:

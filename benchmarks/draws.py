@@ -10,11 +10,11 @@ A draw that has its line already is not run again; --again runs it all the same.
 import argparse
 import json
 import time
-from dataclasses import replace
 
 import handful
 import record
-from handful.data.splits import development, with_test
+from cells import in_development
+from handful.data.splits import with_test
 from handful.job import Reporter
 from handful.prepare import hide
 
@@ -31,7 +31,7 @@ def main() -> None:
     if options.rest_as_test:
         images = images[:]
     elif options.dev:
-        images = development(replace(images, test=None), options.dev, seed=1000)
+        images = in_development(images, options.dev)
     elif images.test is None:
         raise SystemExit("the source has no test part: give --test-fraction or --rest-as-test")
     for draw in draws:

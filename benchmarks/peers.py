@@ -12,7 +12,6 @@ is that of `draws.py`: the same images are labelled. All else is as scikit-learn
 import argparse
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from sklearn.svm import SVC
 
 import handful
 import record
-from handful.data.splits import development
+from cells import in_development
 from handful.prepare import hide
 
 COMPONENTS = 50
@@ -69,7 +68,7 @@ def opened(options: argparse.Namespace) -> tuple[str, handful.ImageSet, handful.
     """dev or final, the source, and what is scored: its test part, or one cut from the training."""
     images = handful.load(options.source)
     if options.dev:
-        images = development(replace(images, test=None), options.dev, seed=1000)
+        images = in_development(images, options.dev)
     assert images.test is not None, f"{options.source} has no test part"
     return "dev" if options.dev else "final", images, images.test
 

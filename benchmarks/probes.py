@@ -21,7 +21,7 @@ from torch import nn
 
 import handful
 import record
-from handful.data.splits import development
+from cells import in_development
 from handful.learn import learn
 from handful.methods.base import Task, body
 from handful.methods.label_free import LabelFree
@@ -64,7 +64,7 @@ def measure(recipe: Recipe, seed: int, dev: int) -> dict[str, object]:
     """Accuracy of every probe on the test part, or on a part cut from the labelled images."""
     data, images = open_data(recipe)
     if dev:
-        images = development(replace(images, test=None), dev, seed=1000)
+        images = in_development(images, dev)
     assert images.test is not None
     begun = time.perf_counter()
     network, task, figures = encoder(recipe, seed, seen(recipe, data, images, seed))

@@ -40,12 +40,6 @@ def test_looks_hold_the_first_and_the_last_step():
     assert Schedule(steps=0).look_at() == [0]
 
 
-def test_a_budget_fixes_the_steps_and_nothing_else():
-    short = Schedule(lr=0.07).within(seconds=10, seconds_per_step=0.04)
-    assert short == Schedule(steps=250, lr=0.07)
-    assert Schedule().within(0.001, 1.0).steps == 1
-
-
 def test_all_wrong_fields_are_reported_at_once():
     with pytest.raises(ValueError) as caught:
         Schedule(steps=-1, lr=0, decay="cosin")

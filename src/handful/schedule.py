@@ -1,7 +1,7 @@
 """How a network is trained: steps, optimiser, learning rate, averaging. Only arithmetic."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 Optimizer = Literal["sgd", "adam", "adamw", "lars"]
@@ -100,10 +100,6 @@ class Schedule:
     def look_at(self) -> list[int]:
         """Steps after which metrics are taken: 0, then `looks` evenly spaced, the last step too."""
         return sorted({round(i * self.steps / self.looks) for i in range(self.looks + 1)})
-
-    def within(self, seconds: float, seconds_per_step: float) -> "Schedule":
-        """The same schedule with as many steps as fit into `seconds`, at least one."""
-        return replace(self, steps=max(1, int(seconds / seconds_per_step)))
 
 
 _OPTIMIZERS = ("sgd", "adam", "adamw", "lars")
