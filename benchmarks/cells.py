@@ -14,6 +14,7 @@ from pathlib import Path
 import handful
 import record
 from handful.choose import AUTO
+from handful.cli.options import pairs
 from handful.data.splits import development
 from handful.job import Reporter
 from handful.prepare import hide
@@ -40,7 +41,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return " ".join([f"{self.source}-{self.method}", *self.given])
+        return " ".join([f"{self.source}-{self.method}", *sorted(self.given)])
 
 
 def fill(cells: Iterable[Cell], file: str, *, dry: bool = False) -> None:
@@ -70,7 +71,7 @@ def run(images: handful.ImageSet, cell: Cell, file: str, *, dry: bool = False) -
     """Fit, score, and keep a line in `file`; `auto` has to estimate within its budget, too."""
     seen = hide(images, cell.per_class, cell.draw)
     assert seen.test is not None
-    given = dict(setting.split("=", 1) for setting in cell.given)
+    given = pairs(list(cell.given))
     size = given.pop("size", None)
     begun = time.perf_counter()
     fitted = handful.fit(
@@ -103,6 +104,13 @@ def run(images: handful.ImageSet, cell: Cell, file: str, *, dry: bool = False) -
     if not dry:
         more = {"draw": cell.draw, "per_class": cell.per_class, "budget": cell.budget}
         record.append(file, cell.name, cell.part, figures, settings=settings, **more)
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Source and method, with what was given beside it, of a line's name."""
+    plain, *given = name.split(" ")
+    source, method = plain.rsplit("-", 1)
+    return source, " ".join([method, *given])
 
 
 def accuracies(file: str, cell: Cell) -> dict[int, float]:

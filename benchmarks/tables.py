@@ -16,6 +16,7 @@ from typing import Any
 
 import fields
 import record
+from cells import split_name
 from handful.compare import spread
 from handful.methods import METHODS
 from handful.probes import PROBES
@@ -262,13 +263,13 @@ def regret() -> str:
     """
     newest = {}
     for line in record.read("regret"):
-        source, method = line["name"].rsplit("-", 1)
+        source, method = split_name(line["name"])
         if (method, line["kind"], line["budget"]) == ("auto", "final", "3m"):
             newest[source, line["per_class"]] = line["commit"]
     lines = [line for line in record.final("regret") if line["budget"] == "3m"]
     found: dict[tuple[str, int], dict[str, dict[int, float]]] = {}
     for line in lines:
-        source, method = line["name"].rsplit("-", 1)
+        source, method = split_name(line["name"])
         key = source, line["per_class"]
         if method != "auto" or line["commit"] == newest[key]:
             by_draw = found.setdefault(key, {}).setdefault(method, {})
@@ -303,7 +304,7 @@ def minutes_grid() -> str:
     found: dict[tuple[str, int, str], dict[str, Lines]] = {}
     for line in record.read("minutes"):
         if line["kind"] == "dev":
-            source, method = line["name"].rsplit("-", 1)
+            source, method = split_name(line["name"])
             cell = found.setdefault((source, line["per_class"], method), {})
             cell.setdefault(line["budget"], []).append(line)
     budgets = sorted({key for cell in found.values() for key in cell}, key=in_seconds)
@@ -314,11 +315,22 @@ def minutes_grid() -> str:
     return markdown(["source", "labels per class", "method", *budgets], rows)
 
 
+def timed() -> str:
+    """Of each method with each budget, the mean over final draws."""
+    found: dict[tuple[str, ...], Lines] = {}
+    for line in record.final("minutes"):
+        source, method = split_name(line["name"])
+        key = (source, str(line["per_class"]), line["budget"], f"`{method}`")
+        found.setdefault(key, []).append(line)
+    rows = [[*key, accuracy(lines)] for key, lines in found.items()]
+    return markdown(["source", "labels per class", "budget", "method", "test accuracy"], rows)
+
+
 def pairs() -> str:
     """Of each method the difference to `supervised` with the same budget, draw by draw."""
     found: dict[tuple[str, int, str], dict[str, dict[int, float]]] = {}
     for line in record.final("minutes"):
-        source, method = line["name"].rsplit("-", 1)
+        source, method = split_name(line["name"])
         cell = found.setdefault((source, line["per_class"], line["budget"]), {})
         cell.setdefault(method, {})[line["draw"]] = line["figures"]["test_accuracy"]
     rows = []
@@ -428,6 +440,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "regret": regret,
     "simclr_seeds": simclr_seeds,
     "minutes": minutes_grid,
+    "timed": timed,
     "pairs": pairs,
     "probes": probes,
 }

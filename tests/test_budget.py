@@ -96,6 +96,17 @@ def test_an_interrupted_run_goes_on_with_the_steps_that_were_bought(tmp_path, mo
     assert run.record["training"]["steps"] == 5
 
 
+def test_a_budget_that_was_too_short_leaves_the_folder_for_another(tmp_path, monkeypatch):
+    def fit(step, budget):
+        monkeypatch.setattr("handful.budget.measured", lambda *_: Cost(0.0, step, 0.0, 0.0))
+        options = {"settings": QUICK, "budget": budget, "estimate": "none"}
+        return handful.fit(stripes(), **options, out=tmp_path / "run")
+
+    with pytest.raises(ValueError, match="give a larger --budget"):
+        fit(100.0, 20.0)
+    assert fit(10.0, 30.0).record["training"]["steps"] == 2
+
+
 def test_another_budget_is_another_run(monkeypatch):
     monkeypatch.setattr(
         "handful.job.affordable", lambda c, t, s, planned, *_: replace(planned, steps=2)
@@ -233,7 +244,7 @@ class Contrasting(SimCLR):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("then", ["features", "supervised"])
+@pytest.mark.parametrize("then", ["features", "self_training", "supervised"])
 def test_a_budget_is_met_by_a_stage_and_what_follows(then, tmp_path, monkeypatch):
     if then == "supervised":
         monkeypatch.setattr(Supervised, "loss", Sleeping.loss)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from handful import budget, candidates
+from handful import candidates
 from handful.budget import Cost
 from handful.candidates import plan_candidates, shared_steps
 from handful.data.imageset import quiet
@@ -56,11 +56,11 @@ def test_a_larger_budget_plans_larger_images_and_more_steps(look, monkeypatch):
     ]
     alone = plan_candidates(images[images.labeled], 9.0, 0, look, said.append)
     assert [(row.method, row.size) for row in alone] == [("features", 128), ("supervised", 8)]
-    monkeypatch.setattr(budget, "_HEAD", 1.0)  # as with tens of thousands of labels
+    monkeypatch.setattr(candidates, "_HEAD", 1.0)  # as with tens of thousands of labels
     many = plan_candidates(images, 90.0, 0, look, said.append)
     assert [row.method for row in many] == ["supervised"]
     assert said[-1].endswith("heads on them, would take about 26 min: left out")
-    monkeypatch.setattr(budget, "_HEAD", 0.0)
+    monkeypatch.setattr(candidates, "_HEAD", 0.0)
     asked = plan_candidates(images, 90.0, 0, look | {"size": 32}, said.append)
     assert {row.size for row in asked} == {32}
     with pytest.raises(ValueError, match="no method can be judged within 1 s"):

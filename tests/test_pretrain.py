@@ -12,6 +12,7 @@ from torch import nn
 import handful
 import handful.learn
 from handful import methods
+from handful.after import earlier_settings
 from handful.budget import Deadline
 from handful.files import read_json
 from handful.health import (
@@ -25,9 +26,10 @@ from handful.health import (
 )
 from handful.job import Reporter
 from handful.methods.cmc import CMC
+from handful.methods.self_training import SelfTraining
 from handful.methods.simclr import SimCLR
 from handful.prepare import prepare
-from handful.pretrain import cached, pretrain, stage_fingerprint
+from handful.pretrain import cached, pretrain, reserving, stage_fingerprint
 from handful.pretrained import open_pretrained
 from handful.results import open_run
 from tiny import stripes, task
@@ -186,8 +188,10 @@ def test_an_interrupted_stage_goes_on_with_the_steps_that_were_bought(tmp_path, 
         return loss(self, model, batch)
 
     monkeypatch.setattr(SimCLR, "loss", stopping)
+    monkeypatch.setattr("handful.learn.SAVE_EVERY", 0)
     with pytest.raises(KeyboardInterrupt):
         made(5)
+    assert (tmp_path / "pre" / "checkpoint" / "checkpoint.safetensors").exists()
     monkeypatch.setattr(SimCLR, "loss", loss)
     assert made(9).record["training"]["steps"] == 5
 
@@ -225,6 +229,58 @@ def test_a_fit_shares_its_budget_between_the_stage_and_what_follows(a_second_a_s
     before_training = fit("supervised", 20.0)
     assert 20 < before_training["stage"]["steps"] <= 30
     assert fit("features", 0.0)["stage"] == before_heads["stage"]  # known by now
+
+
+def test_what_follows_a_stage_trains_as_long_where_the_stage_is_known(monkeypatch, a_second_a_step):
+    left = []
+
+    def affordable(chosen, task, seed, planned, seconds, fits):
+        left.append(seconds)
+        return replace(planned, steps=2)
+
+    monkeypatch.setattr("handful.job.affordable", affordable)
+    settings = TIMED | {"then": "supervised"}
+    for draw in range(2):
+        images = stripes(seed=13, labeled=16 + draw)
+        handful.fit(images, "simclr", settings=settings, budget=40.0, seed=draw, estimate="none")
+    assert left == pytest.approx([20, 20], abs=0.5)
+
+
+def test_more_labels_find_the_stage_that_a_budget_made(a_second_a_step):
+    said = []
+    options = {"estimate": "none", "precision": "fp32", "reporter": Reporter(say=said.append)}
+    images = stripes(seed=14)
+    first = handful.fit(images, "simclr", settings=TIMED, budget=30.0, **options)
+    repeated = earlier_settings(first)
+    assert repeated["budget"] == 30.0
+    handful.fit(images.seen(np.arange(20)), **repeated, **options)
+    assert said.count("the backbone that simclr made of these images is known") == 1
+
+
+def test_heads_are_timed_before_the_stage_as_often_as_they_will_be_fitted(monkeypatch):
+    chosen, on = prepare(stripes(), SimCLR(then="self_training"), precision="fp32")
+    monkeypatch.setattr("handful.pretrain.embedding_seconds", lambda *_: 7.0)
+    fit = SelfTraining.fit_features
+    shapes = []
+
+    def slow(self, known, labels, pool, classes, seed):
+        shapes.append((len(known), len(pool)))
+        time.sleep(0.2)
+        return fit(self, known, labels, pool, classes, seed)
+
+    monkeypatch.setattr(SelfTraining, "fit_features", slow)
+    found = reserving(chosen, on, 0, Deadline(100.0, time.perf_counter()), 10, False)
+    assert shapes == [(16, 24)]
+    assert 7 + 10 * 0.2 < found.kept < 7 + 10 * 2
+    assert found.left == pytest.approx(100 - found.kept, abs=5)
+
+
+def test_a_budget_that_was_too_short_leaves_the_folder_for_another(tmp_path, monkeypatch):
+    monkeypatch.setattr("handful.pretrain.step_seconds", lambda *_: 100.0)
+    with pytest.raises(ValueError, match="give a larger --budget"):
+        stage(stripes(), tmp_path / "pre", settings=TIMED, budget=20.0)
+    monkeypatch.setattr("handful.pretrain.step_seconds", lambda *_: 1.0)
+    stage(stripes(), tmp_path / "pre", settings=TIMED, budget=30.0)
 
 
 def test_methods_that_learn_from_labels_cannot_pre_train(tmp_path):

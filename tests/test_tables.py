@@ -66,6 +66,23 @@ def test_differences_are_those_of_draws_that_both_have(tables, monkeypatch):
     assert row == f"{cells} -8.6 to +16.6 |"  # 4 ± 6.31 * 2
 
 
+def test_final_draws_with_a_budget_are_told_apart_by_what_was_given(tables, monkeypatch):
+    lines = [
+        timed("tin10-simclr size=32", "final", 0, "60m", 0.40),
+        timed("tin10-simclr size=32", "final", 1, "60m", 0.44),
+        timed("tin10-simclr", "final", 0, "60m", 0.30),
+        timed("tin10-simclr", "dev", 1000, "60m", 0.99),
+    ]
+    monkeypatch.setattr(tables.record, "read", lambda file: lines)
+    *_, given, plain = tables.timed().splitlines()
+    assert given == "| tin10 | 10 | 60m | `simclr size=32` | **42.0** ± 2.8 % (n = 2) |"
+    assert plain == "| tin10 | 10 | 60m | `simclr` | **30.0** % (n = 1) |"
+
+
+def test_a_setting_may_hold_a_dash(tables):
+    assert tables.split_name("sign-digits-simclr lr=1e-3") == ("sign-digits", "simclr lr=1e-3")
+
+
 def test_budgets_stand_in_order_and_draws_that_are_final_are_left_out(tables, monkeypatch):
     lines = [
         timed("mnist-uda", "dev", 1000, "1m", 0.90),

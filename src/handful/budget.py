@@ -20,8 +20,6 @@ from handful.wording import duration
 _SHARE = 0.03  # of the budget that goes into measuring...
 _SHORTEST, _LONGEST = 2.0, 20.0  # ...and its limits, in seconds
 _SAMPLE = 500  # images that predicting is timed on
-# Seconds of a linear head on features are so many times n * min(n, features), on one core.
-_HEAD, _WIDTH = 1e-6, 1_792
 
 
 @dataclass(frozen=True)
@@ -30,11 +28,12 @@ class Deadline:
 
     budget: float  # seconds
     begun: float  # by the performance counter
+    kept: float = 0.0  # seconds of it that are for something else
 
     @property
     def left(self) -> float:
-        """Seconds from now."""
-        return self.begun + self.budget - time.perf_counter()
+        """Seconds from now, but for those that are kept."""
+        return self.begun + self.budget - self.kept - time.perf_counter()
 
 
 @dataclass(frozen=True)
@@ -140,11 +139,6 @@ def check_budget(budget: float, settings: Mapping[str, str]) -> None:
     steps = settings.get("steps", settings.get("schedule.steps"))
     if steps is not None:
         raise ValueError(f"budget fixes the steps, and steps={steps} is set too; leave one out")
-
-
-def heads_seconds(labels: int, heads: int) -> float:
-    """How long it takes to fit so many linear heads to features of so many labelled images."""
-    return heads * _HEAD * labels * min(labels, _WIDTH)
 
 
 def embedding_seconds(task: Task, precision: str) -> float:

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from handful.budget import embedding_seconds, heads_seconds, measured
+from handful.budget import embedding_seconds, measured
 from handful.data.imageset import ImageSet
 from handful.experience import prior_for
 from handful.features import SIZES
@@ -24,6 +24,8 @@ _FEWEST = 0.05  # of a method's own steps that folds must be worth
 _PILOT = 2.0  # seconds that a step is measured for
 # Seconds of all self-trainings for each unlabelled image, on two cores.
 _GUESS_OF_ALL = (FOLDS.folds + 1) * 6e-4
+# Seconds of a linear head on features are so many times n * min(n, features), on one core.
+_HEAD, _WIDTH = 1e-6, 1_792
 _LEAST_DEAR = 480.0  # seconds that must be left for a method that trains on unlabelled images
 _FINE_TUNING_SIZE = 96
 _LARGEST_POOL, _LEAST_POOL = 50_000, 1_000  # unlabelled images that a method may use
@@ -109,7 +111,7 @@ def _on_features(
     plan = make_plan(chosen, task, seed)
     sizes = [] if look["size"] else [size for size in SIZES if _SMALLEST <= size < task.size]
     pool, n, found = len(images.unlabeled), len(images.labeled), None
-    heads = heads_seconds(n, FOLDS.folds + 1)
+    heads = (FOLDS.folds + 1) * _HEAD * n * min(n, _WIDTH)
     for size in (task.size, *sizes):
         at = replace(task, size=size)
         labeled = embedding_seconds(replace(at, images=at.images[images.labeled]), plan.precision)

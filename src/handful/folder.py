@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from handful.results import (
 )
 from handful.suggest import how_many, shuffled, suggest
 
+_MARK = "fingerprint.json"  # in checkpoint/ of a folder that a run has claimed
 LEAVINGS = (
     MODEL,
     "history.jsonl",
@@ -90,7 +92,7 @@ def claim(
         record: the file that is the sign of a finished run.
         leavings: what is removed with it.
     """
-    started = folder / "checkpoint" / "fingerprint.json"
+    started = folder / "checkpoint" / _MARK
     if (folder / record).exists():
         if not overwrite and read_json(folder / record).get("fingerprint") == mark:
             return True
@@ -113,6 +115,20 @@ def claim(
             (folder / name).unlink(missing_ok=True)
     write_json(started, mark)
     return False
+
+
+@contextmanager
+def releasing(work: Path | None) -> Iterator[None]:
+    """A refusal within gives the folder back whose checkpoint/ is `work`, if it is still empty.
+
+    So a call with another budget may have it.
+    """
+    try:
+        yield
+    except ValueError:
+        if work is not None and work.is_dir() and [p.name for p in work.iterdir()] == [_MARK]:
+            shutil.rmtree(work)
+        raise
 
 
 def clear(folder: Path) -> None:

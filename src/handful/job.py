@@ -34,6 +34,7 @@ from handful.folder import (
     Finished,
     claim,
     clear,
+    releasing,
     save_beside,
     save_issues,
     save_next,
@@ -54,8 +55,9 @@ from handful.learn import (
 )
 from handful.methods.base import BackboneSpec, Fitted, Method, Task, Trained, as_json
 from handful.methods.consistency import Consistency, has_unlabeled
+from handful.methods.label_free import LabelFree
 from handful.prepare import class_shares, prepare, rehearse
-from handful.pretrain import staged
+from handful.pretrain import reserving, staged
 from handful.priors import LABELED, UNLABELED, unlabeled_shares
 from handful.report.pictures import save_pictures
 from handful.results import Run, open_run
@@ -216,7 +218,13 @@ def fit(
             look |= {"precision": precision, "track": reporter.track}
             decided = _best(task, seed, deadline, origin, shares, work, look, reporter.say)
         else:
-            chosen, task, stage = staged(chosen, task, reporter.say, deadline)
+            of_stage = deadline
+            if deadline is not None and isinstance(chosen.method, LabelFree):
+                fits = 1 + (_folds(THOROUGH) if estimate == "folds" else 0)
+                of_stage = reserving(chosen, task, seed, deadline, fits, folder is not None)
+            chosen, task, stage = staged(chosen, task, reporter.say, of_stage)
+            if stage is not None and deadline is not None:
+                deadline = _rest(chosen, deadline)
             decided = _as_asked(
                 chosen, task, seed, deadline, estimate, origin, shares, work, reporter.say
             )
@@ -291,7 +299,7 @@ def _as_asked(
     say: Say,
 ) -> Decided:
     """What was asked for, planned, with as many steps as fit before the deadline."""
-    fits = 1 + (sum(parts for parts, _ in FOLDS.rounds) if estimate == "folds" else 0)
+    fits = 1 + (_folds(FOLDS) if estimate == "folds" else 0)
     planned = _plan(chosen, task, seed, work, deadline, fits)
     if planned.steps is not None and chosen.schedule is not None:
         chosen = replace(chosen, schedule=replace(chosen.schedule, steps=planned.steps))
@@ -304,6 +312,17 @@ def _as_asked(
     if estimate == "folds":
         judged = _estimate(chosen, task, seed, work, planned, origin, shares, say)
     return Decided(chosen, task, planned, judged)
+
+
+def _rest(following: Settings, deadline: Deadline) -> Deadline | None:
+    """Of a budget, once the stage without labels is there: what the method that follows gets.
+
+    A training gets half, also where the stage is known or was finished in an earlier sitting, so
+    that all draws of labels train for as long. None: it is fitted to features.
+    """
+    if following.schedule is None:
+        return None
+    return Deadline(min(deadline.left, deadline.budget / 2), time.perf_counter())
 
 
 def _checked_shares(
@@ -374,7 +393,8 @@ def _plan(
         return Plan(**read_json(path))
     planned = make_plan(chosen, task, seed)
     if deadline is not None and chosen.schedule is not None:
-        planned = affordable(chosen, task, seed, planned, deadline.left, fits)
+        with releasing(work):
+            planned = affordable(chosen, task, seed, planned, deadline.left, fits)
     if path is not None:
         write_json(path, asdict(planned))
     return planned
@@ -513,6 +533,11 @@ def _shares_by_name(judged: Judged | None, classes: Sequence[str]) -> dict[str, 
     if judged is None or judged.shares is None:
         return None
     return dict(zip(classes, judged.shares, strict=True))
+
+
+def _folds(scheme: Scheme) -> int:
+    """Fits that an estimate takes."""
+    return sum(parts for parts, _ in scheme.rounds)
 
 
 def _scheme(chosen: Settings) -> Scheme:

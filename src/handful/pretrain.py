@@ -11,6 +11,7 @@ it is unfinished.
 import hashlib
 import json
 import shutil
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import handful
 from handful import methods
@@ -26,28 +28,27 @@ from handful.budget import (
     bought,
     check_budget,
     embedding_seconds,
-    heads_seconds,
     pilot_seconds,
     step_seconds,
 )
 from handful.data.cache import cache_folder, locked
 from handful.data.imageset import ImageSet, Track, quiet
 from handful.files import sole_writer, write_json, write_tensors, write_text
-from handful.folder import claim, clear
+from handful.folder import claim, clear, releasing
 from handful.gallery import Gallery
 from handful.health import SETTLED, Health, collapse
 from handful.learn import (
-    FOLDS,
     Journal,
     Say,
     Settings,
     fingerprint,
+    learned_from,
     make_plan,
     remembered_plan,
     run,
     silent,
 )
-from handful.methods.base import BackboneSpec, Method, Task, Trained, as_json
+from handful.methods.base import BackboneSpec, Method, Settling, Task, Trained, as_json
 from handful.methods.label_free import LabelFree
 from handful.prepare import prepare, rehearse
 from handful.pretrained import HISTORY, RECORD, WEIGHTS, Pretrained, open_pretrained, weights_hash
@@ -140,7 +141,7 @@ def staged(
     The stage comes from the cache, or is made. Every other method, and its task, as they are.
 
     Args:
-        deadline: of the stage and what follows together.
+        deadline: see `reserving`.
     """
     method = chosen.method
     if not isinstance(method, LabelFree):
@@ -162,8 +163,6 @@ def cached(
         if (folder / RECORD).exists():
             say(f"the backbone that {chosen.method.name} made of these images is known")
             return open_pretrained(folder)
-        if deadline is not None:
-            deadline = _before_what_follows(chosen, task, deadline)
         blind = replace(task, images=task.images.seen(np.empty(0, np.int64)))
         _make(chosen, blind, mark, folder, None, say, (), deadline)
         clear(folder)
@@ -173,8 +172,8 @@ def cached(
 def stage_fingerprint(chosen: Settings, task: Task, deadline: Deadline | None = None) -> str:
     """Hash of all that the stage depends on: no label, no name of a class, no file name.
 
-    With a deadline it is of the budget, not of the steps that this buys, and of what follows,
-    which shares it.
+    With a deadline it is of the budget, not of the steps that this buys, and of the method that
+    follows, which shares it.
     """
     digest = hashlib.sha256(task.images.store.fingerprints[task.images.rows].tobytes())
     described = chosen.as_json()
@@ -193,17 +192,36 @@ def stage_fingerprint(chosen: Settings, task: Task, deadline: Deadline | None = 
     )
 
 
-def _before_what_follows(chosen: Settings, task: Task, deadline: Deadline) -> Deadline:
-    """The stage's part: half of the time where a training follows, else all but what heads take."""
+def reserving(
+    chosen: Settings, task: Task, seed: int, deadline: Deadline, fits: int, all_images: bool
+) -> Deadline:
+    """The deadline of a fit as its label-free stage has to see it: time is kept for what follows.
+
+    Half of the budget for a training; for heads what the features and `fits` of them take.
+
+    Args:
+        all_images: whether features of images are wanted that the heads do not learn from.
+    """
     method = chosen.method
     assert isinstance(method, LabelFree)
-    if isinstance(methods.make(method.then), Trained):
-        rest = deadline.left / 2
-    else:
-        network = replace(task, backbone=method.spec(task), init=None)
-        rest = embedding_seconds(network, chosen.precision)
-        rest += heads_seconds(len(task.labeled), FOLDS.folds + 1)
-    return replace(deadline, budget=deadline.budget - rest)
+    following = methods.make(method.then)
+    if isinstance(following, Trained):
+        return replace(deadline, kept=deadline.budget / 2)
+    untrained = replace(task, backbone=method.spec(task), init=None)
+    positions = learned_from(following, task, seed)
+    some = untrained if all_images else replace(untrained, images=task.images[positions])
+    kept = embedding_seconds(some, chosen.precision)
+    width: int = untrained.make_backbone().width  # type: ignore[assignment]
+    noise = torch.randn(len(positions), width, generator=torch.Generator().manual_seed(0))
+    known, pool = noise[: len(task.labeled)], noise[len(task.labeled) :]
+    labels, classes = task.labels[task.labeled], len(task.classes)
+    begun = time.perf_counter()
+    if isinstance(following, Settling):
+        following = following.settled(known, labels, classes, seed)
+        kept += time.perf_counter() - begun
+        begun = time.perf_counter()
+    following.fit_features(known, labels, pool, classes, seed)
+    return replace(deadline, kept=kept + fits * (time.perf_counter() - begun))
 
 
 def _make(
@@ -280,7 +298,9 @@ def _plan(
     planned = make_plan(chosen, task, method.seed)
     begun = time.perf_counter()
     none = replace(chosen, schedule=replace(schedule, steps=0))
-    model = _train(none, task, planned, None, gallery, silent).state.average.model
+    with tempfile.TemporaryDirectory() as scratch:
+        drawn = Gallery(Path(scratch), task) if gallery is not None else None
+        model = _train(none, task, planned, None, drawn, silent).state.average.model
     around = time.perf_counter() - begun
     batches = Batches(task, method.views(task), schedule, method.seed)
     health = Health(task, batches.of_unlabeled[0], planned.precision)
@@ -288,7 +308,8 @@ def _plan(
     health(model)
     looks = schedule.looks * (time.perf_counter() - begun)
     step = step_seconds(chosen, task, method.seed, planned, pilot_seconds(deadline.left))
-    planned = bought(planned, step, deadline.left, around + looks)
+    with releasing(work):
+        planned = bought(planned, step, deadline.left, around + looks)
     return remembered_plan(chosen, task, method.seed, work, planned)
 
 

@@ -174,6 +174,7 @@ def fit(
         typed |= {"aspect": aspect, "flips": flips, "prior": _prior(prior)}
         chosen = {k: value for k, value in typed.items() if value is not None}
         settings, origins, earlier = pairs(set_ or []), {}, None
+        seconds = None if budget is None else in_seconds(budget)
         if per_class is not None:
             images = hide(images, per_class, seed if draw is None else draw)
             origins = dict.fromkeys(images.names, "random")
@@ -187,8 +188,11 @@ def fit(
                 reporter.say(text)
             before = earlier_settings(earlier, method)
             repeated = before.pop("settings")
-            if budget is not None:
+            again = before.pop("budget", None)
+            if seconds is not None:
                 repeated.pop("schedule.steps", None)
+            elif not {"steps", "schedule.steps"} & settings.keys():
+                seconds = again
             settings = repeated | settings
             if estimate == "none":
                 before.pop("prior", None)
@@ -205,7 +209,7 @@ def fit(
             estimate=estimate,
             settings=settings,
             init=init,
-            budget=None if budget is None else in_seconds(budget),
+            budget=seconds,
             origins=origins,
             after=earlier,
             pictures=not no_images,
