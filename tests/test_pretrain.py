@@ -246,6 +246,14 @@ def test_what_follows_a_stage_trains_as_long_where_the_stage_is_known(monkeypatc
     assert left == pytest.approx([20, 20], abs=0.5)
 
 
+def test_a_budget_too_short_for_what_follows_says_what_all_of_it_needs(
+    monkeypatch, a_second_a_step
+):
+    monkeypatch.setattr("handful.pretrain.embedding_seconds", lambda *_: 50.0)
+    with pytest.raises(ValueError, match=r"leaves (2\d|30) s .* one step needs about 5\d s"):
+        handful.fit(stripes(seed=15), "simclr", settings=TIMED, budget=30.0, estimate="none")
+
+
 def test_more_labels_find_the_stage_that_a_budget_made(a_second_a_step):
     said = []
     options = {"estimate": "none", "precision": "fp32", "reporter": Reporter(say=said.append)}

@@ -309,7 +309,8 @@ def _plan(
     looks = schedule.looks * (time.perf_counter() - begun)
     step = step_seconds(chosen, task, method.seed, planned, pilot_seconds(deadline.left))
     with releasing(work):
-        planned = bought(planned, step, deadline.left, around + looks)
+        beside = around + looks + deadline.kept
+        planned = bought(planned, step, deadline.left + deadline.kept, beside)
     return remembered_plan(chosen, task, method.seed, work, planned)
 
 
