@@ -1,6 +1,7 @@
 """The label-free stage: its folder, its resumption, what a fit makes of it, and what it tells."""
 
 import json
+import re
 import time
 from dataclasses import replace
 
@@ -31,6 +32,7 @@ from handful.methods.simclr import SimCLR
 from handful.prepare import prepare
 from handful.pretrain import cached, pretrain, reserving, stage_fingerprint
 from handful.pretrained import open_pretrained
+from handful.report import write_report
 from handful.results import open_run
 from tiny import stripes, task
 
@@ -375,8 +377,24 @@ def test_fit_does_both_stages_and_makes_the_first_only_once(tmp_path):
     assert said.count(known) == 1
     assert first.record["init"] == again.record["init"]
     assert first.record["method"]["name"] == "simclr"
-    assert first.record["schedule"]["steps"] == 4
+    assert first.record["schedule"]["steps"] == first.record["stage"]["steps"] == 4
     assert open_run(tmp_path / "run").predict(stripes()).probabilities.shape == (40, 2)
+
+
+def test_the_report_tells_the_stage_from_the_training_after_it(tmp_path):
+    def facts(then, out):
+        settings = QUICK | {"then": then}
+        options = {"precision": "fp32", "estimate": "none", "out": out}
+        handful.fit(stripes(), "simclr", settings=settings, **options)
+        write_report([out], out / "report.html")
+        page = (out / "report.html").read_text()
+        return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+
+    trained = facts("supervised", tmp_path / "a")
+    stage = "Before, without labels 4 steps of 8 images, adam, peak rate 0.001; "
+    assert stage in trained and " Training 600 steps; " in trained
+    fitted = facts("features", tmp_path / "b")
+    assert stage in fitted and " Training " not in fitted.split("Before, without labels")[1]
 
 
 def test_cmc_leaves_the_features_of_both_encoders(tmp_path):

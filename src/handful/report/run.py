@@ -379,15 +379,15 @@ def _facts(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         ("Network", f"{backbone['name']}, {backbone['parameters']:,} weights"),
         ("Images as it sees them", f"{pixels}; {mirrored}"),
     ]
+    how = f"{schedule.get('optimizer', '?')}, peak rate {schedule.get('lr', '?')}"
+    batch, stage = schedule.get("batch", "?"), record.get("stage")
+    if stage:
+        steps = f"{stage['steps']:,} steps of {batch} images, {how}"
+        facts.append(("Before, without labels", f"{steps}; {time(stage['seconds'])}"))
     if training["steps"]:
-        facts.append(
-            (
-                "Training",
-                f"{training['steps']:,} steps of {schedule.get('batch', '?')} labelled images, "
-                f"{schedule.get('optimizer', '?')}, peak rate {schedule.get('lr', '?')}; "
-                f"{training['images_seen']:,} images seen",
-            )
-        )
+        of = "" if stage else f" of {batch} labelled images, {how}"
+        seen = f"{training['images_seen']:,} images seen"
+        facts.append(("Training", f"{training['steps']:,} steps{of}; {seen}"))
     return (
         *facts,
         ("Time", f"{time(training['seconds'])} of training, {time(record['seconds'])} with the "
