@@ -124,19 +124,15 @@ def earlier_settings(earlier: Run, method: str | None = None) -> dict[str, Any]:
     settings = {key: str(value) for key, value in record["method"].items() if key != "name"}
     settings |= {f"schedule.{key}": str(value) for key, value in (record["schedule"] or {}).items()}
     settings |= {f"backbone.{key}": str(value) for key, value in backbone["options"].items()}
-    time = {}
-    if record.get("stage") and record["training"]["budget"]:  # a stage is known by its budget
+    repeated = {
+        "method": record["method"]["name"],
+        "backbone": backbone["name"],
+        "size": record["input"]["size"],
+        "aspect": record["input"]["aspect"],
+        "flips": record["input"]["flips"],
+        "settings": settings,
+    }
+    if record.get("stage") and record["training"]["budget"]:  # by which the stage is known again
         del settings["schedule.steps"]
-        time = {"budget": record["training"]["budget"]}
-    return (
-        {
-            "method": record["method"]["name"],
-            "backbone": backbone["name"],
-            "size": record["input"]["size"],
-            "aspect": record["input"]["aspect"],
-            "flips": record["input"]["flips"],
-            "settings": settings,
-        }
-        | about_classes
-        | time
-    )
+        repeated["budget"] = record["training"]["budget"]
+    return repeated | about_classes
