@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -335,16 +336,18 @@ def pairs() -> str:
         cell.setdefault(method, {})[line["draw"]] = line["figures"]["test_accuracy"]
     rows = []
     for key, cell in found.items():
-        plain = cell.pop("supervised", {})
-        for method, by_draw in cell.items():
+        plain_ones = [method for method in cell if method.split(" ")[0] == "supervised"]
+        for against, method in product(plain_ones, [one for one in cell if one not in plain_ones]):
+            plain, by_draw = cell[against], cell[method]
             if not (draws := sorted(plain.keys() & by_draw.keys())):
                 continue
             gained = spread([100 * (by_draw[draw] - plain[draw]) for draw in draws])
             known = gained.low is not None
             interval = f"{gained.low:+.1f} to {gained.high:+.1f}" if known else "–"
             means = [percent(mean(one[draw] for draw in draws)) for one in (plain, by_draw)]
-            rows.append([*key, method, len(draws), *means, f"**{gained.mean:+.1f}**", interval])
-    header = ["source", "labels per class", "budget", "method", "draws", "supervised"]
+            names = [f"`{method}`", f"`{against}`"]
+            rows.append([*key, *names, len(draws), *means, f"**{gained.mean:+.1f}**", interval])
+    header = ["source", "labels per class", "budget", "method", "against", "draws", "supervised"]
     return markdown([*header, "this method", "difference", "90 % interval"], rows)
 
 

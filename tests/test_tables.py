@@ -62,7 +62,8 @@ def test_differences_are_those_of_draws_that_both_have(tables, monkeypatch):
     ]
     monkeypatch.setattr(tables.record, "read", lambda file: lines)
     *_, row = tables.pairs().splitlines()
-    cells = "| sign-digits | 10 | 5m | fixmatch | 2 | 85.0 % | 89.0 % | **+4.0** |"
+    names = "`fixmatch` | `supervised`"
+    cells = f"| sign-digits | 10 | 5m | {names} | 2 | 85.0 % | 89.0 % | **+4.0** |"
     assert row == f"{cells} -8.6 to +16.6 |"  # 4 ± 6.31 * 2
 
 
@@ -77,6 +78,17 @@ def test_final_draws_with_a_budget_are_told_apart_by_what_was_given(tables, monk
     *_, given, plain = tables.timed().splitlines()
     assert given == "| tin10 | 10 | 60m | `simclr size=32` | **42.0** ± 2.8 % (n = 2) |"
     assert plain == "| tin10 | 10 | 60m | `simclr` | **30.0** % (n = 1) |"
+
+
+def test_a_baseline_may_have_settings_too(tables, monkeypatch):
+    lines = [
+        timed("tin10-supervised size=32", "final", 0, "60m", 0.50),
+        timed("tin10-simclr size=32", "final", 0, "60m", 0.40),
+    ]
+    monkeypatch.setattr(tables.record, "read", lambda file: lines)
+    *_, row = tables.pairs().splitlines()
+    names = "`simclr size=32` | `supervised size=32`"
+    assert row == f"| tin10 | 10 | 60m | {names} | 1 | 50.0 % | 40.0 % | **-10.0** | – |"
 
 
 def test_a_setting_may_hold_a_dash(tables):
