@@ -246,8 +246,13 @@ class Contrasting(SimCLR):
 @pytest.mark.slow
 @pytest.mark.parametrize("then", ["features", "self_training", "supervised"])
 def test_a_budget_is_met_by_a_stage_and_what_follows(then, tmp_path, monkeypatch):
-    if then == "supervised":
-        monkeypatch.setattr(Supervised, "loss", Sleeping.loss)
+    plain = Supervised.loss
+
+    def slow(self, model, batch):
+        time.sleep(0.1)
+        return plain(self, model, batch)
+
+    monkeypatch.setattr(Supervised, "loss", slow)
     begun = time.perf_counter()
     method, settings = Contrasting(then=then), QUICK | {"looks": "2"}
     handful.fit(stripes(seed=21), method, settings=settings, budget=30.0, out=tmp_path / "run")
