@@ -210,7 +210,6 @@ def test_impossible_budgets_of_a_stage_are_refused(tmp_path, monkeypatch):
 
 def test_a_fit_shares_its_budget_between_the_stage_and_what_follows(a_second_a_step):
     def fit(then, features):
-        said = []
         images = stripes(seed=12)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("handful.pretrain.embedding_seconds", lambda *_: features)
@@ -221,7 +220,6 @@ def test_a_fit_shares_its_budget_between_the_stage_and_what_follows(a_second_a_s
                 budget=60.0,
                 estimate="none",
                 precision="fp32",
-                reporter=Reporter(say=said.append),
             )
         return run.record
 
