@@ -283,6 +283,13 @@ def test_heads_are_timed_before_the_stage_as_often_as_they_will_be_fitted(monkey
     assert found.left == pytest.approx(100 - found.kept, abs=5)
 
 
+def test_a_known_stage_has_nothing_timed_for_it(monkeypatch, a_second_a_step):
+    settings = TIMED | {"seed": "5"}
+    handful.fit(stripes(), "simclr", settings=settings, budget=30.0, estimate="none")
+    monkeypatch.setattr("handful.job.reserving", lambda *_: pytest.fail("timed for nothing"))
+    handful.fit(stripes(), "simclr", settings=settings, budget=30.0, estimate="none", seed=1)
+
+
 def test_a_budget_that_was_too_short_leaves_the_folder_for_another(tmp_path, monkeypatch):
     monkeypatch.setattr("handful.pretrain.step_seconds", lambda *_: 100.0)
     with pytest.raises(ValueError, match="give a larger --budget"):

@@ -4,6 +4,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -218,11 +219,12 @@ def fit(
             look |= {"precision": precision, "track": reporter.track}
             decided = _best(task, seed, deadline, origin, shares, work, look, reporter.say)
         else:
-            of_stage = deadline
+            reserve = None
             if deadline is not None and isinstance(chosen.method, LabelFree):
                 fits = 1 + (_folds(THOROUGH) if estimate == "folds" else 0)
-                of_stage = reserving(chosen, task, seed, deadline, fits, folder is not None)
-            chosen, task, stage = staged(chosen, task, reporter.say, of_stage)
+                every = folder is not None
+                reserve = partial(reserving, chosen, task, seed, deadline, fits, every)
+            chosen, task, stage = staged(chosen, task, reporter.say, deadline, reserve)
             if stage is not None and deadline is not None:
                 deadline = _rest(chosen, deadline)
             decided = _as_asked(

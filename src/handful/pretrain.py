@@ -13,7 +13,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -134,19 +134,24 @@ def pretrain(
 
 
 def staged(
-    chosen: Settings, task: Task, say: Say = silent, deadline: Deadline | None = None
+    chosen: Settings,
+    task: Task,
+    say: Say = silent,
+    deadline: Deadline | None = None,
+    reserve: Callable[[], Deadline] | None = None,
 ) -> tuple[Settings, Task, Pretrained | None]:
     """For a label-free method: what follows it, the task of that, and the stage itself.
 
     The stage comes from the cache, or is made. Every other method, and its task, as they are.
 
     Args:
-        deadline: see `reserving`.
+        reserve: the deadline as the stage has to see it, see `reserving`; asked only where the
+            stage is not known.
     """
     method = chosen.method
     if not isinstance(method, LabelFree):
         return chosen, task, None
-    made = cached(chosen, task, say, deadline)
+    made = cached(chosen, task, say, deadline, reserve)
     following = methods.make(method.then)
     task = replace(task, backbone=made.backbone, init=made.init)
     schedule = following.schedule(task) if isinstance(following, Trained) else None
@@ -154,7 +159,11 @@ def staged(
 
 
 def cached(
-    chosen: Settings, task: Task, say: Say = silent, deadline: Deadline | None = None
+    chosen: Settings,
+    task: Task,
+    say: Say = silent,
+    deadline: Deadline | None = None,
+    reserve: Callable[[], Deadline] | None = None,
 ) -> Pretrained:
     """The stage from the cache; made there if it is not yet, or gone on with."""
     mark = stage_fingerprint(chosen, task, deadline)
@@ -163,6 +172,8 @@ def cached(
         if (folder / RECORD).exists():
             say(f"the backbone that {chosen.method.name} made of these images is known")
             return open_pretrained(folder)
+        if reserve is not None:
+            deadline = reserve()
         blind = replace(task, images=task.images.seen(np.empty(0, np.int64)))
         _make(chosen, blind, mark, folder, None, say, (), deadline)
         clear(folder)

@@ -44,7 +44,7 @@ class Init:
     They come with the constants that images were normalised by when they were learned.
     """
 
-    weights: dict[str, Tensor]  # the backbone's state
+    weights: dict[str, Tensor] = field(repr=False)  # the backbone's state
     mean: tuple[float, ...]  # per channel
     std: tuple[float, ...]
     hash: str  # two starts with the same one are the same
