@@ -14,6 +14,7 @@ from handful.files import read_tensors
 from handful.learn import Settings, fold_predictor, learn
 from handful.methods.base import BackboneSpec, Batch, Step, Views, classifier
 from handful.methods.supervised import Supervised
+from handful.schedule import Schedule
 from handful.train import (
     Average,
     Batches,
@@ -93,6 +94,33 @@ class Interrupted(Supervised):
         if batch.step == self.at:
             raise KeyboardInterrupt
         return super().loss(model, batch)
+
+
+@pytest.mark.parametrize("backbone", ["small", "cnn", "fast", "resnet18"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_a_step_is_that_of_the_plain_optimizer(optimizer, backbone):
+    schedule = Schedule(optimizer=optimizer, lr=0.01, weight_decay=0.1)
+    torch.manual_seed(0)
+    state = State(BackboneSpec(backbone).make(3, 32), schedule)
+    reference = copy.deepcopy(state.model)
+    groups = [
+        {"params": [p for p in reference.parameters() if (p.ndim > 1) == matrix], "weight_decay": w}
+        for matrix, w in ((True, 0.1), (False, 0.0))
+    ]
+    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer]
+    more = {"momentum": 0.9, "nesterov": True} if optimizer == "sgd" else {}
+    plain = kind(groups, lr=0.01, foreach=False, fused=False, **more)
+    images = torch.rand(8, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    for _ in range(3):
+        state.optimizer.zero_grad()
+        state.model(images).square().mean().backward()
+        pairs = zip(state.model.parameters(), reference.parameters(), strict=True)
+        for mine, other in pairs:
+            other.grad = None if mine.grad is None else mine.grad.clone()
+        state.optimizer.step()
+        plain.step()
+    for mine, other in zip(state.model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-5)  # steps are 0.01
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "lars"])

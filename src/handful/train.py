@@ -156,7 +156,8 @@ def _moving_statistics(model: nn.Module) -> set[str]:
 def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
     """Weight decay is for weights with two or more dimensions: not for biases and norms.
 
-    Nor are those adapted by LARS. Weights of the backbone have a learning rate of their own.
+    Nor are those adapted by LARS. Weights of the backbone have a learning rate of their own. On
+    the CPU one pass over the weights does it all, which saves small networks a tenth of a step.
     """
     groups = []
     for inside, matrices in product((True, False), (True, False)):
@@ -171,16 +172,19 @@ def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimize
         groups.append({"params": some, "weight_decay": decay, "adapt": matrices, "rate": rate})
     groups = [group for group in groups if group["params"]]
     betas = (schedule.momentum, 0.999)
+    fused = devices.device().type == "cpu" or None  # None: as torch thinks best
     match schedule.optimizer:
         case "adam":
-            return torch.optim.Adam(groups, schedule.lr, betas)
+            return torch.optim.Adam(groups, schedule.lr, betas, fused=fused)
         case "adamw":
-            return torch.optim.AdamW(groups, schedule.lr, betas)
+            return torch.optim.AdamW(groups, schedule.lr, betas, fused=fused)
         case "lars":
             return Lars(groups, schedule.lr, schedule.momentum)
         case _:
             nesterov = schedule.momentum > 0
-            return torch.optim.SGD(groups, schedule.lr, schedule.momentum, nesterov=nesterov)
+            return torch.optim.SGD(
+                groups, schedule.lr, schedule.momentum, nesterov=nesterov, fused=fused
+            )
 
 
 class State:
@@ -220,6 +224,10 @@ class State:
             moments.setdefault(int(index), {})[name] = value
         saved = self.optimizer.state_dict()
         self.optimizer.load_state_dict({"state": moments, "param_groups": saved["param_groups"]})
+        for weight, kept in self.optimizer.state.items():
+            for key, value in kept.items():
+                if value.shape == weight.shape:  # fused steps want both laid out alike in memory
+                    kept[key] = torch.empty_like(weight).copy_(value)
         self.step = int(tensors["step"])
 
 
