@@ -22,7 +22,7 @@ from handful.schedule import Schedule
 class LabelFree:
     """Fields of every label-free method, and the questions it answers."""
 
-    then: str = "features"  # the method that follows: features, self_training, mlp_head, supervised
+    then: str = "features"  # what follows: features, self_training, propagation, supervised, …
     seed: int = 0  # of the label-free stage: all draws of labels share its outcome
 
     name: ClassVar[str]
