@@ -15,7 +15,7 @@ from handful.backbones import make
 from handful.data.store import array_store
 from handful.job import Reporter
 from handful.learn import Settings
-from handful.methods.base import BackboneSpec, Batch, Init
+from handful.methods.base import BackboneSpec, Batch, Classifier, Init
 from handful.methods.deep_propagation import DeepPropagation, own_alpha
 from handful.methods.propagation import propagate
 from handful.train import Batches, Plan, begin, train
@@ -214,6 +214,23 @@ def test_it_is_asked_under_full_precision_whatever_the_step_is_made_in():
     for _ in train(state, METHOD, batches, SCHEDULE, "bf16"):
         break
     assert torch.equal(state.memory["learned"], after(METHOD, given, 1).memory["learned"])
+
+
+def test_features_for_later_graphs_are_made_as_fast_as_the_steps(monkeypatch):
+    asked = []
+    features = Classifier.features
+
+    def noted(self, images):
+        if not self.training:
+            asked.append(torch.is_autocast_enabled(devices.device().type))
+        return features(self, images)
+
+    monkeypatch.setattr(Classifier, "features", noted)
+    given = task()
+    batches = Batches(given, METHOD.views(given), SCHEDULE, 0)
+    for _ in train(begin(METHOD, given, SCHEDULE, 0), METHOD, batches, SCHEDULE, "bf16"):
+        pass
+    assert asked == [True] * (SCHEDULE.steps // METHOD.period - 1)
 
 
 @pytest.mark.parametrize(

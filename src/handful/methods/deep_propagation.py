@@ -109,12 +109,13 @@ class DeepPropagation:
     @torch.no_grad()
     def _relabel(self, batch: Batch) -> None:
         """Write in memory what a graph says now: (U,) classes to learn."""
-        memory, start = batch.memory, batch.step == 0
+        memory = batch.memory
         images, known, prior = memory["images"], memory["known"], memory["prior"]
+        now = _features(batch) if batch.step > 0 else None
         with devices.full_precision():
             x = F.normalize(memory["first"].float())
-            if not start:
-                x = torch.cat([x, F.normalize(self._coordinates(_features(batch)))], dim=1)
+            if now is not None:
+                x = torch.cat([x, F.normalize(self._coordinates(now))], dim=1)
             given = known[images] >= 0
             labels = torch.zeros(len(x), len(prior), device=x.device)  # (U, K)
             labels[given] = F.one_hot(known[images][given], len(prior)).to(labels)
@@ -154,7 +155,11 @@ def _first(task: Task) -> Tensor:
 
 
 def _features(batch: Batch) -> Tensor:
-    """(U, D) features of the images of the graph, by the averaged network."""
+    """(U, D) float32 features of the images of the graph, by the averaged network.
+
+    They are made in the precision of the training.
+    """
     assert isinstance(batch.averaged, Classifier) and batch.pixels is not None
     network, pixels = batch.averaged.eval(), batch.pixels[batch.memory["images"]]
-    return torch.cat([network.features(some.float() / 255) for some in pixels.split(_BATCH)])
+    parts = (network.features(some.float() / 255) for some in pixels.split(_BATCH))
+    return torch.cat([part.float() for part in parts])
