@@ -45,9 +45,9 @@ def tables(monkeypatch):
     return tables
 
 
-def timed(name, kind, draw, budget, accuracy):
+def timed(name, kind, draw, budget, accuracy, hardware="2 cores"):
     line = {"name": name, "kind": kind, "draw": draw, "per_class": 10, "budget": budget}
-    return line | {"figures": {"test_accuracy": accuracy}}
+    return line | {"figures": {"test_accuracy": accuracy}, "hardware": hardware, "command": "c"}
 
 
 def test_differences_are_those_of_draws_that_both_have(tables, monkeypatch):
@@ -58,12 +58,13 @@ def test_differences_are_those_of_draws_that_both_have(tables, monkeypatch):
         timed("sign-digits-fixmatch", "final", 0, "5m", 0.82),
         timed("sign-digits-fixmatch", "final", 1, "5m", 0.96),
         timed("sign-digits-fixmatch", "final", 2, "1m", 0.99),
+        timed("sign-digits-fixmatch", "final", 2, "5m", 0.99, "1 core"),
         timed("sign-digits-fixmatch", "dev", 2, "5m", 0.99),
     ]
     monkeypatch.setattr(tables.record, "read", lambda file: lines)
     *_, row = tables.pairs().splitlines()
     names = "`fixmatch` | `supervised`"
-    cells = f"| sign-digits | 10 | 5m | {names} | 2 | 85.0 % | 89.0 % | **+4.0** |"
+    cells = f"| sign-digits | 10 | 5m | 2 cores | {names} | 2 | 85.0 % | 89.0 % | **+4.0** |"
     assert row == f"{cells} -8.6 to +16.6 |"  # 4 ± 6.31 * 2
 
 
@@ -76,8 +77,8 @@ def test_final_draws_with_a_budget_are_told_apart_by_what_was_given(tables, monk
     ]
     monkeypatch.setattr(tables.record, "read", lambda file: lines)
     *_, given, plain = tables.timed().splitlines()
-    assert given == "| tin10 | 10 | 60m | `simclr size=32` | **42.0** ± 2.8 % (n = 2) |"
-    assert plain == "| tin10 | 10 | 60m | `simclr` | **30.0** % (n = 1) |"
+    assert given == "| tin10 | 10 | 60m | 2 cores | `simclr size=32` | **42.0** ± 2.8 % (n = 2) |"
+    assert plain == "| tin10 | 10 | 60m | 2 cores | `simclr` | **30.0** % (n = 1) |"
 
 
 def test_a_baseline_may_have_settings_too(tables, monkeypatch):
@@ -88,7 +89,17 @@ def test_a_baseline_may_have_settings_too(tables, monkeypatch):
     monkeypatch.setattr(tables.record, "read", lambda file: lines)
     *_, row = tables.pairs().splitlines()
     names = "`simclr size=32` | `supervised size=32`"
-    assert row == f"| tin10 | 10 | 60m | {names} | 1 | 50.0 % | 40.0 % | **-10.0** | – |"
+    assert row == f"| tin10 | 10 | 60m | 2 cores | {names} | 1 | 50.0 % | 40.0 % | **-10.0** | – |"
+
+
+def test_the_first_table_has_rows_with_a_budget(tables, monkeypatch):
+    name = "cifar10-jpeg-simclr size=32"
+    lines = [timed(name, "final", 0, "20m", 0.48), timed(name, "final", 0, "60m", 0.58)]
+    monkeypatch.setattr(tables, "HEADLINE", {})
+    monkeypatch.setattr(tables, "HEADLINE_TIMED", {(name, "20m"): ("CIFAR", 0.1984)})
+    monkeypatch.setattr(tables.record, "read", lambda file: lines)
+    *_, row = tables.headline().splitlines()
+    assert row == "| CIFAR | **48.0** % (n = 1) | 19.8 % | 20 min | `c` |"
 
 
 def test_a_setting_may_hold_a_dash(tables):
