@@ -38,6 +38,7 @@ class Cell:
     budget: str
     part: str  # dev or final
     given: tuple[str, ...] = ()  # settings beside the method's own, NAME=VALUE; backbone, size too
+    hardware: str = ""  # as a line names it; "" where a line of any will do
 
     @property
     def name(self) -> str:
@@ -120,4 +121,5 @@ def accuracies(file: str, cell: Cell) -> dict[int, float]:
         line["draw"]: line["figures"]["test_accuracy"]
         for line in record.read(file)
         if (line["name"], line["kind"], line["per_class"], line["budget"]) == wanted
+        and cell.hardware in ("", line["hardware"])
     }

@@ -9,7 +9,7 @@
 
 Nothing is estimated: all the time goes into the one fit. Each budget is a fit of its own, with a
 schedule made for it; only a stage that sees no label is shared by the draws. A cell that has its
-line is not made again.
+line from this hardware is not made again.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
+import record
 from cells import FIRST_DEVELOPMENT, SOURCES, Cell, accuracies, fill
 from handful.methods import METHODS
 from handful.wording import in_seconds
@@ -45,8 +46,9 @@ def main() -> None:
         return plot()
     first = FIRST_DEVELOPMENT if options.part == "dev" else 0
     draws = range(first, first + options.draws)
+    shared = {"given": tuple(options.set), "hardware": record.hardware()}
     cells = (
-        Cell(source, options.per_class, method, draw, budget, options.part, tuple(options.set))
+        Cell(source, options.per_class, method, draw, budget, options.part, **shared)
         for source, draw, budget, method in product(
             options.sources, draws, options.budgets, options.methods
         )
@@ -55,17 +57,21 @@ def main() -> None:
 
 
 def plot() -> None:
-    """A line a method on MNIST, 10 labels per class: the mean over development draws."""
+    """A line a method on MNIST, 10 labels per class: the mean over development draws.
+
+    Minutes are the same on the same hardware only: that of the last line.
+    """
     matplotlib.use("svg")
     from matplotlib import pyplot
 
     pyplot.rcParams.update({"svg.hashsalt": "minutes", "font.size": 9})
     figure, panel = pyplot.subplots(figsize=(5.6, 3.4), layout="constrained")
     draws = range(FIRST_DEVELOPMENT, FIRST_DEVELOPMENT + DRAWS)
+    on = next((x["hardware"] for x in reversed(record.read(FILE)) if x["kind"] == "dev"), "")
     for method in TRAINED:
         points = {}
         for budget in BUDGETS:
-            cell = Cell("mnist", PER_CLASS, method, FIRST_DEVELOPMENT, budget, "dev")
+            cell = Cell("mnist", PER_CLASS, method, draws[0], budget, "dev", hardware=on)
             found = accuracies(FILE, cell)
             if all(draw in found for draw in draws):
                 points[in_seconds(budget) / 60] = [100 * found[draw] for draw in draws]

@@ -314,18 +314,19 @@ def regret() -> str:
 
 def minutes_grid() -> str:
     """Of each method with each budget, the mean over development draws."""
-    found: dict[tuple[str, int, str], dict[str, Lines]] = {}
+    found: dict[tuple[str, int, str, str], dict[str, Lines]] = {}
     for line in record.read("minutes"):
         if line["kind"] == "dev":
             source, method = split_name(line["name"])
-            cell = found.setdefault((source, line["per_class"], method), {})
+            key = (source, line["per_class"], line["hardware"], method)
+            cell = found.setdefault(key, {})
             cell.setdefault(line["budget"], []).append(line)
     budgets = sorted({key for cell in found.values() for key in cell}, key=in_seconds)
     rows = [
         [*key, *(accuracy(cell[budget]) if budget in cell else "–" for budget in budgets)]
         for key, cell in found.items()
     ]
-    return markdown(["source", "labels per class", "method", *budgets], rows)
+    return markdown(["source", "labels per class", "on", "method", *budgets], rows)
 
 
 def timed() -> str:

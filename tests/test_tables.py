@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -115,5 +116,19 @@ def test_budgets_stand_in_order_and_draws_that_are_final_are_left_out(tables, mo
     ]
     monkeypatch.setattr(tables.record, "read", lambda file: lines)
     header, _, row = tables.minutes_grid().splitlines()
-    assert header == "| source | labels per class | method | 30s | 1m |"
-    assert row == "| mnist | 10 | uda | **82.0** ± 2.8 % (n = 2) | **90.0** % (n = 1) |"
+    assert header == "| source | labels per class | on | method | 30s | 1m |"
+    assert row == "| mnist | 10 | 2 cores | uda | **82.0** ± 2.8 % (n = 2) | **90.0** % (n = 1) |"
+
+
+def test_a_cell_of_given_hardware_wants_its_line_from_there(tables, monkeypatch):
+    import cells
+
+    lines = [
+        timed("mnist-uda", "final", 0, "30s", 0.8, hardware="two cores"),
+        timed("mnist-uda", "final", 0, "30s", 0.9, hardware="four cores"),
+        timed("mnist-uda", "final", 1, "30s", 0.7, hardware="four cores"),
+    ]
+    monkeypatch.setattr(cells.record, "read", lambda file: lines)
+    cell = cells.Cell("mnist", 10, "uda", 0, "30s", "final", hardware="two cores")
+    assert cells.accuracies("minutes", cell) == {0: 0.8}
+    assert cells.accuracies("minutes", replace(cell, hardware="")) == {0: 0.9, 1: 0.7}
