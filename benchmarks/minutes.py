@@ -44,7 +44,7 @@ def main() -> None:
     options = parse()
     if options.plot:
         return plot()
-    first = FIRST_DEVELOPMENT if options.part == "dev" else 0
+    first = options.first + (FIRST_DEVELOPMENT if options.part == "dev" else 0)
     draws = range(first, first + options.draws)
     shared = {"given": tuple(options.set), "hardware": record.hardware()}
     cells = (
@@ -99,6 +99,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--per-class", type=int, default=PER_CLASS)
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE")
     parser.add_argument("--draws", type=int, default=DRAWS)
+    parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--plot", action="store_true", help="draw docs/minutes.svg and end")
     parser.add_argument("--dry", action="store_true", help="print only, write no line")
     options = parser.parse_args()

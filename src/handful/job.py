@@ -58,7 +58,7 @@ from handful.methods.base import BackboneSpec, Fitted, Method, Task, Trained, as
 from handful.methods.consistency import Consistency, has_unlabeled
 from handful.methods.label_free import LabelFree
 from handful.prepare import class_shares, prepare, rehearse
-from handful.pretrain import reserving, staged
+from handful.pretrain import TRAINING, reserving, staged
 from handful.priors import LABELED, UNLABELED, unlabeled_shares
 from handful.report.pictures import save_pictures
 from handful.results import Run, open_run
@@ -319,12 +319,12 @@ def _as_asked(
 def _rest(following: Settings, deadline: Deadline) -> Deadline | None:
     """Of a budget, once the stage without labels is there: what the method that follows gets.
 
-    A training gets half, also where the stage is known or was finished in an earlier sitting, so
-    that all draws of labels train for as long. None: it is fitted to features.
+    A training gets `TRAINING` of it, also where the stage is known or was finished in an earlier
+    sitting, so that all draws of labels train for as long. None: it is fitted to features.
     """
     if following.schedule is None:
         return None
-    return Deadline(min(deadline.left, deadline.budget / 2), time.perf_counter())
+    return Deadline(min(deadline.left, TRAINING * deadline.budget), time.perf_counter())
 
 
 def _checked_shares(

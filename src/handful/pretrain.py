@@ -57,7 +57,8 @@ from handful.train import Batches, Plan, begin
 from handful.wording import duration
 
 PICTURES = "pictures"
-_VERSION = 1  # raise when the same key would give other weights
+TRAINING = 0.25  # of a budget: for a training on labels that follows such a stage
+_VERSION = 2  # raise when the same key would give other weights
 
 
 def pretrain(
@@ -208,7 +209,7 @@ def reserving(
 ) -> Deadline:
     """The deadline of a fit as its label-free stage has to see it: time is kept for what follows.
 
-    Half of the budget for a training; for heads what the features and `fits` of them take.
+    `TRAINING` of the budget for a training; for heads what the features and `fits` of them take.
 
     Args:
         all_images: whether features of images are wanted that the heads do not learn from.
@@ -217,7 +218,7 @@ def reserving(
     assert isinstance(method, LabelFree)
     following = methods.make(method.then)
     if isinstance(following, Trained):
-        return replace(deadline, kept=deadline.budget / 2)
+        return replace(deadline, kept=TRAINING * deadline.budget)
     untrained = replace(task, backbone=method.spec(task), init=None)
     positions = learned_from(following, task, seed)
     some = untrained if all_images else replace(untrained, images=task.images[positions])
