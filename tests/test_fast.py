@@ -5,6 +5,7 @@ import torch
 
 from handful.backbones.fast import Fast, _Norm
 from handful.methods.base import BackboneSpec, classifier
+from handful.prepare import prepare
 from tiny import stripes, task
 
 
@@ -48,8 +49,42 @@ def test_evaluation_sees_an_image_and_its_mirror_image_alike():
     assert not torch.allclose(plain(some), plain(some.flip(-1)), atol=1e-4)
 
 
-def test_training_does_not_mirror():
-    network = Fast(3, 32, base=8, width=8).train()
+@pytest.mark.parametrize(("channels", "flips"), [(1, None), (3, False)])
+def test_mirror_images_of_another_class_stay_out_of_the_features(channels, flips):
+    some = stripes(30, size=32, channels=channels)
+    chosen, on = prepare(some, "supervised", backbone="fast", flips=flips)
+    assert chosen.backbone.options == on.backbone.options == {"mirrored": False}
+    assert not on.make_backbone().mirrored
+    settings = {"backbone.mirrored": "true"}
+    asked = prepare(some, "supervised", backbone="fast", flips=flips, settings=settings)
+    assert asked[0].backbone.options == {"mirrored": True}
+
+
+def test_mirror_images_of_the_same_class_are_in_the_features_as_they_come():
+    chosen, on = prepare(stripes(30, size=32, channels=3), "supervised", backbone="fast")
+    assert chosen.backbone.options == {} and on.make_backbone().mirrored
+    chosen, _ = prepare(stripes(30, size=32), "supervised", backbone="small")
+    assert chosen.backbone.options == {}
+
+
+def test_copies_moved_by_a_pixel_make_half_of_the_features():
+    plain = Fast(3, 32, base=8, width=8).eval()
+    moving = Fast(3, 32, base=8, width=8, shifted=True).eval()
+    moving.load_state_dict(plain.state_dict())
+    some = images(4)
+    up_left, down_right = some.clone(), some.clone()
+    up_left[..., :-1, :-1] = some[..., 1:, 1:]
+    up_left[..., -1, :-1], up_left[..., :-1, -1] = some[..., -2, 1:], some[..., 1:, -2]
+    up_left[..., -1, -1] = some[..., -2, -2]
+    down_right[..., 1:, 1:] = some[..., :-1, :-1]
+    down_right[..., 0, 1:], down_right[..., 1:, 0] = some[..., 1, :-1], some[..., :-1, 1]
+    down_right[..., 0, 0] = some[..., 1, 1]
+    by_hand = plain(some) / 2 + (plain(up_left) + plain(down_right)) / 4
+    torch.testing.assert_close(moving(some), by_hand)
+
+
+def test_training_neither_mirrors_nor_moves():
+    network = Fast(3, 32, base=8, width=8, shifted=True).train()
     with torch.no_grad():
         seen = []
         network.whiten.register_forward_hook(lambda module, given, out: seen.append(len(out)))

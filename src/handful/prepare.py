@@ -65,12 +65,20 @@ def prepare(
                 f"give --init with features, mlp_head, supervised or the like, and no --backbone"
             )
         task = _started(images, open_pretrained(init), size, flips, track)
-    parts: dict[str, Any] = {"method": made, "backbone": task.backbone}
+    parts: dict[str, Any] = {"method": made, "backbone": _as_flipped(task)}
     if isinstance(made, Trained):
         parts["schedule"] = schedule or made.schedule(task)
     changed = configure(settings or {}, **parts)
     chosen = Settings(changed["method"], changed.get("schedule"), changed["backbone"], precision)
     return chosen, replace(task, backbone=chosen.backbone)
+
+
+def _as_flipped(task: Task) -> BackboneSpec:
+    """The network, without the mirror image in its features where that is of another class."""
+    spec = task.backbone
+    if task.flips or not backbones.mirrors(spec.name) or "mirrored" in spec.options:
+        return spec
+    return replace(spec, options={**spec.options, "mirrored": False})
 
 
 def _started(

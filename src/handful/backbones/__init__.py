@@ -76,6 +76,11 @@ def staged(name: str) -> bool:
     return issubclass(BACKBONES.get(name, nn.Module), Lite)
 
 
+def mirrors(name: str) -> bool:
+    """Whether features are also those of the mirror image, unless option `mirrored` is false."""
+    return "mirrored" in _options(BACKBONES.get(name, nn.Module))
+
+
 def make(name: str, channels: int, size: int, **options: Any) -> nn.Module:
     """The backbone of that name for images of `channels` x `size` x `size`.
 
@@ -100,7 +105,7 @@ def make(name: str, channels: int, size: int, **options: Any) -> nn.Module:
         )
     if size < 1:
         raise ValueError(f"size is the side of the images in pixels, 1 or more, got {size}")
-    known = [p.name for p in inspect.signature(backbone).parameters.values() if _is_option(p)]
+    known = _options(backbone)
     unknown = [option for option in options if option not in known]
     if unknown:
         takes = ", ".join(known) if known else "none"
@@ -129,5 +134,6 @@ def hash_of(tensors: Iterable[tuple[str, Tensor]], before: bytes = b"") -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def _is_option(parameter: inspect.Parameter) -> bool:
-    return parameter.kind is inspect.Parameter.KEYWORD_ONLY
+def _options(backbone: Any) -> list[str]:
+    parameters = inspect.signature(backbone).parameters.values()
+    return [one.name for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY]

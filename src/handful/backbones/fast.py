@@ -6,7 +6,7 @@ Source: Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", arXiv:24
 (airbench94), from which come the whitening layer, the widths, the start of the convolutions at
 the identity, BatchNorm without scale whose shift learns 64 times as fast, and the factor on the
 output. Where we differ: the training around it (Nesterov SGD and weight average of our loop, crop
-and flip drawn at random, cut-out).
+and flip drawn at random, cut-out; the moved copies of evaluation are off unless asked for).
 """
 
 import torch
@@ -28,10 +28,18 @@ class Fast(nn.Module):
         base: channels of the first pair.
         width: channels of the other two.
         mirrored: features in evaluation are the mean over an image and its mirror image.
+        shifted: there, copies moved by a pixel, up and left, down and right, make half of them.
     """
 
     def __init__(
-        self, channels: int, size: int, *, base: int = 64, width: int = 256, mirrored: bool = True
+        self,
+        channels: int,
+        size: int,
+        *,
+        base: int = 64,
+        width: int = 256,
+        mirrored: bool = True,
+        shifted: bool = False,
     ) -> None:
         super().__init__()
         if size < 25:
@@ -41,7 +49,7 @@ class Fast(nn.Module):
             )
         if min(base, width) < 1:
             raise ValueError(f"base and width are 1 channel or more, got {base} and {width}")
-        self.mirrored, self.width = mirrored, width
+        self.mirrored, self.shifted, self.width = mirrored, shifted, width
         patch = channels * _PATCH**2
         self.whiten = nn.Conv2d(channels, 2 * patch, _PATCH, padding=0, bias=True)
         self.whiten.requires_grad_(False)
@@ -70,10 +78,18 @@ class Fast(nn.Module):
         self.whiten.bias.copy_(-weight @ mean)
 
     def forward(self, images: Tensor) -> Tensor:
-        features = self._features(images)
-        if self.mirrored and not self.training:
-            features = (features + self._features(images.flip(-1))) / 2
+        if self.training:
+            return self._features(images)
+        features = self._seen_twice(images)
+        if self.shifted:
+            wide = F.pad(images, (1, 1, 1, 1), mode="reflect")
+            moved = self._seen_twice(wide[..., 2:, 2:]) + self._seen_twice(wide[..., :-2, :-2])
+            features = features / 2 + moved / 4
         return features
+
+    def _seen_twice(self, images: Tensor) -> Tensor:
+        features = self._features(images)
+        return (features + self._features(images.flip(-1))) / 2 if self.mirrored else features
 
     def _features(self, images: Tensor) -> Tensor:
         maps = self.layers(self.whiten(images))
