@@ -199,7 +199,7 @@ SKIPPED = [
     ("signature.png", lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n"), "*"),
     ("script.jpg", lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"), "not an image in*"),
     ("new.heic", lambda path: path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(64)),
-     "*" if find_spec("pillow_heif") else "HEIC needs an extra: pip install 'handful[heic]'"),
+     "*" if find_spec("pillow_heif") else "HEIC needs a library: pip install pillow-heif"),
     ("bomb.png", lambda path: path.write_bytes(png(30_000, 30_000)),
      "more than 89 million pixels; refused without decoding"),
     ("big.png", lambda path: path.write_bytes(png(10_000, 10_000)),

