@@ -12,7 +12,7 @@ from handful import learn, methods
 from handful.files import read_tensors, write_tensors
 from handful.methods.autoencoder import Autoencoder
 from handful.methods.base import BackboneSpec
-from handful.prepare import own_backbone
+from handful.prepare import own_backbone, prepare
 from handful.results import load_predictor
 from handful.schedule import Schedule
 from tiny import stripes
@@ -166,6 +166,28 @@ def test_fitted_methods_see_three_stages_of_any_lite_and_trained_ones_the_last()
     assert own_backbone(features, "lite2") == BackboneSpec("lite2", {"stages": 3})
     assert own_backbone(features, "timm:resnet18") == BackboneSpec("timm:resnet18")
     assert own_backbone(fine_tuning, "lite2") == BackboneSpec("lite2")
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "options", "network"),
+    [
+        (28, 1, {}, "cnn"),
+        (19, 1, {}, "small"),
+        (28, 3, {}, "small"),
+        (8, 1, {"size": 20}, "cnn"),
+        (28, 1, {"size": 16}, "small"),
+        (28, 1, {"backbone": "mlp"}, "mlp"),
+    ],
+)
+def test_deep_propagation_has_the_network_that_suits_the_images(size, channels, options, network):
+    images = stripes(size=size, channels=channels)
+    chosen, _ = prepare(images, "deep_propagation", **options)
+    assert chosen.backbone.name == network
+
+
+def test_a_method_says_its_network_or_has_the_small_one():
+    assert prepare(stripes(size=28), "supervised")[0].backbone.name == "small"
+    assert prepare(stripes(channels=3, size=32), "cmc")[0].backbone.name == "small-encoder"
 
 
 def test_a_run_with_another_network_than_it_was_trained_with_is_refused(features_run):

@@ -9,8 +9,7 @@ from handful.data.imageset import ImageSet
 from handful.experience import prior_for
 from handful.features import SIZES
 from handful.learn import FOLDS, Say, make_plan
-from handful.methods.base import BackboneSpec
-from handful.prepare import own_size, prepare
+from handful.prepare import prepare
 from handful.train import Plan
 from handful.wording import duration
 
@@ -31,7 +30,6 @@ _FINE_TUNING_SIZE = 96
 _LARGEST_POOL, _LEAST_POOL = 50_000, 1_000  # unlabelled images that a method may use
 _LARGEST_GRAPH = 100_000  # images; the time of a graph grows with their square
 # On MNIST as accurate with it as with `small`, in a quarter of the time; pixels a side it needs.
-_GRAPH_NETWORK, _ITS_SMALLEST = "cnn", 20
 _WORTH_SAYING = 1.0  # seconds
 
 
@@ -83,9 +81,7 @@ def plan_candidates(
             dear = _trained("fine_tuning", images, free, seed, at, fixed, say)  # embeds the rest
     elif images.channels == 1 and free >= _LEAST_DEAR:
         if _LEAST_POOL <= len(images.unlabeled) <= _LARGEST_GRAPH:
-            side = look["size"] or own_size(images, BackboneSpec(_GRAPH_NETWORK))
-            at = look | ({"backbone": _GRAPH_NETWORK} if side >= _ITS_SMALLEST else {})
-            dear = _trained("deep_propagation", images, free, seed, at, {}, say)
+            dear = _trained("deep_propagation", images, free, seed, look, {}, say)
     spent = sum(candidate.seconds for candidate in dear)
     found += _trained("supervised", images, left() - spent, seed, look, {}, say) + dear
     if not found:

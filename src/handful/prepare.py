@@ -11,7 +11,7 @@ from handful.configure import configure
 from handful.data.imageset import ImageSet, Track, quiet
 from handful.data.splits import draw
 from handful.learn import Settings
-from handful.methods.base import BackboneSpec, Method, Task, Trained
+from handful.methods.base import BackboneSpec, Method, Networked, Task, Trained
 from handful.methods.label_free import LabelFree
 from handful.pretrained import Pretrained, open_pretrained
 from handful.priors import LABELED, UNLABELED
@@ -56,7 +56,9 @@ def prepare(
         raise ValueError(f"no precision {precision!r}; choose one of auto, fp32, bf16")
     made = methods.make(method) if isinstance(method, str) else method
     if init is None:
-        task = make_task(images, own_backbone(made, backbone), size, aspect, flips, track)
+        side = size or min(LARGEST_SIZE, _longest(images))
+        spec = own_backbone(made, backbone, images.channels, side)
+        task = make_task(images, spec, size, aspect, flips, track)
     else:
         if isinstance(made, LabelFree) or backbone is not None:
             what = f"method {made.name!r}" if backbone is None else f"backbone {backbone!r}"
@@ -162,19 +164,25 @@ def own_size(images: ImageSet, backbone: BackboneSpec) -> int:
     A pre-trained one sees them as large as it was trained with, or at 160 pixels where they are
     small: beyond that it gets slower and no better (see `features.choose_size`).
     """
-    longest = max(images.native_size or (LARGEST_SIZE + 1,))
+    longest = _longest(images)
     if backbones.pretrained(backbone.name):
         return PRETRAINED_SIZE_OF_SMALL if longest <= LARGEST_SIZE else PRETRAINED_SIZE
     return min(LARGEST_SIZE, longest)
 
 
-def own_backbone(method: Method, name: str | BackboneSpec | None) -> BackboneSpec:
-    """The network asked for, else the one that suits the method."""
+def _longest(images: ImageSet) -> int:
+    return max(images.native_size or (LARGEST_SIZE + 1,))
+
+
+def own_backbone(
+    method: Method, name: str | BackboneSpec | None, channels: int = 3, side: int = LARGEST_SIZE
+) -> BackboneSpec:
+    """The network asked for, else the one that suits the method and images of `side` pixels."""
     if isinstance(name, BackboneSpec):
         return name
     if isinstance(method, Trained):
-        default: str = getattr(method, "default_backbone", "small")
-        return BackboneSpec(name or default)
+        own = method.network(channels, side) if isinstance(method, Networked) else "small"
+        return BackboneSpec(name or own)
     chosen = name or "lite0"
     return BackboneSpec(chosen, {"stages": 3} if backbones.staged(chosen) else {})
 

@@ -166,6 +166,13 @@ class Trained(Protocol):
 
 
 @runtime_checkable
+class Networked(Trained, Protocol):
+    """A trained method that is best with another network than `small` where none is asked for."""
+
+    def network(self, channels: int, side: int) -> str: ...
+
+
+@runtime_checkable
 class Remembering(Trained, Protocol):
     """A trained method with state that is not a weight.
 

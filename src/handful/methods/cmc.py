@@ -41,7 +41,6 @@ class CMC(LabelFree):
     augment: str = "simclr-flip"  # a named pipeline; both encoders see the same view
 
     name: ClassVar[str] = "cmc"
-    default_backbone: ClassVar[str] = "small-encoder"
 
     def __post_init__(self) -> None:
         check_positive(self, "temperature", "negatives")
@@ -54,6 +53,9 @@ class CMC(LabelFree):
             raise ValueError(f"bank_momentum lies in [0, 1), got {self.bank_momentum}")
         if self.projection < 0:
             raise ValueError(f"projection must be 0 or more, got {self.projection}")
+
+    def network(self, channels: int, side: int) -> str:
+        return "small-encoder"
 
     def spec(self, task: Task) -> BackboneSpec:
         """Both encoders as one backbone, the features of the two side by side."""

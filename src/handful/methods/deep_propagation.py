@@ -61,6 +61,10 @@ class DeepPropagation:
             if getattr(self, field) <= 0:
                 raise ValueError(f"{field} must be more than 0, got {getattr(self, field)}")
 
+    def network(self, channels: int, side: int) -> str:
+        """`cnn` where it has room: a quarter of the time of `small`, and no worse on digits."""
+        return "cnn" if channels == 1 and side >= 20 else "small"
+
     def schedule(self, task: Task) -> Schedule:
         """About three minutes of 60,000 28-pixel digits and the network `cnn` on two cores."""
         steps = 1500 if task.size <= 16 else 3000

@@ -47,7 +47,6 @@ class FineTuning:
     frozen_parts: int = 0  # of lite's nine, from the input on, that are not trained: faster
 
     name: ClassVar[str] = "fine_tuning"
-    default_backbone: ClassVar[str] = "lite0"
 
     def __post_init__(self) -> None:
         for field in ("own_share", "label_smoothing"):
@@ -56,6 +55,9 @@ class FineTuning:
         for field in ("unlabeled_ratio", "unlabeled_weight", "frozen_parts"):
             if getattr(self, field) < 0:
                 raise ValueError(f"{field} must be 0 or more, got {getattr(self, field)}")
+
+    def network(self, channels: int, side: int) -> str:
+        return "lite0"
 
     def schedule(self, task: Task) -> Schedule:
         """Five to ten minutes of 96-pixel images on two cores; the rate was not tuned."""
