@@ -59,9 +59,13 @@ def read(file: str) -> list[dict[str, Any]]:
     return [json.loads(text) for text in path.read_text().splitlines()] if path.exists() else []
 
 
-def final(file: str, name: str | None = None) -> list[dict[str, Any]]:
-    """The last final line of every draw, in the order of the draws: one run again counts once."""
-    keys = ("name", "draw", "per_class", "budget")
+def final(file: str, name: str | None = None, *, apart: str = "") -> list[dict[str, Any]]:
+    """The last final line of every draw, in the order of the draws: one run again counts once.
+
+    Args:
+        apart: lines that differ in this are of different draws, too.
+    """
+    keys = ("name", "draw", "per_class", "budget", apart)
     lines = [
         line for line in read(file) if line["kind"] == "final" and name in (None, line["name"])
     ]

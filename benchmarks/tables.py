@@ -371,7 +371,7 @@ def minutes_grid() -> str:
 def timed() -> str:
     """Of each method with each budget, the mean over final draws."""
     found: dict[tuple[str, ...], Lines] = {}
-    for line in record.final("minutes"):
+    for line in record.final("minutes", apart="hardware"):
         source, method = split_name(line["name"])
         key = (source, str(line["per_class"]), line["budget"], line["hardware"], f"`{method}`")
         found.setdefault(key, []).append(line)
@@ -386,7 +386,7 @@ def pairs() -> str:
     Minutes are the same on the same hardware only.
     """
     found: dict[tuple[str, int, str, str], dict[str, dict[int, float]]] = {}
-    for line in record.final("minutes"):
+    for line in record.final("minutes", apart="hardware"):
         source, method = split_name(line["name"])
         key = (source, line["per_class"], line["budget"], line["hardware"])
         cell = found.setdefault(key, {})

@@ -61,6 +61,7 @@ def test_differences_are_those_of_draws_that_both_have(tables, monkeypatch):
         timed("sign-digits-fixmatch", "final", 2, "1m", 0.99),
         timed("sign-digits-fixmatch", "final", 2, "5m", 0.99, "1 core"),
         timed("sign-digits-fixmatch", "dev", 2, "5m", 0.99),
+        timed("sign-digits-supervised", "final", 0, "5m", 0.70, "1 core"),
     ]
     monkeypatch.setattr(tables.record, "read", lambda file: lines)
     *_, row = tables.pairs().splitlines()
