@@ -29,7 +29,7 @@ def measured(recipe: Recipe, lines: list[dict[str, Any]]) -> dict[str, Any] | No
             "mean": round(mean(accuracies), 5),
             "std": round(stdev(accuracies), 5) if len(accuracies) > 1 else None,
             "n": len(accuracies),
-            "minutes": round(seconds / 60, 2),
+            "minutes": round(seconds / 60, 4),
             "on": data.title,
         }
     return None

@@ -197,7 +197,7 @@ def ingest() -> str:
             own = found["peak_mb"] - found["of_which_imports_mb"]
             cells = [f"{found['seconds']:.1f}", found["peak_mb"], own]
             rows.append([line["name"], f"{line['files']:,}", phase, *cells])
-    header = ["folder", "files", "what", "seconds", "peak MB", "of it not imports"]
+    header = ["folder", "files", "what", "seconds", "peak MB", "without imports"]
     return markdown(header, rows)
 
 
@@ -369,14 +369,17 @@ def minutes_grid() -> str:
 
 
 def timed() -> str:
-    """Of each method with each budget, the mean over final draws."""
+    """Of each method with each budget, the final draws and their mean."""
     found: dict[tuple[str, ...], Lines] = {}
     for line in record.final("minutes", apart="hardware"):
         source, method = split_name(line["name"])
         key = (source, str(line["per_class"]), line["budget"], line["hardware"], f"`{method}`")
         found.setdefault(key, []).append(line)
-    rows = [[*key, accuracy(lines)] for key, lines in found.items()]
-    header = ["source", "labels per class", "budget", "on", "method", "test accuracy"]
+    rows = []
+    for key, lines in found.items():
+        each = [percent(line["figures"]["test_accuracy"]) for line in lines]
+        rows.append([*key, accuracy(lines), ", ".join(each)])
+    header = ["source", "labels per class", "budget", "on", "method", "test accuracy", "draws"]
     return markdown(header, rows)
 
 
