@@ -17,6 +17,12 @@ def has_bf16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+def amx() -> bool:
+    """Whether bf16 matrices are multiplied by a processor's tiles (Intel's AMX)."""
+    asked = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return device().type == "cpu" and asked is not None and bool(asked())
+
+
 def autocast(precision: str) -> AbstractContextManager:
     """A context in which convolutions and matrix products run in `precision`: bf16 or fp32."""
     if precision == "fp32":

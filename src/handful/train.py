@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from handful import devices
-from handful.backbones.depthwise import quicken
+from handful.backbones.gradients import quicken
 from handful.data.augment import Pipeline, named
 from handful.data.resample import Fill
 from handful.lars import Lars
