@@ -67,7 +67,8 @@ def plot() -> None:
     pyplot.rcParams.update({"svg.hashsalt": "minutes", "font.size": 9})
     figure, panel = pyplot.subplots(figsize=(5.6, 3.4), layout="constrained")
     draws = range(FIRST_DEVELOPMENT, FIRST_DEVELOPMENT + DRAWS)
-    on = next((x["hardware"] for x in reversed(record.read(FILE)) if x["kind"] == "dev"), "")
+    mine = [x for x in record.read(FILE) if x["kind"] == "dev" and x["name"].startswith("mnist-")]
+    on = mine[-1]["hardware"] if mine else ""
     for method in TRAINED:
         points = {}
         for budget in BUDGETS:

@@ -88,7 +88,10 @@ def headline() -> str:
         if (lines := record.final("draws", name))
     ]
     for (name, budget), (what, report) in HEADLINE_TIMED.items():
-        if lines := [x for x in record.final("minutes", name) if x["budget"] == budget]:
+        lines = [
+            x for x in record.final("minutes", name, apart="hardware") if x["budget"] == budget
+        ]
+        if lines := [x for x in lines if x["hardware"] == lines[-1]["hardware"]]:
             time = f"{in_seconds(budget) / 60:g} min"
             rows.append([what, accuracy(lines), published(report), time, command(lines)])
     header = ["task", "test accuracy", "reports' best", "time a draw", "command"]

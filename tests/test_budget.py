@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 import handful
-from handful.budget import Cost, affordable, measured
+from handful.budget import Cost, affordable, bought, measured
 from handful.job import Reporter
 from handful.learn import Settings
 from handful.methods.base import BackboneSpec
@@ -124,6 +124,20 @@ def test_impossible_budgets_are_refused():
         handful.fit(stripes(), settings={"steps": "5"}, budget=60)
     with pytest.raises(ValueError, match="above 0, got -1"):
         handful.fit(stripes(), budget=-1)
+
+
+def test_a_setting_that_is_called_steps_but_is_no_schedule_goes_with_a_budget():
+    settings = {"steps": "20"}  # of the power iteration
+    run = handful.fit(
+        stripes(), "propagation", settings=settings, budget=60, size=32, estimate="none"
+    )
+    assert run.record["method"]["steps"] == 20
+
+
+def test_a_budget_too_short_for_heads_says_how_many_there_are():
+    planned = Plan("fp32", 1, 1.0)
+    with pytest.raises(ValueError, match=r"36 fits to features among it; --estimate none needs on"):
+        bought(planned, 1.0, 10.0, 20.0, heads=36)
 
 
 def test_a_method_on_features_says_whether_the_time_will_do(monkeypatch):

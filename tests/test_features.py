@@ -132,6 +132,24 @@ def test_other_weights_never_meet_old_features():
     close(features(images, network, 8, precision="fp32"), expected(network, images))
 
 
+@pytest.mark.parametrize(
+    ("name", "one", "other"),
+    [
+        ("fast", {"base": 4, "width": 4}, {"base": 4, "width": 4, "shifted": True}),
+        ("fast", {"base": 4, "width": 4}, {"base": 4, "width": 4, "mirrored": False}),
+        ("lite0", {"pretrained": False, "stages": 1}, {"pretrained": False, "stages": 2}),
+        ("split", {"encoder": "mlp"}, {"encoder": "mlp", "space": "ycbcr"}),
+    ],
+)
+def test_other_options_of_a_network_never_meet_old_features(name, one, other):
+    network, changed = make(name, 3, 32, **one).eval(), make(name, 3, 32, **other).eval()
+    changed.load_state_dict(network.state_dict())
+    images = image_set(size=32)
+    before = features(images, network, 32, precision="fp32")
+    after = features(images, changed, 32, precision="fp32")
+    assert before.shape != after.shape or not torch.equal(before, after)
+
+
 def test_the_flipped_view_is_the_mirror_image():
     network, images = Spy(), image_set()
     mirrored = image_set()

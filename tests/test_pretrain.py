@@ -15,6 +15,7 @@ import handful.learn
 from handful import methods
 from handful.after import earlier_settings
 from handful.budget import Deadline
+from handful.data.cache import cache_folder
 from handful.files import read_json
 from handful.health import (
     Health,
@@ -178,7 +179,7 @@ def test_an_interrupted_stage_goes_on_with_the_steps_that_were_bought(tmp_path, 
     def made(bought):
         monkeypatch.setattr("handful.pretrain.step_seconds", lambda *_: 1.0)
         monkeypatch.setattr(
-            "handful.pretrain.bought", lambda planned, *_: replace(planned, steps=bought)
+            "handful.pretrain.bought", lambda planned, *_, **__: replace(planned, steps=bought)
         )
         return stage(stripes(), tmp_path / "pre", settings=TIMED, budget=60.0)
 
@@ -298,6 +299,64 @@ def test_a_budget_that_was_too_short_leaves_the_folder_for_another(tmp_path, mon
     stage(stripes(), tmp_path / "pre", settings=TIMED, budget=30.0)
 
 
+@pytest.mark.parametrize("method", ["simclr", "auto"])
+def test_a_fit_whose_budget_was_too_short_leaves_its_folder_for_another(
+    tmp_path, monkeypatch, method
+):
+    monkeypatch.setattr("handful.pretrain.step_seconds", lambda *_: 100.0)
+    options = {"settings": TIMED, "estimate": "none"} if method == "simclr" else {}
+    with pytest.raises(ValueError, match="give a larger"):
+        handful.fit(
+            stripes(seed=31), method, budget=0.01, out=tmp_path / "run", pictures=False, **options
+        )
+    assert not list((tmp_path / "run").rglob("[!.]*"))
+
+
+@pytest.mark.parametrize(
+    ("then", "message"),
+    [
+        ("propogation", "no method 'propogation'. Did you mean 'propagation'"),
+        ("vicreg", "then=vicreg learns without labels, as simclr does; what follows has to learn"),
+        ("fine_tuning", "fine_tuning goes on from learned weights, and backbone 'small' has none"),
+    ],
+)
+def test_what_follows_a_stage_is_checked_before_it(tmp_path, monkeypatch, then, message):
+    monkeypatch.setattr("handful.job.staged", lambda *_: pytest.fail("trained for nothing"))
+    with pytest.raises(ValueError) as refused:
+        handful.fit(stripes(), "simclr", settings=QUICK | {"then": then}, out=tmp_path / "run")
+    assert str(refused.value).startswith(message)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_stage_in_the_cache_is_made_again():
+    said = []
+    options = {"settings": QUICK, "estimate": "none", "precision": "fp32"}
+    first = handful.fit(stripes(seed=32), "simclr", **options)
+    for weights in (cache_folder() / "pretrained").glob("*/backbone.safetensors"):
+        weights.write_bytes(b"damaged")
+    again = handful.fit(stripes(seed=32), "simclr", reporter=Reporter(say=said.append), **options)
+    assert not [text for text in said if "is known" in text]
+    assert again.record["backbone"]["weights"] == first.record["backbone"]["weights"]
+
+
+def test_a_full_disk_is_said_as_such(monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("handful.pretrain._make", full)
+    with pytest.raises(ValueError, match="No space left on device; free some space or set HANDFUL"):
+        handful.fit(stripes(seed=33), "simclr", settings=QUICK, estimate="none")
+
+
+def test_a_budget_is_the_same_as_a_whole_number_and_as_a_fraction(a_second_a_step):
+    said = []
+    options = {"settings": TIMED | {"then": "supervised"}, "estimate": "none", "precision": "fp32"}
+    options["reporter"] = Reporter(say=said.append)
+    for budget in (40, 40.0):
+        handful.fit(stripes(seed=34), "simclr", budget=budget, **options)
+    assert said.count("the backbone that simclr made of these images is known") == 1
+
+
 def test_methods_that_learn_from_labels_cannot_pre_train(tmp_path):
     with pytest.raises(ValueError, match="supervised learns from labels; pretrain takes"):
         stage(stripes(), tmp_path / "pre", "supervised")
@@ -320,6 +379,25 @@ def test_a_fit_starts_from_a_stage_and_its_folder_is_enough_to_predict(pre, tmp_
     assert same(weights, pre.init.weights) == (method != "supervised")
     opened = open_run(tmp_path / "r").predict(stripes()).probabilities
     assert torch.equal(opened, run.predict(stripes()).probabilities)
+
+
+@pytest.mark.parametrize("method", ["features", "supervised"])
+def test_coming_back_to_a_fit_from_a_stage_needs_the_stage_again(pre, tmp_path, method):
+    settings = {"steps": "2"} if method == "supervised" else {}
+    out = tmp_path / "run"
+    options = {"estimate": "none", "precision": "fp32", "init": pre.folder}
+    run = handful.fit(stripes(), method, settings=settings, out=out, **options)
+    with pytest.raises(ValueError) as refused:
+        earlier_settings(run)
+    assert str(refused.value) == (
+        f"{out} started from a backbone that had learned before; give its folder again, with "
+        f"--init, or another --method"
+    )
+    repeated = earlier_settings(run, init=pre.folder)
+    again = handful.fit(stripes(labeled=20), **repeated, **options)
+    assert again.record["method"] == run.record["method"]
+    assert again.record["schedule"] == run.record["schedule"]
+    assert again.record["init"] == pre.init.hash
 
 
 def test_images_are_normalised_as_the_stage_did_it(pre):

@@ -105,11 +105,17 @@ def continued(images: ImageSet, earlier: Run) -> Continued:
     return Continued(images.with_labels(labels), origins, said)
 
 
-def earlier_settings(earlier: Run, method: str | None = None) -> dict[str, Any]:
+def earlier_settings(
+    earlier: Run, method: str | None = None, init: Path | str | None = None
+) -> dict[str, Any]:
     """The arguments of `fit` that repeat what an earlier run did, as its record has them.
 
     Where another `method` is asked for, or the earlier run chose its own, only how the images are
-    looked at and how common the classes are is repeated: more labels may change the choice.
+    looked at and how common the classes are is repeated: more labels may change the choice. A
+    folder to start from, `init`, says itself what the network is and how it looks.
+
+    Raises:
+        ValueError: the run started from such a folder, and none is given.
     """
     record = earlier.record
     again = {"given": record.get("prior"), "unlabeled": "unlabeled"}
@@ -120,10 +126,20 @@ def earlier_settings(earlier: Run, method: str | None = None) -> dict[str, Any]:
         looked = record["input"]
         repeated = {"aspect": looked["aspect"], "flips": looked["flips"], "settings": {}}
         return repeated | about_classes
+    started = record.get("init") and not record.get("stage")
+    if started and init is None:
+        raise ValueError(
+            f"{earlier.folder} started from a backbone that had learned before; give its folder "
+            f"again, with --init, or another --method"
+        )
     backbone = record["backbone"]
     settings = {key: str(value) for key, value in record["method"].items() if key != "name"}
     settings |= {f"schedule.{key}": str(value) for key, value in (record["schedule"] or {}).items()}
     settings |= {f"backbone.{key}": str(value) for key, value in backbone["options"].items()}
+    if init is not None:
+        settings = {k: v for k, v in settings.items() if not k.startswith("backbone.")}
+        repeated = {"method": record["method"]["name"], "flips": record["input"]["flips"]}
+        return repeated | {"settings": settings} | about_classes
     repeated = {
         "method": record["method"]["name"],
         "backbone": backbone["name"],

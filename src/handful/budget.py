@@ -29,6 +29,7 @@ class Deadline:
     budget: float  # seconds
     begun: float  # by the performance counter
     kept: float = 0.0  # seconds of it that are for something else
+    heads: int = 1  # fits to features that this is for
 
     @property
     def left(self) -> float:
@@ -70,12 +71,15 @@ def pilot_seconds(seconds: float) -> float:
     return min(_LONGEST, max(_SHORTEST, _SHARE * seconds))
 
 
-def bought(planned: Plan, step: float, seconds: float, beside: float, fits: int = 1) -> Plan:
+def bought(
+    planned: Plan, step: float, seconds: float, beside: float, fits: int = 1, heads: int = 1
+) -> Plan:
     """The plan with as many steps of `step` seconds as `seconds` hold.
 
     Args:
         beside: seconds of all else, over all fits.
         fits: trainings that share the time.
+        heads: fits to features, counted in `beside`.
 
     Raises:
         ValueError: not even one step fits.
@@ -85,6 +89,8 @@ def bought(planned: Plan, step: float, seconds: float, beside: float, fits: int 
     if steps < 1:
         least = beside + fits * planned.seconds(1)
         also = f", and there are {fits} trainings; --estimate none needs one" if fits > 1 else ""
+        if heads > 1:
+            also = f", {heads} fits to features among it; --estimate none needs one"
         raise ValueError(
             f"the budget leaves {duration(max(0, seconds))} for training, and one step needs about "
             f"{duration(least)} with all that surrounds it{also}; give a larger --budget"

@@ -188,7 +188,10 @@ def _forward(network: nn.Module, pixels: Tensor, view: str, precision: str) -> T
 def _folder(
     network: nn.Module, size: int, fit: str, view: str, precision: str, channels: int
 ) -> Path:
-    """Where features made in exactly this way are kept."""
+    """Where features made in exactly this way are kept.
+
+    A network says in `extra_repr` what changes its features beside weights and layers.
+    """
     if view not in VIEWS:
         raise ValueError(f"no view {view!r}; views of cached features: {', '.join(VIEWS)}")
     made = repr((_VERSION, type(network).__name__, str(network), fingerprint(network)))

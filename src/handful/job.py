@@ -180,7 +180,8 @@ def fit(
         track=reporter.track,
     )
     if budget is not None:
-        check_budget(budget, settings or {})
+        budget = float(budget)
+        check_budget(budget, {} if chosen.schedule is None else settings or {})
     mark = fingerprint(
         task.images.hash,
         chosen.as_json(),
@@ -217,14 +218,16 @@ def fit(
             assert deadline is not None
             look: dict[str, Any] = {"size": size, "aspect": aspect, "flips": flips}
             look |= {"precision": precision, "track": reporter.track}
-            decided = _best(task, seed, deadline, origin, shares, work, look, reporter.say)
+            with releasing(work):
+                decided = _best(task, seed, deadline, origin, shares, work, look, reporter.say)
         else:
             reserve = None
             if deadline is not None and isinstance(chosen.method, LabelFree):
                 fits = 1 + (_folds(THOROUGH) if estimate == "folds" else 0)
-                every = folder is not None
+                every = folder is not None or prior == UNLABELED
                 reserve = partial(reserving, chosen, task, seed, deadline, fits, every)
-            chosen, task, stage = staged(chosen, task, reporter.say, deadline, reserve)
+            with releasing(work):
+                chosen, task, stage = staged(chosen, task, reporter.say, deadline, reserve)
             if stage is not None and deadline is not None:
                 deadline = _rest(chosen, deadline)
             decided = _as_asked(

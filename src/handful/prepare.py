@@ -189,6 +189,15 @@ def own_backbone(
 
 def rehearse(chosen: Settings, task: Task, seed: int) -> None:
     """Raise what a wrong setting raises, before anything is written or timed."""
+    if isinstance(chosen.method, LabelFree):
+        following = methods.make(chosen.method.then)
+        if isinstance(following, LabelFree):
+            raise ValueError(
+                f"then={following.name} learns without labels, as {chosen.method.name} does; what "
+                f"follows has to learn from them: features, propagation, supervised or the like"
+            )
+        if isinstance(following, Trained):
+            fresh(following, replace(task, backbone=chosen.method.spec(task)), seed)
     if isinstance(chosen.method, Trained) and chosen.schedule is not None:
         Batches(task, chosen.method.views(task), chosen.schedule, seed)
         fresh(chosen.method, task, seed)

@@ -31,7 +31,7 @@ from handful.budget import (
     pilot_seconds,
     step_seconds,
 )
-from handful.data.cache import cache_folder, locked
+from handful.data.cache import cache_folder, explained, locked
 from handful.data.imageset import ImageSet, Track, quiet
 from handful.files import sole_writer, write_json, write_tensors, write_text
 from handful.folder import claim, clear, releasing
@@ -117,6 +117,7 @@ def pretrain(
     if seed is not None:
         chosen = replace(chosen, method=replace(chosen.method, seed=seed))
     if budget is not None:
+        budget = float(budget)
         check_budget(budget, settings or {})
     rehearse(chosen, task, seed=0)
     deadline = None if budget is None else Deadline(budget, begun)
@@ -170,15 +171,28 @@ def cached(
     mark = stage_fingerprint(chosen, task, deadline)
     folder = cache_folder() / "pretrained" / mark.removeprefix("sha256:")[:32]
     with locked(folder):
-        if (folder / RECORD).exists():
+        known = _known(folder)
+        if known is not None:
             say(f"the backbone that {chosen.method.name} made of these images is known")
-            return open_pretrained(folder)
+            return known
         if reserve is not None:
             deadline = reserve()
         blind = replace(task, images=task.images.seen(np.empty(0, np.int64)))
-        _make(chosen, blind, mark, folder, None, say, (), deadline)
-        clear(folder)
+        with explained(folder):
+            _make(chosen, blind, mark, folder, None, say, (), deadline)
+            clear(folder)
     return open_pretrained(folder)
+
+
+def _known(folder: Path) -> Pretrained | None:
+    """The stage in a folder of the cache; None if there is none yet, or it is damaged."""
+    if not (folder / RECORD).exists():
+        return None
+    try:
+        return open_pretrained(folder)
+    except ValueError:
+        shutil.rmtree(folder)
+        return None
 
 
 def stage_fingerprint(chosen: Settings, task: Task, deadline: Deadline | None = None) -> str:
@@ -233,7 +247,7 @@ def reserving(
         kept += time.perf_counter() - begun
         begun = time.perf_counter()
     following.fit_features(known, labels, pool, classes, seed)
-    return replace(deadline, kept=kept + fits * (time.perf_counter() - begun))
+    return replace(deadline, kept=kept + fits * (time.perf_counter() - begun), heads=fits)
 
 
 def _make(
@@ -322,7 +336,8 @@ def _plan(
     step = step_seconds(chosen, task, method.seed, planned, pilot_seconds(deadline.left))
     with releasing(work):
         beside = around + looks + deadline.kept
-        planned = bought(planned, step, deadline.left + deadline.kept, beside)
+        seconds = deadline.left + deadline.kept
+        planned = bought(planned, step, seconds, beside, heads=deadline.heads)
     return remembered_plan(chosen, task, method.seed, work, planned)
 
 

@@ -60,6 +60,9 @@ class Fast(nn.Module):
             *_pair(width, width),
         )
 
+    def extra_repr(self) -> str:
+        return f"mirrored={self.mirrored}, shifted={self.shifted}"
+
     @torch.no_grad()
     def adapt(self, images: Tensor) -> None:
         """Fix the first layer: principal directions of patches, each of variance 1, both signs.

@@ -62,6 +62,9 @@ class Lite(nn.Module):
         self.stages = stages
         self.width = sum(self.widths[len(self.widths) + 1 - stages :]) + 1280
 
+    def extra_repr(self) -> str:
+        return f"stages={self.stages}"
+
     @property
     def parts(self) -> list[list[nn.Module]]:
         """Its layers in nine groups from the input on: stem, seven blocks, last layer."""

@@ -73,6 +73,9 @@ class Split(nn.Module):
         found = (SPACES[self.space](images) - self.center) / self.scale
         return found[:, :1], found[:, 1:]
 
+    def extra_repr(self) -> str:
+        return f"space={self.space}"
+
     def forward(self, images: Tensor) -> Tensor:
         light, color = self.channels(images)
         return torch.cat([self.light(light), self.color(color)], dim=1)

@@ -187,7 +187,7 @@ def fit(
             images, origins = past.images, past.origins | origins
             for text in past.said:
                 reporter.say(text)
-            before = earlier_settings(earlier, method)
+            before = earlier_settings(earlier, method, init)
             repeated = before.pop("settings")
             again = before.pop("budget", None)
             if seconds is not None:
