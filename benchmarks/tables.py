@@ -380,7 +380,8 @@ def timed() -> str:
         found.setdefault(key, []).append(line)
     rows = []
     for key, lines in found.items():
-        each = [percent(line["figures"]["test_accuracy"]) for line in lines]
+        by_draw = sorted(lines, key=lambda line: line["draw"])
+        each = [percent(line["figures"]["test_accuracy"]) for line in by_draw]
         rows.append([*key, accuracy(lines), ", ".join(each)])
     header = ["source", "labels per class", "budget", "on", "method", "test accuracy", "draws"]
     return markdown(header, rows)
