@@ -337,7 +337,7 @@ def regret() -> str:
         rows.append([cell.source, cell.per_class, which, chosen, *alone, *points])
     if made:
         means = [mean(cell.lost for cell in made), mean(cell.over for cell in made)]
-        points = [f"**{100 * points:+.1f}**" for points in means]
+        points = [f"**{100 * share:+.1f}**" for share in means]
         rows.append(["mean", "", "", "", *[""] * len(methods), *points])
     header = ["source", "labels per class", "draws", "auto", *methods, "regret"]
     return markdown([*header, "over the best without unlabelled images"], rows)

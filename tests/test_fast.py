@@ -58,6 +58,8 @@ def test_mirror_images_of_another_class_stay_out_of_the_features(channels, flips
     settings = {"backbone.mirrored": "true"}
     asked = prepare(some, "supervised", backbone="fast", flips=flips, settings=settings)
     assert asked[0].backbone.options == {"mirrored": True}
+    spec = BackboneSpec("fast", {"mirrored": True})
+    assert prepare(some, "supervised", backbone=spec, flips=flips)[0].backbone == spec
 
 
 def test_mirror_images_of_the_same_class_are_in_the_features_as_they_come():

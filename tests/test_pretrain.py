@@ -394,6 +394,7 @@ def test_coming_back_to_a_fit_from_a_stage_needs_the_stage_again(pre, tmp_path, 
         f"--init, or another --method"
     )
     repeated = earlier_settings(run, init=pre.folder)
+    assert not [name for name in repeated["settings"] if name.startswith("backbone.")]
     again = handful.fit(stripes(labeled=20), **repeated, **options)
     assert again.record["method"] == run.record["method"]
     assert again.record["schedule"] == run.record["schedule"]

@@ -72,8 +72,8 @@ def test_differences_are_those_of_draws_that_both_have(tables, monkeypatch):
 
 def test_final_draws_with_a_budget_are_told_apart_by_what_was_given(tables, monkeypatch):
     lines = [
-        timed("tin10-simclr size=32", "final", 0, "60m", 0.40),
         timed("tin10-simclr size=32", "final", 1, "60m", 0.44),
+        timed("tin10-simclr size=32", "final", 0, "60m", 0.40),
         timed("tin10-simclr", "final", 0, "60m", 0.30),
         timed("tin10-simclr", "dev", 1000, "60m", 0.99),
     ]

@@ -214,25 +214,24 @@ def fit(
             )
         asked, stage = chosen, None
         deadline = None if budget is None else Deadline(budget, begun)
-        if auto:
-            assert deadline is not None
-            look: dict[str, Any] = {"size": size, "aspect": aspect, "flips": flips}
-            look |= {"precision": precision, "track": reporter.track}
-            with releasing(work):
+        with releasing(work):
+            if auto:
+                assert deadline is not None
+                look: dict[str, Any] = {"size": size, "aspect": aspect, "flips": flips}
+                look |= {"precision": precision, "track": reporter.track}
                 decided = _best(task, seed, deadline, origin, shares, work, look, reporter.say)
-        else:
-            reserve = None
-            if deadline is not None and isinstance(chosen.method, LabelFree):
-                fits = 1 + (_folds(THOROUGH) if estimate == "folds" else 0)
-                every = folder is not None or prior == UNLABELED
-                reserve = partial(reserving, chosen, task, seed, deadline, fits, every)
-            with releasing(work):
+            else:
+                reserve = None
+                if deadline is not None and isinstance(chosen.method, LabelFree):
+                    fits = 1 + (_folds(THOROUGH) if estimate == "folds" else 0)
+                    every = folder is not None or prior == UNLABELED
+                    reserve = partial(reserving, chosen, task, seed, deadline, fits, every)
                 chosen, task, stage = staged(chosen, task, reporter.say, deadline, reserve)
-            if stage is not None and deadline is not None:
-                deadline = _rest(chosen, deadline)
-            decided = _as_asked(
-                chosen, task, seed, deadline, estimate, origin, shares, work, reporter.say
-            )
+                if stage is not None and deadline is not None:
+                    deadline = _rest(chosen, deadline)
+                decided = _as_asked(
+                    chosen, task, seed, deadline, estimate, origin, shares, work, reporter.say
+                )
         chosen, task, planned, judged, choice = decided
         below, what = _below(work, "fit"), "training on all labels"
         learned = learn(chosen, task, seed, below, planned, what, reporter.say)
@@ -398,8 +397,7 @@ def _plan(
         return Plan(**read_json(path))
     planned = make_plan(chosen, task, seed)
     if deadline is not None and chosen.schedule is not None:
-        with releasing(work):
-            planned = affordable(chosen, task, seed, planned, deadline.left, fits)
+        planned = affordable(chosen, task, seed, planned, deadline.left, fits)
     if path is not None:
         write_json(path, asdict(planned))
     return planned

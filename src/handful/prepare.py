@@ -56,7 +56,7 @@ def prepare(
         raise ValueError(f"no precision {precision!r}; choose one of auto, fp32, bf16")
     made = methods.make(method) if isinstance(method, str) else method
     if init is None:
-        side = size or min(LARGEST_SIZE, _longest(images))
+        side = size or own_size(images, BackboneSpec("small"))
         spec = own_backbone(made, backbone, images.channels, side)
         task = make_task(images, spec, size, aspect, flips, track)
     else:
@@ -164,14 +164,10 @@ def own_size(images: ImageSet, backbone: BackboneSpec) -> int:
     A pre-trained one sees them as large as it was trained with, or at 160 pixels where they are
     small: beyond that it gets slower and no better (see `features.choose_size`).
     """
-    longest = _longest(images)
+    longest = max(images.native_size or (LARGEST_SIZE + 1,))
     if backbones.pretrained(backbone.name):
         return PRETRAINED_SIZE_OF_SMALL if longest <= LARGEST_SIZE else PRETRAINED_SIZE
     return min(LARGEST_SIZE, longest)
-
-
-def _longest(images: ImageSet) -> int:
-    return max(images.native_size or (LARGEST_SIZE + 1,))
 
 
 def own_backbone(

@@ -83,14 +83,16 @@ class Fast(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         if self.training:
             return self._features(images)
-        features = self._seen_twice(images)
+        features = self._with_mirror_image(images)
         if self.shifted:
             wide = F.pad(images, (1, 1, 1, 1), mode="reflect")
-            moved = self._seen_twice(wide[..., 2:, 2:]) + self._seen_twice(wide[..., :-2, :-2])
+            moved = self._with_mirror_image(wide[..., 2:, 2:]) + self._with_mirror_image(
+                wide[..., :-2, :-2]
+            )
             features = features / 2 + moved / 4
         return features
 
-    def _seen_twice(self, images: Tensor) -> Tensor:
+    def _with_mirror_image(self, images: Tensor) -> Tensor:
         features = self._features(images)
         return (features + self._features(images.flip(-1))) / 2 if self.mirrored else features
 

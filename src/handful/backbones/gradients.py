@@ -58,16 +58,18 @@ class NarrowConv2d(nn.Conv2d):
 
 
 def _in_bf16(images: Tensor) -> bool:
-    if torch.is_autocast_enabled("cpu"):
-        return torch.get_autocast_dtype("cpu") == torch.bfloat16
-    return images.dtype == torch.bfloat16
+    return _kind(images) == torch.bfloat16
+
+
+def _kind(images: Tensor) -> torch.dtype:
+    """The type that a convolution of these images is made in."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else images.dtype
 
 
 class _Narrow(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        # As autocast would, but kept for the way back.
-        kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else images.dtype
+        kind = _kind(images)  # as autocast would, but kept for the way back
         seen, applied = images.to(kind), weight.to(kind)
         ctx.save_for_backward(seen, applied)
         ctx.kinds = images.dtype, weight.dtype, None if bias is None else bias.dtype
