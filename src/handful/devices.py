@@ -1,8 +1,17 @@
 """The one place that knows devices and number formats."""
 
-from contextlib import AbstractContextManager, nullcontext
+import ctypes
+import platform
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import Lock
 
 import torch
+
+_TRIM, _MAP_FROM, _MAPS = -1, -3, -4  # what glibc's mallopt(3) calls them
+_MIB = 2**20
+_keeping = 0  # how many are inside `memory_kept`
+_lock = Lock()
 
 
 def device() -> torch.device:
@@ -39,3 +48,35 @@ def synchronize() -> None:
     """Wait until the device has done what it was asked, so that a clock may be read."""
     if device().type == "cuda":
         torch.cuda.synchronize()
+
+
+def keeps_memory() -> bool:
+    """Whether `memory_kept` changes anything here."""
+    return device().type == "cpu" and platform.libc_ver()[0] == "glibc"
+
+
+@contextmanager
+def memory_kept() -> Iterator[None]:
+    """Memory that one step frees stays with the process for the next, until the outermost ends.
+
+    glibc gives large blocks back to the system at once, and every page of a new one is cleared
+    when it is first touched: up to a fifth of a training step (benchmarks/LOG.md). Elsewhere than
+    on Linux with glibc, and for devices with a memory of their own, nothing changes.
+    """
+    global _keeping
+    libc = ctypes.CDLL(None) if keeps_memory() else None
+    with _lock:
+        _keeping += 1
+        if libc and _keeping == 1:
+            libc.mallopt(_MAPS, 0)
+            libc.mallopt(_TRIM, 2**31 - 1)
+    try:
+        yield
+    finally:
+        with _lock:
+            _keeping -= 1
+            if libc and not _keeping:  # as high as glibc itself raises both, and no higher
+                libc.mallopt(_MAPS, 2**16)
+                libc.mallopt(_MAP_FROM, 32 * _MIB)
+                libc.mallopt(_TRIM, 64 * _MIB)
+                libc.malloc_trim(0)

@@ -34,6 +34,7 @@ _SHARD = 16 * _BATCH  # images in one file: what is lost when the process is kil
 _VERSION = 1  # raise when the same key would give other features
 
 
+@devices.memory_kept()
 def features(
     images: ImageSet,
     network: nn.Module,

@@ -90,6 +90,7 @@ class Judged(NamedTuple):
     rivals: Sequence[OutOfFold] = ()  # of the methods that this one was preferred to
 
 
+@devices.memory_kept()
 def fit(
     images: ImageSet,
     method: str | Method | None = None,

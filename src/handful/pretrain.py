@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 import handful
-from handful import methods
+from handful import devices, methods
 from handful.budget import (
     Deadline,
     bought,
@@ -61,6 +61,7 @@ TRAINING = 0.25  # of a budget: for a training on labels that follows such a sta
 _VERSION = 2  # raise when the same key would give other weights
 
 
+@devices.memory_kept()
 def pretrain(
     images: ImageSet,
     method: str | Method = "simclr",
