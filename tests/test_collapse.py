@@ -78,6 +78,21 @@ def test_the_soundest_look_is_the_latest_of_those_with_most_labels_right():
     assert soundest([START, without(line(10), "train_loss")], 100) is None
 
 
+def test_a_training_that_knows_nothing_of_its_images_at_the_end_is_trouble_whatever_the_method():
+    plain = [START | {"train_accuracy": 0.5}, {"step": 50, "train_loss": 1, "train_accuracy": 0.5}]
+    last = {"step": 100, "train_loss": 0.7, "train_accuracy": 0.5}
+    found = trouble([*plain, last], 100, chance=0.5)
+    assert found == (
+        "nothing is known of the labelled images at step 100 of 100: 50% of them are right, and "
+        "their commonest class alone has 50%; try a lower learning rate or more steps"
+    )
+    assert trouble(plain, 100, chance=0.5) is None
+    assert trouble([*plain, last | {"train_accuracy": 0.51}], 100, chance=0.5) is None
+    assert soundest([*plain, last], 100, chance=0.5) == 50
+    unsure = [line(10), *(line(step, kept=0.0, accuracy=0.5) for step in range(30, 101, 10))]
+    assert "nothing is known" in trouble(unsure, 100, chance=0.5)
+
+
 def test_other_methods_have_no_such_figures_and_no_trouble():
     plain = [START, *({"step": s, "train_loss": 0.1, "train_accuracy": 1.0} for s in (50, 100))]
     assert trouble(plain, 100) is None
@@ -144,6 +159,45 @@ def test_a_class_that_takes_over_at_the_very_end_is_noticed_too():
     learned = learn(settings, task(), 0, planned=PLAN)
     assert learned.steps == 12
     assert learned.collapse.kept < 12
+
+
+@dataclass(frozen=True)
+class Stuck(Supervised):
+    """Learns nothing, from some step on: what has been learned is thrown away there."""
+
+    since: int = 0
+
+    name: ClassVar[str] = "stuck"
+
+    def loss(self, model, batch):
+        if batch.step >= self.since:
+            for weights in (model, batch.averaged):
+                with torch.no_grad():
+                    for parameter in weights.head.parameters():
+                        parameter.zero_()
+        step = super().loss(model, batch)
+        return step._replace(loss=step.loss * float(batch.step < self.since))
+
+
+def test_a_training_that_never_learned_says_that_its_model_is_of_no_use():
+    said = []
+    settings = replace(SETTINGS, method=Stuck(), schedule=SIX)
+    learned = learn(settings, task(), 0, planned=PLAN, say=said.append)
+    assert learned.collapse.step == 12
+    assert learned.collapse.kept == 10  # the last look is the one that is in trouble
+    assert not learned.collapse.learned
+    assert said[-1].endswith(
+        f"the averaged weights of step {learned.collapse.kept} are kept, which had learned "
+        f"nothing either: the model is of no use"
+    )
+
+
+def test_a_training_that_forgot_all_leaves_what_it_knew():
+    learned = learn(replace(SETTINGS, method=Stuck(since=8), schedule=SIX), task(), 0, planned=PLAN)
+    assert learned.steps == 12
+    assert learned.collapse.learned
+    assert learned.collapse.kept <= 8
+    assert "nothing is known of the labelled images at step 12 of 12" in learned.collapse.reason
 
 
 def test_a_sound_training_keeps_its_last_weights():
@@ -226,7 +280,7 @@ def test_a_collapse_is_in_the_record_and_those_of_folds_are_said():
 
 
 def test_a_sound_run_records_no_collapse():
-    settings = {"steps": "2", "backbone.base": "8"}
+    settings = {"steps": "12", "backbone.base": "8"}
     run = handful.fit(stripes(), Supervised(), settings=settings, estimate="none")
     assert run.record["training"]["collapse"] is None
 

@@ -203,12 +203,27 @@ def test_a_picture_that_is_none_is_refused(copied, picture):
 @pytest.mark.parametrize(
     "record",
     [{"data": []}, {"estimate": {"accuracy": "high"}}, {"method": None}, {"training": 3},
-     {"data": {"classes": ["a"]}}],
+     {"data": {"classes": ["a"]}}, {"training": {"seconds": 1, "collapse": 3}}],
 )  # fmt: skip
 def test_a_damaged_record_is_one_line_not_a_traceback(copied, record):
     change(copied, **record)
     with pytest.raises(ValueError):
         report.render([copied])
+
+
+def test_a_training_that_went_wrong_is_said_before_any_figure(copied):
+    training = json.loads((copied / "run.json").read_text())["training"]
+    change(copied, training=training | {"collapse": None})
+    assert "Training went wrong" not in report.render([copied])
+    found = {"step": 40, "reason": "one class <b> has taken over", "kept": 30, "learned": False}
+    change(copied, training=training | {"collapse": found})
+    page = checked(report.render([copied]))
+    text = (
+        "Training went wrong. One class <b> has taken over; the averaged weights of step 30 are "
+        "kept, which had learned nothing either: the model is of no use."
+    )
+    assert text in page.words
+    assert page.words.index(text) < page.words.index("Accuracy on test images")
 
 
 def test_a_folder_that_holds_no_run_is_refused(tmp_path):

@@ -2,7 +2,9 @@
 
 Two ways to go wrong show in the figures of a semi-supervised method: one class swallows the
 guesses, or guesses that were used are used no more. Both are judged after the first fifth of the
-steps. A third, a loss that is no number, the loop itself notices. No test label is looked at.
+steps. A third shows in any training, and at its last step: the images it learned from are told
+apart no better than by their commonest label. A fourth, a loss that is no number, the loop itself
+notices. No test label is looked at.
 """
 
 from collections.abc import Sequence
@@ -23,14 +25,20 @@ class Collapse:
     step: int  # at which it was noticed
     reason: str
     kept: int  # the step of the averaged weights that are kept
+    learned: bool = True  # whether these tell the training images apart
 
     @property
     def text(self) -> str:
-        return f"{self.reason}; the averaged weights of step {self.kept} are kept"
+        but = "" if self.learned else ", which had learned nothing either: the model is of no use"
+        return f"{self.reason}; the averaged weights of step {self.kept} are kept{but}"
 
 
-def trouble(history: Sequence[Line], steps: int) -> str | None:
-    """What is wrong at the last look, or None."""
+def trouble(history: Sequence[Line], steps: int, chance: float = 0.0) -> str | None:
+    """What is wrong at the last look, or None.
+
+    Args:
+        chance: share of the commonest label among the images of `train_accuracy`.
+    """
     if not history or history[-1]["step"] <= SETTLED * steps:
         return None
     line = history[-1]
@@ -43,12 +51,23 @@ def trouble(history: Sequence[Line], steps: int) -> str | None:
             f"one class has taken over the guesses{number} {where}; try --set align=true, if the "
             f"method has it, or a lower learning rate"
         )
+    if line["step"] >= steps and not above_chance(line, chance):
+        return (
+            f"nothing is known of the labelled images {where}: {line['train_accuracy']:.0%} of "
+            f"them are right, and their commonest class alone has {chance:.0%}; try a lower "
+            f"learning rate or more steps"
+        )
     if _unused(history, steps) and max(one.get("kept", 0) for one in history) >= USED:
         return (
             f"the unlabelled images are used no more {where}: no guess is sure enough; try a "
             f"lower learning rate, or a lower --set threshold if the method has it"
         )
     return None
+
+
+def above_chance(line: Line, chance: float) -> bool:
+    """Whether the training images are told apart better than by their commonest label."""
+    return line.get("train_accuracy", 1.0) > chance
 
 
 def hopeless(history: Sequence[Line], steps: int) -> bool:
@@ -76,7 +95,7 @@ def _unused(history: Sequence[Line], steps: int) -> bool:
     return bool(late) and all(line.get("kept", 1) < UNUSED for line in late)
 
 
-def soundest(history: Sequence[Line], steps: int) -> int | None:
+def soundest(history: Sequence[Line], steps: int, chance: float = 0.0) -> int | None:
     """The step of the look to go back to, None if there is none.
 
     Of the looks at which nothing was wrong it is the latest of those that got most training
@@ -85,7 +104,9 @@ def soundest(history: Sequence[Line], steps: int) -> int | None:
     sound = [
         line
         for number, line in enumerate(history, 1)
-        if line["step"] > 0 and "train_loss" in line and trouble(history[:number], steps) is None
+        if line["step"] > 0
+        and "train_loss" in line
+        and trouble(history[:number], steps, chance) is None
     ]
     if not sound:
         return None

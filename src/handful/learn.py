@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful import devices
-from handful.collapse import Collapse, hopeless, idle, soundest, trouble
+from handful.collapse import Collapse, above_chance, hopeless, idle, soundest, trouble
 from handful.data.imageset import Track, quiet
 from handful.data.splits import holdout
 from handful.estimate import FitAndPredict, Key, OutOfFold, Scheme, out_of_fold
@@ -257,10 +257,10 @@ def _train(
     assert isinstance(method, Trained) and schedule is not None
     task = _with_validation(task, schedule.validation, seed)
     state = begin(method, task, schedule, seed)
-    journal = Journal(state, folder, schedule)
+    looks = Looks(task, chosen.precision)
+    journal = Journal(state, folder, schedule, looks.chance)
     journal.resume()
     batches = Batches(task, method.views(task), schedule, seed)
-    looks = Looks(task, chosen.precision)
 
     def look(step: int) -> None:
         journal.look(step, looks(state.average.model))
@@ -345,7 +345,10 @@ def remembered_plan(
 
 
 class Looks:
-    """Loss and accuracy of a network on the labelled and the validation images, unaugmented."""
+    """Loss and accuracy of a network on the labelled and the validation images, unaugmented.
+
+    `chance` is the share of the commonest label among the labelled images that are looked at.
+    """
 
     def __init__(self, task: Task, precision: str) -> None:
         parts = {
@@ -358,6 +361,7 @@ class Looks:
             for name, positions in parts.items()
             if len(some := positions[:: max(1, len(positions) // LOOK_LIMIT)])
         }
+        self.chance = self.parts["train"][1].bincount().max().item() / len(self.parts["train"][1])
         self.precision = precision
 
     @torch.inference_mode()
@@ -377,10 +381,15 @@ class Journal:
 
     Beside them it keeps the averaged weights to go back to: at the lowest validation loss where
     the schedule has patience, else at the soundest look (see `collapse`).
+
+    Args:
+        chance: share of the commonest label among the images of `train_accuracy`; 0 if none have.
     """
 
-    def __init__(self, state: State, folder: Path | None, schedule: Schedule) -> None:
-        self.state, self.folder, self.schedule = state, folder, schedule
+    def __init__(
+        self, state: State, folder: Path | None, schedule: Schedule, chance: float = 0.0
+    ) -> None:
+        self.state, self.folder, self.schedule, self.chance = state, folder, schedule, chance
         self.look_at = set(schedule.look_at())
         self.history: list[dict[str, float]] = []
         self.sums: dict[str, Tensor] = {}  # of the logs since the last look
@@ -421,16 +430,20 @@ class Journal:
     def _best_is_now(self) -> bool:
         if self.schedule.patience:
             return "validation_loss" in self.history[-1] and self.misses == 0
-        return soundest(self.history, self.schedule.steps) == self.history[-1]["step"]
+        best = soundest(self.history, self.schedule.steps, self.chance)
+        return best == self.history[-1]["step"]
 
     def give_up(self, reason: str) -> bool:
         """Go back to the best weights, for that reason; False where there are none."""
         if self.best:
-            self.collapse = Collapse(self.state.step, reason, self.best_step)
+            kept = next(line for line in self.history if line["step"] == self.best_step)
+            self.collapse = Collapse(
+                self.state.step, reason, self.best_step, above_chance(kept, self.chance)
+            )
         return bool(self.best)
 
     def _judge(self) -> None:
-        reason = trouble(self.history, self.schedule.steps)
+        reason = trouble(self.history, self.schedule.steps, self.chance)
         if reason is not None and self.collapse is None:
             self.give_up(reason)
 

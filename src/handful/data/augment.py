@@ -165,7 +165,7 @@ PIPELINES: dict[str, Pipeline] = {
     # Small photographs: padded crop with black, a window of 64 pixels, mild colours.
     "flip-crop": Pipeline((Flip(), Crop(padding=0.125)), fill=0.0),
     "flip-crop-cut": Pipeline(
-        (Flip(), Crop(padding=0.0625), CutOut(size=(0.25, 0.25))), fill="reflect"
+        (Flip(), Crop(padding=0.125), CutOut(size=(0.375, 0.375))), fill="reflect"
     ),
     "flip-crop-64": Pipeline((Flip(), Crop(padding=0.0, size=64))),
     "flip-jitter": Pipeline(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from handful.collapse import Collapse
 from handful.estimate import CONTRADICTED
 from handful.evaluate import equal_groups, evaluate
 from handful.report import plots
@@ -94,6 +95,7 @@ class Page:
     title: str
     note: Note
     story: Story
+    trouble: str  # what went wrong in training, if anything did
     inside: tuple[float, float, float] | None  # low, estimate, high
     matrices: tuple[Matrix, ...]
     classes: tuple[dict[str, Any], ...]
@@ -135,6 +137,7 @@ def page(run: RunFolder) -> Page:
         story=tell(
             estimate, record["test"], record["prior"], run.origins.values(), record["prior_from"]
         ),
+        trouble=_trouble(record),
         inside=tuple(float(estimate[key]) for key in ("low", "accuracy", "high"))
         if known
         else None,  # type: ignore[arg-type]
@@ -156,6 +159,15 @@ def page(run: RunFolder) -> Page:
         command=shlex.join(["handful", *map(str, record["command"] or ())]),
         facts=_facts(record),
     )
+
+
+def _trouble(record: Mapping[str, Any]) -> str:
+    """A sentence about a training that collapsed; empty where it did not."""
+    found = record["training"]["collapse"]
+    if found is None:
+        return ""
+    text = Collapse(**found).text
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def called(record: Mapping[str, Any]) -> str:
