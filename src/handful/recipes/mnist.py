@@ -184,7 +184,7 @@ deep_cnn_as_run = replace(
 
 # A labelled batch of 10 and six unlabelled images for each: 60 for the report's 64. The simple CNN
 # bears ten times the deep one's rate; at 0.03 the deep one learns nothing, with labels or without.
-uda = Schedule(steps=4_500, batch=10, lr=0.003, weight_decay=5e-4, average=0.99)
+uda = Schedule(steps=5_500, batch=10, lr=0.003, weight_decay=5e-4, average=0.99)
 uda_simple = replace(uda, steps=5_000, lr=0.03)
 BETWEEN = (
     "The report clamped pixels in [-1, 1] before RandAugment, drew it once for a whole batch, "
