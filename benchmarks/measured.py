@@ -1,16 +1,20 @@
 """Write src/handful/recipes/measured.json from the lines in benchmarks/results/recipes.jsonl.
 
+A line of other settings than the recipe has today is of the past: it stays, and does not count.
+
 python benchmarks/measured.py          # rewrite what changed
 python benchmarks/measured.py --check  # exit 1 if anything would change
 """
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import record
+from handful.methods.base import as_json
 from handful.recipes import RECIPES, Recipe
 
 ROOT = Path(__file__).parent.parent
@@ -19,8 +23,9 @@ TARGET = ROOT / "src" / "handful" / "recipes" / "measured.json"
 
 def measured(recipe: Recipe, lines: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Over the last line of every draw, on the first of the recipe's data that was measured."""
+    own = [line for line in lines if made_by(recipe, line)]
     for data in recipe.data:
-        last = {x["draw"]: x for x in lines if (x["name"], x["on"]) == (recipe.name, data.title)}
+        last = {line["draw"]: line for line in own if line["on"] == data.title}
         if not last:
             continue
         accuracies = [line["figures"]["test_accuracy"] for line in last.values()]
@@ -33,6 +38,29 @@ def measured(recipe: Recipe, lines: list[dict[str, Any]]) -> dict[str, Any] | No
             "on": data.title,
         }
     return None
+
+
+def made_by(recipe: Recipe, line: dict[str, Any]) -> bool:
+    """Whether a line is of the recipe as it is today, as far as both say what was set.
+
+    Fields that came after the line was written, and what a recipe leaves to its method, are not
+    compared.
+    """
+    if line["name"] != recipe.name:
+        return False
+    backbone = recipe.backbone
+    today = {
+        "method": as_json(recipe.method),
+        "schedule": None if recipe.schedule is None else asdict(recipe.schedule),
+        "backbone": None if backbone is None else asdict(backbone),
+    }
+    for part, wanted in json.loads(json.dumps(today)).items():
+        found = line["settings"][part]
+        if wanted and found:
+            both = wanted.keys() & found.keys() - {"seed"}  # a method's own seed is the draw's
+            if any(found[key] != wanted[key] for key in both):
+                return False
+    return True
 
 
 def text() -> str:

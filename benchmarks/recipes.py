@@ -4,10 +4,10 @@
     python benchmarks/recipes.py cifar10-cnn-norm --draws 0-4 --out runs/cifar10-cnn-norm
     python benchmarks/recipes.py --list                         # what there is, and what it takes
 
-A draw that has its line already is not run again, nor one of which another recipe that is the same
-run has a line: that line is repeated. --again runs it all the same. With --out a run
-folder is left for each draw, a stopped run goes on, and the curves are in the line. Afterwards:
-python benchmarks/measured.py.
+A draw that has its line already, of the settings that the recipe has today, is not run again, nor
+one of which another recipe that is the same run has a line: that line is repeated. --again runs it
+all the same. With --out a run folder is left for each draw, a stopped run goes on, and the curves
+are in the line. Afterwards: python benchmarks/measured.py.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from handful.job import Reporter
 from handful.recipes import RECIPES, Recipe, find
 from handful.recipes.curves import read_history
 from handful.recipes.reproduce import Outcome, reproduce
+from measured import made_by
 
 TOLD = ("name", "report", "what", "published", "correction", "minutes", "draws")  # not run
 KEPT = ("method", "schedule", "backbone", "input", "training")
@@ -28,7 +29,7 @@ def main() -> None:
     options = parse()
     if options.list:
         for recipe in RECIPES.values():
-            done = len(known(recipe.name))
+            done = len(known(recipe))
             print(f"{recipe.name:32} {done} of {recipe.draws} draws, {recipe.minutes:g} min each")
         return
     for recipe in map(find, options.names):
@@ -38,8 +39,8 @@ def main() -> None:
 def run(recipe: Recipe, options: argparse.Namespace) -> None:
     draws = options.draws or range(recipe.draws)
     if not options.again:
-        repeat(recipe, set(draws) - known(recipe.name))
-    todo = [draw for draw in draws if options.again or draw not in known(recipe.name)]
+        repeat(recipe, set(draws) - known(recipe))
+    todo = [draw for draw in draws if options.again or draw not in known(recipe)]
     if not todo:
         print(f"{recipe.name}: all draws are there", flush=True)
         return
@@ -72,16 +73,20 @@ def repeat(recipe: Recipe, draws: set[int]) -> None:
     """Of draws that a recipe which is the same run has lines of, the lines under this name too."""
     told = {field: getattr(recipe, field) for field in TOLD}
     same = {other.name for other in RECIPES.values() if replace(other, **told) == recipe}
-    lines = [line for line in record.read("recipes") if line["name"] in same - {recipe.name}]
+    lines = [
+        line
+        for line in record.read("recipes")
+        if line["name"] in same - {recipe.name} and made_by(RECIPES[line["name"]], line)
+    ]
     for line in {line["draw"]: line for line in lines}.values():
         if line["draw"] in draws:
             record.write("recipes", line | {"name": recipe.name, "same_run": line["name"]})
             print(f"{recipe.name}: draw {line['draw']} is that of {line['name']}", flush=True)
 
 
-def known(name: str) -> set[int]:
-    """Draws of the recipe that have a line."""
-    return {line["draw"] for line in record.read("recipes") if line["name"] == name}
+def known(recipe: Recipe) -> set[int]:
+    """Draws of the recipe, as it is today, that have a line."""
+    return {line["draw"] for line in record.read("recipes") if made_by(recipe, line)}
 
 
 def draw_range(text: str) -> range:

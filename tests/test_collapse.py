@@ -4,11 +4,12 @@ import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 
 import handful
-from handful.collapse import hopeless, idle, soundest, trouble
+from handful.collapse import hopeless, idle, soundest, trouble, unlearned
 from handful.files import read_tensors
 from handful.learn import Settings, learn
 from handful.methods.base import BackboneSpec, Step
@@ -78,19 +79,16 @@ def test_the_soundest_look_is_the_latest_of_those_with_most_labels_right():
     assert soundest([START, without(line(10), "train_loss")], 100) is None
 
 
-def test_a_training_that_knows_nothing_of_its_images_at_the_end_is_trouble_whatever_the_method():
-    plain = [START | {"train_accuracy": 0.5}, {"step": 50, "train_loss": 1, "train_accuracy": 0.5}]
+def test_as_many_right_as_have_the_commonest_label_is_nothing_learned():
     last = {"step": 100, "train_loss": 0.7, "train_accuracy": 0.5}
-    found = trouble([*plain, last], 100, chance=0.5)
-    assert found == (
+    assert unlearned(last, 100, chance=0.5) == (
         "nothing is known of the labelled images at step 100 of 100: 50% of them are right, and "
-        "their commonest class alone has 50%; try a lower learning rate or more steps"
+        "50% have the commonest label; try a lower learning rate or more steps"
     )
-    assert trouble(plain, 100, chance=0.5) is None
-    assert trouble([*plain, last | {"train_accuracy": 0.51}], 100, chance=0.5) is None
-    assert soundest([*plain, last], 100, chance=0.5) == 50
-    unsure = [line(10), *(line(step, kept=0.0, accuracy=0.5) for step in range(30, 101, 10))]
-    assert "nothing is known" in trouble(unsure, 100, chance=0.5)
+    assert unlearned(last | {"train_accuracy": 0.51}, 100, chance=0.5) is None
+    for one_class_or_no_label in (1.0, 0.0):
+        right = last | {"train_accuracy": one_class_or_no_label}
+        assert unlearned(right, 100, chance=one_class_or_no_label) is None
 
 
 def test_other_methods_have_no_such_figures_and_no_trouble():
@@ -117,7 +115,7 @@ class Swallowed(FixMatch):
 SIX = replace(SCHEDULE, looks=6)
 
 
-def averaged_after(steps, method=FixMatch()):  # noqa: B008
+def averaged_after(steps, method=FixMatch(), schedule=SIX):  # noqa: B008
     """Averaged weights of a training in the same settings, stopped by an error after `steps`."""
     seen = {}
 
@@ -130,7 +128,7 @@ def averaged_after(steps, method=FixMatch()):  # noqa: B008
             return super().loss(model, batch)
 
     with pytest.raises(KeyboardInterrupt):
-        stopping = replace(SETTINGS, method=Stopping(**vars(method)), schedule=SIX)
+        stopping = replace(SETTINGS, method=Stopping(**vars(method)), schedule=schedule)
         learn(stopping, task(), 0, planned=PLAN)
     return seen
 
@@ -163,7 +161,7 @@ def test_a_class_that_takes_over_at_the_very_end_is_noticed_too():
 
 @dataclass(frozen=True)
 class Stuck(Supervised):
-    """Learns nothing, from some step on: what has been learned is thrown away there."""
+    """Throws away what has been learned, from some step on."""
 
     since: int = 0
 
@@ -171,33 +169,61 @@ class Stuck(Supervised):
 
     def loss(self, model, batch):
         if batch.step >= self.since:
-            for weights in (model, batch.averaged):
-                with torch.no_grad():
-                    for parameter in weights.head.parameters():
-                        parameter.zero_()
+            with torch.no_grad():
+                for parameter in (*model.head.parameters(), *batch.averaged.head.parameters()):
+                    parameter.zero_()
         step = super().loss(model, batch)
         return step._replace(loss=step.loss * float(batch.step < self.since))
 
 
-def test_a_training_that_never_learned_says_that_its_model_is_of_no_use():
+STILL = replace(SIX, momentum=0.0)  # no step goes on after the loss is gone
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5, 7, 10])
+def test_a_training_that_never_learned_says_that_its_model_is_of_no_use(classes):
     said = []
-    settings = replace(SETTINGS, method=Stuck(), schedule=SIX)
-    learned = learn(settings, task(), 0, planned=PLAN, say=said.append)
-    assert learned.collapse.step == 12
-    assert learned.collapse.kept == 10  # the last look is the one that is in trouble
-    assert not learned.collapse.learned
+    settings = replace(SETTINGS, method=Stuck(), schedule=STILL)
+    images = stripes(40, classes=classes, labeled=3 * classes)
+    learned = learn(settings, task(images), 0, planned=PLAN, say=said.append)
+    assert learned.collapse.step == learned.collapse.kept == 12
     assert said[-1].endswith(
-        f"the averaged weights of step {learned.collapse.kept} are kept, which had learned "
-        f"nothing either: the model is of no use"
+        f"the averaged weights of step 12 are kept, with {1 / classes:.0%} of the labelled images "
+        f"right, which their commonest label alone gives: the model is of no use"
     )
 
 
+def test_one_look_is_enough_to_see_it():
+    settings = replace(SETTINGS, method=Stuck(), schedule=replace(STILL, looks=1))
+    assert learn(settings, task(), 0, planned=PLAN).collapse.kept == 12
+
+
+def test_patience_that_ends_a_training_early_does_not_hide_it():
+    schedule = replace(STILL, patience=2, validation=0.25)
+    learned = learn(replace(SETTINGS, method=Stuck(), schedule=schedule), task(), 0, planned=PLAN)
+    assert learned.collapse.step == learned.steps < 12
+    losses = {one["step"]: one["validation_loss"] for one in learned.history}
+    assert learned.collapse.kept == min(losses, key=losses.__getitem__)
+
+
+def test_labels_of_one_class_are_no_sign_of_trouble():
+    images = replace(stripes(), labels=np.where(stripes().labels < 0, -1, 0))
+    settings = replace(SETTINGS, method=Supervised(), schedule=SIX)
+    learned = learn(settings, task(images), 0, planned=PLAN)
+    assert learned.history[-1]["train_accuracy"] == 1
+    assert learned.collapse is None
+
+
 def test_a_training_that_forgot_all_leaves_what_it_knew():
-    learned = learn(replace(SETTINGS, method=Stuck(since=8), schedule=SIX), task(), 0, planned=PLAN)
-    assert learned.steps == 12
-    assert learned.collapse.learned
-    assert learned.collapse.kept <= 8
-    assert "nothing is known of the labelled images at step 12 of 12" in learned.collapse.reason
+    schedule = replace(STILL, steps=60, lr=0.2)
+    settings = replace(SETTINGS, method=Stuck(since=40), schedule=schedule)
+    learned = learn(settings, task(), 0, planned=PLAN)
+    accuracies = {one["step"]: one["train_accuracy"] for one in learned.history if one["step"]}
+    kept = learned.collapse.kept
+    assert accuracies[60] == 0.5 < accuracies[kept] == max(accuracies.values())
+    assert learned.collapse.right == accuracies[kept]
+    assert "nothing is known of the labelled images at step 60 of 60" in learned.collapse.reason
+    before = averaged_after(kept, Supervised(), schedule)
+    assert same(before, learned.predictor.model.state_dict())
 
 
 def test_a_sound_training_keeps_its_last_weights():
@@ -236,7 +262,9 @@ def test_without_a_sound_look_before_it_stops_with_an_error():
         learn(replace(SETTINGS, method=Exploding(at=1), schedule=SIX), task(), 0, planned=PLAN)
 
 
-@pytest.mark.parametrize("method", [Swallowed(since=6), Exploding()], ids=lambda m: m.name)
+@pytest.mark.parametrize(
+    "method", [Swallowed(since=6), Exploding(), Stuck(since=6)], ids=lambda m: m.name
+)
 @pytest.mark.parametrize("at", [3, 7])
 def test_a_collapse_is_the_same_after_a_resume(tmp_path, monkeypatch, method, at):
     monkeypatch.setattr("handful.learn.SAVE_EVERY", 0)

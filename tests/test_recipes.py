@@ -1,9 +1,10 @@
 """Recipes: what is listed, how one is run, the figures beside them, and two bugs on show."""
 
+import importlib
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -14,7 +15,7 @@ import torch
 from handful.data.copies import with_copies
 from handful.data.splits import holdout
 from handful.methods import METHODS
-from handful.methods.base import BackboneSpec, Task, Trained, classifier
+from handful.methods.base import BackboneSpec, Task, Trained, as_json, classifier
 from handful.methods.supervised import Supervised
 from handful.recipes import RECIPES, find, reproduce
 from handful.recipes.as_run import EmptyBank, NormalizedTwice
@@ -200,11 +201,48 @@ def test_the_measured_figures_are_those_of_the_lines():
     assert done.returncode == 0, done.stderr
     lines = (ROOT / "benchmarks" / "results" / "recipes.jsonl").read_text().splitlines()
     for name, found in measured().items():
-        last = {x["draw"]: x for x in map(json.loads, lines) if x["name"] == name}
+        schedule = find(name).schedule
+        last = {
+            x["draw"]: x
+            for x in map(json.loads, lines)
+            if x["name"] == name
+            and (schedule is None or x["settings"]["schedule"]["steps"] == schedule.steps)
+        }
         accuracies = [x["figures"]["test_accuracy"] for x in last.values()]
         assert found.n == len(accuracies)
         assert found.mean == pytest.approx(mean(accuracies), abs=1e-5)
         assert found.n == 1 or found.std == pytest.approx(stdev(accuracies), abs=1e-5)
+
+
+def test_a_line_of_settings_that_a_recipe_no_longer_has_does_not_count(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    made_by = importlib.import_module("measured").made_by
+    recipe = find("mnist-uda-deep-cnn")
+    settings = {
+        "method": as_json(recipe.method),
+        "schedule": asdict(recipe.schedule),
+        "backbone": asdict(recipe.backbone) | {"parameters": 1},
+    }
+    line = {"name": recipe.name, "settings": settings}
+    assert made_by(recipe, line)
+    assert not made_by(find("mnist-uda-threshold"), line)
+    for part, changed in (
+        ("method", {"temperature": 1.0}),
+        ("schedule", {"lr": 0.5}),
+        ("backbone", {"name": "cnn"}),
+    ):
+        other = settings | {part: settings[part] | changed}
+        assert not made_by(recipe, line | {"settings": other}), part
+    older = {key: value for key, value in settings["schedule"].items() if key != "clip"}
+    assert made_by(recipe, line | {"settings": settings | {"schedule": older}})
+    seeded = as_json(find("tin10-cmc").method) | {"seed": 3}
+    assert made_by(
+        find("tin10-cmc"),
+        {
+            "name": "tin10-cmc",
+            "settings": {"method": seeded, "schedule": None, "backbone": {"name": "small-encoder"}},
+        },
+    )
 
 
 def test_copies_belong_to_the_group_of_their_image_and_leave_it_unchanged():

@@ -203,7 +203,7 @@ def test_a_picture_that_is_none_is_refused(copied, picture):
 @pytest.mark.parametrize(
     "record",
     [{"data": []}, {"estimate": {"accuracy": "high"}}, {"method": None}, {"training": 3},
-     {"data": {"classes": ["a"]}}, {"training": {"seconds": 1, "collapse": 3}}],
+     {"data": {"classes": ["a"]}}],
 )  # fmt: skip
 def test_a_damaged_record_is_one_line_not_a_traceback(copied, record):
     change(copied, **record)
@@ -215,15 +215,25 @@ def test_a_training_that_went_wrong_is_said_before_any_figure(copied):
     training = json.loads((copied / "run.json").read_text())["training"]
     change(copied, training=training | {"collapse": None})
     assert "Training went wrong" not in report.render([copied])
-    found = {"step": 40, "reason": "one class <b> has taken over", "kept": 30, "learned": False}
-    change(copied, training=training | {"collapse": found})
+    found = {"step": 40, "reason": "one class <b> has taken over", "kept": 30}
+    change(copied, training=training | {"collapse": found | {"right": 0.1, "chance": 0.1}})
     page = checked(report.render([copied]))
     text = (
         "Training went wrong. One class <b> has taken over; the averaged weights of step 30 are "
-        "kept, which had learned nothing either: the model is of no use."
+        "kept, with 10% of the labelled images right, which their commonest label alone gives: "
+        "the model is of no use."
     )
     assert text in page.words
     assert page.words.index(text) < page.words.index("Accuracy on test images")
+    change(copied, training=training | {"collapse": found})  # as older runs have it
+    assert "the averaged weights of step 30 are kept." in checked(report.render([copied])).words
+    for damaged in (3, {"step": 40}):
+        change(copied, training=training | {"collapse": damaged})
+        with pytest.raises(ValueError, match="Collapse.*restore it or fit again"):
+            report.render([copied])
+    del training["collapse"]  # as runs have it that are older still
+    change(copied, training=training)
+    report.render([copied])
 
 
 def test_a_folder_that_holds_no_run_is_refused(tmp_path):
@@ -444,6 +454,16 @@ def test_runs_side_by_side_are_named_by_what_tells_them_apart(made, copied):
     assert found.draws == ["16 labels, set 1"]
     page = checked(report.render([made.folder, copied]))
     assert f"{100 * made.test['accuracy']:.1f}" in page.rows["cells"][1]
+
+
+def test_a_training_that_went_wrong_is_said_beside_the_others(copied, made):
+    training = json.loads((copied / "run.json").read_text())["training"]
+    change(copied, training=training | {"collapse": {"step": 9, "reason": "it broke", "kept": 6}})
+    about = comparison.of_runs([read.read_run(copied)]).about
+    assert about.endswith(
+        "Training of supervised went wrong in copy: It broke; the averaged weights of step 6 are "
+        "kept."
+    )
 
 
 def command(monkeypatch, capsys, *arguments):

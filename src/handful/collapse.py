@@ -2,9 +2,9 @@
 
 Two ways to go wrong show in the figures of a semi-supervised method: one class swallows the
 guesses, or guesses that were used are used no more. Both are judged after the first fifth of the
-steps. A third shows in any training, and at its last step: the images it learned from are told
-apart no better than by their commonest label. A fourth, a loss that is no number, the loop itself
-notices. No test label is looked at.
+steps. A third shows in any training, and at its end: no more of the images it learned from are
+right than share their commonest label. A fourth, a loss that is no number, the loop itself notices.
+No test label is looked at.
 """
 
 from collections.abc import Sequence
@@ -20,25 +20,27 @@ LONG = 0.3  # share of the steps: so long guesses must go unused
 
 @dataclass(frozen=True)
 class Collapse:
-    """What went wrong, and whose weights were kept instead."""
+    """What went wrong, and whose weights were kept."""
 
     step: int  # at which it was noticed
     reason: str
     kept: int  # the step of the averaged weights that are kept
-    learned: bool = True  # whether these tell the training images apart
+    right: float | None = None  # share of the labelled images that these get right
+    chance: float = 0.0  # and that their commonest label alone would
 
     @property
     def text(self) -> str:
-        but = "" if self.learned else ", which had learned nothing either: the model is of no use"
-        return f"{self.reason}; the averaged weights of step {self.kept} are kept{but}"
+        text = f"{self.reason}; the averaged weights of step {self.kept} are kept"
+        if self.right is None:
+            return text
+        text = f"{text}, with {self.right:.0%} of the labelled images right"
+        if self.right > self.chance:
+            return text
+        return f"{text}, which their commonest label alone gives: the model is of no use"
 
 
-def trouble(history: Sequence[Line], steps: int, chance: float = 0.0) -> str | None:
-    """What is wrong at the last look, or None.
-
-    Args:
-        chance: share of the commonest label among the images of `train_accuracy`.
-    """
+def trouble(history: Sequence[Line], steps: int) -> str | None:
+    """What is wrong at the last look, or None."""
     if not history or history[-1]["step"] <= SETTLED * steps:
         return None
     line = history[-1]
@@ -51,12 +53,6 @@ def trouble(history: Sequence[Line], steps: int, chance: float = 0.0) -> str | N
             f"one class has taken over the guesses{number} {where}; try --set align=true, if the "
             f"method has it, or a lower learning rate"
         )
-    if line["step"] >= steps and not above_chance(line, chance):
-        return (
-            f"nothing is known of the labelled images {where}: {line['train_accuracy']:.0%} of "
-            f"them are right, and their commonest class alone has {chance:.0%}; try a lower "
-            f"learning rate or more steps"
-        )
     if _unused(history, steps) and max(one.get("kept", 0) for one in history) >= USED:
         return (
             f"the unlabelled images are used no more {where}: no guess is sure enough; try a "
@@ -65,9 +61,20 @@ def trouble(history: Sequence[Line], steps: int, chance: float = 0.0) -> str | N
     return None
 
 
-def above_chance(line: Line, chance: float) -> bool:
-    """Whether the training images are told apart better than by their commonest label."""
-    return line.get("train_accuracy", 1.0) > chance
+def unlearned(line: Line, steps: int, chance: float) -> str | None:
+    """A sentence where the last look shows that nothing was learned from the labels, or None.
+
+    Args:
+        chance: share of the commonest label among the images of `train_accuracy`. With 0 or 1,
+            no labels or those of one class, nothing can be told.
+    """
+    if not 0 < chance < 1 or line["train_accuracy"] > chance:
+        return None
+    return (
+        f"nothing is known of the labelled images at step {line['step']:.0f} of {steps}: "
+        f"{line['train_accuracy']:.0%} of them are right, and {chance:.0%} have the commonest "
+        f"label; try a lower learning rate or more steps"
+    )
 
 
 def hopeless(history: Sequence[Line], steps: int) -> bool:
@@ -95,7 +102,7 @@ def _unused(history: Sequence[Line], steps: int) -> bool:
     return bool(late) and all(line.get("kept", 1) < UNUSED for line in late)
 
 
-def soundest(history: Sequence[Line], steps: int, chance: float = 0.0) -> int | None:
+def soundest(history: Sequence[Line], steps: int) -> int | None:
     """The step of the look to go back to, None if there is none.
 
     Of the looks at which nothing was wrong it is the latest of those that got most training
@@ -104,9 +111,7 @@ def soundest(history: Sequence[Line], steps: int, chance: float = 0.0) -> int | 
     sound = [
         line
         for number, line in enumerate(history, 1)
-        if line["step"] > 0
-        and "train_loss" in line
-        and trouble(history[:number], steps, chance) is None
+        if line["step"] > 0 and "train_loss" in line and trouble(history[:number], steps) is None
     ]
     if not sound:
         return None

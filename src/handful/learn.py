@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful import devices
-from handful.collapse import Collapse, above_chance, hopeless, idle, soundest, trouble
+from handful.collapse import Collapse, hopeless, idle, soundest, trouble, unlearned
 from handful.data.imageset import Track, quiet
 from handful.data.splits import holdout
 from handful.estimate import FitAndPredict, Key, OutOfFold, Scheme, out_of_fold
@@ -361,7 +361,9 @@ class Looks:
             for name, positions in parts.items()
             if len(some := positions[:: max(1, len(positions) // LOOK_LIMIT)])
         }
-        self.chance = self.parts["train"][1].bincount().max().item() / len(self.parts["train"][1])
+        labels = self.parts["train"][1]
+        # As an accuracy is computed, digit for digit: the two are compared.
+        self.chance = (labels == labels.bincount().argmax()).float().mean().item()
         self.precision = precision
 
     @torch.inference_mode()
@@ -383,7 +385,8 @@ class Journal:
     the schedule has patience, else at the soundest look (see `collapse`).
 
     Args:
-        chance: share of the commonest label among the images of `train_accuracy`; 0 if none have.
+        chance: share of the commonest label among the images of `train_accuracy`; 0 where no
+            labels are looked at.
     """
 
     def __init__(
@@ -430,22 +433,37 @@ class Journal:
     def _best_is_now(self) -> bool:
         if self.schedule.patience:
             return "validation_loss" in self.history[-1] and self.misses == 0
-        best = soundest(self.history, self.schedule.steps, self.chance)
-        return best == self.history[-1]["step"]
+        return soundest(self.history, self.schedule.steps) == self.history[-1]["step"]
 
     def give_up(self, reason: str) -> bool:
         """Go back to the best weights, for that reason; False where there are none."""
         if self.best:
-            kept = next(line for line in self.history if line["step"] == self.best_step)
-            self.collapse = Collapse(
-                self.state.step, reason, self.best_step, above_chance(kept, self.chance)
-            )
+            self._collapsed(reason, self.best_step)
         return bool(self.best)
 
+    def _collapsed(self, reason: str, kept: int) -> None:
+        right = self._at(kept).get("train_accuracy")
+        self.collapse = Collapse(self.state.step, reason, kept, right, self.chance)
+
+    def _at(self, step: int) -> dict[str, float]:
+        return next(line for line in self.history if line["step"] == step)
+
     def _judge(self) -> None:
-        reason = trouble(self.history, self.schedule.steps, self.chance)
+        reason = trouble(self.history, self.schedule.steps)
         if reason is not None and self.collapse is None:
             self.give_up(reason)
+
+    def _judge_the_end(self) -> None:
+        """Where nothing was learned, go back to a look that knew more, if there is one."""
+        last = self.history[-1]
+        reason = unlearned(last, self.schedule.steps, self.chance)
+        if reason is None or self.collapse is not None:
+            return
+        knew_more = (
+            self.best and self._at(self.best_step)["train_accuracy"] > last["train_accuracy"]
+        )
+        back = self.schedule.patience or knew_more
+        self._collapsed(reason, self.best_step if self.best and back else int(last["step"]))
 
     @property
     def remarks(self) -> list[str]:
@@ -469,8 +487,10 @@ class Journal:
         """Keep the last state, so that a run killed from here on has nothing to train again."""
         self._clock()
         self._judge()
+        self._judge_the_end()
         self.save()
-        if self.best and (self.schedule.patience or self.collapse is not None):
+        back = self.collapse is not None and self.collapse.kept == self.best_step
+        if self.best and (self.schedule.patience or back):
             self.state.average.model.load_state_dict(self.best)
 
     def save_sometimes(self) -> None:

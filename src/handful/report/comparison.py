@@ -11,7 +11,7 @@ from handful.report import plots
 from handful.report.notes import Note, note
 from handful.report.plots import Plot
 from handful.report.read import RunFolder
-from handful.report.run import called
+from handful.report.run import called, gone_wrong
 from handful.report.wording import counted, listed, percent, points, span, time
 
 
@@ -142,6 +142,9 @@ def of_runs(runs: Sequence[RunFolder]) -> Study:
         about += " Not all have a test part, so what is compared are their estimates."
     if len(sources) > 1:
         about += " Their images differ: accuracies on different images do not compare."
+    for run, name in zip(runs, names, strict=True):
+        if wrong := gone_wrong(run.record):
+            about += f" Training of {name} went wrong in {run.folder.name}: {wrong}"
     return Study(
         f"{_title(list(dict.fromkeys(names)))} on {listed(sources)}", about, tested, tuple(fits)
     )

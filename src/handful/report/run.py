@@ -137,7 +137,7 @@ def page(run: RunFolder) -> Page:
         story=tell(
             estimate, record["test"], record["prior"], run.origins.values(), record["prior_from"]
         ),
-        trouble=_trouble(record),
+        trouble=gone_wrong(record),
         inside=tuple(float(estimate[key]) for key in ("low", "accuracy", "high"))
         if known
         else None,  # type: ignore[arg-type]
@@ -161,9 +161,9 @@ def page(run: RunFolder) -> Page:
     )
 
 
-def _trouble(record: Mapping[str, Any]) -> str:
+def gone_wrong(record: Mapping[str, Any]) -> str:
     """A sentence about a training that collapsed; empty where it did not."""
-    found = record["training"]["collapse"]
+    found = record["training"].get("collapse")
     if found is None:
         return ""
     text = Collapse(**found).text
