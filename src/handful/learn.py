@@ -438,32 +438,16 @@ class Journal:
     def give_up(self, reason: str) -> bool:
         """Go back to the best weights, for that reason; False where there are none."""
         if self.best:
-            self._collapsed(reason, self.best_step)
+            kept = next(line for line in self.history if line["step"] == self.best_step)
+            right = kept.get("train_accuracy")
+            self.collapse = Collapse(self.state.step, reason, self.best_step, right, self.chance)
         return bool(self.best)
 
-    def _collapsed(self, reason: str, kept: int) -> None:
-        right = self._at(kept).get("train_accuracy")
-        self.collapse = Collapse(self.state.step, reason, kept, right, self.chance)
-
-    def _at(self, step: int) -> dict[str, float]:
-        return next(line for line in self.history if line["step"] == step)
-
     def _judge(self) -> None:
-        reason = trouble(self.history, self.schedule.steps)
+        steps = self.schedule.steps
+        reason = trouble(self.history, steps) or unlearned(self.history[-1], steps, self.chance)
         if reason is not None and self.collapse is None:
             self.give_up(reason)
-
-    def _judge_the_end(self) -> None:
-        """Where nothing was learned, go back to a look that knew more, if there is one."""
-        last = self.history[-1]
-        reason = unlearned(last, self.schedule.steps, self.chance)
-        if reason is None or self.collapse is not None:
-            return
-        knew_more = (
-            self.best and self._at(self.best_step)["train_accuracy"] > last["train_accuracy"]
-        )
-        back = self.schedule.patience or knew_more
-        self._collapsed(reason, self.best_step if self.best and back else int(last["step"]))
 
     @property
     def remarks(self) -> list[str]:
@@ -487,10 +471,8 @@ class Journal:
         """Keep the last state, so that a run killed from here on has nothing to train again."""
         self._clock()
         self._judge()
-        self._judge_the_end()
         self.save()
-        back = self.collapse is not None and self.collapse.kept == self.best_step
-        if self.best and (self.schedule.patience or back):
+        if self.best and (self.schedule.patience or self.collapse is not None):
             self.state.average.model.load_state_dict(self.best)
 
     def save_sometimes(self) -> None:
