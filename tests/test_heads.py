@@ -135,3 +135,10 @@ def test_fitting_a_head_leaves_the_number_of_threads_as_it_was():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("n", [8, 60])
+def test_features_whose_squares_no_float_holds_have_the_same_coordinates(n):
+    x = normal(n, 10, seed=1).float()
+    large = x * 2.0**80
+    assert torch.equal(principal(large).of(large), principal(x).of(x))

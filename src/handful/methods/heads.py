@@ -53,6 +53,9 @@ def principal(features: Tensor, rank: int | None = None) -> Coordinates:
     n, width = features.shape
     mean = features.mean(dim=0)
     centred = features - mean
+    # Squares can be too large for float32 where training went astray. A power of 2 is exact.
+    scale = torch.ldexp(centred.new_ones(()), torch.frexp(centred.abs().max()).exponent)
+    centred = centred / scale
     if n <= width:
         values, vectors = torch.linalg.eigh(centred @ centred.T)  # (N,), (N, N)
         basis = centred.T @ vectors  # (D, N), not yet of length 1
@@ -62,7 +65,7 @@ def principal(features: Tensor, rank: int | None = None) -> Coordinates:
     kept = largest_first[values[largest_first] > values.max() * 1e-6][:rank]
     basis = F.normalize(basis[:, kept], dim=0)
     length = (values.clamp_min(0).sum() / n).sqrt().clamp_min(torch.finfo(values.dtype).tiny)
-    return Coordinates(mean, basis / length)
+    return Coordinates(mean, basis / length / scale)
 
 
 def fit_logistic(
