@@ -220,8 +220,8 @@ def test_a_training_that_went_wrong_is_said_before_any_figure(copied):
     page = checked(report.render([copied]))
     text = (
         "Training went wrong. One class <b> has taken over; the averaged weights of step 30 are "
-        "kept, with 10% of the labelled images right, which their commonest label alone gives: "
-        "the model is of no use."
+        "kept, with 10% of the labelled images right, no more than the 10% that have the commonest "
+        "label: no use."
     )
     assert text in page.words
     assert page.words.index(text) < page.words.index("Accuracy on test images")

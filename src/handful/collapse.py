@@ -34,9 +34,9 @@ class Collapse:
         if self.right is None:
             return text
         text = f"{text}, with {self.right:.0%} of the labelled images right"
-        if self.right > self.chance:
+        if self.right > self.chance or not 0 < self.chance < 1:
             return text
-        return f"{text}, which their commonest label alone gives: the model is of no use"
+        return f"{text}, no more than the {self.chance:.0%} that have the commonest label: no use"
 
 
 def trouble(history: Sequence[Line], steps: int) -> str | None:

@@ -162,8 +162,8 @@ PIPELINES: dict[str, Pipeline] = {
     # its CIFAR-10 runs, and crop and flip alone.
     "simclr": Pipeline((ResizedCrop(scale=(0.2, 1.0)), Flip(), _jitter, Grey(), Blur())),
     "simclr-flip": Pipeline((ResizedCrop(scale=(0.2, 1.0)), Flip())),
-    # Small photographs: padded crop with black, the same with a hole, a window of 64 pixels, mild
-    # colours.
+    # Small photographs: padded crop with black; with reflection and a hole; a window of 64 pixels;
+    # mild colours.
     "flip-crop": Pipeline((Flip(), Crop(padding=0.125)), fill=0.0),
     "flip-crop-cut": Pipeline(
         (Flip(), Crop(padding=0.125), CutOut(size=(0.375, 0.375))), fill="reflect"

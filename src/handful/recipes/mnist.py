@@ -211,7 +211,7 @@ uda_deep_cnn = Recipe(
     schedule=uda,
     published=0.97,
     correction=f"{BETWEEN} Here a step is an optimiser step and the rate starts at 0.003.",
-    minutes=9.0,
+    minutes=10.0,
 )
 uda_simple_cnn = replace(
     uda_deep_cnn,
