@@ -43,8 +43,8 @@ def measured(recipe: Recipe, lines: list[dict[str, Any]]) -> dict[str, Any] | No
 def made_by(recipe: Recipe, line: dict[str, Any]) -> bool:
     """Whether a line is of the recipe as it is today, as far as both say what was set.
 
-    Fields that came after the line was written, and what a recipe leaves to its method, are not
-    compared.
+    Not compared are fields that came after the line was written, what a recipe leaves to its
+    method, size, precision, copies, and what a named pipeline does.
     """
     if line["name"] != recipe.name:
         return False

@@ -461,7 +461,7 @@ def test_a_training_that_went_wrong_is_said_beside_the_others(copied, made):
     change(copied, training=training | {"collapse": {"step": 9, "reason": "it broke", "kept": 6}})
     about = comparison.of_runs([read.read_run(copied)]).about
     assert about.endswith(
-        "Training of supervised went wrong in copy: It broke; the averaged weights of step 6 are "
+        "Training of supervised went wrong (copy). It broke; the averaged weights of step 6 are "
         "kept."
     )
 

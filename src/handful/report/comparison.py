@@ -144,7 +144,7 @@ def of_runs(runs: Sequence[RunFolder]) -> Study:
         about += " Their images differ: accuracies on different images do not compare."
     for run, name in zip(runs, names, strict=True):
         if wrong := gone_wrong(run.record):
-            about += f" Training of {name} went wrong in {run.folder.name}: {wrong}"
+            about += f" Training of {name} went wrong ({run.folder.name}). {wrong}"
     return Study(
         f"{_title(list(dict.fromkeys(names)))} on {listed(sources)}", about, tested, tuple(fits)
     )
