@@ -15,6 +15,7 @@ from handful.learn import Settings, learn
 from handful.methods.base import BackboneSpec, Step
 from handful.methods.fixmatch import FixMatch
 from handful.methods.supervised import Supervised
+from handful.recipes.as_run import NormalizedTwice
 from handful.train import Diverged, Plan
 from tiny import SCHEDULE, stripes, task
 
@@ -190,6 +191,16 @@ def test_a_training_that_never_learned_says_that_its_model_is_of_no_use(classes)
         f"the averaged weights of step 12 are kept, with {1 / classes:.0%} of the labelled images "
         f"right, no more than the {1 / classes:.0%} that have the commonest label: no use"
     )
+
+
+def test_a_bug_on_show_keeps_its_last_weights():
+    @dataclass(frozen=True)
+    class OnShow(Stuck):
+        looks_mislead: ClassVar[bool] = NormalizedTwice.looks_mislead
+
+    learned = learn(replace(SETTINGS, method=OnShow(), schedule=STILL), task(), 0, planned=PLAN)
+    assert learned.history[-1]["train_accuracy"] == 0.5
+    assert learned.collapse is None
 
 
 def test_one_look_is_enough_to_see_it():

@@ -258,7 +258,8 @@ def _train(
     task = _with_validation(task, schedule.validation, seed)
     state = begin(method, task, schedule, seed)
     looks = Looks(task, chosen.precision)
-    journal = Journal(state, folder, schedule, looks.chance)
+    chance = 0.0 if getattr(method, "looks_mislead", False) else looks.chance
+    journal = Journal(state, folder, schedule, chance)
     journal.resume()
     batches = Batches(task, method.views(task), schedule, seed)
 
