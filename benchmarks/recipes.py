@@ -40,7 +40,8 @@ def run(recipe: Recipe, options: argparse.Namespace) -> None:
     draws = options.draws or range(recipe.draws)
     if not options.again:
         repeat(recipe, set(draws) - known(recipe))
-    todo = [draw for draw in draws if options.again or draw not in known(recipe)]
+    done = set() if options.again else known(recipe)
+    todo = [draw for draw in draws if draw not in done]
     if not todo:
         print(f"{recipe.name}: all draws are there", flush=True)
         return
@@ -72,12 +73,12 @@ def keep(recipe: Recipe, outcome: Outcome) -> None:
 def repeat(recipe: Recipe, draws: set[int]) -> None:
     """Of draws that a recipe which is the same run has lines of, the lines under this name too."""
     told = {field: getattr(recipe, field) for field in TOLD}
-    same = {other.name for other in RECIPES.values() if replace(other, **told) == recipe}
-    lines = [
-        line
-        for line in record.read("recipes")
-        if line["name"] in same - {recipe.name} and made_by(RECIPES[line["name"]], line)
+    same = [
+        other
+        for other in RECIPES.values()
+        if other.name != recipe.name and replace(other, **told) == recipe
     ]
+    lines = [x for x in record.read("recipes") if any(made_by(other, x) for other in same)]
     for line in {line["draw"]: line for line in lines}.values():
         if line["draw"] in draws:
             record.write("recipes", line | {"name": recipe.name, "same_run": line["name"]})

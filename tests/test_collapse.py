@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import handful
-from handful.collapse import hopeless, idle, soundest, trouble, unlearned
+from handful.collapse import Collapse, hopeless, idle, soundest, trouble, unlearned
 from handful.files import read_tensors
 from handful.learn import Settings, learn
 from handful.methods.base import BackboneSpec, Step
@@ -90,6 +90,17 @@ def test_as_many_right_as_have_the_commonest_label_is_nothing_learned():
     for one_class_or_no_label in (1.0, 0.0):
         right = last | {"train_accuracy": one_class_or_no_label}
         assert unlearned(right, 100, chance=one_class_or_no_label) is None
+
+
+def test_what_is_kept_is_of_no_use_where_chance_would_do_as_well():
+    kept = Collapse(9, "it broke", 6)
+    assert kept.text == "it broke; the averaged weights of step 6 are kept"
+    known = f"{kept.text}, with 6% of the labelled images right"
+    assert replace(kept, right=0.06, chance=0.05).text == known
+    no_use = ", no more than the 10% that have the commonest label: no use"
+    assert replace(kept, right=0.06, chance=0.1).text == known + no_use
+    one_class = replace(kept, right=1.0, chance=1.0).text
+    assert one_class == f"{kept.text}, with 100% of the labelled images right"
 
 
 def test_other_methods_have_no_such_figures_and_no_trouble():

@@ -195,28 +195,26 @@ def test_recipes_lists_a_command_for_each(handful, monkeypatch):
     assert all(f"handful reproduce {name} " in printed for name in RECIPES)
 
 
-def test_the_measured_figures_are_those_of_the_lines():
+@pytest.fixture
+def made_by(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("measured").made_by
+
+
+def test_the_measured_figures_are_those_of_the_lines(made_by):
     command = [sys.executable, str(ROOT / "benchmarks" / "measured.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     lines = (ROOT / "benchmarks" / "results" / "recipes.jsonl").read_text().splitlines()
     for name, found in measured().items():
-        schedule = find(name).schedule
-        last = {
-            x["draw"]: x
-            for x in map(json.loads, lines)
-            if x["name"] == name
-            and (schedule is None or x["settings"]["schedule"]["steps"] == schedule.steps)
-        }
+        last = {x["draw"]: x for x in map(json.loads, lines) if made_by(find(name), x)}
         accuracies = [x["figures"]["test_accuracy"] for x in last.values()]
         assert found.n == len(accuracies)
         assert found.mean == pytest.approx(mean(accuracies), abs=1e-5)
         assert found.n == 1 or found.std == pytest.approx(stdev(accuracies), abs=1e-5)
 
 
-def test_a_line_of_settings_that_a_recipe_no_longer_has_does_not_count(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    made_by = importlib.import_module("measured").made_by
+def test_a_line_of_settings_that_a_recipe_no_longer_has_does_not_count(made_by):
     recipe = find("mnist-uda-deep-cnn")
     settings = {
         "method": as_json(recipe.method),

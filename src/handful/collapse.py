@@ -34,7 +34,7 @@ class Collapse:
         if self.right is None:
             return text
         text = f"{text}, with {self.right:.0%} of the labelled images right"
-        if self.right > self.chance or not 0 < self.chance < 1:
+        if not _by_chance(self.right, self.chance):
             return text
         return f"{text}, no more than the {self.chance:.0%} that have the commonest label: no use"
 
@@ -61,6 +61,10 @@ def trouble(history: Sequence[Line], steps: int) -> str | None:
     return None
 
 
+def _by_chance(right: float, chance: float) -> bool:
+    return 0 < chance < 1 and right <= chance
+
+
 def unlearned(line: Line, steps: int, chance: float) -> str | None:
     """A sentence where the last look shows that nothing was learned from the labels, or None.
 
@@ -68,7 +72,7 @@ def unlearned(line: Line, steps: int, chance: float) -> str | None:
         chance: share of the commonest label among the images of `train_accuracy`. With 0 or 1,
             no labels or those of one class, nothing can be told.
     """
-    if not 0 < chance < 1 or line["train_accuracy"] > chance:
+    if not _by_chance(line.get("train_accuracy", 1.0), chance):
         return None
     return (
         f"nothing is known of the labelled images at step {line['step']:.0f} of {steps}: "

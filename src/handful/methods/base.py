@@ -154,7 +154,8 @@ class Trained(Protocol):
     """A method that trains a network: three answers, and the schedule it is best run with.
 
     One that does something long at the first of every so many steps says how many in an attribute
-    `period`, so that a plan and a budget count it.
+    `period`, so that a plan and a budget count it. One whose network is another in training than
+    in evaluation sets `looks_mislead`: what looks say of its training images is then not judged.
     """
 
     name: ClassVar[str]

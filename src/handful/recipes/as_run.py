@@ -21,7 +21,7 @@ class NormalizedTwice(Supervised):
     """Supervised, but training images are normalised twice and test images once (report B)."""
 
     name: ClassVar[str] = "supervised-normalized-twice-as-run"
-    looks_mislead: ClassVar[bool] = True  # at images normalised once: the last weights are wanted
+    looks_mislead: ClassVar[bool] = True  # they see images normalised once
 
     def build(self, task: Task) -> nn.Module:
         model = classifier(task, self.dropout)

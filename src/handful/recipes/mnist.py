@@ -189,7 +189,7 @@ uda_simple = replace(uda, steps=5_000, lr=0.03)
 BETWEEN = (
     "The report clamped pixels in [-1, 1] before RandAugment, drew it once for a whole batch, "
     "divided both sides of the divergence by the temperature and dropped the rate by hand while "
-    "watching images of its own labels."
+    "watching images of its own labels. Here a step is an optimiser step and the rate starts at"
 )
 sure = UDA(
     unlabeled_weight=1.1,
@@ -210,7 +210,7 @@ uda_deep_cnn = Recipe(
     backbone=BackboneSpec("deep-cnn"),
     schedule=uda,
     published=0.97,
-    correction=f"{BETWEEN} Here a step is an optimiser step and the rate starts at 0.003.",
+    correction=f"{BETWEEN} {uda.lr}.",
     minutes=10.0,
 )
 uda_simple_cnn = replace(
@@ -221,7 +221,7 @@ uda_simple_cnn = replace(
     backbone=BackboneSpec("simple-cnn"),
     schedule=uda_simple,
     published=0.88,
-    correction=f"{BETWEEN} Here a step is an optimiser step and the rate starts at 0.03.",
+    correction=f"{BETWEEN} {uda_simple.lr}.",
     minutes=7.0,
 )
 uda_threshold = replace(

@@ -65,5 +65,6 @@ def _templates() -> Environment:
         undefined=StrictUndefined,
     )
     words = (wording.percent, wording.points, wording.span, wording.time, wording.listed)
-    templates.filters |= {word.__name__: word for word in (*words, wording.counted)}
+    more = (wording.sentence, wording.counted)
+    templates.filters |= {word.__name__: word for word in (*words, *more)}
     return templates

@@ -19,7 +19,7 @@ from handful.report.notes import Note, note
 from handful.report.pictures import SHOWN, Augmented, examples, mistakes
 from handful.report.plots import Plot
 from handful.report.read import HeldOut, RunFolder
-from handful.report.wording import Story, tell, time
+from handful.report.wording import Story, sentence, tell, time
 from handful.results import ISSUES, LABEL_NEXT, LABELS, OUT_OF_FOLD, RECORD
 
 LARGEST = 25  # classes up to which a confusion matrix is shown
@@ -164,10 +164,7 @@ def page(run: RunFolder) -> Page:
 def gone_wrong(record: Mapping[str, Any]) -> str:
     """A sentence about a training that collapsed; empty where it did not."""
     found = record["training"].get("collapse")
-    if found is None:
-        return ""
-    text = Collapse(**found).text
-    return f"{text[:1].upper()}{text[1:]}."
+    return "" if found is None else sentence(Collapse(**found).text)
 
 
 def called(record: Mapping[str, Any]) -> str:

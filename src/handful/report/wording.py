@@ -43,6 +43,11 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
+def sentence(text: str) -> str:
+    """The same with a capital at its start and a full stop at its end."""
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
+
+
 def counted(n: int, one: str) -> str:
     return f"{n:,} {one}{'' if n == 1 else 's'}"
 
@@ -122,7 +127,7 @@ def _tested(low: float, high: float, test: Mapping[str, Any] | None) -> str:
 
 
 def _doubts(estimate: Mapping[str, Any], origins: Iterable[str]) -> tuple[str, ...]:
-    said = [str(caveat)[:1].upper() + str(caveat)[1:] + "." for caveat in estimate["caveats"]]
+    said = [sentence(str(caveat)) for caveat in estimate["caveats"]]
     if estimate.get("rough"):
         said.append(
             "The labels were dealt into folds once. What the saved model gains from seeing more "
