@@ -11,6 +11,7 @@ import torch
 
 from handful import cli, compare, screen
 from handful.compare import Cell, Comparison, spread
+from handful.job import Reporter
 from tiny import stripes
 
 SETTINGS = {
@@ -223,7 +224,14 @@ def test_the_command_prints_one_object_and_then_every_draw(capsys, monkeypatch, 
     found = json.loads(capsys.readouterr().out)
     assert set(found) == {"data", "cells", "summary", "paired"}
     assert [cell["draw"] for cell in found["cells"]] == [5, 6]
-    assert set(found["cells"][0]) == {"method", "draw", "test_accuracy", "estimate", "seconds"}
+    assert set(found["cells"][0]) == {
+        "method",
+        "draw",
+        "test_accuracy",
+        "estimate",
+        "seconds",
+        "trouble",
+    }
     assert found["summary"][0]["n"] == 2
     assert found["paired"] == []
     assert handful(*words) == 0  # every cell is known: only printed
@@ -239,6 +247,26 @@ def test_differences_to_the_first_method_are_on_screen(capsys):
     screen.print_comparison(given(a=[0.80, 0.70, 0.60], b=[0.82, 0.74, 0.66]))
     printed = capsys.readouterr().out
     assert "minus a" in printed and "+4.0" in printed and "+0.6 to +7.4" in printed
+
+
+def test_what_went_wrong_in_a_cell_is_said_kept_and_printed(images, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("handful.learn.unlearned", lambda *_: "nothing was learned")
+    said = []
+    changes = {"names": ["supervised"], "draws": [0]}
+    changes["settings"] = {"steps": "3", "backbone.base": "8"}
+    reporter = Reporter(say=said.append)
+    (cell,) = run(images, tmp_path / "cmp", **changes, reporter=reporter).cells
+    assert cell.trouble.startswith("nothing was learned; the averaged weights of step ")
+    assert said[-1].endswith(f"; its training went wrong: {cell.trouble}")
+    known = run(images, tmp_path / "cmp", **changes)
+    assert known.cells == (cell,)
+    screen.print_comparison(known)
+    assert f"supervised, draw 0: training went wrong: {cell.trouble}" in capsys.readouterr().out
+    path = tmp_path / "cmp" / "supervised-0.json"
+    old = json.loads(path.read_text())
+    del old["trouble"]  # as cells of older versions have it
+    path.write_text(json.dumps(old))
+    assert run(images, tmp_path / "cmp", **changes).cells[0].trouble == ""
 
 
 def test_a_source_without_a_test_part_is_told_what_to_do(capsys, images, tmp_path):

@@ -15,6 +15,7 @@ import handful.learn
 from handful import methods
 from handful.after import earlier_settings
 from handful.budget import Deadline
+from handful.collapse import recorded
 from handful.data.cache import cache_folder
 from handful.files import read_json
 from handful.health import (
@@ -546,6 +547,19 @@ def test_a_collapse_is_said_and_recorded(tmp_path, monkeypatch):
     told = [text for text in said if "collapsed" in text]
     assert len(told) == 1 and "at step 2 of 4" in told[0]
     assert "at step 4 of 4" in made.record["collapse"]
+
+
+def test_a_collapse_of_the_stage_is_said_by_every_fit_and_in_its_record(monkeypatch):
+    monkeypatch.setattr("handful.health.CONSTANT", 10.0)
+    images, settings = stripes(seed=21), QUICK | {"then": "features"}
+    for told in ("collapsed at step 2 of 4", "is known; the features have collapsed at step 4"):
+        said = []
+        options = {"estimate": "none", "precision": "fp32", "reporter": Reporter(say=said.append)}
+        run = handful.fit(images, "simclr", settings=settings, **options)
+        collapse = run.record["stage"]["collapse"]
+        assert "the features have collapsed at step 4 of 4" in collapse
+        assert recorded(run.record) == f"in the stage without labels {collapse}"
+        assert any(told in text for text in said)
 
 
 def test_representation_takes_bytes_and_floats_alike():

@@ -459,11 +459,23 @@ def test_runs_side_by_side_are_named_by_what_tells_them_apart(made, copied):
 def test_a_training_that_went_wrong_is_said_beside_the_others(copied, made):
     training = json.loads((copied / "run.json").read_text())["training"]
     change(copied, training=training | {"collapse": {"step": 9, "reason": "it broke", "kept": 6}})
-    about = comparison.of_runs([read.read_run(copied)]).about
-    assert about.endswith(
-        "Training of supervised went wrong (copy). It broke; the averaged weights of step 6 are "
-        "kept."
-    )
+    assert (
+        "Training of supervised on 16 labels, set 1 went wrong. It broke; the averaged weights of "
+        "step 6 are kept."
+    ) in checked(report.render([made.folder, copied])).words
+
+
+def test_a_comparison_says_which_of_its_trainings_went_wrong(tmp_path):
+    study(tmp_path, a=[0.80, 0.60], b=[0.85, 0.10])
+    kept = json.loads((tmp_path / "comparison.json").read_text())
+    assert "went wrong" not in checked(report.render([tmp_path])).words  # cells of older versions
+    for cell in kept["cells"]:
+        cell["trouble"] = "class <b> swallowed all" if cell["test_accuracy"] == 0.1 else ""
+    (tmp_path / "comparison.json").write_text(json.dumps(kept))
+    words = checked(report.render([tmp_path])).words
+    assert "Training of b on draw 1 went wrong. Class <b> swallowed all." in words
+    assert words.count("went wrong") == 2
+    assert "a fit, of which training went wrong in 1" in words
 
 
 def command(monkeypatch, capsys, *arguments):

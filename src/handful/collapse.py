@@ -7,8 +7,9 @@ right than share their commonest label. A fourth, a loss that is no number, the 
 No test label is looked at.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 Line = dict[str, float]
 
@@ -37,6 +38,13 @@ class Collapse:
         if not _by_chance(self.right, self.chance):
             return text
         return f"{text}, no more than the {self.chance:.0%} that have the commonest label: no use"
+
+
+def recorded(record: Mapping[str, Any]) -> str:
+    """What went wrong in the trainings of a run, from its run.json; empty where nothing did."""
+    stage, found = (record.get("stage") or {}).get("collapse"), record["training"].get("collapse")
+    told = [f"in the stage without labels {stage}"] if stage else []
+    return "; ".join([*told, *([Collapse(**found).text] if found is not None else [])])
 
 
 def trouble(history: Sequence[Line], steps: int) -> str | None:

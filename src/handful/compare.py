@@ -18,6 +18,7 @@ import numpy as np
 from scipy import stats
 
 from handful import methods
+from handful.collapse import recorded
 from handful.data.checks import check as inspect
 from handful.data.imageset import ImageSet
 from handful.files import read_json, sole_writer, tidy, write_json
@@ -40,6 +41,7 @@ class Cell:
     test_accuracy: float
     estimate: dict[str, Any] | None  # as in run.json; None if it was not asked for
     seconds: float  # of the fit and its estimate
+    trouble: str = ""  # what went wrong in the training; empty where nothing did
 
 
 class Spread(NamedTuple):
@@ -147,11 +149,12 @@ def compare(
             )
             seconds = round(time.perf_counter() - begun, 2)
             accuracy = _score(run, images, reporter)
-            cell = Cell(name, draw, accuracy, run.estimate, seconds)
+            cell = Cell(name, draw, accuracy, run.estimate, seconds, recorded(run.record))
             write_json(_path(folder, name, draw), {"settings": marks[name]} | asdict(cell))
             known[name, draw] = cell
             reporter.say(
                 f"{name}, draw {draw}: {accuracy:.1%} in {seconds:.0f} s"
+                + (f"; its training went wrong: {cell.trouble}" if cell.trouble else "")
                 + _left(known.values(), todo[done:])
             )
         cells = tuple(known[name, draw] for draw in draws for name in names)

@@ -248,11 +248,11 @@ def fit(
         record = _record(images, task, chosen, learned, judged, seed, seconds, list(command))
         record["training"]["budget"] = budget
         record["choice"] = _choice_rows(choice, judged, origin)
-        record["init"] = task.init.hash if task.init is not None else None
+        record |= {"init": task.init.hash if task.init is not None else None, "stage": None}
         if stage is not None:
             record |= {"method": as_json(asked.method), "schedule": stage.record["schedule"]}
             record["backbone"] |= asdict(asked.backbone)
-        record["stage"] = stage.record["training"] if stage is not None else None
+            record["stage"] = stage.record["training"] | {"collapse": stage.record["collapse"]}
         record |= {"prior": _shares_by_name(judged, images.classes), "after": _earlier(after)}
         record["prior_from"] = "given" if isinstance(prior, Mapping) else prior or LABELED
         run = Run(record | {"fingerprint": mark}, learned.predictor)

@@ -174,7 +174,9 @@ def cached(
     with locked(folder):
         known = _known(folder)
         if known is not None:
-            say(f"the backbone that {chosen.method.name} made of these images is known")
+            trouble = known.record["collapse"]
+            text = f"the backbone that {chosen.method.name} made of these images is known"
+            say(f"{text}; {trouble}" if trouble else text)
             return known
         if reserve is not None:
             deadline = reserve()

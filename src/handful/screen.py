@@ -173,7 +173,10 @@ def print_evaluation(found: "Evaluation") -> None:
 
 
 def print_comparison(comparison: "Comparison") -> None:
-    """A column for each method; a row for each draw, the mean, and what it differs by."""
+    """A column for each method; a row for each draw, the mean, and what it differs by.
+
+    Below it, what went wrong in the training of a cell.
+    """
     from handful.compare import LEVEL, spread
 
     first, *others = comparison.methods
@@ -192,6 +195,10 @@ def print_comparison(comparison: "Comparison") -> None:
         intervals = (_ends(found.low, found.high, "+") for found in apart)
         table.add_row(f"{LEVEL:.0%} interval", "", *intervals)
     answer.print(table)
+    for cell in comparison.cells:
+        if cell.trouble:
+            which = f"{cell.method}, draw {cell.draw}"
+            answer.print(f"{which}: training went wrong: {cell.trouble}", soft_wrap=True)
 
 
 def _ends(low: float | None, high: float | None, sign: str = "-") -> str:

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from handful.collapse import recorded
 from handful.compare import LEVEL, RESULT, Spread, spread
 from handful.files import read_json
 from handful.report import plots
 from handful.report.notes import Note, note
 from handful.report.plots import Plot
 from handful.report.read import RunFolder
-from handful.report.run import called, gone_wrong
-from handful.report.wording import counted, listed, percent, points, span, time
+from handful.report.run import called
+from handful.report.wording import counted, listed, percent, points, sentence, span, time
 
 
 class Fit(NamedTuple):
@@ -24,6 +25,7 @@ class Fit(NamedTuple):
     accuracy: float
     seconds: float
     estimate: dict[str, Any] | None
+    trouble: str  # what went wrong in its training; empty where nothing did
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ class Study:
     def of(self, name: str) -> dict[str, Fit]:
         """By draw."""
         return {fit.draw: fit for fit in self.fits if fit.name == name}
+
+    @property
+    def troubles(self) -> list[tuple[str, str]]:
+        """What went wrong in trainings: of which method on what, and a sentence."""
+        return [(f"{f.name} on {f.draw}", sentence(f.trouble)) for f in self.fits if f.trouble]
 
     def accuracy(self, name: str, draw: str) -> float | None:
         """None where this method was not fitted on this draw."""
@@ -97,6 +104,7 @@ def of_folder(folder: Path) -> Study:
             float(cell["test_accuracy"]),
             float(cell["seconds"]),
             cell["estimate"],
+            str(cell.get("trouble", "")),
         )
         for cell in kept["cells"]
     )
@@ -134,6 +142,7 @@ def of_runs(runs: Sequence[RunFolder]) -> Study:
                 float(found["accuracy"]),
                 float(record["seconds"]),
                 record["estimate"],
+                recorded(record),
             )
         )
     sources = list(dict.fromkeys(called(run.record) for run in runs))
@@ -142,9 +151,6 @@ def of_runs(runs: Sequence[RunFolder]) -> Study:
         about += " Not all have a test part, so what is compared are their estimates."
     if len(sources) > 1:
         about += " Their images differ: accuracies on different images do not compare."
-    for run, name in zip(runs, names, strict=True):
-        if wrong := gone_wrong(run.record):
-            about += f" Training of {name} went wrong ({run.folder.name}). {wrong}"
     return Study(
         f"{_title(list(dict.fromkeys(names)))} on {listed(sources)}", about, tested, tuple(fits)
     )
@@ -314,6 +320,8 @@ def _sentence(
     if low is not None and high is not None:
         said += f" (mean within {span(low, high)})"
     said += f", in {time(seconds)} a fit"
+    if wrong := sum(bool(fit.trouble) for fit in study.of(name).values()):
+        said += f", of which training went wrong in {wrong}"
     rivals = [other for other in ranked if other != name]
     if not rivals:
         return said + "."

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from handful.collapse import Collapse
+from handful.collapse import recorded
 from handful.estimate import CONTRADICTED
 from handful.evaluate import equal_groups, evaluate
 from handful.report import plots
@@ -137,7 +137,7 @@ def page(run: RunFolder) -> Page:
         story=tell(
             estimate, record["test"], record["prior"], run.origins.values(), record["prior_from"]
         ),
-        trouble=gone_wrong(record),
+        trouble=sentence(recorded(record)),
         inside=tuple(float(estimate[key]) for key in ("low", "accuracy", "high"))
         if known
         else None,  # type: ignore[arg-type]
@@ -159,12 +159,6 @@ def page(run: RunFolder) -> Page:
         command=shlex.join(["handful", *map(str, record["command"] or ())]),
         facts=_facts(record),
     )
-
-
-def gone_wrong(record: Mapping[str, Any]) -> str:
-    """A sentence about a training that collapsed; empty where it did not."""
-    found = record["training"].get("collapse")
-    return "" if found is None else sentence(Collapse(**found).text)
 
 
 def called(record: Mapping[str, Any]) -> str:
