@@ -206,7 +206,7 @@ def test_a_killed_choice_reads_its_plan_and_its_folds_again(quick_plan, tmp_path
         return refuse if settings.method.name == "features" else predictor(settings, *rest)
 
     monkeypatch.setattr(choose, "fold_predictor", only_what_is_missing)
-    monkeypatch.setattr(job, "thorough", lambda winner, seed: winner.out)
+    monkeypatch.setattr("handful.judged.thorough", lambda winner, seed: winner.out)
     resumed = handful.fit(images, **LOOK, out=tmp_path / "run")
     assert len(quick_plan) == 1
     monkeypatch.setattr(choose, "fold_predictor", predictor)

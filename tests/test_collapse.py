@@ -11,7 +11,7 @@ import torch
 import handful
 from handful.collapse import Collapse, hopeless, idle, soundest, trouble, unlearned
 from handful.files import read_tensors
-from handful.learn import Settings, learn
+from handful.learn import FOLDS, Settings, learn
 from handful.methods.base import BackboneSpec, Step
 from handful.methods.fixmatch import FixMatch
 from handful.methods.supervised import Supervised
@@ -325,8 +325,9 @@ def test_a_collapse_is_in_the_record_and_those_of_folds_are_said():
     found = run.record["training"]["collapse"]
     assert found["step"] == 10 and found["kept"] < 10
     assert "one class has taken over" in found["reason"]
-    fits = sum(parts for parts, _ in handful.job.FOLDS.rounds)
-    assert sum(text.startswith("in a fit for the estimate one class") for text in said) == fits
+    assert (
+        sum(text.startswith("in a fit for the estimate one class") for text in said) == FOLDS.fits
+    )
 
 
 def test_a_sound_run_records_no_collapse():

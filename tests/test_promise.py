@@ -92,10 +92,10 @@ def test_the_lowest_known_threshold_that_promises_enough_is_used(run):
 
 
 def test_images_of_a_group_are_never_split_by_the_estimate_of_a_fit(images, monkeypatch):
-    from handful import job
+    from handful import judged
 
     groups = np.arange(len(images)) // 4
-    fits, fold_predictor = [], job.fold_predictor
+    fits, fold_predictor = [], judged.fold_predictor
 
     def watched(*arguments):
         predict = fold_predictor(*arguments)
@@ -106,7 +106,7 @@ def test_images_of_a_group_are_never_split_by_the_estimate_of_a_fit(images, monk
 
         return noted
 
-    monkeypatch.setattr(job, "fold_predictor", watched)
+    monkeypatch.setattr(judged, "fold_predictor", watched)
     fit(replace(images, groups=groups))
     of_labeled = groups[images.labeled]
     assert len(fits) == 36
@@ -130,7 +130,7 @@ def test_a_prior_is_brought_into_the_order_of_the_classes():
 
 
 def test_a_prior_for_a_class_without_a_random_label_is_refused_before_training(images, monkeypatch):
-    monkeypatch.setattr("handful.job.predicted_out_of_fold", None)  # not reached
+    monkeypatch.setattr("handful.judged.predicted_out_of_fold", None)  # not reached
     origins = {name: "chosen" if i % 2 else "random" for i, name in enumerate(images.names)}
     origins["004.png"] = "chosen"  # the wrong one, the only other b
     with pytest.raises(ValueError, match="of which no random label is known"):

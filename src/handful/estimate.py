@@ -80,6 +80,10 @@ class Scheme:
         halves = [(2, self.repeats + repeat) for repeat in range(self.halves)]
         return [(self.folds, repeat) for repeat in range(self.repeats)] + halves
 
+    @property
+    def fits(self) -> int:
+        return sum(folds for folds, _ in self.rounds)
+
 
 THOROUGH = Scheme()
 

@@ -1,38 +1,22 @@
 """The main job: check the images, estimate the accuracy, fit on all labels, leave a Run."""
 
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import torch
-
-import handful
-from handful import backbones, devices
+from handful import devices
 from handful.budget import Deadline, affordable, check_budget, embedding_seconds
 from handful.candidates import BUDGET
-from handful.choose import AUTO, Choice, choose, thorough
+from handful.choose import AUTO, choose
 from handful.data.checks import check as inspect
 from handful.data.imageset import ImageSet, Track, quiet
 from handful.data.sources import check_labels
-from handful.estimate import (
-    THOROUGH,
-    Estimate,
-    LabelIssue,
-    OutOfFold,
-    Scheme,
-    averaged,
-    check_prior,
-    label_issues,
-)
-from handful.estimate import estimate as estimate_accuracy
+from handful.estimate import THOROUGH, check_prior
 from handful.files import read_json, sole_writer, write_json
 from handful.folder import (
-    Finished,
     claim,
     clear,
     releasing,
@@ -41,25 +25,16 @@ from handful.folder import (
     save_next,
     save_out_of_fold,
 )
-from handful.forecast import Forecast, forecast
-from handful.learn import (
-    FOLDS,
-    Learned,
-    Say,
-    Settings,
-    fingerprint,
-    fold_predictor,
-    learn,
-    learned_from,
-    make_plan,
-    predicted_out_of_fold,
-)
-from handful.methods.base import BackboneSpec, Fitted, Method, Task, Trained, as_json
+from handful.judged import Judged, folds_of, judge_asked, judge_chosen
+from handful.learn import Say, Settings, fingerprint, learn, learned_from, make_plan
+from handful.methods.base import BackboneSpec, Fitted, Method, Predictor, Task
 from handful.methods.consistency import Consistency, has_unlabeled
 from handful.methods.label_free import LabelFree
 from handful.prepare import class_shares, prepare, rehearse
 from handful.pretrain import TRAINING, reserving, staged
-from handful.priors import LABELED, UNLABELED, unlabeled_shares
+from handful.pretrained import Pretrained
+from handful.priors import LABELED, UNLABELED
+from handful.record import Asked, Decided, record_of
 from handful.report.pictures import save_pictures
 from handful.results import Run, open_run
 from handful.schedule import Schedule
@@ -76,18 +51,6 @@ class Reporter:
 
 
 QUIET = Reporter()
-
-
-class Judged(NamedTuple):
-    """What the labelled images tell of the model, and what its folds tell of them."""
-
-    estimate: Estimate
-    issues: list[LabelIssue]
-    probabilities: np.ndarray  # (n, K) of the n labelled images, out of fold
-    forecast: list[Forecast]
-    out: OutOfFold
-    shares: Sequence[float] | None  # of the classes among new images; None: as labelled
-    rivals: Sequence[OutOfFold] = ()  # of the methods that this one was preferred to
 
 
 @devices.memory_kept()
@@ -213,48 +176,29 @@ def fit(
                 f"every image has a label, so there is none for {chosen.method.name} to learn from "
                 f"beside them: it learns as supervised does, with its own schedule"
             )
-        asked, stage = chosen, None
+        asked = Asked(seed, origin, estimate == "folds", prior, shares, budget, after, command)
         deadline = None if budget is None else Deadline(budget, begun)
         with releasing(work):
             if auto:
                 assert deadline is not None
                 look: dict[str, Any] = {"size": size, "aspect": aspect, "flips": flips}
                 look |= {"precision": precision, "track": reporter.track}
-                decided = _best(task, seed, deadline, origin, shares, work, look, reporter.say)
+                decided = _best(task, asked, deadline, work, look, reporter.say)
             else:
-                reserve = None
-                if deadline is not None and isinstance(chosen.method, LabelFree):
-                    fits = 1 + (_folds(THOROUGH) if estimate == "folds" else 0)
-                    every = folder is not None or prior == UNLABELED
-                    reserve = partial(reserving, chosen, task, seed, deadline, fits, every)
-                chosen, task, stage = staged(chosen, task, reporter.say, deadline, reserve)
-                if stage is not None and deadline is not None:
-                    deadline = _rest(chosen, deadline)
-                decided = _as_asked(
-                    chosen, task, seed, deadline, estimate, origin, shares, work, reporter.say
-                )
-        chosen, task, planned, judged, choice = decided
+                decided = _as_asked(chosen, task, asked, deadline, work, reporter.say)
+        chosen, task, planned, judged, *_ = decided
         below, what = _below(work, "fit"), "training on all labels"
         learned = learn(chosen, task, seed, below, planned, what, reporter.say)
         if judged is not None:
-            if prior == UNLABELED:
-                judged = _on_unlabeled(judged, learned, task, origin)
-            if task.init is not None:
-                judged = judged._replace(estimate=_pretrained(judged.estimate))
+            judged = _completed(judged, learned.predictor, task, asked)
             calibrated = replace(learned.predictor, temperature=judged.estimate.temperature)
-            learned = replace(learned, predictor=calibrated)
+            decided, learned = (
+                decided._replace(judged=judged),
+                replace(learned, predictor=calibrated),
+            )
 
         seconds = time.perf_counter() - begun
-        record = _record(images, task, chosen, learned, judged, seed, seconds, list(command))
-        record["training"]["budget"] = budget
-        record["choice"] = _choice_rows(choice, judged, origin)
-        record |= {"init": task.init.hash if task.init is not None else None, "stage": None}
-        if stage is not None:
-            record |= {"method": as_json(asked.method), "schedule": stage.record["schedule"]}
-            record["backbone"] |= asdict(asked.backbone)
-            record["stage"] = stage.record["training"] | {"collapse": stage.record["collapse"]}
-        record |= {"prior": _shares_by_name(judged, images.classes), "after": _earlier(after)}
-        record["prior_from"] = "given" if isinstance(prior, Mapping) else prior or LABELED
+        record = record_of(images, asked, decided, learned, seconds)
         run = Run(record | {"fingerprint": mark}, learned.predictor)
         if folder is not None:
             _keep(run, task, chosen.method, judged, seed, folder, origin, pictures)
@@ -264,47 +208,34 @@ def fit(
         return run
 
 
-class Decided(NamedTuple):
-    """What is fitted to all labels, how, and what the labels told of it beforehand."""
-
-    chosen: Settings
-    task: Task
-    planned: Plan
-    judged: Judged | None  # None where no estimate was asked for
-    choice: Choice | None = None
-
-
 def _best(
     task: Task,
-    seed: int,
+    asked: Asked,
     deadline: Deadline,
-    origin: Sequence[str],
-    shares: Sequence[float] | None,
     work: Path | None,
     look: dict[str, Any],
     say: Say,
 ) -> Decided:
     """What the labels speak for, of what can be tried before the deadline."""
-    choice = choose(task.images, deadline.left, seed, origin, work, say, look)
+    choice = choose(task.images, deadline.left, asked.seed, asked.origin, work, say, look)
     winner = choice.winner
     say(f"{winner.chosen.method.name} is chosen")
-    judged = _chosen(choice, seed, origin, shares)
+    judged = judge_chosen(choice, asked.seed, asked.origin, asked.shares)
     return Decided(winner.chosen, winner.task, winner.candidate.plan, judged, choice)
 
 
 def _as_asked(
     chosen: Settings,
     task: Task,
-    seed: int,
+    asked: Asked,
     deadline: Deadline | None,
-    estimate: str,
-    origin: Sequence[str],
-    shares: Sequence[float] | None,
     work: Path | None,
     say: Say,
 ) -> Decided:
     """What was asked for, planned, with as many steps as fit before the deadline."""
-    fits = 1 + (_folds(FOLDS) if estimate == "folds" else 0)
+    before, seed = chosen, asked.seed
+    chosen, task, stage, deadline = _staged(chosen, task, asked, deadline, work is not None, say)
+    fits = 1 + (folds_of(chosen).fits if asked.estimate else 0)
     planned = _plan(chosen, task, seed, work, deadline, fits)
     if planned.steps is not None and chosen.schedule is not None:
         chosen = replace(chosen, schedule=replace(chosen.schedule, steps=planned.steps))
@@ -314,9 +245,41 @@ def _as_asked(
         seconds = embedding_seconds(part, planned.precision)
         say(_whether_it_fits(seconds, deadline.left))
     judged = None
-    if estimate == "folds":
-        judged = _estimate(chosen, task, seed, work, planned, origin, shares, say)
-    return Decided(chosen, task, planned, judged)
+    if asked.estimate:
+        judged = judge_asked(chosen, task, seed, planned, asked.origin, asked.shares, work, say)
+    return Decided(chosen, task, planned, judged, stage=stage, before=before)
+
+
+def _staged(
+    chosen: Settings,
+    task: Task,
+    asked: Asked,
+    deadline: Deadline | None,
+    kept: bool,
+    say: Say,
+) -> tuple[Settings, Task, Pretrained | None, Deadline | None]:
+    """`staged`, and what is left of a budget for the method that follows the stage.
+
+    Args:
+        kept: the run is, so features of all images will be wanted.
+    """
+    if deadline is None or not isinstance(chosen.method, LabelFree):
+        return *staged(chosen, task, say, deadline), deadline
+    fits = 1 + (THOROUGH.fits if asked.estimate else 0)
+    every = kept or asked.prior == UNLABELED
+    reserve = partial(reserving, chosen, task, asked.seed, deadline, fits, every)
+    following, task, stage = staged(chosen, task, say, deadline, reserve)
+    return following, task, stage, _rest(following, deadline)
+
+
+def _completed(judged: Judged, predictor: Predictor, task: Task, asked: Asked) -> Judged:
+    """With what only the saved model can tell, and what is to be known of how it was made."""
+    if asked.prior == UNLABELED:
+        others = task.images[task.images.unlabeled]
+        judged = judged.on_unlabeled(predictor.predict_proba(others, track=task.track).numpy())
+    if task.init is not None:
+        judged = judged.but("the backbone learned without labels before, also from held-out images")
+    return judged
 
 
 def _rest(following: Settings, deadline: Deadline) -> Deadline | None:
@@ -367,17 +330,6 @@ def _keep(
         probabilities = judged.probabilities if judged is not None else None
         issues = judged.issues if judged is not None else []
         save_pictures(folder, task, method, probabilities, issues, seed)
-
-
-def _earlier(after: Run | None) -> dict[str, Any] | None:
-    """What the record keeps of the run that this one follows."""
-    if after is None:
-        return None
-    return {
-        "fingerprint": after.record["fingerprint"],
-        "labeled": after.record["data"]["labeled"],
-        "estimate": after.estimate,
-    }
 
 
 def _below(work: Path | None, name: str) -> Path | None:
@@ -437,168 +389,3 @@ def _expectation(chosen: Settings, planned: Plan, labeled: int, fits: int) -> st
         f"{chosen.method.name} with {chosen.backbone.name} on {labeled} labels: "
         f"{schedule.steps} steps{folds}, about {duration(seconds)} ({planned.precision})"
     )
-
-
-def _estimate(
-    chosen: Settings,
-    task: Task,
-    seed: int,
-    work: Path | None,
-    planned: Plan,
-    origin: Sequence[str],
-    shares: Sequence[float] | None,
-    say: Say,
-) -> Judged:
-    """The estimate, and the labels that it makes doubtful, from predictions out of fold."""
-    predictor = fold_predictor(chosen, task, seed, planned, work, say)
-    finished = Finished(work) if work is not None else None
-    out = predicted_out_of_fold(task, predictor, _scheme(chosen), seed, finished)
-    return _judged(out, origin, shares)
-
-
-def _judged(
-    out: OutOfFold,
-    origin: Sequence[str],
-    shares: Sequence[float] | None,
-    shares_how: str = "as given",
-    rivals: Sequence[OutOfFold] = (),
-) -> Judged:
-    found = estimate_accuracy(
-        out, prior=shares, origins=origin, rivals=rivals, prior_how=shares_how
-    )
-    return Judged(
-        found,
-        label_issues(out),
-        averaged(out, found.temperature),
-        forecast(found, out),
-        out,
-        shares,
-        rivals,
-    )
-
-
-def _chosen(
-    choice: Choice, seed: int, origin: Sequence[str], shares: Sequence[float] | None
-) -> Judged:
-    """What the labels tell of the method that was chosen: less, as it was chosen by them."""
-    judged = _judged(thorough(choice.winner, seed), origin, shares, rivals=choice.rivals)
-    candidate = choice.winner.candidate
-    if candidate.fold_steps == candidate.plan.steps or judged.estimate.accuracy is None:
-        return judged
-    how = f"its models took {candidate.fold_steps} of {candidate.plan.steps} steps"
-    return judged._replace(estimate=_but(judged.estimate, how))
-
-
-def _choice_rows(
-    choice: Choice | None, judged: Judged | None, origin: Sequence[str]
-) -> list[dict[str, Any]]:
-    """What the record says of every method that was tried; nothing where one was asked for."""
-    if choice is None or judged is None:
-        return []
-    rows = []
-    for tried, verdict in zip(choice.tried, choice.verdicts, strict=True):
-        own = tried is choice.winner
-        found = judged.estimate
-        if not own:
-            found = estimate_accuracy(tried.out, prior=judged.shares, origins=origin)
-        rows.append(
-            {
-                "method": tried.candidate.method,
-                "backbone": tried.candidate.backbone,
-                "size": tried.candidate.size,
-                **{key: getattr(found, key) for key in ("accuracy", "low", "high", "level")},
-                "seconds": round(tried.seconds, 2),
-                "verdict": verdict,
-                "chosen": own,
-            }
-        )
-    return rows
-
-
-def _pretrained(estimate: Estimate) -> Estimate:
-    """The estimate, which says that the folds share a backbone."""
-    return _but(estimate, "the backbone learned without labels before, also from held-out images")
-
-
-def _but(estimate: Estimate, remark: str) -> Estimate:
-    return replace(estimate, how=f"{estimate.how}; {remark}")
-
-
-def _on_unlabeled(judged: Judged, learned: Learned, task: Task, origin: Sequence[str]) -> Judged:
-    """The same for class shares as the saved model finds them among the images without a label."""
-    others = task.images[task.images.unlabeled]
-    predicted = learned.predictor.predict_proba(others, track=task.track).numpy()
-    shares = unlabeled_shares(judged.out, predicted, origin).tolist()
-    how = f"as predicted for {len(others):,} images without a label"
-    return _judged(judged.out, origin, shares, how, judged.rivals)
-
-
-def _shares_by_name(judged: Judged | None, classes: Sequence[str]) -> dict[str, float] | None:
-    if judged is None or judged.shares is None:
-        return None
-    return dict(zip(classes, judged.shares, strict=True))
-
-
-def _folds(scheme: Scheme) -> int:
-    """Fits that an estimate takes."""
-    return sum(parts for parts, _ in scheme.rounds)
-
-
-def _scheme(chosen: Settings) -> Scheme:
-    return FOLDS if isinstance(chosen.method, Trained) else THOROUGH
-
-
-def _record(
-    images: ImageSet,
-    task: Task,
-    chosen: Settings,
-    learned: Learned,
-    judged: Judged | None,
-    seed: int,
-    seconds: float,
-    command: list[str],
-) -> dict[str, Any]:
-    backbone = learned.predictor.model.backbone
-    return {
-        "handful": handful.__version__,
-        "command": command,
-        "seed": seed,
-        "seconds": round(seconds, 2),
-        "data": {
-            "source": images.source,
-            "images": len(images) + (len(images.test) if images.test is not None else 0),
-            "labeled": len(images.labeled),
-            "unlabeled": len(images.unlabeled),
-            "test": len(images.test) if images.test is not None else 0,
-            "classes": list(images.classes),
-            "hash": task.images.hash,
-        },
-        "method": as_json(chosen.method),
-        "schedule": chosen.as_json()["schedule"],
-        "backbone": {
-            **asdict(chosen.backbone),
-            "parameters": sum(p.numel() for p in backbone.parameters()),
-            "weights": backbones.fingerprint(backbone),
-        },
-        "input": {
-            "size": task.size,
-            "channels": task.channels,
-            "aspect": task.fit,
-            "flips": task.flips,
-        },
-        "training": {
-            "steps": learned.steps,
-            "images_seen": learned.images_seen,
-            "device": devices.device().type,
-            "threads": learned.plan.threads,
-            "precision": learned.plan.precision,
-            "seconds": round(learned.seconds, 2),
-            "collapse": asdict(learned.collapse) if learned.collapse is not None else None,
-        },
-        "estimate": judged.estimate.as_json(images.classes) if judged is not None else None,
-        "label_issues": len(judged.issues) if judged is not None else None,
-        "forecast": [asdict(row) for row in judged.forecast] if judged is not None else [],
-        "label_next": [],
-        "test": None,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-    }
