@@ -204,6 +204,19 @@ def ingest() -> str:
     return markdown(header, rows)
 
 
+def ingest_in_words() -> str:
+    """What the first look at a folder of photographs takes."""
+    line = record.final("ingest", "photos")[-1]
+    first, again = (
+        sum(line["figures"][phase]["seconds"] for phase in (f"open{when}", f"decode{when}"))
+        for when in ("", " again")
+    )
+    return (
+        f"Checking and decoding {line['files']:,} photographs of twelve megapixels took {first:.0f} "
+        f"seconds the first time and {again:.0f} from then on, on two cores."
+    )
+
+
 def active() -> str:
     """Accuracy with chosen labels and with random ones, and what the choice is worth in labels."""
     rows = []
@@ -506,6 +519,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "peers": peers,
     "regret": regret,
     "regret_in_words": regret_in_words,
+    "ingest_in_words": ingest_in_words,
     "simclr_seeds": simclr_seeds,
     "minutes": minutes_grid,
     "timed": timed,
