@@ -212,8 +212,8 @@ def ingest_in_words() -> str:
         for when in ("", " again")
     )
     return (
-        f"Checking and decoding {line['files']:,} photographs of twelve megapixels took {first:.0f} "
-        f"seconds the first time and {again:.0f} from then on, on two cores."
+        f"Checking and decoding {line['files']:,} photographs of twelve megapixels took "
+        f"{first:.0f} seconds the first time and {again:.0f} from then on, on two cores."
     )
 
 
