@@ -71,6 +71,15 @@ def test_training_leaves_the_global_random_state_alone():
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.fixture
+def in_the_foreground():
+    """Ctrl-C as a terminal has it; a script that starts the tests in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("in_the_foreground")
 def test_control_c_leaves_the_step_it_came_in_to_go_on_from(tmp_path):
     def track(items, total, description):
         for number, item in enumerate(items, 1):
