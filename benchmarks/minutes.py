@@ -9,7 +9,7 @@
 
 Nothing is estimated: all the time goes into the one fit. Each budget is a fit of its own, with a
 schedule made for it; only a stage that sees no label is shared by the draws. A cell that has its
-line from this hardware is not made again.
+line from this hardware is not made again; one for which the budget is too short is left out.
 """
 
 import argparse
@@ -53,7 +53,13 @@ def main() -> None:
             options.sources, draws, options.budgets, options.methods
         )
     )
-    fill(cells, FILE, dry=options.dry)
+    for cell in cells:
+        try:
+            fill([cell], FILE, dry=options.dry)
+        except ValueError as error:
+            if "larger --budget" not in str(error):
+                raise
+            print(f"{cell.name}, {cell.budget}: {error}", flush=True)
 
 
 def plot() -> None:

@@ -24,6 +24,7 @@ from handful.probes import PROBES
 from handful.recipes import RECIPES
 from handful.recipes.measured import measured
 from handful.wording import in_seconds
+from measured import made_by
 
 ROOT = Path(__file__).parent.parent
 PAGES = (
@@ -483,8 +484,9 @@ def method_settings(name: str) -> str:
 def method_figures(name: str) -> str:
     """Every final row and every recipe that was run with a method."""
     rows = []
-    for file, what in (("draws", _row_title), ("recipes", _recipe_title)):
-        lines = [x for x in record.final(file) if x["settings"]["method"]["name"] == name]
+    today = [x for x in record.final("recipes") if made_by(RECIPES[x["name"]], x)]
+    for all_lines, what in ((record.final("draws"), _row_title), (today, _recipe_title)):
+        lines = [x for x in all_lines if x["settings"]["method"]["name"] == name]
         for row in dict.fromkeys(line["name"] for line in lines):
             some = [line for line in lines if line["name"] == row]
             rows.append([what(row), accuracy(some), minutes(some)])

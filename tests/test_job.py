@@ -179,9 +179,9 @@ def test_fitted_methods_see_three_stages_of_any_lite_and_trained_ones_the_last()
         (28, 1, {"backbone": "mlp"}, "mlp"),
     ],
 )
-def test_deep_propagation_has_the_network_that_suits_the_images(size, channels, options, network):
-    images = stripes(size=size, channels=channels)
-    chosen, _ = prepare(images, "deep_propagation", **options)
+@pytest.mark.parametrize("method", ["deep_propagation", "fixmatch", "uda"])
+def test_where_images_are_many_the_network_suits_them(method, size, channels, options, network):
+    chosen, _ = prepare(stripes(size=size, channels=channels), method, **options)
     assert chosen.backbone.name == network
 
 
