@@ -29,14 +29,14 @@ def known_cost(monkeypatch):
 
 
 def test_steps_are_what_is_left_after_all_that_surrounds_them(known_cost):
-    planned = affordable(SETTINGS, task(), 0, PLAN, seconds=100.04, fits=1)
+    planned = affordable(SETTINGS, task(), 0, PLAN, seconds=100.04, fits=1, predicted=24)
     assert planned.steps == int((100 - 24 * 0.25 - 1.0 - 3 * 0.5) / 0.1)
     assert planned.seconds_per_step == 0.1
     assert planned.precision == PLAN.precision
 
 
 def test_all_trainings_of_an_estimate_share_the_time(known_cost):
-    planned = affordable(SETTINGS, task(), 0, PLAN, seconds=100.04, fits=6)
+    planned = affordable(SETTINGS, task(), 0, PLAN, seconds=100.04, fits=6, predicted=24)
     assert planned.steps == int((100 - 24 * 0.25 - 6 * (1.0 + 3 * 0.5)) / 0.6)
 
 
@@ -44,9 +44,9 @@ def test_a_budget_too_short_for_one_step_says_what_is_needed(known_cost):
     with pytest.raises(
         ValueError, match="leaves 5 s .* needs about 22 s .* 6 trainings; --estimate"
     ):
-        affordable(SETTINGS, task(), 0, PLAN, seconds=5, fits=6)
+        affordable(SETTINGS, task(), 0, PLAN, seconds=5, fits=6, predicted=24)
     with pytest.raises(ValueError, match="surrounds it; give a larger --budget"):
-        affordable(SETTINGS, task(), 0, PLAN, seconds=5, fits=1)
+        affordable(SETTINGS, task(), 0, PLAN, seconds=5, fits=1, predicted=24)
 
 
 QUICK = {"backbone.base": "8", "batch": "8", "looks": "2"}
@@ -68,6 +68,20 @@ def test_the_steps_a_budget_buys_are_in_the_record(monkeypatch):
     assert run.record["training"]["steps"] == steps
     assert run.record["training"]["budget"] == 1000.0
     assert f"{steps} steps, about 1" in said[-1]
+
+
+def test_time_for_predictions_is_kept_only_where_there_will_be_some(monkeypatch, tmp_path):
+    monkeypatch.setattr("handful.budget.measured", lambda *_: Cost(0.0, 1.0, 0.0, 10.0))
+    options = {"settings": QUICK, "budget": 1200.0, "precision": "fp32"}
+
+    def steps(**more):
+        return handful.fit(stripes(), **(options | more)).record["schedule"]["steps"]
+
+    plain = steps(estimate="none")
+    assert 1100 < plain <= 1200
+    assert steps(estimate="none", out=tmp_path) == pytest.approx(plain - 240, abs=20)
+    assert steps() == pytest.approx(plain / 6, abs=5)
+    assert steps(prior="unlabeled") == pytest.approx((plain - 240) / 6, abs=5)
 
 
 @dataclass(frozen=True)
@@ -192,7 +206,7 @@ def test_a_budget_too_short_for_the_first_pause_buys_nothing():
 
 def test_a_budget_buys_pauses_too(known_cost):
     pausing = replace(PLAN, pause=4.0, period=10)
-    planned = affordable(SETTINGS, task(), 0, pausing, seconds=103.04, fits=1)
+    planned = affordable(SETTINGS, task(), 0, pausing, seconds=103.04, fits=1, predicted=24)
     left = 103 - 24 * 0.25 - 1.0 - 3 * 0.5  # 94.5 s: 18 periods of 5 s, and a pause and 0.5 s
     assert planned.steps == 18 * 10 + int((left - 18 * 5 - 4) / 0.1)
     assert planned.seconds_per_step == 0.1

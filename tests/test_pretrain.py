@@ -236,7 +236,7 @@ def test_a_fit_shares_its_budget_between_the_stage_and_what_follows(a_second_a_s
 def test_what_follows_a_stage_trains_as_long_where_the_stage_is_known(monkeypatch, a_second_a_step):
     left = []
 
-    def affordable(chosen, task, seed, planned, seconds, fits):
+    def affordable(chosen, task, seed, planned, seconds, *_):
         left.append(seconds)
         return replace(planned, steps=2)
 

@@ -310,6 +310,26 @@ def test_a_plan_is_measured_and_says_its_precision():
     assert found.threads == torch.get_num_threads()
 
 
+@pytest.mark.parametrize(
+    ("timings", "precision", "seconds"),
+    [
+        ([0.10, 0.15, 0.11, 0.05], "bf16", 0.05),  # other work slowed the first steps in bf16
+        ([0.10, 0.05, 0.11, 0.15], "bf16", 0.05),
+        ([0.10, 0.095, 0.12, 0.15], "fp32", 0.10),  # has to win by a tenth
+        ([0.90, 0.30], "bf16", 0.30),  # long steps are timed once
+    ],
+)
+def test_short_steps_are_timed_twice_and_the_faster_time_counts(
+    monkeypatch, timings, precision, seconds
+):
+    left = list(timings)
+    monkeypatch.setattr("handful.devices.has_bf16", lambda: True)
+    monkeypatch.setattr("handful.train._seconds_per_step", lambda *_: left.pop(0))
+    planned = plan(Supervised(), task(), SCHEDULE, 0)
+    assert (planned.precision, planned.seconds_per_step) == (precision, seconds)
+    assert not left
+
+
 def test_convolutions_run_in_bf16_when_planned_so():
     seen = []
 

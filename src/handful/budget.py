@@ -52,17 +52,24 @@ class Cost:
 
 
 def affordable(
-    settings: Settings, task: Task, seed: int, planned: Plan, seconds: float, fits: int
+    settings: Settings,
+    task: Task,
+    seed: int,
+    planned: Plan,
+    seconds: float,
+    fits: int,
+    predicted: int,
 ) -> Plan:
     """The plan with as many steps as all of `seconds` allow, this measurement included.
 
     Args:
         fits: trainings that share the time: the final one, and one for each fold of an estimate.
+        predicted: images that are predicted in the end.
     """
     assert settings.schedule is not None
     begun = time.perf_counter()
     cost = measured(settings, task, seed, planned, pilot_seconds(seconds))
-    beside = fits * cost.of(0, settings.schedule.looks) + len(task.images.unlabeled) * cost.image
+    beside = fits * cost.of(0, settings.schedule.looks) + predicted * cost.image
     return bought(planned, cost.step, seconds, beside + time.perf_counter() - begun, fits)
 
 

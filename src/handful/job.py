@@ -236,7 +236,8 @@ def _as_asked(
     before, seed = chosen, asked.seed
     chosen, task, stage, deadline = _staged(chosen, task, asked, deadline, work is not None, say)
     fits = 1 + (folds_of(chosen).fits if asked.estimate else 0)
-    planned = _plan(chosen, task, seed, work, deadline, fits)
+    predicted = len(task.images.unlabeled) if work is not None or asked.prior == UNLABELED else 0
+    planned = _plan(chosen, task, seed, work, deadline, fits, predicted)
     if planned.steps is not None and chosen.schedule is not None:
         chosen = replace(chosen, schedule=replace(chosen.schedule, steps=planned.steps))
     say(_expectation(chosen, planned, len(task.labeled), fits))
@@ -343,6 +344,7 @@ def _plan(
     work: Path | None,
     deadline: Deadline | None,
     fits: int,
+    predicted: int,
 ) -> Plan:
     """Measured once; an interrupted run finds its own again."""
     path = _below(work, "plan.json")
@@ -350,7 +352,7 @@ def _plan(
         return Plan(**read_json(path))
     planned = make_plan(chosen, task, seed)
     if deadline is not None and chosen.schedule is not None:
-        planned = affordable(chosen, task, seed, planned, deadline.left, fits)
+        planned = affordable(chosen, task, seed, planned, deadline.left, fits, predicted)
     if path is not None:
         write_json(path, asdict(planned))
     return planned
