@@ -3,6 +3,7 @@
     python benchmarks/recipes.py mnist-mlp mnist-cnn            # the draws that each asks for
     python benchmarks/recipes.py cifar10-cnn-norm --draws 0-4 --out runs/cifar10-cnn-norm
     python benchmarks/recipes.py --list                         # what there is, and what it takes
+    python benchmarks/recipes.py cifar10-cnn-seeds --plot       # docs/cifar10-cnn-seeds.svg
 
 A draw that has its line already, of the settings that the recipe has today, is not run again, nor
 one of which another recipe that is the same run has a line: that line is repeated. --again runs it
@@ -17,11 +18,12 @@ from pathlib import Path
 import record
 from handful.job import Reporter
 from handful.recipes import RECIPES, Recipe, find
-from handful.recipes.curves import read_history
+from handful.recipes.curves import plot_curves, read_history
 from handful.recipes.reproduce import Outcome, reproduce
 from measured import made_by
 
 TOLD = ("name", "report", "what", "published", "correction", "minutes", "draws")  # not run
+DOCS = Path(__file__).parent.parent / "docs"
 KEPT = ("method", "schedule", "backbone", "input", "training")
 
 
@@ -33,7 +35,7 @@ def main() -> None:
             print(f"{recipe.name:32} {done} of {recipe.draws} draws, {recipe.minutes:g} min each")
         return
     for recipe in map(find, options.names):
-        run(recipe, options)
+        plot(recipe) if options.plot else run(recipe, options)
 
 
 def run(recipe: Recipe, options: argparse.Namespace) -> None:
@@ -85,6 +87,16 @@ def repeat(recipe: Recipe, draws: set[int]) -> None:
             print(f"{recipe.name}: draw {line['draw']} is that of {line['name']}", flush=True)
 
 
+def plot(recipe: Recipe) -> None:
+    """The curves of every draw whose line has them, and their band."""
+    lines = [x for x in record.read("recipes") if made_by(recipe, x) and x.get("history")]
+    histories = {line["draw"]: line["history"] for line in lines}
+    if not histories:
+        raise SystemExit(f"no line of {recipe.name} has curves; run it with --out")
+    n = len(histories)
+    plot_curves(histories, DOCS / f"{recipe.name}.svg", f"{recipe.name}, {n} seeds")
+
+
 def known(recipe: Recipe) -> set[int]:
     """Draws of the recipe, as it is today, that have a line."""
     return {line["draw"] for line in record.read("recipes") if made_by(recipe, line)}
@@ -104,6 +116,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", help="folder for the run folders")
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--plot", action="store_true", help="draw the curves in the lines, and end")
     return parser.parse_args()
 
 
