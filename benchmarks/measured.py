@@ -15,7 +15,9 @@ from typing import Any
 
 import record
 from handful.methods.base import as_json
+from handful.methods.label_free import LabelFree
 from handful.recipes import RECIPES, Recipe
+from handful.recipes.recipe import Data
 
 ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "src" / "handful" / "recipes" / "measured.json"
@@ -34,10 +36,16 @@ def measured(recipe: Recipe, lines: list[dict[str, Any]]) -> dict[str, Any] | No
             "mean": round(mean(accuracies), 5),
             "std": round(stdev(accuracies), 5) if len(accuracies) > 1 else None,
             "n": len(accuracies),
-            "minutes": round(seconds / 60, 4),
+            "minutes": None if encoder_was_there(recipe, data, seconds) else round(seconds / 60, 4),
             "on": data.title,
         }
     return None
+
+
+def encoder_was_there(recipe: Recipe, data: Data, seconds: float) -> bool:
+    """Whether runs that each need an encoder of their own took too little time to have made it."""
+    own = isinstance(recipe.method, LabelFree) and not data.per_class
+    return own and recipe.schedule is not None and seconds < 30 * recipe.minutes
 
 
 def made_by(recipe: Recipe, line: dict[str, Any]) -> bool:

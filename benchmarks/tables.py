@@ -455,7 +455,8 @@ def recipes() -> str:
             continue
         spread = f" ± {100 * found.std:.1f}" if found.std is not None else ""
         ours = f"**{100 * found.mean:.1f}**{spread} % (n = {found.n})"
-        rows.append([*cells, ours, found.on, f"{found.minutes:.1f}"])
+        about = f"about {recipe.minutes:g}"
+        rows.append([*cells, ours, found.on, f"{found.minutes:.1f}" if found.minutes else about])
     header = ["recipe", "report", "what", "published", "ours", "on", "minutes a draw"]
     return markdown(header, rows)
 
@@ -485,6 +486,7 @@ def method_figures(name: str) -> str:
     """Every final row and every recipe that was run with a method."""
     rows = []
     today = [x for x in record.final("recipes") if made_by(RECIPES[x["name"]], x)]
+    today.sort(key=lambda line: list(RECIPES).index(line["name"]))
     for all_lines, what in ((record.final("draws"), _row_title), (today, _recipe_title)):
         lines = [x for x in all_lines if x["settings"]["method"]["name"] == name]
         for row in dict.fromkeys(line["name"] for line in lines):

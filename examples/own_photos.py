@@ -19,7 +19,10 @@ def main(photos: Path, out: Path, **options: object) -> None:
 
     run = handful.fit(images, out=out, **options)  # by default what suits the images, in 3 minutes
     low, high = run.estimate["low"], run.estimate["high"]
-    print(f"on new images like these it should be right {low:.0%} to {high:.0%} of the time")
+    if low is None:  # too few labels to tell
+        print(run.estimate["how"])
+    else:
+        print(f"on new images like these it should be right {low:.0%} to {high:.0%} of the time")
 
     predictions = run.predict(images[images.unlabeled])
     for name, label, confidence in zip(

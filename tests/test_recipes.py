@@ -176,6 +176,7 @@ def test_reproduce_prints_published_against_ours_and_leaves_curves(handful, tiny
     assert "over 2 draws" in printed and "published 50.0 %" in printed
     assert "stripes, 4 labels per class" in told
     assert "validation accuracy" in (out / "curves.svg").read_text()
+    assert all((out / f"draw-{draw}" / "report.html").exists() for draw in range(2))
 
 
 def test_recipes_as_json_has_the_keys_that_were_promised(handful):
@@ -212,6 +213,15 @@ def test_the_measured_figures_are_those_of_the_lines(made_by):
         assert found.n == len(accuracies)
         assert found.mean == pytest.approx(mean(accuracies), abs=1e-5)
         assert found.n == 1 or found.std == pytest.approx(stdev(accuracies), abs=1e-5)
+
+
+def test_minutes_are_not_told_of_runs_that_found_their_encoder(made_by):
+    encoder_was_there = importlib.import_module("measured").encoder_was_there
+    cmc, rows = find("tin10-cmc"), find("mnist-simclr-basic-128-crop")
+    assert encoder_was_there(cmc, cmc.data[0], 7.0)
+    assert not encoder_was_there(cmc, cmc.data[0], 60 * cmc.minutes)
+    assert not encoder_was_there(rows, rows.data[0], 7.0)  # one encoder for all draws of labels
+    assert not encoder_was_there(find("tin10-supervised"), cmc.data[0], 7.0)
 
 
 def test_a_line_of_settings_that_a_recipe_no_longer_has_does_not_count(made_by):

@@ -429,7 +429,7 @@ def test_a_comparison_names_a_leader_only_where_the_draws_agree(tmp_path):
     assert "b has the highest mean" in unclear.verdict[0]
     assert "not clearly ahead of a" in unclear.verdict[0]
     single = study(tmp_path, a=[0.8], b=[0.9])
-    assert "one draw, which says little" in single.verdict[0]
+    assert "one draw in common, which says little" in single.verdict[0]
 
 
 def test_a_comparison_shows_every_draw_and_how_many_estimates_held(tmp_path):
@@ -456,12 +456,32 @@ def test_runs_side_by_side_are_named_by_what_tells_them_apart(made, copied):
     assert f"{100 * made.test['accuracy']:.1f}" in page.rows["cells"][1]
 
 
+def test_runs_that_differ_in_their_seed_only_are_draws_of_one_method(made, copied):
+    change(copied, seed=7)
+    found = comparison.of_runs([read.read_run(made.folder), read.read_run(copied)])
+    assert found.names == ["supervised"]
+    assert found.draws == [
+        f"16 labels, set 1, seed {made.record['seed']}",
+        "16 labels, set 1, seed 7",
+    ]
+    assert comparison.page(found).standings[0].found.n == 2
+
+
+def test_runs_on_other_labels_have_no_draw_in_common(made, copied):
+    data = json.loads((copied / "run.json").read_text())["data"]
+    change(copied, data=data | {"hash": "sha256:other"}, schedule={"steps": 4})
+    (text, *_) = comparison.page(
+        comparison.of_runs([read.read_run(made.folder), read.read_run(copied)])
+    ).verdict
+    assert "no draw in common" in text
+
+
 def test_a_training_that_went_wrong_is_said_beside_the_others(copied, made):
     training = json.loads((copied / "run.json").read_text())["training"]
     change(copied, training=training | {"collapse": {"step": 9, "reason": "it broke", "kept": 6}})
     assert (
-        "Training of supervised on 16 labels, set 1 went wrong. It broke; the averaged weights of "
-        "step 6 are kept."
+        f"Training of supervised on 16 labels, set 1, seed {made.record['seed']} went wrong. It "
+        "broke; the averaged weights of step 6 are kept."
     ) in checked(report.render([made.folder, copied])).words
 
 

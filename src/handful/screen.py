@@ -214,13 +214,13 @@ def print_recipes(recipes: "list[Recipe]", measured: "dict[str, Measured]") -> N
     for recipe in recipes:
         found = measured.get(recipe.name)
         published = "–" if recipe.published is None else _percent(recipe.published)
-        minutes = found.minutes if found else recipe.minutes
+        minutes = found.minutes if found else None
         table.add_row(
             recipe.report or "–",
             published,
             _spread(found) if found else "–",
             found.on if found else recipe.data[-1].title,
-            f"{minutes:.1f}" if found else f"about {minutes:g}",
+            f"about {recipe.minutes:g}" if minutes is None else f"{minutes:.1f}",
             recipe.command,
         )
     answer.print(table)

@@ -22,8 +22,8 @@ def reproduce(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for a run of each draw and curves.svg; by default runs/NAME. The same "
-            "command goes on with what is in it.",
+            help="Folder for a run of each draw, with its report, and curves.svg; by default "
+            "runs/NAME. The same command goes on with what is in it.",
             show_default=False,
         ),
     ] = None,
@@ -37,6 +37,7 @@ def reproduce(
     from handful.recipes import find
     from handful.recipes.curves import plot_curves, read_history
     from handful.recipes.reproduce import reproduce as run_recipe
+    from handful.report import leave_report
 
     recipe = find(name)
     folder = out or Path("runs") / recipe.name
@@ -50,6 +51,7 @@ def reproduce(
         for outcome in run_recipe(recipe, seeds, folder, data_root, reporter):
             reporter.say(f"draw {outcome.draw}: {outcome.accuracy:.2%} in {outcome.seconds:.0f} s")
             outcomes.append(outcome)
+            leave_report(folder / f"draw-{outcome.draw}", reporter.say)
     histories = {found.draw: read_history(folder / f"draw-{found.draw}") for found in outcomes}
     if all(histories.values()):
         plot_curves(histories, folder / "curves.svg", f"{recipe.name}, {count} seeds")

@@ -13,7 +13,7 @@ class Measured(NamedTuple):
     mean: float
     std: float | None  # None for a single draw
     n: int
-    minutes: float  # a draw
+    minutes: float | None  # a draw; None where its encoder was there already
     on: str  # the data
 
 

@@ -108,8 +108,8 @@ def simclr(encoder: str, batch: int, views: str, published: float, minutes: floa
         ),
         published=published,
         correction="The report's encoder saw digits whose bytes had wrapped around, mirrored ones "
-        "too, and its loss lacked negatives of the same view. The minutes are those of the first "
-        "draw: the encoder serves all.",
+        "too, and its loss lacked negatives of the same view. One encoder serves all draws: the "
+        "first takes nearly all of the minutes.",
         minutes=minutes,
     )
 
@@ -179,7 +179,8 @@ deep_cnn_as_run = replace(
     name="mnist-deep-cnn-as-run",
     what="mnist-deep-cnn with the report's bug: training images normalised twice, test images once",
     method=NormalizedTwice(augment="digits"),
-    correction="Shows where 0.23 comes from. Not a setting to use.",
+    correction="The bug behind 0.23; with it our network ends at chance, below that. Not a setting "
+    "to use.",
 )
 
 # A labelled batch of 10 and six unlabelled images for each: 60 for the report's 64. Without a

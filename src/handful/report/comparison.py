@@ -126,7 +126,7 @@ def of_runs(runs: Sequence[RunFolder]) -> Study:
     tested = all(run.record["test"] is not None for run in runs)
     names = _told_apart(runs)
     fits = []
-    for run, name in zip(runs, names, strict=True):
+    for run, name, draw in zip(runs, names, _draws(runs, names), strict=True):
         record = run.record
         found = record["test"] if tested else record["estimate"]
         if found is None or found["accuracy"] is None:
@@ -138,7 +138,7 @@ def of_runs(runs: Sequence[RunFolder]) -> Study:
             Fit(
                 name,
                 str(record["method"]["name"]),
-                _draw(runs, run),
+                draw,
                 float(found["accuracy"]),
                 float(record["seconds"]),
                 record["estimate"],
@@ -175,11 +175,17 @@ def _told_apart(runs: Sequence[RunFolder]) -> list[str]:
     return [first[settings] for settings in made]
 
 
-def _draw(runs: Sequence[RunFolder], run: RunFolder) -> str:
-    """A name for the labels that a run saw."""
-    seen = list(dict.fromkeys(str(other.record["data"]["hash"]) for other in runs))
-    labeled = run.record["data"]["labeled"]
-    return f"{counted(labeled, 'label')}, set {seen.index(str(run.record['data']['hash'])) + 1}"
+def _draws(runs: Sequence[RunFolder], names: Sequence[str]) -> list[str]:
+    """A name for the labels that each run saw, and its seed where one method saw them twice."""
+    hashes = [str(run.record["data"]["hash"]) for run in runs]
+    seen = list(dict.fromkeys(hashes))
+    draws = [
+        f"{counted(run.record['data']['labeled'], 'label')}, set {seen.index(its) + 1}"
+        for run, its in zip(runs, hashes, strict=True)
+    ]
+    if len(set(zip(names, draws, strict=True))) == len(runs):
+        return draws
+    return [f"{draw}, seed {run.record['seed']}" for run, draw in zip(runs, draws, strict=True)]
 
 
 def page(study: Study) -> ComparisonPage:
@@ -252,11 +258,13 @@ def _verdict(study: Study, ranked: list[str], found: dict[str, Spread]) -> tuple
     said = []
     if len(ranked) > 1:
         second = ranked[1]
-        apart = spread(study.differences(leader, second) or [0.0])
+        both = study.differences(leader, second)
+        apart = spread(both or [0.0])
         mean = percent(found[leader].mean)
         if apart.low is None or apart.high is None:
+            common = "one draw in common" if both else "no draw in common"
             said.append(
-                f"{leader} has {mean}, {second} {percent(found[second].mean)}: one draw, which "
+                f"{leader} has {mean}, {second} {percent(found[second].mean)}: {common}, which "
                 f"says little. Compare on five or more."
             )
         elif apart.low > 0:

@@ -15,15 +15,15 @@ class Note(NamedTuple):
 
 NOTES = {
     "supervised": Note(
-        "trains a small network from scratch on the labelled images, strongly augmented",
-        "It assumes nothing about the images, needs no other weights, and what it leaves is small "
-        "and fast. Symbols, scans and other images unlike photographs suit it.",
+        "trains a network on the labelled images alone",
+        "It assumes little about the images and needs no other weights. Symbols, scans and other "
+        "images unlike photographs suit it.",
         "It learns nothing from unlabelled images, and on photographs a handful of labels is too "
         "little to learn what a pre-trained network has learned already.",
         unlabeled=False,
     ),
     "features": Note(
-        "fits a linear head on features of a network trained on ImageNet",
+        "fits a linear head on the features of a network that stays as it is",
         "Seconds rather than minutes once the features are computed, hardly any setting to get "
         "wrong, and a thorough estimate. Hard to beat on photographs with few labels.",
         "The features stay as they are: where images look unlike photographs, or classes differ "
@@ -37,7 +37,8 @@ NOTES = {
         unlabeled=False,
     ),
     "self_training": Note(
-        "fits a linear head on ImageNet features, then again on its own confident guesses",
+        "fits a linear head on the features of a frozen network, then again on its own confident "
+        "guesses",
         "As cheap as features, and unlabelled images sharpen the borders between classes.",
         "It believes itself: where the first guesses are wrong in a regular way, it repeats them. "
         "A class that is rare among the unlabelled images can be swallowed.",
@@ -49,21 +50,22 @@ NOTES = {
         "kind.",
     ),
     "fine_tuning": Note(
-        "trains a network that comes with ImageNet weights further, all of it",
+        "trains a pre-trained network further, all of it",
         "It adapts to what the images are, and gains most as labels grow.",
         "The slowest of its kind, and with very few labels it can fall behind a head on fixed "
         "features.",
     ),
     "deep_propagation": Note(
-        "labels spread over a graph of similar images, a network learns them and makes the next",
-        "The best on MNIST: a whole group of images that a network on its own takes for the wrong "
-        "class is put right by the graph.",
+        "spreads labels over a graph of similar images, has a network learn them, and makes the "
+        "next graph from what that sees",
+        "A whole group of images that a network on its own takes for the wrong class is put right "
+        "by the graph.",
         "It begins in pixels, so images must be alike there: photographs are not. A graph takes "
         "time that grows with the square of the images.",
     ),
     "pseudo_label": Note(
         "trains a network on labels and on its own confident guesses",
-        "Simple, and better than labels alone where unlabelled images are many.",
+        "The simplest of its kind.",
         "It believes itself: early mistakes are learned.",
     ),
     "mean_teacher": Note(
@@ -73,12 +75,12 @@ NOTES = {
     ),
     "uda": Note(
         "trains a network to guess the same for an image and for a strongly augmented view of it",
-        "Unlabelled images count from the first step; strong on symbols and small photographs.",
+        "Every unlabelled image can count, sure or not.",
         "Many steps, and an augmentation that changes the class teaches it wrongly.",
     ),
     "fixmatch": Note(
         "trains a network to repeat its confident guesses under strong augmentation",
-        "Among the best where unlabelled images are many and training may take long.",
+        "Only guesses that it is sure of count, so it is rarely misled early on.",
         "Slow on two cores. Below its threshold images count for nothing, and a collapse into few "
         "classes is possible: the share of images used and the classes guessed tell.",
     ),
@@ -104,7 +106,7 @@ NOTES = {
     ),
     "autoencoder": Note(
         "pre-trains a network without labels to redraw its input",
-        "Cheap and steady, and its reconstructions can be looked at.",
+        "Cheap and steady.",
         "What it takes to redraw an image is not what tells classes apart.",
     ),
 }

@@ -177,11 +177,13 @@ def curves(history: Sequence[Mapping[str, float]], classes: Sequence[str]) -> li
         if kind is not None and len(points) > 1:
             steps, values = zip(*points, strict=True)
             kinds[kind].append(plots.Series(_named(key, kind, classes), steps, values))
+    watched = any(key.startswith("validation") for key in keys)
+    apart = " Validation images are kept apart from it." if watched else ""
     drawn = [
         ("loss", "Loss", False, "Lower is better. Of augmented batches: the mean since the point "
-         "before. Of images as they are: by the averaged weights that are saved."),
-        ("accuracy", "Accuracy", True, "Of images that are trained on: high values only say that "
-         "they were learned."),
+         "before. Of images as they are: by the weights as they would be saved."),
+        ("accuracy", "Accuracy", True, "Of images that are trained on high values only say that "
+         f"they were learned.{apart}"),
         ("share", "Unlabelled images", True, "The share that counted, and how the views and the "
          "class shares of the guesses behaved."),
         ("guessed", "Classes guessed", True, "The share of each class among the guesses that "
