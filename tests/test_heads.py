@@ -17,6 +17,26 @@ def blobs(n=30, width=5, classes=3, seed=0):
     return normal(n, width, seed=seed) + 2 * F.one_hot(labels, width).double(), labels
 
 
+@pytest.mark.parametrize("shape", [(30, 5), (5, 30)])
+def test_axes_that_single_precision_does_not_find_are_found_in_double(monkeypatch, shape):
+    """As with features of a network that hardly tells images apart: eigh of float32 gives up."""
+    x = normal(*shape, seed=0).float()
+    plain = principal(x).of(x)
+    eigh, asked = torch.linalg.eigh, []
+
+    def giving_up(gram):
+        asked.append(gram.dtype)
+        if gram.dtype == torch.float32:
+            raise torch.linalg.LinAlgError("failed to converge")
+        return eigh(gram)
+
+    monkeypatch.setattr(torch.linalg, "eigh", giving_up)
+    found = principal(x).of(x)
+    assert asked == [torch.float32, torch.float64]
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.abs(), plain.abs(), atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("strength", [1.0, 0.01])
 def test_fit_logistic_matches_scikit_learn(strength):
     x, labels = blobs()

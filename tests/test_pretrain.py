@@ -34,7 +34,7 @@ from handful.methods.simclr import SimCLR
 from handful.prepare import prepare
 from handful.pretrain import cached, pretrain, reserving, stage_fingerprint
 from handful.pretrained import open_pretrained
-from handful.report import write_report
+from handful.report import render, write_report
 from handful.results import open_run
 from tiny import stripes, task
 
@@ -560,6 +560,32 @@ def test_a_collapse_of_the_stage_is_said_by_every_fit_and_in_its_record(monkeypa
         assert "the features have collapsed at step 4 of 4" in collapse
         assert recorded(run.record) == f"in the stage without labels {collapse}"
         assert any(told in text for text in said)
+
+
+@pytest.mark.parametrize(
+    ("method", "seen"),
+    [
+        (
+            "autoencoder",
+            ["views of it", "painted of it after 0 steps", "painted of it after 4 steps"],
+        ),
+        ("cmc", ["views of it", "its channels as the two encoders see them"]),
+    ],
+)
+def test_the_report_of_a_fit_shows_what_its_stage_learned_without_labels(tmp_path, method, seen):
+    images = stripes(channels=3, size=16, seed=22)
+    settings = {"steps": "4", "batch": "8", "looks": "2", "then": "features"}
+    options = {"settings": settings, "estimate": "none", "precision": "fp32"}
+    handful.fit(images, method, out=tmp_path / "run", **options)
+    page = render([tmp_path / "run"])
+    assert "What it learned without labels" in page and "What the network minimised" in page
+    assert [text for text in seen if text in page] == seen
+    assert page.count('class="grid" src="data:image/jpeg;base64,') == len(seen)
+    known = handful.fit(images, method, out=tmp_path / "private", pictures=False, **options)
+    page = render([known.folder])
+    assert "What the network minimised" in page and 'class="grid"' not in page
+    plain = handful.fit(images, "supervised", settings=QUICK, estimate="none", out=tmp_path / "no")
+    assert "What it learned without labels" not in render([plain.folder])
 
 
 def test_representation_takes_bytes_and_floats_alike():

@@ -17,6 +17,7 @@ from handful.novelty import familiar, save_familiar
 from handful.report.pictures import PICTURES
 from handful.results import (
     FAMILIAR,
+    HISTORY,
     ISSUES,
     LABEL_NEXT,
     LABELS,
@@ -24,6 +25,7 @@ from handful.results import (
     OUT_OF_FOLD,
     RECORD,
     REPORT,
+    STAGE_HISTORY,
     Run,
     pixel_marks,
     write_csv,
@@ -33,7 +35,8 @@ from handful.suggest import how_many, shuffled, suggest
 _MARK = "fingerprint.json"  # in checkpoint/ of a folder that a run has claimed
 LEAVINGS = (
     MODEL,
-    "history.jsonl",
+    HISTORY,
+    STAGE_HISTORY,
     LABELS,
     ISSUES,
     LABEL_NEXT,

@@ -24,10 +24,10 @@ _ZOOM = 64  # pixels a side that an image is at least drawn with
 
 
 class Gallery:
-    """The folder of the pictures."""
+    """The folder of the pictures; without curves and map if `brief`."""
 
-    def __init__(self, folder: Path, task: Task) -> None:
-        self.folder, self.task = folder, task
+    def __init__(self, folder: Path, task: Task, brief: bool = False) -> None:
+        self.folder, self.task, self.brief = folder, task, brief
         some = task.unlabeled[:: max(1, len(task.unlabeled) // COLUMNS)][:COLUMNS]
         self.samples = task.pixels[some].float() / 255  # (COLUMNS, C, S, S)
 
@@ -49,6 +49,8 @@ class Gallery:
 
     def last(self, model: nn.Module, history: Sequence[dict[str, float]]) -> None:
         """After training: curves and map."""
+        if self.brief:
+            return
         save_curves(history, self.folder / "curves.png")
         known, rest = self.task.labeled[:MAPPED], self.task.unlabeled
         others = rest[~torch.isin(rest, known)]

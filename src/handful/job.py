@@ -1,5 +1,6 @@
 """The main job: check the images, estimate the accuracy, fit on all labels, leave a Run."""
 
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -32,11 +33,11 @@ from handful.methods.consistency import Consistency, has_unlabeled
 from handful.methods.label_free import LabelFree
 from handful.prepare import class_shares, prepare, rehearse
 from handful.pretrain import TRAINING, reserving, staged
-from handful.pretrained import Pretrained
+from handful.pretrained import HISTORY, Pretrained
 from handful.priors import LABELED, UNLABELED
 from handful.record import Asked, Decided, record_of
 from handful.report.pictures import save_pictures
-from handful.results import Run, open_run
+from handful.results import STAGE_HISTORY, Run, open_run
 from handful.schedule import Schedule
 from handful.train import Plan
 from handful.wording import duration
@@ -201,7 +202,8 @@ def fit(
         record = record_of(images, asked, decided, learned, seconds)
         run = Run(record | {"fingerprint": mark}, learned.predictor)
         if folder is not None:
-            _keep(run, task, chosen.method, judged, seed, folder, origin, pictures)
+            stage = decided.stage.folder if decided.stage is not None else None
+            _keep(run, task, chosen.method, judged, seed, folder, origin, pictures, stage)
             run.record["seconds"] = round(time.perf_counter() - begun, 2)
             run.save(folder, learned.history)
             clear(folder)
@@ -320,9 +322,16 @@ def _keep(
     folder: Path,
     origin: Sequence[str],
     pictures: bool,
+    stage: Path | None,
 ) -> None:
-    """What stands beside the model and its record, and is read from them."""
+    """What stands beside the model and its record, and is read from them.
+
+    Args:
+        stage: the folder of the stage without labels, if there was one.
+    """
     save_beside(run, task, folder, origin, task.track)
+    if stage is not None:
+        shutil.copyfile(stage / HISTORY, folder / STAGE_HISTORY)
     run.record["label_next"] = save_next(run, task, seed, folder, task.track)
     if judged is not None:
         save_issues(judged.issues, task.images, folder)
@@ -330,7 +339,7 @@ def _keep(
     if pictures:
         probabilities = judged.probabilities if judged is not None else None
         issues = judged.issues if judged is not None else []
-        save_pictures(folder, task, method, probabilities, issues, seed)
+        save_pictures(folder, task, method, probabilities, issues, seed, stage)
 
 
 def _below(work: Path | None, name: str) -> Path | None:

@@ -51,12 +51,19 @@ from handful.learn import (
 from handful.methods.base import BackboneSpec, Method, Settling, Task, Trained, as_json
 from handful.methods.label_free import LabelFree
 from handful.prepare import prepare, rehearse
-from handful.pretrained import HISTORY, RECORD, WEIGHTS, Pretrained, open_pretrained, weights_hash
+from handful.pretrained import (
+    HISTORY,
+    PICTURES,
+    RECORD,
+    WEIGHTS,
+    Pretrained,
+    open_pretrained,
+    weights_hash,
+)
 from handful.schedule import Schedule
 from handful.train import Batches, Plan, begin
 from handful.wording import duration
 
-PICTURES = "pictures"
 TRAINING = 0.25  # of a budget: for a training on labels that follows such a stage
 _VERSION = 2  # raise when the same key would give other weights
 
@@ -182,7 +189,8 @@ def cached(
             deadline = reserve()
         blind = replace(task, images=task.images.seen(np.empty(0, np.int64)))
         with explained(folder):
-            _make(chosen, blind, mark, folder, None, say, (), deadline)
+            gallery = Gallery(folder / PICTURES, blind, brief=True)
+            _make(chosen, blind, mark, folder, gallery, say, (), deadline)
             clear(folder)
     return open_pretrained(folder)
 
@@ -328,7 +336,7 @@ def _plan(
     begun = time.perf_counter()
     none = replace(chosen, schedule=replace(schedule, steps=0))
     with tempfile.TemporaryDirectory() as scratch:
-        drawn = Gallery(Path(scratch), task) if gallery is not None else None
+        drawn = Gallery(Path(scratch), task, gallery.brief) if gallery is not None else None
         model = _train(none, task, planned, None, drawn, silent).state.average.model
     around = time.perf_counter() - begun
     batches = Batches(task, method.views(task), schedule, method.seed)

@@ -16,6 +16,7 @@ from handful.files import read_json, read_tensors
 from handful.methods.base import BackboneSpec, Init
 
 RECORD, WEIGHTS, HISTORY = "pretrained.json", "backbone.safetensors", "history.jsonl"
+PICTURES = "pictures"  # a folder of PNG files
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,6 +28,7 @@ LABELS, ISSUES = "labels.csv", "label-issues.csv"
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a cell starts with that a spreadsheet runs
 OUT_OF_FOLD, REPORT = "out-of-fold.csv", "report.html"
 LABEL_NEXT, FAMILIAR = "label-next.csv", "familiar.safetensors"
+HISTORY, STAGE_HISTORY = "history.jsonl", "stage-history.jsonl"
 
 
 @dataclass(eq=False)

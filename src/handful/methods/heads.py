@@ -57,15 +57,28 @@ def principal(features: Tensor, rank: int | None = None) -> Coordinates:
     scale = torch.ldexp(centred.new_ones(()), torch.frexp(centred.abs().max()).exponent)
     centred = centred / scale
     if n <= width:
-        values, vectors = torch.linalg.eigh(centred @ centred.T)  # (N,), (N, N)
+        values, vectors = _eigh(centred @ centred.T)  # (N,), (N, N)
         basis = centred.T @ vectors  # (D, N), not yet of length 1
     else:
-        values, basis = torch.linalg.eigh(centred.T @ centred)  # (D,), (D, D)
+        values, basis = _eigh(centred.T @ centred)  # (D,), (D, D)
     largest_first = values.argsort(descending=True)
     kept = largest_first[values[largest_first] > values.max() * 1e-6][:rank]
     basis = F.normalize(basis[:, kept], dim=0)
     length = (values.clamp_min(0).sum() / n).sqrt().clamp_min(torch.finfo(values.dtype).tiny)
     return Coordinates(mean, basis / length / scale)
+
+
+def _eigh(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and vectors; in double precision where single does not get there.
+
+    It does not where nearly all of a matrix is rounding, as of a network that tells images hardly
+    apart.
+    """
+    try:
+        values, vectors = torch.linalg.eigh(gram)
+    except torch.linalg.LinAlgError:
+        values, vectors = torch.linalg.eigh(gram.double())
+    return values.to(gram), vectors.to(gram)
 
 
 def fit_logistic(

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from handful import pretrained
 from handful.data.imageset import ImageSet
 from handful.estimate import LabelIssue
 from handful.files import read_json, write_json
@@ -34,6 +35,13 @@ EXAMPLES = 8  # images shown of a class
 MOST_EXAMPLES = 200  # of all classes together
 VIEWED = 4  # training images shown augmented
 VIEWS = 6  # times each of them
+
+SEEN = {
+    "views": "Images, and under each the views of it that the network learned from.",
+    "channels": "Images, and under each its channels as the two encoders see them: light, then two "
+    "of colour.",
+}
+PAINTS = "Images, and under each what the network painted of it after {:,} steps."
 
 _KINDS = {b"\xff\xd8\xff": "jpeg", b"\x89PNG": "png"}
 
@@ -52,6 +60,7 @@ class Pictures:
 
     images: dict[str, str]  # by file name
     augmented: tuple[Augmented, ...] = ()
+    stage: tuple[tuple[str, str], ...] = ()  # of a stage without labels: what is seen, data: URL
 
 
 def mistakes(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -77,12 +86,14 @@ def save_pictures(
     probabilities: np.ndarray | None = None,
     issues: Sequence[LabelIssue] = (),
     seed: int = 0,
+    stage: Path | None = None,
 ) -> None:
     """Keep what the report of a fit shows: examples, mistakes, doubted labels, augmented views.
 
     And the first images of label-next.csv, if it is in the folder already.
 
     Args:
+        stage: folder of a stage without labels, whose pictures are kept too.
         probabilities: (n, K) of the n labelled images out of fold, or None.
         issues: by position among the labelled images.
     """
@@ -96,8 +107,29 @@ def save_pictures(
     augmented = _augmented(task, method, seed) if isinstance(method, Trained) else []
     write_json(
         folder / PICTURES,
-        {"images": thumbnails(shown, task.size, task.fit), "augmented": augmented},
+        {
+            "images": thumbnails(shown, task.size, task.fit),
+            "augmented": augmented,
+            "stage": _of_stage(stage) if stage is not None else [],
+        },
     )
+
+
+def _of_stage(folder: Path) -> list[dict[str, str]]:
+    """What its images look like to it, and what it paints at first and in the end, in base 64."""
+    painted = sorted((folder / pretrained.PICTURES).glob("painted-*.png"))
+    shown = [
+        folder / pretrained.PICTURES / "views.png",
+        folder / pretrained.PICTURES / "channels.png",
+    ]
+    kept = []
+    for path in filter(Path.exists, [*shown, *painted[:1], *painted[1:][-1:]]):
+        file = io.BytesIO()
+        with Image.open(path) as image:
+            image.convert("RGB").save(file, "JPEG", quality=90)
+        text = SEEN.get(path.stem) or PAINTS.format(int(path.stem.removeprefix("painted-")))
+        kept.append({"what": text, "picture": base64.b64encode(file.getvalue()).decode()})
+    return kept
 
 
 def thumbnails(images: ImageSet, size: int, fit: str) -> dict[str, str]:
@@ -125,6 +157,7 @@ def load_pictures(folder: Path) -> Pictures:
                 )
                 for strip in kept["augmented"]
             ),
+            tuple((str(one["what"]), _url(one["picture"])) for one in kept.get("stage", [])),
         )
     except (KeyError, TypeError, AttributeError, binascii.Error) as error:
         raise ValueError(f"{path} is damaged ({error!r}); delete it or fit again") from None

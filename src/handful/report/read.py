@@ -13,7 +13,16 @@ import numpy as np
 
 from handful.files import read_json
 from handful.report.pictures import Pictures, load_pictures
-from handful.results import ISSUES, LABEL_NEXT, LABELS, OUT_OF_FOLD, RECORD, read_csv
+from handful.results import (
+    HISTORY,
+    ISSUES,
+    LABEL_NEXT,
+    LABELS,
+    OUT_OF_FOLD,
+    RECORD,
+    STAGE_HISTORY,
+    read_csv,
+)
 
 _ABSENT: dict[str, Any] = {
     "after": None,
@@ -48,6 +57,7 @@ class RunFolder:
     test: dict[str, Any] | None  # test.json: an Evaluation
     next: list[dict[str, str]]
     pictures: Pictures
+    stage_history: list[dict[str, float]]  # of the stage without labels
 
 
 def read_run(folder: Path, pictures: bool = True) -> RunFolder:
@@ -59,7 +69,7 @@ def read_run(folder: Path, pictures: bool = True) -> RunFolder:
     return RunFolder(
         folder=folder,
         record=_ABSENT | record,
-        history=_history(folder / "history.jsonl"),
+        history=_history(folder / HISTORY),
         held_out=_held_out(folder / OUT_OF_FOLD, record["data"]["classes"]),
         labels={row["file"]: row["label"] for row in seen},
         origins={row["file"]: row["origin"] for row in seen},
@@ -67,6 +77,7 @@ def read_run(folder: Path, pictures: bool = True) -> RunFolder:
         test=read_json(test) if test.exists() else None,
         next=_rows(folder / LABEL_NEXT),
         pictures=load_pictures(folder) if pictures else Pictures({}),
+        stage_history=_history(folder / STAGE_HISTORY),
     )
 
 

@@ -20,7 +20,7 @@ from handful.report.pictures import SHOWN, Augmented, examples, mistakes
 from handful.report.plots import Plot
 from handful.report.read import HeldOut, RunFolder
 from handful.report.wording import Story, sentence, tell, time
-from handful.results import ISSUES, LABEL_NEXT, LABELS, OUT_OF_FOLD, RECORD
+from handful.results import ISSUES, LABEL_NEXT, LABELS, OUT_OF_FOLD, RECORD, STAGE_HISTORY
 
 LARGEST = 25  # classes up to which a confusion matrix is shown
 CONFUSED = 5  # pairs of classes that are named as most confused
@@ -46,11 +46,24 @@ _CALLED = {
     "prior_distance": "distance from the label shares",
 }
 
+_OF_STAGE = {
+    "loss": ("Loss", "What the network minimised, without any label. Lower is better."),
+    "light_to_color": (
+        "Light to colour",
+        "Mean probability given to the right colours among others: a constant network has 1 in as "
+        "many as there are candidates.",
+    ),
+    "color_to_light": ("Colour to light", "The same the other way."),
+    "spread": ("Spread", "Of the features: 0 is one point for every image, a collapse."),
+    "rank": ("Effective rank", "How many directions the features use; 1 is a line, a collapse."),
+}
+
 FILES = {
     "predictions.csv": "what the model says of every image without a label",
     LABEL_NEXT: "images whose label would help most, to fill in",
     ISSUES: "labels that look wrong",
     OUT_OF_FOLD: "what models that had not seen them say of the labelled images",
+    STAGE_HISTORY: "figures of the stage without labels, at every look",
     LABELS: "the labels that were used, and where they came from",
     "model.safetensors": "the classifier",
     RECORD: "all settings and figures",
@@ -105,6 +118,7 @@ class Page:
     wrong: int  # of the labelled images, out of fold
     issues: tuple[Card, ...]
     curves: tuple[Plot, ...]
+    stage_curves: tuple[Plot, ...]
     examples: tuple[tuple[str, int, tuple[Card, ...]], ...]
     augmented: tuple[Augmented, ...]
     next: tuple[Card, ...]
@@ -149,6 +163,7 @@ def page(run: RunFolder) -> Page:
         wrong=len(wrong),
         issues=tuple(_issue(run, row) for row in run.issues[:SHOWN]),
         curves=tuple(curves(run.history, classes)),
+        stage_curves=tuple(stage_curves(run.stage_history)),
         examples=_examples(run, classes),
         augmented=run.pictures.augmented,
         next=tuple(_next(run, row) for row in run.next[:SHOWN]),
@@ -194,6 +209,17 @@ def curves(history: Sequence[Mapping[str, float]], classes: Sequence[str]) -> li
         for kind, title, share, said in drawn
         if kinds[kind]
     ]
+
+
+def stage_curves(history: Sequence[Mapping[str, float]]) -> list[Plot]:
+    """A plot for each figure of a stage without labels that is known what to say of."""
+    drawn = []
+    for key, (title, said) in _OF_STAGE.items():
+        points = [(line["step"], line[key]) for line in history if key in line and "step" in line]
+        if len(points) > 1:
+            steps, values = zip(*points, strict=True)
+            drawn.append(plots.lines(title, [plots.Series(title, steps, values)], note=said))
+    return drawn
 
 
 def _kind(key: str, values: Sequence[float]) -> str | None:
