@@ -31,7 +31,9 @@ PAGES = (
     ROOT / "README.md",
     *(ROOT / "docs" / f"{name}.md" for name in ("results", "methods", "estimate")),
 )
-Lines = list[dict[str, Any]]
+Line = dict[str, Any]
+Lines = list[Line]
+PER_CLASS = 10  # labels, of the curves that docs/methods.md repeats
 
 # Row of the README's table → what it is, and the best figure that a report published for as many
 # labels and the same help: none, unlabelled images, ImageNet weights.
@@ -483,26 +485,49 @@ def method_settings(name: str) -> str:
 
 
 def method_figures(name: str) -> str:
-    """Every final row and every recipe that was run with a method."""
+    """Every final row and every recipe that was run with a method, by itself or after a stage."""
+    recipes = [x for x in record.final("recipes") if made_by(RECIPES[x["name"]], x)]
+    recipes.sort(key=lambda line: list(RECIPES).index(line["name"]))
+    curves = [x for x in record.final("curves") if x["settings"]["per_class"] == PER_CLASS]
+    files: tuple[tuple[Lines, Callable[[Line], str]], ...] = (
+        (record.final("draws"), _row_title),
+        (record.final("minutes", apart="hardware"), _timed_title),
+        (curves, _curve_title),
+        (recipes, _recipe_title),
+    )
     rows = []
-    today = [x for x in record.final("recipes") if made_by(RECIPES[x["name"]], x)]
-    today.sort(key=lambda line: list(RECIPES).index(line["name"]))
-    for all_lines, what in ((record.final("draws"), _row_title), (today, _recipe_title)):
-        lines = [x for x in all_lines if x["settings"]["method"]["name"] == name]
-        for row in dict.fromkeys(line["name"] for line in lines):
-            some = [line for line in lines if line["name"] == row]
-            rows.append([what(row), accuracy(some), minutes(some)])
-    if not rows:
-        return "No final figures yet."
-    return markdown(["task", "test accuracy", "time a draw"], rows)
+    for every, what in files:
+        titled: dict[str, Lines] = {}
+        for line in every:
+            method = line["settings"]["method"]
+            if name in (method["name"], method.get("then")):
+                titled.setdefault(what(line), []).append(line)
+        rows += [[title, accuracy(some), minutes(some)] for title, some in titled.items()]
+    if rows:
+        return markdown(["task", "test accuracy", "time a draw"], rows)
+    if any(line["settings"]["method"]["name"] == name for line in record.read("minutes")):
+        return "No final figures yet; [results.md](results.md) has some of development draws."
+    return "No final figures yet."
 
 
-def _row_title(name: str) -> str:
+def _row_title(line: Line) -> str:
+    name: str = line["name"]
     return HEADLINE[name][0] if name in HEADLINE else name
 
 
-def _recipe_title(name: str) -> str:
-    return f"`{name}`: {RECIPES[name].what}"
+def _timed_title(line: Line) -> str:
+    source, method = split_name(line["name"])
+    times = f"{line['per_class']} labels per class, `--budget {line['budget']}`"
+    return f"{source}, {times}: `{method}` ({line['hardware'].split(', ')[2]})"
+
+
+def _curve_title(line: Line) -> str:
+    made = line["settings"]
+    return f"{made['source']} at {made['size']} pixels, {made['per_class']} labels per class"
+
+
+def _recipe_title(line: Line) -> str:
+    return f"`{line['name']}`: {RECIPES[line['name']].what}"
 
 
 TABLES: dict[str, Callable[[], str]] = {
