@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 import handful
-from handful.budget import Cost, affordable, bought, measured
+from handful.budget import Cost, affordable, bought, measured, step_seconds
 from handful.job import Reporter
 from handful.learn import Settings
 from handful.methods.base import BackboneSpec
@@ -243,6 +243,23 @@ def test_a_pilot_of_a_method_that_pauses_has_no_pause_in_it():
     planned = Plan("fp32", 1, 0.01, pause=0.3, period=10)
     step = measured(replace(SETTINGS, method=Slow()), task(), 0, planned, 2.0).step
     assert 0.01 < step < 0.04  # a pause among ten steps would be 0.03 more
+
+
+def test_a_burst_of_other_work_in_the_pilot_does_not_count():
+    taken = []
+
+    @dataclass(frozen=True)
+    class Disturbed(Supervised):
+        def loss(self, model, batch):
+            taken.append(batch.step)
+            time.sleep(0.01 if len(taken) > 20 else 0.1)
+            return super().loss(model, batch)
+
+    step = step_seconds(
+        replace(SETTINGS, method=Disturbed()), task(), 0, Plan("fp32", 1, 0.01), 0.6
+    )
+    assert taken == 3 * list(range(1, 21))
+    assert 0.01 < step < 0.04  # 0.04 and more if all counted
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ What is measured is a short training like those to come, with everything that su
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from statistics import median
 
 import numpy as np
 from torch import nn
@@ -19,6 +21,7 @@ from handful.wording import duration
 
 _SHARE = 0.03  # of the budget that goes into measuring...
 _SHORTEST, _LONGEST = 2.0, 20.0  # ...and its limits, in seconds
+_TURNS = 3  # in which steps are timed
 _SAMPLE = 500  # images that predicting is timed on
 
 
@@ -126,23 +129,28 @@ def measured(settings: Settings, task: Task, seed: int, planned: Plan, pilot: fl
 
 
 def step_seconds(settings: Settings, task: Task, seed: int, planned: Plan, pilot: float) -> float:
-    """What a step takes in the loop: the mean of about `pilot` seconds after the very first.
+    """What a step takes in the loop: the middle one of three means over a third of `pilot` seconds.
 
-    Of fewer where a pause would be among them: those the plan knows.
+    So a burst of other work does not count. The very first step is left out, and a mean is over
+    fewer where a pause would be among them: those the plan knows.
     """
     method, schedule = settings.method, settings.schedule
     assert isinstance(method, Trained) and schedule is not None
-    steps = max(3, round(pilot / planned.seconds_per_step))
+    steps = max(3, round(pilot / _TURNS / planned.seconds_per_step))
     if planned.period > 1:
         steps = min(steps, planned.period - 1)
     schedule = replace(schedule, steps=steps + 1, looks=1, patience=0)
     state = begin(method, task, schedule, seed)
-    state.step = 1
-    journal = Journal(state, None, schedule)
     batches = Batches(task, method.views(task), schedule, seed)
-    begun = time.perf_counter()
-    run(journal, method, batches, planned.precision, lambda at: journal.look(at, {}), quiet, "")
-    return (time.perf_counter() - begun) / steps
+    means = []
+    for _ in range(_TURNS):
+        state.step = 1
+        journal = Journal(state, None, schedule)
+        begun = time.perf_counter()
+        look = partial(journal.look, metrics={})
+        run(journal, method, batches, planned.precision, look, quiet, "")
+        means.append((time.perf_counter() - begun) / steps)
+    return median(means)
 
 
 def check_budget(budget: float, settings: Mapping[str, str]) -> None:

@@ -27,6 +27,7 @@ from handful.methods.base import Batch, Remembering, Step, Task, Trained, Views
 from handful.schedule import Schedule
 
 _SHORT_STEP = 0.2  # seconds: so short ones are timed twice
+_TIMED = 8  # steps that a timing takes, the first three to warm up
 
 
 class Diverged(ValueError):
@@ -325,11 +326,11 @@ def plan(
 def _seconds_per_step(
     method: Trained, task: Task, schedule: Schedule, seed: int, precision: str
 ) -> float:
-    """Median over up to nine steps or about two seconds, after two steps to warm up.
+    """Median over up to five steps or about two seconds, after two steps to warm up.
 
     The very first step is left out: what a method does once, it does there.
     """
-    schedule = replace(schedule, steps=12)
+    schedule = replace(schedule, steps=max(_TIMED, schedule.steps))
     state = begin(method, task, schedule, seed)
     state.step = 1
     batches = Batches(task, method.views(task), schedule, seed)
@@ -340,7 +341,7 @@ def _seconds_per_step(
         now = time.perf_counter()
         if progress.step > 3:
             seconds.append(now - start)
-        if seconds and now - begun > 2:
+        if progress.step == _TIMED or seconds and now - begun > 2:
             break
         start = now
     return median(seconds)
