@@ -169,6 +169,11 @@ def test_pseudo_label_learns_its_own_guess_on_one_view_with_a_weight_that_rises(
         assert found == pytest.approx(supervised_loss() + 3 * share * own, rel=1e-5)
 
 
+def test_the_weight_of_pseudo_labels_may_rise_at_once():
+    method = PseudoLabel(rise_from=0.5, rise_to=0.5)
+    assert [method.ramp(at) for at in (0.0, 0.4, 0.5, 0.9)] == [0.0, 0.0, 1.0, 1.0]
+
+
 def test_mean_teacher_follows_the_average_with_a_weight_that_rises():
     method = MeanTeacher(unlabeled_weight=10.0, rise=0.5)
     teacher = Identity().eval()

@@ -175,7 +175,7 @@ def fit(
         if isinstance(chosen.method, Consistency) and not has_unlabeled(task):
             reporter.say(
                 f"every image has a label, so there is none for {chosen.method.name} to learn from "
-                f"beside them: it learns as supervised does, with its own schedule"
+                f"beside them: it learns as supervised does, with its own network and schedule"
             )
         asked = Asked(seed, origin, estimate == "folds", prior, shares, budget, after, command)
         deadline = None if budget is None else Deadline(budget, begun)

@@ -41,7 +41,9 @@ class PseudoLabel(Consistency):
     def ramp(self, progress: float) -> float:
         if progress >= self.rise_to:
             return 1.0
-        return max(0.0, progress - self.rise_from) / (self.rise_to - self.rise_from)
+        if progress <= self.rise_from:
+            return 0.0
+        return (progress - self.rise_from) / (self.rise_to - self.rise_from)
 
     def unlabeled_loss(self, seen: Seen, batch: Batch) -> Cost:
         guesses = self.guesses(seen.weak, batch)  # (M, K)
