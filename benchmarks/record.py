@@ -78,9 +78,12 @@ def recorded(file: str, name: str, kind: str, draw: int) -> bool:
 
 
 def shown_command() -> str:
-    """The command as anyone can type it: the data folder by its variable."""
-    root = os.environ.get("HANDFUL_DATA")
-    words = [shlex.quote(word) for word in sys.argv[1:]]
+    """The command as anyone can type it: the data folder by its variable, without where to."""
+    root, given = os.environ.get("HANDFUL_DATA"), sys.argv[1:]
+    if "--out" in given:
+        place = given.index("--out")
+        given = given[:place] + given[place + 2 :]
+    words = [shlex.quote(word) for word in given]
     shown = [word.replace(root, "$HANDFUL_DATA") if root else word for word in words]
     return " ".join(["python", "benchmarks/" + Path(sys.argv[0]).name, *shown])
 

@@ -331,6 +331,13 @@ def test_two_moves_of_randaugment_are_one_resampling():
     torch.testing.assert_close(ours[0], theirs, atol=2e-5, rtol=0)
 
 
+def test_randaugment_may_have_moves_only():
+    images = pictures((2, 3, 32, 32))
+    pipeline = Pipeline((RandAugment(members=("rotate", "shift_x"), vary=True),), fill=0.0)
+    moved = pipeline(images, torch.Generator().manual_seed(0))
+    assert moved.shape == images.shape and not torch.equal(moved, images)
+
+
 def test_randaugment_joins_the_moves_before_and_after_it():
     """A turn, then a turn back: nothing is lost, for there is one resampling and it is none."""
     images = pictures((2, 3, 32, 32))

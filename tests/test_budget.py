@@ -1,5 +1,6 @@
 """A budget of time: how many steps it buys, and that they are fixed once."""
 
+import math
 import time
 from dataclasses import dataclass, replace
 
@@ -11,8 +12,13 @@ from handful.job import Reporter
 from handful.learn import Settings
 from handful.methods.base import BackboneSpec
 from handful.methods.deep_propagation import DeepPropagation
+from handful.methods.fixmatch import FixMatch
+from handful.methods.mean_teacher import MeanTeacher
+from handful.methods.pseudo_label import PseudoLabel
 from handful.methods.simclr import SimCLR
+from handful.methods.softmatch import SoftMatch
 from handful.methods.supervised import Supervised
+from handful.methods.uda import UDA
 from handful.train import Plan, plan
 from tiny import SCHEDULE, stripes, task
 
@@ -262,6 +268,21 @@ def test_a_burst_of_other_work_in_the_pilot_does_not_count():
     assert 0.01 < step < 0.04  # 0.04 and more if all counted
 
 
+def test_a_pilot_whose_short_schedule_diverges_is_timed_all_the_same():
+    """It is not what will be trained: a long schedule warms up for longer."""
+
+    @dataclass(frozen=True)
+    class Diverging(Supervised):
+        def loss(self, model, batch):
+            time.sleep(0.01)
+            step = super().loss(model, batch)
+            return step._replace(loss=step.loss * (math.nan if batch.step == 5 else 1))
+
+    method = replace(SETTINGS, method=Diverging())
+    step = step_seconds(method, task(), 0, Plan("fp32", 1, 0.01), 0.6)
+    assert 0.01 < step < 0.04
+
+
 @dataclass(frozen=True)
 class Relabelling(DeepPropagation):
     """Steps and graphs take known times."""
@@ -300,6 +321,20 @@ def test_a_budget_is_met_by_a_stage_and_what_follows(then, tmp_path, monkeypatch
     method, settings = Contrasting(then=then), QUICK | {"looks": "2"}
     handful.fit(stripes(seed=21), method, settings=settings, budget=30.0, out=tmp_path / "run")
     assert time.perf_counter() - begun == pytest.approx(30, rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [PseudoLabel, MeanTeacher, UDA, FixMatch, SoftMatch])
+def test_a_budget_is_met_by_methods_of_consistency(method):
+    @dataclass(frozen=True)
+    class Steady(method):
+        def loss(self, model, batch):
+            time.sleep(0.05)
+            return super().loss(model, batch)
+
+    begun = time.perf_counter()
+    handful.fit(stripes(), Steady(), settings=QUICK, budget=20.0, estimate="none")
+    assert time.perf_counter() - begun == pytest.approx(20, rel=0.05)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import handful
-from handful.collapse import Collapse, hopeless, idle, soundest, trouble, unlearned
+from handful.collapse import Collapse, Judge
 from handful.files import read_tensors
 from handful.learn import FOLDS, Settings, learn
 from handful.methods.base import BackboneSpec, Step
@@ -37,59 +37,100 @@ def without(line, key):
 START = {"step": 0, "train_loss": 0.7, "train_accuracy": 0.5}
 
 
+JUDGE = Judge(100, chance=0.5, classes=("cat", "dog"))
+
+
 def test_a_class_that_swallows_the_guesses_is_named_with_the_step():
-    history = [START, line(30), line(40, swallowed=0.95)]
-    assert "(number 1, 97%) at step 40 of 100" in trouble(history, 100)
-    assert trouble(history[:2], 100) is None
-    assert trouble([START, line(40, swallowed=0.85)], 100) is None
+    history = [START, line(30), line(40, swallowed=0.95, accuracy=0.8)]
+    assert JUDGE.trouble(history).startswith(
+        "one class has taken over the guesses (dog, 97%) at step 40 of 100; try --set align=true"
+    )
+    assert JUDGE.trouble(history[:2]) is None
+    assert JUDGE.trouble([START, line(30), line(40, swallowed=0.85, accuracy=0.8)]) is None
+    nameless = replace(JUDGE, classes=())
+    assert "(number 1, 97%) at step 40" in nameless.trouble(history)
+    many = [{k: v for k, v in one.items() if not k.startswith("pseudo_")} for one in history]
+    assert "taken over the guesses at step 40" in JUDGE.trouble(many)
+
+
+def test_a_network_that_never_knew_the_labels_is_swallowed_too():
+    history = [START, line(50, swallowed=0.95, accuracy=0.5)]
+    assert JUDGE.trouble(history) is None  # it may still learn them
+    history.append(line(60, swallowed=0.95, accuracy=0.5))
+    assert "one class has taken over" in JUDGE.trouble(history)
+    assert replace(JUDGE, chance=0.0).trouble(history) is None
+
+
+def test_one_class_for_nearly_all_is_only_said_while_the_labels_are_known():
+    history = [START, line(30), *(line(s, swallowed=0.95, accuracy=0.91) for s in (40, 50))]
+    assert JUDGE.trouble(history) is None
+    assert not JUDGE.hopeless(history)
+    assert JUDGE.remark(history) == (
+        "nearly all guesses are of one class (dog, 97%) at step 50 of 100, far more than of the "
+        "labels. That is right if most unlabelled images are of it; if not, it has taken over: "
+        "look at some predictions, and try --set align=true if the method has it"
+    )
+    assert JUDGE.remark(history[:2]) is None
+    assert JUDGE.remark([line(20, swallowed=0.95)]) is None
 
 
 def test_nothing_is_judged_before_training_has_settled():
-    assert trouble([START, line(20, swallowed=1.0)], 100) is None
-    assert not hopeless([START, line(10, swallowed=1.0), line(20, swallowed=1.0)], 100)
+    lost, history = {"swallowed": 1.0, "accuracy": 0.6}, [START, line(5)]
+    assert JUDGE.trouble([*history, line(20, **lost)]) is None
+    assert not JUDGE.hopeless([*history, line(10, **lost), line(20, **lost)])
+    assert not JUDGE.hopeless([*history, line(20, **lost), line(30, **lost)])
+    assert JUDGE.hopeless([*history, line(30, **lost), line(40, **lost)])
 
 
 def test_two_looks_in_a_row_are_hopeless_and_one_is_not():
-    once = [START, line(30), line(40, swallowed=0.95)]
-    assert not hopeless(once, 100)
-    assert hopeless([*once, line(50, swallowed=0.95)], 100)
-    assert not hopeless([*once, line(50, swallowed=0.2)], 100)
+    once = [START, line(30), line(40, swallowed=0.95, accuracy=0.6)]
+    assert not JUDGE.hopeless([])
+    assert not JUDGE.hopeless(once)
+    assert JUDGE.hopeless([*once, line(50, swallowed=0.95, accuracy=0.6)])
+    assert not JUDGE.hopeless([*once, line(50, swallowed=0.2, accuracy=0.6)])
 
 
 def test_guesses_that_were_used_and_are_no_more_are_trouble_after_long():
     early = [START, line(10), line(20), line(30)]
     late = [line(step, kept=0.001) for step in (40, 50, 60)]
-    assert trouble([*early, *late[:2]], 100) is None
-    assert "used no more at step 60 of 100" in trouble([*early, *late], 100)
-    assert idle([*early, *late], 100) is None
+    assert JUDGE.trouble([*early, *late[:2]]) is None
+    assert "used no more at step 60 of 100" in JUDGE.trouble([*early, *late])
+    assert JUDGE.remark([*early, *late]) is None
 
 
 def test_guesses_that_never_were_used_are_said_and_do_no_harm():
     history = [START, *(line(step, kept=0.001) for step in range(10, 101, 10))]
-    assert trouble(history, 100) is None
-    assert "the labels alone were learned from" in idle(history, 100)
-    assert soundest(history, 100) == 100
+    assert JUDGE.trouble(history) is None
+    assert "the labels alone were learned from" in JUDGE.remark(history)
+    assert JUDGE.soundest(history) == 100
 
 
 def test_the_soundest_look_is_the_latest_of_those_with_most_labels_right():
     history = [START, line(10, accuracy=0.9), line(30), line(40), line(50, accuracy=0.8)]
-    assert soundest(history, 100) == 40
-    history.append(line(60, swallowed=0.99))
-    assert soundest(history, 100) == 40
-    assert soundest([START], 100) is None
-    assert soundest([START, without(line(10), "train_loss")], 100) is None
+    assert JUDGE.soundest(history) == 40
+    history.append(line(60, swallowed=0.99, accuracy=0.6))
+    assert JUDGE.soundest(history) == 40
+    assert JUDGE.soundest([START]) is None
+    assert JUDGE.soundest([START, without(line(10), "train_loss")]) is None
+
+
+def test_a_look_at_which_a_class_was_half_on_its_way_is_no_place_to_go_back_to():
+    history = [START, line(10), line(30), line(40, swallowed=0.6)]
+    assert JUDGE.soundest(history) == 30
+    assert JUDGE.soundest([START, line(30, accuracy=0.9), line(40, swallowed=0.6)]) == 40
+    assert JUDGE.soundest([START, line(40, swallowed=0.6)]) == 40
 
 
 def test_as_many_right_as_have_the_commonest_label_is_nothing_learned():
     last = {"step": 100, "train_loss": 0.7, "train_accuracy": 0.5}
-    assert unlearned(last, 100, chance=0.5) == (
+    assert JUDGE.unlearned([last]) == (
         "nothing is known of the labelled images at step 100 of 100: 50% of them are right, and "
         "50% have the commonest label; try a lower learning rate or more steps"
     )
-    assert unlearned(last | {"train_accuracy": 0.51}, 100, chance=0.5) is None
+    assert JUDGE.unlearned([last | {"train_accuracy": 0.51}]) is None
     for one_class_or_no_label in (1.0, 0.0):
         right = last | {"train_accuracy": one_class_or_no_label}
-        assert unlearned(right, 100, chance=one_class_or_no_label) is None
+        assert Judge(100, chance=one_class_or_no_label).unlearned([right]) is None
 
 
 def test_what_is_kept_is_of_no_use_where_chance_would_do_as_well():
@@ -105,20 +146,25 @@ def test_what_is_kept_is_of_no_use_where_chance_would_do_as_well():
 
 def test_other_methods_have_no_such_figures_and_no_trouble():
     plain = [START, *({"step": s, "train_loss": 0.1, "train_accuracy": 1.0} for s in (50, 100))]
-    assert trouble(plain, 100) is None
-    assert idle(plain, 100) is None
-    assert soundest(plain, 100) == 100
+    assert JUDGE.trouble(plain) is None
+    assert JUDGE.remark(plain) is None
+    assert JUDGE.soundest(plain) == 100
 
 
 @dataclass(frozen=True)
 class Swallowed(FixMatch):
-    """FixMatch whose figures say, from some step on, that one class has taken over."""
+    """FixMatch in which one class takes over from some step on, and its figures say so."""
 
     since: int = 5
 
     name: ClassVar[str] = "swallowed"
 
     def loss(self, model, batch):
+        if batch.step >= self.since:
+            with torch.no_grad():
+                for head in (model.head, batch.averaged.head):
+                    head.weight.zero_()
+                    head.bias.copy_(torch.eye(len(head.bias))[0])
         step = super().loss(model, batch)
         taken = torch.tensor(1.0 if batch.step >= self.since else 0.0)
         return Step(step.loss, step.logs | {"swallowed": taken})
@@ -162,6 +208,47 @@ def test_a_swallowed_training_stops_and_leaves_the_weights_of_a_sound_look():
     assert same(averaged_after(kept), learned.predictor.model.state_dict())
     assert "at step 10 of 12" in said[-1] and f"step {kept} are kept" in said[-1]
     assert said[0].startswith("step 2 of 12: loss ")
+
+
+def test_a_class_that_takes_over_before_any_sound_look_is_noticed_too():
+    settings = replace(SETTINGS, method=Swallowed(since=0), schedule=replace(SIX, looks=1))
+    learned = learn(settings, task(), 0, planned=PLAN)
+    assert learned.steps == learned.collapse.step == learned.collapse.kept == 12
+    assert learned.collapse.text.endswith("that have the commonest label: no use")
+    assert "one class has taken over the guesses (" in learned.collapse.reason
+
+
+def unbalanced():
+    """Ten labelled images of each of two classes, and 490 and 6 without a label."""
+    rows = np.concatenate([np.arange(0, 1000, 2), np.arange(1, 33, 2)])
+    images = stripes(1000, labeled=1000)[rows]
+    first = [np.flatnonzero(images.labels == k)[:10] for k in (0, 1)]
+    return images.seen(np.concatenate(first))
+
+
+def test_guesses_as_unbalanced_as_the_images_are_no_collapse():
+    said = []
+    schedule = replace(SCHEDULE, steps=100, looks=10)
+    images = unbalanced()
+    settings = replace(SETTINGS, method=FixMatch(threshold=0.0), schedule=schedule)
+    learned = learn(settings, task(images), 0, planned=PLAN, say=said.append)
+    assert learned.history[-1]["swallowed"] > 0.9
+    assert learned.steps == 100
+    assert learned.collapse is None
+    assert said[-1].startswith("nearly all guesses are of one class (a, 9")
+
+
+def test_a_training_that_really_collapses_is_stopped():
+    """The unlabelled images outweigh the labels, and every guess is believed from the start."""
+    images = stripes(400, classes=4, labeled=8)
+    method = FixMatch(threshold=0.0, unlabeled_weight=20.0)
+    schedule = replace(SCHEDULE, steps=120, looks=12, lr=0.2)
+    settings = replace(SETTINGS, method=method, schedule=schedule)
+    learned = learn(settings, task(images), 0, planned=PLAN)
+    assert learned.history[-1]["swallowed"] > 0.9
+    assert learned.history[-1]["prior_distance"] == pytest.approx(0.75, abs=0.05)
+    assert learned.steps == learned.collapse.step == 80  # the looks at 70 and 80 saw it
+    assert "one class has taken over the guesses (" in learned.collapse.reason
 
 
 def test_a_class_that_takes_over_at_the_very_end_is_noticed_too():
@@ -277,6 +364,12 @@ def test_a_loss_that_is_no_number_leaves_the_weights_of_a_sound_look():
     assert same(averaged_after(learned.collapse.kept), learned.predictor.model.state_dict())
     assert "the loss became nan at step 8 of 12" in said[-1]
     assert "--set clip=1; the averaged weights of step" in said[-1]
+
+
+def test_with_patience_too_untrained_weights_are_no_answer():
+    schedule = replace(SIX, patience=2, validation=0.25)
+    with pytest.raises(Diverged, match="at step 2 of 12"):
+        learn(replace(SETTINGS, method=Exploding(at=1), schedule=schedule), task(), 0, planned=PLAN)
 
 
 def test_without_a_sound_look_before_it_stops_with_an_error():

@@ -250,7 +250,7 @@ def test_differences_to_the_first_method_are_on_screen(capsys):
 
 
 def test_what_went_wrong_in_a_cell_is_said_kept_and_printed(images, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr("handful.learn.unlearned", lambda *_: "nothing was learned")
+    monkeypatch.setattr("handful.collapse.Judge.unlearned", lambda *_: "nothing was learned")
     said = []
     changes = {"names": ["supervised"], "draws": [0]}
     changes["settings"] = {"steps": "3", "backbone.base": "8"}

@@ -170,3 +170,9 @@ def test_softmatchs_weights_match_the_paper():
     ]
     found = truncated_gaussian(confidence, mean, variance, 2.0)
     assert found.tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_softmatch_trusts_all_where_all_are_equally_sure():
+    confidence = torch.full((3,), 0.7)
+    found = truncated_gaussian(confidence, torch.tensor(0.7), torch.tensor(0.0), 2.0)
+    assert found.tolist() == [1, 1, 1]

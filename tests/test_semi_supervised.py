@@ -15,7 +15,7 @@ from handful.data.augment import PIPELINES
 from handful.files import read_tensors
 from handful.learn import Settings, learn
 from handful.methods.base import BackboneSpec, Batch, Remembering
-from handful.methods.consistency import Consistency, Seen
+from handful.methods.consistency import Consistency, Cost, Seen, monitors
 from handful.methods.deep_propagation import DeepPropagation
 from handful.methods.fixmatch import FixMatch
 from handful.methods.mean_teacher import MeanTeacher
@@ -235,6 +235,15 @@ def test_weight_zero_has_the_gradients_of_supervised(method):
 
 
 @every_method
+def test_weight_zero_trains_the_weights_that_supervised_trains(method):
+    """Batch norm and all: no unlabelled image goes through the network."""
+    method = replace(method, unlabeled_weight=0.0)
+    ours = learn(replace(SETTINGS, method=method), task(), 1, planned=PLAN)
+    theirs = learn(replace(SETTINGS, method=Supervised()), task(), 1, planned=PLAN)
+    assert same(weights(ours), weights(theirs))
+
+
+@every_method
 def test_with_a_weight_the_gradients_are_others(method):
     model, plain = network(method), network(method)
     method.loss(model, batch(method, step=9, averaged=network(method))).loss.backward()
@@ -286,12 +295,42 @@ def test_monitors_watch_the_guesses(method):
     given = batch(method)
     views = (WEAK,) if method.strong == "same" else (WEAK, STRONG)
     logs = method.loss(Identity(), given._replace(unlabeled=views)).logs
-    assert {"labeled", "unlabeled", "accuracy", "kept", "agreement", "prior_distance"} <= set(logs)
+    assert {"labeled", "unlabeled", "accuracy", "kept", "prior_distance"} <= set(logs)
+    assert ("agreement" in logs) == (method.strong != "same")  # a view agrees with itself
     shares = [logs[f"pseudo_{k}"].item() for k in range(3)]
     assert sum(shares) == pytest.approx(1)
     distance = sum(abs(share - 1 / 3) for share in shares) / 2
     assert logs["prior_distance"].item() == pytest.approx(distance, abs=1e-6)
     assert 0 <= logs["kept"] <= 1
+
+
+def test_monitors_by_hand():
+    """Of ten images three are taken for class 0, one for class 2, and the others not used."""
+    guess = torch.tensor([0, 0, 0, 2, 1, 1, 1, 1, 1, 2])
+    cost = Cost(torch.tensor(0.0), guess, torch.tensor([1, 1, 1, 1, 0, 0, 0, 0, 0, 0]).bool())
+    prior = torch.tensor([0.5, 0.3, 0.2])
+    memory = {"prior": prior, "used": prior.clone()}
+    logs = monitors(memory, cost, steps=10)  # of few steps none is remembered
+    assert logs["kept"].item() == pytest.approx(0.4)
+    assert [logs[f"pseudo_{k}"].item() for k in range(3)] == pytest.approx([0.75, 0.0, 0.25])
+    assert logs["prior_distance"].item() == pytest.approx(0.3)
+    assert logs["swallowed"].item() == pytest.approx((0.75 - 0.5) / (1 - 0.5))
+
+    memory = {"prior": prior, "used": prior.clone()}
+    logs = monitors(memory, cost, steps=5000)  # of many a hundred
+    used = 0.99 * prior + 0.01 * torch.tensor([0.3, 0.0, 0.1])
+    assert memory["used"].tolist() == pytest.approx(used.tolist())
+    assert logs["pseudo_0"].item() == pytest.approx((used[0] / used.sum()).item())
+    memory = {"prior": prior, "used": prior.clone()}
+    monitors(memory, cost, steps=200)  # of 200 ten
+    assert memory["used"][1].item() == pytest.approx(0.9 * 0.3)
+
+
+def test_agreement_by_hand():
+    logs = FixMatch().loss(Identity(), batch(FixMatch())).logs
+    same = WEAK.argmax(dim=1) == STRONG.argmax(dim=1)
+    assert 0 < same.float().mean() < 1
+    assert logs["agreement"].item() == pytest.approx(same.float().mean().item())
 
 
 def test_guesses_all_of_one_class_are_far_from_the_prior_after_a_while():

@@ -16,7 +16,7 @@ from handful.data.imageset import quiet
 from handful.features import not_yet_known, seconds_per_image
 from handful.learn import Journal, Looks, Settings, learn, run
 from handful.methods.base import Task, Trained, classifier
-from handful.train import Batches, Plan, begin
+from handful.train import Batches, Diverged, Plan, begin
 from handful.wording import duration
 
 _SHARE = 0.03  # of the budget that goes into measuring...
@@ -132,7 +132,8 @@ def step_seconds(settings: Settings, task: Task, seed: int, planned: Plan, pilot
     """What a step takes in the loop: the middle one of three means over a third of `pilot` seconds.
 
     So a burst of other work does not count. The very first step is left out, and a mean is over
-    fewer where a pause would be among them: those the plan knows.
+    fewer where a pause would be among them: those the plan knows. Its schedule is short, and what
+    diverges in it need not do so in the long one: then the steps before count.
     """
     method, schedule = settings.method, settings.schedule
     assert isinstance(method, Trained) and schedule is not None
@@ -148,8 +149,13 @@ def step_seconds(settings: Settings, task: Task, seed: int, planned: Plan, pilot
         journal = Journal(state, None, schedule)
         begun = time.perf_counter()
         look = partial(journal.look, metrics={})
-        run(journal, method, batches, planned.precision, look, quiet, "")
-        means.append((time.perf_counter() - begun) / steps)
+        try:
+            run(journal, method, batches, planned.precision, look, quiet, "")
+        except Diverged:
+            means.append((time.perf_counter() - begun) / max(1, state.step - 1))
+            state = begin(method, task, schedule, seed)
+        else:
+            means.append((time.perf_counter() - begun) / steps)
     return median(means)
 
 

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful import devices
-from handful.collapse import Collapse, hopeless, idle, soundest, trouble, unlearned
+from handful.collapse import Collapse, Judge
 from handful.data.imageset import Track, quiet
 from handful.data.splits import holdout
 from handful.estimate import FitAndPredict, Key, OutOfFold, Scheme, out_of_fold
@@ -259,7 +259,7 @@ def _train(
     state = begin(method, task, schedule, seed)
     looks = Looks(task, chosen.precision)
     chance = 0.0 if getattr(method, "looks_mislead", False) else looks.chance
-    journal = Journal(state, folder, schedule, chance)
+    journal = Journal(state, folder, schedule, Judge(schedule.steps, chance, task.classes))
     journal.resume()
     batches = Batches(task, method.views(task), schedule, seed)
 
@@ -325,9 +325,10 @@ def _tell(say: Say, line: dict[str, float], steps: int) -> None:
         who = "views agree"
     else:
         loss, who = f"{line['unlabeled']:.3f} on all images", "network and graph agree"
+    agreed = f"{who} on {line['agreement']:.0%}; " if "agreement" in line else ""
     say(
-        f"step {line['step']} of {steps}: loss {loss}, {line['kept']:.0%} of them used; {who} on "
-        f"{line['agreement']:.0%}; class shares {line['prior_distance']:.0%} off; "
+        f"step {line['step']} of {steps}: loss {loss}, {line['kept']:.0%} of them used; {agreed}"
+        f"class shares {line['prior_distance']:.0%} off; "
         f"{line['train_accuracy']:.0%} of the labels right"
     )
 
@@ -383,17 +384,17 @@ class Journal:
     """Keeps the history of a run and its checkpoints, and says when to stop before the last step.
 
     Beside them it keeps the averaged weights to go back to: at the lowest validation loss where
-    the schedule has patience, else at the soundest look (see `collapse`).
+    the schedule has patience, else at the soundest look. Weights before the first step are none.
 
     Args:
-        chance: share of the commonest label among the images of `train_accuracy`; 0 where no
-            labels are looked at.
+        judge: says whether the training goes wrong; by default one that knows of no labels.
     """
 
     def __init__(
-        self, state: State, folder: Path | None, schedule: Schedule, chance: float = 0.0
+        self, state: State, folder: Path | None, schedule: Schedule, judge: Judge | None = None
     ) -> None:
-        self.state, self.folder, self.schedule, self.chance = state, folder, schedule, chance
+        self.state, self.folder, self.schedule = state, folder, schedule
+        self.judge = judge or Judge(schedule.steps)
         self.look_at = set(schedule.look_at())
         self.history: list[dict[str, float]] = []
         self.sums: dict[str, Tensor] = {}  # of the logs since the last look
@@ -427,41 +428,46 @@ class Journal:
             weights = self.state.average.model.state_dict()
             self.best = {key: value.clone() for key, value in weights.items()}
             self.best_step = step
-        if hopeless(self.history, self.schedule.steps):
-            self._judge()
+        if self.judge.hopeless(self.history):
+            self._conclude()
 
     @property
     def _best_is_now(self) -> bool:
+        line = self.history[-1]
         if self.schedule.patience:
-            return "validation_loss" in self.history[-1] and self.misses == 0
-        return soundest(self.history, self.schedule.steps) == self.history[-1]["step"]
+            return line["step"] > 0 and "validation_loss" in line and self.misses == 0
+        return self.judge.soundest(self.history) == line["step"]
 
     def give_up(self, reason: str) -> bool:
         """Go back to the best weights, for that reason; False where there are none."""
         if self.best:
-            kept = next(line for line in self.history if line["step"] == self.best_step)
-            right = kept.get("train_accuracy")
-            self.collapse = Collapse(self.state.step, reason, self.best_step, right, self.chance)
+            self._collapsed(reason, self.best_step)
         return bool(self.best)
 
-    def _judge(self) -> None:
-        steps = self.schedule.steps
-        reason = trouble(self.history, steps) or unlearned(self.history[-1], steps, self.chance)
+    def _collapsed(self, reason: str, kept: int) -> None:
+        line = next(line for line in self.history if line["step"] == kept)
+        right, chance = line.get("train_accuracy"), self.judge.chance
+        self.collapse = Collapse(self.state.step, reason, kept, right, chance)
+
+    def _conclude(self) -> None:
+        """Say what is wrong at the last look; where none was sound, its own weights are kept."""
+        reason = self.judge.trouble(self.history) or self.judge.unlearned(self.history)
         if reason is not None and self.collapse is None:
-            self.give_up(reason)
+            self._collapsed(reason, self.best_step if self.best else self.state.step)
 
     @property
     def remarks(self) -> list[str]:
         """What has to be said of the training."""
         if self.collapse is not None:
             return [self.collapse.text]
-        unused = idle(self.history, self.schedule.steps)
-        return [unused] if unused is not None else []
+        remark = self.judge.remark(self.history)
+        return [remark] if remark is not None else []
 
     @property
     def misses(self) -> int:
-        """Looks since the lowest validation loss."""
-        losses = [line["validation_loss"] for line in self.history if "validation_loss" in line]
+        """Looks since the lowest validation loss after the first step."""
+        trained = [line for line in self.history if line["step"] > 0]
+        losses = [line["validation_loss"] for line in trained if "validation_loss" in line]
         return len(losses) - 1 - losses.index(min(losses)) if losses else 0
 
     @property
@@ -471,7 +477,7 @@ class Journal:
     def finish(self) -> None:
         """Keep the last state, so that a run killed from here on has nothing to train again."""
         self._clock()
-        self._judge()
+        self._conclude()
         self.save()
         if self.best and (self.schedule.patience or self.collapse is not None):
             self.state.average.model.load_state_dict(self.best)

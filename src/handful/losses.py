@@ -115,4 +115,5 @@ def truncated_gaussian(confidence: Tensor, mean: Tensor, variance: Tensor, width
     code's n_sigma.
     """
     below = (confidence - mean).clamp_max(0)
-    return (-(below**2) * width**2 / (2 * variance)).exp()
+    tiny = torch.finfo(variance.dtype).tiny  # all confidences alike: no variance, and all count
+    return (-(below**2) * width**2 / (2 * variance.clamp_min(tiny))).exp()

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,7 @@ from handful.train import Batches, Plan, begin
 from handful.wording import duration
 
 TRAINING = 0.25  # of a budget: for a training on labels that follows such a stage
+_HEADS, _HEADS_SECONDS = 5, 1.0  # fits that are timed at most: the first is slow, others disturb
 _VERSION = 2  # raise when the same key would give other weights
 
 
@@ -256,9 +258,12 @@ def reserving(
     if isinstance(following, Settling):
         following = following.settled(known, labels, classes, seed)
         kept += time.perf_counter() - begun
+    seconds: list[float] = []
+    while not seconds or len(seconds) < _HEADS and sum(seconds) < _HEADS_SECONDS:
         begun = time.perf_counter()
-    following.fit_features(known, labels, pool, classes, seed)
-    return replace(deadline, kept=kept + fits * (time.perf_counter() - begun), heads=fits)
+        following.fit_features(known, labels, pool, classes, seed)
+        seconds.append(time.perf_counter() - begun)
+    return replace(deadline, kept=kept + fits * median(seconds), heads=fits)
 
 
 def _make(

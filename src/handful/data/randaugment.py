@@ -77,7 +77,7 @@ class RandAugment(Operation):
     operations: int = 2
     magnitude: int = 9  # of `bins` - 1
     bins: int = 31
-    vary: bool = False  # draw magnitudes from 1 up to `magnitude`, as FixMatch does (2001.07685)
+    vary: bool = False  # draw a magnitude from 1 up to `magnitude` for every operation
     members: tuple[str, ...] = tuple(name for name in MEMBERS if name != "invert")
 
     def __post_init__(self) -> None:
@@ -127,6 +127,8 @@ class RandAugment(Operation):
             for index, name in enumerate(self.members)
             if MEMBERS[name].change is not None
         }
+        if not chosen:
+            return canvas
         canvas = canvas.settled_at(torch.cat(list(chosen.values())))
         for name, rows in chosen.items():
             change = MEMBERS[name].change

@@ -2,7 +2,7 @@
 
 They differ in one question, `unlabeled_loss`: what an unlabelled image costs. Here is the rest:
 cross-entropy on the labels beside it, guesses that carry no gradient, and figures by which a
-collapse is seen. With no unlabelled image all of them are `Supervised`, to the last bit.
+collapse is seen. With no unlabelled image, or with weight 0, they are `Supervised` to the last bit.
 
 Letters in shapes: N labelled images, M unlabelled ones, K classes.
 """
@@ -23,7 +23,8 @@ from handful.methods.supervised import Supervised
 from handful.schedule import Schedule
 
 SHOWN_CLASSES = 20  # up to so many, each class's share of the guesses is logged
-_FORGETTING = 0.01  # how fast the running shares follow: a memory of about 100 steps
+_FORGETTING = 0.01  # how fast running shares follow: a memory of about 100 steps
+_REMEMBERED = 0.05  # of the steps, at most: by then the shares that are watched are others
 
 
 class Seen(NamedTuple):
@@ -74,7 +75,7 @@ class Consistency(ABC):
         return Schedule(steps=400 if task.size <= 16 else 1500, batch=32, average=0.99)
 
     def views(self, task: Task) -> Views:
-        if not has_unlabeled(task):
+        if not has_unlabeled(task) or not self.unlabeled_weight:
             return Views(self.augment)
         if self.strong == "same":
             return Views(self.augment, (self.weak,), self.unlabeled_ratio)
@@ -101,10 +102,10 @@ class Consistency(ABC):
         weight = self.unlabeled_weight * self.ramp(batch.step / batch.steps)
         accuracy = (seen.labeled.detach().argmax(dim=1) == batch.labels).float().mean()
         logs = {"labeled": labeled, "unlabeled": cost.loss, "accuracy": accuracy}
-        return Step(
-            labeled + weight * cost.loss,
-            logs | monitors(batch.memory, cost, seen.strong.argmax(dim=1)),
-        )
+        logs |= monitors(batch.memory, cost, batch.steps)
+        if self.teacher or self.strong != "same":  # a view agrees with itself
+            logs["agreement"] = (cost.guess == seen.strong.argmax(dim=1)).float().mean()
+        return Step(labeled + weight * cost.loss, logs)
 
     def ramp(self, progress: float) -> float:
         """Share of `unlabeled_weight` that counts after this share of the steps."""
@@ -149,22 +150,23 @@ def has_unlabeled(task: Task) -> bool:
 
 
 @torch.no_grad()
-def monitors(memory: Mapping[str, Tensor], cost: Cost, learned: Tensor) -> dict[str, Tensor]:
+def monitors(memory: Mapping[str, Tensor], cost: Cost, steps: int) -> dict[str, Tensor]:
     """Figures to watch, and the running shares of the guesses that were used.
 
-    kept: share of the unlabelled images used. agreement: of those whose two views are taken for
-    the same class. prior_distance: total variation distance between the class shares of the
-    guesses used and those of the labels: 0 if equal, 1 if disjoint. swallowed: how far any class
-    is on the way from its share of the labels, 0, to all guesses, 1. pseudo_k: share of class k.
+    kept: share of the unlabelled images used. prior_distance: total variation distance between
+    the class shares of the guesses used and those of the labels: 0 if equal, 1 if disjoint.
+    swallowed: how far any class is on the way from its share of the labels, 0, to all guesses, 1.
+    pseudo_k: share of class k.
+
+    Args:
+        steps: of the whole training.
     """
     used, prior = memory["used"], memory["prior"]
-    used.lerp_(
-        torch.bincount(cost.guess, cost.trust.to(used), len(used)) / len(cost.guess), _FORGETTING
-    )
+    now = torch.bincount(cost.guess, cost.trust.to(used), len(used)) / len(cost.guess)  # (K,)
+    used.lerp_(now, min(1.0, max(_FORGETTING, 1 / (_REMEMBERED * steps))))
     shares = used / used.sum().clamp_min(torch.finfo(used.dtype).tiny)
     logs = {
         "kept": cost.trust.float().mean(),
-        "agreement": (cost.guess == learned).float().mean(),
         "prior_distance": (shares - prior).abs().sum() / 2,
         "swallowed": ((shares - prior) / (1 - prior)).amax(),
     }

@@ -107,7 +107,7 @@ class DeepPropagation:
         cost = Cost(loss, learned.clamp_min(0), trusted)
         guess = logits.detach().argmax(dim=1)
         agreement = (guess == learned).sum() / trusted.sum().clamp_min(1)  # of network and graph
-        figures = monitors(batch.memory, cost, guess) | {"agreement": agreement}
+        figures = monitors(batch.memory, cost, batch.steps) | {"agreement": agreement}
         return Step(loss, {"unlabeled": loss} | figures)
 
     @torch.no_grad()

@@ -7,6 +7,8 @@ arXiv:2106.04732, with a running mean of the guesses in the place of one batch's
 Where we differ from the authors' code:
 - Labelled images are distorted as strongly as the views that learn, by default: of ten images a
   class the network sees more that way. `--set augment=weak` is theirs.
+- RandAugment takes magnitudes up to 10 of 30 in torchvision's ranges and makes every operation;
+  they take up to 9 of 10, and make each operation with probability 1/2.
 - The batch is concatenated, not interleaved: they interleave to serve several replicas.
 """
 

@@ -202,7 +202,7 @@ def curves(history: Sequence[Mapping[str, float]], classes: Sequence[str]) -> li
         ("share", "Unlabelled images", True, "The share that counted, and how the views and the "
          "class shares of the guesses behaved."),
         ("guessed", "Classes guessed", True, "The share of each class among the guesses that "
-         "counted. One class rising over all others is a collapse."),
+         "counted. One class rising over all others is a collapse, unless most images are of it."),
     ]  # fmt: skip
     return [
         plots.lines(title, kinds[kind], share=share, note=said)
