@@ -387,6 +387,25 @@ def minutes_grid() -> str:
     return markdown(["source", "labels per class", "on", "method", *budgets], rows)
 
 
+def budgets() -> str:
+    """Of each method what a fit took, beside what it was given."""
+    rows = []
+    for line in record.read("budgets"):
+        given, taken = in_seconds(line["budget"]), line["figures"]["seconds"]
+        source, method = split_name(line["name"])
+        rows.append(
+            [
+                f"`{method}`",
+                source,
+                line["hardware"],
+                f"{given:.0f} s",
+                f"{taken:.1f} s",
+                f"{100 * (taken / given - 1):+.1f} %",
+            ]
+        )
+    return markdown(["method", "source", "on", "budget", "taken", "difference"], rows)
+
+
 def timed() -> str:
     """Of each method with each budget, the final draws and their mean."""
     found: dict[tuple[str, ...], Lines] = {}
@@ -551,6 +570,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ingest_in_words": ingest_in_words,
     "simclr_seeds": simclr_seeds,
     "minutes": minutes_grid,
+    "budgets": budgets,
     "timed": timed,
     "pairs": pairs,
     "probes": probes,

@@ -1,0 +1,48 @@
+"""What a `--budget` says and what a fit takes, of each method, with nothing else running.
+
+    python benchmarks/budgets.py mnist --budgets 1m 3m
+
+One development draw with ten labels per class. `auto` estimates within its budget, the others make
+one fit. Nothing is known from earlier fits: features and stages without labels are made anew. A
+cell that has its line from this hardware is not made again.
+"""
+
+import argparse
+import os
+import tempfile
+from itertools import product
+from unittest.mock import patch
+
+import record
+from cells import FIRST_DEVELOPMENT, SOURCES, Cell, fill, opened
+from handful.choose import AUTO
+from minutes import TRAINED
+
+FILE = "budgets"
+PER_CLASS = 10
+METHODS = (*TRAINED, "simclr", "vicreg", "autoencoder", AUTO)
+
+
+def main() -> None:
+    options = parse()
+    hardware = record.hardware()
+    for source, budget, method in product(options.sources, options.budgets, options.methods):
+        draw = FIRST_DEVELOPMENT
+        cell = Cell(source, PER_CLASS, method, draw, budget, "dev", hardware=hardware)
+        opened(source, cell.part)  # its pixels stay in the cache that they are in
+        with tempfile.TemporaryDirectory() as cache, patch.dict(os.environ, HANDFUL_CACHE=cache):
+            fill([cell], FILE)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", choices=SOURCES)
+    parser.add_argument("--budgets", nargs="+", default=["1m", "3m"])
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
