@@ -235,7 +235,8 @@ def test_guesses_as_unbalanced_as_the_images_are_no_collapse():
     assert learned.history[-1]["swallowed"] > 0.9
     assert learned.steps == 100
     assert learned.collapse is None
-    assert said[-1].startswith("nearly all guesses are of one class (a, 9")
+    assert learned.remark.startswith("nearly all guesses are of one class (a, 9")
+    assert said[-1] == learned.remark
 
 
 def test_a_training_that_really_collapses_is_stopped():
@@ -418,6 +419,7 @@ def test_a_collapse_is_in_the_record_and_those_of_folds_are_said():
     found = run.record["training"]["collapse"]
     assert found["step"] == 10 and found["kept"] < 10
     assert "one class has taken over" in found["reason"]
+    assert run.record["training"]["remark"] is None
     assert (
         sum(text.startswith("in a fit for the estimate one class") for text in said) == FOLDS.fits
     )

@@ -236,6 +236,19 @@ def test_a_training_that_went_wrong_is_said_before_any_figure(copied):
     report.render([copied])
 
 
+def test_a_remark_on_training_is_said_before_any_figure_too(copied):
+    training = json.loads((copied / "run.json").read_text())["training"]
+    assert training["remark"] is None
+    assert "To look at" not in report.render([copied])
+    change(copied, training=training | {"remark": "nearly all guesses are of <b>"})
+    page = checked(report.render([copied]))
+    text = "To look at. Nearly all guesses are of <b>."
+    assert page.words.index(text) < page.words.index("Accuracy on test images")
+    del training["remark"]  # as older runs have it
+    change(copied, training=training)
+    report.render([copied])
+
+
 def test_a_folder_that_holds_no_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds neither a finished run nor a comparison"):
         report.render([tmp_path])

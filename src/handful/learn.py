@@ -80,6 +80,7 @@ class Learned:
     seconds: float  # of training, over all sittings, looks included
     history: list[dict[str, float]] = field(default_factory=list)
     collapse: Collapse | None = None  # what went wrong, if anything did
+    remark: str | None = None  # what else there is to say of the guesses
 
 
 def silent(text: str) -> None: ...
@@ -268,12 +269,21 @@ def _train(
         _tell(say, journal.history[-1], schedule.steps)
 
     run(journal, method, batches, chosen.precision, look, task.track, label)
-    for remark in journal.remarks:
-        say(remark)
+    if journal.collapse is not None:
+        say(journal.collapse.text)
+    elif journal.remark is not None:
+        say(journal.remark)
     predictor = _predictor(state.average.model, settings, task, chosen)
     seen = state.step * batches.images_per_step
     return Learned(
-        predictor, chosen, state.step, seen, journal.seconds, journal.history, journal.collapse
+        predictor,
+        chosen,
+        state.step,
+        seen,
+        journal.seconds,
+        journal.history,
+        journal.collapse,
+        journal.remark,
     )
 
 
@@ -456,12 +466,9 @@ class Journal:
             self._collapsed(reason, self.best_step if self.best else self.state.step)
 
     @property
-    def remarks(self) -> list[str]:
-        """What has to be said of the training."""
-        if self.collapse is not None:
-            return [self.collapse.text]
-        remark = self.judge.remark(self.history)
-        return [remark] if remark is not None else []
+    def remark(self) -> str | None:
+        """What there is to say of a training that has not gone wrong."""
+        return self.judge.remark(self.history) if self.collapse is None else None
 
     @property
     def misses(self) -> int:

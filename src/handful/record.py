@@ -87,6 +87,7 @@ def record_of(
             "precision": learned.plan.precision,
             "seconds": round(learned.seconds, 2),
             "collapse": asdict(learned.collapse) if learned.collapse is not None else None,
+            "remark": learned.remark,
             "budget": asked.budget,
         },
         "estimate": judged.estimate.as_json(images.classes) if judged is not None else None,

@@ -109,6 +109,7 @@ class Page:
     note: Note
     story: Story
     trouble: str  # what went wrong in training, if anything did
+    remark: str  # what else is to be said of it, if anything is
     inside: tuple[float, float, float] | None  # low, estimate, high
     matrices: tuple[Matrix, ...]
     classes: tuple[dict[str, Any], ...]
@@ -152,6 +153,7 @@ def page(run: RunFolder) -> Page:
             estimate, record["test"], record["prior"], run.origins.values(), record["prior_from"]
         ),
         trouble=sentence(recorded(record)),
+        remark=sentence(str(record["training"].get("remark") or "")),
         inside=tuple(float(estimate[key]) for key in ("low", "accuracy", "high"))
         if known
         else None,  # type: ignore[arg-type]
