@@ -41,12 +41,12 @@ JUDGE = Judge(100, chance=0.5, classes=("cat", "dog"))
 
 
 def test_a_class_that_swallows_the_guesses_is_named_with_the_step():
-    history = [START, line(30), line(40, swallowed=0.95, accuracy=0.8)]
+    history = [START, line(30), line(40, swallowed=0.95, accuracy=0.6)]
     assert JUDGE.trouble(history).startswith(
         "one class has taken over the guesses (dog, 97%) at step 40 of 100; try --set align=true"
     )
     assert JUDGE.trouble(history[:2]) is None
-    assert JUDGE.trouble([START, line(30), line(40, swallowed=0.85, accuracy=0.8)]) is None
+    assert JUDGE.trouble([START, line(30), line(40, swallowed=0.85, accuracy=0.6)]) is None
     nameless = replace(JUDGE, classes=())
     assert "(number 1, 97%) at step 40" in nameless.trouble(history)
     many = [{k: v for k, v in one.items() if not k.startswith("pseudo_")} for one in history]
@@ -62,7 +62,7 @@ def test_a_network_that_never_knew_the_labels_is_swallowed_too():
 
 
 def test_one_class_for_nearly_all_is_only_said_while_the_labels_are_known():
-    history = [START, line(30), *(line(s, swallowed=0.95, accuracy=0.91) for s in (40, 50))]
+    history = [START, line(30), *(line(s, swallowed=0.95, accuracy=0.8) for s in (40, 50))]
     assert JUDGE.trouble(history) is None
     assert not JUDGE.hopeless(history)
     assert JUDGE.remark(history) == (
@@ -72,6 +72,7 @@ def test_one_class_for_nearly_all_is_only_said_while_the_labels_are_known():
     )
     assert JUDGE.remark(history[:2]) is None
     assert JUDGE.remark([line(20, swallowed=0.95)]) is None
+    assert JUDGE.remark([*history[:2], line(50, swallowed=0.95, kept=0.09)]) is None  # of few
 
 
 def test_nothing_is_judged_before_training_has_settled():

@@ -17,7 +17,7 @@ Line = dict[str, float]
 
 SETTLED = 0.2  # share of the steps before which figures are not judged
 SWALLOWED = 0.9  # of the way from its prior to all guesses: one class has taken over
-FORGOTTEN = 0.1  # share of the labelled images right at best and wrong now: a tenth is no chance
+FORGOTTEN = 0.25  # share of the labelled images right at best and wrong now
 HALF = 0.5  # share of the steps by which something must be known of the labels
 UNUSED, USED = 0.01, 0.1  # shares of the unlabelled images: none, and some
 LONG = 0.3  # share of the steps: so long guesses must go unused
@@ -177,4 +177,5 @@ class Judge:
 
 
 def _lopsided(line: Line) -> bool:
-    return line.get("swallowed", 0) > SWALLOWED
+    """Whether nearly all guesses that counted are of one class; a few that did tell nothing."""
+    return line.get("swallowed", 0) > SWALLOWED and line.get("kept", 1) >= USED
