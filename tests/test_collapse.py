@@ -168,7 +168,7 @@ class Swallowed(FixMatch):
                     head.bias.copy_(torch.eye(len(head.bias))[0])
         step = super().loss(model, batch)
         taken = torch.tensor(1.0 if batch.step >= self.since else 0.0)
-        return Step(step.loss, step.logs | {"swallowed": taken})
+        return Step(step.loss, step.logs | {"swallowed": taken, "kept": torch.tensor(1.0)})
 
 
 SIX = replace(SCHEDULE, looks=6)
