@@ -330,7 +330,7 @@ def _keep(
         stage: the folder of the stage without labels, if there was one.
     """
     save_beside(run, task, folder, origin, task.track)
-    if stage is not None:
+    if stage is not None and (stage / HISTORY).exists():  # the cache may have been cleaned
         shutil.copyfile(stage / HISTORY, folder / STAGE_HISTORY)
     run.record["label_next"] = save_next(run, task, seed, folder, task.track)
     if judged is not None:

@@ -64,7 +64,7 @@ NOTES = {
         "time that grows with the square of the images.",
     ),
     "pseudo_label": Note(
-        "trains a network on labels and on its own confident guesses",
+        "trains a network on labels and on its own guesses",
         "The simplest of its kind.",
         "It believes itself: early mistakes are learned.",
     ),
@@ -75,12 +75,12 @@ NOTES = {
     ),
     "uda": Note(
         "trains a network to guess the same for an image and for a strongly augmented view of it",
-        "Every unlabelled image can count, sure or not.",
+        "It learns whole guesses, sharpened, not only the likeliest class.",
         "Many steps, and an augmentation that changes the class teaches it wrongly.",
     ),
     "fixmatch": Note(
         "trains a network to repeat its confident guesses under strong augmentation",
-        "Only guesses that it is sure of count, so it is rarely misled early on.",
+        "Guesses count only above its threshold, so that early mistakes teach it less.",
         "Slow on two cores. Below its threshold images count for nothing, and a collapse into few "
         "classes is possible: the share of images used and the classes guessed tell.",
     ),
