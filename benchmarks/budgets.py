@@ -4,7 +4,8 @@
 
 One development draw with ten labels per class. `auto` estimates within its budget, the others make
 one fit. Nothing is known from earlier fits: features and stages without labels are made anew. A
-cell that has its line from this hardware is not made again.
+cell that has its line from this hardware is not made again; one for which the budget is too short
+is left out.
 """
 
 import argparse
@@ -31,7 +32,12 @@ def main() -> None:
         cell = Cell(source, PER_CLASS, method, draw, budget, "dev", hardware=hardware)
         opened(source, cell.part)  # its pixels stay in the cache that they are in
         with tempfile.TemporaryDirectory() as cache, patch.dict(os.environ, HANDFUL_CACHE=cache):
-            fill([cell], FILE)
+            try:
+                fill([cell], FILE)
+            except ValueError as error:
+                if "larger --budget" not in str(error):
+                    raise
+                print(f"{cell.name}, {cell.budget}: {error}", flush=True)
 
 
 def parse() -> argparse.Namespace:

@@ -8,9 +8,10 @@ import pytest
 
 import handful
 from handful.budget import Cost, affordable, bought, measured, step_seconds
+from handful.folder import looked_at
 from handful.job import Reporter
 from handful.learn import Settings
-from handful.methods.base import BackboneSpec
+from handful.methods.base import BackboneSpec, Predictor
 from handful.methods.deep_propagation import DeepPropagation
 from handful.methods.fixmatch import FixMatch
 from handful.methods.mean_teacher import MeanTeacher
@@ -85,9 +86,23 @@ def test_time_for_predictions_is_kept_only_where_there_will_be_some(monkeypatch,
 
     plain = steps(estimate="none")
     assert 1100 < plain <= 1200
-    assert steps(estimate="none", out=tmp_path) == pytest.approx(plain - 240, abs=20)
+    kept = 10 * (24 + 24 + 16)  # unlabelled: predicted, and beside the labelled as what is next
+    assert steps(estimate="none", out=tmp_path) == pytest.approx(plain - kept, abs=20)
     assert steps() == pytest.approx(plain / 6, abs=5)
     assert steps(prior="unlabeled") == pytest.approx((plain - 240) / 6, abs=5)
+
+
+def test_as_many_images_are_looked_at_in_the_end_as_time_is_kept_for(monkeypatch, tmp_path):
+    streamed, images = [], stripes()
+    plain = Predictor._streamed
+
+    def counting(self, some, *rest):
+        streamed.append(len(some))
+        return plain(self, some, *rest)
+
+    monkeypatch.setattr(Predictor, "_streamed", counting)
+    handful.fit(images, settings=QUICK, estimate="none", out=tmp_path)
+    assert sum(streamed) == looked_at(images) == 24 + 24 + 16
 
 
 @dataclass(frozen=True)
@@ -266,6 +281,21 @@ def test_a_burst_of_other_work_in_the_pilot_does_not_count():
     )
     assert taken == 3 * list(range(1, 21))
     assert 0.01 < step < 0.04  # 0.04 and more if all counted
+
+
+def test_long_steps_are_timed_once_a_turn():
+    taken = []
+
+    @dataclass(frozen=True)
+    class Long(Supervised):
+        def loss(self, model, batch):
+            taken.append(batch.step)
+            time.sleep(0.1)
+            return super().loss(model, batch)
+
+    step = step_seconds(replace(SETTINGS, method=Long()), task(), 0, Plan("fp32", 1, 0.1), 0.06)
+    assert taken == [1, 1, 1]
+    assert 0.1 < step < 0.2
 
 
 def test_a_pilot_whose_short_schedule_diverges_is_timed_all_the_same():

@@ -137,7 +137,7 @@ def step_seconds(settings: Settings, task: Task, seed: int, planned: Plan, pilot
     """
     method, schedule = settings.method, settings.schedule
     assert isinstance(method, Trained) and schedule is not None
-    steps = max(3, round(pilot / _TURNS / planned.seconds_per_step))
+    steps = max(1, round(pilot / _TURNS / planned.seconds_per_step))
     if planned.period > 1:
         steps = min(steps, planned.period - 1)
     schedule = replace(schedule, steps=steps + 1, looks=1, patience=0)

@@ -30,7 +30,7 @@ from handful.results import (
     pixel_marks,
     write_csv,
 )
-from handful.suggest import how_many, shuffled, suggest
+from handful.suggest import POOL, how_many, shuffled, suggest
 
 _MARK = "fingerprint.json"  # in checkpoint/ of a folder that a run has claimed
 LEAVINGS = (
@@ -152,6 +152,12 @@ def _refuse_unless(overwrite: bool, what: str) -> None:
             f"{what} made with other images, settings or seed; give another --out, or --overwrite "
             f"to lose it"
         )
+
+
+def looked_at(images: ImageSet) -> int:
+    """How many images `save_beside` and `save_next` send through the network."""
+    unlabeled, labeled = len(images.unlabeled), len(images.labeled)
+    return unlabeled + min(unlabeled, POOL) + min(labeled, POOL)
 
 
 def save_beside(run: Run, task: Task, folder: Path, origin: Sequence[str], track: Track) -> None:

@@ -20,6 +20,7 @@ from handful.files import read_json, sole_writer, write_json
 from handful.folder import (
     claim,
     clear,
+    looked_at,
     releasing,
     save_beside,
     save_issues,
@@ -238,7 +239,9 @@ def _as_asked(
     before, seed = chosen, asked.seed
     chosen, task, stage, deadline = _staged(chosen, task, asked, deadline, work is not None, say)
     fits = 1 + (folds_of(chosen).fits if asked.estimate else 0)
-    predicted = len(task.images.unlabeled) if work is not None or asked.prior == UNLABELED else 0
+    predicted = len(task.images.unlabeled) if asked.prior == UNLABELED else 0
+    if work is not None:
+        predicted += looked_at(task.images)
     planned = _plan(chosen, task, seed, work, deadline, fits, predicted)
     if planned.steps is not None and chosen.schedule is not None:
         chosen = replace(chosen, schedule=replace(chosen.schedule, steps=planned.steps))

@@ -312,7 +312,7 @@ def plan(
         return {x: _seconds_per_step(method, task, schedule, seed, x) for x in choices}
 
     seconds = timed()
-    if len(choices) > 1 and max(seconds.values()) < _SHORT_STEP:
+    if len(choices) > 1 and min(seconds.values()) < _SHORT_STEP:
         again = timed()
         seconds = {x: min(seconds[x], again[x]) for x in choices}
     best = choices[0]
