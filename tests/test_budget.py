@@ -279,7 +279,7 @@ def test_a_burst_of_other_work_in_the_pilot_does_not_count():
     step = step_seconds(
         replace(SETTINGS, method=Disturbed()), task(), 0, Plan("fp32", 1, 0.01), 0.6
     )
-    assert taken == 3 * list(range(1, 21))
+    assert taken == 5 * list(range(1, 13))
     assert 0.01 < step < 0.04  # 0.04 and more if all counted
 
 
@@ -294,7 +294,7 @@ def test_long_steps_are_timed_once_a_turn():
             return super().loss(model, batch)
 
     step = step_seconds(replace(SETTINGS, method=Long()), task(), 0, Plan("fp32", 1, 0.1), 0.06)
-    assert taken == [1, 1, 1]
+    assert taken == [1, 1, 1, 1, 1]
     assert 0.1 < step < 0.2
 
 

@@ -432,13 +432,39 @@ def test_a_sound_run_records_no_collapse():
     assert run.record["training"]["collapse"] is None
 
 
-def test_with_no_unlabeled_image_it_says_so():
+NONE = "every image has a label, so {} has none to learn from beside them"
+ALONE = ": it learns as supervised does, with its own network and schedule"
+
+
+@pytest.mark.parametrize(
+    ("method", "labeled", "told"),
+    [
+        ("fixmatch", 16, NONE + ALONE),
+        ("deep_propagation", 16, NONE + ALONE),
+        ("self_training", 16, NONE),
+        ("supervised", 16, None),
+        ("fixmatch", 8, None),
+        ("deep_propagation", 8, None),
+        (
+            FixMatch(unlabeled_weight=0.0),
+            8,
+            "unlabeled_weight is 0, so {} does not learn from images without a label" + ALONE,
+        ),
+    ],
+)
+def test_a_method_with_no_unlabelled_image_to_learn_from_says_so(method, labeled, told):
     said = []
-    handful.fit(
-        stripes(16, labeled=16),
-        "fixmatch",
-        settings={"steps": "2", "backbone.base": "8"},
+    fitted = method == "self_training"
+    run = handful.fit(
+        stripes(16, labeled=labeled),
+        method,
+        size=32 if fitted else None,
+        settings=None if fitted else {"steps": "2", "batch": "8", "backbone.base": "8"},
         estimate="none",
         reporter=handful.job.Reporter(say=said.append),
     )
-    assert any("every image has a label" in text and "as supervised does" in text for text in said)
+    text = told and told.format(run.record["method"]["name"])
+    assert run.record["training"]["remark"] == text
+    assert [one for one in said if "to learn from" in one or "does not learn" in one] == (
+        [text] if text else []
+    )

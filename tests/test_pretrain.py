@@ -35,6 +35,7 @@ from handful.prepare import prepare
 from handful.pretrain import cached, pretrain, reserving, stage_fingerprint
 from handful.pretrained import open_pretrained
 from handful.report import render, write_report
+from handful.report.pictures import load_pictures
 from handful.results import open_run
 from tiny import stripes, task
 
@@ -468,6 +469,30 @@ def test_fit_does_both_stages_and_makes_the_first_only_once(tmp_path):
     assert first.record["method"]["name"] == "simclr"
     assert first.record["schedule"]["steps"] == first.record["stage"]["steps"] == 4
     assert open_run(tmp_path / "run").predict(stripes()).probabilities.shape == (40, 2)
+
+
+def test_private_photos_leave_no_picture_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    for pictures, count in ((False, 0), (True, 1)):
+        handful.fit(
+            stripes(seed=pictures), "simclr", settings=QUICK, precision="fp32", estimate="none",
+            out=tmp_path / f"run-{pictures}", pictures=pictures,
+        )  # fmt: skip
+        assert len(list(tmp_path.rglob("views.png"))) == count
+
+
+def test_a_stage_whose_pictures_are_damaged_or_gone_costs_no_fit(tmp_path, monkeypatch):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    options = {"settings": QUICK, "precision": "fp32", "estimate": "none"}
+    handful.fit(stripes(), "simclr", **options)
+    (picture,) = tmp_path.rglob("views.png")
+    picture.write_bytes(b"no picture")
+    (history,) = tmp_path.glob("pretrained/*/history.jsonl")
+    history.unlink()
+    run = handful.fit(stripes(), "simclr", **options, out=tmp_path / "run")
+    assert run.record["stage"]["steps"] == 4
+    assert load_pictures(tmp_path / "run").stage == ()
+    assert not (tmp_path / "run" / "stage-history.jsonl").exists()
 
 
 def test_the_report_tells_the_stage_from_the_training_after_it(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import handful
 from handful.after import earlier_settings
 from handful.estimate import OutOfFold, Scheme, calibrated
+from handful.judged import judge
 from handful.priors import expected_shares, unlabeled_shares
 from tiny import stripes
 
@@ -85,6 +86,16 @@ def images():
 
 def fit(images, **changes):
     return handful.fit(images, "features", size=32, precision="fp32", **changes)
+
+
+def test_what_was_said_of_an_estimate_stays_where_shares_are_taken_from_the_unlabelled():
+    labels = np.arange(40) % 2
+    out = out_of_fold(labels, np.eye(2)[labels] * 0.8 + 0.1)
+    found = (
+        judge(out, ["random"] * 40, None).but("half the steps").on_unlabeled(out.probabilities[0])
+    )
+    assert found.but("and more").estimate.how.endswith("; half the steps; and more")
+    assert "as predicted for 40 images without a label" in found.estimate.how
 
 
 def test_a_fit_takes_the_shares_from_its_unlabelled_images_and_says_so(images):

@@ -6,7 +6,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -464,20 +466,72 @@ def test_runs_side_by_side_are_named_by_what_tells_them_apart(made, copied):
     change(copied, schedule={"steps": 4})
     found = comparison.of_runs([read.read_run(made.folder), read.read_run(copied)])
     assert found.names == ["supervised (run)", "supervised (copy)"]
-    assert found.draws == ["16 labels, set 1"]
+    assert found.rows == ["16 labels, set 1"]
     page = checked(report.render([made.folder, copied]))
     assert f"{100 * made.test['accuracy']:.1f}" in page.rows["cells"][1]
 
 
-def test_runs_that_differ_in_their_seed_only_are_draws_of_one_method(made, copied):
-    change(copied, seed=7)
-    found = comparison.of_runs([read.read_run(made.folder), read.read_run(copied)])
+def of_records(made, *changes):
+    """The study of runs that are `made`, each with other things in its record."""
+    plain = read.read_run(made.folder)
+    return comparison.of_runs(
+        [
+            replace(plain, record=plain.record | change, folder=Path(f"runs/{number}/draw-0"))
+            for number, change in enumerate(changes)
+        ]
+    )
+
+
+def within(made, key, **changes):
+    return {key: made.record[key] | changes}
+
+
+def test_seeds_on_the_same_labels_are_one_draw_of_one_method(made):
+    other = within(made, "backbone", weights="sha256:other")
+    scores = [within(made, "test", accuracy=share) for share in (0.5, 0.75)]
+    found = of_records(made, scores[0], scores[1] | other | {"seed": 7})
     assert found.names == ["supervised"]
-    assert found.draws == [
-        f"16 labels, set 1, seed {made.record['seed']}",
-        "16 labels, set 1, seed 7",
-    ]
+    (row, (first,)), (again, (second,)) = found.table()
+    assert (row, again) == ("16 labels, set 1, seed 0", "16 labels, set 1, seed 7")
+    assert (first, second) == (0.5, 0.75)
+    standing = comparison.page(found).standings[0]
+    assert (standing.found.mean, standing.found.n, standing.found.low) == (0.625, 1, None)
+    assert "62.5\xa0% on one draw, 2 fits" in standing.sentence
+    assert "count as one draw, with their mean" in found.about
+
+
+def test_runs_on_other_labels_with_other_seeds_and_weights_are_draws_of_one_method(made):
+    other = within(made, "backbone", weights="sha256:other") | within(made, "data", hash="other")
+    found = of_records(made, {}, other | {"seed": 7})
+    assert found.names == ["supervised"]
+    assert found.rows == ["16 labels, set 1", "16 labels, set 2"]
     assert comparison.page(found).standings[0].found.n == 2
+    assert "one draw, with" not in found.about
+
+
+def test_no_run_is_left_out_of_a_mean(made):
+    """Two stages of other seeds, followed by the same seed on the same labels."""
+    one = within(made, "test", accuracy=0.5) | {"stage": {}, "init": "a"}
+    two = within(made, "test", accuracy=1.0) | {"stage": {}, "init": "b"}
+    found = of_records(
+        made, one | within(made, "method", seed=0), two | within(made, "method", seed=1)
+    )
+    assert found.table() == (("16 labels, set 1, seed 0", (0.75,)),)
+
+
+def test_what_a_run_was_asked_for_tells_it_apart(made):
+    budget = within(made, "training", budget=60.0)
+    more, fewer = (within(made, "schedule", steps=steps) for steps in (9, 5))
+    assert len(of_records(made, budget | more, budget | fewer).names) == 1
+    for one, two in (
+        (more, fewer),
+        (budget, {}),
+        ({"init": "a"}, {"init": "b"}),
+        (within(made, "backbone", options={"base": 9}), {}),
+        (within(made, "input", size=9), {}),
+    ):
+        names = of_records(made, one, two).names
+        assert names == ["supervised (0/draw-0)", "supervised (1/draw-0)"]
 
 
 def test_runs_on_other_labels_have_no_draw_in_common(made, copied):

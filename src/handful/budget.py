@@ -19,9 +19,9 @@ from handful.methods.base import Task, Trained, classifier
 from handful.train import Batches, Diverged, Plan, begin
 from handful.wording import duration
 
-_SHARE = 0.03  # of the budget that goes into measuring...
-_SHORTEST, _LONGEST = 2.0, 20.0  # ...and its limits, in seconds
-_TURNS = 3  # in which steps are timed
+_SHARE = 0.05  # of the budget that goes into measuring...
+_SHORTEST, _LONGEST = 3.0, 30.0  # ...and its limits, in seconds
+_TURNS = 5  # in which steps are timed
 _SAMPLE = 500  # images that predicting is timed on
 
 
@@ -129,7 +129,7 @@ def measured(settings: Settings, task: Task, seed: int, planned: Plan, pilot: fl
 
 
 def step_seconds(settings: Settings, task: Task, seed: int, planned: Plan, pilot: float) -> float:
-    """What a step takes in the loop: the middle one of three means over a third of `pilot` seconds.
+    """What a step takes in the loop: the middle one of five means over a fifth of `pilot` seconds.
 
     So a burst of other work does not count. The very first step is left out, and a mean is over
     fewer where a pause would be among them: those the plan knows. Its schedule is short, and what

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from handful import devices
 from handful.backbones.split import Split
 from handful.files import beside
 from handful.health import representation
@@ -44,7 +45,7 @@ class Gallery:
         """At every look: what an autoencoder paints."""
         if isinstance(model, Painter):
             with torch.inference_mode():
-                painted = model.eval()(self.samples).float()
+                painted = model.eval()(self.samples.to(devices.device())).float()
             save_grid([self.samples, painted], self.folder / f"painted-{step:06}.png")
 
     def last(self, model: nn.Module, history: Sequence[dict[str, float]]) -> None:
@@ -77,8 +78,8 @@ def save_grid(rows: Sequence[Tensor], path: Path) -> None:
 def save_channels(backbone: Split, images: Tensor, path: Path) -> None:
     """(n, 3, S, S) images over their three channels as the encoders see them, grey at 0."""
     with torch.inference_mode():
-        light, color = backbone.cpu().channels(images.cpu())
-    channels = (torch.cat([light, color], dim=1) / 6 + 0.5).clamp(0, 1)  # three deviations each way
+        seen = torch.cat(backbone.channels(images.to(devices.device())), dim=1).cpu()
+    channels = (seen / 6 + 0.5).clamp(0, 1)  # three deviations each way
     rows = [channels[:, [k]].expand(-1, 3, -1, -1) for k in range(3)]
     save_grid([images, *rows], path)
 

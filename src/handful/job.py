@@ -29,9 +29,12 @@ from handful.folder import (
 )
 from handful.judged import Judged, folds_of, judge_asked, judge_chosen
 from handful.learn import Say, Settings, fingerprint, learn, learned_from, make_plan
-from handful.methods.base import BackboneSpec, Fitted, Method, Predictor, Task
+from handful.methods.base import BackboneSpec, Fitted, Method, Predictor, Task, Trained
 from handful.methods.consistency import Consistency, has_unlabeled
+from handful.methods.deep_propagation import DeepPropagation
 from handful.methods.label_free import LabelFree
+from handful.methods.propagation import Propagation
+from handful.methods.self_training import SelfTraining
 from handful.prepare import class_shares, prepare, rehearse
 from handful.pretrain import TRAINING, reserving, staged
 from handful.pretrained import HISTORY, Pretrained
@@ -173,11 +176,8 @@ def fit(
 
         for problem in inspect(images, near=False).problems:
             reporter.say(problem.text)
-        if isinstance(chosen.method, Consistency) and not has_unlabeled(task):
-            reporter.say(
-                f"every image has a label, so there is none for {chosen.method.name} to learn from "
-                f"beside them: it learns as supervised does, with its own network and schedule"
-            )
+        if alone := _alone(chosen.method, task):
+            reporter.say(alone)
         asked = Asked(seed, origin, estimate == "folds", prior, shares, budget, after, command)
         deadline = None if budget is None else Deadline(budget, begun)
         with releasing(work):
@@ -187,10 +187,12 @@ def fit(
                 look |= {"precision": precision, "track": reporter.track}
                 decided = _best(task, asked, deadline, work, look, reporter.say)
             else:
-                decided = _as_asked(chosen, task, asked, deadline, work, reporter.say)
+                decided = _as_asked(chosen, task, asked, deadline, work, pictures, reporter.say)
         chosen, task, planned, judged, *_ = decided
         below, what = _below(work, "fit"), "training on all labels"
         learned = learn(chosen, task, seed, below, planned, what, reporter.say)
+        if alone := _alone(chosen.method, task):
+            learned = replace(learned, remark=alone)
         if judged is not None:
             judged = _completed(judged, learned.predictor, task, asked)
             calibrated = replace(learned.predictor, temperature=judged.estimate.temperature)
@@ -233,14 +235,16 @@ def _as_asked(
     asked: Asked,
     deadline: Deadline | None,
     work: Path | None,
+    pictures: bool,
     say: Say,
 ) -> Decided:
     """What was asked for, planned, with as many steps as fit before the deadline."""
     before, seed = chosen, asked.seed
-    chosen, task, stage, deadline = _staged(chosen, task, asked, deadline, work is not None, say)
+    kept = work is not None
+    chosen, task, stage, deadline = _staged(chosen, task, asked, deadline, kept, pictures, say)
     fits = 1 + (folds_of(chosen).fits if asked.estimate else 0)
     predicted = len(task.images.unlabeled) if asked.prior == UNLABELED else 0
-    if work is not None:
+    if kept:
         predicted += looked_at(task.images)
     planned = _plan(chosen, task, seed, work, deadline, fits, predicted)
     if planned.steps is not None and chosen.schedule is not None:
@@ -262,6 +266,7 @@ def _staged(
     asked: Asked,
     deadline: Deadline | None,
     kept: bool,
+    pictures: bool,
     say: Say,
 ) -> tuple[Settings, Task, Pretrained | None, Deadline | None]:
     """`staged`, and what is left of a budget for the method that follows the stage.
@@ -270,11 +275,11 @@ def _staged(
         kept: the run is, so features of all images will be wanted.
     """
     if deadline is None or not isinstance(chosen.method, LabelFree):
-        return *staged(chosen, task, say, deadline), deadline
+        return *staged(chosen, task, say, deadline, pictures=pictures), deadline
     fits = 1 + (THOROUGH.fits if asked.estimate else 0)
     every = kept or asked.prior == UNLABELED
     reserve = partial(reserving, chosen, task, asked.seed, deadline, fits, every)
-    following, task, stage = staged(chosen, task, say, deadline, reserve)
+    following, task, stage = staged(chosen, task, say, deadline, reserve, pictures)
     return following, task, stage, _rest(following, deadline)
 
 
@@ -343,6 +348,21 @@ def _keep(
         probabilities = judged.probabilities if judged is not None else None
         issues = judged.issues if judged is not None else []
         save_pictures(folder, task, method, probabilities, issues, seed, stage)
+
+
+def _alone(method: Method, task: Task) -> str:
+    """That a method which learns from images without a label has none to learn from, and why."""
+    if not isinstance(method, Consistency | DeepPropagation | SelfTraining | Propagation):
+        return ""
+    if not has_unlabeled(task):
+        why = f"every image has a label, so {method.name} has none to learn from beside them"
+    elif isinstance(method, Consistency) and not method.unlabeled_weight:
+        why = f"unlabeled_weight is 0, so {method.name} does not learn from images without a label"
+    else:
+        return ""
+    if isinstance(method, Trained):
+        why += ": it learns as supervised does, with its own network and schedule"
+    return why
 
 
 def _below(work: Path | None, name: str) -> Path | None:

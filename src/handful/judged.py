@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,18 +38,21 @@ class Judged(NamedTuple):
     origin: Sequence[str]  # of the n labels: random, chosen or unknown
     shares: Sequence[float] | None  # of the classes among new images; None: as labelled
     rivals: Sequence[OutOfFold] = ()  # of the methods that this one was preferred to
+    remarks: tuple[str, ...] = ()  # on how the estimate was made
 
     def but(self, remark: str) -> "Judged":
         """The same, with a remark on how the estimate was made."""
         how = f"{self.estimate.how}; {remark}"
-        return self._replace(estimate=replace(self.estimate, how=how))
+        remarks = (*self.remarks, remark)
+        return self._replace(estimate=replace(self.estimate, how=how), remarks=remarks)
 
     def on_unlabeled(self, predicted: np.ndarray) -> "Judged":
         """The same for class shares as the saved model's (m, K) predictions for images without
         a label have them."""
         shares = unlabeled_shares(self.out, predicted, self.origin).tolist()
         how = f"as predicted for {len(predicted):,} images without a label"
-        return judge(self.out, self.origin, shares, self.rivals, how)
+        judged = judge(self.out, self.origin, shares, self.rivals, how)
+        return reduce(Judged.but, self.remarks, judged)
 
     def of(self, rival: OutOfFold) -> Estimate:
         """The estimate of another method on the same labels, as if nothing had been chosen."""

@@ -151,6 +151,7 @@ def staged(
     say: Say = silent,
     deadline: Deadline | None = None,
     reserve: Callable[[], Deadline] | None = None,
+    pictures: bool = True,
 ) -> tuple[Settings, Task, Pretrained | None]:
     """For a label-free method: what follows it, the task of that, and the stage itself.
 
@@ -159,11 +160,12 @@ def staged(
     Args:
         reserve: the deadline as the stage has to see it, see `reserving`; asked only where the
             stage is not known.
+        pictures: leave pictures of sample images in the cache; off for private photos.
     """
     method = chosen.method
     if not isinstance(method, LabelFree):
         return chosen, task, None
-    made = cached(chosen, task, say, deadline, reserve)
+    made = cached(chosen, task, say, deadline, reserve, pictures)
     following = methods.make(method.then)
     task = replace(task, backbone=made.backbone, init=made.init)
     schedule = following.schedule(task) if isinstance(following, Trained) else None
@@ -176,6 +178,7 @@ def cached(
     say: Say = silent,
     deadline: Deadline | None = None,
     reserve: Callable[[], Deadline] | None = None,
+    pictures: bool = True,
 ) -> Pretrained:
     """The stage from the cache; made there if it is not yet, or gone on with."""
     mark = stage_fingerprint(chosen, task, deadline)
@@ -191,7 +194,7 @@ def cached(
             deadline = reserve()
         blind = replace(task, images=task.images.seen(np.empty(0, np.int64)))
         with explained(folder):
-            gallery = Gallery(folder / PICTURES, blind, brief=True)
+            gallery = Gallery(folder / PICTURES, blind, brief=True) if pictures else None
             _make(chosen, blind, mark, folder, gallery, say, (), deadline)
             clear(folder)
     return open_pretrained(folder)

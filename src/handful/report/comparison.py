@@ -1,8 +1,9 @@
 """The page of a comparison: methods on the same draws of labels, or several runs side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from handful.collapse import recorded
@@ -21,7 +22,8 @@ class Fit(NamedTuple):
 
     name: str  # as it is shown: the method's, with what tells it from others of that name
     method: str
-    draw: str
+    draw: str  # the labels that it saw
+    row: str  # of the table: the draw, and its seed where one method saw a draw several times
     accuracy: float
     seconds: float
     estimate: dict[str, Any] | None
@@ -42,27 +44,38 @@ class Study:
         return list(dict.fromkeys(fit.name for fit in self.fits))
 
     @property
-    def draws(self) -> list[str]:
-        return list(dict.fromkeys(fit.draw for fit in self.fits))
+    def rows(self) -> list[str]:
+        return list(dict.fromkeys(fit.row for fit in self.fits))
 
-    def of(self, name: str) -> dict[str, Fit]:
-        """By draw."""
-        return {fit.draw: fit for fit in self.fits if fit.name == name}
+    def of(self, name: str) -> list[Fit]:
+        return [fit for fit in self.fits if fit.name == name]
+
+    def by_draw(self, name: str) -> dict[str, float]:
+        """Draw → mean accuracy of this method's fits on it: seeds are no draws of labels."""
+        return _means((fit.draw, fit.accuracy) for fit in self.of(name))
 
     @property
     def troubles(self) -> list[tuple[str, str]]:
         """What went wrong in trainings: of which method on what, and a sentence."""
-        return [(f"{f.name} on {f.draw}", sentence(f.trouble)) for f in self.fits if f.trouble]
+        return [(f"{f.name} on {f.row}", sentence(f.trouble)) for f in self.fits if f.trouble]
 
-    def accuracy(self, name: str, draw: str) -> float | None:
-        """None where this method was not fitted on this draw."""
-        fit = self.of(name).get(draw)
-        return None if fit is None else fit.accuracy
+    def table(self) -> tuple[tuple[str, tuple[float | None, ...]], ...]:
+        """Of each row an accuracy for each method; None where it has no such fit."""
+        columns = [_means((fit.row, fit.accuracy) for fit in self.of(name)) for name in self.names]
+        return tuple((row, tuple(column.get(row) for column in columns)) for row in self.rows)
 
     def differences(self, a: str, b: str) -> list[float]:
         """Accuracy of `a` minus that of `b`, on every draw that both saw."""
-        of_a, of_b = self.of(a), self.of(b)
-        return [of_a[draw].accuracy - of_b[draw].accuracy for draw in of_a if draw in of_b]
+        of_a, of_b = self.by_draw(a), self.by_draw(b)
+        return [of_a[draw] - of_b[draw] for draw in of_a if draw in of_b]
+
+
+def _means(found: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """The mean of what stands under each key, keys in their order."""
+    under: dict[str, list[float]] = {}
+    for key, value in found:
+        under.setdefault(key, []).append(value)
+    return {key: fmean(values) for key, values in under.items()}
 
 
 @dataclass(frozen=True)
@@ -101,6 +114,7 @@ def of_folder(folder: Path) -> Study:
             str(cell["method"]),
             str(cell["method"]),
             f"draw {cell['draw']}",
+            f"draw {cell['draw']}",
             float(cell["test_accuracy"]),
             float(cell["seconds"]),
             cell["estimate"],
@@ -124,9 +138,10 @@ def of_folder(folder: Path) -> Study:
 def of_runs(runs: Sequence[RunFolder]) -> Study:
     """Several runs; those that saw the same images and labels are one draw."""
     tested = all(run.record["test"] is not None for run in runs)
-    names = _told_apart(runs)
+    names, draws = _told_apart(runs), _draws(runs)
+    rows = _rows(runs, names, draws)
     fits = []
-    for run, name, draw in zip(runs, names, _draws(runs, names), strict=True):
+    for run, name, draw, row in zip(runs, names, draws, rows, strict=True):
         record = run.record
         found = record["test"] if tested else record["estimate"]
         if found is None or found["accuracy"] is None:
@@ -139,6 +154,7 @@ def of_runs(runs: Sequence[RunFolder]) -> Study:
                 name,
                 str(record["method"]["name"]),
                 draw,
+                row,
                 float(found["accuracy"]),
                 float(record["seconds"]),
                 record["estimate"],
@@ -147,6 +163,8 @@ def of_runs(runs: Sequence[RunFolder]) -> Study:
         )
     sources = list(dict.fromkeys(called(run.record) for run in runs))
     about = f"{counted(len(runs), 'run')}; those on one line of the table saw the same labels."
+    if rows != draws:
+        about += " Seeds that a method tried on the same labels count as one draw, with their mean."
     if not tested:
         about += " Not all have a test part, so what is compared are their estimates."
     if len(sources) > 1:
@@ -162,27 +180,58 @@ def _title(names: list[str]) -> str:
 
 def _told_apart(runs: Sequence[RunFolder]) -> list[str]:
     """A name for each run: its method, and its folder where settings or sources differ."""
-    made = [
-        tuple(str(run.record[key]) for key in ("method", "schedule", "backbone", "input"))
-        + (str(run.record["data"]["source"]),)
-        for run in runs
-    ]
+    made = [_settings(run.record) for run in runs]
     names = [str(run.record["method"]["name"]) for run in runs]
-    first: dict[tuple[str, ...], str] = {}
-    for run, settings, name in zip(runs, made, names, strict=True):
+    first = {settings: run.folder for run, settings in reversed(list(zip(runs, made, strict=True)))}
+    folders = _told_by(list(first.values()))
+    called = []
+    for settings, name in zip(made, names, strict=True):
         alike = {other for other, its in zip(made, names, strict=True) if its == name}
-        first.setdefault(settings, name if len(alike) == 1 else f"{name} ({run.folder.name})")
-    return [first[settings] for settings in made]
+        folder = folders[list(first).index(settings)]
+        called.append(name if len(alike) == 1 else f"{name} ({folder})")
+    return called
 
 
-def _draws(runs: Sequence[RunFolder], names: Sequence[str]) -> list[str]:
-    """A name for the labels that each run saw, and its seed where one method saw them twice."""
+def _told_by(folders: list[Path]) -> list[str]:
+    """The last part of each folder's path, or as many parts as it takes to tell them apart."""
+    paths = [folder.resolve().parts for folder in folders]
+    for count in range(1, max(map(len, paths))):
+        ends = ["/".join(parts[-count:]) for parts in paths]
+        if len(set(ends)) == len(ends):
+            return ends
+    return [str(folder) for folder in folders]
+
+
+def _settings(record: dict[str, Any]) -> str:
+    """What a run was asked for, and on what, but for seeds and what followed from the labels.
+
+    Weights that were learned are an outcome, and so is the number of steps that a budget bought;
+    a backbone that was given, which had learned before, is not.
+    """
+    method, schedule = dict(record["method"]), dict(record["schedule"] or {})
+    staged, budget = record.get("stage") is not None, record["training"].get("budget")
+    if staged:
+        method.pop("seed", None)
+    if budget is not None:
+        schedule.pop("steps", None)
+    backbone = {k: v for k, v in record["backbone"].items() if k not in ("weights", "parameters")}
+    given = None if staged else record["init"]
+    source = record["data"]["source"]
+    return str((method, schedule, backbone, record["input"], budget, given, source))
+
+
+def _draws(runs: Sequence[RunFolder]) -> list[str]:
+    """A name for the labels that each run saw."""
     hashes = [str(run.record["data"]["hash"]) for run in runs]
     seen = list(dict.fromkeys(hashes))
-    draws = [
+    return [
         f"{counted(run.record['data']['labeled'], 'label')}, set {seen.index(its) + 1}"
         for run, its in zip(runs, hashes, strict=True)
     ]
+
+
+def _rows(runs: Sequence[RunFolder], names: Sequence[str], draws: list[str]) -> list[str]:
+    """The draw of each run, and its seed where one method saw a draw several times."""
     if len(set(zip(names, draws, strict=True))) == len(runs):
         return draws
     return [f"{draw}, seed {run.record['seed']}" for run, draw in zip(runs, draws, strict=True)]
@@ -191,11 +240,11 @@ def _draws(runs: Sequence[RunFolder], names: Sequence[str]) -> list[str]:
 def page(study: Study) -> ComparisonPage:
     """Everything that is said and drawn. Methods keep their order, and their colours."""
     names = study.names
-    found = {name: spread([fit.accuracy for fit in study.of(name).values()]) for name in names}
+    found = {name: spread(list(study.by_draw(name).values())) for name in names}
     ranked = sorted(names, key=lambda name: -found[name].mean)
     rows = [
         plots.Row(
-            name, [fit.accuracy for fit in study.of(name).values()], found[name].mean,
+            name, [fit.accuracy for fit in study.of(name)], found[name].mean,
             found[name].low, found[name].high, names.index(name),
         )
         for name in ranked
@@ -205,8 +254,8 @@ def page(study: Study) -> ComparisonPage:
         (
             plots.Series(
                 name,
-                [max(fit.seconds, 0.1) / 60 for fit in study.of(name).values()],
-                [fit.accuracy for fit in study.of(name).values()],
+                [max(fit.seconds, 0.1) / 60 for fit in study.of(name)],
+                [fit.accuracy for fit in study.of(name)],
             ),
             names.index(name),
         )
@@ -217,17 +266,15 @@ def page(study: Study) -> ComparisonPage:
         verdict=_verdict(study, ranked, found),
         overall=plots.dots(
             "All results", rows, what,
-            note="A dot is one fit on one draw of labels; the diamond is their mean, the bar the "
-            f"interval of the mean ({percent(LEVEL, 0)}, Student's t).",
+            note="A dot is one fit; the diamond is the mean over draws of labels, the bar the "
+            f"interval of that mean ({percent(LEVEL, 0)}, Student's t).",
         ),
         differences=_differences(study, ranked),
         cost=plots.scatter(
             "Accuracy against time", groups,
             note="Up and to the left is better. Time includes the estimate where one was made.",
         ),
-        table=tuple(
-            (draw, tuple(study.accuracy(name, draw) for name in names)) for draw in study.draws
-        ),
+        table=study.table(),
         standings=tuple(_standing(study, name, ranked, found) for name in names),
         level=LEVEL,
     )  # fmt: skip
@@ -305,7 +352,7 @@ def _held(study: Study, fits: Sequence[Fit]) -> tuple[int, int]:
 
 
 def _standing(study: Study, name: str, ranked: list[str], found: dict[str, Spread]) -> Standing:
-    fits = list(study.of(name).values())
+    fits = study.of(name)
     seconds = sum(fit.seconds for fit in fits) / len(fits)
     return Standing(
         name=name,
@@ -323,12 +370,15 @@ def _sentence(
 ) -> str:
     """The method in these figures."""
     mean, std, low, high, n = found[name]
+    fits = study.of(name)
     over = f"over {n} draws" if n > 1 else "on one draw"
+    if len(fits) > n:
+        over += f", {len(fits)} fits"
     said = f"Here {percent(mean)} {over}"
     if low is not None and high is not None:
         said += f" (mean within {span(low, high)})"
     said += f", in {time(seconds)} a fit"
-    if wrong := sum(bool(fit.trouble) for fit in study.of(name).values()):
+    if wrong := sum(bool(fit.trouble) for fit in fits):
         said += f", of which training went wrong in {wrong}"
     rivals = [other for other in ranked if other != name]
     if not rivals:

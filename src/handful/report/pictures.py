@@ -125,8 +125,11 @@ def _of_stage(folder: Path) -> list[dict[str, str]]:
     kept = []
     for path in filter(Path.exists, [*shown, *painted[:1], *painted[1:][-1:]]):
         file = io.BytesIO()
-        with Image.open(path) as image:
-            image.convert("RGB").save(file, "JPEG", quality=90)
+        try:
+            with Image.open(path) as image:
+                image.convert("RGB").save(file, "JPEG", quality=90)
+        except (OSError, SyntaxError):  # damaged in the cache: no reason to lose a finished fit
+            continue
         text = SEEN.get(path.stem) or PAINTS.format(int(path.stem.removeprefix("painted-")))
         kept.append({"what": text, "picture": base64.b64encode(file.getvalue()).decode()})
     return kept
