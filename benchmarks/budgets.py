@@ -1,8 +1,8 @@
 """What a `--budget` says and what a fit takes, of each method, with nothing else running.
 
-    python benchmarks/budgets.py mnist --budgets 1m 3m
+    python benchmarks/budgets.py mnist --budgets 1m --draws 3
 
-One development draw with ten labels per class. `auto` estimates within its budget, the others make
+Development draws with ten labels per class. `auto` estimates within its budget, the others make
 one fit. Nothing is known from earlier fits: features and stages without labels are made anew. A
 cell that has its line from this hardware is not made again; one for which the budget is too short
 is left out.
@@ -27,8 +27,9 @@ METHODS = (*TRAINED, "simclr", "vicreg", "autoencoder", AUTO)
 def main() -> None:
     options = parse()
     hardware = record.hardware()
-    for source, budget, method in product(options.sources, options.budgets, options.methods):
-        draw = FIRST_DEVELOPMENT
+    draws = range(FIRST_DEVELOPMENT, FIRST_DEVELOPMENT + options.draws)
+    every = product(options.sources, draws, options.budgets, options.methods)
+    for source, draw, budget, method in every:
         cell = Cell(source, PER_CLASS, method, draw, budget, "dev", hardware=hardware)
         opened(source, cell.part)  # its pixels stay in the cache that they are in
         with tempfile.TemporaryDirectory() as cache, patch.dict(os.environ, HANDFUL_CACHE=cache):
@@ -45,7 +46,8 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("sources", nargs="+", metavar="SOURCE", choices=SOURCES)
-    parser.add_argument("--budgets", nargs="+", default=["1m", "3m"])
+    parser.add_argument("--budgets", nargs="+", default=["1m"])
+    parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     return parser.parse_args()
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 from typing import Any, NamedTuple
 
 import fields
@@ -389,21 +389,21 @@ def minutes_grid() -> str:
 
 def budgets() -> str:
     """Of each method what a fit took, beside what it was given."""
-    rows = []
+    found: dict[tuple[str, str, str], list[float]] = {}
     for line in record.read("budgets"):
-        given, taken = in_seconds(line["budget"]), line["figures"]["seconds"]
-        source, method = split_name(line["name"])
+        key = line["name"], line["hardware"], line["budget"]
+        found.setdefault(key, []).append(line["figures"]["seconds"])
+    rows = []
+    for (name, hardware, budget), taken in found.items():
+        source, method = split_name(name)
+        given = in_seconds(budget)
+        apart = [f"{100 * (seconds / given - 1):+.1f}" for seconds in sorted(taken)]
+        middle = 100 * (median(taken) / given - 1)
         rows.append(
-            [
-                f"`{method}`",
-                source,
-                line["hardware"],
-                f"{given:.0f} s",
-                f"{taken:.1f} s",
-                f"{100 * (taken / given - 1):+.1f} %",
-            ]
+            [f"`{method}`", source, hardware, budget, f"{middle:+.1f} %", ", ".join(apart)]
         )
-    return markdown(["method", "source", "on", "budget", "taken", "difference"], rows)
+    header = ["method", "source", "on", "budget", "taken, median", "each, %"]
+    return markdown(header, rows)
 
 
 def timed() -> str:
