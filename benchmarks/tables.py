@@ -216,7 +216,8 @@ def ingest_in_words() -> str:
     )
     return (
         f"Checking and decoding {line['files']:,} photographs of twelve megapixels took "
-        f"{first:.0f} seconds the first time and {again:.0f} from then on, on two cores."
+        f"{first:.0f} seconds the first time and {again:.0f} from then on, on "
+        f"{line['hardware'].split(', ')[1]}."
     )
 
 

@@ -526,6 +526,7 @@ def test_what_a_run_was_asked_for_tells_it_apart(made):
     for one, two in (
         (more, fewer),
         (budget, {}),
+        (budget, within(made, "training", budget=30.0)),
         ({"init": "a"}, {"init": "b"}),
         (within(made, "backbone", options={"base": 9}), {}),
         (within(made, "input", size=9), {}),

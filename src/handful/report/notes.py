@@ -50,7 +50,7 @@ NOTES = {
         "kind.",
     ),
     "fine_tuning": Note(
-        "trains a pre-trained network further, all of it",
+        "trains a pre-trained network further",
         "It adapts to what the images are, and gains most as labels grow.",
         "The slowest of its kind, and with very few labels it can fall behind a head on fixed "
         "features.",
