@@ -400,9 +400,7 @@ def budgets() -> str:
         given = in_seconds(budget)
         apart = [f"{100 * (seconds / given - 1):+.1f}" for seconds in sorted(taken)]
         middle = 100 * (median(taken) / given - 1)
-        rows.append(
-            [f"`{method}`", source, hardware, budget, f"{middle:+.1f} %", ", ".join(apart)]
-        )
+        rows.append([f"`{method}`", source, hardware, budget, f"{middle:+.1f} %", ", ".join(apart)])
     header = ["method", "source", "on", "budget", "taken, median", "each, %"]
     return markdown(header, rows)
 

@@ -92,7 +92,10 @@ def test_what_was_said_of_an_estimate_stays_where_shares_are_taken_from_the_unla
     labels = np.arange(40) % 2
     out = out_of_fold(labels, np.eye(2)[labels] * 0.8 + 0.1)
     found = (
-        judge(out, ["random"] * 40, None).but("half the steps").but("and more").on_unlabeled(out.probabilities[0])
+        judge(out, ["random"] * 40, None)
+        .but("half the steps")
+        .but("and more")
+        .on_unlabeled(out.probabilities[0])
     )
     assert found.estimate.how.endswith("; half the steps; and more")
     assert "as predicted for 40 images without a label" in found.estimate.how
