@@ -471,12 +471,15 @@ def test_fit_does_both_stages_and_makes_the_first_only_once(tmp_path):
     assert open_run(tmp_path / "run").predict(stripes()).probabilities.shape == (40, 2)
 
 
-def test_private_photos_leave_no_picture_in_the_cache(tmp_path, monkeypatch):
+@pytest.mark.parametrize("given", [{"settings": QUICK}, {"settings": TIMED, "budget": 20.0}])
+def test_private_photos_leave_no_picture_in_the_cache(
+    given, tmp_path, monkeypatch, a_second_a_step
+):
     monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
     for pictures, count in ((False, 0), (True, 1)):
         handful.fit(
-            stripes(seed=pictures), "simclr", settings=QUICK, precision="fp32", estimate="none",
-            out=tmp_path / f"run-{pictures}", pictures=pictures,
+            stripes(seed=pictures), "simclr", precision="fp32", estimate="none",
+            out=tmp_path / f"run-{pictures}", pictures=pictures, **given,
         )  # fmt: skip
         assert len(list(tmp_path.rglob("views.png"))) == count
 
