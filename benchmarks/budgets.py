@@ -15,7 +15,7 @@ from itertools import product
 from unittest.mock import patch
 
 import record
-from cells import FIRST_DEVELOPMENT, SOURCES, Cell, fill, opened
+from cells import FIRST_DEVELOPMENT, SOURCES, Cell, fill_if_time_does, opened
 from handful.choose import AUTO
 from minutes import TRAINED
 
@@ -33,12 +33,7 @@ def main() -> None:
         cell = Cell(source, PER_CLASS, method, draw, budget, "dev", hardware=hardware)
         opened(source, cell.part)  # its pixels stay in the cache that they are in
         with tempfile.TemporaryDirectory() as cache, patch.dict(os.environ, HANDFUL_CACHE=cache):
-            try:
-                fill([cell], FILE)
-            except ValueError as error:
-                if "larger --budget" not in str(error):
-                    raise
-                print(f"{cell.name}, {cell.budget}: {error}", flush=True)
+            fill_if_time_does(cell, FILE)
 
 
 def parse() -> argparse.Namespace:

@@ -20,7 +20,7 @@ import matplotlib
 import numpy as np
 
 import record
-from cells import FIRST_DEVELOPMENT, SOURCES, Cell, accuracies, fill
+from cells import FIRST_DEVELOPMENT, SOURCES, Cell, accuracies, fill_if_time_does
 from handful.methods import METHODS
 from handful.wording import in_seconds
 
@@ -54,12 +54,7 @@ def main() -> None:
         )
     )
     for cell in cells:
-        try:
-            fill([cell], FILE, dry=options.dry)
-        except ValueError as error:
-            if "larger --budget" not in str(error):
-                raise
-            print(f"{cell.name}, {cell.budget}: {error}", flush=True)
+        fill_if_time_does(cell, FILE, dry=options.dry)
 
 
 def plot() -> None:

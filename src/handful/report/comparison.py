@@ -183,12 +183,11 @@ def _told_apart(runs: Sequence[RunFolder]) -> list[str]:
     made = [_settings(run.record) for run in runs]
     names = [str(run.record["method"]["name"]) for run in runs]
     first = {settings: run.folder for run, settings in reversed(list(zip(runs, made, strict=True)))}
-    folders = _told_by(list(first.values()))
+    folders = dict(zip(first, _told_by(list(first.values())), strict=True))
     called = []
     for settings, name in zip(made, names, strict=True):
         alike = {other for other, its in zip(made, names, strict=True) if its == name}
-        folder = folders[list(first).index(settings)]
-        called.append(name if len(alike) == 1 else f"{name} ({folder})")
+        called.append(name if len(alike) == 1 else f"{name} ({folders[settings]})")
     return called
 
 
