@@ -247,6 +247,29 @@ def test_a_plan_counts_the_pauses_of_a_method():
     assert plan(Supervised(), task(), SCHEDULE, 0, "fp32").pause == 0
 
 
+@pytest.mark.parametrize(
+    ("timed", "best"),
+    [
+        ([0.5, 0.15, 0.1, 0.15], Plan("fp32", 1, 0.1)),  # other work while fp32 was timed first
+        ([0.1, 0.05, 0.1, 0.5], Plan("bf16", 1, 0.05)),  # and while bf16 was timed again
+        ([0.5, 0.19, 0.1, 0.05], Plan("bf16", 1, 0.05)),
+    ],
+)
+def test_of_short_steps_timed_twice_the_faster_times_count(monkeypatch, timed, best):
+    times = iter(timed)
+    monkeypatch.setattr("handful.train._seconds_per_step", lambda *_: next(times))
+    monkeypatch.setattr("handful.train.devices.has_bf16", lambda: True)
+    found = plan(Supervised(), task(), SCHEDULE, 0)
+    assert (found.precision, found.seconds_per_step) == (best.precision, best.seconds_per_step)
+
+
+def test_long_steps_are_timed_once(monkeypatch):
+    times = iter([3.0, 2.9])
+    monkeypatch.setattr("handful.train._seconds_per_step", lambda *_: next(times))
+    monkeypatch.setattr("handful.train.devices.has_bf16", lambda: True)
+    assert plan(Supervised(), task(), SCHEDULE, 0).precision == "fp32"
+
+
 def test_planning_leaves_out_the_first_step_of_all():
     seen = []
 

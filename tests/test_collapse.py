@@ -442,6 +442,7 @@ ALONE = ": it learns as supervised does, with its own network and schedule"
         ("fixmatch", 16, NONE + ALONE),
         ("deep_propagation", 16, NONE + ALONE),
         ("self_training", 16, NONE),
+        ("fine_tuning", 16, NONE),
         ("supervised", 16, None),
         ("fixmatch", 8, None),
         ("deep_propagation", 8, None),
@@ -454,12 +455,16 @@ ALONE = ": it learns as supervised does, with its own network and schedule"
 )
 def test_a_method_with_no_unlabelled_image_to_learn_from_says_so(method, labeled, told):
     said = []
-    fitted = method == "self_training"
+    size, settings = None, {"steps": "2", "batch": "8", "backbone.base": "8"}
+    if method == "self_training":
+        size, settings = 32, None
+    if method == "fine_tuning":
+        size, settings = 32, {"steps": "2", "batch": "4", "embed_size": "32"}
     run = handful.fit(
         stripes(16, labeled=labeled),
         method,
-        size=32 if fitted else None,
-        settings=None if fitted else {"steps": "2", "batch": "8", "backbone.base": "8"},
+        size=size,
+        settings=settings,
         estimate="none",
         reporter=handful.job.Reporter(say=said.append),
     )

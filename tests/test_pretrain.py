@@ -484,6 +484,29 @@ def test_private_photos_leave_no_picture_in_the_cache(
         assert len(list(tmp_path.rglob("views.png"))) == count
 
 
+def test_a_method_after_a_stage_says_that_it_has_no_unlabelled_image_to_learn_from():
+    said = []
+    run = handful.fit(
+        stripes(16, labeled=16), "simclr", settings=QUICK | {"then": "self_training"},
+        precision="fp32", estimate="none", reporter=Reporter(say=said.append),
+    )  # fmt: skip
+    text = "every image has a label, so self_training has none to learn from beside them"
+    assert run.record["training"]["remark"] == text
+    assert said.count(text) == 1
+
+
+def test_pictures_that_an_earlier_run_left_go_where_none_are_wanted(tmp_path, monkeypatch):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    options = {"settings": QUICK | {"then": "features"}, "precision": "fp32", "estimate": "none"}
+    handful.fit(stripes(), "simclr", **options)
+    made = stage(stripes(), tmp_path / "pre", pictures=True)
+    assert len(list(tmp_path.rglob("views.png"))) == 2
+    handful.fit(stripes(), "simclr", **options, pictures=False)
+    stage(stripes(), tmp_path / "pre")
+    assert not list(tmp_path.rglob("*.png"))
+    assert made.record == stage(stripes(), tmp_path / "pre").record
+
+
 def test_a_stage_whose_pictures_are_damaged_or_gone_costs_no_fit(tmp_path, monkeypatch):
     monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
     options = {"settings": QUICK, "precision": "fp32", "estimate": "none"}

@@ -146,6 +146,16 @@ def test_no_thumbnails_are_kept_where_none_are_wanted(tmp_path):
     assert "No estimate was asked for." in page.words
 
 
+def test_thumbnails_that_an_earlier_run_kept_go_where_none_are_wanted(tmp_path):
+    options = {"settings": QUICK, "estimate": "none", "out": tmp_path / "run"}
+    handful.fit(stripes(), **options)
+    report.write_report([tmp_path / "run"], tmp_path / "run" / "report.html")
+    weights = (tmp_path / "run" / "model.safetensors").read_bytes()
+    handful.fit(stripes(), **options, pictures=False)
+    assert not {"pictures.json", "report.html"} & {p.name for p in (tmp_path / "run").iterdir()}
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == weights
+
+
 def test_hostile_names_of_classes_files_and_all_else_are_only_text(made, copied):
     """Every text of the folder, in every file, becomes one that would be markup if it could."""
 
@@ -497,7 +507,7 @@ def test_seeds_on_the_same_labels_are_one_draw_of_one_method(made):
     standing = comparison.page(found).standings[0]
     assert (standing.found.mean, standing.found.n, standing.found.low) == (0.625, 1, None)
     assert "62.5\xa0% on one draw, 2 fits" in standing.sentence
-    assert "count as one draw, with their mean" in found.about
+    assert "Several fits of a method on the same labels count as one draw" in found.about
 
 
 def test_runs_on_other_labels_with_other_seeds_and_weights_are_draws_of_one_method(made):
@@ -526,6 +536,8 @@ def test_what_a_run_was_asked_for_tells_it_apart(made):
     for one, two in (
         (more, fewer),
         (budget, {}),
+        (budget, budget | {"estimate": None}),
+        (budget, budget | {"choice": [{"method": "features"}]}),
         (budget, within(made, "training", budget=30.0)),
         ({"init": "a"}, {"init": "b"}),
         (within(made, "backbone", options={"base": 9}), {}),
@@ -542,6 +554,13 @@ def test_runs_on_other_labels_have_no_draw_in_common(made, copied):
         comparison.of_runs([read.read_run(made.folder), read.read_run(copied)])
     ).verdict
     assert "no draw in common" in text
+
+
+def test_a_folder_that_is_given_twice_is_shown_once(made, copied):
+    change(copied, schedule={"steps": 4})
+    twice = [made.folder, copied, made.folder.parent / "." / made.folder.name]
+    assert report.render(twice) == report.render(twice[:2])
+    assert report.render([made.folder, made.folder]) == report.render([made.folder])
 
 
 def test_a_training_that_went_wrong_is_said_beside_the_others(copied, made):

@@ -29,9 +29,10 @@ from handful.folder import (
 )
 from handful.judged import Judged, folds_of, judge_asked, judge_chosen
 from handful.learn import Say, Settings, fingerprint, learn, learned_from, make_plan
-from handful.methods.base import BackboneSpec, Fitted, Method, Predictor, Task, Trained
+from handful.methods.base import BackboneSpec, Fitted, Method, Predictor, Task
 from handful.methods.consistency import Consistency, has_unlabeled
 from handful.methods.deep_propagation import DeepPropagation
+from handful.methods.fine_tuning import FineTuning
 from handful.methods.label_free import LabelFree
 from handful.methods.propagation import Propagation
 from handful.methods.self_training import SelfTraining
@@ -40,8 +41,8 @@ from handful.pretrain import TRAINING, reserving, staged
 from handful.pretrained import HISTORY, Pretrained
 from handful.priors import LABELED, UNLABELED
 from handful.record import Asked, Decided, record_of
-from handful.report.pictures import save_pictures
-from handful.results import STAGE_HISTORY, Run, open_run
+from handful.report.pictures import PICTURES, save_pictures
+from handful.results import REPORT, STAGE_HISTORY, Run, open_run
 from handful.schedule import Schedule
 from handful.train import Plan
 from handful.wording import duration
@@ -56,6 +57,8 @@ class Reporter:
 
 
 QUIET = Reporter()
+
+_FROM_UNLABELED = Consistency | DeepPropagation | FineTuning | SelfTraining | Propagation
 
 
 @devices.memory_kept()
@@ -110,7 +113,8 @@ def fit(
         origins: image name → "random", "chosen" or "unknown": how it came to be labelled. Labels
             that were chosen are trained on but do not count in the estimate.
         after: an earlier run; its estimate is put into the record beside the new one.
-        pictures: keep thumbnails in the folder for its report; off for private photos.
+        pictures: keep thumbnails in the folder for its report; off for private photos, and then
+            those of a folder that holds this run already go, with the report that shows them.
         settings: fields of the method, the schedule or the backbone, as text, by name.
         budget: seconds for the whole fit, estimate included. The first steps are timed and the
             number of steps is then fixed; a method that is fitted to features only says whether
@@ -171,13 +175,14 @@ def fit(
         if folder is not None and claim(folder, mark, overwrite):
             clear(folder)
             reporter.say(f"{folder} already holds this run, finished")
+            if not pictures and (folder / PICTURES).exists():
+                for shown in (PICTURES, REPORT):
+                    (folder / shown).unlink(missing_ok=True)
             return open_run(folder)
         work = folder / "checkpoint" if folder is not None else None
 
         for problem in inspect(images, near=False).problems:
             reporter.say(problem.text)
-        if alone := _alone(chosen.method, task):
-            reporter.say(alone)
         asked = Asked(seed, origin, estimate == "folds", prior, shares, budget, after, command)
         deadline = None if budget is None else Deadline(budget, begun)
         with releasing(work):
@@ -191,7 +196,7 @@ def fit(
         chosen, task, planned, judged, *_ = decided
         below, what = _below(work, "fit"), "training on all labels"
         learned = learn(chosen, task, seed, below, planned, what, reporter.say)
-        if alone := _alone(chosen.method, task):
+        if not auto and (alone := _alone(chosen.method, task)):
             learned = replace(learned, remark=alone)
         if judged is not None:
             judged = _completed(judged, learned.predictor, task, asked)
@@ -242,6 +247,8 @@ def _as_asked(
     before, seed = chosen, asked.seed
     kept = work is not None
     chosen, task, stage, deadline = _staged(chosen, task, asked, deadline, kept, pictures, say)
+    if alone := _alone(chosen.method, task):
+        say(alone)
     fits = 1 + (folds_of(chosen).fits if asked.estimate else 0)
     predicted = len(task.images.unlabeled) if asked.prior == UNLABELED else 0
     if kept:
@@ -352,7 +359,7 @@ def _keep(
 
 def _alone(method: Method, task: Task) -> str:
     """That a method which learns from images without a label has none to learn from, and why."""
-    if not isinstance(method, Consistency | DeepPropagation | SelfTraining | Propagation):
+    if not isinstance(method, _FROM_UNLABELED):
         return ""
     if not has_unlabeled(task):
         why = f"every image has a label, so {method.name} has none to learn from beside them"
@@ -360,7 +367,7 @@ def _alone(method: Method, task: Task) -> str:
         why = f"unlabeled_weight is 0, so {method.name} does not learn from images without a label"
     else:
         return ""
-    if isinstance(method, Trained):
+    if isinstance(method, Consistency | DeepPropagation):
         why += ": it learns as supervised does, with its own network and schedule"
     return why
 

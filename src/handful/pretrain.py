@@ -133,12 +133,13 @@ def pretrain(
     deadline = None if budget is None else Deadline(budget, begun)
     mark, folder = stage_fingerprint(chosen, task, deadline), Path(out)
     with sole_writer(folder):
-        if claim(folder, mark, overwrite, RECORD, (WEIGHTS, HISTORY)):
+        finished = claim(folder, mark, overwrite, RECORD, (WEIGHTS, HISTORY))
+        if overwrite or not pictures:
+            shutil.rmtree(folder / PICTURES, ignore_errors=True)
+        if finished:
             clear(folder)
             say(f"{folder} already holds this, finished")
             return open_pretrained(folder)
-        if overwrite:
-            shutil.rmtree(folder / PICTURES, ignore_errors=True)
         gallery = Gallery(folder / PICTURES, task) if pictures else None
         _make(chosen, task, mark, folder, gallery, say, command, deadline)
         clear(folder)
@@ -160,7 +161,8 @@ def staged(
     Args:
         reserve: the deadline as the stage has to see it, see `reserving`; asked only where the
             stage is not known.
-        pictures: leave pictures of sample images in the cache; off for private photos.
+        pictures: leave pictures of sample images in the cache; off for private photos, and then
+            those that an earlier run left there go too.
     """
     method = chosen.method
     if not isinstance(method, LabelFree):
@@ -184,6 +186,8 @@ def cached(
     mark = stage_fingerprint(chosen, task, deadline)
     folder = cache_folder() / "pretrained" / mark.removeprefix("sha256:")[:32]
     with locked(folder):
+        if not pictures:
+            shutil.rmtree(folder / PICTURES, ignore_errors=True)  # those of an earlier run
         known = _known(folder)
         if known is not None:
             trouble = known.record["collapse"]

@@ -302,7 +302,8 @@ def plan(
 ) -> Plan:
     """Time a few steps, in bf16 too where the processor has it; bf16 must win by a tenth.
 
-    Short steps are timed twice, in turn, and the faster time counts: other work comes in bursts.
+    Where either is short both are timed twice, in turn, and the faster time of each counts: other
+    work comes in bursts.
     """
     choices = [precision]
     if precision == "auto":

@@ -164,7 +164,7 @@ def of_runs(runs: Sequence[RunFolder]) -> Study:
     sources = list(dict.fromkeys(called(run.record) for run in runs))
     about = f"{counted(len(runs), 'run')}; those on one line of the table saw the same labels."
     if rows != draws:
-        about += " Seeds that a method tried on the same labels count as one draw, with their mean."
+        about += " Several fits of a method on the same labels count as one draw, with their mean."
     if not tested:
         about += " Not all have a test part, so what is compared are their estimates."
     if len(sources) > 1:
@@ -204,19 +204,22 @@ def _told_by(folders: list[Path]) -> list[str]:
 def _settings(record: dict[str, Any]) -> str:
     """What a run was asked for, and on what, but for seeds and what followed from the labels.
 
-    Weights that were learned are an outcome, and so is the number of steps that a budget bought;
-    a backbone that was given, which had learned before, is not.
+    Weights that were learned are an outcome, and so is the number of steps that a budget bought,
+    if an estimate and other methods took their share of it alike; a backbone that was given, which
+    had learned before, is not.
     """
     method, schedule = dict(record["method"]), dict(record["schedule"] or {})
     staged, budget = record.get("stage") is not None, record["training"].get("budget")
+    shared = None
     if staged:
         method.pop("seed", None)
     if budget is not None:
         schedule.pop("steps", None)
+        shared = (record["estimate"] is not None, bool(record["choice"]))
     backbone = {k: v for k, v in record["backbone"].items() if k not in ("weights", "parameters")}
     given = None if staged else record["init"]
     source = record["data"]["source"]
-    return str((method, schedule, backbone, record["input"], budget, given, source))
+    return str((method, schedule, backbone, record["input"], budget, shared, given, source))
 
 
 def _draws(runs: Sequence[RunFolder]) -> list[str]:

@@ -27,6 +27,7 @@ def page_of(folders: Sequence[Path], pictures: bool) -> str:
     """ValueError where a folder is no run or comparison, or does not hold what it should."""
     if not folders:
         raise ValueError("a report needs a run folder or a comparison at least")
+    folders = list({folder.resolve(): folder for folder in folders}.values())
     try:
         if len(folders) > 1:
             runs = [read_run(_checked(folder), pictures=False) for folder in folders]
