@@ -481,6 +481,31 @@ def recipes() -> str:
     return markdown(header, rows)
 
 
+def gap() -> str:
+    """Of rows as they are and with one thing changed, seed by seed, what the change does."""
+    found: dict[str, Lines] = {}
+    for line in record.final("gap"):
+        found.setdefault(line["name"], []).append(line)
+    rows = []
+    for name, lines in found.items():
+        recipe, variant = name.split(", ")
+        as_is = {line["draw"]: _accuracy(line) for line in record.final("recipes", recipe)}
+        both = [line for line in lines if line["draw"] in as_is]
+        gained = spread([100 * (_accuracy(line) - as_is[line["draw"]]) for line in both])
+        interval = f"{gained.low:+.1f} to {gained.high:+.1f}" if gained.low is not None else "–"
+        change = both[0]["figures"].get("pixel_change")
+        cells = [f"`{recipe}`", variant, f"{change:.1f}" if change else "–", len(both)]
+        means = [mean_spread([as_is[line["draw"]] for line in both]), accuracy(both)]
+        rows.append([*cells, *means, f"**{gained.mean:+.1f}**", interval])
+    header = ["recipe", "changed", "a pixel by, of 255", "seeds", "as it is", "changed so"]
+    return markdown([*header, "difference", "90 % interval"], rows)
+
+
+def _accuracy(line: Line) -> float:
+    found: float = line["figures"]["test_accuracy"]
+    return found
+
+
 def simclr_seeds() -> str:
     """The best row of SimCLR from each seed of pre-training, over draws of labels."""
     lines = record.final("recipes", BEST_SIMCLR)
@@ -567,6 +592,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "regret": regret,
     "regret_in_words": regret_in_words,
     "ingest_in_words": ingest_in_words,
+    "gap": gap,
     "simclr_seeds": simclr_seeds,
     "minutes": minutes_grid,
     "budgets": budgets,

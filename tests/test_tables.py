@@ -105,6 +105,27 @@ def test_the_first_table_has_rows_with_a_budget(tables, monkeypatch):
     assert row == "| CIFAR | **48.0** % (n = 1) | 19.8 % | 20 min | `c` |"
 
 
+def test_what_one_change_does_is_taken_seed_by_seed(tables, monkeypatch):
+    def line(name, draw, accuracy, **figures):
+        figures |= {"test_accuracy": accuracy}
+        return {"name": name, "kind": "final", "draw": draw, "figures": figures}
+
+    kept = {
+        "recipes": [line("a", 0, 0.70), line("a", 1, 0.72), line("a", 2, 0.99), line("b", 0, 0.1)],
+        "gap": [
+            line("a, compressed", 0, 0.68, pixel_change=4.42),
+            line("a, compressed", 1, 0.71, pixel_change=4.42),
+            line("a, fp32", 1, 0.72),
+        ],
+    }
+    monkeypatch.setattr(tables.record, "read", kept.get)
+    *_, compressed, exact = tables.gap().splitlines()
+    means = "**71.0** ± 1.4 % | **69.5** ± 2.1 % (n = 2)"
+    assert compressed == f"| `a` | compressed | 4.4 | 2 | {means} | **-1.5** | -4.7 to +1.7 |"
+    means = "**72.0** % | **72.0** % (n = 1)"
+    assert exact == f"| `a` | fp32 | – | 1 | {means} | **+0.0** | – |"
+
+
 def test_a_setting_may_hold_a_dash(tables):
     assert tables.split_name("sign-digits-simclr lr=1e-3") == ("sign-digits", "simclr lr=1e-3")
 
