@@ -214,19 +214,20 @@ class Pausing(Supervised):
 
 @pytest.mark.parametrize("steps", [1, 9, 10, 11, 25])
 def test_the_first_step_of_every_period_is_counted(steps):
-    planned = replace(PLAN, seconds_per_step=0.1, pause=4.0, period=10)
-    pauses = len(range(0, steps, 10))
-    assert planned.seconds(steps) == pytest.approx(0.1 * steps + 4 * pauses)
+    planned = replace(PLAN, seconds_per_step=0.1, pause=4.0, period=10, first=1.5)
+    later = len(range(10, steps, 10))
+    assert planned.seconds(steps) == pytest.approx(0.1 * steps + 1.5 + 4 * later)
     assert planned.steps_within(planned.seconds(steps) + 0.01) == steps
     assert planned.steps_within(planned.seconds(steps) - 0.01) == steps - 1
 
 
 def test_a_budget_too_short_for_the_first_pause_buys_nothing():
-    assert replace(PLAN, pause=4.0, period=10).steps_within(3.9) == 0
+    assert replace(PLAN, pause=1.0, period=10, first=4.0).steps_within(3.9) == 0
+    assert replace(PLAN, pause=4.0, period=10, first=1.0).steps_within(0.9) == 0
 
 
 def test_a_budget_buys_pauses_too(known_cost):
-    pausing = replace(PLAN, pause=4.0, period=10)
+    pausing = replace(PLAN, pause=4.0, period=10, first=4.0)
     planned = affordable(SETTINGS, task(), 0, pausing, seconds=103.04, fits=1, predicted=24)
     left = 103 - 24 * 0.25 - 1.0 - 3 * 0.5  # 94.5 s: 18 periods of 5 s, and a pause and 0.5 s
     assert planned.steps == 18 * 10 + int((left - 18 * 5 - 4) / 0.1)
@@ -236,13 +237,15 @@ def test_a_budget_buys_pauses_too(known_cost):
 @dataclass(frozen=True)
 class Slow(Pausing):
     def loss(self, model, batch):
-        time.sleep(0.3 if batch.step % self.period == 0 else 0.01)
+        paused = 0.3 if batch.step else 0.15
+        time.sleep(paused if batch.step % self.period == 0 else 0.01)
         return super().loss(model, batch)
 
 
 def test_a_plan_counts_the_pauses_of_a_method():
     found = plan(Slow(), task(), SCHEDULE, 0, "fp32")
     assert 0.28 < found.pause < 0.5 and found.period == 10
+    assert 0.13 < found.first < 0.28
     assert 0.01 < found.seconds_per_step < 0.2
     assert plan(Supervised(), task(), SCHEDULE, 0, "fp32").pause == 0
 

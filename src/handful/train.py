@@ -285,15 +285,19 @@ class Plan:
     steps: int | None = None  # where a budget of time has fixed them
     pause: float = 0.0  # seconds more that a step takes which is the first of a period...
     period: int = 1  # ...of so many steps, see `methods.base.Trained`
+    first: float = 0.0  # the same of the very first, which may be another
 
     def seconds(self, steps: int) -> float:
-        """What so many steps take, pauses included."""
-        return steps * self.seconds_per_step + -(-steps // self.period) * self.pause
+        """What so many steps, one or more, take, pauses included."""
+        later = -(-steps // self.period) - 1
+        return steps * self.seconds_per_step + self.first + later * self.pause
 
     def steps_within(self, seconds: float) -> int:
         """As many steps as take so long at most: the inverse of `seconds`."""
-        periods = int(seconds / self.seconds(self.period))
-        rest = seconds - periods * self.seconds(self.period) - self.pause
+        seconds += self.pause - self.first
+        whole = self.period * self.seconds_per_step + self.pause
+        periods = int(seconds / whole)
+        rest = seconds - periods * whole - self.pause
         return periods * self.period + max(0, int(rest / self.seconds_per_step))
 
 
@@ -320,8 +324,12 @@ def plan(
     if len(choices) > 1 and seconds["bf16"] < 0.9 * seconds["fp32"]:
         best = "bf16"
     period: int = getattr(method, "period", 1)
-    pause = 0.0 if period == 1 else _pause(method, task, schedule, seed, best, seconds[best])
-    return Plan(best, torch.get_num_threads(), seconds[best], pause=pause, period=period)
+    pauses = [0.0, 0.0]
+    if period > 1:
+        step = seconds[best]
+        pauses = [_pause(method, task, schedule, seed, best, step, at) for at in (0, period)]
+    first, later = pauses
+    return Plan(best, torch.get_num_threads(), seconds[best], None, later, period, first)
 
 
 def _seconds_per_step(
@@ -349,13 +357,12 @@ def _seconds_per_step(
 
 
 def _pause(
-    method: Trained, task: Task, schedule: Schedule, seed: int, precision: str, step: float
+    method: Trained, task: Task, schedule: Schedule, seed: int, precision: str, step: float, at: int
 ) -> float:
-    """Seconds that the first step of the method's second period takes more than `step`."""
-    period: int = method.period  # type: ignore[attr-defined]
+    """Seconds that step `at`, the first of a period, takes more than `step`."""
     state = begin(method, task, schedule, seed)
-    state.step = period
-    schedule = replace(schedule, steps=period + 1)
+    state.step = at
+    schedule = replace(schedule, steps=at + 1)
     batches = Batches(task, method.views(task), schedule, seed)
     begun = time.perf_counter()
     next(train(state, method, batches, schedule, precision))
