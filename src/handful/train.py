@@ -287,6 +287,11 @@ class Plan:
     period: int = 1  # ...of so many steps, see `methods.base.Trained`
     first: float = 0.0  # the same of the very first, which may be another
 
+    @property
+    def whole(self) -> float:
+        """Seconds of a period after the first, its pause included."""
+        return self.period * self.seconds_per_step + self.pause
+
     def seconds(self, steps: int) -> float:
         """What so many steps, one or more, take, pauses included."""
         later = -(-steps // self.period) - 1
@@ -295,9 +300,8 @@ class Plan:
     def steps_within(self, seconds: float) -> int:
         """As many steps as take so long at most: the inverse of `seconds`."""
         seconds += self.pause - self.first
-        whole = self.period * self.seconds_per_step + self.pause
-        periods = int(seconds / whole)
-        rest = seconds - periods * whole - self.pause
+        periods = int(seconds / self.whole)
+        rest = seconds - periods * self.whole - self.pause
         return periods * self.period + max(0, int(rest / self.seconds_per_step))
 
 
