@@ -85,7 +85,7 @@ def test_a_long_budget_lets_methods_train_on_unlabelled_images(look, monkeypatch
     ]
     photographs = planned(stripes(channels=3), known + 30)
     assert [row.method for row in photographs][-1] == "fine_tuning"
-    slow = replace(PLAN, pause=60.0, period=1000)
+    slow = replace(PLAN, pause=1.0, period=1000, first=60.0)
     monkeypatch.setattr(candidates, "make_plan", lambda *_: slow)
     assert sum(row.seconds for row in planned(images, known + 30)) < known + 30
     monkeypatch.setattr(candidates, "_LARGEST_GRAPH", 4)

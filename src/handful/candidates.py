@@ -161,7 +161,7 @@ def _trained(
     left -= time.perf_counter() - begun
     own, looks = chosen.schedule.steps, chosen.schedule.looks
     beside = (FOLDS.folds + 1) * cost.of(0, looks) + len(images.unlabeled) * cost.image
-    spare = left - beside - (FOLDS.folds + 1) * plan.pause
+    spare = left - beside - (FOLDS.folds + 1) * plan.first
     steps, fold_steps = shared_steps(int(spare * plan.period / plan.whole), own)
     if fold_steps < max(1, _FEWEST * own):
         say(f"{method} and its folds would need more than the time that is left: left out")

@@ -176,7 +176,7 @@ def fit(
             clear(folder)
             reporter.say(f"{folder} already holds this run, finished")
             if not pictures and (folder / PICTURES).exists():
-                for shown in (PICTURES, REPORT):
+                for shown in (REPORT, PICTURES):
                     (folder / shown).unlink(missing_ok=True)
             return open_run(folder)
         work = folder / "checkpoint" if folder is not None else None
@@ -355,6 +355,8 @@ def _keep(
         probabilities = judged.probabilities if judged is not None else None
         issues = judged.issues if judged is not None else []
         save_pictures(folder, task, method, probabilities, issues, seed, stage)
+    else:
+        (folder / PICTURES).unlink(missing_ok=True)
 
 
 def _alone(method: Method, task: Task) -> str:

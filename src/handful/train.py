@@ -302,7 +302,7 @@ class Plan:
         seconds += self.pause - self.first
         periods = int(seconds / self.whole)
         rest = seconds - periods * self.whole - self.pause
-        return periods * self.period + max(0, int(rest / self.seconds_per_step))
+        return max(0, periods * self.period + max(0, int(rest / self.seconds_per_step)))
 
 
 def plan(
