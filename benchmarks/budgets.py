@@ -1,4 +1,4 @@
-"""What a `--budget` says and what a fit takes, of each method, with nothing else running.
+"""What a `--budget` says and what a fit takes, of each method.
 
     python benchmarks/budgets.py mnist --budgets 1m --draws 3
 
@@ -22,6 +22,7 @@ from minutes import TRAINED
 FILE = "budgets"
 PER_CLASS = 10
 METHODS = (*TRAINED, "simclr", "vicreg", "autoencoder", AUTO)
+OF_COLOR = ("cmc", "fine_tuning")  # for photographs only
 
 
 def main() -> None:
@@ -43,7 +44,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("sources", nargs="+", metavar="SOURCE", choices=SOURCES)
     parser.add_argument("--budgets", nargs="+", default=["1m"])
     parser.add_argument("--draws", type=int, default=3)
-    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS + OF_COLOR)
     return parser.parse_args()
 
 

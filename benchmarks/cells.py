@@ -102,6 +102,7 @@ def run(images: handful.ImageSet, cell: Cell, file: str, *, dry: bool = False) -
         "test_accuracy": round(fitted.evaluate(seen.test).accuracy, 5),
         "n_test": len(seen.test),
         "seconds": round(seconds, 1),
+        "turns": len((fitted.record["stage"] or fitted.record["training"])["turns"]),
     }
     if cell.method == AUTO:
         estimate = {key: fitted.estimate[key] for key in ("accuracy", "low", "high")}

@@ -46,3 +46,9 @@ def handful(monkeypatch, capsys):
         return status, printed.out, printed.err
 
     return run
+
+
+@pytest.fixture
+def steady(monkeypatch):
+    """Steps are taken to last as long as they were timed: no training is turned on its way."""
+    monkeypatch.setattr("handful.pace.Pace.turn", lambda *_: False)

@@ -59,7 +59,7 @@ def test_a_budget_too_short_for_one_step_says_what_is_needed(known_cost):
 QUICK = {"backbone.base": "8", "batch": "8", "looks": "2"}
 
 
-def test_the_steps_a_budget_buys_are_in_the_record(monkeypatch):
+def test_the_steps_a_budget_buys_are_in_the_record(monkeypatch, steady):
     monkeypatch.setattr("handful.budget.measured", lambda *_: Cost(0.0, 1.0, 0.0, 0.0))
     said = []
     run = handful.fit(
@@ -77,7 +77,7 @@ def test_the_steps_a_budget_buys_are_in_the_record(monkeypatch):
     assert f"{steps} steps, about 1" in said[-1]
 
 
-def test_time_for_predictions_is_kept_only_where_there_will_be_some(monkeypatch, tmp_path):
+def test_time_for_predictions_is_kept_only_where_there_will_be_some(monkeypatch, tmp_path, steady):
     monkeypatch.setattr("handful.budget.measured", lambda *_: Cost(0.0, 1.0, 0.0, 10.0))
     options = {"settings": QUICK, "budget": 1200.0, "precision": "fp32"}
 
@@ -108,7 +108,7 @@ def test_as_many_images_are_looked_at_in_the_end_as_time_is_kept_for(monkeypatch
 @dataclass(frozen=True)
 class Interrupted(Supervised):
     def loss(self, model, batch):
-        if batch.steps == 5 and batch.step == 3:
+        if batch.course.last == 5 and batch.step == 3:
             raise KeyboardInterrupt
         return super().loss(model, batch)
 
@@ -130,7 +130,7 @@ def test_an_interrupted_run_goes_on_with_the_steps_that_were_bought(tmp_path, mo
     assert run.record["training"]["steps"] == 5
 
 
-def test_a_budget_that_was_too_short_leaves_the_folder_for_another(tmp_path, monkeypatch):
+def test_a_budget_that_was_too_short_leaves_the_folder_for_another(tmp_path, monkeypatch, steady):
     def fit(step, budget):
         monkeypatch.setattr("handful.budget.measured", lambda *_: Cost(0.0, step, 0.0, 0.0))
         options = {"settings": QUICK, "budget": budget, "estimate": "none"}
@@ -172,7 +172,7 @@ def test_a_setting_that_is_called_steps_but_is_no_schedule_goes_with_a_budget():
 def test_a_budget_too_short_for_heads_says_how_many_there_are():
     planned = Plan("fp32", 1, 1.0)
     with pytest.raises(ValueError, match=r"36 fits to features among it; --estimate none needs on"):
-        bought(planned, 1.0, 10.0, 20.0, heads=36)
+        bought(planned, 1.0, 10.0, 20.0, 0.0, heads=36)
 
 
 def test_a_method_on_features_says_whether_the_time_will_do(monkeypatch):
@@ -217,20 +217,38 @@ def test_the_first_step_of_every_period_is_counted(steps):
     planned = replace(PLAN, seconds_per_step=0.1, pause=4.0, period=10, first=1.5)
     later = len(range(10, steps, 10))
     assert planned.seconds(steps) == pytest.approx(0.1 * steps + 1.5 + 4 * later)
-    assert planned.steps_within(planned.seconds(steps) + 0.01) == steps
-    assert planned.steps_within(planned.seconds(steps) - 0.01) == steps - 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "periods", "taken"),
+    [
+        (1.65, 1, 1),  # after the first pause there is time for one step
+        (2.05, 1, 5),  # for half a period
+        (7.45, 1, 59),  # a second pause and a period of ten steps more would be 7.5
+        (7.55, 2, 20),
+        (8.05, 2, 25),
+        (102.55, 21, 210),
+    ],
+)
+def test_a_budget_buys_whole_periods_and_leaves_no_time_over(seconds, periods, taken):
+    planned = replace(PLAN, seconds_per_step=0.1, pause=4.0, period=10, first=1.5).within(seconds)
+    assert (planned.steps, planned.taken) == (10 * periods, taken)
+    course = planned.course(replace(SCHEDULE, steps=planned.steps))
+    assert course.last == taken and course.begun(taken, 10) == periods
+    assert seconds - 0.1 < 1.5 + 4 * (periods - 1) + 0.1 * taken <= seconds
 
 
 def test_a_budget_too_short_for_the_first_pause_buys_nothing():
-    assert replace(PLAN, pause=1.0, period=10, first=4.0).steps_within(3.9) == 0
-    assert replace(PLAN, pause=4.0, period=10, first=1.0).steps_within(0.9) == 0
+    assert replace(PLAN, pause=1.0, period=10, first=4.0).within(3.9).steps == 0
+    assert replace(PLAN, pause=4.0, period=10, first=1.0).within(0.9).steps == 0
 
 
 def test_a_budget_buys_pauses_too(known_cost):
     pausing = replace(PLAN, pause=4.0, period=10, first=4.0)
     planned = affordable(SETTINGS, task(), 0, pausing, seconds=103.04, fits=1, predicted=24)
-    left = 103 - 24 * 0.25 - 1.0 - 3 * 0.5  # 94.5 s: 18 periods of 5 s, and a pause and 0.5 s
-    assert planned.steps == 18 * 10 + int((left - 18 * 5 - 4) / 0.1)
+    left = 103 - 24 * 0.25 - 1.0 - 3 * 0.5  # 94.5 s: 18 periods of 5 s
+    assert planned.steps == 18 * 10
+    assert planned.taken == int((left - 18 * 4) / 0.1)
     assert planned.seconds_per_step == 0.1
 
 

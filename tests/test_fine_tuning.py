@@ -8,6 +8,7 @@ from handful.data.imageset import ImageSet
 from handful.data.store import array_store
 from handful.methods.base import BackboneSpec, Batch, Classifier, Normalize, Task
 from handful.methods.fine_tuning import FineTuning, Student
+from handful.schedule import Course
 
 
 class Flat(nn.Module):
@@ -41,7 +42,7 @@ def batch(step=0, steps=10, averaged=None) -> Batch:
         torch.arange(4),
         torch.tensor([2, 1, 0, 3]),
         step,
-        steps,
+        Course(steps),
         averaged,
     )
 

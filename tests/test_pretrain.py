@@ -143,7 +143,7 @@ TIMED = {key: QUICK[key] for key in ("batch", "looks", "backbone.base")}
 
 
 @pytest.fixture
-def a_second_a_step(monkeypatch):
+def a_second_a_step(monkeypatch, steady):
     monkeypatch.setattr("handful.pretrain.step_seconds", lambda *_: 1.0)
 
 
@@ -157,7 +157,7 @@ def test_a_budget_buys_steps_and_is_in_the_record(tmp_path, a_second_a_step):
     assert f"{steps} steps, about " in said[0]
 
 
-def test_pictures_are_paid_for_before_steps(tmp_path, monkeypatch):
+def test_pictures_are_paid_for_before_steps(tmp_path, monkeypatch, steady):
     def steps(out, pictures):
         made = stage(stripes(), out, settings=TIMED, budget=20.0, pictures=pictures)
         return made.record["schedule"]["steps"]
@@ -188,7 +188,7 @@ def test_an_interrupted_stage_goes_on_with_the_steps_that_were_bought(tmp_path, 
     loss = SimCLR.loss
 
     def stopping(self, model, batch):
-        if batch.steps == 5 and batch.step == 3:
+        if batch.course.last == 5 and batch.step == 3:
             raise KeyboardInterrupt
         return loss(self, model, batch)
 

@@ -23,6 +23,7 @@ from handful.methods.pseudo_label import PseudoLabel
 from handful.methods.softmatch import SoftMatch
 from handful.methods.supervised import Supervised
 from handful.methods.uda import UDA, signal_threshold
+from handful.schedule import Course
 from handful.train import Batches, Plan, begin, train
 from tiny import SCHEDULE, stripes, task
 
@@ -88,7 +89,7 @@ def batch(method, step=5, steps=10, views=None, averaged=None):
         LABELS,
         unlabeled,
         step=step,
-        steps=steps,
+        course=Course(steps),
         averaged=averaged or Identity().eval(),
         memory=memory(method),
     )

@@ -1,6 +1,7 @@
-"""A budget of time: as many steps as fit into it, measured once and then fixed.
+"""A budget of time: as many steps as fit into it, found before the first one.
 
 What is measured is a short training like those to come, with everything that surrounds the steps.
+Each training is then told how long it may take, and keeps to that (see pace.py).
 """
 
 import time
@@ -48,6 +49,7 @@ class Cost:
     step: float
     look: float
     image: float  # to predict one image
+    clocked: float = 0.0  # of `start`: what the clock of the training counts, the first look
 
     def of(self, steps: int, looks: int) -> float:
         """One training."""
@@ -72,8 +74,9 @@ def affordable(
     assert settings.schedule is not None
     begun = time.perf_counter()
     cost = measured(settings, task, seed, planned, pilot_seconds(seconds))
-    beside = fits * cost.of(0, settings.schedule.looks) + predicted * cost.image
-    return bought(planned, cost.step, seconds, beside + time.perf_counter() - begun, fits)
+    looks = settings.schedule.looks
+    beside = fits * cost.of(0, looks) + predicted * cost.image + time.perf_counter() - begun
+    return bought(planned, cost.step, seconds, beside, cost.clocked + looks * cost.look, fits)
 
 
 def pilot_seconds(seconds: float) -> float:
@@ -82,21 +85,28 @@ def pilot_seconds(seconds: float) -> float:
 
 
 def bought(
-    planned: Plan, step: float, seconds: float, beside: float, fits: int = 1, heads: int = 1
+    planned: Plan,
+    step: float,
+    seconds: float,
+    beside: float,
+    clocked: float,
+    fits: int = 1,
+    heads: int = 1,
 ) -> Plan:
     """The plan with as many steps of `step` seconds as `seconds` hold.
 
     Args:
         beside: seconds of all else, over all fits.
+        clocked: those of them that the clock of one training counts with its steps: its looks.
         fits: trainings that share the time.
         heads: fits to features, counted in `beside`.
 
     Raises:
         ValueError: not even one step fits.
     """
-    planned = replace(planned, seconds_per_step=step)
-    steps = planned.steps_within((seconds - beside) / fits)
-    if steps < 1:
+    each = (seconds - beside) / fits
+    planned = replace(planned, seconds_per_step=step, allowed=each + clocked).within(each)
+    if not planned.steps:
         least = beside + fits * planned.seconds(1)
         also = f", and there are {fits} trainings; --estimate none needs one" if fits > 1 else ""
         if heads > 1:
@@ -105,7 +115,7 @@ def bought(
             f"the budget leaves {duration(max(0, seconds))} for training, and one step needs about "
             f"{duration(least)} with all that surrounds it{also}; give a larger --budget"
         )
-    return replace(planned, steps=steps)
+    return planned
 
 
 def measured(settings: Settings, task: Task, seed: int, planned: Plan, pilot: float) -> Cost:
@@ -125,7 +135,7 @@ def measured(settings: Settings, task: Task, seed: int, planned: Plan, pilot: fl
     begun = time.perf_counter()
     learned.predictor.predict_proba(some)
     image = (time.perf_counter() - begun) / len(some)
-    return Cost(start, step, look, image)
+    return Cost(start, step, look, image, learned.seconds)
 
 
 def step_seconds(settings: Settings, task: Task, seed: int, planned: Plan, pilot: float) -> float:
@@ -143,6 +153,7 @@ def step_seconds(settings: Settings, task: Task, seed: int, planned: Plan, pilot
     schedule = replace(schedule, steps=steps + 1, looks=1, patience=0)
     state = begin(method, task, schedule, seed)
     batches = Batches(task, method.views(task), schedule, seed)
+    untimed = replace(planned, taken=None, allowed=None)
     means = []
     for _ in range(_TURNS):
         state.step = 1
@@ -150,7 +161,7 @@ def step_seconds(settings: Settings, task: Task, seed: int, planned: Plan, pilot
         begun = time.perf_counter()
         look = partial(journal.look, metrics={})
         try:
-            run(journal, method, batches, planned.precision, look, quiet, "")
+            run(journal, method, batches, untimed, look, quiet, "")
         except Diverged:
             means.append((time.perf_counter() - begun) / max(1, state.step - 1))
             state = begin(method, task, schedule, seed)

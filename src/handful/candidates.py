@@ -44,6 +44,7 @@ class Candidate:
     seconds: float  # expected, of its folds and of a last fit on all labels
     plan: Plan  # `plan.steps`: of the last fit; None for a method that is fitted to features
     fold_steps: int | None = None  # of the fits for the folds
+    fold_seconds: float | None = None  # that each of these may take, as `plan.allowed`
 
     @property
     def text(self) -> str:
@@ -166,9 +167,12 @@ def _trained(
     if fold_steps < max(1, _FEWEST * own):
         say(f"{method} and its folds would need more than the time that is left: left out")
         return []
-    seconds = beside + FOLDS.folds * plan.seconds(fold_steps) + plan.seconds(steps)
-    plan = replace(plan, steps=steps)
-    return [Candidate(method, task.backbone.name, task.size, settings, seconds, plan, fold_steps)]
+    last, fold = plan.seconds(steps), plan.seconds(fold_steps)
+    clocked = cost.clocked + looks * cost.look
+    plan = replace(plan, steps=steps, allowed=last + clocked)
+    seconds, name = beside + FOLDS.folds * fold + last, task.backbone.name
+    trainings = fold_steps, fold + clocked
+    return [Candidate(method, name, task.size, settings, seconds, plan, *trainings)]
 
 
 def shared_steps(total: int, own: int) -> tuple[int, int]:

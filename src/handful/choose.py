@@ -242,7 +242,8 @@ def _try(
     in_folds = chosen
     if chosen.schedule is not None and this.fold_steps is not None:
         in_folds = replace(chosen, schedule=replace(chosen.schedule, steps=this.fold_steps))
-    predictor = fold_predictor(in_folds, task, seed, this.plan, folder, say)
+    planned = replace(this.plan, allowed=this.fold_seconds)
+    predictor = fold_predictor(in_folds, task, seed, planned, folder, say)
     out = predicted_out_of_fold(task, predictor, FOLDS, seed, finished)
     seconds = time.perf_counter() - begun
     if folder is not None:

@@ -426,9 +426,10 @@ def _expectation(chosen: Settings, planned: Plan, labeled: int, fits: int) -> st
     schedule = chosen.schedule
     if schedule is None:
         return f"{chosen.method.name} on features of {chosen.backbone.name}, {labeled} labels"
-    seconds = fits * planned.seconds(schedule.steps)
+    seconds = fits * planned.expected(schedule.steps)
     folds = f" and {fits - 1} times for the estimate" if fits > 1 else ""
     return (
         f"{chosen.method.name} with {chosen.backbone.name} on {labeled} labels: "
-        f"{schedule.steps} steps{folds}, about {duration(seconds)} ({planned.precision})"
+        f"{planned.taken or schedule.steps} steps{folds}, about {duration(seconds)} "
+        f"({planned.precision})"
     )

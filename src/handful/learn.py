@@ -9,6 +9,7 @@ import math
 import signal
 import threading
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -41,13 +42,15 @@ from handful.methods.base import (
     embed,
 )
 from handful.methods.heads import some_of
-from handful.schedule import Schedule
+from handful.pace import Pace
+from handful.schedule import Course, Schedule
 from handful.train import Batches, Diverged, Plan, Progress, State, begin, plan, train
 
 Say = Callable[[str], None]
 # For methods that train a network, and the same for all that `auto` tries.
 FOLDS = Scheme(folds=5, repeats=1, halves=0)
 SAVE_EVERY = 15.0  # seconds of training between two checkpoints
+_WORTH_SAYING = 0.05  # of the steps that a budget bought: fewer more or less are not mentioned
 LOOK_LIMIT = 2_000  # images of a part that a look at its loss goes through
 
 
@@ -78,6 +81,7 @@ class Learned:
     steps: int
     images_seen: int
     seconds: float  # of training, over all sittings, looks included
+    course: Course = Course(0)  # how its steps went through the schedule
     history: list[dict[str, float]] = field(default_factory=list)
     collapse: Collapse | None = None  # what went wrong, if anything did
     remark: str | None = None  # what else there is to say of the guesses
@@ -260,15 +264,18 @@ def _train(
     state = begin(method, task, schedule, seed)
     looks = Looks(task, chosen.precision)
     chance = 0.0 if getattr(method, "looks_mislead", False) else looks.chance
-    journal = Journal(state, folder, schedule, Judge(schedule.steps, chance, task.classes))
+    state.course = chosen.course(schedule)
+    journal = Journal(state, folder, schedule, Judge(state.course.last, chance, task.classes))
     journal.resume()
     batches = Batches(task, method.views(task), schedule, seed)
 
     def look(step: int) -> None:
         journal.look(step, looks(state.average.model))
-        _tell(say, journal.history[-1], schedule.steps)
+        _tell(say, journal.history[-1], state.course.last)
 
-    run(journal, method, batches, chosen.precision, look, task.track, label)
+    run(journal, method, batches, chosen, look, task.track, label)
+    if changed := turned_in_words(state, chosen, schedule):
+        say(changed)
     if journal.collapse is not None:
         say(journal.collapse.text)
     elif journal.remark is not None:
@@ -281,6 +288,7 @@ def _train(
         state.step,
         seen,
         journal.seconds,
+        state.course,
         journal.history,
         journal.collapse,
         journal.remark,
@@ -291,12 +299,12 @@ def run(
     journal: "Journal",
     method: Trained,
     batches: Batches,
-    precision: str,
+    planned: Plan,
     look: Callable[[int], None],
     track: Track,
     label: str,
 ) -> None:
-    """All steps that are left, with looks, checkpoints and a graceful stop.
+    """All steps that are left, with looks, checkpoints and a graceful stop, in the time allowed.
 
     Args:
         look: writes a line of the journal; it is given the number of steps taken.
@@ -307,13 +315,19 @@ def run(
         if state.step == 0 and not journal.history:
             look(0)
         journal.start_clock()
-        steps = train(state, method, batches, schedule, precision)
-        left = schedule.steps - state.step
+        steps = train(state, method, batches, schedule, planned.precision)
+        begun, pace = state.step, Pace(state, planned)
         try:
-            for progress in track(steps, left, label) if not journal.done else ():
+            for progress in (
+                track(steps, lambda: state.course.last - begun, label) if not journal.done else ()
+            ):
                 journal.add(progress)
-                if progress.step in journal.look_at:
+                pace.stepped()
+                if journal.due(progress.step):
                     look(progress.step)
+                    pace.looked()
+                if pace.turn(journal.clock(), journal.looks_left):
+                    journal.turned()
                 if journal.done:
                     break
                 if asked_to_stop():
@@ -324,6 +338,15 @@ def run(
             if not journal.give_up(str(error)):
                 raise
     journal.finish()
+
+
+def turned_in_words(state: State, planned: Plan, schedule: Schedule) -> str:
+    """That steps were faster or slower than when they were timed, where it made a difference."""
+    bought, last = planned.course(schedule).last, state.course.last
+    if abs(last - bought) <= _WORTH_SAYING * bought or state.step < last:
+        return ""
+    pace = "slower" if last < bought else "faster"
+    return f"the machine was {pace} than when steps were timed: {last} steps in place of {bought}"
 
 
 def _tell(say: Say, line: dict[str, float], steps: int) -> None:
@@ -405,7 +428,7 @@ class Journal:
     ) -> None:
         self.state, self.folder, self.schedule = state, folder, schedule
         self.judge = judge or Judge(schedule.steps)
-        self.look_at = set(schedule.look_at())
+        self.marks = schedule.look_at()
         self.history: list[dict[str, float]] = []
         self.sums: dict[str, Tensor] = {}  # of the logs since the last look
         self.count = 0
@@ -418,9 +441,26 @@ class Journal:
     def start_clock(self) -> None:
         self._tick = self._saved = time.perf_counter()
 
-    def _clock(self) -> None:
+    def clock(self) -> float:
+        """Seconds of training up to now, over all sittings, looks included."""
         now = time.perf_counter()
         self.seconds, self._tick = self.seconds + now - self._tick, now
+        return self.seconds
+
+    def due(self, step: int) -> bool:
+        """Whether metrics are to be taken after so many steps."""
+        return self._passed(step) > self._passed(step - 1)
+
+    @property
+    def looks_left(self) -> int:
+        return len(self.marks) - self._passed(self.state.step)
+
+    def _passed(self, step: int) -> int:
+        return bisect_right(self.marks, self.state.course.position(step))
+
+    def turned(self) -> None:
+        """The last step is another."""
+        self.judge = replace(self.judge, steps=self.state.course.last)
 
     def add(self, progress: Progress) -> None:
         for key, value in progress.logs.items():
@@ -429,7 +469,7 @@ class Journal:
 
     def look(self, step: int, metrics: dict[str, float]) -> None:
         """One line of history: means of the logs since the last look, and the metrics now."""
-        self._clock()
+        self.clock()
         means = {key: value.item() / self.count for key, value in self.sums.items()}
         line = {"step": step, "seconds": round(self.seconds, 3), **means, **metrics}
         self.history.append({k: v for k, v in line.items() if math.isfinite(v)})
@@ -483,7 +523,7 @@ class Journal:
 
     def finish(self) -> None:
         """Keep the last state, so that a run killed from here on has nothing to train again."""
-        self._clock()
+        self.clock()
         self._conclude()
         self.save()
         if self.best and (self.schedule.patience or self.collapse is not None):
@@ -496,7 +536,7 @@ class Journal:
     def save(self) -> None:
         if self.folder is None:
             return
-        self._clock()
+        self.clock()
         tensors = self.state.tensors()
         tensors |= {f"sums/{k}": v for k, v in self.sums.items()}
         tensors |= {f"best/{k}": v for k, v in self.best.items()}
@@ -520,6 +560,7 @@ class Journal:
         self.history, self.count, self.seconds = kept["history"], kept["count"], kept["seconds"]
         self.best_step = kept["best_step"]
         self.collapse = Collapse(**kept["collapse"]) if kept["collapse"] is not None else None
+        self.turned()
 
 
 @contextmanager

@@ -48,6 +48,7 @@ from handful.learn import (
     remembered_plan,
     run,
     silent,
+    turned_in_words,
 )
 from handful.methods.base import BackboneSpec, Method, Settling, Task, Trained, as_json
 from handful.methods.label_free import LabelFree
@@ -292,7 +293,8 @@ def _make(
     chosen = replace(chosen, schedule=schedule)
     say(
         f"{method.name} with {task.backbone.name} on {len(task.unlabeled)} images, labels unseen: "
-        f"{steps} steps, about {duration(planned.seconds(steps))} ({planned.precision})"
+        f"{planned.taken or steps} steps, about {duration(planned.expected(steps))} "
+        f"({planned.precision})"
     )
     journal = _train(chosen, task, planned, folder / "checkpoint", gallery, say)
     model: Any = journal.state.average.model
@@ -320,13 +322,14 @@ def _make(
         "data": {"source": task.images.source, "images": len(task.unlabeled)},
         "training": {
             "steps": journal.state.step,
+            "turns": journal.state.course.turns,
             "precision": planned.precision,
             "threads": planned.threads,
             "seconds": round(journal.seconds, 2),
             "budget": deadline.budget if deadline is not None else None,
         },
         "health": journal.history[-1],
-        "collapse": _trouble(method, journal.history[-1], steps),
+        "collapse": _trouble(method, journal.history[-1], journal.state.course.last),
     }
     write_json(folder / RECORD, record)
 
@@ -349,18 +352,19 @@ def _plan(
     none = replace(chosen, schedule=replace(schedule, steps=0))
     with tempfile.TemporaryDirectory() as scratch:
         drawn = Gallery(Path(scratch), task, gallery.brief) if gallery is not None else None
-        model = _train(none, task, planned, None, drawn, silent).state.average.model
+        untrained = _train(none, task, planned, None, drawn, silent)
     around = time.perf_counter() - begun
     batches = Batches(task, method.views(task), schedule, method.seed)
     health = Health(task, batches.of_unlabeled[0], planned.precision)
     begun = time.perf_counter()
-    health(model)
+    health(untrained.state.average.model)
     looks = schedule.looks * (time.perf_counter() - begun)
     step = step_seconds(chosen, task, method.seed, planned, pilot_seconds(deadline.left))
     with releasing(work):
         beside = around + looks + deadline.kept
         seconds = deadline.left + deadline.kept
-        planned = bought(planned, step, seconds, beside, heads=deadline.heads)
+        clocked = untrained.seconds + looks
+        planned = bought(planned, step, seconds, beside, clocked, heads=deadline.heads)
     return remembered_plan(chosen, task, method.seed, work, planned)
 
 
@@ -376,6 +380,7 @@ def _train(
     method, schedule = chosen.method, chosen.schedule
     assert isinstance(method, LabelFree) and schedule is not None
     state = begin(method, task, schedule, method.seed)
+    state.course = planned.course(schedule)
     journal = Journal(state, work, schedule)
     journal.resume()
     batches = Batches(task, method.views(task), schedule, method.seed)
@@ -386,14 +391,16 @@ def _train(
         if gallery is not None and step == 0:
             gallery.first(model, batches[0])
         journal.look(step, health(model))
-        before = _trouble(method, journal.history[-2], schedule.steps) if step else None
-        found = _trouble(method, journal.history[-1], schedule.steps)
+        before = _trouble(method, journal.history[-2], state.course.last) if step else None
+        found = _trouble(method, journal.history[-1], state.course.last)
         if found is not None and before is None:
             say(found)
         if gallery is not None:
             gallery.look(model, step)
 
-    run(journal, method, batches, planned.precision, look, task.track, method.name)
+    run(journal, method, batches, planned, look, task.track, method.name)
+    if changed := turned_in_words(state, planned, schedule):
+        say(changed)
     if gallery is not None:
         gallery.last(state.average.model, journal.history)
     return journal

@@ -79,8 +79,8 @@ class Schedule:
         factor = {"none": 1.0, "linear": self.batch / 256, "sqrt": math.sqrt(self.batch / 256)}
         return self.lr * factor[self.scaling]
 
-    def rate(self, step: int) -> float:
-        """The learning rate of step number `step`, counted from 0."""
+    def rate(self, step: float) -> float:
+        """The learning rate of step number `step`, counted from 0; a place between two will do."""
         warm = round(self.warmup * self.steps)
         if step < warm:
             return self.peak * (step + 1) / warm
@@ -100,6 +100,58 @@ class Schedule:
     def look_at(self) -> list[int]:
         """Steps after which metrics are taken: 0, then `looks` evenly spaced, the last step too."""
         return sorted({round(i * self.steps / self.looks) for i in range(self.looks + 1)})
+
+
+@dataclass(frozen=True)
+class Course:
+    """How far a training is along its schedule after each of its steps.
+
+    Step by step, one for one, unless it was turned: a budget that has to be met moves the last step
+    on the way. From there on each step is worth more or less of the schedule, all of which is done
+    in the end.
+    """
+
+    steps: int  # of the schedule
+    turns: tuple[tuple[int, int], ...] = ()  # after so many steps: there shall be so many in all
+
+    def __post_init__(self) -> None:
+        before, last = 0, self.steps
+        for step, then in self.turns:
+            assert before <= step < min(last, then), self
+            before, last = step, then
+
+    @property
+    def last(self) -> int:
+        """How many steps there are in all."""
+        return self.turns[-1][1] if self.turns else self.steps
+
+    def turned(self, step: int, last: int) -> "Course":
+        """The same up to `step`; from there on so that `last` are all."""
+        return Course(self.steps, (*self.turns, (step, last)))
+
+    def position(self, step: int) -> float:
+        """Where in the schedule the training is after `step` steps: 0 to `steps`."""
+        if step >= self.last:
+            return float(self.steps)
+        position, begun, last = 0.0, 0, self.steps
+        for turn, then in self.turns:
+            if step <= turn:
+                break
+            position += (turn - begun) * (self.steps - position) / (last - begun)
+            begun, last = turn, then
+        return position + (step - begun) * (self.steps - position) / (last - begun)
+
+    def progress(self, step: int) -> float:
+        """Share of the schedule that is done after `step` steps."""
+        return self.position(step) / max(1, self.steps)
+
+    def begins(self, step: int, period: int) -> bool:
+        """Whether step number `step`, from 0, is the first of so many steps of the schedule."""
+        return self.begun(step + 1, period) > self.begun(step, period)
+
+    def begun(self, step: int, period: int) -> int:
+        """How many such periods the first `step` steps have begun."""
+        return int(self.position(step - 1) // period) + 1 if step else 0
 
 
 _OPTIMIZERS = ("sgd", "adam", "adamw", "lars")

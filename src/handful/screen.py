@@ -11,7 +11,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from handful.compare import Comparison
-    from handful.data.imageset import ImageSet
+    from handful.data.imageset import ImageSet, Total
     from handful.evaluate import Evaluation
     from handful.job import Reporter
     from handful.recipes.measured import Measured
@@ -45,12 +45,12 @@ def reporting() -> "Iterator[Reporter]":
     )
     with Progress(*columns, console=screen, transient=True) as bars:
 
-        def track(items: Iterable[T], total: int, description: str) -> Iterator[T]:
-            bar = bars.add_task(description, total=total)
+        def track(items: Iterable[T], total: "Total", description: str) -> Iterator[T]:
+            bar = bars.add_task(description, total=total() if callable(total) else total)
             try:
                 for item in items:
                     yield item
-                    bars.advance(bar)
+                    bars.update(bar, advance=1, total=total() if callable(total) else total)
             finally:
                 bars.remove_task(bar)
 

@@ -24,7 +24,7 @@ from handful.data.augment import Pipeline, named
 from handful.data.resample import Fill
 from handful.lars import Lars
 from handful.methods.base import Batch, Remembering, Step, Task, Trained, Views
-from handful.schedule import Schedule
+from handful.schedule import Course, Schedule
 
 _SHORT_STEP = 0.2  # seconds: so short ones are timed twice
 _TIMED = 8  # steps that a timing takes, the first three to warm up
@@ -51,7 +51,7 @@ class Batches:
         self.of_unlabeled = tuple(_pipeline(view, task) for view in views.unlabeled)
         self.size = schedule.batch
         self.ratio = views.unlabeled_ratio
-        self.steps = schedule.steps
+        self.course = Course(schedule.steps)
         self.seed = seed
         labeled_views = 0 if self.of_labeled is None else 1
         self.images_per_step = self.size * (labeled_views + self.ratio * len(self.of_unlabeled))
@@ -74,7 +74,7 @@ class Batches:
             ids,
             unlabeled_ids,
             step=step,
-            steps=self.steps,
+            course=self.course,
             pixels=self.pixels,
         )
 
@@ -191,7 +191,7 @@ def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimize
 
 
 class State:
-    """All that changes while training: network, average, optimiser, memory, steps taken."""
+    """All that changes while training: network, average, optimiser, memory, steps taken, course."""
 
     def __init__(
         self, model: nn.Module, schedule: Schedule, memory: Mapping[str, Tensor] | None = None
@@ -201,6 +201,7 @@ class State:
         self.average = Average(self.model, schedule.average)
         self.memory = {k: v.to(devices.device()) for k, v in (memory or {}).items()}
         self.step = 0
+        self.course = Course(schedule.steps)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything by name, ready for a safetensors file."""
@@ -209,7 +210,8 @@ class State:
         found |= {f"memory/{k}": v for k, v in self.memory.items()}
         for i, moments in self.optimizer.state_dict()["state"].items():
             found |= {f"optimizer/{i}/{k}": v for k, v in moments.items() if v is not None}
-        return found | {"step": torch.tensor(self.step)}
+        turns = torch.tensor(self.course.turns, dtype=torch.int64).view(-1, 2)
+        return found | {"step": torch.tensor(self.step), "turns": turns}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         def under(prefix: str) -> dict[str, Tensor]:
@@ -232,6 +234,8 @@ class State:
                 if value.shape == weight.shape:  # fused steps want both laid out alike in memory
                     kept[key] = torch.empty_like(weight).copy_(value)
         self.step = int(tensors["step"])
+        turns = tuple((step, last) for step, last in tensors["turns"].tolist())
+        self.course = replace(self.course, turns=turns)
 
 
 class Progress(NamedTuple):
@@ -243,9 +247,9 @@ class Progress(NamedTuple):
 def train(
     state: State, method: Trained, batches: Batches, schedule: Schedule, precision: str = "fp32"
 ) -> Iterator[Progress]:
-    """Yield after every step; the caller prints, evaluates, saves or stops by leaving."""
-    while state.step < schedule.steps:
-        rate = schedule.rate(state.step)
+    """Yield after every step; the caller prints, evaluates, saves, turns or stops by leaving."""
+    while state.step < state.course.last:
+        rate = schedule.rate(state.course.position(state.step))
         for group in state.optimizer.param_groups:
             group["lr"] = rate * group["rate"]
         with torch.random.fork_rng(devices=[]):
@@ -253,7 +257,7 @@ def train(
             loss, logs = _gradients(state, method, batches[state.step], precision)
         if not torch.isfinite(loss):
             raise Diverged(
-                f"the loss became {loss.item()} at step {state.step + 1} of {schedule.steps} "
+                f"the loss became {loss.item()} at step {state.step + 1} of {state.course.last} "
                 f"(learning rate {rate:.2g}, {precision}); lower the learning rate, as in "
                 f"--set lr={schedule.lr / 10:.2g}, or limit the gradient with --set clip=1"
             )
@@ -267,7 +271,7 @@ def train(
 
 def _gradients(state: State, method: Trained, batch: Batch, precision: str) -> Step:
     state.model.train()
-    batch = batch._replace(averaged=state.average.model, memory=state.memory)
+    batch = batch._replace(averaged=state.average.model, memory=state.memory, course=state.course)
     with devices.autocast(precision):
         step = method.loss(state.model, batch)
     state.optimizer.zero_grad()
@@ -282,10 +286,12 @@ class Plan:
     precision: str  # fp32 or bf16
     threads: int  # of the processor; another number may change the last bits
     seconds_per_step: float
-    steps: int | None = None  # where a budget of time has fixed them
+    steps: int | None = None  # of the schedule, where a budget of time has fixed them
     pause: float = 0.0  # seconds more that a step takes which is the first of a period...
     period: int = 1  # ...of so many steps, see `methods.base.Trained`
     first: float = 0.0  # the same of the very first, which may be another
+    taken: int | None = None  # how many steps that schedule is done in, if not in its own number
+    allowed: float | None = None  # seconds a training may take from its first look on, all in all
 
     @property
     def whole(self) -> float:
@@ -297,12 +303,28 @@ class Plan:
         later = -(-steps // self.period) - 1
         return steps * self.seconds_per_step + self.first + later * self.pause
 
-    def steps_within(self, seconds: float) -> int:
-        """As many steps as take so long at most: the inverse of `seconds`."""
-        seconds += self.pause - self.first
-        periods = int(seconds / self.whole)
-        rest = seconds - periods * self.whole - self.pause
-        return max(0, periods * self.period + max(0, int(rest / self.seconds_per_step)))
+    def expected(self, steps: int) -> float:
+        """Seconds that a training with a schedule of so many steps takes, looks included."""
+        return self.seconds(steps) if self.allowed is None else self.allowed
+
+    def within(self, seconds: float) -> "Plan":
+        """With the steps that take so long: as many as fit, in whole periods.
+
+        Where there are periods all steps are done, and the seconds that are over go into making
+        each period a little longer: a pause that does not fit any more leaves no gap.
+        """
+        if self.period == 1:
+            return replace(self, steps=max(0, int(seconds / self.seconds_per_step)))
+        periods = max(1, int((seconds + self.pause - self.first) / self.whole))
+        rest = seconds - self.first - (periods - 1) * self.pause
+        taken = max(0, int(rest / self.seconds_per_step))
+        return replace(self, steps=periods * self.period if taken else 0, taken=taken)
+
+    def course(self, schedule: Schedule) -> Course:
+        """Of a training under this plan."""
+        straight = Course(schedule.steps)
+        taken = self.taken or straight.last
+        return straight if taken == straight.last else straight.turned(0, taken)
 
 
 def plan(
@@ -364,9 +386,9 @@ def _pause(
     method: Trained, task: Task, schedule: Schedule, seed: int, precision: str, step: float, at: int
 ) -> float:
     """Seconds that step `at`, the first of a period, takes more than `step`."""
+    schedule = replace(schedule, steps=at + 1)
     state = begin(method, task, schedule, seed)
     state.step = at
-    schedule = replace(schedule, steps=at + 1)
     batches = Batches(task, method.views(task), schedule, seed)
     begun = time.perf_counter()
     next(train(state, method, batches, schedule, precision))

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from handful.data.cache import cache_folder, explained
-from handful.data.parallel import Track, quiet
+from handful.data.parallel import Total, Track, quiet
 from handful.data.store import BATCH, MEMORY_LIMIT, Store
 
-__all__ = ["ImageSet", "Track", "quiet", "sorted_classes"]
+__all__ = ["ImageSet", "Total", "Track", "quiet", "sorted_classes"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Total = int | Callable[[], int]  # how many items there are; a function where that may change
 Track = Callable[
-    [Iterable[Any], int, str], Iterable[Any]
+    [Iterable[Any], Total, str], Iterable[Any]
 ]  # track(items, total, what): show progress
 
 
-def quiet(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:
+def quiet(items: Iterable[Any], total: Total, what: str) -> Iterable[Any]:
     """The default `Track`: shows nothing."""
     return items
 

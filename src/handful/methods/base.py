@@ -23,7 +23,7 @@ from handful import backbones, devices
 from handful.data.augment import Pipeline
 from handful.data.imageset import ImageSet, Track, quiet
 from handful.features import features
-from handful.schedule import Schedule
+from handful.schedule import Course, Schedule
 
 
 @dataclass(frozen=True)
@@ -136,12 +136,17 @@ class Batch(NamedTuple):
     ids: Tensor | None = None  # (N,) positions in the task
     unlabeled_ids: Tensor | None = None  # (M,)
     step: int = 0  # steps taken before this one
-    steps: int = 1  # steps of the whole run
+    course: Course = Course(1)  # how far along the training is at each step
     averaged: nn.Module | None = None  # the weight average so far: a teacher's source
     memory: Mapping[str, Tensor] = MappingProxyType(
         {}
     )  # what the method remembers, see Remembering
     pixels: Tensor | None = None  # (all, C, S, S) uint8: every image of the task
+
+    @property
+    def progress(self) -> float:
+        """Share of the training that lies before this step."""
+        return self.course.progress(self.step)
 
 
 class Step(NamedTuple):
@@ -153,9 +158,10 @@ class Step(NamedTuple):
 class Trained(Protocol):
     """A method that trains a network: three answers, and the schedule it is best run with.
 
-    One that does something long at the first of every so many steps says how many in an attribute
-    `period`, so that a plan and a budget count it. One whose network is another in training than
-    in evaluation sets `looks_mislead`: what looks say of its training images is then not judged.
+    One that does something long at the first of every so many steps of its schedule (see
+    `Course.begins`) says how many in an attribute `period`, so that a plan and a budget count it.
+    One whose network is another in training than in evaluation sets `looks_mislead`: what looks say
+    of its training images is then not judged.
     """
 
     name: ClassVar[str]

@@ -99,16 +99,16 @@ class Consistency(ABC):
         seen = self._forward(model, batch)
         labeled = self.labeled_loss(seen.labeled, batch)
         cost = self.unlabeled_loss(seen, batch)
-        weight = self.unlabeled_weight * self.ramp(batch.step / batch.steps)
+        weight = self.unlabeled_weight * self.ramp(batch.progress)
         accuracy = (seen.labeled.detach().argmax(dim=1) == batch.labels).float().mean()
         logs = {"labeled": labeled, "unlabeled": cost.loss, "accuracy": accuracy}
-        logs |= monitors(batch.memory, cost, batch.steps)
+        logs |= monitors(batch.memory, cost, batch.course.last)
         if self.teacher or self.strong != "same":  # a view agrees with itself
             logs["agreement"] = (cost.guess == seen.strong.argmax(dim=1)).float().mean()
         return Step(labeled + weight * cost.loss, logs)
 
     def ramp(self, progress: float) -> float:
-        """Share of `unlabeled_weight` that counts after this share of the steps."""
+        """Share of `unlabeled_weight` that counts after this share of the training."""
         return 1.0
 
     def labeled_loss(self, logits: Tensor, batch: Batch) -> Tensor:

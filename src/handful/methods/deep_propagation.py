@@ -97,7 +97,7 @@ class DeepPropagation:
     def loss(self, model: nn.Module, batch: Batch) -> Step:
         if not batch.unlabeled:
             return Supervised().loss(model, batch)
-        if batch.step % self.period == 0:
+        if batch.course.begins(batch.step, self.period):
             self._relabel(batch)
         learned = batch.memory["learned"][batch.unlabeled_ids]  # (M,)
         trusted = learned >= 0
@@ -107,7 +107,7 @@ class DeepPropagation:
         cost = Cost(loss, learned.clamp_min(0), trusted)
         guess = logits.detach().argmax(dim=1)
         agreement = (guess == learned).sum() / trusted.sum().clamp_min(1)  # of network and graph
-        figures = monitors(batch.memory, cost, batch.steps) | {"agreement": agreement}
+        figures = monitors(batch.memory, cost, batch.course.last) | {"agreement": agreement}
         return Step(loss, {"unlabeled": loss} | figures)
 
     @torch.no_grad()

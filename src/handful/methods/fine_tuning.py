@@ -127,7 +127,7 @@ class FineTuning:
         """(M,) classes to learn, and the share of them that are no longer the head's guess."""
         assert batch.unlabeled_ids is not None
         head = model.guesses[batch.unlabeled_ids.to(model.guesses.device)]  # (M, K)
-        share = self.own_share * batch.step / batch.steps
+        share = self.own_share * batch.progress
         if share == 0:
             return head.argmax(dim=1), torch.zeros(())
         assert isinstance(batch.averaged, Classifier)

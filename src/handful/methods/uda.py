@@ -48,7 +48,7 @@ class UDA(Consistency):
     def labeled_loss(self, logits: Tensor, batch: Batch) -> Tensor:
         if self.annealing == "none":
             return super().labeled_loss(logits, batch)
-        threshold = signal_threshold(self.annealing, batch.step / batch.steps, logits.shape[1])
+        threshold = signal_threshold(self.annealing, batch.progress, logits.shape[1])
         return annealed_cross_entropy(logits, batch.labels, threshold)
 
     def unlabeled_loss(self, seen: Seen, batch: Batch) -> Cost:

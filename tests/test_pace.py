@@ -1,0 +1,271 @@
+"""Keeping a training to its time: the course, who turns it, and that all of the schedule is done.
+
+Most of it is told by a clock of our own, on which steps, looks and pauses take what we say.
+"""
+
+import time
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as some
+
+from handful.learn import Journal, Settings, learn
+from handful.methods.base import BackboneSpec
+from handful.methods.deep_propagation import DeepPropagation
+from handful.methods.supervised import Supervised
+from handful.methods.uda import UDA
+from handful.pace import Pace
+from handful.schedule import Course, Schedule
+from handful.screen import reporting
+from handful.train import Batches, Plan, begin, train
+from tiny import SCHEDULE, stripes, task
+
+METHOD = Supervised(augment="none")
+SETTINGS = Settings(METHOD, SCHEDULE, BackboneSpec("small", {"base": 8}), precision="fp32")
+
+
+def test_a_course_that_was_not_turned_goes_step_by_step():
+    course = Course(10)
+    assert [course.position(step) for step in range(11)] == list(range(11))
+    assert course.last == 10
+    assert [step for step in range(10) if course.begins(step, 4)] == [0, 4, 8]
+
+
+def test_from_a_turn_on_a_step_is_worth_more_or_less_of_the_schedule():
+    shorter = Course(10).turned(4, 7)  # six of the schedule in three
+    assert [shorter.position(step) for step in (4, 5, 6, 7)] == [4, 6, 8, 10]
+    longer = shorter.turned(5, 13)  # the last four in eight
+    assert [longer.position(step) for step in (4, 5, 6, 9, 13)] == [4, 6, 6.5, 8, 10]
+    assert (shorter.last, longer.last) == (7, 13)
+    assert longer.progress(9) == 0.8
+
+
+@given(some.integers(1, 400), some.integers(1, 60), some.data())
+def test_however_a_course_is_turned_all_of_it_is_done(steps, period, data):
+    course = Course(steps)
+    for _ in range(data.draw(some.integers(0, 4))):
+        before = course.turns[-1][0] if course.turns else 0
+        step = data.draw(some.integers(before, course.last - 1))
+        course = course.turned(step, data.draw(some.integers(step + 1, 2 * steps + step)))
+    places = [course.position(step) for step in range(course.last + 1)]
+    assert places[0] == 0 and places[-1] == steps
+    assert all(a < b for a, b in zip(places, places[1:], strict=False))
+    begun = [step for step in range(course.last) if course.begins(step, period)]
+    assert begun[0] == 0
+    if all(b - a <= period for a, b in zip(places, places[1:], strict=False)):
+        assert len(begun) == course.begun(course.last, period)
+    assert {int(places[step] // period) for step in begun} == {
+        int(place // period) for place in places[:-1]
+    }
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("time.perf_counter", clock)
+    return clock
+
+
+PLAN = Plan("fp32", 1, 0.1, allowed=100.0)
+
+
+def trained(clock, planned=PLAN, steps=1000, step=lambda now: 0.1, look=0.0, pause=0.0):
+    """What a training takes and how its course was, where a step takes `step(seconds so far)`."""
+    schedule = Schedule(steps=steps)
+    state = SimpleNamespace(step=0, course=planned.course(schedule))
+    journal = Journal(state, None, schedule)
+    pace = Pace(state, planned)
+    while state.step < state.course.last:
+        long = state.course.begins(state.step, planned.period) and planned.period > 1
+        clock.now += step(clock.now) + (pause if long else 0)
+        state.step += 1
+        pace.stepped()
+        if journal.due(state.step):
+            clock.now += look
+            pace.looked()
+        pace.turn(journal.clock(), journal.looks_left)
+    assert journal.looks_left == 0
+    return clock.now, state.course
+
+
+def test_steps_as_long_as_they_were_timed_leave_the_course_as_it_is(clock):
+    assert trained(clock) == (pytest.approx(100), Course(1000))
+    clock.now = 0.0
+    assert trained(clock, step=lambda now: 0.1004)[1].turns == ()  # 0.4 s of 100 do not matter
+
+
+def test_without_a_budget_nothing_is_turned(clock):
+    taken, course = trained(clock, replace(PLAN, allowed=None), step=lambda now: 0.3)
+    assert (taken, course.turns) == (pytest.approx(300), ())
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda now: 0.13,  # slower than it was timed, all the time
+        lambda now: 0.07,
+        lambda now: 0.1 if now < 50 else 0.15,  # slower from half way on
+        lambda now: 0.1 if now < 85 else 0.14,
+        lambda now: 0.12 if now < 60 else 0.08,
+        lambda now: 0.1 if not 40 < now < 50 else 0.3,  # a burst of other work
+        lambda now: 0.1 * (1 + now / 200),  # ever slower
+    ],
+)
+def test_the_time_is_kept_to_however_the_speed_changes(clock, step):
+    taken, course = trained(clock, step=step)
+    assert taken == pytest.approx(100, rel=0.01)
+    assert course.turns
+
+
+def test_looks_that_take_time_are_counted_with_those_to_come(clock):
+    taken, course = trained(clock, look=3.0)  # ten of them, which the plan knew nothing of
+    assert taken == pytest.approx(100, rel=0.01)
+    assert course.last == pytest.approx(700, rel=0.01)
+
+
+@pytest.mark.parametrize("pause", [1.0, 4.0, 10.0])
+def test_long_steps_stay_as_many_and_what_they_take_is_counted(clock, pause):
+    planned = Plan("fp32", 1, 0.1, pause=4.0, period=100, first=4.0, allowed=100.0).within(100.0)
+    assert planned.steps == 700
+    taken, course = trained(clock, planned, steps=700, pause=pause)
+    assert taken == pytest.approx(100, rel=0.01)
+    assert course.begun(course.last, 100) == 7
+
+
+def test_a_clock_that_stood_still_leaves_a_training_that_comes_to_its_end(clock):
+    """A machine that was put to sleep: the budget is gone, a third of what was left is done."""
+    slept = []
+
+    def step(now):
+        if now > 30 and not slept:
+            slept.append(now)
+            return 3600
+        return 0.1
+
+    taken, course = trained(clock, step=step)
+    assert 3600 < taken
+    assert 450 < course.last < 700
+
+
+@dataclass(frozen=True)
+class Slowing(Supervised):
+    """Steps take twice as long as they were timed from the tenth on."""
+
+    def loss(self, model, batch):
+        time.sleep(0.01 if batch.step < 10 else 0.04)
+        return super().loss(model, batch)
+
+
+def test_a_training_that_gets_slower_is_done_in_fewer_steps_and_in_time():
+    said = []
+    planned = Plan("fp32", torch.get_num_threads(), 0.02, steps=100, allowed=2.0)
+    schedule = replace(SCHEDULE, steps=100)
+    settings = replace(SETTINGS, method=Slowing(augment="none"), schedule=schedule)
+    learned = learn(settings, task(), 0, planned=planned, say=said.append)
+    assert learned.seconds == pytest.approx(2.0, rel=0.1)
+    assert 20 < learned.steps < 80
+    assert learned.steps == learned.course.last
+    assert [line["step"] for line in learned.history][-1] == learned.steps
+    assert len(learned.history) == 1 + SCHEDULE.looks
+    assert said == [
+        f"the machine was slower than when steps were timed: {learned.steps} steps in place of 100"
+    ]
+
+
+def test_a_turned_training_goes_through_the_whole_schedule():
+    schedule = replace(SCHEDULE, steps=10, decay="cosine")
+    state, rates = begin(METHOD, task(), schedule, 0), []
+    batches = Batches(task(), METHOD.views(task()), schedule, 0)
+    for progress in train(state, METHOD, batches, schedule):
+        rates.append(state.optimizer.param_groups[0]["lr"])
+        if progress.step == 4:
+            state.course = state.course.turned(4, 7)
+    assert rates == pytest.approx([schedule.rate(at) for at in (0, 1, 2, 3, 4, 6, 8)])
+
+
+def test_a_turned_training_that_was_stopped_goes_on_to_the_same_bits():
+    schedule = replace(SCHEDULE, steps=10)
+    batches = Batches(task(), METHOD.views(task()), schedule, 0)
+    straight, saved = begin(METHOD, task(), schedule, 0), {}
+    for progress in train(straight, METHOD, batches, schedule):
+        if progress.step == 3:
+            straight.course = straight.course.turned(3, 8)
+        if progress.step == 5:
+            saved = {key: value.clone() for key, value in straight.tensors().items()}
+    resumed = begin(METHOD, task(), schedule, 0)
+    resumed.restore(saved)
+    for _ in train(resumed, METHOD, batches, schedule):
+        pass
+    assert resumed.step == straight.step == 8
+    assert resumed.course == straight.course
+    theirs = resumed.model.state_dict()
+    assert all(torch.equal(a, theirs[key]) for key, a in straight.model.state_dict().items())
+
+
+def test_methods_are_told_how_far_the_schedule_is():
+    seen = []
+
+    @dataclass(frozen=True)
+    class Rising(UDA):
+        def ramp(self, progress):
+            seen.append(progress)
+            return progress
+
+    schedule = replace(SCHEDULE, steps=10)
+    state = begin(Rising(), task(), schedule, 0)
+    state.course = state.course.turned(0, 4).turned(2, 3)
+    for _ in train(state, Rising(), Batches(task(), Rising().views(task()), schedule, 0), schedule):
+        pass
+    assert seen == [0, 0.25, 0.5]
+
+
+def test_graphs_stay_as_many_where_there_are_fewer_steps(monkeypatch):
+    made = []
+    monkeypatch.setattr(DeepPropagation, "_relabel", lambda self, batch: made.append(batch.step))
+    method, schedule = DeepPropagation(period=4, neighbors=3, rank=6), replace(SCHEDULE, steps=12)
+    state = begin(method, task(), schedule, 0)
+    state.course = state.course.turned(0, 9).turned(4, 8)
+    for _ in train(state, method, Batches(task(), method.views(task()), schedule, 0), schedule):
+        pass
+    assert made == [0, 3, 6]
+
+
+def test_a_bar_shows_as_many_steps_as_there_are_to_be(monkeypatch):
+    totals = []
+    from rich.progress import Progress
+
+    plain = Progress.update
+
+    def update(self, bar, **changes):
+        totals.append(changes["total"])
+        plain(self, bar, **changes)
+
+    monkeypatch.setattr(Progress, "update", update)
+    left = iter([5, 5, 3, 3])
+    with reporting() as reporter:
+        assert list(reporter.track("abc", lambda: next(left), "training")) == ["a", "b", "c"]
+        assert list(reporter.track("a", 1, "training")) == ["a"]
+    assert totals == [5, 3, 3, 1]
+
+
+def test_the_turns_of_a_course_are_in_the_record(monkeypatch, tmp_path):
+    import handful
+    from handful.budget import Cost
+
+    monkeypatch.setattr("handful.budget.measured", lambda *_: Cost(0.0, 0.4, 0.0, 0.0))
+    settings = {"backbone.base": "8", "batch": "8", "looks": "2"}
+    options = {"settings": settings, "budget": 8.0, "estimate": "none", "precision": "fp32"}
+    record = handful.fit(stripes(), **options, out=tmp_path / "run").record  # steps take far less
+    steps, turns = record["schedule"]["steps"], record["training"]["turns"]
+    assert turns and record["training"]["steps"] == turns[-1][1] > steps
