@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import fields
 import record
 from cells import split_name
+from handful.choose import AUTO
 from handful.compare import spread
 from handful.methods import METHODS
 from handful.probes import PROBES
@@ -390,19 +391,43 @@ def minutes_grid() -> str:
 
 def budgets() -> str:
     """Of each method what a fit took, beside what it was given."""
-    found: dict[tuple[str, str, str], list[float]] = {}
+    found: dict[tuple[str, ...], list[float]] = {}
     for line in record.read("budgets"):
-        key = line["name"], line["hardware"], line["budget"]
-        found.setdefault(key, []).append(line["figures"]["seconds"])
+        if "turns" in line["figures"]:
+            source, method = split_name(line["name"])
+            key = (f"`{method}`", source, line["hardware"], line["budget"])
+            found.setdefault(key, []).append(_over(line))
     rows = []
-    for (name, hardware, budget), taken in found.items():
-        source, method = split_name(name)
-        given = in_seconds(budget)
-        apart = [f"{100 * (seconds / given - 1):+.1f}" for seconds in sorted(taken)]
-        middle = 100 * (median(taken) / given - 1)
-        rows.append([f"`{method}`", source, hardware, budget, f"{middle:+.1f} %", ", ".join(apart)])
-    header = ["method", "source", "on", "budget", "taken, median", "each, %"]
+    for key, over in found.items():
+        each = ", ".join(f"{share:+.1f}" for share in sorted(over))
+        rows.append([*key, f"{median(over):+.1f} %", each])
+    header = ["method", "source", "on", "budget", "over, median", "each, %"]
     return markdown(header, rows)
+
+
+def budgets_kept() -> str:
+    """How many fits of one method met their budget, with steps fixed before and with a last step
+    that moves on the way."""
+    found: dict[tuple[str, ...], list[float]] = {}
+    for line in record.read("budgets"):
+        if split_name(line["name"])[1] != AUTO:
+            way = "moved on the way" if "turns" in line["figures"] else "fixed before the first"
+            found.setdefault((way, line["hardware"], line["budget"]), []).append(_over(line))
+    rows = [
+        [*key, str(len(over)), str(sum(abs(share) <= 5 for share in over)), _ends(over)]
+        for key, over in found.items()
+    ]
+    header = ["last step", "on", "budget", "fits", "within 5 %", "from, to"]
+    return markdown(header, rows)
+
+
+def _over(line: Line) -> float:
+    """By how many per cent a fit took longer than its budget."""
+    return 100 * (line["figures"]["seconds"] / in_seconds(line["budget"]) - 1)
+
+
+def _ends(shares: Sequence[float]) -> str:
+    return f"{min(shares):+.1f} to {max(shares):+.1f} %"
 
 
 def timed() -> str:
@@ -596,6 +621,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "simclr_seeds": simclr_seeds,
     "minutes": minutes_grid,
     "budgets": budgets,
+    "budgets_kept": budgets_kept,
     "timed": timed,
     "pairs": pairs,
     "probes": probes,

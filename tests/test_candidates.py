@@ -68,6 +68,22 @@ def test_a_larger_budget_plans_larger_images_and_more_steps(look, monkeypatch):
     assert any("left out" in text for text in said)
 
 
+def test_trainings_keep_to_their_time_where_that_is_what_limits_them(look, monkeypatch):
+    cost = Cost(start=1.0, step=0.01, look=0.1, image=0.0, clocked=0.5)
+    monkeypatch.setattr(candidates, "measured", lambda *_: cost)
+
+    def trained(budget):
+        return plan_candidates(stripes(), budget, 0, look, lambda _: None)[-1]
+
+    poor, rich = trained(40.0), trained(90.0)
+    assert poor.plan.steps == 600 > poor.fold_steps  # 600 are the method's own
+    assert poor.plan.allowed is None
+    looks = 10
+    assert poor.fold_seconds == pytest.approx(0.01 * poor.fold_steps + 0.5 + looks * 0.1)
+    assert rich.fold_steps == 600
+    assert rich.fold_seconds is None
+
+
 def test_a_long_budget_lets_methods_train_on_unlabelled_images(look, monkeypatch):
     monkeypatch.setattr(candidates, "_LEAST_POOL", 4)
     images = stripes()

@@ -15,6 +15,7 @@ from handful.candidates import Candidate
 from handful.choose import Evidence, decide, paired
 from handful.cli import app
 from handful.experience import Normal, Prior
+from handful.learn import learn
 from handful.methods.base import BackboneSpec
 from handful.train import Plan
 from tiny import SCHEDULE, stripes
@@ -171,6 +172,21 @@ def test_auto_leaves_a_run_of_the_method_that_was_chosen(quick_plan, tmp_path):
     assert again.predict(images).labels == run.predict(images).labels
     assert json.loads((tmp_path / "run" / "run.json").read_text())["choice"] == rows
     assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+def test_folds_and_the_last_fit_are_told_how_long_they_may_take(monkeypatch):
+    limited = replace(CANDIDATES[2], plan=replace(PLAN, steps=3, allowed=9.0), fold_seconds=5.0)
+    monkeypatch.setattr(choose, "plan_candidates", lambda *_: [limited])
+    told = []
+
+    def spying(settings, task, seed, folder=None, planned=None, *rest):
+        told.append(planned.allowed)
+        return learn(settings, task, seed, folder, replace(planned, allowed=None), *rest)
+
+    monkeypatch.setattr("handful.learn.learn", spying)
+    monkeypatch.setattr("handful.job.learn", spying)
+    handful.fit(stripes(), **LOOK)
+    assert told == [5.0] * 5 + [9.0]
 
 
 def test_permuting_the_test_labels_changes_no_choice(quick_plan):

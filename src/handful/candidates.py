@@ -44,7 +44,7 @@ class Candidate:
     seconds: float  # expected, of its folds and of a last fit on all labels
     plan: Plan  # `plan.steps`: of the last fit; None for a method that is fitted to features
     fold_steps: int | None = None  # of the fits for the folds
-    fold_seconds: float | None = None  # that each of these may take, as `plan.allowed`
+    fold_seconds: float | None = None  # that each may take; None: its steps are not limited by time
 
     @property
     def text(self) -> str:
@@ -167,12 +167,11 @@ def _trained(
     if fold_steps < max(1, _FEWEST * own):
         say(f"{method} and its folds would need more than the time that is left: left out")
         return []
-    last, fold = plan.seconds(steps), plan.seconds(fold_steps)
+    seconds = beside + FOLDS.folds * plan.seconds(fold_steps) + plan.seconds(steps)
     clocked = cost.clocked + looks * cost.look
-    plan = replace(plan, steps=steps, allowed=last + clocked)
-    seconds, name = beside + FOLDS.folds * fold + last, task.backbone.name
-    trainings = fold_steps, fold + clocked
-    return [Candidate(method, name, task.size, settings, seconds, plan, *trainings)]
+    last, fold = (plan.seconds(n) + clocked if n < own else None for n in (steps, fold_steps))
+    plan, name = replace(plan, steps=steps, allowed=last), task.backbone.name
+    return [Candidate(method, name, task.size, settings, seconds, plan, fold_steps, fold)]
 
 
 def shared_steps(total: int, own: int) -> tuple[int, int]:

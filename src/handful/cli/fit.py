@@ -108,7 +108,8 @@ def fit(
         str | None,
         typer.Option(
             help="Time for the whole fit, estimate included, as in 90s, 10m or 1h: steps are timed "
-            "first, and then as many are taken as fit. auto plans what it tries with it; where it "
+            "first, and as many are taken as fit, more or fewer where the machine turns out faster "
+            "or slower. auto plans what it tries with it; where it "
             "then takes a method on features, predictions for a large folder come on top, and the "
             "plan says how long they take.",
             metavar="TIME",

@@ -64,7 +64,8 @@ def pretrain(
         str | None,
         typer.Option(
             help="Time for all of it, pictures included, as in 10m or 1h: steps are timed first, "
-            "and then as many are taken as fit.",
+            "and as many are taken as fit, more or fewer where the machine turns out faster or "
+            "slower.",
             metavar="TIME",
             show_default=False,
         ),
