@@ -19,7 +19,7 @@ import fields
 import record
 from cells import split_name
 from handful.choose import AUTO
-from handful.compare import spread
+from handful.compare import Spread, spread
 from handful.methods import METHODS
 from handful.probes import PROBES
 from handful.recipes import RECIPES
@@ -70,6 +70,14 @@ HEADLINE = {
         0.2982,
     ),
 }
+# Recipes that are compared draw by draw.
+TWINS = (
+    ("mnist-uda-simple-cnn", "mnist-uda-simple-cnn-labels"),
+    ("mnist-uda-deep-cnn", "mnist-uda-deep-cnn-labels"),
+    ("mnist-uda-threshold", "mnist-uda-deep-cnn-labels"),
+    ("mnist-uda-threshold", "mnist-uda-deep-cnn"),
+)
+
 # The same of a row with a budget: its name and budget → what it is, and the reports' best.
 HEADLINE_TIMED = {
     ("cifar10-jpeg-simclr backbone=fast size=32 temperature=0.1 then=propagation", "20m"): (
@@ -465,11 +473,9 @@ def pairs() -> str:
             if not (draws := sorted(plain.keys() & by_draw.keys())):
                 continue
             gained = spread([100 * (by_draw[draw] - plain[draw]) for draw in draws])
-            known = gained.low is not None
-            interval = f"{gained.low:+.1f} to {gained.high:+.1f}" if known else "–"
             means = [percent(mean(one[draw] for draw in draws)) for one in (plain, by_draw)]
-            names = [f"`{method}`", f"`{against}`"]
-            rows.append([*key, *names, len(draws), *means, f"**{gained.mean:+.1f}**", interval])
+            cells = [f"`{method}`", f"`{against}`", len(draws), *means]
+            rows.append([*key, *cells, f"**{gained.mean:+.1f}**", _interval(gained)])
     header = ["source", "labels per class", "budget", "on", "method", "against", "draws"]
     return markdown([*header, "supervised", "this method", "difference", "90 % interval"], rows)
 
@@ -517,13 +523,37 @@ def gap() -> str:
         as_is = {line["draw"]: _accuracy(line) for line in record.final("recipes", recipe)}
         both = [line for line in lines if line["draw"] in as_is]
         gained = spread([100 * (_accuracy(line) - as_is[line["draw"]]) for line in both])
-        interval = f"{gained.low:+.1f} to {gained.high:+.1f}" if gained.low is not None else "–"
         change = both[0]["figures"].get("pixel_change")
         cells = [f"`{recipe}`", variant, f"{change:.1f}" if change else "–", len(both)]
         means = [mean_spread([as_is[line["draw"]] for line in both]), accuracy(both)]
-        rows.append([*cells, *means, f"**{gained.mean:+.1f}**", interval])
+        rows.append([*cells, *means, f"**{gained.mean:+.1f}**", _interval(gained)])
     header = ["recipe", "changed", "a pixel by, of 255", "seeds", "as it is", "changed so"]
     return markdown([*header, "difference", "90 % interval"], rows)
+
+
+def twins() -> str:
+    """Recipes beside others on the same draws of labels, draw by draw."""
+    rows = []
+    for name, against in TWINS:
+        ours, theirs = (
+            {line["draw"]: _accuracy(line) for line in record.final("recipes", one)}
+            for one in (name, against)
+        )
+        draws = sorted(ours.keys() & theirs.keys())
+        gained = spread([100 * (ours[draw] - theirs[draw]) for draw in draws])
+        means = [mean_spread([one[draw] for draw in draws]) for one in (theirs, ours)]
+        interval = _interval(gained, 2)
+        difference = f"**{gained.mean:+.2f}**"
+        rows.append([f"`{name}`", f"`{against}`", len(draws), *means, difference, interval])
+    header = ["recipe", "against", "draws", "that one", "this one", "difference", "90 % interval"]
+    return markdown(header, rows)
+
+
+def _interval(gained: Spread, digits: int = 1) -> str:
+    """Of a difference in points; a dash where one draw tells none."""
+    if gained.low is None or gained.high is None:
+        return "–"
+    return f"{gained.low:+.{digits}f} to {gained.high:+.{digits}f}"
 
 
 def _accuracy(line: Line) -> float:
@@ -623,6 +653,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "budgets": budgets,
     "budgets_kept": budgets_kept,
     "timed": timed,
+    "twins": twins,
     "pairs": pairs,
     "probes": probes,
 }

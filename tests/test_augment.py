@@ -358,15 +358,16 @@ def test_randaugment_paints_only_after_the_moves_before_it_are_made():
     torch.testing.assert_close(result[:, :, :16], torch.ones(2, 3, 16, 32), atol=1e-5, rtol=0)
 
 
-def test_randaugment_draws_torchvisions_table():
-    operation = RandAugment(members=tuple(MEMBERS))
+@pytest.mark.parametrize("magnitude", [0, 1, 9, 17, 30])
+def test_randaugment_draws_torchvisions_table(magnitude):
+    operation = RandAugment(magnitude=magnitude, members=tuple(MEMBERS))
     values = operation.draw(torch.Size((3000, 3, 32, 64)), generator())
     theirs = TorchvisionRandAugment._AUGMENTATION_SPACE
     for index, name in enumerate(MEMBERS):
         levels = values[:, 1][values[:, 0] == index].unique()
         table, signed = theirs.get(THEIR_NAMES.get(name, name.capitalize()), (None, False))
         expected = table(31, 32, 64) if table else None
-        level = 0.0 if expected is None else float(expected[9])
+        level = 0.0 if expected is None else float(expected[magnitude])
         level = float(int(level)) if name.startswith("shift") else level
         expected = sorted({-level, level}) if signed else [level]
         torch.testing.assert_close(levels, torch.tensor(expected), atol=1e-6, rtol=1e-5)
@@ -380,7 +381,8 @@ def test_randaugment_can_vary_its_magnitude():
 
 
 @pytest.mark.parametrize(
-    "operation", [Rotate(), Crop(), ResizedCrop(), Elastic(), Blur(), Noise(), RandAugment()]
+    "operation",
+    [Rotate(), Crop(), ResizedCrop(), Elastic(), Blur(), Noise(), CutOut(), RandAugment()],
 )
 def test_every_image_draws_its_own_values(operation):
     values = operation.draw(torch.Size((64, 3, 32, 32)), generator())

@@ -25,9 +25,8 @@ from tiny import SCHEDULE, stripes, task
 
 PLAN = Plan("fp32", 1, 0.01)
 SETTINGS = Settings(Supervised(), SCHEDULE, BackboneSpec("small", {"base": 8}), precision="fp32")
-COST = Cost(
-    start=1.0, step=0.1, look=0.5, image=0.25
-)  # SCHEDULE has 3 looks, stripes 24 to predict
+# SCHEDULE has 3 looks, stripes 24 to predict.
+COST = Cost(start=1.0, step=0.1, look=0.5, image=0.25, clocked=0.4)
 
 
 @pytest.fixture
@@ -40,11 +39,13 @@ def test_steps_are_what_is_left_after_all_that_surrounds_them(known_cost):
     assert planned.steps == int((100 - 24 * 0.25 - 1.0 - 3 * 0.5) / 0.1)
     assert planned.seconds_per_step == 0.1
     assert planned.precision == PLAN.precision
+    assert planned.allowed == pytest.approx(100 - 24 * 0.25 - (1.0 - 0.4), abs=0.1)
 
 
 def test_all_trainings_of_an_estimate_share_the_time(known_cost):
     planned = affordable(SETTINGS, task(), 0, PLAN, seconds=100.04, fits=6, predicted=24)
     assert planned.steps == int((100 - 24 * 0.25 - 6 * (1.0 + 3 * 0.5)) / 0.6)
+    assert planned.allowed == pytest.approx((100 - 24 * 0.25) / 6 - (1.0 - 0.4), abs=0.1)
 
 
 def test_a_budget_too_short_for_one_step_says_what_is_needed(known_cost):

@@ -253,6 +253,35 @@ def test_a_training_that_really_collapses_is_stopped():
     assert "one class has taken over the guesses (" in learned.collapse.reason
 
 
+@dataclass(frozen=True)
+class Doubting(FixMatch):
+    """FixMatch in which no guess is sure enough from some step on."""
+
+    since: int = 4
+
+    name: ClassVar[str] = "doubting"
+
+    def loss(self, model, batch):
+        step = super().loss(model, batch)
+        used = torch.tensor(float(batch.step < self.since))
+        return step._replace(logs=step.logs | {"kept": used, "swallowed": torch.tensor(0.0)})
+
+
+def test_guesses_that_are_used_no_more_for_long_leave_the_weights_of_a_sound_look():
+    said = []
+    learned = learn(replace(SETTINGS, method=Doubting(), schedule=SIX), task(), 0, planned=PLAN)
+    assert learned.collapse.step == 12
+    assert "the unlabelled images are used no more at step 12 of 12" in learned.collapse.reason
+    kept = learned.collapse.kept
+    assert 0 < kept < 12
+    assert same(averaged_after(kept), learned.predictor.model.state_dict())
+    never = replace(SETTINGS, method=Doubting(since=0), schedule=SIX)
+    learned = learn(never, task(), 0, planned=PLAN, say=said.append)
+    assert learned.collapse is None
+    assert said[-1].startswith("hardly any guess was sure enough to be used in 12 steps: ")
+    assert learned.remark == said[-1]
+
+
 def test_a_class_that_takes_over_at_the_very_end_is_noticed_too():
     settings = replace(SETTINGS, method=Swallowed(since=10), schedule=SIX)
     learned = learn(settings, task(), 0, planned=PLAN)

@@ -154,6 +154,7 @@ def test_a_budget_buys_steps_and_is_in_the_record(tmp_path, a_second_a_step):
     assert 40 < steps < 60
     assert made.record["training"]["steps"] == steps
     assert made.record["training"]["budget"] == 60.0
+    assert made.record["training"]["turns"] == []
     assert f"{steps} steps, about " in said[0]
 
 

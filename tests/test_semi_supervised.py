@@ -1,6 +1,7 @@
 """The semi-supervised methods: their losses on hand-sized batches, and what they share."""
 
 import copy
+import json
 import math
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,7 @@ from torch import nn
 import handful
 from handful.data.augment import PIPELINES
 from handful.files import read_tensors
+from handful.job import Reporter
 from handful.learn import Settings, learn
 from handful.methods.base import BackboneSpec, Batch, Remembering
 from handful.methods.consistency import Consistency, Cost, Seen, monitors
@@ -204,6 +206,34 @@ def test_softmatch_weighs_by_running_moments_of_the_confidence():
     assert given.memory["mean"].item() == pytest.approx(mean, rel=1e-5)
     assert given.memory["variance"].item() == pytest.approx(variance, rel=1e-5)
     assert step.logs["kept"].item() == pytest.approx(np.mean(weight), rel=1e-5)
+
+
+def test_softmatch_weighs_by_the_confidence_of_aligned_guesses():
+    method = SoftMatch(keep=0.5)
+    given, before = batch(method), np.array([0.6, 0.3, 0.1])
+    given.memory["guessed"].copy_(torch.from_numpy(before))
+    step = method.loss(Identity(), given)
+    plain = [softmax(row) for row in WEAK.tolist()]
+    running = 0.99 * before + 0.01 * np.mean(plain, axis=0)  # of the guesses of late
+    aligned = np.array(plain) / 3 / running
+    sure = (aligned / aligned.sum(axis=1, keepdims=True)).max(axis=1)
+    mean, variance = 0.5 / 3 + 0.5 * sure.mean(), 0.5 + 0.5 * sure.var(ddof=1)
+    weight = np.where(sure > mean, 1.0, np.exp(-((sure - mean) ** 2) * 2 / variance))
+    costs = [
+        -math.log(softmax(row)[np.argmax(p)]) for row, p in zip(STRONG.tolist(), plain, strict=True)
+    ]
+    expected = supervised_loss() + np.mean(weight * costs)
+    assert step.loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_plain_form_of_uda_has_neither_threshold_nor_sharpening():
+    method = UDA(threshold=0.0, temperature=1.0, unlabeled_weight=1.1)
+    pairs = zip(WEAK.tolist(), STRONG.tolist(), strict=True)
+    divergence = 0.0
+    for p, q in ((softmax(weak), softmax(strong)) for weak, strong in pairs):
+        divergence += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+    found = method.loss(Identity(), batch(method)).loss.item()
+    assert found == pytest.approx(supervised_loss() + 1.1 * divergence / 5, rel=1e-5)
 
 
 def test_softmatch_aligns_the_weights_and_not_the_class_learned():
@@ -442,6 +472,36 @@ def unbalanced():
 def test_unbalanced_labels_and_a_class_with_one(method):
     run = handful.fit(unbalanced(), method, settings=QUICK, precision="fp32", estimate="none")
     assert run.record["data"]["labeled"] == 16
+
+
+def test_what_is_watched_is_in_the_history_and_on_screen(tmp_path):
+    said = []
+    images = stripes()
+    run = handful.fit(
+        images,
+        "fixmatch",
+        settings=QUICK | {"looks": "2", "threshold": "0.4"},
+        precision="fp32",
+        estimate="none",
+        out=tmp_path / "run",
+        reporter=Reporter(say=said.append),
+    )
+    lines = [json.loads(x) for x in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 2, 4]
+    last = lines[-1]
+    assert last["kept"] > 0
+    watched = {"labeled", "unlabeled", "kept", "agreement", "prior_distance", "pseudo_0"}
+    assert watched <= set(last)
+    prior = np.bincount(images.labels[images.labeled]) / len(images.labeled)
+    apart = [abs(last[f"pseudo_{k}"] - prior[k]) for k in range(2)]
+    most = int(np.argmax(apart))
+    guessed = f"{run.classes[most]}: {last[f'pseudo_{most}']:.0%}, of the labels {prior[most]:.0%}"
+    (line,) = [text for text in said if text.startswith("step 4 of 4")]
+    assert line.startswith(
+        f"step 4 of 4: loss {last['labeled']:.3f} on labels and {last['unlabeled']:.3f} on the "
+        f"others, {last['kept']:.0%} of them used; views agree on {last['agreement']:.0%}; class "
+        f"shares {last['prior_distance']:.0%} off ({guessed}); "
+    )
 
 
 def test_an_estimate_bears_a_class_with_one_label():

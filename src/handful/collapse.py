@@ -110,7 +110,8 @@ class Judge:
             return None
         if self._unused(history) and max(line.get("kept", 0) for line in history) < USED:
             return (
-                "hardly any guess was sure enough to be used: the labels alone were learned from; "
+                f"hardly any guess was sure enough to be used in {history[-1]['step']:.0f} steps: "
+                "the labels alone were learned from; "
                 "train for longer, or try a lower --set threshold if the method has it"
             )
         if self._settled(history[-1]) and _lopsided(history[-1]):

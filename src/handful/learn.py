@@ -41,7 +41,7 @@ from handful.methods.base import (
     classifier,
     embed,
 )
-from handful.methods.heads import some_of
+from handful.methods.heads import prior_of, some_of
 from handful.pace import Pace
 from handful.schedule import Course, Schedule
 from handful.train import Batches, Diverged, Plan, Progress, State, begin, plan, train
@@ -271,7 +271,7 @@ def _train(
 
     def look(step: int) -> None:
         journal.look(step, looks(state.average.model))
-        _tell(say, journal.history[-1], state.course.last)
+        _tell(say, journal.history[-1], state.course.last, task)
 
     run(journal, method, batches, chosen, look, task.track, label)
     if changed := turned_in_words(state, chosen, schedule):
@@ -349,7 +349,7 @@ def turned_in_words(state: State, planned: Plan, schedule: Schedule) -> str:
     return f"the machine was {pace} than when steps were timed: {last} steps in place of {bought}"
 
 
-def _tell(say: Say, line: dict[str, float], steps: int) -> None:
+def _tell(say: Say, line: dict[str, float], steps: int, task: Task) -> None:
     """How semi-supervised training goes, at one look; of other methods nothing is said."""
     if "kept" not in line:
         return
@@ -361,9 +361,22 @@ def _tell(say: Say, line: dict[str, float], steps: int) -> None:
     agreed = f"{who} on {line['agreement']:.0%}; " if "agreement" in line else ""
     say(
         f"step {line['step']} of {steps}: loss {loss}, {line['kept']:.0%} of them used; {agreed}"
-        f"class shares {line['prior_distance']:.0%} off; "
+        f"class shares {line['prior_distance']:.0%} off{_furthest(line, task)}; "
         f"{line['train_accuracy']:.0%} of the labels right"
     )
+
+
+def _furthest(line: dict[str, float], task: Task) -> str:
+    """The class whose share of the guesses is furthest from that of the labels, where one is known.
+
+    The others are in history.jsonl.
+    """
+    guessed = [line.get(f"pseudo_{k}", 0.0) for k in range(len(task.classes))]
+    if not sum(guessed):
+        return ""
+    prior = prior_of(task.labels[task.labeled], len(task.classes)).tolist()
+    most = max(range(len(guessed)), key=lambda k: abs(guessed[k] - prior[k]))
+    return f" ({task.classes[most]}: {guessed[most]:.0%}, of the labels {prior[most]:.0%})"
 
 
 def remembered_plan(
