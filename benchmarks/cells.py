@@ -98,11 +98,12 @@ def run(images: handful.ImageSet, cell: Cell, file: str, *, dry: bool = False) -
         reporter=Reporter(say=lambda text: print(text, flush=True)),
     )
     seconds = time.perf_counter() - begun
+    trainings = (fitted.record["stage"] or {}, fitted.record["training"])
     figures = {
         "test_accuracy": round(fitted.evaluate(seen.test).accuracy, 5),
         "n_test": len(seen.test),
         "seconds": round(seconds, 1),
-        "turns": len((fitted.record["stage"] or fitted.record["training"])["turns"]),
+        "turns": sum(len(part.get("turns", ())) for part in trainings),
     }
     if cell.method == AUTO:
         estimate = {key: fitted.estimate[key] for key in ("accuracy", "low", "high")}

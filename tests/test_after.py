@@ -10,6 +10,7 @@ from PIL import Image
 
 from handful import cli
 from handful.after import read_labels
+from handful.budget import Cost
 
 QUICK = ["--set", "steps=3", "--set", "backbone.base=8", "--precision", "fp32"]
 
@@ -98,6 +99,21 @@ def test_settings_that_are_typed_win_over_the_old_ones(fit, tmp_path):
     assert new["training"]["steps"] == 2
     assert new["input"]["flips"] is False
     assert new["backbone"]["options"] == {"base": 8}
+
+
+def test_a_budget_is_repeated_and_not_the_steps_that_it_bought(fit, tmp_path, monkeypatch):
+    monkeypatch.setattr("handful.budget.measured", lambda *_: Cost(0.0, 0.1, 0.0, 0.0))
+    words = ["--method", "supervised", "--set", "backbone.base=8", "--estimate", "none"]
+    assert fit("old", FIRST, *words, "--budget", "2s")[0] == 0
+    for name, more, expected in [
+        ("again", [], 2.0),
+        ("longer", ["--budget", "3s"], 3.0),
+        ("counted", ["--set", "steps=2"], None),
+    ]:
+        assert fit(name, FIRST, "--after", tmp_path / "old", "--estimate", "none", *more)[0] == 0
+        training = json.loads((tmp_path / name / "run.json").read_text())["training"]
+        assert training["budget"] == expected
+        assert training["turns"] or training["steps"] == 2
 
 
 def test_the_origin_of_a_label_is_kept(fit, tmp_path):

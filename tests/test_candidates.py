@@ -77,11 +77,12 @@ def test_trainings_keep_to_their_time_where_that_is_what_limits_them(look, monke
 
     poor, rich = trained(40.0), trained(90.0)
     assert poor.plan.steps == 600 > poor.fold_steps  # 600 are the method's own
-    assert poor.plan.allowed is None
-    looks = 10
-    assert poor.fold_seconds == pytest.approx(0.01 * poor.fold_steps + 0.5 + looks * 0.1)
+    looks = 0.5 + 10 * 0.1
+    assert poor.plan.allowed == pytest.approx(0.01 * 600 + looks)
+    assert poor.fold_seconds == pytest.approx(0.01 * poor.fold_steps + looks)
+    assert poor.plan.look == 0.1
     assert rich.fold_steps == 600
-    assert rich.fold_seconds is None
+    assert (rich.plan.allowed, rich.fold_seconds) == (None, None)
 
 
 def test_a_long_budget_lets_methods_train_on_unlabelled_images(look, monkeypatch):

@@ -16,6 +16,7 @@ from handful.methods.base import BackboneSpec, Step
 from handful.methods.fixmatch import FixMatch
 from handful.methods.supervised import Supervised
 from handful.recipes.as_run import NormalizedTwice
+from handful.schedule import Course
 from handful.train import Diverged, Plan
 from tiny import SCHEDULE, stripes, task
 
@@ -37,7 +38,7 @@ def without(line, key):
 START = {"step": 0, "train_loss": 0.7, "train_accuracy": 0.5}
 
 
-JUDGE = Judge(100, chance=0.5, classes=("cat", "dog"))
+JUDGE = Judge(Course(100), chance=0.5, classes=("cat", "dog"))
 
 
 def test_a_class_that_swallows_the_guesses_is_named_with_the_step():
@@ -131,7 +132,7 @@ def test_as_many_right_as_have_the_commonest_label_is_nothing_learned():
     assert JUDGE.unlearned([last | {"train_accuracy": 0.51}]) is None
     for one_class_or_no_label in (1.0, 0.0):
         right = last | {"train_accuracy": one_class_or_no_label}
-        assert Judge(100, chance=one_class_or_no_label).unlearned([right]) is None
+        assert Judge(Course(100), chance=one_class_or_no_label).unlearned([right]) is None
 
 
 def test_what_is_kept_is_of_no_use_where_chance_would_do_as_well():

@@ -37,6 +37,7 @@ from handful.pretrained import open_pretrained
 from handful.report import render, write_report
 from handful.report.pictures import load_pictures
 from handful.results import open_run
+from handful.schedule import Course
 from tiny import stripes, task
 
 QUICK = {"steps": "4", "batch": "8", "looks": "2", "backbone.base": "8"}
@@ -298,7 +299,7 @@ def test_a_known_stage_has_nothing_timed_for_it(monkeypatch, a_second_a_step):
     handful.fit(stripes(), "simclr", settings=settings, budget=30.0, estimate="none", seed=1)
 
 
-def test_a_budget_that_was_too_short_leaves_the_folder_for_another(tmp_path, monkeypatch):
+def test_a_budget_that_was_too_short_leaves_the_folder_for_another(tmp_path, monkeypatch, steady):
     monkeypatch.setattr("handful.pretrain.step_seconds", lambda *_: 100.0)
     with pytest.raises(ValueError, match="give a larger --budget"):
         stage(stripes(), tmp_path / "pre", settings=TIMED, budget=20.0)
@@ -585,10 +586,10 @@ def test_the_effective_rank_counts_directions():
 
 def test_collapse_is_named_once_training_has_settled():
     fine = {"step": 50, "spread": 0.5, "rank": 9.0}
-    assert collapse(fine, 100) is None
-    assert "the same for every image" in collapse(fine | {"spread": 0.001}, 100)
-    assert "lie on one line" in collapse(fine | {"rank": 1.1}, 100)
-    assert collapse({"step": 10, "spread": 0.0, "rank": 0.0}, 100) is None
+    assert collapse(fine, Course(100)) is None
+    assert "the same for every image" in collapse(fine | {"spread": 0.001}, Course(100))
+    assert "lie on one line" in collapse(fine | {"rank": 1.1}, Course(100))
+    assert collapse({"step": 10, "spread": 0.0, "rank": 0.0}, Course(100)) is None
 
 
 def test_a_collapse_is_said_and_recorded(tmp_path, monkeypatch):

@@ -112,7 +112,8 @@ def earlier_settings(
 
     Where another `method` is asked for, or the earlier run chose its own, only how the images are
     looked at and how common the classes are is repeated: more labels may change the choice. A
-    folder to start from, `init`, says itself what the network is and how it looks.
+    folder to start from, `init`, says itself what the network is and how it looks. Where a budget
+    bought the steps it is the budget that is repeated.
 
     Raises:
         ValueError: the run started from such a folder, and none is given.
@@ -120,12 +121,12 @@ def earlier_settings(
     record = earlier.record
     again = {"given": record.get("prior"), "unlabeled": "unlabeled"}
     prior = again.get(record.get("prior_from", "labels"))
-    about_classes = {} if prior is None else {"prior": prior}
+    beside = {} if prior is None else {"prior": prior}
     chosen = method is None and record.get("choice")
     if chosen or method not in (None, record["method"]["name"]):
         looked = record["input"]
         repeated = {"aspect": looked["aspect"], "flips": looked["flips"], "settings": {}}
-        return repeated | about_classes
+        return repeated | beside
     started = record.get("init") and not record.get("stage")
     if started and init is None:
         raise ValueError(
@@ -135,11 +136,15 @@ def earlier_settings(
     backbone = record["backbone"]
     settings = {key: str(value) for key, value in record["method"].items() if key != "name"}
     settings |= {f"schedule.{key}": str(value) for key, value in (record["schedule"] or {}).items()}
+    budget = record["training"].get("budget")
+    if budget is not None and record["schedule"] and not record.get("choice"):
+        del settings["schedule.steps"]  # which it bought: it is what was asked for
+        beside["budget"] = budget
     settings |= {f"backbone.{key}": str(value) for key, value in backbone["options"].items()}
     if init is not None:
         settings = {k: v for k, v in settings.items() if not k.startswith("backbone.")}
         repeated = {"method": record["method"]["name"], "flips": record["input"]["flips"]}
-        return repeated | {"settings": settings} | about_classes
+        return repeated | {"settings": settings} | beside
     repeated = {
         "method": record["method"]["name"],
         "backbone": backbone["name"],
@@ -148,7 +153,4 @@ def earlier_settings(
         "flips": record["input"]["flips"],
         "settings": settings,
     }
-    if record.get("stage") and record["training"]["budget"]:  # by which the stage is known again
-        del settings["schedule.steps"]
-        repeated["budget"] = record["training"]["budget"]
-    return repeated | about_classes
+    return repeated | beside

@@ -76,7 +76,8 @@ def affordable(
     cost = measured(settings, task, seed, planned, pilot_seconds(seconds))
     looks = settings.schedule.looks
     beside = fits * cost.of(0, looks) + predicted * cost.image + time.perf_counter() - begun
-    return bought(planned, cost.step, seconds, beside, cost.clocked + looks * cost.look, fits)
+    planned = replace(planned, seconds_per_step=cost.step, look=cost.look)
+    return bought(planned, seconds, beside, cost.clocked + looks * cost.look, fits)
 
 
 def pilot_seconds(seconds: float) -> float:
@@ -86,14 +87,13 @@ def pilot_seconds(seconds: float) -> float:
 
 def bought(
     planned: Plan,
-    step: float,
     seconds: float,
     beside: float,
     clocked: float,
     fits: int = 1,
     heads: int = 1,
 ) -> Plan:
-    """The plan with as many steps of `step` seconds as `seconds` hold.
+    """The plan with as many steps as `seconds` hold.
 
     Args:
         beside: seconds of all else, over all fits.
@@ -105,7 +105,7 @@ def bought(
         ValueError: not even one step fits.
     """
     each = (seconds - beside) / fits
-    planned = replace(planned, seconds_per_step=step, allowed=each + clocked).within(each)
+    planned = replace(planned, allowed=each + clocked).within(each)
     if not planned.steps:
         least = beside + fits * planned.seconds(1)
         also = f", and there are {fits} trainings; --estimate none needs one" if fits > 1 else ""
@@ -153,7 +153,6 @@ def step_seconds(settings: Settings, task: Task, seed: int, planned: Plan, pilot
     schedule = replace(schedule, steps=steps + 1, looks=1, patience=0)
     state = begin(method, task, schedule, seed)
     batches = Batches(task, method.views(task), schedule, seed)
-    untimed = replace(planned, taken=None, allowed=None)
     means = []
     for _ in range(_TURNS):
         state.step = 1
@@ -161,7 +160,7 @@ def step_seconds(settings: Settings, task: Task, seed: int, planned: Plan, pilot
         begun = time.perf_counter()
         look = partial(journal.look, metrics={})
         try:
-            run(journal, method, batches, untimed, look, quiet, "")
+            run(journal, method, batches, planned, look, quiet, "")
         except Diverged:
             means.append((time.perf_counter() - begun) / max(1, state.step - 1))
             state = begin(method, task, schedule, seed)

@@ -169,8 +169,10 @@ def _trained(
         return []
     seconds = beside + FOLDS.folds * plan.seconds(fold_steps) + plan.seconds(steps)
     clocked = cost.clocked + looks * cost.look
-    last, fold = (plan.seconds(n) + clocked if n < own else None for n in (steps, fold_steps))
-    plan, name = replace(plan, steps=steps, allowed=last), task.backbone.name
+    limited = fold_steps < own
+    last, fold = (plan.seconds(n) + clocked if limited else None for n in (steps, fold_steps))
+    plan = replace(plan, steps=steps, look=cost.look, allowed=last)
+    name = task.backbone.name
     return [Candidate(method, name, task.size, settings, seconds, plan, fold_steps, fold)]
 
 

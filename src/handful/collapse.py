@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from handful.schedule import Course
+
 Line = dict[str, float]
 
 SETTLED = 0.2  # share of the steps before which figures are not judged
@@ -60,13 +62,13 @@ class Judge:
     """What the history of a training says of it; each question is about its last look.
 
     Args:
-        steps: of the whole training.
+        course: of the training.
         chance: share of the commonest label among the images of `train_accuracy`. With 0 or 1, no
             labels or those of one class, less can be told.
         classes: their names, in the order of the labels; without them numbers stand for them.
     """
 
-    steps: int
+    course: Course
     chance: float = 0.0
     classes: Sequence[str] = ()
 
@@ -145,25 +147,32 @@ class Judge:
         return int(max(sound, key=merit)["step"])
 
     def _settled(self, line: Line) -> bool:
-        return line["step"] > SETTLED * self.steps
+        return self._place(line) > SETTLED * self.course.steps
+
+    def _place(self, line: Line) -> float:
+        """Where in the schedule a look was, which may have been done in more steps or fewer."""
+        return self.course.position(int(line["step"]))
 
     def _where(self, history: Sequence[Line]) -> str:
-        return f"at step {history[-1]['step']:.0f} of {self.steps}"
+        return f"at step {history[-1]['step']:.0f} of {self.course.last}"
 
     def _swallowed(self, history: Sequence[Line]) -> bool:
         """Whether one class has taken over, and what was known of the labels with it."""
         if not _lopsided(history[-1]):
             return False
         known = [line["train_accuracy"] for line in history if "train_accuracy" in line] or [1.0]
-        never = history[-1]["step"] > HALF * self.steps and _by_chance(known[-1], self.chance)
+        never = self._place(history[-1]) > HALF * self.course.steps and _by_chance(
+            known[-1], self.chance
+        )
         return never or known[-1] < max(known) - FORGOTTEN
 
     def _unused(self, history: Sequence[Line]) -> bool:
         """Whether guesses have gone unused for long."""
         if history[-1].get("kept", 1) >= UNUSED:
             return False
-        since = max(SETTLED * self.steps, history[-1]["step"] - LONG * self.steps)
-        late = [line for line in history if line["step"] > since]
+        steps = self.course.steps
+        since = max(SETTLED * steps, self._place(history[-1]) - LONG * steps)
+        late = [line for line in history if self._place(line) > since]
         return bool(late) and all(line.get("kept", 1) < UNUSED for line in late)
 
     def _commonest(self, line: Line) -> str:

@@ -17,6 +17,7 @@ from handful import devices
 from handful.data.augment import Pipeline
 from handful.methods.base import Task
 from handful.probes import neighbor_accuracy
+from handful.schedule import Course
 
 SAMPLE = 1_000  # images that are looked at
 LABELED = 2_000  # labelled ones, at most
@@ -116,11 +117,11 @@ def representation(model: nn.Module, precision: str) -> Callable[[Tensor], Tenso
     return represent
 
 
-def collapse(line: dict[str, float], steps: int) -> str | None:
+def collapse(line: dict[str, float], course: Course) -> str | None:
     """The collapse that a look shows, as a sentence, or None. Early looks are not judged."""
-    if line["step"] <= SETTLED * steps or "spread" not in line:
+    if course.position(int(line["step"])) <= SETTLED * course.steps or "spread" not in line:
         return None
-    where = f"at step {line['step']:.0f} of {steps}"
+    where = f"at step {line['step']:.0f} of {course.last}"
     if line["spread"] < CONSTANT:
         return (
             f"the features have collapsed {where}: they are the same for every image (spread "

@@ -116,10 +116,10 @@ def fit(
         pictures: keep thumbnails in the folder for its report; off for private photos, and then
             those of a folder that holds this run already go, with the report that shows them.
         settings: fields of the method, the schedule or the backbone, as text, by name.
-        budget: seconds for the whole fit, estimate included. The first steps are timed and the
-            number of steps is then fixed; a method that is fitted to features only says whether
-            the time will do. "auto" plans what it tries with it; features that only predictions
-            need come on top.
+        budget: seconds for the whole fit, estimate included. Steps are timed first and as many are
+            taken as fit, more or fewer where they turn out faster or slower; a method that is
+            fitted to features only says whether the time will do. "auto" plans what it tries with
+            it; features that only predictions need come on top.
 
     Returns:
         The Run: `run.estimate`, `run.predict(...)`, `run.evaluate(...)`.

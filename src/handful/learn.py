@@ -265,7 +265,7 @@ def _train(
     looks = Looks(task, chosen.precision)
     chance = 0.0 if getattr(method, "looks_mislead", False) else looks.chance
     state.course = chosen.course(schedule)
-    journal = Journal(state, folder, schedule, Judge(state.course.last, chance, task.classes))
+    journal = Journal(state, folder, schedule, Judge(state.course, chance, task.classes))
     journal.resume()
     batches = Batches(task, method.views(task), schedule, seed)
 
@@ -341,12 +341,12 @@ def run(
 
 
 def turned_in_words(state: State, planned: Plan, schedule: Schedule) -> str:
-    """That steps were faster or slower than when they were timed, where it made a difference."""
+    """That it went faster or slower than when steps were timed, where it made a difference."""
     bought, last = planned.course(schedule).last, state.course.last
     if abs(last - bought) <= _WORTH_SAYING * bought or state.step < last:
         return ""
     pace = "slower" if last < bought else "faster"
-    return f"the machine was {pace} than when steps were timed: {last} steps in place of {bought}"
+    return f"training went {pace} than when steps were timed: {last} steps in place of {bought}"
 
 
 def _tell(say: Say, line: dict[str, float], steps: int, task: Task) -> None:
@@ -440,7 +440,7 @@ class Journal:
         self, state: State, folder: Path | None, schedule: Schedule, judge: Judge | None = None
     ) -> None:
         self.state, self.folder, self.schedule = state, folder, schedule
-        self.judge = judge or Judge(schedule.steps)
+        self.judge = judge or Judge(state.course)
         self.marks = schedule.look_at()
         self.history: list[dict[str, float]] = []
         self.sums: dict[str, Tensor] = {}  # of the logs since the last look
@@ -472,8 +472,8 @@ class Journal:
         return bisect_right(self.marks, self.state.course.position(step))
 
     def turned(self) -> None:
-        """The last step is another."""
-        self.judge = replace(self.judge, steps=self.state.course.last)
+        """The course is another."""
+        self.judge = replace(self.judge, course=self.state.course)
 
     def add(self, progress: Progress) -> None:
         for key, value in progress.logs.items():

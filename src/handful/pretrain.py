@@ -62,7 +62,7 @@ from handful.pretrained import (
     open_pretrained,
     weights_hash,
 )
-from handful.schedule import Schedule
+from handful.schedule import Course, Schedule
 from handful.train import Batches, Plan, begin
 from handful.wording import duration
 
@@ -322,14 +322,14 @@ def _make(
         "data": {"source": task.images.source, "images": len(task.unlabeled)},
         "training": {
             "steps": journal.state.step,
-            "turns": journal.state.course.turns,
+            "turns": [list(turn) for turn in journal.state.course.turns],
             "precision": planned.precision,
             "threads": planned.threads,
             "seconds": round(journal.seconds, 2),
             "budget": deadline.budget if deadline is not None else None,
         },
         "health": journal.history[-1],
-        "collapse": _trouble(method, journal.history[-1], journal.state.course.last),
+        "collapse": _trouble(method, journal.history[-1], journal.state.course),
     }
     write_json(folder / RECORD, record)
 
@@ -358,13 +358,15 @@ def _plan(
     health = Health(task, batches.of_unlabeled[0], planned.precision)
     begun = time.perf_counter()
     health(untrained.state.average.model)
-    looks = schedule.looks * (time.perf_counter() - begun)
+    look = time.perf_counter() - begun
+    looks = schedule.looks * look
     step = step_seconds(chosen, task, method.seed, planned, pilot_seconds(deadline.left))
     with releasing(work):
         beside = around + looks + deadline.kept
         seconds = deadline.left + deadline.kept
         clocked = untrained.seconds + looks
-        planned = bought(planned, step, seconds, beside, clocked, heads=deadline.heads)
+        planned = replace(planned, seconds_per_step=step, look=look)
+        planned = bought(planned, seconds, beside, clocked, heads=deadline.heads)
     return remembered_plan(chosen, task, method.seed, work, planned)
 
 
@@ -391,8 +393,8 @@ def _train(
         if gallery is not None and step == 0:
             gallery.first(model, batches[0])
         journal.look(step, health(model))
-        before = _trouble(method, journal.history[-2], state.course.last) if step else None
-        found = _trouble(method, journal.history[-1], state.course.last)
+        before = _trouble(method, journal.history[-2], state.course) if step else None
+        found = _trouble(method, journal.history[-1], state.course)
         if found is not None and before is None:
             say(found)
         if gallery is not None:
@@ -406,8 +408,8 @@ def _train(
     return journal
 
 
-def _trouble(method: LabelFree, line: dict[str, float], steps: int) -> str | None:
+def _trouble(method: LabelFree, line: dict[str, float], course: Course) -> str | None:
     """What is wrong at a look, as a sentence: by the features, else by the method's own figures."""
-    if line["step"] <= SETTLED * steps:
+    if course.position(int(line["step"])) <= SETTLED * course.steps:
         return None
-    return collapse(line, steps) or method.trouble(line)
+    return collapse(line, course) or method.trouble(line)

@@ -81,7 +81,7 @@ def record_of(
         },
         "training": {
             "steps": learned.steps,
-            "turns": learned.course.turns,
+            "turns": [list(turn) for turn in learned.course.turns],
             "images_seen": learned.images_seen,
             "device": devices.device().type,
             "threads": learned.plan.threads,

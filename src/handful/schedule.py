@@ -1,8 +1,9 @@
 """How a network is trained: steps, optimiser, learning rate, averaging. Only arithmetic."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 Optimizer = Literal["sgd", "adam", "adamw", "lars"]
 Scaling = Literal["none", "linear", "sqrt"]
@@ -83,7 +84,7 @@ class Schedule:
         """The learning rate of step number `step`, counted from 0; a place between two will do."""
         warm = round(self.warmup * self.steps)
         if step < warm:
-            return self.peak * (step + 1) / warm
+            return self.peak * min(1.0, (step + 1) / warm)
         progress = (step - warm) / max(1, self.steps - warm)  # in [0, 1)
         match self.decay:
             case "cosine":
@@ -102,48 +103,71 @@ class Schedule:
         return sorted({round(i * self.steps / self.looks) for i in range(self.looks + 1)})
 
 
+class Turn(NamedTuple):
+    """From one step of a training on, what the rest of it shall be."""
+
+    step: int  # so many are taken
+    last: int  # so many are to be taken in all
+    steps: int  # so many of the schedule, by which periods are counted: some may come or go
+
+
 @dataclass(frozen=True)
 class Course:
     """How far a training is along its schedule after each of its steps.
 
     Step by step, one for one, unless it was turned: a budget that has to be met moves the last step
-    on the way. From there on each step is worth more or less of the schedule, all of which is done
-    in the end.
+    on the way. From there on each step is worth more or less of the schedule, whose end is reached
+    with the last.
     """
 
     steps: int  # of the schedule
-    turns: tuple[tuple[int, int], ...] = ()  # after so many steps: there shall be so many in all
+    turns: tuple[Turn, ...] = ()
 
     def __post_init__(self) -> None:
         before, last = 0, self.steps
-        for step, then in self.turns:
-            assert before <= step < min(last, then), self
-            before, last = step, then
+        for turn in self.turns:
+            assert before <= turn.step < min(last, turn.last), self
+            before, last = turn.step, turn.last
 
     @property
     def last(self) -> int:
         """How many steps there are in all."""
-        return self.turns[-1][1] if self.turns else self.steps
+        return self.turns[-1].last if self.turns else self.steps
 
-    def turned(self, step: int, last: int) -> "Course":
-        """The same up to `step`; from there on so that `last` are all."""
-        return Course(self.steps, (*self.turns, (step, last)))
+    @property
+    def counted(self) -> int:
+        """Steps of the schedule, as periods are counted in the end."""
+        return self.turns[-1].steps if self.turns else self.steps
+
+    def turned(self, step: int, last: int, counted: int | None = None) -> "Course":
+        """The same up to `step`; from there on so that `last` are all.
+
+        Args:
+            counted: steps of the schedule, if there are to be more or fewer periods.
+        """
+        return replace(self, turns=(*self.turns, Turn(step, last, counted or self.counted)))
 
     def position(self, step: int) -> float:
         """Where in the schedule the training is after `step` steps: 0 to `steps`."""
-        if step >= self.last:
-            return float(self.steps)
-        position, begun, last = 0.0, 0, self.steps
-        for turn, then in self.turns:
-            if step <= turn:
-                break
-            position += (turn - begun) * (self.steps - position) / (last - begun)
-            begun, last = turn, then
-        return position + (step - begun) * (self.steps - position) / (last - begun)
+        return self._way(step, [self.steps] * len(self.turns))
 
     def progress(self, step: int) -> float:
         """Share of the schedule that is done after `step` steps."""
         return self.position(step) / max(1, self.steps)
+
+    def count(self, step: int) -> float:
+        """The same place as `position`, as periods are counted."""
+        return self._way(step, [turn.steps for turn in self.turns])
+
+    def _way(self, step: int, ends: Sequence[int]) -> float:
+        """How far it is after `step` steps, to an end that each turn may move."""
+        way, begun, last, end = 0.0, 0, self.steps, self.steps
+        for turn, then in zip(self.turns, ends, strict=True):
+            if step <= turn.step:
+                break
+            way += (turn.step - begun) * (end - way) / (last - begun)
+            begun, last, end = turn.step, turn.last, then
+        return float(end) if step >= last else way + (step - begun) * (end - way) / (last - begun)
 
     def begins(self, step: int, period: int) -> bool:
         """Whether step number `step`, from 0, is the first of so many steps of the schedule."""
@@ -151,7 +175,7 @@ class Course:
 
     def begun(self, step: int, period: int) -> int:
         """How many such periods the first `step` steps have begun."""
-        return int(self.position(step - 1) // period) + 1 if step else 0
+        return int(self.count(step - 1) // period) + 1 if step else 0
 
 
 _OPTIMIZERS = ("sgd", "adam", "adamw", "lars")

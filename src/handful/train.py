@@ -24,7 +24,7 @@ from handful.data.augment import Pipeline, named
 from handful.data.resample import Fill
 from handful.lars import Lars
 from handful.methods.base import Batch, Remembering, Step, Task, Trained, Views
-from handful.schedule import Course, Schedule
+from handful.schedule import Course, Schedule, Turn
 
 _SHORT_STEP = 0.2  # seconds: so short ones are timed twice
 _TIMED = 8  # steps that a timing takes, the first three to warm up
@@ -51,7 +51,6 @@ class Batches:
         self.of_unlabeled = tuple(_pipeline(view, task) for view in views.unlabeled)
         self.size = schedule.batch
         self.ratio = views.unlabeled_ratio
-        self.course = Course(schedule.steps)
         self.seed = seed
         labeled_views = 0 if self.of_labeled is None else 1
         self.images_per_step = self.size * (labeled_views + self.ratio * len(self.of_unlabeled))
@@ -74,7 +73,6 @@ class Batches:
             ids,
             unlabeled_ids,
             step=step,
-            course=self.course,
             pixels=self.pixels,
         )
 
@@ -210,7 +208,7 @@ class State:
         found |= {f"memory/{k}": v for k, v in self.memory.items()}
         for i, moments in self.optimizer.state_dict()["state"].items():
             found |= {f"optimizer/{i}/{k}": v for k, v in moments.items() if v is not None}
-        turns = torch.tensor(self.course.turns, dtype=torch.int64).view(-1, 2)
+        turns = torch.tensor(self.course.turns, dtype=torch.int64).view(-1, 3)
         return found | {"step": torch.tensor(self.step), "turns": turns}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
@@ -234,8 +232,8 @@ class State:
                 if value.shape == weight.shape:  # fused steps want both laid out alike in memory
                     kept[key] = torch.empty_like(weight).copy_(value)
         self.step = int(tensors["step"])
-        turns = tuple((step, last) for step, last in tensors["turns"].tolist())
-        self.course = replace(self.course, turns=turns)
+        turns = tensors.get("turns", torch.empty(0, 3))  # not in a checkpoint of an older version
+        self.course = replace(self.course, turns=tuple(Turn(*turn) for turn in turns.tolist()))
 
 
 class Progress(NamedTuple):
@@ -291,6 +289,7 @@ class Plan:
     period: int = 1  # ...of so many steps, see `methods.base.Trained`
     first: float = 0.0  # the same of the very first, which may be another
     taken: int | None = None  # how many steps that schedule is done in, if not in its own number
+    look: float = 0.0  # seconds that a look takes
     allowed: float | None = None  # seconds a training may take from its first look on, all in all
 
     @property
@@ -304,14 +303,15 @@ class Plan:
         return steps * self.seconds_per_step + self.first + later * self.pause
 
     def expected(self, steps: int) -> float:
-        """Seconds that a training with a schedule of so many steps takes, looks included."""
+        """Seconds that a training with a schedule of so many steps takes; looks too, if known."""
         return self.seconds(steps) if self.allowed is None else self.allowed
 
     def within(self, seconds: float) -> "Plan":
-        """With the steps that take so long: as many as fit, in whole periods.
+        """With the steps that take so long: as many as fit.
 
-        Where there are periods all steps are done, and the seconds that are over go into making
-        each period a little longer: a pause that does not fit any more leaves no gap.
+        Where there are periods, it is a schedule of whole ones, one at least, and all the seconds
+        go into its steps: it is done in a few more of them, so that a pause which does not fit any
+        more leaves no gap, or in fewer where not even one period fits.
         """
         if self.period == 1:
             return replace(self, steps=max(0, int(seconds / self.seconds_per_step)))
