@@ -361,22 +361,25 @@ def _tell(say: Say, line: dict[str, float], steps: int, task: Task) -> None:
     agreed = f"{who} on {line['agreement']:.0%}; " if "agreement" in line else ""
     say(
         f"step {line['step']} of {steps}: loss {loss}, {line['kept']:.0%} of them used; {agreed}"
-        f"class shares {line['prior_distance']:.0%} off{_furthest(line, task)}; "
-        f"{line['train_accuracy']:.0%} of the labels right"
+        f"{_shares(line, task)}{line['train_accuracy']:.0%} of the labels right"
     )
 
 
-def _furthest(line: dict[str, float], task: Task) -> str:
-    """The class whose share of the guesses is furthest from that of the labels, where one is known.
+def _shares(line: dict[str, float], task: Task) -> str:
+    """How far class shares of the guesses are from those of the labels, and which one most.
 
-    The others are in history.jsonl.
+    The others are in history.jsonl, unless there are many classes.
     """
+    if not line["kept"]:
+        return ""
+    text = f"class shares {line['prior_distance']:.0%} off"
     guessed = [line.get(f"pseudo_{k}", 0.0) for k in range(len(task.classes))]
     if not sum(guessed):
-        return ""
+        return f"{text}; "
     prior = prior_of(task.labels[task.labeled], len(task.classes)).tolist()
     most = max(range(len(guessed)), key=lambda k: abs(guessed[k] - prior[k]))
-    return f" ({task.classes[most]}: {guessed[most]:.0%}, of the labels {prior[most]:.0%})"
+    of = f"{guessed[most]:.0%}, of the labels {prior[most]:.0%}"
+    return f"{text} ({task.classes[most]}: {of}); "
 
 
 def remembered_plan(
