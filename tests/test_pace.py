@@ -78,7 +78,7 @@ def test_periods_may_come_and_go_at_a_turn_and_the_schedule_is_done_all_the_same
 
 def test_no_rate_is_above_the_peak_where_a_place_is_between_two_steps():
     schedule = Schedule(steps=10, lr=0.1, warmup=0.5)
-    course = Course(10).turned(3, 5)
+    course = Course(10).turned(3, 8)
     assert max(schedule.rate(course.position(step)) for step in range(course.last)) <= 0.1
 
 
@@ -152,6 +152,12 @@ def test_the_time_is_kept_to_however_the_speed_changes(clock, step):
     taken, course = trained(clock, step=step)
     assert taken == pytest.approx(100, rel=0.01)
     assert course.turns
+
+
+def test_a_machine_that_stays_slower_is_believed_at_the_first_look_at_the_clock(clock):
+    taken, course = trained(clock, step=lambda now: 0.13)
+    assert len(course.turns) == 1
+    assert (course.turns[0].step, course.last) == (250, pytest.approx(100 / 0.13, abs=1))
 
 
 def test_looks_that_take_time_are_counted_with_those_to_come(clock):

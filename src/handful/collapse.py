@@ -161,9 +161,8 @@ class Judge:
         if not _lopsided(history[-1]):
             return False
         known = [line["train_accuracy"] for line in history if "train_accuracy" in line] or [1.0]
-        never = self._place(history[-1]) > HALF * self.course.steps and _by_chance(
-            known[-1], self.chance
-        )
+        late = self._place(history[-1]) > HALF * self.course.steps
+        never = late and _by_chance(known[-1], self.chance)
         return never or known[-1] < max(known) - FORGOTTEN
 
     def _unused(self, history: Sequence[Line]) -> bool:

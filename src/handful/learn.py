@@ -13,6 +13,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -265,7 +266,8 @@ def _train(
     looks = Looks(task, chosen.precision)
     chance = 0.0 if getattr(method, "looks_mislead", False) else looks.chance
     state.course = chosen.course(schedule)
-    journal = Journal(state, folder, schedule, Judge(state.course, chance, task.classes))
+    judge = partial(Judge, chance=chance, classes=task.classes)
+    journal = Journal(state, folder, schedule, judge)
     journal.resume()
     batches = Batches(task, method.views(task), schedule, seed)
 
@@ -315,19 +317,16 @@ def run(
         if state.step == 0 and not journal.history:
             look(0)
         journal.start_clock()
-        steps = train(state, method, batches, schedule, planned.precision)
+        steps = () if journal.done else train(state, method, batches, schedule, planned.precision)
         begun, pace = state.step, Pace(state, planned)
         try:
-            for progress in (
-                track(steps, lambda: state.course.last - begun, label) if not journal.done else ()
-            ):
+            for progress in track(steps, lambda: state.course.last - begun, label):
                 journal.add(progress)
                 pace.stepped()
                 if journal.due(progress.step):
                     look(progress.step)
                     pace.looked()
-                if pace.turn(journal.clock(), journal.looks_left):
-                    journal.turned()
+                pace.turn(journal.clock(), journal.looks_left)
                 if journal.done:
                     break
                 if asked_to_stop():
@@ -436,14 +435,18 @@ class Journal:
     the schedule has patience, else at the soundest look. Weights before the first step are none.
 
     Args:
-        judge: says whether the training goes wrong; by default one that knows of no labels.
+        judge: of a course, says whether the training goes wrong; by default it knows no labels.
     """
 
     def __init__(
-        self, state: State, folder: Path | None, schedule: Schedule, judge: Judge | None = None
+        self,
+        state: State,
+        folder: Path | None,
+        schedule: Schedule,
+        judge: Callable[[Course], Judge] = Judge,
     ) -> None:
         self.state, self.folder, self.schedule = state, folder, schedule
-        self.judge = judge or Judge(state.course)
+        self._judge_of = judge
         self.marks = schedule.look_at()
         self.history: list[dict[str, float]] = []
         self.sums: dict[str, Tensor] = {}  # of the logs since the last look
@@ -474,9 +477,9 @@ class Journal:
     def _passed(self, step: int) -> int:
         return bisect_right(self.marks, self.state.course.position(step))
 
-    def turned(self) -> None:
-        """The course is another."""
-        self.judge = replace(self.judge, course=self.state.course)
+    @property
+    def judge(self) -> Judge:
+        return self._judge_of(self.state.course)
 
     def add(self, progress: Progress) -> None:
         for key, value in progress.logs.items():
@@ -576,7 +579,6 @@ class Journal:
         self.history, self.count, self.seconds = kept["history"], kept["count"], kept["seconds"]
         self.best_step = kept["best_step"]
         self.collapse = Collapse(**kept["collapse"]) if kept["collapse"] is not None else None
-        self.turned()
 
 
 @contextmanager

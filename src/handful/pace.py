@@ -67,21 +67,18 @@ class Pace:
         """A look is done."""
         self.look = self._since()
 
-    def turn(self, seconds: float, looks: int) -> bool:
+    def turn(self, seconds: float, looks: int) -> None:
         """At the end of a leg move the last step if the training would end too early or too late.
 
         Args:
             seconds: that the training has taken, over all sittings.
             looks: that are still to come.
-
-        Returns:
-            whether it was moved.
         """
         state, course = self.state, self.state.course
         left = course.last - state.step
         late = self._surprised or self._seconds > _LATE * self._leg * self.step
         if self.allowed is None or left < 1 or (state.step < self._end and not late):
-            return False
+            return
         if self._steps:
             self.step = self._seconds / self._steps
         room = self.allowed - seconds - looks * self.look
@@ -97,7 +94,6 @@ class Pace:
                 state.step, state.step + new, counted if self.period > 1 else None
             )
         self._new_leg()
-        return new != left
 
     def _pauses(self, room: float) -> int:
         """How many are to come in so many seconds: as planned, if that leaves about as many steps
