@@ -414,7 +414,7 @@ def test_without_a_sound_look_before_it_stops_with_an_error():
 )
 @pytest.mark.parametrize("at", [3, 7])
 def test_a_collapse_is_the_same_after_a_resume(tmp_path, monkeypatch, method, at):
-    monkeypatch.setattr("handful.learn.SAVE_EVERY", 0)
+    monkeypatch.setattr("handful.journal.SAVE_EVERY", 0)
 
     @dataclass(frozen=True)
     class Interrupted(type(method)):

@@ -88,9 +88,9 @@ def _command(words: list[str], root: str, strike: Strike | None) -> None:
     torch.set_num_threads(1)
     # A script that runs the tests in the background leaves SIGINT ignored, and it is inherited.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    from handful import cli, learn
+    from handful import cli, journal
 
-    learn.SAVE_EVERY = 0.0  # a checkpoint after every step: kills find training half done
+    journal.SAVE_EVERY = 0.0  # a checkpoint after every step: kills find training half done
     counter = _arm(root, strike)
     sys.argv = ["handful", *words]
     try:

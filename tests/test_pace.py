@@ -16,7 +16,8 @@ from hypothesis import strategies as some
 import handful
 from handful.budget import Cost
 from handful.collapse import Judge
-from handful.learn import Journal, Settings, learn
+from handful.journal import Journal
+from handful.learn import Settings, learn
 from handful.methods.base import BackboneSpec
 from handful.methods.deep_propagation import DeepPropagation
 from handful.methods.supervised import Supervised
@@ -261,7 +262,7 @@ def test_a_stopped_training_keeps_to_its_time_over_all_sittings(clock, tmp_path)
         return slowed(Stopping(augment="none"), lambda text: None, [], tmp_path / "work")
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("handful.learn.SAVE_EVERY", 0.0)
+        patch.setattr("handful.journal.SAVE_EVERY", 0.0)
         go_on()
     clock.now += 3600.0  # between two sittings
     learned = go_on()

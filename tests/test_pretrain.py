@@ -106,7 +106,7 @@ def test_stopped_and_resumed_ends_with_the_same_bits(tmp_path, monkeypatch, meth
     images = stripes(channels=3, size=16)
     settings = COLOR if method == "cmc" else QUICK
     straight = stage(images, tmp_path / "straight", method, settings)
-    monkeypatch.setattr("handful.learn.SAVE_EVERY", 0)
+    monkeypatch.setattr("handful.journal.SAVE_EVERY", 0)
     kind = methods.METHODS[method]
     loss = kind.loss
 
@@ -195,7 +195,7 @@ def test_an_interrupted_stage_goes_on_with_the_steps_that_were_bought(tmp_path, 
         return loss(self, model, batch)
 
     monkeypatch.setattr(SimCLR, "loss", stopping)
-    monkeypatch.setattr("handful.learn.SAVE_EVERY", 0)
+    monkeypatch.setattr("handful.journal.SAVE_EVERY", 0)
     with pytest.raises(KeyboardInterrupt):
         made(5)
     assert (tmp_path / "pre" / "checkpoint" / "checkpoint.safetensors").exists()

@@ -385,7 +385,7 @@ def test_named_pipelines_for_grey_and_colour():
 
 @any_method
 def test_stopped_in_mid_method_and_resumed_ends_with_the_same_bits(tmp_path, monkeypatch, method):
-    monkeypatch.setattr("handful.learn.SAVE_EVERY", 0)
+    monkeypatch.setattr("handful.journal.SAVE_EVERY", 0)
 
     @dataclass(frozen=True)
     class Interrupted(type(method)):

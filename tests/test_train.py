@@ -136,7 +136,7 @@ def test_a_step_is_that_of_the_plain_optimizer(optimizer, backbone):
 def test_stopped_and_resumed_ends_with_the_same_bits_as_straight_through(
     tmp_path, monkeypatch, optimizer
 ):
-    monkeypatch.setattr("handful.learn.SAVE_EVERY", 0)
+    monkeypatch.setattr("handful.journal.SAVE_EVERY", 0)
     schedule = replace(SCHEDULE, optimizer=optimizer, warmup=0.2, clip=1.0)
     dropped = replace(SETTINGS, method=Supervised("digits", dropout=0.5), schedule=schedule)
     stopping = replace(dropped, method=Interrupted("digits", dropout=0.5))

@@ -15,7 +15,8 @@ from torch import nn
 
 from handful.data.imageset import quiet
 from handful.features import not_yet_known, seconds_per_image
-from handful.learn import Journal, Looks, Settings, learn, run
+from handful.journal import Journal
+from handful.learn import Looks, Settings, learn, run
 from handful.methods.base import Task, Trained, classifier
 from handful.train import Batches, Diverged, Plan, begin
 from handful.wording import duration

@@ -38,8 +38,8 @@ from handful.files import sole_writer, write_json, write_tensors, write_text
 from handful.folder import claim, clear, releasing
 from handful.gallery import Gallery
 from handful.health import SETTLED, Health, collapse
+from handful.journal import Journal
 from handful.learn import (
-    Journal,
     Say,
     Settings,
     fingerprint,
