@@ -17,7 +17,7 @@ import handful
 from handful.budget import Cost
 from handful.collapse import Judge
 from handful.journal import Journal
-from handful.learn import Settings, learn
+from handful.learn import Looks, Settings, learn
 from handful.methods.base import BackboneSpec
 from handful.methods.deep_propagation import DeepPropagation
 from handful.methods.supervised import Supervised
@@ -101,12 +101,14 @@ def clock(monkeypatch):
 PLAN = Plan("fp32", 1, 0.1, allowed=100.0)
 
 
-def trained(clock, planned=PLAN, steps=1000, step=lambda now: 0.1, look=0.0, pause=(0.0, 0.0)):
+def trained(
+    clock, planned=PLAN, steps=1000, step=lambda now: 0.1, look=0.0, pause=(0.0, 0.0), looks=10
+):
     """What a training takes and how its course was, where a step takes `step(seconds so far)`.
 
     The step that begins a period takes so much longer: the first one, and the others.
     """
-    schedule, begun = Schedule(steps=steps), 0
+    schedule, begun = Schedule(steps=steps, looks=looks), 0
     state = SimpleNamespace(step=0, course=planned.course(schedule))
     journal = Journal(state, None, schedule)
     pace = Pace(state, planned)
@@ -147,6 +149,8 @@ def test_without_a_budget_nothing_is_turned(clock):
         lambda now: 0.12 if now < 60 else 0.08,
         lambda now: 0.1 if not 40 < now < 50 else 0.3,  # a burst of other work
         lambda now: 0.1 * (1 + now / 200),  # ever slower
+        lambda now: 0.1 if now < 50 else 0.3,
+        lambda now: 0.3,
     ],
 )
 def test_the_time_is_kept_to_however_the_speed_changes(clock, step):
@@ -168,6 +172,9 @@ def test_looks_that_take_time_are_counted_with_those_to_come(clock):
     clock.now = 0.0
     planned = replace(PLAN, look=3.0, allowed=130.0)
     assert trained(clock, planned, look=3.0) == (pytest.approx(130), Course(1000))
+    clock.now = 0.0
+    planned = replace(PLAN, look=5.0, allowed=105.0)  # one at the end: none is seen before
+    assert trained(clock, planned, look=5.0, looks=1) == (pytest.approx(105), Course(1000))
 
 
 PERIODS = Plan("fp32", 1, 0.1, pause=4.0, period=100, first=2.0, allowed=100.0).within(100.0)
@@ -223,7 +230,10 @@ class Slowing(Supervised):
         return super().loss(model, batch)
 
 
-def slowed(method, say, totals, folder=None):
+HUNDRED = Plan("fp32", torch.get_num_threads(), 0.02, steps=100, allowed=2.0)
+
+
+def slowed(method, say, totals, folder=None, planned=HUNDRED):
     """A training of a hundred steps and two seconds, by the plan."""
 
     def track(steps, total, what):
@@ -231,7 +241,6 @@ def slowed(method, say, totals, folder=None):
             yield step
             totals.append(total())
 
-    planned = Plan("fp32", torch.get_num_threads(), 0.02, steps=100, allowed=2.0)
     settings = replace(SETTINGS, method=method, schedule=replace(SCHEDULE, steps=100))
     return learn(settings, task(track=track), 0, folder, planned, say=say)
 
@@ -247,6 +256,27 @@ def test_a_training_that_gets_slower_is_done_in_fewer_steps_and_in_time(clock):
     assert said == [
         f"training went slower than when steps were timed: {learned.steps} steps in place of 100"
     ]
+
+
+def test_looks_of_a_training_are_no_part_of_its_steps(clock, monkeypatch):
+    plain = Looks.__call__
+
+    def slow(self, model):
+        clock.now += 0.3
+        return plain(self, model)
+
+    monkeypatch.setattr(Looks, "__call__", slow)
+    planned = replace(HUNDRED, look=0.3, allowed=2.0 + 4 * 0.3)
+    learned = slowed(Slowing(augment="none"), lambda text: None, [], planned=planned)
+    assert learned.seconds == pytest.approx(2.0 + 4 * 0.3, abs=0.04)
+    assert len(learned.course.turns) == 2  # after ten short steps, and when the others are known
+
+
+def test_a_plan_may_have_a_schedule_done_in_another_number_of_steps():
+    planned = replace(HUNDRED, steps=12, taken=7, allowed=None)
+    learned = learn(SETTINGS, task(), 0, planned=planned)
+    assert learned.steps == 7
+    assert [line["step"] for line in learned.history] == [0, 3, 5, 7]
 
 
 def test_a_stopped_training_keeps_to_its_time_over_all_sittings(clock, tmp_path):
