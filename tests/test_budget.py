@@ -38,7 +38,7 @@ def test_steps_are_what_is_left_after_all_that_surrounds_them(known_cost):
     planned = affordable(SETTINGS, task(), 0, PLAN, seconds=100.04, fits=1, predicted=24)
     assert planned.steps == int((100 - 24 * 0.25 - 1.0 - 3 * 0.5) / 0.1)
     assert planned.seconds_per_step == 0.1
-    assert planned.precision == PLAN.precision
+    assert (planned.precision, planned.look) == (PLAN.precision, 0.5)
     assert planned.allowed == pytest.approx(100 - 24 * 0.25 - (1.0 - 0.4), abs=0.1)
 
 

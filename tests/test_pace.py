@@ -328,8 +328,9 @@ def test_what_was_late_enough_to_be_judged_stays_so_after_a_turn():
     course = Course(1000)
     assert Judge(course, 0.5).hopeless(history)
     assert Judge(course.turned(250, 1475), 0.5).hopeless(history)
-    early = [dict(line, step=line["step"] - 150) for line in history]
-    assert not Judge(course.turned(200, 300), 0.5).hopeless(early)
+    sooner = [dict(line, step=line["step"] // 5) for line in history]  # 20, 42 and 60
+    assert not Judge(course, 0.5).hopeless(sooner)
+    assert Judge(course.turned(20, 100), 0.5).hopeless(sooner)  # of which 288 and 510 are done
 
 
 def test_a_training_that_went_wrong_is_judged_by_the_steps_it_took(clock):
