@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 import fields
@@ -399,17 +399,18 @@ def minutes_grid() -> str:
 
 def budgets() -> str:
     """Of each method what a fit took, beside what it was given."""
-    found: dict[tuple[str, ...], list[float]] = {}
+    found: dict[tuple[str, ...], Lines] = {}
     for line in record.read("budgets"):
         if "turns" in line["figures"]:
             source, method = split_name(line["name"])
             key = (f"`{method}`", source, line["hardware"], line["budget"])
-            found.setdefault(key, []).append(_over(line))
+            found.setdefault(key, []).append(line)
     rows = []
-    for key, over in found.items():
-        each = ", ".join(f"{share:+.1f}" for share in sorted(over))
-        rows.append([*key, f"{median(over):+.1f} %", each])
-    header = ["method", "source", "on", "budget", "over, median", "each, %"]
+    for key, lines in found.items():
+        over = ", ".join(f"{_over(line):+.1f} %" for line in lines)
+        turns = ", ".join(str(line["figures"]["turns"]) for line in lines)
+        rows.append([*key, f"**{over}**", turns, accuracy(lines)])
+    header = ["method", "source", "on", "budget", "longer by", "turns", "development accuracy"]
     return markdown(header, rows)
 
 
@@ -431,7 +432,7 @@ def budgets_kept() -> str:
 
 def _over(line: Line) -> float:
     """By how many per cent a fit took longer than its budget."""
-    return 100 * (line["figures"]["seconds"] / in_seconds(line["budget"]) - 1)
+    return round(100 * (line["figures"]["seconds"] / in_seconds(line["budget"]) - 1), 3)
 
 
 def _ends(shares: Sequence[float]) -> str:

@@ -155,3 +155,37 @@ def test_a_cell_of_given_hardware_wants_its_line_from_there(tables, monkeypatch)
     cell = cells.Cell("mnist", 10, "uda", 0, "30s", "final", hardware="two cores")
     assert cells.accuracies("minutes", cell) == {0: 0.8}
     assert cells.accuracies("minutes", replace(cell, hardware="")) == {0: 0.9, 1: 0.7}
+
+
+def test_fits_that_met_their_budget_are_counted_apart_by_how_they_kept_to_it(tables, monkeypatch):
+    def line(method, seconds, **figures):
+        made = timed(f"mnist-{method}", "dev", 1000, "1m", 0.9)
+        return made | {"figures": made["figures"] | {"seconds": seconds} | figures}
+
+    lines = [
+        line("uda", 63.0),
+        line("fixmatch", 63.1),
+        line("uda", 57.0, turns=2),
+        line("uda", 66.0, turns=0),
+        line("auto", 12.0, turns=0),  # ends when there is nothing more to try
+    ]
+    monkeypatch.setattr(tables.record, "read", lambda file: lines)
+    _, _, fixed, moved = tables.budgets_kept().splitlines()
+    assert fixed == "| fixed before the first | 2 cores | 1m | 2 | 1 | +5.0 to +5.2 % |"
+    assert moved == "| moved on the way | 2 cores | 1m | 2 | 1 | -5.0 to +10.0 % |"
+    _, _, uda, auto = tables.budgets().splitlines()
+    accuracy = "**90.0** ± 0.0 % (n = 2)"
+    assert uda == f"| `uda` | mnist | 2 cores | 1m | **-5.0 %, +10.0 %** | 2, 0 | {accuracy} |"
+    assert auto.startswith("| `auto` | mnist | 2 cores | 1m | **-80.0 %** | 0 |")
+
+
+def test_recipes_are_compared_on_the_draws_that_both_have(tables, monkeypatch):
+    def line(name, draw, accuracy):
+        figures = {"test_accuracy": accuracy}
+        return {"name": name, "kind": "final", "draw": draw, "figures": figures}
+
+    lines = [line("a", 0, 0.71), line("a", 1, 0.75), line("b", 1, 0.72), line("b", 2, 0.1)]
+    monkeypatch.setattr(tables.record, "read", lambda file: lines)
+    monkeypatch.setattr(tables, "TWINS", (("a", "b"),))
+    *_, row = tables.twins().splitlines()
+    assert row == "| `a` | `b` | 1 | **72.0** % | **75.0** % | **+3.00** | – |"
