@@ -406,7 +406,7 @@ def budgets() -> str:
             key = (f"`{method}`", source, line["hardware"], line["budget"])
             found.setdefault(key, []).append(line)
     rows = []
-    for key, lines in found.items():
+    for key, lines in sorted(found.items(), key=_by_budget):
         over = ", ".join(f"{_over(line):+.1f} %" for line in lines)
         turns = ", ".join(str(line["figures"]["turns"]) for line in lines)
         rows.append([*key, f"**{over}**", turns, accuracy(lines)])
@@ -424,10 +424,16 @@ def budgets_kept() -> str:
             found.setdefault((way, line["hardware"], line["budget"]), []).append(_over(line))
     rows = [
         [*key, str(len(over)), str(sum(abs(share) <= 5 for share in over)), _ends(over)]
-        for key, over in found.items()
+        for key, over in sorted(found.items(), key=_by_budget)
     ]
     header = ["last step", "on", "budget", "fits", "within 5 %", "from, to"]
     return markdown(header, rows)
+
+
+def _by_budget(row: tuple[tuple[str, ...], Any]) -> tuple[Any, ...]:
+    """To sort rows by: what their key names, and the budget that is its last as a time."""
+    *named, budget = row[0]
+    return *named, in_seconds(budget)
 
 
 def _over(line: Line) -> float:

@@ -173,7 +173,7 @@ def test_fits_that_met_their_budget_are_counted_apart_by_how_they_kept_to_it(tab
     _, _, fixed, moved = tables.budgets_kept().splitlines()
     assert fixed == "| fixed before the first | 2 cores | 1m | 2 | 1 | +5.0 to +5.2 % |"
     assert moved == "| moved on the way | 2 cores | 1m | 2 | 1 | -5.0 to +10.0 % |"
-    _, _, uda, auto = tables.budgets().splitlines()
+    _, _, auto, uda = tables.budgets().splitlines()
     accuracy = "**90.0** ± 0.0 % (n = 2)"
     assert uda == f"| `uda` | mnist | 2 cores | 1m | **-5.0 %, +10.0 %** | 2, 0 | {accuracy} |"
     assert auto.startswith("| `auto` | mnist | 2 cores | 1m | **-80.0 %** | 0 |")
