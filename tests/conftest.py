@@ -52,3 +52,21 @@ def handful(monkeypatch, capsys):
 def steady(monkeypatch):
     """Steps are taken to last as long as they were timed: no training is turned on its way."""
     monkeypatch.setattr("handful.pace.Pace.turn", lambda *_: None)
+
+
+class Clock:
+    """Goes on only when it is told to: `clock.now += seconds`."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """In place of the performance counter, so that a busy machine changes nothing."""
+    clock = Clock()
+    monkeypatch.setattr("time.perf_counter", clock)
+    return clock

@@ -83,21 +83,6 @@ def test_no_rate_is_above_the_peak_where_a_place_is_between_two_steps():
     assert max(schedule.rate(course.position(step)) for step in range(course.last)) <= 0.1
 
 
-class Clock:
-    def __init__(self):
-        self.now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr("time.perf_counter", clock)
-    return clock
-
-
 PLAN = Plan("fp32", 1, 0.1, allowed=100.0)
 
 

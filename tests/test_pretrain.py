@@ -270,7 +270,7 @@ def test_more_labels_find_the_stage_that_a_budget_made(a_second_a_step):
     assert said.count("the backbone that simclr made of these images is known") == 1
 
 
-def test_heads_are_timed_before_the_stage_as_often_as_they_will_be_fitted(monkeypatch):
+def test_heads_are_timed_before_the_stage_as_often_as_they_will_be_fitted(monkeypatch, clock):
     chosen, on = prepare(stripes(), SimCLR(then="self_training"), precision="fp32")
     monkeypatch.setattr("handful.pretrain.embedding_seconds", lambda *_: 7.0)
     fit = SelfTraining.fit_features
@@ -278,18 +278,19 @@ def test_heads_are_timed_before_the_stage_as_often_as_they_will_be_fitted(monkey
 
     def slow(self, known, labels, pool, classes, seed):
         shapes.append((len(known), len(pool)))
-        time.sleep(1.0 if len(shapes) in slow_ones else 0.15)
+        clock.now += 1.0 if len(shapes) in slow_ones else 0.15
         return fit(self, known, labels, pool, classes, seed)
 
     monkeypatch.setattr(SelfTraining, "fit_features", slow)
     found = reserving(chosen, on, 0, Deadline(100.0, time.perf_counter()), 10, False)
-    assert set(shapes) == {(16, 24)} and len(shapes) > 2
-    assert 7 + 10 * 0.15 < found.kept < 7 + 10 * 0.6  # a slow one among them does not count
+    assert shapes == 5 * [(16, 24)]
+    assert found.kept == pytest.approx(7 + 10 * 0.15)  # a slow one among them does not count
     assert found.left == pytest.approx(100 - found.kept, abs=5)
     shapes.clear()
     slow_ones.add(1)
     found = reserving(chosen, on, 0, Deadline(100.0, time.perf_counter()), 10, False)
-    assert len(shapes) == 1 and found.kept > 7 + 10 * 1.0  # where they are slow one has to do
+    assert len(shapes) == 1  # where they are slow one has to do
+    assert found.kept == pytest.approx(7 + 10 * 1.0)
 
 
 def test_a_known_stage_has_nothing_timed_for_it(monkeypatch, a_second_a_step):
