@@ -86,8 +86,8 @@ def test_nt_xent_under_bf16_autocast_at_temperature_007_keeps_its_precision():
         assert (a @ b.T).dtype == torch.bfloat16
         loss = nt_xent(a, b, 0.07)
     assert loss.dtype == torch.float32
-    # A difference of logits up to 1 / 0.07, in float32 on any processor.
-    assert loss.item() == pytest.approx(exact.item(), abs=torch.finfo(torch.float32).eps / 0.07)
+    # float32 is off by up to 1.1e-5, by the processor; with similarities in bf16 it is 2.3e-4.
+    assert loss.item() == pytest.approx(exact.item(), rel=5e-5)
     rounded = nt_xent(a.bfloat16(), b.bfloat16(), 0.07)
     assert rounded.dtype == torch.float32
     assert rounded.item() == pytest.approx(exact.item(), rel=0.02)
