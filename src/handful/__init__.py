@@ -3,18 +3,20 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Classifier", "ImageSet", "Run", "embed", "fit", "load", "open_run"]
+__all__ = ["Classifier", "HandfulError", "ImageSet", "Run", "embed", "fit", "load", "open_run"]
 
 if TYPE_CHECKING:
     from handful.data.imageset import ImageSet
     from handful.data.sources import load
     from handful.embedding import embed
+    from handful.errors import HandfulError
     from handful.estimator import Classifier
     from handful.job import fit
     from handful.results import Run, open_run
 
 _HOME = {
     "Classifier": "handful.estimator",
+    "HandfulError": "handful.errors",
     "ImageSet": "handful.data.imageset",
     "load": "handful.data.sources",
     "embed": "handful.embedding",

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from handful.data.imageset import ImageSet, sorted_classes
+from handful.errors import HandfulError
 from handful.results import LABEL_NEXT, LABELS, Run, pixel_marks, read_csv
 
 ORIGINS = ("random", "chosen", "unknown")
@@ -26,19 +27,21 @@ class Known:
 
 
 def read_labels(folder: Path) -> Known:
-    """What `labels.csv` in a run folder holds; ValueError if it is missing or damaged."""
+    """What `labels.csv` in a run folder holds; HandfulError if it is missing or damaged."""
     path = folder / LABELS
     try:
         rows = read_csv(path)
         labels = {row["file"]: row["label"] for row in rows}
         origins = {row["file"]: row["origin"] for row in rows}
     except FileNotFoundError:
-        raise ValueError(f"{path} is missing; is {folder} a run folder?") from None
+        raise HandfulError(f"{path} is missing; is {folder} a run folder?") from None
     except KeyError as error:
-        raise ValueError(f"{path} is damaged ({error!r}); restore it or fit again") from None
+        raise HandfulError(f"{path} is damaged ({error!r}); restore it or fit again") from None
     strange = sorted(set(origins.values()) - set(ORIGINS))
     if strange:
-        raise ValueError(f"{path} names the origin {strange[0]!r}; known are {', '.join(ORIGINS)}")
+        raise HandfulError(
+            f"{path} names the origin {strange[0]!r}; known are {', '.join(ORIGINS)}"
+        )
     return Known(labels, origins)
 
 
@@ -116,7 +119,7 @@ def earlier_settings(
     bought the steps it is the budget that is repeated.
 
     Raises:
-        ValueError: the run started from such a folder, and none is given.
+        HandfulError: the run started from such a folder, and none is given.
     """
     record = earlier.record
     again = {"given": record.get("prior"), "unlabeled": "unlabeled"}
@@ -129,7 +132,7 @@ def earlier_settings(
         return repeated | beside
     started = record.get("init") and not record.get("stage")
     if started and init is None:
-        raise ValueError(
+        raise HandfulError(
             f"{earlier.folder} started from a backbone that had learned before; give its folder "
             f"again, with --init, or another --method"
         )

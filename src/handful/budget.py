@@ -14,6 +14,7 @@ import numpy as np
 from torch import nn
 
 from handful.data.imageset import quiet
+from handful.errors import HandfulError
 from handful.features import not_yet_known, seconds_per_image
 from handful.journal import Journal
 from handful.learn import Looks, Settings, learn, run
@@ -103,7 +104,7 @@ def bought(
         heads: fits to features, counted in `beside`.
 
     Raises:
-        ValueError: not even one step fits.
+        HandfulError: not even one step fits.
     """
     each = (seconds - beside) / fits
     planned = replace(planned, allowed=each + clocked).within(each)
@@ -112,7 +113,7 @@ def bought(
         also = f", and there are {fits} trainings; --estimate none needs one" if fits > 1 else ""
         if heads > 1:
             also = f", {heads} fits to features among it; --estimate none needs one"
-        raise ValueError(
+        raise HandfulError(
             f"the budget leaves {duration(max(0, seconds))} for training, and one step needs about "
             f"{duration(least)} with all that surrounds it{also}; give a larger --budget"
         )
@@ -171,12 +172,12 @@ def step_seconds(settings: Settings, task: Task, seed: int, planned: Plan, pilot
 
 
 def check_budget(budget: float, settings: Mapping[str, str]) -> None:
-    """ValueError if it is no time, or if the settings fix the steps already."""
+    """HandfulError if it is no time, or if the settings fix the steps already."""
     if not budget > 0:
-        raise ValueError(f"budget is a time in seconds above 0, got {budget}")
+        raise HandfulError(f"budget is a time in seconds above 0, got {budget}")
     steps = settings.get("steps", settings.get("schedule.steps"))
     if steps is not None:
-        raise ValueError(f"budget fixes the steps, and steps={steps} is set too; leave one out")
+        raise HandfulError(f"budget fixes the steps, and steps={steps} is set too; leave one out")
 
 
 def embedding_seconds(task: Task, precision: str) -> float:

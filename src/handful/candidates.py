@@ -6,6 +6,7 @@ from typing import Any
 
 from handful.budget import embedding_seconds, measured
 from handful.data.imageset import ImageSet
+from handful.errors import HandfulError
 from handful.experience import prior_for
 from handful.features import SIZES
 from handful.learn import FOLDS, Say, make_plan
@@ -86,7 +87,7 @@ def plan_candidates(
     spent = sum(candidate.seconds for candidate in dear)
     found += _trained("supervised", images, left() - spent, seed, look, {}, say) + dear
     if not found:
-        raise ValueError(
+        raise HandfulError(
             f"no method can be judged within {duration(budget)}; give a larger budget, or name a "
             f"method"
         )

@@ -21,6 +21,7 @@ from handful import methods
 from handful.collapse import recorded
 from handful.data.checks import check as inspect
 from handful.data.imageset import ImageSet
+from handful.errors import HandfulError
 from handful.files import read_json, sole_writer, tidy, write_json
 from handful.job import QUIET, Reporter, fit
 from handful.learn import fingerprint
@@ -178,17 +179,17 @@ def _score(run: Run, images: ImageSet, reporter: Reporter) -> float:
 
 def _check(images: ImageSet, names: Sequence[str], draws: Sequence[int]) -> None:
     if images.test is None or not len(images.test.labeled):
-        raise ValueError(
+        raise HandfulError(
             f"{images.source} has no labelled test part to compare on; set one aside with "
             f"--test-fraction 0.3"
         )
     if not names or not draws:
-        raise ValueError(
+        raise HandfulError(
             f"a comparison needs a method and a draw at least, got {len(names)} methods and "
             f"{len(draws)} draws"
         )
     if twice := [name for name in names if list(names).count(name) > 1]:
-        raise ValueError(f"method {twice[0]!r} is named twice; name each method once")
+        raise HandfulError(f"method {twice[0]!r} is named twice; name each method once")
     for name in names:
         methods.make(name)
 
@@ -199,7 +200,7 @@ def _settings_of(names: Sequence[str], settings: Mapping[str, str]) -> dict[str,
     for key, value in settings.items():
         owner, _, field = key.partition(".")
         if owner in methods.METHODS and owner not in own:
-            raise ValueError(
+            raise HandfulError(
                 f"--set {key} is for a method that is not compared: add it or leave out"
             )
         for name in names if owner not in own else (owner,):
@@ -220,21 +221,21 @@ def _rehearsed(
         chosen, task = prepare(hide(images[:], per_class, draw), name, settings=settings, **options)
         rehearse(chosen, task, draw)
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+        raise HandfulError(f"{name}: {error}") from None
     start = [] if task.init is None else [task.init.hash]
     return fingerprint(chosen.as_json(), task.size, task.fit, task.flips, *start)
 
 
 def _claim(folder: Path, mark: str) -> None:
-    """Make the folder this comparison's; ValueError if it holds something else."""
+    """Make the folder this comparison's; HandfulError if it holds something else."""
     if (folder / MARK).exists():
         if read_json(folder / MARK) != mark:
-            raise ValueError(
+            raise HandfulError(
                 f"{folder} holds a comparison of other images, labels per class or estimates; "
                 f"give another --out"
             )
     elif any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise ValueError(f"{folder} holds other files; give --out a folder that is new or empty")
+        raise HandfulError(f"{folder} holds other files; give --out a folder that is new or empty")
     else:
         write_json(folder / MARK, mark)
 
@@ -246,7 +247,7 @@ def _path(folder: Path, name: str, draw: int) -> Path:
 def _known(
     folder: Path, names: Sequence[str], draws: Sequence[int], marks: Mapping[str, str]
 ) -> dict[tuple[str, int], Cell]:
-    """Cells that are there already; ValueError if they were made with other settings."""
+    """Cells that are there already; HandfulError if they were made with other settings."""
     known = {}
     for name in names:
         for draw in draws:
@@ -254,7 +255,7 @@ def _known(
                 continue
             found = read_json(path)
             if found.pop("settings", None) != marks[name]:
-                raise ValueError(
+                raise HandfulError(
                     f"{path} is a cell of {name} with other settings; give another --out, or "
                     f"delete the file to have it made again"
                 )

@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 from typing import Any, get_type_hints
 
 from handful import backbones
+from handful.errors import HandfulError
 from handful.methods.base import BackboneSpec
 from handful.wording import did_you_mean
 
@@ -20,7 +21,7 @@ def configure(text: dict[str, str], **parts: Any) -> dict[str, Any]:
             A BackboneSpec takes the options of its backbone, always as `backbone.option`.
 
     Raises:
-        ValueError: no part has such a field, or the value is not of the field's type.
+        HandfulError: no part has such a field, or the value is not of the field's type.
     """
     changes: dict[str, dict[str, Any]] = {name: {} for name in parts}
     for key, value in text.items():
@@ -41,7 +42,9 @@ def _owner(key: str, parts: dict[str, Any]) -> tuple[str, str, Any]:
         for name, types in known.items()
         for field in types
     ]
-    raise ValueError(f"no setting {key!r}.{did_you_mean(key, names)} Settings: {', '.join(names)}")
+    raise HandfulError(
+        f"no setting {key!r}.{did_you_mean(key, names)} Settings: {', '.join(names)}"
+    )
 
 
 def _types(part: Any) -> dict[str, Any]:
@@ -71,5 +74,5 @@ def _parse(name: str, text: str, kind: Any) -> Any:
             return float(text)
     except (ValueError, KeyError):
         wanted = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
-        raise ValueError(f"{name} takes {wanted}, got {text!r}") from None
+        raise HandfulError(f"{name} takes {wanted}, got {text!r}") from None
     return text

@@ -12,6 +12,7 @@ from torch import nn
 from handful import backbones
 from handful.configure import configure
 from handful.data.imageset import ImageSet
+from handful.errors import HandfulError
 from handful.features import (
     SIZES,
     SMALL_IMAGES_BEST,
@@ -96,12 +97,12 @@ def embed(
         settings: options of the backbone, as text: {"backbone.stages": "1"}.
     """
     if not backbones.pretrained(backbone):
-        raise ValueError(
+        raise HandfulError(
             f"backbone {backbone!r} has no learned weights, so its features tell nothing; use "
             f"lite0, lite1, lite2 or timm:NAME"
         )
     if budget is not None and size is not None:
-        raise ValueError("budget chooses the size, and size is given too; leave one out")
+        raise HandfulError("budget chooses the size, and size is given too; leave one out")
     spec = configure(settings or {}, backbone=own_backbone(Features(), backbone))["backbone"]
     precision = resolved(precision)
     chosen = _size(images, spec, size, budget, aspect, precision)

@@ -21,6 +21,7 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import chi2, norm
 
 from handful.data.parallel import Track, quiet
+from handful.errors import HandfulError
 from handful.evaluate import Interval
 
 # (positions to train on, positions held out, seed) -> (len(held out), K) probabilities.
@@ -69,7 +70,7 @@ class Scheme:
 
     def __post_init__(self) -> None:
         if self.folds < 2 or self.repeats < 1 or self.halves < 0:
-            raise ValueError(
+            raise HandfulError(
                 f"an estimate needs folds >= 2, repeats >= 1 and halves >= 0, got folds="
                 f"{self.folds}, repeats={self.repeats}, halves={self.halves}"
             )
@@ -303,7 +304,7 @@ def _deal(
     groups = np.arange(len(labels)) if groups is None else np.asarray(groups)
     units = [np.flatnonzero(groups == group) for group in np.unique(groups)]
     if len(units) < 2:
-        raise ValueError(
+        raise HandfulError(
             f"an estimate needs labelled images of at least two groups, got {len(labels)} in "
             f"{len(units)}; label more images, or fit with no estimate"
         )
@@ -341,7 +342,7 @@ def estimate(
         prior_how: how `prior` was found, for the record.
     """
     if not 0 < level < 1:
-        raise ValueError(f"level is a probability between 0 and 1, got {level}; the usual is 0.9")
+        raise HandfulError(f"level is a probability between 0 and 1, got {level}; the usual is 0.9")
     counted, caveats = countable(len(out.labels), origins)
     alone = np.bincount(out.labels)[out.labels] == 1
     if why := _impossible(counted, alone):
@@ -510,7 +511,7 @@ def abstention(
     where even the surest predictions do not reach `sure`, or are too few to tell.
     """
     if not 0 < sure < 1:
-        raise ValueError(f"abstain is a probability between 0 and 1, got {sure}; try 0.95")
+        raise HandfulError(f"abstain is a probability between 0 and 1, got {sure}; try 0.95")
     repeats, n, _ = probabilities.shape
     confidence = probabilities.max(axis=2).ravel()  # (R n,)
     wrong = (probabilities.argmax(axis=2) != labels).ravel()
@@ -571,7 +572,7 @@ def countable(n: int, origins: Sequence[str] | None) -> tuple[np.ndarray, tuple[
     """(n,) bool: the images whose labels may count, and what is to be said about the choice."""
     kinds = np.array(["unknown"] * n if origins is None else list(origins))
     if len(kinds) != n or not set(kinds) <= {"random", "chosen", "unknown"}:
-        raise ValueError(
+        raise HandfulError(
             f"origins needs 'random', 'chosen' or 'unknown' for each of {n} labels, got "
             f"{len(kinds)} of {sorted(set(kinds))}"
         )
@@ -601,11 +602,11 @@ def _weights(labels: np.ndarray, counted: np.ndarray, prior: Sequence[float] | N
     shares = np.asarray(prior, dtype=np.float64)
     present = np.bincount(labels[counted], minlength=len(shares)) / counted.sum()
     if len(present) != len(shares) or (shares < 0).any() or not math.isclose(shares.sum(), 1):
-        raise ValueError(
+        raise HandfulError(
             f"prior needs a share for each of the classes, adding up to 1, got {list(prior)}"
         )
     if unseen := np.flatnonzero((shares > 0) & (present == 0)).tolist():
-        raise ValueError(
+        raise HandfulError(
             f"prior gives a share to class {unseen[0]}, of which no random label is known; "
             f"label some images of it, or give it 0"
         )

@@ -22,6 +22,7 @@ from handful.data.imageset import ImageSet
 from handful.data.parallel import in_order
 from handful.data.scan import Found, Scan
 from handful.data.store import Store, array_store
+from handful.errors import HandfulError
 from handful.methods.base import Fitted, Method
 
 
@@ -74,7 +75,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
     def fit(self, X: Any, y: Any) -> "Classifier":
         """Learn from images or features, and the labels that are known."""
         if y is None:
-            raise ValueError(
+            raise HandfulError(
                 "Classifier requires y to be passed, but the target y is None; give one label an "
                 "image, -1 or None where it is not known"
             )
@@ -111,7 +112,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
             fitted = [
                 name for name, kind in methods.METHODS.items() if hasattr(kind, "fit_features")
             ]
-            raise ValueError(
+            raise HandfulError(
                 f"{method.name} trains on images, and X has the shape {x.shape} of features; pass "
                 f"(N, H, W) images, or choose a method for features: {', '.join(fitted)}"
             )
@@ -148,7 +149,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
 def _is_features(X: Any) -> bool:
     """Whether X is something else than images or paths; scikit-learn then says what is wrong."""
     if isinstance(X, str | os.PathLike):
-        raise ValueError(f"X is one path, {str(X)!r}; pass a list of paths")
+        raise HandfulError(f"X is one path, {str(X)!r}; pass a list of paths")
     shape = np.asarray(X).shape
     if len(shape) == 1:
         return not (shape[0] and all(isinstance(item, str | os.PathLike) for item in X))
@@ -156,9 +157,9 @@ def _is_features(X: Any) -> bool:
 
 
 def _store(X: Any) -> Store:
-    """The images that X holds or names; ValueError for what is neither."""
+    """The images that X holds or names; HandfulError for what is neither."""
     if _is_features(X):
-        raise ValueError(
+        raise HandfulError(
             f"X has the shape {np.asarray(X).shape}; the classifier was fitted to images: pass "
             f"an array (N, H, W) or (N, H, W, C), or a list of paths"
         )
@@ -167,7 +168,7 @@ def _store(X: Any) -> Store:
     images = _bytes(check_array(X, allow_nd=True, dtype="numeric"))
     images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
     if images.shape[1] not in (1, 3):
-        raise ValueError(
+        raise HandfulError(
             f"images are (N, H, W) or (N, H, W, C) with 1 or 3 channels, got X of shape "
             f"{np.asarray(X).shape}"
         )
@@ -180,7 +181,7 @@ def _bytes(images: np.ndarray) -> np.ndarray:
     most = 1 if images.dtype.kind == "f" else 255
     if low < 0 or high > most:
         kind = "floats in [0, 1]" if most == 1 else "whole numbers from 0 to 255"
-        raise ValueError(f"images of {images.dtype} are {kind}, got {low:g} to {high:g}; scale X")
+        raise HandfulError(f"images of {images.dtype} are {kind}, got {low:g} to {high:g}; scale X")
     return np.rint(images * 255).astype(np.uint8) if most == 1 else images.astype(np.uint8)
 
 
@@ -198,7 +199,7 @@ def _facts(path: str) -> decode.Facts:
     try:
         return decode.inspect(Path(path))
     except decode.Unreadable as error:
-        raise ValueError(f"cannot read {path}: {error}; leave it out of X and y") from None
+        raise HandfulError(f"cannot read {path}: {error}; leave it out of X and y") from None
 
 
 def _image_set(
@@ -213,7 +214,7 @@ def _labels(y: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     """(K,) the labels that occur, and (N,) their numbers, -1 where there is none."""
     y = column_or_1d(y, warn=True)
     if len(y) != n:
-        raise ValueError(f"X and y have inconsistent lengths: {n} images and {len(y)} labels")
+        raise HandfulError(f"X and y have inconsistent lengths: {n} images and {len(y)} labels")
     missing = np.array([label is None for label in y]) if y.dtype == object else y == -1
     known = y[~missing]
     if known.dtype == object and len(known) and isinstance(known[0], str):
@@ -221,7 +222,7 @@ def _labels(y: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     check_classification_targets(known)
     classes, numbers = np.unique(known, return_inverse=True)
     if len(classes) < 2:
-        raise ValueError(
+        raise HandfulError(
             f"a classifier needs labels of two classes or more, got {len(classes)} class"
         )
     labels = np.full(n, -1, np.int64)

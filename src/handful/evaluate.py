@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from handful.errors import HandfulError
+
 BINS = 15  # of equal width over [0, 1], as in the paper's tables
 
 
@@ -83,7 +85,7 @@ def accuracy_interval(correct: int, n: int, level: float = 0.9) -> Interval:
     if not 0 <= correct <= n or n == 0:
         raise ValueError(f"accuracy_interval needs 0 <= correct <= n and n >= 1, got {correct}/{n}")
     if not 0 < level < 1:
-        raise ValueError(f"level is a probability between 0 and 1, got {level}; the usual is 0.9")
+        raise HandfulError(f"level is a probability between 0 and 1, got {level}; the usual is 0.9")
     low, high = binomtest(int(correct), int(n)).proportion_ci(level, method="wilson")
     return Interval(float(low), float(high))
 
@@ -247,7 +249,7 @@ def _checked(
             f"{probabilities.shape} for {labels.shape} labels and {len(classes)} classes"
         )
     if len(labels) == 0:
-        raise ValueError("evaluate was given no labelled image; pass at least one")
+        raise HandfulError("evaluate was given no labelled image; pass at least one")
     if labels.min() < 0 or labels.max() >= len(classes):
         raise ValueError(
             f"labels must be 0 to {len(classes) - 1}, got {labels.min()} to {labels.max()}; "

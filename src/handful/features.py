@@ -20,6 +20,7 @@ from handful import devices
 from handful.backbones import fingerprint
 from handful.data.cache import cache_folder, explained
 from handful.data.imageset import ImageSet, Track, quiet
+from handful.errors import HandfulError
 from handful.files import write_tensors
 
 VIEWS = ("plain", "flipped")
@@ -141,7 +142,7 @@ def resolved(precision: str) -> str:
     if precision == "auto":
         return "bf16" if devices.has_bf16() else "fp32"
     if precision not in ("bf16", "fp32"):
-        raise ValueError(f"precision is auto, bf16 or fp32, got {precision!r}")
+        raise HandfulError(f"precision is auto, bf16 or fp32, got {precision!r}")
     return precision
 
 
@@ -194,7 +195,7 @@ def _folder(
     A network says in `extra_repr` what changes its features beside weights and layers.
     """
     if view not in VIEWS:
-        raise ValueError(f"no view {view!r}; views of cached features: {', '.join(VIEWS)}")
+        raise HandfulError(f"no view {view!r}; views of cached features: {', '.join(VIEWS)}")
     made = repr((_VERSION, type(network).__name__, str(network), fingerprint(network)))
     made += repr((size, fit, view, precision, channels))
     return cache_folder() / "features" / hashlib.sha256(made.encode()).hexdigest()[:32]
@@ -219,7 +220,7 @@ def _first_of_each(prints: np.ndarray, known: dict[bytes, tuple[Path, int]]) -> 
 def _write(folder: Path, prints: np.ndarray, rows: Tensor) -> None:
     """One shard. Its name is a hash of its images: two processes may write it and do no harm."""
     if not torch.isfinite(rows).all():
-        raise ValueError(
+        raise HandfulError(
             "the network gave features that are not numbers float16 can hold; "
             "check its weights, or pass precision='fp32'"
         )

@@ -11,6 +11,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from handful.errors import HandfulError
+
 LOCK = ".lock"
 
 
@@ -43,7 +45,7 @@ def tidy(folder: Path, name: str = "*") -> None:
 
 @contextmanager
 def sole_writer(folder: Path | None) -> Iterator[None]:
-    """Within, the folder exists and no other process is in here with it; ValueError if one is.
+    """Within, the folder exists and no other process is in here with it; HandfulError if one is.
 
     The lock is the operating system's: it goes with the process, however that ends.
     """
@@ -51,13 +53,13 @@ def sole_writer(folder: Path | None) -> Iterator[None]:
         yield
         return
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; give --out a folder that is new or empty")
+        raise HandfulError(f"{folder} is a file; give --out a folder that is new or empty")
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout:
-        raise ValueError(
+        raise HandfulError(
             f"{folder} is being written by another process; wait until it has ended, or give "
             f"another --out"
         ) from None
@@ -79,13 +81,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON in a file; ValueError names the file that is missing or damaged."""
+    """The JSON in a file; HandfulError names the file that is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{path} is missing; is {path.parent} a run folder?") from None
+        raise HandfulError(f"{path} is missing; is {path.parent} a run folder?") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); restore it or fit again") from None
+        raise HandfulError(f"{path} is damaged ({error}); restore it or fit again") from None
 
 
 def write_tensors(
@@ -99,13 +101,13 @@ def write_tensors(
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata; ValueError names the file that is missing or damaged."""
+    """Tensors and metadata; HandfulError names the file that is missing or damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
     except FileNotFoundError:
-        raise ValueError(f"{path} is missing; is {path.parent} a run folder?") from None
+        raise HandfulError(f"{path} is missing; is {path.parent} a run folder?") from None
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}); restore it or fit again") from None
+        raise HandfulError(f"{path} is damaged ({error}); restore it or fit again") from None

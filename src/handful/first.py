@@ -12,6 +12,7 @@ import torch
 from handful.data.imageset import ImageSet
 from handful.data.table import ORIGIN
 from handful.embedding import embed
+from handful.errors import HandfulError
 from handful.job import QUIET, Reporter
 from handful.results import write_csv
 from handful.suggest import Suggestion, shuffled, suggest
@@ -26,7 +27,7 @@ def first_labels(
     """Image name → suggestion, for `count` of the unlabelled images, the most useful first."""
     unlabeled = images.unlabeled
     if not 1 <= count <= len(unlabeled):
-        raise ValueError(
+        raise HandfulError(
             f"--first-labels {count} asks for images without a label, of which {images.source} "
             f"has {len(unlabeled)}"
             + ("; ask for 1 or more, up to that many" if len(unlabeled) else "")
@@ -43,7 +44,7 @@ def first_labels(
 def save(suggestions: dict[str, Suggestion], path: Path) -> None:
     """Columns file, label (blank) and origin. A file that is there, perhaps filled in, stays."""
     if path.exists():
-        raise ValueError(
+        raise HandfulError(
             f"{path} exists, perhaps with labels in it; move it, or give another --out"
         )
     rows = ([name, "", some.origin] for name, some in suggestions.items())

@@ -10,6 +10,7 @@ import torch
 
 from handful.data.imageset import ImageSet, Track
 from handful.data.splits import save_draw
+from handful.errors import HandfulError
 from handful.estimate import Key, LabelIssue
 from handful.files import read_json, read_tensors, tidy, write_json, write_tensors
 from handful.methods.base import Task
@@ -88,7 +89,8 @@ def claim(
 ) -> bool:
     """Make the folder ours; True if it already holds this very run, finished.
 
-    ValueError if it holds another run or anything else, unless it is a run and `overwrite` is set.
+    HandfulError if it holds another run or anything else, unless that is a run and `overwrite`
+    is set.
     A process killed at any line of this leaves a folder that the same call accepts.
 
     Args:
@@ -105,7 +107,7 @@ def claim(
             return False
         _refuse_unless(overwrite, f"{folder} holds another run, unfinished,")
     elif _foreign(folder):
-        raise ValueError(f"{folder} holds other files; give --out a folder that is new or empty")
+        raise HandfulError(f"{folder} holds other files; give --out a folder that is new or empty")
     started.parent.mkdir(exist_ok=True)
     if overwrite:
         write_json(started, "being overwritten")  # first, so that what is left stays a run
@@ -148,7 +150,7 @@ def _foreign(folder: Path) -> bool:
 
 def _refuse_unless(overwrite: bool, what: str) -> None:
     if not overwrite:
-        raise ValueError(
+        raise HandfulError(
             f"{what} made with other images, settings or seed; give another --out, or --overwrite "
             f"to lose it"
         )

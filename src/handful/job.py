@@ -15,6 +15,7 @@ from handful.choose import AUTO, choose
 from handful.data.checks import check as inspect
 from handful.data.imageset import ImageSet, Track, quiet
 from handful.data.sources import check_labels
+from handful.errors import HandfulError
 from handful.estimate import THOROUGH, check_prior
 from handful.files import read_json, sole_writer, write_json
 from handful.folder import (
@@ -126,7 +127,7 @@ def fit(
     """
     begun = time.perf_counter()
     if estimate not in ("folds", "none"):
-        raise ValueError(f"no estimate {estimate!r}; choose folds or none")
+        raise HandfulError(f"no estimate {estimate!r}; choose folds or none")
     check_labels(images)
     origin = [(origins or {}).get(name, "unknown") for name in images[images.labeled].names]
     shares = _checked_shares(images, prior, estimate, origin)
@@ -137,7 +138,7 @@ def fit(
     auto = method == AUTO
     if auto:
         if why_not:
-            raise ValueError(why_not)
+            raise HandfulError(why_not)
         budget = BUDGET if budget is None else budget
     chosen, task = prepare(
         images,
@@ -314,14 +315,14 @@ def _rest(following: Settings, deadline: Deadline) -> Deadline | None:
 def _checked_shares(
     images: ImageSet, prior: Mapping[str, float] | str | None, estimate: str, origin: Sequence[str]
 ) -> list[float] | None:
-    """Shares of the classes among new images where they are given; ValueError if they cannot be."""
+    """The given shares of the classes among new images; HandfulError if they cannot be right."""
     shares = class_shares(prior, images.classes)
     if prior not in (None, LABELED) and estimate == "none":
-        raise ValueError("prior is for the estimate, which is not asked for; leave one out")
+        raise HandfulError("prior is for the estimate, which is not asked for; leave one out")
     if shares is not None:
         check_prior(images.labels[images.labeled], shares, origin)
     elif prior == UNLABELED and not len(images.unlabeled):
-        raise ValueError(
+        raise HandfulError(
             "prior unlabeled takes class shares from images without a label, and every image has "
             "one; give the shares as CLASS=SHARE,... or leave prior out"
         )

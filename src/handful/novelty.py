@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from scipy.stats import mannwhitneyu
 from torch import Tensor
 
+from handful.errors import HandfulError
 from handful.files import read_tensors, write_tensors
 from handful.methods.heads import principal
 
@@ -91,14 +92,14 @@ def save_familiar(known: Familiar, path: Path) -> None:
 
 
 def load_familiar(path: Path) -> Familiar:
-    """What `save_familiar` wrote; ValueError if it is missing or damaged."""
+    """What `save_familiar` wrote; HandfulError if it is missing or damaged."""
     if not path.exists():
-        raise ValueError(f"{path} is missing, so what is none of these is not known; fit again")
+        raise HandfulError(f"{path} is missing, so what is none of these is not known; fit again")
     tensors, _ = read_tensors(path)
     try:
         return Familiar(**tensors)
     except TypeError:
-        raise ValueError(f"{path} was not written by handful; fit again") from None
+        raise HandfulError(f"{path} was not written by handful; fit again") from None
 
 
 def unlike(labeled: Tensor, unlabeled: Tensor, groups: np.ndarray | None = None) -> float:

@@ -10,6 +10,7 @@ from handful import backbones, methods
 from handful.configure import configure
 from handful.data.imageset import ImageSet, Track, quiet
 from handful.data.splits import draw
+from handful.errors import HandfulError
 from handful.learn import Settings
 from handful.methods.base import BackboneSpec, Method, Networked, Task, Trained
 from handful.methods.label_free import LabelFree
@@ -47,13 +48,13 @@ def prepare(
     init: Path | str | None = None,
     track: Track = quiet,
 ) -> tuple[Settings, Task]:
-    """What is to be done and with what; ValueError for whatever does not fit together.
+    """What is to be done and with what; HandfulError for whatever does not fit together.
 
     Args:
         init: folder of a backbone to start from, which says its own size and aspect.
     """
     if precision not in ("auto", "fp32", "bf16"):
-        raise ValueError(f"no precision {precision!r}; choose one of auto, fp32, bf16")
+        raise HandfulError(f"no precision {precision!r}; choose one of auto, fp32, bf16")
     made = methods.make(method) if isinstance(method, str) else method
     if init is None:
         side = size or own_size(images, BackboneSpec("small"))
@@ -62,7 +63,7 @@ def prepare(
     else:
         if isinstance(made, LabelFree) or backbone is not None:
             what = f"method {made.name!r}" if backbone is None else f"backbone {backbone!r}"
-            raise ValueError(
+            raise HandfulError(
                 f"{init} holds a backbone that has learned already, and {what} asks for another; "
                 f"give --init with features, mlp_head, supervised or the like, and no --backbone"
             )
@@ -89,12 +90,12 @@ def _started(
     """A task whose backbone starts from what was learned before."""
     if images.channels != start.channels:
         kinds = {1: "grey", 3: "colour"}
-        raise ValueError(
+        raise HandfulError(
             f"{start.folder} learned from {kinds[start.channels]} images, and those of "
             f"{images.source} are {kinds[images.channels]}; pre-train on images like these"
         )
     if size not in (None, start.size):
-        raise ValueError(
+        raise HandfulError(
             f"{start.folder} learned from images of {start.size} pixels, got size={size}; leave it "
             f"out"
         )
@@ -105,29 +106,29 @@ def _started(
 def class_shares(
     prior: Mapping[str, float] | str | None, classes: tuple[str, ...]
 ) -> list[float] | None:
-    """`prior` in the order of `classes`; ValueError unless it is a share for each, 1 together.
+    """`prior` in the order of `classes`; HandfulError unless it is a share for each, 1 together.
 
     None where it is not given in numbers: "labels", which None is short for, or "unlabeled".
     """
     if prior in (None, LABELED, UNLABELED):
         return None
     if isinstance(prior, str) or prior is None:
-        raise ValueError(
+        raise HandfulError(
             f"no prior {prior!r}; choose {LABELED} or {UNLABELED}, or give every class its share"
         )
     if unknown := [name for name in prior if name not in classes]:
-        raise ValueError(
+        raise HandfulError(
             f"prior names no class {unknown[0]!r}.{did_you_mean(unknown[0], classes)} "
             f"Classes: {', '.join(classes)}"
         )
     if left_out := [name for name in classes if name not in prior]:
-        raise ValueError(
+        raise HandfulError(
             f"prior needs a share for each of the {len(classes)} classes, {left_out[0]!r} has "
             f"none; give it 0 where no new image is of it"
         )
     total = math.fsum(prior.values())
     if not (all(share >= 0 for share in prior.values()) and abs(total - 1) <= 0.01):
-        raise ValueError(
+        raise HandfulError(
             f"prior needs shares of 0 or more that add up to 1, got {dict(prior)}, which add up "
             f"to {total:.4g}"
         )
@@ -144,9 +145,9 @@ def make_task(
 ) -> Task:
     """The images without their test part, the network, and the size both meet at."""
     if size is not None and size < 8:
-        raise ValueError(f"size is a side in pixels, 8 or more, got {size}")
+        raise HandfulError(f"size is a side in pixels, 8 or more, got {size}")
     if aspect not in ("crop", "pad", "stretch"):
-        raise ValueError(f"no aspect {aspect!r}; choose one of crop, pad, stretch")
+        raise HandfulError(f"no aspect {aspect!r}; choose one of crop, pad, stretch")
     return Task(
         images[:],
         backbone,
@@ -188,7 +189,7 @@ def rehearse(chosen: Settings, task: Task, seed: int) -> None:
     if isinstance(chosen.method, LabelFree):
         following = methods.make(chosen.method.then)
         if isinstance(following, LabelFree):
-            raise ValueError(
+            raise HandfulError(
                 f"then={following.name} learns without labels, as {chosen.method.name} does; what "
                 f"follows has to learn from them: features, propagation, supervised or the like"
             )
@@ -198,7 +199,7 @@ def rehearse(chosen: Settings, task: Task, seed: int) -> None:
         Batches(task, chosen.method.views(task), chosen.schedule, seed)
         fresh(chosen.method, task, seed)
     elif task.init is None and not backbones.pretrained(chosen.backbone.name):
-        raise ValueError(
+        raise HandfulError(
             f"{chosen.method.name} needs a network with learned weights, and backbone "
             f"{chosen.backbone.name!r} has none; use --backbone lite0 or timm:NAME, or --method "
             f"supervised"

@@ -34,6 +34,7 @@ from handful.budget import (
 )
 from handful.data.cache import cache_folder, explained, locked
 from handful.data.imageset import ImageSet, Track, quiet
+from handful.errors import HandfulError
 from handful.files import sole_writer, write_json, write_tensors, write_text
 from handful.folder import claim, clear, releasing
 from handful.gallery import Gallery
@@ -122,7 +123,7 @@ def pretrain(
     )
     if not isinstance(chosen.method, LabelFree):
         known = [name for name, kind in methods.METHODS.items() if issubclass(kind, LabelFree)]
-        raise ValueError(
+        raise HandfulError(
             f"{chosen.method.name} learns from labels; pretrain takes {', '.join(known)}"
         )
     if seed is not None:

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from handful.backbones import hash_of
+from handful.errors import HandfulError
 from handful.files import read_json, read_tensors
 from handful.methods.base import BackboneSpec, Init
 
@@ -33,12 +34,14 @@ class Pretrained:
 
 
 def open_pretrained(folder: Path | str) -> Pretrained:
-    """The backbone in a folder; ValueError says what is missing, damaged or foreign."""
+    """The backbone in a folder; HandfulError says what is missing, damaged or foreign."""
     folder = Path(folder)
     if not (folder / RECORD).exists():
         unfinished = (folder / "checkpoint" / "plan.json").exists()
         what = "holds an unfinished pre-training; start the same command again to finish it"
-        raise ValueError(f"{folder} {what if unfinished else 'was not left by `handful pretrain`'}")
+        raise HandfulError(
+            f"{folder} {what if unfinished else 'was not left by `handful pretrain`'}"
+        )
     record = read_json(folder / RECORD)
     weights, _ = read_tensors(folder / WEIGHTS)
     try:
@@ -46,14 +49,14 @@ def open_pretrained(folder: Path | str) -> Pretrained:
         mean, std = (tuple(record["normalize"][key]) for key in ("mean", "std"))
         init = Init(weights, mean, std, weights_hash(weights, (mean, std)))
         if record["hash"] != init.hash:
-            raise ValueError(
+            raise HandfulError(
                 f"{folder / WEIGHTS} is not the file that {RECORD} was written for; restore both"
             )
         backbone = BackboneSpec(spec["name"], spec["options"])
         size, channels, aspect = (shown[key] for key in ("size", "channels", "aspect"))
         return Pretrained(init, backbone, size, channels, aspect, record, folder)
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{folder / RECORD} is damaged ({error!r}); restore it") from None
+        raise HandfulError(f"{folder / RECORD} is damaged ({error!r}); restore it") from None
 
 
 def weights_hash(weights: dict[str, Tensor], constants: Sequence[Sequence[float]]) -> str:

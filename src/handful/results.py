@@ -17,6 +17,7 @@ from torch import Tensor
 import handful
 from handful import backbones
 from handful.data.imageset import ImageSet, Track, quiet
+from handful.errors import HandfulError
 from handful.evaluate import Evaluation, evaluate, plot_confusion
 from handful.files import beside, read_json, read_tensors, write_json, write_tensors, write_text
 from handful.methods.base import BackboneSpec, Classifier, Normalize, Predictor
@@ -85,9 +86,9 @@ class Run:
 
     @property
     def familiar(self) -> Familiar:
-        """What this run has seen; ValueError for a run without a folder."""
+        """What this run has seen; HandfulError for a run without a folder."""
         if self.folder is None:
-            raise ValueError(
+            raise HandfulError(
                 "what is none of these is told by a file in the folder of the run; fit with out"
             )
         return load_familiar(self.folder / FAMILIAR)
@@ -96,12 +97,14 @@ class Run:
         """The confidence to answer from so that answers are right at least `sure` of the time.
 
         Keys sure, threshold, share (of new images that are answered) and accuracy (of the answers,
-        out of fold). ValueError if the labels of this run do not support such a promise.
+        out of fold). HandfulError if the labels of this run do not support such a promise.
         """
         if not 0 < sure < 1:
-            raise ValueError(f"abstain is how often answers are to be right, got {sure}; try 0.95")
+            raise HandfulError(
+                f"abstain is how often answers are to be right, got {sure}; try 0.95"
+            )
         if self.estimate is None:
-            raise ValueError(
+            raise HandfulError(
                 "this run has no estimate, so how sure its answers are is not known; fit again "
                 "with --estimate folds"
             )
@@ -110,7 +113,7 @@ class Run:
         if not enough:
             most = max((row["sure"] for row in known), default=None)
             instead = f"ask for {most} at most" if most else "predict without --abstain"
-            raise ValueError(
+            raise HandfulError(
                 f"the labels of this run cannot promise answers that are right {sure:.0%} of the "
                 f"time; {instead}, or label more images"
             )
@@ -120,7 +123,7 @@ class Run:
         """Score the labelled ones among `images`, matched to this run's classes by name."""
         labeled = images[images.labeled].relabeled(self.classes)
         if not len(labeled):
-            raise ValueError(
+            raise HandfulError(
                 f"{images.source} holds no labelled image to score; put images into class "
                 f"sub-folders or give their labels with --labels"
             )
@@ -244,13 +247,13 @@ def write_csv(path: Path, header: list[str], rows: Iterable[list[str]]) -> None:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """What `write_csv` wrote, row by row; ValueError if it is damaged."""
+    """What `write_csv` wrote, row by row; HandfulError if it is damaged."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             rows = list(csv.DictReader(file))
         return [row | {"file": row["file"].removeprefix("./")} for row in rows]
     except (KeyError, AttributeError, csv.Error) as error:
-        raise ValueError(f"{path} is damaged ({error!r}); restore it or fit again") from None
+        raise HandfulError(f"{path} is damaged ({error!r}); restore it or fit again") from None
 
 
 def _no_formula(name: str) -> str:
@@ -274,10 +277,10 @@ def save_predictor(predictor: Predictor, path: Path) -> None:
 
 
 def load_predictor(path: Path) -> Predictor:
-    """The predictor in a file written by `save_predictor`; ValueError for any other file."""
+    """The predictor in a file written by `save_predictor`; HandfulError for any other file."""
     tensors, metadata = read_tensors(path)
     if "predictor" not in metadata:
-        raise ValueError(
+        raise HandfulError(
             f"{path} was not written by handful; give the folder that `handful fit` left"
         )
     try:
@@ -297,25 +300,31 @@ def load_predictor(path: Path) -> Predictor:
         return Predictor(model.eval(), spec, classes, **described)
     except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
         first = str(error).splitlines()[0]
-        raise ValueError(
+        raise HandfulError(
             f"{path} does not hold the network it describes ({first}); restore it or fit again"
         ) from None
 
 
 def open_run(folder: Path | str) -> Run:
-    """The run in a folder; ValueError says which file is missing, damaged or foreign."""
+    """The run in a folder; HandfulError says which file is missing, damaged or foreign."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder; give the folder that `handful fit --out` left")
+        raise HandfulError(
+            f"{folder} is not a folder; give the folder that `handful fit --out` left"
+        )
     if not (folder / RECORD).exists() and (folder / "checkpoint").is_dir():
-        raise ValueError(f"{folder} holds an unfinished run; start the same fit again to finish it")
+        raise HandfulError(
+            f"{folder} holds an unfinished run; start the same fit again to finish it"
+        )
     record = read_json(folder / RECORD)
     if not isinstance(record, dict) or not {"data", "method", "estimate", "test"} <= record.keys():
-        raise ValueError(f"{folder / RECORD} was not written by handful; is {folder} a run folder?")
+        raise HandfulError(
+            f"{folder / RECORD} was not written by handful; is {folder} a run folder?"
+        )
     predictor = load_predictor(folder / MODEL)
     expected = record.get("backbone", {}).get("weights")
     if expected not in (None, backbones.fingerprint(predictor.model.backbone)):
-        raise ValueError(
+        raise HandfulError(
             f"the network in {folder / MODEL} is not the one that this run was trained with: its "
             f"weights differ from those that {RECORD} names; restore the file or fit again"
         )

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+from handful.errors import HandfulError
+
 Optimizer = Literal["sgd", "adam", "adamw", "lars"]
 Scaling = Literal["none", "linear", "sqrt"]
 Decay = Literal["cosine", "cosine7/16", "linear", "step", "constant"]
@@ -72,7 +74,7 @@ class Schedule:
             if wrong
         ]
         if problems:
-            raise ValueError("; ".join(problems))
+            raise HandfulError("; ".join(problems))
 
     @property
     def peak(self) -> float:

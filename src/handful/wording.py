@@ -4,6 +4,8 @@ import difflib
 import re
 from collections.abc import Iterable
 
+from handful.errors import HandfulError
+
 
 def did_you_mean(given: str, known: Iterable[str], most: int = 1) -> str:
     """A question such as ' Did you mean 'fixmatch'?', or nothing where no name is close.
@@ -23,5 +25,5 @@ def in_seconds(text: str) -> float:
     """A time as people type it: 90s, 10m, 1.5h; seconds where no unit is given."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?", text.strip())
     if found is None or not float(found[1]):
-        raise ValueError(f"a time is typed as 90s, 10m or 1.5h, got {text!r}")
+        raise HandfulError(f"a time is typed as 90s, 10m or 1.5h, got {text!r}")
     return float(found[1]) * {None: 1, "s": 1, "m": 60, "min": 60, "h": 3600}[found[2]]

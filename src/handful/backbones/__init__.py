@@ -33,6 +33,7 @@ from handful.backbones.reports import (
 from handful.backbones.resnet import ResNet18
 from handful.backbones.small import Small
 from handful.backbones.split import Split
+from handful.errors import HandfulError
 from handful.wording import did_you_mean
 
 __all__ = [
@@ -95,21 +96,21 @@ def make(name: str, channels: int, size: int, **options: Any) -> nn.Module:
     elif name in BACKBONES:
         backbone = BACKBONES[name]
     else:
-        raise ValueError(
+        raise HandfulError(
             f"no backbone {name!r}.{did_you_mean(name, BACKBONES)} "
             f"Backbones: {', '.join(BACKBONES)}, or {_TIMM}MODEL for any model of timm"
         )
     if channels not in (1, 2, 3):
-        raise ValueError(
+        raise HandfulError(
             f"channels is 1 (grey), 3 (colour), or 2 for a pair of Lab channels; got {channels}"
         )
     if size < 1:
-        raise ValueError(f"size is the side of the images in pixels, 1 or more, got {size}")
+        raise HandfulError(f"size is the side of the images in pixels, 1 or more, got {size}")
     known = _options(backbone)
     unknown = [option for option in options if option not in known]
     if unknown:
         takes = ", ".join(known) if known else "none"
-        raise ValueError(
+        raise HandfulError(
             f"backbone {name!r} has no option {unknown[0]!r}."
             f"{did_you_mean(unknown[0], known)} Its options: {takes}"
         )

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from handful.errors import HandfulError
+
 _LARGEST_MINIMUM = 256  # where the search for a network's smallest image stops
 
 
@@ -64,14 +66,14 @@ def flat_width(name: str, layers: Callable[[], nn.Module], channels: int, size: 
     """How many features `layers()` leaves of one image once flattened.
 
     Raises:
-        ValueError: the image is pooled away; the message names the smallest that is not.
+        HandfulError: the image is pooled away; the message names the smallest that is not.
     """
     width = _flat_width(layers, channels, size)
     if width is None:
         smallest = next(
             (s for s in range(size, _LARGEST_MINIMUM) if _flat_width(layers, channels, s)), None
         )
-        raise ValueError(
+        raise HandfulError(
             f"size={size} is too small for {name}: nothing is left after its poolings; "
             f"the smallest it takes is size={smallest}, and 'small' takes any"
         )

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from handful.errors import HandfulError
+
 _PATCH = 2  # pixels a side of what the first layer whitens
 _EVEN = 5e-4  # added to the variance of each direction, so that noise is not blown up
 _SHIFT = 8.0  # a shift that is this times its parameter moves 64 times as fast under SGD
@@ -43,12 +45,12 @@ class Fast(nn.Module):
     ) -> None:
         super().__init__()
         if size < 25:
-            raise ValueError(
+            raise HandfulError(
                 f"size={size} is too small for fast: nothing is left after its poolings; the "
                 f"smallest it takes is size=25, and 'small' takes any"
             )
         if min(base, width) < 1:
-            raise ValueError(f"base and width are 1 channel or more, got {base} and {width}")
+            raise HandfulError(f"base and width are 1 channel or more, got {base} and {width}")
         self.mirrored, self.shifted, self.width = mirrored, shifted, width
         patch = channels * _PATCH**2
         self.whiten = nn.Conv2d(channels, 2 * patch, _PATCH, padding=0, bias=True)

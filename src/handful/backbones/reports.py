@@ -10,6 +10,7 @@ Letters in shapes: N images, C channels, D features.
 from torch import Tensor, nn
 
 from handful.backbones.blocks import Residual, conv_norm_relu, flat_width
+from handful.errors import HandfulError
 
 
 class MLP(nn.Module):
@@ -142,7 +143,7 @@ class CifarCNN(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is a share of the features in [0, 1), got {dropout}")
+            raise HandfulError(f"dropout is a share of the features in [0, 1), got {dropout}")
         self.mean = self.std = (0.5,) * channels
         self.head_bias = bias
 
@@ -256,7 +257,9 @@ class SmallDecoder(nn.Module):
         widths = (channels, *_SMALL_ENCODER_CHANNELS)
         sizes = [size >> halvings for halvings in range(len(widths))]
         if sizes[-1] < 1:
-            raise ValueError(f"size={size} is too small for small-encoder; the smallest is size=16")
+            raise HandfulError(
+                f"size={size} is too small for small-encoder; the smallest is size=16"
+            )
         self.shape = (widths[-1], sizes[-1], sizes[-1])
         layers: list[nn.Module] = []
         for level in reversed(range(len(widths) - 1)):

@@ -9,6 +9,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from handful.backbones.blocks import conv_norm_relu
+from handful.errors import HandfulError
 
 _WORKING_SIZE = 32  # larger images are reduced to about this size by the first convolution
 _SMALLEST_MAP = 4  # a map is pooled only while at least this many pixels a side are left
@@ -27,7 +28,7 @@ class Small(nn.Module):
     def __init__(self, channels: int, size: int, *, base: int = 32) -> None:
         super().__init__()
         if base < 1:
-            raise ValueError(f"base is the channels of the first layers, 1 or more, got {base}")
+            raise HandfulError(f"base is the channels of the first layers, 1 or more, got {base}")
         block = partial(conv_norm_relu, bias=False)
         stride = max(1, size // _WORKING_SIZE)
         side = -(-size // stride)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.data.colorspace import rgb_to_lab, rgb_to_ycbcr
+from handful.errors import HandfulError
 
 SPACES: dict[str, Callable[[Tensor], Tensor]] = {"lab": rgb_to_lab, "ycbcr": rgb_to_ycbcr}
 
@@ -43,14 +44,14 @@ class Split(nn.Module):
 
         super().__init__()
         if channels != 3:
-            raise ValueError(
+            raise HandfulError(
                 f"the backbone 'split' parts light from colour, so it needs colour images, got "
                 f"channels={channels}; grey ones have nothing to part"
             )
         if space not in SPACES:
-            raise ValueError(f"no colour space {space!r}; choose one of {', '.join(SPACES)}")
+            raise HandfulError(f"no colour space {space!r}; choose one of {', '.join(SPACES)}")
         if backbones.pretrained(encoder):
-            raise ValueError(
+            raise HandfulError(
                 f"encoder {encoder!r} has seen RGB only; choose a network that starts from nothing"
             )
         self.space = space

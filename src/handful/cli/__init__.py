@@ -22,6 +22,7 @@ from handful.cli.pretrain import pretrain
 from handful.cli.recipes import recipes
 from handful.cli.report import report
 from handful.cli.reproduce import reproduce
+from handful.errors import HandfulError
 
 # In the order of the help.
 COMMANDS = (fit, data, compare, report, recipes, reproduce, predict, evaluate, embed, pretrain)
@@ -65,6 +66,10 @@ def main() -> None:
         message = _mendable(error)
         if message is None:
             traceback.print_exc()
+            _complain(
+                "This is a fault in handful, not in what you gave it. Please report it with the "
+                "lines above, the command, and what `handful --version` prints."
+            )
             sys.exit(1)
         if os.environ.get("HANDFUL_DEBUG"):
             traceback.print_exc()
@@ -77,7 +82,7 @@ def _mendable(error: Exception) -> str | None:
     usage = getattr(error, "format_message", None)  # of a mistake in the command line itself
     if usage is not None:
         return f"{usage()} (handful --help tells more)"
-    if isinstance(error, ValueError) and not isinstance(error, UnicodeError):
+    if isinstance(error, HandfulError):
         return " ".join(str(error).split())
     if isinstance(error, OSError):
         where = f" {error.filename}" if error.filename else ""

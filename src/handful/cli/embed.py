@@ -15,6 +15,7 @@ from handful.cli.options import (
     TestFraction,
     pairs,
 )
+from handful.errors import HandfulError
 from handful.screen import answer, print_json, print_skipped, reporting
 
 
@@ -80,7 +81,9 @@ def embed(
     from handful.wording import in_seconds
 
     if out.is_dir():
-        raise ValueError(f"--out is a file to write, and {out} is a folder; try {out}/features.npz")
+        raise HandfulError(
+            f"--out is a file to write, and {out} is a folder; try {out}/features.npz"
+        )
     with reporting() as reporter:
         images = load(
             source,

@@ -19,6 +19,7 @@ from handful.cli.options import (
     TestFraction,
     pairs,
 )
+from handful.errors import HandfulError
 from handful.screen import print_json, print_run, print_skipped, reporting
 
 
@@ -243,7 +244,7 @@ def _prior(text: str | None) -> dict[str, float] | str | None:
             name, share = pair.rsplit("=", 1)
             shares[name.strip()] = float(share)
         except ValueError:
-            raise ValueError(
+            raise HandfulError(
                 f"--prior takes CLASS=SHARE,..., {UNLABELED} or {LABELED}, got {text!r}; for "
                 f"example --prior cat=0.2,dog=0.8"
             ) from None

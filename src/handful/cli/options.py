@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from handful.errors import HandfulError
+
 SOURCE_HELP = (
     "A folder of images, or one of: digits, mnist, fashion-mnist, cifar10, stl10. In a folder, "
     "sub-folders are classes; images at the top or in unlabeled/ have no label; train/ and test/ "
@@ -62,5 +64,5 @@ def pairs(texts: list[str]) -> dict[str, str]:
     """`["steps=500"]` as a mapping."""
     wrong = [text for text in texts if "=" not in text]
     if wrong:
-        raise ValueError(f"--set takes NAME=VALUE, got {wrong[0]!r}; for example --set steps=500")
+        raise HandfulError(f"--set takes NAME=VALUE, got {wrong[0]!r}; for example --set steps=500")
     return dict(text.split("=", 1) for text in texts)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from handful.cli.options import AsJson, DataRoot, FollowLinks
+from handful.errors import HandfulError
 from handful.screen import print_counts, print_json, print_skipped, reporting
 
 
@@ -73,7 +74,7 @@ def predict(
             say=reporter.say,
         )
         if into is not None and not Path(source).exists():
-            raise ValueError(f"--into copies files, but {source!r} is a data set without files")
+            raise HandfulError(f"--into copies files, but {source!r} is a data set without files")
         predictions = trained.predict(images, reporter.track, abstain, none_of_these)
         if out is not None:
             predictions.to_csv(out)

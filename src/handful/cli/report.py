@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from handful.errors import HandfulError
 from handful.screen import answer
 
 
@@ -44,7 +45,7 @@ def report(
     from handful.results import REPORT
 
     if out is None and len(runs) > 1:
-        raise ValueError("several runs are shown in one file; say where with --out report.html")
+        raise HandfulError("several runs are shown in one file; say where with --out report.html")
     target = out or runs[0] / REPORT
     write_report(runs, target, pictures=not no_images)
     answer.print(f"written to {target}", soft_wrap=True)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from handful.cli.options import AsJson, DataRoot
+from handful.errors import HandfulError
 from handful.screen import print_json, print_reproduced, reporting
 
 
@@ -43,7 +44,7 @@ def reproduce(
     folder = out or Path("runs") / recipe.name
     count = recipe.draws if draws is None else draws
     if count < 1:
-        raise ValueError(f"--draws must be 1 or more, got {count}")
+        raise HandfulError(f"--draws must be 1 or more, got {count}")
     outcomes = []
     with reporting() as reporter:
         reporter.say(f"{recipe.what}; {count} draws of about {recipe.minutes:g} min on two cores")

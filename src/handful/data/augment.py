@@ -30,6 +30,7 @@ from handful.data.operation import Operation
 from handful.data.photometric import Blur, ColorJitter, CutOut, Grey, Noise, Photometric
 from handful.data.randaugment import RandAugment
 from handful.data.resample import Canvas, Fill, check_fill
+from handful.errors import HandfulError
 from handful.wording import did_you_mean
 
 __all__ = [
@@ -210,7 +211,7 @@ def named(pipeline: str | Pipeline, *, flips: bool, fill: Fill | None = None) ->
     operations = [o for o in found.operations if flips or not isinstance(o, Flip)]
     for change in changes:
         if change[:1] not in ("+", "-"):
-            raise ValueError(
+            raise HandfulError(
                 f"{change!r} in the pipeline {pipeline!r} must start with + to add the operation "
                 f"or - to take it out"
             )
@@ -232,7 +233,7 @@ def _without(
     kept = [o for o in operations if type(o) is not type(operation)]
     if len(kept) == len(operations) and not isinstance(operation, Flip):
         held = [k for k, o in OPERATIONS.items() if any(type(o) is type(x) for x in operations)]
-        raise ValueError(
+        raise HandfulError(
             f"{change!r}: the pipeline {name!r} has no {change[1:]} to take out; "
             f"it has {', '.join(held) or 'no operations'}"
         )
@@ -243,6 +244,6 @@ def _look_up(name: str, known: Mapping[str, _T], kind: str) -> _T:
     if name in known:
         return known[name]
     plural = kind.split()[-1].capitalize() + "s"
-    raise ValueError(
+    raise HandfulError(
         f"no {kind} {name!r}.{did_you_mean(name, known)}\n{plural}: {', '.join(known)}"
     )

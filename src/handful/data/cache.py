@@ -7,6 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from handful.errors import HandfulError
 from handful.files import tidy
 
 VERSION = 1  # raise when the meaning of a cached file changes: older ones are then rebuilt
@@ -46,7 +47,7 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ValueError(
+        raise HandfulError(
             f"cannot write to the cache folder {path.parent}: {error.strerror or error}; "
             f"free some space or set HANDFUL_CACHE to another folder"
         ) from error

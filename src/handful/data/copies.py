@@ -12,6 +12,7 @@ import torch
 from handful.data.augment import named
 from handful.data.imageset import ImageSet
 from handful.data.store import array_store
+from handful.errors import HandfulError
 
 
 def with_copies(images: ImageSet, pipelines: Sequence[str], copies: int, seed: int) -> ImageSet:
@@ -21,7 +22,7 @@ def with_copies(images: ImageSet, pipelines: Sequence[str], copies: int, seed: i
     All images must share one size.
     """
     if images.native_size is None or images.native_size[0] != images.native_size[1]:
-        raise ValueError(
+        raise HandfulError(
             f"copies need images of one square size, and those of {images.source} vary"
         )
     pixels = images.at(images.native_size[0])

@@ -17,6 +17,7 @@ from handful.data.parallel import Track
 from handful.data.scan import Scan, scan, scan_file
 from handful.data.store import FileStore, Skipped
 from handful.data.table import Row, merged, read_table
+from handful.errors import HandfulError
 
 TRAIN = {"train", "training"}
 VALIDATION = {
@@ -48,7 +49,7 @@ def load_folder(
         _check_folder(root, source)
         found = scan(root, follow_links, track)
     if not found.files:
-        raise ValueError(_nothing_found(source, found))
+        raise HandfulError(_nothing_found(source, found))
     names = [file.name for file in found.files]
     unknown: list[Skipped] = []
     if labels is None:
@@ -88,7 +89,7 @@ def places_by_table(
         else:
             row_of[name] = row
     if not known.keys() & row_of.keys():
-        raise ValueError(
+        raise HandfulError(
             f"none of the {len(rows)} files named in {labels} is an image in {root} (the first is "
             f"{rows[0].file!r}); paths must be relative to the folder or to the label file"
         )
@@ -210,15 +211,15 @@ def _group_numbers(names: list[str | None]) -> np.ndarray | None:
 
 def _check_folder(root: Path, source: str) -> None:
     if not root.exists():
-        raise ValueError(f"no folder {source!r}; check the path")
+        raise HandfulError(f"no folder {source!r}; check the path")
     if not root.is_dir():
-        raise ValueError(
+        raise HandfulError(
             f"{source} is neither a folder nor a regular file; give a folder of images"
         )
     try:
         next(root.iterdir(), None)
     except OSError as error:
-        raise ValueError(f"cannot open the folder {source}: {error.strerror}") from error
+        raise HandfulError(f"cannot open the folder {source}: {error.strerror}") from error
 
 
 def _nothing_found(source: str, found: Scan) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from handful.data.operation import Operation, check_range, check_within, coin, uniform
 from handful.data.resample import Canvas, Size, affine
+from handful.errors import HandfulError
 
 
 class Affine(Operation):
@@ -64,7 +65,7 @@ class Crop(Affine):
     def __post_init__(self) -> None:
         check_within("padding", self.padding, 0, 1)
         if self.size is not None and self.size < 1:
-            raise ValueError(f"size must be 1 pixel or more, got {self.size}")
+            raise HandfulError(f"size must be 1 pixel or more, got {self.size}")
 
     def output_size(self, size: Size) -> Size:
         return size if self.size is None else (self.size, self.size)
@@ -76,7 +77,7 @@ class Crop(Affine):
             padding = round(self.padding * side)
             room = side + 2 * padding - window
             if room < 0:
-                raise ValueError(
+                raise HandfulError(
                     f"Crop(size={window}) does not fit into images of {height}x{width} pixels with "
                     f"{padding} pixels of padding; choose a size up to {side + 2 * padding}"
                 )

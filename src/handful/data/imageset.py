@@ -15,6 +15,7 @@ import torch
 from handful.data.cache import cache_folder, explained
 from handful.data.parallel import Total, Track, quiet
 from handful.data.store import BATCH, MEMORY_LIMIT, Store
+from handful.errors import HandfulError
 
 __all__ = ["ImageSet", "Total", "Track", "quiet", "sorted_classes"]
 
@@ -66,7 +67,7 @@ class ImageSet:
         """The same labels counted in another list of classes, which must hold every one in use."""
         used = {self.classes[label] for label in np.unique(self.labels) if label >= 0}
         if missing := sorted(used - set(classes)):
-            raise ValueError(
+            raise HandfulError(
                 f"class {missing[0]!r} of {self.source} is not among the {len(classes)} known "
                 f"classes: {', '.join(classes)}"
             )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from handful.data.resample import Canvas, Size
+from handful.errors import HandfulError
 
 
 class Operation:
@@ -46,11 +47,11 @@ def coin(generator: torch.Generator, probability: float, n: int) -> Tensor:
 
 def check_within(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        raise ValueError(f"{name} must be from {low:g} to {high:g}, got {value}")
+        raise HandfulError(f"{name} must be from {low:g} to {high:g}, got {value}")
 
 
 def check_range(name: str, pair: tuple[float, float], low: float, high: float) -> None:
     if len(pair) != 2 or not low <= pair[0] <= pair[1] <= high:
-        raise ValueError(
+        raise HandfulError(
             f"{name} must be a pair (smallest, largest) within {low:g} and {high:g}, got {pair}"
         )

@@ -23,6 +23,7 @@ from torchvision.transforms.v2 import functional as tv
 from handful.data import photometric
 from handful.data.operation import Operation, coin
 from handful.data.resample import Canvas, Size, affine
+from handful.errors import HandfulError
 
 
 class Member(NamedTuple):
@@ -82,15 +83,15 @@ class RandAugment(Operation):
 
     def __post_init__(self) -> None:
         if self.operations < 1:
-            raise ValueError(f"operations must be 1 or more, got {self.operations}")
+            raise HandfulError(f"operations must be 1 or more, got {self.operations}")
         if not 0 <= self.magnitude < self.bins:
-            raise ValueError(
+            raise HandfulError(
                 f"magnitude must be from 0 to {self.bins - 1} (bins={self.bins} less 1), "
                 f"got {self.magnitude}"
             )
         unknown = [name for name in self.members if name not in MEMBERS]
         if unknown or not self.members:
-            raise ValueError(
+            raise HandfulError(
                 f"members must be some of {', '.join(MEMBERS)}; got {unknown or 'none'}"
             )
 

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from handful.errors import HandfulError
+
 Size = tuple[int, int]  # height, width
 Fill = float | Literal["reflect", "edge", "background"]
 
@@ -24,7 +26,7 @@ def check_fill(fill: Fill, levels_only: bool = False) -> None:
     names = ("background",) if levels_only else ("background", "reflect", "edge")
     is_level = isinstance(fill, (int, float)) and 0 <= fill <= 1
     if not is_level and fill not in names:
-        raise ValueError(
+        raise HandfulError(
             f"fill must be {', '.join(map(repr, names))} or a grey level from 0 to 1, got {fill!r}"
         )
 

@@ -16,6 +16,7 @@ from handful.data.imageset import ImageSet
 from handful.data.parallel import Track, quiet
 from handful.data.splits import holdout, with_test
 from handful.data.store import Skipped, array_store
+from handful.errors import HandfulError
 from handful.wording import did_you_mean
 
 
@@ -72,7 +73,7 @@ def load(
         if Path(name).is_dir():
             say(f"{name} is the data set of that name; for the folder here type ./{name}")
         if labels is not None:
-            raise ValueError(f"{name} has its own labels; labels={str(labels)!r} is for a folder")
+            raise HandfulError(f"{name} has its own labels; labels={str(labels)!r} is for a folder")
         images = _public(name, Path(data_root).expanduser() if data_root else data_folder())
     else:
         _check_path(name)
@@ -153,7 +154,7 @@ def _public(name: str, root: Path) -> ImageSet:
             data = SOURCES[name](root)
     except (OSError, RuntimeError, ValueError, AssertionError, EOFError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(
+        raise HandfulError(
             f"cannot get {name} in {root}: {reason}; check the network, or put its files there as "
             f"torchvision lays them out"
         ) from error
@@ -183,23 +184,23 @@ def _check_path(name: str) -> None:
     if Path(name).expanduser().exists():
         return
     if "/" in name or "\\" in name:
-        raise ValueError(f"no folder {name!r}; check the path")
-    raise ValueError(
+        raise HandfulError(f"no folder {name!r}; check the path")
+    raise HandfulError(
         f"no source {name!r} and no folder of that name.{did_you_mean(name, SOURCES)} "
         f"Sources: {', '.join(sorted(SOURCES))}, or the path of a folder"
     )
 
 
 def check_labels(images: ImageSet) -> None:
-    """ValueError where no classifier can be learned from the images."""
+    """HandfulError where no classifier can be learned from the images."""
     used = np.unique(images.labels[images.labeled])
     if not len(used):
-        raise ValueError(
+        raise HandfulError(
             f"{images.source} holds {len(images)} images but no label; put labelled images in one "
             f"sub-folder per class, or give a CSV with the columns file and label (--labels)"
         )
     if len(used) == 1:
-        raise ValueError(
+        raise HandfulError(
             f"{images.source} has labels of one class only ({images.classes[used[0]]!r}); "
             f"a classifier needs two or more"
         )
@@ -236,7 +237,7 @@ def _joined(keys: list[bytes], groups: np.ndarray) -> np.ndarray:
 
 def _with_new_test(images: ImageSet, fraction: float, seed: int) -> ImageSet:
     if images.test is not None:
-        raise ValueError(
+        raise HandfulError(
             f"{images.source} already has a test part of {len(images.test)} images; "
             f"leave out --test-fraction {fraction}"
         )

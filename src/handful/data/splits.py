@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from handful.data.imageset import ImageSet
+from handful.errors import HandfulError
 from handful.files import write_text
 
 
@@ -39,7 +40,7 @@ def draw(
     labels = np.asarray(labels)
     counts = _counts(labels, len(classes))
     if per_class < 1 or per_class > counts.min():
-        raise ValueError(_wrong_budget(per_class, counts, classes))
+        raise HandfulError(_wrong_budget(per_class, counts, classes))
     chosen = np.zeros(len(labels), bool)
     units = _units(labels, seed, groups)
     taken = np.zeros(len(counts), np.int64)
@@ -56,7 +57,7 @@ def first(labels: np.ndarray, n: int) -> np.ndarray:
     """Positions of the first `n` labelled images, in the order of the source."""
     known = np.flatnonzero(np.asarray(labels) >= 0)
     if not 1 <= n <= len(known):
-        raise ValueError(f"first {n} asks for 1 to {len(known)} labelled images")
+        raise HandfulError(f"first {n} asks for 1 to {len(known)} labelled images")
     return known[:n]
 
 
@@ -67,7 +68,7 @@ def folds(labels: np.ndarray, k: int, seed: int, groups: np.ndarray | None = Non
     """
     labels = np.asarray(labels)
     if k < 2:
-        raise ValueError(f"folds={k} leaves nothing to test on; use 2 or more")
+        raise HandfulError(f"folds={k} leaves nothing to test on; use 2 or more")
     counts = np.bincount(labels)
     units = _units(labels, seed, groups)
     units_with = np.zeros(len(counts), np.int64)  # per class: units that hold one of its images
@@ -92,7 +93,7 @@ def holdout(
     """Positions of a stratified `fraction` of the labelled images, in rising order."""
     labels = np.asarray(labels)
     if not 0 < fraction < 1:
-        raise ValueError(f"test_fraction is a share between 0 and 1, got {fraction}")
+        raise HandfulError(f"test_fraction is a share between 0 and 1, got {fraction}")
     n = round(fraction * int((labels >= 0).sum()))
     return _stratified(labels, n, seed, groups)
 
@@ -129,11 +130,11 @@ def load_draw(path: Path, data: str) -> np.ndarray:
         positions = np.array(record["positions"], np.int64)
         intact = claimed == _hash(record)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a saved draw: {error}") from error
+        raise HandfulError(f"{path} is not a saved draw: {error}") from error
     if not intact:
-        raise ValueError(f"{path} was changed after it was saved; draw again")
+        raise HandfulError(f"{path} was changed after it was saved; draw again")
     if record["data"] != data:
-        raise ValueError(f"{path} was drawn from other images; draw again from these")
+        raise HandfulError(f"{path} was drawn from other images; draw again from these")
     return positions
 
 
@@ -160,7 +161,7 @@ def _stratified(labels: np.ndarray, n: int, seed: int, groups: np.ndarray | None
     counts = _counts(labels)
     targets = _shares(counts, n)
     if n < 1 or (targets >= counts).any():
-        raise ValueError(
+        raise HandfulError(
             f"a test part of {n} of the {counts.sum()} labelled images would leave a class without "
             f"test or training images; choose a part between {len(counts)} and "
             f"{counts.sum() - len(counts)}"
@@ -188,7 +189,7 @@ def _shares(counts: np.ndarray, n: int) -> np.ndarray:
 def _counts(labels: np.ndarray, num_classes: int = 0) -> np.ndarray:
     known = labels[labels >= 0]
     if not len(known):
-        raise ValueError("no image has a label, so none can be drawn")
+        raise HandfulError("no image has a label, so none can be drawn")
     return np.bincount(known, minlength=num_classes)
 
 

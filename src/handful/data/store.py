@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from handful.data import decode
 from handful.data.cache import VERSION, cache_folder, explained, locked
 from handful.data.parallel import Track, in_order, quiet
+from handful.errors import HandfulError
 from handful.files import beside
 
 MEMORY_LIMIT = 2**30  # bytes; larger pixel arrays are memory-mapped instead of held
@@ -85,7 +86,9 @@ class Store(ABC):
                     self._build(path, shape, fit, track)
                     found = _open_pixels(path, shape)
         if found is None:
-            raise ValueError(f"the cache file {path} cannot be read back; remove it and try again")
+            raise HandfulError(
+                f"the cache file {path} cannot be read back; remove it and try again"
+            )
         return found
 
     def _build(self, path: Path, shape: tuple[int, ...], fit: str, track: Track) -> None:
@@ -120,7 +123,7 @@ class FileStore(Store):
                 self._check_unchanged(path, row)
                 target[:] = decode.read(path, size, fit, channels)
             except decode.Unreadable as error:
-                raise ValueError(
+                raise HandfulError(
                     f"{path} could be read a moment ago, but not now ({error}); "
                     f"run the same command again to leave it out"
                 ) from error
@@ -196,9 +199,9 @@ def resized(images: torch.Tensor, size: int, fit: str) -> torch.Tensor:
 
 def check_fit(size: int, fit: str) -> None:
     if fit not in decode.FITS:
-        raise ValueError(f"no fit {fit!r}; fit is one of {', '.join(decode.FITS)}")
+        raise HandfulError(f"no fit {fit!r}; fit is one of {', '.join(decode.FITS)}")
     if size < 1:
-        raise ValueError(f"size={size} is no image size; it must be 1 pixel or more")
+        raise HandfulError(f"size={size} is no image size; it must be 1 pixel or more")
 
 
 def _bicubic(images: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from handful.errors import HandfulError
+
 DELIMITERS = ",;\t"
 COLUMNS = ("file", "label", "group")
 ORIGIN = "origin"  # read where it says random or chosen; any other use of the name is left alone
@@ -28,7 +30,7 @@ class Row:
 
 
 def read_table(path: Path, encoding: str = "utf-8") -> list[Row]:
-    """The rows of a label file, one per file name. Raises ValueError for what cannot be meant."""
+    """The rows of a label file, one per file name. Raises HandfulError for what cannot be meant."""
     text = _text(path, encoding)
     header_line, delimiter, columns, width = _header(path, text)
     rows: dict[str, Row] = {}
@@ -36,14 +38,14 @@ def read_table(path: Path, encoding: str = "utf-8") -> list[Row]:
         if line <= header_line or not any(cell.strip() for cell in cells):
             continue
         if any(cell.strip() for cell in cells[width:]):
-            raise ValueError(
+            raise HandfulError(
                 f"{path} line {line} has {len(cells)} cells where the header has {width}; "
                 f"put names that hold {delimiter!r} in double quotes"
             )
         row = _row(path, line, cells, columns)
         rows[row.file] = merged(path, rows[row.file], row) if row.file in rows else row
     if not rows:
-        raise ValueError(f"{path} names no file; write one line per image below the header")
+        raise HandfulError(f"{path} names no file; write one line per image below the header")
     return list(rows.values())
 
 
@@ -51,21 +53,21 @@ def _text(path: Path, encoding: str) -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ValueError(f"cannot read the label file {path}: {error.strerror}") from error
+        raise HandfulError(f"cannot read the label file {path}: {error.strerror}") from error
     try:
         text = content.decode("utf-8-sig" if encoding.lower() == "utf-8" else encoding)
     except LookupError as error:
-        raise ValueError(
+        raise HandfulError(
             f"no encoding {encoding!r}; try utf-8, latin-1, cp1252 or utf-16"
         ) from error
     except UnicodeError as error:
         line = content[: getattr(error, "start", 0)].count(b"\n") + 1
-        raise ValueError(
+        raise HandfulError(
             f"{path} line {line} is not {encoding}; save it as UTF-8 or name its encoding, "
             f"for example --encoding cp1252"
         ) from error
     if "\0" in text:
-        raise ValueError(
+        raise HandfulError(
             f"{path} holds zero bytes, so it is not {encoding} text; save it as UTF-8 or name its "
             f"encoding, for example --encoding utf-16"
         )
@@ -83,11 +85,11 @@ def _header(path: Path, text: str) -> tuple[int, str, dict[str, int], int]:
             first = delimiter.join(cells)
             if "file" in names and "label" in names:
                 if twice := [name for name in COLUMNS if names.count(name) > 1]:
-                    raise ValueError(f"{path} has {names.count(twice[0])} columns {twice[0]!r}")
+                    raise HandfulError(f"{path} has {names.count(twice[0])} columns {twice[0]!r}")
                 columns = {name: names.index(name) for name in (*COLUMNS, ORIGIN) if name in names}
                 return line, delimiter, columns, len(names)
             break
-    raise ValueError(
+    raise HandfulError(
         f"{path} needs a first line with the columns file and label (and group, if wanted); "
         f"it starts with {first[:60]!r}"
     )
@@ -103,7 +105,7 @@ def _records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[
         except StopIteration:
             return
         except csv.Error as error:
-            raise ValueError(f"{path} line {line} cannot be read as CSV: {error}") from error
+            raise HandfulError(f"{path} line {line} cannot be read as CSV: {error}") from error
 
 
 def _row(path: Path, line: int, cells: list[str], columns: dict[str, int]) -> Row:
@@ -112,7 +114,9 @@ def _row(path: Path, line: int, cells: list[str], columns: dict[str, int]) -> Ro
         return cells[at].strip() if at < len(cells) else ""
 
     if not cell("file"):
-        raise ValueError(f"{path} line {line} names no file; fill its file cell or remove the line")
+        raise HandfulError(
+            f"{path} line {line} names no file; fill its file cell or remove the line"
+        )
     origin = cell(ORIGIN).lower()
     known = origin if origin in ("random", "chosen") else None
     return Row(line, cell("file"), cell("label") or None, cell("group") or None, known)
@@ -123,7 +127,7 @@ def merged(path: Path, first: Row, again: Row) -> Row:
     for what in ("label", "group"):
         one, two = getattr(first, what), getattr(again, what)
         if one and two and one != two:
-            raise ValueError(
+            raise HandfulError(
                 f"{path} gives {first.file!r} the {what} {one!r} on line {first.line} and {two!r} "
                 f"on line {again.line}; keep one of them"
             )

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from handful.errors import HandfulError
 from handful.methods.autoencoder import Autoencoder
 from handful.methods.base import Method
 from handful.methods.cmc import CMC
@@ -42,9 +43,9 @@ METHODS: dict[str, type[Method]] = {
 
 
 def make(name: str, **values: Any) -> Method:
-    """The method of that name with the given fields; ValueError with a suggestion for a typo."""
+    """The method of that name with the given fields; HandfulError with a suggestion for a typo."""
     if name not in METHODS:
-        raise ValueError(
+        raise HandfulError(
             f"no method {name!r}.{did_you_mean(name, METHODS)} "
             f"Methods: {', '.join(sorted(METHODS))}"
         )

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from handful import contrastive
 from handful.backbones.split import SPACES
+from handful.errors import HandfulError
 from handful.methods.base import BackboneSpec, Batch, Normalize, Step, Task, Views, body
 from handful.methods.label_free import LabelFree, check_positive
 
@@ -46,13 +47,13 @@ class CMC(LabelFree):
         check_positive(self, "temperature", "negatives")
         for field, known in (("space", tuple(SPACES)), ("objective", OBJECTIVES)):
             if getattr(self, field) not in known:
-                raise ValueError(
+                raise HandfulError(
                     f"no {field} {getattr(self, field)!r}; choose one of {', '.join(known)}"
                 )
         if not 0 <= self.bank_momentum < 1:
-            raise ValueError(f"bank_momentum lies in [0, 1), got {self.bank_momentum}")
+            raise HandfulError(f"bank_momentum lies in [0, 1), got {self.bank_momentum}")
         if self.projection < 0:
-            raise ValueError(f"projection must be 0 or more, got {self.projection}")
+            raise HandfulError(f"projection must be 0 or more, got {self.projection}")
 
     def network(self, channels: int, side: int) -> str:
         return "small-encoder"
@@ -68,9 +69,9 @@ class CMC(LabelFree):
 
     def build(self, task: Task) -> nn.Module:
         if task.channels != 3:
-            raise ValueError("cmc parts light from colour, and these images are grey; try simclr")
+            raise HandfulError("cmc parts light from colour, and these images are grey; try simclr")
         if len(task.unlabeled) < 2:
-            raise ValueError("cmc tells images apart, so it needs two images or more, got 1")
+            raise HandfulError("cmc tells images apart, so it needs two images or more, got 1")
         return TwoSides(*body(replace(task, backbone=self.spec(task))), self.projection)
 
     def memory(self, task: Task) -> dict[str, Tensor]:
@@ -176,7 +177,7 @@ def draw_negatives(written: Tensor, ids: Tensor, count: int) -> Tensor:
     """(B, count) written entries for each of (B,) ids, evenly, with repeats, never its own."""
     known = written.nonzero().squeeze(1)  # (W,), rising
     if len(known) < 2:
-        raise ValueError("cmc needs two images or more in a batch; raise it with --set batch=")
+        raise HandfulError("cmc needs two images or more in a batch; raise it with --set batch=")
     drawn = torch.randint(len(known) - 1, (len(ids), count), device=known.device)
     own = torch.searchsorted(known, ids)  # (B,) where each image is among the written
     return known[drawn + (drawn >= own[:, None])]

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from handful.errors import HandfulError
 from handful.losses import aligned
 from handful.methods.base import Batch, Step, Task, Views, classifier
 from handful.methods.heads import prior_of
@@ -59,9 +60,9 @@ class Consistency(ABC):
 
     def __post_init__(self) -> None:
         if self.unlabeled_weight < 0:
-            raise ValueError(f"unlabeled_weight must be 0 or more, got {self.unlabeled_weight}")
+            raise HandfulError(f"unlabeled_weight must be 0 or more, got {self.unlabeled_weight}")
         if self.unlabeled_ratio < 1:
-            raise ValueError(
+            raise HandfulError(
                 f"unlabeled_ratio must be 1 or more, got {self.unlabeled_ratio}; to train without "
                 f"unlabelled images use --method supervised"
             )

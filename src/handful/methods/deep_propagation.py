@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful import backbones, devices
+from handful.errors import HandfulError
 from handful.methods.base import Batch, Classifier, Step, Task, Views, classifier, embed
 from handful.methods.consistency import Cost, has_unlabeled, monitors
 from handful.methods.heads import principal, prior_of
@@ -56,10 +57,10 @@ class DeepPropagation:
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha < 1:
-            raise ValueError(f"alpha is 0 (choose it) or up to 1, got {self.alpha}")
+            raise HandfulError(f"alpha is 0 (choose it) or up to 1, got {self.alpha}")
         for field in ("period", "neighbors", "sharpness", "spread_steps", "rank"):
             if getattr(self, field) <= 0:
-                raise ValueError(f"{field} must be more than 0, got {getattr(self, field)}")
+                raise HandfulError(f"{field} must be more than 0, got {getattr(self, field)}")
 
     def network(self, channels: int, side: int) -> str:
         """`cnn` where it has room: a quarter of the time of `small`, and no worse on digits."""

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful.data.splits import folds
+from handful.errors import HandfulError
 from handful.methods.heads import Coordinates, check_fit, fit_logistic, principal, standardized
 
 STRENGTHS = (0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4, 3e-5, 1e-5)  # tried from strong to weak
@@ -33,9 +34,9 @@ class Features:
 
     def __post_init__(self) -> None:
         if self.strength < 0:
-            raise ValueError(f"strength is 0 (choose it) or more, got {self.strength}")
+            raise HandfulError(f"strength is 0 (choose it) or more, got {self.strength}")
         if self.folds < 2:
-            raise ValueError(f"folds must be 2 or more, got {self.folds}")
+            raise HandfulError(f"folds must be 2 or more, got {self.folds}")
 
     def fit_features(
         self, labeled: Tensor, labels: Tensor, unlabeled: Tensor, num_classes: int, seed: int

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful import backbones, devices
+from handful.errors import HandfulError
 from handful.methods.base import (
     BackboneSpec,
     Batch,
@@ -51,10 +52,10 @@ class FineTuning:
     def __post_init__(self) -> None:
         for field in ("own_share", "label_smoothing"):
             if not 0 <= getattr(self, field) <= 1:
-                raise ValueError(f"{field} lies in [0, 1], got {getattr(self, field)}")
+                raise HandfulError(f"{field} lies in [0, 1], got {getattr(self, field)}")
         for field in ("unlabeled_ratio", "unlabeled_weight", "frozen_parts"):
             if getattr(self, field) < 0:
-                raise ValueError(f"{field} must be 0 or more, got {getattr(self, field)}")
+                raise HandfulError(f"{field} must be 0 or more, got {getattr(self, field)}")
 
     def network(self, channels: int, side: int) -> str:
         return "lite0"
@@ -78,7 +79,7 @@ class FineTuning:
 
     def build(self, task: Task) -> nn.Module:
         if not backbones.pretrained(task.backbone.name):
-            raise ValueError(
+            raise HandfulError(
                 f"fine_tuning goes on from learned weights, and backbone {task.backbone.name!r} "
                 f"has none; use --backbone lite0, or a method that starts from nothing"
             )
@@ -111,12 +112,12 @@ class FineTuning:
             return
         parts: list[list[nn.Module]] | None = getattr(backbone, "parts", None)
         if parts is None:
-            raise ValueError(
+            raise HandfulError(
                 f"frozen_parts={self.frozen_parts} is for lite0, lite1 and lite2, whose parts are "
                 f"known; train all of {name!r} with frozen_parts=0"
             )
         if self.frozen_parts > len(parts):
-            raise ValueError(
+            raise HandfulError(
                 f"frozen_parts is 0 to {len(parts)} for {name!r}, got {self.frozen_parts}"
             )
         for module in chain.from_iterable(parts[: self.frozen_parts]):

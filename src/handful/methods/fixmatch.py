@@ -15,6 +15,7 @@ Where we differ from the authors' code:
 from dataclasses import dataclass
 from typing import ClassVar
 
+from handful.errors import HandfulError
 from handful.losses import pseudo_label_loss
 from handful.methods.base import Batch
 from handful.methods.consistency import Consistency, Cost, Seen
@@ -31,7 +32,7 @@ class FixMatch(Consistency):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.threshold <= 1:
-            raise ValueError(f"threshold is a probability, got {self.threshold}")
+            raise HandfulError(f"threshold is a probability, got {self.threshold}")
 
     def unlabeled_loss(self, seen: Seen, batch: Batch) -> Cost:
         guesses = self.guesses(seen.weak, batch)  # (M, K)

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
+from handful.errors import HandfulError
+
 _SMALL = 1_000_000  # numbers; matrices of fewer are multiplied faster by one thread
 
 
@@ -160,14 +162,14 @@ def prior_of(labels: Tensor, num_classes: int) -> Tensor:
 
 
 def check_fit(labeled: Tensor, labels: Tensor, num_classes: int) -> None:
-    """ValueError unless there is a head to be fitted to these labels."""
+    """HandfulError unless there is a head to be fitted to these labels."""
     if len(labeled) != len(labels):
-        raise ValueError(
+        raise HandfulError(
             f"labels must have one entry per row of labeled, got {len(labels)} for {len(labeled)}"
         )
     seen = len(labels.unique())
     if seen < 2:
-        raise ValueError(
+        raise HandfulError(
             f"a classifier needs labels of two classes or more, got {len(labels)} labels of "
             f"{seen} of the {num_classes} classes; label at least one image of another class"
         )

@@ -14,6 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from handful.errors import HandfulError
 from handful.methods.base import BackboneSpec, Batch, Normalize, Step, Task, Views, body
 from handful.schedule import Schedule
 
@@ -106,4 +107,4 @@ def check_positive(method: object, *fields: str) -> None:
     for field in fields:
         value = getattr(method, field)
         if not value > 0:
-            raise ValueError(f"{field} must be more than 0, got {value}")
+            raise HandfulError(f"{field} must be more than 0, got {value}")

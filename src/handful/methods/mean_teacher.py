@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import torch
 
+from handful.errors import HandfulError
 from handful.losses import squared_difference
 from handful.methods.base import Batch
 from handful.methods.consistency import Consistency, Cost, Seen
@@ -33,7 +34,7 @@ class MeanTeacher(Consistency):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.rise <= 1:
-            raise ValueError(f"rise is a share of the steps, got {self.rise}")
+            raise HandfulError(f"rise is a share of the steps, got {self.rise}")
 
     def ramp(self, progress: float) -> float:
         risen = min(1.0, progress / self.rise) if self.rise else 1.0

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from handful.errors import HandfulError
 from handful.methods.heads import check_fit
 
 
@@ -26,7 +27,7 @@ class MLPHead:
     def __post_init__(self) -> None:
         for field in ("hidden", "lr", "batch", "epochs"):
             if getattr(self, field) <= 0:
-                raise ValueError(f"{field} must be more than 0, got {getattr(self, field)}")
+                raise HandfulError(f"{field} must be more than 0, got {getattr(self, field)}")
 
     def fit_features(
         self, labeled: Tensor, labels: Tensor, unlabeled: Tensor, num_classes: int, seed: int

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from handful.errors import HandfulError
 from handful.methods.heads import align, check_fit, fit_logistic, principal, prior_of, some_of
 
 _HELD = 2**26  # similarities held at once: 256 MB
@@ -41,10 +42,10 @@ class Propagation:
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:
-            raise ValueError(f"alpha lies between 0 and 1, got {self.alpha}")
+            raise HandfulError(f"alpha lies between 0 and 1, got {self.alpha}")
         for field in ("neighbors", "sharpness", "steps", "strength", "rank", "limit"):
             if getattr(self, field) <= 0:
-                raise ValueError(f"{field} must be more than 0, got {getattr(self, field)}")
+                raise HandfulError(f"{field} must be more than 0, got {getattr(self, field)}")
 
     def fit_features(
         self, labeled: Tensor, labels: Tensor, unlabeled: Tensor, num_classes: int, seed: int

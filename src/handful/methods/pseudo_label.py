@@ -10,6 +10,7 @@ Where we differ: images are augmented; the paper had dropout and no augmentation
 from dataclasses import dataclass
 from typing import ClassVar
 
+from handful.errors import HandfulError
 from handful.losses import pseudo_label_loss
 from handful.methods.base import Batch
 from handful.methods.consistency import Consistency, Cost, Seen
@@ -31,9 +32,9 @@ class PseudoLabel(Consistency):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.threshold <= 1:
-            raise ValueError(f"threshold is a probability, got {self.threshold}")
+            raise HandfulError(f"threshold is a probability, got {self.threshold}")
         if not 0 <= self.rise_from <= self.rise_to <= 1:
-            raise ValueError(
+            raise HandfulError(
                 f"rise_from and rise_to are shares of the steps with 0 <= from <= to <= 1, "
                 f"got {self.rise_from} and {self.rise_to}"
             )

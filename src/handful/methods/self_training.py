@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from handful.errors import HandfulError
 from handful.methods.heads import align, check_fit, fit_logistic, principal, prior_of, some_of
 
 
@@ -37,13 +38,13 @@ class SelfTraining:
 
     def __post_init__(self) -> None:
         if not 0 < self.first_share <= self.last_share <= 1:
-            raise ValueError(
+            raise HandfulError(
                 f"first_share and last_share are shares with 0 < first <= last <= 1, "
                 f"got {self.first_share} and {self.last_share}"
             )
         for field in ("rounds", "rank", "limit", "labeled_weight", "first_strength", "strength"):
             if getattr(self, field) <= 0:
-                raise ValueError(f"{field} must be more than 0, got {getattr(self, field)}")
+                raise HandfulError(f"{field} must be more than 0, got {getattr(self, field)}")
 
     def fit_features(
         self, labeled: Tensor, labels: Tensor, unlabeled: Tensor, num_classes: int, seed: int

@@ -16,6 +16,7 @@ from typing import ClassVar
 from torch import nn
 
 from handful.contrastive import nt_xent
+from handful.errors import HandfulError
 from handful.methods.base import Batch, Step, Task, Views
 from handful.methods.label_free import LabelFree, both_views, check_positive, projected
 
@@ -36,7 +37,7 @@ class SimCLR(LabelFree):
     def __post_init__(self) -> None:
         check_positive(self, "temperature", "projection_width", "projection_size")
         if self.projection_depth < 0:
-            raise ValueError(f"projection_depth must be 0 or more, got {self.projection_depth}")
+            raise HandfulError(f"projection_depth must be 0 or more, got {self.projection_depth}")
 
     def views(self, task: Task) -> Views:
         return Views(None, (self.augment, self.augment), unlabeled_ratio=1)

@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from handful.errors import HandfulError
 from handful.losses import truncated_gaussian, weighted_cross_entropy
 from handful.methods.base import Batch, Task
 from handful.methods.consistency import Consistency, Cost, Seen
@@ -33,9 +34,9 @@ class SoftMatch(Consistency):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.keep < 1:
-            raise ValueError(f"keep lies in [0, 1), got {self.keep}")
+            raise HandfulError(f"keep lies in [0, 1), got {self.keep}")
         if not self.width > 0:
-            raise ValueError(f"width must be above 0, got {self.width}")
+            raise HandfulError(f"width must be above 0, got {self.width}")
 
     def memory(self, task: Task) -> dict[str, Tensor]:
         """Mean and variance of the confidences too: at first a guess's, and 1."""

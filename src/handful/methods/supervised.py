@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import nn
 
+from handful.errors import HandfulError
 from handful.methods.base import Batch, Step, Task, Views, classifier
 from handful.schedule import Schedule
 
@@ -23,7 +24,7 @@ class Supervised:
     def __post_init__(self) -> None:
         for field in ("label_smoothing", "dropout"):
             if not 0 <= getattr(self, field) < 1:
-                raise ValueError(f"{field} lies in [0, 1), got {getattr(self, field)}")
+                raise HandfulError(f"{field} lies in [0, 1), got {getattr(self, field)}")
 
     def schedule(self, task: Task) -> Schedule:
         """Small batches: with few labels more steps serve better than more images a step.

@@ -17,6 +17,7 @@ from typing import ClassVar, Literal, get_args
 
 from torch import Tensor
 
+from handful.errors import HandfulError
 from handful.losses import annealed_cross_entropy, divergence_loss
 from handful.methods.base import Batch
 from handful.methods.consistency import Consistency, Cost, Seen
@@ -37,11 +38,11 @@ class UDA(Consistency):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.threshold <= 1:
-            raise ValueError(f"threshold is a probability, got {self.threshold}")
+            raise HandfulError(f"threshold is a probability, got {self.threshold}")
         if not self.temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+            raise HandfulError(f"temperature must be above 0, got {self.temperature}")
         if self.annealing not in get_args(Annealing):
-            raise ValueError(
+            raise HandfulError(
                 f"no annealing {self.annealing!r}; choose one of {', '.join(get_args(Annealing))}"
             )
 

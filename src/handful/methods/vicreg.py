@@ -13,6 +13,7 @@ from typing import ClassVar
 from torch import nn
 
 from handful.contrastive import vicreg
+from handful.errors import HandfulError
 from handful.methods.base import Batch, Step, Task, Views
 from handful.methods.label_free import LabelFree, both_views, check_positive, projected
 
@@ -34,7 +35,7 @@ class VICReg(LabelFree):
         check_positive(self, "expander_depth", "expander_width")
         for field in ("invariance_weight", "variance_weight", "covariance_weight"):
             if getattr(self, field) < 0:
-                raise ValueError(f"{field} must be 0 or more, got {getattr(self, field)}")
+                raise HandfulError(f"{field} must be 0 or more, got {getattr(self, field)}")
 
     def views(self, task: Task) -> Views:
         return Views(None, (self.augment, self.augment), unlabeled_ratio=1)

@@ -5,6 +5,7 @@ runs one. The measured figures are in `measured.json`, made from the lines of th
 `benchmarks/measured.py`.
 """
 
+from handful.errors import HandfulError
 from handful.recipes import cifar10, mnist, stl10
 from handful.recipes.recipe import Data, Recipe, epochs
 from handful.wording import did_you_mean
@@ -17,9 +18,9 @@ RECIPES: dict[str, Recipe] = {
 
 
 def find(name: str) -> Recipe:
-    """The recipe of that name; ValueError with a suggestion for a typo."""
+    """The recipe of that name; HandfulError with a suggestion for a typo."""
     if name not in RECIPES:
-        raise ValueError(
+        raise HandfulError(
             f"no recipe {name!r}.{did_you_mean(name, RECIPES)} `handful recipes` lists them"
         )
     return RECIPES[name]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from math import ceil
 
+from handful.errors import HandfulError
 from handful.methods.base import BackboneSpec, Method
 from handful.schedule import Schedule
 
@@ -39,9 +40,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not self.data:
-            raise ValueError(f"recipe {self.name!r} has no data; name one source or more")
+            raise HandfulError(f"recipe {self.name!r} has no data; name one source or more")
         if self.published is not None and not 0 <= self.published <= 1:
-            raise ValueError(f"published is an accuracy in [0, 1], got {self.published}")
+            raise HandfulError(f"published is an accuracy in [0, 1], got {self.published}")
 
     @property
     def command(self) -> str:

@@ -13,6 +13,7 @@ from handful.data.findings import skipped_summary
 from handful.data.imageset import ImageSet
 from handful.data.sources import SOURCES, load
 from handful.data.splits import first
+from handful.errors import HandfulError
 from handful.job import QUIET, Reporter, fit
 from handful.methods.base import Method
 from handful.methods.label_free import LabelFree
@@ -80,7 +81,7 @@ def open_data(
     at hand.
 
     Raises:
-        ValueError: they are neither there nor to be had; the message says what to put where.
+        HandfulError: they are neither there nor to be had; the message says what to put where.
     """
     root = Path(data_root).expanduser() if data_root else data_folder()
     data = at_hand(recipe, root) or recipe.data[0]
@@ -90,7 +91,7 @@ def open_data(
         images = load(source, data_root=root, track=reporter.track)
     except ValueError as error:
         ways = [f"{root / PLACES[d.source].folder}: {PLACES[d.source].how}" for d in recipe.data]
-        raise ValueError(f"{recipe.name}: {error}. Put there {'; or '.join(ways)}") from None
+        raise HandfulError(f"{recipe.name}: {error}. Put there {'; or '.join(ways)}") from None
     assert images.test is not None
     left_out = f"; {skipped_summary(images.store.skipped)}" if images.store.skipped else ""
     reporter.say(f"{recipe.name} on {data.title}: {len(images):,} images{left_out}")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from handful.collapse import recorded
 from handful.compare import LEVEL, RESULT, Spread, spread
+from handful.errors import HandfulError
 from handful.files import read_json
 from handful.report import plots
 from handful.report.notes import Note, note
@@ -145,7 +146,7 @@ def of_runs(runs: Sequence[RunFolder]) -> Study:
         record = run.record
         found = record["test"] if tested else record["estimate"]
         if found is None or found["accuracy"] is None:
-            raise ValueError(
+            raise HandfulError(
                 f"{run.folder} has neither a test score nor an estimate to compare; score it with "
                 f"handful evaluate, or leave it out"
             )

@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 
 from handful.data.findings import printable
+from handful.errors import HandfulError
 from handful.report import comparison, run, wording
 from handful.report.read import read_run
 from handful.results import RECORD
@@ -24,9 +25,9 @@ _BROKEN = (
 
 
 def page_of(folders: Sequence[Path], pictures: bool) -> str:
-    """ValueError where a folder is no run or comparison, or does not hold what it should."""
+    """HandfulError where a folder is no run or comparison, or does not hold what it should."""
     if not folders:
-        raise ValueError("a report needs a run folder or a comparison at least")
+        raise HandfulError("a report needs a run folder or a comparison at least")
     folders = list({folder.resolve(): folder for folder in folders}.values())
     try:
         if len(folders) > 1:
@@ -38,14 +39,14 @@ def page_of(folders: Sequence[Path], pictures: bool) -> str:
         return _filled("run.html", page=run.page(read_run(folder, pictures)))
     except _BROKEN as error:
         named = ", ".join(map(str, folders))
-        raise ValueError(
+        raise HandfulError(
             f"{named} does not hold what a report needs ({error!r}); restore it or fit again"
         ) from error
 
 
 def _checked(folder: Path) -> Path:
     if not (folder / RECORD).exists() and not (folder / comparison.RESULT).exists():
-        raise ValueError(
+        raise HandfulError(
             f"{folder} holds neither a finished run nor a comparison; give the folder that "
             f"`handful fit` or `handful compare` left"
         )

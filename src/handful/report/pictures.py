@@ -20,6 +20,7 @@ from PIL import Image
 
 from handful import pretrained
 from handful.data.imageset import ImageSet
+from handful.errors import HandfulError
 from handful.estimate import LabelIssue
 from handful.files import read_json, write_json
 from handful.methods.base import Task, Trained
@@ -144,7 +145,7 @@ def thumbnails(images: ImageSet, size: int, fit: str) -> dict[str, str]:
 def load_pictures(folder: Path) -> Pictures:
     """What was kept in a run folder; nothing where nothing was.
 
-    ValueError where a picture is anything but a JPEG or PNG: it goes into a page.
+    HandfulError where a picture is anything but a JPEG or PNG: it goes into a page.
     """
     path = folder / PICTURES
     if not path.exists():
@@ -163,7 +164,7 @@ def load_pictures(folder: Path) -> Pictures:
             tuple((str(one["what"]), _url(one["picture"])) for one in kept.get("stage", [])),
         )
     except (KeyError, TypeError, AttributeError, binascii.Error) as error:
-        raise ValueError(f"{path} is damaged ({error!r}); delete it or fit again") from None
+        raise HandfulError(f"{path} is damaged ({error!r}); delete it or fit again") from None
 
 
 def _to_label(folder: Path) -> list[str]:

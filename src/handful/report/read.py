@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from handful.errors import HandfulError
 from handful.files import read_json
 from handful.report.pictures import Pictures, load_pictures
 from handful.results import (
@@ -61,10 +62,12 @@ class RunFolder:
 
 
 def read_run(folder: Path, pictures: bool = True) -> RunFolder:
-    """Read a finished run; ValueError says which file is missing or damaged."""
+    """Read a finished run; HandfulError says which file is missing or damaged."""
     record = read_json(folder / RECORD)
     if not isinstance(record, dict) or not {"data", "method", "estimate", "test"} <= record.keys():
-        raise ValueError(f"{folder / RECORD} was not written by handful; is {folder} a run folder?")
+        raise HandfulError(
+            f"{folder / RECORD} was not written by handful; is {folder} a run folder?"
+        )
     test, seen = folder / "test.json", _rows(folder / LABELS)
     return RunFolder(
         folder=folder,
@@ -96,7 +99,7 @@ def _history(path: Path) -> list[dict[str, float]]:
             line = json.loads(text)
             lines.append({str(k): float(v) for k, v in line.items() if math.isfinite(v)})
     except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); delete it or fit again") from None
+        raise HandfulError(f"{path} is damaged ({error}); delete it or fit again") from None
     return lines
 
 
@@ -112,5 +115,5 @@ def _held_out(path: Path, classes: list[str]) -> HeldOut | None:
         if not (shares >= 0).all() or not np.allclose(shares.sum(axis=1), 1, atol=0.02):
             raise ValueError("probabilities must add up to 1")
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged ({error}); delete it or fit again") from None
+        raise HandfulError(f"{path} is damaged ({error}); delete it or fit again") from None
     return HeldOut(names, labels, shares / shares.sum(axis=1, keepdims=True))
