@@ -140,19 +140,21 @@ def _planned(
     track: Track,
 ) -> tuple[Plan, dict[Kind, str], Places]:
     """The plan, and the folder of each kind that has an image."""
+    places, known, before = _folders(target, classes)
     with explained(target):
-        before = read_manifest(target)
-        places = Places(target, limits(target))
-        folders = _folders(classes, before, places)
-        plan = make_plan(source, images, folders, before, places, track)
-    used = dict.fromkeys(step.item.kind for step in plan.steps)
-    return plan, {kind: folders[kind] for kind in folders if kind in used}, places
+        plan = make_plan(source, images, known, before, places, track)
+    used = {step.item.kind for step in plan.steps}
+    return plan, {kind: folder for kind, folder in known.items() if kind in used}, places
 
 
-def _folders(classes: Sequence[str], before: Manifest, places: Places) -> dict[Kind, str]:
+def _folders(target: Path, classes: Sequence[str]) -> tuple[Places, dict[Kind, str], Manifest]:
+    """The folder of every kind, after what earlier calls have put into the target."""
     kinds = [*(Kind("class", name) for name in classes), NONE_OF_THESE, NO_ANSWER]
-    limit = places.limits.folder(places.target)
-    return folder_names(kinds, before.known, places.usable, limit)
+    with explained(target):
+        places = Places(target, limits(target))
+        limit = places.limits.folder(target)
+        before = read_manifest(target)
+        return places, folder_names(kinds, before.known, places.usable, limit), before
 
 
 def check_target(source: Path, target: Path, classes: Sequence[str]) -> None:
@@ -168,13 +170,17 @@ def check_target(source: Path, target: Path, classes: Sequence[str]) -> None:
                     f"--into {target}: {at} is a file, or a link to nothing; give a folder that is "
                     f"there or can be made"
                 )
+            if not os.access(at, os.W_OK):
+                raise HandfulError(
+                    f"--into {target}: you may not write into {at}; give another folder"
+                )
             break
     if source.is_dir() and inside(target, source):
         raise HandfulError(
             f"--into {target} lies in {source}, where the originals are; copies there would be "
             f"taken for originals the next time: give a folder outside of it"
         )
-    folders = _folders(classes, read_manifest(target), Places(target, limits(target)))
+    _, folders, _ = _folders(target, classes)
     if not inside(source, target):
         return
     for kind, folder in folders.items():

@@ -75,7 +75,7 @@ def explained(target: Path, done: str = "") -> Iterator[None]:
         reason = "no space is left" if full else (error.strerror or str(error)).lower()
         mend = "free some space" if full else "mend that"
         raise HandfulError(
-            f"cannot write into {target}: {reason}; {done}{mend}, or give another --into; then "
+            f"cannot sort into {target}: {reason}; {done}{mend}, or give another --into; then "
             f"the same command goes on"
         ) from error
 

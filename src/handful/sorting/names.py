@@ -144,7 +144,7 @@ def limits(target: Path) -> Limits:
     if os.name == "nt":
         return Limits(255, 259)
     at = Path(os.path.abspath(target))
-    while not at.exists():
+    while not os.path.exists(at):
         at = at.parent
     try:
         name, path = os.pathconf(at, "PC_NAME_MAX"), os.pathconf(at, "PC_PATH_MAX") - 1

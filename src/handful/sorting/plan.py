@@ -199,7 +199,8 @@ def inside(path: Path, folder: Path) -> bool:
     if not folder.exists():
         return False
     real = Path(os.path.realpath(path))
-    return any(at.exists() and at.samefile(folder) for at in (real, *real.parents))
+    parents = (real, *real.parents)
+    return any(os.path.exists(at) and os.path.samefile(at, folder) for at in parents)
 
 
 def why_unreadable(error: OSError) -> str:
