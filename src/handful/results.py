@@ -5,7 +5,6 @@
 
 import csv
 import json
-import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from handful.files import beside, read_json, read_tensors, write_json, write_ten
 from handful.methods.base import BackboneSpec, Classifier, Normalize, Predictor
 from handful.methods.mlp_head import make_head
 from handful.novelty import Familiar, load_familiar
+from handful.sorting import Sorted, sort_into_folders
 
 MODEL, RECORD = "model.safetensors", "run.json"
 LABELS, ISSUES = "labels.csv", "label-issues.csv"
@@ -217,15 +217,24 @@ class Predictions:
         header = ["file", "label", "confidence", *marked, *shares]
         write_csv(Path(path), header, self.rows())
 
-    def into_folders(self, source: Path, target: Path) -> None:
-        """Copy every file of `source` into a sub-folder of `target` named after its class."""
-        taken: set[Path] = set()
-        for name, label in zip(self.names, self.places, strict=True):
-            folder = _folder_name(label)
-            place = _free(target / folder / name.replace("/", "_"), taken)
-            taken.add(place)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / name if source.is_dir() else source, place)
+    def into_folders(
+        self, source: Path | str, target: Path | str, dry_run: bool = False, track: Track = quiet
+    ) -> Sorted:
+        """Copy every file of `source` into a sub-folder of `target` named after its class.
+
+        No original and no file of yours is changed; copies of an earlier call whose class is
+        another now are moved. With `dry_run`, only what would be done is found out.
+        """
+        return sort_into_folders(
+            Path(source),
+            Path(target),
+            self.names,
+            self.labels,
+            self.none_of_these,
+            self.classes,
+            dry_run,
+            track,
+        )
 
 
 def pixel_marks(images: ImageSet) -> list[str]:
@@ -329,18 +338,3 @@ def open_run(folder: Path | str) -> Run:
             f"weights differ from those that {RECORD} names; restore the file or fit again"
         )
     return Run(record, predictor, folder)
-
-
-def _free(place: Path, taken: set[Path]) -> Path:
-    """`place`, or with a number where a file of another sub-folder has the same name already."""
-    number, free = 1, place
-    while free in taken:
-        number += 1
-        free = place.with_name(f"{place.stem} ({number}){place.suffix}")
-    return free
-
-
-def _folder_name(label: str) -> str:
-    """A class name as one folder: never out of the target, whatever the class is called."""
-    safe = "".join("_" if c in '/\\:*?"<>|' or ord(c) < 32 else c for c in label).strip(" .")
-    return safe or "_"

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from handful.compare import Comparison
     from handful.data.imageset import ImageSet, Total
     from handful.evaluate import Evaluation
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from handful.recipes.measured import Measured
     from handful.recipes.recipe import Recipe
     from handful.results import Run
+    from handful.sorting import Sorted
 
 # People read stderr; stdout is for the answer. Names of files and classes are no markup.
 screen = Console(stderr=True, highlight=False, markup=False, emoji=False)
@@ -255,3 +258,40 @@ def print_counts(labels: list[str], places: list[str]) -> None:
     common = Counter(labels).most_common(20)
     counts = ", ".join(f"{name}: {n}" for name, n in common)
     answer.print(f"{len(labels)} images → {', '.join(places)}; {counts}", soft_wrap=True)
+
+
+LISTED = 10  # files of one kind that are named on the screen; --json names all
+
+
+def print_sorted(found: "Sorted") -> None:
+    """What `--into` did, or would do: in all, for each class, and the names that had to change."""
+    from handful.data.findings import printable
+
+    would = "would be " if found.dry_run else ""
+    answer.print(f"{would}{_sorted_counts(found.counts())}", soft_wrap=True)
+    for kind, folder in found.folders.items():
+        called = f" ({kind.name!r})" if folder != kind.name else ""
+        counts = _sorted_counts(found.counts(kind))
+        answer.print(printable(f"  {folder}/{called}: {counts}"), soft_wrap=True)
+    for steps, why in (
+        (found.numbered, f"{would}numbered, as another file has the name"),
+        (found.shortened, f"{would}shortened or changed, as the target cannot hold the name"),
+    ):
+        if steps:
+            places = ", ".join(repr(step.place) for step in steps[:LISTED])
+            more = ", …" if len(steps) > LISTED else ""
+            answer.print(f"  {len(steps)} {why}: {places}{more}", soft_wrap=True)
+
+
+def _sorted_counts(counts: "Counter[str]") -> str:
+    return (
+        f"{counts['copied']} copied, {counts['moved']} moved, "
+        f"{counts['already_there']} already there"
+    )
+
+
+def left_out_of(found: "Sorted") -> list[str]:
+    """Lines that name the images that were not sorted, and why."""
+    lines = [f"not sorted: {name!r}: {reason}" for name, reason in found.left_out[:LISTED]]
+    more = len(found.left_out) - LISTED
+    return [*lines, *([f"and {more} more are not sorted; --json names all"] if more > 0 else [])]

@@ -8,7 +8,14 @@ import typer
 
 from handful.cli.options import AsJson, DataRoot, FollowLinks
 from handful.errors import HandfulError
-from handful.screen import print_counts, print_json, print_skipped, reporting
+from handful.screen import (
+    left_out_of,
+    print_counts,
+    print_json,
+    print_skipped,
+    print_sorted,
+    reporting,
+)
 
 
 def predict(
@@ -22,8 +29,16 @@ def predict(
     ] = None,
     into: Annotated[
         Path | None,
-        typer.Option(help="Copy the images into class folders in here.", show_default=False),
+        typer.Option(
+            help="Copy the images into class folders in here. Nothing of yours is overwritten; "
+            "copies of an earlier call move if their class is another now.",
+            show_default=False,
+        ),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="With --into: say what would be copied; write nothing."),
+    ] = False,
     abstain: Annotated[
         float | None,
         typer.Option(
@@ -56,8 +71,15 @@ def predict(
     from handful.data.sources import load
     from handful.results import open_run
 
+    if dry_run and (into is None or out is not None):
+        raise HandfulError(
+            "--dry-run says what --into would do and writes nothing: give it "
+            "with --into and without --out"
+        )
     with reporting() as reporter:
         trained = open_run(run)
+        if into is not None:
+            _check_into(source, into, trained.classes)
         if abstain is not None:
             promised = trained.answering(abstain)
             reporter.say(
@@ -73,13 +95,16 @@ def predict(
             track=reporter.track,
             say=reporter.say,
         )
-        if into is not None and not Path(source).exists():
-            raise HandfulError(f"--into copies files, but {source!r} is a data set without files")
         predictions = trained.predict(images, reporter.track, abstain, none_of_these)
         if out is not None:
             predictions.to_csv(out)
+        placed = None
         if into is not None:
-            predictions.into_folders(Path(source), into)
+            placed = predictions.into_folders(
+                Path(source).expanduser(), into, dry_run, reporter.track
+            )
+            for line in left_out_of(placed):
+                reporter.say(line)
     if as_json:
         columns: list[Sequence[object]] = [
             predictions.names,
@@ -91,10 +116,30 @@ def predict(
             columns.append(predictions.none_of_these)
             keys.append("none_of_these")
         rows = zip(*columns, strict=True)
-        print_json({"predictions": [dict(zip(keys, row, strict=True)) for row in rows]})
+        found: dict[str, object] = {
+            "predictions": [dict(zip(keys, row, strict=True)) for row in rows]
+        }
+        if placed is not None:
+            found["sorted"] = placed.as_json()
+            found["left_out"] = [
+                {"file": name, "reason": reason} for name, reason in placed.left_out
+            ]
+        print_json(found)
     elif out is None and into is None:
         for name, label, confidence, *_ in predictions.rows():
             print(f"{name}\t{label}\t{confidence}")
     else:
         print_counts(predictions.places, [str(path) for path in (out, into) if path is not None])
+        if placed is not None:
+            print_sorted(placed)
         print_skipped(images)
+
+
+def _check_into(source: str, into: Path, classes: tuple[str, ...]) -> None:
+    """HandfulError, before anything is predicted, where copies could not go."""
+    from handful.data.sources import SOURCES
+    from handful.sorting import check_target
+
+    if source in SOURCES:
+        raise HandfulError(f"--into copies files, but {source!r} is a data set without files")
+    check_target(Path(source).expanduser(), into, classes)
