@@ -11,7 +11,7 @@ import torch
 
 from handful.csv_files import write_csv
 from handful.data.imageset import ImageSet
-from handful.data.table import ORIGIN
+from handful.data.label_columns import ORIGIN
 from handful.embedding import embed
 from handful.errors import HandfulError
 from handful.job import QUIET, Reporter
