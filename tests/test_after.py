@@ -48,8 +48,8 @@ FIRST = [(i, "cat" if i % 2 else "dog") for i in range(8)]
 
 
 def test_names_that_a_spreadsheet_would_run_are_written_as_paths_and_come_back(tmp_path):
+    from handful.csv_files import read_csv, write_csv
     from handful.data.sources import load
-    from handful.results import read_csv, write_csv
 
     names = ["=1+1.png", "+a.png", "-b.png", "@c.png", "	f.png", "d/=e.png", "g.png"]
     path = tmp_path / "labels.csv"

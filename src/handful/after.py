@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from handful.csv_files import read_csv
 from handful.data.imageset import ImageSet, sorted_classes
 from handful.errors import HandfulError
-from handful.results import LABEL_NEXT, LABELS, Run, pixel_marks, read_csv
+from handful.results import LABEL_NEXT, LABELS, Run, pixel_marks
 
 ORIGINS = ("random", "chosen", "unknown")
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from handful.csv_files import write_csv
 from handful.data.imageset import ImageSet
-from handful.data.table import ORIGIN
+from handful.data.label_columns import ORIGIN
 from handful.embedding import embed
 from handful.errors import HandfulError
 from handful.job import QUIET, Reporter
-from handful.results import write_csv
 from handful.suggest import Suggestion, shuffled, suggest
 
 LABEL_FIRST = "label-first.csv"

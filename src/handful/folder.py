@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from handful.csv_files import write_csv
 from handful.data.imageset import ImageSet, Track
 from handful.data.splits import save_draw
 from handful.errors import HandfulError
@@ -29,7 +30,6 @@ from handful.results import (
     STAGE_HISTORY,
     Run,
     pixel_marks,
-    write_csv,
 )
 from handful.suggest import POOL, how_many, shuffled, suggest
 

@@ -3,7 +3,6 @@
 `run.json` is written last: a folder without it holds an unfinished run, or none.
 """
 
-import csv
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from torch import Tensor
 
 import handful
 from handful import backbones
+from handful.csv_files import read_csv, write_csv
 from handful.data.imageset import ImageSet, Track, quiet
 from handful.errors import HandfulError
 from handful.evaluate import Evaluation, evaluate, plot_confusion
@@ -26,7 +26,6 @@ from handful.sorting import Sorted, sort_into_folders
 
 MODEL, RECORD = "model.safetensors", "run.json"
 LABELS, ISSUES = "labels.csv", "label-issues.csv"
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a cell starts with that a spreadsheet runs
 OUT_OF_FOLD, REPORT = "out-of-fold.csv", "report.html"
 LABEL_NEXT, FAMILIAR = "label-next.csv", "familiar.safetensors"
 HISTORY, STAGE_HISTORY = "history.jsonl", "stage-history.jsonl"
@@ -240,33 +239,6 @@ class Predictions:
 def pixel_marks(images: ImageSet) -> list[str]:
     """A hash of the pixels of every image, as text."""
     return [mark.tobytes().hex() for mark in images.store.fingerprints[images.rows]]
-
-
-def write_csv(path: Path, header: list[str], rows: Iterable[list[str]]) -> None:
-    """UTF-8, but for names of files that are not: those keep their bytes.
-
-    The first column holds names of files. One that a spreadsheet would run as a formula is written
-    as the same path with ./ before it; `read_csv` and label files take that for the same file.
-    """
-    with beside(path) as temporary:
-        with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(header)
-            writer.writerows([_no_formula(name), *rest] for name, *rest in rows)
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """What `write_csv` wrote, row by row; HandfulError if it is damaged."""
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-            rows = list(csv.DictReader(file))
-        return [row | {"file": row["file"].removeprefix("./")} for row in rows]
-    except (KeyError, AttributeError, csv.Error) as error:
-        raise HandfulError(f"{path} is damaged ({error!r}); restore it or fit again") from None
-
-
-def _no_formula(name: str) -> str:
-    return f"./{name}" if name.startswith(FORMULA) else name
 
 
 def save_predictor(predictor: Predictor, path: Path) -> None:

@@ -5,7 +5,15 @@ from typing import Annotated
 
 import typer
 
-from handful.cli.options import AsJson, DataRoot, Encoding, FollowLinks, Labels
+from handful.cli.options import (
+    AsJson,
+    DataRoot,
+    Encoding,
+    FileColumn,
+    FollowLinks,
+    LabelColumn,
+    Labels,
+)
 from handful.screen import print_evaluation, print_json, reporting
 
 
@@ -20,6 +28,8 @@ def evaluate(
         typer.Option(help="Folder for evaluation.json and confusion.svg.", show_default=False),
     ] = None,
     encoding: Encoding = "utf-8",
+    file_column: FileColumn = None,
+    label_column: LabelColumn = None,
     follow_links: FollowLinks = False,
     data_root: DataRoot = None,
     as_json: AsJson = False,
@@ -43,6 +53,8 @@ def evaluate(
             labels,
             data_root=data_root,
             encoding=encoding,
+            file_column=file_column,
+            label_column=label_column,
             follow_links=follow_links,
             labeled=False,
             track=reporter.track,

@@ -10,8 +10,10 @@ from handful.cli.options import (
     AsJson,
     DataRoot,
     Encoding,
+    FileColumn,
     FollowLinks,
     Init,
+    LabelColumn,
     Labels,
     Precision,
     Size,
@@ -44,6 +46,8 @@ def fit(
     ] = None,
     test_fraction: TestFraction = 0.0,
     encoding: Encoding = "utf-8",
+    file_column: FileColumn = None,
+    label_column: LabelColumn = None,
     follow_links: FollowLinks = False,
     method: Annotated[
         str | None,
@@ -151,8 +155,8 @@ def fit(
     """
     from handful import job
     from handful.after import continued, earlier_settings
-    from handful.data.folder import read_origins
-    from handful.data.sources import load
+    from handful.data.label_file import read_origins
+    from handful.data.sources import label_file, load
     from handful.folder import save_hidden
     from handful.prepare import hide
     from handful.report import leave_report
@@ -166,6 +170,8 @@ def fit(
             data_root=data_root,
             test_fraction=test_fraction,
             encoding=encoding,
+            file_column=file_column,
+            label_column=label_column,
             follow_links=follow_links,
             seed=seed,
             labeled=after is None,
@@ -181,8 +187,8 @@ def fit(
         if per_class is not None:
             images = hide(images, per_class, seed if draw is None else draw)
             origins = dict.fromkeys(images.names, "random")
-        if labels is not None:
-            origins |= read_origins(source, labels.expanduser(), encoding, images.names)
+        if (table := label_file(labels, encoding, file_column, label_column)) is not None:
+            origins |= read_origins(table, source, images.names)
         if after is not None:
             earlier = open_run(after)
             past = continued(images, earlier)

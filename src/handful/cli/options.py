@@ -16,7 +16,26 @@ Source = Annotated[str, typer.Argument(help=SOURCE_HELP, show_default=False)]
 Labels = Annotated[
     Path | None,
     typer.Option(
-        help="CSV with columns file,label (blank: unlabeled) and perhaps group.", show_default=False
+        help="CSV with columns file,label (blank: unlabeled) and perhaps group, or the label file "
+        "of another tool (Kaggle, fastai, Hugging Face, Label Studio, CVAT, Roboflow, "
+        "MegaDetector).",
+        show_default=False,
+    ),
+]
+FileColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of --labels that names the files; by default file, or a well-known name.",
+        metavar="NAME",
+        show_default=False,
+    ),
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of --labels that holds the labels; by default label, or a well-known name.",
+        metavar="NAME",
+        show_default=False,
     ),
 ]
 DataRoot = Annotated[

@@ -4,19 +4,17 @@ Layouts: `class/…`, where `unlabeled/` and loose images have no label; or `tra
 `test/class/…`. With a label file the sub-folders mean nothing, except `train/` and `test/`.
 """
 
-import os
-import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from handful.data.imageset import ImageSet, sorted_classes
+from handful.data.label_file import LabelFile, match_labels
 from handful.data.parallel import Track
 from handful.data.scan import Scan, scan, scan_file
 from handful.data.store import FileStore, Skipped
-from handful.data.table import Row, merged, read_table
 from handful.errors import HandfulError
 
 TRAIN = {"train", "training"}
@@ -39,7 +37,11 @@ class Place(NamedTuple):
 
 
 def load_folder(
-    source: str, labels: Path | None, encoding: str, follow_links: bool, track: Track
+    source: str,
+    labels: LabelFile | None,
+    follow_links: bool,
+    track: Track,
+    say: Callable[[str], None],
 ) -> ImageSet:
     """Images of a folder or of one file, where a label may be missing from every one."""
     root = Path(source).expanduser()
@@ -55,7 +57,7 @@ def load_folder(
     if labels is None:
         places = places_by_folder(names)
     else:
-        places, unknown = places_by_table(found, root, labels, encoding)
+        places, unknown = places_by_table(found, root, labels, say)
     return _image_set(source, root, found, places, unknown)
 
 
@@ -67,52 +69,25 @@ def places_by_folder(names: Iterable[str]) -> list[Place]:
 
 
 def places_by_table(
-    found: Scan, root: Path, labels: Path, encoding: str
+    found: Scan, root: Path, labels: LabelFile, say: Callable[[str], None]
 ) -> tuple[list[Place], list[Skipped]]:
-    """The place of each image by the label file, and the table's files that are not there."""
-    rows = read_table(labels, encoding)
+    """The place of each image by the label file, and the rows of it that cannot be used."""
     names = [file.name for file in found.files]
-    known = {name: number for number, name in enumerate(names)}
-    broken = {skipped.name for skipped in found.skipped}
-    by_composed_name = {unicodedata.normalize("NFC", name): name for name in [*names, *broken]}
-    _, test = _parts([name.split("/") for name in names])
-    row_of: dict[str, Row] = {}
-    unknown: list[Skipped] = []
-    for row in rows:
-        name = _resolved(row.file, root, labels.parent, by_composed_name)
-        if name is None:
-            unknown.append(
-                Skipped(row.file, f"only in the label file: line {row.line} of {labels}")
-            )
-        elif name in row_of:
-            row_of[name] = merged(labels, row_of[name], row)
-        else:
-            row_of[name] = row
-    if not known.keys() & row_of.keys():
+    broken = {skipped.name for skipped in found.skipped} - set(names)
+    matched = match_labels(labels, [*names, *broken], root, say)
+    if not set(names) & matched.rows.keys():
         raise HandfulError(
-            f"none of the {len(rows)} files named in {labels} is an image in {root} (the first is "
-            f"{rows[0].file!r}); paths must be relative to the folder or to the label file"
+            f"none of the images named in {labels.path} can be read; the first is "
+            f"{next(iter(matched.rows))}: {found.skipped[0].reason}"
         )
+    _, test = _parts([name.split("/") for name in names])
     places = []
     for name in names:
-        label = row_of[name].label if name in row_of else None
-        group = row_of[name].group if name in row_of else None
+        row = matched.rows.get(name)
+        label, group = (row.label, row.group) if row else (None, None)
         in_test = label is not None and "/" in name and name.split("/")[0].lower() in test
         places.append(Place(label, group, in_test))
-    return places, unknown
-
-
-def read_origins(source: str, labels: Path, encoding: str, names: Iterable[str]) -> dict[str, str]:
-    """Image name → "random" or "chosen", for the labels of which the label file tells."""
-    root = Path(source).expanduser()
-    root = root.parent if root.is_file() else root
-    composed = {unicodedata.normalize("NFC", name): name for name in names}
-    found = {}
-    for row in read_table(labels, encoding):
-        name = _resolved(row.file, root, labels.parent, composed)
-        if name is not None and row.label and row.origin:
-            found[name] = row.origin
-    return found
+    return places, matched.unused
 
 
 def _image_set(
@@ -185,17 +160,6 @@ def _place(path: list[str], train: set[str], test: set[str]) -> Place:
         reason = "a test image without a class folder" if loose else ""
         return Place(label=path[1], test=True, reason=reason)
     return Place() if loose else Place(label=path[1])
-
-
-def _resolved(file: str, root: Path, beside: Path, names: dict[str, str]) -> str | None:
-    """The image that a cell of the label file means: relative to the folder, else to the file."""
-    path = file.replace("\\", "/")
-    for start in (root, beside):
-        relative = os.path.relpath(start / path, root)
-        key = unicodedata.normalize("NFC", Path(relative).as_posix())
-        if key in names:
-            return names[key]
-    return None
 
 
 def _group_numbers(names: list[str | None]) -> np.ndarray | None:

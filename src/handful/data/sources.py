@@ -13,6 +13,7 @@ import numpy as np
 from handful.data.cache import data_folder
 from handful.data.folder import load_folder
 from handful.data.imageset import ImageSet
+from handful.data.label_file import LabelFile
 from handful.data.parallel import Track, quiet
 from handful.data.splits import holdout, with_test
 from handful.data.store import Skipped, array_store
@@ -44,6 +45,8 @@ def load(
     test_fraction: float = 0.0,
     seed: int = 0,
     encoding: str = "utf-8",
+    file_column: str | None = None,
+    label_column: str | None = None,
     follow_links: bool = False,
     keep_leaks: bool = False,
     labeled: bool = True,
@@ -55,11 +58,13 @@ def load(
     Args:
         source: a name in `SOURCES`, or the path of a folder of images. Text that is a name is
             taken as one, even if there is a folder of that name; a Path is always a folder.
-        labels: a CSV of file,label[,group] for a folder whose sub-folders are not classes.
+        labels: a CSV of file,label[,group], or the label file of another tool, for a folder whose sub-folders are not classes.
         data_root: where public data sets are looked for and downloaded; by default HANDFUL_DATA.
         test_fraction: this share of the labelled images becomes `test`, if the source has none.
         seed: of that choice.
         encoding: of the label file.
+        file_column, label_column: of the label file; by default file and label, or those of
+            well-known tools.
         follow_links: read symbolic links that lead out of the folder.
         keep_leaks: keep training images whose pixels are also in the test part.
         labeled: refuse a source without labels, or with one class only. Off to predict.
@@ -77,14 +82,28 @@ def load(
         images = _public(name, Path(data_root).expanduser() if data_root else data_folder())
     else:
         _check_path(name)
-        path = Path(labels).expanduser() if labels else None
-        images = load_folder(name, path, encoding, follow_links, track)
+        table = label_file(labels, encoding, file_column, label_column)
+        images = load_folder(name, table, follow_links, track, say)
     if labeled:
         check_labels(images)
     images = _with_duplicates_grouped(images)
     if test_fraction:
         images = _with_new_test(images, test_fraction, seed)
     return images if keep_leaks else _without_leaks(images)
+
+
+def label_file(
+    labels: str | Path | None, encoding: str, file_column: str | None, label_column: str | None
+) -> LabelFile | None:
+    """What was typed of a label file; HandfulError for a column of no file."""
+    if labels is not None:
+        return LabelFile(Path(labels).expanduser(), encoding, file_column, label_column)
+    for name, value in (("--file-column", file_column), ("--label-column", label_column)):
+        if value is not None:
+            raise HandfulError(
+                f"{name} {value} is a column of a label file; give that with --labels"
+            )
+    return None
 
 
 def _digits(root: Path) -> Public:

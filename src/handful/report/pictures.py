@@ -19,12 +19,13 @@ import torch
 from PIL import Image
 
 from handful import pretrained
+from handful.csv_files import read_csv
 from handful.data.imageset import ImageSet
 from handful.errors import HandfulError
 from handful.estimate import LabelIssue
 from handful.files import read_json, write_json
 from handful.methods.base import Task, Trained
-from handful.results import LABEL_NEXT, read_csv
+from handful.results import LABEL_NEXT
 from handful.schedule import Schedule
 from handful.train import Batches
 

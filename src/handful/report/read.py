@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from handful.csv_files import read_csv
 from handful.errors import HandfulError
 from handful.files import read_json
 from handful.report.pictures import Pictures, load_pictures
@@ -22,7 +23,6 @@ from handful.results import (
     OUT_OF_FOLD,
     RECORD,
     STAGE_HISTORY,
-    read_csv,
 )
 
 _ABSENT: dict[str, Any] = {

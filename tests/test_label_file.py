@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
+from handful.data.label_file import LabelFile, match_labels
 from handful.data.sources import load
-from handful.data.table import read_table
 from image_files import save
 
 NAMES = ("a.png", "b.png", "sub/c.png", "d, e.png")
@@ -191,4 +191,4 @@ def test_an_unknown_encoding_is_refused(tmp_path):
     table.write_text("file,label\na.png,x\n")
     message = "no encoding 'klingon'; try utf-8, latin-1, cp1252 or utf-16"
     with pytest.raises(ValueError, match=re.escape(message)):
-        read_table(table, "klingon")
+        match_labels(LabelFile(table, "klingon"), [], tmp_path)
