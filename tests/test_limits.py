@@ -50,7 +50,7 @@ def test_a_split_backbone_takes_its_constants_from_a_thousand_images_at_most(mon
     taken = []
     plain = split.SPACES["lab"]
     monkeypatch.setitem(split.SPACES, "lab", lambda some: taken.append(len(some)) or plain(some))
-    network = split.Split(3, 8)
+    network = split.Split(3, 16)
     network.adapt(torch.rand(n, 3, 2, 2, generator=torch.Generator().manual_seed(0)))
     assert taken == [kept]
 

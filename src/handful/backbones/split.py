@@ -64,7 +64,7 @@ class Split(nn.Module):
 
     @torch.no_grad()
     def adapt(self, images: Tensor) -> None:
-        """Take the constants of the channels from at most 1,000 of (N, 3, S, S) images in [0, 1]."""
+        """Take the constants of the channels from (N, 3, S, S) images in [0, 1], 1,000 at most."""
         images = evenly_spaced(images, 1_000)
         std, mean = torch.std_mean(SPACES[self.space](images), dim=(0, 2, 3), keepdim=True)
         self.center.copy_(mean)
