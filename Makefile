@@ -3,6 +3,8 @@ PYTHON ?= python3
 # Extra words for pip, for example the CPU-only index that pytorch.org prints: see README.md.
 PIP_ARGS ?=
 BIN := .venv/bin
+# Processes that tests run in: auto is one a core.
+WORKERS ?= auto
 DEMO_RUN ?= runs/demo
 
 .PHONY: demo test test-slow lint format clean
@@ -13,7 +15,7 @@ demo: .venv/installed
 	@echo "The run is in $(DEMO_RUN)/: open its report.html in a browser. Next: $(BIN)/handful predict $(DEMO_RUN)/ PHOTO.png"
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m slow --timeout 3600

@@ -101,19 +101,24 @@ def test_settings_that_are_typed_win_over_the_old_ones(fit, tmp_path):
     assert new["backbone"]["options"] == {"base": 8}
 
 
-def test_a_budget_is_repeated_and_not_the_steps_that_it_bought(fit, tmp_path, monkeypatch):
-    monkeypatch.setattr("handful.budget.measured", lambda *_: Cost(0.0, 0.1, 0.0, 0.0))
+def test_a_budget_is_repeated_and_not_the_steps_that_it_bought(
+    fit, tmp_path, monkeypatch, steady, clock
+):
+    seconds_a_step = iter([1.0, 0.5, 0.5])
+    monkeypatch.setattr(
+        "handful.budget.measured", lambda *_: Cost(0.0, next(seconds_a_step), 0.0, 0.0)
+    )
     words = ["--method", "supervised", "--set", "backbone.base=8", "--estimate", "none"]
     assert fit("old", FIRST, *words, "--budget", "2s")[0] == 0
-    for name, more, expected in [
-        ("again", [], 2.0),
-        ("longer", ["--budget", "3s"], 3.0),
-        ("counted", ["--set", "steps=2"], None),
+    for name, more, expected, steps in [
+        ("again", [], 2.0, 4),
+        ("longer", ["--budget", "3s"], 3.0, 6),
+        ("counted", ["--set", "steps=2"], None, 2),
     ]:
         assert fit(name, FIRST, "--after", tmp_path / "old", "--estimate", "none", *more)[0] == 0
         training = json.loads((tmp_path / name / "run.json").read_text())["training"]
         assert training["budget"] == expected
-        assert training["turns"] or training["steps"] == 2
+        assert training["steps"] == steps
 
 
 def test_the_origin_of_a_label_is_kept(fit, tmp_path):

@@ -71,6 +71,7 @@ def most_during(job, folder):
     return int(done.stdout)
 
 
+@pytest.mark.slow  # each in a process of its own
 @pytest.mark.parametrize("job", [name for name in JOBS if name != "nothing"])
 def test_the_system_clears_large_blocks_for_the_first_few_only(job, usual, tmp_path):
     assert most_during(job, tmp_path) < 100 < usual

@@ -170,6 +170,7 @@ def test_features_that_say_nothing_get_the_strongest_penalty():
     assert choose_strength(principal(x).of(x), targets, 5, seed=0) == max(STRENGTHS)
 
 
+@pytest.mark.slow
 def test_a_strong_penalty_is_not_turned_down_for_being_modest(monkeypatch):
     chosen = {}
     for temperatures in (TEMPERATURES, torch.ones(1)):

@@ -58,6 +58,7 @@ def test_it_trains_without_any_label_and_every_tensor_moves(method):
         assert not torch.equal(now, before[name]), f"{name} did not move"
 
 
+@pytest.mark.slow
 @each
 def test_its_loss_falls(method):
     _, logs = run(method, colored(), replace(SCHEDULE, steps=60))
@@ -224,6 +225,7 @@ def test_a_bank_that_is_nine_tenths_empty_makes_constant_features_a_solution():
     assert softmax_loss(full).item() == pytest.approx(math.log(257))
 
 
+@pytest.mark.slow
 def test_cmc_learns_what_light_and_colour_share():
     """Stripes whose hue tells their direction: the loss falls below a guess."""
     images = stripes(n=64, channels=3, size=16, labeled=0)

@@ -383,8 +383,15 @@ def test_named_pipelines_for_grey_and_colour():
     assert set(FixMatch().views(grey).unlabeled) <= set(PIPELINES)
 
 
+@pytest.fixture(scope="module")
+def supervised():
+    return weights(learn(replace(SETTINGS, method=Supervised()), task(), 1, planned=PLAN))
+
+
 @any_method
-def test_stopped_in_mid_method_and_resumed_ends_with_the_same_bits(tmp_path, monkeypatch, method):
+def test_stopped_in_mid_method_and_resumed_ends_with_the_same_bits(
+    tmp_path, monkeypatch, method, supervised
+):
     monkeypatch.setattr("handful.journal.SAVE_EVERY", 0)
 
     @dataclass(frozen=True)
@@ -405,9 +412,7 @@ def test_stopped_in_mid_method_and_resumed_ends_with_the_same_bits(tmp_path, mon
     resumed = learn(settings, task(), 1, tmp_path)
     assert same(weights(straight), weights(resumed))
     assert without_time(straight.history) == without_time(resumed.history)
-    assert set(weights(straight)) == set(
-        weights(learn(replace(settings, method=Supervised()), task(), 1, planned=PLAN))
-    )
+    assert set(weights(straight)) == set(supervised)
 
 
 @every_method

@@ -123,6 +123,10 @@ def decide(
 ) -> tuple[int, list[str]]:
     """The position of the method to take, and a verdict on each.
 
+    What the labels show comes first: a method that they show to be worse than the best one out of
+    fold, by more than the standard error of the difference, is not taken. Among the others decide
+    the labels, what the last fit is expected to gain, and other data sets together.
+
     Args:
         evidence: simpler methods first; on the same images.
         priors: (method, reference) → what is believed of their difference beforehand.
@@ -133,6 +137,11 @@ def decide(
         before = priors(this.method, first.method).belief
         scores.append(before.combined(compared(this, first)).mean)
     reasons = [_harm(this, evidence, priors) for this in evidence]
+    harmless = [this for this, reason in zip(evidence, reasons, strict=True) if not reason]
+    ahead = max(harmless, key=lambda this: float(this.right.mean()))
+    reasons = [
+        reason or _seen_worse(this, ahead) for this, reason in zip(evidence, reasons, strict=True)
+    ]
     allowed = [at for at, reason in enumerate(reasons) if not reason]
     best = max(allowed, key=lambda at: scores[at])
     return best, [
@@ -147,21 +156,35 @@ def _harm(this: Evidence, evidence: Sequence[Evidence], priors: Callable[[str, s
     if not simpler:
         return ""
     name, seen = simpler[0].method, compared(this, simpler[0])
-    if seen.mean < -seen.sd:
+    labels = paired(this.right, simpler[0].right)
+    if seen.mean < -seen.sd and labels.mean <= labels.sd:
         return (
             f"left: {-100 * seen.mean:.1f} points below {name}, which needs no unlabelled images; "
             f"more than the standard error of {100 * seen.sd:.1f}"
         )
-    before, labels = priors(this.method, name), paired(this.right, simpler[0].right)
+    before = priors(this.method, name)
     if before.belief.mean <= 0 and labels.mean <= labels.sd:
         return f"left: neither the labels nor other data sets say that it is better than {name}"
     return ""
 
 
+def _seen_worse(this: Evidence, ahead: Evidence) -> str:
+    """Why no expected gain and no experience speak for `this`; nothing where they may."""
+    seen = paired(this.right, ahead.right)
+    if seen.mean >= -seen.sd:
+        return ""
+    return (
+        f"left: {-100 * seen.mean:.1f} points below {ahead.method} out of fold, more than the "
+        f"standard error of {100 * seen.sd:.1f}; no expected gain outweighs that"
+    )
+
+
 def _behind(this: Evidence, best: Evidence) -> str:
-    seen = compared(this, best)
+    seen, gain = compared(this, best), this.gain - best.gain
     low, high = (100 * (seen.mean + side * TOLD_APART * seen.sd) for side in (-1, 1))
     by = f"{100 * seen.mean:+.1f} points, 90 % interval {low:+.1f} to {high:+.1f}"
+    if gain:
+        by += f"; {100 * gain:+.1f} of them expected of more labels and steps"
     if abs(seen.mean) <= TOLD_APART * seen.sd:
         return f"cannot be told apart from {best.method} by these labels ({by})"
     if seen.mean > 0:

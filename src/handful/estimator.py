@@ -4,11 +4,14 @@ Letters in shapes: N images, H height, W width, C channels (1 or 3), D features,
 """
 
 import os
+from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_array
 from sklearn.utils.multiclass import check_classification_targets
@@ -33,10 +36,12 @@ class Classifier(ClassifierMixin, BaseEstimator):
         - (N, H, W) or (N, H, W, C) array: whole numbers from 0 to 255, or floats in [0, 1], which
           are rounded to 8 bits;
         - N paths of image files, of any sizes;
+        - N Pillow images of one size and of mode 1, L, P or RGB;
         - (N, D) array of features, for a method that is fitted to features.
 
-    What y may be: N labels. Of whole numbers -1, of objects (names) None marks an image without
-    a label. Such images are learned from too, by the methods that can. -1 is thus no class.
+    What y may be: N labels of one type: numbers or text. -1, blank text and what numpy and pandas
+    put where a value is missing (None, NaN, NaT, NA) mark an image without a label. Such images
+    are learned from too, by the methods that can. -1 is thus no class.
 
     Args:
         method: a name (`handful fit --help` lists them) or a method object. No "auto": it chooses
@@ -150,6 +155,10 @@ def _is_features(X: Any) -> bool:
     """Whether X is something else than images or paths; scikit-learn then says what is wrong."""
     if isinstance(X, str | os.PathLike):
         raise HandfulError(f"X is one path, {str(X)!r}; pass a list of paths")
+    if isinstance(X, Image.Image):
+        raise HandfulError(f"X is one image of {X.width}x{X.height} pixels; pass a list: [image]")
+    if _are_pictures(X):
+        return False
     shape = np.asarray(X).shape
     if len(shape) == 1:
         return not (shape[0] and all(isinstance(item, str | os.PathLike) for item in X))
@@ -158,10 +167,17 @@ def _is_features(X: Any) -> bool:
 
 def _store(X: Any) -> Store:
     """The images that X holds or names; HandfulError for what is neither."""
+    if not _is_features(X) and _are_pictures(X):
+        X = _arrays(X)
+    shape = np.asarray(X).shape
+    if len(shape) == 3 and shape[2] in (1, 3, 4):
+        raise HandfulError(
+            f"X is one image of shape {shape}, height x width x channels; pass a list: [image]"
+        )
     if _is_features(X):
         raise HandfulError(
-            f"X has the shape {np.asarray(X).shape}; the classifier was fitted to images: pass "
-            f"an array (N, H, W) or (N, H, W, C), or a list of paths"
+            f"X has the shape {shape}; the classifier was fitted to images: pass an array "
+            f"(N, H, W) or (N, H, W, C), or a list of paths; of one image [image]"
         )
     if np.asarray(X).ndim == 1:
         return _files([os.fspath(path) for path in X])
@@ -173,6 +189,32 @@ def _store(X: Any) -> Store:
             f"{np.asarray(X).shape}"
         )
     return array_store(np.ascontiguousarray(images), [f"{i:05}" for i in range(len(images))])
+
+
+def _are_pictures(X: Any) -> bool:
+    """Whether X is a list of Pillow images."""
+    listed = isinstance(X, Sequence) or (isinstance(X, np.ndarray) and X.ndim == 1)
+    return listed and len(X) > 0 and all(isinstance(item, Image.Image) for item in X)
+
+
+def _arrays(pictures: Sequence[Image.Image]) -> np.ndarray:
+    """(N, H, W) or (N, H, W, 3) uint8, turned as their EXIF says."""
+    for position, picture in enumerate(pictures):
+        if picture.mode not in ("1", "L", "P", "RGB") or "transparency" in picture.info:
+            raise HandfulError(
+                f"X[{position}] is a picture of mode {picture.mode}"
+                f"{' with transparency' * ('transparency' in picture.info)}; convert it to RGB or L"
+            )
+    turned = [ImageOps.exif_transpose(picture) for picture in pictures]
+    sizes = sorted({picture.size for picture in turned})
+    if len(sizes) > 1:
+        (w, h), (other_w, other_h) = sizes[0], sizes[-1]
+        raise HandfulError(
+            f"X holds pictures of several sizes, such as {w}x{h} and {other_w}x{other_h}; bring "
+            f"them to one size, or pass the paths of their files"
+        )
+    mode = "L" if all(picture.mode in ("1", "L") for picture in turned) else "RGB"
+    return np.stack([np.asarray(picture.convert(mode)) for picture in turned])
 
 
 def _bytes(images: np.ndarray) -> np.ndarray:
@@ -212,13 +254,17 @@ def _image_set(
 
 def _labels(y: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     """(K,) the labels that occur, and (N,) their numbers, -1 where there is none."""
+    if isinstance(y, list | tuple):
+        y = np.array(y, dtype=object)  # numpy makes text of numbers beside text, and of NaN
     y = column_or_1d(y, warn=True)
     if len(y) != n:
         raise HandfulError(f"X and y have inconsistent lengths: {n} images and {len(y)} labels")
-    missing = np.array([label is None for label in y]) if y.dtype == object else y == -1
+    missing = np.array([_is_missing(label) for label in y.tolist()], bool)
     known = y[~missing]
-    if known.dtype == object and len(known) and isinstance(known[0], str):
-        known = known.astype(str)
+    if known.dtype == object:
+        _refuse_mixed(known)
+        if len(known) and isinstance(known[0], str | Real):
+            known = np.array(known.tolist())
     check_classification_targets(known)
     classes, numbers = np.unique(known, return_inverse=True)
     if len(classes) < 2:
@@ -228,3 +274,29 @@ def _labels(y: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     labels = np.full(n, -1, np.int64)
     labels[~missing] = numbers
     return classes, labels
+
+
+def _is_missing(label: Any) -> bool:
+    """Whether a label marks an image without one: -1, blank text, None, NaN, NaT, pandas' NA."""
+    if label is None or isinstance(label, str):
+        return label is None or not label.strip()
+    try:
+        return bool(label != label or label == -1)
+    except TypeError:  # whether NA is NA, pandas does not say
+        return type(label).__name__ == "NAType"
+
+
+def _refuse_mixed(labels: np.ndarray) -> None:
+    """HandfulError for text beside numbers: "1" and 1 are neither one class nor surely two."""
+    examples = {_kind(label): label for label in reversed(labels.tolist())}
+    if len(examples) > 1:
+        named = " and ".join(f"{kind} ({label!r})" for kind, label in sorted(examples.items()))
+        raise HandfulError(f"y mixes {named}; give all labels as one type, such as text")
+
+
+def _kind(label: Any) -> str:
+    if isinstance(label, bool | np.bool_):
+        return "true or false"
+    if isinstance(label, str):
+        return "text"
+    return "numbers" if isinstance(label, Real) else f"{type(label).__name__} objects"

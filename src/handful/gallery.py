@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from handful import devices
 from handful.backbones.split import Split
+from handful.data.splits import evenly_spaced
 from handful.files import beside
 from handful.health import representation
 from handful.methods.autoencoder import Painter
@@ -29,7 +30,7 @@ class Gallery:
 
     def __init__(self, folder: Path, task: Task, brief: bool = False) -> None:
         self.folder, self.task, self.brief = folder, task, brief
-        some = task.unlabeled[:: max(1, len(task.unlabeled) // COLUMNS)][:COLUMNS]
+        some = evenly_spaced(task.unlabeled, COLUMNS)
         self.samples = task.pixels[some].float() / 255  # (COLUMNS, C, S, S)
 
     def first(self, model: nn.Module, batch: Batch) -> None:
@@ -55,8 +56,7 @@ class Gallery:
         save_curves(history, self.folder / "curves.png")
         known, rest = self.task.labeled[:MAPPED], self.task.unlabeled
         others = rest[~torch.isin(rest, known)]
-        others = others[:: max(1, len(others) // max(1, MAPPED - len(known)))]
-        positions = torch.cat([known, others])[:MAPPED]
+        positions = torch.cat([known, evenly_spaced(others, MAPPED - len(known))])
         found = representation(model, "fp32")(self.task.pixels[positions])
         save_map(found, self.task.labels[positions], self.task.classes, self.folder / "map.png")
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from handful import devices
 from handful.collapse import Collapse, Judge
 from handful.data.imageset import Track, quiet
-from handful.data.splits import holdout
+from handful.data.splits import evenly_spaced, holdout
 from handful.estimate import FitAndPredict, Key, OutOfFold, Scheme, out_of_fold
 from handful.features import resolved
 from handful.files import read_json, write_json
@@ -50,7 +50,7 @@ Say = Callable[[str], None]
 # For methods that train a network, and the same for all that `auto` tries.
 FOLDS = Scheme(folds=5, repeats=1, halves=0)
 _WORTH_SAYING = 0.05  # of the steps that a budget bought: fewer more or less are not mentioned
-LOOK_LIMIT = 2_000  # images of a part that a look at its loss goes through
+LOOK_LIMIT = 2_000  # images of a part, at most, that a look at its loss goes through
 
 
 @dataclass(frozen=True)
@@ -407,7 +407,7 @@ class Looks:
         self.parts = {
             name: (task.pixels[some].to(device), task.labels[some].to(device))
             for name, positions in parts.items()
-            if len(some := positions[:: max(1, len(positions) // LOOK_LIMIT)])
+            if len(some := evenly_spaced(positions, LOOK_LIMIT))
         }
         labels = self.parts["train"][1]
         # As an accuracy is computed, digit for digit: the two are compared.

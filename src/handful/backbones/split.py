@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.data.colorspace import rgb_to_lab, rgb_to_ycbcr
+from handful.data.splits import evenly_spaced
 from handful.errors import HandfulError
 
 SPACES: dict[str, Callable[[Tensor], Tensor]] = {"lab": rgb_to_lab, "ycbcr": rgb_to_ycbcr}
@@ -63,8 +64,8 @@ class Split(nn.Module):
 
     @torch.no_grad()
     def adapt(self, images: Tensor) -> None:
-        """Take the constants of the channels from about 1,000 of (N, 3, S, S) images in [0, 1]."""
-        images = images[:: max(1, len(images) // 1_000)]
+        """Take the constants of the channels from (N, 3, S, S) images in [0, 1], 1,000 at most."""
+        images = evenly_spaced(images, 1_000)
         std, mean = torch.std_mean(SPACES[self.space](images), dim=(0, 2, 3), keepdim=True)
         self.center.copy_(mean)
         self.scale.copy_(std.clamp_min(1e-3))

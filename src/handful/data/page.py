@@ -16,7 +16,7 @@ from handful.files import write_text
 
 THUMBNAIL = 64  # pixels
 EXAMPLES = 8  # images shown of a class
-MOST_IMAGES = 800  # inline images of a page, so that many classes do not make it huge
+MOST_IMAGES = 800  # inline images of the classes, but for one of each where classes are more
 MOST_SETS = 40  # sets of duplicates shown with their images
 MOST_ROWS = 2000  # rows of a list; --json has all
 

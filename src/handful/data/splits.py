@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from handful.data.imageset import ImageSet
 from handful.errors import HandfulError
@@ -85,6 +86,12 @@ def folds(labels: np.ndarray, k: int, seed: int, groups: np.ndarray | None = Non
         fold_of[unit] = fold
         sizes[fold] += inside
     return fold_of
+
+
+def evenly_spaced(items: Tensor, most: int) -> Tensor:
+    """At most `most` of (N, ...) items, from the first one on; all of them where N is no more."""
+    n = len(items)
+    return items if n <= most else items[np.arange(most) * n // most]
 
 
 def holdout(

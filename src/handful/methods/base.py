@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from handful import backbones, devices
 from handful.data.augment import Pipeline
 from handful.data.imageset import ImageSet, Track, quiet
+from handful.data.splits import evenly_spaced
 from handful.features import features
 from handful.schedule import Course, Schedule
 
@@ -115,8 +116,8 @@ class Task:
         return mean.tolist(), std.clamp_min(1e-3).tolist()
 
     def some_pixels(self) -> Tensor:
-        """(about 10,000 at most, C, S, S) uint8, evenly spaced over the images."""
-        return self.pixels[:: max(1, len(self.pixels) // 10_000)]
+        """(10,000 at most, C, S, S) uint8, evenly spaced over the images."""
+        return evenly_spaced(self.pixels, 10_000)
 
 
 class Views(NamedTuple):
