@@ -10,6 +10,7 @@ from handful.cli.options import (
     AsJson,
     DataRoot,
     Encoding,
+    Folders,
     FollowLinks,
     Init,
     Labels,
@@ -20,7 +21,7 @@ from handful.cli.options import (
     pairs,
 )
 from handful.errors import HandfulError
-from handful.screen import print_json, print_run, print_skipped, reporting
+from handful.screen import print_json, print_run, print_skipped, reporting, say_skipped
 
 
 def fit(
@@ -43,6 +44,7 @@ def fit(
         typer.Option(help="Seed of the draw of labels; by default --seed.", show_default=False),
     ] = None,
     test_fraction: TestFraction = 0.0,
+    folders: Folders = "auto",
     encoding: Encoding = "utf-8",
     follow_links: FollowLinks = False,
     method: Annotated[
@@ -151,6 +153,7 @@ def fit(
     """
     from handful import job
     from handful.after import continued, earlier_settings
+    from handful.data.checks import spelling_problems
     from handful.data.folder import read_origins
     from handful.data.sources import load
     from handful.folder import save_hidden
@@ -166,12 +169,15 @@ def fit(
             data_root=data_root,
             test_fraction=test_fraction,
             encoding=encoding,
+            folders=folders,
             follow_links=follow_links,
             seed=seed,
             labeled=after is None,
             track=reporter.track,
             say=reporter.say,
         )
+        for problem in spelling_problems(images.classes):
+            reporter.say(problem)
         test = images.test
         typed: dict[str, Any] = {"method": method, "backbone": backbone, "size": size}
         typed |= {"aspect": aspect, "flips": flips, "prior": _prior(prior)}
@@ -225,6 +231,8 @@ def fit(
             run.score_test(test, reporter.track)
         if scored or not (out / REPORT).exists():
             leave_report(out, reporter.say)
+        if as_json:
+            say_skipped(images, reporter.say)
     if as_json:
         print_json(run.record)
     else:

@@ -8,7 +8,7 @@ import typer
 
 from handful.cli.options import AsJson, DataRoot, FollowLinks
 from handful.errors import HandfulError
-from handful.screen import print_counts, print_json, print_skipped, reporting
+from handful.screen import print_counts, print_json, print_skipped, reporting, say_skipped
 
 
 def predict(
@@ -70,12 +70,15 @@ def predict(
             follow_links=follow_links,
             keep_leaks=True,
             labeled=False,
+            folders="ignore",
             track=reporter.track,
             say=reporter.say,
         )
         if into is not None and not Path(source).exists():
             raise HandfulError(f"--into copies files, but {source!r} is a data set without files")
         predictions = trained.predict(images, reporter.track, abstain, none_of_these)
+        if as_json or (out is None and into is None):
+            say_skipped(images, reporter.say)
         if out is not None:
             predictions.to_csv(out)
         if into is not None:
@@ -91,7 +94,9 @@ def predict(
             columns.append(predictions.none_of_these)
             keys.append("none_of_these")
         rows = zip(*columns, strict=True)
-        print_json({"predictions": [dict(zip(keys, row, strict=True)) for row in rows]})
+        answers = [dict(zip(keys, row, strict=True)) for row in rows]
+        left_out = [{"file": name, "reason": reason} for name, reason in images.store.skipped]
+        print_json({"predictions": answers, "left_out": left_out})
     elif out is None and into is None:
         for name, label, confidence, *_ in predictions.rows():
             print(f"{name}\t{label}\t{confidence}")

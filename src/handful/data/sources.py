@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from handful.data.cache import data_folder
-from handful.data.folder import load_folder
+from handful.data.folder import Wanted, load_folder
 from handful.data.imageset import ImageSet
 from handful.data.parallel import Track, quiet
 from handful.data.splits import holdout, with_test
@@ -47,6 +47,8 @@ def load(
     follow_links: bool = False,
     keep_leaks: bool = False,
     labeled: bool = True,
+    folders: str | None = None,
+    every_class: bool = False,
     track: Track = quiet,
     say: Callable[[str], None] = lambda text: None,
 ) -> ImageSet:
@@ -63,6 +65,10 @@ def load(
         follow_links: read symbolic links that lead out of the folder.
         keep_leaks: keep training images whose pixels are also in the test part.
         labeled: refuse a source without labels, or with one class only. Off to predict.
+        folders: what the sub-folders are: "classes", "groups" (sites or cameras, with the classes
+            below them), "ignore" (nothing), or "auto": refuse a folder where both may be meant.
+            None is "auto", but with `labeled` off such a folder has no labels instead.
+        every_class: keep test images of classes that no training image has. On to evaluate.
         track: wraps long loops, `track(items, total, what)`, to show progress.
         say: is told what the user may not have meant.
 
@@ -78,7 +84,8 @@ def load(
     else:
         _check_path(name)
         path = Path(labels).expanduser() if labels else None
-        images = load_folder(name, path, encoding, follow_links, track)
+        wanted = Wanted(folders, labeled, every_class)
+        images = load_folder(name, path, encoding, follow_links, track, wanted=wanted, say=say)
     if labeled:
         check_labels(images)
     images = _with_duplicates_grouped(images)
