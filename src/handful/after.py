@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from handful.csv_files import read_csv
+from handful.data.class_names import normalized
 from handful.data.imageset import ImageSet, sorted_classes
 from handful.errors import HandfulError
 from handful.results import LABEL_NEXT, LABELS, Run, pixel_marks
@@ -74,7 +75,7 @@ def continued(images: ImageSet, earlier: Run) -> Continued:
     assert earlier.folder is not None
     known = read_labels(earlier.folder)
     names = images.names
-    old = [known.labels.get(name) for name in names]
+    old = [normalized(known.labels.get(name) or "") or None for name in names]
     fresh = [images.classes[k] if k >= 0 else None for k in images.labels]
     merged = [new if new is not None else before for new, before in zip(fresh, old, strict=True)]
     present = {label for label in merged if label is not None}

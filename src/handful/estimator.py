@@ -4,6 +4,7 @@ Letters in shapes: N images, H height, W width, C channels (1 or 3), D features,
 """
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from numbers import Real
 from pathlib import Path
@@ -234,7 +235,7 @@ def _files(paths: list[str]) -> Store:
         facts = list(in_order(_facts, paths))
     states = ((path, os.stat(path)) for path in paths)
     found = [Found(path, state.st_size, state.st_mtime_ns) for path, state in states]
-    return file_store(Path(os.sep), Scan(found, facts, [], 0), [])
+    return file_store(Path(os.sep), Scan(found, facts, [], Counter()), [])
 
 
 def _facts(path: str) -> decode.Facts:

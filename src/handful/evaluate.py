@@ -5,7 +5,7 @@ Letters in shapes: N images, K classes.
 
 import os
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,6 +52,17 @@ class Bin(NamedTuple):
     accuracy: float | None
 
 
+@dataclass(frozen=True)
+class Foreign:
+    """Images of classes that the classifier does not know: none of its answers can be right."""
+
+    classes: dict[str, int]  # how many images of each
+    n: int
+    accuracy_counting_as_wrong: float  # over the known and the foreign images together
+    low: float  # of that accuracy: Wilson, at the level of the evaluation
+    high: float
+
+
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """What `evaluate` found. Shares are in [0, 1]."""
@@ -68,6 +79,7 @@ class Evaluation:
     per_class: tuple[ClassRow, ...]
     reliability: tuple[Bin, ...]
     confusion: np.ndarray  # (K, K) counts: rows are labels, columns are guesses
+    foreign: Foreign | None = None  # left out of all the above; None if there are none
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain numbers, lists and dicts."""
@@ -118,6 +130,16 @@ def evaluate(
         reliability=reliability,
         confusion=confusion_matrix(labels, guesses, labels=range(len(classes))),
     )
+
+
+def with_foreign(found: Evaluation, classes: dict[str, int]) -> Evaluation:
+    """The evaluation, and what it is with so many images of other classes counted as wrong."""
+    foreign = sum(classes.values())
+    if not foreign:
+        return found
+    right, n = int(np.trace(found.confusion)), found.n + foreign
+    low, high = accuracy_interval(right, n, found.level)
+    return replace(found, foreign=Foreign(classes, foreign, right / n, low, high))
 
 
 def reliability_bins(

@@ -17,7 +17,7 @@ from handful import backbones
 from handful.csv_files import read_csv, write_csv
 from handful.data.imageset import ImageSet, Track, quiet
 from handful.errors import HandfulError
-from handful.evaluate import Evaluation, evaluate, plot_confusion
+from handful.evaluate import Evaluation, evaluate, plot_confusion, with_foreign
 from handful.files import beside, read_json, read_tensors, write_json, write_tensors, write_text
 from handful.methods.base import BackboneSpec, Classifier, Normalize, Predictor
 from handful.methods.mlp_head import make_head
@@ -119,15 +119,24 @@ class Run:
         return min(enough, key=lambda row: row["sure"])
 
     def evaluate(self, images: ImageSet, track: Track = quiet) -> Evaluation:
-        """Score the labelled ones among `images`, matched to this run's classes by name."""
-        labeled = images[images.labeled].relabeled(self.classes)
+        """Score the labelled ones among `images`, matched to this run's classes by name.
+
+        Images of classes that the run does not know are left out, and told of in `foreign`.
+        """
+        labeled, foreign = images[images.labeled].known_to(self.classes)
+        if foreign and not len(labeled):
+            raise HandfulError(
+                f"no labelled image of {images.source} is of a class that this run knows: they are "
+                f"of {_some(foreign)}, the run knows {_some(self.classes)}"
+            )
         if not len(labeled):
             raise HandfulError(
                 f"{images.source} holds no labelled image to score; put images into class "
                 f"sub-folders or give their labels with --labels"
             )
         probabilities = self.predictor.predict_proba(labeled, track=track)
-        return evaluate(probabilities.numpy(), labeled.labels, self.classes)
+        found = evaluate(probabilities.numpy(), labeled.labels, self.classes)
+        return with_foreign(found, foreign)
 
     def trained_on(self, images: ImageSet) -> int:
         """How many of the labelled `images` have the pixels of an image this run learned from."""
@@ -234,6 +243,12 @@ class Predictions:
             dry_run,
             track,
         )
+
+
+def _some(names: Iterable[str]) -> str:
+    """Class names for a message: five, and how many more."""
+    every = list(names)
+    return ", ".join(every[:5]) + (f" and {len(every) - 5} more" if len(every) > 5 else "")
 
 
 def pixel_marks(images: ImageSet) -> list[str]:

@@ -1,7 +1,7 @@
 """What people see: bars and sentences on stderr, answers on stdout."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from handful.compare import Comparison
     from handful.data.imageset import ImageSet, Total
-    from handful.evaluate import Evaluation
+    from handful.evaluate import Evaluation, Foreign
     from handful.job import Reporter
     from handful.recipes.measured import Measured
     from handful.recipes.recipe import Recipe
@@ -132,6 +132,16 @@ def print_skipped(images: "ImageSet") -> None:
         answer.print(text, soft_wrap=True)
 
 
+def say_skipped(images: "ImageSet", say: Callable[[str], None]) -> None:
+    """One line on stderr about the files that were left out, if there are any."""
+    from handful.data.findings import printable, skipped_summary
+
+    if skipped := images.store.skipped:
+        first = skipped[0]
+        text = f"{skipped_summary(skipped)}; the first is {first.name}: {first.reason}"
+        say(printable(text))
+
+
 def print_estimate(estimate: dict[str, Any]) -> None:
     if estimate["accuracy"] is None:
         answer.print(estimate["how"])
@@ -168,11 +178,33 @@ def print_evaluation(found: "Evaluation") -> None:
     answer.print(
         f"calibration error {_percent(found.calibration_error)} (confidence against accuracy)"
     )
+    if found.foreign is not None:
+        print_foreign(found.foreign, found.level)
     table = Table("class", "images", "predicted", "precision", "recall", "F1")
     for row in found.per_class:
         shares = ["–" if x is None else f"{x:.3f}" for x in (row.precision, row.recall, row.f1)]
         table.add_row(row.name, str(row.n), str(row.predicted), *shares)
     answer.print(table)
+
+
+def print_foreign(foreign: "Foreign", level: float) -> None:
+    """The images of classes that the run does not know, and the accuracy that counts them."""
+    some = sorted(foreign.classes.items(), key=lambda item: (-item[1], item[0]))
+    names = ", ".join(f"{name}: {n}" for name, n in some[:5])
+    more = f" and {len(some) - 5} more" if len(some) > 5 else ""
+    interval = _interval(
+        {
+            "accuracy": foreign.accuracy_counting_as_wrong,
+            "low": foreign.low,
+            "high": foreign.high,
+            "level": level,
+        }
+    )
+    answer.print(
+        f"left out of all figures: {foreign.n} images of classes that the run does not know "
+        f"({names}{more}); counting them as wrong, the accuracy is {interval}",
+        soft_wrap=True,
+    )
 
 
 def print_comparison(comparison: "Comparison") -> None:

@@ -10,11 +10,12 @@ from handful.cli.options import (
     DataRoot,
     Encoding,
     FileColumn,
+    Folders,
     FollowLinks,
     LabelColumn,
     Labels,
 )
-from handful.screen import print_evaluation, print_json, reporting
+from handful.screen import print_evaluation, print_json, reporting, say_skipped
 
 
 def evaluate(
@@ -27,6 +28,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder for evaluation.json and confusion.svg.", show_default=False),
     ] = None,
+    folders: Folders = "auto",
     encoding: Encoding = "utf-8",
     file_column: FileColumn = None,
     label_column: LabelColumn = None,
@@ -36,8 +38,9 @@ def evaluate(
 ) -> None:
     """Score a run on labelled images it was not trained on: accuracy with an interval, and more.
 
-    A source with a test part is scored on that part. The figures are printed; --out keeps them,
-    with the confusion matrix as a plot.
+    A source with a test part is scored on that part. Images of classes that the run does not know
+    are left out, and a second accuracy counts them as wrong. The figures
+    are printed; --out keeps them, with the confusion matrix as a plot.
 
     Example: handful evaluate run/ labelled-test-photos/ --out scores/
     """
@@ -55,17 +58,22 @@ def evaluate(
             encoding=encoding,
             file_column=file_column,
             label_column=label_column,
+            folders=folders,
             follow_links=follow_links,
             labeled=False,
+            every_class=True,
             track=reporter.track,
             say=reporter.say,
         )
+        if images.test is not None and Path(source).exists():
+            reporter.say(f"scored are the {len(images.test)} images of the test part")
         if known := trained.trained_on(images.test or images):
             reporter.say(
                 f"{known} of these images are among those the run was trained on: "
                 f"their accuracy says nothing about new ones"
             )
         found = trained.evaluate(images.test or images, reporter.track)
+        say_skipped(images, reporter.say)
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
             write_json(out / "evaluation.json", found.as_json())

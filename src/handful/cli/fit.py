@@ -11,6 +11,7 @@ from handful.cli.options import (
     DataRoot,
     Encoding,
     FileColumn,
+    Folders,
     FollowLinks,
     Init,
     LabelColumn,
@@ -22,7 +23,7 @@ from handful.cli.options import (
     pairs,
 )
 from handful.errors import HandfulError
-from handful.screen import print_json, print_run, print_skipped, reporting
+from handful.screen import print_json, print_run, print_skipped, reporting, say_skipped
 
 
 def fit(
@@ -45,6 +46,7 @@ def fit(
         typer.Option(help="Seed of the draw of labels; by default --seed.", show_default=False),
     ] = None,
     test_fraction: TestFraction = 0.0,
+    folders: Folders = "auto",
     encoding: Encoding = "utf-8",
     file_column: FileColumn = None,
     label_column: LabelColumn = None,
@@ -155,6 +157,7 @@ def fit(
     """
     from handful import job
     from handful.after import continued, earlier_settings
+    from handful.data.checks import spelling_problems
     from handful.data.label_file import read_origins
     from handful.data.sources import label_file, load
     from handful.folder import save_hidden
@@ -172,12 +175,15 @@ def fit(
             encoding=encoding,
             file_column=file_column,
             label_column=label_column,
+            folders=folders,
             follow_links=follow_links,
             seed=seed,
             labeled=after is None,
             track=reporter.track,
             say=reporter.say,
         )
+        for problem in spelling_problems(images.classes):
+            reporter.say(problem)
         test = images.test
         typed: dict[str, Any] = {"method": method, "backbone": backbone, "size": size}
         typed |= {"aspect": aspect, "flips": flips, "prior": _prior(prior)}
@@ -231,6 +237,8 @@ def fit(
             run.score_test(test, reporter.track)
         if scored or not (out / REPORT).exists():
             leave_report(out, reporter.say)
+        if as_json:
+            say_skipped(images, reporter.say)
     if as_json:
         print_json(run.record)
     else:

@@ -73,6 +73,15 @@ Init = Annotated[
 TestFraction = Annotated[
     float, typer.Option(help="Share of the labelled images to set aside as the test part.")
 ]
+Folders = Annotated[
+    str,
+    typer.Option(
+        help="What the sub-folders are: classes; groups (sites, cameras, patients that are never "
+        "split), with the classes below them; ignore: nothing. auto: classes, but ask where "
+        "groups may be meant, too.",
+        metavar="auto|classes|groups|ignore",
+    ),
+]
 Encoding = Annotated[str, typer.Option(help="Text encoding of the label file.")]
 FollowLinks = Annotated[
     bool, typer.Option(help="Follow symbolic links that lead out of the folder.")

@@ -15,6 +15,7 @@ from handful.screen import (
     print_skipped,
     print_sorted,
     reporting,
+    say_skipped,
 )
 
 
@@ -92,10 +93,13 @@ def predict(
             follow_links=follow_links,
             keep_leaks=True,
             labeled=False,
+            folders="ignore",
             track=reporter.track,
             say=reporter.say,
         )
         predictions = trained.predict(images, reporter.track, abstain, none_of_these)
+        if as_json or (out is None and into is None):
+            say_skipped(images, reporter.say)
         if out is not None:
             predictions.to_csv(out)
         placed = None
@@ -116,14 +120,14 @@ def predict(
             columns.append(predictions.none_of_these)
             keys.append("none_of_these")
         rows = zip(*columns, strict=True)
+        answers = [dict(zip(keys, row, strict=True)) for row in rows]
+        left_out = [*images.store.skipped, *(placed.left_out if placed is not None else ())]
         found: dict[str, object] = {
-            "predictions": [dict(zip(keys, row, strict=True)) for row in rows]
+            "predictions": answers,
+            "left_out": [{"file": name, "reason": reason} for name, reason in left_out],
         }
         if placed is not None:
             found["sorted"] = placed.as_json()
-            found["left_out"] = [
-                {"file": name, "reason": reason} for name, reason in placed.left_out
-            ]
         print_json(found)
     elif out is None and into is None:
         for name, label, confidence, *_ in predictions.rows():

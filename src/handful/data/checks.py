@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from handful.data.class_names import alike
 from handful.data.findings import (
     ClassCount,
     Findings,
@@ -74,6 +75,7 @@ def check(images: ImageSet, *, near: bool = True, track: Track = quiet) -> Findi
         largest=largest,
         decoded=_decoded(images),
         skipped=images.store.skipped,
+        other=dict(images.store.other),
         identical=identical,
         near=pairs,
         odd=odd,
@@ -240,13 +242,17 @@ def _class_problems(counts: Sequence[ClassCount]) -> Iterable[Problem]:
             f"has {known[0].labeled:,}",
             serious=False,
         )
-    spelled: defaultdict[str, list[str]] = defaultdict(list)
-    for count in counts:
-        spelled[" ".join(count.name.casefold().split())].append(count.name)
-    for names_alike in spelled.values():
-        if len(names_alike) > 1:
-            text = f"classes that differ in spelling only: {_listed(map(repr, names_alike))}"
-            yield Problem("spelling", text, serious=True)
+    for text in spelling_problems(count.name for count in counts):
+        yield Problem("spelling", text, serious=True)
+
+
+def spelling_problems(classes: Iterable[str]) -> list[str]:
+    """A line for every set of classes that may be one: 'Cat' and 'cat', '0' and '0.0'."""
+    return [
+        f"classes that differ in spelling only: {_listed(map(repr, names))}; if they are one, "
+        f"give them one name"
+        for names in alike(classes)
+    ]
 
 
 def _odd_problems(odd: Sequence[Odd]) -> Iterable[Problem]:

@@ -78,6 +78,7 @@ class Findings:
     largest: tuple[int, int]
     decoded: dict[str, int]  # how many images needed what: "alpha", "rotated", "16-bit", …
     skipped: tuple[Skipped, ...]
+    other: dict[str, int]  # files that are no images, by ending
     identical: tuple[Identical, ...]
     near: tuple[Near, ...] | None  # None: not looked for
     odd: tuple[Odd, ...]

@@ -1,15 +1,19 @@
 """A folder of images, with class sub-folders or a label file → ImageSet.
 
-Layouts: `class/…`, where `unlabeled/` and loose images have no label; or `train/class/…` beside
-`test/class/…`. With a label file the sub-folders mean nothing, except `train/` and `test/`.
+What the folders mean is for `image_folder.layout` to say. With a label file the sub-folders mean
+nothing, except `train/` and `test/`.
 """
 
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from handful.data.class_names import normalized
+from handful.data.formats import by_ending
+from handful.data.image_folder import Place, layout, part_of
 from handful.data.imageset import ImageSet, sorted_classes
 from handful.data.label_file import LabelFile, match_labels
 from handful.data.parallel import Track
@@ -17,23 +21,13 @@ from handful.data.scan import Scan, scan, scan_file
 from handful.data.store import FileStore, Skipped
 from handful.errors import HandfulError
 
-TRAIN = {"train", "training"}
-VALIDATION = {
-    "val",
-    "valid",
-    "validation",
-}  # the test part where there is no test/, else trained on
-TEST = {"test", "testing"}
-UNLABELED = {"unlabeled", "unlabelled"}
 
+class Wanted(NamedTuple):
+    """What a folder is loaded for."""
 
-class Place(NamedTuple):
-    """Where an image belongs: its label if known, its group if given, and its part."""
-
-    label: str | None = None
-    group: str | None = None
-    test: bool = False
-    reason: str = ""  # why it is left out; empty if it is not
+    folders: str | None = None  # as in `layout`; None: "auto", but never asks unless training
+    training: bool = False  # labels matter, and a training part must be there
+    every_class: bool = False  # keep test images of classes that no training image has
 
 
 def load_folder(
@@ -41,9 +35,12 @@ def load_folder(
     labels: LabelFile | None,
     follow_links: bool,
     track: Track,
-    say: Callable[[str], None],
+    *,
+    wanted: Wanted | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> ImageSet:
     """Images of a folder or of one file, where a label may be missing from every one."""
+    wanted = wanted or Wanted()
     root = Path(source).expanduser()
     if root.is_file():
         root, found = root.parent, scan_file(root)
@@ -55,17 +52,65 @@ def load_folder(
     names = [file.name for file in found.files]
     unknown: list[Skipped] = []
     if labels is None:
-        places = places_by_folder(names)
+        places = places_by_folder(source, names, wanted, say)
     else:
         places, unknown = places_by_table(found, root, labels, say)
-    return _image_set(source, root, found, places, unknown)
+        places = _folders_beside_table(names, places, wanted.folders)
+    places = _with_plain_labels(places, say)
+    return _image_set(source, root, found, places, unknown, wanted.every_class)
 
 
-def places_by_folder(names: Iterable[str]) -> list[Place]:
+def places_by_folder(
+    source: str, names: list[str], wanted: Wanted, say: Callable[[str], None]
+) -> list[Place]:
     """The place of each image by its path alone."""
-    paths = [name.split("/") for name in names]
-    train, test = _parts(paths)
-    return [_place(path, train, test) for path in paths]
+    found = layout(names, wanted.folders or "auto")
+    if found.question and (wanted.training or wanted.folders == "auto"):
+        raise HandfulError(f"{source}: {found.question}")
+    no_training = found.no_training.replace("SOURCE", source.rstrip("/"))
+    if no_training and wanted.training:
+        raise HandfulError(f"{source} is not what to train on: {no_training}")
+    if found.question:
+        say(f"{source}: no label is taken from its folders, as {found.question}")
+    elif found.said:
+        missing = "; no training part" if found.no_training else ""
+        say(f"{source}: {found.said}{missing}")
+    return found.places
+
+
+def _folders_beside_table(
+    names: list[str], places: list[Place], folders: str | None
+) -> list[Place]:
+    """What --folders changes where a label file gives the labels."""
+    if folders == "classes":
+        raise HandfulError(
+            "--folders classes takes the labels from the folders and --labels from a file; "
+            "leave one of them out"
+        )
+    if folders == "ignore":
+        return [place._replace(test=False) for place in places]
+    if folders == "groups" and not any(place.group for place in places):
+        by_folder = layout(names, "groups").places
+        return [
+            place._replace(group=other.group)
+            for place, other in zip(places, by_folder, strict=True)
+        ]
+    return places
+
+
+def _with_plain_labels(places: list[Place], say: Callable[[str], None]) -> list[Place]:
+    """Labels without what cannot be seen in them; says which became one class by that."""
+    spellings: defaultdict[str, set[str]] = defaultdict(set)
+    for place in places:
+        if place.label is not None:
+            spellings[normalized(place.label)].add(place.label)
+    for name, forms in sorted(spellings.items()):
+        if name and len(forms) > 1:
+            say(
+                f"{len(forms)} spellings of {name!r} that look the same are one class: "
+                f"{', '.join(ascii(form) for form in sorted(forms))}"
+            )
+    return [place._replace(label=normalized(place.label or "") or None) for place in places]
 
 
 def places_by_table(
@@ -91,7 +136,12 @@ def places_by_table(
 
 
 def _image_set(
-    source: str, root: Path, found: Scan, places: list[Place], unknown: list[Skipped]
+    source: str,
+    root: Path,
+    found: Scan,
+    places: list[Place],
+    unknown: list[Skipped],
+    every_class: bool = False,
 ) -> ImageSet:
     left_out = [
         Skipped(file.name, place.reason)
@@ -102,7 +152,8 @@ def _image_set(
     used = [row for row, place in enumerate(places) if not place.reason]
     train = np.array([row for row in used if not places[row].test], np.int64)
     test = np.array([row for row in used if places[row].test], np.int64)
-    classes = sorted_classes({places[row].label for row in train} - {None})
+    naming = [*train, *test] if every_class else train
+    classes = sorted_classes({places[row].label for row in naming} - {None})
     number = {name: index for index, name in enumerate(classes)}
     foreign = [row for row in test if places[row].label not in number]
     store.skipped += tuple(
@@ -129,6 +180,7 @@ def file_store(root: Path, found: Scan, skipped: list[Skipped]) -> FileStore:
         sizes=np.array([(facts.height, facts.width) for facts in found.facts], np.int64),
         grey=np.array([facts.grey for facts in found.facts], bool),
         skipped=tuple(skipped),
+        other=found.ignored,
         root=root,
         stamps=np.array([(file.bytes, file.changed) for file in found.files], np.int64),
         notes=tuple(facts.notes for facts in found.facts),
@@ -136,30 +188,13 @@ def file_store(root: Path, found: Scan, skipped: list[Skipped]) -> FileStore:
 
 
 def _parts(paths: list[list[str]]) -> tuple[set[str], set[str]]:
-    """Names of the top folders that hold the training and the test part; empty if undivided."""
-    tops = {path[0].lower() for path in paths if len(path) > 1}
-    if not tops & TRAIN:
+    """Top folders, in lower case, that hold the training and the test part; empty if undivided."""
+    kinds = {path[0].lower(): part_of(path[0]) for path in paths if len(path) > 1}
+    found = set(kinds.values())
+    if "train" not in found or not found & {"val", "test"}:
         return set(), set()
-    if tops & TEST:
-        return TRAIN | VALIDATION, TEST
-    if tops <= TRAIN | VALIDATION | UNLABELED:
-        return TRAIN, VALIDATION
-    return set(), set()
-
-
-def _place(path: list[str], train: set[str], test: set[str]) -> Place:
-    top = path[0].lower()
-    if len(path) == 1 or top in UNLABELED:
-        return Place()
-    if not train:
-        return Place(label=path[0])
-    if top not in train | test:
-        return Place(reason="beside train/ and test/, in neither of them")
-    loose = len(path) == 2 or path[1].lower() in UNLABELED
-    if top in test:
-        reason = "a test image without a class folder" if loose else ""
-        return Place(label=path[1], test=True, reason=reason)
-    return Place() if loose else Place(label=path[1])
+    test = {top for top, kind in kinds.items() if kind == ("test" if "test" in found else "val")}
+    return {top for top, kind in kinds.items() if kind} - test, test
 
 
 def _group_numbers(names: list[str | None]) -> np.ndarray | None:
@@ -188,7 +223,8 @@ def _check_folder(root: Path, source: str) -> None:
 
 def _nothing_found(source: str, found: Scan) -> str:
     if not found.skipped:
-        return f"{source} holds no image; it has {found.ignored} other files"
+        others = by_ending(found.ignored)
+        return f"{source} holds no image" + (f"; it has {others}" if others else "")
     first = found.skipped[0]
     return (
         f"{source} holds no image that can be read; {len(found.skipped)} left out, the first is "

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from handful.data.cache import cache_folder, explained
+from handful.data.class_names import normalized
 from handful.data.parallel import Total, Track, quiet
 from handful.data.store import BATCH, MEMORY_LIMIT, Store
 from handful.errors import HandfulError
@@ -65,16 +66,28 @@ class ImageSet:
 
     def relabeled(self, classes: tuple[str, ...]) -> "ImageSet":
         """The same labels counted in another list of classes, which must hold every one in use."""
-        used = {self.classes[label] for label in np.unique(self.labels) if label >= 0}
-        if missing := sorted(used - set(classes)):
+        index = {normalized(name): number for number, name in enumerate(classes)}
+        index |= {name: number for number, name in enumerate(classes)}
+        numbers = [index.get(name, index.get(normalized(name), -1)) for name in self.classes]
+        used = np.unique(self.labels[self.labels >= 0])
+        if missing := sorted(self.classes[k] for k in used if numbers[k] < 0):
             raise HandfulError(
                 f"class {missing[0]!r} of {self.source} is not among the {len(classes)} known "
                 f"classes: {', '.join(classes)}"
             )
-        index = {name: number for number, name in enumerate(classes)}
-        table = np.array([index.get(name, -1) for name in self.classes] + [-1], np.int64)
+        table = np.array([*numbers, -1], np.int64)
         test = self.test and self.test.relabeled(classes)
         return replace(self, labels=table[self.labels], classes=classes, test=test)
+
+    def known_to(self, classes: tuple[str, ...]) -> tuple["ImageSet", dict[str, int]]:
+        """The labelled images whose class is one of `classes`, counted in these; and how many there
+        are of each other class."""
+        known = {*classes, *map(normalized, classes)}
+        foreign = [not {name, normalized(name)} & known for name in self.classes]
+        out = np.array([*foreign, False])[self.labels]
+        labels, counts = np.unique(self.labels[out], return_counts=True)
+        left_out = {self.classes[k]: int(n) for k, n in zip(labels, counts, strict=True)}
+        return self[~out].relabeled(classes), left_out
 
     @property
     def num_classes(self) -> int:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import PIL
 from handful.data import decode
 from handful.data.cache import VERSION, cache_folder, explained, locked
 from handful.data.decode import ENDINGS, Facts, Unreadable
+from handful.data.formats import ending_of, why_unread
 from handful.data.parallel import Track, in_order
 from handful.data.store import Skipped
 from handful.files import write_text
@@ -42,21 +44,21 @@ class Scan:
     files: list[Found]
     facts: list[Facts]
     skipped: list[Skipped]
-    ignored: int  # hidden files, and files that do not look like images
+    ignored: Counter[str]  # by ending, files that do not look like images; none that is hidden
 
 
 def scan(root: Path, follow_links: bool, track: Track) -> Scan:
     """Find and inspect every image under `root`. A broken one is listed; the rest go on."""
     found: list[Found] = []
     skipped: list[Skipped] = []
-    ignored = 0
+    ignored: Counter[str] = Counter()
     for item in _walk(root, "", follow_links, ()):
         if isinstance(item, Found):
             found.append(item)
         elif isinstance(item, Skipped):
             skipped.append(item)
         else:
-            ignored += 1
+            ignored[item] += 1
     found.sort(key=lambda file: file.name)
     files, facts = [], []
     for file, result in zip(found, _inspected(root, found, track), strict=True):
@@ -75,14 +77,14 @@ def scan_file(path: Path) -> Scan:
     with decode.guarded():
         result = _inspect(path.parent, file)
     if isinstance(result, Facts):
-        return Scan([file], [result], [], 0)
-    return Scan([], [], [Skipped(path.name, result)], 0)
+        return Scan([file], [result], [], Counter())
+    return Scan([], [], [Skipped(path.name, result)], Counter())
 
 
 def _walk(
     root: Path, inside: str, follow_links: bool, above: tuple[str, ...]
-) -> Iterator[Found | Skipped | None]:
-    """Every entry of the folder `inside` (such as "cat/") and below; None for one that is ignored.
+) -> Iterator[Found | Skipped | str]:
+    """Every entry of the folder `inside` (such as "cat/") and below; its ending if it is no image.
 
     Names are plain strings: a Path for each of 60,000 files would cost more than all the rest.
     `above` holds the real paths of the folders on the way down.
@@ -100,7 +102,7 @@ def _walk(
     for entry in entries:
         name = inside + entry.name
         if entry.name.startswith(".") or entry.name.lower() in SYSTEM:
-            yield None
+            continue
         elif entry.is_symlink() and not (follow_links or _leads_inside(root, entry.path)):
             yield Skipped(name, "a link out of the folder; --follow-links reads it")
         elif entry.is_dir():
@@ -109,7 +111,7 @@ def _walk(
             yield _file(name, entry)
 
 
-def _file(name: str, entry: os.DirEntry[str]) -> Found | Skipped | None:
+def _file(name: str, entry: os.DirEntry[str]) -> Found | Skipped | str:
     try:
         status = entry.stat()
     except OSError:
@@ -121,7 +123,8 @@ def _file(name: str, entry: os.DirEntry[str]) -> Found | Skipped | None:
         return Skipped(name, "not a regular file")
     ending = os.path.splitext(name)[1].lower()
     if ending not in ENDINGS and not _looks_like_an_image(entry.path):
-        return None
+        reason = why_unread(entry.path)
+        return Skipped(name, reason) if reason else ending_of(name)
     return Found(name, status.st_size, status.st_mtime_ns)
 
 

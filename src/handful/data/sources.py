@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from handful.data.cache import data_folder
-from handful.data.folder import load_folder
+from handful.data.folder import Wanted, load_folder
 from handful.data.imageset import ImageSet
 from handful.data.label_file import LabelFile
 from handful.data.parallel import Track, quiet
@@ -50,6 +50,8 @@ def load(
     follow_links: bool = False,
     keep_leaks: bool = False,
     labeled: bool = True,
+    folders: str | None = None,
+    every_class: bool = False,
     track: Track = quiet,
     say: Callable[[str], None] = lambda text: None,
 ) -> ImageSet:
@@ -58,7 +60,8 @@ def load(
     Args:
         source: a name in `SOURCES`, or the path of a folder of images. Text that is a name is
             taken as one, even if there is a folder of that name; a Path is always a folder.
-        labels: a CSV of file,label[,group], or the label file of another tool, for a folder whose sub-folders are not classes.
+        labels: a CSV of file,label[,group], or the label file of another tool, for a folder whose
+            sub-folders are not classes.
         data_root: where public data sets are looked for and downloaded; by default HANDFUL_DATA.
         test_fraction: this share of the labelled images becomes `test`, if the source has none.
         seed: of that choice.
@@ -68,6 +71,10 @@ def load(
         follow_links: read symbolic links that lead out of the folder.
         keep_leaks: keep training images whose pixels are also in the test part.
         labeled: refuse a source without labels, or with one class only. Off to predict.
+        folders: what the sub-folders are: "classes", "groups" (sites or cameras, with the classes
+            below them), "ignore" (nothing), or "auto": refuse a folder where both may be meant.
+            None is "auto", but with `labeled` off such a folder has no labels instead.
+        every_class: keep test images of classes that no training image has. On to evaluate.
         track: wraps long loops, `track(items, total, what)`, to show progress.
         say: is told what the user may not have meant.
 
@@ -83,7 +90,8 @@ def load(
     else:
         _check_path(name)
         table = label_file(labels, encoding, file_column, label_column)
-        images = load_folder(name, table, follow_links, track, say)
+        wanted = Wanted(folders, labeled, every_class)
+        images = load_folder(name, table, follow_links, track, wanted=wanted, say=say)
     if labeled:
         check_labels(images)
     images = _with_duplicates_grouped(images)

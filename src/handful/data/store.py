@@ -7,8 +7,8 @@ import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +43,7 @@ class Store(ABC):
     sizes: np.ndarray  # (N, 2) int64, height and width
     grey: np.ndarray  # (N,) bool; red, green and blue are equal in every pixel
     skipped: tuple[Skipped, ...] = ()
+    other: Mapping[str, int] = field(default_factory=dict)  # files that are no images, by ending
 
     def __post_init__(self) -> None:
         self._held: tuple[str, np.ndarray] | None = None  # the last pixels asked for

@@ -5,6 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from handful.data.findings import ClassCount, Findings, printable
+from handful.data.formats import by_ending
 
 CLASSES = 20  # rows shown; the page and --json have all
 BAR = 30  # characters of the longest bar
@@ -13,6 +14,8 @@ BAR = 30  # characters of the longest bar
 def summary(findings: Findings) -> RenderableType:
     """What is in the images and what is wrong with them, as rich prints it."""
     lines = [Text(printable(line)) for line in (overview(findings), looks(findings))]
+    if others := by_ending(findings.other):
+        lines.append(Text(printable(others)))
     problems = [
         Text.assemble(("! " if problem.serious else "- ", _style(problem.serious)), problem.text)
         for problem in findings.problems
