@@ -75,7 +75,7 @@ def predict(
         )
         if into is not None and not Path(source).exists():
             raise HandfulError(f"--into copies files, but {source!r} is a data set without files")
-        predictions = trained.predict(images, reporter.track, abstain, none_of_these)
+        predictions = trained.predict(images, reporter.track, abstain, none_of_these, reporter.say)
         if out is not None:
             predictions.to_csv(out)
         if into is not None:
