@@ -136,6 +136,13 @@ def _inside(folder: Path) -> Iterator[Path]:
         yield from sorted(folder.iterdir())
 
 
+def size(folder: Path) -> int:
+    """Bytes of all files in a folder, 0 where there is none."""
+    with suppress(OSError):
+        return _bytes(folder) if folder.is_dir() else 0
+    return 0
+
+
 def _bytes(path: Path) -> int:
     if not path.is_dir():
         return path.stat().st_size
