@@ -69,7 +69,7 @@ def features(
             if len(new):
                 _embed(images[new], network, size, fit, view, precision, folder, track)
                 known = _known(folder)
-                about(folder, source=images.source, size=size)
+                about(folder, source=images.store.source or images.source, size=size)
                 keep_within_limit()
             elif folder.exists():
                 used(folder)

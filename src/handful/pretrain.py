@@ -207,7 +207,8 @@ def cached(
             gallery = Gallery(folder / PICTURES, blind, brief=True) if pictures else None
             _make(chosen, blind, mark, folder, gallery, say, (), deadline)
             clear(folder)
-        about(folder, source=task.images.source, method=chosen.method.name)
+        source = task.images.store.source or task.images.source
+        about(folder, source=source, method=chosen.method.name)
     keep_within_limit()
     return open_pretrained(folder)
 

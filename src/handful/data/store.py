@@ -219,7 +219,7 @@ class FileStore(Store):
 
     @property
     def source(self) -> str:
-        return str(self.root)
+        return os.path.abspath(self.root)
 
     def batch(self, rows: np.ndarray, size: int, fit: str, channels: int) -> np.ndarray:
         pixels = np.zeros((len(rows), channels, size, size), np.uint8)
