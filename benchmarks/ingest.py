@@ -6,14 +6,16 @@
 The folder is looked for in HANDFUL_DATA; `photos` are made in a temporary folder (40 different
 ones, linked under many names: a file costs the same to read under each). Every phase runs in a
 process of its own with an empty or a filled cache, so that its peak memory is its own; the time
-of `import` is not counted. The plain loop opens, converts, resizes and keeps one file after
-another. The files are in the system's page cache throughout, for both.
+of `import` is not counted. Then one new photograph is added: "one more" is to be compared with
+"open and decode", both from `load` to the pixels. The plain loop opens, converts, resizes and
+keeps one file after another. The files are in the system's page cache throughout, for both.
 """
 
 import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,7 +28,10 @@ from PIL import Image
 import record
 from handful.data.cache import data_folder
 
-PHASES = ("plain", "open", "decode", "open again", "decode again")
+PHASES = (
+    "plain", "open and decode", "one more", "open", "decode", "open again", "decode again",
+)  # fmt: skip
+WHOLE = ("open and decode", "one more")
 
 
 def measure(phase: str, folder: str, size: int) -> dict[str, float]:
@@ -42,6 +47,8 @@ def measure(phase: str, folder: str, size: int) -> dict[str, float]:
         images = handful.load(folder, labeled=False)
         if phase.startswith("decode"):
             began = time.perf_counter()
+            images.at(size)
+        elif phase in WHOLE:
             images.at(size)
     return {
         "seconds": round(time.perf_counter() - began, 2),
@@ -83,12 +90,23 @@ def make_photos(folder: Path, n: int, different: int = 40) -> None:
         os.link(originals[number % len(originals)], path)
 
 
+def add_photo(folder: Path) -> None:
+    """One more file, unlike the others: the first one mirrored."""
+    first = min(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    with Image.open(first) as image:
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(first.with_name("one-more.jpg"))
+
+
 def run(folder: Path, size: int, phases: tuple[str, ...]) -> dict[str, dict[str, float]]:
     """Every phase in its own process, over one cache that is empty at first."""
     with tempfile.TemporaryDirectory() as cache:
         environment = {**os.environ, "HANDFUL_CACHE": cache}
         figures = {}
         for phase in phases:
+            if phase == "one more":
+                add_photo(folder)
+            elif phase == "open":  # the first of the cold ones
+                environment["HANDFUL_CACHE"] = str(Path(cache) / "second")
             command = [sys.executable, __file__, "--phase", phase, "--size", str(size), str(folder)]
             done = subprocess.run(
                 command, env=environment, check=True, stdout=subprocess.PIPE, text=True
@@ -103,6 +121,7 @@ def main() -> None:
     parser.add_argument("source", help="a folder in HANDFUL_DATA, or photos")
     parser.add_argument("--size", type=int, help="32, or 224 for photos")
     parser.add_argument("--photos", type=int, default=400)
+    parser.add_argument("--only", nargs="+", choices=PHASES, default=PHASES)
     parser.add_argument("--kind", choices=("dev", "final"), default="dev")
     parser.add_argument("--phase", choices=PHASES, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -114,8 +133,9 @@ def main() -> None:
             make_photos(Path(made), options.photos)
             folder, size = Path(made) / "photos", options.size or 224
         else:
-            folder, size = data_folder() / options.source, options.size or 32
-        figures = run(folder, size, PHASES)
+            folder, size = Path(made) / options.source, options.size or 32
+            shutil.copytree(data_folder() / options.source, folder)
+        figures = run(folder, size, tuple(options.only))
         files = sum(1 for path in folder.rglob("*") if path.is_file())
     record.append("ingest", options.source, options.kind, figures, files=files, size=size)
 

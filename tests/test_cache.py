@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from handful.data import cache, scan, store
+from handful.data import cache, cache_entries, decode, scan, store
 from handful.data.sources import load
+from handful.errors import HandfulError
 from handful.files import beside, write_tensors, write_text
 from image_files import class_folder, save
 
@@ -225,3 +226,190 @@ def test_two_processes_may_build_at_once(own_cache, tmp_path):
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         first, second = pool.map(_sum, [folder, folder])
     assert first == second == _sum(folder)
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Names of the files that were decoded to their working size."""
+    names = []
+    really_read = decode.read
+
+    def read(path, *how):
+        names.append(path.name)
+        return really_read(path, *how)
+
+    monkeypatch.setattr(decode, "read", read)
+    return names
+
+
+def test_one_new_image_is_decoded_and_the_others_are_known(own_cache, folder, decoded):
+    before = load(folder).at(9).clone()
+    decoded.clear()
+    save(folder / "cat" / "new.png", seed=50)
+    after = load(folder).at(9)
+    assert decoded == ["new.png"]
+    assert torch.equal(after[[0, 1, 2, 4, 5, 6]], before)
+    assert (after[3].numpy() == decode.read(folder / "cat" / "new.png", 9, "crop", 3)).all()
+    only(own_cache, "pixels")  # the array of the six is not needed any more
+
+
+def test_images_are_taken_from_several_sets_whatever_their_names(own_cache, tmp_path, decoded):
+    first = class_folder(tmp_path / "first")
+    second = tmp_path / "second"
+    for number in range(3):
+        save(second / f"{number}.png", seed=200 + number)
+    load(first).at(9)
+    load(second, labeled=False).at(9)
+    both = tmp_path / "both"
+    for path in [*first.rglob("*.png"), *second.rglob("*.png")]:
+        place = both / f"{path.parent.name}-{path.name}"
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(path.read_bytes())
+    decoded.clear()
+    images = load(both, labeled=False)
+    pixels = images.at(9)
+    assert decoded == []
+    for name, found in zip(images.names, pixels.numpy(), strict=True):
+        assert (found == decode.read(both / name, 9, "crop", 3)).all(), name
+
+
+def test_pixels_made_otherwise_are_not_taken(own_cache, folder, decoded):
+    load(folder).at(9)
+    save(folder / "cat" / "new.png", seed=50)
+    for how in ({"size": 10}, {"size": 9, "fit": "pad"}, {"size": 9, "channels": 1}):
+        decoded.clear()
+        load(folder).at(**how)
+        assert len(decoded) == 7, how
+
+
+def test_a_damaged_array_of_another_set_is_passed_over(own_cache, folder, decoded):
+    load(folder).at(9)
+    path = only(own_cache, "pixels")
+    path.write_bytes(path.read_bytes()[:-1])
+    save(folder / "cat" / "new.png", seed=50)
+    decoded.clear()
+    load(folder).at(9)
+    assert len(decoded) == 7
+
+
+def test_the_cache_is_where_the_system_keeps_caches(tmp_path, monkeypatch):
+    monkeypatch.delenv("HANDFUL_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    if sys.platform == "linux":
+        assert cache.cache_folder() == tmp_path / "home" / ".cache" / "handful"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    if sys.platform == "linux":
+        assert cache.cache_folder() == tmp_path / "xdg" / "handful"
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path / "own"))
+    assert cache.cache_folder() == tmp_path / "own"
+
+
+def test_without_a_home_the_message_says_what_to_set(monkeypatch):
+    def no_home(*_, **__):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("HANDFUL_CACHE")
+    monkeypatch.setattr("platformdirs.user_cache_path", no_home)
+    with pytest.raises(HandfulError, match="no place for a cache .*set HANDFUL_CACHE"):
+        cache.cache_folder()
+
+
+def aged(folder, kind, name="*"):
+    """The entries of a kind as if used long ago, by a process that has ended."""
+    for path in (folder / kind).glob(name):
+        os.utime(path, (0, 0))
+    for session in cache._sessions.values():
+        session.entries.clear()
+        session.listed.write_text("")
+
+
+def test_beyond_the_limit_what_was_used_longest_ago_goes_and_it_is_said(
+    own_cache, tmp_path, monkeypatch, caplog
+):
+    old, new = (class_folder(tmp_path / name) for name in ("old", "new"))
+    save(new / "cat" / "0.png", seed=90)
+    load(old).at(9)
+    gone = only(own_cache, "pixels")
+    aged(own_cache, "pixels")
+    stage = own_cache / "pretrained" / ("0" * 32)
+    write_text(stage / "pretrained.json", "{}")
+    aged(own_cache, "pretrained")
+    monkeypatch.setenv("HANDFUL_CACHE_LIMIT", "4kB")
+    load(new).at(9)
+    assert not gone.exists() and stage.exists()
+    assert "removed what was used longest ago" in caplog.text and "4.0 kB" in caplog.text
+    load(new).at(20)  # its first array is in use by this process; the stage goes last, and is said
+    assert not stage.exists()
+    assert len(list((own_cache / "pixels").glob("*.npy"))) == 2
+    assert "1 self-supervised" in caplog.text
+
+
+USE_IT = "import sys; from handful import load; load(sys.argv[1]).at(9); print(flush=True); input()"
+
+
+def test_what_another_running_process_uses_stays(own_cache, folder):
+    command = [sys.executable, "-c", USE_IT, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        assert cache_entries.clear({"pixels"})[0] == []
+        assert only(own_cache, "pixels").exists()
+        other.communicate(b"\n")
+    assert [entry.kind for entry in cache_entries.clear({"pixels"})[0]] == ["pixels"]
+
+
+def test_clearing_removes_only_what_is_the_caches_own(own_cache, folder, handful):
+    load(folder).at(9)
+    aged(own_cache, "pixels")
+    mine = [own_cache / "holiday.jpg", own_cache / "pixels" / "holiday.npy"]
+    mine += [own_cache / "features" / "notes" / "a.safetensors", own_cache / "data" / "MNIST"]
+    mine += [own_cache / "features" / ("a" * 32) / "mine.txt"]
+    for path in mine:
+        write_text(path, "mine")
+    status, out, err = handful("cache", "clear", "--all")
+    assert status == 0 and "removed" in out
+    assert all(path.read_text() == "mine" for path in mine)
+    assert [p.name for p in (own_cache / "pixels").iterdir()] == ["holiday.npy"]
+
+
+def test_a_folder_of_other_files_is_not_marked_as_a_cache(own_cache, folder):
+    own_cache.mkdir()
+    (own_cache / "holiday.jpg").touch()
+    load(folder).at(9)
+    assert not (own_cache / "CACHEDIR.TAG").exists()
+    (own_cache / "holiday.jpg").unlink()
+    load(folder).at(10)
+    tag = (own_cache / "CACHEDIR.TAG").read_text()
+    assert tag.startswith("Signature: 8a477f597d28d172789f06886806bc55\n")
+
+
+def test_the_cache_is_listed(own_cache, folder, handful, monkeypatch):
+    monkeypatch.setenv("HANDFUL_CACHE_LIMIT", "1.5GB")
+    load(folder).at(9)
+    status, out, _ = handful("cache", "--json")
+    found = json.loads(out)
+    assert status == 0 and found["location"] == str(own_cache) and found["limit"] == 1.5e9
+    kinds = {entry["kind"]: entry for entry in found["entries"]}
+    assert kinds.keys() == {"manifests", "pixels"}
+    assert kinds["pixels"]["bytes"] == only(own_cache, "pixels").stat().st_size
+    assert kinds["pixels"]["source"] == str(folder) and kinds["pixels"]["in_use"]
+    status, out, _ = handful("cache")
+    assert status == 0 and "pixels" in out and "1.5 GB" in out
+
+
+def test_clearing_may_spare_what_was_used_lately(own_cache, folder, handful):
+    load(folder).at(9)
+    aged(own_cache, "nothing")
+    assert handful("cache", "clear", "--older-than", "30d")[0] == 0
+    path = only(own_cache, "pixels")
+    aged(own_cache, "pixels")
+    assert handful("cache", "clear", "--older-than", "30d", "--pixels")[0] == 0
+    assert not path.exists()
+    only(own_cache, "manifests")
+
+
+@pytest.mark.parametrize("text", ["much", "10 apples", "-1GB"])
+def test_a_limit_that_is_no_amount_is_refused(monkeypatch, text):
+    monkeypatch.setenv("HANDFUL_CACHE_LIMIT", text)
+    with pytest.raises(HandfulError, match="write it as 10GB or 500MB"):
+        cache_entries.limit()

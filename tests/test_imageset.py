@@ -135,7 +135,7 @@ def test_pixels_past_the_memory_limit_are_mapped_and_equal(tmp_path, monkeypatch
     monkeypatch.setattr("handful.data.imageset.MEMORY_LIMIT", 10)
     images = load(folder)
     assert torch.equal(images.at(9), held)
-    assert isinstance(images.store.pixels(9, "crop", 3), np.memmap)
+    assert isinstance(images.store.pixels(images.rows, 9, "crop", 3)[0], np.memmap)
     scattered = np.array([5, 0, 3])
     assert torch.equal(images[scattered].at(9), held[[5, 0, 3]])
 

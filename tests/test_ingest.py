@@ -279,8 +279,8 @@ def test_a_file_that_vanishes_between_scan_and_decode_is_listed(tmp_path, monkey
 
 
 @pytest.mark.parametrize("change, reason", [
-    (lambda path: path.unlink(), "it has vanished"),
-    (lambda path: save(path, seed=77, compress_level=0), "it has changed"),
+    (lambda path: path.unlink(), "vanished"),
+    (lambda path: save(path, seed=77, compress_level=0), "changed while it was read"),
 ])  # fmt: skip
 def test_a_file_that_changes_after_it_was_looked_at_stops_the_cache(tmp_path, change, reason):
     images = load(class_folder(tmp_path))

@@ -12,6 +12,7 @@ from torch import nn
 from handful import backbones
 from handful.configure import configure
 from handful.data.imageset import ImageSet
+from handful.data.vanished import on_the_rest
 from handful.errors import HandfulError
 from handful.features import (
     SIZES,
@@ -69,6 +70,7 @@ class Embedding:
             np.savez(file, **content)
 
 
+@on_the_rest
 def embed(
     images: ImageSet,
     backbone: str = "lite0",

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from handful import devices
 from handful.backbones import fingerprint
-from handful.data.cache import cache_folder, explained
+from handful.data.cache import about, cache_folder, explained, used
+from handful.data.cache_entries import keep_within_limit
 from handful.data.imageset import ImageSet, Track, quiet
 from handful.errors import HandfulError
 from handful.files import write_tensors
@@ -61,12 +62,22 @@ def features(
     precision = resolved(precision)
     folder = _folder(network, size, fit, view, precision, images.channels)
     prints = _prints(images)
-    known = _known(folder)
-    new = _first_of_each(prints, known)
-    if len(new):
-        _embed(images[new], network, size, fit, view, precision, folder, track)
+    for last in (False, True):  # a second time if the cache is cleared meanwhile
         known = _known(folder)
-    return _gathered(prints, known)
+        new = _first_of_each(prints, known)
+        try:
+            if len(new):
+                _embed(images[new], network, size, fit, view, precision, folder, track)
+                known = _known(folder)
+                about(folder, source=images.store.source or images.source, size=size)
+                keep_within_limit()
+            elif folder.exists():
+                used(folder)
+            return _gathered(prints, known)
+        except (OSError, KeyError):
+            if last:
+                raise
+    raise AssertionError  # never here
 
 
 def not_yet_known(
@@ -166,7 +177,10 @@ def _embed(
         rows.append(_forward(network, pixels, view, precision))
         count = sum(map(len, rows))
         if count == _SHARD or done + count == len(images):
-            _write(folder, prints[done : done + count], torch.cat(rows))
+            part = slice(done, done + count)
+            read = np.array([row not in images.store.lost for row in images.rows[part].tolist()])
+            if read.any():
+                _write(folder, prints[part][read], torch.cat(rows)[torch.from_numpy(read)])
             rows, done = [], done + count
 
 

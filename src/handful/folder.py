@@ -11,6 +11,7 @@ import torch
 from handful.csv_files import write_csv
 from handful.data.imageset import ImageSet, Track
 from handful.data.splits import save_draw
+from handful.data.store import Vanished
 from handful.errors import HandfulError
 from handful.estimate import Key, LabelIssue
 from handful.files import read_json, read_tensors, tidy, write_json, write_tensors
@@ -120,6 +121,18 @@ def claim(
             (folder / name).unlink(missing_ok=True)
     write_json(started, mark)
     return False
+
+
+@contextmanager
+def abandoning(folder: Path | None, mark: str) -> Iterator[None]:
+    """Where images vanish within, what was begun in the folder goes: the rest is another run."""
+    try:
+        yield
+    except Vanished:
+        started = folder and folder / "checkpoint" / _MARK
+        if folder and started and started.exists() and read_json(started) == mark:
+            shutil.rmtree(folder / "checkpoint")
+        raise
 
 
 @contextmanager

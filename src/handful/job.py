@@ -15,10 +15,12 @@ from handful.choose import AUTO, choose
 from handful.data.checks import check as inspect
 from handful.data.imageset import ImageSet, Track, quiet
 from handful.data.sources import check_labels
+from handful.data.vanished import on_the_rest
 from handful.errors import HandfulError
 from handful.estimate import THOROUGH, check_prior
 from handful.files import read_json, sole_writer, write_json
 from handful.folder import (
+    abandoning,
     claim,
     clear,
     looked_at,
@@ -62,6 +64,7 @@ QUIET = Reporter()
 _FROM_UNLABELED = Consistency | DeepPropagation | FineTuning | SelfTraining | Propagation
 
 
+@on_the_rest
 @devices.memory_kept()
 def fit(
     images: ImageSet,
@@ -172,7 +175,7 @@ def fit(
     )
     rehearse(chosen, task, seed)
     folder = Path(out) if out is not None else None
-    with sole_writer(folder):
+    with sole_writer(folder), abandoning(folder, mark):
         if folder is not None and claim(folder, mark, overwrite):
             clear(folder)
             reporter.say(f"{folder} already holds this run, finished")

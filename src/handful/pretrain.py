@@ -32,11 +32,13 @@ from handful.budget import (
     pilot_seconds,
     step_seconds,
 )
-from handful.data.cache import cache_folder, explained, locked
+from handful.data.cache import about, cache_folder, explained, locked, used
+from handful.data.cache_entries import keep_within_limit
 from handful.data.imageset import ImageSet, Track, quiet
+from handful.data.vanished import on_the_rest
 from handful.errors import HandfulError
 from handful.files import sole_writer, write_json, write_tensors, write_text
-from handful.folder import claim, clear, releasing
+from handful.folder import abandoning, claim, clear, releasing
 from handful.gallery import Gallery
 from handful.health import SETTLED, Health, collapse
 from handful.journal import Journal
@@ -72,6 +74,7 @@ _HEADS, _HEADS_SECONDS = 5, 1.0  # fits that are timed at most: the first is slo
 _VERSION = 2  # raise when the same key would give other weights
 
 
+@on_the_rest
 @devices.memory_kept()
 def pretrain(
     images: ImageSet,
@@ -134,7 +137,7 @@ def pretrain(
     rehearse(chosen, task, seed=0)
     deadline = None if budget is None else Deadline(budget, begun)
     mark, folder = stage_fingerprint(chosen, task, deadline), Path(out)
-    with sole_writer(folder):
+    with sole_writer(folder), abandoning(folder, mark):
         finished = claim(folder, mark, overwrite, RECORD, (WEIGHTS, HISTORY))
         if overwrite or not pictures:
             shutil.rmtree(folder / PICTURES, ignore_errors=True)
@@ -192,6 +195,7 @@ def cached(
             shutil.rmtree(folder / PICTURES, ignore_errors=True)  # those of an earlier run
         known = _known(folder)
         if known is not None:
+            used(folder)
             trouble = known.record["collapse"]
             text = f"the backbone that {chosen.method.name} made of these images is known"
             say(f"{text}; {trouble}" if trouble else text)
@@ -203,6 +207,9 @@ def cached(
             gallery = Gallery(folder / PICTURES, blind, brief=True) if pictures else None
             _make(chosen, blind, mark, folder, gallery, say, (), deadline)
             clear(folder)
+        source = task.images.store.source or task.images.source
+        about(folder, source=source, method=chosen.method.name)
+    keep_within_limit()
     return open_pretrained(folder)
 
 

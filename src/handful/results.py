@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import handful
 from handful import backbones
 from handful.csv_files import read_csv, write_csv
 from handful.data.imageset import ImageSet, Track, quiet
+from handful.data.vanished import silent, with_the_rest
 from handful.errors import HandfulError
 from handful.evaluate import Evaluation, evaluate, plot_confusion, with_foreign
 from handful.files import beside, read_json, read_tensors, write_json, write_tensors, write_text
@@ -60,6 +61,7 @@ class Run:
         track: Track = quiet,
         abstain: float | None = None,
         none_of_these: bool = False,
+        say: Callable[[str], None] = silent,
     ) -> "Predictions":
         """Classify images of any size and colour, a test part after the others.
 
@@ -70,8 +72,16 @@ class Run:
                 be promised get no label.
             none_of_these: look for images unlike any that the run has seen; they get no label
                 either. Of images like those it has seen about 2 % are taken for such.
+            say: is told of images that vanish meanwhile; they are in `images.store.skipped` too.
         """
         least = 0.0 if abstain is None else self.answering(abstain)["threshold"]
+        return with_the_rest(
+            images, lambda rest: self._predict(rest, track, least, none_of_these), say
+        )
+
+    def _predict(
+        self, images: ImageSet, track: Track, least: float, none_of_these: bool
+    ) -> "Predictions":
         parts = [images] if images.test is None else [images, images.test]
         names = tuple(name for part in parts for name in part.names)
         found = [self.predictor.predict_proba(part, track=track) for part in parts]
@@ -123,7 +133,10 @@ class Run:
 
         Images of classes that the run does not know are left out, and told of in `foreign`.
         """
-        labeled, foreign = images[images.labeled].known_to(self.classes)
+        return with_the_rest(images[images.labeled], lambda rest: self._evaluate(rest, track))
+
+    def _evaluate(self, images: ImageSet, track: Track) -> Evaluation:
+        labeled, foreign = images.known_to(self.classes)
         if foreign and not len(labeled):
             raise HandfulError(
                 f"no labelled image of {images.source} is of a class that this run knows: they are "

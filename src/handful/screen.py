@@ -1,6 +1,7 @@
 """What people see: bars and sentences on stderr, answers on stdout."""
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +58,23 @@ def reporting() -> "Iterator[Reporter]":
             finally:
                 bars.remove_task(bar)
 
-        yield Reporter(track, lambda text: bars.console.print(text, soft_wrap=True))
+        def say(text: str) -> None:
+            bars.console.print(text, soft_wrap=True)
+
+        with _heard("handful.cache", say):
+            yield Reporter(track, say)
+
+
+@contextmanager
+def _heard(logger: str, say: Callable[[str], None]) -> Iterator[None]:
+    """What a part of the library logs is said between the bars."""
+    handler = logging.Handler()
+    handler.emit = lambda record: say(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger(logger).addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger(logger).removeHandler(handler)
 
 
 def print_json(value: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 import handful
+from handful.cli.cache import cache
 from handful.cli.compare import compare
 from handful.cli.data import data
 from handful.cli.embed import embed
@@ -25,7 +26,9 @@ from handful.cli.reproduce import reproduce
 from handful.errors import HandfulError
 
 # In the order of the help.
-COMMANDS = (fit, data, compare, report, recipes, reproduce, predict, evaluate, embed, pretrain)
+COMMANDS = (
+    fit, data, compare, report, recipes, reproduce, predict, evaluate, embed, pretrain, cache,
+)  # fmt: skip
 
 app = typer.Typer(
     name="handful",

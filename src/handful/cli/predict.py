@@ -97,7 +97,7 @@ def predict(
             track=reporter.track,
             say=reporter.say,
         )
-        predictions = trained.predict(images, reporter.track, abstain, none_of_these)
+        predictions = trained.predict(images, reporter.track, abstain, none_of_these, reporter.say)
         if as_json or (out is None and into is None):
             say_skipped(images, reporter.say)
         if out is not None:

@@ -1,21 +1,52 @@
-"""The cache folder: where it is, and whose turn it is to write there."""
+"""The cache folder: where it is, whose turn it is to write there, and what is in use.
 
+    manifests/   what was found in each folder of images
+    pixels/      decoded images
+    features/    what a frozen network made of images
+    pretrained/  self-supervised stages
+    in-use/      one file for each running process: what it has used
+    data/        public data sets that were downloaded
+
+Beside an entry there may be NAME.about, which says what it was made of and, by its time of
+change, when it was last used; and NAME.lock.
+"""
+
+import atexit
+import json
 import os
+import re
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from filelock import FileLock
+import platformdirs
+from filelock import FileLock, Timeout
 
 from handful.errors import HandfulError
-from handful.files import tidy
+from handful.files import tidy, write_text
 
 VERSION = 1  # raise when the meaning of a cached file changes: older ones are then rebuilt
+OURS = {"manifests", "pixels", "features", "pretrained", "in-use", "data", "CACHEDIR.TAG"}
+TAG = (
+    "Signature: 8a477f597d28d172789f06886806bc55\n"
+    "# This folder is a cache of handful: backups may leave it out. See https://bford.info/cachedir/\n"
+)
+SYSTEM_SAID = "set HANDFUL_CACHE to a folder for decoded images and features"
 
 
 def cache_folder() -> Path:
-    """Where decoded pixels and manifests are kept: HANDFUL_CACHE, else ~/.cache/handful."""
-    return Path(os.environ.get("HANDFUL_CACHE") or Path.home() / ".cache" / "handful").expanduser()
+    """HANDFUL_CACHE, else the user's cache folder: XDG_CACHE_HOME/handful, ~/.cache/handful, …"""
+    try:
+        if chosen := os.environ.get("HANDFUL_CACHE"):
+            return Path(chosen).expanduser()
+        found = platformdirs.user_cache_path("handful", appauthor=False)
+    except RuntimeError as error:  # there is no home folder
+        raise HandfulError(f"no place for a cache ({error}); {SYSTEM_SAID}") from error
+    if not found.is_absolute():
+        raise HandfulError(f"no place for a cache (no home folder: {found}); {SYSTEM_SAID}")
+    return found
 
 
 def data_folder() -> Path:
@@ -32,6 +63,7 @@ def locked(path: Path) -> Iterator[None]:
     """
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _tag()
         lock = FileLock(f"{path}.lock")
         lock.acquire()
     try:
@@ -51,3 +83,101 @@ def explained(path: Path) -> Iterator[None]:
             f"cannot write to the cache folder {path.parent}: {error.strerror or error}; "
             f"free some space or set HANDFUL_CACHE to another folder"
         ) from error
+
+
+def about(path: Path, **what: Any) -> None:
+    """Write down what an entry of the cache was made of, and that this process uses it."""
+    with suppress(OSError):  # only for `handful cache` and for sets that share images
+        write_text(Path(f"{path}.about"), json.dumps(what))
+    used(path)
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What `about` wrote; empty if nothing, or if it is damaged."""
+    try:
+        found = json.loads(Path(f"{path}.about").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def used(path: Path) -> None:
+    """Note that an entry is used: not removed while this process runs, and late afterwards."""
+    with suppress(OSError):  # a cache that is only read need not know
+        note = Path(f"{path}.about")
+        os.utime(note if note.exists() else path)
+        _session(cache_folder()).add(path)
+
+
+def in_use(cache: Path) -> set[str]:
+    """Entries, such as "pixels/ab….npy", that a running process has used."""
+    found: set[str] = set()
+    for lock in (cache / "in-use").glob("*.lock"):
+        listed = lock.with_suffix(".txt")
+        mine = _sessions.get((cache, os.getpid()))
+        with suppress(OSError):
+            if mine is None or mine.listed != listed:
+                try:
+                    with FileLock(lock, timeout=0):  # its process has ended
+                        listed.unlink(missing_ok=True)
+                    lock.unlink(missing_ok=True)
+                    continue
+                except Timeout:
+                    pass
+            found.update(listed.read_text(encoding="utf-8").split())
+    return found
+
+
+class _Session:
+    """What this process has used, in a file that others read as long as its lock is held."""
+
+    def __init__(self, cache: Path) -> None:
+        folder = cache / "in-use"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.cache = cache
+        self.listed = folder / f"{uuid.uuid4().hex}.txt"
+        self.lock = FileLock(self.listed.with_suffix(".lock"))
+        self.lock.acquire()
+        self.entries: set[str] = set()
+        atexit.register(self.end, os.getpid())
+
+    def add(self, path: Path) -> None:
+        entry = path.relative_to(self.cache).as_posix()
+        if entry not in self.entries:
+            with open(self.listed, "a", encoding="utf-8") as file:
+                file.write(f"{entry}\n")
+            self.entries.add(entry)
+
+    def end(self, process: int) -> None:
+        if os.getpid() == process:
+            with suppress(OSError):
+                self.listed.unlink(missing_ok=True)
+                self.lock.release()
+                self.listed.with_suffix(".lock").unlink(missing_ok=True)
+
+
+_sessions: dict[tuple[Path, int], _Session] = {}
+
+
+def _session(cache: Path) -> _Session:
+    key = cache, os.getpid()  # a forked process is another one
+    if key not in _sessions:
+        _sessions[key] = _Session(cache)
+    return _sessions[key]
+
+
+def _tag() -> None:
+    """Mark the folder for backups. Not where other files are: they may be worth a backup."""
+    cache = cache_folder()
+    if not (cache / "CACHEDIR.TAG").exists() and set(os.listdir(cache)) <= OURS:
+        write_text(cache / "CACHEDIR.TAG", TAG)
+
+
+def bytes_in(text: str) -> float:
+    """ "10GB", "500 MB", "2.5T" or plain bytes as a number of bytes; "none" is no limit."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)I?B?", text.strip().upper())
+    if found is None and text.strip().lower() not in ("none", "unlimited"):
+        raise HandfulError(f"{text!r} is no amount of storage; write it as 10GB or 500MB, or none")
+    if found is None:
+        return float("inf")
+    return float(found[1]) * 1000 ** " KMGT".index(found[2] or " ")

@@ -195,6 +195,8 @@ def _reason(path: Path, error: Exception) -> str:
         return "vanished while the folder was read"
     if isinstance(error, PermissionError):
         return "permission denied"
+    if isinstance(error, OSError) and error.errno:  # of the disk, not of what is in the file
+        return f"cannot be read: {error.strerror}"
     if isinstance(error, UnidentifiedImageError):
         if path.exists() and path.stat().st_size == 0:
             return "empty file (0 bytes)"

@@ -145,22 +145,28 @@ class ImageSet:
                 centre, "pad" resizes the long side and adds black, "stretch" ignores the aspect.
             channels: 1 or 3; by default `self.channels`.
         """
-        pixels = self.store.pixels(size, fit, channels or self.channels, track)
-        return torch.from_numpy(_gather(pixels, self.rows))
+        pixels, places = self.store.pixels(self.rows, size, fit, channels or self.channels, track)
+        return torch.from_numpy(_gather(pixels, places))
 
     def stream(
         self, size: int, fit: str = "crop", batch: int = 256, channels: int | None = None
     ) -> Iterator[torch.Tensor]:
-        """The pixels of `at`, `batch` images at a time, without holding or caching them all."""
+        """The pixels of `at`, `batch` images at a time, without holding or caching them all.
+
+        Images that cannot be read any more are black, and after the last batch it raises
+        `Vanished`: what was made of them is to be thrown away.
+        """
         channels = channels or self.channels
         rows = self.rows
         starts = range(0, len(rows), batch)
         if self.store.holds(size, fit, channels):
-            pixels = self.store.pixels(size, fit, channels)
-            yield from (torch.from_numpy(pixels[rows[at : at + batch]]) for at in starts)
+            pixels, places = self.store.pixels(rows, size, fit, channels)
+            yield from (torch.from_numpy(pixels[places[at : at + batch]]) for at in starts)
         else:
+            self.store.check(rows)
             batches = self.store.batches(rows, size, fit, channels, batch)
             yield from (torch.from_numpy(pixels) for pixels in batches)
+            self.store.check(rows)
 
 
 def sorted_classes(names: set[str]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import PIL
 
 from handful.data import decode
-from handful.data.cache import VERSION, cache_folder, explained, locked
+from handful.data.cache import VERSION, about, cache_folder, explained, locked, used
 from handful.data.decode import ENDINGS, Facts, Unreadable
 from handful.data.formats import ending_of, why_unread
 from handful.data.parallel import Track, in_order
@@ -150,6 +150,9 @@ def _inspected(root: Path, found: list[Found], track: Track) -> Iterable[Facts |
             if unknown := [file for file in found if file.name not in known]:
                 known.update(_look(root, unknown, track))
                 _save(path, found, known)
+                about(path, source=os.path.realpath(root))
+    if path.exists():
+        used(path)
     return [known[file.name] for file in found]
 
 

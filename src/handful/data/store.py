@@ -9,8 +9,9 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
@@ -18,7 +19,16 @@ import torch
 import torch.nn.functional as F
 
 from handful.data import decode
-from handful.data.cache import VERSION, cache_folder, explained, locked
+from handful.data.cache import (
+    VERSION,
+    about,
+    cache_folder,
+    explained,
+    locked,
+    read_about,
+    used,
+)
+from handful.data.cache_entries import keep_within_limit, remove
 from handful.data.parallel import Track, in_order, quiet
 from handful.errors import HandfulError
 from handful.files import beside
@@ -34,6 +44,28 @@ class Skipped(NamedTuple):
     reason: str
 
 
+class Vanished(HandfulError):
+    """Images that could be read when their folder was opened, and cannot be read any more."""
+
+    def __init__(self, store: "Store", rows: np.ndarray) -> None:
+        first = int(rows[0])
+        others, what = (f" and {len(rows) - 1:,} others", "them") if len(rows) > 1 else ("", "it")
+        super().__init__(
+            f"{Path(store.source) / store.names[first]}{others} could be read a moment ago, but "
+            f"not now ({store.lost[first]}); run the same command again to leave {what} out"
+        )
+        self.store = store
+        self.rows = rows
+
+
+class Held(NamedTuple):
+    """Decoded pixels of a store."""
+
+    settings: tuple[Any, ...]  # what they were made with
+    pixels: np.ndarray  # (n, C, S, S) uint8
+    rows: np.ndarray  # (n,) rising rows of the store; all of them unless files have vanished
+
+
 @dataclass(eq=False, kw_only=True)
 class Store(ABC):
     """Images in a fixed order. Image sets are rows of a store, so subsets share its pixels."""
@@ -46,66 +78,136 @@ class Store(ABC):
     other: Mapping[str, int] = field(default_factory=dict)  # files that are no images, by ending
 
     def __post_init__(self) -> None:
-        self._held: tuple[str, np.ndarray] | None = None  # the last pixels asked for
+        self._held: Held | None = None  # the last pixels asked for
+        self.lost: dict[int, str] = {}  # row → why it cannot be read any more
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a process that is spawned: it finds the pixels in the cache."""
+        return {**self.__dict__, "_held": None}
 
     @property
     def channels(self) -> int:
         """1 if every image is grey, else 3."""
         return 1 if self.grey.all() else 3
 
+    @property
+    def source(self) -> str:
+        """Where the images come from, for people; empty if nowhere on disk."""
+        return ""
+
     @abstractmethod
     def batch(self, rows: np.ndarray, size: int, fit: str, channels: int) -> np.ndarray:
-        """(len(rows), channels, S, S) uint8, made from the source."""
+        """(len(rows), channels, S, S) uint8, made from the source; lost rows are zeros."""
 
-    def pixels(self, size: int, fit: str, channels: int, track: Track = quiet) -> np.ndarray:
-        """(N, channels, S, S) uint8 of every image: from memory, from the cache, or decoded."""
-        key = self._key(size, fit, channels)
-        if self._held is None or self._held[0] != key:
-            self._held = key, self._cached(key, size, fit, channels, track)
-        return self._held[1]
+    def pixels(
+        self, rows: np.ndarray, size: int, fit: str, channels: int, track: Track = quiet
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """An array (n, channels, S, S) uint8, and (len(rows),) where in it `rows` are.
+
+        From memory, from the cache, or decoded. Raises `Vanished` if one of the rows cannot be
+        read any more.
+        """
+        settings = self._settings(size, fit, channels)
+        if self._held is None or self._held.settings != settings:
+            self._held = self._cached(rows, size, fit, channels, track)
+        places = np.searchsorted(self._held.rows, rows)
+        known = places < len(self._held.rows)
+        known[known] = self._held.rows[places[known]] == rows[known]
+        if not known.all():
+            raise self.vanished(rows)
+        return self._held.pixels, places
 
     def holds(self, size: int, fit: str, channels: int) -> bool:
         """Whether `pixels` would answer from memory."""
-        return self._held is not None and self._held[0] == self._key(size, fit, channels)
+        return self._held is not None and self._held.settings == self._settings(size, fit, channels)
 
     def batches(
         self, rows: np.ndarray, size: int, fit: str, channels: int, batch: int = BATCH
     ) -> Iterator[np.ndarray]:
-        """The pixels of `rows`, `batch` images at a time, decoded ahead in parallel."""
+        """The pixels of `rows`, `batch` images at a time, decoded ahead in parallel.
+
+        Rows that cannot be read any more are zeros, and noted in `lost`: ask `check` afterwards.
+        """
         check_fit(size, fit)
         parts = [rows[start : start + batch] for start in range(0, len(rows), batch)]
         return in_order(lambda part: self.batch(part, size, fit, channels), parts)
 
-    def _cached(self, key: str, size: int, fit: str, channels: int, track: Track) -> np.ndarray:
-        path = cache_folder() / "pixels" / f"{key}.npy"
-        shape = (len(self.names), channels, size, size)
-        found = _open_pixels(path, shape)
-        if found is None:
-            with locked(path):
-                found = _open_pixels(path, shape)  # another process may have built it meanwhile
-                if found is None:
-                    self._build(path, shape, fit, track)
-                    found = _open_pixels(path, shape)
-        if found is None:
-            raise HandfulError(
-                f"the cache file {path} cannot be read back; remove it and try again"
-            )
-        return found
+    def check(self, rows: np.ndarray) -> None:
+        """Raise `Vanished` if some of the rows are known to be lost."""
+        if self.lost and not self.lost.keys().isdisjoint(rows.tolist()):
+            raise self.vanished(rows)
 
-    def _build(self, path: Path, shape: tuple[int, ...], fit: str, track: Track) -> None:
-        rows = np.arange(shape[0])
-        batches = self.batches(rows, shape[2], fit, shape[1])
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    def vanished(self, rows: np.ndarray) -> Vanished:
+        """The error that tells which of these rows are lost."""
+        return Vanished(self, np.array([row for row in rows.tolist() if row in self.lost]))
+
+    def _cached(self, wanted: np.ndarray, size: int, fit: str, channels: int, track: Track) -> Held:
+        settings = self._settings(size, fit, channels)
+        while True:  # again only where files have vanished while others were decoded
+            rows = np.array([r for r in range(len(self.names)) if r not in self.lost], np.int64)
+            if not len(rows):
+                raise self.vanished(wanted)
+            path = self._path(settings, rows)
+            shape = (len(rows), channels, size, size)
+            found = _open_pixels(path, shape)
+            if found is None:
+                with locked(path):
+                    found = _open_pixels(path, shape)  # another process may have built it
+                    if found is None:
+                        self._build(path, rows, settings, track)
+                        found = _open_pixels(path, shape)
+                keep_within_limit()
+            if found is not None:
+                used(path)
+                return Held(settings, found, rows)
+            if len(self.lost) == len(self.names) - len(rows):
+                raise HandfulError(
+                    f"the cache file {path} cannot be read back; remove it and try again"
+                )
+
+    def _build(self, path: Path, rows: np.ndarray, settings: tuple[Any, ...], track: Track) -> None:
+        """Write the pixels of `rows`: from arrays of other sets where they are known, or decoded.
+
+        Where files vanish meanwhile, what is left is written to the place of what is left.
+        """
+        size, fit, channels, *_ = settings
+        known = _known(path, self.fingerprints[rows], (channels, size, size))
+        new = rows[known.array < 0]
+        batches = self.batches(new, size, fit, channels)
+        decoded = (
+            image for part in track(batches, -(-len(new) // BATCH), "decoding") for image in part
+        )
         with decode.guarded(), explained(path), beside(path) as temporary:
             with open(temporary, "wb") as file:
-                np.lib.format.write_array_header_1_0(file, header)
-                for pixels in track(batches, -(-shape[0] // BATCH), "decoding"):
-                    file.write(pixels.tobytes())
+                _write_header(file, (len(rows), channels, size, size))
+                for start in range(0, len(rows), BATCH):
+                    part = slice(start, start + BATCH)
+                    block = known.block(part, decoded)
+                    kept = [row not in self.lost for row in rows[part].tolist()]
+                    file.write(block[kept].tobytes())
+                rows = np.array([row for row in rows.tolist() if row not in self.lost], np.int64)
+                file.seek(0)
+                _write_header(file, (len(rows), channels, size, size))
+        known.close()
+        if len(rows):
+            place = self._path(settings, rows)
+            if place != path:
+                os.replace(path, place)
+            images = self.fingerprints[rows].tobytes().hex()
+            about(place, source=self.source, size=size, images=images)
+            _remove_held_by(place)
+        else:
+            path.unlink()
 
-    def _key(self, size: int, fit: str, channels: int) -> str:
-        """Name of the cached pixels: a hash of what they are and of what made them."""
-        made = json.dumps([VERSION, PIL.__version__, size, fit, channels, type(self).__name__])
-        return hashlib.sha256(made.encode() + self.fingerprints.tobytes()).hexdigest()[:32]
+    def _settings(self, size: int, fit: str, channels: int) -> tuple[Any, ...]:
+        """What pixels are made with: images alike that differ in one of these differ in pixels."""
+        return (size, fit, channels, type(self).__name__, VERSION, PIL.__version__)
+
+    def _path(self, settings: tuple[Any, ...], rows: np.ndarray) -> Path:
+        """Named after what made the pixels and, behind the dash, after the images."""
+        made = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
+        images = hashlib.sha256(self.fingerprints[rows].tobytes()).hexdigest()[:32]
+        return cache_folder() / "pixels" / f"{made}-{images}.npy"
 
 
 @dataclass(eq=False, kw_only=True)
@@ -116,28 +218,42 @@ class FileStore(Store):
     stamps: np.ndarray  # (N, 2) int64: bytes and mtime in ns, when inspected
     notes: tuple[tuple[str, ...], ...]  # for every file, what its decoding involved
 
+    @property
+    def source(self) -> str:
+        return os.path.abspath(self.root)
+
     def batch(self, rows: np.ndarray, size: int, fit: str, channels: int) -> np.ndarray:
-        pixels = np.empty((len(rows), channels, size, size), np.uint8)
-        for target, row in zip(pixels, rows, strict=True):
-            path = self.root / self.names[row]
+        pixels = np.zeros((len(rows), channels, size, size), np.uint8)
+        for target, row in zip(pixels, rows.tolist(), strict=True):
             try:
-                self._check_unchanged(path, row)
-                target[:] = decode.read(path, size, fit, channels)
+                image = decode.read(self.root / self.names[row], size, fit, channels)
             except decode.Unreadable as error:
-                raise HandfulError(
-                    f"{path} could be read a moment ago, but not now ({error}); "
-                    f"run the same command again to leave it out"
-                ) from error
+                self.lost[row] = self._change(row) or str(error)
+            else:
+                # Cached pixels are named after what was inspected: it must still be that file.
+                if change := self._change(row):
+                    self.lost[row] = change
+                else:
+                    target[:] = image
         return pixels
 
-    def _check_unchanged(self, path: Path, row: int) -> None:
-        """Cached pixels are named after what was inspected: it must still be the same file."""
+    def vanished(self, rows: np.ndarray) -> Vanished:
+        """All of them are looked at, so that a work is begun again once and not for each."""
+        for row in rows.tolist():
+            if row not in self.lost and (change := self._change(row)):
+                self.lost[row] = change
+        return super().vanished(rows)
+
+    def _change(self, row: int) -> str:
+        """What has become of a file since it was inspected; empty if nothing."""
         try:
-            now = os.stat(path)
+            now = os.stat(self.root / self.names[row])
+        except FileNotFoundError:
+            return "vanished"
         except OSError as error:
-            raise decode.Unreadable("it has vanished") from error
-        if (now.st_size, now.st_mtime_ns) != tuple(self.stamps[row]):
-            raise decode.Unreadable("it has changed")
+            return f"cannot be read any more: {error.strerror or error}"
+        same = (now.st_size, now.st_mtime_ns) == tuple(self.stamps[row])
+        return "" if same else "changed while it was read"
 
 
 @dataclass(eq=False, kw_only=True)
@@ -146,11 +262,13 @@ class ArrayStore(Store):
 
     images: np.ndarray
 
-    def pixels(self, size: int, fit: str, channels: int, track: Track = quiet) -> np.ndarray:
+    def pixels(
+        self, rows: np.ndarray, size: int, fit: str, channels: int, track: Track = quiet
+    ) -> tuple[np.ndarray, np.ndarray]:
         check_fit(size, fit)
         if self.images.shape[1:] == (channels, size, size):
-            return self.images
-        return super().pixels(size, fit, channels, track)
+            return self.images, rows
+        return super().pixels(rows, size, fit, channels, track)
 
     def holds(self, size: int, fit: str, channels: int) -> bool:
         native = self.images.shape[1:] == (channels, size, size)
@@ -226,6 +344,106 @@ def _coloured(images: torch.Tensor, channels: int) -> torch.Tensor:
 def _is_grey(image: np.ndarray) -> bool:
     """Whether a (C, H, W) image holds no colour."""
     return len(image) == 1 or bool((image[0] == image[1]).all() and (image[0] == image[2]).all())
+
+
+def _write_header(file: Any, shape: tuple[int, ...]) -> None:
+    """As long for fewer images: numpy leaves room for the first number to grow."""
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
+
+
+class _Known:
+    """Which images of a set are in cached arrays of other sets, made in the same way."""
+
+    def __init__(self, n: int, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+        self.arrays: list[np.ndarray] = []
+        self.array = np.full(n, -1)  # the number of the array, -1 for none
+        self.row = np.zeros(n, np.int64)  # the row in it
+
+    def block(self, part: slice, decoded: Iterator[np.ndarray]) -> np.ndarray:
+        """The pixels of this part of the set; those that are not known are taken from `decoded`."""
+        array, row = self.array[part], self.row[part]
+        pixels = np.empty((len(array), *self.shape), np.uint8)
+        for number in np.unique(array):
+            here = array == number
+            if number < 0:
+                pixels[here] = list(islice(decoded, int(here.sum())))
+            else:
+                pixels[here] = self.arrays[number][row[here]]
+        return pixels
+
+    def close(self) -> None:
+        """Let go of the files: some systems cannot remove one that is mapped."""
+        self.arrays.clear()
+
+
+def _known(path: Path, prints: np.ndarray, shape: tuple[int, ...]) -> _Known:
+    """Where the images with these fingerprints are, in arrays whose names begin as `path` does."""
+    found = _Known(len(prints), shape)
+    keys = _as_keys(prints)
+    for other in _others(path):
+        if (found.array >= 0).all():
+            break
+        has = _images_in(other)
+        pixels = _mapped(other, (len(has), *shape)) if len(has) else None
+        if pixels is None:
+            continue
+        order = np.argsort(has)
+        at = np.searchsorted(has, keys, sorter=order).clip(max=len(has) - 1)
+        new = (has[order[at]] == keys) & (found.array < 0)
+        if new.any():
+            found.array[new] = len(found.arrays)
+            found.row[new] = order[at][new]
+            found.arrays.append(pixels)
+    return found
+
+
+def _remove_held_by(path: Path) -> None:
+    """Remove arrays whose images are all in this one: it answers for them."""
+    has = _images_in(path)
+    for other in _others(path):
+        images = _images_in(other)
+        if len(images) and np.isin(images, has).all():
+            remove(other)
+
+
+def _others(path: Path) -> list[Path]:
+    """Arrays made in the same way as that of `path`, of other images; the largest first."""
+    made = path.name.split("-")[0]
+    others = (other for other in path.parent.glob(f"{made}-*.npy") if other != path)
+    return sorted(others, key=_size, reverse=True)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0  # gone meanwhile
+
+
+def _images_in(path: Path) -> np.ndarray:
+    """Fingerprints of the images of a cached array; none if that is not known."""
+    try:
+        prints = bytes.fromhex(read_about(path).get("images", ""))
+        return _as_keys(np.frombuffer(prints, np.uint8).reshape(-1, 16))
+    except (TypeError, ValueError):
+        return np.empty(0, "S32")
+
+
+def _as_keys(prints: np.ndarray) -> np.ndarray:
+    """(N, 16) uint8 → (N,) text, which numpy can sort and compare."""
+    text = np.ascontiguousarray(prints).tobytes().hex()
+    return np.frombuffer(text.encode(), "S32") if text else np.empty(0, "S32")
+
+
+def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    try:
+        found = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, EOFError):
+        return None
+    return found if found.shape == shape and found.dtype == np.uint8 else None
 
 
 def _open_pixels(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
