@@ -4,25 +4,26 @@
 """
 
 import csv
+import io
 import json
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-import handful
 from handful import backbones
 from handful.data.imageset import ImageSet, Track, quiet
 from handful.errors import HandfulError
 from handful.evaluate import Evaluation, evaluate, plot_confusion
-from handful.files import beside, read_json, read_tensors, write_json, write_tensors, write_text
-from handful.methods.base import BackboneSpec, Classifier, Normalize, Predictor
-from handful.methods.mlp_head import make_head
+from handful.files import beside, read_json, read_text, write_json, write_text
+from handful.methods.base import Predictor
+from handful.model_file import load_predictor, save_predictor
 from handful.novelty import Familiar, load_familiar
+from handful.record_schema import DEFAULTS, RunRecord, checked
 
 MODEL, RECORD = "model.safetensors", "run.json"
 LABELS, ISSUES = "labels.csv", "label-issues.csv"
@@ -248,11 +249,14 @@ def write_csv(path: Path, header: list[str], rows: Iterable[list[str]]) -> None:
 
 def read_csv(path: Path) -> list[dict[str, str]]:
     """What `write_csv` wrote, row by row; HandfulError if it is damaged."""
+    content = read_text(path, errors="surrogateescape")
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(io.StringIO(content, newline="")))
+        for row in rows:
+            if None in row or None in row.values():
+                raise csv.Error("a row is longer or shorter than the header")
         return [row | {"file": row["file"].removeprefix("./")} for row in rows]
-    except (KeyError, AttributeError, csv.Error) as error:
+    except (KeyError, csv.Error) as error:
         raise HandfulError(f"{path} is damaged ({error!r}); restore it or fit again") from None
 
 
@@ -260,49 +264,10 @@ def _no_formula(name: str) -> str:
     return f"./{name}" if name.startswith(FORMULA) else name
 
 
-def save_predictor(predictor: Predictor, path: Path) -> None:
-    """Weights, and in the file's header all that is needed to build the network around them."""
-    described = {
-        "backbone": asdict(predictor.backbone),
-        "classes": predictor.classes,
-        "size": predictor.size,
-        "channels": predictor.channels,
-        "fit": predictor.fit,
-        "precision": predictor.precision,
-        "temperature": predictor.temperature,
-        "frozen": predictor.frozen,
-    }
-    metadata = {"handful": handful.__version__, "predictor": json.dumps(described)}
-    write_tensors(path, predictor.model.state_dict(), metadata)
-
-
-def load_predictor(path: Path) -> Predictor:
-    """The predictor in a file written by `save_predictor`; HandfulError for any other file."""
-    tensors, metadata = read_tensors(path)
-    if "predictor" not in metadata:
-        raise HandfulError(
-            f"{path} was not written by handful; give the folder that `handful fit` left"
-        )
-    try:
-        described = json.loads(metadata["predictor"])
-        spec = BackboneSpec(**described.pop("backbone"))
-        classes = tuple(described.pop("classes"))
-        options = spec.options | ({"pretrained": False} if backbones.pretrained(spec.name) else {})
-        channels, size = int(described["channels"]), int(described["size"])
-        with torch.device("meta"):  # shapes only: a header cannot ask for more than the file holds
-            backbone = backbones.make(spec.name, channels, size, **options)
-            constants = [0.0] * tensors["normalize.mean"].numel()
-            model = Classifier(backbone, len(classes), Normalize(constants, constants))
-            if "head.0.weight" in tensors:  # of two layers
-                hidden, width = tensors["head.0.weight"].shape
-                model.head = make_head(width, hidden, len(classes))
-        model.load_state_dict(tensors, assign=True)
-        return Predictor(model.eval(), spec, classes, **described)
-    except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
-        first = str(error).splitlines()[0]
-        raise HandfulError(
-            f"{path} does not hold the network it describes ({first}); restore it or fit again"
-        ) from None
+def read_record(folder: Path) -> dict[str, Any]:
+    """run.json, checked, with defaults for what earlier versions did not write."""
+    path = folder / RECORD
+    return DEFAULTS | checked(RunRecord, read_json(path), path)
 
 
 def open_run(folder: Path | str) -> Run:
@@ -316,12 +281,13 @@ def open_run(folder: Path | str) -> Run:
         raise HandfulError(
             f"{folder} holds an unfinished run; start the same fit again to finish it"
         )
-    record = read_json(folder / RECORD)
-    if not isinstance(record, dict) or not {"data", "method", "estimate", "test"} <= record.keys():
-        raise HandfulError(
-            f"{folder / RECORD} was not written by handful; is {folder} a run folder?"
-        )
+    record = read_record(folder)
     predictor = load_predictor(folder / MODEL)
+    if list(predictor.classes) != record["data"]["classes"]:
+        raise HandfulError(
+            f"{folder / RECORD} and {folder / MODEL} name other classes, so they are not of one "
+            f"run; restore both or fit again"
+        )
     expected = record.get("backbone", {}).get("weights")
     if expected not in (None, backbones.fingerprint(predictor.model.backbone)):
         raise HandfulError(

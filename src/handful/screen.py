@@ -1,13 +1,16 @@
 """What people see: bars and sentences on stderr, answers on stdout."""
 
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
+from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
+
+from handful.text import as_json_line, printable
 
 if TYPE_CHECKING:
     from handful.compare import Comparison
@@ -19,9 +22,23 @@ if TYPE_CHECKING:
     from handful.results import Run
 
 # People read stderr; stdout is for the answer. Names of files and classes are no markup.
-screen = Console(stderr=True, highlight=False, markup=False, emoji=False)
-answer = Console(highlight=False, markup=False, emoji=False)
 T = TypeVar("T")
+
+
+class SafeConsole(Console):
+    """A console that shows strings as they are: no markup, no control characters, one line each."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
+
+    def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            plain = segment.control or segment.text == "\n"
+            yield segment if plain else segment._replace(text=printable(segment.text))
+
+
+screen = SafeConsole(stderr=True, highlight=False, markup=False, emoji=False)
+answer = SafeConsole(highlight=False, markup=False, emoji=False)
 
 
 @contextmanager
@@ -58,7 +75,7 @@ def reporting() -> "Iterator[Reporter]":
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    print(as_json_line(value))
 
 
 def _percent(share: float) -> str:

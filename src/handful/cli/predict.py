@@ -9,6 +9,7 @@ import typer
 from handful.cli.options import AsJson, DataRoot, FollowLinks
 from handful.errors import HandfulError
 from handful.screen import print_counts, print_json, print_skipped, reporting
+from handful.text import printable
 
 
 def predict(
@@ -94,7 +95,7 @@ def predict(
         print_json({"predictions": [dict(zip(keys, row, strict=True)) for row in rows]})
     elif out is None and into is None:
         for name, label, confidence, *_ in predictions.rows():
-            print(f"{name}\t{label}\t{confidence}")
+            print(f"{printable(name)}\t{printable(label)}\t{confidence}")
     else:
         print_counts(predictions.places, [str(path) for path in (out, into) if path is not None])
         print_skipped(images)

@@ -4,7 +4,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from handful.data.findings import ClassCount, Findings, printable
+from handful.data.findings import ClassCount, Findings
+from handful.text import printable
 
 CLASSES = 20  # rows shown; the page and --json have all
 BAR = 30  # characters of the longest bar
@@ -14,7 +15,9 @@ def summary(findings: Findings) -> RenderableType:
     """What is in the images and what is wrong with them, as rich prints it."""
     lines = [Text(printable(line)) for line in (overview(findings), looks(findings))]
     problems = [
-        Text.assemble(("! " if problem.serious else "- ", _style(problem.serious)), problem.text)
+        Text.assemble(
+            ("! " if problem.serious else "- ", _style(problem.serious)), printable(problem.text)
+        )
         for problem in findings.problems
     ]
     if not problems:
