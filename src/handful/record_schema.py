@@ -27,7 +27,7 @@ Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
 Seconds = Annotated[FiniteFloat, Field(ge=0, le=1e12)]
 Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
-Word = Annotated[str, Field(min_length=1, max_length=200)]
+Word = Annotated[str, Field(min_length=1, max_length=1_000)]
 Name = Annotated[str, Field(max_length=4 * LONGEST_NAME)]
 Said = Annotated[str, Field(max_length=20_000)]
 ClassName = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
@@ -94,7 +94,7 @@ class NetworkOfRun(Network):
 class Input(Part):
     size: Side
     channels: Annotated[int, Field(ge=1, le=3)]
-    aspect: Literal["crop", "pad", "stretch"]
+    aspect: Said
     flips: bool
 
 
@@ -211,7 +211,7 @@ class RunRecord(Part):
     init: Word | None = None
     stage: Stage | None = None
     prior: dict[ClassName, Share] | None = None
-    prior_from: Literal["labels", "unlabeled", "given"] = "labels"
+    prior_from: Said = "labels"
     after: Earlier | None = None
 
 

@@ -92,7 +92,8 @@ class Run:
             raise HandfulError(
                 "what is none of these is told by a file in the folder of the run; fit with out"
             )
-        return load_familiar(self.folder / FAMILIAR)
+        width = int(self.predictor.model.backbone.width)  # type: ignore[arg-type]
+        return load_familiar(self.folder / FAMILIAR, width)
 
     def answering(self, sure: float) -> dict[str, float]:
         """The confidence to answer from so that answers are right at least `sure` of the time.
