@@ -132,7 +132,7 @@ class Scored(Part):
     accuracy: Share | None
     low: Share | None
     high: Share | None
-    level: Share
+    level: Share = 0.9
 
 
 class Abstention(Part):
@@ -284,7 +284,7 @@ class CellRecord(Part):
     method: Word
     draw: Whole
     test_accuracy: Share
-    estimate: Estimate | None
+    estimate: Scored | None
     seconds: Seconds
     trouble: Said = ""
 
@@ -319,6 +319,6 @@ def checked(schema: type[Part], found: Any, path: Path) -> dict[str, Any]:
         place = ".".join(map(str, first["loc"]))[:200] or "all of it"
         raise HandfulError(
             f"{path} does not hold what handful writes there ({place}: {first['msg']}); is "
-            f"{path.parent} a run folder? Restore the file or fit again"
+            f"{path.parent} a run folder? If so, restore it or fit again"
         ) from None
     return found
