@@ -193,7 +193,7 @@ def test_hostile_names_of_classes_files_and_all_else_are_only_text(made, copied)
 
 
 def test_a_name_that_is_no_unicode_or_no_xml_is_shown_all_the_same(copied):
-    change(copied, seed="\udcff \x00")
+    change(copied, handful="\udcff \x00")
     assert "\x00" not in wording.percent(0.5)
     report.write_report([copied], copied / "report.html")
     assert (copied / "report.html").read_bytes().decode()
@@ -297,7 +297,7 @@ def test_a_test_score_without_its_interval_is_refused_by_name(copied):
     score = json.loads((copied / "run.json").read_text())["test"]
     for missing in ("level", "low"):
         change(copied, test={key: value for key, value in score.items() if key != missing})
-        with pytest.raises(ValueError, match="does not hold what a report needs"):
+        with pytest.raises(ValueError, match="does not hold what handful writes there"):
             report.render([copied])
 
 

@@ -111,7 +111,10 @@ def continued(images: ImageSet, earlier: Run) -> Continued:
 
 
 def earlier_settings(
-    earlier: Run, method: str | None = None, init: Path | str | None = None
+    earlier: Run,
+    method: str | None = None,
+    init: Path | str | None = None,
+    backbone: str | None = None,
 ) -> dict[str, Any]:
     """The arguments of `fit` that repeat what an earlier run did, as its record has them.
 
@@ -121,9 +124,16 @@ def earlier_settings(
     bought the steps it is the budget that is repeated.
 
     Raises:
-        HandfulError: the run started from such a folder, and none is given.
+        HandfulError: the run started from such a folder, and none is given; or weights from a hub
+            would be fetched because a record names them, and no `backbone` is typed.
     """
     record = earlier.record
+    if backbone is None and init is None and record["backbone"]["name"].startswith("timm:"):
+        name = record["backbone"]["name"]
+        raise HandfulError(
+            f"{earlier.folder} was trained with {name}, whose weights may have to be downloaded; "
+            f"if you want that, give --backbone {name}"
+        )
     again = {"given": record.get("prior"), "unlabeled": "unlabeled"}
     prior = again.get(record.get("prior_from", "labels"))
     beside = {} if prior is None else {"prior": prior}
@@ -138,21 +148,21 @@ def earlier_settings(
             f"{earlier.folder} started from a backbone that had learned before; give its folder "
             f"again, with --init, or another --method"
         )
-    backbone = record["backbone"]
+    network = record["backbone"]
     settings = {key: str(value) for key, value in record["method"].items() if key != "name"}
     settings |= {f"schedule.{key}": str(value) for key, value in (record["schedule"] or {}).items()}
     budget = record["training"].get("budget")
     if budget is not None and record["schedule"] and not record.get("choice"):
         del settings["schedule.steps"]  # which it bought: it is what was asked for
         beside["budget"] = budget
-    settings |= {f"backbone.{key}": str(value) for key, value in backbone["options"].items()}
+    settings |= {f"backbone.{key}": str(value) for key, value in network.get("options", {}).items()}
     if init is not None:
         settings = {k: v for k, v in settings.items() if not k.startswith("backbone.")}
         repeated = {"method": record["method"]["name"], "flips": record["input"]["flips"]}
         return repeated | {"settings": settings} | beside
     repeated = {
         "method": record["method"]["name"],
-        "backbone": backbone["name"],
+        "backbone": network["name"],
         "size": record["input"]["size"],
         "aspect": record["input"]["aspect"],
         "flips": record["input"]["flips"],

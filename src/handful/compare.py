@@ -9,7 +9,7 @@ Differences between methods are taken draw by draw, which rules out what a lucky
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from handful.files import read_json, sole_writer, tidy, write_json
 from handful.job import QUIET, Reporter, fit
 from handful.learn import fingerprint
 from handful.prepare import hide, prepare, rehearse
+from handful.record_schema import CellRecord, checked
 from handful.results import Run
 from handful.wording import duration
 
@@ -253,13 +254,14 @@ def _known(
         for draw in draws:
             if not (path := _path(folder, name, draw)).exists():
                 continue
-            found = read_json(path)
+            found = dict(checked(CellRecord, read_json(path), path))
             if found.pop("settings", None) != marks[name]:
                 raise HandfulError(
                     f"{path} is a cell of {name} with other settings; give another --out, or "
                     f"delete the file to have it made again"
                 )
-            known[name, draw] = Cell(**found)
+            keys = [field.name for field in fields(Cell) if field.name in found]
+            known[name, draw] = Cell(**{key: found[key] for key in keys})
     return known
 
 

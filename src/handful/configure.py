@@ -9,6 +9,7 @@ from handful.errors import HandfulError
 from handful.methods.base import BackboneSpec
 from handful.wording import did_you_mean
 
+_LARGEST = 1e18
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -65,14 +66,25 @@ def _changed(part: Any, changes: dict[str, Any]) -> Any:
 
 
 def _parse(name: str, text: str, kind: Any) -> Any:
+    if kind in (int, float) and len(text) > 30:
+        raise HandfulError(f"{name} takes a number of a usual size, got {text[:30]}...")
     try:
         if kind is bool:
             return _WORDS[text.lower()]
         if kind is int:
-            return int(text)
+            return _of_usual_size(name, int(text))
         if kind is float:
-            return float(text)
+            return _of_usual_size(name, float(text))
+    except HandfulError:
+        raise
     except (ValueError, KeyError):
         wanted = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
         raise HandfulError(f"{name} takes {wanted}, got {text!r}") from None
     return text
+
+
+def _of_usual_size(name: str, number: Any) -> Any:
+    """HandfulError for what neither 64 bits nor a computation can hold; the owner knows more."""
+    if not abs(number) < _LARGEST:
+        raise HandfulError(f"{name} takes a number below {_LARGEST:.0e}, got {number}")
+    return number

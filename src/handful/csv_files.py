@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from handful.errors import HandfulError
-from handful.files import beside
+from handful.files import beside, read_text
 
 FILE = "file"  # the column that holds names of files
 FORMULA = ("=", "+", "-", "@", "\N{FULLWIDTH EQUALS SIGN}", "\N{FULLWIDTH PLUS SIGN}",
@@ -40,8 +40,7 @@ def write_csv(path: Path, header: list[str], rows: Iterable[list[str]]) -> None:
 
 def read_csv(path: Path) -> list[dict[str, str]]:
     """What `write_csv` wrote, row by row; HandfulError if it is damaged."""
-    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-        text = file.read()
+    text = read_text(path, errors="surrogateescape")
     try:
         with long_cells(len(text)):
             records = [cells for cells in csv.reader(io.StringIO(text, newline="")) if cells]

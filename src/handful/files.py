@@ -1,9 +1,11 @@
 """Reading and writing files that are either whole or absent, and never a pickle."""
 
 import json
+import math
 import os
+import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,10 @@ from torch import Tensor
 from handful.errors import HandfulError
 
 LOCK = ".lock"
+LARGEST_TEXT = 64 * 2**20  # bytes of a JSON or CSV file that is read
+LARGEST_HEADER = 4 * 2**20  # bytes of the header of a safetensors file
+DEEPEST = 100  # levels of JSON within each other
+MOST_VALUES = 3_000_000  # in a JSON file: some 200 MB in memory
 
 
 @contextmanager
@@ -80,34 +86,141 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """The JSON in a file; HandfulError names the file that is missing or damaged."""
+def check_regular(path: Path) -> None:
+    """HandfulError unless the path leads to a file with content of its own.
+
+    A folder may be a stranger's: a pipe in it would never end, and neither would a device.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        mode = os.stat(path).st_mode
     except FileNotFoundError:
         raise HandfulError(f"{path} is missing; is {path.parent} a run folder?") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a pipe, a device or the like"
+        raise HandfulError(f"{path} is {what}, not a file; restore it or fit again")
+
+
+def read_bytes(path: Path, most: int = LARGEST_TEXT) -> bytes:
+    """The content of a regular file of `most` bytes at most; HandfulError for any other."""
+    check_regular(path)
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    with open(os.open(path, flags), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # changed since it was looked at
+            raise HandfulError(f"{path} is not a file; restore it or fit again")
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise HandfulError(
+            f"{path} is larger than the {most >> 20} MB that handful reads; restore it or fit again"
+        )
+    return content
+
+
+def read_text(path: Path, errors: str = "strict") -> str:
+    """UTF-8 from a regular file of bounded size; HandfulError for any other."""
+    try:
+        return read_bytes(path).decode("utf-8", errors)
+    except UnicodeDecodeError as error:
         raise HandfulError(f"{path} is damaged ({error}); restore it or fit again") from None
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in a file; HandfulError names the file that is missing or damaged."""
+    return parse_json(read_text(path), path)
+
+
+def parse_json(text: str, path: Path) -> Any:
+    """JSON of bounded size and depth, every number finite; HandfulError names its file.
+
+    A key that stands twice is refused: readers would differ in which of the two counts.
+    """
+    try:
+        if sum(map(text.count, ",[{")) > MOST_VALUES:
+            raise ValueError(f"more than {MOST_VALUES:,} values")
+        found = json.loads(text, object_pairs_hook=_unique, parse_constant=_not_a_number)
+        _check_values(found)
+    except (ValueError, RecursionError) as error:
+        said = "too deep" if isinstance(error, RecursionError) else error
+        raise HandfulError(f"{path} is damaged ({said}); restore it or fit again") from None
+    return found
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in found if keys.count(key) > 1)
+        raise ValueError(f"the key {twice[:100]!r} stands twice")
+    return found
+
+
+def _not_a_number(name: str) -> None:
+    raise ValueError(f"{name} is no number that JSON knows")
+
+
+def _check_values(value: Any) -> None:
+    """ValueError for a number that a float does not hold, or levels deeper than DEEPEST."""
+    level = [value]
+    for _ in range(DEEPEST):
+        for one in level:
+            if isinstance(one, float) and not math.isfinite(one):
+                raise ValueError("a number is too large")
+            if isinstance(one, int) and one.bit_length() > 1000:
+                raise ValueError("a number is too large")
+        boxes = (
+            one.values() if isinstance(one, dict) else one
+            for one in level
+            if isinstance(one, dict | list)
+        )
+        level = [one for box in boxes for one in box]
+        if not level:
+            return
+    raise ValueError(f"more than {DEEPEST} levels deep")
 
 
 def write_tensors(
     path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    from safetensors.torch import save
-
-    content = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
+    """Equal tensors and metadata give equal bytes."""
+    content = tensor_bytes(tensors, metadata)
     with beside(path) as temporary:
         temporary.write_bytes(content)  # save_file would make it readable by its owner only
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata; HandfulError names the file that is missing or damaged."""
+def tensor_bytes(tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
+    """The content of a safetensors file; safetensors itself puts the metadata in random order."""
+    from safetensors.torch import save
+
+    content = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
+    length = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":"))
+    text = header.encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
+
+
+def read_tensors(
+    path: Path, check: Callable[[dict[str, tuple[int, ...]], dict[str, str]], None] | None = None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata; HandfulError names the file that is missing or damaged.
+
+    Args:
+        check: is given the shapes, by name, and the metadata before any tensor is read, and raises
+            where they are not what they should be.
+    """
     from safetensors import SafetensorError, safe_open
 
+    check_regular(path)
+    with open(path, "rb") as start:
+        if int.from_bytes(start.read(8), "little") > LARGEST_HEADER:
+            raise HandfulError(
+                f"{path} is damaged (its header is too long); restore it or fit again"
+            )
     try:
         with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
-    except FileNotFoundError:
-        raise HandfulError(f"{path} is missing; is {path.parent} a run folder?") from None
-    except SafetensorError as error:
+            metadata = file.metadata() or {}
+            names = list(file.keys())
+            if check is not None:
+                check({key: tuple(file.get_slice(key).get_shape()) for key in names}, metadata)
+            return {key: file.get_tensor(key) for key in names}, metadata
+    except (SafetensorError, OverflowError) as error:
         raise HandfulError(f"{path} is damaged ({error}); restore it or fit again") from None

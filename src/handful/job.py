@@ -39,7 +39,7 @@ from handful.methods.fine_tuning import FineTuning
 from handful.methods.label_free import LabelFree
 from handful.methods.propagation import Propagation
 from handful.methods.self_training import SelfTraining
-from handful.prepare import class_shares, prepare, rehearse
+from handful.prepare import check_opens, class_shares, prepare, rehearse
 from handful.pretrain import TRAINING, reserving, staged
 from handful.pretrained import HISTORY, Pretrained
 from handful.priors import LABELED, UNLABELED
@@ -131,6 +131,8 @@ def fit(
     begun = time.perf_counter()
     if estimate not in ("folds", "none"):
         raise HandfulError(f"no estimate {estimate!r}; choose folds or none")
+    if not -(2**63) <= seed < 2**63:
+        raise HandfulError(f"seed is a whole number of 64 bits, got {seed}")
     check_labels(images)
     origin = [(origins or {}).get(name, "unknown") for name in images[images.labeled].names]
     shares = _checked_shares(images, prior, estimate, origin)
@@ -174,6 +176,8 @@ def fit(
         *([AUTO, size] if auto else []),
     )
     rehearse(chosen, task, seed)
+    if out is not None:
+        check_opens(chosen, task, seed)
     folder = Path(out) if out is not None else None
     with sole_writer(folder), abandoning(folder, mark):
         if folder is not None and claim(folder, mark, overwrite):

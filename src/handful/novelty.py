@@ -13,6 +13,7 @@ Letters in shapes: N images, M reference images, D features, R coordinates.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -91,15 +92,28 @@ def save_familiar(known: Familiar, path: Path) -> None:
     write_tensors(path, {name: getattr(known, name) for name in names})
 
 
-def load_familiar(path: Path) -> Familiar:
-    """What `save_familiar` wrote; HandfulError if it is missing or damaged."""
+def load_familiar(path: Path, width: int) -> Familiar:
+    """What `save_familiar` wrote for a network of `width` features; HandfulError if it is not."""
     if not path.exists():
         raise HandfulError(f"{path} is missing, so what is none of these is not known; fit again")
-    tensors, _ = read_tensors(path)
-    try:
-        return Familiar(**tensors)
-    except TypeError:
-        raise HandfulError(f"{path} was not written by handful; fit again") from None
+    tensors, _ = read_tensors(path, lambda shapes, _: _check_shapes(shapes, width, path))
+    if not all(t.is_floating_point() and bool(t.isfinite().all()) for t in tensors.values()):
+        raise HandfulError(f"{path} holds values that are not finite; restore it or fit again")
+    return Familiar(**tensors)
+
+
+def _check_shapes(shapes: Mapping[str, tuple[int, ...]], width: int, path: Path) -> None:
+    rank = shapes.get("scale", (0,))[0] if len(shapes.get("scale", ())) == 1 else 0
+    rows = shapes.get("reference", (0,))[:1]
+    expected = {
+        "mean": (width,),
+        "axes": (width, rank),
+        "scale": (rank,),
+        "reference": (*rows, rank + 1),
+        "threshold": (),
+    }
+    if dict(shapes) != expected or not rank or not rows or not rows[0]:
+        raise HandfulError(f"{path} was not written by handful for this network; fit again")
 
 
 def unlike(labeled: Tensor, unlabeled: Tensor, groups: np.ndarray | None = None) -> float:

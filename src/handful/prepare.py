@@ -6,16 +6,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from handful import backbones, methods
 from handful.configure import configure
 from handful.data.imageset import ImageSet, Track, quiet
 from handful.data.splits import draw
 from handful.errors import HandfulError
 from handful.learn import Settings
-from handful.methods.base import BackboneSpec, Method, Networked, Task, Trained
+from handful.methods.base import (
+    BackboneSpec,
+    Classifier,
+    Method,
+    Networked,
+    Normalize,
+    Task,
+    Trained,
+)
 from handful.methods.label_free import LabelFree
+from handful.model_file import check_saves
 from handful.pretrained import Pretrained, open_pretrained
 from handful.priors import LABELED, UNLABELED
+from handful.record_schema import LARGEST_SIDE
 from handful.schedule import Schedule
 from handful.train import Batches, fresh
 from handful.wording import did_you_mean
@@ -144,8 +156,8 @@ def make_task(
     track: Track = quiet,
 ) -> Task:
     """The images without their test part, the network, and the size both meet at."""
-    if size is not None and size < 8:
-        raise HandfulError(f"size is a side in pixels, 8 or more, got {size}")
+    if size is not None and not 8 <= size <= LARGEST_SIDE:
+        raise HandfulError(f"size is a side in pixels, 8 to {LARGEST_SIDE}, got {size}")
     if aspect not in ("crop", "pad", "stretch"):
         raise HandfulError(f"no aspect {aspect!r}; choose one of crop, pad, stretch")
     return Task(
@@ -182,6 +194,31 @@ def own_backbone(
         return BackboneSpec(name or own)
     chosen = name or "lite0"
     return BackboneSpec(chosen, {"stages": 3} if backbones.staged(chosen) else {})
+
+
+def check_opens(chosen: Settings, task: Task, seed: int) -> None:
+    """HandfulError unless the network, once trained and saved, can be opened again.
+
+    A head of a fitted method that is not of handful is tried on noise.
+    """
+    method = chosen.method
+    if isinstance(method, LabelFree):
+        return
+    if isinstance(method, Trained):
+        check_saves(fresh(method, task, seed), task.backbone, task.size, task.channels)
+        return
+    backbone: Any = task.make_backbone()
+    constants = [0.0] * len(getattr(backbone, "mean", range(task.channels)))
+    classes = len(task.classes)
+    model = Classifier(backbone, classes, Normalize(constants, constants))
+    if type(method) not in methods.METHODS.values():
+        noise = torch.randn(4 * classes, int(backbone.width))
+        labels = torch.arange(4 * classes) % classes
+        try:
+            model.head = method.fit_features(noise, labels, noise[:0], classes, seed)
+        except Exception:  # noise is nothing for it; its head is then checked when it is saved
+            return
+    check_saves(model, task.backbone, task.size, task.channels)
 
 
 def rehearse(chosen: Settings, task: Task, seed: int) -> None:

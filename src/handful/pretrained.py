@@ -15,6 +15,7 @@ from handful.backbones import hash_of
 from handful.errors import HandfulError
 from handful.files import read_json, read_tensors
 from handful.methods.base import BackboneSpec, Init
+from handful.record_schema import PretrainedRecord, checked
 
 RECORD, WEIGHTS, HISTORY = "pretrained.json", "backbone.safetensors", "history.jsonl"
 PICTURES = "pictures"  # a folder of PNG files
@@ -42,8 +43,12 @@ def open_pretrained(folder: Path | str) -> Pretrained:
         raise HandfulError(
             f"{folder} {what if unfinished else 'was not left by `handful pretrain`'}"
         )
-    record = read_json(folder / RECORD)
+    record = checked(PretrainedRecord, read_json(folder / RECORD), folder / RECORD)
     weights, _ = read_tensors(folder / WEIGHTS)
+    if any(not bool(tensor.isfinite().all()) for tensor in weights.values()):
+        raise HandfulError(
+            f"the weights in {folder / WEIGHTS} hold values that are not finite; restore the file"
+        )
     try:
         shown, spec = record["input"], record["backbone"]
         mean, std = (tuple(record["normalize"][key]) for key in ("mean", "std"))

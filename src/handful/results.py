@@ -5,24 +5,24 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-import handful
 from handful import backbones
 from handful.csv_files import read_csv, write_csv
 from handful.data.imageset import ImageSet, Track, quiet
 from handful.data.vanished import silent, with_the_rest
 from handful.errors import HandfulError
 from handful.evaluate import Evaluation, evaluate, plot_confusion, with_foreign
-from handful.files import beside, read_json, read_tensors, write_json, write_tensors, write_text
-from handful.methods.base import BackboneSpec, Classifier, Normalize, Predictor
-from handful.methods.mlp_head import make_head
+from handful.files import beside, read_json, write_json, write_text
+from handful.methods.base import Predictor
+from handful.model_file import load_predictor, save_predictor
 from handful.novelty import Familiar, load_familiar
+from handful.record_schema import DEFAULTS, RunRecord, checked
 from handful.sorting import Sorted, sort_into_folders
 
 MODEL, RECORD = "model.safetensors", "run.json"
@@ -100,7 +100,8 @@ class Run:
             raise HandfulError(
                 "what is none of these is told by a file in the folder of the run; fit with out"
             )
-        return load_familiar(self.folder / FAMILIAR)
+        width = int(self.predictor.model.backbone.width)  # type: ignore[arg-type]
+        return load_familiar(self.folder / FAMILIAR, width)
 
     def answering(self, sure: float) -> dict[str, float]:
         """The confidence to answer from so that answers are right at least `sure` of the time.
@@ -269,49 +270,10 @@ def pixel_marks(images: ImageSet) -> list[str]:
     return [mark.tobytes().hex() for mark in images.store.fingerprints[images.rows]]
 
 
-def save_predictor(predictor: Predictor, path: Path) -> None:
-    """Weights, and in the file's header all that is needed to build the network around them."""
-    described = {
-        "backbone": asdict(predictor.backbone),
-        "classes": predictor.classes,
-        "size": predictor.size,
-        "channels": predictor.channels,
-        "fit": predictor.fit,
-        "precision": predictor.precision,
-        "temperature": predictor.temperature,
-        "frozen": predictor.frozen,
-    }
-    metadata = {"handful": handful.__version__, "predictor": json.dumps(described)}
-    write_tensors(path, predictor.model.state_dict(), metadata)
-
-
-def load_predictor(path: Path) -> Predictor:
-    """The predictor in a file written by `save_predictor`; HandfulError for any other file."""
-    tensors, metadata = read_tensors(path)
-    if "predictor" not in metadata:
-        raise HandfulError(
-            f"{path} was not written by handful; give the folder that `handful fit` left"
-        )
-    try:
-        described = json.loads(metadata["predictor"])
-        spec = BackboneSpec(**described.pop("backbone"))
-        classes = tuple(described.pop("classes"))
-        options = spec.options | ({"pretrained": False} if backbones.pretrained(spec.name) else {})
-        channels, size = int(described["channels"]), int(described["size"])
-        with torch.device("meta"):  # shapes only: a header cannot ask for more than the file holds
-            backbone = backbones.make(spec.name, channels, size, **options)
-            constants = [0.0] * tensors["normalize.mean"].numel()
-            model = Classifier(backbone, len(classes), Normalize(constants, constants))
-            if "head.0.weight" in tensors:  # of two layers
-                hidden, width = tensors["head.0.weight"].shape
-                model.head = make_head(width, hidden, len(classes))
-        model.load_state_dict(tensors, assign=True)
-        return Predictor(model.eval(), spec, classes, **described)
-    except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
-        first = str(error).splitlines()[0]
-        raise HandfulError(
-            f"{path} does not hold the network it describes ({first}); restore it or fit again"
-        ) from None
+def read_record(folder: Path) -> dict[str, Any]:
+    """run.json, checked, with defaults for what earlier versions did not write."""
+    path = folder / RECORD
+    return DEFAULTS | checked(RunRecord, read_json(path), path)
 
 
 def open_run(folder: Path | str) -> Run:
@@ -325,12 +287,13 @@ def open_run(folder: Path | str) -> Run:
         raise HandfulError(
             f"{folder} holds an unfinished run; start the same fit again to finish it"
         )
-    record = read_json(folder / RECORD)
-    if not isinstance(record, dict) or not {"data", "method", "estimate", "test"} <= record.keys():
-        raise HandfulError(
-            f"{folder / RECORD} was not written by handful; is {folder} a run folder?"
-        )
+    record = read_record(folder)
     predictor = load_predictor(folder / MODEL)
+    if list(predictor.classes) != record["data"]["classes"]:
+        raise HandfulError(
+            f"{folder / RECORD} and {folder / MODEL} name other classes, so they are not of one "
+            f"run; restore both or fit again"
+        )
     expected = record.get("backbone", {}).get("weights")
     if expected not in (None, backbones.fingerprint(predictor.model.backbone)):
         raise HandfulError(

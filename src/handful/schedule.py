@@ -9,6 +9,7 @@ from handful.errors import HandfulError
 
 Optimizer = Literal["sgd", "adam", "adamw", "lars"]
 Scaling = Literal["none", "linear", "sqrt"]
+MOST_STEPS, LARGEST_BATCH, MOST_LOOKS = 100_000_000, 65_536, 100_000
 Decay = Literal["cosine", "cosine7/16", "linear", "step", "constant"]
 
 
@@ -38,9 +39,15 @@ class Schedule:
         problems = [
             text
             for wrong, text in [
-                (self.steps < 0, f"steps must be 0 or more, got {self.steps}"),
-                (self.batch < 1, f"batch must be 1 or more, got {self.batch}"),
-                (not self.lr > 0, f"lr must be above 0, got {self.lr}"),
+                (
+                    not 0 <= self.steps <= MOST_STEPS,
+                    f"steps must be 0 to {MOST_STEPS:,}, got {self.steps}",
+                ),
+                (
+                    not 1 <= self.batch <= LARGEST_BATCH,
+                    f"batch must be 1 to {LARGEST_BATCH:,}, got {self.batch}",
+                ),
+                (not 0 < self.lr < math.inf, f"lr must be above 0, got {self.lr}"),
                 (
                     self.backbone_rate < 0,
                     f"backbone_rate must be 0 or more, got {self.backbone_rate}",
@@ -59,7 +66,10 @@ class Schedule:
                     self.patience > 0 and not self.validation,
                     f"patience={self.patience} needs validation=SHARE, images to stop early by",
                 ),
-                (self.looks < 1, f"looks must be 1 or more, got {self.looks}"),
+                (
+                    not 1 <= self.looks <= MOST_LOOKS,
+                    f"looks must be 1 to {MOST_LOOKS:,}, got {self.looks}",
+                ),
                 (
                     self.decay == "step" and self.decay_every < 1,
                     "decay='step' needs decay_every=STEPS, the steps between two drops",

@@ -1,6 +1,5 @@
 """What people see: bars and sentences on stderr, answers on stdout."""
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -8,7 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
+from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
+
+from handful.text import as_json_line, printable
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -23,9 +26,23 @@ if TYPE_CHECKING:
     from handful.sorting import Sorted
 
 # People read stderr; stdout is for the answer. Names of files and classes are no markup.
-screen = Console(stderr=True, highlight=False, markup=False, emoji=False)
-answer = Console(highlight=False, markup=False, emoji=False)
 T = TypeVar("T")
+
+
+class SafeConsole(Console):
+    """A console that shows strings as they are: no markup, no control characters, one line each."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
+
+    def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            plain = segment.control or segment.text == "\n"
+            yield segment if plain else segment._replace(text=printable(segment.text))
+
+
+screen = SafeConsole(stderr=True, highlight=False, markup=False, emoji=False)
+answer = SafeConsole(highlight=False, markup=False, emoji=False)
 
 
 @contextmanager
@@ -78,7 +95,7 @@ def _heard(logger: str, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    print(as_json_line(value))
 
 
 def _percent(share: float) -> str:
@@ -151,7 +168,7 @@ def print_skipped(images: "ImageSet") -> None:
 
 def say_skipped(images: "ImageSet", say: Callable[[str], None]) -> None:
     """One line on stderr about the files that were left out, if there are any."""
-    from handful.data.findings import printable, skipped_summary
+    from handful.data.findings import skipped_summary
 
     if skipped := images.store.skipped:
         first = skipped[0]
@@ -314,8 +331,6 @@ LISTED = 10  # files of one kind that are named on the screen; --json names all
 
 def print_sorted(found: "Sorted") -> None:
     """What `--into` did, or would do: in all, for each class, and the names that had to change."""
-    from handful.data.findings import printable
-
     would = "would be " if found.dry_run else ""
     answer.print(f"{would}{_sorted_counts(found.counts())}", soft_wrap=True)
     for kind, folder in found.folders.items():

@@ -23,7 +23,9 @@ from handful.cli.pretrain import pretrain
 from handful.cli.recipes import recipes
 from handful.cli.report import report
 from handful.cli.reproduce import reproduce
+from handful.data.cache import cache_folder
 from handful.errors import HandfulError
+from handful.text import printable
 
 # In the order of the help.
 COMMANDS = (
@@ -55,6 +57,7 @@ def _main(
 
 def main() -> None:
     """Exit status: 0 done, 2 the user can mend it, 1 our fault (traceback), 130 interrupted."""
+    _keep_out_of_the_home()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be valid Unicode
     try:
@@ -80,6 +83,17 @@ def main() -> None:
         sys.exit(2)
 
 
+def _keep_out_of_the_home() -> None:
+    """Where matplotlib keeps its list of fonts: in handful's cache, unless it was told where.
+
+    Only for the command line. A library may not change the settings of the program it is part of.
+    """
+    try:
+        os.environ.setdefault("MPLCONFIGDIR", str(cache_folder() / "matplotlib"))
+    except RuntimeError:  # there is no home: matplotlib then takes a temporary folder
+        return
+
+
 def _mendable(error: Exception) -> str | None:
     """One line for what the user can mend; None for what is our fault."""
     usage = getattr(error, "format_message", None)  # of a mistake in the command line itself
@@ -95,4 +109,4 @@ def _mendable(error: Exception) -> str | None:
 
 
 def _complain(text: str) -> None:
-    print(text, file=sys.stderr)
+    print(printable(text), file=sys.stderr)

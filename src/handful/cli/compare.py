@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from handful.cli.options import (
+    LARGEST_SEED,
     AsJson,
     DataRoot,
     Encoding,
@@ -36,8 +37,8 @@ def compare(
     methods: Annotated[
         str, typer.Option(help="Their names, with commas between them.")
     ] = "supervised,features,self_training",
-    draws: Annotated[int, typer.Option(help="How many draws of labels.")] = 5,
-    first_draw: Annotated[int, typer.Option(help="Seed of the first draw.")] = 0,
+    draws: Annotated[int, typer.Option(max=10_000, help="How many draws of labels.")] = 5,
+    first_draw: Annotated[int, typer.Option(min=0, max=10**9, help="Seed of the first draw.")] = 0,
     labels: Labels = None,
     test_fraction: TestFraction = 0.0,
     encoding: Encoding = "utf-8",
@@ -69,7 +70,10 @@ def compare(
     ] = None,
     precision: Precision = "auto",
     seed: Annotated[
-        int, typer.Option(help="Of the test part that --test-fraction sets aside.")
+        int,
+        typer.Option(
+            min=0, max=LARGEST_SEED, help="Of the test part that --test-fraction sets aside."
+        ),
     ] = 0,
     data_root: DataRoot = None,
     as_json: AsJson = False,

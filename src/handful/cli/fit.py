@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from handful.cli.options import (
+    LARGEST_SEED,
     AsJson,
     DataRoot,
     Encoding,
@@ -43,7 +44,12 @@ def fit(
     ] = None,
     draw: Annotated[
         int | None,
-        typer.Option(help="Seed of the draw of labels; by default --seed.", show_default=False),
+        typer.Option(
+            min=0,
+            max=LARGEST_SEED,
+            help="Seed of the draw of labels; by default --seed.",
+            show_default=False,
+        ),
     ] = None,
     test_fraction: TestFraction = 0.0,
     folders: Folders = "auto",
@@ -131,7 +137,12 @@ def fit(
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="The run repeats bit for bit with the same seed.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            min=0, max=LARGEST_SEED, help="The run repeats bit for bit with the same seed."
+        ),
+    ] = 0,
     no_images: Annotated[
         bool, typer.Option("--no-images", help="Keep no thumbnails for the report in --out.")
     ] = False,
@@ -201,7 +212,7 @@ def fit(
             images, origins = past.images, past.origins | origins
             for text in past.said:
                 reporter.say(text)
-            before = earlier_settings(earlier, method, init)
+            before = earlier_settings(earlier, method, init, backbone)
             repeated = before.pop("settings")
             again = before.pop("budget", None)
             if seconds is not None:

@@ -7,6 +7,7 @@ import typer
 
 from handful.errors import HandfulError
 
+LARGEST_SEED = 2**63 - 1
 SOURCE_HELP = (
     "A folder of images, or one of: digits, mnist, fashion-mnist, cifar10, stl10. In a folder, "
     "sub-folders are classes; images at the top or in unlabeled/ have no label; train/ and test/ "

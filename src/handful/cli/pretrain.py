@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from handful.cli.options import (
+    LARGEST_SEED,
     AsJson,
     DataRoot,
     Encoding,
@@ -73,7 +74,12 @@ def pretrain(
     precision: Precision = "auto",
     seed: Annotated[
         int | None,
-        typer.Option(help="The same seed gives the same bits; by default 0.", show_default=False),
+        typer.Option(
+            min=0,
+            max=LARGEST_SEED,
+            help="The same seed gives the same bits; by default 0.",
+            show_default=False,
+        ),
     ] = None,
     no_images: Annotated[
         bool, typer.Option("--no-images", help="Leave no picture in the folder.")

@@ -15,11 +15,12 @@ def reproduce(
     draws: Annotated[
         int | None,
         typer.Option(
+            max=10_000,
             help="How many draws of labels; by default 5, or 10 for a study of seeds.",
             show_default=False,
         ),
     ] = None,
-    first_draw: Annotated[int, typer.Option(help="Seed of the first draw.")] = 0,
+    first_draw: Annotated[int, typer.Option(min=0, max=10**9, help="Seed of the first draw.")] = 0,
     out: Annotated[
         Path | None,
         typer.Option(

@@ -90,7 +90,7 @@ class Findings:
 
 
 def printable(text: str) -> str:
-    """Text that any terminal takes: a file name need not be valid Unicode."""
+    """Text that any file in UTF-8 takes: a file name need not be valid Unicode."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 

@@ -4,8 +4,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from handful.data.findings import ClassCount, Findings, printable
+from handful.data.findings import ClassCount, Findings
 from handful.data.formats import by_ending
+from handful.text import printable
 
 CLASSES = 20  # rows shown; the page and --json have all
 BAR = 30  # characters of the longest bar
@@ -17,7 +18,9 @@ def summary(findings: Findings) -> RenderableType:
     if others := by_ending(findings.other):
         lines.append(Text(printable(others)))
     problems = [
-        Text.assemble(("! " if problem.serious else "- ", _style(problem.serious)), problem.text)
+        Text.assemble(
+            ("! " if problem.serious else "- ", _style(problem.serious)), printable(problem.text)
+        )
         for problem in findings.problems
     ]
     if not problems:

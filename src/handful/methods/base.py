@@ -340,6 +340,8 @@ class Predictor:
     def _streamed(self, images: ImageSet, batch: int, track: Track, what: str) -> Iterator[Tensor]:
         """(batch, D) float32 features at a time."""
         self.model.eval()
+        if self.size > 256:  # pixels in a batch are bounded, whatever a file says of the size
+            batch = max(1, batch * 256**2 // self.size**2)
         stream = images.stream(self.size, self.fit, batch, self.channels)
         for pixels in track(stream, -(-len(images) // batch), what):
             with torch.inference_mode(), devices.autocast(self._precision()):

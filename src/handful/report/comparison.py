@@ -10,6 +10,7 @@ from handful.collapse import recorded
 from handful.compare import LEVEL, RESULT, Spread, spread
 from handful.errors import HandfulError
 from handful.files import read_json
+from handful.record_schema import ComparisonRecord, checked
 from handful.report import plots
 from handful.report.notes import Note, note
 from handful.report.plots import Plot
@@ -108,7 +109,7 @@ class ComparisonPage:
 
 def of_folder(folder: Path) -> Study:
     """What `handful compare` left."""
-    kept = read_json(folder / RESULT)
+    kept = checked(ComparisonRecord, read_json(folder / RESULT), folder / RESULT)
     data = kept.get("data") or {}
     fits = tuple(
         Fit(

@@ -14,6 +14,7 @@ from handful.report.read import read_run
 from handful.results import RECORD
 
 _BROKEN = (
+    ValueError,
     KeyError,
     TypeError,
     AttributeError,
@@ -37,6 +38,8 @@ def page_of(folders: Sequence[Path], pictures: bool) -> str:
         if (_checked(folder) / comparison.RESULT).exists():
             return _filled("comparison.html", page=comparison.page(comparison.of_folder(folder)))
         return _filled("run.html", page=run.page(read_run(folder, pictures)))
+    except HandfulError:
+        raise
     except _BROKEN as error:
         named = ", ".join(map(str, folders))
         raise HandfulError(

@@ -7,7 +7,6 @@ Letters in shapes: N images, K classes, C channels, S the side in pixels.
 """
 
 import base64
-import binascii
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -164,7 +163,7 @@ def load_pictures(folder: Path) -> Pictures:
             ),
             tuple((str(one["what"]), _url(one["picture"])) for one in kept.get("stage", [])),
         )
-    except (KeyError, TypeError, AttributeError, binascii.Error) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise HandfulError(f"{path} is damaged ({error!r}); delete it or fit again") from None
 
 

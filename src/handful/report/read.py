@@ -13,7 +13,8 @@ import numpy as np
 
 from handful.csv_files import read_csv
 from handful.errors import HandfulError
-from handful.files import read_json
+from handful.files import read_json, read_text
+from handful.record_schema import TestRecord, checked
 from handful.report.pictures import Pictures, load_pictures
 from handful.results import (
     HISTORY,
@@ -21,19 +22,9 @@ from handful.results import (
     LABEL_NEXT,
     LABELS,
     OUT_OF_FOLD,
-    RECORD,
     STAGE_HISTORY,
+    read_record,
 )
-
-_ABSENT: dict[str, Any] = {
-    "after": None,
-    "choice": [],
-    "forecast": [],
-    "prior": None,
-    "prior_from": "given",
-    "command": [],
-    "init": None,
-}
 
 
 class HeldOut(NamedTuple):
@@ -63,25 +54,30 @@ class RunFolder:
 
 def read_run(folder: Path, pictures: bool = True) -> RunFolder:
     """Read a finished run; HandfulError says which file is missing or damaged."""
-    record = read_json(folder / RECORD)
-    if not isinstance(record, dict) or not {"data", "method", "estimate", "test"} <= record.keys():
-        raise HandfulError(
-            f"{folder / RECORD} was not written by handful; is {folder} a run folder?"
-        )
+    record = read_record(folder)
     test, seen = folder / "test.json", _rows(folder / LABELS)
     return RunFolder(
         folder=folder,
-        record=_ABSENT | record,
+        record=record,
         history=_history(folder / HISTORY),
         held_out=_held_out(folder / OUT_OF_FOLD, record["data"]["classes"]),
         labels={row["file"]: row["label"] for row in seen},
         origins={row["file"]: row["origin"] for row in seen},
         issues=_rows(folder / ISSUES),
-        test=read_json(test) if test.exists() else None,
+        test=_tested(test, record["data"]["classes"]) if test.exists() else None,
         next=_rows(folder / LABEL_NEXT),
         pictures=load_pictures(folder) if pictures else Pictures({}),
         stage_history=_history(folder / STAGE_HISTORY),
     )
+
+
+def _tested(path: Path, classes: list[str]) -> dict[str, Any]:
+    """test.json, of the classes of its run."""
+    found = checked(TestRecord, read_json(path), path)
+    sizes = [len(found["per_class"]), len(found["confusion"]), *map(len, found["confusion"])]
+    if found["classes"] != classes or set(sizes) != {len(classes)}:
+        raise HandfulError(f"{path} is not of the classes of this run; delete it or fit again")
+    return found
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -95,10 +91,12 @@ def _history(path: Path) -> list[dict[str, float]]:
         return []
     lines = []
     try:
-        for text in path.read_text(encoding="utf-8").splitlines():
+        for text in read_text(path).splitlines():
             line = json.loads(text)
             lines.append({str(k): float(v) for k, v in line.items() if math.isfinite(v)})
-    except (ValueError, TypeError, AttributeError) as error:
+    except HandfulError:
+        raise
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise HandfulError(f"{path} is damaged ({error}); delete it or fit again") from None
     return lines
 

@@ -1,0 +1,63 @@
+"""Hostile run folders and mutated records, a thousand each: what happens to those that read them.
+
+    python benchmarks/hostile_runs.py folders 1000
+    python benchmarks/hostile_runs.py records 1000
+
+Each is opened, predicted with, continued from and reported on (`tests/test_hostile_runs.py`). A line
+in results/robustness.jsonl has how many were refused, how many ended in a traceback or hung, the
+slowest, and the memory over the imports.
+"""
+
+import random
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import record
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+import test_hostile_runs as hostile  # noqa: E402
+
+import handful  # noqa: E402
+
+
+def main(kind: str, count: int) -> None:
+    work = Path(tempfile.mkdtemp())
+    whole = work / "whole"
+    run = handful.fit(hostile.IMAGES, settings=hostile.QUICK, precision="fp32", out=whole)
+    run.score_test(hostile.IMAGES)
+    hostile.used(whole)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    text = (whole / "run.json").read_text()
+    refused, faults, hangs, slowest = 0, [], 0, 0.0
+    for number in range(count):
+        rng, folder = random.Random(number), work / "run"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(whole, folder)
+        if kind == "folders":
+            hostile.hostile(folder, rng)
+        else:
+            (folder / "run.json").write_bytes(hostile.mutated(text, rng))
+        begun = time.perf_counter()
+        try:
+            refused += hostile.used(folder) > 0
+        except TimeoutError:
+            hangs += 1
+        except Exception as error:  # a fault of ours, to be counted
+            faults.append(f"{number}: {type(error).__name__}: {error}"[:200])
+            print(faults[-1], flush=True)
+        slowest = max(slowest, time.perf_counter() - begun)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    figures = {
+        "count": count, "refused": refused, "tracebacks": len(faults), "hangs": hangs,
+        "slowest_seconds": round(slowest, 1), "memory_mb": round(grown / 1000),
+    }  # fmt: skip
+    print(record.append("robustness", f"hostile-{kind}", "final", figures), flush=True)
+    shutil.rmtree(work)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
