@@ -143,9 +143,11 @@ def test_few_labels_imbalance_and_look_alike_names_are_told(tmp_path):
     class_folder(tmp_path, per_class=20, classes=("cat",))
     class_folder(tmp_path, per_class=1, classes=("Cat ", "dog"))
     findings = check(load(tmp_path), near=False)
-    assert text(findings, "few") == "fewer than 2 labels in class Cat  (1), dog (1)"
-    assert text(findings, "imbalance") == "class cat has 20 labels and class Cat  has 1"
-    assert text(findings, "spelling") == "classes that differ in spelling only: 'Cat ', 'cat'"
+    assert text(findings, "few") == "fewer than 2 labels in class Cat (1), dog (1)"
+    assert text(findings, "imbalance") == "class cat has 20 labels and class Cat has 1"
+    assert text(findings, "spelling") == (
+        "classes that differ in spelling only: 'Cat', 'cat'; if they are one, give them one name"
+    )
 
 
 def test_odd_sizes_and_shapes_are_told(tmp_path):

@@ -339,10 +339,10 @@ def test_predict_leaves_out_no_image_whatever_the_folders_are_called(
     status, out, _ = handful("predict", run_folder, tmp_path / "new")
     assert status == 0
     assert [line.split("\t")[0] for line in out.splitlines()] == [
-        "train/a/1.jpg",
-        "train/b/1.jpg",
         "test/a/1.jpg",
         "test/b/1.jpg",
+        "train/a/1.jpg",
+        "train/b/1.jpg",
     ]
 
 

@@ -350,8 +350,8 @@ def only_broken(root: Path) -> None:
 
 REFUSED = [
     (lambda root: None, "no folder '{root}'; check the path"),
-    (nothing, "{root} holds no image; it has 0 other files"),
-    (only_text, "{root} holds no image; it has 1 other files"),
+    (nothing, "{root} holds no image"),
+    (only_text, "{root} holds no image; it has 1 other file: 1 .txt"),
     (only_broken, "{root} holds no image that can be read; 2 left out, the first is "
      "cat/1.jpg: empty file (0 bytes)"),
     (os.mkfifo, "{root} is neither a folder nor a regular file; give a folder of images"),

@@ -30,7 +30,7 @@ def test_a_folder_named_like_a_data_set_is_reached_by_its_path_and_spoken_of(tmp
     assert load(tmp_path.joinpath("digits").relative_to(tmp_path)).classes == ("cat", "dog")
     monkeypatch.chdir(tmp_path / "digits")
     load("digits", say=said.append)
-    assert len(said) == 1
+    assert sum("of that name" in text for text in said) == 1
 
 
 def md5(path):
@@ -187,7 +187,7 @@ def test_train_and_test_folders_are_parts(tmp_path):
     assert dict(images.store.skipped) == {
         "test/loose.png": "a test image without a class folder",
         "test/horse/1.png": "no training image of its class: horse",
-        "elsewhere/1.png": "beside train/ and test/, in neither of them",
+        "elsewhere/1.png": "beside the folders that hold the data set",
     }
 
 

@@ -102,7 +102,7 @@ def part_of(name: str) -> str | None:
     return kinds.pop() if len(kinds) == 1 else None
 
 
-def test_names(paths: Sequence[str]) -> set[str]:
+def in_test_part(paths: Sequence[str]) -> set[str]:
     """The paths that lie in a test part, of a data set that has a training part, too."""
     places = layout(paths, "classes").places
     return {path for path, place in zip(paths, places, strict=True) if place.test}
@@ -137,9 +137,10 @@ def _parts(tops: dict[str, list[_Image]], folders: str) -> _Parts:
         test = "test" if "test" in found else "val"
         return _Parts({top: "test" if kind == test else "train" for top, kind in kinds.items()})
     names = _listed(f"{top}/" for top in sorted(kinds))
+    first = min(kinds, key=lambda top: (kinds[top] == "test", top))
     no_training = (
         f"it has {names} and no training part; name the folder to train on, such as "
-        f"SOURCE/{min(kinds)}, or put those images into a folder train/"
+        f"SOURCE/{first}, or put those images into a folder train/"
     )
     only = len(found) == 1
     of = {top: "test" if kind == "test" and not only else "train" for top, kind in kinds.items()}
@@ -269,7 +270,7 @@ def _question(members: list[_Image]) -> str:
         if any(name in others for other, others in below.items() if other != top)
     }
     sharing = [top for top, names in below.items() if names & shared]
-    if len(set().union(*below.values())) < 2 or len(sharing) < 2 or 2 * len(sharing) <= len(tops):
+    if len(shared) < 2 or len(sharing) < 2 or 2 * len(sharing) <= len(tops):
         return ""
     first, second = sorted(sharing)[:2]
     return (
@@ -295,14 +296,14 @@ def _place(path: tuple[str, ...], folders: str, test: bool) -> Place:
         group, path = path[0], path[1:]
         loose = len(path) == 1 or path[0].lower() in UNLABELED
     reason = "a test image without a class folder" if loose and test else ""
-    return Place(None if loose else normalized(path[0]) or path[0], group, test, reason)
+    return Place(None if loose else path[0], group, test, reason)
 
 
 def _said(
     places: list[Place], parts: _Parts, strays: list[str], loose_strays: int, folders: str
 ) -> str:
     """What the folders were taken for, in one sentence."""
-    classes = sorted({place.label for place in places if place.label and not place.reason})
+    classes = sorted({normalized(p.label) for p in places if p.label and not p.reason})
     train = sorted(top for top, kind in parts.of.items() if kind == "train")
     test = sorted(top for top, kind in parts.of.items() if kind == "test")
     of = f" of {_listed(f'{top}/' for top in train)}" if train and not parts.second else ""
