@@ -58,7 +58,8 @@ def load(
     Args:
         source: a name in `SOURCES`, or the path of a folder of images. Text that is a name is
             taken as one, even if there is a folder of that name; a Path is always a folder.
-        labels: a CSV of file,label[,group], or the label file of another tool, for a folder whose sub-folders are not classes.
+        labels: a CSV of file,label[,group], or the label file of another tool, for a folder whose
+            sub-folders are not classes.
         data_root: where public data sets are looked for and downloaded; by default HANDFUL_DATA.
         test_fraction: this share of the labelled images becomes `test`, if the source has none.
         seed: of that choice.
@@ -100,9 +101,7 @@ def label_file(
         return LabelFile(Path(labels).expanduser(), encoding, file_column, label_column)
     for name, value in (("--file-column", file_column), ("--label-column", label_column)):
         if value is not None:
-            raise HandfulError(
-                f"{name} {value} is a column of a label file; give that with --labels"
-            )
+            raise HandfulError(f"{name} {value} is for a label file; give that with --labels")
     return None
 
 
