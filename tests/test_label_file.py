@@ -134,15 +134,11 @@ def test_identical_images_join_their_groups(folder):
 
 
 REFUSED = {
-    "file,label\na.png,x\nb.png,y\na.png,z\n":
-        "{table} gives 'a.png' the label 'x' on line 2 and 'z' on line 4; keep one of them",
-    "file,label\na.png,x\nb.png,y\n./a.png,z\n":
-        "{table} gives 'a.png' the label 'x' on line 2 and 'z' on line 4; keep one of them",
     "file,label,group\na.png,x,ann\na.png,x,bob\n":
         "{table} gives 'a.png' the group 'ann' on line 2 and 'bob' on line 3; keep one of them",
-    "a.png,x\nb.png,y\n":
-        "{table} needs a first line with the columns file and label (and group, if wanted); "
-        "it starts with 'a.png,x'",
+    "foo,bar,baz\na.png,x,1\n":
+        "{table} needs a first line with the columns file and label (and group, if wanted), or "
+        "--file-column NAME for the files; it starts with the columns 'foo', 'bar', 'baz'",
     "": "{table} needs a first line with the columns file and label (and group, if wanted); "
         "it starts with ''",
     "file,label,label\na.png,x,x\n": "{table} has 2 columns 'label'",
@@ -158,10 +154,10 @@ REFUSED = {
         "{table} line 2 is not utf-8; save it as UTF-8 or name its encoding, for example "
         "--encoding cp1252",
     "file,label\na.png,x\0\n":
-        "{table} holds zero bytes, so it is not utf-8 text; save it as UTF-8 or name its encoding, "
-        "for example --encoding utf-16",
-    "file,label\nA.PNG,x\nzzz.png,y\n":
-        "none of the 2 files named in {table} is an image in {folder} (the first is 'A.PNG'); "
+        "{table} holds zero bytes, so it is not utf-8 text; the file is "
+        "damaged or not a table; save the table again as 'CSV UTF-8'",
+    "file,label\nQ.PNG,x\nzzz.png,y\n":
+        "none of the 2 files named in {table} is an image in {folder} (the first is 'Q.PNG'); "
         "paths must be relative to the folder or to the label file",
     "file,label\na.png,\nb.png,\n":
         "{folder} holds 4 images but no label; put labelled images in one sub-folder per class, "

@@ -68,7 +68,7 @@ def _task(task: dict[str, Any]) -> Labelled:
 
 
 def _detections(value: dict[str, Any]) -> Iterator[Labelled]:
-    """The surest category of an image; between the two thresholds it gets no label."""
+    """The categories of an image. Between the two thresholds neither they nor `EMPTY` are sure."""
     names = value["detection_categories"]
     about = (value.get("info") or {}).get("detector_metadata") or {}
     sure = float(about.get("typical_detection_threshold") or 0.2)

@@ -85,7 +85,7 @@ def match_labels(
             examples.setdefault(match.rule, f"{row.file!r} is {match.names[0]!r}")
         else:
             reason = f"only in the label file: line {row.line} of {labels.path}"
-            matched.unused.append(Skipped(row.file, reason))
+            matched.unused.append(Skipped(row.file.strip(), reason))
     if not of_image:
         raise _none_found(labels.path, root, rows, ambiguous)
     matched.unused += [_unclear(labels.path, row, match) for row, match in ambiguous]
@@ -303,7 +303,7 @@ def _group(path: Path, rows: list[Row]) -> str | None:
 
 def _unclear(path: Path, row: Row, match: Match) -> Skipped:
     return Skipped(
-        row.file,
+        row.file.strip(),
         f"several images may be meant: {', '.join(match.names[:3])} ({match.rule}): line "
         f"{row.line} of {path}",
     )

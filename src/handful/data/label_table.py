@@ -130,13 +130,19 @@ def read_csv_table(path: Path, text: str, known: set[str]) -> Table:
     """The table in CSV text; the delimiter is the one that gives most of the `known` columns."""
     told = re.match(r"\ufeff?\"?sep=(.)\"?\r?\n", text, re.IGNORECASE)
     best: tuple[tuple[int, int], str, int, list[str]] | None = None
+    wrong: list[HandfulError] = []
     for delimiter in told[1] if told else DELIMITERS:
-        line, cells = _first(path, text, delimiter, skip=bool(told))
+        try:
+            line, cells = _first(path, text, delimiter, skip=bool(told))
+        except HandfulError as error:  # quotes, where another delimiter is the right one
+            wrong.append(error)
+            continue
         names = [cell.strip().lower() for cell in cells]
         score = (sum(name in known for name in names), len(names))
         if best is None or score > best[0]:
             best = score, delimiter, line, cells
-    assert best is not None
+    if best is None:
+        raise wrong[0]
     _, delimiter, line, header = best
     records = [(at, cells) for at, cells in _records(path, text, delimiter) if at > line]
     records = [(at, cells) for at, cells in records if any(cell.strip() for cell in cells)]

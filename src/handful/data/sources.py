@@ -108,9 +108,7 @@ def label_file(
         return LabelFile(Path(labels).expanduser(), encoding, file_column, label_column)
     for name, value in (("--file-column", file_column), ("--label-column", label_column)):
         if value is not None:
-            raise HandfulError(
-                f"{name} {value} is a column of a label file; give that with --labels"
-            )
+            raise HandfulError(f"{name} {value} is for a label file; give that with --labels")
     return None
 
 
