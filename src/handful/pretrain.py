@@ -36,7 +36,7 @@ from handful.data.cache import cache_folder, explained, locked
 from handful.data.imageset import ImageSet, Track, quiet
 from handful.errors import HandfulError
 from handful.files import sole_writer, write_json, write_tensors, write_text
-from handful.folder import claim, clear, releasing
+from handful.folder import claim, clear, releasing, settle
 from handful.gallery import Gallery
 from handful.health import SETTLED, Health, collapse
 from handful.journal import Journal
@@ -58,8 +58,10 @@ from handful.pretrained import (
     HISTORY,
     PICTURES,
     RECORD,
+    STAGE,
     WEIGHTS,
     Pretrained,
+    drop_pictures,
     open_pretrained,
     weights_hash,
 )
@@ -135,16 +137,16 @@ def pretrain(
     deadline = None if budget is None else Deadline(budget, begun)
     mark, folder = stage_fingerprint(chosen, task, deadline), Path(out)
     with sole_writer(folder):
-        finished = claim(folder, mark, overwrite, RECORD, (WEIGHTS, HISTORY))
-        if overwrite or not pictures:
-            shutil.rmtree(folder / PICTURES, ignore_errors=True)
-        if finished:
+        built = claim(folder, mark, overwrite, STAGE, say)
+        if not pictures:
+            drop_pictures(built or folder)
+        if built is None:
             clear(folder)
             say(f"{folder} already holds this, finished")
             return open_pretrained(folder)
-        gallery = Gallery(folder / PICTURES, task) if pictures else None
-        _make(chosen, task, mark, folder, gallery, say, command, deadline)
-        clear(folder)
+        gallery = Gallery(built / PICTURES, task) if pictures else None
+        _make(chosen, task, mark, built, gallery, say, command, deadline)
+        settle(folder, built, STAGE, say)
     return open_pretrained(folder)
 
 

@@ -23,6 +23,7 @@ from handful.files import beside, read_json, read_tensors, write_json, write_ten
 from handful.methods.base import BackboneSpec, Classifier, Normalize, Predictor
 from handful.methods.mlp_head import make_head
 from handful.novelty import Familiar, load_familiar
+from handful.output import written
 
 MODEL, RECORD = "model.safetensors", "run.json"
 LABELS, ISSUES = "labels.csv", "label-issues.csv"
@@ -215,7 +216,8 @@ class Predictions:
         marked = [] if self.strange is None else ["none_of_these"]
         shares = (f"p({name})" for name in self.classes)
         header = ["file", "label", "confidence", *marked, *shares]
-        write_csv(Path(path), header, self.rows())
+        with written(Path(path)) as whole:
+            write_csv(whole, header, self.rows())
 
     def into_folders(self, source: Path, target: Path) -> None:
         """Copy every file of `source` into a sub-folder of `target` named after its class."""
@@ -312,6 +314,10 @@ def open_run(folder: Path | str) -> Run:
         raise HandfulError(
             f"{folder} is not a folder; give the folder that `handful fit --out` left"
         )
+    from handful.folder import RUN  # which imports this module
+    from handful.replacement import complete
+
+    complete(folder, RUN)
     if not (folder / RECORD).exists() and (folder / "checkpoint").is_dir():
         raise HandfulError(
             f"{folder} holds an unfinished run; start the same fit again to finish it"

@@ -54,8 +54,11 @@ def predict(
     Example: handful predict run/ more-photos/ --out predictions.csv
     """
     from handful.data.sources import load
+    from handful.output import PREDICTIONS, output_target
     from handful.results import open_run
+    from handful.typed_labels import set_aside
 
+    target = None if out is None else output_target(out, PREDICTIONS)
     with reporting() as reporter:
         trained = open_run(run)
         if abstain is not None:
@@ -76,7 +79,8 @@ def predict(
         if into is not None and not Path(source).exists():
             raise HandfulError(f"--into copies files, but {source!r} is a data set without files")
         predictions = trained.predict(images, reporter.track, abstain, none_of_these)
-        if out is not None:
+        if out is not None and target is not None:
+            set_aside(target, reporter.say)
             predictions.to_csv(out)
         if into is not None:
             predictions.into_folders(Path(source), into)
