@@ -161,7 +161,7 @@ def test_another_run_is_refused_until_overwrite(handful, tmp_path):
     assert status == 2
     assert err.strip().endswith(
         "run holds another run, finished, made with other images, settings or seed; "
-        "give another --out, or --overwrite to lose it"
+        "give another --out, or --overwrite to put this one in its place"
     )
     assert handful(*words, "--seed", 1, "--overwrite")[0] == 0
     assert json.loads((tmp_path / "run" / "run.json").read_text())["seed"] == 1

@@ -24,10 +24,10 @@ from handful.features import (
     seconds_per_image,
     small,
 )
-from handful.files import beside
 from handful.job import QUIET, Reporter
 from handful.methods.base import BackboneSpec, Classifier, Normalize
 from handful.methods.features import Features
+from handful.output import written
 from handful.prepare import own_backbone, own_size
 from handful.wording import duration
 
@@ -66,7 +66,7 @@ class Embedding:
         content: dict[str, Any] = {key: np.array(value) for key, value in arrays}
         content["backbone"] = np.array(self.backbone.name)
         content["options"] = np.array(json.dumps(self.backbone.options))
-        with beside(Path(path)) as temporary, open(temporary, "wb") as file:
+        with written(Path(path)) as temporary, open(temporary, "wb") as file:
             np.savez(file, **content)
 
 

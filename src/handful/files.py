@@ -1,12 +1,14 @@
 """Reading and writing files that are either whole or absent, and never a pickle."""
 
+import glob
 import json
 import math
 import os
 import stat
+import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,10 @@ LARGEST_TEXT = 64 * 2**20  # bytes of a JSON or CSV file that is read
 LARGEST_HEADER = 4 * 2**20  # bytes of the header of a safetensors file
 DEEPEST = 100  # levels of JSON within each other
 MOST_VALUES = 3_000_000  # in a JSON file: some 200 MB in memory
+WINDOWS = os.name == "nt"
+_LONGEST = 259  # characters of a path on Windows, unless long paths are enabled there
+_RETRIES = 8  # of a rename on Windows: virus scanners hold a new file for a moment
+_STUB = 60  # characters of a name that its temporary file has too: 255 bytes are the limit
 
 
 @contextmanager
@@ -27,17 +33,77 @@ def beside(path: Path) -> Iterator[Path]:
     """Write to the path given, then it is renamed to `path`; on an error nothing is left.
 
     Readers see the whole file or none. The name beside is new each time, so two may write at once;
-    `tidy` removes what killed processes left.
+    `tidy` removes what killed processes left. A link of that name is replaced by the file, so that
+    nobody's run folder leads elsewhere; `handful.output` writes through links. HandfulError if
+    `path` is a folder, a pipe or a device.
     """
+    _check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    temporary = path.with_name(f".{path.name[:_STUB]}.{uuid.uuid4().hex[:8]}.part")
     try:
-        yield temporary
-        with open(temporary, "rb") as written:
+        try:
+            yield temporary
+        except FileNotFoundError as error:
+            _explain_length(temporary, error)
+            raise
+        with open(temporary, "r+b") as written:  # Windows flushes only what is open for writing
             os.fsync(written.fileno())
-        os.replace(temporary, path)
+        replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def replace(source: Path, target: Path) -> None:
+    """Rename, also over another file, and have the folder remember it through a power cut.
+
+    Windows refuses while another program has one of the two open: after a few tries that is a
+    HandfulError.
+    """
+    for waited in range(_RETRIES):
+        try:
+            os.replace(source, target)
+            break
+        except PermissionError as error:
+            if not WINDOWS:
+                raise
+            if waited == _RETRIES - 1:
+                raise HandfulError(
+                    f"{target} is open in another program, so that it cannot be replaced; close "
+                    f"it there, then start the same command again"
+                ) from error
+            time.sleep(0.05 * 2**waited)
+    _flush_folder(target.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    """What was renamed in it stays so after a power cut, on systems that can open a folder."""
+    if WINDOWS:
+        return
+    with suppress(OSError):  # file systems that cannot do it: the rename itself has been done
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _check_replaceable(path: Path) -> None:
+    with suppress(FileNotFoundError, NotADirectoryError):
+        mode = path.lstat().st_mode
+        if stat.S_ISDIR(mode):
+            raise HandfulError(f"{path} is a folder where a file is to be written; move it away")
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+            raise HandfulError(f"{path} is a pipe or a device and no file; give another --out")
+
+
+def _explain_length(path: Path, error: OSError) -> None:
+    length = len(str(path.absolute()))
+    if WINDOWS and length > _LONGEST:
+        raise HandfulError(
+            f"{path} has {length} characters with its folders, and Windows takes {_LONGEST}; give "
+            f"a shorter --out, or enable long paths in Windows"
+        ) from error
 
 
 def tidy(folder: Path, name: str = "*") -> None:
@@ -45,8 +111,10 @@ def tidy(folder: Path, name: str = "*") -> None:
 
     To be used where nobody else can be writing: under a lock.
     """
-    for left in folder.glob(f".{name}.*.part"):
-        left.unlink(missing_ok=True)
+    stub = name if name == "*" else glob.escape(name[:_STUB])
+    for left in folder.glob(f".{stub}.*.part"):
+        with suppress(OSError):  # Windows keeps what somebody has open
+            left.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -72,7 +140,9 @@ def sole_writer(folder: Path | None) -> Iterator[None]:
     try:
         yield
     finally:
-        (folder / LOCK).unlink(missing_ok=True)  # before the release: after it, it may be another's
+        with suppress(PermissionError):  # Windows removes no open file: there, release does it
+            # Before the release: after it, it may be another's.
+            (folder / LOCK).unlink(missing_ok=True)
         lock.release()
 
 

@@ -1,7 +1,7 @@
 """The folder of a run while it is made: whose it is, what goes into it, what is cleared away."""
 
 import shutil
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,14 @@ from handful.estimate import Key, LabelIssue
 from handful.files import read_json, read_tensors, tidy, write_json, write_tensors
 from handful.methods.base import Task
 from handful.novelty import familiar, save_familiar
+from handful.replacement import (
+    NEW,
+    Layout,
+    drop_remains,
+    replaced_before,
+    silent,
+    take_place,
+)
 from handful.report.pictures import PICTURES
 from handful.results import (
     FAMILIAR,
@@ -33,6 +41,7 @@ from handful.results import (
     pixel_marks,
 )
 from handful.suggest import POOL, how_many, shuffled, suggest
+from handful.typed_labels import set_aside
 
 _MARK = "fingerprint.json"  # in checkpoint/ of a folder that a run has claimed
 LEAVINGS = (
@@ -51,6 +60,7 @@ LEAVINGS = (
     "confusion.svg",
     REPORT,
 )
+RUN = Layout(RECORD, LEAVINGS)
 
 
 class Finished(MutableMapping[Key, np.ndarray]):
@@ -85,42 +95,86 @@ def claim(
     folder: Path,
     mark: str,
     overwrite: bool,
-    record: str = RECORD,
-    leavings: Sequence[str] = LEAVINGS,
-) -> bool:
-    """Make the folder ours; True if it already holds this very run, finished.
+    layout: Layout = RUN,
+    say: Callable[[str], None] = silent,
+) -> Path | None:
+    """Where to build the run of this fingerprint; None if the folder holds it already, finished.
 
-    HandfulError if it holds another run or anything else, unless that is a run and `overwrite`
-    is set.
-    A process killed at any line of this leaves a folder that the same call accepts.
-
-    Args:
-        record: the file that is the sign of a finished run.
-        leavings: what is removed with it.
+    That is the folder itself; or, where it holds another finished run and `overwrite` is set, a
+    folder in it (see `handful.replacement`). HandfulError if it holds another run without
+    `overwrite`, or anything else. A process killed at any line of this leaves a folder that the
+    same call accepts. Only for a process that holds the lock of the folder.
     """
+    take_place(folder, layout, say)
+    known = replaced_before(folder, mark)
     started = folder / "checkpoint" / _MARK
-    if (folder / record).exists():
-        if not overwrite and read_json(folder / record).get("fingerprint") == mark:
-            return True
+    if (folder / layout.record).exists():
+        if _fingerprint(folder / layout.record, overwrite) == mark and (known or not overwrite):
+            return None
         _refuse_unless(overwrite, f"{folder} holds another run, finished,")
-    elif started.exists():
+        drop_remains(folder)
+        return _begun(folder / NEW, mark, layout)
+    if started.exists():
         if read_json(started) == mark:
-            return False
+            return folder
         _refuse_unless(overwrite, f"{folder} holds another run, unfinished,")
-    elif _foreign(folder):
+        for name in layout.files(folder):
+            if name.suffix == ".csv":
+                set_aside(folder / name, say)
+        return _begun(folder, mark, layout)
+    if _foreign(folder):
         raise HandfulError(f"{folder} holds other files; give --out a folder that is new or empty")
     started.parent.mkdir(exist_ok=True)
-    if overwrite:
-        write_json(started, "being overwritten")  # first, so that what is left stays a run
-        for path in started.parent.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path != started:
-                path.unlink()
-        for name in (record, *leavings):
-            (folder / name).unlink(missing_ok=True)
     write_json(started, mark)
-    return False
+    return folder
+
+
+def _fingerprint(record: Path, overwrite: bool) -> str | None:
+    """Of the finished run; None if its record is damaged and is to be overwritten."""
+    try:
+        found = read_json(record)
+    except HandfulError:
+        if not overwrite:
+            raise
+        return None
+    if not isinstance(found, dict) or "fingerprint" not in found:
+        raise HandfulError(
+            f"{record} was not written by handful; give --out a folder that is new or empty"
+        )
+    return found["fingerprint"]
+
+
+def _begun(build: Path, mark: str, layout: Layout) -> Path:
+    """A folder with nothing but this mark in it; or what the same run left there unfinished."""
+    started = build / "checkpoint" / _MARK
+    if started.exists() and read_json(started) == mark:
+        return build
+    if build.is_symlink() or not started.exists() and build.exists() and _foreign(build):
+        raise HandfulError(
+            f"{build} holds files that are of no run; move them away or give another --out"
+        )
+    started.parent.mkdir(parents=True, exist_ok=True)
+    write_json(started, "being overwritten")  # first, so that what is left stays a run
+    for path in started.parent.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path != started:
+            path.unlink()
+    for name in (Path(layout.record), *layout.files(build)):
+        (build / name).unlink(missing_ok=True)
+    write_json(started, mark)
+    return build
+
+
+def settle(
+    folder: Path, built: Path, layout: Layout = RUN, say: Callable[[str], None] = silent
+) -> None:
+    """End a run that is whole: it takes its place, and what it no longer needs is removed."""
+    clear(built)
+    if built != folder:
+        mark = read_json(built / layout.record)["fingerprint"]
+        take_place(folder, layout, say)
+        replaced_before(folder, mark)
 
 
 @contextmanager
@@ -129,9 +183,12 @@ def abandoning(folder: Path | None, mark: str) -> Iterator[None]:
     try:
         yield
     except Vanished:
-        started = folder and folder / "checkpoint" / _MARK
-        if folder and started and started.exists() and read_json(started) == mark:
-            shutil.rmtree(folder / "checkpoint")
+        for built in [] if folder is None else [folder, folder / NEW]:
+            started = built / "checkpoint" / _MARK
+            if started.exists() and read_json(started) == mark:
+                shutil.rmtree(built / "checkpoint")
+        if folder is not None:
+            drop_remains(folder)
         raise
 
 
@@ -146,6 +203,8 @@ def releasing(work: Path | None) -> Iterator[None]:
     except ValueError:
         if work is not None and work.is_dir() and [p.name for p in work.iterdir()] == [_MARK]:
             shutil.rmtree(work)
+            if work.parent.name == NEW:
+                drop_remains(work.parent.parent)
         raise
 
 
@@ -157,15 +216,18 @@ def clear(folder: Path) -> None:
 
 def _foreign(folder: Path) -> bool:
     """Whether the folder holds more than hidden files and an empty checkpoint."""
-    visible = (path for path in folder.rglob("*") if not path.name.startswith("."))
-    return any(path != folder / "checkpoint" for path in visible)
+    for path in folder.rglob("*"):
+        within = path.relative_to(folder).parts
+        if within[0] != NEW and not path.name.startswith(".") and within != ("checkpoint",):
+            return True
+    return False
 
 
 def _refuse_unless(overwrite: bool, what: str) -> None:
     if not overwrite:
         raise HandfulError(
             f"{what} made with other images, settings or seed; give another --out, or --overwrite "
-            f"to lose it"
+            f"to put this one in its place"
         )
 
 

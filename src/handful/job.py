@@ -29,6 +29,7 @@ from handful.folder import (
     save_issues,
     save_next,
     save_out_of_fold,
+    settle,
 )
 from handful.judged import Judged, folds_of, judge_asked, judge_chosen
 from handful.learn import Say, Settings, fingerprint, learn, learned_from, make_plan
@@ -180,14 +181,15 @@ def fit(
         check_opens(chosen, task, seed)
     folder = Path(out) if out is not None else None
     with sole_writer(folder), abandoning(folder, mark):
-        if folder is not None and claim(folder, mark, overwrite):
+        built = claim(folder, mark, overwrite, say=reporter.say) if folder is not None else None
+        if folder is not None and built is None:
             clear(folder)
             reporter.say(f"{folder} already holds this run, finished")
             if not pictures and (folder / PICTURES).exists():
                 for shown in (REPORT, PICTURES):
                     (folder / shown).unlink(missing_ok=True)
             return open_run(folder)
-        work = folder / "checkpoint" if folder is not None else None
+        work = built / "checkpoint" if built is not None else None
 
         for problem in inspect(images, near=False).problems:
             reporter.say(problem.text)
@@ -217,12 +219,13 @@ def fit(
         seconds = time.perf_counter() - begun
         record = record_of(images, asked, decided, learned, seconds)
         run = Run(record | {"fingerprint": mark}, learned.predictor)
-        if folder is not None:
+        if folder is not None and built is not None:
             stage = decided.stage.folder if decided.stage is not None else None
-            _keep(run, task, chosen.method, judged, seed, folder, origin, pictures, stage)
+            _keep(run, task, chosen.method, judged, seed, built, origin, pictures, stage)
             run.record["seconds"] = round(time.perf_counter() - begun, 2)
-            run.save(folder, learned.history)
-            clear(folder)
+            run.save(built, learned.history)
+            settle(folder, built, say=reporter.say)
+            run.folder = folder
         return run
 
 

@@ -38,7 +38,7 @@ from handful.data.imageset import ImageSet, Track, quiet
 from handful.data.vanished import on_the_rest
 from handful.errors import HandfulError
 from handful.files import sole_writer, write_json, write_tensors, write_text
-from handful.folder import abandoning, claim, clear, releasing
+from handful.folder import abandoning, claim, clear, releasing, settle
 from handful.gallery import Gallery
 from handful.health import SETTLED, Health, collapse
 from handful.journal import Journal
@@ -60,8 +60,10 @@ from handful.pretrained import (
     HISTORY,
     PICTURES,
     RECORD,
+    STAGE,
     WEIGHTS,
     Pretrained,
+    drop_pictures,
     open_pretrained,
     weights_hash,
 )
@@ -138,16 +140,16 @@ def pretrain(
     deadline = None if budget is None else Deadline(budget, begun)
     mark, folder = stage_fingerprint(chosen, task, deadline), Path(out)
     with sole_writer(folder), abandoning(folder, mark):
-        finished = claim(folder, mark, overwrite, RECORD, (WEIGHTS, HISTORY))
-        if overwrite or not pictures:
-            shutil.rmtree(folder / PICTURES, ignore_errors=True)
-        if finished:
+        built = claim(folder, mark, overwrite, STAGE, say)
+        if not pictures:
+            drop_pictures(built or folder)
+        if built is None:
             clear(folder)
             say(f"{folder} already holds this, finished")
             return open_pretrained(folder)
-        gallery = Gallery(folder / PICTURES, task) if pictures else None
-        _make(chosen, task, mark, folder, gallery, say, command, deadline)
-        clear(folder)
+        gallery = Gallery(built / PICTURES, task) if pictures else None
+        _make(chosen, task, mark, built, gallery, say, command, deadline)
+        settle(folder, built, STAGE, say)
     return open_pretrained(folder)
 
 

@@ -16,9 +16,12 @@ from handful.errors import HandfulError
 from handful.files import read_json, read_tensors
 from handful.methods.base import BackboneSpec, Init
 from handful.record_schema import PretrainedRecord, checked
+from handful.replacement import Layout, complete
 
 RECORD, WEIGHTS, HISTORY = "pretrained.json", "backbone.safetensors", "history.jsonl"
 PICTURES = "pictures"  # a folder of PNG files
+_SHOWN = ("views", "channels", "painted-*", "curves", "map")
+STAGE = Layout(RECORD, (WEIGHTS, HISTORY, *(f"{PICTURES}/{name}.png" for name in _SHOWN)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +37,17 @@ class Pretrained:
     folder: Path
 
 
+def drop_pictures(folder: Path) -> None:
+    """Remove the pictures that a stage left in a folder, and nothing else."""
+    for name in STAGE.files(folder):
+        if name.parent.name == PICTURES:
+            (folder / name).unlink()
+
+
 def open_pretrained(folder: Path | str) -> Pretrained:
     """The backbone in a folder; HandfulError says what is missing, damaged or foreign."""
     folder = Path(folder)
+    complete(folder, STAGE)
     if not (folder / RECORD).exists():
         unfinished = (folder / "checkpoint" / "plan.json").exists()
         what = "holds an unfinished pre-training; start the same command again to finish it"

@@ -22,6 +22,7 @@ from handful.files import beside, read_json, write_json, write_text
 from handful.methods.base import Predictor
 from handful.model_file import load_predictor, save_predictor
 from handful.novelty import Familiar, load_familiar
+from handful.output import written
 from handful.record_schema import DEFAULTS, RunRecord, checked
 from handful.sorting import Sorted, sort_into_folders
 
@@ -237,7 +238,8 @@ class Predictions:
         marked = [] if self.strange is None else ["none_of_these"]
         shares = (f"p({name})" for name in self.classes)
         header = ["file", "label", "confidence", *marked, *shares]
-        write_csv(Path(path), header, self.rows())
+        with written(Path(path)) as whole:
+            write_csv(whole, header, self.rows())
 
     def into_folders(
         self, source: Path | str, target: Path | str, dry_run: bool = False, track: Track = quiet
@@ -283,6 +285,10 @@ def open_run(folder: Path | str) -> Run:
         raise HandfulError(
             f"{folder} is not a folder; give the folder that `handful fit --out` left"
         )
+    from handful.folder import RUN  # which imports this module
+    from handful.replacement import complete
+
+    complete(folder, RUN)
     if not (folder / RECORD).exists() and (folder / "checkpoint").is_dir():
         raise HandfulError(
             f"{folder} holds an unfinished run; start the same fit again to finish it"

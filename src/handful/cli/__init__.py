@@ -7,7 +7,7 @@ import io
 import os
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -17,6 +17,7 @@ from handful.cli.compare import compare
 from handful.cli.data import data
 from handful.cli.embed import embed
 from handful.cli.evaluate import evaluate
+from handful.cli.failures import INTERRUPTED, TERMINATED, mendable, terminating
 from handful.cli.fit import fit
 from handful.cli.predict import predict
 from handful.cli.pretrain import pretrain
@@ -56,31 +57,22 @@ def _main(
 
 
 def main() -> None:
-    """Exit status: 0 done, 2 the user can mend it, 1 our fault (traceback), 130 interrupted."""
+    """Exit status: 0 done, 2 the user can mend it, 1 our fault (traceback), 130 interrupted, 143
+    terminated."""
     _keep_out_of_the_home()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be valid Unicode
-    try:
-        if app(standalone_mode=False) == 130:  # how newer typers report Ctrl-C
-            raise KeyboardInterrupt
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
-    except (typer.Abort, KeyboardInterrupt):
-        _complain("stopped; the same command goes on from the last checkpoint")
-        sys.exit(130)
-    except Exception as error:
-        message = _mendable(error)
-        if message is None:
-            traceback.print_exc()
-            _complain(
-                "This is a fault in handful, not in what you gave it. Please report it with the "
-                "lines above, the command, and what `handful --version` prints."
-            )
-            sys.exit(1)
-        if os.environ.get("HANDFUL_DEBUG"):
-            traceback.print_exc()
-        _complain(f"Error: {message}")
-        sys.exit(2)
+    with terminating() as terminated:
+        try:
+            if app(standalone_mode=False) == INTERRUPTED:  # how newer typers report Ctrl-C
+                raise KeyboardInterrupt
+        except typer.Exit as done:
+            sys.exit(done.exit_code)
+        except (typer.Abort, KeyboardInterrupt):
+            _complain("stopped; the same command goes on from the last checkpoint")
+            sys.exit(TERMINATED if terminated else INTERRUPTED)
+        except Exception as error:
+            _report(error)
 
 
 def _keep_out_of_the_home() -> None:
@@ -90,22 +82,24 @@ def _keep_out_of_the_home() -> None:
     """
     try:
         os.environ.setdefault("MPLCONFIGDIR", str(cache_folder() / "matplotlib"))
-    except RuntimeError:  # there is no home: matplotlib then takes a temporary folder
+    except (RuntimeError, HandfulError):  # no home: matplotlib then takes a temporary folder
         return
 
 
-def _mendable(error: Exception) -> str | None:
-    """One line for what the user can mend; None for what is our fault."""
-    usage = getattr(error, "format_message", None)  # of a mistake in the command line itself
-    if usage is not None:
-        return f"{usage()} (handful --help tells more)"
-    if isinstance(error, HandfulError):
-        return " ".join(str(error).split())
-    if isinstance(error, OSError):
-        where = f" {error.filename}" if error.filename else ""
-        reason = (error.strerror or str(error)).lower()
-        return f"cannot use{where}: {reason}; check space and permissions"
-    return None
+def _report(error: Exception) -> NoReturn:
+    """One line for what the user can mend; a traceback for what is our fault."""
+    message = mendable(error)
+    if message is None:
+        traceback.print_exc()
+        _complain(
+            "This is a fault in handful, not in what you gave it. Please report it with the "
+            "lines above, the command, and what `handful --version` prints."
+        )
+        sys.exit(1)
+    if os.environ.get("HANDFUL_DEBUG"):
+        traceback.print_exc()
+    _complain(f"Error: {message}")
+    sys.exit(2)
 
 
 def _complain(text: str) -> None:

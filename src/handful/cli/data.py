@@ -68,7 +68,11 @@ def data(
     from handful.data.sources import load
     from handful.data.summary import summary
     from handful.files import write_json
+    from handful.output import FINDINGS, PAGE, folder_target
 
+    if out is not None:
+        listing = folder_target(out, "data.json", FINDINGS)
+        page = folder_target(out, "data.html", PAGE)
     with reporting() as reporter:
         images = load(
             source,
@@ -88,8 +92,8 @@ def data(
         findings = check(images, near=near, track=reporter.track)
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
-            write_json(out / "data.json", findings.as_json())
-            write_page(findings, images, out / "data.html")
+            write_json(listing, findings.as_json())
+            write_page(findings, images, page)
         listed = None
         if first_labels is not None:
             from handful import first  # with the networks, which nothing else here needs

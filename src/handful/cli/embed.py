@@ -15,7 +15,6 @@ from handful.cli.options import (
     TestFraction,
     pairs,
 )
-from handful.errors import HandfulError
 from handful.screen import answer, print_json, print_skipped, reporting
 
 
@@ -78,12 +77,10 @@ def embed(
     """
     from handful.data.sources import load
     from handful.embedding import embed
+    from handful.output import FEATURES, output_target
     from handful.wording import in_seconds
 
-    if out.is_dir():
-        raise HandfulError(
-            f"--out is a file to write, and {out} is a folder; try {out}/features.npz"
-        )
+    output_target(out, FEATURES)
     with reporting() as reporter:
         images = load(
             source,

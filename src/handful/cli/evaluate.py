@@ -47,8 +47,12 @@ def evaluate(
     from handful.data.sources import load
     from handful.evaluate import plot_confusion
     from handful.files import beside, write_json
+    from handful.output import EVALUATION, PLOT, folder_target
     from handful.results import open_run
 
+    if out is not None:
+        scores = folder_target(out, "evaluation.json", EVALUATION)
+        plot = folder_target(out, "confusion.svg", PLOT)
     with reporting() as reporter:
         trained = open_run(run)
         images = load(
@@ -76,8 +80,8 @@ def evaluate(
         say_skipped(images, reporter.say)
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
-            write_json(out / "evaluation.json", found.as_json())
-            with beside(out / "confusion.svg") as path:
+            write_json(scores, found.as_json())
+            with beside(plot) as path:
                 plot_confusion(found, path)
     if as_json:
         print_json(found.as_json())

@@ -171,12 +171,16 @@ def fit(
     from handful.data.checks import spelling_problems
     from handful.data.label_file import read_origins
     from handful.data.sources import label_file, load
-    from handful.folder import save_hidden
+    from handful.folder import RUN, save_hidden
     from handful.prepare import hide
+    from handful.replacement import complete
     from handful.report import leave_report
     from handful.results import REPORT, open_run
     from handful.wording import in_seconds
 
+    complete(out, RUN)  # so that labels and an earlier run in there can be read
+    if overwrite and labels is not None and after is None:
+        _check_needs(source, labels, out)
     with reporting() as reporter:
         images = load(
             source,
@@ -255,6 +259,18 @@ def fit(
     else:
         print_run(run, out)
         print_skipped(images)
+
+
+def _check_needs(source: str, labels: Path, out: Path) -> None:
+    """HandfulError where a new run would do without the labels of the run whose list it takes."""
+    from handful.results import LABELS
+
+    if labels.expanduser().resolve().parent == out.resolve() and (out / LABELS).exists():
+        raise HandfulError(
+            f"{labels} is of the run in {out}, and the labels which that run has already, in "
+            f"{out / LABELS}, would be lost; go on from it: handful fit {source} --labels {labels} "
+            f"--after {out} --out {out} --overwrite"
+        )
 
 
 def _prior(text: str | None) -> dict[str, float] | str | None:

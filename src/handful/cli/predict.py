@@ -71,13 +71,16 @@ def predict(
     Example: handful predict run/ more-photos/ --out predictions.csv
     """
     from handful.data.sources import load
+    from handful.output import PREDICTIONS, output_target
     from handful.results import open_run
+    from handful.typed_labels import set_aside
 
     if dry_run and (into is None or out is not None):
         raise HandfulError(
             "--dry-run says what --into would do and writes nothing: give it "
             "with --into and without --out"
         )
+    target = None if out is None else output_target(out, PREDICTIONS)
     with reporting() as reporter:
         trained = open_run(run)
         if into is not None:
@@ -101,7 +104,8 @@ def predict(
         predictions = trained.predict(images, reporter.track, abstain, none_of_these, reporter.say)
         if as_json or (out is None and into is None):
             say_skipped(images, reporter.say)
-        if out is not None:
+        if out is not None and target is not None:
+            set_aside(target, reporter.say)
             predictions.to_csv(out)
         placed = None
         if into is not None:

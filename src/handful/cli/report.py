@@ -41,11 +41,17 @@ def report(
 
         handful report monday/ tuesday/ --out both.html
     """
+    from handful.output import PAGE, output_target, written
     from handful.report import write_report
     from handful.results import REPORT
 
     if out is None and len(runs) > 1:
         raise HandfulError("several runs are shown in one file; say where with --out report.html")
     target = out or runs[0] / REPORT
-    write_report(runs, target, pictures=not no_images)
+    if out is None:
+        write_report(runs, target, pictures=not no_images)
+    else:
+        output_target(out, PAGE)
+        with written(out) as whole:
+            write_report(runs, whole, pictures=not no_images)
     answer.print(f"written to {target}", soft_wrap=True)
