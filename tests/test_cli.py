@@ -370,3 +370,40 @@ def test_names_that_are_markup_or_no_unicode_are_written_as_they_are(
     assert b"photo\xff.jpg," in (new / "predictions.csv").read_bytes()
     status, out, _ = handful("predict", run_folder, new, "--json")
     assert json.loads(out)["predictions"][0]["file"] == "photo\udcff.jpg"
+
+
+def test_sorting_into_the_source_is_refused_before_anything_is_predicted(
+    handful, run_folder, photos, tmp_path, monkeypatch
+):
+    new = tmp_path / "new"
+    shutil.copytree(photos / "red fox", new / "red fox")
+    shutil.copy(photos / "blue jay" / "0.jpg", new / "0.jpg")
+    before = {path: path.read_bytes() for path in new.rglob("*.jpg")}
+    monkeypatch.setattr("handful.results.Run.predict", lambda *_: pytest.fail("predicted"))
+    for target in (new, new / "sorted"):
+        status, _, err = handful("predict", run_folder, new, "--into", target)
+        assert status == 2 and "where the originals are" in err
+    assert {path: path.read_bytes() for path in new.rglob("*.jpg")} == before
+
+
+def test_a_dry_run_tells_in_json_what_would_be_sorted_and_writes_nothing(
+    handful, run_folder, photos, tmp_path
+):
+    words = ["predict", run_folder, photos, "--into", tmp_path / "to", "--json"]
+    status, out, _ = handful(*words, "--dry-run")
+    assert status == 0 and not (tmp_path / "to").exists()
+    promised = json.loads(out)["sorted"]
+    assert (promised["copied"], promised["moved"], promised["dry_run"]) == (30, 0, True)
+    assert sum(row["copied"] for row in promised["classes"]) == 30
+    status, out, _ = handful(*words)
+    found = json.loads(out)
+    assert found["sorted"] == {**promised, "dry_run": False} and found["left_out"] == []
+    assert len(list((tmp_path / "to").rglob("*.jpg"))) == 30
+
+
+@pytest.mark.parametrize("words", [["--dry-run"], ["--into", "to", "--out", "p.csv", "--dry-run"]])
+def test_a_dry_run_is_of_into_alone(handful, run_folder, photos, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = handful("predict", run_folder, photos, *words)
+    assert status == 2 and "give it with --into and without --out" in err
+    assert not list(tmp_path.iterdir())

@@ -17,7 +17,7 @@ from image_files import save
 from strike import Strike, command, plain, struck
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["handful.cli", "handful.sorting", "handful.data.sources"])
+PROCESSES.set_forkserver_preload(["handful.cli", "handful.results", "handful.data.sources"])
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 
 
@@ -124,8 +124,9 @@ def _photos(root: Path, numbers: range, swapped: bool = False) -> Path:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_predict_into_killed_at_forty_moments_is_finished_by_the_samecommand(tmp_path, handful):
-    """40 moments, each once by SIGKILL and once by SIGTERM."""
-    settings = ("--method", "features", "--estimate", "none", "--size", "32")
+    """Spread over the whole command, by SIGKILL and SIGTERM in turn."""
+    settings = ("--estimate", "none", "--size", "8", "--set", "steps=30", "--set", "batch=16")
+    settings = ("--method", "supervised", "--precision", "fp32", *settings)
     for run, swapped in (("older", False), ("newer", True)):
         source = _photos(tmp_path / f"of-{run}", range(100, 116), swapped)
         assert handful("fit", source, "--out", tmp_path / run, *settings)[0] == 0
@@ -144,6 +145,5 @@ def test_predict_into_killed_at_forty_moments_is_finished_by_the_samecommand(tmp
     shutil.copytree(before, straight)
     assert attempt(straight, Strike(), command, *words(straight)) == 0
     n = changes(straight)
-    spread = [1 + round(at * (n - 1) / 39) for at in range(40)]
-    moments = [(change, kind) for change in spread for kind in SIGNALS]
+    moments = [(1 + round(at * (n - 1) / 39), SIGNALS[at % 2]) for at in range(40)]
     kill_and_finish(tmp_path, own, moments, command, words)
