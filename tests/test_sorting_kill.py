@@ -123,7 +123,7 @@ def _photos(root: Path, numbers: range, swapped: bool = False) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_predict_into_killed_at_forty_moments_is_finished_by_the_samecommand(tmp_path, handful):
+def test_predict_into_killed_at_forty_moments_is_finished_by_the_same_command(tmp_path, handful):
     """Spread over the whole command, by SIGKILL and SIGTERM in turn."""
     settings = ("--estimate", "none", "--size", "8", "--set", "steps=30", "--set", "batch=16")
     settings = ("--method", "supervised", "--precision", "fp32", *settings)

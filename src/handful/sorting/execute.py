@@ -61,7 +61,8 @@ def sole_sorter(target: Path) -> Iterator[None]:
         tidy(target, MANIFEST)
         yield
     finally:
-        path.unlink(missing_ok=True)  # before the release: after it, it may be another's
+        with suppress(OSError):  # Windows removes no open file: there, release does it
+            path.unlink(missing_ok=True)  # before the release: after it, it may be another's
         lock.release()
 
 
