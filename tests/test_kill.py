@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 
 from handful.files import read_json
 from handful.learn import graceful_stop
+from handful.results import open_run
 from image_files import save
 
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -274,3 +275,50 @@ def test_processes_started_at_once_leave_one_whole_run(straight, tmp_path):
 def _state(pid: int) -> str:
     """The letter that Linux gives a process: T is stopped."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_an_overwrite_in_place_struck_at_twenty_moments_loses_no_label_and_no_model(
+    sent, straight, tmp_path
+):
+    """`fit --labels run/label-next.csv --after run --out run --overwrite`, the loop of a user."""
+    place = Place(tmp_path / "place", straight.photos)
+    assert place.attempt() == 0, place.said
+    listed = place.run / "label-next.csv"
+    again = ("--labels", str(listed), "--after", str(place.run), "--overwrite")
+    rng, struck, typed = random.Random(sent), 0, set()
+    changes = straight.changes
+    while struck < 20:
+        late = rng.random() < 0.5  # saving and taking the place are a few changes at the end
+        change = rng.randrange(changes - 60, changes + 25) if late else rng.randrange(1, changes)
+        text = _typed(listed, struck) if listed.exists() else ""
+        typed |= {text} - {""}
+        status = place.attempt(Strike(change=change, signal=sent), *again)
+        struck += status != 0
+        assert status in (0, -signal.SIGKILL, 143), place.said
+        assert typed <= {p.read_text() for p in place.run.rglob("*.csv")}
+        assert open_run(place.run).folder == place.run
+        with open(place.run / "labels.csv", encoding="utf-8") as file:
+            assert len(list(csv.DictReader(file))) >= 24
+    assert place.attempt(None, *again) == 0, place.said
+    assert typed <= {p.read_text() for p in place.run.rglob("*.csv")}
+
+
+def _typed(path: Path, number: int) -> str:
+    """Type a label into the first row of a list, by hand: the whole text of the file then."""
+    first, row, *rest = path.read_text().splitlines(keepends=True)
+    name, label, more = row.split(",", 2)
+    path.write_text("".join([first, f"{name},across,{number} {more}", *rest]))
+    return path.read_text()
+
+
+def test_a_termination_saves_says_so_and_going_on_gives_the_same_bits(straight, tmp_path):
+    place = Place(tmp_path / "place", straight.photos)
+    strike = Strike(change=straight.changes // 2, signal=signal.SIGTERM)
+    assert place.attempt(strike) == 143
+    assert "the same command goes on" in place.said
+    assert "Traceback" not in place.said
+    assert place.attempt() == 0, place.said
+    assert_same_run(place, straight)

@@ -16,7 +16,7 @@ from handful.files import read_json, replace, sole_writer, tidy, write_json
 from handful.typed_labels import set_aside
 
 NEW = ".new"
-_REPLACED = ".replaced"  # the fingerprint of a run that took its place, until its fit knows
+_REPLACED = ".replaced"  # which run takes the place with which files, until its fit knows
 
 
 @dataclass(frozen=True)
@@ -55,18 +55,24 @@ def take_place(folder: Path, layout: Layout, say: Callable[[str], None] = silent
     new, record = folder / NEW, folder / layout.record
     if not _whole(folder, layout):
         return False
-    write_json(folder / _REPLACED, read_json(new / layout.record).get("fingerprint"))
     made = record.stat().st_mtime if record.exists() else None
+    names = [name.as_posix() for name in layout.files(new)]
+    if made is not None:
+        mark = read_json(new / layout.record).get("fingerprint")
+        write_json(folder / _REPLACED, {"fingerprint": mark, "files": names})
+    elif (folder / _REPLACED).exists():  # killed on the way: some are there already
+        names = read_json(folder / _REPLACED)["files"]
+    else:
+        names += [name.as_posix() for name in layout.files(folder)]
     for name in layout.files(folder):
         if name.suffix == ".csv":
             set_aside(folder / name, say, made)
     record.unlink(missing_ok=True)  # from here on there is no way back, only forward
-    coming = layout.files(new)
     for name in layout.files(folder):
-        if name not in coming:
+        if name.as_posix() not in names:
             (folder / name).unlink(missing_ok=True)
             _drop_if_empty((folder / name).parent, folder)
-    for name in coming:
+    for name in layout.files(new):
         (folder / name).parent.mkdir(exist_ok=True)
         if name.suffix == ".csv":
             set_aside(folder / name, say)  # an editor may have saved it again by now
@@ -79,7 +85,7 @@ def take_place(folder: Path, layout: Layout, say: Callable[[str], None] = silent
 def replaced_before(folder: Path, mark: str) -> bool:
     """Whether the run of this fingerprint took its place without its fit knowing; told once."""
     path = folder / _REPLACED
-    known = path.exists() and read_json(path) == mark
+    known = path.exists() and read_json(path)["fingerprint"] == mark
     path.unlink(missing_ok=True)
     return known
 
