@@ -144,6 +144,45 @@ def test_evaluate_prints_the_figures_and_keeps_the_plot(handful, run_folder, pho
     assert sum(map(sum, figures["confusion"])) == 24
 
 
+def test_evaluate_goes_on_at_classes_that_the_run_does_not_know(
+    handful, run_folder, photos, tmp_path
+):
+    known = sorted(path.name for path in photos.iterdir() if path.is_dir())[:1]
+    for name, n in ((known[0], 3), ("zebra", 2)):
+        (tmp_path / "new" / "test" / name).mkdir(parents=True)
+        for number, photo in enumerate(sorted((photos / known[0]).iterdir())[:n]):
+            shutil.copy(photo, tmp_path / "new" / "test" / name / f"{number}{photo.suffix}")
+    status, out, err = handful("evaluate", run_folder, tmp_path / "new", "--json")
+    found = json.loads(out)
+    assert status == 0 and found["n"] == 3
+    foreign = found["foreign"]
+    right = sum(row[k] for k, row in enumerate(found["confusion"]))
+    assert foreign["classes"] == {"zebra": 2} and foreign["n"] == 2
+    assert foreign["accuracy_counting_as_wrong"] == pytest.approx(right / 5)
+    assert foreign["low"] <= right / 5 <= foreign["high"]
+    assert "no training part" in err
+    _, out, _ = handful("evaluate", run_folder, tmp_path / "new")
+    assert "accuracy on 3 images" in out and "zebra: 2" in out and "counting them as wrong" in out
+    shutil.rmtree(tmp_path / "new" / "test" / known[0])
+    status, _, err = handful("evaluate", run_folder, tmp_path / "new")
+    assert status == 2 and "zebra" in err and known[0] in err
+
+
+def test_predict_says_what_it_leaves_out(handful, run_folder, photos, tmp_path):
+    photo = sorted(photos.rglob("*.jpg"))[0]
+    (tmp_path / "new").mkdir()
+    shutil.copy(photo, tmp_path / "new" / "a.jpg")
+    (tmp_path / "new" / "b.jpg").write_bytes(photo.read_bytes()[:40])
+    (tmp_path / "new" / "c.jp2").write_bytes(b"")
+    status, out, err = handful("predict", run_folder, tmp_path / "new")
+    assert status == 0 and out.startswith("a.jpg") and len(out.splitlines()) == 1
+    assert "2 left out" in err and "1 .jp2 not read" in err
+    _, out, err = handful("predict", run_folder, tmp_path / "new", "--json")
+    left_out = {row["file"]: row["reason"] for row in json.loads(out)["left_out"]}
+    assert left_out.keys() == {"b.jpg", "c.jp2"} and "JPEG 2000" in left_out["c.jp2"]
+    assert "2 left out" in err
+
+
 def test_the_same_command_again_finds_the_finished_run(handful, tmp_path):
     words = ["fit", "digits", "--per-class", 3, "--out", tmp_path / "run", *PLAIN]
     handful(*words)

@@ -141,8 +141,8 @@ class Run:
         labeled, foreign = images.known_to(self.classes)
         if foreign and not len(labeled):
             raise HandfulError(
-                f"no labelled image of {images.source} is of a class that this run knows: they are "
-                f"of {_some(foreign)}, the run knows {_some(self.classes)}"
+                f"the classes of {images.source} ({_some(foreign)}) are not among the "
+                f"{len(self.classes)} known classes: {_some(self.classes)}; name them alike"
             )
         if not len(labeled):
             raise HandfulError(
