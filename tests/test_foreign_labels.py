@@ -59,7 +59,8 @@ FORMS = {  # name: (file name, content, labels, words that are said)
     "Hugging Face": ("metadata.csv", "file_name,label\nIMG_0.jpg,cat\nIMG_1.jpg,dog\n", CAT_DOG,
                      "'file_name'"),
     "Hugging Face lines": ("metadata.jsonl", js({"file_name": "IMG_0.jpg", "label": "cat"}) + "\n"
-                           + js({"file_name": "IMG_1.jpg", "label": "dog"}) + "\n", CAT_DOG, "file_"),
+                           + js({"file_name": "IMG_1.jpg", "label": "dog"}) + "\n",
+                           CAT_DOG, "'file_name'"),
     "Label Studio CSV": ("a.csv", "annotator,choice,id,image\n"
                          "1,cat,1,/data/upload/1/1a2b3c4d-IMG_0.jpg\n"
                          "1,dog,2,/data/upload/1/0a2b3c4d-IMG_1.jpg\n", CAT_DOG, "'choice'"),
