@@ -254,3 +254,9 @@ def test_a_name_that_is_no_utf8_is_found_but_a_label_that_was_typed_is_not_guess
 def test_a_cvat_file_with_entities_is_refused(tmp_path):
     with pytest.raises(HandfulError, match="DOCTYPE"):
         read(tmp_path, '<!DOCTYPE a [<!ENTITY b "c">]><annotations/>', "annotations.xml")
+
+
+def test_an_export_whose_file_name_is_no_text_is_refused(tmp_path):
+    images = [{"file": 3, "detections": []}]
+    with pytest.raises(HandfulError, match="names an image 3; a file name is text"):
+        read(tmp_path, js(MEGA | {"images": images}), "a.json")
