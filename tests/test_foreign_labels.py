@@ -59,7 +59,8 @@ FORMS = {  # name: (file name, content, labels, words that are said)
     "Hugging Face": ("metadata.csv", "file_name,label\nIMG_0.jpg,cat\nIMG_1.jpg,dog\n", CAT_DOG,
                      "'file_name'"),
     "Hugging Face lines": ("metadata.jsonl", js({"file_name": "IMG_0.jpg", "label": "cat"}) + "\n"
-                           + js({"file_name": "IMG_1.jpg", "label": "dog"}) + "\n", CAT_DOG, "file_"),
+                           + js({"file_name": "IMG_1.jpg", "label": "dog"}) + "\n",
+                           CAT_DOG, "'file_name'"),
     "Label Studio CSV": ("a.csv", "annotator,choice,id,image\n"
                          "1,cat,1,/data/upload/1/1a2b3c4d-IMG_0.jpg\n"
                          "1,dog,2,/data/upload/1/0a2b3c4d-IMG_1.jpg\n", CAT_DOG, "'choice'"),
@@ -253,3 +254,9 @@ def test_a_name_that_is_no_utf8_is_found_but_a_label_that_was_typed_is_not_guess
 def test_a_cvat_file_with_entities_is_refused(tmp_path):
     with pytest.raises(HandfulError, match="DOCTYPE"):
         read(tmp_path, '<!DOCTYPE a [<!ENTITY b "c">]><annotations/>', "annotations.xml")
+
+
+def test_an_export_whose_file_name_is_no_text_is_refused(tmp_path):
+    images = [{"file": 3, "detections": []}]
+    with pytest.raises(HandfulError, match="names an image 3; a file name is text"):
+        read(tmp_path, js(MEGA | {"images": images}), "a.json")

@@ -160,6 +160,9 @@ def _foreign(labels: LabelFile, tool: str, found: list[Labelled], say: Say) -> l
             f"{labels.path} is an export of {tool}, which has no columns; leave out "
             f"--file-column and --label-column"
         )
+    strange = next((one.file for one in found if not isinstance(one.file, str)), None)
+    if strange is not None:
+        raise HandfulError(f"{labels.path} names an image {strange!r}; a file name is text")
     rows = [
         _with_labels(Row(number, one.file, None, unused=one.unsure), one.labels)
         for number, one in enumerate(found, 1)
