@@ -17,6 +17,7 @@ from torch import Tensor
 import handful
 from handful import backbones
 from handful.data.imageset import ImageSet, Track, quiet
+from handful.data.values import FULL, ValueRange
 from handful.errors import HandfulError
 from handful.evaluate import Evaluation, evaluate, plot_confusion
 from handful.files import beside, read_json, read_tensors, write_json, write_tensors, write_text
@@ -271,6 +272,7 @@ def save_predictor(predictor: Predictor, path: Path) -> None:
         "precision": predictor.precision,
         "temperature": predictor.temperature,
         "frozen": predictor.frozen,
+        "value_range": predictor.value_range,
     }
     metadata = {"handful": handful.__version__, "predictor": json.dumps(described)}
     write_tensors(path, predictor.model.state_dict(), metadata)
@@ -288,6 +290,11 @@ def load_predictor(path: Path) -> Predictor:
         spec = BackboneSpec(**described.pop("backbone"))
         classes = tuple(described.pop("classes"))
         options = spec.options | ({"pretrained": False} if backbones.pretrained(spec.name) else {})
+        # Runs of before the range was looked at scaled by the type.
+        scale = described.pop("value_range", FULL)
+        scale = (
+            None if scale is None else ValueRange(float(scale[0]), float(scale[1]), bool(scale[2]))
+        )
         channels, size = int(described["channels"]), int(described["size"])
         with torch.device("meta"):  # shapes only: a header cannot ask for more than the file holds
             backbone = backbones.make(spec.name, channels, size, **options)
@@ -297,7 +304,7 @@ def load_predictor(path: Path) -> Predictor:
                 hidden, width = tensors["head.0.weight"].shape
                 model.head = make_head(width, hidden, len(classes))
         model.load_state_dict(tensors, assign=True)
-        return Predictor(model.eval(), spec, classes, **described)
+        return Predictor(model.eval(), spec, classes, value_range=scale, **described)
     except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
         first = str(error).splitlines()[0]
         raise HandfulError(

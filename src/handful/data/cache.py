@@ -10,7 +10,7 @@ from filelock import FileLock
 from handful.errors import HandfulError
 from handful.files import tidy
 
-VERSION = 1  # raise when the meaning of a cached file changes: older ones are then rebuilt
+VERSION = 2  # raise when the meaning of a cached file changes: older ones are then rebuilt
 
 
 def cache_folder() -> Path:

@@ -8,7 +8,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from handful.data import decode
 from handful.data.cache import VERSION, cache_folder, explained, locked
 from handful.data.parallel import Track, in_order, quiet
+from handful.data.values import ValueRange, marked
 from handful.errors import HandfulError
 from handful.files import beside
 
@@ -114,6 +115,17 @@ class FileStore(Store):
     root: Path
     stamps: np.ndarray  # (N, 2) int64: bytes and mtime in ns, when inspected
     notes: tuple[tuple[str, ...], ...]  # for every file, what its decoding involved
+    prints: np.ndarray  # (N, 16) uint8: fingerprints of what is in the files, before any scale
+    deep: np.ndarray  # (N,) bool: more than 8 bits
+    blank: np.ndarray  # (N,) bool: all pixels are equal
+    value_range: ValueRange | None = None  # the scale of deep images; None where there are none
+
+    def scaled_by(self, value_range: ValueRange | None) -> "FileStore":
+        """The same files with another scale, such as that of a run; this store stays as it is."""
+        if value_range is None or value_range == self.value_range or not self.deep.any():
+            return self
+        marks = marked(self.prints, self.deep, value_range)
+        return replace(self, fingerprints=marks, value_range=value_range)
 
     def batch(self, rows: np.ndarray, size: int, fit: str, channels: int) -> np.ndarray:
         pixels = np.empty((len(rows), channels, size, size), np.uint8)
@@ -121,7 +133,7 @@ class FileStore(Store):
             path = self.root / self.names[row]
             try:
                 self._check_unchanged(path, row)
-                target[:] = decode.read(path, size, fit, channels)
+                target[:] = decode.read(path, size, fit, channels, self.value_range)
             except decode.Unreadable as error:
                 raise HandfulError(
                     f"{path} could be read a moment ago, but not now ({error}); "
