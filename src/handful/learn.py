@@ -245,6 +245,7 @@ def _predictor(model: nn.Module, settings: Settings, task: Task, chosen: Plan) -
         task.fit,
         chosen.precision,
         frozen=not isinstance(settings.method, Trained),
+        value_range=task.images.value_range,
     )
 
 

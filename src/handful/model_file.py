@@ -10,6 +10,7 @@ from torch import nn
 
 import handful
 from handful import backbones
+from handful.data.values import FULL, ValueRange
 from handful.errors import HandfulError
 from handful.files import parse_json, read_tensors, write_tensors
 from handful.methods.base import BackboneSpec, Classifier, Normalize, Predictor
@@ -50,6 +51,7 @@ def save_predictor(predictor: Predictor, path: Path) -> None:
         "precision": predictor.precision,
         "temperature": predictor.temperature,
         "frozen": predictor.frozen,
+        "value_range": predictor.value_range,
     }
     head = described_head(predictor.model.head)
     if head[0][0] != "Linear" or len(head) > 1:
@@ -95,8 +97,15 @@ def load_predictor(path: Path) -> Predictor:
     spec = BackboneSpec(header["backbone"]["name"], header["backbone"].get("options", {}))
     keys = ("fit", "precision", "temperature", "frozen")
     rest = {key: header[key] for key in keys if key in header}
+    rest["value_range"] = _value_range(header)
     classes, size, channels = tuple(header["classes"]), header["size"], header["channels"]
     return Predictor(model.eval(), spec, classes, size, channels, **rest)
+
+
+def _value_range(header: dict[str, Any]) -> ValueRange | None:
+    """The scale of deep images; runs made before it was looked at scaled by the type."""
+    scale = header.get("value_range", FULL)
+    return None if scale is None else ValueRange(*scale)
 
 
 def _not_as_described(path: Path, why: str) -> HandfulError:

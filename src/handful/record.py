@@ -78,6 +78,7 @@ def record_of(
             "channels": task.channels,
             "aspect": task.fit,
             "flips": task.flips,
+            "value_range": learned.predictor.value_range,
         },
         "training": {
             "steps": learned.steps,

@@ -52,9 +52,19 @@ def _bounded(options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
+def _rising(scale: list[Any]) -> list[Any]:
+    ends = [end for end in scale[:2] if isinstance(end, float | int) and abs(end) < 1e300]
+    if len(scale) != 3 or len(ends) != 2 or not ends[0] < ends[1] or type(scale[2]) is not bool:
+        raise ValueError("not a range of pixel values: lowest, highest, whether they are real")
+    return scale
+
+
 ClassNames = Annotated[
     list[ClassName], Field(min_length=1, max_length=MOST_CLASSES), AfterValidator(_distinct)
 ]
+
+
+Scale = Annotated[list[Any], AfterValidator(_rising)] | None
 
 
 class Part(BaseModel):
@@ -96,6 +106,7 @@ class Input(Part):
     channels: Annotated[int, Field(ge=1, le=3)]
     aspect: Said
     flips: bool
+    value_range: Scale = None
 
 
 class Collapsed(Part):
@@ -226,6 +237,7 @@ class PredictorHeader(Part):
     precision: Literal["fp32", "bf16"] = "fp32"
     temperature: Annotated[FiniteFloat, Field(gt=0, le=1e6)] = 1.0
     frozen: bool = False
+    value_range: Scale = None
     head: Annotated[list[Any], Field(max_length=100)] | None = None
 
 

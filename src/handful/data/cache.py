@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from handful.errors import HandfulError
 from handful.files import tidy, write_text
 
-VERSION = 1  # raise when the meaning of a cached file changes: older ones are then rebuilt
+VERSION = 2  # raise when the meaning of a cached file changes: older ones are then rebuilt
 OURS = {"manifests", "pixels", "features", "pretrained", "in-use", "data", "CACHEDIR.TAG"}
 TAG = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"

@@ -47,7 +47,10 @@ def check(images: ImageSet, *, near: bool = True, track: Track = quiet) -> Findi
         near: also look for near-duplicates, which decodes every image.
     """
     every = _everything(images)
-    identical = _identical(every)
+    blank = _blank_names(images)
+    identical = tuple(
+        same for same in _identical(every) if not {member.name for member in same.members} & blank
+    )
     pairs = _near(images, every, track) if near else None
     odd = _odd(every)
     counts = _counts(images)
@@ -60,6 +63,8 @@ def check(images: ImageSet, *, near: bool = True, track: Track = quiet) -> Findi
         *_group_problems(images, every),
         *_class_problems(counts),
         *_odd_problems(odd),
+        *_blank_problems(images),
+        *_range_problems(images),
     ]
     return Findings(
         source=images.source,
@@ -264,6 +269,32 @@ def _odd_problems(odd: Sequence[Odd]) -> Iterable[Problem]:
             f"({first.width} x {first.height})",
             serious=False,
         )
+
+
+def _blank_problems(images: ImageSet) -> Iterable[Problem]:
+    if names := sorted(_blank_names(images)):
+        yield Problem(
+            "blank",
+            f"{len(names):,} blank image{'s' if len(names) > 1 else ''}: all pixels are equal, "
+            f"such as in {names[0]}",
+            serious=False,
+        )
+
+
+def _range_problems(images: ImageSet) -> Iterable[Problem]:
+    if images.value_range is not None:
+        low, high, _ = images.value_range
+        yield Problem("range", f"values of more than 8 bits are scaled from {low:g} to {high:g} "
+                      f"for all files; predict keeps this scale", serious=False)  # fmt: skip
+
+
+def _blank_names(images: ImageSet) -> set[str]:
+    """Images of one colour; they are equal without being copies."""
+    store = images.store
+    if not isinstance(store, FileStore):
+        return set()
+    rows = [*images.rows, *(images.test.rows if images.test else ())]
+    return {store.names[row] for row in rows if store.blank[row]}
 
 
 def _named(members: Sequence[Member]) -> str:

@@ -1,26 +1,39 @@
 """One image file → pixels. Everything a file can be, and every way it can be broken.
 
-Stated choices: alpha is composited on white; 16-bit grey is scaled to 8; CMYK becomes RGB; the
-EXIF rotation is applied; of an animation the first frame is taken; the content decides what a
-file is, not its ending.
+Stated choices: alpha is composited on white, or on black where white leaves nothing to see, and
+ignored where nothing would be visible at all; more than 8 bits are scaled by one range (values.py);
+CMYK becomes RGB; the EXIF rotation is applied; of an animation the first frame is taken; a JPEG
+without its last bytes is read if nine tenths of its rows are there; camera raw is not read; the
+content decides what a file is, not its ending. JPEG 2000 is not read: it is the format of maps and
+scanners, where Pillow cuts 12 and 16 bits to 8, and its tiles take 4 bytes a sample.
 """
 
 import hashlib
+import io
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from handful.data import tiff
+from handful.data.containers import MOST_SCANS, jpeg_scans, without_text
+from handful.data.decode_memory import PER_PIXEL, budget, reserved
+from handful.data.values import ValueRange, Values, scaled, values_of
+from handful.errors import HandfulError
 
 # Only these are ever tried: Pillow's other readers include some that start outside programs.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF", "AVIF")
 ENDINGS = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".mpo": "JPEG",
     ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP", ".gif": "GIF", ".tif": "TIFF", ".tiff": "TIFF",
     ".ppm": "PPM", ".pgm": "PPM", ".pbm": "PPM", ".pnm": "PPM", ".heic": "HEIF", ".heif": "HEIF",
+    ".avif": "AVIF",
 }  # fmt: skip
 TURNS = {  # EXIF orientation → what puts the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -31,8 +44,18 @@ TURNS = {  # EXIF orientation → what puts the image upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+RAW_HEADS = tiff.RAW_HEADS
 FITS = ("crop", "pad", "stretch")
 LARGE = 4_000_000  # pixels; a larger JPEG is inspected at an eighth of its size
+STRIP = 1_000_000  # pixels worked on at a time
+LONGEST = 65_535  # pixels of a side
+JPEG_TIMES = 4  # a JPEG may have so many times more pixels than others: it is decoded smaller
+ENOUGH = 0.9  # of the rows of a JPEG without its end
+FAINT = 16  # grey levels: less contrast than this on white, and black is tried
+BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 6, "I;16B": 6, "I": 12, "F": 12}  # a pixel in memory
+DEEP_RAW = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}  # Pillow's names: high, low bytes
+
+Result = TypeVar("Result")
 
 
 class Unreadable(Exception):
@@ -47,42 +70,104 @@ class Facts(NamedTuple):
     grey: bool  # red, green and blue are equal in every pixel
     fingerprint: bytes  # 16 bytes; equal for equal pixels, whatever the file format
     notes: tuple[str, ...] = ()  # what was done to get the pixels: "alpha", "rotated", …
+    values: Values | None = None  # of an image of more than 8 bits
+    blank: bool = False  # all pixels are equal
+
+
+class _Loaded(NamedTuple):
+    """A decoded file: an image of 8 bits, or the values of one of more."""
+
+    image: Image.Image | None
+    values: np.ndarray | None  # (H, W), (H, W, 3), or (H, W, 2 or 4) with alpha
+    alpha: bool  # the last band of `values` is alpha
+    full: tuple[int, int]  # width and height of the file, before it is turned upright
+    orientation: int
+    notes: tuple[str, ...]
 
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """While files are decoded: image bombs are refused, Pillow's other warnings are silent.
+    """While files are decoded: Pillow's warnings are silent.
 
     Entered once, around the worker threads: the warning filter belongs to the whole process.
     """
-    _register_heif()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
 
 
 def inspect(path: Path) -> Facts:
     """Decode a file completely and say what is in it, or raise `Unreadable`."""
-    image, notes = _open(path, reduce=8)
-    pixels = np.asarray(image)
-    grey = pixels.ndim == 2 or _is_grey(pixels)
-    if grey and pixels.ndim == 3:
-        pixels = pixels[..., 0]
-    width, height = image.info["handful_size"]
-    return Facts(height, width, grey, fingerprint(pixels, (height, width)), notes)
+    return _with(path, _facts, reduce=8)
 
 
-def read(path: Path, size: int, fit: str, channels: int) -> np.ndarray:
+def read(
+    path: Path, size: int, fit: str, channels: int, value_range: ValueRange | None = None
+) -> np.ndarray:
     """(channels, size, size) uint8 pixels of one file, or raise `Unreadable`.
 
     A JPEG much larger than needed is decoded at a half, a quarter or an eighth of its size, never
     below twice `size`, before the antialiased bicubic resize.
+
+    Args:
+        value_range: the scale of images of more than 8 bits; by default the file's own.
     """
-    image, _ = _open(path, at_least=2 * size)
-    image = resized(image.convert("L" if channels == 1 else "RGB"), size, fit)
-    pixels = np.asarray(image)
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+    def use(loaded: _Loaded) -> np.ndarray:
+        image = _eight_bit(loaded, value_range)
+        background = _background(image)
+        image = _small(image, background, 2 * size)
+        if loaded.orientation in TURNS:
+            image = image.transpose(TURNS[loaded.orientation])
+        image = resized(image.convert("L" if channels == 1 else "RGB"), size, fit)
+        pixels = np.asarray(image)
+        return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+    return _with(path, use, at_least=2 * size)
+
+
+def _facts(loaded: _Loaded) -> Facts:
+    notes = loaded.notes
+    full = loaded.full[::-1] if loaded.orientation >= 5 else loaded.full
+    size = (full[1], full[0])
+    if loaded.values is not None:
+        values = loaded.values
+        if loaded.orientation in TURNS:
+            notes += ("rotated",)
+        colours = values[..., :-1] if loaded.alpha else values
+        grey = colours.ndim == 2 or colours.shape[2] == 1 or _is_grey(colours)
+        first = colours[..., 0] if grey and colours.ndim == 3 else colours
+        marks = fingerprint(values if loaded.alpha else first, size)
+        found = values_of(first)
+        blank = bool((values == values[:1, :1]).all())
+        return Facts(*size, grey, marks, (*notes, "16-bit"), found, blank)
+    image = loaded.image
+    assert image is not None
+    background = _background(image)
+    if loaded.orientation in TURNS:
+        image = image.transpose(TURNS[loaded.orientation])
+        notes += ("rotated",)
+    low, high, grey = np.full(3, 255), np.zeros(3, int), True
+    for strip in _strips(image, background):
+        pixels = np.asarray(strip)
+        if pixels.ndim == 3:
+            grey = grey and _is_grey(pixels)
+        low = np.minimum(low, pixels.min((0, 1)))
+        high = np.maximum(high, pixels.max((0, 1)))
+    digest = _digest(size, 2 if grey else 3)
+    for strip in _strips(image, background):
+        pixels = np.asarray(strip)
+        if grey and pixels.ndim == 3:
+            pixels = pixels[..., 0]
+        digest.update(np.ascontiguousarray(pixels).data)
+    if background is not None:
+        notes += (background if background == "ignored alpha" else f"alpha{ON[background]}",)
+    elif image.mode == "CMYK":
+        notes += ("cmyk",)
+    return Facts(*size, grey, digest.digest(), notes, None, bool((low == high).all()))
+
+
+ON = {"white": "", "black": " on black"}
 
 
 def resized(image: Image.Image, size: int, fit: str) -> Image.Image:
@@ -104,38 +189,209 @@ def resized(image: Image.Image, size: int, fit: str) -> Image.Image:
 
 
 def fingerprint(pixels: np.ndarray, size: tuple[int, int]) -> bytes:
-    """16 bytes that are equal for equal pixels: (H, W) grey or (H, W, 3) colour, uint8."""
-    digest = hashlib.blake2b(f"{size[0]}x{size[1]}x{pixels.ndim}".encode(), digest_size=16)
+    """16 bytes that are equal for equal pixels: (H, W) grey or (H, W, 3) colour."""
+    digest = _digest(size, pixels.ndim)
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.digest()
 
 
-def _open(path: Path, *, reduce: int = 1, at_least: int = 0) -> tuple[Image.Image, tuple[str, ...]]:
-    """The upright image in mode L or RGB, with its full (width, height) in `info`."""
+def _digest(size: tuple[int, int], dimensions: int) -> "hashlib.blake2b":
+    return hashlib.blake2b(f"{size[0]}x{size[1]}x{dimensions}".encode(), digest_size=16)
+
+
+def _with(
+    path: Path, use: Callable[[_Loaded], Result], *, reduce: int = 1, at_least: int = 0
+) -> Result:
+    """What `use` makes of the decoded file; the memory for it is reserved meanwhile."""
+    limit = budget()
+    _register_heif()
     try:
-        with Image.open(path, formats=_formats()) as image:
-            notes = _expected(path, image)
-            full = image.size
-            if image.format in ("JPEG", "MPO"):
-                if at_least:
-                    image.draft(None, (at_least, at_least))
-                elif reduce > 1 and full[0] * full[1] > LARGE:
-                    image.draft(None, (full[0] // reduce, full[1] // reduce))
-                    notes += ("large",)
-            drafted = image.size != full
-            image.load()
-            orientation = _orientation(image)
-            full = full if drafted else image.size  # Pillow turns a TIFF while it loads
-            flat, converted = _flat(image)
-    except Unreadable:
+        with open(path, "rb") as file:
+            head = file.read(16)
+        if tiff.is_raw(path, head):
+            raise Unreadable(tiff.RAW)
+        if tiff.is_tiff(head):
+            found = _from_tiff(path, use, limit)
+            if found is not None:
+                return found
+        with _unlimited():
+            try:
+                return _from_pillow(path, path, use, limit, reduce, at_least)
+            except (ValueError, OSError) as error:
+                other = _mended(path, error)
+                if other is None:
+                    raise
+                return _from_pillow(path, other, use, limit, reduce, at_least, cut=True)
+    except (Unreadable, HandfulError):
         raise
     except Exception as error:  # Pillow's readers raise almost anything on damaged bytes
         raise Unreadable(_reason(path, error)) from error
-    if orientation in TURNS:
-        flat = flat.transpose(TURNS[orientation])
-        notes += ("rotated",)
-    flat.info = {"handful_size": full[::-1] if orientation >= 5 else full}
-    return flat, notes + converted
+
+
+def _mended(path: Path, error: Exception) -> io.BytesIO | None:
+    """The file once more: a PNG without its text, a cut JPEG with an end; None if neither helps."""
+    with open(path, "rb") as file:
+        head = file.read(8)
+    text = str(error)
+    if head == b"\x89PNG\r\n\x1a\n" and ("MAX_TEXT" in text or "text chunk" in text):
+        return without_text(path)
+    if head.startswith(b"\xff\xd8\xff") and "truncated" in text:
+        return io.BytesIO(path.read_bytes() + b"\xff\xd9")
+    return None
+
+
+def _from_tiff(path: Path, use: Callable[[_Loaded], Result], limit: int) -> Result | None:
+    """What `use` makes of a TIFF that Pillow would misread; None for the others."""
+    try:
+        with reserved(0, limit):
+            planes = tiff.read_tiff(path, limit)
+    except tiff.TooLarge as error:
+        raise Unreadable(_too_much(int(error.args[0]), limit)) from None
+    except Exception:  # a compression that tifffile leaves to others: Pillow may know it
+        return None
+    if planes is None:
+        return None
+    pixels, alpha, notes = planes
+    height, width = pixels.shape[:2]
+    _check_sides(width, height)
+    if pixels.dtype == bool:
+        pixels = pixels.astype(np.uint8) * 255
+    if pixels.dtype == np.uint8:
+        mode = "RGBA" if alpha else "RGB" if pixels.ndim == 3 else "L"
+        image = Image.fromarray(np.ascontiguousarray(pixels), mode)
+        return use(_Loaded(image, None, False, image.size, 1, notes))
+    return use(_Loaded(None, pixels, alpha, (width, height), 1, notes))
+
+
+def _from_pillow(
+    path: Path,
+    source: Path | io.BytesIO,
+    use: Callable[[_Loaded], Result],
+    limit: int,
+    reduce: int,
+    at_least: int,
+    cut: bool = False,
+) -> Result:
+    with Image.open(source, formats=_formats()) as image:
+        full = image.size
+        _check_sides(*full)
+        most = limit // PER_PIXEL
+        jpeg = image.format in ("JPEG", "MPO")
+        if full[0] * full[1] > most * (JPEG_TIMES if jpeg else 1):
+            raise Unreadable(_too_many(most * (JPEG_TIMES if jpeg else 1)))
+        notes = _expected(path, image)
+        held = 0
+        if jpeg:
+            held = _jpeg_memory(path, image)
+            if at_least:
+                image.draft(None, (at_least, at_least))
+            elif reduce > 1 and full[0] * full[1] > LARGE:
+                image.draft(None, (full[0] // reduce, full[1] // reduce))
+                notes += ("large",)
+        drafted = image.size != full
+        orientation = _orientation(image) if jpeg or "exif" in image.info else 1
+        cost = held + image.size[0] * image.size[1] * _bytes_a_pixel(image, orientation)
+        if cost > limit:
+            raise Unreadable(_too_much(cost, limit))
+        with reserved(cost, limit):
+            values, alpha = _deep(path, image)
+            if values is None:
+                image.load()
+            if cut and jpeg:
+                _check_rows(image)
+                notes += ("truncated",)
+            full = full if drafted or values is not None else image.size  # Pillow turns a TIFF
+            orientation = _orientation(image)
+            if values is not None:
+                return use(_Loaded(None, values, alpha, full, orientation, notes))
+            return use(_Loaded(image, None, False, full, orientation, notes))
+
+
+def _deep(path: Path, image: ImageFile.ImageFile) -> tuple[np.ndarray | None, bool]:
+    """The values of an image of more than 8 bits, whether its last band is alpha; else None.
+
+    Pillow makes 8 bits of a 16-bit PNG in colour. It is decoded twice instead, once for the high
+    and once for the low bytes, which it has unpackers for.
+    """
+    if image.mode.startswith("I") or image.mode == "F":
+        if image.format != "PPM" or image.tile[0].codec_name != "ppm":
+            image.load()
+            return np.asarray(image), False
+    tile = image.tile[0] if image.tile else None
+    if image.format == "PPM" and tile is not None and tile.codec_name == "ppm":
+        return _portable(path, image), False
+    if image.format != "PNG" or tile is None or not isinstance(tile.args, str):
+        return None, False
+    if tile.args == "LA;16B":  # four bytes a pixel, read as if they were four bands
+        image.tile = [tile._replace(args="RGBA")]
+        image.load()
+        parts = np.asarray(image).astype(np.uint16)
+        return parts[..., 0::2] << 8 | parts[..., 1::2], True
+    if tile.args not in DEEP_RAW:
+        return None, False
+    source = image.fp
+    assert source is not None
+    place = source.tell()
+    source.seek(0)
+    with Image.open(io.BytesIO(source.read()), formats=("PNG",)) as again:
+        again.tile = [again.tile[0]._replace(args=DEEP_RAW[tile.args])]
+        low = np.asarray(again)
+    source.seek(place)
+    values = np.asarray(image).astype(np.uint16)
+    values <<= 8
+    values |= low
+    return values, values.shape[2] == 4
+
+
+def _portable(path: Path, image: ImageFile.ImageFile) -> np.ndarray:
+    """Binary PPM or PGM with another largest value than 255, which Pillow reads pixel by pixel."""
+    tile = image.tile[0]
+    assert isinstance(tile.args, tuple)
+    most = int(tile.args[-1])
+    bands = len(image.getbands())
+    dtype = np.dtype(">u2" if most > 255 else "u1")
+    shape = (image.size[1], image.size[0]) + ((bands,) if bands > 1 else ())
+    count = int(np.prod(shape))
+    values = np.fromfile(path, dtype, count, offset=tile.offset)
+    if values.size < count:
+        raise Unreadable("damaged: image file is truncated")
+    return values.reshape(shape).astype(np.uint16)
+
+
+def _jpeg_memory(path: Path, image: Image.Image) -> int:
+    """Bytes that a JPEG takes beside its pixels; a file of endless scans is refused."""
+    scans = jpeg_scans(path.read_bytes())
+    if scans.scans > MOST_SCANS:
+        raise Unreadable(f"more than {MOST_SCANS} scans; refused without decoding")
+    return 2 * len(image.getbands()) * image.size[0] * image.size[1] if scans.whole else 0
+
+
+def _bytes_a_pixel(image: ImageFile.ImageFile, orientation: int) -> int:
+    """An upper bound of the memory that one pixel takes while it is decoded."""
+    bytes_ = BYTES.get(image.mode, 4)
+    if image.format in ("WEBP", "AVIF", "HEIF"):
+        bytes_ = 12
+    tile = image.tile[0] if image.tile else None
+    if image.format == "PNG" and tile is not None and str(tile.args).endswith(";16B"):
+        bytes_ = max(bytes_, 16 if image.mode != "I;16" else 6)
+    if image.format == "PPM" and tile is not None and tile.codec_name != "raw":
+        bytes_ = 12
+    turned = orientation != 1 or (image.format == "TIFF" and image.getexif().get(0x0112, 1) != 1)
+    return 2 * bytes_ if turned else bytes_
+
+
+def _check_rows(image: Image.Image) -> None:
+    """Refuse a cut JPEG of which too many rows are missing: the decoder left them mid-grey."""
+    pixels = np.asarray(image)
+    full = (pixels != 128).any(axis=tuple(range(1, pixels.ndim)))
+    rows = int(np.flatnonzero(full)[-1]) + 1 if full.any() else 0
+    if rows < ENOUGH * len(pixels):
+        raise Unreadable(f"damaged: image file is truncated, {rows / len(pixels):.0%} is there")
+
+
+def _check_sides(width: int, height: int) -> None:
+    if max(width, height) > LONGEST:
+        raise Unreadable(f"a side of more than {LONGEST:,} pixels; refused without decoding")
 
 
 def _expected(path: Path, image: Image.Image) -> tuple[str, ...]:
@@ -158,27 +414,86 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in TURNS else 1
 
 
-def _flat(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    """Mode L or RGB, 8 bits, no transparency; and what had to be done."""
-    if image.mode.startswith("I") or image.mode == "F":
-        return _eight_bit(image), ("16-bit",)
+def _eight_bit(loaded: _Loaded, chosen: ValueRange | None) -> Image.Image:
+    """The image with 8 bits; alpha is never scaled by the range of the colours."""
+    if loaded.values is None:
+        assert loaded.image is not None
+        return loaded.image
+    values = loaded.values
+    if not loaded.alpha:
+        return Image.fromarray(np.ascontiguousarray(scaled(values, chosen).squeeze()))
+    alpha = scaled(values[..., -1:], ValueRange(0, np.iinfo(values.dtype).max))
+    pixels = np.concatenate([scaled(values[..., :-1], chosen), alpha], axis=2)
+    return Image.fromarray(pixels, "LA" if pixels.shape[2] == 2 else "RGBA")
+
+
+def _background(image: Image.Image) -> str | None:
+    """What transparent parts are put on: white or black; None where there are none."""
+    if not image.has_transparency_data:
+        return None
+    least, most = 255, 0
+    spread = {"white": np.array([[255] * 3, [0] * 3]), "black": np.array([[255] * 3, [0] * 3])}
+    for strip in _parts(image):
+        colours = strip.convert("RGBA")
+        low, high = (int(end) for end in np.array(colours.getchannel("A").getextrema()))
+        least, most = min(least, low), max(most, high)
+        for name, ends in spread.items():
+            found = np.array(_on(colours, name).getextrema())
+            ends[0], ends[1] = np.minimum(ends[0], found[:, 0]), np.maximum(ends[1], found[:, 1])
+    if least == 255:
+        return None
+    if most == 0:
+        return "ignored alpha"
+    white, black = ((ends[1] - ends[0]).max() for ends in spread.values())
+    return "black" if white < FAINT and black > white else "white"
+
+
+def _on(colours: Image.Image, background: str) -> Image.Image:
+    paper = Image.new("RGBA", colours.size, background)
+    return Image.alpha_composite(paper, colours).convert("RGB")
+
+
+def _parts(image: Image.Image) -> Iterator[Image.Image]:
+    """Strips of the image, from top to bottom; a small one is one strip."""
+    width, height = image.size
+    rows = max(8, STRIP // width)
+    for top in range(0, height, rows):
+        yield image.crop((0, top, width, min(height, top + rows)))
+
+
+def _strips(image: Image.Image, background: str | None) -> Iterator[Image.Image]:
+    """Strips in mode L or RGB: nothing transparent, never two whole copies in memory."""
+    for strip in _parts(image):
+        yield _flat(strip, background)
+
+
+def _flat(image: Image.Image, background: str | None) -> Image.Image:
+    if background in ON:
+        return _on(image.convert("RGBA"), background)
     if image.has_transparency_data:
-        colours = image.convert("RGBA")
-        if colours.getchannel("A").getextrema() == (255, 255):
-            return colours.convert("RGB"), ()
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, colours).convert("RGB"), ("alpha",)
+        return image.convert("RGBA").convert("RGB")
     if image.mode in ("L", "RGB"):
-        return image, ()
-    notes = ("cmyk",) if image.mode == "CMYK" else ()
-    return image.convert("L" if image.mode == "1" else "RGB"), notes
+        return image
+    return image.convert("L" if image.mode == "1" else "RGB")
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    values = np.asarray(image)
-    if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
-        raise Unreadable("32-bit pixels; save it with 8 or 16 bits")
-    return Image.fromarray(((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
+def _small(image: Image.Image, background: str | None, at_least: int) -> Image.Image:
+    """Mode L or RGB; a large image by whole factors smaller, strip by strip."""
+    width, height = image.size
+    factor = min(width, height) // at_least if width * height > LARGE else 1
+    if factor < 2:
+        return _flat(image, background)
+    rows = max(1, STRIP // width // factor) * factor
+    parts = [
+        _flat(image.crop((0, top, width, min(height, top + rows))), background).reduce(factor)
+        for top in range(0, height, rows)
+    ]
+    small = Image.new(parts[0].mode, (parts[0].width, sum(part.height for part in parts)))
+    top = 0
+    for part in parts:
+        small.paste(part, (0, top))
+        top += part.height
+    return small
 
 
 def _is_grey(pixels: np.ndarray) -> bool:
@@ -189,8 +504,8 @@ def _is_grey(pixels: np.ndarray) -> bool:
 
 def _reason(path: Path, error: Exception) -> str:
     """Why a file cannot be read, in a few words on one line."""
-    if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
-        return f"more than {_most_pixels() / 1e6:.0f} million pixels; refused without decoding"
+    if isinstance(error, MemoryError):
+        return "not enough memory to decode it"
     if isinstance(error, FileNotFoundError):
         return "vanished while the folder was read"
     if isinstance(error, PermissionError):
@@ -207,14 +522,44 @@ def _reason(path: Path, error: Exception) -> str:
     return f"damaged: {detail[:120]}"
 
 
-def _most_pixels() -> float:
-    return Image.MAX_IMAGE_PIXELS or float("inf")
+def _too_many(most: int) -> str:
+    return (
+        f"more than {most / 1e6:.0f} million pixels; refused without decoding "
+        f"(HANDFUL_DECODE_MEMORY allows more)"
+    )
+
+
+def _too_much(cost: int, limit: int) -> str:
+    allowed = f"HANDFUL_DECODE_MEMORY allows {limit >> 20:,}"
+    return f"takes {cost >> 20:,} MB to decode; refused, as {allowed}"
 
 
 def _formats() -> tuple[str, ...]:
     return (*FORMATS, "HEIF") if "HEIF" in Image.OPEN else FORMATS
 
 
+_open_files, _pillow_limit = 0, Image.MAX_IMAGE_PIXELS
+_count = threading.Lock()
+
+
+@contextmanager
+def _unlimited() -> Iterator[None]:
+    """Without Pillow's own limit of pixels, which is one for all formats; ours take its place."""
+    global _open_files, _pillow_limit
+    with _count:
+        if not _open_files:
+            _pillow_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        _open_files += 1
+    try:
+        yield
+    finally:
+        with _count:
+            _open_files -= 1
+            if not _open_files:
+                Image.MAX_IMAGE_PIXELS = _pillow_limit
+
+
+@cache
 def _register_heif() -> None:
     Image.init()
     try:

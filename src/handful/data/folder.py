@@ -19,6 +19,7 @@ from handful.data.label_file import LabelFile, match_labels
 from handful.data.parallel import Track
 from handful.data.scan import Scan, scan, scan_file
 from handful.data.store import FileStore, Skipped
+from handful.data.values import marked, value_range
 from handful.errors import HandfulError
 
 
@@ -173,10 +174,14 @@ def _image_set(
 
 def file_store(root: Path, found: Scan, skipped: list[Skipped]) -> FileStore:
     """A store over the readable files of a scan."""
-    prints = b"".join(facts.fingerprint for facts in found.facts)
+    joined = b"".join(facts.fingerprint for facts in found.facts)
+    prints = np.frombuffer(joined, np.uint8).reshape(-1, 16)
+    values = [facts.values for facts in found.facts]
+    deep = np.array([file is not None for file in values], bool)
+    scale = value_range([file for file in values if file is not None])
     return FileStore(
         names=[file.name for file in found.files],
-        fingerprints=np.frombuffer(prints, np.uint8).reshape(-1, 16),
+        fingerprints=marked(prints, deep, scale),
         sizes=np.array([(facts.height, facts.width) for facts in found.facts], np.int64),
         grey=np.array([facts.grey for facts in found.facts], bool),
         skipped=tuple(skipped),
@@ -184,6 +189,10 @@ def file_store(root: Path, found: Scan, skipped: list[Skipped]) -> FileStore:
         root=root,
         stamps=np.array([(file.bytes, file.changed) for file in found.files], np.int64),
         notes=tuple(facts.notes for facts in found.facts),
+        prints=prints,
+        deep=deep,
+        blank=np.array([facts.blank for facts in found.facts], bool),
+        value_range=scale,
     )
 
 

@@ -15,7 +15,8 @@ import torch
 from handful.data.cache import cache_folder, explained
 from handful.data.class_names import normalized
 from handful.data.parallel import Total, Track, quiet
-from handful.data.store import BATCH, MEMORY_LIMIT, Store
+from handful.data.store import BATCH, MEMORY_LIMIT, FileStore, Store
+from handful.data.values import ValueRange
 from handful.errors import HandfulError
 
 __all__ = ["ImageSet", "Total", "Track", "quiet", "sorted_classes"]
@@ -88,6 +89,22 @@ class ImageSet:
         labels, counts = np.unique(self.labels[out], return_counts=True)
         left_out = {self.classes[k]: int(n) for k, n in zip(labels, counts, strict=True)}
         return self[~out].relabeled(classes), left_out
+
+    def scaled_by(self, value_range: ValueRange | None) -> "ImageSet":
+        """The same images, those of more than 8 bits on this scale; None leaves them as they are.
+
+        The store that others share is not changed.
+        """
+        store = self.store
+        if not isinstance(store, FileStore) or store.scaled_by(value_range) is store:
+            return self
+        test = self.test and self.test.scaled_by(value_range)
+        return replace(self, store=store.scaled_by(value_range), test=test)
+
+    @property
+    def value_range(self) -> ValueRange | None:
+        """The scale of images of more than 8 bits; None where there are none."""
+        return self.store.value_range if isinstance(self.store, FileStore) else None
 
     @property
     def num_classes(self) -> int:

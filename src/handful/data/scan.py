@@ -22,11 +22,14 @@ from handful.data.decode import ENDINGS, Facts, Unreadable
 from handful.data.formats import ending_of, why_unread
 from handful.data.parallel import Track, in_order
 from handful.data.store import Skipped
+from handful.data.values import Values
 from handful.files import write_text
 
 BATCH = 64  # files inspected by one worker at a time
 SYSTEM = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "icon\r"}
-SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF",
+              b"II+\0", b"MM\0+", *decode.RAW_HEADS)  # fmt: skip
+BOXES = (b"ftypavif", b"ftypcrx")  # from the fifth byte on: AVIF, Canon's raw
 
 
 class Found(NamedTuple):
@@ -52,7 +55,7 @@ def scan(root: Path, follow_links: bool, track: Track) -> Scan:
     found: list[Found] = []
     skipped: list[Skipped] = []
     ignored: Counter[str] = Counter()
-    for item in _walk(root, "", follow_links, ()):
+    for item in _walk(root, follow_links):
         if isinstance(item, Found):
             found.append(item)
         elif isinstance(item, Skipped):
@@ -81,34 +84,38 @@ def scan_file(path: Path) -> Scan:
     return Scan([], [], [Skipped(path.name, result)], Counter())
 
 
-def _walk(
-    root: Path, inside: str, follow_links: bool, above: tuple[str, ...]
-) -> Iterator[Found | Skipped | str]:
-    """Every entry of the folder `inside` (such as "cat/") and below; its ending if it is no image.
+def _walk(root: Path, follow_links: bool) -> Iterator[Found | Skipped | str]:
+    """Every entry of the folder and below; its ending if it is no image.
 
     Names are plain strings: a Path for each of 60,000 files would cost more than all the rest.
-    `above` holds the real paths of the folders on the way down.
+    Folders wait in a list, with the (device, inode) of those above them: trees may be deeper than
+    Python calls functions.
     """
-    folder = os.path.join(root, inside)
-    real = os.path.realpath(folder)
-    if real in above:
-        yield Skipped(inside.rstrip("/"), "a link back to a folder above it")
-        return
-    try:
-        entries = list(os.scandir(folder))
-    except OSError as error:
-        yield Skipped(inside.rstrip("/"), f"folder cannot be opened: {error.strerror}")
-        return
-    for entry in entries:
-        name = inside + entry.name
-        if entry.name.startswith(".") or entry.name.lower() in SYSTEM:
+    waiting: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
+    while waiting:
+        inside, above = waiting.pop()
+        folder = os.path.join(root, inside)
+        try:
+            status = os.stat(folder)
+            own = (status.st_dev, status.st_ino)
+            if own in above:
+                yield Skipped(inside.rstrip("/"), "a link back to a folder above it")
+                continue
+            with os.scandir(folder) as listed:
+                entries = list(listed)
+        except OSError as error:
+            yield Skipped(inside.rstrip("/"), f"folder cannot be opened: {error.strerror}")
             continue
-        elif entry.is_symlink() and not (follow_links or _leads_inside(root, entry.path)):
-            yield Skipped(name, "a link out of the folder; --follow-links reads it")
-        elif entry.is_dir():
-            yield from _walk(root, f"{name}/", follow_links, (*above, real))
-        else:
-            yield _file(name, entry)
+        for entry in entries:
+            name = inside + entry.name
+            if entry.name.startswith(".") or entry.name.lower() in SYSTEM:
+                continue
+            elif entry.is_symlink() and not (follow_links or _leads_inside(root, entry.path)):
+                yield Skipped(name, "a link out of the folder; --follow-links reads it")
+            elif entry.is_dir():
+                waiting.append((f"{name}/", (*above, own)))
+            else:
+                yield _file(name, entry)
 
 
 def _file(name: str, entry: os.DirEntry[str]) -> Found | Skipped | str:
@@ -131,7 +138,8 @@ def _file(name: str, entry: os.DirEntry[str]) -> Found | Skipped | str:
 def _looks_like_an_image(path: str) -> bool:
     try:
         with open(path, "rb") as file:
-            return file.read(16).startswith(SIGNATURES)
+            head = file.read(16)
+            return head.startswith(SIGNATURES) or head[4:].startswith(BOXES)
     except OSError:
         return False
 
@@ -179,7 +187,7 @@ def _save(path: Path, found: list[Found], known: dict[str, Facts | str]) -> None
     """Remember the readable files; the others are tried again next time, which is quick."""
     rows = [
         (file.name, file.bytes, file.changed, facts.height, facts.width, facts.grey,
-         facts.fingerprint.hex(), facts.notes)
+         facts.fingerprint.hex(), facts.notes, facts.values, facts.blank)
         for file in found
         if isinstance(facts := known[file.name], Facts)
     ]  # fmt: skip
@@ -193,11 +201,18 @@ def _load(path: Path, found: list[Found]) -> dict[str, Facts | str]:
         manifest = json.loads(path.read_bytes())
         if manifest["version"] != _version():
             return {}
+        rows = manifest["files"]
         remembered = {
             (name, bytes_, changed): Facts(
-                height, width, grey, bytes.fromhex(fingerprint), tuple(notes)
+                height,
+                width,
+                grey,
+                bytes.fromhex(mark),
+                tuple(notes),
+                None if values is None else Values(*values),
+                blank,
             )
-            for name, bytes_, changed, height, width, grey, fingerprint, notes in manifest["files"]
+            for name, bytes_, changed, height, width, grey, mark, notes, values, blank in rows
         }
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -8,7 +8,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +30,7 @@ from handful.data.cache import (
 )
 from handful.data.cache_entries import keep_within_limit, remove
 from handful.data.parallel import Track, in_order, quiet
+from handful.data.values import ValueRange, marked
 from handful.errors import HandfulError
 from handful.files import beside
 
@@ -217,6 +218,19 @@ class FileStore(Store):
     root: Path
     stamps: np.ndarray  # (N, 2) int64: bytes and mtime in ns, when inspected
     notes: tuple[tuple[str, ...], ...]  # for every file, what its decoding involved
+    prints: np.ndarray  # (N, 16) uint8: fingerprints of what is in the files, before any scale
+    deep: np.ndarray  # (N,) bool: more than 8 bits
+    blank: np.ndarray  # (N,) bool: all pixels are equal
+    value_range: ValueRange | None = None  # the scale of deep images; None where there are none
+
+    def scaled_by(self, value_range: ValueRange | None) -> "FileStore":
+        """The same files with another scale, such as that of a run; this store stays as it is."""
+        if value_range is None or value_range == self.value_range or not self.deep.any():
+            return self
+        marks = marked(self.prints, self.deep, value_range)
+        store = replace(self, fingerprints=marks, value_range=value_range)
+        store.lost = self.lost  # a file that vanishes does so for both
+        return store
 
     @property
     def source(self) -> str:
@@ -226,7 +240,9 @@ class FileStore(Store):
         pixels = np.zeros((len(rows), channels, size, size), np.uint8)
         for target, row in zip(pixels, rows.tolist(), strict=True):
             try:
-                image = decode.read(self.root / self.names[row], size, fit, channels)
+                image = decode.read(
+                    self.root / self.names[row], size, fit, channels, self.value_range
+                )
             except decode.Unreadable as error:
                 self.lost[row] = self._change(row) or str(error)
             else:

@@ -54,11 +54,14 @@ def looks(findings: Findings) -> str:
 
 def treatments(findings: Findings) -> list[str]:
     """What was done to read the files, in words."""
-    return [f"{TREATMENTS[note]}: {count:,}" for note, count in findings.decoded.items()]
+    return [f"{TREATMENTS.get(note, note)}: {count:,}" for note, count in findings.decoded.items()]
 
 
 TREATMENTS = {
     "alpha": "transparent parts put on white",
+    "alpha on black": "transparent parts put on black, as white leaves nothing to see",
+    "ignored alpha": "wholly transparent, shown without transparency",
+    "truncated": "JPEG without its last bytes",
     "16-bit": "16 bits scaled to 8",
     "rotated": "turned upright by EXIF",
     "cmyk": "CMYK converted to RGB",

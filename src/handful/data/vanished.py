@@ -34,7 +34,7 @@ def with_the_rest(images: ImageSet, job: Callable[[ImageSet], T], say: Say = sil
         try:
             return job(images)
         except Vanished as error:
-            if error.store is not images.store:
+            if error.store.lost is not images.store.lost:  # not of these files
                 raise
             rest = _rest(images)
             if _count(rest) == _count(images):

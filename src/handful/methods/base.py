@@ -23,6 +23,7 @@ from handful import backbones, devices
 from handful.data.augment import Pipeline
 from handful.data.imageset import ImageSet, Track, quiet
 from handful.data.splits import evenly_spaced
+from handful.data.values import ValueRange
 from handful.features import features
 from handful.schedule import Course, Schedule
 
@@ -302,6 +303,8 @@ class Predictor:
     precision: str = "fp32"  # what it was trained in; fp32 where the processor has no bf16
     temperature: float = 1.0  # divides the logits, so that confidence is how often it is right
     frozen: bool = False  # a head on features of a network that was not trained further
+    # The scale of images of more than 8 bits; None: none were seen, so new ones use their own.
+    value_range: ValueRange | None = None
 
     def __post_init__(self) -> None:
         # One layout, fresh from training or read from a file: the last bits depend on it.
@@ -313,6 +316,7 @@ class Predictor:
         Those of a frozen network are float16 and cached by image; those of a trained one, which
         are of no use to any other run, are not.
         """
+        images = images.scaled_by(self.value_range)
         if self.frozen:
             precision = self._precision()
             return embed(images, self.model.eval(), self.size, self.fit, precision, track)
@@ -333,6 +337,7 @@ class Predictor:
         """
         if self.frozen:
             return self.of_features(self.features(images, track=track))
+        images = images.scaled_by(self.value_range)
         streamed = self._streamed(images, batch, track, "predicting")
         rows = [self.of_features(found) for found in streamed]
         return torch.cat(rows) if rows else torch.empty(0, len(self.classes))

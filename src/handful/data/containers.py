@@ -1,0 +1,65 @@
+"""Structure of JPEG and PNG files: what is in them, found without decoding."""
+
+import io
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+MOST_SCANS = 100  # progressive JPEG files have about ten; each costs a pass over the whole image
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+_ANCILLARY = {b"tEXt", b"zTXt", b"iTXt", b"iCCP"}  # text and colour profile: not looked at
+
+
+class Scans(NamedTuple):
+    scans: int
+    whole: bool  # all coefficients are held in memory: progressive, or in several scans
+
+
+def jpeg_scans(content: bytes) -> Scans:
+    """How many scans the first image of a JPEG file has, and whether it is held as a whole."""
+    at, count, components, progressive = 2, 0, 3, False
+    while at + 4 <= len(content):
+        if content[at] != 0xFF:
+            break
+        kind = content[at + 1]
+        if kind == 0xFF:
+            at += 1
+            continue
+        if kind == 0xD9:
+            break
+        length = int.from_bytes(content[at + 2 : at + 4], "big")
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC) and at + 9 < len(content):
+            components, progressive = content[at + 9], kind in (0xC2, 0xC6, 0xCA, 0xCE)
+        at += 2 + max(2, length)
+        if kind == 0xDA:
+            count += 1
+            if count > MOST_SCANS:
+                break
+            if (
+                not progressive
+                and at - length < len(content)
+                and content[at - length + 2] >= components
+            ):
+                break  # one scan with all components: the rest need not be searched
+            found = _MARKER.search(content, at)
+            if found is None:
+                break
+            at = found.start()
+    return Scans(count, progressive or count > 1)
+
+
+def without_text(path: Path) -> io.BytesIO:
+    """A PNG file without its text and colour profile, however large they are."""
+    kept = io.BytesIO()
+    with open(path, "rb") as file:
+        kept.write(file.read(8))
+        while len(head := file.read(8)) == 8:
+            length = int.from_bytes(head[:4], "big")
+            if head[4:] in _ANCILLARY:
+                file.seek(length + 4, io.SEEK_CUR)
+                continue
+            kept.write(head + file.read(length + 4))
+            if head[4:] == b"IEND":
+                break
+    kept.seek(0)
+    return kept
