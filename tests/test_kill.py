@@ -283,7 +283,7 @@ def _state(pid: int) -> str:
 def test_an_overwrite_in_place_struck_at_twenty_moments_loses_no_label_and_no_model(
     sent, straight, tmp_path
 ):
-    """`fit --labels run/label-next.csv --after run --out run --overwrite`, the loop of a user."""
+    """With --labels run/label-next.csv --after run --out run --overwrite, as a user types it."""
     place = Place(tmp_path / "place", straight.photos)
     assert place.attempt() == 0, place.said
     listed = place.run / "label-next.csv"
