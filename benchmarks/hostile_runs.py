@@ -3,8 +3,8 @@
     python benchmarks/hostile_runs.py folders 1000
     python benchmarks/hostile_runs.py records 1000
 
-Each is opened, predicted with, continued from and reported on (`tests/test_hostile_runs.py`). A line
-in results/robustness.jsonl has how many were refused, how many ended in a traceback or hung, the
+Each is opened, predicted with, followed and reported on (tests/test_hostile_runs.py). A line in
+results/robustness.jsonl has how many were refused, how many ended in a traceback or hung, the
 slowest, and the memory over the imports.
 """
 
@@ -19,9 +19,8 @@ from pathlib import Path
 import record
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-import test_hostile_runs as hostile  # noqa: E402
-
 import handful  # noqa: E402
+import test_hostile_runs as hostile  # noqa: E402
 
 
 def main(kind: str, count: int) -> None:

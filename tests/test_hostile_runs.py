@@ -503,3 +503,10 @@ def test_nothing_here_aims_at_a_device(whole):
     assert all(
         stat.S_ISREG(path.stat().st_mode) or path.is_dir() for path in Path(whole).rglob("*")
     )
+
+
+def test_a_link_to_itself_is_refused(copy):
+    (copy / MODEL).unlink()
+    (copy / MODEL).symlink_to(MODEL)
+    with pytest.raises(HandfulError, match="a link to itself"):
+        open_run(copy)

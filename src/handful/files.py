@@ -1,5 +1,6 @@
 """Reading and writing files that are either whole or absent, and never a pickle."""
 
+import errno
 import glob
 import json
 import math
@@ -165,6 +166,10 @@ def check_regular(path: Path) -> None:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
         raise HandfulError(f"{path} is missing; is {path.parent} a run folder?") from None
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise HandfulError(f"{path} is a link to itself; restore it or fit again") from None
     if not stat.S_ISREG(mode):
         what = "a folder" if stat.S_ISDIR(mode) else "a pipe, a device or the like"
         raise HandfulError(f"{path} is {what}, not a file; restore it or fit again")
