@@ -129,7 +129,7 @@ WORKS = [
 
 
 @pytest.mark.parametrize(
-    "name, write, expected, tolerance, notes", WORKS, ids=lambda v: str(v)[:24]
+    "name, write, expected, tolerance, notes", WORKS, ids=[row[0] for row in WORKS]
 )
 def test_what_works(tmp_path, name, write, expected, tolerance, notes):
     class_folder(tmp_path)
