@@ -309,3 +309,14 @@ def test_data_asks_what_site_folders_are(tmp_path, monkeypatch, capsys):
     assert command(monkeypatch, "data", tmp_path, "--folders", "groups", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in found["classes"]] == ["deer", "fox"]
+
+
+def test_with_a_label_file_a_test_part_is_found_inside_a_wrapping_folder(tmp_path):
+    for k, name in enumerate(("set/train/a", "set/train/b", "set/test/c", "set/test/d")):
+        save(tmp_path / f"{name}.png", seed=k)
+    rows = "set/train/a.png,x\nset/train/b.png,y\nset/test/c.png,x\nset/test/d.png,\n"
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label\n" + rows)
+    images = handful.load(tmp_path, table, labeled=False)
+    assert images.test is not None
+    assert images.test.names == ["set/test/c.png"]  # d has no label, so it is no test image

@@ -13,7 +13,7 @@ import numpy as np
 
 from handful.data.class_names import normalized
 from handful.data.formats import by_ending
-from handful.data.image_folder import Place, layout, part_of
+from handful.data.image_folder import Place, in_test_part, layout
 from handful.data.imageset import ImageSet, sorted_classes
 from handful.data.label_file import LabelFile, match_labels
 from handful.data.parallel import Track
@@ -126,13 +126,12 @@ def places_by_table(
             f"none of the images named in {labels.path} can be read; the first is "
             f"{next(iter(matched.rows))}: {found.skipped[0].reason}"
         )
-    _, test = _parts([name.split("/") for name in names])
+    test = in_test_part(names)
     places = []
     for name in names:
         row = matched.rows.get(name)
         label, group = (row.label, row.group) if row else (None, None)
-        in_test = label is not None and "/" in name and name.split("/")[0].lower() in test
-        places.append(Place(label, group, in_test))
+        places.append(Place(label, group, label is not None and name in test))
     return places, matched.unused
 
 
@@ -194,16 +193,6 @@ def file_store(root: Path, found: Scan, skipped: list[Skipped]) -> FileStore:
         blank=np.array([facts.blank for facts in found.facts], bool),
         value_range=scale,
     )
-
-
-def _parts(paths: list[list[str]]) -> tuple[set[str], set[str]]:
-    """Top folders, in lower case, that hold the training and the test part; empty if undivided."""
-    kinds = {path[0].lower(): part_of(path[0]) for path in paths if len(path) > 1}
-    found = set(kinds.values())
-    if "train" not in found or not found & {"val", "test"}:
-        return set(), set()
-    test = {top for top, kind in kinds.items() if kind == ("test" if "test" in found else "val")}
-    return {top for top, kind in kinds.items() if kind} - test, test
 
 
 def _group_numbers(names: list[str | None]) -> np.ndarray | None:
