@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import handful as package
+from handful import job
 from handful.data import decode
 from handful.data.sources import load
 from handful.data.store import FileStore, Vanished
@@ -59,7 +60,7 @@ def test_a_fit_goes_on_without_what_vanished(tmp_path, folder, monkeypatch, harm
     images, said = load(folder), []
     run = package.fit(
         images, "supervised", settings={"steps": "3"}, estimate="none", out=tmp_path / "run",
-        reporter=package.job.Reporter(say=said.append),
+        reporter=job.Reporter(say=said.append),
     )  # fmt: skip
     assert run.record["data"]["labeled"] == 15
     assert f"left out: cat/3.png: {reason}" in said
@@ -162,3 +163,17 @@ def test_embed_leaves_out_what_vanished(tmp_path, folder, monkeypatch, handful):
 def test_files_that_appear_during_a_fit_are_no_part_of_it(folder, monkeypatch):
     failing(monkeypatch, "cat/3.png", lambda path: save(folder / "cat" / "new.png", seed=99))
     assert steps(folder).record["data"]["images"] == 16
+
+
+def test_a_fit_that_had_begun_begins_again_with_the_rest(tmp_path, folder, monkeypatch):
+    claimed, claim = [], job.claim
+    monkeypatch.setattr(
+        job, "claim", lambda at, mark, *more, **how: (
+            claimed.append(mark), claim(at, mark, *more, **how))[1]
+    )  # fmt: skip
+    failing(monkeypatch, "dog/2.png", HARM["vanished"][0])
+    images = load(folder)
+    package.fit(images, "features", size=32, estimate="none", out=tmp_path / "run")
+    assert len(set(claimed)) == 2  # the file vanished after the folder was claimed
+    assert open_run(tmp_path / "run").record["data"]["labeled"] == 15
+    assert not (tmp_path / "run" / "checkpoint").exists()
