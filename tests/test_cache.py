@@ -77,7 +77,7 @@ def test_a_broken_file_is_tried_again(own_cache, folder, looked_at):
 BAD_MANIFESTS = {
     "cut short": lambda text: text[: len(text) // 2],
     "empty": lambda text: "",
-    "another version": lambda text: text.replace('"version": [1', '"version": [0'),
+    "another version": lambda text: text.replace('"version": [', '"version": [9'),
     "not a manifest": lambda text: '{"version": "nonsense"}',
     "rows of another shape": lambda text: json.dumps({**json.loads(text), "files": [[1, 2]]}),
 }

@@ -241,7 +241,7 @@ BAD = [
     (["predict", "{run}", "digits", "--abstain", "0.95"], "this run has no estimate"),
     (["predict", "{run}", "digits", "--abstain", "95"], "got 95.0; try 0.95"),
     (["fit", "digits", "--aspect", "squash", "--out", "{new}"], "choose one of crop, pad, stretch"),
-    (["fit", "digits", "--size", "0", "--out", "{new}"], "8 or more, got 0"),
+    (["fit", "digits", "--size", "0", "--out", "{new}"], "8 to 2048, got 0"),
     (["fit", "digits", "--out", "{other}"], "holds other files"),
     (["fit", "digits", "--out", "{file}"], "is a file"),
     (["fit", "digits"], "--out"),
@@ -334,7 +334,7 @@ def test_a_header_cannot_ask_for_more_memory_than_its_file_holds(
     save_file(tensors, copy / "model.safetensors", {"predictor": json.dumps(described)})
     status, _, err = handful("predict", copy, photos)
     assert status == 2
-    assert "does not hold the network it describes" in err
+    assert "size" in err and "less than or equal to 2048" in err
 
 
 def test_an_unfinished_run_says_how_to_finish_it(handful, tmp_path, photos):
@@ -348,7 +348,7 @@ def test_a_full_or_read_only_disk_is_one_line(handful, monkeypatch, tmp_path):
     def full(*_, **__):
         raise OSError(28, "No space left on device", "model.safetensors")
 
-    monkeypatch.setattr("handful.results.write_tensors", full)
+    monkeypatch.setattr("handful.model_file.write_tensors", full)
     status, _, err = handful("fit", "digits", "--per-class", 3, "--out", tmp_path / "r", *PLAIN)
     assert status == 2
     assert "cannot use model.safetensors: no space left on device" in err

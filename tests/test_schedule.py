@@ -44,7 +44,7 @@ def test_all_wrong_fields_are_reported_at_once():
     with pytest.raises(ValueError) as caught:
         Schedule(steps=-1, lr=0, decay="cosin")
     assert str(caught.value) == (
-        "steps must be 0 or more, got -1; lr must be above 0, got 0; "
+        "steps must be 0 to 100,000,000, got -1; lr must be above 0, got 0; "
         "no decay 'cosin'; choose one of cosine, cosine7/16, linear, step, constant"
     )
 

@@ -54,8 +54,8 @@ def save_predictor(predictor: Predictor, path: Path) -> None:
         "value_range": predictor.value_range,
     }
     head = described_head(predictor.model.head)
-    if head[0][0] != "Linear" or len(head) > 1:
-        described["head"] = head  # one linear layer is what the weights show
+    if not _is_usual(head, predictor.model.backbone):
+        described["head"] = head
     metadata = {"handful": handful.__version__, "predictor": json.dumps(described)}
     write_tensors(path, predictor.model.state_dict(), metadata)
 
@@ -131,15 +131,18 @@ def _built(header: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> Classi
         if len(constants) > 3:
             raise ValueError("normalize.mean has more than three channels")
         model = Classifier(backbone, classes, Normalize(constants, constants))
-        width = int(backbone.width)  # type: ignore[arg-type]
         if header.get("head"):
             model.head = rebuilt_head(header["head"])
         elif "head.0.weight" in shapes:  # of two layers, as versions before 0.2 wrote them
             hidden, width = shapes["head.0.weight"]
             model.head = make_head(width, hidden, classes)
-        else:
-            model.head = nn.Linear(width, classes, bias="head.bias" in shapes)
     return model
+
+
+def _is_usual(head: list[list[Any]], backbone: nn.Module) -> bool:
+    """Whether the head is the one that `Classifier` makes for the backbone."""
+    bias = bool(getattr(backbone, "head_bias", True))
+    return len(head) == 1 and head[0][0] == "Linear" and head[0][1]["bias"] is bias
 
 
 def described_head(head: nn.Module) -> list[list[Any]]:

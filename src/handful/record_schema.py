@@ -13,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
+    InstanceOf,
     ValidationError,
 )
 
@@ -27,10 +28,23 @@ Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
 Seconds = Annotated[FiniteFloat, Field(ge=0, le=1e12)]
 Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
-Word = Annotated[str, Field(min_length=1, max_length=1_000)]
-Name = Annotated[str, Field(max_length=4 * LONGEST_NAME)]
-Said = Annotated[str, Field(max_length=20_000)]
-ClassName = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
+
+
+def _text(shortest: int, longest: int) -> AfterValidator:
+    """A string of some length. File names need not be Unicode, which pydantic's own strings are."""
+
+    def check(text: str) -> str:
+        if not shortest <= len(text) <= longest:
+            raise ValueError(f"a text of {shortest} to {longest} characters is needed")
+        return text
+
+    return AfterValidator(check)
+
+
+Word = Annotated[InstanceOf[str], _text(1, 1_000)]
+Name = Annotated[InstanceOf[str], _text(0, 4 * LONGEST_NAME)]
+Said = Annotated[InstanceOf[str], _text(0, 20_000)]
+ClassName = Annotated[InstanceOf[str], _text(1, LONGEST_NAME)]
 
 
 def _distinct(names: list[str]) -> list[str]:

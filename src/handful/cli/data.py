@@ -113,4 +113,5 @@ def data(
                 soft_wrap=True,
             )
         elif not findings.labeled:
-            answer.print(f"which to label first: handful data {source} --first-labels 20")
+            hint = f"which to label first: handful data {source} --first-labels 20"
+            answer.print(hint, soft_wrap=True)
