@@ -10,6 +10,7 @@ scanners, where Pillow cuts 12 and 16 bits to 8, and its tiles take 4 bytes a sa
 
 import hashlib
 import io
+import math
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -131,40 +132,43 @@ def _facts(loaded: _Loaded) -> Facts:
     full = loaded.full[::-1] if loaded.orientation >= 5 else loaded.full
     size = (full[1], full[0])
     if loaded.values is not None:
-        values = loaded.values
-        if loaded.orientation in TURNS:
-            notes += ("rotated",)
-        colours = values[..., :-1] if loaded.alpha else values
-        grey = colours.ndim == 2 or colours.shape[2] == 1 or _is_grey(colours)
-        first = colours[..., 0] if grey and colours.ndim == 3 else colours
-        marks = fingerprint(values if loaded.alpha else first, size)
-        found = values_of(first)
-        blank = bool((values == values[:1, :1]).all())
-        return Facts(*size, grey, marks, (*notes, "16-bit"), found, blank)
+        return _facts_of_values(loaded.values, loaded.alpha, size, notes)
     image = loaded.image
     assert image is not None
     background = _background(image)
     if loaded.orientation in TURNS:
         image = image.transpose(TURNS[loaded.orientation])
         notes += ("rotated",)
-    low, high, grey = np.full(3, 255), np.zeros(3, int), True
+    grey, blank, first = True, True, None
+    digest, grey_digest = _digest(size, 3), _digest(size, 2)
     for strip in _strips(image, background):
-        pixels = np.asarray(strip)
-        if pixels.ndim == 3:
-            grey = grey and _is_grey(pixels)
-        low = np.minimum(low, pixels.min((0, 1)))
-        high = np.maximum(high, pixels.max((0, 1)))
-    digest = _digest(size, 2 if grey else 3)
-    for strip in _strips(image, background):
-        pixels = np.asarray(strip)
-        if grey and pixels.ndim == 3:
-            pixels = pixels[..., 0]
-        digest.update(np.ascontiguousarray(pixels).data)
+        ends = strip.getextrema()
+        blank = blank and np.ptp(ends, axis=-1).max() == 0 and first in (None, ends)
+        first = ends
+        pixels = np.ascontiguousarray(strip)
+        if pixels.ndim == 2:
+            grey_digest.update(pixels.data)
+            continue
+        grey = grey and _is_grey(pixels)
+        if grey:
+            grey_digest.update(np.ascontiguousarray(pixels[..., 0]).data)
+        digest.update(pixels.data)
     if background is not None:
         notes += (background if background == "ignored alpha" else f"alpha{ON[background]}",)
     elif image.mode == "CMYK":
         notes += ("cmyk",)
-    return Facts(*size, grey, digest.digest(), notes, None, bool((low == high).all()))
+    return Facts(*size, grey, (grey_digest if grey else digest).digest(), notes, None, bool(blank))
+
+
+def _facts_of_values(
+    values: np.ndarray, alpha: bool, size: tuple[int, int], notes: tuple[str, ...]
+) -> Facts:
+    colours = values[..., :-1] if alpha else values
+    grey = colours.ndim == 2 or colours.shape[2] == 1 or _is_grey(colours)
+    first = colours[..., 0] if grey and colours.ndim == 3 else colours
+    marks = fingerprint(values if alpha else first, size)
+    blank = bool((values == values[:1, :1]).all())
+    return Facts(*size, grey, marks, (*notes, "16-bit"), values_of(first), blank)
 
 
 ON = {"white": "", "black": " on black"}
@@ -208,7 +212,7 @@ def _with(
     try:
         with open(path, "rb") as file:
             head = file.read(16)
-        if tiff.is_raw(path, head):
+        if tiff.is_raw(head):
             raise Unreadable(tiff.RAW)
         if tiff.is_tiff(head):
             found = _from_tiff(path, use, limit)
@@ -242,25 +246,56 @@ def _mended(path: Path, error: Exception) -> io.BytesIO | None:
 
 def _from_tiff(path: Path, use: Callable[[_Loaded], Result], limit: int) -> Result | None:
     """What `use` makes of a TIFF that Pillow would misread; None for the others."""
-    try:
-        with reserved(0, limit):
-            planes = tiff.read_tiff(path, limit)
-    except tiff.TooLarge as error:
-        raise Unreadable(_too_much(int(error.args[0]), limit)) from None
-    except Exception:  # a compression that tifffile leaves to others: Pillow may know it
+    look = tiff.look(path)
+    if look is None:
         return None
-    if planes is None:
+    if look.raw:
+        raise Unreadable(tiff.RAW)
+    if look.bytes > limit:
+        raise Unreadable(_too_much(look.bytes, limit))
+    if look.ordinary:
         return None
-    pixels, alpha, notes = planes
-    height, width = pixels.shape[:2]
-    _check_sides(width, height)
-    if pixels.dtype == bool:
-        pixels = pixels.astype(np.uint8) * 255
-    if pixels.dtype == np.uint8:
+    with reserved(look.bytes, limit):
+        try:
+            planes = tiff.read_planes(path, look.segment)
+        except MemoryError:
+            raise
+        except Exception:  # a compression that tifffile leaves to others: Pillow may know it
+            if look.one_band:
+                return None
+            raise
+        pixels, alpha, notes, orientation = planes
+        height, width = pixels.shape[:2]
+        _check_sides(width, height)
+        if pixels.dtype == bool:
+            pixels = pixels.astype(np.uint8) * 255
+        if pixels.dtype != np.uint8:
+            return use(_of_values(pixels, alpha, orientation, notes))
         mode = "RGBA" if alpha else "RGB" if pixels.ndim == 3 else "L"
         image = Image.fromarray(np.ascontiguousarray(pixels), mode)
-        return use(_Loaded(image, None, False, image.size, 1, notes))
-    return use(_Loaded(None, pixels, alpha, (width, height), 1, notes))
+        orientation = orientation if orientation in TURNS else 1
+        return use(_Loaded(image, None, False, image.size, orientation, notes))
+
+
+def _of_values(
+    values: np.ndarray, alpha: bool, orientation: int, notes: tuple[str, ...]
+) -> _Loaded:
+    """Turned upright at once, so that a photo and its rotated copy have one fingerprint."""
+    if orientation in TURNS:
+        values = turned(values, orientation)
+        notes += ("rotated",)
+    return _Loaded(None, values, alpha, (values.shape[1], values.shape[0]), 1, notes)
+
+
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """(H, W) or (H, W, C) pixels, upright: what `TURNS` does to images."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels
 
 
 def _from_pillow(
@@ -294,6 +329,8 @@ def _from_pillow(
         if cost > limit:
             raise Unreadable(_too_much(cost, limit))
         with reserved(cost, limit):
+            if image.format == "TIFF" and not _ordinary(image):
+                raise Unreadable("damaged: bands or bits that cannot be told apart")
             values, alpha = _deep(path, image)
             if values is None:
                 image.load()
@@ -303,7 +340,7 @@ def _from_pillow(
             full = full if drafted or values is not None else image.size  # Pillow turns a TIFF
             orientation = _orientation(image)
             if values is not None:
-                return use(_Loaded(None, values, alpha, full, orientation, notes))
+                return use(_of_values(values, alpha, orientation, notes))
             return use(_Loaded(image, None, False, full, orientation, notes))
 
 
@@ -341,6 +378,13 @@ def _deep(path: Path, image: ImageFile.ImageFile) -> tuple[np.ndarray | None, bo
     values <<= 8
     values |= low
     return values, values.shape[2] == 4
+
+
+def _ordinary(image: Image.Image) -> bool:
+    """Whether Pillow reads a TIFF as it is meant: one band of any bits, or 8 bits in order."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    bands, bits = tags.get(277, 1), tags.get(258, (1,))
+    return bool(bands == 1 or (bands in (2, 3, 4) and max(bits) <= 8 and tags.get(284, 1) == 1))
 
 
 def _portable(path: Path, image: ImageFile.ImageFile) -> np.ndarray:
@@ -432,20 +476,30 @@ def _background(image: Image.Image) -> str | None:
     if not image.has_transparency_data:
         return None
     least, most = 255, 0
-    spread = {"white": np.array([[255] * 3, [0] * 3]), "black": np.array([[255] * 3, [0] * 3])}
     for strip in _parts(image):
-        colours = strip.convert("RGBA")
-        low, high = (int(end) for end in np.array(colours.getchannel("A").getextrema()))
+        alpha = strip if "A" in strip.getbands() else strip.convert("RGBA")
+        low, high = (int(end) for end in np.array(alpha.getchannel("A").getextrema()))
         least, most = min(least, low), max(most, high)
-        for name, ends in spread.items():
-            found = np.array(_on(colours, name).getextrema())
-            ends[0], ends[1] = np.minimum(ends[0], found[:, 0]), np.maximum(ends[1], found[:, 1])
     if least == 255:
         return None
     if most == 0:
         return "ignored alpha"
-    white, black = ((ends[1] - ends[0]).max() for ends in spread.values())
-    return "black" if white < FAINT and black > white else "white"
+    white, black = _contrast(image, "white"), 0
+    if white < FAINT:
+        black = _contrast(image, "black")
+    return "black" if black > white else "white"
+
+
+def _contrast(image: Image.Image, background: str) -> int:
+    """Grey levels between the darkest and the brightest; of a large image, every so many pixels."""
+    step = math.isqrt(image.width * image.height // LARGE) + 1
+    if step > 1:
+        size = max(1, image.width // step), max(1, image.height // step)
+        image = image.resize(size, Image.Resampling.NEAREST)
+    ends = np.array(
+        [_on(strip.convert("RGBA"), background).getextrema() for strip in _parts(image)]
+    )
+    return int((ends[..., 1].max(0) - ends[..., 0].min(0)).max())
 
 
 def _on(colours: Image.Image, background: str) -> Image.Image:
