@@ -11,6 +11,7 @@ scanners, where Pillow cuts 12 and 16 bits to 8, and its tiles take 4 bytes a sa
 import hashlib
 import io
 import math
+import mmap
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,9 +24,9 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from handful.data import tiff
-from handful.data.containers import MOST_SCANS, jpeg_scans, without_text
+from handful.data.containers import MOST_SCANS, SEGMENTS, has_long_header, jpeg_scans, without_text
 from handful.data.decode_memory import PER_PIXEL, budget, reserved
-from handful.data.values import ValueRange, Values, scaled, values_of
+from handful.data.values import ValueRange, Values, scaled, value_range, values_of
 from handful.errors import HandfulError
 
 # Only these are ever tried: Pillow's other readers include some that start outside programs.
@@ -52,6 +53,10 @@ STRIP = 1_000_000  # pixels worked on at a time
 LONGEST = 65_535  # pixels of a side
 JPEG_TIMES = 4  # a JPEG may have so many times more pixels than others: it is decoded smaller
 ENOUGH = 0.9  # of the rows of a JPEG without its end
+PORTABLE = (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"Pf", b"PF")  # the first three are text
+MOST_TEXT = 8 * 2**20  # bytes of numbers as text: Pillow takes a second for each two million
+MOST_RUNS = 10_000_000  # pixels of a run-length BMP, which Pillow decodes in Python
+MOST_SCANNED = 2_000_000_000  # scans times pixels: a few seconds
 FAINT = 16  # grey levels: less contrast than this on white, and black is tried
 BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 6, "I;16B": 6, "I": 12, "F": 12}  # a pixel in memory
 DEEP_RAW = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}  # Pillow's names: high, low bytes
@@ -103,7 +108,7 @@ def inspect(path: Path) -> Facts:
 
 
 def read(
-    path: Path, size: int, fit: str, channels: int, value_range: ValueRange | None = None
+    path: Path, size: int, fit: str, channels: int, scale: ValueRange | None = None
 ) -> np.ndarray:
     """(channels, size, size) uint8 pixels of one file, or raise `Unreadable`.
 
@@ -111,11 +116,11 @@ def read(
     below twice `size`, before the antialiased bicubic resize.
 
     Args:
-        value_range: the scale of images of more than 8 bits; by default the file's own.
+        scale: of images of more than 8 bits; by default the file's own.
     """
 
     def use(loaded: _Loaded) -> np.ndarray:
-        image = _eight_bit(loaded, value_range)
+        image = _eight_bit(loaded, scale)
         background = _background(image)
         image = _small(image, background, 2 * size)
         if loaded.orientation in TURNS:
@@ -218,6 +223,7 @@ def _with(
             found = _from_tiff(path, use, limit)
             if found is not None:
                 return found
+        _check_structure(path, head)
         with _unlimited():
             try:
                 return _from_pillow(path, path, use, limit, reduce, at_least)
@@ -237,6 +243,8 @@ def _mended(path: Path, error: Exception) -> io.BytesIO | None:
     with open(path, "rb") as file:
         head = file.read(8)
     text = str(error)
+    if path.stat().st_size > budget() // 4:
+        return None
     if head == b"\x89PNG\r\n\x1a\n" and ("MAX_TEXT" in text or "text chunk" in text):
         return without_text(path)
     if head.startswith(b"\xff\xd8\xff") and "truncated" in text:
@@ -325,7 +333,11 @@ def _from_pillow(
                 notes += ("large",)
         drafted = image.size != full
         orientation = _orientation(image) if jpeg or "exif" in image.info else 1
-        cost = held + image.size[0] * image.size[1] * _bytes_a_pixel(image, orientation)
+        cost = (
+            held
+            + _kept(path, source, image)
+            + image.size[0] * image.size[1] * _bytes_a_pixel(image, orientation)
+        )
         if cost > limit:
             raise Unreadable(_too_much(cost, limit))
         with reserved(cost, limit):
@@ -402,24 +414,55 @@ def _portable(path: Path, image: ImageFile.ImageFile) -> np.ndarray:
     return values.reshape(shape).astype(np.uint16)
 
 
+def _check_structure(path: Path, head: bytes) -> None:
+    """Refuse headers that take Pillow, which goes through them in Python, minutes."""
+    if head.startswith(b"\xff\xd8\xff"):
+        with (
+            open(path, "rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
+            scans = jpeg_scans(content)
+        if scans.scans > MOST_SCANS:
+            raise Unreadable(f"more than {MOST_SCANS} scans; refused without decoding")
+        if scans.segments > SEGMENTS:
+            raise Unreadable(f"more than {SEGMENTS:,} segments before the picture")
+    if head[:2] in PORTABLE and has_long_header(path):
+        raise Unreadable("its header does not tell the size")
+    if head[:2] in PORTABLE[:3] and path.stat().st_size > MOST_TEXT:
+        raise Unreadable(f"numbers as text in more than {MOST_TEXT >> 20} MB; save it as PNG")
+
+
 def _jpeg_memory(path: Path, image: Image.Image) -> int:
-    """Bytes that a JPEG takes beside its pixels; a file of endless scans is refused."""
-    scans = jpeg_scans(path.read_bytes())
-    if scans.scans > MOST_SCANS:
-        raise Unreadable(f"more than {MOST_SCANS} scans; refused without decoding")
-    return 2 * len(image.getbands()) * image.size[0] * image.size[1] if scans.whole else 0
+    """Bytes that a JPEG takes beside its pixels; one of many large scans is refused."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        scans = jpeg_scans(content)
+    pixels = image.size[0] * image.size[1]
+    if scans.scans * pixels > MOST_SCANNED:
+        raise Unreadable(f"{scans.scans} scans of {pixels / 1e6:.0f} million pixels; save it anew")
+    return 2 * len(image.getbands()) * pixels if scans.whole else 0
+
+
+def _kept(path: Path, source: Path | io.BytesIO, image: ImageFile.ImageFile) -> int:
+    """Bytes of the file that are held while it is decoded."""
+    whole = image.format in ("WEBP", "AVIF", "HEIF") or isinstance(source, io.BytesIO)
+    tile = image.tile[0] if image.tile else None
+    again = tile is not None and isinstance(tile.args, str) and tile.args in DEEP_RAW
+    return path.stat().st_size if whole or again else 0
 
 
 def _bytes_a_pixel(image: ImageFile.ImageFile, orientation: int) -> int:
     """An upper bound of the memory that one pixel takes while it is decoded."""
+    pixels = image.size[0] * image.size[1]
     bytes_ = BYTES.get(image.mode, 4)
     if image.format in ("WEBP", "AVIF", "HEIF"):
         bytes_ = 12
     tile = image.tile[0] if image.tile else None
     if image.format == "PNG" and tile is not None and str(tile.args).endswith(";16B"):
-        bytes_ = max(bytes_, 16 if image.mode != "I;16" else 6)
+        bytes_ = max(bytes_, 24 if image.mode != "I;16" else 6)
     if image.format == "PPM" and tile is not None and tile.codec_name != "raw":
         bytes_ = 12
+    if tile is not None and tile.codec_name == "bmp_rle" and pixels > MOST_RUNS:
+        raise Unreadable(f"run-length BMP of more than {MOST_RUNS / 1e6:.0f} million pixels")
     turned = orientation != 1 or (image.format == "TIFF" and image.getexif().get(0x0112, 1) != 1)
     return 2 * bytes_ if turned else bytes_
 
@@ -466,8 +509,12 @@ def _eight_bit(loaded: _Loaded, chosen: ValueRange | None) -> Image.Image:
     values = loaded.values
     if not loaded.alpha:
         return Image.fromarray(np.ascontiguousarray(scaled(values, chosen).squeeze()))
-    alpha = scaled(values[..., -1:], ValueRange(0, np.iinfo(values.dtype).max))
-    pixels = np.concatenate([scaled(values[..., :-1], chosen), alpha], axis=2)
+    if chosen is None:
+        chosen = value_range([values_of(values[..., :-1])])
+    pixels: np.ndarray = np.empty(values.shape, np.uint8)
+    for band in range(values.shape[2] - 1):
+        pixels[..., band] = scaled(values[..., band], chosen)
+    pixels[..., -1] = scaled(values[..., -1], ValueRange(0, np.iinfo(values.dtype).max))
     return Image.fromarray(pixels, "LA" if pixels.shape[2] == 2 else "RGBA")
 
 
