@@ -1,10 +1,13 @@
 """Structure of JPEG and PNG files: what is in them, found without decoding."""
 
 import io
+import mmap
 import re
 from pathlib import Path
 from typing import NamedTuple
 
+HEADER = 65_536  # bytes in which a PPM file must have told its size
+SEGMENTS = 10_000  # of a JPEG file before its first scan; Pillow takes them one by one
 MOST_SCANS = 100  # progressive JPEG files have about ten; each costs a pass over the whole image
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _ANCILLARY = {b"tEXt", b"zTXt", b"iTXt", b"iCCP"}  # text and colour profile: not looked at
@@ -12,16 +15,20 @@ _ANCILLARY = {b"tEXt", b"zTXt", b"iTXt", b"iCCP"}  # text and colour profile: no
 
 class Scans(NamedTuple):
     scans: int
+    segments: int  # before the first scan, bytes of padding among them
     whole: bool  # all coefficients are held in memory: progressive, or in several scans
 
 
-def jpeg_scans(content: bytes) -> Scans:
+def jpeg_scans(content: bytes | mmap.mmap) -> Scans:
     """How many scans the first image of a JPEG file has, and whether it is held as a whole."""
-    at, count, components, progressive = 2, 0, 3, False
+    at, count, segments, components, progressive = 2, 0, 0, 3, False
     while at + 4 <= len(content):
         if content[at] != 0xFF:
             break
         kind = content[at + 1]
+        segments += not count
+        if segments > SEGMENTS:
+            break
         if kind == 0xFF:
             at += 1
             continue
@@ -45,7 +52,7 @@ def jpeg_scans(content: bytes) -> Scans:
             if found is None:
                 break
             at = found.start()
-    return Scans(count, progressive or count > 1)
+    return Scans(count, segments, progressive or count > 1)
 
 
 def without_text(path: Path) -> io.BytesIO:
@@ -63,3 +70,10 @@ def without_text(path: Path) -> io.BytesIO:
                 break
     kept.seek(0)
     return kept
+
+
+def has_long_header(path: Path) -> bool:
+    """Whether a PPM file does not tell its size at once; Pillow reads its header byte by byte."""
+    with open(path, "rb") as file:
+        head = file.read(HEADER)
+    return len(head) == HEADER and len(re.sub(rb"#[^\n]*\n?", b" ", head).split(None, 4)) < 4

@@ -10,6 +10,8 @@ scanners, where Pillow cuts 12 and 16 bits to 8, and its tiles take 4 bytes a sa
 
 import hashlib
 import io
+import math
+import mmap
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,9 +24,9 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from handful.data import tiff
-from handful.data.containers import MOST_SCANS, jpeg_scans, without_text
+from handful.data.containers import MOST_SCANS, SEGMENTS, has_long_header, jpeg_scans, without_text
 from handful.data.decode_memory import PER_PIXEL, budget, reserved
-from handful.data.values import ValueRange, Values, scaled, values_of
+from handful.data.values import ValueRange, Values, scaled, value_range, values_of
 from handful.errors import HandfulError
 
 # Only these are ever tried: Pillow's other readers include some that start outside programs.
@@ -51,6 +53,10 @@ STRIP = 1_000_000  # pixels worked on at a time
 LONGEST = 65_535  # pixels of a side
 JPEG_TIMES = 4  # a JPEG may have so many times more pixels than others: it is decoded smaller
 ENOUGH = 0.9  # of the rows of a JPEG without its end
+PORTABLE = (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"Pf", b"PF")  # the first three are text
+MOST_TEXT = 8 * 2**20  # bytes of numbers as text: Pillow takes a second for each two million
+MOST_RUNS = 10_000_000  # pixels of a run-length BMP, which Pillow decodes in Python
+MOST_SCANNED = 2_000_000_000  # scans times pixels: a few seconds
 FAINT = 16  # grey levels: less contrast than this on white, and black is tried
 BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 6, "I;16B": 6, "I": 12, "F": 12}  # a pixel in memory
 DEEP_RAW = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}  # Pillow's names: high, low bytes
@@ -102,7 +108,7 @@ def inspect(path: Path) -> Facts:
 
 
 def read(
-    path: Path, size: int, fit: str, channels: int, value_range: ValueRange | None = None
+    path: Path, size: int, fit: str, channels: int, scale: ValueRange | None = None
 ) -> np.ndarray:
     """(channels, size, size) uint8 pixels of one file, or raise `Unreadable`.
 
@@ -110,11 +116,11 @@ def read(
     below twice `size`, before the antialiased bicubic resize.
 
     Args:
-        value_range: the scale of images of more than 8 bits; by default the file's own.
+        scale: of images of more than 8 bits; by default the file's own.
     """
 
     def use(loaded: _Loaded) -> np.ndarray:
-        image = _eight_bit(loaded, value_range)
+        image = _eight_bit(loaded, scale)
         background = _background(image)
         image = _small(image, background, 2 * size)
         if loaded.orientation in TURNS:
@@ -131,40 +137,43 @@ def _facts(loaded: _Loaded) -> Facts:
     full = loaded.full[::-1] if loaded.orientation >= 5 else loaded.full
     size = (full[1], full[0])
     if loaded.values is not None:
-        values = loaded.values
-        if loaded.orientation in TURNS:
-            notes += ("rotated",)
-        colours = values[..., :-1] if loaded.alpha else values
-        grey = colours.ndim == 2 or colours.shape[2] == 1 or _is_grey(colours)
-        first = colours[..., 0] if grey and colours.ndim == 3 else colours
-        marks = fingerprint(values if loaded.alpha else first, size)
-        found = values_of(first)
-        blank = bool((values == values[:1, :1]).all())
-        return Facts(*size, grey, marks, (*notes, "16-bit"), found, blank)
+        return _facts_of_values(loaded.values, loaded.alpha, size, notes)
     image = loaded.image
     assert image is not None
     background = _background(image)
     if loaded.orientation in TURNS:
         image = image.transpose(TURNS[loaded.orientation])
         notes += ("rotated",)
-    low, high, grey = np.full(3, 255), np.zeros(3, int), True
+    grey, blank, first = True, True, None
+    digest, grey_digest = _digest(size, 3), _digest(size, 2)
     for strip in _strips(image, background):
-        pixels = np.asarray(strip)
-        if pixels.ndim == 3:
-            grey = grey and _is_grey(pixels)
-        low = np.minimum(low, pixels.min((0, 1)))
-        high = np.maximum(high, pixels.max((0, 1)))
-    digest = _digest(size, 2 if grey else 3)
-    for strip in _strips(image, background):
-        pixels = np.asarray(strip)
-        if grey and pixels.ndim == 3:
-            pixels = pixels[..., 0]
-        digest.update(np.ascontiguousarray(pixels).data)
+        ends = strip.getextrema()
+        blank = blank and np.ptp(ends, axis=-1).max() == 0 and first in (None, ends)
+        first = ends
+        pixels = np.ascontiguousarray(strip)
+        if pixels.ndim == 2:
+            grey_digest.update(pixels.data)
+            continue
+        grey = grey and _is_grey(pixels)
+        if grey:
+            grey_digest.update(np.ascontiguousarray(pixels[..., 0]).data)
+        digest.update(pixels.data)
     if background is not None:
         notes += (background if background == "ignored alpha" else f"alpha{ON[background]}",)
     elif image.mode == "CMYK":
         notes += ("cmyk",)
-    return Facts(*size, grey, digest.digest(), notes, None, bool((low == high).all()))
+    return Facts(*size, grey, (grey_digest if grey else digest).digest(), notes, None, bool(blank))
+
+
+def _facts_of_values(
+    values: np.ndarray, alpha: bool, size: tuple[int, int], notes: tuple[str, ...]
+) -> Facts:
+    colours = values[..., :-1] if alpha else values
+    grey = colours.ndim == 2 or colours.shape[2] == 1 or _is_grey(colours)
+    first = colours[..., 0] if grey and colours.ndim == 3 else colours
+    marks = fingerprint(values if alpha else first, size)
+    blank = bool((values == values[:1, :1]).all())
+    return Facts(*size, grey, marks, (*notes, "16-bit"), values_of(first), blank)
 
 
 ON = {"white": "", "black": " on black"}
@@ -208,12 +217,13 @@ def _with(
     try:
         with open(path, "rb") as file:
             head = file.read(16)
-        if tiff.is_raw(path, head):
+        if tiff.is_raw(head):
             raise Unreadable(tiff.RAW)
         if tiff.is_tiff(head):
             found = _from_tiff(path, use, limit)
             if found is not None:
                 return found
+        _check_structure(path, head)
         with _unlimited():
             try:
                 return _from_pillow(path, path, use, limit, reduce, at_least)
@@ -233,6 +243,8 @@ def _mended(path: Path, error: Exception) -> io.BytesIO | None:
     with open(path, "rb") as file:
         head = file.read(8)
     text = str(error)
+    if path.stat().st_size > budget() // 4:
+        return None
     if head == b"\x89PNG\r\n\x1a\n" and ("MAX_TEXT" in text or "text chunk" in text):
         return without_text(path)
     if head.startswith(b"\xff\xd8\xff") and "truncated" in text:
@@ -242,25 +254,56 @@ def _mended(path: Path, error: Exception) -> io.BytesIO | None:
 
 def _from_tiff(path: Path, use: Callable[[_Loaded], Result], limit: int) -> Result | None:
     """What `use` makes of a TIFF that Pillow would misread; None for the others."""
-    try:
-        with reserved(0, limit):
-            planes = tiff.read_tiff(path, limit)
-    except tiff.TooLarge as error:
-        raise Unreadable(_too_much(int(error.args[0]), limit)) from None
-    except Exception:  # a compression that tifffile leaves to others: Pillow may know it
+    look = tiff.look(path)
+    if look is None:
         return None
-    if planes is None:
+    if look.raw:
+        raise Unreadable(tiff.RAW)
+    if look.bytes > limit:
+        raise Unreadable(_too_much(look.bytes, limit))
+    if look.ordinary:
         return None
-    pixels, alpha, notes = planes
-    height, width = pixels.shape[:2]
-    _check_sides(width, height)
-    if pixels.dtype == bool:
-        pixels = pixels.astype(np.uint8) * 255
-    if pixels.dtype == np.uint8:
+    with reserved(look.bytes, limit):
+        try:
+            planes = tiff.read_planes(path, look.segment)
+        except MemoryError:
+            raise
+        except Exception:  # a compression that tifffile leaves to others: Pillow may know it
+            if look.one_band:
+                return None
+            raise
+        pixels, alpha, notes, orientation = planes
+        height, width = pixels.shape[:2]
+        _check_sides(width, height)
+        if pixels.dtype == bool:
+            pixels = pixels.astype(np.uint8) * 255
+        if pixels.dtype != np.uint8:
+            return use(_of_values(pixels, alpha, orientation, notes))
         mode = "RGBA" if alpha else "RGB" if pixels.ndim == 3 else "L"
         image = Image.fromarray(np.ascontiguousarray(pixels), mode)
-        return use(_Loaded(image, None, False, image.size, 1, notes))
-    return use(_Loaded(None, pixels, alpha, (width, height), 1, notes))
+        orientation = orientation if orientation in TURNS else 1
+        return use(_Loaded(image, None, False, image.size, orientation, notes))
+
+
+def _of_values(
+    values: np.ndarray, alpha: bool, orientation: int, notes: tuple[str, ...]
+) -> _Loaded:
+    """Turned upright at once, so that a photo and its rotated copy have one fingerprint."""
+    if orientation in TURNS:
+        values = turned(values, orientation)
+        notes += ("rotated",)
+    return _Loaded(None, values, alpha, (values.shape[1], values.shape[0]), 1, notes)
+
+
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """(H, W) or (H, W, C) pixels, upright: what `TURNS` does to images."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels
 
 
 def _from_pillow(
@@ -290,10 +333,16 @@ def _from_pillow(
                 notes += ("large",)
         drafted = image.size != full
         orientation = _orientation(image) if jpeg or "exif" in image.info else 1
-        cost = held + image.size[0] * image.size[1] * _bytes_a_pixel(image, orientation)
+        cost = (
+            held
+            + _kept(path, source, image)
+            + image.size[0] * image.size[1] * _bytes_a_pixel(image, orientation)
+        )
         if cost > limit:
             raise Unreadable(_too_much(cost, limit))
         with reserved(cost, limit):
+            if image.format == "TIFF" and not _ordinary(image):
+                raise Unreadable("damaged: bands or bits that cannot be told apart")
             values, alpha = _deep(path, image)
             if values is None:
                 image.load()
@@ -303,7 +352,7 @@ def _from_pillow(
             full = full if drafted or values is not None else image.size  # Pillow turns a TIFF
             orientation = _orientation(image)
             if values is not None:
-                return use(_Loaded(None, values, alpha, full, orientation, notes))
+                return use(_of_values(values, alpha, orientation, notes))
             return use(_Loaded(image, None, False, full, orientation, notes))
 
 
@@ -343,6 +392,13 @@ def _deep(path: Path, image: ImageFile.ImageFile) -> tuple[np.ndarray | None, bo
     return values, values.shape[2] == 4
 
 
+def _ordinary(image: Image.Image) -> bool:
+    """Whether Pillow reads a TIFF as it is meant: one band of any bits, or 8 bits in order."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    bands, bits = tags.get(277, 1), tags.get(258, (1,))
+    return bool(bands == 1 or (bands in (2, 3, 4) and max(bits) <= 8 and tags.get(284, 1) == 1))
+
+
 def _portable(path: Path, image: ImageFile.ImageFile) -> np.ndarray:
     """Binary PPM or PGM with another largest value than 255, which Pillow reads pixel by pixel."""
     tile = image.tile[0]
@@ -358,24 +414,55 @@ def _portable(path: Path, image: ImageFile.ImageFile) -> np.ndarray:
     return values.reshape(shape).astype(np.uint16)
 
 
+def _check_structure(path: Path, head: bytes) -> None:
+    """Refuse headers that take Pillow, which goes through them in Python, minutes."""
+    if head.startswith(b"\xff\xd8\xff"):
+        with (
+            open(path, "rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
+            scans = jpeg_scans(content)
+        if scans.scans > MOST_SCANS:
+            raise Unreadable(f"more than {MOST_SCANS} scans; refused without decoding")
+        if scans.segments > SEGMENTS:
+            raise Unreadable(f"more than {SEGMENTS:,} segments before the picture")
+    if head[:2] in PORTABLE and has_long_header(path):
+        raise Unreadable("its header does not tell the size")
+    if head[:2] in PORTABLE[:3] and path.stat().st_size > MOST_TEXT:
+        raise Unreadable(f"numbers as text in more than {MOST_TEXT >> 20} MB; save it as PNG")
+
+
 def _jpeg_memory(path: Path, image: Image.Image) -> int:
-    """Bytes that a JPEG takes beside its pixels; a file of endless scans is refused."""
-    scans = jpeg_scans(path.read_bytes())
-    if scans.scans > MOST_SCANS:
-        raise Unreadable(f"more than {MOST_SCANS} scans; refused without decoding")
-    return 2 * len(image.getbands()) * image.size[0] * image.size[1] if scans.whole else 0
+    """Bytes that a JPEG takes beside its pixels; one of many large scans is refused."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        scans = jpeg_scans(content)
+    pixels = image.size[0] * image.size[1]
+    if scans.scans * pixels > MOST_SCANNED:
+        raise Unreadable(f"{scans.scans} scans of {pixels / 1e6:.0f} million pixels; save it anew")
+    return 2 * len(image.getbands()) * pixels if scans.whole else 0
+
+
+def _kept(path: Path, source: Path | io.BytesIO, image: ImageFile.ImageFile) -> int:
+    """Bytes of the file that are held while it is decoded."""
+    whole = image.format in ("WEBP", "AVIF", "HEIF") or isinstance(source, io.BytesIO)
+    tile = image.tile[0] if image.tile else None
+    again = tile is not None and isinstance(tile.args, str) and tile.args in DEEP_RAW
+    return path.stat().st_size if whole or again else 0
 
 
 def _bytes_a_pixel(image: ImageFile.ImageFile, orientation: int) -> int:
     """An upper bound of the memory that one pixel takes while it is decoded."""
+    pixels = image.size[0] * image.size[1]
     bytes_ = BYTES.get(image.mode, 4)
     if image.format in ("WEBP", "AVIF", "HEIF"):
         bytes_ = 12
     tile = image.tile[0] if image.tile else None
     if image.format == "PNG" and tile is not None and str(tile.args).endswith(";16B"):
-        bytes_ = max(bytes_, 16 if image.mode != "I;16" else 6)
+        bytes_ = max(bytes_, 24 if image.mode != "I;16" else 6)
     if image.format == "PPM" and tile is not None and tile.codec_name != "raw":
         bytes_ = 12
+    if tile is not None and tile.codec_name == "bmp_rle" and pixels > MOST_RUNS:
+        raise Unreadable(f"run-length BMP of more than {MOST_RUNS / 1e6:.0f} million pixels")
     turned = orientation != 1 or (image.format == "TIFF" and image.getexif().get(0x0112, 1) != 1)
     return 2 * bytes_ if turned else bytes_
 
@@ -422,8 +509,12 @@ def _eight_bit(loaded: _Loaded, chosen: ValueRange | None) -> Image.Image:
     values = loaded.values
     if not loaded.alpha:
         return Image.fromarray(np.ascontiguousarray(scaled(values, chosen).squeeze()))
-    alpha = scaled(values[..., -1:], ValueRange(0, np.iinfo(values.dtype).max))
-    pixels = np.concatenate([scaled(values[..., :-1], chosen), alpha], axis=2)
+    if chosen is None:
+        chosen = value_range([values_of(values[..., :-1])])
+    pixels: np.ndarray = np.empty(values.shape, np.uint8)
+    for band in range(values.shape[2] - 1):
+        pixels[..., band] = scaled(values[..., band], chosen)
+    pixels[..., -1] = scaled(values[..., -1], ValueRange(0, np.iinfo(values.dtype).max))
     return Image.fromarray(pixels, "LA" if pixels.shape[2] == 2 else "RGBA")
 
 
@@ -432,20 +523,30 @@ def _background(image: Image.Image) -> str | None:
     if not image.has_transparency_data:
         return None
     least, most = 255, 0
-    spread = {"white": np.array([[255] * 3, [0] * 3]), "black": np.array([[255] * 3, [0] * 3])}
     for strip in _parts(image):
-        colours = strip.convert("RGBA")
-        low, high = (int(end) for end in np.array(colours.getchannel("A").getextrema()))
+        alpha = strip if "A" in strip.getbands() else strip.convert("RGBA")
+        low, high = (int(end) for end in np.array(alpha.getchannel("A").getextrema()))
         least, most = min(least, low), max(most, high)
-        for name, ends in spread.items():
-            found = np.array(_on(colours, name).getextrema())
-            ends[0], ends[1] = np.minimum(ends[0], found[:, 0]), np.maximum(ends[1], found[:, 1])
     if least == 255:
         return None
     if most == 0:
         return "ignored alpha"
-    white, black = ((ends[1] - ends[0]).max() for ends in spread.values())
-    return "black" if white < FAINT and black > white else "white"
+    white, black = _contrast(image, "white"), 0
+    if white < FAINT:
+        black = _contrast(image, "black")
+    return "black" if black > white else "white"
+
+
+def _contrast(image: Image.Image, background: str) -> int:
+    """Grey levels between the darkest and the brightest; of a large image, every so many pixels."""
+    step = math.isqrt(image.width * image.height // LARGE) + 1
+    if step > 1:
+        size = max(1, image.width // step), max(1, image.height // step)
+        image = image.resize(size, Image.Resampling.NEAREST)
+    ends = np.array(
+        [_on(strip.convert("RGBA"), background).getextrema() for strip in _parts(image)]
+    )
+    return int((ends[..., 1].max(0) - ends[..., 0].min(0)).max())
 
 
 def _on(colours: Image.Image, background: str) -> Image.Image:

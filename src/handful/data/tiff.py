@@ -6,7 +6,10 @@ blue (two channels: red and green); what is not declared as alpha is none.
 """
 
 import logging
+import lzma
+import math
 import re
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +22,7 @@ RAW = "camera raw; export JPEGs"
 RAW_HEADS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PRIVATE = {32767, 32769, 34713, 65535}  # compressions of Sony, Epson, Nikon, Pentax
+_DEFLATE, _LZMA = {8, 32946}, 34925
 _SENSOR = {32803, 34892}  # photometric: colour filter array, linear raw
 
 
@@ -28,81 +32,138 @@ class Planes(NamedTuple):
     pixels: np.ndarray
     alpha: bool  # the fourth band is alpha
     notes: tuple[str, ...]
+    orientation: int
 
 
-class TooLarge(Exception):
-    """The tags name more bytes than there may be: (bytes)."""
+class Look(NamedTuple):
+    """What the tags of a TIFF tell, before any pixel is decoded."""
+
+    raw: bool = False  # camera raw
+    ordinary: bool = True  # 8 bits in a usual order of bands: Pillow reads it
+    one_band: bool = False  # of any bits, not in a stack: Pillow, too, keeps its values
+    bytes: int = 0  # an upper bound of what decoding and using it takes
+    segment: int = 0  # bytes of one decoded strip or tile
 
 
 def is_tiff(head: bytes) -> bool:
     return head.startswith(_TIFF)
 
 
-def is_raw(path: Path, head: bytes) -> bool:
+def is_raw(head: bytes) -> bool:
     """Whether a file holds the data of a sensor; what can be seen in it is a small preview."""
-    if head.startswith(RAW_HEADS) or head[4:11] == b"ftypcrx":
-        return True
-    if is_tiff(head) and head[8:10] == b"CR":
-        return True
-    if not is_tiff(head):
-        return False
+    return (
+        head.startswith(RAW_HEADS)
+        or head[4:11] == b"ftypcrx"
+        or (is_tiff(head) and head[8:10] == b"CR")
+    )
+
+
+def look(path: Path) -> Look | None:
+    """What is in a TIFF; None where the tags make no sense."""
     try:
         with _opened(path) as tiff:
-            tags = tiff.pages.first.tags
-            reduced = _value(tags, 254) & 1
-            return bool(
-                50706 in tags  # DNGVersion
-                or _value(tags, 262) in _SENSOR
-                or _value(tags, 259) in _PRIVATE
-                or (reduced and (330 in tags or 271 in tags))  # a preview before SubIFDs or Make
-            )
-    except Exception:  # damaged, or of a kind that it does not know: the readers tell
-        return False
+            page = tiff.pages.first
+            if _is_raw_page(page):
+                return Look(raw=True)
+            bits, bands, photometric, stack, alpha = _kind(tiff, page)
+            usual = {1: (0, 1, 3), 2: (1,), 3: (2, 6, 8), 4: (2, 5)}.get(bands, ())
+            ordinary = bits <= 8 and photometric in usual and not stack
+            ordinary = ordinary and page.planarconfig == 1 and not (bands == 2 and not alpha)
+            if page.imagedepth > 1 or bits not in (8, 16, 32, 64):
+                ordinary = True
+            chunk, work = _segments(page)
+            one_band = bands == 1 and photometric == 1 and not stack
+            raw = min(max(page.databytecounts, default=0), tiff.filehandle.size)
+            cost = work * (1 if ordinary else 9 if stack else 3) + 2 * chunk + raw
+            return Look(False, ordinary, one_band, cost, chunk)
+    except Exception:  # damaged: tifffile raises almost anything
+        return None
 
 
-def read_tiff(path: Path, most: int) -> Planes | None:
-    """The pixels where Pillow must not be asked; None for an ordinary file. `most`: bytes."""
+def read_planes(path: Path, most: int) -> Planes:
+    """The pixels of a TIFF that Pillow must not be asked for. `most`: bytes of one segment."""
     with _opened(path) as tiff:
         page = tiff.pages.first
-        bits = page.bitspersample
-        description = str(page.description)
-        stack = tiff.is_imagej or "<OME" in description
-        bands, photometric = page.samplesperpixel, int(page.photometric)
-        alpha = bool(page.extrasamples) and int(page.extrasamples[0]) in (1, 2)
-        usual = {1: (0, 1, 3), 2: (1,), 3: (2, 6, 8), 4: (2, 5)}.get(bands, ())
-        if bits <= 8 and photometric in usual and not stack and not (bands == 2 and not alpha):
-            return None
-        if page.imagedepth > 1 or bits not in (8, 16, 32, 64):
-            return None
-        if page.nbytes * (3 if stack else 2) > most:
-            raise TooLarge(page.nbytes * (3 if stack else 2))
+        bits, bands, photometric, stack, alpha = _kind(tiff, page)
+        _check_segments(tiff, page, most)
         if stack:
-            pixels, notes = _stack(tiff, page, description)
+            pixels, notes = _stack(tiff, page, most)
         else:
-            pixels, notes = np.asarray(page.asarray()), ()
+            pixels, notes = np.asarray(page.asarray(maxworkers=1)), ()
             if page.planarconfig == 2 and bands > 1:
                 pixels = np.moveaxis(pixels.reshape(bands, *pixels.shape[-2:]), 0, -1)
         pixels = pixels.squeeze() if pixels.ndim > 3 else pixels
         if photometric == 0:
-            pixels = _inverted(pixels)
-        return _three(pixels, photometric, alpha, notes)
+            pixels = -pixels if pixels.dtype.kind == "f" else ~pixels
+        three = _three(pixels, photometric, alpha, notes)
+        return three._replace(orientation=_value(page.tags, 274) or 1)
+
+
+def _is_raw_page(page: Any) -> bool:
+    tags = page.tags
+    reduced = _value(tags, 254) & 1
+    return bool(
+        50706 in tags  # DNGVersion
+        or _value(tags, 262) in _SENSOR
+        or _value(tags, 259) in _PRIVATE
+        or (reduced and (330 in tags or 271 in tags))  # a preview before SubIFDs or Make
+    )
+
+
+def _kind(tiff: Any, page: Any) -> tuple[int, int, int, bool, bool]:
+    """Bits, bands, photometric, whether it is a stack, whether the last band is alpha."""
+    stack = tiff.is_imagej or "<OME" in str(page.description)
+    alpha = bool(page.extrasamples) and int(page.extrasamples[0]) in (1, 2)
+    return page.bitspersample, page.samplesperpixel, int(page.photometric), bool(stack), alpha
+
+
+def _segments(page: Any) -> tuple[int, int]:
+    """Bytes of one strip or tile, and of all of them; a tile may be larger than the image."""
+    sizes = list(page.chunks)
+    if not page.is_tiled:
+        sizes[0] = min(sizes[0], page.imagelength)
+    chunk = math.prod(sizes) * max(1, page.bitspersample // 8)
+    return chunk, max(page.nbytes, chunk * math.prod(page.chunked))
+
+
+def _check_segments(tiff: Any, page: Any, most: int) -> None:
+    """Refuse strips that decompress to more than the tags say; the library would hold it all."""
+    compression = int(page.compression)
+    if compression not in _DEFLATE and compression != _LZMA:
+        return
+    places = zip(
+        page.dataoffsets, page.databytecounts, range(math.prod(page.chunked)), strict=False
+    )
+    for offset, count, _ in places:
+        tiff.filehandle.seek(offset)
+        content: bytes = tiff.filehandle.read(count)
+        unpack: Any = zlib.decompressobj() if compression in _DEFLATE else lzma.LZMADecompressor()
+        got = 0
+        while True:
+            got += len(unpack.decompress(content, 2**20))
+            if got > most:
+                raise ValueError("a strip or tile holds more than its tags say")
+            content = unpack.unconsumed_tail if compression in _DEFLATE else b""
+            if unpack.eof or (not content and (compression in _DEFLATE or unpack.needs_input)):
+                break
 
 
 def _three(pixels: np.ndarray, photometric: int, alpha: bool, notes: tuple[str, ...]) -> Planes:
     bands = pixels.shape[2] if pixels.ndim == 3 else 1
     if bands == 1:
-        return Planes(pixels.reshape(pixels.shape[:2]), False, notes)
+        return Planes(pixels.reshape(pixels.shape[:2]), False, notes, 1)
     if bands == 2:
-        return Planes(pixels[..., 0], False, notes or (() if alpha else ("first of 2 bands",)))
+        return Planes(pixels[..., 0], False, notes or (() if alpha else ("first of 2 bands",)), 1)
     if bands == 4 and photometric == 2 and alpha:
-        return Planes(pixels, True, notes)
+        return Planes(pixels, True, notes, 1)
     if bands > 3:
-        return Planes(pixels[..., :3], False, (*notes, f"first three of {bands} bands"))
-    return Planes(pixels, False, notes)
+        return Planes(pixels[..., :3], False, (*notes, f"first three of {bands} bands"), 1)
+    return Planes(pixels, False, notes, 1)
 
 
-def _stack(tiff: Any, page: Any, description: str) -> tuple[np.ndarray, tuple[str, ...]]:
+def _stack(tiff: Any, page: Any, most: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """Channels of the first plane of an ImageJ or OME stack."""
+    description = str(page.description)
     if tiff.is_imagej:
         found = re.search(r"^channels=(\d{1,6})", description, re.M)
         step, planes = 1, re.search(r"^images=(\d{1,9})", description, re.M)
@@ -117,30 +178,28 @@ def _stack(tiff: Any, page: Any, description: str) -> tuple[np.ndarray, tuple[st
     channels = int(found[1]) if found else 1
     if page.samplesperpixel > 1 or channels < 2:
         several = (planes and int(planes[1]) > 1) or len(tiff.pages) > 1
-        pixels = np.asarray(page.asarray())
+        pixels = np.asarray(page.asarray(maxworkers=1))
         if page.planarconfig == 2 and pixels.ndim == 3:
             pixels = np.moveaxis(pixels, 0, -1)
         return pixels, ("first plane",) if several else ()
     wanted = [channel * step for channel in range(min(channels, 3))]
-    parts = [_plane(tiff, page, number) for number in wanted]
+    parts = [_plane(tiff, page, number, most) for number in wanted]
     if len(parts) == 2:
         parts.append(np.zeros_like(parts[0]))
     return np.stack(parts, axis=-1), (f"channels of a stack: first {len(wanted)} of {channels}",)
 
 
-def _plane(tiff: Any, page: Any, number: int) -> np.ndarray:
+def _plane(tiff: Any, page: Any, number: int, most: int) -> np.ndarray:
     """A plane by its number; ImageJ's large files have one directory and all planes behind it."""
     if number < len(tiff.pages):
-        return np.asarray(tiff.pages[number].asarray()).reshape(page.shape)
+        other = tiff.pages[number]
+        if (other.shape, other.chunks, other.dtype) != (page.shape, page.chunks, page.dtype):
+            raise ValueError("the planes of the stack differ in size or type")
+        _check_segments(tiff, other, most)
+        return np.asarray(other.asarray(maxworkers=1)).reshape(page.shape)
     dtype = np.dtype(tiff.byteorder + page.dtype.char)
     offset = page.dataoffsets[0] + number * page.nbytes
     return np.asarray(tiff.filehandle.read_array(dtype, page.size, offset)).reshape(page.shape)
-
-
-def _inverted(pixels: np.ndarray) -> np.ndarray:
-    if pixels.dtype.kind == "u":
-        return np.iinfo(pixels.dtype).max - pixels
-    return -pixels.astype(np.float64 if pixels.dtype.kind == "f" else np.int64)
 
 
 def _opened(path: Path) -> Any:
