@@ -241,7 +241,7 @@ def test_a_training_that_went_wrong_is_said_before_any_figure(copied):
     assert "the averaged weights of step 30 are kept." in checked(report.render([copied])).words
     for damaged in (3, {"step": 40}):
         change(copied, training=training | {"collapse": damaged})
-        with pytest.raises(ValueError, match="Collapse.*restore it or fit again"):
+        with pytest.raises(ValueError, match="collapse.*restore it or fit again"):
             report.render([copied])
     del training["collapse"]  # as runs have it that are older still
     change(copied, training=training)

@@ -4,6 +4,7 @@ A folder may be a stranger's. Keys that are not named here are kept and not look
 earlier versions of handful did not write have a default.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,10 +28,25 @@ Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
 Seconds = Annotated[FiniteFloat, Field(ge=0, le=1e12)]
 Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
-Word = Annotated[str, Field(min_length=1, max_length=1_000)]
-Name = Annotated[str, Field(max_length=4 * LONGEST_NAME)]
-Said = Annotated[str, Field(max_length=20_000)]
-ClassName = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
+
+
+def _text(least: int, most: int) -> Callable[[Any], str]:
+    """A check of a text's length. pydantic's own refuses file names that are not UTF-8."""
+
+    def check(found: Any) -> str:
+        if not isinstance(found, str):
+            raise ValueError("Input should be a text")
+        if not least <= len(found) <= most:
+            raise ValueError(f"a text of {least} to {most} characters is wanted")
+        return found
+
+    return check
+
+
+Word = Annotated[Any, AfterValidator(_text(1, 1_000))]
+Name = Annotated[Any, AfterValidator(_text(0, 4 * LONGEST_NAME))]
+Said = Annotated[Any, AfterValidator(_text(0, 20_000))]
+ClassName = Annotated[Any, AfterValidator(_text(1, LONGEST_NAME))]
 
 
 def _distinct(names: list[str]) -> list[str]:
@@ -267,7 +283,7 @@ class PretrainedRecord(Part):
 
 
 class ClassRow(Part):
-    name: str
+    name: ClassName
     n: Count
     predicted: Count
     precision: Share | None
