@@ -19,8 +19,19 @@ from pathlib import Path
 import record
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+# Everything that is loaded when it is needed, so that the memory of it is not counted.
+import jinja2  # noqa: E402, F401
+import matplotlib.figure  # noqa: E402, F401
+import pydantic  # noqa: E402, F401
+import safetensors.torch  # noqa: E402, F401
+
 import handful  # noqa: E402
+import handful.job  # noqa: E402
+import handful.record_schema  # noqa: E402
+import handful.report  # noqa: E402
 import test_hostile_runs as hostile  # noqa: E402
+
+IMPORTS = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes, at the most
 
 
 def main(kind: str, count: int) -> None:
@@ -29,7 +40,6 @@ def main(kind: str, count: int) -> None:
     run = handful.fit(hostile.IMAGES, settings=hostile.QUICK, precision="fp32", out=whole)
     run.score_test(hostile.IMAGES)
     hostile.used(whole)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     text = (whole / "run.json").read_text()
     refused, faults, hangs, slowest = 0, [], 0, 0.0
     for number in range(count):
@@ -43,13 +53,14 @@ def main(kind: str, count: int) -> None:
         begun = time.perf_counter()
         try:
             refused += hostile.used(folder) > 0
-        except TimeoutError:
+        except hostile.Hang as error:
             hangs += 1
+            print(f"{number}: {error}", flush=True)
         except Exception as error:  # a fault of ours, to be counted
             faults.append(f"{number}: {type(error).__name__}: {error}"[:200])
             print(faults[-1], flush=True)
         slowest = max(slowest, time.perf_counter() - begun)
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - IMPORTS
     figures = {
         "count": count, "refused": refused, "tracebacks": len(faults), "hangs": hangs,
         "slowest_seconds": round(slowest, 1), "memory_mb": round(grown / 1000),

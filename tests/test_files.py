@@ -3,6 +3,8 @@
 import os
 import signal
 import stat
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -280,3 +282,10 @@ def test_a_handler_that_a_program_has_set_is_left_to_it():
         assert calls == [1] and not came
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_the_command_line_loads_torch_only_when_it_is_needed():
+    """So that `handful --help` is there at once, and a lack of memory ends with one line."""
+    code = "import sys; sys.modules['torch'] = None; import handful.cli"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr

@@ -20,7 +20,7 @@ from torch import nn
 import handful
 from handful.after import continued, earlier_settings
 from handful.errors import HandfulError
-from handful.files import read_json, read_tensors, tensor_bytes, write_tensors
+from handful.files import read_json, read_tensors, tensor_bytes, write_json, write_tensors
 from handful.report import render
 from handful.results import LABELS, MODEL, RECORD, open_run
 from handful.text import as_json_line, printable
@@ -41,10 +41,14 @@ def whole(tmp_path_factory):
     return folder
 
 
+class Hang(BaseException):
+    """No `except` of the code under test takes it for an error of its own."""
+
+
 @contextmanager
 def soon():
     def late(number, frame):
-        raise TimeoutError("it hangs")
+        raise Hang(f"no end after {LIMIT} s")
 
     before = signal.signal(signal.SIGALRM, late)
     signal.alarm(LIMIT)
@@ -510,3 +514,39 @@ def test_a_link_to_itself_is_refused(copy):
     (copy / MODEL).symlink_to(MODEL)
     with pytest.raises(HandfulError, match="a link to itself"):
         open_run(copy)
+
+
+@pytest.mark.parametrize(
+    "name, old, new, words",
+    [
+        (LABELS, "origin", "other", "no column 'origin'"),
+        (LABELS, ",a,", ",z,", "'z', which is no class of this run"),
+        ("label-next.csv", "why", "other", "no column 'why'"),
+        ("label-next.csv", ",0.", ",7.", "is no number from 0 to 1"),
+    ],
+)
+def test_a_report_names_the_table_that_is_damaged(copy, name, old, new, words):
+    path = copy / name
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(HandfulError, match=words) as refused:
+        render([copy])
+    assert str(path) in str(refused.value)
+
+
+def test_a_fault_in_a_report_is_not_blamed_on_its_folder(copy, monkeypatch):
+    def faulty(run):
+        return [][1]
+
+    monkeypatch.setattr("handful.report.run.page", faulty)
+    with pytest.raises(IndexError):
+        render([copy])
+
+
+def test_a_run_of_file_and_class_names_that_are_not_utf_8_is_opened_again(copy):
+    record = read_json(copy / RECORD)
+    record["data"]["source"] = "photos\udcff"
+    record["label_next"] = [{"file": "\udce9t\udce9.jpg", "why": "random", "pixels": "x"}]
+    write_json(copy / RECORD, record)
+    assert open_run(copy).record["label_next"][0]["file"] == "\udce9t\udce9.jpg"

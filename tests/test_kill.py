@@ -293,8 +293,9 @@ def test_an_overwrite_in_place_struck_at_twenty_moments_loses_no_label_and_no_mo
     while struck < 20:
         late = rng.random() < 0.5  # saving and taking the place are a few changes at the end
         change = rng.randrange(changes - 60, changes + 25) if late else rng.randrange(1, changes)
-        text = _typed(listed, struck) if listed.exists() else ""
-        typed |= {text} - {""}
+        if listed.exists():
+            typed.discard(listed.read_text())  # what is typed now goes on top of it
+            typed.add(_typed(listed, struck))
         status = place.attempt(Strike(change=change, signal=sent), *again)
         struck += status != 0
         assert status in (0, -signal.SIGKILL, 143), place.said

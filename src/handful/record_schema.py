@@ -281,7 +281,7 @@ class PretrainedRecord(Part):
 
 
 class ClassRow(Part):
-    name: str
+    name: ClassName
     n: Count
     predicted: Count
     precision: Share | None

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from handful.data.findings import printable
 from handful.errors import HandfulError
@@ -13,38 +13,19 @@ from handful.report import comparison, run, wording
 from handful.report.read import read_run
 from handful.results import RECORD
 
-_BROKEN = (
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    OverflowError,
-    ZeroDivisionError,
-    UndefinedError,
-)
-
 
 def page_of(folders: Sequence[Path], pictures: bool) -> str:
     """HandfulError where a folder is no run or comparison, or does not hold what it should."""
     if not folders:
         raise HandfulError("a report needs a run folder or a comparison at least")
     folders = list({folder.resolve(): folder for folder in folders}.values())
-    try:
-        if len(folders) > 1:
-            runs = [read_run(_checked(folder), pictures=False) for folder in folders]
-            return _filled("comparison.html", page=comparison.page(comparison.of_runs(runs)))
-        (folder,) = folders
-        if (_checked(folder) / comparison.RESULT).exists():
-            return _filled("comparison.html", page=comparison.page(comparison.of_folder(folder)))
-        return _filled("run.html", page=run.page(read_run(folder, pictures)))
-    except HandfulError:
-        raise
-    except _BROKEN as error:
-        named = ", ".join(map(str, folders))
-        raise HandfulError(
-            f"{named} does not hold what a report needs ({error!r}); restore it or fit again"
-        ) from error
+    if len(folders) > 1:
+        runs = [read_run(_checked(folder), pictures=False) for folder in folders]
+        return _filled("comparison.html", page=comparison.page(comparison.of_runs(runs)))
+    (folder,) = folders
+    if (_checked(folder) / comparison.RESULT).exists():
+        return _filled("comparison.html", page=comparison.page(comparison.of_folder(folder)))
+    return _filled("run.html", page=run.page(read_run(folder, pictures)))
 
 
 def _checked(folder: Path) -> Path:

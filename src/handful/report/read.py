@@ -55,7 +55,7 @@ class RunFolder:
 def read_run(folder: Path, pictures: bool = True) -> RunFolder:
     """Read a finished run; HandfulError says which file is missing or damaged."""
     record = read_record(folder)
-    test, seen = folder / "test.json", _rows(folder / LABELS)
+    test, seen = folder / "test.json", _labels(folder / LABELS, record["data"]["classes"])
     return RunFolder(
         folder=folder,
         record=record,
@@ -63,9 +63,9 @@ def read_run(folder: Path, pictures: bool = True) -> RunFolder:
         held_out=_held_out(folder / OUT_OF_FOLD, record["data"]["classes"]),
         labels={row["file"]: row["label"] for row in seen},
         origins={row["file"]: row["origin"] for row in seen},
-        issues=_rows(folder / ISSUES),
+        issues=_rows(folder / ISSUES, "label", "guess", "p(guess)", shares=("p(guess)",)),
         test=_tested(test, record["data"]["classes"]) if test.exists() else None,
-        next=_rows(folder / LABEL_NEXT),
+        next=_rows(folder / LABEL_NEXT, "why", shares=("confidence",)),
         pictures=load_pictures(folder) if pictures else Pictures({}),
         stage_history=_history(folder / STAGE_HISTORY),
     )
@@ -80,9 +80,44 @@ def _tested(path: Path, classes: list[str]) -> dict[str, Any]:
     return found
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    """A CSV with a header, row by row; nothing where there is no such file."""
-    return read_csv(path) if path.exists() else []
+def _labels(path: Path, classes: list[str]) -> list[dict[str, str]]:
+    """labels.csv, of the classes of its run."""
+    rows = _rows(path, "label", "origin")
+    if strange := [row["label"] for row in rows if row["label"] not in classes]:
+        raise HandfulError(
+            f"{path} names {strange[0][:50]!r}, which is no class of this run; restore it or fit "
+            f"again"
+        )
+    return rows
+
+
+def _rows(path: Path, *columns: str, shares: tuple[str, ...] = ()) -> list[dict[str, str]]:
+    """A CSV with a header, row by row; nothing where there is no such file.
+
+    Args:
+        columns: that it must have, besides the column "file".
+        shares: columns of numbers from 0 to 1, where it has them; a cell may be empty.
+    """
+    rows = read_csv(path) if path.exists() else []
+    lacking = [name for name in columns if rows and name not in rows[0]]
+    if lacking:
+        raise HandfulError(
+            f"{path} is damaged (it has no column {lacking[0]!r}); delete it or fit again"
+        )
+    for row in rows:
+        if wrong := [c for c in map(row.get, shares) if c and not _is_share(c)]:
+            raise HandfulError(
+                f"{path} is damaged ({wrong[0][:50]!r} is no number from 0 to 1); delete it or "
+                f"fit again"
+            )
+    return rows
+
+
+def _is_share(text: str) -> bool:
+    try:
+        return 0 <= float(text) <= 1
+    except ValueError:
+        return False
 
 
 def _history(path: Path) -> list[dict[str, float]]:

@@ -364,7 +364,7 @@ def _issue(run: RunFolder, row: Mapping[str, str]) -> Card:
         run.pictures.images.get(row["file"], ""),
         given=row["label"],
         guess=row["guess"],
-        sure=float(row["p(guess)"]),
+        sure=float(row["p(guess)"]) if row["p(guess)"] else None,
     )
 
 
