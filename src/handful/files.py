@@ -11,12 +11,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
-from torch import Tensor
 
 from handful.errors import HandfulError
+
+if TYPE_CHECKING:  # torch takes seconds to import, and the help of a command needs none of it
+    from torch import Tensor
 
 LOCK = ".lock"
 LARGEST_TEXT = 64 * 2**20  # bytes of a JSON or CSV file that is read
@@ -253,7 +255,7 @@ def _check_values(value: Any) -> None:
 
 
 def write_tensors(
-    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
+    path: Path, tensors: dict[str, "Tensor"], metadata: dict[str, str] | None = None
 ) -> None:
     """Equal tensors and metadata give equal bytes."""
     content = tensor_bytes(tensors, metadata)
@@ -261,7 +263,7 @@ def write_tensors(
         temporary.write_bytes(content)  # save_file would make it readable by its owner only
 
 
-def tensor_bytes(tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
+def tensor_bytes(tensors: dict[str, "Tensor"], metadata: dict[str, str] | None = None) -> bytes:
     """The content of a safetensors file; safetensors itself puts the metadata in random order."""
     from safetensors.torch import save
 
@@ -275,7 +277,7 @@ def tensor_bytes(tensors: dict[str, Tensor], metadata: dict[str, str] | None = N
 
 def read_tensors(
     path: Path, check: Callable[[dict[str, tuple[int, ...]], dict[str, str]], None] | None = None
-) -> tuple[dict[str, Tensor], dict[str, str]]:
+) -> tuple[dict[str, "Tensor"], dict[str, str]]:
     """Tensors and metadata; HandfulError names the file that is missing or damaged.
 
     Args:
