@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from handful.errors import HandfulError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch takes seconds to import, and the help of a command needs none of it
     from torch import Tensor
 
 LOCK = ".lock"

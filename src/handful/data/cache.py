@@ -28,7 +28,16 @@ from handful.errors import HandfulError
 from handful.files import tidy, write_text
 
 VERSION = 2  # raise when the meaning of a cached file changes: older ones are then rebuilt
-OURS = {"manifests", "pixels", "features", "pretrained", "in-use", "data", "CACHEDIR.TAG"}
+OURS = {
+    "manifests",
+    "pixels",
+    "features",
+    "pretrained",
+    "in-use",
+    "data",
+    "matplotlib",
+    "CACHEDIR.TAG",
+}
 TAG = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"
     "# This folder is a cache of handful: backups may leave it out. See https://bford.info/cachedir/\n"
