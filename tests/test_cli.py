@@ -253,6 +253,28 @@ BAD = [
 ]
 
 
+HUGE = "99999999999999999999"
+EXTREME = [
+    (["--set", f"steps={HUGE}"], "steps takes a number below"),
+    (["--set", "batch=100000000"], "batch must be"),
+    (["--set", "lr=1e999"], "lr"),
+    (["--size", "999999999"], "size"),
+    (["--per-class", HUGE], "per_class"),
+    (["--budget", "1e999h"], "1e999h"),
+    (["--seed", "1" + 40 * "0"], "seed"),
+]
+
+
+@pytest.mark.parametrize("words, message", EXTREME, ids=[words[-1] for words, _ in EXTREME])
+def test_absurd_numbers_are_refused_before_anything_is_made(handful, words, message, tmp_path):
+    out = tmp_path / "run"
+    status, _, err = handful("fit", "digits", *words, "--estimate", "none", "--out", out)
+    assert status == 2
+    assert err.strip().startswith("Error: ") and len(err.strip().splitlines()) == 1
+    assert message in err
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("words, message", BAD, ids=[" ".join(words) for words, _ in BAD])
 def test_bad_input_is_one_line_status_two_and_nothing_written(
     handful, words, message, tmp_path, photos, run_folder

@@ -221,7 +221,7 @@ def _rehearsed(
     try:
         chosen, task = prepare(hide(images[:], per_class, draw), name, settings=settings, **options)
         rehearse(chosen, task, draw)
-    except ValueError as error:
+    except HandfulError as error:
         raise HandfulError(f"{name}: {error}") from None
     start = [] if task.init is None else [task.init.hash]
     return fingerprint(chosen.as_json(), task.size, task.fit, task.flips, *start)

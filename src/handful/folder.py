@@ -200,7 +200,7 @@ def releasing(work: Path | None) -> Iterator[None]:
     """
     try:
         yield
-    except ValueError:
+    except HandfulError:
         if work is not None and work.is_dir() and [p.name for p in work.iterdir()] == [_MARK]:
             shutil.rmtree(work)
             if work.parent.name == NEW:

@@ -221,7 +221,7 @@ def _known(folder: Path) -> Pretrained | None:
         return None
     try:
         return open_pretrained(folder)
-    except ValueError:
+    except HandfulError:
         shutil.rmtree(folder)
         return None
 

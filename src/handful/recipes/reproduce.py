@@ -89,7 +89,7 @@ def open_data(
     try:
         source = data.source if public else str(root / data.source)
         images = load(source, data_root=root, track=reporter.track)
-    except ValueError as error:
+    except HandfulError as error:
         ways = [f"{root / PLACES[d.source].folder}: {PLACES[d.source].how}" for d in recipe.data]
         raise HandfulError(f"{recipe.name}: {error}. Put there {'; or '.join(ways)}") from None
     assert images.test is not None
