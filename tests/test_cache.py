@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -125,14 +126,14 @@ def test_pixels_of_another_version_are_not_used(own_cache, folder, monkeypatch):
 
 
 def test_two_at_once_build_once(own_cache, folder, looked_at):
-    built = []
+    built, together = [], threading.Barrier(4)
 
     def track(items, total, what):
         built.append(what)
-        time.sleep(0.05)  # long enough for the other to arrive
         return items
 
     def open_it(_):
+        together.wait()
         return load(folder, track=track).at(10, track=track)
 
     with ThreadPoolExecutor(4) as pool:
@@ -345,15 +346,19 @@ def test_beyond_the_limit_what_was_used_longest_ago_goes_and_it_is_said(
     assert "1 self-supervised" in caplog.text
 
 
-USE_IT = "import sys; from handful import load; load(sys.argv[1]).at(9); print(flush=True); input()"
+USE_IT = "import pathlib, sys; from handful.data.cache import used; " \
+    "used(pathlib.Path(sys.argv[1])); print(flush=True); input()"  # fmt: skip
 
 
 def test_what_another_running_process_uses_stays(own_cache, folder):
-    command = [sys.executable, "-c", USE_IT, str(folder)]
+    load(folder).at(9)
+    path = only(own_cache, "pixels")
+    aged(own_cache, "pixels")
+    command = [sys.executable, "-c", USE_IT, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
         assert cache_entries.clear({"pixels"})[0] == []
-        assert only(own_cache, "pixels").exists()
+        assert path.exists()
         other.communicate(b"\n")
     assert [entry.kind for entry in cache_entries.clear({"pixels"})[0]] == ["pixels"]
 

@@ -50,6 +50,15 @@ def quick_plan(monkeypatch):
     return calls
 
 
+@pytest.fixture(scope="module")
+def auto_run(tmp_path_factory):
+    """A run of `auto` on `stripes()`, shared: nothing is written to it."""
+    folder = tmp_path_factory.mktemp("auto") / "run"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(choose, "plan_candidates", lambda *_: CANDIDATES)
+        return handful.fit(stripes(), **LOOK, flips=True, out=folder)
+
+
 def test_a_paired_difference_at_forty_labels_spreads_by_about_six_points():
     rng = np.random.default_rng(0)
     a, b = (rng.random((2, 40)) < 0.8).astype(float)
@@ -204,9 +213,8 @@ def test_strangers_among_the_unlabelled_images_are_said(quick_plan, monkeypatch)
     assert any("in 80% of comparisons (50% by chance)" in text for text in said)
 
 
-def test_auto_leaves_a_run_of_the_method_that_was_chosen(quick_plan, tmp_path):
-    images = stripes()
-    run = handful.fit(images, **LOOK, out=tmp_path / "run")
+def test_auto_leaves_a_run_of_the_method_that_was_chosen(auto_run):
+    images, run, folder = stripes(), auto_run, auto_run.folder
     rows = run.record["choice"]
     assert [row["method"] for row in rows] == ["features", "self_training", "supervised"]
     (best,) = (row for row in rows if row["chosen"])
@@ -214,10 +222,10 @@ def test_auto_leaves_a_run_of_the_method_that_was_chosen(quick_plan, tmp_path):
     assert best["accuracy"] == run.estimate["accuracy"]
     assert run.estimate["selection"] >= 0
     assert all(row["low"] <= row["accuracy"] <= row["high"] for row in rows)
-    again = handful.open_run(tmp_path / "run")
+    again = handful.open_run(folder)
     assert again.predict(images).labels == run.predict(images).labels
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["choice"] == rows
-    assert not (tmp_path / "run" / "checkpoint").exists()
+    assert json.loads((folder / "run.json").read_text())["choice"] == rows
+    assert not (folder / "checkpoint").exists()
 
 
 def test_folds_and_the_last_fit_are_told_how_long_they_may_take(monkeypatch):
@@ -246,8 +254,10 @@ def test_permuting_the_test_labels_changes_no_choice(quick_plan):
     assert first.record["fingerprint"] == second.record["fingerprint"]
 
 
-def test_a_killed_choice_reads_its_plan_and_its_folds_again(quick_plan, tmp_path, monkeypatch):
-    images = stripes()
+def test_a_killed_choice_reads_its_plan_and_its_folds_again(
+    quick_plan, auto_run, tmp_path, monkeypatch
+):
+    images, look = stripes(), LOOK | {"flips": True}
     predictor = choose.fold_predictor
     made = []
 
@@ -259,7 +269,7 @@ def test_a_killed_choice_reads_its_plan_and_its_folds_again(quick_plan, tmp_path
 
     monkeypatch.setattr(choose, "fold_predictor", stopping)
     with pytest.raises(KeyboardInterrupt):
-        handful.fit(images, **LOOK, out=tmp_path / "run")
+        handful.fit(images, **look, out=tmp_path / "run")
 
     def only_what_is_missing(settings, *rest):
         def refuse(*_):
@@ -269,11 +279,9 @@ def test_a_killed_choice_reads_its_plan_and_its_folds_again(quick_plan, tmp_path
 
     monkeypatch.setattr(choose, "fold_predictor", only_what_is_missing)
     monkeypatch.setattr("handful.judged.thorough", lambda winner, seed: winner.out)
-    resumed = handful.fit(images, **LOOK, out=tmp_path / "run")
+    resumed = handful.fit(images, **look, out=tmp_path / "run")
     assert len(quick_plan) == 1
-    monkeypatch.setattr(choose, "fold_predictor", predictor)
-    straight = handful.fit(images, **LOOK)
-    verdicts = [[row["verdict"] for row in run.record["choice"]] for run in (resumed, straight)]
+    verdicts = [[row["verdict"] for row in run.record["choice"]] for run in (resumed, auto_run)]
     assert verdicts[0] == verdicts[1]
 
 
@@ -291,7 +299,7 @@ def test_auto_is_the_default_and_supervised_where_auto_would_have_to_decide(
     ):
         if "budget" in given:
             monkeypatch.setattr("handful.budget.measured", lambda *_: Cost(0.0, 10.0, 0.0, 0.0))
-        run = handful.fit(stripes(), **look, **given)
+        run = handful.fit(stripes(), **look | {"size": 8}, **given)
         assert run.record["method"]["name"] == "supervised"
         assert run.record["choice"] == []
     assert len(quick_plan) == 1
@@ -310,9 +318,8 @@ def test_auto_refuses_what_it_chooses_itself(given, named):
         handful.fit(stripes(), "auto", **given)
 
 
-def test_a_run_after_one_that_chose_chooses_again(quick_plan, tmp_path):
-    images = stripes()
-    first = handful.fit(images, **LOOK, flips=True, out=tmp_path / "run")
+def test_a_run_after_one_that_chose_chooses_again(auto_run):
+    first = auto_run
     again = earlier_settings(first)
     assert "method" not in again
     assert again["flips"] is True

@@ -311,11 +311,11 @@ def bounded_memory():
 
 
 def test_a_hostile_run_folder_is_refused_or_used_never_a_fault(whole, tmp_path, bounded_memory):
-    assert many_hostile(whole, tmp_path, 30) >= 15
+    assert many_hostile(whole, tmp_path, 14) >= 7
 
 
 def test_a_mutated_record_is_refused_or_used_never_a_fault(whole, tmp_path, bounded_memory):
-    assert many_mutated(whole, tmp_path, 30) >= 15
+    assert many_mutated(whole, tmp_path, 20) >= 10
 
 
 @pytest.mark.slow
