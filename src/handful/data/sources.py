@@ -16,7 +16,7 @@ from handful.data.imageset import ImageSet
 from handful.data.label_file import LabelFile
 from handful.data.parallel import Track, quiet
 from handful.data.splits import holdout, with_test
-from handful.data.store import Skipped, array_store
+from handful.data.store import FileStore, Skipped, array_store
 from handful.errors import HandfulError
 from handful.wording import did_you_mean
 
@@ -289,4 +289,11 @@ def _without_leaks(images: ImageSet) -> ImageSet:
 
 
 def _pixel_keys(images: ImageSet) -> list[bytes]:
-    return [row.tobytes() for row in images.store.fingerprints[images.rows]]
+    """Equal for equal pixels; a blank image, which copies nothing, has a key of its own."""
+    store = images.store
+    blank = store.blank if isinstance(store, FileStore) else np.zeros(len(store.names), bool)
+    return [
+        store.fingerprints[row].tobytes() + (store.names[row].encode("utf-8", "surrogateescape")
+                                             if blank[row] else b"")
+        for row in images.rows
+    ]  # fmt: skip
