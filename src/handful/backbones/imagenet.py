@@ -6,17 +6,16 @@ Each says what it expects of its input: `mean` and `std` of pixels in [0, 1], `i
 timm takes seconds to import, so it is imported when a network is made.
 """
 
-import copy
 import hashlib
 import importlib
 import io
 import os
+from functools import cache
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from handful.errors import HandfulError
 from handful.wording import did_you_mean
@@ -151,71 +150,16 @@ class Timm(nn.Module):
 
 
 def lite_classifier(number: int, pretrained: bool = True) -> Any:
-    """timm's `tf_efficientnet_lite<number>` with its 1,000 ImageNet classes.
-
-    With weights it is made once a process and copied from then on. The global random stream goes
-    on as if it had been made anew, with the random start that the weights replace.
-    """
-    if not pretrained:
-        return _created(number)
-    path = _lite_file(number)
-    at = os.stat(path)
-    known = (path, at.st_size, at.st_mtime_ns, LITE_SHA256[number])
-    if known in _MADE:
-        network, draws = _MADE[known]
-        _skip(draws)
-        return copy.deepcopy(network)
-    weights = _lite_weights(number, path)
-    before = torch.get_rng_state()
-    with _Counting() as counting:
-        network = _created(number)
-    network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)))
-    if torch.equal(_after(before, counting.draws), torch.get_rng_state()):
-        _MADE[known] = copy.deepcopy(network), counting.draws
-    return network
-
-
-# Networks with their weights, by the file of these, and how many random numbers their starts draw.
-_MADE: dict[tuple[str, int, int, str], tuple[Any, int]] = {}
-
-
-def _created(number: int) -> Any:
+    """timm's `tf_efficientnet_lite<number>` with its 1,000 ImageNet classes."""
     import timm
 
-    return timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False)
-
-
-class _Counting(TorchDispatchMode):
-    """Counts the random numbers that are drawn to fill tensors."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.draws = 0
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        name = function.overloadpacket.__name__
-        if name in ("uniform_", "normal_"):
-            self.draws += args[0].numel()
-        if name == "normal_" and args[0].numel() % 16:
-            self.draws += 16  # they come in sixteens: the last, where they are fewer, anew
-        return function(*args, **kwargs or {})
-
-
-def _skip(draws: int) -> None:
-    """Move the global random stream on by that many numbers."""
-    space = torch.empty(2**16)
-    for start in range(0, draws, len(space)):
-        space[: draws - start].uniform_()
-
-
-def _after(state: Tensor, draws: int) -> Tensor:
-    """Where a stream in that state gets to; the global one stays where it is."""
-    with torch.random.fork_rng(devices=()):
-        torch.set_rng_state(state)
-        _skip(draws)
-        return torch.get_rng_state()
+    model = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False)
+    if pretrained:
+        path = _lite_file(number)
+        at = os.stat(path)
+        weights = _lite_weights(number, path, at.st_size, at.st_mtime_ns, LITE_SHA256[number])
+        model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
+    return model
 
 
 def _lite_file(number: int) -> str:
@@ -229,11 +173,17 @@ def _lite_file(number: int) -> str:
     return getattr(module, f"EfficientnetLite{number}ModelFile").get_model_file_path()
 
 
-def _lite_weights(number: int, path: str) -> dict[str, Tensor]:
-    """The tensors of the installed file, read only if the file is the one we know."""
+@cache
+def _lite_weights(
+    number: int, path: str, size: int, changed: int, expected: str
+) -> dict[str, Tensor]:
+    """The tensors of the installed file, read only if the file is the one we know.
+
+    Read once a process for a file of this size and time of change (nanoseconds).
+    """
     with open(path, "rb") as file:
         content = file.read()
-    found, expected = hashlib.sha256(content).hexdigest(), LITE_SHA256[number]
+    found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise HandfulError(
             f"{path} is not the weights of lite{number} (SHA-256 {found}, expected {expected}); "
