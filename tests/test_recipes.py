@@ -13,6 +13,7 @@ import torch
 
 from handful.data.copies import with_copies
 from handful.data.splits import holdout
+from handful.errors import HandfulError
 from handful.methods import METHODS
 from handful.methods.base import BackboneSpec, Task, Trained, as_json, classifier
 from handful.methods.supervised import Supervised
@@ -149,7 +150,7 @@ def test_the_first_labels_are_the_same_in_every_draw(tiny_source):
 
 def test_data_that_are_missing_are_named_with_where_to_get_and_put_them(tmp_path, monkeypatch):
     def refuse(*args, **options):
-        raise ValueError("cannot get stl10: no network")
+        raise HandfulError("cannot get stl10: no network")
 
     monkeypatch.setattr("handful.recipes.reproduce.load", refuse)
     recipe = replace(TINY, data=(Data("stl10", "STL-10"), Data("tin10", "tin10")))
