@@ -7,7 +7,7 @@ BIN := .venv/bin
 WORKERS ?= auto
 DEMO_RUN ?= runs/demo
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-thorough test-slow lint format clean
 
 demo: .venv/installed
 	rm -rf $(DEMO_RUN)
@@ -15,7 +15,10 @@ demo: .venv/installed
 	@echo "The run is in $(DEMO_RUN)/: open its report.html in a browser. Next: $(BIN)/handful predict $(DEMO_RUN)/ PHOTO.png"
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not thorough" -n $(WORKERS) --dist loadfile
+
+test-thorough: .venv/installed-dev
+	$(BIN)/python -m pytest -m "thorough and not slow" -n $(WORKERS) --dist loadfile
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m slow --timeout 3600

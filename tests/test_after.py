@@ -69,6 +69,7 @@ def test_names_that_a_spreadsheet_would_run_are_written_as_paths_and_come_back(t
     assert (images.labels == 0).all()
 
 
+@pytest.mark.thorough
 def test_new_labels_join_the_old_ones_and_both_estimates_are_shown(fit, tmp_path):
     assert fit("old", FIRST, *QUICK)[0] == 0
     status, out, err = fit(
@@ -91,6 +92,7 @@ def test_new_labels_join_the_old_ones_and_both_estimates_are_shown(fit, tmp_path
     assert new["backbone"]["options"] == {"base": 8}
 
 
+@pytest.mark.thorough
 def test_settings_that_are_typed_win_over_the_old_ones(fit, tmp_path):
     fit("old", FIRST, *QUICK)
     words = ["--after", tmp_path / "old", "--set", "schedule.steps=2", "--no-flips"]
@@ -101,6 +103,7 @@ def test_settings_that_are_typed_win_over_the_old_ones(fit, tmp_path):
     assert new["backbone"]["options"] == {"base": 8}
 
 
+@pytest.mark.thorough
 def test_a_budget_is_repeated_and_not_the_steps_that_it_bought(
     fit, tmp_path, monkeypatch, steady, clock
 ):
@@ -121,6 +124,7 @@ def test_a_budget_is_repeated_and_not_the_steps_that_it_bought(
         assert training["steps"] == steps
 
 
+@pytest.mark.thorough
 def test_the_origin_of_a_label_is_kept(fit, tmp_path):
     fit("old", FIRST, *QUICK, "--estimate", "none")
     path = tmp_path / "old" / "labels.csv"
@@ -134,6 +138,7 @@ def test_the_origin_of_a_label_is_kept(fit, tmp_path):
     assert labels["10.png"] == ("dog", "unknown")
 
 
+@pytest.mark.thorough
 def test_drawn_labels_are_random(monkeypatch, tmp_path):
     words = ["handful", "fit", "digits", "--per-class", "2", "--out", str(tmp_path / "run")]
     monkeypatch.setattr(sys, "argv", [*words, *QUICK, "--estimate", "none"])
@@ -141,6 +146,7 @@ def test_drawn_labels_are_random(monkeypatch, tmp_path):
     assert {origin for _, origin in labels_of(tmp_path / "run").values()} == {"random"}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "change, message",
     [

@@ -83,6 +83,7 @@ def test_the_cifar_cnn_drops_features_twice_only_when_asked():
     assert rates(dropout=0.5) == [0.5, 0.5]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", FROM_SCRATCH)
 @pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 32), (3, 25), (2, 64)])
 def test_every_backbone_gives_its_width_and_trains_at_any_size(name, channels, size):
@@ -193,6 +194,7 @@ def test_a_fingerprint_changes_with_any_weight_or_buffer_and_with_nothing_else()
     assert fingerprint(network) not in (before, moved)
 
 
+@pytest.mark.thorough
 def test_no_module_imports_timm_when_it_is_imported():
     for path in Path(handful.__file__).parent.rglob("*.py"):
         for statement in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -230,6 +232,7 @@ def test_lite0_sees_a_grey_image_as_a_colour_one(lite0):
         torch.testing.assert_close(features, lite0(grey.repeat(1, 3, 1, 1)))
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite_pytorch") is None,
     reason="needs efficientnet-lite-pytorch, a dev dependency",
@@ -322,6 +325,7 @@ def test_lite0_with_more_stages_puts_them_in_front_each_of_length_1(lite0):
         torch.testing.assert_close(part.norm(dim=1), torch.ones(2))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["lite0", "lite1", "lite2"])
 @pytest.mark.parametrize("stages", [1, 3, 8])
 def test_every_lite_gives_the_width_it_says(name, stages):

@@ -78,6 +78,7 @@ def test_the_steps_a_budget_buys_are_in_the_record(monkeypatch, steady, clock):
     assert f"{steps} steps, about 1" in said[-1]
 
 
+@pytest.mark.thorough
 def test_time_for_predictions_is_kept_only_where_there_will_be_some(
     monkeypatch, tmp_path, steady, clock
 ):
@@ -163,6 +164,7 @@ def test_impossible_budgets_are_refused():
         handful.fit(stripes(), budget=-1)
 
 
+@pytest.mark.thorough
 def test_a_setting_that_is_called_steps_but_is_no_schedule_goes_with_a_budget():
     settings = {"steps": "20"}  # of the power iteration
     run = handful.fit(
@@ -177,6 +179,7 @@ def test_a_budget_too_short_for_heads_says_how_many_there_are():
         bought(planned, 10.0, 20.0, 0.0, heads=36)
 
 
+@pytest.mark.thorough
 def test_a_method_on_features_says_whether_the_time_will_do(monkeypatch):
     def told(seconds):
         said = []
@@ -320,12 +323,14 @@ def test_planning_leaves_out_the_first_step_of_all():
     assert seen and min(seen) == 1
 
 
+@pytest.mark.thorough
 def test_a_pilot_of_a_method_that_pauses_has_no_pause_in_it(clock):
     planned = Plan("fp32", 1, 0.01, pause=0.3, period=10)
     step = measured(replace(SETTINGS, method=Slow()), task(), 0, planned, 2.0).step
     assert step == pytest.approx(0.01)  # a pause among ten steps would be 0.03 more
 
 
+@pytest.mark.thorough
 def test_a_burst_of_other_work_in_the_pilot_does_not_count(clock):
     taken = []
 

@@ -388,6 +388,7 @@ def test_a_folder_of_other_files_is_not_marked_as_a_cache(own_cache, folder):
     assert tag.startswith("Signature: 8a477f597d28d172789f06886806bc55\n")
 
 
+@pytest.mark.thorough
 def test_the_cache_is_listed(own_cache, folder, handful, monkeypatch):
     monkeypatch.setenv("HANDFUL_CACHE_LIMIT", "1.5GB")
     load(folder).at(9)

@@ -194,6 +194,7 @@ def test_unlabelled_images_are_not_used_for_a_gain_that_is_only_expected():
 # --- the fit
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("counts", [(1, 1), (9, 1)])
 @pytest.mark.parametrize("method", ["auto", "features"])
 def test_a_class_may_have_a_single_label(quick_plan, method, counts):
@@ -203,6 +204,7 @@ def test_a_class_may_have_a_single_label(quick_plan, method, counts):
     assert run.record["data"]["labeled"] == sum(counts)
 
 
+@pytest.mark.thorough
 def test_strangers_among_the_unlabelled_images_are_said(quick_plan, monkeypatch):
     said = []
     monkeypatch.setattr(choose, "unlike", lambda *_: 0.8)
@@ -228,6 +230,7 @@ def test_auto_leaves_a_run_of_the_method_that_was_chosen(auto_run):
     assert not (folder / "checkpoint").exists()
 
 
+@pytest.mark.thorough
 def test_folds_and_the_last_fit_are_told_how_long_they_may_take(monkeypatch):
     limited = replace(CANDIDATES[2], plan=replace(PLAN, steps=3, allowed=9.0), fold_seconds=5.0)
     monkeypatch.setattr(choose, "plan_candidates", lambda *_: [limited])
@@ -243,6 +246,7 @@ def test_folds_and_the_last_fit_are_told_how_long_they_may_take(monkeypatch):
     assert told == [5.0] * 5 + [9.0]
 
 
+@pytest.mark.thorough
 def test_permuting_the_test_labels_changes_no_choice(quick_plan):
     every = stripes(60, labeled=60)
     train, test = every[np.arange(40)].seen(np.arange(16)), every[np.arange(40, 60)]
@@ -254,6 +258,7 @@ def test_permuting_the_test_labels_changes_no_choice(quick_plan):
     assert first.record["fingerprint"] == second.record["fingerprint"]
 
 
+@pytest.mark.thorough
 def test_a_killed_choice_reads_its_plan_and_its_folds_again(
     quick_plan, auto_run, tmp_path, monkeypatch
 ):
@@ -329,6 +334,7 @@ def test_a_run_after_one_that_chose_chooses_again(auto_run):
     assert named["settings"]
 
 
+@pytest.mark.thorough
 def test_the_command_line_leaves_the_choice_to_auto(quick_plan, tmp_path, monkeypatch):
     monkeypatch.setattr("handful.data.sources.load", lambda *_, **__: stripes())
     out = tmp_path / "run"

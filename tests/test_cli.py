@@ -95,6 +95,7 @@ def test_fit_leaves_a_run_and_says_how_good_it_is(handful, tmp_path):
     assert [line["step"] for line in history] == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.thorough
 def test_json_is_one_object_and_nothing_else_on_stdout(handful, tmp_path):
     words = ["fit", "digits", "--per-class", 3, "--out", tmp_path / "run", *PLAIN, "--json"]
     status, out, _ = handful(*words)
@@ -183,6 +184,7 @@ def test_predict_says_what_it_leaves_out(handful, run_folder, photos, tmp_path):
     assert "2 left out" in err
 
 
+@pytest.mark.thorough
 def test_the_same_command_again_finds_the_finished_run(handful, tmp_path):
     words = ["fit", "digits", "--per-class", 3, "--out", tmp_path / "run", *PLAIN]
     handful(*words)
@@ -193,6 +195,7 @@ def test_the_same_command_again_finds_the_finished_run(handful, tmp_path):
     assert (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns == before
 
 
+@pytest.mark.thorough
 def test_another_run_is_refused_until_overwrite(handful, tmp_path):
     words = ["fit", "digits", "--per-class", 3, "--out", tmp_path / "run", *PLAIN]
     handful(*words)
@@ -366,6 +369,7 @@ def test_an_unfinished_run_says_how_to_finish_it(handful, tmp_path, photos):
     assert "holds an unfinished run; start the same fit again to finish it" in err
 
 
+@pytest.mark.thorough
 def test_a_full_or_read_only_disk_is_one_line(handful, monkeypatch, tmp_path):
     def full(*_, **__):
         raise OSError(28, "No space left on device", "model.safetensors")

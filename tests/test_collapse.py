@@ -228,6 +228,7 @@ def unbalanced():
     return images.seen(np.concatenate(first))
 
 
+@pytest.mark.thorough
 def test_guesses_as_unbalanced_as_the_images_are_no_collapse():
     said = []
     schedule = replace(SCHEDULE, steps=100, looks=10)
@@ -241,6 +242,7 @@ def test_guesses_as_unbalanced_as_the_images_are_no_collapse():
     assert said[-1] == learned.remark
 
 
+@pytest.mark.thorough
 def test_a_training_that_really_collapses_is_stopped():
     """The unlabelled images outweigh the labels, and every guess is believed from the start."""
     images = stripes(400, classes=4, labeled=8)
@@ -268,6 +270,7 @@ class Doubting(FixMatch):
         return step._replace(logs=step.logs | {"kept": used, "swallowed": torch.tensor(0.0)})
 
 
+@pytest.mark.thorough
 def test_guesses_that_are_used_no_more_for_long_leave_the_weights_of_a_sound_look():
     said = []
     learned = learn(replace(SETTINGS, method=Doubting(), schedule=SIX), task(), 0, planned=PLAN)
@@ -354,6 +357,7 @@ def test_labels_of_one_class_are_no_sign_of_trouble():
     assert learned.collapse is None
 
 
+@pytest.mark.thorough
 def test_a_training_that_forgot_all_leaves_what_it_knew():
     schedule = replace(STILL, steps=60, lr=0.2)
     settings = replace(SETTINGS, method=Stuck(since=40), schedule=schedule)
@@ -409,6 +413,7 @@ def test_without_a_sound_look_before_it_stops_with_an_error():
         learn(replace(SETTINGS, method=Exploding(at=1), schedule=SIX), task(), 0, planned=PLAN)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "method", [Swallowed(since=6), Exploding(), Stuck(since=6)], ids=lambda m: m.name
 )
@@ -437,6 +442,7 @@ def test_a_collapse_is_the_same_after_a_resume(tmp_path, monkeypatch, method, at
     assert read_tensors(tmp_path / "checkpoint.safetensors")[0]["step"] == straight.steps
 
 
+@pytest.mark.thorough
 def test_a_collapse_is_in_the_record_and_those_of_folds_are_said():
     said = []
     settings = {"steps": "12", "looks": "6", "batch": "8", "backbone.base": "8"}
@@ -466,6 +472,7 @@ NONE = "every image has a label, so {} has none to learn from beside them"
 ALONE = ": it learns as supervised does, with its own network and schedule"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("method", "labeled", "told"),
     [

@@ -88,6 +88,7 @@ def test_equal_values_have_an_interval_of_no_width():
     assert spread([0.5, 0.5, 0.5]) == (0.5, 0.0, 0.5, 0.5, 3)
 
 
+@pytest.mark.thorough
 def test_every_method_sees_the_same_labels_of_a_draw_and_no_test_part(images, fits, tmp_path):
     found = run(images, tmp_path / "cmp", estimate="folds", draws=[3])
     (_, first, _), (_, second, _) = fits
@@ -101,6 +102,7 @@ def test_every_method_sees_the_same_labels_of_a_draw_and_no_test_part(images, fi
         assert cell.estimate["low"] <= cell.estimate["high"]
 
 
+@pytest.mark.thorough
 def test_a_killed_comparison_goes_on_after_its_finished_cells(images, monkeypatch, tmp_path):
     straight = run(images, tmp_path / "straight")
     fit, made = compare.fit, []
@@ -125,6 +127,7 @@ def test_a_killed_comparison_goes_on_after_its_finished_cells(images, monkeypatc
     ]
 
 
+@pytest.mark.thorough
 def test_cells_share_the_features_of_an_image(tmp_path, monkeypatch):
     from handful import features
 
@@ -142,6 +145,7 @@ def test_cells_share_the_features_of_an_image(tmp_path, monkeypatch):
     assert sum(seen) == 60 + 20  # folds, draws and methods embed none again
 
 
+@pytest.mark.thorough
 def test_finished_cells_are_not_made_again_and_draws_may_be_added(images, fits, tmp_path):
     run(images, tmp_path / "cmp", names=["supervised"])
     assert [key for key, *_ in fits] == [("supervised", 0), ("supervised", 1)]
@@ -188,6 +192,7 @@ def test_what_is_wrong_is_said_before_anything_is_written(images, tmp_path, chan
     assert not (tmp_path / "cmp").exists()
 
 
+@pytest.mark.thorough
 def test_permuting_the_test_labels_changes_no_weight_and_no_choice(images, fits, tmp_path):
     labels = np.random.default_rng(0).permutation(images.test.labels)
     assert (labels != images.test.labels).any()
@@ -217,6 +222,7 @@ WORDS = ["compare", "digits", "--per-class", 3, "--draws", 2, "--estimate", "non
 QUICK = ["--set", "steps=3", "--set", "backbone.base=8", "--methods", "supervised"]
 
 
+@pytest.mark.thorough
 def test_the_command_prints_one_object_and_then_every_draw(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", [])
     words = [*WORDS, *QUICK, "--first-draw", 5, "--out", tmp_path / "cmp"]

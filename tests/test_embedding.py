@@ -54,6 +54,7 @@ def test_the_precision_that_was_chosen_is_named():
     assert found.precision in ("bf16", "fp32")
 
 
+@pytest.mark.thorough
 def test_fit_and_embed_share_their_features():
     images = photographs()
     _, first = embedded(images)
@@ -96,11 +97,13 @@ def test_the_file_opens_without_pickle_and_holds_all_that_is_needed(tmp_path):
     assert (kept["hash"], kept["weights"]) == (found.hash, found.weights)
 
 
+@pytest.mark.thorough
 def test_a_flipped_view_has_other_features():
     plain, flipped = (embedded(photographs(), view=view)[0] for view in ("plain", "flipped"))
     assert not np.array_equal(plain.features, flipped.features)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("side", "budget", "size", "reason"),
     [
@@ -169,6 +172,7 @@ def test_the_command_writes_the_file_and_says_what_it_did(command, tmp_path):
     assert np.load(out)["names"].tolist()[0] == "cat/0.png"
 
 
+@pytest.mark.thorough
 def test_json_describes_the_file_and_is_all_there_is_on_stdout(command, tmp_path):
     photos, out = class_folder(tmp_path / "photos"), tmp_path / "features.npz"
     status, printed, _ = command(photos, "--budget", "10m", "--out", out, "--json")

@@ -52,6 +52,7 @@ def small(**changes):
     return Classifier(**({"settings": SETTINGS, "precision": "fp32", "flips": False} | changes))
 
 
+@pytest.mark.thorough
 def test_it_learns_from_arrays_with_some_labels_and_pickles(images):
     x, labels = images
     y = np.where(np.arange(40) < 24, labels, -1)
@@ -66,6 +67,7 @@ def test_it_learns_from_arrays_with_some_labels_and_pickles(images):
     np.testing.assert_array_equal(again.predict_proba(x), probabilities)
 
 
+@pytest.mark.thorough
 def test_floats_in_0_to_1_and_a_colour_axis_are_the_same_images(images):
     x, y = images
     expected = small().fit(x, y).predict_proba(x)
@@ -74,6 +76,7 @@ def test_floats_in_0_to_1_and_a_colour_axis_are_the_same_images(images):
     np.testing.assert_array_equal(small().fit(colour, y).predict_proba(colour), expected)
 
 
+@pytest.mark.thorough
 def test_paths_are_the_same_images_and_none_marks_a_missing_name(images, tmp_path):
     x, labels = images
     paths = [save(tmp_path / f"{i}.png", image) for i, image in enumerate(x)]
@@ -96,6 +99,7 @@ def test_features_go_to_a_fitted_method_with_or_without_labels():
         assert fitted.score(x, labels) > 0.9
 
 
+@pytest.mark.thorough
 def test_a_grid_search_chooses_a_setting(images):
     x, y = images
     grid = {"settings": [SETTINGS, SETTINGS | {"steps": 1}]}

@@ -131,6 +131,7 @@ def test_bad_input_is_named(probabilities, labels, message):
         evaluate(probabilities, labels, ("a", "b"))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("k", [2, 100])
 def test_confusion_is_drawn_as_svg_with_every_name(tmp_path, k):
     generator = np.random.default_rng(0)

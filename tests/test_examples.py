@@ -25,6 +25,7 @@ def test_every_example_is_run_by_a_test_here():
         assert f'example("{path.stem}")' in tested
 
 
+@pytest.mark.thorough
 def test_own_photos_are_learned_and_sorted(tmp_path, capsys):
     rng = np.random.default_rng(0)
     for name, colour in [("fox", 0), ("jay", 2), ("unlabeled", 1)]:
@@ -40,6 +41,7 @@ def test_own_photos_are_learned_and_sorted(tmp_path, capsys):
     assert len(list((tmp_path / "run" / "sorted").rglob("*.png"))) == 8
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_methods_are_compared_draw_by_draw(tmp_path, capsys):
     example("compare_methods").main("digits", tmp_path, draws=1, **QUICK)
@@ -47,6 +49,7 @@ def test_methods_are_compared_draw_by_draw(tmp_path, capsys):
     assert "supervised: " in printed and "fixmatch minus supervised: " in printed
 
 
+@pytest.mark.thorough
 def test_a_new_method_is_an_object_that_fit_takes(capsys):
     run = example("new_method").main(settings={"steps": "3"}, precision="fp32")
     assert run.record["method"] == {"name": "mixup", "alpha": 0.2}

@@ -155,6 +155,7 @@ def slow_losses(x, labels, seed, strengths):
     return np.array(found)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("apart", [1.0, 1.5, 2.0])
 def test_the_strength_is_the_one_whose_best_temperature_costs_least(apart):
     x, labels = blobs(60, width=80, apart=apart)

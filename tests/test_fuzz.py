@@ -67,6 +67,7 @@ def bounded_memory():
     assert grown < 1_000_000  # kilobytes; the largest image allowed takes a third of this
 
 
+@pytest.mark.thorough
 @settings(FUZZ, max_examples=400)
 @given(content=st.one_of(damaged(), st.binary(max_size=200)))
 def test_any_bytes_are_an_image_or_unreadable(tmp_path, bounded_memory, content):
@@ -98,6 +99,7 @@ TABLES = st.one_of(
 )
 
 
+@pytest.mark.thorough
 @settings(FUZZ, max_examples=250)
 @given(content=TABLES, encoding=st.sampled_from(["utf-8", "latin-1", "utf-16"]))
 def test_any_bytes_are_a_label_file_or_a_value_error(tmp_path, bounded_memory, content, encoding):

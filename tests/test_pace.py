@@ -230,6 +230,7 @@ def slowed(method, say, totals, folder=None, planned=HUNDRED):
     return learn(settings, task(track=track), 0, folder, planned, say=say)
 
 
+@pytest.mark.thorough
 def test_a_training_that_gets_slower_is_done_in_fewer_steps_and_in_time(clock):
     said, totals = [], []
     learned = slowed(Slowing(augment="none"), said.append, totals)
@@ -243,6 +244,7 @@ def test_a_training_that_gets_slower_is_done_in_fewer_steps_and_in_time(clock):
     ]
 
 
+@pytest.mark.thorough
 def test_looks_of_a_training_are_no_part_of_its_steps(clock, monkeypatch):
     plain = Looks.__call__
 
@@ -264,6 +266,7 @@ def test_a_plan_may_have_a_schedule_done_in_another_number_of_steps():
     assert [line["step"] for line in learned.history] == [0, 3, 5, 7]
 
 
+@pytest.mark.thorough
 def test_a_stopped_training_keeps_to_its_time_over_all_sittings(clock, tmp_path):
     @dataclass(frozen=True)
     class Stopping(Slowing):
@@ -407,6 +410,7 @@ def test_a_bar_shows_as_many_steps_as_there_are_to_be(monkeypatch):
     assert totals == [5, 3, 3, 1]
 
 
+@pytest.mark.thorough
 def test_the_turns_of_a_course_are_in_the_record(monkeypatch, tmp_path):
     monkeypatch.setattr("handful.budget.measured", lambda *_: Cost(0.0, 0.2, 0.0, 0.0))
     settings = {"backbone.base": "8", "batch": "8", "looks": "2"}

@@ -55,6 +55,7 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
+@pytest.mark.thorough
 def test_a_stage_leaves_weights_a_record_a_history_and_pictures(tmp_path):
     made = stage(stripes(), tmp_path / "pre", pictures=True)
     names = {path.name for path in made.folder.iterdir()}
@@ -68,6 +69,7 @@ def test_a_stage_leaves_weights_a_record_a_history_and_pictures(tmp_path):
     assert same(open_pretrained(made.folder).init.weights, made.init.weights)
 
 
+@pytest.mark.thorough
 def test_an_autoencoder_shows_what_it_paints_and_cmc_the_channels(tmp_path):
     stage(stripes(), tmp_path / "a", "autoencoder", pictures=True)
     painted = {path.name for path in (tmp_path / "a" / "pictures").glob("painted-*")}
@@ -82,6 +84,7 @@ def test_a_source_without_a_label_will_do(tmp_path):
     assert "knn_accuracy" not in made.record["health"]
 
 
+@pytest.mark.thorough
 def test_other_labels_leave_the_same_weights_and_the_same_key(tmp_path):
     few, many = stripes(labeled=4), stripes(labeled=30)
     a, b = stage(few, tmp_path / "a"), stage(many, tmp_path / "b")
@@ -101,6 +104,7 @@ def test_the_key_is_of_images_settings_and_seed_and_not_of_what_follows():
     assert len({key(), key(seed=1), key(temperature=0.1), key(stripes(seed=1))}) == 4
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", ["simclr", "cmc"])
 def test_stopped_and_resumed_ends_with_the_same_bits(tmp_path, monkeypatch, method):
     """Of cmc the memory bank is part of what goes on."""
@@ -161,6 +165,7 @@ def test_a_budget_buys_steps_and_is_in_the_record(tmp_path, five_seconds_a_step)
     assert f"{steps} steps, about " in said[0]
 
 
+@pytest.mark.thorough
 def test_pictures_are_paid_for_before_steps(tmp_path, monkeypatch, steady, clock):
     def steps(out, pictures):
         made = stage(stripes(), out, settings=TIMED, budget=20.0, pictures=pictures)
@@ -218,6 +223,7 @@ def test_impossible_budgets_of_a_stage_are_refused(tmp_path, monkeypatch):
         stage(stripes(), tmp_path / "pre", settings=TIMED, budget=20.0)
 
 
+@pytest.mark.thorough
 def test_a_fit_shares_its_budget_between_the_stage_and_what_follows(five_seconds_a_step):
     def fit(then, features):
         images = stripes(seed=12)
@@ -300,6 +306,7 @@ def test_heads_are_timed_before_the_stage_as_often_as_they_will_be_fitted(monkey
     assert found.kept == pytest.approx(7 + 10 * 1.0)
 
 
+@pytest.mark.thorough
 def test_a_known_stage_has_nothing_timed_for_it(monkeypatch, five_seconds_a_step):
     settings = TIMED | {"seed": "5"}
     handful.fit(stripes(), "simclr", settings=settings, budget=30.0, estimate="none")
@@ -317,6 +324,7 @@ def test_a_budget_that_was_too_short_leaves_the_folder_for_another(
     stage(stripes(), tmp_path / "pre", settings=TIMED, budget=30.0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", ["simclr", "auto"])
 def test_a_fit_whose_budget_was_too_short_leaves_its_folder_for_another(
     tmp_path, monkeypatch, method
@@ -346,6 +354,7 @@ def test_what_follows_a_stage_is_checked_before_it(tmp_path, monkeypatch, then, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.thorough
 def test_a_damaged_stage_in_the_cache_is_made_again():
     said = []
     options = {"settings": QUICK, "estimate": "none", "precision": "fp32"}
@@ -366,6 +375,7 @@ def test_a_full_disk_is_said_as_such(monkeypatch):
         handful.fit(stripes(seed=33), "simclr", settings=QUICK, estimate="none")
 
 
+@pytest.mark.thorough
 def test_a_budget_is_the_same_as_a_whole_number_and_as_a_fraction(five_seconds_a_step):
     said = []
     options = {"settings": TIMED | {"then": "supervised"}, "estimate": "none", "precision": "fp32"}
@@ -385,6 +395,7 @@ def pre(tmp_path_factory):
     return stage(stripes(), tmp_path_factory.mktemp("pre") / "pre")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", ["features", "mlp_head", "supervised"])
 def test_a_fit_starts_from_a_stage_and_its_folder_is_enough_to_predict(pre, tmp_path, method):
     settings = {"steps": "2"} if method == "supervised" else {}
@@ -469,6 +480,7 @@ def test_constants_of_other_images_are_noticed_as_weights_are(pre, tmp_path):
         open_pretrained(tmp_path)
 
 
+@pytest.mark.thorough
 def test_fit_does_both_stages_and_makes_the_first_only_once(tmp_path):
     said = []
     reporter = Reporter(say=said.append)
@@ -483,6 +495,7 @@ def test_fit_does_both_stages_and_makes_the_first_only_once(tmp_path):
     assert open_run(tmp_path / "run").predict(stripes()).probabilities.shape == (40, 2)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("given", [{"settings": QUICK}, {"settings": TIMED, "budget": 20.0}])
 def test_private_photos_leave_no_picture_in_the_cache(
     given, tmp_path, monkeypatch, five_seconds_a_step
@@ -507,6 +520,7 @@ def test_a_method_after_a_stage_says_that_it_has_no_unlabelled_image_to_learn_fr
     assert said.count(text) == 1
 
 
+@pytest.mark.thorough
 def test_pictures_that_an_earlier_run_left_go_where_none_are_wanted(tmp_path, monkeypatch):
     monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
     options = {"settings": QUICK | {"then": "features"}, "precision": "fp32", "estimate": "none"}
@@ -533,6 +547,7 @@ def test_a_stage_whose_pictures_are_damaged_or_gone_costs_no_fit(tmp_path, monke
     assert not (tmp_path / "run" / "stage-history.jsonl").exists()
 
 
+@pytest.mark.thorough
 def test_the_report_tells_the_stage_from_the_training_after_it(tmp_path, monkeypatch):
     monkeypatch.setattr(Supervised, "schedule", lambda self, on: Schedule(steps=6, batch=8))
 
@@ -551,6 +566,7 @@ def test_the_report_tells_the_stage_from_the_training_after_it(tmp_path, monkeyp
     assert stage in fitted and " Training " not in fitted.split("Before, without labels")[1]
 
 
+@pytest.mark.thorough
 def test_cmc_leaves_the_features_of_both_encoders(tmp_path):
     images = stripes(channels=3, size=16)
     run = handful.fit(
@@ -631,6 +647,7 @@ def test_a_collapse_of_the_stage_is_said_by_every_fit_and_in_its_record(monkeypa
         assert any(told in text for text in said)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("method", "seen"),
     [

@@ -101,6 +101,7 @@ def test_what_was_said_of_an_estimate_stays_where_shares_are_taken_from_the_unla
     assert "as predicted for 40 images without a label" in found.estimate.how
 
 
+@pytest.mark.thorough
 def test_a_fit_takes_the_shares_from_its_unlabelled_images_and_says_so(images):
     run, plain = fit(images, prior="unlabeled"), fit(images)
     assert run.record["prior_from"] == "unlabeled"
@@ -115,6 +116,7 @@ def test_a_fit_takes_the_shares_from_its_unlabelled_images_and_says_so(images):
     assert "class shares as labelled" in plain.estimate["how"]
 
 
+@pytest.mark.thorough
 def test_what_is_repeated_is_the_prior_as_it_was_asked_for(images):
     given = {"a": 0.25, "b": 0.75}
     for prior, kept in (("unlabeled", "unlabeled"), (given, given), ("labels", None)):

@@ -91,6 +91,7 @@ def test_the_lowest_known_threshold_that_promises_enough_is_used(run):
         run.answering(0.5)
 
 
+@pytest.mark.thorough
 def test_images_of_a_group_are_never_split_by_the_estimate_of_a_fit(images, monkeypatch):
     from handful import judged
 
@@ -113,6 +114,7 @@ def test_images_of_a_group_are_never_split_by_the_estimate_of_a_fit(images, monk
     assert not any(set(of_labeled[train]) & set(of_labeled[held]) for train, held in fits)
 
 
+@pytest.mark.thorough
 def test_a_prior_changes_the_estimate_and_not_the_model(images):
     even, uneven = fit(images), fit(images, prior={"a": 0.05, "b": 0.95})
     assert "class shares as given" in uneven.estimate["how"]

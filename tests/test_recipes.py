@@ -50,6 +50,7 @@ def tiny_source(monkeypatch):
     return opened
 
 
+@pytest.mark.thorough
 def test_every_recipe_fits_together_before_anything_is_run():
     """Method, network and schedule are made; a step needs no data of the report's."""
     for recipe in RECIPES.values():
@@ -124,6 +125,7 @@ def test_a_typo_in_a_name_gets_a_suggestion():
         find("mnist-mpl")
 
 
+@pytest.mark.thorough
 def test_a_recipe_runs_draw_by_draw_and_what_is_finished_is_not_run_again(
     tiny_source, tmp_path, monkeypatch
 ):
@@ -169,6 +171,7 @@ def test_the_first_data_at_hand_are_used(tmp_path):
     assert reproduce.at_hand(recipe, tmp_path).title == "CIFAR-10, all labels"
 
 
+@pytest.mark.thorough
 def test_reproduce_prints_published_against_ours_and_leaves_curves(handful, tiny_source, tmp_path):
     out = tmp_path / "runs"
     status, printed, told = handful("reproduce", "tiny", "--draws", "2", "--out", out)
@@ -189,6 +192,7 @@ def test_recipes_as_json_has_the_keys_that_were_promised(handful):
             assert list(row["measured"]) == ["mean", "std", "n", "minutes", "on"]
 
 
+@pytest.mark.thorough
 def test_recipes_lists_a_command_for_each(handful, monkeypatch):
     monkeypatch.setattr("handful.screen.answer.width", 200)
     status, printed, _ = handful("recipes")

@@ -223,6 +223,7 @@ def test_a_damaged_record_is_one_line_not_a_traceback(copied, record):
         report.render([copied])
 
 
+@pytest.mark.thorough
 def test_a_training_that_went_wrong_is_said_before_any_figure(copied):
     training = json.loads((copied / "run.json").read_text())["training"]
     change(copied, training=training | {"collapse": None})
@@ -556,6 +557,7 @@ def test_runs_on_other_labels_have_no_draw_in_common(made, copied):
     assert "no draw in common" in text
 
 
+@pytest.mark.thorough
 def test_a_folder_that_is_given_twice_is_shown_once(made, copied):
     change(copied, schedule={"steps": 4})
     twice = [made.folder, copied, made.folder.parent / "." / made.folder.name]
@@ -598,6 +600,7 @@ def command(monkeypatch, capsys, *arguments):
 FIT = ("fit", "digits", "--per-class", 2, "--set", "steps=2", "--set", "backbone.base=8")
 
 
+@pytest.mark.thorough
 def test_a_fit_leaves_a_report_with_its_test_score(monkeypatch, capsys, tmp_path):
     out = tmp_path / "run"
     more = ("--precision", "fp32", "--estimate", "none", "--out", out)
@@ -611,6 +614,7 @@ def test_a_fit_leaves_a_report_with_its_test_score(monkeypatch, capsys, tmp_path
     assert (code, said.out) == (0, f"written to {out / 'b.html'}\n")
 
 
+@pytest.mark.thorough
 def test_a_report_that_fails_does_not_lose_the_run(monkeypatch, capsys, tmp_path):
     def broken(*_, **__):
         raise RuntimeError("no paper")

@@ -388,6 +388,7 @@ def supervised():
     return weights(learn(replace(SETTINGS, method=Supervised()), task(), 1, planned=PLAN))
 
 
+@pytest.mark.thorough
 @any_method
 def test_stopped_in_mid_method_and_resumed_ends_with_the_same_bits(
     tmp_path, monkeypatch, method, supervised
@@ -509,6 +510,7 @@ def test_what_is_watched_is_in_the_history_and_on_screen(tmp_path):
     )
 
 
+@pytest.mark.thorough
 def test_an_estimate_bears_a_class_with_one_label():
     run = handful.fit(unbalanced(), "fixmatch", settings=QUICK, precision="fp32")
     assert run.estimate is not None

@@ -77,6 +77,7 @@ def changes(place: Path) -> int:
     return int((place.parent / f"{place.name}.said").read_text())
 
 
+@pytest.mark.thorough
 def test_sorting_killed_anywhere_is_finished_by_the_same_call(tmp_path):
     for number in range(5):
         (tmp_path / "photos").mkdir(exist_ok=True)

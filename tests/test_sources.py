@@ -259,6 +259,7 @@ def test_training_images_that_are_also_test_images_are_left_out_and_named(tmp_pa
     assert len(load(tmp_path, keep_leaks=True)) == 6
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name, n", [("mnist", 60_000), ("fashion-mnist", 60_000)])
 def test_the_published_files_hold_what_they_should(data_root, name, n):
     if name == "fashion-mnist" and not (data_root / "FashionMNIST").is_dir():

@@ -146,6 +146,7 @@ def first_run(handful, photos, tmp_path):
     return tmp_path / "one"
 
 
+@pytest.mark.thorough
 def test_labels_of_suggested_images_count_only_where_the_image_was_random(
     handful, photos, first_run, tmp_path
 ):
@@ -180,6 +181,7 @@ def test_labelling_by_moving_files_keeps_the_origin(handful, photos, first_run, 
     assert origins.count("chosen") == 15 and origins.count("random") == 5
 
 
+@pytest.mark.thorough
 def test_the_first_labels_are_typical_or_random_and_the_filled_in_file_is_taken(
     handful, photos, tmp_path
 ):

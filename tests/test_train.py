@@ -50,6 +50,7 @@ def test_every_trainable_tensor_moves():
         assert not torch.equal(old, new), f"{name} did not move"
 
 
+@pytest.mark.thorough
 def test_a_tiny_set_can_be_overfitted():
     settings = replace(SETTINGS, schedule=replace(SCHEDULE, steps=60, average=0.9))
     history = learn(settings, task(), seed=0).history
@@ -105,6 +106,7 @@ class Interrupted(Supervised):
         return super().loss(model, batch)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("backbone", ["small", "cnn", "fast", "resnet18"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_a_step_is_that_of_the_plain_optimizer(optimizer, backbone):
@@ -132,6 +134,7 @@ def test_a_step_is_that_of_the_plain_optimizer(optimizer, backbone):
         torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-5)  # steps are 0.01
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "lars"])
 def test_stopped_and_resumed_ends_with_the_same_bits_as_straight_through(
     tmp_path, monkeypatch, optimizer

@@ -69,6 +69,7 @@ def test_a_fit_goes_on_without_what_vanished(tmp_path, folder, monkeypatch, harm
     assert open_run(tmp_path / "run").record["fingerprint"] == run.record["fingerprint"]
 
 
+@pytest.mark.thorough
 def test_the_run_is_that_of_a_folder_without_what_vanished(tmp_path, folder, monkeypatch):
     save(folder / "dog" / "copy.png", seed=1003)  # groups are numbered anew, too
     with monkeypatch.context() as here:
@@ -165,6 +166,7 @@ def test_files_that_appear_during_a_fit_are_no_part_of_it(folder, monkeypatch):
     assert steps(folder).record["data"]["images"] == 16
 
 
+@pytest.mark.thorough
 def test_a_fit_that_had_begun_begins_again_with_the_rest(tmp_path, folder, monkeypatch):
     claimed, claim = [], job.claim
     monkeypatch.setattr(
