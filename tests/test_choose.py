@@ -290,6 +290,7 @@ def test_a_killed_choice_reads_its_plan_and_its_folds_again(
     assert verdicts[0] == verdicts[1]
 
 
+@pytest.mark.thorough
 def test_auto_is_the_default_and_supervised_where_auto_would_have_to_decide(
     quick_plan, monkeypatch, steady
 ):

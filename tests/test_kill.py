@@ -25,6 +25,8 @@ from handful.learn import graceful_stop
 from handful.results import open_run
 from image_files import save
 
+pytestmark = pytest.mark.thorough
+
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["handful.cli", "handful.job", "handful.data.sources"])
 OUTSIDE = (os.O_WRONLY | os.O_RDWR | os.O_CREAT, ("os.rename", "os.remove", "os.mkdir", "os.rmdir"))
@@ -245,7 +247,6 @@ def test_a_control_c_that_is_ignored_stays_so_while_training():
         signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.thorough
 def test_a_second_process_is_refused_while_the_first_one_writes(straight, tmp_path):
     place = Place(tmp_path / "place", straight.photos)
     first = place.start(Strike(change=straight.changes // 2, signal=signal.SIGSTOP))
@@ -262,7 +263,6 @@ def test_a_second_process_is_refused_while_the_first_one_writes(straight, tmp_pa
     assert_same_run(place, straight)
 
 
-@pytest.mark.thorough
 def test_processes_started_at_once_leave_one_whole_run(straight, tmp_path):
     place = Place(tmp_path / "place", straight.photos)
     processes = [place.start() for _ in range(3)]
@@ -317,7 +317,6 @@ def _typed(path: Path, number: int) -> str:
     return path.read_text()
 
 
-@pytest.mark.thorough
 def test_a_termination_saves_says_so_and_going_on_gives_the_same_bits(straight, tmp_path):
     place = Place(tmp_path / "place", straight.photos)
     strike = Strike(change=straight.changes // 2, signal=signal.SIGTERM)
