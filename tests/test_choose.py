@@ -341,4 +341,6 @@ def test_the_command_line_leaves_the_choice_to_auto(quick_plan, tmp_path, monkey
     out = tmp_path / "run"
     found = CliRunner().invoke(app, ["fit", "photos", "--out", str(out), "--size", "32"])
     assert found.exit_code == 0, found.output
+    plan = found.stderr.splitlines()[1:3]  # a line for each candidate
+    assert plan[0].startswith("the plan, about") and plan[1].startswith("  features with lite0")
     assert handful.open_run(out).record["choice"]

@@ -239,7 +239,8 @@ def _planned(
         if path is not None:
             write_json(path, [asdict(candidate) for candidate in candidates])
     total = sum(candidate.seconds for candidate in candidates)
-    say("\n".join([f"the plan, about {duration(total)}:", *(c.text for c in candidates)]))
+    for line in (f"the plan, about {duration(total)}:", *(c.text for c in candidates)):
+        say(line)
     return candidates
 
 
