@@ -551,3 +551,15 @@ def test_a_run_of_file_and_class_names_that_are_not_utf_8_is_opened_again(copy):
     record["label_next"] = [{"file": "\udce9t\udce9.jpg", "why": "random", "pixels": "x"}]
     write_json(copy / RECORD, record)
     assert open_run(copy).record["label_next"][0]["file"] == "\udce9t\udce9.jpg"
+
+
+def test_a_sentence_longer_than_the_screen_is_wrapped_and_not_escaped():
+    import io
+
+    from handful.screen import SafeConsole
+
+    out = io.StringIO()
+    console = SafeConsole(file=out, width=40, highlight=False, markup=False, emoji=False)
+    console.print("the classes look balanced by hand; if not, give \x1b[31m or name\nits shares")
+    assert "\\n" not in out.getvalue().replace("name\\nits", "")
+    assert len(out.getvalue().splitlines()) > 1 and "\x1b" not in out.getvalue()

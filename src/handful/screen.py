@@ -37,8 +37,9 @@ class SafeConsole(Console):
 
     def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
         for segment in super().render(renderable, options):
-            plain = segment.control or segment.text == "\n"
-            yield segment if plain else segment._replace(text=printable(segment.text))
+            # Line ends are of the layout: those of a string are gone by now.
+            shown = "\n".join(map(printable, segment.text.split("\n")))
+            yield segment if segment.control else segment._replace(text=shown)
 
 
 screen = SafeConsole(stderr=True, highlight=False, markup=False, emoji=False)
