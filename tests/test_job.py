@@ -12,7 +12,7 @@ from handful import learn, methods
 from handful.files import read_tensors, write_tensors
 from handful.methods.autoencoder import Autoencoder
 from handful.methods.base import BackboneSpec
-from handful.prepare import own_backbone, prepare
+from handful.prepare import check_opens, own_backbone, prepare
 from handful.results import load_predictor
 from handful.schedule import Schedule
 from tiny import stripes
@@ -163,6 +163,13 @@ def test_fine_tuning_goes_on_from_the_installed_weights():
     run = handful.fit(images, "fine_tuning", size=32, settings=settings, estimate="none")
     assert run.record["backbone"]["name"] == "lite0"
     assert run.predict(images).probabilities.shape == (40, 2)
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_what_every_method_learns_can_be_saved_and_opened(name):
+    images = stripes(size=32, channels=3)
+    small = {"embed_size": "32"} if name == "fine_tuning" else {}
+    check_opens(*prepare(images, name, size=32, precision="fp32", settings=small), seed=0)
 
 
 def test_fitted_methods_see_three_stages_of_any_lite_and_trained_ones_the_last():

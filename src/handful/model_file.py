@@ -185,7 +185,7 @@ def rebuilt_head(described: list[Any]) -> nn.Module:
 
 def check_saves(model: nn.Module, backbone: BackboneSpec, size: int, channels: int) -> None:
     """HandfulError unless the network, once saved, can be rebuilt from its description."""
-    if type(model) is not Classifier:
+    if not isinstance(model, Classifier) or type(model).forward is not Classifier.forward:
         raise HandfulError(
             f"the method builds a {type(model).__name__}, which cannot be saved so that it can be "
             f"opened again; return handful.methods.base.classifier(task), with a head of your own "
