@@ -232,7 +232,6 @@ def test_a_memory_error_is_a_reason(tmp_path, monkeypatch):
         decode.inspect(save(tmp_path / "a.png"))
 
 
-@pytest.mark.slow
 def test_a_tree_deeper_than_python_calls_is_walked(tmp_path):
     class_folder(tmp_path)
     deepest = str(tmp_path / "cat")
