@@ -74,7 +74,9 @@ def look(path: Path) -> Look | None:
             chunk, work = _segments(page)
             one_band = bands == 1 and photometric == 1 and not stack
             raw = min(max(page.databytecounts, default=0), tiff.filehandle.size)
-            cost = work * (1 if ordinary else 9 if stack else 3) + 2 * chunk + raw
+            used = work * min(bands, 4) // max(1, bands)  # of many bands, the first few are used
+            planes = 9 * work if stack else work * (1 + (photometric == 0)) + 2 * used
+            cost = (work if ordinary else planes) + 2 * chunk + raw
             return Look(False, ordinary, one_band, cost, chunk)
     except Exception:  # damaged: tifffile raises almost anything
         return None
