@@ -353,10 +353,10 @@ def _image_used(
                 notes += ("large",)
         drafted = image.size != full
         orientation = _orientation(image) if jpeg or "exif" in image.info else 1
-        cost += _kept(path, source, image) + _working(image, orientation, at_least)
+        cost += _kept(path, source, image) + _working(image, orientation)
         if cost > limit:
             raise Unreadable(_too_much(cost, limit))
-        reserve(cost)
+        reserve(cost + _copied(image, orientation, at_least))  # what was inspected is read
         if image.format == "TIFF" and not _ordinary(image):
             raise Unreadable("damaged: bands or bits that cannot be told apart")
         values, alpha = _deep(path, image)
@@ -466,14 +466,18 @@ def _kept(path: Path, source: Path | io.BytesIO, image: ImageFile.ImageFile) -> 
     return path.stat().st_size if whole or again else 0
 
 
-def _working(image: ImageFile.ImageFile, orientation: int, at_least: int) -> int:
-    """Bytes that the pixels take while they are decoded and used; `at_least` as in `_small`."""
+def _working(image: ImageFile.ImageFile, orientation: int) -> int:
+    """Bytes that the pixels take while they are decoded and looked at strip by strip."""
     pixels = image.size[0] * image.size[1]
     strip = 36 if image.has_transparency_data else 12
-    whole = _bytes_a_pixel(image, orientation)
-    if at_least and _factor(image, at_least) < 2:
-        whole += 8 if orientation != 1 else 4
-    return pixels * whole + min(pixels, STRIP) * strip
+    return pixels * _bytes_a_pixel(image, orientation) + min(pixels, STRIP) * strip
+
+
+def _copied(image: Image.Image, orientation: int, at_least: int) -> int:
+    """Bytes of the copies that are made where an image is resized without being reduced before."""
+    if not at_least or _factor(image, at_least) > 1:
+        return 0
+    return image.size[0] * image.size[1] * (8 if orientation != 1 else 4)
 
 
 def _bytes_a_pixel(image: ImageFile.ImageFile, orientation: int) -> int:
