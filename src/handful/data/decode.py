@@ -12,6 +12,7 @@ import hashlib
 import io
 import math
 import mmap
+import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -665,6 +666,10 @@ def _reason(path: Path, error: Exception) -> str:
             return "HEIC needs a library: pip install pillow-heif"
         return "not an image in a known format"
     detail = " ".join(str(error).split()) or type(error).__name__
+    if "imagecodecs" in detail:
+        kind = re.search(r"<\w+\.(\w+)", detail)
+        what = f"a TIFF with {kind[1]}" if kind else "this TIFF"
+        return f"{what} needs a library: pip install imagecodecs (the extra tiff)"
     return f"damaged: {detail[:120]}"
 
 
