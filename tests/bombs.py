@@ -212,7 +212,7 @@ BOMBS: dict[str, tuple[Make, str]] = {
     "square-LA16.png": (png(SIDE, SIDE, "LA16"), "takes"),
     "square-RGB16.png": (png(SIDE, SIDE, "RGB16"), "takes"),
     "square-RGBA16.png": (png(SIDE, SIDE, "RGBA16"), "takes"),
-    "deep-RGBA16.png": (png(5_700, 5_700, "RGBA16"), ""),
+    "deep-RGBA16.png": (png(5_000, 5_000, "RGBA16"), ""),
     "again-RGBA.png": (png(SIDE, SIDE, "RGBA"), ""),
     "third-RGBA.png": (png(SIDE, SIDE, "RGBA"), ""),
     "turned-RGBA.png": (png(SIDE, SIDE, "RGBA", chunk(b"eXIf", TURNED)), ""),

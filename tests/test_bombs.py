@@ -33,13 +33,13 @@ def test_a_small_bomb_is_read_or_refused_with_the_reason(tmp_path, name):
 
 
 @pytest.mark.slow
-def test_sixty_bombs_cost_less_than_a_gigabyte_and_ten_seconds_each(tmp_path):
+def test_sixty_bombs_cost_less_than_900_megabytes_and_ten_seconds_each(tmp_path):
     bombs.write(tmp_path / "bombs")
     figures = run(tmp_path / "bombs", tmp_path / "cache")
     assert len(figures["found"]) == len(bombs.BOMBS) >= 60
     for name, (_, expected) in bombs.BOMBS.items():
         assert right(expected, figures["found"][name]), (name, figures["found"][name])
-    assert figures["memory_mb"] <= 1_000
+    assert figures["memory_mb"] <= 900
     assert max(max(times) for times in figures["seconds"].values()) <= 10
 
 

@@ -1,7 +1,10 @@
 """Pixel values of every kind of file: bits, channels, transparency; and what is refused unread."""
 
 import os
+import platform
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import tifffile
 from PIL import Image
 
 from handful.data import decode
+from handful.data.containers import jpeg_scans
 from handful.data.decode_memory import budget
 from handful.data.sources import load
 from handful.data.values import FULL, ValueRange, Values, scaled, value_range
@@ -223,6 +227,71 @@ def test_memory_that_is_short_leaves_out_one_file(tmp_path, monkeypatch):
         budget()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"progressive": True, "subsampling": 0}]
+)
+def test_the_largest_photos_of_phones_are_read(tmp_path, options):
+    photo = Image.linear_gradient("L").resize((12_000, 9_000)).convert("RGB")
+    photo.save(tmp_path / "phone.jpg", **options)
+    facts = decode.inspect(tmp_path / "phone.jpg")
+    assert (facts.height, facts.width) == (9_000, 12_000)
+    pixels = decode.read(tmp_path / "phone.jpg", 32, "stretch", 3)
+    assert pixels[:, 0].max() < 10 and pixels[:, -1].min() > 245
+
+
+@pytest.mark.parametrize("subsampling, samples", [(0, 3), (1, 2), (2, 1.5)])
+def test_a_jpeg_held_as_a_whole_costs_what_its_colours_take(tmp_path, subsampling, samples):
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.jpg", progressive=True, subsampling=subsampling)
+    assert jpeg_scans((tmp_path / "a.jpg").read_bytes()).samples == samples
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_strips_of_a_turned_image_are_those_of_the_upright_one(monkeypatch, orientation, mode):
+    monkeypatch.setattr(decode, "STRIP", 100)
+    noise = np.random.default_rng(0).integers(0, 256, (37, 23, len(mode)), np.uint8)
+    image = Image.fromarray(noise, mode)
+    parts = [np.asarray(part) for part in decode._parts(image, orientation)]
+    assert len(parts) > 1
+    upright = np.asarray(image.transpose(decode.TURNS[orientation]))
+    assert np.array_equal(np.concatenate(parts), upright)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA"])
+def test_a_picture_made_flat_strip_by_strip_is_that_made_flat_at_once(monkeypatch, mode):
+    noise = np.random.default_rng(0).integers(0, 256, (37, 23, 4), np.uint8)
+    image = Image.fromarray(noise, "RGBA").convert(mode)
+    background = decode._background(image)
+    whole = np.asarray(decode._flat(image, background))
+    monkeypatch.setattr(decode, "STRIP", 100)
+    assert np.array_equal(np.asarray(decode._small(image, background, 100)), whole)
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators do as they do")
+def test_memory_of_a_large_image_is_returned_to_the_system(tmp_path):
+    """In a process of its own: what a thread has freed must not count as used."""
+    Image.new("RGBA", (5_000, 5_000), (1, 2, 3, 4)).save(tmp_path / "a.png", compress_level=1)
+    script = f"""
+import re, threading
+from pathlib import Path
+from handful.data import decode
+held = lambda: int(re.search(r"VmRSS:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
+decode.inspect(Path({str(tmp_path / "a.png")!r}))
+before = held()
+def twice():
+    for _ in range(2):
+        decode.read(Path({str(tmp_path / "a.png")!r}), 32, "crop", 3)
+thread = threading.Thread(target=twice)
+thread.start(); thread.join()
+print(held() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 30_000  # kilobytes; 80,000 and more where they are kept
+
+
 def test_a_memory_error_is_a_reason(tmp_path, monkeypatch):
     def short(*args, **kwargs):
         raise MemoryError
@@ -232,7 +301,7 @@ def test_a_memory_error_is_a_reason(tmp_path, monkeypatch):
         decode.inspect(save(tmp_path / "a.png"))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_tree_deeper_than_python_calls_is_walked(tmp_path):
     class_folder(tmp_path)
     deepest = str(tmp_path / "cat")

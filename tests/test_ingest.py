@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from handful.data import decode
+from handful.data import decode, scan
 from handful.data.sources import load
+from handful.data.store import Skipped
 from image_files import class_folder, noise, save, smooth
 
 GOOD = 6
@@ -257,6 +258,19 @@ def test_an_image_bomb_costs_no_memory(tmp_path):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     load(folder)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kilobytes
+
+
+def test_a_folder_linked_to_from_beside_is_no_loop_and_one_from_within_is(tmp_path):
+    for folder in ("a/in", "b/in"):
+        (tmp_path / folder).mkdir(parents=True)
+    save(tmp_path / "a" / "in" / "photo.png")
+    (tmp_path / "b" / "in" / "beside").symlink_to(tmp_path / "a", target_is_directory=True)
+    (tmp_path / "a" / "in" / "above").symlink_to(tmp_path / "a", target_is_directory=True)
+    found = list(scan._walk(tmp_path, False))
+    names = sorted(item.name for item in found if isinstance(item, scan.Found))
+    assert names == ["a/in/photo.png", "b/in/beside/in/photo.png"]
+    loops = sorted(item.name for item in found if isinstance(item, Skipped))
+    assert loops == ["a/in/above", "b/in/beside/in/above"]
 
 
 def test_a_file_that_vanishes_between_scan_and_decode_is_listed(tmp_path, monkeypatch):

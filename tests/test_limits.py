@@ -58,12 +58,18 @@ def test_a_split_backbone_takes_its_constants_from_a_thousand_images_at_most(mon
 def test_a_map_of_images_has_all_labelled_ones_and_reaches_to_the_last_of_the_others(
     monkeypatch, tmp_path
 ):
-    drawn = []
+    drawn, seen = [], []
     monkeypatch.setattr("handful.gallery.MAPPED", 30)
     monkeypatch.setattr("handful.gallery.save_curves", lambda *_: None)
     monkeypatch.setattr("handful.gallery.save_map", lambda _, labels, *__: drawn.append(labels))
     monkeypatch.setattr(
-        "handful.gallery.representation", lambda *_: lambda pixels: np.zeros(len(pixels))
+        "handful.gallery.representation",
+        lambda *_: lambda pixels: seen.append(pixels) or np.zeros(len(pixels)),
     )
-    Gallery(tmp_path, task(stripes(n=45, labeled=16))).last(torch.nn.Identity(), [])
+    given = task(stripes(n=45, labeled=16))
+    Gallery(tmp_path, given).last(torch.nn.Identity(), [])
     assert len(drawn[0]) == 30
+    assert torch.equal(seen[0][:16], given.pixels[given.labeled])
+    others = given.unlabeled[~torch.isin(given.unlabeled, given.labeled)]
+    assert torch.equal(seen[0][16:], given.pixels[evenly_spaced(others, 14)])
+    assert torch.equal(seen[0][-1], given.pixels[others[13 * len(others) // 14]])

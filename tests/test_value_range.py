@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import struct
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -120,12 +122,48 @@ def test_what_tifffile_cannot_unpack_is_not_misread(tmp_path, monkeypatch):
         raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
 
     monkeypatch.setattr(decode.tiff, "read_planes", fails)
-    with pytest.raises(decode.Unreadable, match="LZW.* requires the 'imagecodecs' package"):
+    with pytest.raises(decode.Unreadable, match="LZW needs a library: .* imagecodecs"):
         decode.inspect(tmp_path / "colour.tif")
     assert np.array_equal(decode.read(tmp_path / "grey.tif", 16, "crop", 1), expected)
     monkeypatch.setattr(decode.tiff, "look", lambda path: None)
     with pytest.raises(decode.Unreadable, match="bands or bits"):
         decode.inspect(tmp_path / "colour.tif")
+
+
+@pytest.mark.skipif(not find_spec("imagecodecs"), reason="needs the extra tiff")
+@pytest.mark.parametrize("compression", ["lzw", "packbits"])
+def test_packed_colour_of_sixteen_bits_is_read_with_the_extra(tmp_path, compression):
+    colour = smooth(16, 16, seed=1).astype(np.uint16) * 16
+    packed, plain = tmp_path / "packed.tif", tmp_path / "plain.tif"
+    tifffile.imwrite(packed, colour, photometric="rgb", compression=compression)
+    tifffile.imwrite(plain, colour, photometric="rgb")
+    assert decode.inspect(packed) == decode.inspect(plain)
+    first, second = (decode.read(path, 16, "crop", 3) for path in (packed, plain))
+    assert np.array_equal(first, second)
+
+
+@pytest.mark.skipif(find_spec("imagecodecs") is not None, reason="the extra tiff is there")
+def test_packed_colour_of_sixteen_bits_names_the_extra(tmp_path):
+    path = tmp_path / "packed.tif"
+    colour = np.zeros((16, 16, 3), np.uint16)
+    tifffile.imwrite(path, colour, photometric="rgb")
+    content = bytearray(path.read_bytes())
+    place = content.index(struct.pack("<HHI", 259, 3, 1))
+    content[place + 8 : place + 10] = struct.pack("<H", 5)  # said to be LZW
+    path.write_bytes(content)
+    with pytest.raises(decode.Unreadable, match="LZW needs .* imagecodecs .the extra tiff"):
+        decode.inspect(path)
+
+
+def test_a_compression_that_may_unpack_to_more_than_is_said_is_not_read(tmp_path):
+    path = tmp_path / "packed.tif"
+    tifffile.imwrite(path, np.zeros((16, 16, 3), np.uint16), photometric="rgb")
+    content = bytearray(path.read_bytes())
+    place = content.index(struct.pack("<HHI", 259, 3, 1))
+    content[place + 8 : place + 10] = struct.pack("<H", 34712)  # said to be JPEG 2000
+    path.write_bytes(content)
+    with pytest.raises(decode.Unreadable, match="compression JPEG2000 is not read"):
+        decode.inspect(path)
 
 
 def test_blank_images_do_not_join_groups_or_leave_the_training_part(tmp_path):

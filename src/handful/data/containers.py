@@ -17,11 +17,12 @@ class Scans(NamedTuple):
     scans: int
     segments: int  # before the first scan, bytes of padding among them
     whole: bool  # all coefficients are held in memory: progressive, or in several scans
+    samples: float = 4.0  # coefficients a pixel: 1.5 where colours have half the width and height
 
 
 def jpeg_scans(content: bytes | mmap.mmap) -> Scans:
     """How many scans the first image of a JPEG file has, and whether it is held as a whole."""
-    at, count, segments, components, progressive = 2, 0, 0, 3, False
+    at, count, segments, components, progressive, samples = 2, 0, 0, 3, False, 0.0
     while at + 4 <= len(content):
         if content[at] != 0xFF:
             break
@@ -37,6 +38,7 @@ def jpeg_scans(content: bytes | mmap.mmap) -> Scans:
         length = int.from_bytes(content[at + 2 : at + 4], "big")
         if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC) and at + 9 < len(content):
             components, progressive = content[at + 9], kind in (0xC2, 0xC6, 0xCA, 0xCE)
+            samples = max(samples, _samples(content[at + 10 : at + 2 + length]))
         at += 2 + max(2, length)
         if kind == 0xDA:
             count += 1
@@ -52,7 +54,17 @@ def jpeg_scans(content: bytes | mmap.mmap) -> Scans:
             if found is None:
                 break
             at = found.start()
-    return Scans(count, segments, progressive or count > 1)
+    return Scans(count, segments, progressive or count > 1, samples or 4.0)
+
+
+def _samples(components: bytes) -> float:
+    """Samples a pixel, from the table of a frame: the factors are every third byte."""
+    factors = [(factor >> 4, factor & 15) for factor in components[1::3]]
+    wide, high = (
+        max((one[0] for one in factors), default=0),
+        max((one[1] for one in factors), default=0),
+    )
+    return sum(one[0] * one[1] for one in factors) / (wide * high) if wide * high else 4.0
 
 
 def without_text(path: Path) -> io.BytesIO:

@@ -12,10 +12,11 @@ import hashlib
 import io
 import math
 import mmap
+import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -25,7 +26,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from handful.data import tiff
 from handful.data.containers import MOST_SCANS, SEGMENTS, has_long_header, jpeg_scans, without_text
-from handful.data.decode_memory import PER_PIXEL, budget, reserved
+from handful.data.decode_memory import PER_PIXEL, budget, reserving
 from handful.data.values import ValueRange, Values, scaled, value_range, values_of
 from handful.errors import HandfulError
 
@@ -59,6 +60,7 @@ MOST_RUNS = 10_000_000  # pixels of a run-length BMP, which Pillow decodes in Py
 MOST_SCANNED = 2_000_000_000  # scans times pixels: a few seconds
 FAINT = 16  # grey levels: less contrast than this on white, and black is tried
 BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 6, "I;16B": 6, "I": 12, "F": 12}  # a pixel in memory
+LIBRARY = {"WEBP": 16, "AVIF": 10, "HEIF": 12}  # bytes a pixel of formats decoded as a whole
 DEEP_RAW = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}  # Pillow's names: high, low bytes
 
 Result = TypeVar("Result")
@@ -125,7 +127,8 @@ def read(
         image = _small(image, background, 2 * size)
         if loaded.orientation in TURNS:
             image = image.transpose(TURNS[loaded.orientation])
-        image = resized(image.convert("L" if channels == 1 else "RGB"), size, fit)
+        mode = "L" if channels == 1 else "RGB"
+        image = resized(image if image.mode == mode else image.convert(mode), size, fit)
         pixels = np.asarray(image)
         return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
@@ -142,11 +145,10 @@ def _facts(loaded: _Loaded) -> Facts:
     assert image is not None
     background = _background(image)
     if loaded.orientation in TURNS:
-        image = image.transpose(TURNS[loaded.orientation])
         notes += ("rotated",)
     grey, blank, first = True, True, None
     digest, grey_digest = _digest(size, 3), _digest(size, 2)
-    for strip in _strips(image, background):
+    for strip in _strips(image, background, loaded.orientation):
         ends = strip.getextrema()
         blank = blank and np.ptp(ends, axis=-1).max() == 0 and first in (None, ends)
         first = ends
@@ -212,7 +214,6 @@ def _with(
     path: Path, use: Callable[[_Loaded], Result], *, reduce: int = 1, at_least: int = 0
 ) -> Result:
     """What `use` makes of the decoded file; the memory for it is reserved meanwhile."""
-    limit = budget()
     _register_heif()
     try:
         with open(path, "rb") as file:
@@ -220,18 +221,18 @@ def _with(
         if tiff.is_raw(head):
             raise Unreadable(tiff.RAW)
         if tiff.is_tiff(head):
-            found = _from_tiff(path, use, limit)
+            found = _from_tiff(path, use)
             if found is not None:
                 return found
         _check_structure(path, head)
         with _unlimited():
             try:
-                return _from_pillow(path, path, use, limit, reduce, at_least)
+                return _from_pillow(path, path, use, reduce, at_least)
             except (ValueError, OSError) as error:
                 other = _mended(path, error)
                 if other is None:
                     raise
-                return _from_pillow(path, other, use, limit, reduce, at_least, cut=True)
+                return _from_pillow(path, other, use, reduce, at_least, cut=True)
     except (Unreadable, HandfulError):
         raise
     except Exception as error:  # Pillow's readers raise almost anything on damaged bytes
@@ -252,8 +253,9 @@ def _mended(path: Path, error: Exception) -> io.BytesIO | None:
     return None
 
 
-def _from_tiff(path: Path, use: Callable[[_Loaded], Result], limit: int) -> Result | None:
+def _from_tiff(path: Path, use: Callable[[_Loaded], Result]) -> Result | None:
     """What `use` makes of a TIFF that Pillow would misread; None for the others."""
+    limit = budget()
     look = tiff.look(path)
     if look is None:
         return None
@@ -263,26 +265,31 @@ def _from_tiff(path: Path, use: Callable[[_Loaded], Result], limit: int) -> Resu
         raise Unreadable(_too_much(look.bytes, limit))
     if look.ordinary:
         return None
-    with reserved(look.bytes, limit):
-        try:
-            planes = tiff.read_planes(path, look.segment)
-        except MemoryError:
-            raise
-        except Exception:  # a compression that tifffile leaves to others: Pillow may know it
-            if look.one_band:
-                return None
-            raise
-        pixels, alpha, notes, orientation = planes
-        height, width = pixels.shape[:2]
-        _check_sides(width, height)
-        if pixels.dtype == bool:
-            pixels = pixels.astype(np.uint8) * 255
-        if pixels.dtype != np.uint8:
-            return use(_of_values(pixels, alpha, orientation, notes))
-        mode = "RGBA" if alpha else "RGB" if pixels.ndim == 3 else "L"
-        image = Image.fromarray(np.ascontiguousarray(pixels), mode)
-        orientation = orientation if orientation in TURNS else 1
-        return use(_Loaded(image, None, False, image.size, orientation, notes))
+    with reserving(limit) as reserve:
+        reserve(look.bytes)
+        return _planes_used(path, look, use)
+
+
+def _planes_used(path: Path, look: tiff.Look, use: Callable[[_Loaded], Result]) -> Result | None:
+    try:
+        planes = tiff.read_planes(path, look.segment)
+    except MemoryError:
+        raise
+    except Exception:  # a compression that tifffile leaves to others: Pillow may know it
+        if look.one_band:
+            return None
+        raise
+    pixels, alpha, notes, orientation = planes
+    height, width = pixels.shape[:2]
+    _check_sides(width, height)
+    if pixels.dtype == bool:
+        pixels = pixels.astype(np.uint8) * 255
+    if pixels.dtype != np.uint8:
+        return use(_of_values(pixels, alpha, orientation, notes))
+    mode = "RGBA" if alpha else "RGB" if pixels.ndim == 3 else "L"
+    image = Image.fromarray(np.ascontiguousarray(pixels), mode)
+    orientation = orientation if orientation in TURNS else 1
+    return use(_Loaded(image, None, False, image.size, orientation, notes))
 
 
 def _of_values(
@@ -310,22 +317,36 @@ def _from_pillow(
     path: Path,
     source: Path | io.BytesIO,
     use: Callable[[_Loaded], Result],
-    limit: int,
     reduce: int,
     at_least: int,
     cut: bool = False,
 ) -> Result:
-    with Image.open(source, formats=_formats()) as image:
+    limit = budget()
+    with reserving(limit) as reserve:
+        return _image_used(path, source, use, limit, reserve, reduce, at_least, cut)
+
+
+def _image_used(
+    path: Path,
+    source: Path | io.BytesIO,
+    use: Callable[[_Loaded], Result],
+    limit: int,
+    reserve: Callable[[int], None],
+    reduce: int,
+    at_least: int,
+    cut: bool,
+) -> Result:
+    with closing(Image.open(source, formats=_formats())) as image:
         full = image.size
         _check_sides(*full)
-        most = limit // PER_PIXEL
         jpeg = image.format in ("JPEG", "MPO")
-        if full[0] * full[1] > most * (JPEG_TIMES if jpeg else 1):
-            raise Unreadable(_too_many(most * (JPEG_TIMES if jpeg else 1)))
+        most = int(limit / PER_PIXEL) * (JPEG_TIMES if jpeg else 1)
+        if full[0] * full[1] > most:
+            raise Unreadable(_too_many(most))
         notes = _expected(path, image)
-        held = 0
+        cost = 0
         if jpeg:
-            held = _jpeg_memory(path, image)
+            cost = _jpeg_memory(path, image)
             if at_least:
                 image.draft(None, (at_least, at_least))
             elif reduce > 1 and full[0] * full[1] > LARGE:
@@ -333,27 +354,23 @@ def _from_pillow(
                 notes += ("large",)
         drafted = image.size != full
         orientation = _orientation(image) if jpeg or "exif" in image.info else 1
-        cost = (
-            held
-            + _kept(path, source, image)
-            + image.size[0] * image.size[1] * _bytes_a_pixel(image, orientation)
-        )
+        cost += _kept(path, source, image) + _working(image, orientation)
         if cost > limit:
             raise Unreadable(_too_much(cost, limit))
-        with reserved(cost, limit):
-            if image.format == "TIFF" and not _ordinary(image):
-                raise Unreadable("damaged: bands or bits that cannot be told apart")
-            values, alpha = _deep(path, image)
-            if values is None:
-                image.load()
-            if cut and jpeg:
-                _check_rows(image)
-                notes += ("truncated",)
-            full = full if drafted or values is not None else image.size  # Pillow turns a TIFF
-            orientation = _orientation(image)
-            if values is not None:
-                return use(_of_values(values, alpha, orientation, notes))
-            return use(_Loaded(image, None, False, full, orientation, notes))
+        reserve(cost + _copied(image, orientation, at_least))  # what was inspected is read
+        if image.format == "TIFF" and not _ordinary(image):
+            raise Unreadable("damaged: bands or bits that cannot be told apart")
+        values, alpha = _deep(path, image)
+        if values is None:
+            image.load()
+        if cut and jpeg:
+            _check_rows(image)
+            notes += ("truncated",)
+        full = full if drafted or values is not None else image.size  # Pillow turns a TIFF
+        orientation = _orientation(image)
+        if values is not None:
+            return use(_of_values(values, alpha, orientation, notes))
+        return use(_Loaded(image, None, False, full, orientation, notes))
 
 
 def _deep(path: Path, image: ImageFile.ImageFile) -> tuple[np.ndarray | None, bool]:
@@ -439,23 +456,37 @@ def _jpeg_memory(path: Path, image: Image.Image) -> int:
     pixels = image.size[0] * image.size[1]
     if scans.scans * pixels > MOST_SCANNED:
         raise Unreadable(f"{scans.scans} scans of {pixels / 1e6:.0f} million pixels; save it anew")
-    return 2 * len(image.getbands()) * pixels if scans.whole else 0
+    return math.ceil(2 * scans.samples * pixels) if scans.whole else 0
 
 
 def _kept(path: Path, source: Path | io.BytesIO, image: ImageFile.ImageFile) -> int:
     """Bytes of the file that are held while it is decoded."""
-    whole = image.format in ("WEBP", "AVIF", "HEIF") or isinstance(source, io.BytesIO)
+    whole = image.format in LIBRARY or isinstance(source, io.BytesIO)
     tile = image.tile[0] if image.tile else None
     again = tile is not None and isinstance(tile.args, str) and tile.args in DEEP_RAW
     return path.stat().st_size if whole or again else 0
+
+
+def _working(image: ImageFile.ImageFile, orientation: int) -> int:
+    """Bytes that the pixels take while they are decoded and looked at strip by strip."""
+    pixels = image.size[0] * image.size[1]
+    strip = 36 if image.has_transparency_data else 12
+    return pixels * _bytes_a_pixel(image, orientation) + min(pixels, STRIP) * strip
+
+
+def _copied(image: Image.Image, orientation: int, at_least: int) -> int:
+    """Bytes of the copies that are made where an image is resized without being reduced before."""
+    if not at_least or _factor(image, at_least) > 1:
+        return 0
+    return image.size[0] * image.size[1] * (8 if orientation != 1 else 4)
 
 
 def _bytes_a_pixel(image: ImageFile.ImageFile, orientation: int) -> int:
     """An upper bound of the memory that one pixel takes while it is decoded."""
     pixels = image.size[0] * image.size[1]
     bytes_ = BYTES.get(image.mode, 4)
-    if image.format in ("WEBP", "AVIF", "HEIF"):
-        bytes_ = 12
+    if image.format in LIBRARY:
+        bytes_ = LIBRARY[image.format]
     tile = image.tile[0] if image.tile else None
     if image.format == "PNG" and tile is not None and str(tile.args).endswith(";16B"):
         bytes_ = max(bytes_, 24 if image.mode != "I;16" else 6)
@@ -463,8 +494,8 @@ def _bytes_a_pixel(image: ImageFile.ImageFile, orientation: int) -> int:
         bytes_ = 12
     if tile is not None and tile.codec_name == "bmp_rle" and pixels > MOST_RUNS:
         raise Unreadable(f"run-length BMP of more than {MOST_RUNS / 1e6:.0f} million pixels")
-    turned = orientation != 1 or (image.format == "TIFF" and image.getexif().get(0x0112, 1) != 1)
-    return 2 * bytes_ if turned else bytes_
+    turned = image.format == "TIFF" and image.getexif().get(0x0112, 1) != 1  # by Pillow, as a whole
+    return 2 * bytes_ if turned or (orientation != 1 and bytes_ > 4) else bytes_
 
 
 def _check_rows(image: Image.Image) -> None:
@@ -554,17 +585,25 @@ def _on(colours: Image.Image, background: str) -> Image.Image:
     return Image.alpha_composite(paper, colours).convert("RGB")
 
 
-def _parts(image: Image.Image) -> Iterator[Image.Image]:
-    """Strips of the image, from top to bottom; a small one is one strip."""
-    width, height = image.size
+def _parts(image: Image.Image, orientation: int = 1) -> Iterator[Image.Image]:
+    """Strips of the upright image, from top to bottom; a small one is one strip."""
+    width, height = image.size[::-1] if orientation >= 5 else image.size
     rows = max(8, STRIP // width)
     for top in range(0, height, rows):
-        yield image.crop((0, top, width, min(height, top + rows)))
+        bottom = min(height, top + rows)
+        first, last = top, bottom
+        if orientation in (3, 4, 7, 8):  # the first row is the last row or column of the file
+            first, last = height - bottom, height - top
+        box = (first, 0, last, width) if orientation >= 5 else (0, first, width, last)
+        part = image.crop(box)
+        yield part.transpose(TURNS[orientation]) if orientation in TURNS else part
 
 
-def _strips(image: Image.Image, background: str | None) -> Iterator[Image.Image]:
-    """Strips in mode L or RGB: nothing transparent, never two whole copies in memory."""
-    for strip in _parts(image):
+def _strips(
+    image: Image.Image, background: str | None, orientation: int = 1
+) -> Iterator[Image.Image]:
+    """Strips in mode L or RGB, upright: nothing transparent, never two whole copies in memory."""
+    for strip in _parts(image, orientation):
         yield _flat(strip, background)
 
 
@@ -581,20 +620,27 @@ def _flat(image: Image.Image, background: str | None) -> Image.Image:
 def _small(image: Image.Image, background: str | None, at_least: int) -> Image.Image:
     """Mode L or RGB; a large image by whole factors smaller, strip by strip."""
     width, height = image.size
-    factor = min(width, height) // at_least if width * height > LARGE else 1
-    if factor < 2:
+    if width * height <= STRIP:
         return _flat(image, background)
-    rows = max(1, STRIP // width // factor) * factor
-    parts = [
-        _flat(image.crop((0, top, width, min(height, top + rows))), background).reduce(factor)
-        for top in range(0, height, rows)
-    ]
-    small = Image.new(parts[0].mode, (parts[0].width, sum(part.height for part in parts)))
-    top = 0
-    for part in parts:
-        small.paste(part, (0, top))
-        top += part.height
+    factor = _factor(image, at_least)
+    if factor < 2 and image.mode in ("L", "RGB") and not image.has_transparency_data:
+        return image
+    rows, small, down = max(1, STRIP // width // factor) * factor, None, 0
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(height, top + rows)))
+        part = _flat(strip, background).reduce(factor)
+        if small is None:
+            small = Image.new(part.mode, (part.width, -(-height // factor)))
+        small.paste(part, (0, down))
+        down += part.height
+    assert small is not None
     return small
+
+
+def _factor(image: Image.Image, at_least: int) -> int:
+    """By how much a large image is reduced before it is resized; 1 is not at all."""
+    width, height = image.size
+    return max(1, min(width, height) // at_least) if width * height > LARGE else 1
 
 
 def _is_grey(pixels: np.ndarray) -> bool:
@@ -620,6 +666,10 @@ def _reason(path: Path, error: Exception) -> str:
             return "HEIC needs a library: pip install pillow-heif"
         return "not an image in a known format"
     detail = " ".join(str(error).split()) or type(error).__name__
+    if "imagecodecs" in detail:
+        kind = re.search(r"<\w+\.(\w+)", detail)
+        what = f"a TIFF with {kind[1]}" if kind else "this TIFF"
+        return f"{what} needs a library: pip install imagecodecs (the extra tiff)"
     return f"damaged: {detail[:120]}"
 
 

@@ -88,12 +88,16 @@ def _walk(root: Path, follow_links: bool) -> Iterator[Found | Skipped | str]:
     """Every entry of the folder and below; its ending if it is no image.
 
     Names are plain strings: a Path for each of 60,000 files would cost more than all the rest.
-    Folders wait in a list, with the (device, inode) of those above them: trees may be deeper than
-    Python calls functions.
+    Folders wait in a list: trees may be deeper than Python calls functions. Under the folders
+    inside one waits its own (device, inode), which is `above` them until its turn comes.
     """
-    waiting: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
+    waiting: list[str | tuple[int, int]] = [""]
+    above: set[tuple[int, int]] = set()
     while waiting:
-        inside, above = waiting.pop()
+        inside = waiting.pop()
+        if isinstance(inside, tuple):
+            above.remove(inside)
+            continue
         folder = os.path.join(root, inside)
         try:
             status = os.stat(folder)
@@ -106,6 +110,8 @@ def _walk(root: Path, follow_links: bool) -> Iterator[Found | Skipped | str]:
         except OSError as error:
             yield Skipped(inside.rstrip("/"), f"folder cannot be opened: {error.strerror}")
             continue
+        above.add(own)
+        waiting.append(own)
         for entry in entries:
             name = inside + entry.name
             if entry.name.startswith(".") or entry.name.lower() in SYSTEM:
@@ -113,7 +119,7 @@ def _walk(root: Path, follow_links: bool) -> Iterator[Found | Skipped | str]:
             elif entry.is_symlink() and not (follow_links or _leads_inside(root, entry.path)):
                 yield Skipped(name, "a link out of the folder; --follow-links reads it")
             elif entry.is_dir():
-                waiting.append((f"{name}/", (*above, own)))
+                waiting.append(f"{name}/")
             else:
                 yield _file(name, entry)
 

@@ -23,6 +23,7 @@ RAW_HEADS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PRIVATE = {32767, 32769, 34713, 65535}  # compressions of Sony, Epson, Nikon, Pentax
 _DEFLATE, _LZMA = {8, 32946}, 34925
+_READ = {1, 5, 32773, *_DEFLATE, _LZMA}  # none, LZW, PackBits: none gives more than asked for
 _SENSOR = {32803, 34892}  # photometric: colour filter array, linear raw
 
 
@@ -74,7 +75,9 @@ def look(path: Path) -> Look | None:
             chunk, work = _segments(page)
             one_band = bands == 1 and photometric == 1 and not stack
             raw = min(max(page.databytecounts, default=0), tiff.filehandle.size)
-            cost = work * (1 if ordinary else 9 if stack else 3) + 2 * chunk + raw
+            used = work * min(bands, 4) // max(1, bands)  # of many bands, the first few are used
+            planes = 9 * work if stack else work * (1 + (photometric == 0)) + 2 * used
+            cost = (work if ordinary else planes) + 2 * chunk + raw
             return Look(False, ordinary, one_band, cost, chunk)
     except Exception:  # damaged: tifffile raises almost anything
         return None
@@ -85,6 +88,8 @@ def read_planes(path: Path, most: int) -> Planes:
     with _opened(path) as tiff:
         page = tiff.pages.first
         bits, bands, photometric, stack, alpha = _kind(tiff, page)
+        if int(page.compression) not in _READ:  # a JPEG 2000, say, may be larger than the tags say
+            raise ValueError(f"compression {page.compression.name} is not read; save it anew")
         _check_segments(tiff, page, most)
         if stack:
             pixels, notes = _stack(tiff, page, most)
