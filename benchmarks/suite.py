@@ -79,7 +79,8 @@ def main() -> None:
     load = os.getloadavg()[0]
     with busy(options.beside):
         figures = run(options.which, workers)
-    figures |= {"processes": workers, "load_before": round(load, 2)}
+    processes = os.cpu_count() if workers == "auto" else int(workers)
+    figures |= {"processes": processes, "load_before": round(load, 2)}
     name = f"{options.which}-tests" + (f"-beside-{options.beside}" if options.beside else "")
     more = {"real_data": "HANDFUL_DATA" in os.environ}
     print(record.append("suite", name, options.kind, figures, **more))

@@ -29,7 +29,7 @@ from image_files import save
 
 pytestmark = pytest.mark.thorough
 
-LONG = 280  # seconds for what takes two, on a machine with much else to do
+LONG = 800  # seconds for what takes two, on a machine with much else to do
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["handful.cli", "handful.job", "handful.data.sources"])
 OUTSIDE = (os.O_WRONLY | os.O_RDWR | os.O_CREAT, ("os.rename", "os.remove", "os.mkdir", "os.rmdir"))

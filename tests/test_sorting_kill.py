@@ -20,7 +20,7 @@ from strike import Strike, command, plain, struck
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["handful.cli", "handful.results", "handful.data.sources"])
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
-LONG = 280  # seconds for what takes two, on a machine with much else to do
+LONG = 800  # seconds for what takes two, on a machine with much else to do
 
 
 def attempt(place: Path, strike: Strike, job, *arguments) -> int:
