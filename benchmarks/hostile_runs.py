@@ -30,6 +30,7 @@ import handful.job  # noqa: E402
 import handful.record_schema  # noqa: E402
 import handful.report  # noqa: E402
 import test_hostile_runs as hostile  # noqa: E402
+from soon import Hang  # noqa: E402
 
 IMPORTS = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes, at the most
 
@@ -52,8 +53,8 @@ def main(kind: str, count: int) -> None:
             (folder / "run.json").write_bytes(hostile.mutated(text, rng))
         begun = time.perf_counter()
         try:
-            refused += hostile.used(folder) > 0
-        except hostile.Hang as error:
+            refused += hostile.used(folder, waiting=300) > 0
+        except Hang as error:
             hangs += 1
             print(f"{number}: {error}", flush=True)
         except Exception as error:  # a fault of ours, to be counted

@@ -94,7 +94,7 @@ def commit() -> str:
     git = ["git", "-C", str(folder)]
     head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     changed = subprocess.run(
-        [*git, "status", "--porcelain", "--", "src", "pyproject.toml"],
+        [*git, "status", "--porcelain", "--", "src", "tests", "pyproject.toml"],
         capture_output=True,
         text=True,
     )

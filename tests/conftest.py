@@ -1,12 +1,29 @@
 """Shared by all tests: a cache of their own, few threads, real data where they are at hand."""
 
+import itertools
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# By the clock, hypothesis would fail an example that takes 0.2 s, as each may on a busy machine.
+settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("no clock")
+
+
+def pytest_addoption(parser):
+    about = "seconds that the clock jumps by whenever it is looked at: what fails depends on it"
+    parser.addoption("--jump", type=float, default=0.0, help=about)
+
+
+def pytest_configure(config):
+    if step := config.getoption("--jump"):
+        plain, looks = time.perf_counter, itertools.count(1)
+        time.perf_counter = lambda: plain() + step * next(looks)
 
 
 @pytest.fixture(autouse=True, scope="session")

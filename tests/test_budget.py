@@ -30,7 +30,7 @@ COST = Cost(start=1.0, step=0.1, look=0.5, image=0.25, clocked=0.4)
 
 
 @pytest.fixture
-def known_cost(monkeypatch):
+def known_cost(monkeypatch, clock):
     monkeypatch.setattr("handful.budget.measured", lambda *_: COST)
 
 
@@ -133,7 +133,9 @@ def test_an_interrupted_run_goes_on_with_the_steps_that_were_bought(tmp_path, mo
     assert run.record["training"]["steps"] == 5
 
 
-def test_a_budget_that_was_too_short_leaves_the_folder_for_another(tmp_path, monkeypatch, steady):
+def test_a_budget_that_was_too_short_leaves_the_folder_for_another(
+    tmp_path, monkeypatch, steady, clock
+):
     def fit(step, budget):
         monkeypatch.setattr("handful.budget.measured", lambda *_: Cost(0.0, step, 0.0, 0.0))
         options = {"settings": QUICK, "budget": budget, "estimate": "none"}
@@ -141,7 +143,7 @@ def test_a_budget_that_was_too_short_leaves_the_folder_for_another(tmp_path, mon
 
     with pytest.raises(ValueError, match="give a larger --budget"):
         fit(100.0, 20.0)
-    assert fit(10.0, 30.0).record["training"]["steps"] == 2
+    assert fit(10.0, 30.0).record["training"]["steps"] == 3
 
 
 def test_another_budget_is_another_run(monkeypatch):

@@ -281,6 +281,10 @@ def test_pixels_made_otherwise_are_not_taken(own_cache, folder, decoded):
         decoded.clear()
         load(folder).at(**how)
         assert len(decoded) == 7, how
+    decoded.clear()
+    for how in ({"size": 9}, {"size": 9, "fit": "pad"}, {"size": 9, "channels": 1}) * 2:
+        load(folder).at(**how)
+    assert decoded == ["new.png"]  # for the first of all; each is kept beside the others
 
 
 def test_a_damaged_array_of_another_set_is_passed_over(own_cache, folder, decoded):
@@ -316,10 +320,10 @@ def test_without_a_home_the_message_says_what_to_set(monkeypatch):
         cache.cache_folder()
 
 
-def aged(folder, kind, name="*"):
+def aged(folder, kind, name="*", used=0):
     """The entries of a kind as if used long ago, by a process that has ended."""
     for path in (folder / kind).glob(name):
-        os.utime(path, (0, 0))
+        os.utime(path, (used, used))
     for session in cache._sessions.values():
         session.entries.clear()
         session.listed.write_text("")
@@ -332,7 +336,7 @@ def test_beyond_the_limit_what_was_used_longest_ago_goes_and_it_is_said(
     save(new / "cat" / "0.png", seed=90)
     load(old).at(9)
     gone = only(own_cache, "pixels")
-    aged(own_cache, "pixels")
+    aged(own_cache, "pixels", used=60)  # later than the stage, which goes last all the same
     stage = own_cache / "pretrained" / ("0" * 32)
     write_text(stage / "pretrained.json", "{}")
     aged(own_cache, "pretrained")

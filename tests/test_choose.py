@@ -292,7 +292,7 @@ def test_a_killed_choice_reads_its_plan_and_its_folds_again(
 
 @pytest.mark.thorough
 def test_auto_is_the_default_and_supervised_where_auto_would_have_to_decide(
-    quick_plan, monkeypatch, steady
+    quick_plan, monkeypatch, steady, clock
 ):
     look = {key: value for key, value in LOOK.items() if key != "method"}
     assert handful.fit(stripes(), **look).record["choice"]

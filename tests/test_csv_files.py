@@ -14,7 +14,7 @@ ODD = st.text(alphabet="=+-@'\"./;,\t\r\n 5aé\udcff\N{FULLWIDTH EQUALS SIGN}", 
 ANY = ODD | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(ANY)
 @example("'=cmd")
 @example("./'=cmd")
@@ -25,7 +25,7 @@ def test_every_text_comes_back_from_a_defused_cell(text):
     assert restored_name(defused_name(text)) == text
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(ANY)
 def test_no_part_between_separators_starts_as_a_formula_unless_it_is_a_number(text):
     for cell in (defused(text), defused_name(text)):

@@ -53,7 +53,7 @@ def test_a_pipe_gets_the_content_and_stays_a_pipe(tmp_path):
     reader.start()
     assert output_target(pipe, PREDICTIONS) == pipe
     put(pipe, OURS)
-    reader.join(10)
+    reader.join()
     assert read == [OURS]
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 

@@ -5,7 +5,7 @@ import resource
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -13,12 +13,10 @@ from handful.data import decode
 from handful.data.imageset import ImageSet
 from handful.data.sources import load
 from image_files import class_folder, noise, smooth
+from soon import soon
 
-FUZZ = settings(
-    derandomize=True,
-    deadline=5000,  # milliseconds for one case: nothing hangs
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+FUZZ = settings(derandomize=True)  # at any speed: conftest.py
+LIMIT = 10  # seconds of processor time for one case: nothing hangs
 
 
 def encoded(kind, pixels, **options):
@@ -67,21 +65,32 @@ def bounded_memory():
     assert grown < 1_000_000  # kilobytes; the largest image allowed takes a third of this
 
 
-@pytest.mark.thorough
-@settings(FUZZ, max_examples=400)
-@given(content=st.one_of(damaged(), st.binary(max_size=200)))
-def test_any_bytes_are_an_image_or_unreadable(tmp_path, bounded_memory, content):
+def few_or_many(few, many):
+    """The same test with so many cases after every change, and with more now and then."""
+    counts = [pytest.param(few, marks=pytest.mark.thorough)]
+    counts.append(pytest.param(many, marks=pytest.mark.slow))
+    return pytest.mark.parametrize("count", counts)
+
+
+@few_or_many(400, 1500)
+def test_any_bytes_are_an_image_or_unreadable(tmp_path, bounded_memory, count):
     path = tmp_path / "image.jpg"
-    path.write_bytes(content)
-    with decode.guarded():
-        try:
-            facts = decode.inspect(path)
-            pixels = decode.read(path, 8, "crop", 3)
-        except decode.Unreadable as error:
-            assert str(error) and "\n" not in str(error)
-        else:
-            assert facts.height >= 1 and facts.width >= 1 and len(facts.fingerprint) == 16
-            assert pixels.shape == (3, 8, 8) and pixels.dtype == np.uint8
+
+    @settings(FUZZ, max_examples=count)
+    @given(content=st.one_of(damaged(), st.binary(max_size=200)))
+    def check(content):
+        path.write_bytes(content)
+        with decode.guarded(), soon(LIMIT):
+            try:
+                facts = decode.inspect(path)
+                pixels = decode.read(path, 8, "crop", 3)
+            except decode.Unreadable as error:
+                assert str(error) and "\n" not in str(error)
+            else:
+                assert facts.height >= 1 and facts.width >= 1 and len(facts.fingerprint) == 16
+                assert pixels.shape == (3, 8, 8) and pixels.dtype == np.uint8
+
+    check()
 
 
 CELLS = st.sampled_from(
@@ -99,19 +108,21 @@ TABLES = st.one_of(
 )
 
 
-@pytest.mark.thorough
-@settings(FUZZ, max_examples=250)
-@given(content=TABLES, encoding=st.sampled_from(["utf-8", "latin-1", "utf-16"]))
-def test_any_bytes_are_a_label_file_or_a_value_error(tmp_path, bounded_memory, content, encoding):
-    folder = tmp_path / "photos"
-    if not folder.exists():
-        class_folder(folder)
-    table = tmp_path / "labels.csv"
-    table.write_bytes(content)
-    try:
-        images = load(folder, table, encoding=encoding)
-    except ValueError as error:
-        assert str(error) and "\n" not in str(error)
-    else:
-        assert isinstance(images, ImageSet) and len(images) == 6
-        assert len(images.labeled) >= 2
+@few_or_many(250, 800)
+def test_any_bytes_are_a_label_file_or_a_value_error(tmp_path, bounded_memory, count):
+    folder, table = class_folder(tmp_path / "photos"), tmp_path / "labels.csv"
+
+    @settings(FUZZ, max_examples=count)
+    @given(content=TABLES, encoding=st.sampled_from(["utf-8", "latin-1", "utf-16"]))
+    def check(content, encoding):
+        table.write_bytes(content)
+        try:
+            with soon(LIMIT):
+                images = load(folder, table, encoding=encoding)
+        except ValueError as error:
+            assert str(error) and "\n" not in str(error)
+        else:
+            assert isinstance(images, ImageSet) and len(images) == 6
+            assert len(images.labeled) >= 2
+
+    check()

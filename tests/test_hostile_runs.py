@@ -5,9 +5,7 @@ import os
 import random
 import resource
 import shutil
-import signal
 import stat
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -24,9 +22,9 @@ from handful.files import read_json, read_tensors, tensor_bytes, write_json, wri
 from handful.report import render
 from handful.results import LABELS, MODEL, RECORD, open_run
 from handful.text import as_json_line, printable
+from soon import soon
 from tiny import stripes
 
-LIMIT = 30  # seconds for one folder: nothing hangs
 MEMORY = 1_000_000  # kilobytes over what is used before
 QUICK = {"steps": "3", "backbone.base": "8"}
 IMAGES = stripes()
@@ -41,25 +39,7 @@ def whole(tmp_path_factory):
     return folder
 
 
-class Hang(BaseException):
-    """No `except` of the code under test takes it for an error of its own."""
-
-
-@contextmanager
-def soon():
-    def late(number, frame):
-        raise Hang(f"no end after {LIMIT} s")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(LIMIT)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def used(folder):
+def used(folder, waiting=0):
     """All that a command does with a run folder; how many of it were refused."""
 
     def predict():
@@ -77,7 +57,7 @@ def used(folder):
     refused = 0
     for use in (predict, follow, familiar, lambda: render([folder])):
         try:
-            with soon():
+            with soon(waiting=waiting):
                 use()
         except HandfulError as error:
             assert len(str(error)) < 3_000

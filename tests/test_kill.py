@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from handful.errors import HandfulError
 from handful.files import read_json
 from handful.learn import graceful_stop
 from handful.results import open_run
@@ -27,6 +29,7 @@ from image_files import save
 
 pytestmark = pytest.mark.thorough
 
+LONG = 800  # seconds for what takes two, on a machine with much else to do
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["handful.cli", "handful.job", "handful.data.sources"])
 OUTSIDE = (os.O_WRONLY | os.O_RDWR | os.O_CREAT, ("os.rename", "os.remove", "os.mkdir", "os.rmdir"))
@@ -63,10 +66,10 @@ class Place:
     def attempt(self, strike: Strike | None = None, *options: str) -> int:
         """Exit status: negative for a signal."""
         process = self.start(strike, *options)
-        process.join(120)
+        process.join(LONG)
         if process.is_alive():
             process.kill()
-            pytest.fail(f"no end after 120 s: {self.said}")
+            pytest.fail(f"no end after {LONG} s: {self.said}")
         return process.exitcode
 
     @property
@@ -135,7 +138,10 @@ def _photos(root: Path, count: int) -> Path:
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     """A run that was never killed."""
-    root = tmp_path_factory.mktemp("straight")
+    return straight_run(tmp_path_factory.mktemp("straight"))
+
+
+def straight_run(root: Path) -> Place:
     place = Place(root, _photos(root / "photos", 60))
     assert place.attempt() == 0, place.said
     return place
@@ -279,34 +285,54 @@ def _state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
+def strike_overwrites(root: Path, straight: Place, sent: int, moments: int) -> Counter:
+    """--labels run/label-next.csv --after run --out run --overwrite, as a user types it, struck.
+
+    Returns: the moments, and after how many labels or models were lost: typed labels that are in
+    no table any more, a table of labels that is shorter, a run that cannot be opened.
+    """
+    place = Place(root / "place", straight.photos)
+    assert place.attempt() == 0, place.said
+    listed = place.run / "label-next.csv"
+    again = ("--labels", str(listed), "--after", str(place.run), "--overwrite")
+    rng, typed, found = random.Random(sent), set(), Counter()
+    changes, photos = straight.changes, _contents(straight.photos)
+    while found["moments"] < moments:
+        late = rng.random() < 0.5  # saving and taking the place are a few changes at the end
+        change = rng.randrange(changes - 60, changes + 25) if late else rng.randrange(1, changes)
+        if listed.exists():
+            typed.discard(listed.read_text())  # what is typed now goes on top of it
+            typed.add(_typed(listed, found["moments"]))
+        status = place.attempt(Strike(change=change, signal=sent), *again)
+        assert status in (0, -signal.SIGKILL, 143), place.said
+        found += Counter(moments=status != 0) + _lost(place.run, typed)
+        found += Counter(originals=_contents(straight.photos) != photos)
+    found["unfinished"] += place.attempt(None, *again) != 0
+    return found + _lost(place.run, typed)
+
+
+def _lost(run: Path, typed: set[str]) -> Counter:
+    tables = {path.read_text() for path in run.rglob("*.csv")}
+    try:
+        opened = open_run(run).folder == run
+    except HandfulError as error:
+        print(error)
+        opened = False
+    rows = (run / "labels.csv").read_text().splitlines() if opened else []
+    return Counter(labels=not typed <= tables or len(rows) < 1 + 24, models=not opened)
+
+
+def _contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
 def test_an_overwrite_in_place_struck_at_twenty_moments_loses_no_label_and_no_model(
     sent, straight, tmp_path
 ):
-    """With --labels run/label-next.csv --after run --out run --overwrite, as a user types it."""
-    place = Place(tmp_path / "place", straight.photos)
-    assert place.attempt() == 0, place.said
-    listed = place.run / "label-next.csv"
-    again = ("--labels", str(listed), "--after", str(place.run), "--overwrite")
-    rng, struck, typed = random.Random(sent), 0, set()
-    changes = straight.changes
-    while struck < 20:
-        late = rng.random() < 0.5  # saving and taking the place are a few changes at the end
-        change = rng.randrange(changes - 60, changes + 25) if late else rng.randrange(1, changes)
-        if listed.exists():
-            typed.discard(listed.read_text())  # what is typed now goes on top of it
-            typed.add(_typed(listed, struck))
-        status = place.attempt(Strike(change=change, signal=sent), *again)
-        struck += status != 0
-        assert status in (0, -signal.SIGKILL, 143), place.said
-        assert typed <= {p.read_text() for p in place.run.rglob("*.csv")}
-        assert open_run(place.run).folder == place.run
-        with open(place.run / "labels.csv", encoding="utf-8") as file:
-            assert len(list(csv.DictReader(file))) >= 24
-    assert place.attempt(None, *again) == 0, place.said
-    assert typed <= {p.read_text() for p in place.run.rglob("*.csv")}
+    assert strike_overwrites(tmp_path, straight, sent, 20) == Counter(moments=20)
 
 
 def _typed(path: Path, number: int) -> str:

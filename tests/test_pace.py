@@ -411,11 +411,12 @@ def test_a_bar_shows_as_many_steps_as_there_are_to_be(monkeypatch):
 
 
 @pytest.mark.thorough
-def test_the_turns_of_a_course_are_in_the_record(monkeypatch, tmp_path):
+def test_the_turns_of_a_course_are_in_the_record(monkeypatch, tmp_path, clock):
     monkeypatch.setattr("handful.budget.measured", lambda *_: Cost(0.0, 0.2, 0.0, 0.0))
     settings = {"backbone.base": "8", "batch": "8", "looks": "2"}
     options = {"settings": settings, "budget": 3.0, "estimate": "none", "precision": "fp32"}
-    run = handful.fit(stripes(), **options, out=tmp_path / "run")  # steps take far less
+    method = Slowing(augment="none")  # its steps take far less
+    run = handful.fit(stripes(), method, **options, out=tmp_path / "run")
     steps, turns = run.record["schedule"]["steps"], run.record["training"]["turns"]
     assert turns and run.record["training"]["steps"] == turns[-1][1] > steps
     assert handful.open_run(tmp_path / "run").record["training"] == run.record["training"]

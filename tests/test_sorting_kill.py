@@ -8,6 +8,7 @@ of a copy. Processes are forked from one that has imported torch already.
 import multiprocessing
 import shutil
 import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from strike import Strike, command, plain, struck
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["handful.cli", "handful.results", "handful.data.sources"])
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
+LONG = 800  # seconds for what takes two, on a machine with much else to do
 
 
 def attempt(place: Path, strike: Strike, job, *arguments) -> int:
@@ -26,10 +28,10 @@ def attempt(place: Path, strike: Strike, job, *arguments) -> int:
     said = str(place.parent / f"{place.name}.said")
     process = PROCESSES.Process(target=struck, args=(strike, str(place), said, job, arguments))
     process.start()
-    process.join(120)
+    process.join(LONG)
     if process.is_alive():
         process.kill()
-        pytest.fail("no end after 120 s")
+        pytest.fail(f"no end after {LONG} s")
     return process.exitcode
 
 
@@ -42,35 +44,48 @@ def files(root: Path) -> dict[str, bytes]:
     }
 
 
-def assert_nothing_lost(target: Path, before: Path, originals: Path, own: dict[str, bytes]) -> None:
-    """Own files as they were, each earlier copy somewhere, and each file whole."""
+def lost(target: Path, before: Path, originals: Path, own: dict[str, bytes]) -> Counter:
+    """How many own files are not as they were, earlier copies nowhere, and files not whole."""
     found = files(target)
-    assert {name: found.get(name) for name in own} == own
     copies = {name: data for name, data in found.items() if not Path(name).name.startswith(".")}
     whole = set(files(originals).values()) | set(own.values()) | {b""}  # b"": an empty folder
-    assert set(copies.values()) <= whole
-    assert all((target / name).is_dir() for name, data in copies.items() if not data)
+    torn = [
+        n for n, data in copies.items() if data not in whole or not (data or (target / n).is_dir())
+    ]
     earlier = {data for name, data in files(before).items() if Path(name).parts[1:]}
-    assert earlier <= set(copies.values())
+    return Counter(
+        own=sum(found.get(name) != data for name, data in own.items()),
+        copies=len(earlier - set(copies.values())),
+        torn=len(torn),
+    )
 
 
-def kill_and_finish(root: Path, own: dict[str, bytes], moments: list[tuple[int, int]], job, words):
+def kill_and_finish(
+    root: Path, own: dict[str, bytes], moments: list[tuple[int, int]], job, words
+) -> Counter:
     """From the same beginning, each time: kill, look, finish by the same call, compare.
 
     Args:
         words: the arguments of the job for a target.
+
+    Returns: the moments, and what was lost at any of them.
     """
-    originals = files(root / "photos")
-    straight = files(root / "straight")
+    originals, straight = files(root / "photos"), files(root / "straight")
+    total: Counter = Counter()
     for number, (change, kind) in enumerate(moments):
         target = root / f"struck-{number}"
         shutil.copytree(root / "before", target)
         assert attempt(target, Strike(change, kind), job, *words(target)) == -kind
-        assert_nothing_lost(target, root / "before", root / "photos", own)
-        assert attempt(target, Strike(), job, *words(target)) == 0
-        assert files(target) == straight, f"struck before change {change}"
-        assert files(root / "photos") == originals
+        gone = lost(target, root / "before", root / "photos", own)
+        ended = attempt(target, Strike(), job, *words(target))
+        gone["unfinished"] = ended != 0 or files(target) != straight
+        now = files(root / "photos")
+        gone["originals"] = sum(now.get(name) != data for name, data in originals.items())
+        if +gone:
+            print(f"struck before change {change} by {kind}: {dict(+gone)}")
+        total += gone + Counter(moments=1)
         shutil.rmtree(target)
+    return total
 
 
 def changes(place: Path) -> int:
@@ -107,7 +122,8 @@ def test_sorting_killed_anywhere_is_finished_by_the_same_call(tmp_path):
     ]
     assert changes(straight) >= 30
     moments = [(n, SIGNALS[n % 2]) for n in range(1, changes(straight) + 1, 5)]
-    kill_and_finish(tmp_path, own, moments, plain, words)
+    found = kill_and_finish(tmp_path, own, moments, plain, words)
+    assert found == Counter(moments=len(moments))
 
 
 def _photos(root: Path, numbers: range, swapped: bool = False) -> Path:
@@ -122,29 +138,36 @@ def _photos(root: Path, numbers: range, swapped: bool = False) -> Path:
     return root
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_predict_into_killed_at_forty_moments_is_finished_by_the_same_command(tmp_path, handful):
-    """Spread over the whole command, by SIGKILL and SIGTERM in turn."""
+def strike_predict_into(root: Path, count: int) -> Counter:
+    """`predict --into` struck at moments spread over all of it, by SIGKILL and SIGTERM in turn."""
+
+    def run(*words) -> int:
+        return attempt(root / "run", Strike(), command, *map(str, words))
+
     settings = ("--estimate", "none", "--size", "8", "--set", "steps=30", "--set", "batch=16")
     settings = ("--method", "supervised", "--precision", "fp32", *settings)
-    for run, swapped in (("older", False), ("newer", True)):
-        source = _photos(tmp_path / f"of-{run}", range(100, 116), swapped)
-        assert handful("fit", source, "--out", tmp_path / run, *settings)[0] == 0
-    photos = tmp_path / "photos"
-    before, straight = tmp_path / "before", tmp_path / "straight"
+    for name, swapped in (("older", False), ("newer", True)):
+        source = _photos(root / f"of-{name}", range(100, 116), swapped)
+        assert run("fit", source, "--out", root / name, *settings) == 0
+    photos, before, straight = (root / name for name in ("photos", "before", "straight"))
     _photos(photos, range(8))
-    assert handful("predict", tmp_path / "older", photos, "--into", before)[0] == 0
+    assert run("predict", root / "older", photos, "--into", before) == 0
     _photos(photos, range(8, 12))
     own = {"down/across_000.png": b"own", "notes.txt": b"own"}
     for name, data in own.items():
         (before / name).write_bytes(data)
 
     def words(target: Path) -> tuple:
-        return "predict", str(tmp_path / "newer"), str(photos), "--into", str(target)
+        return "predict", str(root / "newer"), str(photos), "--into", str(target)
 
     shutil.copytree(before, straight)
     assert attempt(straight, Strike(), command, *words(straight)) == 0
     n = changes(straight)
-    moments = [(1 + round(at * (n - 1) / 39), SIGNALS[at % 2]) for at in range(40)]
-    kill_and_finish(tmp_path, own, moments, command, words)
+    moments = [(1 + round(at * (n - 1) / (count - 1)), SIGNALS[at % 2]) for at in range(count)]
+    return kill_and_finish(root, own, moments, command, words)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_predict_into_killed_at_forty_moments_is_finished_by_the_same_command(tmp_path):
+    assert strike_predict_into(tmp_path, 40) == Counter(moments=40)

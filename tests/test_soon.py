@@ -1,0 +1,25 @@
+import signal
+import time
+
+import pytest
+
+from soon import Hang, soon
+
+
+def test_what_computes_for_ever_is_ended():
+    before = signal.getsignal(signal.SIGPROF)
+    with pytest.raises(Hang), soon(0.05):
+        while True:
+            pass
+    assert signal.getsignal(signal.SIGPROF) is before
+    assert signal.getitimer(signal.ITIMER_PROF) == (0, 0)
+
+
+def test_what_only_waits_for_the_processor_is_not():
+    with soon(0.05):
+        time.sleep(0.2)
+
+
+def test_what_waits_for_ever_is_ended_where_that_is_asked_for():
+    with pytest.raises(Hang), soon(waiting=1):
+        signal.pause()
