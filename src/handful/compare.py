@@ -26,6 +26,7 @@ from handful.files import read_json, sole_writer, tidy, write_json
 from handful.job import QUIET, Reporter, fit
 from handful.learn import fingerprint
 from handful.prepare import hide, prepare, rehearse
+from handful.pretrained import scaled_as
 from handful.record_schema import CellRecord, checked
 from handful.results import Run
 from handful.wording import duration
@@ -123,6 +124,7 @@ def compare(
         options: backbone, init, size, aspect, flips and precision, as in `fit`.
     """
     draws, folder = tuple(draws), Path(out)
+    images = scaled_as(images, options.get("init"), reporter.say)
     _check(images, names, draws)
     own = _settings_of(names, settings or {})
     marks = {

@@ -23,6 +23,7 @@ from handful.data.imageset import ImageSet
 from handful.data.near import SIZE, near_duplicates
 from handful.data.parallel import Track, quiet
 from handful.data.store import FileStore, Skipped
+from handful.data.values import in_words
 
 FEW = 2  # labels a class needs before anything can be said about it
 IMBALANCE = 10  # times as many labels in one class as in another: worth a warning
@@ -283,8 +284,8 @@ def _blank_problems(images: ImageSet) -> Iterable[Problem]:
 
 def _range_problems(images: ImageSet) -> Iterable[Problem]:
     if images.value_range is not None:
-        low, high, _ = images.value_range
-        yield Problem("range", f"values of more than 8 bits are scaled from {low:g} to {high:g} "
+        scale = in_words(images.value_range)
+        yield Problem("range", f"values of more than 8 bits are scaled {scale} "
                       f"for all files; predict keeps this scale", serious=False)  # fmt: skip
 
 
