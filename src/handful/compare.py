@@ -21,6 +21,7 @@ from handful import methods
 from handful.collapse import recorded
 from handful.data.checks import check as inspect
 from handful.data.imageset import ImageSet
+from handful.data.vanished import on_the_rest, say_left_out
 from handful.errors import HandfulError
 from handful.files import read_json, sole_writer, tidy, write_json
 from handful.job import QUIET, Reporter, fit
@@ -100,6 +101,7 @@ def spread(values: Sequence[float], level: float = LEVEL) -> Spread:
     return Spread(mean, std, mean - half, mean + half, n)
 
 
+@on_the_rest
 def compare(
     images: ImageSet,
     names: Sequence[str],
@@ -113,6 +115,8 @@ def compare(
     **options: Any,
 ) -> Comparison:
     """Fit every method on every draw and score each on the test part, which `images` must have.
+
+    Files that vanish meanwhile are said and left out of what comes after; cells that are made stay.
 
     Args:
         names: of the methods.
@@ -140,7 +144,7 @@ def compare(
         todo = [(draw, name) for draw in draws for name in names if (name, draw) not in known]
         for done, (draw, name) in enumerate(todo, 1):
             begun = time.perf_counter()
-            seen = hide(images[:], per_class, draw)
+            seen, listed = hide(images[:], per_class, draw), len(images.store.skipped)
             run = fit(
                 seen,
                 name,
@@ -153,6 +157,7 @@ def compare(
             )
             seconds = round(time.perf_counter() - begun, 2)
             accuracy = _score(run, images, reporter)
+            say_left_out(images.store.skipped[listed:], reporter.say)
             cell = Cell(name, draw, accuracy, run.estimate, seconds, recorded(run.record))
             write_json(_path(folder, name, draw), {"settings": marks[name]} | asdict(cell))
             known[name, draw] = cell
