@@ -21,6 +21,7 @@ from handful import methods
 from handful.collapse import recorded
 from handful.data.checks import check as inspect
 from handful.data.imageset import ImageSet
+from handful.data.store import Vanished
 from handful.data.vanished import on_the_rest, say_left_out
 from handful.errors import HandfulError
 from handful.files import read_json, sole_writer, tidy, write_json
@@ -228,6 +229,8 @@ def _rehearsed(
     try:
         chosen, task = prepare(hide(images[:], per_class, draw), name, settings=settings, **options)
         rehearse(chosen, task, draw)
+    except Vanished:  # for `on_the_rest`
+        raise
     except HandfulError as error:
         raise HandfulError(f"{name}: {error}") from None
     start = [] if task.init is None else [task.init.hash]
