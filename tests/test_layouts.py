@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from pathlib import Path
 
 import pytest
 
@@ -197,6 +198,17 @@ def test_a_folder_without_a_training_part_is_scored_but_not_trained_on(tmp_path)
 def test_unknown_folders_options_are_refused(tmp_path):
     with pytest.raises(HandfulError, match="classes, groups, ignore"):
         handful.load(folder(tmp_path, "cat dog"), folders="sites")
+
+
+@pytest.mark.parametrize("typed", ["", "sites"])
+@pytest.mark.parametrize("beside", [(), ("--labels", "labels.csv")], ids=["alone", "with labels"])
+def test_folders_is_one_of_its_choices(tmp_path, monkeypatch, capsys, typed, beside):
+    folder(tmp_path, "cat dog")
+    monkeypatch.chdir(tmp_path)
+    Path("labels.csv").write_text("file,label\ncat/0.jpg,cat\ndog/0.jpg,dog\n")
+    assert command(monkeypatch, "data", ".", "--folders", typed, *beside) == 2
+    error = f"no folders={typed!r}; it is one of auto, classes, groups, ignore\n"
+    assert capsys.readouterr().err.endswith(error)
 
 
 def test_folders_beside_a_label_file(tmp_path):

@@ -16,8 +16,8 @@ from handful.data.findings import (
     Near,
     Odd,
     Problem,
-    printable,
     skipped_summary,
+    valid_unicode,
 )
 from handful.data.imageset import ImageSet
 from handful.data.near import SIZE, near_duplicates
@@ -86,7 +86,7 @@ def check(images: ImageSet, *, near: bool = True, track: Track = quiet) -> Findi
         near=pairs,
         odd=odd,
         problems=tuple(
-            replace(problem, text=printable(problem.text))
+            replace(problem, text=valid_unicode(problem.text))
             for problem in sorted(problems, key=lambda problem: not problem.serious)
         ),
     )

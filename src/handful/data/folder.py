@@ -65,7 +65,7 @@ def places_by_folder(
     source: str, names: list[str], wanted: Wanted, say: Callable[[str], None]
 ) -> list[Place]:
     """The place of each image by its path alone."""
-    found = layout(names, wanted.folders or "auto")
+    found = layout(names, "auto" if wanted.folders is None else wanted.folders)
     if found.question and (wanted.training or wanted.folders == "auto"):
         raise HandfulError(f"{source}: {found.question}")
     no_training = found.no_training.replace("SOURCE", source.rstrip("/"))

@@ -64,8 +64,7 @@ def layout(paths: Iterable[str], folders: str = "auto") -> Layout:
             that must not be split (sites, cameras, patients) and the folders below them for the
             classes, "ignore" takes no label from a folder. "auto" asks where both may be meant.
     """
-    if folders not in FOLDERS:
-        raise HandfulError(f"no folders={folders!r}; it is one of {', '.join(FOLDERS)}")
+    check_folders(folders)
     images = [_Image(at, tuple(path.split("/"))) for at, path in enumerate(paths)]
     places: dict[int, Place] = {}
     if folders == "ignore":
@@ -93,6 +92,12 @@ def layout(paths: Iterable[str], folders: str = "auto") -> Layout:
         return Layout(kept, "", question)
     said = _said(ordered, parts, sorted(strays), len(beside), folders)
     return Layout(ordered, said, "", parts.no_training)
+
+
+def check_folders(folders: str | None) -> None:
+    """HandfulError for what the folders cannot be."""
+    if folders is not None and folders not in FOLDERS:
+        raise HandfulError(f"no folders={folders!r}; it is one of {', '.join(FOLDERS)}")
 
 
 def part_of(name: str) -> str | None:
