@@ -138,8 +138,7 @@ def fit(
     origin = [(origins or {}).get(name, "unknown") for name in images[images.labeled].names]
     shares = _checked_shares(images, prior, estimate, origin)
     given = {"schedule": schedule, "backbone": backbone, "init": init, "settings": settings}
-    typed = [name for name, value in given.items() if value not in (None, {})]
-    why_not = _why_not_auto(estimate, typed)
+    why_not = _why_not_auto(estimate, [name for name, value in given.items() if value])
     if method is None:
         method = "supervised" if why_not else AUTO
     auto = method == AUTO

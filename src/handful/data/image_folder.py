@@ -39,6 +39,7 @@ class Place(NamedTuple):
     group: str | None = None
     test: bool = False
     reason: str = ""  # why it is left out; empty if it is not
+    origin: str | None = None  # how the image came to be labelled, if known: random or chosen
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ Letters in shapes: N images, C channels (1 or 3), S working size.
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -33,6 +33,8 @@ class ImageSet:
     groups: np.ndarray | None = None  # (N,) int64, images that must never be split
     source: str = ""  # what the user typed
     test: "ImageSet | None" = None  # the labelled test part, if the source has one
+    # Image name → "random" or "chosen", where a label file tells how it came to be labelled.
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.labels) != len(self.rows):
