@@ -9,6 +9,7 @@ import pytest
 
 from handful.csv_files import read_csv
 from handful.data.label_file import LabelFile, match_labels
+from handful.data.match_files import FileMatcher
 from handful.data.sources import load
 from image_files import save
 
@@ -213,3 +214,19 @@ def test_a_label_file_that_is_a_pipe_is_read_once(folder, handful, good):
         assert rows == {"a.png": "random", "b.png": "chosen"}
     else:
         assert status == 2 and "line 3 is not utf-8; save it as UTF-8 or name its" in err
+
+
+@pytest.mark.parametrize("beside", ["photos", ".", "photos/more", "..", "other"])
+def test_many_plain_cells_are_looked_up_as_any_other(tmp_path, monkeypatch, beside):
+    """Without a path being put together for each; `./` before a cell makes it no plain one."""
+    names = ["a.png", "more/a.png", "more/b.png", "photos/c.png", f"{tmp_path.name}/d.png"]
+    matcher = FileMatcher(names, tmp_path / "photos", tmp_path / beside)
+    cells = [*names, "b.png", "photos/a.png", "photos/more/b.png", f"{tmp_path.name}/photos/a.png"]
+
+    def meant(cell):
+        found = matcher.find(cell)
+        return found and (found.names, found.whole)
+
+    slow = [meant(f"./{cell}") for cell in cells]
+    monkeypatch.setattr(os.path, "relpath", None)
+    assert list(map(meant, cells)) == slow

@@ -195,6 +195,23 @@ def test_a_folder_without_a_training_part_is_scored_but_not_trained_on(tmp_path)
     assert labels == ["cat", "cat", "fox", "fox"]
 
 
+def test_folders_inside_the_classes_are_said():
+    nested = tree("animals/cat animals/dog vehicles/car")
+    assert layout(nested).said == (
+        "2 classes from the sub-folders: animals, vehicles; folders inside them do not count (car, "
+        "cat, dog): if those are the classes, move them up, beside each other, or give --labels; "
+        "--folders classes if all is right"
+    )
+    assert [place.label for place in layout(nested).places[::2]] == [
+        "animals",
+        "animals",
+        "vehicles",
+    ]
+    for settled in (layout(nested, "classes"), layout(tree("cat dog unlabeled/a"))):
+        assert "inside" not in settled.said
+    assert "(2019, 2020)" in layout(tree("train/cat/2019 train/dog test/cat/2020 test/dog")).said
+
+
 def test_unknown_folders_options_are_refused(tmp_path):
     with pytest.raises(HandfulError, match="classes, groups, ignore"):
         handful.load(folder(tmp_path, "cat dog"), folders="sites")

@@ -83,8 +83,9 @@ def layout(paths: Iterable[str], folders: str = "auto") -> Layout:
             outside += members
     places |= {i.at: Place(reason="beside the folders that hold the data set") for i in outside}
     places |= {i.at: Place() for i in images if parts.of and i.at not in places}
-    question = ""
+    question, inner = "", set[str]()
     for members, test in _members(images, parts):
+        inner |= _inside_classes(members)
         question = question or ("" if folders != "auto" else _question(members))
         places |= {i.at: _place(i.path, folders, test) for i in members}
     ordered = [places[at] for at in range(len(places))]
@@ -92,6 +93,8 @@ def layout(paths: Iterable[str], folders: str = "auto") -> Layout:
         kept = [Place(test=p.test, reason=p.reason) if p.reason else Place() for p in ordered]
         return Layout(kept, "", question)
     said = _said(ordered, parts, sorted(strays), len(beside), folders)
+    if inner and folders == "auto":
+        said += f"; {_nested(sorted(inner))}"
     return Layout(ordered, said, "", parts.no_training)
 
 
@@ -284,6 +287,18 @@ def _question(members: list[_Image]) -> str:
         f"which are the classes? --folders groups if they are {_listed(sorted(shared))} (and "
         f"{first}, {second} are groups, such as sites), --folders classes if they are "
         f"{_listed(sorted(sharing))}, --folders ignore for neither"
+    )
+
+
+def _inside_classes(members: list[_Image]) -> set[str]:
+    """Folders that lie in what is taken for a class."""
+    return {i.path[1] for i in members if len(i.path) > 2 and i.path[0].lower() not in UNLABELED}
+
+
+def _nested(inner: list[str]) -> str:
+    return (
+        f"folders inside them do not count ({_listed(inner)}): if those are the classes, move them "
+        f"up, beside each other, or give --labels; --folders classes if all is right"
     )
 
 
