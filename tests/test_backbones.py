@@ -12,6 +12,7 @@ import handful
 from handful.backbones import BACKBONES, SmallDecoder, fingerprint, make, pretrained
 from handful.backbones.blocks import Residual
 from handful.backbones.imagenet import LITE_SHA256, lite_classifier
+from tiny import stripes
 
 FROM_SCRATCH = [name for name in BACKBONES if not pretrained(name) and name != "split"]
 SMALLEST = {"cnn": 20, "small-encoder": 16, "cifar-cnn": 8, "fast": 25}
@@ -161,6 +162,13 @@ def test_making_a_network_draws_only_the_random_numbers_of_its_weights():
 def test_a_wrong_backbone_name_gets_the_right_one():
     with pytest.raises(ValueError, match=r"no backbone 'smal'\. Did you mean 'small'\?"):
         make("smal", 1, 28)
+
+
+@pytest.mark.parametrize("method", [None, "supervised", "features", "fixmatch", "simclr"])
+def test_an_empty_or_unknown_backbone_is_refused_with_the_choices(method):
+    for name in ("", "lite9"):
+        with pytest.raises(ValueError, match=f"no backbone '{name}'.* Backbones: small, fast, "):
+            handful.fit(stripes(16), method, backbone=name)
 
 
 def test_a_wrong_option_gets_the_right_one():

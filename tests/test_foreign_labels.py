@@ -6,6 +6,7 @@ import os
 import pytest
 
 from handful.csv_files import write_csv
+from handful.data.foreign_labels import Labelled, known_format, read_cvat
 from handful.data.label_file import LabelFile, match_labels
 from handful.data.sources import load
 from handful.errors import HandfulError
@@ -260,3 +261,21 @@ def test_an_export_whose_file_name_is_no_text_is_refused(tmp_path):
     images = [{"file": 3, "detections": []}]
     with pytest.raises(HandfulError, match="names an image 3; a file name is text"):
         read(tmp_path, js(MEGA | {"images": images}), "a.json")
+
+
+def test_a_cancelled_annotation_gives_no_label_and_the_surest_box_counts():
+    def annotated(label, **more):
+        return {"result": [{"value": {"choices": [label]}}], **more}
+
+    task = {"data": {"image": "a.png"}, "annotations": [
+        annotated("cat", was_cancelled=True), annotated("dog")]}  # fmt: skip
+    assert known_format([task]) == ("Label Studio", [Labelled("a.png", ("dog",))])
+    boxes = [{"category": "1", "conf": 0.9}, {"category": "1", "conf": 0.1}]
+    detected = {"detection_categories": {"1": "animal"},
+                "images": [{"file": "a.png", "detections": boxes}]}  # fmt: skip
+    assert known_format(detected) == ("MegaDetector", [Labelled("a.png", ("animal",))])
+
+
+def test_xml_of_cvat_that_lists_labels_and_no_image_is_refused(tmp_path):
+    with pytest.raises(HandfulError, match="XML without images; export 'CVAT for images'"):
+        read_cvat(tmp_path / "map.xml", "<label_map><label name='cat'/></label_map>")

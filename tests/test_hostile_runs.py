@@ -21,7 +21,7 @@ from handful.errors import HandfulError
 from handful.files import read_json, read_tensors, tensor_bytes, write_json, write_tensors
 from handful.report import render
 from handful.results import LABELS, MODEL, RECORD, open_run
-from handful.text import as_json_line, printable
+from handful.text import as_json_line, for_terminal
 from soon import soon
 from tiny import stripes
 
@@ -461,8 +461,10 @@ def test_a_damaged_earlier_run_ends_a_fit_before_it_begins(copy, tmp_path):
 
 
 def test_what_a_terminal_obeys_is_shown_as_an_escape():
-    assert printable("a\x1b[31mb\nc\td\u202ee\x9bf\u2028") == r"a\x1b[31mb\nc\td\u202ee\x9bf\u2028"
-    assert printable("Müller [red] 猫 👩‍🚀") == "Müller [red] 猫 👩‍🚀"
+    assert (
+        for_terminal("a\x1b[31mb\nc\td\u202ee\x9bf\u2028") == r"a\x1b[31mb\nc\td\u202ee\x9bf\u2028"
+    )
+    assert for_terminal("Müller [red] 猫 👩‍🚀") == "Müller [red] 猫 👩‍🚀"
     line = as_json_line({"f": "a\x1b\u202e\x9b\ud800é"})
     assert line == '{"f": "a\\u001b\\u202e\\u009b\\ud800é"}'
     assert json.loads(line) == {"f": "a\x1b\u202e\x9b\ud800é"}

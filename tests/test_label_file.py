@@ -1,11 +1,15 @@
 """The label file: what works and what is refused, row by row, on real files."""
 
+import os
 import re
+from threading import Thread
 
 import numpy as np
 import pytest
 
+from handful.csv_files import read_csv
 from handful.data.label_file import LabelFile, match_labels
+from handful.data.match_files import FileMatcher
 from handful.data.sources import load
 from image_files import save
 
@@ -188,3 +192,41 @@ def test_an_unknown_encoding_is_refused(tmp_path):
     message = "no encoding 'klingon'; try utf-8, latin-1, cp1252 or utf-16"
     with pytest.raises(ValueError, match=re.escape(message)):
         match_labels(LabelFile(table, "klingon"), [], tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+@pytest.mark.parametrize("good", [True, False], ids=["text", "not UTF-8"])
+def test_a_label_file_that_is_a_pipe_is_read_once(folder, handful, good):
+    pipe, run = folder.parent / "pipe", folder.parent / "run"
+    os.mkfifo(pipe)
+    word = b"y" if good else "Bär".encode("latin-1")
+    content = b"file,label,origin\na.png,x,random\nb.png," + word + b",chosen\nsub/c.png,,\n"
+    writer = Thread(target=pipe.write_bytes, args=(content,), daemon=True)
+    writer.start()
+    status, _, err = handful(
+        "fit", folder, "--labels", pipe, "--out", run, "--estimate", "none",
+        "--set", "steps=2", "--set", "backbone.base=8", "--precision", "fp32",
+    )  # fmt: skip
+    writer.join(5)
+    if good:
+        assert status == 0, err
+        rows = {row["file"]: row["origin"] for row in read_csv(run / "labels.csv")}
+        assert rows == {"a.png": "random", "b.png": "chosen"}
+    else:
+        assert status == 2 and "line 3 is not utf-8; save it as UTF-8 or name its" in err
+
+
+@pytest.mark.parametrize("beside", ["photos", ".", "photos/more", "..", "other"])
+def test_many_plain_cells_are_looked_up_as_any_other(tmp_path, monkeypatch, beside):
+    """Without a path being put together for each; `./` before a cell makes it no plain one."""
+    names = ["a.png", "more/a.png", "more/b.png", "photos/c.png", f"{tmp_path.name}/d.png"]
+    matcher = FileMatcher(names, tmp_path / "photos", tmp_path / beside)
+    cells = [*names, "b.png", "photos/a.png", "photos/more/b.png", f"{tmp_path.name}/photos/a.png"]
+
+    def meant(cell):
+        found = matcher.find(cell)
+        return found and (found.names, found.whole)
+
+    slow = [meant(f"./{cell}") for cell in cells]
+    monkeypatch.setattr(os.path, "relpath", None)
+    assert list(map(meant, cells)) == slow

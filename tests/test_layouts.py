@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from pathlib import Path
 
 import pytest
 
@@ -194,9 +195,37 @@ def test_a_folder_without_a_training_part_is_scored_but_not_trained_on(tmp_path)
     assert labels == ["cat", "cat", "fox", "fox"]
 
 
+def test_folders_inside_the_classes_are_said():
+    nested = tree("animals/cat animals/dog vehicles/car")
+    assert layout(nested).said == (
+        "2 classes from the sub-folders: animals, vehicles; folders inside them do not count (car, "
+        "cat, dog): if those are the classes, move them up, beside each other, or give --labels; "
+        "--folders classes if all is right"
+    )
+    assert [place.label for place in layout(nested).places[::2]] == [
+        "animals",
+        "animals",
+        "vehicles",
+    ]
+    for settled in (layout(nested, "classes"), layout(tree("cat dog unlabeled/a"))):
+        assert "inside" not in settled.said
+    assert "(2019, 2020)" in layout(tree("train/cat/2019 train/dog test/cat/2020 test/dog")).said
+
+
 def test_unknown_folders_options_are_refused(tmp_path):
     with pytest.raises(HandfulError, match="classes, groups, ignore"):
         handful.load(folder(tmp_path, "cat dog"), folders="sites")
+
+
+@pytest.mark.parametrize("typed", ["", "sites"])
+@pytest.mark.parametrize("beside", [(), ("--labels", "labels.csv")], ids=["alone", "with labels"])
+def test_folders_is_one_of_its_choices(tmp_path, monkeypatch, capsys, typed, beside):
+    folder(tmp_path, "cat dog")
+    monkeypatch.chdir(tmp_path)
+    Path("labels.csv").write_text("file,label\ncat/0.jpg,cat\ndog/0.jpg,dog\n")
+    assert command(monkeypatch, "data", ".", "--folders", typed, *beside) == 2
+    error = f"no folders={typed!r}; it is one of auto, classes, groups, ignore\n"
+    assert capsys.readouterr().err.endswith(error)
 
 
 def test_folders_beside_a_label_file(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from filelock import FileLock
 
 from handful.errors import HandfulError
+from handful.screen import left_out_of, print_sorted
 from handful.sorting import execute, sort_into_folders
 from handful.sorting.manifest import MANIFEST
 from handful.sorting.names import Kind, folder_names, portable
@@ -327,6 +328,22 @@ def test_names_that_are_too_long_are_shortened_and_said(tmp_path):
     assert sort(source, tmp_path / "to", dict.fromkeys(long, label), (label,)).counts() == {
         "already_there": 2
     }
+
+
+def test_what_is_said_of_a_sort_shows_names_as_they_are(tmp_path, capsys):
+    """Without quotes and doubled backslashes; what a terminal obeys is escaped."""
+    name = "it's \x1b[31m 猫.jpg"
+    source = put(tmp_path / "from", {name: "1", "b.jpg": "2"})
+    put(tmp_path / "to" / "it's_ fox_", {name: "other"})
+    label = "it's: fox?"
+    found = sort(
+        source, tmp_path / "to", {name: label, "b.jpg": label, "gone's.jpg": label}, (label,)
+    )
+    print_sorted(found)
+    told = capsys.readouterr().out
+    assert "  it's_ fox_/ (it's: fox?): 2 copied" in told
+    assert r"as another file has the name: it's_ fox_/it's \x1b[31m 猫 (2).jpg" in told
+    assert left_out_of(found) == ["not sorted: gone's.jpg: vanished before it was copied"]
 
 
 def test_long_names_that_become_one_are_numbered(tmp_path):

@@ -12,12 +12,19 @@ import tifffile
 from PIL import Image
 
 import handful as package
+from handful.compare import compare
 from handful.data import decode
 from handful.data.sources import load
-from handful.data.values import FULL, ValueRange
+from handful.data.values import FULL, Ranges, ValueRange
+from handful.job import Reporter
+from handful.pretrain import pretrain
+from handful.pretrained import scaled_as
+from handful.record_schema import Input
 from image_files import class_folder, save, smooth
 
 SIDE = 12
+QUICK = ("--method", "supervised", "--set", "steps=2", "--set", "backbone.base=8",
+         "--precision", "fp32", "--estimate", "none")  # fmt: skip
 OLD = Path(__file__).parent / "fixtures" / "run-of-0.1"
 
 
@@ -43,21 +50,7 @@ def brightest(images) -> int:
 def test_a_run_keeps_the_scale_it_was_trained_with(tmp_path, handful, monkeypatch):
     train, darker = deep_folder(tmp_path / "train"), deep_folder(tmp_path / "darker", 16)
     run = tmp_path / "run"
-    words = (
-        "--method",
-        "supervised",
-        "--set",
-        "steps=2",
-        "--set",
-        "backbone.base=8",
-        "--precision",
-        "fp32",
-        "--estimate",
-        "none",
-        "--out",
-        run,
-    )
-    status, out, err = handful("fit", train, *words)
+    status, out, err = handful("fit", train, *QUICK, "--out", run)
     assert status == 0, err
     assert "scaled from 0 to 4095" in " ".join((out + err).split())
     assert json.loads((run / "run.json").read_text())["input"]["value_range"] == [0, 4095, False]
@@ -78,6 +71,118 @@ def test_a_run_keeps_the_scale_it_was_trained_with(tmp_path, handful, monkeypatc
     shutil.rmtree(tmp_path / "darker")
     assert handful("evaluate", run, deep_folder(tmp_path / "darker", 17))[0] == 0
     assert scales == {ValueRange(0, 4095)}
+
+
+def mixed_folder(root: Path) -> Path:
+    """Files of 12 bits, and as many of floating-point values that differ in how far they reach."""
+    deep_folder(root)
+    for number, name in enumerate(("dark", "mid", "bright")):
+        for seed in range(4):
+            values = smooth(SIDE, SIDE, seed=20 * number + seed)[..., 0] / 255 * (number + 1) / 3
+            tifffile.imwrite(root / name / f"real-{seed}.tif", values.astype(np.float32))
+    return root
+
+
+def test_files_of_both_kinds_have_one_range_each_which_the_run_keeps(tmp_path, handful):
+    train, alone = mixed_folder(tmp_path / "train"), tmp_path / "alone"
+    images = load(train)
+    assert images.value_range == Ranges(ValueRange(0, 4095), ValueRange(0, 1, True))
+    names = [name for name in images.names if "dark/real" in name]
+    rows = [images.names.index(name) for name in names]
+    assert images.at(SIDE)[rows].max() < 90  # a third of white: not stretched one by one
+    run = tmp_path / "run"
+    status, out, err = handful("fit", train, *QUICK, "--out", run)
+    assert status == 0, err
+    assert "from 0 to 4095 (floating-point files from 0 to 1)" in " ".join((out + err).split())
+    kept = json.loads((run / "run.json").read_text())["input"]["value_range"]
+    assert kept == [[0, 4095, False], [0, 1, True]]
+    predictor = package.open_run(run).predictor
+    assert predictor.value_range == images.value_range
+    alone.mkdir()
+    for name in names:
+        shutil.copy(train / name, alone)
+    darker = load(alone, labeled=False).scaled_by(predictor.value_range)
+    assert darker.value_range == ValueRange(0, 1, True) and brightest(darker) < 90
+
+
+@pytest.mark.parametrize("scale", [[[0, 1, True], [0, 1, True]], [[0, 1, False]], [[1, 0, False]]])
+def test_a_damaged_pair_of_ranges_is_refused(scale):
+    with pytest.raises(ValueError, match="range"):
+        Input(size=8, channels=1, aspect="crop", flips=False, value_range=scale)
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """A backbone from images whose values reach 4,095, and what was said of them."""
+    root, said = tmp_path_factory.mktemp("stage"), []
+    images = load(deep_folder(root / "train"), labeled=False)
+    settings = {"steps": "2", "batch": "8", "looks": "1", "backbone.base": "8"}
+    stage = pretrain(
+        images, "simclr", out=root / "pre", settings=settings, precision="fp32",
+        pictures=False, say=said.append,
+    )  # fmt: skip
+    return stage, said
+
+
+def test_a_stage_keeps_the_scale_it_was_trained_with(learned):
+    stage, said = learned
+    assert any("scaled from 0 to 4095; fit --init keeps this scale" in line for line in said)
+    assert stage.record["input"]["value_range"] == [0, 4095, False]
+    assert stage.value_range == ValueRange(0, 4095)
+
+
+@pytest.mark.parametrize("divide", [1, 16])
+def test_a_fit_from_a_stage_takes_its_scale_and_says_where_its_images_differ(
+    tmp_path, learned, handful, divide
+):
+    stage, _ = learned
+    train, run = deep_folder(tmp_path / "photos", divide), tmp_path / "run"
+    status, out, err = handful(
+        "fit", train, "--init", stage.folder, "--method", "features", "--estimate", "none",
+        "--precision", "fp32", "--out", run,
+    )  # fmt: skip
+    assert status == 0, err
+    shown = " ".join((out + err).split())
+    assert "are scaled from 0 to 4095 for all files" in shown
+    differs = (
+        f"values of {train} go from 0 to 255, those that {stage.folder} learned from go from 0 to "
+        f"4095; the scale from 0 to 4095 is taken"
+    )
+    assert (differs in shown) == (divide == 16) == ("learned from go" in shown)
+    assert package.open_run(run).predictor.value_range == ValueRange(0, 4095)
+
+
+def test_a_comparison_from_a_stage_says_where_its_images_differ(tmp_path, learned):
+    stage, _ = learned
+    said = []
+    images = load(deep_folder(tmp_path / "photos", 16), test_fraction=0.5)
+    compare(
+        images, ["features"], [0], 1, tmp_path / "cmp", estimate="none", init=stage.folder,
+        precision="fp32", reporter=Reporter(say=said.append),
+    )  # fmt: skip
+    assert any("the scale from 0 to 4095 is taken" in line for line in said)
+    assert any("are scaled from 0 to 4095 for all files" in line for line in said)
+
+
+def test_images_of_8_bits_beside_a_stage_of_more_are_said(tmp_path, learned):
+    stage, _ = learned
+    said = []
+    images = load(class_folder(tmp_path))
+    assert scaled_as(images, stage.folder, said.append) is images
+    assert said == [
+        f"values of {tmp_path} have 8 bits, those that {stage.folder} learned from go from 0 to "
+        f"4095"
+    ]
+
+
+def test_a_stage_from_before_ranges_changes_no_scale(tmp_path, learned):
+    stage, _ = learned
+    old, said = shutil.copytree(stage.folder, tmp_path / "old"), []
+    record = json.loads((old / "pretrained.json").read_text())
+    del record["input"]["value_range"]
+    (old / "pretrained.json").write_text(json.dumps(record))
+    images = load(deep_folder(tmp_path / "photos", 16))
+    assert scaled_as(images, old, said.append) is images and not said
 
 
 def test_a_run_from_before_ranges_scales_by_the_type(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import handful as package
-from handful import job
+from handful import compare, job
 from handful.data import decode
 from handful.data.sources import load
 from handful.data.store import FileStore, Vanished
@@ -159,6 +159,73 @@ def test_embed_leaves_out_what_vanished(tmp_path, folder, monkeypatch, handful):
         assert len(found["features"]) == len(found["labels"]) == 15
         assert "cat/3.png" not in found["names"]
         assert found["labels"].tolist() == [0] * 7 + [1] * 8
+
+
+def test_data_tells_of_the_rest(tmp_path, folder, monkeypatch, handful):
+    failing(monkeypatch, "cat/3.png", HARM["vanished"][0])
+    failing(monkeypatch, "dog/4.png", io_error)
+    status, told, err = handful("data", folder, "--out", tmp_path / "about", "--json")
+    assert status == 0, err
+    assert "left out: cat/3.png: vanished" in err
+    found = json.loads(told)
+    assert found["labeled"] == 14 and found == json.loads(
+        (tmp_path / "about" / "data.json").read_text()
+    )
+    skipped = {row["name"]: row["reason"] for row in found["skipped"]}
+    assert skipped == {
+        "cat/3.png": "vanished", "dog/4.png": "cannot be read: Input/output error"
+    }  # fmt: skip
+    page = (tmp_path / "about" / "data.html").read_text()
+    assert "2 left out" in page
+
+
+def test_first_labels_are_of_the_rest(tmp_path, folder, monkeypatch, handful):
+    photos = tmp_path / "photos" / "cat"
+    failing(monkeypatch, "3.png", HARM["vanished"][0])
+    words = ("--no-near", "--first-labels", 7, "--folders", "ignore", "--out", tmp_path / "about")
+    status, told, err = handful("data", photos, *words)
+    assert status == 0, err
+    assert err.count("left out: 3.png: vanished") == 1
+    rows = (tmp_path / "about" / "label-first.csv").read_text().splitlines()[1:]
+    assert sorted(row.split(",")[0] for row in rows) == [f"{n}.png" for n in (0, 1, 2, 4, 5, 6, 7)]
+
+
+def compared(folder, out, said):
+    images = load(folder, test_fraction=0.25)
+    return images, compare.compare(
+        images, ["supervised"], range(2), 3, out, estimate="none", precision="fp32",
+        settings={"steps": "2", "backbone.base": "8"}, reporter=job.Reporter(say=said.append),
+    )  # fmt: skip
+
+
+def test_a_comparison_goes_on_without_what_vanished(tmp_path, folder, monkeypatch):
+    said, gone = [], load(folder, test_fraction=0.25).names[0]
+    failing(monkeypatch, gone, HARM["vanished"][0])
+    images, found = compared(folder, tmp_path / "cmp", said)
+    assert len(found.cells) == 2
+    assert said.count(f"left out: {gone}: vanished") == 1
+    assert (gone, "vanished") in images.store.skipped
+
+
+@pytest.mark.parametrize("part", ["training", "test"])
+def test_what_vanishes_between_two_cells_is_said(tmp_path, folder, monkeypatch, part):
+    """Everything is decoded anew for the second draw, and one file is gone by then."""
+    said, fits, fit = [], [], compare.fit
+    known = load(folder, test_fraction=0.25)
+    gone = (known if part == "training" else known.test).names[0]
+
+    def watched(images, *args, **how):
+        fits.append(images)
+        if len(fits) == 2:
+            (folder / gone).unlink()
+            images.store._held = None
+            monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path / "another"))
+        return fit(images, *args, **how)
+
+    monkeypatch.setattr(compare, "fit", watched)
+    _, found = compared(folder, tmp_path / "cmp", said)
+    assert len(fits) == len(found.cells) == 2
+    assert said.count(f"left out: {gone}: vanished") == 1
 
 
 def test_files_that_appear_during_a_fit_are_no_part_of_it(folder, monkeypatch):

@@ -21,11 +21,14 @@ from handful import methods
 from handful.collapse import recorded
 from handful.data.checks import check as inspect
 from handful.data.imageset import ImageSet
+from handful.data.store import Vanished
+from handful.data.vanished import on_the_rest, say_left_out
 from handful.errors import HandfulError
 from handful.files import read_json, sole_writer, tidy, write_json
 from handful.job import QUIET, Reporter, fit
 from handful.learn import fingerprint
 from handful.prepare import hide, prepare, rehearse
+from handful.pretrained import scaled_as
 from handful.record_schema import CellRecord, checked
 from handful.results import Run
 from handful.wording import duration
@@ -99,6 +102,7 @@ def spread(values: Sequence[float], level: float = LEVEL) -> Spread:
     return Spread(mean, std, mean - half, mean + half, n)
 
 
+@on_the_rest
 def compare(
     images: ImageSet,
     names: Sequence[str],
@@ -113,6 +117,8 @@ def compare(
 ) -> Comparison:
     """Fit every method on every draw and score each on the test part, which `images` must have.
 
+    Files that vanish meanwhile are said and left out of what comes after; cells that are made stay.
+
     Args:
         names: of the methods.
         draws: seeds; each chooses `per_class` labels of every class, and is the seed of its fits.
@@ -123,6 +129,7 @@ def compare(
         options: backbone, init, size, aspect, flips and precision, as in `fit`.
     """
     draws, folder = tuple(draws), Path(out)
+    images = scaled_as(images, options.get("init"), reporter.say)
     _check(images, names, draws)
     own = _settings_of(names, settings or {})
     marks = {
@@ -138,7 +145,7 @@ def compare(
         todo = [(draw, name) for draw in draws for name in names if (name, draw) not in known]
         for done, (draw, name) in enumerate(todo, 1):
             begun = time.perf_counter()
-            seen = hide(images[:], per_class, draw)
+            seen, listed = hide(images[:], per_class, draw), len(images.store.skipped)
             run = fit(
                 seen,
                 name,
@@ -151,6 +158,7 @@ def compare(
             )
             seconds = round(time.perf_counter() - begun, 2)
             accuracy = _score(run, images, reporter)
+            say_left_out(images.store.skipped[listed:], reporter.say)
             cell = Cell(name, draw, accuracy, run.estimate, seconds, recorded(run.record))
             write_json(_path(folder, name, draw), {"settings": marks[name]} | asdict(cell))
             known[name, draw] = cell
@@ -221,6 +229,8 @@ def _rehearsed(
     try:
         chosen, task = prepare(hide(images[:], per_class, draw), name, settings=settings, **options)
         rehearse(chosen, task, draw)
+    except Vanished:  # for `on_the_rest`
+        raise
     except HandfulError as error:
         raise HandfulError(f"{name}: {error}") from None
     start = [] if task.init is None else [task.init.hash]

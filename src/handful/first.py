@@ -36,6 +36,7 @@ def first_labels(
     known = images.labeled[shuffled(len(images.labeled), seed, LIMIT)]
     looked_at = images[np.concatenate([pool, known])]
     found = torch.from_numpy(embed(looked_at, reporter=reporter).features)
+    looked_at.store.check(looked_at.rows)  # what vanished has no features
     names = looked_at.names
     suggestions = suggest(found[: len(pool)], found[len(pool) :], None, count)
     return {names[some.position]: some for some in suggestions}

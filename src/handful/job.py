@@ -42,7 +42,7 @@ from handful.methods.propagation import Propagation
 from handful.methods.self_training import SelfTraining
 from handful.prepare import check_opens, class_shares, prepare, rehearse
 from handful.pretrain import TRAINING, reserving, staged
-from handful.pretrained import HISTORY, Pretrained
+from handful.pretrained import HISTORY, Pretrained, scaled_as
 from handful.priors import LABELED, UNLABELED
 from handful.record import Asked, Decided, record_of
 from handful.report.pictures import PICTURES, save_pictures
@@ -146,6 +146,7 @@ def fit(
         if why_not:
             raise HandfulError(why_not)
         budget = BUDGET if budget is None else budget
+    images = scaled_as(images, init, reporter.say)
     chosen, task = prepare(
         images,
         "features" if auto else method,

@@ -10,7 +10,7 @@ from torch import nn
 
 import handful
 from handful import backbones
-from handful.data.values import FULL, ValueRange
+from handful.data.values import FULL, Scale, from_json
 from handful.errors import HandfulError
 from handful.files import parse_json, read_tensors, write_tensors
 from handful.methods.base import BackboneSpec, Classifier, Normalize, Predictor
@@ -102,10 +102,9 @@ def load_predictor(path: Path) -> Predictor:
     return Predictor(model.eval(), spec, classes, size, channels, **rest)
 
 
-def _value_range(header: dict[str, Any]) -> ValueRange | None:
+def _value_range(header: dict[str, Any]) -> Scale | None:
     """The scale of deep images; runs made before it was looked at scaled by the type."""
-    scale = header.get("value_range", FULL)
-    return None if scale is None else ValueRange(*scale)
+    return from_json(header.get("value_range", FULL))
 
 
 def _not_as_described(path: Path, why: str) -> HandfulError:

@@ -189,10 +189,12 @@ def own_backbone(
     """The network asked for, else the one that suits the method and images of `side` pixels."""
     if isinstance(name, BackboneSpec):
         return name
+    if name is not None:
+        backbones.check_name(name)
     if isinstance(method, Trained):
         own = method.network(channels, side) if isinstance(method, Networked) else "small"
-        return BackboneSpec(name or own)
-    chosen = name or "lite0"
+        return BackboneSpec(own if name is None else name)
+    chosen = "lite0" if name is None else name
     return BackboneSpec(chosen, {"stages": 3} if backbones.staged(chosen) else {})
 
 

@@ -35,6 +35,7 @@ from handful.budget import (
 from handful.data.cache import about, cache_folder, explained, locked, used
 from handful.data.cache_entries import keep_within_limit
 from handful.data.imageset import ImageSet, Track, quiet
+from handful.data.values import in_words
 from handful.data.vanished import on_the_rest
 from handful.errors import HandfulError
 from handful.files import sole_writer, write_json, write_tensors, write_text
@@ -147,6 +148,9 @@ def pretrain(
             clear(folder)
             say(f"{folder} already holds this, finished")
             return open_pretrained(folder)
+        if images.value_range is not None:
+            scale = in_words(images.value_range)
+            say(f"values of more than 8 bits are scaled {scale}; fit --init keeps this scale")
         gallery = Gallery(built / PICTURES, task) if pictures else None
         _make(chosen, task, mark, built, gallery, say, command, deadline)
         settle(folder, built, STAGE, say)
@@ -327,6 +331,7 @@ def _make(
             "channels": task.channels,
             "aspect": task.fit,
             "flips": task.flips,
+            "value_range": task.images.value_range,
         },
         "normalize": {"mean": constants[0], "std": constants[1]},
         "data": {"source": task.images.source, "images": len(task.unlabeled)},

@@ -4,7 +4,7 @@ A folder with `pretrained.json`, written last, and `backbone.safetensors`.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from handful.backbones import hash_of
+from handful.data.imageset import ImageSet
+from handful.data.values import Scale, from_json, in_words
 from handful.errors import HandfulError
 from handful.files import read_json, read_tensors
 from handful.methods.base import BackboneSpec, Init
@@ -33,6 +35,7 @@ class Pretrained:
     size: int  # of the images it learned from, in pixels
     channels: int
     aspect: str  # how they were made square
+    value_range: Scale | None  # of those of more than 8 bits; None where there were none
     record: dict[str, Any]  # what pretrained.json holds
     folder: Path
 
@@ -70,9 +73,34 @@ def open_pretrained(folder: Path | str) -> Pretrained:
             )
         backbone = BackboneSpec(spec["name"], spec["options"])
         size, channels, aspect = (shown[key] for key in ("size", "channels", "aspect"))
-        return Pretrained(init, backbone, size, channels, aspect, record, folder)
+        scale = from_json(shown.get("value_range"))
+        return Pretrained(init, backbone, size, channels, aspect, scale, record, folder)
     except (KeyError, TypeError) as error:
         raise HandfulError(f"{folder / RECORD} is damaged ({error!r}); restore it") from None
+
+
+def scaled_as(images: ImageSet, start: Path | str | None, say: Callable[[str], None]) -> ImageSet:
+    """The images on the scale of those that a backbone learned from, if there is one.
+
+    What differs is said; a folder from before scales were kept tells nothing.
+    """
+    if start is None:
+        return images
+    learned = open_pretrained(start)
+    if "value_range" not in learned.record["input"]:
+        return images
+    own, theirs = images.value_range, learned.value_range
+    images = images.scaled_by(theirs)
+    if own != theirs:
+        what = f"values of {images.source} {_in_words(own)}, those that {start} learned from"
+        taken = images.value_range
+        kept = f"; the scale {in_words(taken)} is taken" if taken not in (None, own) else ""
+        say(f"{what} {_in_words(theirs)}{kept}")
+    return images
+
+
+def _in_words(scale: Scale | None) -> str:
+    return "have 8 bits" if scale is None else f"go {in_words(scale)}"
 
 
 def weights_hash(weights: dict[str, Tensor], constants: Sequence[Sequence[float]]) -> str:

@@ -67,6 +67,15 @@ def _bounded(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rising(scale: list[Any]) -> list[Any]:
+    """A scale: of one kind of files, or of whole numbers and of floating-point files."""
+    if len(scale) == 2 and all(isinstance(one, list) for one in scale):
+        if [one[2:] for one in map(_rising_of_one, scale)] != [[False], [True]]:
+            raise ValueError("two ranges, and not of whole numbers and of real ones")
+        return scale
+    return _rising_of_one(scale)
+
+
+def _rising_of_one(scale: list[Any]) -> list[Any]:
     ends = [end for end in scale[:2] if isinstance(end, float | int) and abs(end) < 1e300]
     if len(scale) != 3 or len(ends) != 2 or not ends[0] < ends[1] or type(scale[2]) is not bool:
         raise ValueError("not a range of pixel values: lowest, highest, whether they are real")
@@ -264,6 +273,7 @@ class PretrainedInput(Part):
     size: Side
     channels: Annotated[int, Field(ge=1, le=3)]
     aspect: Literal["crop", "pad", "stretch"]
+    value_range: Scale = None
 
 
 class PretrainedTraining(Part):

@@ -11,7 +11,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from handful.text import as_json_line, printable
+from handful.text import as_json_line, for_terminal
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -33,12 +33,12 @@ class SafeConsole(Console):
     """A console that shows strings as they are: no markup, no control characters, one line each."""
 
     def render_str(self, text: str, **options: Any) -> Text:
-        return super().render_str(printable(text), **options)
+        return super().render_str(for_terminal(text), **options)
 
     def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
         for segment in super().render(renderable, options):
             # Line ends are of the layout: those of a string are gone by now.
-            shown = "\n".join(map(printable, segment.text.split("\n")))
+            shown = "\n".join(map(for_terminal, segment.text.split("\n")))
             yield segment if segment.control else segment._replace(text=shown)
 
 
@@ -174,7 +174,7 @@ def say_skipped(images: "ImageSet", say: Callable[[str], None]) -> None:
     if skipped := images.store.skipped:
         first = skipped[0]
         text = f"{skipped_summary(skipped)}; the first is {first.name}: {first.reason}"
-        say(printable(text))
+        say(for_terminal(text))
 
 
 def print_estimate(estimate: dict[str, Any]) -> None:
@@ -335,15 +335,15 @@ def print_sorted(found: "Sorted") -> None:
     would = "would be " if found.dry_run else ""
     answer.print(f"{would}{_sorted_counts(found.counts())}", soft_wrap=True)
     for kind, folder in found.folders.items():
-        called = f" ({kind.name!r})" if folder != kind.name else ""
+        called = f" ({kind.name})" if folder != kind.name else ""
         counts = _sorted_counts(found.counts(kind))
-        answer.print(printable(f"  {folder}/{called}: {counts}"), soft_wrap=True)
+        answer.print(for_terminal(f"  {folder}/{called}: {counts}"), soft_wrap=True)
     for steps, why in (
         (found.numbered, f"{would}numbered, as another file has the name"),
         (found.shortened, f"{would}shortened or changed, as the target cannot hold the name"),
     ):
         if steps:
-            places = ", ".join(repr(step.place) for step in steps[:LISTED])
+            places = ", ".join(step.place for step in steps[:LISTED])
             more = ", …" if len(steps) > LISTED else ""
             answer.print(f"  {len(steps)} {why}: {places}{more}", soft_wrap=True)
 
@@ -357,6 +357,6 @@ def _sorted_counts(counts: "Counter[str]") -> str:
 
 def left_out_of(found: "Sorted") -> list[str]:
     """Lines that name the images that were not sorted, and why."""
-    lines = [f"not sorted: {name!r}: {reason}" for name, reason in found.left_out[:LISTED]]
+    lines = [f"not sorted: {name}: {reason}" for name, reason in found.left_out[:LISTED]]
     more = len(found.left_out) - LISTED
     return [*lines, *([f"and {more} more are not sorted; --json names all"] if more > 0 else [])]

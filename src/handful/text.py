@@ -11,7 +11,7 @@ _UNPRINTABLE = re.compile(
 )
 
 
-def printable(text: str) -> str:
+def for_terminal(text: str) -> str:
     """The text in one line, with control characters and invisible ones as \\x1b or \\u202e."""
     return _UNPRINTABLE.sub(_escaped, text)
 

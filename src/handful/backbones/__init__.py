@@ -40,6 +40,7 @@ __all__ = [
     "BACKBONES",
     "SmallDecoder",
     "SmallEncoder",
+    "check_name",
     "fingerprint",
     "make",
     "pretrained",
@@ -90,16 +91,10 @@ def make(name: str, channels: int, size: int, **options: Any) -> nn.Module:
         channels: 1 for grey images, 3 for colour.
         options: the backbone's own, such as `dropout` of `cifar-cnn`.
     """
+    check_name(name)
+    backbone: Any = Timm if name.startswith(_TIMM) else BACKBONES[name]
     if name.startswith(_TIMM):
-        backbone: Any = Timm
         options = {"model": name.removeprefix(_TIMM), **options}
-    elif name in BACKBONES:
-        backbone = BACKBONES[name]
-    else:
-        raise HandfulError(
-            f"no backbone {name!r}.{did_you_mean(name, BACKBONES)} "
-            f"Backbones: {', '.join(BACKBONES)}, or {_TIMM}MODEL for any model of timm"
-        )
     if channels not in (1, 2, 3):
         raise HandfulError(
             f"channels is 1 (grey), 3 (colour), or 2 for a pair of Lab channels; got {channels}"
@@ -115,6 +110,15 @@ def make(name: str, channels: int, size: int, **options: Any) -> nn.Module:
             f"{did_you_mean(unknown[0], known)} Its options: {takes}"
         )
     return backbone(channels, size, **options)
+
+
+def check_name(name: str) -> None:
+    """HandfulError where there is no backbone of this name."""
+    if name not in BACKBONES and not name.startswith(_TIMM):
+        raise HandfulError(
+            f"no backbone {name!r}.{did_you_mean(name, BACKBONES)} "
+            f"Backbones: {', '.join(BACKBONES)}, or {_TIMM}MODEL for any model of timm"
+        )
 
 
 def fingerprint(module: nn.Module) -> str:

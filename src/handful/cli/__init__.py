@@ -26,7 +26,7 @@ from handful.cli.report import report
 from handful.cli.reproduce import reproduce
 from handful.data.cache import cache_folder
 from handful.errors import HandfulError
-from handful.text import printable
+from handful.text import for_terminal
 
 # In the order of the help.
 COMMANDS = (
@@ -103,4 +103,4 @@ def _report(error: Exception) -> NoReturn:
 
 
 def _complain(text: str) -> None:
-    print(printable(text), file=sys.stderr)
+    print(for_terminal(text), file=sys.stderr)

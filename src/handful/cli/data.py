@@ -1,7 +1,7 @@
 """`handful data`: what is in a source, and what is wrong with it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,10 @@ from handful.cli.options import (
     TestFraction,
 )
 from handful.screen import answer, print_json, reporting
+
+if TYPE_CHECKING:
+    from handful.data.findings import Findings
+    from handful.data.imageset import ImageSet
 
 
 def data(
@@ -67,6 +71,7 @@ def data(
     from handful.data.page import write_page
     from handful.data.sources import load
     from handful.data.summary import summary
+    from handful.data.vanished import with_the_rest
     from handful.files import write_json
     from handful.output import FINDINGS, PAGE, folder_target
 
@@ -89,17 +94,23 @@ def data(
             track=reporter.track,
             say=reporter.say,
         )
-        findings = check(images, near=near, track=reporter.track)
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
-            write_json(listing, findings.as_json())
-            write_page(findings, images, page)
+
+        def look(images: "ImageSet") -> "Findings":
+            findings = check(images, near=near, track=reporter.track)
+            if out is not None:
+                out.mkdir(parents=True, exist_ok=True)
+                write_page(findings, images, page)
+                write_json(listing, findings.as_json())
+            if listed is not None:
+                first.save(first.first_labels(images, first_labels or 0, seed, reporter), listed)
+            return findings
+
         listed = None
         if first_labels is not None:
             from handful import first  # with the networks, which nothing else here needs
 
             listed = (out or Path()) / first.LABEL_FIRST
-            first.save(first.first_labels(images, first_labels, seed, reporter), listed)
+        findings = with_the_rest(images, look, reporter.say)
     if as_json:
         print_json(findings.as_json())
     else:

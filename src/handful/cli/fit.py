@@ -169,8 +169,7 @@ def fit(
     from handful import job
     from handful.after import continued, earlier_settings
     from handful.data.checks import spelling_problems
-    from handful.data.label_file import read_origins
-    from handful.data.sources import label_file, load
+    from handful.data.sources import load
     from handful.folder import RUN, save_hidden
     from handful.prepare import hide
     from handful.replacement import complete
@@ -208,8 +207,7 @@ def fit(
         if per_class is not None:
             images = hide(images, per_class, seed if draw is None else draw)
             origins = dict.fromkeys(images.names, "random")
-        if (table := label_file(labels, encoding, file_column, label_column)) is not None:
-            origins |= read_origins(table, source, images.names)
+        origins |= images.origins
         if after is not None:
             earlier = open_run(after)
             past = continued(images, earlier)

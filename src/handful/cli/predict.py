@@ -17,7 +17,7 @@ from handful.screen import (
     reporting,
     say_skipped,
 )
-from handful.text import printable
+from handful.text import for_terminal
 
 
 def predict(
@@ -136,7 +136,7 @@ def predict(
         print_json(found)
     elif out is None and into is None:
         for name, label, confidence, *_ in predictions.rows():
-            print(f"{printable(name)}\t{printable(label)}\t{confidence}")
+            print(f"{for_terminal(name)}\t{for_terminal(label)}\t{confidence}")
     else:
         print_counts(predictions.places, [str(path) for path in (out, into) if path is not None])
         if placed is not None:

@@ -16,13 +16,14 @@ from handful.data.findings import (
     Near,
     Odd,
     Problem,
-    printable,
     skipped_summary,
+    valid_unicode,
 )
 from handful.data.imageset import ImageSet
 from handful.data.near import SIZE, near_duplicates
 from handful.data.parallel import Track, quiet
 from handful.data.store import FileStore, Skipped
+from handful.data.values import in_words
 
 FEW = 2  # labels a class needs before anything can be said about it
 IMBALANCE = 10  # times as many labels in one class as in another: worth a warning
@@ -85,7 +86,7 @@ def check(images: ImageSet, *, near: bool = True, track: Track = quiet) -> Findi
         near=pairs,
         odd=odd,
         problems=tuple(
-            replace(problem, text=printable(problem.text))
+            replace(problem, text=valid_unicode(problem.text))
             for problem in sorted(problems, key=lambda problem: not problem.serious)
         ),
     )
@@ -283,8 +284,8 @@ def _blank_problems(images: ImageSet) -> Iterable[Problem]:
 
 def _range_problems(images: ImageSet) -> Iterable[Problem]:
     if images.value_range is not None:
-        low, high, _ = images.value_range
-        yield Problem("range", f"values of more than 8 bits are scaled from {low:g} to {high:g} "
+        scale = in_words(images.value_range)
+        yield Problem("range", f"values of more than 8 bits are scaled {scale} "
                       f"for all files; predict keeps this scale", serious=False)  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from handful.data import tiff
 from handful.data.containers import MOST_SCANS, SEGMENTS, has_long_header, jpeg_scans, without_text
 from handful.data.decode_memory import PER_PIXEL, budget, reserving
-from handful.data.values import ValueRange, Values, scaled, value_range, values_of
+from handful.data.values import Scale, ValueRange, Values, scaled, value_range, values_of
 from handful.errors import HandfulError
 
 # Only these are ever tried: Pillow's other readers include some that start outside programs.
@@ -109,9 +109,7 @@ def inspect(path: Path) -> Facts:
     return _with(path, _facts, reduce=8)
 
 
-def read(
-    path: Path, size: int, fit: str, channels: int, scale: ValueRange | None = None
-) -> np.ndarray:
+def read(path: Path, size: int, fit: str, channels: int, scale: Scale | None = None) -> np.ndarray:
     """(channels, size, size) uint8 pixels of one file, or raise `Unreadable`.
 
     A JPEG much larger than needed is decoded at a half, a quarter or an eighth of its size, never
@@ -532,7 +530,7 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in TURNS else 1
 
 
-def _eight_bit(loaded: _Loaded, chosen: ValueRange | None) -> Image.Image:
+def _eight_bit(loaded: _Loaded, chosen: Scale | None) -> Image.Image:
     """The image with 8 bits; alpha is never scaled by the range of the colours."""
     if loaded.values is None:
         assert loaded.image is not None

@@ -89,7 +89,7 @@ class Findings:
         return {**asdict(self), "skipped": skipped}
 
 
-def printable(text: str) -> str:
+def valid_unicode(text: str) -> str:
     """Text that any file in UTF-8 takes: a file name need not be valid Unicode."""
     return text.encode("utf-8", "replace").decode("utf-8")
 

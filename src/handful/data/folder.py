@@ -131,7 +131,8 @@ def places_by_table(
     for name in names:
         row = matched.rows.get(name)
         label, group = (row.label, row.group) if row else (None, None)
-        places.append(Place(label, group, label is not None and name in test))
+        origin = row.origin if row and row.label else None
+        places.append(Place(label, group, label is not None and name in test, origin=origin))
     return places, matched.unused
 
 
@@ -163,10 +164,13 @@ def _image_set(
     test = np.setdiff1d(test, foreign)
     labels = np.array([number.get(place.label or "", -1) for place in places], np.int64)
     groups = _group_numbers([place.group for place in places])
+    origins = {
+        name: place.origin for name, place in zip(store.names, places, strict=True) if place.origin
+    }
 
     def part(rows: np.ndarray, test: ImageSet | None = None) -> ImageSet:
         chosen = None if groups is None else groups[rows]
-        return ImageSet(store, rows, labels[rows], classes, chosen, source, test)
+        return ImageSet(store, rows, labels[rows], classes, chosen, source, test, origins)
 
     return part(train, part(test) if len(test) else None)
 

@@ -39,6 +39,7 @@ class Place(NamedTuple):
     group: str | None = None
     test: bool = False
     reason: str = ""  # why it is left out; empty if it is not
+    origin: str | None = None  # how the image came to be labelled, if known: random or chosen
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,7 @@ def layout(paths: Iterable[str], folders: str = "auto") -> Layout:
             that must not be split (sites, cameras, patients) and the folders below them for the
             classes, "ignore" takes no label from a folder. "auto" asks where both may be meant.
     """
-    if folders not in FOLDERS:
-        raise HandfulError(f"no folders={folders!r}; it is one of {', '.join(FOLDERS)}")
+    check_folders(folders)
     images = [_Image(at, tuple(path.split("/"))) for at, path in enumerate(paths)]
     places: dict[int, Place] = {}
     if folders == "ignore":
@@ -83,8 +83,9 @@ def layout(paths: Iterable[str], folders: str = "auto") -> Layout:
             outside += members
     places |= {i.at: Place(reason="beside the folders that hold the data set") for i in outside}
     places |= {i.at: Place() for i in images if parts.of and i.at not in places}
-    question = ""
+    question, inner = "", set[str]()
     for members, test in _members(images, parts):
+        inner |= _inside_classes(members)
         question = question or ("" if folders != "auto" else _question(members))
         places |= {i.at: _place(i.path, folders, test) for i in members}
     ordered = [places[at] for at in range(len(places))]
@@ -92,7 +93,15 @@ def layout(paths: Iterable[str], folders: str = "auto") -> Layout:
         kept = [Place(test=p.test, reason=p.reason) if p.reason else Place() for p in ordered]
         return Layout(kept, "", question)
     said = _said(ordered, parts, sorted(strays), len(beside), folders)
+    if inner and folders == "auto":
+        said += f"; {_nested(sorted(inner))}"
     return Layout(ordered, said, "", parts.no_training)
+
+
+def check_folders(folders: str | None) -> None:
+    """HandfulError for what the folders cannot be."""
+    if folders is not None and folders not in FOLDERS:
+        raise HandfulError(f"no folders={folders!r}; it is one of {', '.join(FOLDERS)}")
 
 
 def part_of(name: str) -> str | None:
@@ -278,6 +287,18 @@ def _question(members: list[_Image]) -> str:
         f"which are the classes? --folders groups if they are {_listed(sorted(shared))} (and "
         f"{first}, {second} are groups, such as sites), --folders classes if they are "
         f"{_listed(sorted(sharing))}, --folders ignore for neither"
+    )
+
+
+def _inside_classes(members: list[_Image]) -> set[str]:
+    """Folders that lie in what is taken for a class."""
+    return {i.path[1] for i in members if len(i.path) > 2 and i.path[0].lower() not in UNLABELED}
+
+
+def _nested(inner: list[str]) -> str:
+    return (
+        f"folders inside them do not count ({_listed(inner)}): if those are the classes, move them "
+        f"up, beside each other, or give --labels; --folders classes if all is right"
     )
 
 

@@ -5,8 +5,8 @@ Letters in shapes: N images, C channels (1 or 3), S working size.
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,7 +16,7 @@ from handful.data.cache import cache_folder, explained
 from handful.data.class_names import normalized
 from handful.data.parallel import Total, Track, quiet
 from handful.data.store import BATCH, MEMORY_LIMIT, FileStore, Store
-from handful.data.values import ValueRange
+from handful.data.values import Scale
 from handful.errors import HandfulError
 
 __all__ = ["ImageSet", "Total", "Track", "quiet", "sorted_classes"]
@@ -33,6 +33,8 @@ class ImageSet:
     groups: np.ndarray | None = None  # (N,) int64, images that must never be split
     source: str = ""  # what the user typed
     test: "ImageSet | None" = None  # the labelled test part, if the source has one
+    # Image name → "random" or "chosen", where a label file tells how it came to be labelled.
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.labels) != len(self.rows):
@@ -90,7 +92,7 @@ class ImageSet:
         left_out = {self.classes[k]: int(n) for k, n in zip(labels, counts, strict=True)}
         return self[~out].relabeled(classes), left_out
 
-    def scaled_by(self, value_range: ValueRange | None) -> "ImageSet":
+    def scaled_by(self, value_range: Scale | None) -> "ImageSet":
         """The same images, those of more than 8 bits on this scale; None leaves them as they are.
 
         The store that others share is not changed.
@@ -102,7 +104,7 @@ class ImageSet:
         return replace(self, store=store.scaled_by(value_range), test=test)
 
     @property
-    def value_range(self) -> ValueRange | None:
+    def value_range(self) -> Scale | None:
         """The scale of images of more than 8 bits; None where there are none."""
         return self.store.value_range if isinstance(self.store, FileStore) else None
 

@@ -104,14 +104,6 @@ def match_labels(
     return matched
 
 
-def read_origins(labels: LabelFile, source: str | Path, names: Iterable[str]) -> dict[str, str]:
-    """Image name → "random" or "chosen", for the labels of which the label file tells."""
-    root = Path(source).expanduser()
-    root = root.parent if root.is_file() else root
-    matched = match_labels(labels, names, root)
-    return {name: row.origin for name, row in matched.rows.items() if row.label and row.origin}
-
-
 def _is_one(match: Match) -> bool:
     return len(match.names) == 1
 
@@ -126,7 +118,7 @@ def _read(labels: LabelFile, matcher: FileMatcher, say: Say) -> list[Row]:
         rows = _from_json(labels, text, matcher, say)
     else:
         known = KNOWN | {name.lower() for name in (labels.file_column, labels.label_column) if name}
-        rows = _from_table(labels, read_csv_table(path, text, known), matcher, say)
+        rows = _from_table(labels, read_csv_table(path, text, known), text, matcher, say)
     if not rows:
         raise HandfulError(f"{path} names no file; write one line per image below the header")
     return rows
@@ -149,7 +141,7 @@ def _from_json(labels: LabelFile, text: str, matcher: FileMatcher, say: Say) -> 
             f"{labels.path} is JSON of no known form; give a list of objects with file and label, "
             f"or an export of Label Studio, MegaDetector or COCO"
         )
-    return _from_table(labels, json_table(value), matcher, say)
+    return _from_table(labels, json_table(value), text, matcher, say)
 
 
 def _foreign(labels: LabelFile, tool: str, found: list[Labelled], say: Say) -> list[Row]:
@@ -179,12 +171,16 @@ def _with_labels(row: Row, labels: tuple[str, ...]) -> Row:
     return replace(row, label=labels[0] if labels else None)
 
 
-def _from_table(labels: LabelFile, table: Table, matcher: FileMatcher, say: Say) -> list[Row]:
+def _from_table(
+    labels: LabelFile, table: Table, text: str, matcher: FileMatcher, say: Say
+) -> list[Row]:
     path = labels.path
     table, columns = find_columns(path, table, labels.file_column, labels.label_column, matcher)
     check_width(path, table)
     rows = [_row(path, table, line, cells, columns) for line, cells in table.records]
-    _check_text(labels, table, rows, matcher)
+    if (wrong := _not_encoded(labels, table, rows, matcher)) is not None:
+        content = text.encode("utf-8", "surrogateescape")  # a pipe is not there to be read again
+        raise not_encoded(path, wrong, labels.encoding, content)
     if not rows:
         raise HandfulError(f"{path} names no file; write one line per image below the header")
     if columns.guessed:
@@ -233,22 +229,23 @@ def _classes(rows: list[Row]) -> str:
     return f"{count} classes" if count != 1 else "1 class"
 
 
-def _check_text(labels: LabelFile, table: Table, rows: list[Row], matcher: FileMatcher) -> None:
-    """HandfulError for what is not in the encoding, but for names of files that are so themselves.
+def _not_encoded(
+    labels: LabelFile, table: Table, rows: list[Row], matcher: FileMatcher
+) -> int | None:
+    """The line of what is not in the encoding, but for names of files that are so themselves.
 
     A label may be so only where we wrote it: typed by a user it is of another encoding.
     """
     if labels.encoding.lower().replace("-", "") not in ("utf8", "utf8sig"):
-        return
+        return None
     own = _OWN & {name.strip().lower() for name in table.columns}
     for row in rows:
         match = matcher.find(row.file) if _escaped(row.file) else None
         foreign_name = _escaped(row.file) and not (match and match.rule == EXACT)
         typed = _escaped(row.label or "") or _escaped(row.group or "") or _escaped(row.unused)
         if foreign_name or (typed and not own):
-            raise not_encoded(labels.path, row.line, labels.encoding)
-    if any(_escaped(name) for name in table.columns) and not own:
-        raise not_encoded(labels.path, table.line, labels.encoding)
+            return row.line
+    return table.line if any(map(_escaped, table.columns)) and not own else None
 
 
 def _escaped(text: str) -> bool:

@@ -71,9 +71,8 @@ def read_text(path: Path, encoding: str) -> str:
     return text
 
 
-def not_encoded(path: Path, line: int, encoding: str, content: bytes | None = None) -> HandfulError:
+def not_encoded(path: Path, line: int, encoding: str, content: bytes) -> HandfulError:
     """The error for a line that is not in the encoding, with one that the file can be read in."""
-    content = path.read_bytes() if content is None else content
     others = [name for name in ("utf-8", "cp1252", "latin-1") if name != encoding.lower()]
     instead = next(name for name in others if _readable(content, name))
     return HandfulError(

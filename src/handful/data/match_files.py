@@ -6,7 +6,6 @@ A cell is compared with the names of the images at hand, as text. No path in it 
 import os
 import re
 import unicodedata
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +17,13 @@ from handful.data.decode import ENDINGS
 
 EXACT = "by its name"
 DEPTH = 8  # parts of a path that are compared from its end
+_PLAIN = re.compile(r"(?!\.\.?(/|$))[^/\\:]+(/(?!\.\.?(/|$))[^/\\:]+)*")
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")  # Label Studio's
 _ROBOFLOW = re.compile(r"(.+)_([A-Za-z]{3,4})\.rf\.[0-9A-Za-z]+(\.\w+)?")
+
+
+Index = dict[str, str | list[str]]
 
 
 class Match(NamedTuple):
@@ -37,6 +40,8 @@ class FileMatcher:
     def __init__(self, names: Iterable[str], root: Path, beside: Path) -> None:
         self.names = list(names)
         self.root, self.beside = root, beside  # cells may be relative to either
+        self._down = _steps(beside, root)  # parts from the label file to the images
+        self._up = _steps(root, beside)
 
     def find(self, cell: str) -> Match | None:
         """The first rule that gives one image, else the first that gives several, else None."""
@@ -75,13 +80,16 @@ class FileMatcher:
         )
         for rule, index, key in rules:
             for path in paths:
-                if found := index.get(key(path)):
-                    yield Match(rule, tuple(found), whole=True)
+                if found := _found(index, key(path)):
+                    yield Match(rule, found, whole=True)
 
     def _relative(self, cell: str) -> Iterator[str]:
         """The cell as paths from the folder of images: verbatim, and as it may have been meant."""
         yield cell
         texts = dict.fromkeys((cell, restored_name(cell), cell.strip()))
+        if len(texts) == 1 and _PLAIN.fullmatch(cell):
+            yield from self._relative_plain(cell)
+            return
         for start in (self.root, self.beside):
             for text in texts:
                 try:
@@ -90,54 +98,80 @@ class FileMatcher:
                     continue
                 yield Path(path).as_posix()
 
+    def _relative_plain(self, path: str) -> Iterator[str]:
+        """The same for a path of which every part is one of a name; quicker by far."""
+        if self._up and ".." not in self._up:
+            yield f"{self._up}/{path}"
+        elif self._down and path.startswith(f"{self._down}/"):
+            yield path.removeprefix(f"{self._down}/")
+
     def _by_end(self, path: str, rule: str) -> Iterator[Match]:
         """The images with which the path shares the longest end, by whole parts."""
         parts = [part for part in path.split("/") if part not in ("", ".")][-DEPTH:]
         for index, key in ((self._ends, _composed), (self._folded_ends, _folded)):
             for start in range(len(parts)):
-                if found := index.get(key("/".join(parts[start:]))):
-                    yield Match(rule, tuple(found))
+                if found := _found(index, key("/".join(parts[start:]))):
+                    yield Match(rule, found)
                     break
         for key in (_folded, _stem):
             for start in range(len(parts)):
-                if found := self._stem_ends.get(key("/".join(parts[start:]))):
-                    yield Match(rule, tuple(found))
+                if found := _found(self._stem_ends, key("/".join(parts[start:]))):
+                    yield Match(rule, found)
                     break
 
     @cached_property
-    def _exact(self) -> dict[str, list[str]]:
+    def _exact(self) -> Index:
         return _index((name, name) for name in self.names)
 
     @cached_property
-    def _composed(self) -> dict[str, list[str]]:
+    def _composed(self) -> Index:
         return _index((_composed(name), name) for name in self.names)
 
     @cached_property
-    def _folded(self) -> dict[str, list[str]]:
+    def _folded(self) -> Index:
         return _index((_folded(name), name) for name in self.names)
 
     @cached_property
-    def _stems(self) -> dict[str, list[str]]:
+    def _stems(self) -> Index:
         return _index((_stem(name), name) for name in self.names)
 
     @cached_property
-    def _ends(self) -> dict[str, list[str]]:
+    def _ends(self) -> Index:
         return _index((_composed(end), name) for name in self.names for end in _ends(name))
 
     @cached_property
-    def _folded_ends(self) -> dict[str, list[str]]:
+    def _folded_ends(self) -> Index:
         return _index((_folded(end), name) for name in self.names for end in _ends(name))
 
     @cached_property
-    def _stem_ends(self) -> dict[str, list[str]]:
+    def _stem_ends(self) -> Index:
         return _index((_stem(end), name) for name in self.names for end in _ends(name))
 
 
-def _index(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    found: defaultdict[str, list[str]] = defaultdict(list)
+def _index(pairs: Iterable[tuple[str, str]]) -> Index:
+    """The names by key. A list for each of many keys would take several times as long."""
+    found: Index = {}
     for key, name in pairs:
-        found[key].append(name)
-    return dict(found)
+        before = found.setdefault(key, name)
+        if isinstance(before, list):
+            before.append(name)
+        elif before is not name:
+            found[key] = [before, name]
+    return found
+
+
+def _found(index: Index, key: str) -> tuple[str, ...]:
+    names = index.get(key, ())
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _steps(start: Path, end: Path) -> str:
+    """The path from one folder to the other; empty where there is none, or they are one."""
+    try:
+        path = Path(os.path.relpath(end, start)).as_posix()
+    except ValueError:  # on another drive
+        return ""
+    return "" if path == "." else path
 
 
 def _ends(name: str) -> Iterator[str]:
@@ -151,10 +185,12 @@ def _same(text: str) -> str:
 
 
 def _composed(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def _folded(text: str) -> str:
+    if text.isascii():
+        return text.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
 
 

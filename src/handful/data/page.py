@@ -9,7 +9,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 from PIL import Image
 
-from handful.data.findings import Findings, Identical, Member, Near, printable
+from handful.data.findings import Findings, Identical, Member, Near, valid_unicode
 from handful.data.imageset import ImageSet
 from handful.data.summary import looks, overview
 from handful.files import write_text
@@ -56,7 +56,7 @@ def render(findings: Findings, images: ImageSet) -> str:
     page = Environment(
         loader=PackageLoader("handful.data"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     ).get_template("data.html")
-    return printable(
+    return valid_unicode(
         page.render(
             findings=findings,
             overview=overview(findings),

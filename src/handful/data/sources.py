@@ -12,6 +12,7 @@ import numpy as np
 
 from handful.data.cache import data_folder
 from handful.data.folder import Wanted, load_folder
+from handful.data.image_folder import check_folders
 from handful.data.imageset import ImageSet
 from handful.data.label_file import LabelFile
 from handful.data.parallel import Track, quiet
@@ -81,6 +82,7 @@ def load(
     Images that cannot be read are left out and listed in `store.skipped` with the reason.
     """
     name = str(source)
+    check_folders(folders)
     if name in SOURCES and not isinstance(source, Path):
         if Path(name).is_dir():
             say(f"{name} is the data set of that name; for the folder here type ./{name}")

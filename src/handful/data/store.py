@@ -30,7 +30,7 @@ from handful.data.cache import (
 )
 from handful.data.cache_entries import keep_within_limit, remove
 from handful.data.parallel import Track, in_order, quiet
-from handful.data.values import ValueRange, marked
+from handful.data.values import Scale, fitting, marked
 from handful.errors import HandfulError
 from handful.files import beside
 
@@ -221,14 +221,18 @@ class FileStore(Store):
     prints: np.ndarray  # (N, 16) uint8: fingerprints of what is in the files, before any scale
     deep: np.ndarray  # (N,) bool: more than 8 bits
     blank: np.ndarray  # (N,) bool: all pixels are equal
-    value_range: ValueRange | None = None  # the scale of deep images; None where there are none
+    value_range: Scale | None = None  # the scale of deep images; None where there are none
 
-    def scaled_by(self, value_range: ValueRange | None) -> "FileStore":
-        """The same files with another scale, such as that of a run; this store stays as it is."""
-        if value_range is None or value_range == self.value_range or not self.deep.any():
+    def scaled_by(self, given: Scale | None) -> "FileStore":
+        """The same files with another scale, such as that of a run; this store stays as it is.
+
+        Files of a kind that the given scale is not for keep that of this store.
+        """
+        scale = fitting(self.value_range, given)
+        if scale == self.value_range:
             return self
-        marks = marked(self.prints, self.deep, value_range)
-        store = replace(self, fingerprints=marks, value_range=value_range)
+        marks = marked(self.prints, self.deep, scale)
+        store = replace(self, fingerprints=marks, value_range=scale)
         store.lost = self.lost  # a file that vanishes does so for both
         return store
 

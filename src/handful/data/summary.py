@@ -6,7 +6,7 @@ from rich.text import Text
 
 from handful.data.findings import ClassCount, Findings
 from handful.data.formats import by_ending
-from handful.text import printable
+from handful.text import for_terminal
 
 CLASSES = 20  # rows shown; the page and --json have all
 BAR = 30  # characters of the longest bar
@@ -14,12 +14,12 @@ BAR = 30  # characters of the longest bar
 
 def summary(findings: Findings) -> RenderableType:
     """What is in the images and what is wrong with them, as rich prints it."""
-    lines = [Text(printable(line)) for line in (overview(findings), looks(findings))]
+    lines = [Text(for_terminal(line)) for line in (overview(findings), looks(findings))]
     if others := by_ending(findings.other):
-        lines.append(Text(printable(others)))
+        lines.append(Text(for_terminal(others)))
     problems = [
         Text.assemble(
-            ("! " if problem.serious else "- ", _style(problem.serious)), printable(problem.text)
+            ("! " if problem.serious else "- ", _style(problem.serious)), for_terminal(problem.text)
         )
         for problem in findings.problems
     ]
@@ -81,7 +81,10 @@ def _class_table(classes: tuple[ClassCount, ...]) -> Table:
     for count in classes[:CLASSES]:
         bar = "█" * round(BAR * count.labeled / most)
         table.add_row(
-            Text(printable(count.name)), f"{count.labeled:,}", f"{count.test:,}", Text(bar, "cyan")
+            Text(for_terminal(count.name)),
+            f"{count.labeled:,}",
+            f"{count.test:,}",
+            Text(bar, "cyan"),
         )
     if len(classes) > CLASSES:
         table.add_row(f"… and {len(classes) - CLASSES} more", "", "", "")

@@ -4,7 +4,7 @@ What a job reads of an image is kept in the cache by image, so doing the rest co
 than what was not done yet.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -77,6 +77,11 @@ def _list(images: ImageSet, say: Say) -> None:
     new = [Skipped(store.names[row], why) for row, why in sorted(store.lost.items())]
     new = [skipped for skipped in new if skipped.name not in listed]
     store.skipped += tuple(new)
+    say_left_out(new, say)
+
+
+def say_left_out(new: Sequence[Skipped], say: Say) -> None:
+    """The first of them one by one, and how many more there are."""
     for name, reason in new[:LISTED]:
         say(f"left out: {name}: {reason}")
     if len(new) > LISTED:

@@ -23,7 +23,7 @@ from handful import backbones, devices
 from handful.data.augment import Pipeline
 from handful.data.imageset import ImageSet, Track, quiet
 from handful.data.splits import evenly_spaced
-from handful.data.values import ValueRange
+from handful.data.values import Scale
 from handful.features import features
 from handful.schedule import Course, Schedule
 
@@ -304,7 +304,7 @@ class Predictor:
     temperature: float = 1.0  # divides the logits, so that confidence is how often it is right
     frozen: bool = False  # a head on features of a network that was not trained further
     # The scale of images of more than 8 bits; None: none were seen, so new ones use their own.
-    value_range: ValueRange | None = None
+    value_range: Scale | None = None
 
     def __post_init__(self) -> None:
         # One layout, fresh from training or read from a file: the last bits depend on it.

@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from handful.data.findings import printable
+from handful.data.findings import valid_unicode
 from handful.errors import HandfulError
 from handful.report import comparison, run, wording
 from handful.report.read import read_run
@@ -38,7 +38,7 @@ def _checked(folder: Path) -> Path:
 
 
 def _filled(template: str, **values: Any) -> str:
-    return printable(_templates().get_template(template).render(**values))
+    return valid_unicode(_templates().get_template(template).render(**values))
 
 
 @cache
