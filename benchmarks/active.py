@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 import record
-from handful.estimate import Scheme, fit_temperature, out_of_fold
-from handful.methods.features import Features
-from handful.suggest import shuffled, suggest
+from handful.evaluation.active_learning import shuffled, suggest
+from handful.evaluation.calibration import fit_temperature
+from handful.evaluation.cross_validation import Scheme, out_of_fold
+from handful.methods.linear_head import Features
 from pools import SIZES, Pool, pool
 
 BUDGETS = (20, 40, 70, 100, 150, 200)

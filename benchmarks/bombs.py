@@ -14,8 +14,9 @@ from pathlib import Path
 import record
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-import bombs  # noqa: E402
 import test_bombs  # noqa: E402
+
+import bombs  # noqa: E402
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 import record
 from cells import FIRST_DEVELOPMENT, SOURCES, Cell, fill_if_time_does, opened
-from handful.choose import AUTO
+from handful.pipeline.auto.select import AUTO
 from minutes import TRAINED
 
 FILE = "budgets"

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import handful
 import record
-from handful.choose import AUTO
 from handful.cli.options import pairs
 from handful.data.splits import development
-from handful.job import Reporter
-from handful.prepare import hide
-from handful.wording import in_seconds
+from handful.pipeline.auto.select import AUTO
+from handful.pipeline.setup import hide
+from handful.progress import Reporter
+from handful.text import in_seconds
 
 SOURCES = ("digits", "mnist", "fashion-mnist", "cifar10-jpeg", "sign-digits", "tin10")
 OWN_TEST = {"sign-digits": 0.3}  # the share that is set aside where a source has no test part

@@ -30,18 +30,21 @@ import torch
 from torch import nn
 
 import handful
-import handful.estimate as estimates
-import handful.methods.features as fitted
+import handful.evaluation.accuracy_estimate as estimates
+import handful.methods.linear_head as fitted
 import record
-from handful import backbones, methods
+from handful import methods, models
 from handful.data.cache import cache_folder, data_folder
 from handful.data.imageset import ImageSet
 from handful.data.splits import development, draw
-from handful.estimate import calibrated, estimate, out_of_fold
-from handful.evaluate import accuracy_interval, calibration_error, reliability_bins
-from handful.features import features
+from handful.evaluation.accuracy_estimate import estimate
+from handful.evaluation.calibration import calibrated
+from handful.evaluation.cross_validation import out_of_fold
+from handful.evaluation.metrics import accuracy_interval, calibration_error, reliability_bins
 from handful.methods import heads
-from handful.methods.base import Normalize, Settling
+from handful.methods.base import Settling
+from handful.models.classifier import Normalize
+from handful.models.feature_cache import features
 
 SOURCES = ("mnist", "fashion-mnist", "cifar10-jpeg")
 KINDS = ("natural", "unbalanced", "balanced")
@@ -96,7 +99,7 @@ class Pool:
 
 def embedded(images: ImageSet, size: int) -> torch.Tensor:
     """(N, D) float32 features of EfficientNet-Lite0 at `size` pixels, from the cache if known."""
-    lite = backbones.make("lite0", images.channels, size, stages=3)
+    lite = models.make("lite0", images.channels, size, stages=3)
     network = nn.Sequential(Normalize(list(lite.mean), list(lite.std)), lite)
     return features(images, network, size).float()
 

@@ -26,10 +26,13 @@ from scipy.stats import binom
 
 import handful
 import record
-from handful import judged, learn, train
 from handful.data.cache import cache_folder
 from handful.data.splits import development
-from handful.estimate import Scheme, wilson
+from handful.evaluation import accuracy_estimate, cross_validation
+from handful.evaluation.accuracy_estimate import wilson
+from handful.evaluation.cross_validation import Scheme
+from handful.pipeline import assess
+from handful.training import loop, trainer
 
 LEVEL = 0.9
 HELD_OUT = 0.2
@@ -37,7 +40,13 @@ HELD_OUT = 0.2
 CODE = hashlib.sha256(
     b"".join(
         Path(path).read_bytes()
-        for path in (handful.estimate.__file__, learn.__file__, train.__file__, __file__)
+        for path in (
+            cross_validation.__file__,
+            accuracy_estimate.__file__,
+            trainer.__file__,
+            loop.__file__,
+            __file__,
+        )
     )
 ).hexdigest()[:16]
 KEPT = ("accuracy", "low", "high", "out_of_fold", "learning_curve", "effective_n", "n", "how")
@@ -46,8 +55,8 @@ KEPT = ("accuracy", "low", "high", "out_of_fold", "learning_curve", "effective_n
 def main() -> None:
     options = parse()
     name = f"{options.source} natural {options.per_class} {options.method}"
-    name += "+halves" * (options.halves != judged.FOLDS.halves)
-    judged.FOLDS = Scheme(judged.FOLDS.folds, judged.FOLDS.repeats, options.halves)
+    name += "+halves" * (options.halves != assess.FOLDS.halves)
+    assess.FOLDS = Scheme(assess.FOLDS.folds, assess.FOLDS.repeats, options.halves)
     scratch = cache_folder() / "coverage" / options.part / f"{name.replace(' ', '-')}.jsonl"
     scratch.parent.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in scratch.open()] if scratch.exists() else []
@@ -118,7 +127,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     shown = ("draw", "truth", "out_of_fold", "accuracy", "low", "high")
     every = [{key: round(row[key], 4) for key in shown} for row in rows]
     rounded = {key: round(float(value), 4) for key, value in figures.items()}
-    return {"draws": len(rows), "folds": judged.FOLDS.folds, **rounded, "every": every}
+    return {"draws": len(rows), "folds": assess.FOLDS.folds, **rounded, "every": every}
 
 
 def usual_width(accuracy: float, n: int) -> float:
@@ -139,7 +148,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--per-class", type=int, default=10)
     parser.add_argument("--draws", type=int, default=30)
     parser.add_argument("--first", type=int, default=0, help="draw to begin with")
-    parser.add_argument("--halves", type=int, default=judged.FOLDS.halves, help="passes on halves")
+    parser.add_argument("--halves", type=int, default=assess.FOLDS.halves, help="passes on halves")
     parser.add_argument("--size", type=int, default=16, help="pixels the network sees")
     parser.add_argument("--precision", default="bf16")
     short = ["steps=200", "backbone.base=16"]

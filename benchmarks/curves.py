@@ -25,8 +25,8 @@ from handful import methods
 from handful.data.cache import data_folder
 from handful.data.imageset import ImageSet
 from handful.data.splits import draw
-from handful.job import Reporter
 from handful.methods.base import Fitted, as_json
+from handful.progress import Reporter
 
 PER_CLASS = (1, 2, 4, 10, 25, 100)
 METHODS = ("features", "self_training", "propagation")

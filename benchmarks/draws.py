@@ -15,8 +15,8 @@ import handful
 import record
 from cells import in_development
 from handful.data.splits import with_test
-from handful.job import Reporter
-from handful.prepare import hide
+from handful.pipeline.setup import hide
+from handful.progress import Reporter
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Write src/handful/experience.json, what `auto` knows beforehand, from benchmarks/results/.
+"""Write experience.json, what `auto` knows beforehand, from benchmarks/results/.
 
 python benchmarks/experience.py          # rewrite it
 python benchmarks/experience.py --check  # exit 1 if that would change it
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import record
 
-TARGET = Path(__file__).parent.parent / "src" / "handful" / "experience.json"
+TARGET = Path(__file__).parent.parent / "src" / "handful" / "pipeline" / "auto" / "experience.json"
 CHANNELS = {
     "digits": 1,
     "mnist": 1,

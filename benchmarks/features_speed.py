@@ -3,7 +3,7 @@
     python benchmarks/features_speed.py                  # 96, 160 and 224 pixels
     python benchmarks/features_speed.py 160 --rounds 7 --kind final
 
-Ours: `handful.load` of a folder and `handful.features.features`; bf16 where the processor has it,
+Ours: `handful.load` of a folder and `features` of the cache; bf16 where the processor has it,
 channels last, files decoded by threads while the network runs. Plain: what a notebook does;
 torchvision's ImageFolder and Resize in a DataLoader of batches of 32, fp32, without gradients; with
 no worker and with two, of which the faster counts. Same network (EfficientNet-Lite0, three stages,
@@ -34,10 +34,10 @@ from torchvision.datasets import ImageFolder
 
 import handful
 import record
-from handful import backbones
+from handful import models
 from handful.data.cache import data_folder
-from handful.features import features, resolved
-from handful.methods.base import Normalize
+from handful.models.classifier import Normalize
+from handful.models.feature_cache import features, resolved
 
 SIZES = (96, 160, 224)
 BATCH = 32  # of the plain way
@@ -45,7 +45,7 @@ GOAL = 2.0
 
 
 def network() -> nn.Module:
-    lite = backbones.make("lite0", 3, 224, stages=3)
+    lite = models.make("lite0", 3, 224, stages=3)
     return nn.Sequential(Normalize(list(lite.mean), list(lite.std)), lite).eval()
 
 

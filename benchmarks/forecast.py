@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 import record
-from handful.estimate import estimate, out_of_fold
-from handful.forecast import TIMES, forecast, learning_slope
-from handful.methods.features import Features
+from handful.evaluation.accuracy_estimate import estimate
+from handful.evaluation.cross_validation import out_of_fold
+from handful.evaluation.learning_curve import TIMES, forecast, learning_slope
+from handful.methods.linear_head import Features
 from pools import SIZES, Pool, pool
 
 

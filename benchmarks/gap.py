@@ -21,9 +21,9 @@ from PIL import Image, ImageOps
 
 import record
 from handful.data.cache import data_folder
-from handful.job import Reporter
-from handful.recipes import RECIPES, find
-from handful.recipes.reproduce import PLACES, reproduce
+from handful.pipeline.recipes import RECIPES, find
+from handful.pipeline.recipes.reproduce import PLACES, reproduce
+from handful.progress import Reporter
 from recipes import draw_range
 
 FILE = "gap"

@@ -24,12 +24,12 @@ import jinja2  # noqa: E402, F401
 import matplotlib.figure  # noqa: E402, F401
 import pydantic  # noqa: E402, F401
 import safetensors.torch  # noqa: E402, F401
+import test_hostile_runs as hostile  # noqa: E402
 
 import handful  # noqa: E402
-import handful.job  # noqa: E402
-import handful.record_schema  # noqa: E402
+import handful.pipeline.fit  # noqa: E402
+import handful.pipeline.record_schema  # noqa: E402
 import handful.report  # noqa: E402
-import test_hostile_runs as hostile  # noqa: E402
 from soon import Hang  # noqa: E402
 
 IMPORTS = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes, at the most

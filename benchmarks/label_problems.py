@@ -17,7 +17,8 @@ import numpy as np
 
 import record
 from coverage import SOURCES, Pool, drawn, settled
-from handful.estimate import CONTRADICTED, label_issues, out_of_fold
+from handful.evaluation.cross_validation import out_of_fold
+from handful.evaluation.label_errors import CONTRADICTED, label_issues
 
 FLIPPED = 0.05
 

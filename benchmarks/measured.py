@@ -1,4 +1,4 @@
-"""Write src/handful/recipes/measured.json from the lines in benchmarks/results/recipes.jsonl.
+"""Write measured.json of the recipes from the lines in benchmarks/results/recipes.jsonl.
 
 A line of other settings than the recipe has today is of the past: it stays, and does not count.
 
@@ -15,12 +15,12 @@ from typing import Any
 
 import record
 from handful.methods.base import as_json
-from handful.methods.label_free import LabelFree
-from handful.recipes import RECIPES, Recipe
-from handful.recipes.recipe import Data
+from handful.methods.self_supervised import LabelFree
+from handful.pipeline.recipes import RECIPES
+from handful.pipeline.recipes.recipe import Data, Recipe
 
 ROOT = Path(__file__).parent.parent
-TARGET = ROOT / "src" / "handful" / "recipes" / "measured.json"
+TARGET = ROOT / "src" / "handful" / "pipeline" / "recipes" / "measured.json"
 
 
 def measured(recipe: Recipe, lines: list[dict[str, Any]]) -> dict[str, Any] | None:

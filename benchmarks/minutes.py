@@ -22,7 +22,7 @@ import numpy as np
 import record
 from cells import FIRST_DEVELOPMENT, SOURCES, Cell, accuracies, fill_if_time_does
 from handful.methods import METHODS
-from handful.wording import in_seconds
+from handful.text import in_seconds
 
 FILE = "minutes"
 TRAINED = (

@@ -23,7 +23,7 @@ from sklearn.svm import SVC
 import handful
 import record
 from cells import in_development
-from handful.prepare import hide
+from handful.pipeline.setup import hide
 
 COMPONENTS = 50
 # Name → unlabelled images, and the estimator.

@@ -14,9 +14,10 @@ import handful
 from handful.data.cache import data_folder
 from handful.data.imageset import ImageSet
 from handful.data.splits import holdout
-from handful.methods.base import classifier, embed
-from handful.methods.features import Features
-from handful.prepare import make_task, own_backbone
+from handful.methods.base import classifier
+from handful.methods.linear_head import Features
+from handful.models.classifier import embed
+from handful.pipeline.setup import make_task, own_backbone
 
 SIZES = {"cifar10-jpeg": 160, "fashion-mnist": 64, "sign-digits": 96}  # pixels the network sees
 POOL = 10_000

@@ -22,14 +22,15 @@ from torch import nn
 import handful
 import record
 from cells import in_development
-from handful.learn import learn
+from handful.evaluation.probes import PROBES, accuracy, frozen_features
 from handful.methods.base import Task, body
-from handful.methods.label_free import LabelFree
-from handful.prepare import prepare
-from handful.pretrain import cached
-from handful.probes import PROBES, accuracy, frozen_features
-from handful.recipes import Recipe, find
-from handful.recipes.reproduce import method_of, open_data, seen
+from handful.methods.self_supervised import LabelFree
+from handful.pipeline.pretrain import cached
+from handful.pipeline.recipes import find
+from handful.pipeline.recipes.recipe import Recipe
+from handful.pipeline.recipes.reproduce import method_of, open_data, seen
+from handful.pipeline.setup import prepare
+from handful.training.trainer import learn
 
 CASES = ("random", "random-split", "autoencoder", "supervised", "cmc", "cmc-nce")
 

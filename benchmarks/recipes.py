@@ -16,10 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import record
-from handful.job import Reporter
-from handful.recipes import RECIPES, Recipe, find
-from handful.recipes.curves import plot_curves, read_history
-from handful.recipes.reproduce import Outcome, reproduce
+from handful.pipeline.recipes import RECIPES, find
+from handful.pipeline.recipes.recipe import Recipe
+from handful.pipeline.recipes.reproduce import Outcome, reproduce
+from handful.progress import Reporter
+from handful.report.seed_curves import plot_curves, read_history
 from measured import made_by
 
 TOLD = ("name", "report", "what", "published", "correction", "minutes", "draws")  # not run

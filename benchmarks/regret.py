@@ -15,7 +15,7 @@ from itertools import product
 from statistics import mean
 
 from cells import FIRST_DEVELOPMENT, SOURCES, Cell, accuracies, fill
-from handful.choose import AUTO
+from handful.pipeline.auto.select import AUTO
 
 FILE = "regret"
 METHODS = (

@@ -26,7 +26,7 @@ import torch
 
 import handful
 import record
-from handful.prepare import hide
+from handful.pipeline.setup import hide
 from peers import opened
 
 BATCH, RATIO, PILOT = 16, 4, 8

@@ -30,11 +30,13 @@ from torchvision import transforms as tv
 import handful
 import record
 from handful import devices
-from handful.methods.base import BackboneSpec, Task
-from handful.methods.label_free import projection
+from handful.methods.base import Task
+from handful.methods.schedule import Schedule
+from handful.methods.self_supervised import projection
 from handful.methods.simclr import SimCLR
-from handful.schedule import Schedule
-from handful.train import Batches, begin, train
+from handful.models.classifier import BackboneSpec
+from handful.training.batches import Batches
+from handful.training.loop import begin, train
 
 WARM_UP = 2  # steps at the start of every turn that are not timed
 IMAGES = 10_000

@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 import fields
 import record
 from cells import split_name
-from handful.choose import AUTO
-from handful.compare import Spread, spread
+from handful.evaluation.probes import PROBES
 from handful.methods import METHODS
-from handful.probes import PROBES
-from handful.recipes import RECIPES
-from handful.recipes.measured import measured
-from handful.wording import in_seconds
+from handful.pipeline.auto.select import AUTO
+from handful.pipeline.compare import Spread, spread
+from handful.pipeline.recipes import RECIPES
+from handful.pipeline.recipes.measured import measured
+from handful.text import in_seconds
 from measured import made_by
 
 ROOT = Path(__file__).parent.parent

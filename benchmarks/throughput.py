@@ -29,10 +29,12 @@ from torchvision import transforms as tv
 import handful
 import record
 from handful import devices
-from handful.methods.base import BackboneSpec, Task
+from handful.methods.base import Task
+from handful.methods.schedule import Schedule
 from handful.methods.supervised import Supervised
-from handful.schedule import Schedule
-from handful.train import Batches, State, fresh, train
+from handful.models.classifier import BackboneSpec
+from handful.training.batches import Batches
+from handful.training.loop import State, fresh, train
 
 WARM_UP = 3  # steps at the start of every turn that are not timed
 IMAGES = 10_000

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import handful
-from handful.compare import compare
+from handful.pipeline.compare import compare
 
 
 def main(

@@ -14,8 +14,8 @@ from torch import nn
 
 import handful
 from handful.methods.base import Batch, Step, Task, Views, classifier
-from handful.prepare import hide
-from handful.schedule import Schedule
+from handful.methods.schedule import Schedule
+from handful.pipeline.setup import hide
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from handful.data import decode, parallel, scan, store
+from handful.data import scan, store, thread_pool
+from handful.data.decoding import decode
 from handful.data.sources import load
 
-parallel.workers = lambda: 2
+thread_pool.workers = lambda: 2
 scan.BATCH = store.BATCH = 1
 seconds: dict[str, list[float]] = {}
 

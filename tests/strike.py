@@ -20,7 +20,7 @@ class Strike:
 
 def _arm(target: str, strike: Strike) -> list[int]:
     """Count the changes below `target`, and the parts of copies; strike when it is time."""
-    from handful.sorting import execute
+    from handful.pipeline.sorting import execute
 
     count, read = [0], execute._read
 
@@ -45,7 +45,7 @@ def _arm(target: str, strike: Strike) -> list[int]:
 
 
 def plain(source: str, target: str, labels: dict[str, str]) -> None:
-    from handful.sorting import sort_into_folders
+    from handful.pipeline.sorting import sort_into_folders
 
     names, classes, none = list(labels), list(labels.values()), [False] * len(labels)
     sort_into_folders(Path(source), Path(target), names, classes, none, sorted(set(classes)))

@@ -12,10 +12,10 @@ import torch
 
 import handful
 from handful import devices
-from handful.features import features
-from handful.job import Reporter
-from handful.methods.base import BackboneSpec
-from handful.pretrain import pretrain
+from handful.models.classifier import BackboneSpec
+from handful.models.feature_cache import features
+from handful.pipeline.pretrain import pretrain
+from handful.progress import Reporter
 from tiny import SCHEDULE, stripes
 
 resource = pytest.importorskip("resource")

@@ -13,8 +13,8 @@ from handful import files, output
 from handful.cli.failures import mendable, terminating
 from handful.errors import HandfulError
 from handful.files import beside, sole_writer, tidy, write_text
-from handful.learn import graceful_stop
 from handful.output import EVALUATION, FEATURES, FINDINGS, PAGE, PREDICTIONS, output_target, written
+from handful.training.interrupt import graceful_stop
 
 OURS = "file,label,confidence,p(a),p(b)\n1.png,a,0.9,0.9,0.1\n"
 

@@ -6,8 +6,9 @@ import numpy as np
 
 from handful.data.imageset import ImageSet
 from handful.data.store import array_store
-from handful.methods.base import BackboneSpec, Task
-from handful.schedule import Schedule
+from handful.methods.base import Task
+from handful.methods.schedule import Schedule
+from handful.models.classifier import BackboneSpec
 
 SCHEDULE = Schedule(steps=12, batch=8, lr=0.02, looks=3)
 

@@ -2,27 +2,28 @@
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from handful._version import __version__ as __version__
+
 __all__ = ["Classifier", "HandfulError", "ImageSet", "Run", "embed", "fit", "load", "open_run"]
 
 if TYPE_CHECKING:
     from handful.data.imageset import ImageSet
     from handful.data.sources import load
-    from handful.embedding import embed
     from handful.errors import HandfulError
-    from handful.estimator import Classifier
-    from handful.job import fit
-    from handful.results import Run, open_run
+    from handful.pipeline.embed import embed
+    from handful.pipeline.fit import fit
+    from handful.pipeline.run import Run, open_run
+    from handful.pipeline.sklearn import Classifier
 
 _HOME = {
-    "Classifier": "handful.estimator",
+    "Classifier": "handful.pipeline.sklearn",
     "HandfulError": "handful.errors",
     "ImageSet": "handful.data.imageset",
     "load": "handful.data.sources",
-    "embed": "handful.embedding",
-    "fit": "handful.job",
-    "Run": "handful.results",
-    "open_run": "handful.results",
+    "embed": "handful.pipeline.embed",
+    "fit": "handful.pipeline.fit",
+    "Run": "handful.pipeline.run",
+    "open_run": "handful.pipeline.run",
 }
 
 

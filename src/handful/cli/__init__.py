@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-import handful
+from handful._version import __version__
 from handful.cli.cache import cache
 from handful.cli.compare import compare
 from handful.cli.data import data
@@ -52,7 +52,7 @@ def _main(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
-        print(f"handful {handful.__version__}")
+        print(f"handful {__version__}")
         raise typer.Exit
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from handful.cli.options import AsJson
+from handful.cli.terminal import answer, print_json
 from handful.errors import HandfulError
-from handful.screen import answer, print_json
 
 if TYPE_CHECKING:
     from handful.data.cache_entries import Entry
@@ -65,7 +65,7 @@ def _kinds(pixels: bool, features: bool, everything: bool) -> set[str]:
 
 
 def _seconds(text: str | None) -> float:
-    from handful.wording import in_seconds
+    from handful.text import in_seconds
 
     if text is None:
         return 0.0

@@ -21,7 +21,7 @@ from handful.cli.options import (
     TestFraction,
     pairs,
 )
-from handful.screen import print_comparison, print_json, reporting
+from handful.cli.terminal import print_comparison, print_json, reporting
 
 
 def compare(
@@ -85,8 +85,8 @@ def compare(
 
     Example: handful compare digits --per-class 10 --methods supervised,features --out cmp/
     """
-    from handful.compare import compare as run_comparison
     from handful.data.sources import load
+    from handful.pipeline.compare import compare as run_comparison
     from handful.report import leave_report
 
     with reporting() as reporter:

@@ -17,7 +17,7 @@ from handful.cli.options import (
     Source,
     TestFraction,
 )
-from handful.screen import answer, print_json, reporting
+from handful.cli.terminal import answer, print_json, reporting
 
 if TYPE_CHECKING:
     from handful.data.findings import Findings
@@ -68,12 +68,12 @@ def data(
         handful data photos/ --first-labels 20
     """
     from handful.data.checks import check
-    from handful.data.page import write_page
     from handful.data.sources import load
-    from handful.data.summary import summary
     from handful.data.vanished import with_the_rest
     from handful.files import write_json
     from handful.output import FINDINGS, PAGE, folder_target
+    from handful.report.data_page import write_page
+    from handful.report.data_summary import summary
 
     if out is not None:
         listing = folder_target(out, "data.json", FINDINGS)
@@ -102,14 +102,18 @@ def data(
                 write_page(findings, images, page)
                 write_json(listing, findings.as_json())
             if listed is not None:
-                first.save(first.first_labels(images, first_labels or 0, seed, reporter), listed)
+                label_first.save(
+                    label_first.first_labels(images, first_labels or 0, seed, reporter), listed
+                )
             return findings
 
         listed = None
         if first_labels is not None:
-            from handful import first  # with the networks, which nothing else here needs
+            from handful.pipeline import (
+                label_first,
+            )  # with the networks, which nothing else here needs
 
-            listed = (out or Path()) / first.LABEL_FIRST
+            listed = (out or Path()) / label_first.LABEL_FIRST
         findings = with_the_rest(images, look, reporter.say)
     if as_json:
         print_json(findings.as_json())

@@ -15,7 +15,7 @@ from handful.cli.options import (
     TestFraction,
     pairs,
 )
-from handful.screen import answer, print_json, print_skipped, reporting
+from handful.cli.terminal import answer, print_json, print_skipped, reporting
 
 
 def embed(
@@ -76,9 +76,9 @@ def embed(
     Example: handful embed photos/ --out features.npz
     """
     from handful.data.sources import load
-    from handful.embedding import embed
     from handful.output import FEATURES, output_target
-    from handful.wording import in_seconds
+    from handful.pipeline.embed import embed
+    from handful.text import in_seconds
 
     output_target(out, FEATURES)
     with reporting() as reporter:

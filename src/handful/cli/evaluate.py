@@ -15,7 +15,7 @@ from handful.cli.options import (
     LabelColumn,
     Labels,
 )
-from handful.screen import print_evaluation, print_json, reporting, say_skipped
+from handful.cli.terminal import print_evaluation, print_json, reporting, say_skipped
 
 
 def evaluate(
@@ -45,10 +45,10 @@ def evaluate(
     Example: handful evaluate run/ labelled-test-photos/ --out scores/
     """
     from handful.data.sources import load
-    from handful.evaluate import plot_confusion
+    from handful.evaluation.plots import plot_confusion
     from handful.files import beside, write_json
     from handful.output import EVALUATION, PLOT, folder_target
-    from handful.results import open_run
+    from handful.pipeline.run import open_run
 
     if out is not None:
         scores = folder_target(out, "evaluation.json", EVALUATION)

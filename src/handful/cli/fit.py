@@ -23,8 +23,8 @@ from handful.cli.options import (
     TestFraction,
     pairs,
 )
+from handful.cli.terminal import print_json, print_run, print_skipped, reporting, say_skipped
 from handful.errors import HandfulError
-from handful.screen import print_json, print_run, print_skipped, reporting, say_skipped
 
 
 def fit(
@@ -166,16 +166,17 @@ def fit(
 
         handful fit photos/ --labels labels.csv --out run/
     """
-    from handful import job
-    from handful.after import continued, earlier_settings
     from handful.data.checks import spelling_problems
     from handful.data.sources import load
-    from handful.folder import RUN, save_hidden
-    from handful.prepare import hide
-    from handful.replacement import complete
+    from handful.pipeline import fit
+    from handful.pipeline.artifacts import REPORT, RUN
+    from handful.pipeline.replacement import complete
+    from handful.pipeline.resume_labels import continued, earlier_settings
+    from handful.pipeline.run import open_run
+    from handful.pipeline.run_folder import save_hidden
+    from handful.pipeline.setup import hide
     from handful.report import leave_report
-    from handful.results import REPORT, open_run
-    from handful.wording import in_seconds
+    from handful.text import in_seconds
 
     complete(out, RUN)  # so that labels and an earlier run in there can be read
     if overwrite and labels is not None and after is None:
@@ -227,7 +228,7 @@ def fit(
             elif prior is None and "prior" in before:
                 reporter.say(f"class shares are those of {after}; --prior labels drops them")
             chosen = before | chosen
-        run = job.fit(
+        run = fit.fit(
             images,
             **chosen,
             seed=seed,
@@ -261,7 +262,7 @@ def fit(
 
 def _check_needs(source: str, labels: Path, out: Path) -> None:
     """HandfulError where a new run would do without the labels of the run whose list it takes."""
-    from handful.results import LABELS
+    from handful.pipeline.artifacts import LABELS
 
     if labels.expanduser().resolve().parent == out.resolve() and (out / LABELS).exists():
         raise HandfulError(
@@ -273,7 +274,7 @@ def _check_needs(source: str, labels: Path, out: Path) -> None:
 
 def _prior(text: str | None) -> dict[str, float] | str | None:
     """`cat=0.2,dog=0.8` as a mapping; a word as it is."""
-    from handful.priors import LABELED, UNLABELED
+    from handful.evaluation.label_shift import LABELED, UNLABELED
 
     if text in (None, LABELED, UNLABELED):
         return text

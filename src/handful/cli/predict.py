@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from handful.cli.options import AsJson, DataRoot, FollowLinks
-from handful.errors import HandfulError
-from handful.screen import (
+from handful.cli.terminal import (
     left_out_of,
     print_counts,
     print_json,
@@ -17,6 +16,7 @@ from handful.screen import (
     reporting,
     say_skipped,
 )
+from handful.errors import HandfulError
 from handful.text import for_terminal
 
 
@@ -72,8 +72,8 @@ def predict(
     """
     from handful.data.sources import load
     from handful.output import PREDICTIONS, output_target
-    from handful.results import open_run
-    from handful.typed_labels import set_aside
+    from handful.pipeline.run import open_run
+    from handful.pipeline.typed_labels import set_aside
 
     if dry_run and (into is None or out is not None):
         raise HandfulError(
@@ -147,7 +147,7 @@ def predict(
 def _check_into(source: str, into: Path, classes: tuple[str, ...]) -> None:
     """HandfulError, before anything is predicted, where copies could not go."""
     from handful.data.sources import SOURCES
-    from handful.sorting import check_target
+    from handful.pipeline.sorting import check_target
 
     if source in SOURCES:
         raise HandfulError(f"--into copies files, but {source!r} is a data set without files")

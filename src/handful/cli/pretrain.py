@@ -18,7 +18,7 @@ from handful.cli.options import (
     Source,
     pairs,
 )
-from handful.screen import answer, print_json, print_skipped, reporting
+from handful.cli.terminal import answer, print_json, print_skipped, reporting
 
 
 def pretrain(
@@ -103,8 +103,8 @@ def pretrain(
         handful fit photos/ --labels labels.csv --init pre/ --method features --out run/
     """
     from handful.data.sources import load
-    from handful.pretrain import pretrain as run_stage
-    from handful.wording import in_seconds
+    from handful.pipeline.pretrain import pretrain as run_stage
+    from handful.text import in_seconds
 
     with reporting() as reporter:
         images = load(

@@ -1,7 +1,7 @@
 """`handful recipes`: the results of the reports, beside ours."""
 
 from handful.cli.options import AsJson
-from handful.screen import print_json, print_recipes
+from handful.cli.terminal import print_json, print_recipes
 
 
 def recipes(as_json: AsJson = False) -> None:
@@ -11,9 +11,9 @@ def recipes(as_json: AsJson = False) -> None:
 
     Example: handful recipes
     """
-    from handful.recipes import RECIPES
-    from handful.recipes.measured import as_json as listed
-    from handful.recipes.measured import measured
+    from handful.pipeline.recipes import RECIPES
+    from handful.pipeline.recipes.measured import as_json as listed
+    from handful.pipeline.recipes.measured import measured
 
     every = list(RECIPES.values())
     if as_json:

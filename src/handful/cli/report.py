@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from handful.cli.terminal import answer
 from handful.errors import HandfulError
-from handful.screen import answer
 
 
 def report(
@@ -42,8 +42,8 @@ def report(
         handful report monday/ tuesday/ --out both.html
     """
     from handful.output import PAGE, output_target, written
+    from handful.pipeline.artifacts import REPORT
     from handful.report import write_report
-    from handful.results import REPORT
 
     if out is None and len(runs) > 1:
         raise HandfulError("several runs are shown in one file; say where with --out report.html")

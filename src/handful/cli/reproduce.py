@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from handful.cli.options import AsJson, DataRoot
+from handful.cli.terminal import print_json, print_reproduced, reporting
 from handful.errors import HandfulError
-from handful.screen import print_json, print_reproduced, reporting
 
 
 def reproduce(
@@ -36,10 +36,10 @@ def reproduce(
 
     Example: handful reproduce mnist-cnn --draws 3
     """
-    from handful.recipes import find
-    from handful.recipes.curves import plot_curves, read_history
-    from handful.recipes.reproduce import reproduce as run_recipe
+    from handful.pipeline.recipes import find
+    from handful.pipeline.recipes.reproduce import reproduce as run_recipe
     from handful.report import leave_report
+    from handful.report.seed_curves import plot_curves, read_history
 
     recipe = find(name)
     folder = out or Path("runs") / recipe.name

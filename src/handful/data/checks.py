@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from handful.data.class_names import alike
+from handful.data.decoding.value_range import in_words
 from handful.data.findings import (
     ClassCount,
     Findings,
@@ -20,10 +21,9 @@ from handful.data.findings import (
     valid_unicode,
 )
 from handful.data.imageset import ImageSet
-from handful.data.near import SIZE, near_duplicates
-from handful.data.parallel import Track, quiet
+from handful.data.near_duplicates import SIZE, near_duplicates
 from handful.data.store import FileStore, Skipped
-from handful.data.values import in_words
+from handful.progress import Track, quiet
 
 FEW = 2  # labels a class needs before anything can be said about it
 IMBALANCE = 10  # times as many labels in one class as in another: worth a warning

@@ -1,376 +1,234 @@
-"""Paths of images → what their folders mean: classes, parts, groups, or nothing.
+"""A folder of images, with class sub-folders or a label file → ImageSet.
 
-`layout` looks at names alone. It steps into a folder that holds everything, knows training,
-validation and test parts by their usual names, and takes sub-folders for classes. Where folders
-can be meant in two ways it asks: `Layout.question` says what `--folders` would settle.
+What the folders mean is for `image_folder.layout` to say. With a label file the sub-folders mean
+nothing, except `train/` and `test/`.
 """
 
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from handful.data.class_names import normalized
+from handful.data.decoding.formats import by_ending
+from handful.data.decoding.value_range import marked, value_range
+from handful.data.folder_layout import Place, in_test_part, layout
+from handful.data.imageset import ImageSet, sorted_classes
+from handful.data.labels.label_file import LabelFile, match_labels
+from handful.data.scan import Scan, scan, scan_file
+from handful.data.store import FileStore, Skipped
 from handful.errors import HandfulError
-
-FOLDERS = ("auto", "classes", "groups", "ignore")
-UNLABELED = {"unlabeled", "unlabelled"}
-PLAIN = {"images", "image", "imgs", "img", "photos", "pictures", "pics", "jpegimages", "data"}
-STRAY = {"sample", "samples", "example", "examples", "doc", "docs", "assets", "misc", "figures",
-         "plots", "logs", "output", "outputs", "results", "predictions", "sample submission",
-         "single prediction", "pred", "seg pred", "notebooks", "screenshots"}  # fmt: skip
-PART_WORDS = {
-    "train": ("train", "training", "trn"),
-    "val": ("val", "valid", "validation", "validate", "dev", "evaluation"),
-    "test": ("test", "testing", "tst", "tests"),
-}
-KINDS = {word: kind for kind, words in PART_WORDS.items() for word in words}
-FILL = PLAIN | {"set", "dataset", "split", "part", "folder", "imageset", "the"}
-_YEAR = re.compile(r"(19|20)\d\d")
-NAMED = 5  # classes named in a sentence
+from handful.progress import Track
 
 
-class Place(NamedTuple):
-    """Where an image belongs: its label if known, its group if given, and its part."""
+class Wanted(NamedTuple):
+    """What a folder is loaded for."""
 
-    label: str | None = None
-    group: str | None = None
-    test: bool = False
-    reason: str = ""  # why it is left out; empty if it is not
-    origin: str | None = None  # how the image came to be labelled, if known: random or chosen
+    folders: str | None = None  # as in `layout`; None: "auto", but never asks unless training
+    training: bool = False  # labels matter, and a training part must be there
+    every_class: bool = False  # keep test images of classes that no training image has
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The place of each image, and what the folders were taken for."""
+def load_folder(
+    source: str,
+    labels: LabelFile | None,
+    follow_links: bool,
+    track: Track,
+    *,
+    wanted: Wanted | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> ImageSet:
+    """Images of a folder or of one file, where a label may be missing from every one."""
+    wanted = wanted or Wanted()
+    root = Path(source).expanduser()
+    if root.is_file():
+        root, found = root.parent, scan_file(root)
+    else:
+        _check_folder(root, source)
+        found = scan(root, follow_links, track)
+    if not found.files:
+        raise HandfulError(_nothing_found(source, found))
+    names = [file.name for file in found.files]
+    unknown: list[Skipped] = []
+    if labels is None:
+        places = places_by_folder(source, names, wanted, say)
+    else:
+        places, unknown = places_by_table(found, root, labels, say)
+        places = _folders_beside_table(names, places, wanted.folders)
+    places = _with_plain_labels(places, say)
+    return _image_set(source, root, found, places, unknown, wanted.every_class)
 
-    places: list[Place]
-    said: str = ""  # a sentence for the user
-    question: str = ""  # what can be meant in two ways; labels are then unknown
-    no_training: str = ""  # why nothing here should be trained on
+
+def places_by_folder(
+    source: str, names: list[str], wanted: Wanted, say: Callable[[str], None]
+) -> list[Place]:
+    """The place of each image by its path alone."""
+    found = layout(names, wanted.folders or "auto")
+    if found.question and (wanted.training or wanted.folders == "auto"):
+        raise HandfulError(f"{source}: {found.question}")
+    no_training = found.no_training.replace("SOURCE", source.rstrip("/"))
+    if no_training and wanted.training:
+        raise HandfulError(f"{source} is not what to train on: {no_training}")
+    if found.question:
+        say(f"{source}: no label is taken from its folders, as {found.question}")
+    elif found.said:
+        missing = "; no training part" if found.no_training else ""
+        say(f"{source}: {found.said}{missing}")
+    return found.places
 
 
-class _Image(NamedTuple):
-    at: int  # position among the paths that were given
-    path: tuple[str, ...]  # folders, then the file name
-
-
-def layout(paths: Iterable[str], folders: str = "auto") -> Layout:
-    """What the folders of images mean. `paths` are relative, with forward slashes.
-
-    Args:
-        folders: "classes" takes the top folders for the classes, "groups" takes them for groups
-            that must not be split (sites, cameras, patients) and the folders below them for the
-            classes, "ignore" takes no label from a folder. "auto" asks where both may be meant.
-    """
-    check_folders(folders)
-    images = [_Image(at, tuple(path.split("/"))) for at, path in enumerate(paths)]
-    places: dict[int, Place] = {}
+def _folders_beside_table(
+    names: list[str], places: list[Place], folders: str | None
+) -> list[Place]:
+    """What --folders changes where a label file gives the labels."""
+    if folders == "classes":
+        raise HandfulError(
+            "--folders classes takes the labels from the folders and --labels from a file; "
+            "leave one of them out"
+        )
     if folders == "ignore":
-        return Layout([Place() for _ in images])
-    images, outside = _unwrapped(images)
-    parts = _parts(_by_top(images), folders)
-    if parts.question:
-        return Layout([Place() for _ in range(len(images) + len(outside))], "", parts.question)
-    images = [_part_first(image, parts) for image in images]
-    strays = {image.path[0] for image in outside if len(image.path) > 1}
-    beside = [image for image in outside if len(image.path) == 1]
-    for top, members in _by_top(images).items() if parts.of else ():
-        if top not in parts.of and top.lower() not in UNLABELED:
-            strays.add(top)
-            outside += members
-    places |= {i.at: Place(reason="beside the folders that hold the data set") for i in outside}
-    places |= {i.at: Place() for i in images if parts.of and i.at not in places}
-    question, inner = "", set[str]()
-    for members, test in _members(images, parts):
-        inner |= _inside_classes(members)
-        question = question or ("" if folders != "auto" else _question(members))
-        places |= {i.at: _place(i.path, folders, test) for i in members}
-    ordered = [places[at] for at in range(len(places))]
-    if question:
-        kept = [Place(test=p.test, reason=p.reason) if p.reason else Place() for p in ordered]
-        return Layout(kept, "", question)
-    said = _said(ordered, parts, sorted(strays), len(beside), folders)
-    if inner and folders == "auto":
-        said += f"; {_nested(sorted(inner))}"
-    return Layout(ordered, said, "", parts.no_training)
+        return [place._replace(test=False) for place in places]
+    if folders == "groups" and not any(place.group for place in places):
+        by_folder = layout(names, "groups").places
+        return [
+            place._replace(group=other.group)
+            for place, other in zip(places, by_folder, strict=True)
+        ]
+    return places
 
 
-def check_folders(folders: str | None) -> None:
-    """HandfulError for what the folders cannot be."""
-    if folders is not None and folders not in FOLDERS:
-        raise HandfulError(f"no folders={folders!r}; it is one of {', '.join(FOLDERS)}")
+def _with_plain_labels(places: list[Place], say: Callable[[str], None]) -> list[Place]:
+    """Labels without what cannot be seen in them; says which became one class by that."""
+    spellings: defaultdict[str, set[str]] = defaultdict(set)
+    for place in places:
+        if place.label is not None:
+            spellings[normalized(place.label)].add(place.label)
+    for name, forms in sorted(spellings.items()):
+        if name and len(forms) > 1:
+            say(
+                f"{len(forms)} spellings of {name!r} that look the same are one class: "
+                f"{', '.join(ascii(form) for form in sorted(forms))}"
+            )
+    return [place._replace(label=normalized(place.label or "") or None) for place in places]
 
 
-def part_of(name: str) -> str | None:
-    """The part that a folder is called after, if any: "train" for "training_set"."""
-    words = [word for word in _words(name) if word not in FILL and not _YEAR.fullmatch(word)]
-    kinds = {_kind(word) for word in words}
-    return kinds.pop() if len(kinds) == 1 else None
+def places_by_table(
+    found: Scan, root: Path, labels: LabelFile, say: Callable[[str], None]
+) -> tuple[list[Place], list[Skipped]]:
+    """The place of each image by the label file, and the rows of it that cannot be used."""
+    names = [file.name for file in found.files]
+    broken = {skipped.name for skipped in found.skipped} - set(names)
+    matched = match_labels(labels, [*names, *broken], root, say)
+    if not set(names) & matched.rows.keys():
+        raise HandfulError(
+            f"none of the images named in {labels.path} can be read; the first is "
+            f"{next(iter(matched.rows))}: {found.skipped[0].reason}"
+        )
+    test = in_test_part(names)
+    places = []
+    for name in names:
+        row = matched.rows.get(name)
+        label, group = (row.label, row.group) if row else (None, None)
+        origin = row.origin if row and row.label else None
+        places.append(Place(label, group, label is not None and name in test, origin=origin))
+    return places, matched.unused
 
 
-def in_test_part(paths: Sequence[str]) -> set[str]:
-    """The paths that lie in a test part, of a data set that has a training part, too."""
-    places = layout(paths, "classes").places
-    return {path for path, place in zip(paths, places, strict=True) if place.test}
-
-
-def _kind(word: str) -> str | None:
-    """The part that one word names: "train", also as "trainset" or "trainimages"."""
-    ends = (fill for fill in sorted(FILL) if word.endswith(fill))
-    return next((KINDS[w] for w in (word, *map(word.removesuffix, ends)) if w in KINDS), None)
-
-
-class _Parts(NamedTuple):
-    of: Mapping[str, str] = MappingProxyType({})  # top folder → "train" or "test"
-    second: bool = False  # parts lie below the classes: cat/train, cat/test
-    no_training: str = ""
-    question: str = ""
-
-
-def _parts(tops: dict[str, list[_Image]], folders: str) -> _Parts:
-    """Which top folders are the training and the test part."""
-    kinds = _kinds(tops)
-    found = set(kinds.values())
-    others = [top for top in tops if top not in kinds and top.lower() not in UNLABELED]
-    if not found:
-        return _parts_below(tops)
-    if len(found) == 1 and others:
-        if folders == "classes" or not any(_folders_in(tops[top]) for top in kinds):
-            return _Parts()  # a class that happens to be called so
-        if not all(" ".join(_words(top)) in STRAY for top in others):
-            return _Parts(question=_beside(sorted(kinds), sorted(others)))
-    if "train" in found:
-        test = "test" if "test" in found else "val"
-        return _Parts({top: "test" if kind == test else "train" for top, kind in kinds.items()})
-    names = _listed(f"{top}/" for top in sorted(kinds))
-    first = min(kinds, key=lambda top: (kinds[top] == "test", top))
-    no_training = (
-        f"it has {names} and no training part; name the folder to train on, such as "
-        f"SOURCE/{first}, or put those images into a folder train/"
+def _image_set(
+    source: str,
+    root: Path,
+    found: Scan,
+    places: list[Place],
+    unknown: list[Skipped],
+    every_class: bool = False,
+) -> ImageSet:
+    left_out = [
+        Skipped(file.name, place.reason)
+        for file, place in zip(found.files, places, strict=True)
+        if place.reason
+    ]
+    store = file_store(root, found, [*found.skipped, *left_out, *unknown])
+    used = [row for row, place in enumerate(places) if not place.reason]
+    train = np.array([row for row in used if not places[row].test], np.int64)
+    test = np.array([row for row in used if places[row].test], np.int64)
+    naming = [*train, *test] if every_class else train
+    classes = sorted_classes({places[row].label for row in naming} - {None})
+    number = {name: index for index, name in enumerate(classes)}
+    foreign = [row for row in test if places[row].label not in number]
+    store.skipped += tuple(
+        Skipped(store.names[row], f"no training image of its class: {places[row].label}")
+        for row in foreign
     )
-    only = len(found) == 1
-    of = {top: "test" if kind == "test" and not only else "train" for top, kind in kinds.items()}
-    return _Parts(of, no_training=no_training)
-
-
-def _kinds(tops: dict[str, list[_Image]]) -> dict[str, str]:
-    """Top folder → its part, where it has a part's name; "seg_train" counts beside "seg_test"."""
-    exact = {top: kind for top in tops if (kind := part_of(top))}
-    if exact:
-        return exact
-    by_rest: defaultdict[str, dict[str, str]] = defaultdict(dict)
-    for top in tops:
-        words = _words(top)
-        if len(found := {kind for word in words if (kind := _kind(word))}) == 1:
-            by_rest[" ".join(word for word in words if not _kind(word))][top] = found.pop()
-    whole = [kinds for kinds in by_rest.values() if len(set(kinds.values())) > 1]
-    return whole[0] if len(whole) == 1 else {}
-
-
-def _parts_below(tops: dict[str, list[_Image]]) -> _Parts:
-    """cat/train, cat/test, dog/train, dog/test: every class holds the parts."""
-    kinds: dict[str, str] = {}
-    for top, members in tops.items():
-        below = _folders_in(members)
-        if top.lower() in UNLABELED:
-            continue
-        if not below or any(len(i.path) == 2 for i in members) or not all(map(part_of, below)):
-            return _Parts()
-        kinds |= {name: part_of(name) or "" for name in below}
-    found = set(kinds.values())
-    if "train" not in found or len(found) < 2:
-        return _Parts()
-    test = "test" if "test" in found else "val"
-    of = {name: "test" if kind == test else "train" for name, kind in kinds.items()}
-    return _Parts(of, second=True)
-
-
-def _part_first(image: _Image, parts: _Parts) -> _Image:
-    """cat/train/1.png as train/cat/1.png, where the parts lie below the classes."""
-    if not parts.second or len(image.path) < 3 or image.path[1] not in parts.of:
-        return image
-    top, part, *rest = image.path
-    return _Image(image.at, (part, top, *rest))
-
-
-def _unwrapped(images: list[_Image]) -> tuple[list[_Image], list[_Image]]:
-    """Paths from inside the folder that holds everything, and images that lie beside it.
-
-    A folder that holds whole parts (train/ and test/) is stepped into whatever lies beside it.
-    """
-    outside: list[_Image] = []
-    while images:
-        tops = _by_top(images)
-        whole = [top for top in tops if _holds_parts(tops[top])]
-        if len(whole) == 1 and not _kinds(tops):
-            only = whole[0]
-        elif len(tops) == 1 and all(len(image.path) > 1 for image in images):
-            only = next(iter(tops))
-            if part_of(only) or not _wraps(only, images):
-                break
-        else:
-            break
-        inner = tops[only]
-        outside += [image for image in images if image.path[0] != only or len(image.path) == 1]
-        images = [_Image(image.at, image.path[1:]) for image in inner]
-    return images, outside
-
-
-def _wraps(only: str, images: list[_Image]) -> bool:
-    """Whether an only folder is a wrapping and no class."""
-    if only.lower() in UNLABELED:
-        return False
-    below = _folders_in(images)
-    loose = any(len(image.path) == 2 for image in images)
-    if only.lower() in PLAIN:
-        return True
-    return len(below) > 1 or (len(below) == 1 and not loose)
-
-
-def _holds_parts(members: list[_Image]) -> bool:
-    below = _by_top([_Image(i.at, i.path[1:]) for i in members])
-    found = set(_kinds(below).values())
-    return "train" in found and len(found) > 1
-
-
-def _members(images: list[_Image], parts: _Parts) -> list[tuple[list[_Image], bool]]:
-    """The images of the training and of the test part, with paths from their class folders on."""
-    if not parts.of:
-        return [(images, False)]
-    inside: dict[bool, list[_Image]] = {False: [], True: []}
-    tops = {top: members for top, members in _by_top(images).items() if top in parts.of}
-    for top in sorted(tops, key=lambda top: parts.of[top] == "test"):
-        members = [_Image(image.at, image.path[1:]) for image in tops[top]]
-        classes = set(_by_top(inside[False]))
-        inside[parts.of[top] == "test"] += _inside_part(top, members, classes)
-    return [(inside[False], False), (inside[True], True)]
-
-
-def _inside_part(top: str, members: list[_Image], classes: set[str]) -> list[_Image]:
-    """Of a part, paths from its class folders on: test_set/test_set/cat counts from cat on."""
-    while members:
-        only, *others = _by_top(members) or [""]
-        if others or any(len(image.path) == 1 for image in members):
-            break
-        if only in classes or only.lower() in UNLABELED:
-            break
-        wraps = only in (top, *PLAIN) or part_of(only) or len(_folders_in(members)) > 1
-        if not wraps:
-            break
-        members = [_Image(image.at, image.path[1:]) for image in members]
-    return members
-
-
-def _question(members: list[_Image]) -> str:
-    """What to ask where the same folders lie in several classes; "" if nothing is doubtful."""
-    below: dict[str, set[str]] = {}
-    tops = {t: m for t, m in _by_top(members).items() if t.lower() not in UNLABELED}
-    for top, inside in tops.items():
-        loose = sum(len(image.path) == 2 for image in inside)
-        if 10 * loose < len(inside):
-            below[top] = {normalized(name).casefold() for name in _folders_in(inside)}
-    shared = {
-        name
-        for top, names in below.items()
-        for name in names
-        if any(name in others for other, others in below.items() if other != top)
+    test = np.setdiff1d(test, foreign)
+    labels = np.array([number.get(place.label or "", -1) for place in places], np.int64)
+    groups = _group_numbers([place.group for place in places])
+    origins = {
+        name: place.origin for name, place in zip(store.names, places, strict=True) if place.origin
     }
-    sharing = [top for top, names in below.items() if names & shared]
-    if len(shared) < 2 or len(sharing) < 2 or 2 * len(sharing) <= len(tops):
-        return ""
-    first, second = sorted(sharing)[:2]
-    return (
-        f"the same sub-folders ({_listed(sorted(shared))}) are in {_listed(sorted(sharing))}: "
-        f"which are the classes? --folders groups if they are {_listed(sorted(shared))} (and "
-        f"{first}, {second} are groups, such as sites), --folders classes if they are "
-        f"{_listed(sorted(sharing))}, --folders ignore for neither"
+
+    def part(rows: np.ndarray, test: ImageSet | None = None) -> ImageSet:
+        chosen = None if groups is None else groups[rows]
+        return ImageSet(store, rows, labels[rows], classes, chosen, source, test, origins)
+
+    return part(train, part(test) if len(test) else None)
+
+
+def file_store(root: Path, found: Scan, skipped: list[Skipped]) -> FileStore:
+    """A store over the readable files of a scan."""
+    joined = b"".join(facts.fingerprint for facts in found.facts)
+    prints = np.frombuffer(joined, np.uint8).reshape(-1, 16)
+    values = [facts.values for facts in found.facts]
+    deep = np.array([file is not None for file in values], bool)
+    scale = value_range([file for file in values if file is not None])
+    return FileStore(
+        names=[file.name for file in found.files],
+        fingerprints=marked(prints, deep, scale),
+        sizes=np.array([(facts.height, facts.width) for facts in found.facts], np.int64),
+        grey=np.array([facts.grey for facts in found.facts], bool),
+        skipped=tuple(skipped),
+        other=found.ignored,
+        root=root,
+        stamps=np.array([(file.bytes, file.changed) for file in found.files], np.int64),
+        notes=tuple(facts.notes for facts in found.facts),
+        prints=prints,
+        deep=deep,
+        blank=np.array([facts.blank for facts in found.facts], bool),
+        value_range=scale,
     )
 
 
-def _inside_classes(members: list[_Image]) -> set[str]:
-    """Folders that lie in what is taken for a class."""
-    return {i.path[1] for i in members if len(i.path) > 2 and i.path[0].lower() not in UNLABELED}
-
-
-def _nested(inner: list[str]) -> str:
-    return (
-        f"folders inside them do not count ({_listed(inner)}): if those are the classes, move them "
-        f"up, beside each other, or give --labels; --folders classes if all is right"
+def _group_numbers(names: list[str | None]) -> np.ndarray | None:
+    """Equal numbers for equal names; an image without a group is a group of its own."""
+    if not any(names):
+        return None
+    number = {name: index for index, name in enumerate(sorted({name for name in names if name}))}
+    alone = len(number)
+    return np.array(
+        [number[name] if name else alone + row for row, name in enumerate(names)], np.int64
     )
 
 
-def _beside(parts: list[str], others: list[str]) -> str:
+def _check_folder(root: Path, source: str) -> None:
+    if not root.exists():
+        raise HandfulError(f"no folder {source!r}; check the path")
+    if not root.is_dir():
+        raise HandfulError(
+            f"{source} is neither a folder nor a regular file; give a folder of images"
+        )
+    try:
+        next(root.iterdir(), None)
+    except OSError as error:
+        raise HandfulError(f"cannot open the folder {source}: {error.strerror}") from error
+
+
+def _nothing_found(source: str, found: Scan) -> str:
+    if not found.skipped:
+        others = by_ending(found.ignored)
+        return f"{source} holds no image" + (f"; it has {others}" if others else "")
+    first = found.skipped[0]
     return (
-        f"{_listed(f'{top}/' for top in parts)} holds sub-folders as a part of a data set does, "
-        f"and {_listed(f'{top}/' for top in others)} beside it may be classes; --folders classes "
-        f"if all of them are, else give the folder {parts[0]}/ alone or move the others away"
+        f"{source} holds no image that can be read; {len(found.skipped)} left out, the first is "
+        f"{first.name}: {first.reason}"
     )
-
-
-def _place(path: tuple[str, ...], folders: str, test: bool) -> Place:
-    loose = len(path) == 1 or path[0].lower() in UNLABELED
-    group = None
-    if folders == "groups" and not loose:
-        group, path = path[0], path[1:]
-        loose = len(path) == 1 or path[0].lower() in UNLABELED
-    reason = "a test image without a class folder" if loose and test else ""
-    return Place(None if loose else path[0], group, test, reason)
-
-
-def _said(
-    places: list[Place], parts: _Parts, strays: list[str], loose_strays: int, folders: str
-) -> str:
-    """What the folders were taken for, in one sentence."""
-    classes = sorted({normalized(p.label) for p in places if p.label and not p.reason})
-    train = sorted(top for top, kind in parts.of.items() if kind == "train")
-    test = sorted(top for top, kind in parts.of.items() if kind == "test")
-    of = f" of {_listed(f'{top}/' for top in train)}" if train and not parts.second else ""
-    said = []
-    if classes:
-        folder = "sub-folder" if len(classes) == 1 else "sub-folders"
-        number = "1 class" if len(classes) == 1 else f"{len(classes)} classes"
-        said.append(f"{number} from the {folder}{of}: {_listed(classes)}")
-    elif of:
-        said.append(f"images{of} without class folders")
-    if folders == "groups":
-        groups = sorted({place.group for place in places if place.group})
-        said.append(f"{len(groups)} groups from the folders above them: {_listed(groups)}")
-    if test:
-        where = f"{_listed(f'{top}/' for top in test)}"
-        said.append(f"{where} {'is' if len(test) == 1 else 'are'} the test part")
-    if strays:
-        where = f"{_listed(f'{top}/' for top in strays)}"
-        said.append(f"{where} {'is' if len(strays) == 1 else 'are'} left out")
-    if loose_strays:
-        said.append(f"{loose_strays} images beside them are left out")
-    return "; ".join(said)
-
-
-def _by_top(images: list[_Image]) -> dict[str, list[_Image]]:
-    """Top folder → the images in it, in order of the folders' names; not the loose ones."""
-    tops: defaultdict[str, list[_Image]] = defaultdict(list)
-    for image in images:
-        if len(image.path) > 1:
-            tops[image.path[0]].append(image)
-    return dict(sorted(tops.items()))
-
-
-def _folders_in(members: list[_Image]) -> set[str]:
-    """Names of the folders one level below a top folder."""
-    return {image.path[1] for image in members if len(image.path) > 2}
-
-
-def _words(name: str) -> list[str]:
-    """Lower case: "TrainImages_2017" → ["train", "images", "2017"]."""
-    apart = re.sub(r"(?<=[a-z])(?=[A-Z0-9])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
-    words = re.split(r"[\W_]+", apart.lower())
-    return [word for word in words if word]
-
-
-def _listed(names: Iterable[str]) -> str:
-    every = list(names)
-    more = f" and {len(every) - NAMED} more" if len(every) > NAMED else ""
-    return ", ".join(every[:NAMED]) + more

@@ -14,10 +14,10 @@ import torch
 
 from handful.data.cache import cache_folder, explained
 from handful.data.class_names import normalized
-from handful.data.parallel import Total, Track, quiet
+from handful.data.decoding.value_range import Scale
 from handful.data.store import BATCH, MEMORY_LIMIT, FileStore, Store
-from handful.data.values import Scale
 from handful.errors import HandfulError
+from handful.progress import Total, Track, quiet
 
 __all__ = ["ImageSet", "Total", "Track", "quiet", "sorted_classes"]
 

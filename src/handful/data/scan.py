@@ -16,14 +16,15 @@ from typing import NamedTuple
 
 import PIL
 
-from handful.data import decode
 from handful.data.cache import VERSION, about, cache_folder, explained, locked, used
-from handful.data.decode import ENDINGS, Facts, Unreadable
-from handful.data.formats import ending_of, why_unread
-from handful.data.parallel import Track, in_order
+from handful.data.decoding import decode
+from handful.data.decoding.decode import ENDINGS, Facts, Unreadable
+from handful.data.decoding.formats import ending_of, why_unread
+from handful.data.decoding.value_range import Values
 from handful.data.store import Skipped
-from handful.data.values import Values
+from handful.data.thread_pool import in_order
 from handful.files import write_text
+from handful.progress import Track
 
 BATCH = 64  # files inspected by one worker at a time
 SYSTEM = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "icon\r"}

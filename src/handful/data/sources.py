@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from handful.data.cache import data_folder
-from handful.data.folder import Wanted, load_folder
-from handful.data.image_folder import check_folders
+from handful.data.folder_layout import check_folders
+from handful.data.image_folder import Wanted, load_folder
 from handful.data.imageset import ImageSet
-from handful.data.label_file import LabelFile
-from handful.data.parallel import Track, quiet
+from handful.data.labels.label_file import LabelFile
 from handful.data.splits import holdout, with_test
 from handful.data.store import FileStore, Skipped, array_store
 from handful.errors import HandfulError
-from handful.wording import did_you_mean
+from handful.progress import Track, quiet
+from handful.text import did_you_mean
 
 
 class Part(NamedTuple):

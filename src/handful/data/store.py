@@ -18,21 +18,14 @@ import PIL
 import torch
 import torch.nn.functional as F
 
-from handful.data import decode
-from handful.data.cache import (
-    VERSION,
-    about,
-    cache_folder,
-    explained,
-    locked,
-    read_about,
-    used,
-)
+from handful.data.cache import VERSION, about, cache_folder, explained, locked, read_about, used
 from handful.data.cache_entries import keep_within_limit, remove
-from handful.data.parallel import Track, in_order, quiet
-from handful.data.values import Scale, fitting, marked
+from handful.data.decoding import decode
+from handful.data.decoding.value_range import Scale, fitting, marked
+from handful.data.thread_pool import in_order
 from handful.errors import HandfulError
 from handful.files import beside
+from handful.progress import Track, quiet
 
 MEMORY_LIMIT = 2**30  # bytes; larger pixel arrays are memory-mapped instead of held
 BATCH = 64  # images decoded by one worker at a time

@@ -14,15 +14,12 @@ import numpy as np
 from handful.data.imageset import ImageSet
 from handful.data.store import Skipped, Vanished
 from handful.errors import HandfulError
+from handful.progress import silent
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Say = Callable[[str], None]
 LISTED = 20  # files that are said one by one
-
-
-def silent(text: str) -> None:
-    pass
 
 
 def with_the_rest(images: ImageSet, job: Callable[[ImageSet], T], say: Say = silent) -> T:

@@ -7,9 +7,9 @@ from handful.methods.autoencoder import Autoencoder
 from handful.methods.base import Method
 from handful.methods.cmc import CMC
 from handful.methods.deep_propagation import DeepPropagation
-from handful.methods.features import Features
 from handful.methods.fine_tuning import FineTuning
 from handful.methods.fixmatch import FixMatch
+from handful.methods.linear_head import Features
 from handful.methods.mean_teacher import MeanTeacher
 from handful.methods.mlp_head import MLPHead
 from handful.methods.propagation import Propagation
@@ -20,7 +20,7 @@ from handful.methods.softmatch import SoftMatch
 from handful.methods.supervised import Supervised
 from handful.methods.uda import UDA
 from handful.methods.vicreg import VICReg
-from handful.wording import did_you_mean
+from handful.text import did_you_mean
 
 METHODS: dict[str, type[Method]] = {
     "supervised": Supervised,

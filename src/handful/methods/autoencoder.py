@@ -11,9 +11,10 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from handful.backbones import SmallDecoder, SmallEncoder
-from handful.methods.base import Batch, Normalize, Step, Task, Views, body
-from handful.methods.label_free import LabelFree, check_positive
+from handful.methods.base import Batch, Step, Task, Views, body
+from handful.methods.self_supervised import LabelFree, check_positive
+from handful.models.classifier import Normalize
+from handful.models.published import SmallDecoder, SmallEncoder
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from handful import contrastive
-from handful.backbones.split import SPACES
 from handful.errors import HandfulError
-from handful.methods.base import BackboneSpec, Batch, Normalize, Step, Task, Views, body
-from handful.methods.label_free import LabelFree, check_positive
+from handful.methods import contrastive_losses
+from handful.methods.base import Batch, Step, Task, Views, body
+from handful.methods.self_supervised import LabelFree, check_positive
+from handful.models.classifier import BackboneSpec, Normalize
+from handful.models.split import SPACES
 
 OBJECTIVES = ("softmax", "nce", "in-batch")
 
@@ -92,7 +93,7 @@ class CMC(LabelFree):
         (images,) = batch.unlabeled
         light, color = model(images)  # (N, D) each
         if self.objective == "in-batch":
-            both = contrastive.in_batch(light, color, self.temperature)
+            both = contrastive_losses.in_batch(light, color, self.temperature)
             own = torch.arange(len(light), device=light.device)
         else:
             both = self._against_bank((light, color), batch)
@@ -101,7 +102,7 @@ class CMC(LabelFree):
             images_known = len(batch.memory["written"])
             running = batch.memory["normalizer"]
             loss = sum(
-                contrastive.nce_loss(scores, _running(z, scores, images_known), images_known)
+                contrastive_losses.nce_loss(scores, _running(z, scores, images_known), images_known)
                 for scores, z in zip(both, running, strict=True)
             )
         else:
@@ -135,8 +136,8 @@ class CMC(LabelFree):
         written[ids] = True
         others = draw_negatives(written, ids, self.negatives)  # (N, K)
         rows = torch.cat([ids[:, None], others], dim=1)  # (N, 1 + K)
-        light = contrastive.scores(z[0], bank[1], rows, self.temperature)
-        color = contrastive.scores(z[1], bank[0], rows, self.temperature)
+        light = contrastive_losses.scores(z[0], bank[1], rows, self.temperature)
+        color = contrastive_losses.scores(z[1], bank[0], rows, self.temperature)
         for side, now in zip(bank, fresh, strict=True):
             write(side, ids, now, self.bank_momentum)
         return light, color
@@ -186,6 +187,6 @@ def draw_negatives(written: Tensor, ids: Tensor, count: int) -> Tensor:
 @torch.no_grad()
 def _running(normalizer: Tensor, scores: Tensor, images: int, momentum: float = 0.99) -> Tensor:
     """() Z, moved a little towards what these scores say; they decide alone the first time."""
-    now = contrastive.partition(scores, images)
+    now = contrastive_losses.partition(scores, images)
     normalizer.copy_(now if normalizer == 0 else torch.lerp(now, normalizer, momentum))
     return normalizer.clone()

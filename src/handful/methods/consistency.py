@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful.errors import HandfulError
-from handful.losses import aligned
 from handful.methods.base import Batch, Step, Task, Views, classifier
 from handful.methods.heads import prior_of
+from handful.methods.losses import aligned
+from handful.methods.schedule import Schedule
 from handful.methods.supervised import Supervised
-from handful.schedule import Schedule
 
 SHOWN_CLASSES = 20  # up to so many, each class's share of the guesses is logged
 _FORGETTING = 0.01  # how fast running shares follow: a memory of about 100 steps

@@ -25,14 +25,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from handful import backbones, devices
+from handful import devices, models
 from handful.errors import HandfulError
-from handful.methods.base import Batch, Classifier, Step, Task, Views, classifier, embed
+from handful.methods.base import Batch, Step, Task, Views, classifier
 from handful.methods.consistency import Cost, has_unlabeled, monitors
 from handful.methods.heads import principal, prior_of
 from handful.methods.propagation import propagate
+from handful.methods.schedule import Schedule
 from handful.methods.supervised import Supervised
-from handful.schedule import Schedule
+from handful.models.classifier import Classifier, embed
 
 _BATCH = 500  # images that go through a network at once for a graph
 _BLURRED = 14  # pixels a side, about, that the first graph sees
@@ -146,7 +147,7 @@ def own_alpha(n: int) -> float:
 
 def _first(task: Task) -> Tensor:
     """(U, D): features that the network comes with, else the pixels of a blurred copy."""
-    if task.init is not None or backbones.pretrained(task.backbone.name):
+    if task.init is not None or models.pretrained(task.backbone.name):
         images = task.images[task.unlabeled.numpy()]
         return embed(images, classifier(task), task.size, task.fit, "auto", task.track).float()
     pixels = task.pixels[task.unlabeled]

@@ -17,21 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from handful import backbones, devices
+from handful import devices, models
 from handful.errors import HandfulError
-from handful.methods.base import (
-    BackboneSpec,
-    Batch,
-    Classifier,
-    Step,
-    Task,
-    Views,
-    classifier,
-    embed,
-)
+from handful.methods.base import Batch, Step, Task, Views, classifier
 from handful.methods.heads import prior_of
+from handful.methods.schedule import Schedule
 from handful.methods.self_training import SelfTraining
-from handful.schedule import Schedule
+from handful.models.classifier import BackboneSpec, Classifier, embed
 
 
 @dataclass(frozen=True)
@@ -78,7 +70,7 @@ class FineTuning:
         return Views(self.augment, ("none", self.augment), self.unlabeled_ratio)
 
     def build(self, task: Task) -> nn.Module:
-        if not backbones.pretrained(task.backbone.name):
+        if not models.pretrained(task.backbone.name):
             raise HandfulError(
                 f"fine_tuning goes on from learned weights, and backbone {task.backbone.name!r} "
                 f"has none; use --backbone lite0, or a method that starts from nothing"
@@ -144,7 +136,7 @@ class FineTuning:
 
     def _first_guesses(self, task: Task) -> Tensor:
         """(N, K) probabilities of every image of the task; of a labelled one, its label."""
-        more = {"stages": 3} if backbones.staged(task.backbone.name) else {}
+        more = {"stages": 3} if models.staged(task.backbone.name) else {}
         options = task.backbone.options | more
         spec = BackboneSpec(task.backbone.name, options)
         frozen = classifier(replace(task, backbone=spec, size=self.embed_size))

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from handful.errors import HandfulError
-from handful.losses import pseudo_label_loss
 from handful.methods.base import Batch
 from handful.methods.consistency import Consistency, Cost, Seen
+from handful.methods.losses import pseudo_label_loss
 
 
 @dataclass(frozen=True)

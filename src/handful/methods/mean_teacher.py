@@ -15,9 +15,9 @@ from typing import ClassVar
 import torch
 
 from handful.errors import HandfulError
-from handful.losses import squared_difference
 from handful.methods.base import Batch
 from handful.methods.consistency import Consistency, Cost, Seen
+from handful.methods.losses import squared_difference
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from typing import ClassVar
 
 from torch import nn
 
-from handful.contrastive import nt_xent
 from handful.errors import HandfulError
 from handful.methods.base import Batch, Step, Task, Views
-from handful.methods.label_free import LabelFree, both_views, check_positive, projected
+from handful.methods.contrastive_losses import nt_xent
+from handful.methods.self_supervised import LabelFree, both_views, check_positive, projected
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from handful.errors import HandfulError
-from handful.losses import truncated_gaussian, weighted_cross_entropy
 from handful.methods.base import Batch, Task
 from handful.methods.consistency import Consistency, Cost, Seen
+from handful.methods.losses import truncated_gaussian, weighted_cross_entropy
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import nn
 
 from handful.errors import HandfulError
 from handful.methods.base import Batch, Step, Task, Views, classifier
-from handful.schedule import Schedule
+from handful.methods.schedule import Schedule
 
 
 @dataclass(frozen=True)

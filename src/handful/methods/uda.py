@@ -18,9 +18,9 @@ from typing import ClassVar, Literal, get_args
 from torch import Tensor
 
 from handful.errors import HandfulError
-from handful.losses import annealed_cross_entropy, divergence_loss
 from handful.methods.base import Batch
 from handful.methods.consistency import Consistency, Cost, Seen
+from handful.methods.losses import annealed_cross_entropy, divergence_loss
 
 Annealing = Literal["none", "linear", "log", "exp"]
 

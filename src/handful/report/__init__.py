@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from handful.files import write_text
-from handful.results import REPORT
+from handful.pipeline.artifacts import REPORT
 
 __all__ = ["leave_report", "render", "write_report"]
 

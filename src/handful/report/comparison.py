@@ -6,17 +6,17 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from handful.collapse import recorded
-from handful.compare import LEVEL, RESULT, Spread, spread
 from handful.errors import HandfulError
 from handful.files import read_json
-from handful.record_schema import ComparisonRecord, checked
+from handful.pipeline.compare import LEVEL, RESULT, Spread, spread
+from handful.pipeline.record_schema import ComparisonRecord, checked
 from handful.report import plots
-from handful.report.notes import Note, note
+from handful.report.method_notes import Note, note
 from handful.report.plots import Plot
 from handful.report.read import RunFolder
 from handful.report.run import called
-from handful.report.wording import counted, listed, percent, points, sentence, span, time
+from handful.report.sentences import counted, listed, percent, points, sentence, span, time
+from handful.training.failure import recorded
 
 
 class Fit(NamedTuple):

@@ -9,9 +9,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from handful.data.findings import valid_unicode
 from handful.errors import HandfulError
-from handful.report import comparison, run, wording
+from handful.pipeline.artifacts import RECORD
+from handful.report import comparison, run, sentences
 from handful.report.read import read_run
-from handful.results import RECORD
 
 
 def page_of(folders: Sequence[Path], pictures: bool) -> str:
@@ -50,7 +50,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    words = (wording.percent, wording.points, wording.span, wording.time, wording.listed)
-    more = (wording.sentence, wording.counted)
+    words = (sentences.percent, sentences.points, sentences.span, sentences.time, sentences.listed)
+    more = (sentences.sentence, sentences.counted)
     templates.filters |= {word.__name__: word for word in (*words, *more)}
     return templates

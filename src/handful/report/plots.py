@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from handful.evaluate import accuracy_interval
+from handful.evaluation.metrics import accuracy_interval
 
 WIDTH = 380  # of a plot, in units that a page shows as about a pixel each
 HEIGHT = 230

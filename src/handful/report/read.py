@@ -14,17 +14,17 @@ import numpy as np
 from handful.csv_files import read_csv
 from handful.errors import HandfulError
 from handful.files import read_json, read_text
-from handful.record_schema import TestRecord, checked
-from handful.report.pictures import Pictures, load_pictures
-from handful.results import (
+from handful.pipeline.artifacts import (
     HISTORY,
     ISSUES,
     LABEL_NEXT,
     LABELS,
     OUT_OF_FOLD,
     STAGE_HISTORY,
-    read_record,
 )
+from handful.pipeline.record_schema import TestRecord, checked
+from handful.pipeline.run import read_record
+from handful.pipeline.thumbnails import Pictures, load_pictures
 
 
 class HeldOut(NamedTuple):

@@ -11,16 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from handful.collapse import recorded
-from handful.estimate import CONTRADICTED
-from handful.evaluate import equal_groups, evaluate
+from handful.evaluation.label_errors import CONTRADICTED
+from handful.evaluation.metrics import equal_groups, evaluate
+from handful.pipeline.artifacts import (
+    ISSUES,
+    LABEL_NEXT,
+    LABELS,
+    OUT_OF_FOLD,
+    RECORD,
+    STAGE_HISTORY,
+)
+from handful.pipeline.thumbnails import SHOWN, Augmented, examples, mistakes
 from handful.report import plots
-from handful.report.notes import Note, note
-from handful.report.pictures import SHOWN, Augmented, examples, mistakes
+from handful.report.method_notes import Note, note
 from handful.report.plots import Plot
 from handful.report.read import HeldOut, RunFolder
-from handful.report.wording import Story, sentence, tell, time
-from handful.results import ISSUES, LABEL_NEXT, LABELS, OUT_OF_FOLD, RECORD, STAGE_HISTORY
+from handful.report.sentences import Story, sentence, tell, time
+from handful.training.failure import recorded
 
 LARGEST = 25  # classes up to which a confusion matrix is shown
 CONFUSED = 5  # pairs of classes that are named as most confused

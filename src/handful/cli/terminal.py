@@ -1,0 +1,362 @@
+"""What people see: bars and sentences on stderr, answers on stdout."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rich.console import Console
+from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
+
+from handful.text import as_json_line, for_terminal
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+    from handful.data.imageset import ImageSet
+    from handful.evaluation.metrics import Evaluation, Foreign
+    from handful.pipeline.compare import Comparison
+    from handful.pipeline.recipes.measured import Measured
+    from handful.pipeline.recipes.recipe import Recipe
+    from handful.pipeline.run import Run
+    from handful.pipeline.sorting import Sorted
+    from handful.progress import Reporter, Total
+
+# People read stderr; stdout is for the answer. Names of files and classes are no markup.
+T = TypeVar("T")
+
+
+class SafeConsole(Console):
+    """A console that shows strings as they are: no markup, no control characters, one line each."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(for_terminal(text), **options)
+
+    def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            # Line ends are of the layout: those of a string are gone by now.
+            shown = "\n".join(map(for_terminal, segment.text.split("\n")))
+            yield segment if segment.control else segment._replace(text=shown)
+
+
+screen = SafeConsole(stderr=True, highlight=False, markup=False, emoji=False)
+answer = SafeConsole(highlight=False, markup=False, emoji=False)
+
+
+@contextmanager
+def reporting() -> "Iterator[Reporter]":
+    """Bars with time left and sentences, on stderr."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    from handful.progress import Reporter
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=screen, transient=True) as bars:
+
+        def track(items: Iterable[T], total: "Total", description: str) -> Iterator[T]:
+            bar = bars.add_task(description, total=total() if callable(total) else total)
+            try:
+                for item in items:
+                    yield item
+                    bars.update(bar, advance=1, total=total() if callable(total) else total)
+            finally:
+                bars.remove_task(bar)
+
+        def say(text: str) -> None:
+            bars.console.print(text, soft_wrap=True)
+
+        with _heard("handful.cache", say):
+            yield Reporter(track, say)
+
+
+@contextmanager
+def _heard(logger: str, say: Callable[[str], None]) -> Iterator[None]:
+    """What a part of the library logs is said between the bars."""
+    handler = logging.Handler()
+    handler.emit = lambda record: say(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger(logger).addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger(logger).removeHandler(handler)
+
+
+def print_json(value: Any) -> None:
+    print(as_json_line(value))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _interval(found: dict[str, Any]) -> str:
+    level = f"{100 * found['level']:.0f} %"
+    low, high = 100 * found["low"], 100 * found["high"]
+    return f"{_percent(found['accuracy'])} ({level} interval {low:.1f}–{high:.1f})"
+
+
+def print_run(run: "Run", out: Path) -> None:
+    data, training = run.record["data"], run.record["training"]
+    answer.print(
+        f"{data['labeled']} labelled and {data['unlabeled']} unlabelled images, "
+        f"{len(data['classes'])} classes; {training['steps']} steps in {training['seconds']:.0f} s"
+    )
+    before = (run.record["after"] or {}).get("estimate")
+    if before is not None:
+        labels = run.record["after"]["labeled"]
+        answer.print(f"estimate of the earlier run, on {labels} labels: {_interval(before)}")
+    if tried := run.record.get("choice"):
+        print_choice(tried)
+    if run.estimate is not None:
+        print_estimate(run.estimate)
+        print_forecast(run.record.get("forecast", []))
+        if run.record["label_issues"]:
+            answer.print(
+                f"{run.record['label_issues']} labels look wrong: see {out}/label-issues.csv",
+                soft_wrap=True,
+            )
+    if run.test is not None:
+        answer.print(f"accuracy on {run.test['n']} test images: {_interval(run.test)}")
+    if suggested := run.record.get("label_next"):
+        answer.print(
+            f"to label next: the {len(suggested)} images in {out}/label-next.csv; fill in what you "
+            f"know and fit again with --labels {out}/label-next.csv --after {out}",
+            soft_wrap=True,
+        )
+    answer.print(f"saved in {out}; next: handful predict {out} PHOTOS", soft_wrap=True)
+
+
+def print_choice(rows: list[dict[str, Any]]) -> None:
+    """A row for each method that was tried: how good it looks, what it took, and what became of it.
+
+    Each is judged alone; the estimate of the one that was chosen allows for the choice.
+    """
+    table = Table("method", "estimate", "interval", "seconds", "verdict")
+    for row in rows:
+        known = row["accuracy"] is not None
+        table.add_row(
+            row["method"],
+            _percent(row["accuracy"]) if known else "–",
+            f"{100 * row['low']:.1f}–{100 * row['high']:.1f}" if known else "–",
+            f"{row['seconds']:.0f}",
+            row["verdict"],
+        )
+    answer.print(table)
+
+
+def print_skipped(images: "ImageSet") -> None:
+    from handful.data.findings import skipped_summary
+
+    if images.store.skipped:
+        left_out = skipped_summary(images.store.skipped)
+        text = f"{left_out}; handful data with the same source and labels lists them"
+        answer.print(text, soft_wrap=True)
+
+
+def say_skipped(images: "ImageSet", say: Callable[[str], None]) -> None:
+    """One line on stderr about the files that were left out, if there are any."""
+    from handful.data.findings import skipped_summary
+
+    if skipped := images.store.skipped:
+        first = skipped[0]
+        text = f"{skipped_summary(skipped)}; the first is {first.name}: {first.reason}"
+        say(for_terminal(text))
+
+
+def print_estimate(estimate: dict[str, Any]) -> None:
+    if estimate["accuracy"] is None:
+        answer.print(estimate["how"])
+        return
+    answer.print(f"estimated accuracy on new images: {_interval(estimate)}")
+    rough = "approximate; " if estimate.get("rough") else ""
+    answer.print(f"  {rough}{estimate['how']}")
+    if estimate["balanced_accuracy"] is not None:
+        low, high = 100 * estimate["balanced_low"], 100 * estimate["balanced_high"]
+        balanced = _percent(estimate["balanced_accuracy"])
+        answer.print(f"  with all classes equally common: {balanced} ({low:.1f}–{high:.1f})")
+    for caveat in estimate["caveats"]:
+        answer.print(f"  {caveat}")
+
+
+def print_forecast(rows: list[dict[str, Any]]) -> None:
+    said = [
+        f"with {row['labels']} labels about {100 * row['accuracy']:.0f} % "
+        f"({100 * row['low']:.0f}–{100 * row['high']:.0f})"
+        for row in rows
+    ]
+    if said:
+        answer.print(", ".join(said), soft_wrap=True)
+
+
+def print_evaluation(found: "Evaluation") -> None:
+    interval = _interval(
+        {"accuracy": found.accuracy, "low": found.low, "high": found.high, "level": found.level}
+    )
+    answer.print(f"accuracy on {found.n} images: {interval}")
+    answer.print(
+        f"balanced accuracy {_percent(found.balanced_accuracy)}, macro-F1 {found.macro_f1:.3f}"
+    )
+    answer.print(
+        f"calibration error {_percent(found.calibration_error)} (confidence against accuracy)"
+    )
+    if found.foreign is not None:
+        print_foreign(found.foreign, found.level)
+    table = Table("class", "images", "predicted", "precision", "recall", "F1")
+    for row in found.per_class:
+        shares = ["–" if x is None else f"{x:.3f}" for x in (row.precision, row.recall, row.f1)]
+        table.add_row(row.name, str(row.n), str(row.predicted), *shares)
+    answer.print(table)
+
+
+def print_foreign(foreign: "Foreign", level: float) -> None:
+    """The images of classes that the run does not know, and the accuracy that counts them."""
+    some = sorted(foreign.classes.items(), key=lambda item: (-item[1], item[0]))
+    names = ", ".join(f"{name}: {n}" for name, n in some[:5])
+    more = f" and {len(some) - 5} more" if len(some) > 5 else ""
+    interval = _interval(
+        {
+            "accuracy": foreign.accuracy_counting_as_wrong,
+            "low": foreign.low,
+            "high": foreign.high,
+            "level": level,
+        }
+    )
+    answer.print(
+        f"left out of all figures: {foreign.n} images of classes that the run does not know "
+        f"({names}{more}); counting them as wrong, the accuracy is {interval}",
+        soft_wrap=True,
+    )
+
+
+def print_comparison(comparison: "Comparison") -> None:
+    """A column for each method; a row for each draw, the mean, and what it differs by.
+
+    Below it, what went wrong in the training of a cell.
+    """
+    from handful.pipeline.compare import LEVEL, spread
+
+    first, *others = comparison.methods
+    columns = [comparison.accuracies(name) for name in comparison.methods]
+    table = Table("draw", *comparison.methods, title="accuracy on test images, %")
+    for draw, row in zip(comparison.draws, zip(*columns, strict=True), strict=True):
+        table.add_row(str(draw), *(f"{100 * share:.1f}" for share in row))
+    table.add_section()
+    means = [spread(column) for column in columns]
+    table.add_row("mean", *(f"{100 * found.mean:.1f}" for found in means))
+    table.add_row(f"{LEVEL:.0%} interval", *(_ends(found.low, found.high) for found in means))
+    if others:
+        table.add_section()
+        apart = [spread(comparison.differences(name, first)) for name in others]
+        table.add_row(f"minus {first}", "", *(f"{100 * found.mean:+.1f}" for found in apart))
+        intervals = (_ends(found.low, found.high, "+") for found in apart)
+        table.add_row(f"{LEVEL:.0%} interval", "", *intervals)
+    answer.print(table)
+    for cell in comparison.cells:
+        if cell.trouble:
+            which = f"{cell.method}, draw {cell.draw}"
+            answer.print(f"{which}: training went wrong: {cell.trouble}", soft_wrap=True)
+
+
+def _ends(low: float | None, high: float | None, sign: str = "-") -> str:
+    """An interval in percent; a dash where there is none."""
+    if low is None or high is None:
+        return "–"
+    return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"
+
+
+def print_recipes(recipes: "list[Recipe]", measured: "dict[str, Measured]") -> None:
+    """A row for each recipe: the report, what it published, what we measured, how to run it."""
+    table = Table("report", "published", "ours", "on", "minutes", "command", title="test accuracy")
+    for recipe in recipes:
+        found = measured.get(recipe.name)
+        published = "–" if recipe.published is None else _percent(recipe.published)
+        minutes = found.minutes if found else None
+        table.add_row(
+            recipe.report or "–",
+            published,
+            _spread(found) if found else "–",
+            found.on if found else recipe.data[-1].title,
+            f"about {recipe.minutes:g}" if minutes is None else f"{minutes:.1f}",
+            recipe.command,
+        )
+    answer.print(table)
+
+
+def _spread(found: "Measured") -> str:
+    spread = f" ± {100 * found.std:.1f}" if found.std is not None else ""
+    return f"{100 * found.mean:.1f}{spread} % (n = {found.n})"
+
+
+def print_reproduced(recipe: "Recipe", accuracies: list[float], folder: Path) -> None:
+    """The published accuracy against the mean of ours."""
+    from handful.pipeline.compare import spread
+
+    mean, std, _, _, n = spread(accuracies)
+    ours = f"{_percent(mean)} ± {100 * std:.1f}" if std is not None else _percent(mean)
+    answer.print(f"{recipe.name}: {ours} on test images, over {n} draws")
+    if recipe.published is not None:
+        answer.print(
+            f"  the report published {_percent(recipe.published)}: "
+            f"{100 * (mean - recipe.published):+.1f} points"
+        )
+    if recipe.correction:
+        answer.print(f"  {recipe.correction}", soft_wrap=True)
+    curves = " and curves.svg" if (folder / "curves.svg").exists() else ""
+    answer.print(f"the runs{curves} are in {folder}", soft_wrap=True)
+
+
+def print_counts(labels: list[str], places: list[str]) -> None:
+    from collections import Counter
+
+    common = Counter(labels).most_common(20)
+    counts = ", ".join(f"{name}: {n}" for name, n in common)
+    answer.print(f"{len(labels)} images → {', '.join(places)}; {counts}", soft_wrap=True)
+
+
+LISTED = 10  # files of one kind that are named on the screen; --json names all
+
+
+def print_sorted(found: "Sorted") -> None:
+    """What `--into` did, or would do: in all, for each class, and the names that had to change."""
+    would = "would be " if found.dry_run else ""
+    answer.print(f"{would}{_sorted_counts(found.counts())}", soft_wrap=True)
+    for kind, folder in found.folders.items():
+        called = f" ({kind.name})" if folder != kind.name else ""
+        counts = _sorted_counts(found.counts(kind))
+        answer.print(for_terminal(f"  {folder}/{called}: {counts}"), soft_wrap=True)
+    for steps, why in (
+        (found.numbered, f"{would}numbered, as another file has the name"),
+        (found.shortened, f"{would}shortened or changed, as the target cannot hold the name"),
+    ):
+        if steps:
+            places = ", ".join(step.place for step in steps[:LISTED])
+            more = ", …" if len(steps) > LISTED else ""
+            answer.print(f"  {len(steps)} {why}: {places}{more}", soft_wrap=True)
+
+
+def _sorted_counts(counts: "Counter[str]") -> str:
+    return (
+        f"{counts['copied']} copied, {counts['moved']} moved, "
+        f"{counts['already_there']} already there"
+    )
+
+
+def left_out_of(found: "Sorted") -> list[str]:
+    """Lines that name the images that were not sorted, and why."""
+    lines = [f"not sorted: {name}: {reason}" for name, reason in found.left_out[:LISTED]]
+    more = len(found.left_out) - LISTED
+    return [*lines, *([f"and {more} more are not sorted; --json names all"] if more > 0 else [])]

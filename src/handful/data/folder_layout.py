@@ -1,0 +1,376 @@
+"""Paths of images → what their folders mean: classes, parts, groups, or nothing.
+
+`layout` looks at names alone. It steps into a folder that holds everything, knows training,
+validation and test parts by their usual names, and takes sub-folders for classes. Where folders
+can be meant in two ways it asks: `Layout.question` says what `--folders` would settle.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
+
+from handful.data.class_names import normalized
+from handful.errors import HandfulError
+
+FOLDERS = ("auto", "classes", "groups", "ignore")
+UNLABELED = {"unlabeled", "unlabelled"}
+PLAIN = {"images", "image", "imgs", "img", "photos", "pictures", "pics", "jpegimages", "data"}
+STRAY = {"sample", "samples", "example", "examples", "doc", "docs", "assets", "misc", "figures",
+         "plots", "logs", "output", "outputs", "results", "predictions", "sample submission",
+         "single prediction", "pred", "seg pred", "notebooks", "screenshots"}  # fmt: skip
+PART_WORDS = {
+    "train": ("train", "training", "trn"),
+    "val": ("val", "valid", "validation", "validate", "dev", "evaluation"),
+    "test": ("test", "testing", "tst", "tests"),
+}
+KINDS = {word: kind for kind, words in PART_WORDS.items() for word in words}
+FILL = PLAIN | {"set", "dataset", "split", "part", "folder", "imageset", "the"}
+_YEAR = re.compile(r"(19|20)\d\d")
+NAMED = 5  # classes named in a sentence
+
+
+class Place(NamedTuple):
+    """Where an image belongs: its label if known, its group if given, and its part."""
+
+    label: str | None = None
+    group: str | None = None
+    test: bool = False
+    reason: str = ""  # why it is left out; empty if it is not
+    origin: str | None = None  # how the image came to be labelled, if known: random or chosen
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The place of each image, and what the folders were taken for."""
+
+    places: list[Place]
+    said: str = ""  # a sentence for the user
+    question: str = ""  # what can be meant in two ways; labels are then unknown
+    no_training: str = ""  # why nothing here should be trained on
+
+
+class _Image(NamedTuple):
+    at: int  # position among the paths that were given
+    path: tuple[str, ...]  # folders, then the file name
+
+
+def layout(paths: Iterable[str], folders: str = "auto") -> Layout:
+    """What the folders of images mean. `paths` are relative, with forward slashes.
+
+    Args:
+        folders: "classes" takes the top folders for the classes, "groups" takes them for groups
+            that must not be split (sites, cameras, patients) and the folders below them for the
+            classes, "ignore" takes no label from a folder. "auto" asks where both may be meant.
+    """
+    check_folders(folders)
+    images = [_Image(at, tuple(path.split("/"))) for at, path in enumerate(paths)]
+    places: dict[int, Place] = {}
+    if folders == "ignore":
+        return Layout([Place() for _ in images])
+    images, outside = _unwrapped(images)
+    parts = _parts(_by_top(images), folders)
+    if parts.question:
+        return Layout([Place() for _ in range(len(images) + len(outside))], "", parts.question)
+    images = [_part_first(image, parts) for image in images]
+    strays = {image.path[0] for image in outside if len(image.path) > 1}
+    beside = [image for image in outside if len(image.path) == 1]
+    for top, members in _by_top(images).items() if parts.of else ():
+        if top not in parts.of and top.lower() not in UNLABELED:
+            strays.add(top)
+            outside += members
+    places |= {i.at: Place(reason="beside the folders that hold the data set") for i in outside}
+    places |= {i.at: Place() for i in images if parts.of and i.at not in places}
+    question, inner = "", set[str]()
+    for members, test in _members(images, parts):
+        inner |= _inside_classes(members)
+        question = question or ("" if folders != "auto" else _question(members))
+        places |= {i.at: _place(i.path, folders, test) for i in members}
+    ordered = [places[at] for at in range(len(places))]
+    if question:
+        kept = [Place(test=p.test, reason=p.reason) if p.reason else Place() for p in ordered]
+        return Layout(kept, "", question)
+    said = _said(ordered, parts, sorted(strays), len(beside), folders)
+    if inner and folders == "auto":
+        said += f"; {_nested(sorted(inner))}"
+    return Layout(ordered, said, "", parts.no_training)
+
+
+def check_folders(folders: str | None) -> None:
+    """HandfulError for what the folders cannot be."""
+    if folders is not None and folders not in FOLDERS:
+        raise HandfulError(f"no folders={folders!r}; it is one of {', '.join(FOLDERS)}")
+
+
+def part_of(name: str) -> str | None:
+    """The part that a folder is called after, if any: "train" for "training_set"."""
+    words = [word for word in _words(name) if word not in FILL and not _YEAR.fullmatch(word)]
+    kinds = {_kind(word) for word in words}
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+def in_test_part(paths: Sequence[str]) -> set[str]:
+    """The paths that lie in a test part, of a data set that has a training part, too."""
+    places = layout(paths, "classes").places
+    return {path for path, place in zip(paths, places, strict=True) if place.test}
+
+
+def _kind(word: str) -> str | None:
+    """The part that one word names: "train", also as "trainset" or "trainimages"."""
+    ends = (fill for fill in sorted(FILL) if word.endswith(fill))
+    return next((KINDS[w] for w in (word, *map(word.removesuffix, ends)) if w in KINDS), None)
+
+
+class _Parts(NamedTuple):
+    of: Mapping[str, str] = MappingProxyType({})  # top folder → "train" or "test"
+    second: bool = False  # parts lie below the classes: cat/train, cat/test
+    no_training: str = ""
+    question: str = ""
+
+
+def _parts(tops: dict[str, list[_Image]], folders: str) -> _Parts:
+    """Which top folders are the training and the test part."""
+    kinds = _kinds(tops)
+    found = set(kinds.values())
+    others = [top for top in tops if top not in kinds and top.lower() not in UNLABELED]
+    if not found:
+        return _parts_below(tops)
+    if len(found) == 1 and others:
+        if folders == "classes" or not any(_folders_in(tops[top]) for top in kinds):
+            return _Parts()  # a class that happens to be called so
+        if not all(" ".join(_words(top)) in STRAY for top in others):
+            return _Parts(question=_beside(sorted(kinds), sorted(others)))
+    if "train" in found:
+        test = "test" if "test" in found else "val"
+        return _Parts({top: "test" if kind == test else "train" for top, kind in kinds.items()})
+    names = _listed(f"{top}/" for top in sorted(kinds))
+    first = min(kinds, key=lambda top: (kinds[top] == "test", top))
+    no_training = (
+        f"it has {names} and no training part; name the folder to train on, such as "
+        f"SOURCE/{first}, or put those images into a folder train/"
+    )
+    only = len(found) == 1
+    of = {top: "test" if kind == "test" and not only else "train" for top, kind in kinds.items()}
+    return _Parts(of, no_training=no_training)
+
+
+def _kinds(tops: dict[str, list[_Image]]) -> dict[str, str]:
+    """Top folder → its part, where it has a part's name; "seg_train" counts beside "seg_test"."""
+    exact = {top: kind for top in tops if (kind := part_of(top))}
+    if exact:
+        return exact
+    by_rest: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for top in tops:
+        words = _words(top)
+        if len(found := {kind for word in words if (kind := _kind(word))}) == 1:
+            by_rest[" ".join(word for word in words if not _kind(word))][top] = found.pop()
+    whole = [kinds for kinds in by_rest.values() if len(set(kinds.values())) > 1]
+    return whole[0] if len(whole) == 1 else {}
+
+
+def _parts_below(tops: dict[str, list[_Image]]) -> _Parts:
+    """cat/train, cat/test, dog/train, dog/test: every class holds the parts."""
+    kinds: dict[str, str] = {}
+    for top, members in tops.items():
+        below = _folders_in(members)
+        if top.lower() in UNLABELED:
+            continue
+        if not below or any(len(i.path) == 2 for i in members) or not all(map(part_of, below)):
+            return _Parts()
+        kinds |= {name: part_of(name) or "" for name in below}
+    found = set(kinds.values())
+    if "train" not in found or len(found) < 2:
+        return _Parts()
+    test = "test" if "test" in found else "val"
+    of = {name: "test" if kind == test else "train" for name, kind in kinds.items()}
+    return _Parts(of, second=True)
+
+
+def _part_first(image: _Image, parts: _Parts) -> _Image:
+    """cat/train/1.png as train/cat/1.png, where the parts lie below the classes."""
+    if not parts.second or len(image.path) < 3 or image.path[1] not in parts.of:
+        return image
+    top, part, *rest = image.path
+    return _Image(image.at, (part, top, *rest))
+
+
+def _unwrapped(images: list[_Image]) -> tuple[list[_Image], list[_Image]]:
+    """Paths from inside the folder that holds everything, and images that lie beside it.
+
+    A folder that holds whole parts (train/ and test/) is stepped into whatever lies beside it.
+    """
+    outside: list[_Image] = []
+    while images:
+        tops = _by_top(images)
+        whole = [top for top in tops if _holds_parts(tops[top])]
+        if len(whole) == 1 and not _kinds(tops):
+            only = whole[0]
+        elif len(tops) == 1 and all(len(image.path) > 1 for image in images):
+            only = next(iter(tops))
+            if part_of(only) or not _wraps(only, images):
+                break
+        else:
+            break
+        inner = tops[only]
+        outside += [image for image in images if image.path[0] != only or len(image.path) == 1]
+        images = [_Image(image.at, image.path[1:]) for image in inner]
+    return images, outside
+
+
+def _wraps(only: str, images: list[_Image]) -> bool:
+    """Whether an only folder is a wrapping and no class."""
+    if only.lower() in UNLABELED:
+        return False
+    below = _folders_in(images)
+    loose = any(len(image.path) == 2 for image in images)
+    if only.lower() in PLAIN:
+        return True
+    return len(below) > 1 or (len(below) == 1 and not loose)
+
+
+def _holds_parts(members: list[_Image]) -> bool:
+    below = _by_top([_Image(i.at, i.path[1:]) for i in members])
+    found = set(_kinds(below).values())
+    return "train" in found and len(found) > 1
+
+
+def _members(images: list[_Image], parts: _Parts) -> list[tuple[list[_Image], bool]]:
+    """The images of the training and of the test part, with paths from their class folders on."""
+    if not parts.of:
+        return [(images, False)]
+    inside: dict[bool, list[_Image]] = {False: [], True: []}
+    tops = {top: members for top, members in _by_top(images).items() if top in parts.of}
+    for top in sorted(tops, key=lambda top: parts.of[top] == "test"):
+        members = [_Image(image.at, image.path[1:]) for image in tops[top]]
+        classes = set(_by_top(inside[False]))
+        inside[parts.of[top] == "test"] += _inside_part(top, members, classes)
+    return [(inside[False], False), (inside[True], True)]
+
+
+def _inside_part(top: str, members: list[_Image], classes: set[str]) -> list[_Image]:
+    """Of a part, paths from its class folders on: test_set/test_set/cat counts from cat on."""
+    while members:
+        only, *others = _by_top(members) or [""]
+        if others or any(len(image.path) == 1 for image in members):
+            break
+        if only in classes or only.lower() in UNLABELED:
+            break
+        wraps = only in (top, *PLAIN) or part_of(only) or len(_folders_in(members)) > 1
+        if not wraps:
+            break
+        members = [_Image(image.at, image.path[1:]) for image in members]
+    return members
+
+
+def _question(members: list[_Image]) -> str:
+    """What to ask where the same folders lie in several classes; "" if nothing is doubtful."""
+    below: dict[str, set[str]] = {}
+    tops = {t: m for t, m in _by_top(members).items() if t.lower() not in UNLABELED}
+    for top, inside in tops.items():
+        loose = sum(len(image.path) == 2 for image in inside)
+        if 10 * loose < len(inside):
+            below[top] = {normalized(name).casefold() for name in _folders_in(inside)}
+    shared = {
+        name
+        for top, names in below.items()
+        for name in names
+        if any(name in others for other, others in below.items() if other != top)
+    }
+    sharing = [top for top, names in below.items() if names & shared]
+    if len(shared) < 2 or len(sharing) < 2 or 2 * len(sharing) <= len(tops):
+        return ""
+    first, second = sorted(sharing)[:2]
+    return (
+        f"the same sub-folders ({_listed(sorted(shared))}) are in {_listed(sorted(sharing))}: "
+        f"which are the classes? --folders groups if they are {_listed(sorted(shared))} (and "
+        f"{first}, {second} are groups, such as sites), --folders classes if they are "
+        f"{_listed(sorted(sharing))}, --folders ignore for neither"
+    )
+
+
+def _inside_classes(members: list[_Image]) -> set[str]:
+    """Folders that lie in what is taken for a class."""
+    return {i.path[1] for i in members if len(i.path) > 2 and i.path[0].lower() not in UNLABELED}
+
+
+def _nested(inner: list[str]) -> str:
+    return (
+        f"folders inside them do not count ({_listed(inner)}): if those are the classes, move them "
+        f"up, beside each other, or give --labels; --folders classes if all is right"
+    )
+
+
+def _beside(parts: list[str], others: list[str]) -> str:
+    return (
+        f"{_listed(f'{top}/' for top in parts)} holds sub-folders as a part of a data set does, "
+        f"and {_listed(f'{top}/' for top in others)} beside it may be classes; --folders classes "
+        f"if all of them are, else give the folder {parts[0]}/ alone or move the others away"
+    )
+
+
+def _place(path: tuple[str, ...], folders: str, test: bool) -> Place:
+    loose = len(path) == 1 or path[0].lower() in UNLABELED
+    group = None
+    if folders == "groups" and not loose:
+        group, path = path[0], path[1:]
+        loose = len(path) == 1 or path[0].lower() in UNLABELED
+    reason = "a test image without a class folder" if loose and test else ""
+    return Place(None if loose else path[0], group, test, reason)
+
+
+def _said(
+    places: list[Place], parts: _Parts, strays: list[str], loose_strays: int, folders: str
+) -> str:
+    """What the folders were taken for, in one sentence."""
+    classes = sorted({normalized(p.label) for p in places if p.label and not p.reason})
+    train = sorted(top for top, kind in parts.of.items() if kind == "train")
+    test = sorted(top for top, kind in parts.of.items() if kind == "test")
+    of = f" of {_listed(f'{top}/' for top in train)}" if train and not parts.second else ""
+    said = []
+    if classes:
+        folder = "sub-folder" if len(classes) == 1 else "sub-folders"
+        number = "1 class" if len(classes) == 1 else f"{len(classes)} classes"
+        said.append(f"{number} from the {folder}{of}: {_listed(classes)}")
+    elif of:
+        said.append(f"images{of} without class folders")
+    if folders == "groups":
+        groups = sorted({place.group for place in places if place.group})
+        said.append(f"{len(groups)} groups from the folders above them: {_listed(groups)}")
+    if test:
+        where = f"{_listed(f'{top}/' for top in test)}"
+        said.append(f"{where} {'is' if len(test) == 1 else 'are'} the test part")
+    if strays:
+        where = f"{_listed(f'{top}/' for top in strays)}"
+        said.append(f"{where} {'is' if len(strays) == 1 else 'are'} left out")
+    if loose_strays:
+        said.append(f"{loose_strays} images beside them are left out")
+    return "; ".join(said)
+
+
+def _by_top(images: list[_Image]) -> dict[str, list[_Image]]:
+    """Top folder → the images in it, in order of the folders' names; not the loose ones."""
+    tops: defaultdict[str, list[_Image]] = defaultdict(list)
+    for image in images:
+        if len(image.path) > 1:
+            tops[image.path[0]].append(image)
+    return dict(sorted(tops.items()))
+
+
+def _folders_in(members: list[_Image]) -> set[str]:
+    """Names of the folders one level below a top folder."""
+    return {image.path[1] for image in members if len(image.path) > 2}
+
+
+def _words(name: str) -> list[str]:
+    """Lower case: "TrainImages_2017" → ["train", "images", "2017"]."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z0-9])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
+    words = re.split(r"[\W_]+", apart.lower())
+    return [word for word in words if word]
+
+
+def _listed(names: Iterable[str]) -> str:
+    every = list(names)
+    more = f" and {len(every) - NAMED} more" if len(every) > NAMED else ""
+    return ", ".join(every[:NAMED]) + more

@@ -1,0 +1,337 @@
+"""The label file: which image has which label, by handful's own CSV or the file of another tool.
+
+A CSV has the columns file and label, perhaps group and origin, in any order and others ignored;
+`label_columns` tells which others are known. A blank label means unlabelled. Labels are text: "01"
+is not "1", "NA" is a name. Spaces around a cell do not count. `match_files` finds the image that a
+row names. What cannot be used is listed and its image has no label.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from handful.csv_files import restored
+from handful.data.labels.columns import KNOWN, Columns, find_columns, marked
+from handful.data.labels.match_files import EXACT, FileMatcher, Match
+from handful.data.labels.other_tools import Labelled, choices, known_format, read_cvat
+from handful.data.labels.tables import (
+    Table,
+    check_width,
+    json_table,
+    not_encoded,
+    read_csv_table,
+    read_json_value,
+    read_text,
+)
+from handful.data.store import Skipped
+from handful.errors import HandfulError
+
+_OWN = {"pixels", "confidence", "guess"}  # columns of CSVs that we write and nobody fills in
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """A label file and what the user said of it."""
+
+    path: Path
+    encoding: str = "utf-8"
+    file_column: str | None = None
+    label_column: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One record. `line` is where it starts; in JSON and XML it is the number of the record."""
+
+    line: int
+    file: str
+    label: str | None
+    group: str | None = None
+    origin: str | None = None  # how the image came to be labelled: random or chosen
+    unused: str = ""  # why what the record says is no label
+
+
+@dataclass
+class Matched:
+    """The rows by the image that they name."""
+
+    rows: dict[str, Row] = field(default_factory=dict)
+    unused: list[Skipped] = field(default_factory=list)  # rows that name none, or contradict
+
+
+def match_labels(
+    labels: LabelFile, names: Iterable[str], root: Path, say: Say = lambda text: None
+) -> Matched:
+    """The labels of the images `names` in `root`, and the rows that cannot be used.
+
+    Raises:
+        HandfulError: the file cannot be read or understood, or names none of the images.
+    """
+    matcher = FileMatcher(names, root, labels.path.parent)
+    rows = _read(labels, matcher, say)
+    found = [(row, matcher.find(row.file)) for row in rows]
+    whole = {match.names[0] for _, match in found if match and match.whole and _is_one(match)}
+    matched, rules, ambiguous = Matched(), Counter[str](), list[tuple[Row, Match]]()
+    examples: dict[str, str] = {}
+    of_image: defaultdict[str, list[Row]] = defaultdict(list)
+    for row, match in found:
+        if match and not _is_one(match):
+            ambiguous.append((row, match))
+        elif match and (match.whole or match.names[0] not in whole):
+            of_image[match.names[0]].append(row)
+            rules[match.rule] += 1
+            examples.setdefault(match.rule, f"{row.file!r} is {match.names[0]!r}")
+        else:
+            reason = f"only in the label file: line {row.line} of {labels.path}"
+            matched.unused.append(Skipped(row.file.strip(), reason))
+    if not of_image:
+        raise _none_found(labels.path, root, rows, ambiguous)
+    matched.unused += [_unclear(labels.path, row, match) for row, match in ambiguous]
+    matched.unused = list(dict.fromkeys(matched.unused))
+    contradicting = _merge(labels.path, of_image, matched)
+    if rules.keys() - {EXACT}:
+        say(_by_rule(labels.path, len(rows), rules, examples))
+    if ambiguous:
+        say(f"{len(ambiguous)} rows of {labels.path} may mean several images: {_some(ambiguous)}")
+    if contradicting:
+        shown = "; ".join(contradicting[:3])
+        say(
+            f"{len(contradicting)} images have contradicting labels in {labels.path} and are left "
+            f"unlabelled: {shown}"
+        )
+    return matched
+
+
+def _is_one(match: Match) -> bool:
+    return len(match.names) == 1
+
+
+def _read(labels: LabelFile, matcher: FileMatcher, say: Say) -> list[Row]:
+    path = labels.path
+    text = read_text(path, labels.encoding)
+    start = text.lstrip("\ufeff \t\r\n")
+    if start.startswith("<"):
+        rows = _foreign(labels, "CVAT", read_cvat(path, text), say)
+    elif start.startswith(("{", "[")):
+        rows = _from_json(labels, text, matcher, say)
+    else:
+        known = KNOWN | {name.lower() for name in (labels.file_column, labels.label_column) if name}
+        rows = _from_table(labels, read_csv_table(path, text, known), text, matcher, say)
+    if not rows:
+        raise HandfulError(f"{path} names no file; write one line per image below the header")
+    return rows
+
+
+def _from_json(labels: LabelFile, text: str, matcher: FileMatcher, say: Say) -> list[Row]:
+    value = read_json_value(labels.path, text)
+    try:
+        foreign = known_format(value)
+    except HandfulError as error:
+        raise HandfulError(f"{labels.path}: {error}") from None
+    if foreign:
+        return _foreign(labels, *foreign, say)
+    if isinstance(value, dict) and all(isinstance(label, str) for label in value.values()):
+        value = [{"file": file, "label": label} for file, label in value.items()]
+    if isinstance(value, dict):
+        value = [value]
+    if not isinstance(value, list) or not all(isinstance(record, dict) for record in value):
+        raise HandfulError(
+            f"{labels.path} is JSON of no known form; give a list of objects with file and label, "
+            f"or an export of Label Studio, MegaDetector or COCO"
+        )
+    return _from_table(labels, json_table(value), text, matcher, say)
+
+
+def _foreign(labels: LabelFile, tool: str, found: list[Labelled], say: Say) -> list[Row]:
+    """The rows of a tool's export, in which there are no columns to choose."""
+    typed = labels.file_column or labels.label_column
+    if typed:
+        raise HandfulError(
+            f"{labels.path} is an export of {tool}, which has no columns; leave out "
+            f"--file-column and --label-column"
+        )
+    strange = next((one.file for one in found if not isinstance(one.file, str)), None)
+    if strange is not None:
+        raise HandfulError(f"{labels.path} names an image {strange!r}; a file name is text")
+    rows = [
+        _with_labels(Row(number, one.file, None, unused=one.unsure), one.labels)
+        for number, one in enumerate(found, 1)
+    ]
+    say(f"taking {labels.path} for an export of {tool}, {_classes(rows)}")
+    return rows
+
+
+def _with_labels(row: Row, labels: tuple[str, ...]) -> Row:
+    """The row with its label; of several none is used."""
+    labels = tuple(label.strip() for label in labels if label.strip())
+    if len(labels) > 1:
+        return replace(row, unused=f"several labels ({', '.join(labels)})")
+    return replace(row, label=labels[0] if labels else None)
+
+
+def _from_table(
+    labels: LabelFile, table: Table, text: str, matcher: FileMatcher, say: Say
+) -> list[Row]:
+    path = labels.path
+    table, columns = find_columns(path, table, labels.file_column, labels.label_column, matcher)
+    check_width(path, table)
+    rows = [_row(path, table, line, cells, columns) for line, cells in table.records]
+    if (wrong := _not_encoded(labels, table, rows, matcher)) is not None:
+        content = text.encode("utf-8", "surrogateescape")  # a pipe is not there to be read again
+        raise not_encoded(path, wrong, labels.encoding, content)
+    if not rows:
+        raise HandfulError(f"{path} names no file; write one line per image below the header")
+    if columns.guessed:
+        say(_taking(path, table, columns, rows))
+    return rows
+
+
+def _row(path: Path, table: Table, line: int, cells: list[str], columns: Columns) -> Row:
+    def cell(at: int | None) -> str:
+        return "" if at is None or at >= len(cells) else cells[at]
+
+    file, group = cell(columns.file), restored(cell(columns.group).strip())
+    if not file.strip():
+        raise HandfulError(
+            f"{path} line {line} names no file; fill its file cell or remove the line"
+        )
+    origin = cell(columns.origin).strip().lower()
+    known = origin if origin in ("random", "chosen") else None
+    row = Row(line, file, None, group or None, known)
+    if columns.one_hot:
+        return _with_labels(row, tuple(marked(table, cells, columns)))
+    return _with_labels(row, choices(restored(cell(columns.label).strip())))
+
+
+def _taking(path: Path, table: Table, columns: Columns, rows: list[Row]) -> str:
+    """What was taken for what, in words."""
+    if not table.headed:
+        which = "first" if columns.file == 0 else "second"
+        return (
+            f"{path} has no header: taking its {which} column for the files and the other for "
+            f"the labels, {_classes(rows)}"
+        )
+    file = table.columns[columns.file]
+    if columns.one_hot:
+        return (
+            f"taking column {file!r} for the files and {len(columns.one_hot)} columns of 0 and 1 "
+            f"for the labels, {_classes(rows)}"
+        )
+    assert columns.label is not None
+    label = table.columns[columns.label]
+    return f"taking column {file!r} for the files and {label!r} for the labels, {_classes(rows)}"
+
+
+def _classes(rows: list[Row]) -> str:
+    count = len({row.label for row in rows} - {None})
+    return f"{count} classes" if count != 1 else "1 class"
+
+
+def _not_encoded(
+    labels: LabelFile, table: Table, rows: list[Row], matcher: FileMatcher
+) -> int | None:
+    """The line of what is not in the encoding, but for names of files that are so themselves.
+
+    A label may be so only where we wrote it: typed by a user it is of another encoding.
+    """
+    if labels.encoding.lower().replace("-", "") not in ("utf8", "utf8sig"):
+        return None
+    own = _OWN & {name.strip().lower() for name in table.columns}
+    for row in rows:
+        match = matcher.find(row.file) if _escaped(row.file) else None
+        foreign_name = _escaped(row.file) and not (match and match.rule == EXACT)
+        typed = _escaped(row.label or "") or _escaped(row.group or "") or _escaped(row.unused)
+        if foreign_name or (typed and not own):
+            return row.line
+    return table.line if any(map(_escaped, table.columns)) and not own else None
+
+
+def _escaped(text: str) -> bool:
+    return any("\udc80" <= character <= "\udcff" for character in text)
+
+
+def _merge(path: Path, of_image: dict[str, list[Row]], matched: Matched) -> list[str]:
+    """One row of all that name the same image; the rows that contradict each other are listed.
+
+    Returns:
+        the contradictions, in words.
+    """
+    contradictions = []
+    for name, rows in of_image.items():
+        for row in rows:
+            if row.unused:
+                matched.unused.append(
+                    Skipped(name, f"{row.unused}: line {row.line} of {path}; left unlabelled")
+                )
+        given = [row for row in rows if row.label]
+        labels = dict.fromkeys(row.label for row in given)
+        if len(labels) > 1:
+            matched.unused += [
+                Skipped(
+                    name,
+                    f"contradicting labels: {row.label!r} on line {row.line} of {path}; left "
+                    f"unlabelled",
+                )
+                for row in given
+            ]
+            said = " and ".join(f"{row.label!r} on line {row.line}" for row in given[:3])
+            contradictions.append(f"{name!r} is {said}")
+        usable = len(labels) == 1 and not any(row.unused for row in rows)
+        matched.rows[name] = Row(
+            rows[0].line,
+            rows[0].file,
+            given[0].label if usable else None,
+            _group(path, rows),
+            next((row.origin for row in rows if row.origin), None),
+        )
+    return contradictions
+
+
+def _group(path: Path, rows: list[Row]) -> str | None:
+    """The group of an image. Two are refused: a wrong one would split what belongs together."""
+    given = [row for row in rows if row.group]
+    for row in given:
+        if row.group != given[0].group:
+            raise HandfulError(
+                f"{path} gives {given[0].file!r} the group {given[0].group!r} on line "
+                f"{given[0].line} and {row.group!r} on line {row.line}; keep one of them"
+            )
+    return given[0].group if given else None
+
+
+def _unclear(path: Path, row: Row, match: Match) -> Skipped:
+    return Skipped(
+        row.file.strip(),
+        f"several images may be meant: {', '.join(match.names[:3])} ({match.rule}): line "
+        f"{row.line} of {path}",
+    )
+
+
+def _some(ambiguous: list[tuple[Row, Match]]) -> str:
+    return "; ".join(
+        f"{row.file!r} is {' or '.join(map(repr, match.names[:3]))}" for row, match in ambiguous[:3]
+    )
+
+
+def _by_rule(path: Path, count: int, rules: Counter[str], examples: dict[str, str]) -> str:
+    parts = [
+        f"{number} {rule}" + ("" if rule == EXACT else f" ({examples[rule]})")
+        for rule, number in rules.most_common()
+    ]
+    return f"{rules.total()} of {count} rows of {path} name an image: {', '.join(parts)}"
+
+
+def _none_found(
+    path: Path, root: Path, rows: list[Row], ambiguous: list[tuple[Row, Match]]
+) -> HandfulError:
+    if ambiguous:
+        return HandfulError(
+            f"each of the files named in {path} that is in {root} may be one of several images "
+            f"({_some(ambiguous)}); give paths relative to the folder"
+        )
+    return HandfulError(
+        f"none of the {len(rows)} files named in {path} is an image in {root} (the first is "
+        f"{rows[0].file!r}); paths must be relative to the folder or to the label file"
+    )

@@ -1,0 +1,135 @@
+"""Whether features learned without labels are any good, and a sentence when they collapse.
+
+All is measured on the features of the averaged network, on a sample of the images, unaugmented
+but for alignment. No label is needed; where there are some, the images that have one say how
+often their neighbours are of the same class.
+
+Letters in shapes: N images, D features.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from handful import devices
+from handful.data.augmentation.pipelines import Pipeline
+from handful.evaluation.probes import neighbor_accuracy
+from handful.methods.base import Task
+from handful.methods.schedule import Course
+
+SAMPLE = 1_000  # images that are looked at
+LABELED = 2_000  # labelled ones, at most
+CONSTANT = 0.01  # spread of features below which they are as good as constant
+SETTLED = 0.2  # share of the steps before which nothing is judged
+
+
+def spread(features: Tensor) -> float:
+    """Mean standard deviation of the dimensions of unit-length features, times sqrt(D).
+
+    0 where all images have one feature; 1 where they lie evenly around the origin.
+    """
+    unit = F.normalize(features.float(), dim=1)
+    return (unit.std(dim=0).mean() * features.shape[1] ** 0.5).item()
+
+
+def alignment(a: Tensor, b: Tensor) -> float:
+    """Mean squared distance of two views of an image on the unit sphere: 0 is alike.
+
+    Source: Wang and Isola 2020, arXiv:2005.10242, section 4.1.1, with alpha = 2.
+    """
+    return (F.normalize(a.float()) - F.normalize(b.float())).square().sum(dim=1).mean().item()
+
+
+def uniformity(features: Tensor) -> float:
+    """Log of the mean of exp(-2 distance²) over all pairs: 0 is one point, lower is more even.
+
+    Source: Wang and Isola 2020, arXiv:2005.10242, section 4.1.2, with t = 2.
+    """
+    distances = torch.pdist(F.normalize(features.float()))  # (N (N - 1) / 2,)
+    return distances.square().mul(-2).exp().mean().log().item()
+
+
+def effective_rank(features: Tensor) -> float:
+    """How many directions the features really use: exp of the entropy of their variances.
+
+    Source: Roy and Vetterli 2007, "The effective rank"; on the eigenvalues of the covariance.
+    """
+    centred = features.double() - features.double().mean(dim=0)
+    wide = centred.shape[0] < centred.shape[1]
+    gram = centred @ centred.T if wide else centred.T @ centred  # the same values but for zeros
+    values = torch.linalg.eigvalsh(gram).clamp_min(0)
+    total = values.sum()
+    if total == 0:
+        return 0.0
+    return torch.special.entr(values / total).sum().exp().item()
+
+
+class Health:
+    """Figures of a network as it is trained; called at every look.
+
+    Args:
+        view: what a second look at an image goes through, for the alignment.
+    """
+
+    def __init__(self, task: Task, view: Pipeline, precision: str) -> None:
+        pool = task.unlabeled
+        some = pool[:: max(1, -(-len(pool) // SAMPLE))]
+        self.plain = task.pixels[some]
+        generator = torch.Generator().manual_seed(0)
+        self.view = view(self.plain, generator)
+        known = task.labeled[:: max(1, -(-len(task.labeled) // LABELED))]
+        self.known, self.labels = task.pixels[known], task.labels[known]
+        self.classes = len(task.classes)
+        self.precision = precision
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        represent = representation(model, self.precision)
+        plain = represent(self.plain)
+        found = {
+            "spread": spread(plain),
+            "alignment": alignment(plain, represent(self.view)),
+            "uniformity": uniformity(plain),
+            "rank": effective_rank(plain),
+        }
+        if len(self.labels.unique()) > 1:
+            found["knn_accuracy"] = neighbor_accuracy(
+                represent(self.known), self.labels, self.classes
+            )
+        return found
+
+
+def representation(model: nn.Module, precision: str) -> Callable[[Tensor], Tensor]:
+    """(N, C, S, S) uint8 or float in [0, 1] → (N, D) of a network with `normalize`, `backbone`."""
+
+    def represent(images: Tensor) -> Tensor:
+        model.eval()
+        rows = []
+        with torch.inference_mode(), devices.autocast(precision):
+            for some in images.split(250):
+                some = some.to(devices.device())
+                some = some if some.is_floating_point() else some.float() / 255
+                found = model.backbone(model.normalize(some))  # type: ignore[operator]
+                rows.append(found.float().cpu())
+        return torch.cat(rows)
+
+    return represent
+
+
+def collapse(line: dict[str, float], course: Course) -> str | None:
+    """The collapse that a look shows, as a sentence, or None. Early looks are not judged."""
+    if course.position(int(line["step"])) <= SETTLED * course.steps or "spread" not in line:
+        return None
+    where = f"at step {line['step']:.0f} of {course.last}"
+    if line["spread"] < CONSTANT:
+        return (
+            f"the features have collapsed {where}: they are the same for every image (spread "
+            f"{line['spread']:.4f}, 1 is even)"
+        )
+    if line["rank"] < 1.5:
+        return (
+            f"the features have collapsed {where}: they lie on one line (effective rank "
+            f"{line['rank']:.1f})"
+        )
+    return None

@@ -1,0 +1,144 @@
+"""Backbones: networks that turn images into features. The head is not theirs.
+
+Every class takes `(channels, size, **options)`, has `width` (D, the number of features), and
+maps normalised images (N, C, size, size) to (N, D). Options are keyword-only with defaults.
+Normalisation is done before, once; a backbone that expects certain constants names them in `mean`
+and `std`, a pre-trained one its `input_size` and `interpolation` too. `head_bias = False` asks for
+a head without one, `parts` lists its layers in groups from the input on, and `adapt(images)`,
+where there is one, sees some images before training.
+"""
+
+import hashlib
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from handful.errors import HandfulError
+from handful.models.fast import Fast
+from handful.models.imagenet import Lite, Lite0, Lite1, Lite2, Timm
+from handful.models.published import (
+    CNN,
+    MLP,
+    BasicEncoder,
+    CifarCNN,
+    ComplexEncoder,
+    DeepCNN,
+    ResNetEncoder,
+    SimpleCNN,
+    SmallDecoder,
+    SmallEncoder,
+)
+from handful.models.resnet import ResNet18
+from handful.models.small import Small
+from handful.models.split import Split
+from handful.text import did_you_mean
+
+__all__ = [
+    "BACKBONES",
+    "SmallDecoder",
+    "SmallEncoder",
+    "check_name",
+    "fingerprint",
+    "make",
+    "pretrained",
+    "staged",
+]
+
+BACKBONES: dict[str, type[nn.Module]] = {
+    "small": Small,
+    "fast": Fast,
+    "lite0": Lite0,
+    "lite1": Lite1,
+    "lite2": Lite2,
+    "mlp": MLP,
+    "cnn": CNN,
+    "simple-cnn": SimpleCNN,
+    "deep-cnn": DeepCNN,
+    "cifar-cnn": CifarCNN,
+    "resnet18": ResNet18,
+    "basic-encoder": BasicEncoder,
+    "resnet-encoder": ResNetEncoder,
+    "complex-encoder": ComplexEncoder,
+    "small-encoder": SmallEncoder,
+    "split": Split,
+}
+_TIMM = "timm:"
+
+
+def pretrained(name: str) -> bool:
+    """Whether `name` comes with weights learned on other images."""
+    return staged(name) or name.startswith(_TIMM)
+
+
+def staged(name: str) -> bool:
+    """Whether `name` can give features of more than its last stage (option `stages`)."""
+    return issubclass(BACKBONES.get(name, nn.Module), Lite)
+
+
+def mirrors(name: str) -> bool:
+    """Whether features are also those of the mirror image, unless option `mirrored` is false."""
+    return "mirrored" in _options(BACKBONES.get(name, nn.Module))
+
+
+def make(name: str, channels: int, size: int, **options: Any) -> nn.Module:
+    """The backbone of that name for images of `channels` x `size` x `size`.
+
+    Args:
+        name: a key of `BACKBONES`, or `timm:` and the name of any timm model.
+        channels: 1 for grey images, 3 for colour.
+        options: the backbone's own, such as `dropout` of `cifar-cnn`.
+    """
+    check_name(name)
+    backbone: Any = Timm if name.startswith(_TIMM) else BACKBONES[name]
+    if name.startswith(_TIMM):
+        options = {"model": name.removeprefix(_TIMM), **options}
+    if channels not in (1, 2, 3):
+        raise HandfulError(
+            f"channels is 1 (grey), 3 (colour), or 2 for a pair of Lab channels; got {channels}"
+        )
+    if size < 1:
+        raise HandfulError(f"size is the side of the images in pixels, 1 or more, got {size}")
+    known = _options(backbone)
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        takes = ", ".join(known) if known else "none"
+        raise HandfulError(
+            f"backbone {name!r} has no option {unknown[0]!r}."
+            f"{did_you_mean(unknown[0], known)} Its options: {takes}"
+        )
+    return backbone(channels, size, **options)
+
+
+def check_name(name: str) -> None:
+    """HandfulError where there is no backbone of this name."""
+    if name not in BACKBONES and not name.startswith(_TIMM):
+        raise HandfulError(
+            f"no backbone {name!r}.{did_you_mean(name, BACKBONES)} "
+            f"Backbones: {', '.join(BACKBONES)}, or {_TIMM}MODEL for any model of timm"
+        )
+
+
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 over the names, shapes and values of all weights and buffers.
+
+    Two modules with the same fingerprint compute the same thing, if their class is the same.
+    """
+    return hash_of(module.state_dict().items())
+
+
+def hash_of(tensors: Iterable[tuple[str, Tensor]], before: bytes = b"") -> str:
+    """SHA-256 over `before` and the names, types, shapes and values of tensors, in their order."""
+    digest = hashlib.sha256(before)
+    for name, tensor in tensors:
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _options(backbone: Any) -> list[str]:
+    parameters = inspect.signature(backbone).parameters.values()
+    return [one.name for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY]

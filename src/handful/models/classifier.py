@@ -1,0 +1,147 @@
+"""Classifier and Predictor: a network with its normalisation, and what is needed to use it.
+
+Letters in shapes: N images, K classes, C channels, S the side in pixels, D features.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from handful import devices, models
+from handful.data.decoding.value_range import Scale
+from handful.data.imageset import ImageSet
+from handful.models.feature_cache import features
+from handful.progress import Track, quiet
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """A backbone by name and options, as JSON can hold it."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def make(self, channels: int, size: int) -> nn.Module:
+        return models.make(self.name, channels, size, **self.options)
+
+
+class Normalize(nn.Module):
+    """(x - mean) / std per channel: the one place where images are normalised."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.std
+
+
+class Classifier(nn.Module):
+    """Images in [0, 1] → normalised → backbone → dropout → one linear layer → logits.
+
+    The layer has no bias where the backbone's `head_bias` is False. A fitted method may put
+    another head in its place.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, num_classes: int, normalize: Normalize, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.backbone = backbone
+        self.dropout = nn.Dropout(dropout)
+        bias = bool(getattr(backbone, "head_bias", True))
+        width = int(backbone.width)  # type: ignore[arg-type]
+        self.head: nn.Module = nn.Linear(width, num_classes, bias)
+
+    def features(self, images: Tensor) -> Tensor:
+        """(N, C, S, S) in [0, 1] → (N, D)."""
+        return self.backbone(self.normalize(images))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, S, S) in [0, 1] → (N, K) logits."""
+        return self.head(self.dropout(self.features(images)))
+
+
+@dataclass(eq=False)
+class Predictor:
+    """A trained network with all that is needed to use it on new images."""
+
+    model: Classifier
+    backbone: BackboneSpec
+    classes: tuple[str, ...]
+    size: int
+    channels: int
+    fit: str = "crop"
+    precision: str = "fp32"  # what it was trained in; fp32 where the processor has no bf16
+    temperature: float = 1.0  # divides the logits, so that confidence is how often it is right
+    frozen: bool = False  # a head on features of a network that was not trained further
+    # The scale of images of more than 8 bits; None: none were seen, so new ones use their own.
+    value_range: Scale | None = None
+
+    def __post_init__(self) -> None:
+        # One layout, fresh from training or read from a file: the last bits depend on it.
+        self.model.to(devices.device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def features(self, images: ImageSet, batch: int = 256, track: Track = quiet) -> Tensor:
+        """(N, D) features before the head, one row an image.
+
+        Those of a frozen network are float16 and cached by image; those of a trained one, which
+        are of no use to any other run, are not.
+        """
+        images = images.scaled_by(self.value_range)
+        if self.frozen:
+            precision = self._precision()
+            return embed(images, self.model.eval(), self.size, self.fit, precision, track)
+        rows = [found.cpu() for found in self._streamed(images, batch, track, "embedding")]
+        width = int(self.model.backbone.width)  # type: ignore[arg-type]
+        return torch.cat(rows) if rows else torch.empty(0, width)
+
+    def of_features(self, features: Tensor) -> Tensor:
+        """(N, K) float32 probabilities from (N, D) features."""
+        with torch.inference_mode():
+            logits = self.model.head(features.to(devices.device(), torch.float32))
+            return (logits / self.temperature).softmax(dim=1).cpu()
+
+    def predict_proba(self, images: ImageSet, batch: int = 256, track: Track = quiet) -> Tensor:
+        """(N, K) float32 probabilities, one row an image; images stream through in batches.
+
+        Features of a frozen network are cached by image: what was embedded once is known.
+        """
+        if self.frozen:
+            return self.of_features(self.features(images, track=track))
+        images = images.scaled_by(self.value_range)
+        streamed = self._streamed(images, batch, track, "predicting")
+        rows = [self.of_features(found) for found in streamed]
+        return torch.cat(rows) if rows else torch.empty(0, len(self.classes))
+
+    def _streamed(self, images: ImageSet, batch: int, track: Track, what: str) -> Iterator[Tensor]:
+        """(batch, D) float32 features at a time."""
+        self.model.eval()
+        if self.size > 256:  # pixels in a batch are bounded, whatever a file says of the size
+            batch = max(1, batch * 256**2 // self.size**2)
+        stream = images.stream(self.size, self.fit, batch, self.channels)
+        for pixels in track(stream, -(-len(images) // batch), what):
+            with torch.inference_mode(), devices.autocast(self._precision()):
+                found = self.model.features(pixels.to(devices.device()).float() / 255)
+            yield found.float()
+
+    def _precision(self) -> str:
+        return self.precision if devices.has_bf16() else "fp32"
+
+
+def embed(
+    images: ImageSet, model: Classifier, size: int, fit: str, precision: str, track: Track = quiet
+) -> Tensor:
+    """(N, D) float16 features before the head of a classifier, from the cache where known."""
+    body = copy.copy(model)
+    body._modules = {**model._modules, "head": nn.Identity()}
+    return features(images, body, size, fit=fit, precision=precision, track=track)

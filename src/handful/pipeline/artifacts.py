@@ -1,0 +1,29 @@
+"""Names of the files in a run folder, and which of them a new run replaces."""
+
+from handful.pipeline.replacement import (
+    Layout,
+)
+
+MODEL, RECORD = "model.safetensors", "run.json"
+LABELS, ISSUES = "labels.csv", "label-issues.csv"
+OUT_OF_FOLD, REPORT = "out-of-fold.csv", "report.html"
+LABEL_NEXT, FAMILIAR = "label-next.csv", "familiar.safetensors"
+HISTORY, STAGE_HISTORY = "history.jsonl", "stage-history.jsonl"
+PICTURES = "pictures.json"
+LEAVINGS = (
+    MODEL,
+    HISTORY,
+    STAGE_HISTORY,
+    LABELS,
+    ISSUES,
+    LABEL_NEXT,
+    FAMILIAR,
+    OUT_OF_FOLD,
+    PICTURES,
+    "predictions.csv",
+    "draw.json",
+    "test.json",
+    "confusion.svg",
+    REPORT,
+)
+RUN = Layout(RECORD, LEAVINGS)

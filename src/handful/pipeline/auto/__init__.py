@@ -1,0 +1,1 @@
+"""Select the method: candidates within a time budget, evidence, past results."""

@@ -1,0 +1,87 @@
+"""Cross-validate settings on a task: fit on the folds and predict the held-out images."""
+
+from collections.abc import MutableMapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from handful.evaluation.cross_validation import FitAndPredict, Key, OutOfFold, Scheme, out_of_fold
+from handful.methods.base import Settling, Task, Trained
+from handful.progress import Say, quiet, silent
+from handful.training.plan import Plan
+from handful.training.settings import Settings
+from handful.training.trainer import embedded, learn
+
+# For methods that train a network, and the same for all that `auto` tries.
+FOLDS = Scheme(folds=5, repeats=1, halves=0)
+
+
+def fold_predictor(
+    settings: Settings,
+    task: Task,
+    seed: int,
+    planned: Plan,
+    work: Path | None = None,
+    say: Say = silent,
+) -> FitAndPredict:
+    """How an estimate fits on some labelled images and predicts the others.
+
+    Positions count the labelled images of the task. Held-out images leave the unlabelled pool
+    too. Features are computed, and settings that follow from the labels are chosen, once for all
+    folds.
+    """
+    images, labeled = task.images, task.images.labeled
+    if isinstance(settings.method, Trained):
+
+        def trained(train: np.ndarray, held: np.ndarray, seed: int) -> np.ndarray:
+            kept = np.ones(len(images), bool)
+            kept[labeled[held]] = False
+            part = replace(task, images=images[kept], validation=(), track=quiet)
+            folder = work / f"fold-{seed}" if work is not None else None
+            learned = learn(settings, part, seed, folder, planned)
+            if learned.collapse is not None:
+                say(f"in a fit for the estimate {learned.collapse.text}")
+            return learned.predictor.predict_proba(images[labeled[held]]).numpy()
+
+        return trained
+
+    method, labels = settings.method, task.labels[labeled]
+    known, pool = embedded(method, task, planned.precision, seed)
+    if isinstance(method, Settling):
+        method = method.settled(known, labels, len(task.classes), seed)
+
+    def fitted(train: np.ndarray, held: np.ndarray, seed: int) -> np.ndarray:
+        if len(seen := labels[train].unique()) == 1:  # a class with one label is held out
+            return np.tile(np.eye(len(task.classes), dtype=np.float32)[seen], (len(held), 1))
+        head = method.fit_features(known[train], labels[train], pool, len(task.classes), seed)
+        with torch.inference_mode():
+            return head(known[held].float()).softmax(dim=1).numpy()
+
+    return fitted
+
+
+def predicted_out_of_fold(
+    task: Task,
+    predictor: FitAndPredict,
+    scheme: Scheme,
+    seed: int,
+    finished: MutableMapping[Key, np.ndarray] | None,
+) -> OutOfFold:
+    """Predictions for the labelled images of the task, by the folds of `scheme`.
+
+    Args:
+        finished: folds that an interrupted run finished are read back from here, not repeated.
+    """
+    images, labeled = task.images, task.images.labeled
+    return out_of_fold(
+        images.labels[labeled],
+        len(task.classes),
+        predictor,
+        scheme,
+        seed,
+        None if images.groups is None else images.groups[labeled],
+        finished=finished,
+        track=task.track,
+    )

@@ -1,0 +1,441 @@
+"""The main job: check the images, estimate the accuracy, fit on all labels, leave a Run."""
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from handful import devices
+from handful.data.checks import check as inspect
+from handful.data.imageset import ImageSet
+from handful.data.sources import check_labels
+from handful.data.vanished import on_the_rest
+from handful.errors import HandfulError
+from handful.evaluation.accuracy_estimate import check_prior
+from handful.evaluation.cross_validation import THOROUGH
+from handful.evaluation.label_shift import LABELED, UNLABELED
+from handful.files import read_json, sole_writer, write_json
+from handful.methods.base import Fitted, Method, Task
+from handful.methods.consistency import Consistency, has_unlabeled
+from handful.methods.deep_propagation import DeepPropagation
+from handful.methods.fine_tuning import FineTuning
+from handful.methods.propagation import Propagation
+from handful.methods.schedule import Schedule
+from handful.methods.self_supervised import LabelFree
+from handful.methods.self_training import SelfTraining
+from handful.models.classifier import BackboneSpec, Predictor
+from handful.pipeline.artifacts import PICTURES, REPORT, STAGE_HISTORY
+from handful.pipeline.assess import Judged, folds_of, judge_asked, judge_chosen
+from handful.pipeline.auto.candidates import BUDGET
+from handful.pipeline.auto.select import AUTO, choose
+from handful.pipeline.pretrain import TRAINING, reserving, staged
+from handful.pipeline.pretrained import HISTORY, Pretrained, scaled_as
+from handful.pipeline.record import Asked, Decided, record_of
+from handful.pipeline.run import Run, open_run
+from handful.pipeline.run_folder import (
+    abandoning,
+    claim,
+    clear,
+    looked_at,
+    releasing,
+    save_beside,
+    save_issues,
+    save_next,
+    save_out_of_fold,
+    settle,
+)
+from handful.pipeline.setup import check_opens, class_shares, prepare, rehearse
+from handful.pipeline.thumbnails import save_pictures
+from handful.progress import QUIET, Reporter, Say
+from handful.text import duration
+from handful.training.plan import Plan, make_plan
+from handful.training.settings import Settings, fingerprint
+from handful.training.time_budget import Deadline, affordable, check_budget, embedding_seconds
+from handful.training.trainer import learn, learned_from
+
+_FROM_UNLABELED = Consistency | DeepPropagation | FineTuning | SelfTraining | Propagation
+
+
+@on_the_rest
+@devices.memory_kept()
+def fit(
+    images: ImageSet,
+    method: str | Method | None = None,
+    *,
+    seed: int = 0,
+    out: Path | str | None = None,
+    overwrite: bool = False,
+    schedule: Schedule | None = None,
+    backbone: str | BackboneSpec | None = None,
+    size: int | None = None,
+    aspect: str = "crop",
+    flips: bool | None = None,
+    precision: str = "auto",
+    estimate: str = "folds",
+    prior: Mapping[str, float] | str | None = None,
+    settings: dict[str, str] | None = None,
+    budget: float | None = None,
+    init: Path | str | None = None,
+    origins: Mapping[str, str] | None = None,
+    after: Run | None = None,
+    pictures: bool = True,
+    reporter: Reporter = QUIET,
+    command: Sequence[str] = (),
+) -> Run:
+    """Train a classifier on partly labelled images, and estimate how accurate it is.
+
+    Args:
+        images: labels are -1 where unknown. A test part, if there is one, is left aside unread.
+        method: a name (`handful fit --help` lists them) or a method object. By default "auto",
+            which tries those that fit into `budget`, by default 3 minutes, and takes the best (see
+            `auto.select`). It chooses by the estimate, and network and settings itself: where
+            there is no estimate, or one of schedule, backbone, init and settings is given, the
+            default is "supervised".
+        schedule: of the training; by default the method's own.
+        backbone: a name, or a name with options; by default the method's own.
+        out: folder for the run. An unfinished run of the same images, settings and seed in there
+            is continued; a finished one is returned; any other is refused without `overwrite`.
+        size: side in pixels the images are brought to; by default their own, at most 64, and 160
+            or 224 for a pre-trained network. "auto" brings them to it for all methods.
+        aspect: how images become square: crop, pad or stretch.
+        flips: whether a mirrored image is of the same class; by default only for colour images.
+        precision: fp32, bf16, or auto: whichever a short measurement finds faster.
+        estimate: "folds", out-of-fold accuracy with an interval, or "none".
+        prior: class name → its share among the new images that the estimate is for; or
+            "unlabeled": as common as the saved model finds them among the images without a label;
+            by default "labels": as common as among the labels.
+        init: folder that `pretrain` left: the backbone, and the size and aspect of its images, are
+            those in there.
+        origins: image name → "random", "chosen" or "unknown": how it came to be labelled. Labels
+            that were chosen are trained on but do not count in the estimate.
+        after: an earlier run; its estimate is put into the record beside the new one.
+        pictures: keep thumbnails in the folder for its report; off for private photos, and then
+            those of a folder that holds this run already go, with the report that shows them.
+        settings: fields of the method, the schedule or the backbone, as text, by name.
+        budget: seconds for the whole fit, estimate included. Steps are timed first and as many are
+            taken as fit, more or fewer where they turn out faster or slower; a method that is
+            fitted to features only says whether the time will do. "auto" plans what it tries with
+            it; features that only predictions need come on top.
+
+    Returns:
+        The Run: `run.estimate`, `run.predict(...)`, `run.evaluate(...)`.
+    """
+    begun = time.perf_counter()
+    if estimate not in ("folds", "none"):
+        raise HandfulError(f"no estimate {estimate!r}; choose folds or none")
+    if not -(2**63) <= seed < 2**63:
+        raise HandfulError(f"seed is a whole number of 64 bits, got {seed}")
+    check_labels(images)
+    origin = [(origins or {}).get(name, "unknown") for name in images[images.labeled].names]
+    shares = _checked_shares(images, prior, estimate, origin)
+    given = {"schedule": schedule, "backbone": backbone, "init": init, "settings": settings}
+    why_not = _why_not_auto(estimate, [name for name, value in given.items() if value])
+    if method is None:
+        method = "supervised" if why_not else AUTO
+    auto = method == AUTO
+    if auto:
+        if why_not:
+            raise HandfulError(why_not)
+        budget = BUDGET if budget is None else budget
+    images = scaled_as(images, init, reporter.say)
+    chosen, task = prepare(
+        images,
+        "features" if auto else method,
+        schedule=schedule,
+        backbone=backbone,
+        size=size,
+        aspect=aspect,
+        flips=flips,
+        precision=precision,
+        settings=settings,
+        init=init,
+        track=reporter.track,
+    )
+    if budget is not None:
+        budget = float(budget)
+        check_budget(budget, {} if chosen.schedule is None else settings or {})
+    mark = fingerprint(
+        task.images.hash,
+        chosen.as_json(),
+        task.size,
+        aspect,
+        task.flips,
+        seed,
+        estimate,
+        origin,
+        UNLABELED if prior == UNLABELED else shares,
+        *([] if budget is None else [budget]),
+        *([] if task.init is None else [task.init.hash]),
+        *([AUTO, size] if auto else []),
+    )
+    rehearse(chosen, task, seed)
+    if out is not None:
+        check_opens(chosen, task, seed)
+    folder = Path(out) if out is not None else None
+    with sole_writer(folder), abandoning(folder, mark):
+        built = claim(folder, mark, overwrite, say=reporter.say) if folder is not None else None
+        if folder is not None and built is None:
+            clear(folder)
+            reporter.say(f"{folder} already holds this run, finished")
+            if not pictures and (folder / PICTURES).exists():
+                for shown in (REPORT, PICTURES):
+                    (folder / shown).unlink(missing_ok=True)
+            return open_run(folder)
+        work = built / "checkpoint" if built is not None else None
+
+        for problem in inspect(images, near=False).problems:
+            reporter.say(problem.text)
+        asked = Asked(seed, origin, estimate == "folds", prior, shares, budget, after, command)
+        deadline = None if budget is None else Deadline(budget, begun)
+        with releasing(work):
+            if auto:
+                assert deadline is not None
+                look: dict[str, Any] = {"size": size, "aspect": aspect, "flips": flips}
+                look |= {"precision": precision, "track": reporter.track}
+                decided = _best(task, asked, deadline, work, look, reporter.say)
+            else:
+                decided = _as_asked(chosen, task, asked, deadline, work, pictures, reporter.say)
+        chosen, task, planned, judged, *_ = decided
+        below, what = _below(work, "fit"), "training on all labels"
+        learned = learn(chosen, task, seed, below, planned, what, reporter.say)
+        if not auto and (alone := _alone(chosen.method, task)):
+            learned = replace(learned, remark=alone)
+        if judged is not None:
+            judged = _completed(judged, learned.predictor, task, asked)
+            calibrated = replace(learned.predictor, temperature=judged.estimate.temperature)
+            decided, learned = (
+                decided._replace(judged=judged),
+                replace(learned, predictor=calibrated),
+            )
+
+        seconds = time.perf_counter() - begun
+        record = record_of(images, asked, decided, learned, seconds)
+        run = Run(record | {"fingerprint": mark}, learned.predictor)
+        if folder is not None and built is not None:
+            stage = decided.stage.folder if decided.stage is not None else None
+            _keep(run, task, chosen.method, judged, seed, built, origin, pictures, stage)
+            run.record["seconds"] = round(time.perf_counter() - begun, 2)
+            run.save(built, learned.history)
+            settle(folder, built, say=reporter.say)
+            run.folder = folder
+        return run
+
+
+def _best(
+    task: Task,
+    asked: Asked,
+    deadline: Deadline,
+    work: Path | None,
+    look: dict[str, Any],
+    say: Say,
+) -> Decided:
+    """What the labels speak for, of what can be tried before the deadline."""
+    choice = choose(task.images, deadline.left, asked.seed, asked.origin, work, say, look)
+    winner = choice.winner
+    say(f"{winner.chosen.method.name} is chosen")
+    judged = judge_chosen(choice, asked.seed, asked.origin, asked.shares)
+    return Decided(winner.chosen, winner.task, winner.candidate.plan, judged, choice)
+
+
+def _as_asked(
+    chosen: Settings,
+    task: Task,
+    asked: Asked,
+    deadline: Deadline | None,
+    work: Path | None,
+    pictures: bool,
+    say: Say,
+) -> Decided:
+    """What was asked for, planned, with as many steps as fit before the deadline."""
+    before, seed = chosen, asked.seed
+    kept = work is not None
+    chosen, task, stage, deadline = _staged(chosen, task, asked, deadline, kept, pictures, say)
+    if alone := _alone(chosen.method, task):
+        say(alone)
+    fits = 1 + (folds_of(chosen).fits if asked.estimate else 0)
+    predicted = len(task.images.unlabeled) if asked.prior == UNLABELED else 0
+    if kept:
+        predicted += looked_at(task.images)
+    planned = _plan(chosen, task, seed, work, deadline, fits, predicted)
+    if planned.steps is not None and chosen.schedule is not None:
+        chosen = replace(chosen, schedule=replace(chosen.schedule, steps=planned.steps))
+    say(_expectation(chosen, planned, len(task.labeled), fits))
+    if deadline is not None and isinstance(chosen.method, Fitted):
+        part = replace(task, images=task.images[learned_from(chosen.method, task, seed)])
+        seconds = embedding_seconds(part, planned.precision)
+        say(_whether_it_fits(seconds, deadline.left))
+    judged = None
+    if asked.estimate:
+        judged = judge_asked(chosen, task, seed, planned, asked.origin, asked.shares, work, say)
+    return Decided(chosen, task, planned, judged, stage=stage, before=before)
+
+
+def _staged(
+    chosen: Settings,
+    task: Task,
+    asked: Asked,
+    deadline: Deadline | None,
+    kept: bool,
+    pictures: bool,
+    say: Say,
+) -> tuple[Settings, Task, Pretrained | None, Deadline | None]:
+    """`staged`, and what is left of a budget for the method that follows the stage.
+
+    Args:
+        kept: the run is, so features of all images will be wanted.
+    """
+    if deadline is None or not isinstance(chosen.method, LabelFree):
+        return *staged(chosen, task, say, deadline, pictures=pictures), deadline
+    fits = 1 + (THOROUGH.fits if asked.estimate else 0)
+    every = kept or asked.prior == UNLABELED
+    reserve = partial(reserving, chosen, task, asked.seed, deadline, fits, every)
+    following, task, stage = staged(chosen, task, say, deadline, reserve, pictures)
+    return following, task, stage, _rest(following, deadline)
+
+
+def _completed(judged: Judged, predictor: Predictor, task: Task, asked: Asked) -> Judged:
+    """With what only the saved model can tell, and what is to be known of how it was made."""
+    if asked.prior == UNLABELED:
+        others = task.images[task.images.unlabeled]
+        judged = judged.on_unlabeled(predictor.predict_proba(others, track=task.track).numpy())
+    if task.init is not None:
+        judged = judged.but("the backbone learned without labels before, also from held-out images")
+    return judged
+
+
+def _rest(following: Settings, deadline: Deadline) -> Deadline | None:
+    """Of a budget, once the stage without labels is there: what the method that follows gets.
+
+    A training gets `TRAINING` of it, also where the stage is known or was finished in an earlier
+    sitting, so that all draws of labels train for as long. None: it is fitted to features.
+    """
+    if following.schedule is None:
+        return None
+    return Deadline(min(deadline.left, TRAINING * deadline.budget), time.perf_counter())
+
+
+def _checked_shares(
+    images: ImageSet, prior: Mapping[str, float] | str | None, estimate: str, origin: Sequence[str]
+) -> list[float] | None:
+    """The given shares of the classes among new images; HandfulError if they cannot be right."""
+    shares = class_shares(prior, images.classes)
+    if prior not in (None, LABELED) and estimate == "none":
+        raise HandfulError("prior is for the estimate, which is not asked for; leave one out")
+    if shares is not None:
+        check_prior(images.labels[images.labeled], shares, origin)
+    elif prior == UNLABELED and not len(images.unlabeled):
+        raise HandfulError(
+            "prior unlabeled takes class shares from images without a label, and every image has "
+            "one; give the shares as CLASS=SHARE,... or leave prior out"
+        )
+    return shares
+
+
+def _keep(
+    run: Run,
+    task: Task,
+    method: Method,
+    judged: Judged | None,
+    seed: int,
+    folder: Path,
+    origin: Sequence[str],
+    pictures: bool,
+    stage: Path | None,
+) -> None:
+    """What stands beside the model and its record, and is read from them.
+
+    Args:
+        stage: the folder of the stage without labels, if there was one.
+    """
+    save_beside(run, task, folder, origin, task.track)
+    if stage is not None and (stage / HISTORY).exists():  # the cache may have been cleaned
+        shutil.copyfile(stage / HISTORY, folder / STAGE_HISTORY)
+    run.record["label_next"] = save_next(run, task, seed, folder, task.track)
+    if judged is not None:
+        save_issues(judged.issues, task.images, folder)
+        save_out_of_fold(judged.probabilities, task.images, folder)
+    if pictures:
+        probabilities = judged.probabilities if judged is not None else None
+        issues = judged.issues if judged is not None else []
+        save_pictures(folder, task, method, probabilities, issues, seed, stage)
+    else:
+        (folder / PICTURES).unlink(missing_ok=True)
+
+
+def _alone(method: Method, task: Task) -> str:
+    """That a method which learns from images without a label has none to learn from, and why."""
+    if not isinstance(method, _FROM_UNLABELED):
+        return ""
+    if not has_unlabeled(task):
+        why = f"every image has a label, so {method.name} has none to learn from beside them"
+    elif isinstance(method, Consistency) and not method.unlabeled_weight:
+        why = f"unlabeled_weight is 0, so {method.name} does not learn from images without a label"
+    else:
+        return ""
+    if isinstance(method, Consistency | DeepPropagation):
+        why += ": it learns as supervised does, with its own network and schedule"
+    return why
+
+
+def _below(work: Path | None, name: str) -> Path | None:
+    return work / name if work is not None else None
+
+
+def _plan(
+    chosen: Settings,
+    task: Task,
+    seed: int,
+    work: Path | None,
+    deadline: Deadline | None,
+    fits: int,
+    predicted: int,
+) -> Plan:
+    """Measured once; an interrupted run finds its own again."""
+    path = _below(work, "plan.json")
+    if path is not None and path.exists():
+        return Plan(**read_json(path))
+    planned = make_plan(chosen, task, seed)
+    if deadline is not None and chosen.schedule is not None:
+        planned = affordable(chosen, task, seed, planned, deadline.left, fits, predicted)
+    if path is not None:
+        write_json(path, asdict(planned))
+    return planned
+
+
+def _why_not_auto(estimate: str, given: Sequence[str]) -> str:
+    """What keeps auto from choosing: no estimate, or one of its own decisions is `given`."""
+    if estimate == "none":
+        return "auto chooses by the estimate; leave estimate none out, or name a method"
+    if given:
+        return (
+            f"auto chooses the network and its settings, and {given[0]} is given too; name a "
+            f"method, or leave {given[0]} out"
+        )
+    return ""
+
+
+def _whether_it_fits(seconds: float, left: float) -> str:
+    if not seconds:
+        return "the features that it learns from are known already"
+    takes = f"the features it learns from take about {duration(seconds)}"
+    if seconds <= left:
+        return f"{takes}, within the {duration(left)} that are left"
+    left = max(0.0, left)
+    return f"{takes}, more than the {duration(left)} that are left; a smaller --size is faster"
+
+
+def _expectation(chosen: Settings, planned: Plan, labeled: int, fits: int) -> str:
+    """What is about to happen, and how long it should take."""
+    schedule = chosen.schedule
+    if schedule is None:
+        return f"{chosen.method.name} on features of {chosen.backbone.name}, {labeled} labels"
+    seconds = fits * planned.expected(schedule.steps)
+    folds = f" and {fits - 1} times for the estimate" if fits > 1 else ""
+    return (
+        f"{chosen.method.name} with {chosen.backbone.name} on {labeled} labels: "
+        f"{planned.taken or schedule.steps} steps{folds}, about {duration(seconds)} "
+        f"({planned.precision})"
+    )

@@ -1,0 +1,213 @@
+"""model.safetensors: the weights of a classifier, and in its header what rebuilds the network."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from handful import models
+from handful._version import __version__
+from handful.data.decoding.value_range import FULL, Scale, from_json
+from handful.errors import HandfulError
+from handful.files import parse_json, read_tensors, write_tensors
+from handful.methods.mlp_head import make_head
+from handful.models.classifier import BackboneSpec, Classifier, Normalize, Predictor
+from handful.pipeline.record_schema import PredictorHeader, checked
+
+# Heads are rebuilt from these layers alone: a file names them, and nothing it names is imported.
+LAYERS: dict[str, type[nn.Module]] = {
+    layer.__name__: layer
+    for layer in (
+        nn.Linear, nn.Identity, nn.Flatten, nn.Dropout, nn.LayerNorm, nn.BatchNorm1d,
+        nn.ReLU, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Softplus,
+    )
+}  # fmt: skip
+# What each layer is made with, by the attribute that holds it.
+_MADE_WITH = {
+    "Linear": ("in_features", "out_features"),
+    "Flatten": ("start_dim", "end_dim"),
+    "Dropout": ("p",),
+    "LayerNorm": ("normalized_shape", "eps", "elementwise_affine"),
+    "BatchNorm1d": ("num_features", "eps", "momentum", "affine", "track_running_stats"),
+    "GELU": ("approximate",),
+    "ELU": ("alpha",),
+    "LeakyReLU": ("negative_slope",),
+    "Softplus": ("beta", "threshold"),
+}
+_WIDEST = 1_000_000  # inputs or outputs of a layer in a head
+
+
+def save_predictor(predictor: Predictor, path: Path) -> None:
+    """Weights, and in the file's header all that is needed to build the network around them."""
+    described: dict[str, Any] = {
+        "backbone": asdict(predictor.backbone),
+        "classes": predictor.classes,
+        "size": predictor.size,
+        "channels": predictor.channels,
+        "fit": predictor.fit,
+        "precision": predictor.precision,
+        "temperature": predictor.temperature,
+        "frozen": predictor.frozen,
+        "value_range": predictor.value_range,
+    }
+    head = described_head(predictor.model.head)
+    if not _is_usual(head, predictor.model.backbone):
+        described["head"] = head
+    metadata = {"handful": __version__, "predictor": json.dumps(described)}
+    write_tensors(path, predictor.model.state_dict(), metadata)
+
+
+def load_predictor(path: Path) -> Predictor:
+    """The predictor in a file written by `save_predictor`; HandfulError for any other file.
+
+    The network is built without its weights first: a tensor is read only if its shape is right.
+    """
+    made: list[tuple[Classifier, dict[str, Any]]] = []
+
+    def check(shapes: dict[str, tuple[int, ...]], metadata: dict[str, str]) -> None:
+        if "predictor" not in metadata:
+            raise HandfulError(
+                f"{path} was not written by handful; give the folder that `handful fit` left"
+            )
+        header = checked(PredictorHeader, parse_json(metadata["predictor"], path), path)
+        try:
+            model = _built(header, shapes)
+        except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+            raise _not_as_described(path, str(error)) from None
+        expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+        if wrong := sorted(set(expected.items()) ^ set(shapes.items())):
+            raise _not_as_described(path, f"the shape of {wrong[0][0]} is wrong")
+        made.append((model, header))
+
+    tensors, _ = read_tensors(path, check)
+    ((model, header),) = made
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise HandfulError(
+                f"the weights in {path} hold values that are not finite ({name}); restore it or "
+                f"fit again"
+            )
+    own = model.state_dict()
+    if wrong_type := [k for k, v in tensors.items() if v.dtype != own[k].dtype]:
+        raise _not_as_described(path, f"{wrong_type[0]} is of another type")
+    model.load_state_dict(tensors, assign=True)
+    spec = BackboneSpec(header["backbone"]["name"], header["backbone"].get("options", {}))
+    keys = ("fit", "precision", "temperature", "frozen")
+    rest = {key: header[key] for key in keys if key in header}
+    rest["value_range"] = _value_range(header)
+    classes, size, channels = tuple(header["classes"]), header["size"], header["channels"]
+    return Predictor(model.eval(), spec, classes, size, channels, **rest)
+
+
+def _value_range(header: dict[str, Any]) -> Scale | None:
+    """The scale of deep images; runs made before it was looked at scaled by the type."""
+    return from_json(header.get("value_range", FULL))
+
+
+def _not_as_described(path: Path, why: str) -> HandfulError:
+    first = (why.splitlines() or ["unknown"])[0][:300]
+    return HandfulError(
+        f"{path} does not hold the network it describes ({first}); restore it or fit again"
+    )
+
+
+def _built(header: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> Classifier:
+    """The network on the meta device, which holds no values and takes no memory."""
+    name, options = header["backbone"]["name"], dict(header["backbone"].get("options", {}))
+    if models.pretrained(name):
+        options["pretrained"] = False
+        if ":" in (inner := name.partition(":")[2]) or "model" in options or "/" in inner:
+            raise HandfulError(
+                f"backbone {name!r} is described on a hub, which is not asked for a saved run"
+            )
+    classes = len(header["classes"])
+    with torch.device("meta"):
+        backbone = models.make(name, header["channels"], header["size"], **options)
+        constants = [0.0] * int(torch.Size(shapes["normalize.mean"]).numel())
+        if len(constants) > 3:
+            raise ValueError("normalize.mean has more than three channels")
+        model = Classifier(backbone, classes, Normalize(constants, constants))
+        if header.get("head"):
+            model.head = rebuilt_head(header["head"])
+        elif "head.0.weight" in shapes:  # of two layers, as versions before 0.2 wrote them
+            hidden, width = shapes["head.0.weight"]
+            model.head = make_head(width, hidden, classes)
+    return model
+
+
+def _is_usual(head: list[list[Any]], backbone: nn.Module) -> bool:
+    """Whether the head is the one that `Classifier` makes for the backbone."""
+    bias = bool(getattr(backbone, "head_bias", True))
+    return len(head) == 1 and head[0][0] == "Linear" and head[0][1]["bias"] is bias
+
+
+def described_head(head: nn.Module) -> list[list[Any]]:
+    """Layer by layer its name and what it is made with; HandfulError for a head of other layers."""
+    if type(head) is nn.Sequential:
+        parts = [described_head(layer) for layer in head]
+        if any(len(part) != 1 for part in parts) or not parts:
+            raise _no_head(head)
+        return [part[0] for part in parts]
+    name = type(head).__name__
+    if LAYERS.get(name) is not type(head):
+        raise _no_head(head)
+    made: dict[str, Any] = {key: getattr(head, key) for key in _MADE_WITH.get(name, ())}
+    if "normalized_shape" in made:
+        made["normalized_shape"] = list(made["normalized_shape"])
+    if name in ("Linear", "LayerNorm"):
+        made["bias"] = head.bias is not None
+    return [[name, made]]
+
+
+def _no_head(head: nn.Module) -> HandfulError:
+    return HandfulError(
+        f"a head of {type(head).__name__} cannot be saved so that it can be opened again; make it "
+        f"one layer, or an nn.Sequential, of {', '.join(LAYERS)}"
+    )
+
+
+def rebuilt_head(described: list[Any]) -> nn.Module:
+    """The head that `described_head` describes, with fresh weights; ValueError for any other."""
+    layers: list[nn.Module] = []
+    for name, made in described:
+        if name not in LAYERS or set(made) - {*_MADE_WITH.get(name, ()), "bias"}:
+            raise ValueError(f"no layer {name!r} with {sorted(made)}")
+        numbers = [n for v in made.values() for n in (v if isinstance(v, list) else [v])]
+        if any(not isinstance(n, str) and n is not None and abs(n) > _WIDEST for n in numbers):
+            raise ValueError(f"a layer {name!r} of that size")
+        layers.append(LAYERS[name](**made))
+    return layers[0] if len(layers) == 1 else nn.Sequential(*layers)
+
+
+def check_saves(model: nn.Module, backbone: BackboneSpec, size: int, channels: int) -> None:
+    """HandfulError unless the network, once saved, can be rebuilt from its description."""
+    if not isinstance(model, Classifier) or type(model).forward is not Classifier.forward:
+        raise HandfulError(
+            f"the method builds a {type(model).__name__}, which cannot be saved so that it can be "
+            f"opened again; return handful.methods.base.classifier(task), with a head of your own "
+            f"if need be"
+        )
+    state = model.state_dict()
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    outputs = 1
+    header = {
+        "backbone": asdict(backbone),
+        "size": size,
+        "channels": channels,
+        "classes": [""] * outputs,
+        "head": described_head(model.head),
+    }
+    try:
+        again = _built(header, shapes).state_dict()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise HandfulError(f"the network cannot be rebuilt from its description: {error}") from None
+    found = {key: tuple(value.shape) for key, value in again.items()}
+    if differing := sorted(set(found.items()) ^ set(shapes.items())):
+        raise HandfulError(
+            f"the network cannot be rebuilt from its description: {differing[0][0]} is not what "
+            f"backbone {backbone.name!r} and the head have; return classifier(task) with a head of "
+            f"its own"
+        )

@@ -1,0 +1,109 @@
+"""What a label-free stage leaves: the weights of a backbone and how it is to be shown images.
+
+A folder with `pretrained.json`, written last, and `backbone.safetensors`.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from handful.data.decoding.value_range import Scale, from_json, in_words
+from handful.data.imageset import ImageSet
+from handful.errors import HandfulError
+from handful.files import read_json, read_tensors
+from handful.methods.base import Init
+from handful.models import hash_of
+from handful.models.classifier import BackboneSpec
+from handful.pipeline.record_schema import PretrainedRecord, checked
+from handful.pipeline.replacement import Layout, complete
+
+RECORD, WEIGHTS, HISTORY = "pretrained.json", "backbone.safetensors", "history.jsonl"
+PICTURES = "pictures"  # a folder of PNG files
+_SHOWN = ("views", "channels", "painted-*", "curves", "map")
+STAGE = Layout(RECORD, (WEIGHTS, HISTORY, *(f"{PICTURES}/{name}.png" for name in _SHOWN)))
+
+
+@dataclass(frozen=True, eq=False)
+class Pretrained:
+    """A backbone that learned without labels."""
+
+    init: Init
+    backbone: BackboneSpec
+    size: int  # of the images it learned from, in pixels
+    channels: int
+    aspect: str  # how they were made square
+    value_range: Scale | None  # of those of more than 8 bits; None where there were none
+    record: dict[str, Any]  # what pretrained.json holds
+    folder: Path
+
+
+def drop_pictures(folder: Path) -> None:
+    """Remove the pictures that a stage left in a folder, and nothing else."""
+    for name in STAGE.files(folder):
+        if name.parent.name == PICTURES:
+            (folder / name).unlink()
+
+
+def open_pretrained(folder: Path | str) -> Pretrained:
+    """The backbone in a folder; HandfulError says what is missing, damaged or foreign."""
+    folder = Path(folder)
+    complete(folder, STAGE)
+    if not (folder / RECORD).exists():
+        unfinished = (folder / "checkpoint" / "plan.json").exists()
+        what = "holds an unfinished pre-training; start the same command again to finish it"
+        raise HandfulError(
+            f"{folder} {what if unfinished else 'was not left by `handful pretrain`'}"
+        )
+    record = checked(PretrainedRecord, read_json(folder / RECORD), folder / RECORD)
+    weights, _ = read_tensors(folder / WEIGHTS)
+    if any(not bool(tensor.isfinite().all()) for tensor in weights.values()):
+        raise HandfulError(
+            f"the weights in {folder / WEIGHTS} hold values that are not finite; restore the file"
+        )
+    try:
+        shown, spec = record["input"], record["backbone"]
+        mean, std = (tuple(record["normalize"][key]) for key in ("mean", "std"))
+        init = Init(weights, mean, std, weights_hash(weights, (mean, std)))
+        if record["hash"] != init.hash:
+            raise HandfulError(
+                f"{folder / WEIGHTS} is not the file that {RECORD} was written for; restore both"
+            )
+        backbone = BackboneSpec(spec["name"], spec["options"])
+        size, channels, aspect = (shown[key] for key in ("size", "channels", "aspect"))
+        scale = from_json(shown.get("value_range"))
+        return Pretrained(init, backbone, size, channels, aspect, scale, record, folder)
+    except (KeyError, TypeError) as error:
+        raise HandfulError(f"{folder / RECORD} is damaged ({error!r}); restore it") from None
+
+
+def scaled_as(images: ImageSet, start: Path | str | None, say: Callable[[str], None]) -> ImageSet:
+    """The images on the scale of those that a backbone learned from, if there is one.
+
+    What differs is said; a folder from before scales were kept tells nothing.
+    """
+    if start is None:
+        return images
+    learned = open_pretrained(start)
+    if "value_range" not in learned.record["input"]:
+        return images
+    own, theirs = images.value_range, learned.value_range
+    images = images.scaled_by(theirs)
+    if own != theirs:
+        what = f"values of {images.source} {_in_words(own)}, those that {start} learned from"
+        taken = images.value_range
+        kept = f"; the scale {in_words(taken)} is taken" if taken not in (None, own) else ""
+        say(f"{what} {_in_words(theirs)}{kept}")
+    return images
+
+
+def _in_words(scale: Scale | None) -> str:
+    return "have 8 bits" if scale is None else f"go {in_words(scale)}"
+
+
+def weights_hash(weights: dict[str, Tensor], constants: Sequence[Sequence[float]]) -> str:
+    """Hash of the weights by name, and of the constants that images are normalised with."""
+    return hash_of(sorted(weights.items()), json.dumps(constants).encode())

@@ -1,0 +1,26 @@
+"""Every recipe by name: the results of five student reports, reproduced and corrected.
+
+A recipe is data. `handful recipes` lists them beside what was measured, `handful reproduce NAME`
+runs one. The measured figures are in `measured.json`, made from the lines of the benchmarks by
+`benchmarks/measured.py`.
+"""
+
+from handful.errors import HandfulError
+from handful.pipeline.recipes import cifar10, mnist, stl10
+from handful.pipeline.recipes.recipe import Data, Recipe, epochs
+from handful.text import did_you_mean
+
+__all__ = ["RECIPES", "Data", "Recipe", "epochs", "find"]
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe for recipe in (*mnist.RECIPES, *cifar10.RECIPES, *stl10.RECIPES)
+}
+
+
+def find(name: str) -> Recipe:
+    """The recipe of that name; HandfulError with a suggestion for a typo."""
+    if name not in RECIPES:
+        raise HandfulError(
+            f"no recipe {name!r}.{did_you_mean(name, RECIPES)} `handful recipes` lists them"
+        )
+    return RECIPES[name]

@@ -1,0 +1,224 @@
+"""Run: the folder that a fit leaves. JSON, CSV and safetensors, written whole or not at all.
+
+`run.json` is written last: a folder without it holds an unfinished run, or none.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from handful import models
+from handful.csv_files import read_csv
+from handful.data.imageset import ImageSet
+from handful.data.vanished import with_the_rest
+from handful.errors import HandfulError
+from handful.evaluation.metrics import Evaluation, evaluate, with_foreign
+from handful.evaluation.novelty import Familiar, load_familiar
+from handful.evaluation.plots import plot_confusion
+from handful.files import beside, read_json, write_json, write_text
+from handful.models.classifier import Predictor
+from handful.pipeline.artifacts import FAMILIAR, LABELS, MODEL, RECORD, RUN
+from handful.pipeline.model_file import load_predictor, save_predictor
+from handful.pipeline.predictions import Predictions
+from handful.pipeline.record_schema import DEFAULTS, RunRecord, checked
+from handful.pipeline.replacement import complete
+from handful.progress import Track, quiet, silent
+
+
+@dataclass(eq=False)
+class Run:
+    """A trained classifier, what is known of it, and the folder where both are kept."""
+
+    record: dict[str, Any]  # what run.json holds; the keys are in docs/design.md
+    predictor: Predictor
+    folder: Path | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.predictor.classes
+
+    @property
+    def estimate(self) -> Any:
+        """Accuracy on new images as the labelled ones tell it: a dict with accuracy, low, high,
+        level and how; None if it was not asked for."""
+        return self.record["estimate"]
+
+    @property
+    def test(self) -> Any:
+        """Accuracy on the test part: a dict with accuracy, low, high and n; None if not scored."""
+        return self.record["test"]
+
+    def predict(
+        self,
+        images: ImageSet,
+        track: Track = quiet,
+        abstain: float | None = None,
+        none_of_these: bool = False,
+        say: Callable[[str], None] = silent,
+    ) -> "Predictions":
+        """Classify images of any size and colour, a test part after the others.
+
+        They stream through in batches.
+
+        Args:
+            abstain: how often answers are to be right, such as 0.95; images for which that cannot
+                be promised get no label.
+            none_of_these: look for images unlike any that the run has seen; they get no label
+                either. Of images like those it has seen about 2 % are taken for such.
+            say: is told of images that vanish meanwhile; they are in `images.store.skipped` too.
+        """
+        least = 0.0 if abstain is None else self.answering(abstain)["threshold"]
+        return with_the_rest(
+            images, lambda rest: self._predict(rest, track, least, none_of_these), say
+        )
+
+    def _predict(
+        self, images: ImageSet, track: Track, least: float, none_of_these: bool
+    ) -> "Predictions":
+        parts = [images] if images.test is None else [images, images.test]
+        names = tuple(name for part in parts for name in part.names)
+        found = [self.predictor.predict_proba(part, track=track) for part in parts]
+        strange = None
+        if none_of_these:
+            known = self.familiar
+            strange = torch.cat(
+                [known.strange(self.predictor.features(part, track=track)) for part in parts]
+            )
+        return Predictions(names, self.classes, torch.cat(found), least, strange)
+
+    @property
+    def familiar(self) -> Familiar:
+        """What this run has seen; HandfulError for a run without a folder."""
+        if self.folder is None:
+            raise HandfulError(
+                "what is none of these is told by a file in the folder of the run; fit with out"
+            )
+        width = int(self.predictor.model.backbone.width)  # type: ignore[arg-type]
+        return load_familiar(self.folder / FAMILIAR, width)
+
+    def answering(self, sure: float) -> dict[str, float]:
+        """The confidence to answer from so that answers are right at least `sure` of the time.
+
+        Keys sure, threshold, share (of new images that are answered) and accuracy (of the answers,
+        out of fold). HandfulError if the labels of this run do not support such a promise.
+        """
+        if not 0 < sure < 1:
+            raise HandfulError(
+                f"abstain is how often answers are to be right, got {sure}; try 0.95"
+            )
+        if self.estimate is None:
+            raise HandfulError(
+                "this run has no estimate, so how sure its answers are is not known; fit again "
+                "with --estimate folds"
+            )
+        known: list[dict[str, float]] = self.estimate["abstentions"]
+        enough = [row for row in known if row["sure"] >= sure]
+        if not enough:
+            most = max((row["sure"] for row in known), default=None)
+            instead = f"ask for {most} at most" if most else "predict without --abstain"
+            raise HandfulError(
+                f"the labels of this run cannot promise answers that are right {sure:.0%} of the "
+                f"time; {instead}, or label more images"
+            )
+        return min(enough, key=lambda row: row["sure"])
+
+    def evaluate(self, images: ImageSet, track: Track = quiet) -> Evaluation:
+        """Score the labelled ones among `images`, matched to this run's classes by name.
+
+        Images of classes that the run does not know are left out, and told of in `foreign`.
+        """
+        return with_the_rest(images[images.labeled], lambda rest: self._evaluate(rest, track))
+
+    def _evaluate(self, images: ImageSet, track: Track) -> Evaluation:
+        labeled, foreign = images.known_to(self.classes)
+        if foreign and not len(labeled):
+            raise HandfulError(
+                f"the classes of {images.source} ({_some(foreign)}) are not among the "
+                f"{len(self.classes)} known classes: {_some(self.classes)}; name them alike"
+            )
+        if not len(labeled):
+            raise HandfulError(
+                f"{images.source} holds no labelled image to score; put images into class "
+                f"sub-folders or give their labels with --labels"
+            )
+        probabilities = self.predictor.predict_proba(labeled, track=track)
+        found = evaluate(probabilities.numpy(), labeled.labels, self.classes)
+        return with_foreign(found, foreign)
+
+    def trained_on(self, images: ImageSet) -> int:
+        """How many of the labelled `images` have the pixels of an image this run learned from."""
+        if self.folder is None or not (self.folder / LABELS).exists():
+            return 0
+        known = {row.get("pixels") for row in read_csv(self.folder / LABELS)}
+        return sum(mark in known for mark in pixel_marks(images[images.labeled]))
+
+    def score_test(self, test: ImageSet, track: Track = quiet) -> Evaluation:
+        """Evaluate on the sealed test part and write the outcome into the record."""
+        evaluation = self.evaluate(test, track)
+        keys = ("accuracy", "low", "high", "level", "n", "balanced_accuracy", "macro_f1")
+        found = evaluation.as_json()
+        self.record["test"] = {key: found[key] for key in keys}
+        if self.folder is not None:
+            write_json(self.folder / "test.json", found)
+            with beside(self.folder / "confusion.svg") as path:
+                plot_confusion(evaluation, path)
+            write_json(self.folder / RECORD, self.record)
+        return evaluation
+
+    def save(self, folder: Path | str, history: Iterable[dict[str, float]] = ()) -> None:
+        """Write the model, the history and, last, the record."""
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_predictor(self.predictor, self.folder / MODEL)
+        write_text(self.folder / "history.jsonl", "".join(json.dumps(h) + "\n" for h in history))
+        write_json(self.folder / RECORD, self.record)
+
+
+def _some(names: Iterable[str]) -> str:
+    """Class names for a message: five, and how many more."""
+    every = list(names)
+    return ", ".join(every[:5]) + (f" and {len(every) - 5} more" if len(every) > 5 else "")
+
+
+def pixel_marks(images: ImageSet) -> list[str]:
+    """A hash of the pixels of every image, as text."""
+    return [mark.tobytes().hex() for mark in images.store.fingerprints[images.rows]]
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """run.json, checked, with defaults for what earlier versions did not write."""
+    path = folder / RECORD
+    return DEFAULTS | checked(RunRecord, read_json(path), path)
+
+
+def open_run(folder: Path | str) -> Run:
+    """The run in a folder; HandfulError says which file is missing, damaged or foreign."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise HandfulError(
+            f"{folder} is not a folder; give the folder that `handful fit --out` left"
+        )
+
+    complete(folder, RUN)
+    if not (folder / RECORD).exists() and (folder / "checkpoint").is_dir():
+        raise HandfulError(
+            f"{folder} holds an unfinished run; start the same fit again to finish it"
+        )
+    record = read_record(folder)
+    predictor = load_predictor(folder / MODEL)
+    if list(predictor.classes) != record["data"]["classes"]:
+        raise HandfulError(
+            f"{folder / RECORD} and {folder / MODEL} name other classes, so they are not of one "
+            f"run; restore both or fit again"
+        )
+    expected = record.get("backbone", {}).get("weights")
+    if expected not in (None, models.fingerprint(predictor.model.backbone)):
+        raise HandfulError(
+            f"the network in {folder / MODEL} is not the one that this run was trained with: its "
+            f"weights differ from those that {RECORD} names; restore the file or fit again"
+        )
+    return Run(record, predictor, folder)

@@ -1,0 +1,288 @@
+"""Doing what a plan says: copies made beside their place and renamed, nothing ever replaced."""
+
+import errno
+import hashlib
+import os
+import re
+import stat
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+from filelock import FileLock, Timeout
+
+from handful.data.store import Skipped
+from handful.errors import HandfulError
+from handful.files import tidy
+from handful.pipeline.sorting.manifest import MANIFEST, Folder, Manifest
+from handful.pipeline.sorting.plan import (
+    CHUNK,
+    REFUSED,
+    Item,
+    LeftOut,
+    Places,
+    Plan,
+    Step,
+    content,
+    open_regular,
+    why_unreadable,
+)
+from handful.progress import Track
+
+LOCK = ".handful-sorted.lock"
+PART = re.compile(r"\.handful-[0-9a-f]{8}\.part")
+NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+@contextmanager
+def sole_sorter(target: Path) -> Iterator[None]:
+    """Within, the target exists and nobody else sorts into it; HandfulError if somebody does.
+
+    The lock is the operating system's: it goes with the process, however that ends.
+    """
+    path = target / LOCK
+    with explained(target):
+        target.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+            raise HandfulError(f"{path} is no lock of handful, which are regular files; remove it")
+        lock = FileLock(path, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise HandfulError(
+                f"another process sorts into {target} now; wait until it has ended, or give "
+                f"another --into"
+            ) from None
+    try:
+        tidy(target, MANIFEST)
+        yield
+    finally:
+        with suppress(OSError):  # Windows removes no open file: there, release does it
+            path.unlink(missing_ok=True)  # before the release: after it, it may be another's
+        lock.release()
+
+
+@contextmanager
+def explained(target: Path, done: str = "") -> Iterator[None]:
+    """Turn what goes wrong with the target into a message that says so, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in FULL
+        reason = "no space is left" if full else (error.strerror or str(error)).lower()
+        mend = "free some space" if full else "mend that"
+        raise HandfulError(
+            f"cannot sort into {target}: {reason}; {done}{mend}, or give another --into; then "
+            f"the same command goes on"
+        ) from error
+
+
+class Execution:
+    """The steps of a plan, done one by one."""
+
+    def __init__(self, plan: Plan, places: Places) -> None:
+        self.plan, self.places, self.target = plan, places, places.target
+        self.steps = list(plan.steps)  # as they are done in the end
+        self.entries = [step.ahead for step in plan.steps]
+        self.folders = dict(plan.before.folders)
+        self.left_out: list[Skipped] = []
+        self.done: list[Step] = []
+        self.saved = plan.before
+
+    def run(self, track: Track) -> None:
+        """Do all steps. What cannot be read is left out; HandfulError if the target fails."""
+        with explained(self.target):
+            for step in self.steps:
+                name = step.place.split("/")[0]
+                if not os.path.lexists(self.target / name):
+                    self.folders[name] = Folder(step.item.kind, made=True)
+                self.folders.setdefault(name, Folder(step.item.kind, made=False))
+            self._save()
+            self._tidy()
+        for at, step in enumerate(track(self.plan.steps, len(self.plan.steps), "sorting files")):
+            try:
+                with explained(self.target, f"{len(self.done)} images are sorted and stay so; "):
+                    self._do(at)
+                    self.done.append(self.steps[at])
+            except LeftOut as reason:
+                self.left_out.append(Skipped(step.item.name, str(reason)))
+                self._forget(at)
+            except HandfulError:
+                for later in range(at, len(self.steps)):
+                    self._forget(later)
+                with suppress(OSError):
+                    self._save()
+                raise
+        with explained(self.target):
+            self._finish()
+
+    def _forget(self, at: int) -> None:
+        """A copy that was not made has no entry; one that was to move keeps both places."""
+        if self.steps[at].do == "copy":
+            self.entries[at] = None
+
+    def _save(self) -> None:
+        kept = [entry for entry in self.entries if entry is not None]
+        files = sorted([*self.plan.others, *kept], key=lambda entry: entry.place)
+        now = Manifest(dict(sorted(self.folders.items())), files)
+        if now != self.saved:
+            now.write(self.target)
+            self.saved = now
+
+    def _tidy(self) -> None:
+        """Remove what killed processes left half written."""
+        for name in self.folders:
+            if os.path.lexists(self.target / name) and self.places.usable(name):
+                for left in os.scandir(self.target / name):
+                    if PART.fullmatch(left.name) and left.is_file(follow_symlinks=False):
+                        os.unlink(left.path)
+
+    def _do(self, at: int) -> None:
+        step = self.steps[at]
+        if step.do == "copy":
+            self._enter(step)
+            part = self._copied(step)
+            try:
+                self._publish(at, part)
+            finally:
+                part.unlink(missing_ok=True)
+        elif step.do == "move":
+            self._enter(step)
+            if not self.places.holds(step.stale[0], step.item.bytes, step.item.sha256):
+                raise LeftOut(f"its copy {step.stale[0]} was changed meanwhile")
+            self._publish(at, self.target / step.stale[0])
+        step = self.steps[at]
+        for place in step.stale[1:] if step.do == "move" else step.stale:
+            self._remove(place, step.item)
+        self.entries[at] = step.entry
+
+    def _enter(self, step: Step) -> None:
+        """Make the folder of the step; refuse what took its name meanwhile."""
+        name = step.place.split("/")[0]
+        if not self.places.usable(name):
+            raise LeftOut(f"{name} in the target is no folder any more")
+        (self.target / name).mkdir(exist_ok=True)
+
+    def _copied(self, step: Step) -> Path:
+        """A whole copy of the original, on the disk, under a name of its own."""
+        part = (self.target / step.place).with_name(f".handful-{uuid.uuid4().hex[:8]}.part")
+        digest = hashlib.sha256()
+        with _original(step.item) as original:
+            times = os.fstat(original.fileno())
+            try:
+                with open(os.open(part, NEW, 0o666), "wb") as copy:
+                    while chunk := _read(original):
+                        digest.update(chunk)
+                        copy.write(chunk)
+                    copy.flush()
+                    os.fsync(copy.fileno())
+                if digest.hexdigest() != step.item.sha256:
+                    raise LeftOut("changed while it was copied")
+                with suppress(OSError):  # a nicety: programs sort photographs by it
+                    os.utime(part, ns=(times.st_atime_ns, times.st_mtime_ns))
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
+        return part
+
+    def _publish(self, at: int, file: Path) -> None:
+        """Rename a file to the place of its step, or to the next that is free."""
+        for safe in (False, False, True, True, True):
+            if self.steps[at].do == "keep":
+                return
+            try:
+                _rename(file, self.target / self.steps[at].place)
+                return
+            except FileExistsError:
+                self._choose_again(at, safe)
+            except OSError as error:
+                if error.errno == errno.EXDEV:
+                    raise LeftOut("its new folder is on another file system") from error
+                if error.errno not in REFUSED:
+                    raise
+                self._choose_again(at, safe=True)
+        raise LeftOut("its place in the target was taken again and again")
+
+    def _choose_again(self, at: int, safe: bool) -> None:
+        step = self.steps[at]
+        self.places.forget(step.place)
+        choice = self.places.choose(step.item, step.place.split("/")[0], safe)
+        place, numbered, shortened = choice.place, choice.numbered, choice.shortened
+        step = replace(step, place=place, numbered=numbered, shortened=shortened)
+        entry = ahead = None  # of a file that another process put there
+        if not choice.there and step.entry and step.ahead:
+            entry, ahead = replace(step.entry, place=place), replace(step.ahead, place=place)
+        elif step.stale and step.ahead:
+            ahead = replace(step.ahead, place=step.stale[0], was=step.stale[1:])
+        do = "keep" if choice.there else step.do
+        step = replace(step, do=do, entry=entry, ahead=ahead)
+        self.steps[at], self.entries[at] = step, step.ahead
+        self._save()
+
+    def _remove(self, place: str, item: Item) -> None:
+        """Remove an own copy, of which there is another, unless it was changed."""
+        if not self.places.usable(place.split("/")[0]):
+            return
+        with suppress(FileNotFoundError):
+            path = self.target / place
+            if not path.is_symlink() and content(path) == (item.bytes, item.sha256):
+                path.unlink()
+
+    def _finish(self) -> None:
+        """Remove folders that we made and that are empty now; write the manifest."""
+        used = {entry.place.split("/")[0] for entry in self.entries if entry is not None}
+        used |= {place.split("/")[0] for e in self.plan.others for place in (e.place, *e.was)}
+        for name, folder in list(self.folders.items()):
+            path = self.target / name
+            if name not in used and folder.made and self.places.usable(name):
+                with suppress(OSError):  # it is not empty
+                    path.rmdir()
+            if name not in used and not os.path.lexists(path):
+                del self.folders[name]
+            elif name in used:
+                _sync(path)
+        self._save()
+
+
+def _original(item: Item) -> IO[bytes]:
+    try:
+        return open_regular(item.path)
+    except OSError as error:
+        raise LeftOut(why_unreadable(error)) from error
+
+
+def _read(original: IO[bytes]) -> bytes:
+    try:
+        return os.read(original.fileno(), CHUNK)
+    except OSError as error:
+        raise LeftOut(why_unreadable(error)) from error
+
+
+def _rename(old: Path, new: Path) -> None:
+    """Rename, but never over another file: FileExistsError."""
+    if os.name != "nt":  # where a rename replaces
+        try:
+            os.link(old, new)
+        except FileExistsError:
+            raise
+        except OSError:  # most likely a file system without hard links, as on memory cards
+            if os.path.lexists(new):
+                raise FileExistsError(errno.EEXIST, "taken meanwhile", str(new)) from None
+        else:
+            os.unlink(old)
+            return
+    os.rename(old, new)
+
+
+def _sync(folder: Path) -> None:
+    """Bring the names in a folder to the disk, where that is possible."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,309 @@
+"""What has to be done so that every image lies in the folder of its class; nothing is done here.
+
+The steps are made one after the other, each as if those before it were done. So a call that was
+killed half way makes the same of the rest: what is done is found where the manifest says.
+"""
+
+import errno
+import hashlib
+import os
+import stat
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Literal, NamedTuple
+
+from handful.data.store import Skipped
+from handful.pipeline.sorting.manifest import Entry, Manifest
+from handful.pipeline.sorting.names import Kind, Limits, copy_names, flat, portable, same_name
+from handful.progress import Track
+
+CHUNK = 2**20
+# What file systems answer to a name that they cannot hold.
+REFUSED = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
+NONBLOCKING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+
+class LeftOut(Exception):
+    """One image that is not sorted, with the reason; the others are."""
+
+
+class Choice(NamedTuple):
+    """Where a copy goes."""
+
+    place: str
+    there: bool  # the same content is there already
+    numbered: bool = False  # since another file has the name
+    shortened: bool = False  # or changed, since the file system cannot hold the name
+
+
+class State(NamedTuple):
+    """Tells a file from one that was written since."""
+
+    bytes: int
+    changed: int
+    inode: int
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image to sort."""
+
+    name: str  # relative to the source
+    path: Path
+    kind: Kind
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One image: what to do with it, and what the manifest says of it before and after."""
+
+    item: Item
+    do: Literal["copy", "move", "keep"]
+    place: str  # folder/name in the target, where it is in the end
+    stale: tuple[str, ...] = ()  # own copies elsewhere: the first is moved, the others removed
+    entry: Entry | None = None  # None: what lies there is not ours
+    ahead: Entry | None = None  # the same, before it is done
+    numbered: bool = False
+    shortened: bool = False
+
+
+@dataclass
+class Plan:
+    """All steps, and what an earlier manifest says of other images."""
+
+    steps: list[Step]
+    left_out: list[Skipped]
+    others: list[Entry]
+    before: Manifest
+
+
+@dataclass
+class Places:
+    """What lies where in the target, as far as it was looked at."""
+
+    target: Path
+    limits: Limits
+    claimed: set[str] = field(default_factory=set)  # places of this call's images
+    vacated: set[str] = field(default_factory=set)  # places that earlier steps move away from
+    hashes: dict[tuple[str, State], str] = field(default_factory=dict)
+
+    def usable(self, folder: str) -> bool:
+        """Whether files can go into `folder`: it is free, or a folder and no link to one."""
+        path = self.target / folder
+        if not os.path.lexists(path):
+            return True
+        if os.path.islink(path) or not path.is_dir():
+            return False
+        # A junction of Windows is no link, but leads elsewhere, too.
+        return os.path.samefile(os.path.dirname(os.path.realpath(path)), self.target)
+
+    def look(self, place: str) -> os.stat_result | None:
+        try:
+            return os.lstat(self.target / place)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def holds(self, place: str, size: int, sha256: str) -> bool:
+        """Whether a regular file with this content lies there, not reached by a link."""
+        try:
+            found = self.look(place)
+            if found is None or not stat.S_ISREG(found.st_mode) or found.st_size != size:
+                return False
+            return self.usable(place.split("/")[0]) and self._hash(place, found) == sha256
+        except OSError:
+            return False
+
+    def _hash(self, place: str, found: os.stat_result) -> str:
+        key = place, state(found)
+        if key not in self.hashes:
+            self.hashes[key] = content(self.target / place)[1]
+        return self.hashes[key]
+
+    def claim(self, place: str) -> None:
+        self.claimed.add(_key(place))
+
+    def leave(self, place: str) -> None:
+        self.claimed.discard(_key(place))
+        self.vacated.add(place)
+
+    def forget(self, place: str) -> None:
+        """To be looked at anew."""
+        self.claimed.discard(_key(place))
+        self.vacated.discard(place)
+
+    def choose(self, item: Item, folder: str, safe: bool = False) -> Choice:
+        """Where the copy of an image goes; the place is its own from then on.
+
+        Args:
+            safe: by a name that all file systems can hold.
+        """
+        wish = flat(item.name)
+        for name in dict.fromkeys((portable(wish),) if safe else (wish, portable(wish))):
+            try:
+                return self._choose(item, folder, name)
+            except OSError as error:
+                if error.errno not in REFUSED:
+                    raise
+        raise LeftOut("the file system of the target cannot hold its name")
+
+    def _choose(self, item: Item, folder: str, wish: str) -> Choice:
+        limit = self.limits.file(self.target / folder)
+        shortened = next(copy_names(wish, limit)) != item.name.replace("/", "_")
+        for number, name in enumerate(copy_names(wish, limit), 1):
+            place = f"{folder}/{name}"
+            if _key(place) in self.claimed:
+                continue
+            there = place not in self.vacated and self.look(place) is not None
+            if not there or self.holds(place, item.bytes, item.sha256):
+                self.claim(place)
+                return Choice(place, there, number > 1, shortened)
+        raise AssertionError("numbers do not end")
+
+
+def _key(place: str) -> str:
+    """Equal for places that are one on the system's usual file system."""
+    return same_name(place) if os.name == "nt" or sys.platform == "darwin" else place
+
+
+def state(found: os.stat_result) -> State:
+    return State(found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+def content(path: Path) -> tuple[int, str]:
+    """Bytes and SHA-256 of a regular file; OSError if it is another or cannot be read."""
+    digest, size = hashlib.sha256(), 0
+    with open_regular(path) as file:
+        while chunk := os.read(file.fileno(), CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return size, digest.hexdigest()
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """A file to read from; never waits for a writer, as opening a pipe would."""
+    descriptor = os.open(path, os.O_RDONLY | NONBLOCKING)
+    file = os.fdopen(descriptor, "rb", buffering=0)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file")
+    return file
+
+
+def inside(path: Path, folder: Path) -> bool:
+    """Whether `path` is `folder` or lies in it, by links, mounts and letter case, too."""
+    if not folder.exists():
+        return False
+    real = Path(os.path.realpath(path))
+    parents = (real, *real.parents)
+    return any(os.path.exists(at) and os.path.samefile(at, folder) for at in parents)
+
+
+def why_unreadable(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "vanished before it was copied"
+    return f"cannot be read: {(error.strerror or str(error)).lower()}"
+
+
+def make_plan(
+    source: Path,
+    images: Sequence[tuple[str, Kind]],
+    folders: dict[Kind, str],
+    before: Manifest,
+    places: Places,
+    track: Track,
+) -> Plan:
+    """The steps that bring each image, (name, kind), into the folder of its kind."""
+    own = {os.path.realpath(places.target / folder) for folder in folders.values()}
+    items: list[Item] = []
+    left_out: list[Skipped] = []
+    for name, kind in track(images, len(images), "comparing files"):
+        path = source / name if source.is_dir() else source
+        try:
+            if not own.isdisjoint(map(str, Path(os.path.realpath(path)).parents)):
+                raise LeftOut("a link to a copy in the target")
+            items.append(Item(name, path, kind, *content(path)))
+        except OSError as error:
+            left_out.append(Skipped(name, why_unreadable(error)))
+        except LeftOut as reason:
+            left_out.append(Skipped(name, str(reason)))
+    root = os.path.realpath(source if source.is_dir() else source.parent)
+    entries, others = _matched(items, root, before.files, places)
+    steps = []
+    for item, entry in zip(items, entries, strict=True):
+        try:
+            steps.append(_step(item, root, entry, folders[item.kind], places))
+        except LeftOut as reason:
+            left_out.append(Skipped(item.name, str(reason)))
+            others += [entry] if entry else []
+    return Plan(steps, left_out, others, before)
+
+
+def _matched(
+    items: Sequence[Item], root: str, known: Sequence[Entry], places: Places
+) -> tuple[list[Entry | None], list[Entry]]:
+    """For each image the copy that an earlier call made of it, and the entries of other images.
+
+    An image is known again by its path and content; else, as a folder may have been renamed or a
+    card copied twice, by its name and content.
+    """
+    by_origin: defaultdict[tuple[str, str], list[Entry]] = defaultdict(list)
+    by_name: defaultdict[tuple[str, str], list[Entry]] = defaultdict(list)
+    for entry in known:
+        by_origin[entry.origin, entry.sha256].append(entry)
+        by_name[flat(entry.name), entry.sha256].append(entry)
+    seen: set[int] = set()
+
+    def first_alive(candidates: list[Entry]) -> Entry | None:
+        for entry in candidates:
+            if id(entry) not in seen:
+                seen.add(id(entry))
+                if found := _alive(entry, places):
+                    return found
+        return None
+
+    found = [first_alive(by_origin[os.path.join(root, i.name), i.sha256]) for i in items]
+    found = [
+        entry or first_alive(by_name[flat(item.name), item.sha256])
+        for item, entry in zip(items, found, strict=True)
+    ]
+    others = [e for e in known if id(e) not in seen and any(map(places.look, (e.place, *e.was)))]
+    return found, others
+
+
+def _alive(entry: Entry, places: Places) -> Entry | None:
+    """The entry with the places where its content is now, which become ours; None if nowhere."""
+    there = [
+        place
+        for place in (entry.place, *entry.was)
+        if places.holds(place, entry.bytes, entry.sha256)
+    ]
+    for place in there:
+        places.claim(place)
+    return replace(entry, place=there[0], was=tuple(there[1:])) if there else None
+
+
+def _step(item: Item, root: str, entry: Entry | None, folder: str, places: Places) -> Step:
+    def ours(place: str, was: tuple[str, ...] = ()) -> Entry:
+        return Entry(place, root, item.name, item.bytes, item.sha256, was)
+
+    copies = (entry.place, *entry.was) if entry else ()
+    right = next((place for place in copies if place.split("/")[0] == folder), None)
+    if right is not None:
+        stale = tuple(place for place in copies if place != right)
+        for place in stale:
+            places.leave(place)
+        return Step(item, "keep", right, stale, ours(right), ours(right, stale))
+    place, there, numbered, shortened = places.choose(item, folder)
+    for copy in copies:
+        places.leave(copy)
+    if there:
+        ahead = ours(copies[0], copies[1:]) if copies else None
+        return Step(item, "keep", place, copies, None, ahead)
+    do: Literal["copy", "move"] = "move" if copies else "copy"
+    new = ours(place)
+    return Step(item, do, place, copies, new, ours(place, copies), numbered, shortened)

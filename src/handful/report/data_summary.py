@@ -1,0 +1,95 @@
+"""`Findings` for the screen: a few lines and one table."""
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from handful.data.decoding.formats import by_ending
+from handful.data.findings import ClassCount, Findings
+from handful.text import for_terminal
+
+CLASSES = 20  # rows shown; the page and --json have all
+BAR = 30  # characters of the longest bar
+
+
+def summary(findings: Findings) -> RenderableType:
+    """What is in the images and what is wrong with them, as rich prints it."""
+    lines = [Text(for_terminal(line)) for line in (overview(findings), looks(findings))]
+    if others := by_ending(findings.other):
+        lines.append(Text(for_terminal(others)))
+    problems = [
+        Text.assemble(
+            ("! " if problem.serious else "- ", _style(problem.serious)), for_terminal(problem.text)
+        )
+        for problem in findings.problems
+    ]
+    if not problems:
+        problems = [Text("Nothing wrong was found.", "green")]
+    return Group(*lines, _class_table(findings.classes), *problems)
+
+
+def overview(findings: Findings) -> str:
+    """One line: how many images, how many of them labelled, how many to test on."""
+    parts = f"{findings.labeled:,} labelled, {findings.unlabeled:,} unlabelled"
+    test = f", and {findings.test:,} to test on" if findings.test else ""
+    return f"{findings.source}: {findings.images:,} images ({parts}){test}"
+
+
+def looks(findings: Findings) -> str:
+    """One line: size and colour, and what had to be done to read the files."""
+    height, width = findings.median
+    if findings.smallest == findings.largest:
+        size = f"{width} x {height} pixels"
+    else:
+        small, large = findings.smallest, findings.largest
+        size = (
+            f"{width} x {height} pixels in the middle, from {small[1]} x {small[0]} "
+            f"to {large[1]} x {large[0]}"
+        )
+    total = findings.images + findings.test
+    colour = "grey" if findings.grey == total else "colour"
+    some = f", {findings.grey:,} of them grey" if 0 < findings.grey < total else ""
+    return "; ".join([f"{size}, {colour}{some}", *treatments(findings)])
+
+
+def treatments(findings: Findings) -> list[str]:
+    """What was done to read the files, in words."""
+    return [f"{TREATMENTS.get(note, note)}: {count:,}" for note, count in findings.decoded.items()]
+
+
+TREATMENTS = {
+    "alpha": "transparent parts put on white",
+    "alpha on black": "transparent parts put on black, as white leaves nothing to see",
+    "ignored alpha": "wholly transparent, shown without transparency",
+    "truncated": "JPEG without its last bytes",
+    "16-bit": "16 bits scaled to 8",
+    "rotated": "turned upright by EXIF",
+    "cmyk": "CMYK converted to RGB",
+    "first frame": "first frame of an animation",
+    "ending": "content is not what the ending says",
+    "large": "large JPEG compared at an eighth of its size",
+}
+
+
+def _class_table(classes: tuple[ClassCount, ...]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("class")
+    table.add_column("labelled", justify="right")
+    table.add_column("test", justify="right")
+    table.add_column("")
+    most = max((count.labeled for count in classes), default=0) or 1
+    for count in classes[:CLASSES]:
+        bar = "█" * round(BAR * count.labeled / most)
+        table.add_row(
+            Text(for_terminal(count.name)),
+            f"{count.labeled:,}",
+            f"{count.test:,}",
+            Text(bar, "cyan"),
+        )
+    if len(classes) > CLASSES:
+        table.add_row(f"… and {len(classes) - CLASSES} more", "", "", "")
+    return table
+
+
+def _style(serious: bool) -> str:
+    return "bold red" if serious else "yellow"

@@ -1,0 +1,148 @@
+"""The sentences of a report: what an estimate means, what it assumes, when to doubt it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from handful.evaluation.accuracy_estimate import BY_HAND
+from handful.evaluation.label_shift import LABELED, UNLABELED
+
+NBSP = "\N{NO-BREAK SPACE}"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    return "–" if share is None else f"{100 * float(share):.{digits}f}{NBSP}%"
+
+
+def points(difference: float | None) -> str:
+    """A difference of shares in percentage points, signed."""
+    if difference is None:
+        return "–"
+    text = f"{100 * float(difference):+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "−")
+
+
+def span(low: float | None, high: float | None) -> str:
+    """An interval in percent."""
+    if low is None or high is None:
+        return "–"
+    return f"{100 * float(low):.1f} to {100 * float(high):.1f}{NBSP}%"
+
+
+def time(seconds: float) -> str:
+    seconds = float(seconds)
+    if seconds < 100:
+        return f"{seconds:.0f}{NBSP}s" if seconds >= 10 else f"{seconds:.1f}{NBSP}s"
+    if seconds < 5400:
+        return f"{seconds / 60:.1f}{NBSP}min"
+    return f"{seconds / 3600:.1f}{NBSP}h"
+
+
+def listed(names: Sequence[str]) -> str:
+    """a, b and c."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def sentence(text: str) -> str:
+    """The same with a capital at its start and a full stop at its end; nothing stays nothing."""
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') or not text else '.'}"
+
+
+def counted(n: int, one: str) -> str:
+    return f"{n:,} {one}{'' if n == 1 else 's'}"
+
+
+@dataclass(frozen=True)
+class Story:
+    """An estimate in words; `means` is empty where there is no figure."""
+
+    means: str
+    tested: str
+    assumes: str
+    doubts: tuple[str, ...]
+    how: str
+
+
+def tell(
+    estimate: Mapping[str, Any] | None,
+    test: Mapping[str, Any] | None,
+    prior: Mapping[str, float] | None,
+    origins: Iterable[str],
+    prior_from: str = "given",
+) -> Story:
+    """What docs/estimate.md promises, for this estimate.
+
+    Args:
+        prior_from: where `prior`, the class shares that the estimate is for, came from.
+    """
+    if estimate is None or estimate["accuracy"] is None:
+        return Story("", "", "", (), estimate["how"] if estimate else "No estimate was asked for.")
+    accuracy, low, high = (float(estimate[key]) for key in ("accuracy", "low", "high"))
+    means = (
+        f"Of 100 new images drawn like the labelled ones, expect about {100 * accuracy:.0f} to be "
+        f"classified rightly. The interval, {span(low, high)}, is the part to believe: it is made "
+        f"so that it holds the true accuracy of the saved model for "
+        f"{_often(float(estimate['level']))} sets of labels picked in this way."
+    )
+    hint = "" if BY_HAND in estimate["caveats"] else " (where they are not, give --prior)"
+    shares = (
+        f"classes are as common there as among the labels{hint}"
+        if not prior or prior_from == LABELED
+        else f"class shares there are as {_sources(prior_from)}: "
+        + ", ".join(f"{name} {percent(share, 0)}" for name, share in prior.items())
+    )
+    assumes = (
+        f"The labelled images are a random sample of the images that the model will meet, and "
+        f"{shares}."
+    )
+    return Story(
+        means, _tested(low, high, test), assumes, _doubts(estimate, origins), estimate["how"]
+    )
+
+
+def _sources(prior_from: str) -> str:
+    return "the model sees them in the unlabelled ones" if prior_from == UNLABELED else "given"
+
+
+def _often(level: float) -> str:
+    return "nine in ten" if level == 0.9 else f"{100 * level:.0f} of 100"
+
+
+def _tested(low: float, high: float, test: Mapping[str, Any] | None) -> str:
+    if test is None:
+        return ""
+    accuracy = float(test["accuracy"])
+    if low <= accuracy <= high:
+        verdict = "inside the interval"
+    elif accuracy > high:
+        verdict = "above the interval, so the estimate was too careful here"
+    else:
+        verdict = "below the interval, so the estimate was too hopeful here"
+    narrower = float(test["high"]) - float(test["low"]) < high - low
+    surer = " Of the two figures this is the surer one." if narrower else ""
+    return (
+        f"The {counted(int(test['n']), 'test image')}, unread until the model was saved, gave "
+        f"{percent(accuracy)}: {verdict}.{surer}"
+    )
+
+
+def _doubts(estimate: Mapping[str, Any], origins: Iterable[str]) -> tuple[str, ...]:
+    said = [sentence(str(caveat)) for caveat in estimate["caveats"]]
+    if estimate.get("rough"):
+        said.append(
+            "The labels were dealt into folds once. What the saved model gains from seeing more "
+            "labels than the models of the folds is what is usual, not measured here."
+        )
+    if "unknown" in set(origins):
+        said.append(
+            "How the labelled images were picked is not recorded. If they were picked for being "
+            "odd, typical or easy, the figure is off."
+        )
+    said.append(
+        "New images that are different (another camera, another season, classes without a label) "
+        "are not covered: no method can tell that from the labelled images."
+    )
+    said.append(
+        "Almost identical images among the labelled ones flatter it; handful data finds them."
+    )
+    return tuple(said)

@@ -1,0 +1,1 @@
+"""Train one network: batches, loop, averaging, time limits, checkpoints."""

@@ -1,0 +1,49 @@
+"""The exponential moving average of a network, which is evaluated and saved."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+
+class Average:
+    """Exponential moving average of a network, batch-norm statistics included.
+
+    Only parameters and batch norm's running mean and variance are averaged; every other buffer (a
+    counter, a constant) is copied. The decay grows from 0.1 so that early averages follow the
+    weights: min(decay, (1 + t) / (10 + t)), as in TensorFlow's ExponentialMovingAverage.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        moving = _moving_statistics(model)
+        self._averaged: list[tuple[Tensor, Tensor]] = []  # (ours, the network's)
+        self._copied: list[tuple[Tensor, Tensor]] = []
+        for (name, ours), theirs in zip(_tensors(self.model), _tensors(model), strict=True):
+            parameter = isinstance(theirs[1], nn.Parameter)
+            pairs = self._averaged if parameter or name in moving else self._copied
+            pairs.append((ours, theirs[1]))
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move towards the network as it is after `step` steps."""
+        decay = min(self.decay, (1 + step) / (10 + step)) if self.decay else 0.0
+        ours, theirs = zip(*self._averaged, strict=True)
+        torch._foreach_lerp_(ours, theirs, 1 - decay)
+        for mine, other in self._copied:
+            mine.copy_(other)
+
+
+def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*model.named_parameters(), *model.named_buffers()]
+
+
+def _moving_statistics(model: nn.Module) -> set[str]:
+    """Names of the running means and variances of all batch norms."""
+    return {
+        f"{name}.{key}".removeprefix(".")
+        for name, module in model.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        for key in ("running_mean", "running_var")
+    }

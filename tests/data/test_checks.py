@@ -1,0 +1,256 @@
+import html
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from handful.data import near_duplicates as near_module
+from handful.data.checks import check
+from handful.data.findings import skipped_summary
+from handful.data.near_duplicates import near_duplicates
+from handful.data.sources import load
+from handful.data.store import Skipped
+from handful.report.data_page import render, write_page
+from handful.report.data_summary import summary
+from image_files import class_folder, noise, save, smooth
+
+
+def kinds(findings):
+    return [problem.kind for problem in findings.problems]
+
+
+def text(findings, kind):
+    [found] = [problem.text for problem in findings.problems if problem.kind == kind]
+    return found
+
+
+def test_a_sound_folder_has_counts_and_no_problem(tmp_path):
+    class_folder(tmp_path / "train", per_class=4)
+    save(tmp_path / "train" / "loose.png", seed=70)
+    save(tmp_path / "test" / "dog" / "a.png", seed=71)
+    findings = check(load(tmp_path))
+    assert (findings.images, findings.labeled, findings.unlabeled, findings.test) == (9, 8, 1, 1)
+    assert [tuple(vars(count).values()) for count in findings.classes] == [
+        ("cat", 4, 0), ("dog", 4, 1)
+    ]  # fmt: skip
+    assert findings.smallest == findings.median == findings.largest == (12, 10)
+    assert findings.grey == 0
+    assert findings.problems == () and findings.identical == () and findings.near == ()
+
+
+def test_everything_found_is_json(tmp_path):
+    class_folder(tmp_path)
+    save(tmp_path / "cat" / "copy.png", seed=1)
+    (tmp_path / "cat" / "bad.png").touch()
+    found = json.loads(json.dumps(check(load(tmp_path)).as_json()))
+    assert found["skipped"] == [{"name": "cat/bad.png", "reason": "empty file (0 bytes)"}]
+    assert [member["name"] for member in found["identical"][0]["members"]] == [
+        "cat/1.png", "cat/copy.png"
+    ]  # fmt: skip
+    assert found["classes"][0] == {"name": "cat", "labeled": 4, "test": 0}
+    assert check(load(tmp_path), near=False).as_json()["near"] is None
+
+
+def test_identical_images_are_found_within_and_across_parts_and_with_other_labels(tmp_path):
+    class_folder(tmp_path / "train")
+    save(tmp_path / "train" / "dog" / "stray.png", seed=0)  # cat/0.png, called a dog
+    save(tmp_path / "unlabeled" / "again.bmp", seed=1)  # cat/1.png, in another format
+    save(tmp_path / "test" / "dog" / "known.png", seed=1002)  # train/dog/2.png
+    findings = check(load(tmp_path, keep_leaks=True))
+    found = {
+        tuple(member.name for member in same.members): (same.across_test, same.conflicting)
+        for same in findings.identical
+    }
+    assert found == {
+        ("train/cat/0.png", "train/dog/stray.png"): (False, True),
+        ("train/cat/1.png", "unlabeled/again.bmp"): (False, False),
+        ("train/dog/2.png", "test/dog/known.png"): (True, False),
+    }
+    assert kinds(findings) == ["leak", "conflict", "copies"]
+    assert text(findings, "leak") == (
+        "1 image to train on is pixel for pixel in the test part too, such as train/dog/2.png "
+        "(dog) and test/dog/known.png (dog); fit leaves them out"
+    )
+    assert text(findings, "conflict") == (
+        "1 set of identical images with different labels, such as train/cat/0.png (cat) and "
+        "train/dog/stray.png (dog)"
+    )
+    assert text(findings, "copies") == (
+        "2 images are an exact copy of another, such as train/cat/0.png (cat) and "
+        "train/dog/stray.png (dog); copies stay in one fold"
+    )
+    without = check(load(tmp_path))
+    assert kinds(without) == ["skipped", "conflict", "copies"]
+    assert text(without, "skipped") == (
+        "1 left out: 1 same pixels as a test image; the first is train/dog/2.png "
+        "(same pixels as a test image: test/dog/known.png)"
+    )
+
+
+def test_a_recompressed_and_a_resized_copy_are_near_duplicates(tmp_path):
+    for seed in range(8):
+        save(tmp_path / "ab"[seed % 2] / f"{seed}.png", smooth(64, 48, seed=seed))
+    photo = Image.fromarray(smooth(64, 48, seed=3))
+    photo.save(tmp_path / "a" / "pressed.jpg", quality=40)
+    photo.resize((30, 40)).save(tmp_path / "b" / "small.png")
+    findings = check(load(tmp_path))
+    names = [{pair.first.name, pair.second.name} for pair in findings.near]
+    assert len(names) in (2, 3)
+    assert set.union(*names) == {"b/3.png", "a/pressed.jpg", "b/small.png"}
+    assert all(pair.likeness > 0.95 and not pair.across_test for pair in findings.near)
+    assert re.fullmatch(
+        r"\d pairs of images look almost the same, .*; all kept", text(findings, "near")
+    )
+    assert findings.identical == ()
+
+
+def slow_nearest(signs):
+    agree = signs @ signs.T
+    agree.fill_diagonal_(-64)
+    return agree.amax(1)
+
+
+@pytest.mark.parametrize("block", [3, 7, 64])
+def test_the_nearest_hash_is_found_whatever_the_block(monkeypatch, block):
+    monkeypatch.setattr(near_module, "BLOCK", block)
+    signs = torch.from_numpy(np.sign(np.random.default_rng(0).normal(size=(20, 64)))).float()
+    agreement, partner = near_module._nearest(signs, lambda items, *_: items)
+    assert torch.equal(agreement, slow_nearest(signs))
+    assert torch.equal((signs * signs[partner]).sum(1), agreement)
+    assert (partner != torch.arange(20)).all()
+
+
+def test_pictures_alike_by_nature_are_not_near_duplicates():
+    rng = np.random.default_rng(0)
+    kind = smooth(32, 32, seed=1)[..., 0].astype(float)
+    pictures = np.stack([kind + rng.normal(0, 12, kind.shape) for _ in range(40)])
+    pictures[7] = pictures[30] + rng.normal(0, 1, kind.shape)
+    pictures = torch.from_numpy(pictures.clip(0, 255).astype(np.uint8))[:, None]
+    assert [pair[:2] for pair in near_duplicates(pictures)] == [(7, 30)]
+
+
+def test_flat_and_few_pictures_have_no_near_duplicates():
+    assert near_duplicates(torch.full((5, 1, 32, 32), 9, dtype=torch.uint8)) == []
+    assert near_duplicates(torch.zeros(0, 1, 32, 32, dtype=torch.uint8)) == []
+
+
+def test_few_labels_imbalance_and_look_alike_names_are_told(tmp_path):
+    class_folder(tmp_path, per_class=20, classes=("cat",))
+    class_folder(tmp_path, per_class=1, classes=("Cat ", "dog"))
+    findings = check(load(tmp_path), near=False)
+    assert text(findings, "few") == "fewer than 2 labels in class Cat (1), dog (1)"
+    assert text(findings, "imbalance") == "class cat has 20 labels and class Cat has 1"
+    assert text(findings, "spelling") == (
+        "classes that differ in spelling only: 'Cat', 'cat'; if they are one, give them one name"
+    )
+
+
+def test_odd_sizes_and_shapes_are_told(tmp_path):
+    class_folder(tmp_path, per_class=10)
+    save(tmp_path / "cat" / "long.png", noise(3, 60, seed=90))
+    save(tmp_path / "cat" / "dot.png", noise(1, 1, seed=91))
+    findings = check(load(tmp_path), near=False)
+    assert {odd.name for odd in findings.odd} == {"cat/long.png", "cat/dot.png"}
+    assert text(findings, "odd") == (
+        "2 images of unusual size or shape, such as cat/dot.png (1 x 1)"
+    )
+    assert (findings.smallest, findings.largest) == ((1, 1), (3, 60))
+
+
+def test_groups_across_the_test_boundary_are_told(tmp_path):
+    names = ["train/a.png", "train/b.png", "test/c.png"]
+    for seed, name in enumerate(names):
+        save(tmp_path / name, seed=seed)
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label,group\ntrain/a.png,x,ann\ntrain/b.png,y,bob\ntest/c.png,x,ann\n")
+    findings = check(load(tmp_path, table), near=False)
+    assert text(findings, "groups") == (
+        "1 groups have images in the training and in the test part; the test result will be too "
+        "good"
+    )
+
+
+def test_skipped_files_are_counted_by_reason():
+    skipped = [Skipped("a", "damaged: cut"), Skipped("b", "permission denied"),
+               Skipped("c", "damaged: torn")]  # fmt: skip
+    assert skipped_summary(skipped) == "3 left out: 2 damaged, 1 permission denied"
+
+
+def test_the_public_digits_are_sound():
+    findings = check(load("digits"), near=False)
+    assert findings.grey == 1797 and findings.problems == ()
+
+
+@pytest.fixture
+def awkward(tmp_path):
+    """Names and classes that would break a page that does not escape them."""
+    class_folder(tmp_path, classes=("<script>alert(1)", "[red]dog & cat"))
+    save(tmp_path / "[red]dog & cat" / "\udce9 copy.png", seed=1001)
+    (tmp_path / "<b>.png").touch()
+    return load(tmp_path)
+
+
+def test_the_screen_shows_counts_and_problems(awkward):
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))
+    with console.file:
+        console.print(summary(check(awkward)))
+    shown = console.export_text()
+    assert "7 images (7 labelled, 0 unlabelled)" in shown
+    assert "[red]dog & cat" in shown and "! 1 left out: 1 empty file (0 bytes)" in shown
+
+
+class Tables(HTMLParser):
+    """Cells of every table by its id, and every address the page refers to."""
+
+    def __init__(self):
+        super().__init__()
+        self.tables, self.addresses, self.tags = {}, [], set()
+        self._table = None
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.tags.add(tag)
+        self.addresses += [attributes[key] for key in ("src", "href") if key in attributes]
+        if tag == "table":
+            self._table = self.tables.setdefault(attributes["id"], [])
+        elif tag == "tr":
+            self._table.append([])
+        elif tag in ("td", "th"):
+            self._table[-1].append("")
+
+    def handle_data(self, data):
+        if self._table and self._table[-1]:
+            self._table[-1][-1] += data.strip()
+
+
+def test_the_page_is_escaped_whole_and_needs_no_network(awkward, tmp_path):
+    findings = check(awkward)
+    write_page(findings, awkward, tmp_path / "out" / "data.html")
+    text = (tmp_path / "out" / "data.html").read_text(encoding="utf-8")
+    page = Tables()
+    page.feed(text)
+    assert "script" not in page.tags and "link" not in page.tags
+    assert page.addresses and all(at.startswith("data:image/jpeg;base64,") for at in page.addresses)
+    assert [row[:3] for row in page.tables["classes"]] == [
+        ["class", "labelled", "test"],
+        ["<script>alert(1)", "3", "0"],
+        ["[red]dog & cat", "4", "0"],
+    ]
+    assert page.tables["skipped"][1] == ["<b>.png", "empty file (0 bytes)"]
+    assert "prefers-color-scheme: dark" in text
+    assert html.escape(findings.hash) in text
+
+
+def test_the_page_shows_examples_duplicates_and_look_alikes(tmp_path):
+    class_folder(tmp_path, per_class=12)
+    save(tmp_path / "cat" / "copy.png", seed=1)
+    images = load(tmp_path)
+    text = render(check(images), images)
+    assert text.count("<img") == 2 * 8 + 2
+    assert "Identical images (1)" in text
+    assert "cat/copy.png · labeled · cat" in text

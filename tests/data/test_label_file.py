@@ -1,0 +1,232 @@
+"""The label file: what works and what is refused, row by row, on real files."""
+
+import os
+import re
+from threading import Thread
+
+import numpy as np
+import pytest
+
+from handful.csv_files import read_csv
+from handful.data.labels.label_file import LabelFile, match_labels
+from handful.data.labels.match_files import FileMatcher
+from handful.data.sources import load
+from image_files import save
+
+NAMES = ("a.png", "b.png", "sub/c.png", "d, e.png")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for seed, name in enumerate(NAMES):
+        save(tmp_path / "photos" / name, seed=seed)
+    return tmp_path / "photos"
+
+
+def labels(folder, content, **options):
+    """{file: label} as loaded with a label file of this content, beside the folder."""
+    table = folder.parent / "labels.csv"
+    table.write_bytes(content if isinstance(content, bytes) else content.encode())
+    images = load(folder, table, **options)
+    names = (*images.classes, None)
+    return {name: names[at] for name, at in zip(images.names, images.labels, strict=True)}
+
+
+A_AND_B = {"a.png": "x", "b.png": "y", "sub/c.png": None, "d, e.png": None}
+WORKS = {
+    "comma": "file,label\na.png,x\nb.png,y\n",
+    "semicolon": "file;label\na.png;x\nb.png;y\n",
+    "tab": "file\tlabel\na.png\tx\nb.png\ty\n",
+    "byte order mark": b"\xef\xbb\xbffile,label\na.png,x\nb.png,y\n",
+    "carriage returns": "file,label\r\na.png,x\r\nb.png,y\r\n",
+    "old Mac": "file,label\ra.png,x\rb.png,y\r",
+    "no last line end": "file,label\na.png,x\nb.png,y",
+    "quotes": '"file","label"\n"a.png","x"\n"b.png","y"\n',
+    "another order": "label,file\nx,a.png\ny,b.png\n",
+    "other columns": "id,file,when,label\n1,a.png,now,x\n2,b.png,,y\n",
+    "capitals and spaces": " File , LABEL \n a.png , x \nb.png,y\n",
+    "empty lines": "\n\nfile,label\n\na.png,x\n,\nb.png,y\n\n",
+    "blank is unlabelled": "file,label\na.png,x\nb.png,y\nsub/c.png,\n",
+    "short line is unlabelled": "file,label\na.png,x\nb.png,y\nsub/c.png\n",
+    "empty cells at the end": "file,label\na.png,x,,\nb.png,y,,\n",
+    "twice the same": "file,label\na.png,x\nb.png,y\na.png,x\n",
+    "twice, once blank": "file,label\na.png,\nb.png,y\na.png,x\n",
+    "two spellings of a path": "file,label\na.png,x\n./a.png,x\nb.png,y\n",
+    "relative to the label file": "file,label\nphotos/a.png,x\nphotos/b.png,y\n",
+}
+
+
+@pytest.mark.parametrize("content", WORKS.values(), ids=WORKS.keys())
+def test_spreadsheets_are_read_as_they_are_meant(folder, content):
+    assert labels(folder, content) == A_AND_B
+
+
+def test_labels_are_text_and_never_missing_values(folder):
+    content = 'file,label\na.png,01\nb.png,1\nsub/c.png,NA\n"d, e.png",None\n'
+    assert labels(folder, content) == {
+        "a.png": "01", "b.png": "1", "sub/c.png": "NA", "d, e.png": "None"
+    }  # fmt: skip
+    assert labels(folder, "file,label\na.png,null\nb.png,nan\n")["b.png"] == "nan"
+
+
+def test_names_may_hold_delimiters_quotes_and_backslashes(folder):
+    content = 'file,label\n"d, e.png",x\nsub\\c.png,"say ""hi"", please"\n'
+    found = labels(folder, content)
+    assert found["d, e.png"] == "x" and found["sub/c.png"] == 'say "hi", please'
+
+
+def test_an_encoding_can_be_told(folder):
+    content = "file,label\na.png,café\nb.png,y\n"
+    assert labels(folder, content.encode("cp1252"), encoding="cp1252")["a.png"] == "café"
+    assert labels(folder, content.encode("utf-16"), encoding="utf-16")["a.png"] == "café"
+    assert labels(folder, content)["a.png"] == "café"
+
+
+def test_files_that_are_not_there_are_listed(folder):
+    table = folder.parent / "labels.csv"
+    table.write_text("file,label\na.png,x\nb.png,y\ngone.png,x\n../outside.png,x\n")
+    assert load(folder, table).store.skipped == (
+        ("gone.png", f"only in the label file: line 4 of {table}"),
+        ("../outside.png", f"only in the label file: line 5 of {table}"),
+    )
+
+
+def test_a_broken_image_in_the_table_is_listed_once_as_broken(folder):
+    (folder / "empty.png").touch()
+    table = folder.parent / "labels.csv"
+    table.write_text("file,label\na.png,x\nb.png,y\nempty.png,x\n")
+    assert load(folder, table).store.skipped == (("empty.png", "empty file (0 bytes)"),)
+
+
+def test_the_table_may_lie_in_the_folder_and_sub_folders_are_no_classes(folder):
+    table = folder / "labels.csv"
+    table.write_text("file,label\na.png,x\nb.png,y\n")
+    images = load(folder, table)
+    assert images.classes == ("x", "y")
+    assert images.labels[images.names.index("sub/c.png")] == -1
+
+
+def test_labelled_images_in_a_test_folder_are_the_test_part(tmp_path):
+    for seed, name in enumerate(["train/a.png", "train/b.png", "test/c.png", "test/d.png"]):
+        save(tmp_path / name, seed=seed)
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label\ntrain/a.png,x\ntrain/b.png,y\ntest/c.png,x\n")
+    images = load(tmp_path, table)
+    assert images.names == ["test/d.png", "train/a.png", "train/b.png"]
+    assert images.test.names == ["test/c.png"]
+
+
+def test_groups_become_numbers_and_images_without_one_stay_alone(folder):
+    table = folder.parent / "labels.csv"
+    table.write_text("group,file,label\nann,a.png,x\nbob,b.png,y\nann,sub/c.png,\n")
+    images = load(folder, table)
+    a, b, c, d = (images.groups[images.names.index(name)] for name in NAMES)
+    assert a == c and len({a, b, d}) == 3
+
+
+def test_identical_images_join_their_groups(folder):
+    save(folder / "copy.png", seed=0)
+    table = folder.parent / "labels.csv"
+    table.write_text(
+        "file,label,group\na.png,x,ann\nb.png,y,ann\ncopy.png,x,bob\nsub/c.png,y,bob\n"
+    )
+    images = load(folder, table)
+    numbers = {name: images.groups[images.names.index(name)] for name in images.names}
+    assert len({numbers[name] for name in ("a.png", "b.png", "copy.png", "sub/c.png")}) == 1
+    assert numbers["d, e.png"] != numbers["a.png"]
+    assert np.issubdtype(images.groups.dtype, np.integer)
+
+
+REFUSED = {
+    "file,label,group\na.png,x,ann\na.png,x,bob\n":
+        "{table} gives 'a.png' the group 'ann' on line 2 and 'bob' on line 3; keep one of them",
+    "foo,bar,baz\na.png,x,1\n":
+        "{table} needs a first line with the columns file and label (and group, if wanted), or "
+        "--file-column NAME for the files; it starts with the columns 'foo', 'bar', 'baz'",
+    "": "{table} needs a first line with the columns file and label (and group, if wanted); "
+        "it starts with ''",
+    "file,label,label\na.png,x,x\n": "{table} has 2 columns 'label'",
+    "file,label\n": "{table} names no file; write one line per image below the header",
+    "file,label\nd, e.png,x\nb.png,y\n":
+        "{table} line 2 has 3 cells where the header has 2; put names that hold ',' in double "
+        "quotes",
+    "file,label\n,x\nb.png,y\n":
+        "{table} line 2 names no file; fill its file cell or remove the line",
+    'file,label\n"a.png,x\nb.png,y\n':
+        "{table} line 2 cannot be read as CSV: unexpected end of data",
+    b"file,label\na.png,caf\xe9\nb.png,y\n":
+        "{table} line 2 is not utf-8; save it as UTF-8 or name its encoding, for example "
+        "--encoding cp1252",
+    "file,label\na.png,x\0\n":
+        "{table} holds zero bytes, so it is not utf-8 text; the file is "
+        "damaged or not a table; save the table again as 'CSV UTF-8'",
+    "file,label\nQ.PNG,x\nzzz.png,y\n":
+        "none of the 2 files named in {table} is an image in {folder} (the first is 'Q.PNG'); "
+        "paths must be relative to the folder or to the label file",
+    "file,label\na.png,\nb.png,\n":
+        "{folder} holds 4 images but no label; put labelled images in one sub-folder per class, "
+        "or give a CSV with the columns file and label (--labels)",
+    "file,label\na.png,x\nb.png,x\n":
+        "{folder} has labels of one class only ('x'); a classifier needs two or more",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content, message", REFUSED.items())
+def test_what_cannot_be_meant_is_refused(folder, content, message):
+    with pytest.raises(ValueError) as error:
+        labels(folder, content)
+    table = folder.parent / "labels.csv"
+    assert str(error.value) == message.format(table=table, folder=folder)
+
+
+def test_a_table_that_is_missing_or_a_folder_is_refused(folder):
+    with pytest.raises(ValueError, match="cannot read the label file .*: No such file"):
+        load(folder, folder / "nowhere.csv")
+    with pytest.raises(ValueError, match="cannot read the label file .*: Is a directory"):
+        load(folder, folder)
+
+
+def test_an_unknown_encoding_is_refused(tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label\na.png,x\n")
+    message = "no encoding 'klingon'; try utf-8, latin-1, cp1252 or utf-16"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        match_labels(LabelFile(table, "klingon"), [], tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+@pytest.mark.parametrize("good", [True, False], ids=["text", "not UTF-8"])
+def test_a_label_file_that_is_a_pipe_is_read_once(folder, handful, good):
+    pipe, run = folder.parent / "pipe", folder.parent / "run"
+    os.mkfifo(pipe)
+    word = b"y" if good else "Bär".encode("latin-1")
+    content = b"file,label,origin\na.png,x,random\nb.png," + word + b",chosen\nsub/c.png,,\n"
+    writer = Thread(target=pipe.write_bytes, args=(content,), daemon=True)
+    writer.start()
+    status, _, err = handful(
+        "fit", folder, "--labels", pipe, "--out", run, "--estimate", "none",
+        "--set", "steps=2", "--set", "backbone.base=8", "--precision", "fp32",
+    )  # fmt: skip
+    writer.join(5)
+    if good:
+        assert status == 0, err
+        rows = {row["file"]: row["origin"] for row in read_csv(run / "labels.csv")}
+        assert rows == {"a.png": "random", "b.png": "chosen"}
+    else:
+        assert status == 2 and "line 3 is not utf-8; save it as UTF-8 or name its" in err
+
+
+@pytest.mark.parametrize("beside", ["photos", ".", "photos/more", "..", "other"])
+def test_many_plain_cells_are_looked_up_as_any_other(tmp_path, monkeypatch, beside):
+    """Without a path being put together for each; `./` before a cell makes it no plain one."""
+    names = ["a.png", "more/a.png", "more/b.png", "photos/c.png", f"{tmp_path.name}/d.png"]
+    matcher = FileMatcher(names, tmp_path / "photos", tmp_path / beside)
+    cells = [*names, "b.png", "photos/a.png", "photos/more/b.png", f"{tmp_path.name}/photos/a.png"]
+
+    def meant(cell):
+        found = matcher.find(cell)
+        return found and (found.names, found.whole)
+
+    slow = [meant(f"./{cell}") for cell in cells]
+    monkeypatch.setattr(os.path, "relpath", None)
+    assert list(map(meant, cells)) == slow

@@ -1,0 +1,388 @@
+import json
+import math
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from handful.evaluation.accuracy_estimate import (
+    DEPENDENCE,
+    DEPENDENCE_ONCE,
+    effective_n,
+    estimate,
+    learning_curve,
+    selection_optimism,
+    wilson,
+)
+from handful.evaluation.calibration import abstention, calibrated, fit_temperature
+from handful.evaluation.cross_validation import (
+    OutOfFold,
+    Scheme,
+    balanced_by_hand,
+    out_of_fold,
+    plan_fits,
+)
+from handful.evaluation.label_errors import label_issues
+from handful.evaluation.metrics import accuracy_interval
+from handful.methods.linear_head import Features
+
+SMALL = Scheme(folds=5, repeats=2, halves=1)
+
+
+def blobs(n=60, k=3, spread=1.0, seed=0):
+    """Points around k corners, and labels drawn at random."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(k, size=n)
+    return np.eye(k)[labels] * 2 + spread * generator.normal(size=(n, k)), labels
+
+
+def nearest_mean(points, labels, k):
+    """A classifier that is cheap to fit: distance to the mean of each class seen."""
+
+    def fit_and_predict(train, held, seed):
+        assert not set(train) & set(held)
+        scores = np.full((len(held), k), -1e3)
+        for label in np.unique(labels[train]):
+            centre = points[train[labels[train] == label]].mean(axis=0)
+            scores[:, label] = -((points[held] - centre) ** 2).sum(axis=1)
+        return calibrated(np.exp(np.maximum(scores, -50)), 1.0)
+
+    return fit_and_predict
+
+
+def given(labels, probabilities, halves=None, **changes):
+    """Out-of-fold predictions as if they had been made."""
+    probabilities = np.asarray(probabilities, dtype=float)
+    probabilities = probabilities if probabilities.ndim == 3 else probabilities[None]
+    fields = dict(
+        labels=np.asarray(labels),
+        probabilities=probabilities,
+        halves=np.empty((0, *probabilities.shape[1:])) if halves is None else halves[None],
+        share=0.9,
+        half_share=0.5,
+        scheme=Scheme(repeats=len(probabilities), halves=0 if halves is None else 1),
+        stratified=False,
+    )
+    return OutOfFold(**(fields | changes))
+
+
+def guesses(of, k, sure=0.9):
+    """(n, K) probabilities that guess class `of[i]` for image i."""
+    rows = np.full((len(of), k), (1 - sure) / (k - 1))
+    rows[np.arange(len(of)), of] = sure
+    return rows
+
+
+def test_every_image_is_held_out_once_in_each_round_and_never_trained_on_then():
+    labels = np.random.default_rng(0).integers(4, size=53)
+    held = {}
+    for fit in plan_fits(labels, SMALL, seed=3):
+        assert not set(fit.train) & set(fit.held)
+        assert len(fit.train) + len(fit.held) == 53
+        held.setdefault((fit.key.folds, fit.key.repeat), []).extend(fit.held)
+    assert sorted(held) == [(2, 2), (5, 0), (5, 1)]
+    assert all(sorted(positions) == list(range(53)) for positions in held.values())
+
+
+def test_folds_are_stratified_where_classes_were_balanced_by_hand():
+    labels = np.repeat(np.arange(4), 10)
+    for fit in plan_fits(labels, Scheme(folds=5, repeats=1, halves=0)):
+        assert np.bincount(labels[fit.held]).tolist() == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(("per_class", "folds"), [(4, 4), (7, 7), (25, 10)])
+def test_models_train_on_the_same_number_of_each_class_where_classes_are_balanced(per_class, folds):
+    labels = np.repeat(np.arange(5), per_class)
+    fits = plan_fits(labels)
+    assert {fit.key.fold for fit in fits if fit.key.folds == 10} == set(range(folds))
+    for fit in fits:
+        counts = np.bincount(labels[fit.train])
+        assert (counts == counts[0]).all()
+        assert counts[0] == per_class - np.bincount(labels[fit.held]).max()
+
+
+def test_groups_are_never_split():
+    generator = np.random.default_rng(1)
+    labels, groups = generator.integers(3, size=40), generator.integers(12, size=40)
+    for stratified in (True, False):
+        for fit in plan_fits(labels, SMALL, 0, groups, stratified):
+            assert not set(groups[fit.train]) & set(groups[fit.held])
+
+
+def test_another_seed_gives_other_folds_and_the_same_seed_the_same():
+    labels = np.arange(30) % 3
+    first, again, other = (plan_fits(labels, SMALL, seed) for seed in (1, 1, 2))
+    assert all(
+        (a.held == b.held).all() and a.seed == b.seed for a, b in zip(first, again, strict=True)
+    )
+    assert any((a.held != b.held).any() for a, b in zip(first, other, strict=True))
+
+
+def test_even_counts_are_seen_to_be_made_by_hand_and_random_ones_hardly_ever():
+    assert balanced_by_hand(np.repeat(np.arange(10), 4))
+    generator = np.random.default_rng(0)
+    taken = [balanced_by_hand(generator.integers(10, size=100)) for _ in range(500)]
+    assert np.mean(taken) < 0.03
+
+
+def test_killed_and_resumed_equals_straight_through():
+    points, labels = blobs()
+    fit_and_predict = nearest_mean(points, labels, 3)
+    straight = out_of_fold(labels, 3, fit_and_predict, SMALL, seed=5)
+    finished, count = {}, 0
+
+    def killed(train, held, seed):
+        nonlocal count
+        count += 1
+        if count == 8:
+            raise KeyboardInterrupt
+        return fit_and_predict(train, held, seed)
+
+    with pytest.raises(KeyboardInterrupt):
+        out_of_fold(labels, 3, killed, SMALL, seed=5, finished=finished)
+    assert len(finished) == 7
+    resumed = out_of_fold(labels, 3, killed, SMALL, seed=5, finished=finished)
+    assert count == 8 + len(plan_fits(labels, SMALL)) - 7
+    assert (resumed.probabilities == straight.probabilities).all()
+    assert (resumed.halves == straight.halves).all()
+
+
+def test_estimate_of_an_easy_problem_contains_its_accuracy_and_is_json():
+    points, labels = blobs(n=200, spread=0.8)
+    found = estimate(out_of_fold(labels, 3, nearest_mean(points, labels, 3)))
+    more_points, more_labels = blobs(n=5000, spread=0.8, seed=1)
+    everything = np.concatenate([points, more_points])
+    with_more = nearest_mean(everything, np.concatenate([labels, more_labels]), 3)
+    predicted = with_more(np.arange(200), np.arange(200, 5200), 0).argmax(axis=1)
+    assert found.low < (predicted == more_labels).mean() < found.high
+    assert found.low < found.accuracy < found.high
+    assert [row.label for row in found.per_class] == [0, 1, 2]
+    assert json.loads(json.dumps(found.as_json("abc"), allow_nan=False))["level"] == 0.9
+
+
+def test_wilson_of_whole_numbers_is_that_of_the_evaluation():
+    for right, n in ((18, 20), (0, 7), (7, 7)):
+        assert wilson(right / n, n, 0.9) == pytest.approx(accuracy_interval(right, n, 0.9))
+
+
+def test_effective_n_by_hand():
+    right = np.array([1, 1, 0, 0.0])
+    even = np.full(4, 0.25)
+    assert effective_n(right, even) == pytest.approx(4 * DEPENDENCE)
+    assert effective_n(right, np.array([0.5, 0.5, 0, 0])) == pytest.approx(2 * DEPENDENCE)
+    # Two groups, each right or wrong as a whole, are two images.
+    assert effective_n(right, even, np.array([5, 5, 9, 9])) == pytest.approx(2 * DEPENDENCE)
+    assert effective_n(right, even, np.arange(4)) == pytest.approx(4 * DEPENDENCE)
+
+
+def test_learning_curve_by_hand():
+    labels = np.zeros(10, int)
+    whole = guesses([0] * 8 + [1] * 2, 2)
+    half = guesses([0] * 6 + [1] * 4, 2)
+    weights = np.full(10, 0.1)
+    rise = 0.2 * math.log(1 / 0.9) / math.log(0.9 / 0.5)
+    assert learning_curve(given(labels, whole, half), weights) == pytest.approx(rise)
+    assert learning_curve(given(labels, half, whole), weights) == 0
+    assert learning_curve(given(labels, whole), weights) == 0
+
+
+def test_choosing_the_best_of_many_guessers_is_seen_through():
+    right = np.random.default_rng(0).integers(2, size=(20, 100)).astype(float)
+    ranked = right[np.argsort(-right.mean(axis=1), kind="stable")]
+    weights = np.full(100, 0.01)
+    left = ranked[0].mean() - selection_optimism(list(ranked), weights)
+    assert ranked[0].mean() >= 0.6 and abs(left - 0.5) < 0.05
+
+
+def test_choosing_costs_nothing_without_rivals_or_with_a_clear_winner():
+    good, bad = np.ones(50), np.zeros(50)
+    weights = np.full(50, 0.02)
+    assert selection_optimism([good], weights) == 0
+    assert selection_optimism([good, bad], weights) == 0
+    assert selection_optimism([good, good], weights) == 0
+
+
+def test_prior_reweights_the_classes():
+    labels = np.array([0] * 20 + [1] * 5)
+    out = given(labels, guesses([0] * 25, 2), share=1.0)  # right on class 0, wrong on class 1
+    assert estimate(out).accuracy == pytest.approx(0.8)
+    assert estimate(out, prior=[0.3, 0.7]).accuracy == pytest.approx(0.3)
+    assert estimate(out).how.startswith("80.0 % of 25 labels right out of fold (")
+    assert "weighted" not in estimate(out).how
+    told = estimate(out, prior=[0.3, 0.7]).how
+    assert told.startswith("80.0 % of 25") and "30.0 % with every class weighted" in told
+    assert estimate(out).balanced_accuracy == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="prior gives a share to class 2"):
+        estimate(given(labels, guesses([0] * 25, 3)), prior=[0.5, 0.4, 0.1])
+
+
+def test_classes_balanced_by_hand_are_spoken_of_unless_a_prior_is_given():
+    labels = np.repeat(np.arange(3), 10)
+    out = given(labels, guesses(labels, 3), stratified=True)
+    assert any("look balanced by hand" in caveat for caveat in estimate(out).caveats)
+    with_prior = estimate(out, prior=[0.2, 0.3, 0.5], prior_how="as predicted")
+    assert not any("balanced" in caveat for caveat in with_prior.caveats)
+    assert with_prior.how.endswith("class shares as predicted")
+
+
+@pytest.fixture(scope="module")
+def known_features():
+    """Of 100 images of ten classes: an estimate on them, the seconds of processor it took, fits."""
+    fits, method = [], Features()
+    labels = np.random.default_rng(0).integers(10, size=100)
+    x = torch.randn(100, 1280, generator=torch.Generator().manual_seed(0))
+    x[torch.arange(100), labels] += 5
+    begun = time.process_time()
+    chosen = method.settled(x, torch.from_numpy(labels), 10, 0)
+
+    def fit_and_predict(train, held, seed):
+        fits.append(seed)
+        some = torch.from_numpy(labels[train])
+        head = chosen.fit_features(x[train], some, x[:0], 10, seed)
+        return head(x[held]).softmax(dim=1).detach().numpy()
+
+    found = estimate(out_of_fold(labels, 10, fit_and_predict))
+    return found, time.process_time() - begun, len(fits)
+
+
+def test_a_whole_estimate_on_known_features_is_thirty_six_fits(known_features):
+    found, _, fits = known_features
+    assert found.accuracy > 0.2
+    assert fits == 36
+
+
+@pytest.mark.slow
+def test_a_whole_estimate_on_known_features_of_100_images_takes_less_than_five_seconds(
+    known_features,
+):
+    """Of processor time: 36 fits and one choice of a setting."""
+    assert known_features[1] < 5
+
+
+def test_a_class_with_one_label_leaves_the_others_their_labels_when_it_is_held_out():
+    labels = np.array([0, *range(1, 9), *range(1, 9), 9, 9, 9])  # of class 0 one, of 9 three
+    assert balanced_by_hand(labels)
+    (train,) = [fit.train for fit in plan_fits(labels, Scheme(5, 1, 0)) if 0 in fit.held]
+    assert set(labels[train]) == set(range(1, 10))
+
+
+def test_nothing_is_said_of_classes_with_few_labels():
+    found = estimate(given([0] * 20 + [1] * 4, guesses([0] * 24, 2)))
+    assert found.balanced_accuracy is None and found.balanced_low is None
+    assert [row.label for row in found.per_class] == [0]
+
+
+def test_chosen_labels_do_not_count_where_random_ones_are_known():
+    labels = np.array([0, 1] * 20)
+    wrong_on_chosen = np.where(np.arange(40) < 30, labels, 1 - labels)
+    out = given(labels, guesses(wrong_on_chosen, 2), share=1.0)
+    origins = ["random"] * 30 + ["chosen"] * 10
+    assert estimate(out).accuracy == pytest.approx(0.75)
+    found = estimate(out, origins=origins)
+    assert found.accuracy == 1 and found.n == 30
+    assert any("10 chosen labels" in caveat for caveat in found.caveats)
+    mixed = ["unknown"] * 20 + ["random"] * 10 + ["chosen"] * 10
+    assert estimate(out, origins=mixed).n == 30
+    none = estimate(out, origins=["chosen"] * 40)
+    assert none.accuracy is None and "none picked at random" in none.how
+    assert json.dumps(none.as_json("abc"), allow_nan=False)
+
+
+def test_one_label_of_each_class_gives_no_estimate():
+    found = estimate(given([0, 1, 2], guesses([1, 2, 0], 3)))
+    assert found.accuracy is None and "label two or more of each class" in found.how
+
+
+def test_a_few_fits_add_what_is_usual_say_so_and_count_for_less():
+    points, labels = blobs()
+    found = estimate(out_of_fold(labels, 3, nearest_mean(points, labels, 3), Scheme(3, 1, 0)))
+    assert found.rough and found.out_of_fold is not None and found.out_of_fold < 1
+    wrong = 1 - found.out_of_fold
+    assert found.accuracy == pytest.approx(1 - wrong * math.sqrt(2 / 3), abs=1e-3)
+    assert "more than the 67% of the labels that the folds learn from" in found.how
+    assert found.effective_n == pytest.approx(DEPENDENCE_ONCE * len(labels))
+    thorough = estimate(out_of_fold(labels, 3, nearest_mean(points, labels, 3), SMALL))
+    assert not thorough.rough and "usual" not in thorough.how
+
+
+def test_renaming_the_classes_changes_nothing():
+    points, labels = blobs()
+    order = np.array([2, 0, 1])
+    out = out_of_fold(labels, 3, nearest_mean(points, labels, 3), SMALL)
+    renamed = given(
+        np.argsort(order)[labels],
+        out.probabilities[..., order],
+        halves=out.halves[0][..., order],
+        share=out.share,
+    )
+    a, b = estimate(out), estimate(renamed)
+    assert (a.accuracy, a.low, a.high) == pytest.approx((b.accuracy, b.low, b.high))
+    assert a.temperature == pytest.approx(b.temperature, rel=1e-3)
+
+
+@pytest.mark.parametrize("true", [0.5, 1.0, 2.5])
+def test_temperature_is_found_again(true):
+    generator = np.random.default_rng(0)
+    logits = 2 * generator.normal(size=(4000, 5))
+    sharp = calibrated(np.exp(logits), 1.0)
+    labels = (generator.random((4000, 1)) < sharp.cumsum(axis=1)).argmax(axis=1)
+    assert fit_temperature(calibrated(sharp, 1 / true)[None], labels) == pytest.approx(
+        true, rel=0.1
+    )
+
+
+def test_abstention_keeps_the_surest_answers_that_are_right_often_enough():
+    confidence = np.linspace(0.99, 0.51, 100)
+    right = np.arange(100) < 60
+    probabilities = np.stack([confidence, 1 - confidence], axis=1)
+    found = abstention(probabilities[None], np.where(right, 0, 1), sure=0.95)
+    # 60 right ones and k wrong ones pass while (k + 1) / (61 + k) <= 0.05: k = 2.
+    assert found.share == pytest.approx(0.62)
+    assert found.threshold == pytest.approx(confidence[61])
+    assert found.accuracy == pytest.approx(60 / 62)
+    assert abstention(probabilities[None], np.ones(100, int), sure=0.95) is None
+
+
+def test_too_few_labels_promise_no_threshold():
+    assert abstention(guesses([0] * 15, 2)[None], np.zeros(15, int), sure=0.95) is None
+
+
+def test_flipped_labels_are_listed_the_worst_first():
+    labels = np.arange(60) % 3
+    rows = guesses(labels, 3, sure=0.95)
+    assert label_issues(given(labels, rows)) == []
+    flipped = labels.copy()
+    flipped[[4, 17]] = (flipped[[4, 17]] + 1) % 3
+    rows[17] = guesses([labels[17]], 3, sure=0.99)
+    issues = label_issues(given(flipped, rows))
+    assert [issue.position for issue in issues] == [17, 4]
+    assert [issue.label for issue in issues] == flipped[[17, 4]].tolist()
+    assert [issue.guess for issue in issues] == labels[[17, 4]].tolist()
+
+
+def test_weak_contradictions_are_not_listed():
+    labels = np.arange(60) % 3
+    out = given(labels, guesses((labels + (np.arange(60) < 12)) % 3, 3, sure=0.6))
+    assert label_issues(out) == []
+    assert [issue.position for issue in label_issues(out, times=1.5)] == list(range(12))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Scheme(folds=1), "needs folds >= 2"),
+        (lambda: plan_fits(np.array([0])), "at least two groups"),
+        (lambda: estimate(given([0, 0], guesses([0, 0], 2)), level=90), "level is a probability"),
+        (lambda: estimate(given([0, 0], guesses([0, 0], 2)), origins=["mine"] * 2), "'random'"),
+        (lambda: estimate(given([0, 0], guesses([0, 0], 2)), prior=[1, 1]), "adding up to 1"),
+        (lambda: abstention(np.ones((1, 2, 2)), np.zeros(2), sure=95), "try 0.95"),
+        (
+            lambda: out_of_fold(np.arange(2), 2, lambda train, held, seed: np.ones((1, 3))),
+            r"must give probabilities \(1, 2\)",
+        ),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,222 @@
+"""What to label next: which images, in which order, and what becomes of their labels."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from handful.evaluation.active_learning import (
+    RANDOM_SHARE,
+    doubt,
+    herd,
+    how_many,
+    kernel_width,
+    shuffled,
+    suggest,
+)
+
+QUICK = ["--set", "steps=3", "--set", "backbone.base=8", "--precision", "fp32"]
+
+
+def clouds(sizes, seed=0):
+    """Points around as many corners as there are sizes, and the corner of each."""
+    corner = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    noise = torch.randn(len(corner), 6, generator=torch.Generator().manual_seed(seed))
+    return 8 * torch.eye(6)[corner] + noise, corner
+
+
+def slow_herd(x, known, weights, count, scale):
+    """Algorithm 1 of arXiv:2412.20644 in plain loops, with a Gaussian kernel of width `scale`."""
+
+    def kernel(a, b):
+        return np.exp(-((a - b) ** 2).sum() / (2 * scale**2))
+
+    def coverage(selected):
+        covers = [max((kernel(a, b) for b in selected), default=0) for a in x]
+        return np.dot(weights, covers)
+
+    found = []
+    for _ in range(count):
+        selected = [*known, *(x[i] for i in found)]
+        left = [i for i in range(len(x)) if i not in found]
+        found.append(max(left, key=lambda i: coverage([*selected, x[i]])))
+    return found
+
+
+@pytest.mark.parametrize("known", [0, 2])
+def test_herding_chooses_what_the_plain_algorithm_chooses(known):
+    x = clouds([6, 5, 4])[0].double()
+    weights = torch.rand(15, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    labeled = x[:known] + 0.1
+    scale = kernel_width(torch.cdist(x, x), known + 5)
+    expected = slow_herd(x.numpy(), labeled.numpy(), weights.numpy(), 5, scale)
+    assert herd(x, labeled, weights, 5) == expected
+
+
+def test_every_cloud_gets_a_label_the_largest_first_before_any_gets_two():
+    x, corner = clouds([40, 20, 10])
+    suggested = corner[herd(x, x[:0], torch.ones(70), 3)].tolist()
+    assert suggested == [0, 1, 2]
+
+
+def test_what_is_labelled_already_is_covered():
+    x, corner = clouds([40, 20, 10])
+    centre = x[corner == 0].mean(dim=0, keepdim=True)
+    assert corner[herd(x, centre, torch.ones(70), 2)].tolist() == [1, 2]
+
+
+def test_where_the_model_is_sure_nothing_is_to_be_learned():
+    x, corner = clouds([40, 20, 10])
+    weights = torch.where(corner == 2, 1.0, 1e-4)
+    assert corner[herd(x, x[:0], weights, 1)].tolist() == [2]
+
+
+def test_doubt_is_the_margin_between_the_two_likeliest():
+    rows = torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0], [0.6, 0.3, 0.1]])
+    torch.testing.assert_close(doubt(rows), torch.tensor([0.0, 1.0, 0.7]))
+
+
+def test_a_quarter_is_random_and_any_beginning_has_its_share():
+    x, _ = clouds([30, 30, 30])
+    suggestions = suggest(x, x[:0], None, 40)
+    assert len({at for at, _ in suggestions}) == 40
+    for some in (8, 20, 40):
+        drawn = [at for at, why in suggestions[:some] if why == "random"]
+        assert len(drawn) == RANDOM_SHARE * some
+        assert drawn == list(range(len(drawn)))  # the first in random order
+    assert {why for _, why in suggestions} == {"random", "typical"}
+
+
+def test_an_unsure_prediction_is_given_as_the_reason():
+    x, corner = clouds([30, 30, 30])
+    sure = torch.where(corner == 1, 0.5, 0.99)
+    suggestions = suggest(x, x[:3], torch.stack([sure, 1 - sure], dim=1), 12)
+    why = {at: why for at, why in suggestions}
+    assert "uncertain" in why.values()
+    assert all((corner[at] == 1) == (w == "uncertain") for at, w in why.items() if w != "random")
+
+
+@pytest.mark.parametrize("images", [1, 2, 5])
+def test_all_images_are_suggested_where_there_are_few(images):
+    x, _ = clouds([images])
+    assert sorted(at for at, _ in suggest(x, x[:0], None, 20)) == list(range(images))
+
+
+def test_identical_images_do_no_harm():
+    x = torch.ones(30, 4)
+    assert len(suggest(x, x[:2], torch.full((30, 2), 0.5), 20)) == 20
+
+
+def test_as_many_as_there_are_labels_within_reason():
+    assert [how_many(n, 1000) for n in (4, 20, 50, 800)] == [20, 20, 50, 100]
+    assert how_many(50, 7) == 7
+
+
+def test_a_large_pool_is_sampled():
+    chosen = shuffled(100_000, seed=0)
+    assert len(chosen) == len(set(chosen.tolist())) == 4_000
+    assert (shuffled(50, 1) != shuffled(50, 2)).any()
+
+
+@pytest.fixture
+def photos(tmp_path):
+    root = tmp_path / "photos"
+    root.mkdir()
+    rng = np.random.default_rng(1)
+    for i in range(60):
+        Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).save(root / f"{i:02}.png")
+    return root
+
+
+def rows_of(path):
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
+def fill_in(path, rows):
+    """As a spreadsheet would save it, the label column filled in."""
+    with open(path, "w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys(), delimiter=";")
+        writer.writeheader()
+        writer.writerows({**row, "label": "ab"[i % 2]} for i, row in enumerate(rows))
+
+
+@pytest.fixture
+def first_run(handful, photos, tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label\n" + "".join(f"{i:02}.png,{'ab'[i % 2]}\n" for i in range(10)))
+    words = ["fit", photos, "--labels", table, "--out", tmp_path / "one", *QUICK]
+    status, out, err = handful(*words)
+    assert status == 0, err
+    assert "to label next: the 20 images" in out
+    return tmp_path / "one"
+
+
+@pytest.mark.thorough
+def test_labels_of_suggested_images_count_only_where_the_image_was_random(
+    handful, photos, first_run, tmp_path
+):
+    rows = rows_of(first_run / "label-next.csv")
+    assert list(rows[0]) == ["file", "label", "why", "prediction", "confidence", "rank"]
+    assert [int(row["rank"]) for row in rows] == list(range(1, 21))
+    assert not {row["file"] for row in rows} & {f"{i:02}.png" for i in range(10)}
+    fill_in(first_run / "label-next.csv", rows)
+    words = ["--labels", first_run / "label-next.csv", "--after", first_run]
+    status, _, err = handful("fit", photos, *words, "--out", tmp_path / "two")
+    assert status == 0, err
+    assert "15 of the new labels are of images that label-next.csv chose" in err
+    origins = {row["file"]: row["origin"] for row in rows_of(tmp_path / "two" / "labels.csv")}
+    for row in rows:
+        assert origins[row["file"]] == ("random" if row["why"] == "random" else "chosen")
+    record = json.loads((tmp_path / "two" / "run.json").read_text())
+    assert record["estimate"]["n"] == 15  # the ten there were, and five of the twenty new ones
+    assert record["data"]["labeled"] == 30
+
+
+def test_labelling_by_moving_files_keeps_the_origin(handful, photos, first_run, tmp_path):
+    rows = rows_of(first_run / "label-next.csv")
+    for i in range(10):
+        (photos / "ab"[i % 2]).mkdir(exist_ok=True)
+        (photos / f"{i:02}.png").rename(photos / "ab"[i % 2] / f"{i:02}.png")
+    for i, row in enumerate(rows):
+        (photos / row["file"]).rename(photos / "ab"[i % 2] / row["file"])
+    words = ["--after", first_run, "--out", tmp_path / "two", "--estimate", "none"]
+    status, _, err = handful("fit", photos, *words)
+    assert status == 0, err
+    origins = [row["origin"] for row in rows_of(tmp_path / "two" / "labels.csv")]
+    assert origins.count("chosen") == 15 and origins.count("random") == 5
+
+
+@pytest.mark.thorough
+def test_the_first_labels_are_typical_or_random_and_the_filled_in_file_is_taken(
+    handful, photos, tmp_path
+):
+    about = tmp_path / "about"
+    words = ["data", photos, "--first-labels", 12, "--out", about, "--no-near"]
+    status, out, err = handful(*words)
+    assert status == 0, err
+    assert "12 images to label first are in" in out
+    rows = rows_of(about / "label-first.csv")
+    assert [list(row) for row in rows[:1]] == [["file", "label", "origin"]]
+    assert [row["origin"] for row in rows].count("random") == 3
+    assert {row["label"] for row in rows} == {""}
+    fill_in(about / "label-first.csv", rows)
+    words = ["--labels", about / "label-first.csv", "--out", tmp_path / "run", "--estimate", "none"]
+    status, _, err = handful("fit", photos, *words, *QUICK)
+    assert status == 0, err
+    labels = {row["file"]: row["origin"] for row in rows_of(tmp_path / "run" / "labels.csv")}
+    assert labels == {row["file"]: row["origin"] for row in rows}
+    status, _, err = handful("data", photos, "--first-labels", 12, "--out", about, "--no-near")
+    assert status == 2 and "perhaps with labels in it" in err
+
+
+def test_more_first_labels_than_images_are_refused(handful, photos, tmp_path):
+    status, _, err = handful("data", photos, "--first-labels", 61, "--no-near")
+    assert status == 2 and "has 60; ask for" in err
+
+
+def test_without_labels_data_says_how_to_begin(handful, photos):
+    status, out, _ = handful("data", photos, "--no-near")
+    assert status == 0 and "--first-labels 20" in out

@@ -1,0 +1,168 @@
+"""Images unlike the others: of the run when predicting, of the labels when choosing."""
+
+import csv
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import handful
+from handful import cli
+from handful.evaluation.novelty import (
+    FLAGGED,
+    UNLIKE,
+    familiar,
+    load_familiar,
+    save_familiar,
+    unlike,
+)
+from image_files import save, smooth
+from tiny import stripes
+
+
+def cloud(n, seed, width=40, axes=6):
+    """Points that vary along the first axes only, but for a little noise."""
+    generator = torch.Generator().manual_seed(seed)
+    points = 0.05 * torch.randn(n, width, generator=generator)
+    points[:, :axes] += torch.randn(n, axes, generator=generator)
+    return points
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("images", [60, 300, 3000])
+def test_about_the_promised_share_of_own_images_is_flagged(images):
+    flagged = [
+        familiar(cloud(images, seed)).strange(cloud(2000, 100 + seed)).float().mean().item()
+        for seed in range(8)
+    ]
+    assert np.mean(flagged) < (2 * FLAGGED if images > 200 else 0.1)
+    assert images < 3000 or np.mean(flagged) > FLAGGED / 2
+
+
+def test_what_lies_outside_the_axes_is_flagged():
+    known = familiar(cloud(300, 1))
+    other = cloud(200, 2).roll(20, dims=1)  # varies along axes that the run's own images do not
+    assert known.strange(other).float().mean() > 0.99
+
+
+def test_what_lies_elsewhere_along_the_axes_is_flagged():
+    own, other = cloud(400, 1), cloud(200, 2)
+    own[:, 0] += torch.tensor([-8.0, 8.0]).repeat(200)
+    other[:, 1] += 8
+    assert familiar(own).strange(other).float().mean() > 0.9
+
+
+def test_scaling_all_features_changes_nothing():
+    own, new = cloud(300, 1), cloud(500, 2)
+    assert torch.equal(familiar(own).strange(new), familiar(1000 * own).strange(1000 * new))
+
+
+@pytest.mark.parametrize("images", [2, 3, 9])
+def test_few_images_are_survived(images):
+    known = familiar(cloud(images, 1))
+    assert known.strange(cloud(5, 2)).shape == (5,)
+    assert torch.isfinite(known.threshold)
+
+
+def test_identical_images_are_survived():
+    known = familiar(torch.ones(30, 8))
+    assert not known.strange(torch.ones(4, 8)).any()
+
+
+def test_what_is_familiar_is_read_back_as_it_was(tmp_path):
+    known, new = familiar(cloud(300, 1)), cloud(500, 2)
+    save_familiar(known, tmp_path / "familiar.safetensors")
+    again = load_familiar(tmp_path / "familiar.safetensors", known.mean.numel())
+    assert torch.equal(known.distances(new), again.distances(new))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """120 smooth colourful images of two classes, most of them unlabelled."""
+    root = tmp_path_factory.mktemp("photos")
+    for i in range(120):
+        pixels = smooth(32, 32, seed=i) // 3
+        pixels[..., i % 2] += 150
+        folder = "unlabeled" if i >= 20 else ("red", "green")[i % 2]
+        save(root / folder / f"{i}.png", pixels)
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(photos, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    images = handful.load(photos)
+    return handful.fit(images, "features", size=32, out=out, estimate="none", precision="fp32")
+
+
+def test_images_of_another_kind_are_flagged_and_own_ones_are_not(run, photos):
+    own = run.predict(handful.load(photos), none_of_these=True)
+    assert np.mean(own.none_of_these) <= 0.05
+    others = run.predict(stripes(60, size=32, channels=3), none_of_these=True)
+    assert np.mean(others.none_of_these) > 0.9
+    assert {
+        label for label, none in zip(others.labels, others.none_of_these, strict=True) if none
+    } == {""}
+
+
+def test_the_reference_is_small(run):
+    assert (run.folder / "familiar.safetensors").stat().st_size < 20e6
+
+
+def test_predictions_do_not_change_where_it_is_not_asked_for(run, photos):
+    plain, marked = (run.predict(handful.load(photos), none_of_these=on) for on in (False, True))
+    assert torch.equal(plain.probabilities, marked.probabilities)
+    assert plain.none_of_these == [False] * 120
+    assert len(next(plain.rows())) + 1 == len(next(marked.rows()))
+
+
+def test_predict_marks_and_sorts_them(run, tmp_path, monkeypatch, capsys):
+    new = tmp_path / "new"
+    for i, pixels in enumerate(stripes(10, size=32, channels=3, labeled=4).at(32).numpy()):
+        save(new / f"{i}.png", pixels.transpose(1, 2, 0))
+    words = ["predict", run.folder, new, "--none-of-these", "--out", tmp_path / "out.csv"]
+    monkeypatch.setattr(sys, "argv", ["handful", *map(str, [*words, "--into", tmp_path / "to"])])
+    cli.main()
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
+    flagged = [row for row in rows if row["none_of_these"] == "yes"]
+    assert len(flagged) >= 9 and all(row["label"] == "" for row in flagged)
+    assert len(list((tmp_path / "to" / "none of these").iterdir())) == len(flagged)
+    assert f"none of these: {len(flagged)}" in capsys.readouterr().out
+
+
+def test_a_run_without_a_folder_says_what_is_missing():
+    run = handful.fit(stripes(), settings={"steps": "2", "backbone.base": "8"}, estimate="none")
+    with pytest.raises(ValueError, match="fit with out"):
+        run.predict(stripes(), none_of_these=True)
+
+
+def blobs(first, seed, n):
+    """(n, 8) points of two kinds: around axis `first` and around the one after it."""
+    generator = torch.Generator().manual_seed(seed)
+    axes = torch.eye(8)[first + torch.arange(n) % 2]
+    return axes + 0.3 * torch.randn(n, 8, generator=generator)
+
+
+def test_unlabelled_images_of_the_labelled_kinds_are_not_taken_for_strangers():
+    shares = [unlike(blobs(0, seed, 40), blobs(0, 100 + seed, 200)) for seed in range(20)]
+    assert max(shares) < UNLIKE
+
+
+def test_balanced_labels_beside_an_unbalanced_pool_are_no_sign_of_strangers():
+    pool = torch.cat([blobs(0, 1, 400)[::2], blobs(0, 2, 400)[1::2][:20]])
+    assert unlike(blobs(0, 0, 50), pool) < UNLIKE
+
+
+def test_unlabelled_images_of_other_kinds_are_noticed():
+    assert unlike(blobs(0, 0, 40), blobs(4, 1, 200)) > 0.9
+    half = torch.cat([blobs(0, 1, 60), blobs(4, 2, 140)])
+    assert UNLIKE < unlike(blobs(0, 0, 40), half) < 0.9
+
+
+def test_labelled_images_of_one_group_do_not_make_the_others_strangers():
+    known = blobs(0, 0, 20)
+    pairs = torch.cat([known, known + 0.001])
+    groups = np.arange(40) % 20
+    assert unlike(pairs, blobs(0, 1, 200)) > UNLIKE
+    assert unlike(pairs, blobs(0, 1, 200), groups) < UNLIKE

@@ -1,0 +1,168 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from handful.data.imageset import ImageSet
+from handful.data.store import array_store
+from handful.methods.base import Batch, Task
+from handful.methods.fine_tuning import FineTuning, Student
+from handful.methods.schedule import Course
+from handful.models.classifier import BackboneSpec, Classifier, Normalize
+
+
+class Flat(nn.Module):
+    """The pixels themselves, through a batch norm."""
+
+    width = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, images):
+        return self.norm(images.flatten(1))
+
+
+def student(frozen_norm=False, seed=0) -> Student:
+    torch.manual_seed(seed)
+    network = Classifier(Flat(), 3, Normalize([0.5], [0.5]))
+    made = Student(network, frozen_norm)
+    made.guesses = torch.tensor([[0.8, 0.1, 0.1], [0.2, 0.6, 0.2], [0.1, 0.2, 0.7], [0.9, 0.1, 0]])
+    made.prior = torch.full((3,), 1 / 3)
+    return made
+
+
+def batch(step=0, steps=10, averaged=None) -> Batch:
+    images = torch.rand(12, 1, 2, 2, generator=torch.Generator().manual_seed(1))
+    return Batch(
+        images[:4],
+        torch.tensor([0, 1, 2, 0]),
+        (images[4:8], images[8:]),
+        torch.arange(4),
+        torch.tensor([2, 1, 0, 3]),
+        step,
+        Course(steps),
+        averaged,
+    )
+
+
+def test_at_first_the_heads_guesses_are_learned_on_the_strong_view():
+    model, given = student().eval(), batch()
+    step = FineTuning(label_smoothing=0.0).loss(model, given)
+    labeled = F.cross_entropy(model(given.images), given.labels)
+    guessed = F.cross_entropy(model(given.unlabeled[1]), torch.tensor([2, 1, 0, 0]))
+    torch.testing.assert_close(step.loss, labeled + guessed)
+    assert step.logs["changed"] == 0
+
+
+def test_with_weight_zero_only_the_labels_count():
+    model, given = student().eval(), batch()
+    step = FineTuning(unlabeled_weight=0.0).loss(model, given)
+    alone = FineTuning(unlabeled_ratio=0).loss(model, Batch(given.images, given.labels))
+    torch.testing.assert_close(step.loss, alone.loss)
+
+
+def test_at_the_end_the_average_guesses_on_the_plain_view():
+    model, average = student().eval(), student(seed=5)
+    with torch.no_grad():
+        average.head.weight.mul_(4)
+        average.head.bias += torch.tensor([0.4, 0.0, 0.0])  # it would call too much class 0
+    given = batch(step=10, averaged=average)
+    step = FineTuning(own_share=1.0, label_smoothing=0.0, unlabeled_weight=1.0).loss(model, given)
+    own = average.eval()(given.unlabeled[0]).softmax(dim=1)
+    aligned = own / (own.sum(dim=0) + 1)  # four images and, of each class, one third of three
+    assert aligned.argmax(dim=1).tolist() != own.argmax(dim=1).tolist()
+    guessed = F.cross_entropy(model(given.unlabeled[1]), aligned.argmax(dim=1))
+    torch.testing.assert_close(step.logs["guessed"], guessed)
+    assert step.logs["changed"] > 0
+
+
+def test_no_gradient_reaches_the_average():
+    model, average = student(), student(seed=5)
+    FineTuning().loss(model, batch(step=5, averaged=average)).loss.backward()
+    assert all(p.grad is None for p in average.parameters())
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_batch_norms_keep_their_statistics_only_when_frozen(frozen):
+    model = student(frozen)
+    before = model.backbone.norm.running_mean.clone()
+    FineTuning().loss(model.train(), batch())
+    assert torch.equal(model.backbone.norm.running_mean, before) == frozen
+    assert model.training
+
+
+def test_what_a_student_is_taught_is_not_saved_with_it():
+    plain = Classifier(Flat(), 3, Normalize([0.5], [0.5]))
+    assert student().state_dict().keys() == plain.state_dict().keys()
+
+
+def photographs(n=24, size=8) -> ImageSet:
+    pixels = np.random.default_rng(0).integers(0, 100, (n, 3, size, size), np.uint8)
+    labels = np.arange(n) % 2
+    pixels[labels == 1, 0] += 150  # the second class is red
+    store = array_store(pixels, [f"{i:05}" for i in range(n)])
+    return ImageSet(store, np.arange(n), labels, ("dark", "red")).seen(np.arange(6))
+
+
+def test_the_head_teaches_every_image_and_labels_stay_labels(tmp_path, monkeypatch):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    task = Task(photographs(), BackboneSpec("lite0", {"pretrained": False}), size=32)
+    model = FineTuning(embed_size=32).build(task)
+    assert model.guesses.shape == (24, 2)
+    assert model.guesses[:6].tolist() == F.one_hot(torch.arange(6) % 2, 2).tolist()
+    assert model.guesses.argmax(dim=1).tolist() == [0, 1] * 12
+    assert model.prior.tolist() == [0.5, 0.5]
+
+
+def test_labels_alone_need_no_features():
+    task = Task(photographs(), BackboneSpec("lite0", {"pretrained": False}), size=32)
+    method = FineTuning(unlabeled_ratio=0)
+    assert len(method.build(task).guesses) == 0
+    assert method.views(task).unlabeled == ()
+
+
+def lite_task() -> Task:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), np.uint8)
+    store = array_store(pixels, list("abcd"))
+    images = ImageSet(store, np.arange(4), np.array([0, 1, 0, 1]), ("x", "y"))
+    return Task(images, BackboneSpec("lite0"), 32)
+
+
+def test_frozen_parts_keep_weights_and_statistics_and_the_others_learn():
+    method = FineTuning(unlabeled_ratio=0, frozen_parts=3)
+    model = method.build(lite_task()).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    method.loss(model, Batch(images, torch.tensor([0, 1, 0, 1]))).loss.backward()
+    torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1).step()
+    changed = {name for name, value in model.state_dict().items() if not value.equal(before[name])}
+    frozen = ("conv_stem.", "bn1.", "blocks.0.", "blocks.1.")
+    assert not [
+        name for name in changed if name.startswith(tuple(f"backbone.network.{f}" for f in frozen))
+    ]
+    assert any(name.startswith("backbone.network.blocks.2.") for name in changed)
+    assert "head.weight" in changed
+
+
+def test_more_frozen_parts_than_there_are_and_other_networks_are_refused():
+    with pytest.raises(ValueError, match="frozen_parts is 0 to 9 for 'lite0', got 10"):
+        FineTuning(unlabeled_ratio=0, frozen_parts=10).build(lite_task())
+    with pytest.raises(ValueError, match="frozen_parts=1 is for lite0, lite1 and lite2"):
+        FineTuning(frozen_parts=1)._freeze(Flat(), "flat")
+
+
+def test_a_backbone_without_learned_weights_is_refused():
+    task = Task(photographs(), BackboneSpec("small"), size=8)
+    with pytest.raises(ValueError, match="'small' has none; use --backbone lite0"):
+        FineTuning().build(task)
+
+
+def test_impossible_settings_are_refused_when_made():
+    with pytest.raises(ValueError, match=r"own_share lies in \[0, 1\], got 2"):
+        FineTuning(own_share=2)
+    with pytest.raises(ValueError, match="unlabeled_ratio must be 0 or more, got -1"):
+        FineTuning(unlabeled_ratio=-1)

@@ -1,0 +1,276 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from handful.data.imageset import ImageSet
+from handful.data.store import array_store
+from handful.models import feature_cache as engine
+from handful.models import fingerprint, make
+from handful.models.feature_cache import choose_size, features, not_yet_known, seconds_per_image
+
+
+class Spy(nn.Module):
+    """A linear map that remembers what it was given; dropout shows whether it is in training."""
+
+    def __init__(self, width: int = 5, size: int = 8, channels: int = 3) -> None:
+        super().__init__()
+        weights = torch.randn(
+            width, channels * size * size, generator=torch.Generator().manual_seed(0)
+        )
+        self.weights = nn.Parameter(weights / 20)
+        self.dropout = nn.Dropout(0.5)
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.seen.append(images)
+        return self.dropout(images.flatten(1)) @ self.weights.T
+
+    @property
+    def images_seen(self) -> int:
+        return sum(map(len, self.seen))
+
+
+class Killed(Exception):
+    pass
+
+
+def image_set(n: int = 20, size: int = 8, channels: int = 3, seed: int = 0) -> ImageSet:
+    pixels = np.random.default_rng(seed).integers(0, 256, (n, channels, size, size), np.uint8)
+    store = array_store(pixels, [f"{i:05}" for i in range(n)])
+    return ImageSet(store, np.arange(n), np.zeros(n, np.int64), ("a", "b"))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def expected(network: Spy, images: ImageSet) -> torch.Tensor:
+    flat = images.at(8).float().flatten(1) / 255
+    return flat @ network.weights.detach().T
+
+
+def close(found: torch.Tensor, reference: torch.Tensor) -> None:
+    torch.testing.assert_close(found.float(), reference.float(), rtol=2e-3, atol=2e-3)
+
+
+def test_features_are_what_the_network_gives_in_evaluation_mode():
+    network, images = Spy(), image_set()
+    found = features(images, network.train(), 8, precision="fp32")
+    assert found.dtype == torch.float16
+    close(found, expected(network, images))
+
+
+def test_the_network_sees_channels_last_images_between_0_and_1_and_no_gradient():
+    network = Spy()
+    features(image_set(), network, 8)
+    seen = network.seen[0]
+    assert seen.is_contiguous(memory_format=torch.channels_last) and seen.is_inference()
+    assert 0 <= seen.min() < 0.1 and 0.9 < seen.max() <= 1
+
+
+def test_a_pass_holds_no_more_pixels_than_a_cache_bears(monkeypatch):
+    monkeypatch.setattr(engine, "_PASS", 3 * 8 * 8)
+    network, images = Spy(), image_set()
+    found = features(images, network, 8, precision="fp32")
+    assert [len(seen) for seen in network.seen] == [3] * 6 + [2]
+    close(found, expected(network, images))
+
+
+def test_known_features_are_read_and_not_made_again():
+    network, images = Spy(), image_set()
+    first = features(images, network, 8)
+    assert network.images_seen == 20
+    assert torch.equal(features(images, network, 8), first)
+    assert network.images_seen == 20
+
+
+def test_subsets_other_orders_and_other_labels_share_the_features():
+    network, images = Spy(), image_set()
+    everything = features(images, network, 8)
+    order = np.array([7, 3, 3, 11])
+    hidden = images.seen(np.array([2]))
+    assert torch.equal(features(images[order], network, 8), everything[order])
+    assert torch.equal(features(hidden, network, 8), everything)
+    assert network.images_seen == 20
+
+
+def test_a_larger_set_embeds_only_what_is_new():
+    network, images = Spy(), image_set()
+    features(images[:15], network, 8)
+    assert len(features(images, network, 8)) == 20
+    assert network.images_seen == 20
+
+
+def test_equal_images_are_embedded_once():
+    network, images = Spy(), image_set(4)
+    found = features(images[np.array([0, 1, 0, 0])], network, 8)
+    assert network.images_seen == 2
+    assert torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"view": "flipped"}, {"precision": "fp32"}, {"fit": "pad"}],
+)
+def test_another_view_precision_or_fit_is_another_entry(change):
+    network, images = Spy(), image_set()
+    features(images, network, 8, precision="bf16")
+    features(images, network, 8, **{"precision": "bf16", **change})
+    assert network.images_seen == 40
+
+
+def test_other_weights_never_meet_old_features():
+    network, images = Spy(), image_set()
+    features(images, network, 8, precision="fp32")
+    with torch.no_grad():
+        network.weights.mul_(-1)
+    close(features(images, network, 8, precision="fp32"), expected(network, images))
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "other"),
+    [
+        ("fast", {"base": 4, "width": 4}, {"base": 4, "width": 4, "shifted": True}),
+        ("fast", {"base": 4, "width": 4}, {"base": 4, "width": 4, "mirrored": False}),
+        ("lite0", {"pretrained": False, "stages": 1}, {"pretrained": False, "stages": 2}),
+        ("split", {"encoder": "mlp"}, {"encoder": "mlp", "space": "ycbcr"}),
+    ],
+)
+def test_other_options_of_a_network_never_meet_old_features(name, one, other):
+    network, changed = make(name, 3, 32, **one).eval(), make(name, 3, 32, **other).eval()
+    changed.load_state_dict(network.state_dict())
+    images = image_set(size=32)
+    before = features(images, network, 32, precision="fp32")
+    after = features(images, changed, 32, precision="fp32")
+    assert before.shape != after.shape or not torch.equal(before, after)
+
+
+def test_the_flipped_view_is_the_mirror_image():
+    network, images = Spy(), image_set()
+    mirrored = image_set()
+    mirrored.store.images[:] = mirrored.store.images[..., ::-1].copy()
+    found = features(images, network, 8, view="flipped", precision="fp32")
+    close(found, expected(network, mirrored))
+
+
+def test_killed_work_goes_on_after_its_last_whole_file(monkeypatch):
+    monkeypatch.setattr(engine, "_BATCH", 4)
+    monkeypatch.setattr(engine, "_SHARD", 8)
+    images, straight = image_set(30), Spy()
+
+    def dies(batches, total, label):
+        for number, batch in enumerate(batches):
+            if number == 5:
+                raise Killed
+            yield batch
+
+    network = Spy()
+    with pytest.raises(Killed):
+        features(images, network, 8, track=dies)
+    assert network.images_seen == 20
+    resumed = features(images, network, 8)
+    assert network.images_seen == 20 + 30 - 16  # two files of 8 were whole
+    close(resumed, features(images, straight, 8))
+
+
+def test_a_damaged_file_is_made_again(cache):
+    network, images = Spy(), image_set()
+    before = features(images, network, 8)
+    (shard,) = cache.rglob("features/*/*.safetensors")
+    shard.write_bytes(shard.read_bytes()[:40])
+    assert torch.equal(features(images, network, 8), before)
+
+
+def test_nothing_unfinished_is_left_in_the_cache(cache):
+    features(image_set(), Spy(), 8)
+    assert [p.name for p in cache.rglob("features/*/*") if p.suffix != ".safetensors"] == []
+
+
+def test_progress_is_told_in_batches(monkeypatch):
+    monkeypatch.setattr(engine, "_BATCH", 8)
+    told = []
+
+    def track(items, total, label):
+        told.append((total, label))
+        return items
+
+    features(image_set(20), Spy(), 8, track=track)
+    assert told == [(3, "embedding")]
+
+
+def test_an_empty_set_has_no_features():
+    assert len(features(image_set()[:0], Spy(), 8)) == 0
+
+
+def test_numbers_that_float16_cannot_hold_are_refused():
+    network = Spy()
+    with torch.no_grad():
+        network.weights.mul_(1e9)
+    with pytest.raises(ValueError, match="not numbers float16 can hold"):
+        features(image_set(), network, 8)
+
+
+def test_wrong_views_and_precisions_are_refused_by_name():
+    with pytest.raises(ValueError, match="no view 'upside-down'.*plain, flipped"):
+        features(image_set(), Spy(), 8, view="upside-down")
+    with pytest.raises(ValueError, match="precision is auto, bf16 or fp32, got 'fp8'"):
+        features(image_set(), Spy(), 8, precision="fp8")
+
+
+def test_the_size_is_the_largest_that_time_allows(monkeypatch):
+    monkeypatch.setattr(
+        engine, "seconds_per_image", lambda images, network, size, **_: size**2 / 1e6
+    )
+    small, large = image_set(1000, 8), image_set(1000, 72)
+
+    def make(size):
+        return Spy()
+
+    assert choose_size(small, make, 100) == (160, pytest.approx(25.6))
+    assert choose_size(large, make, 100) == (224, pytest.approx(50.176))
+    assert choose_size(large, make, 10) == (96, pytest.approx(9.216))
+    assert choose_size(large, make, 1) == (64, pytest.approx(4.096))
+
+
+def test_every_size_is_judged_with_a_network_made_for_it():
+    made = []
+
+    def make(size):
+        made.append(size)
+        return Spy(size=size)
+
+    size, seconds = choose_size(image_set(3, 72), make, 0)
+    assert made == [224, 160, 128, 96, 64]
+    assert size == 64 and seconds > 0
+
+
+def test_the_time_of_an_image_counts_its_decoding(monkeypatch, clock):
+    images, network = image_set(), Spy()
+    quick = seconds_per_image(images, network, 8)
+    batches = images.store.batches
+
+    def slowly(*given):
+        for pixels in batches(*given):
+            clock.now += 0.2
+            yield pixels
+
+    monkeypatch.setattr(images.store, "holds", lambda *_: False)
+    monkeypatch.setattr(images.store, "batches", slowly)
+    assert seconds_per_image(images, network, 8) >= 0.2 / 20 > quick
+
+
+def test_what_is_not_yet_known_is_what_would_be_embedded():
+    network, images = Spy(), image_set()
+    features(images[:15], network, 8)
+    assert not_yet_known(images, network, 8).rows.tolist() == [15, 16, 17, 18, 19]
+    assert len(not_yet_known(images, network, 8, view="flipped")) == 20
+
+
+def test_a_real_backbone_keeps_its_weights_and_buffers_and_takes_grey_images():
+    network = make("small", 1, 8)
+    before = fingerprint(network)
+    assert features(image_set(5, channels=1), network, 8).shape == (5, 128)
+    assert fingerprint(network) == before

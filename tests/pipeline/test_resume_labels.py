@@ -1,0 +1,165 @@
+"""Coming back with more labels: nothing given before is lost."""
+
+import csv
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from handful import cli
+from handful.pipeline.resume_labels import read_labels
+from handful.training.time_budget import Cost
+
+QUICK = ["--set", "steps=3", "--set", "backbone.base=8", "--precision", "fp32"]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    root = tmp_path / "photos"
+    root.mkdir()
+    rng = np.random.default_rng(1)
+    for i in range(24):
+        Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).save(root / f"{i:02}.png")
+    return root
+
+
+def write(path, rows):
+    path.write_text("file,label\n" + "".join(f"{i:02}.png,{label}\n" for i, label in rows))
+    return path
+
+
+@pytest.fixture
+def fit(photos, tmp_path, handful):
+    def run(out, rows, *words):
+        table = write(tmp_path / f"{out}.csv", rows)
+        return handful("fit", photos, "--labels", table, "--out", tmp_path / out, *words)
+
+    return run
+
+
+def labels_of(folder):
+    text = (folder / "labels.csv").read_text(encoding="utf-8")
+    return {row["file"]: (row["label"], row["origin"]) for row in csv.DictReader(text.splitlines())}
+
+
+FIRST = [(i, "cat" if i % 2 else "dog") for i in range(8)]
+
+
+def test_names_that_a_spreadsheet_would_run_are_written_as_paths_and_come_back(tmp_path):
+    from handful.csv_files import read_csv, write_csv
+    from handful.data.sources import load
+
+    names = ["=1+1.png", "+a.png", "-b.png", "@c.png", "	f.png", "d/=e.png", "g.png"]
+    path = tmp_path / "labels.csv"
+    write_csv(path, ["file", "label", "origin"], [[name, "cat", "random"] for name in names])
+    with open(path, newline="") as file:
+        cells = [row["file"] for row in csv.DictReader(file)]
+    assert not [cell for cell in cells if cell[0] in "=+-@	"]
+    assert [row["file"] for row in read_csv(path)] == names
+    assert list(read_labels(tmp_path).labels) == names
+
+    root = tmp_path / "photos"
+    (root / "d").mkdir(parents=True)
+    for name in names:
+        Image.fromarray(np.full((9, 9), len(name), np.uint8)).save(root / name)
+    images = load(root, path, labeled=False)
+    assert sorted(images.names) == sorted(names)
+    assert (images.labels == 0).all()
+
+
+@pytest.mark.thorough
+def test_new_labels_join_the_old_ones_and_both_estimates_are_shown(fit, tmp_path):
+    assert fit("old", FIRST, *QUICK)[0] == 0
+    status, out, err = fit(
+        "new", [(8, "cat"), (9, "bird"), (0, "cat")], "--after", tmp_path / "old"
+    )
+    assert status == 0, err
+    assert "2 labels are new, 7 are kept" in err
+    assert "1 labels differ from those of" in err
+    labels = labels_of(tmp_path / "new")
+    assert len(labels) == 10
+    assert labels["00.png"][0] == "cat"  # the new one counts
+    assert labels["09.png"][0] == "bird"
+    assert "estimate of the earlier run, on 8 labels:" in out
+    assert "estimated accuracy on new images:" in out
+    old, new = (json.loads((tmp_path / n / "run.json").read_text()) for n in ("old", "new"))
+    assert new["after"]["estimate"] == old["estimate"]
+    assert new["after"]["labeled"] == 8
+    for same in ("method", "schedule", "input"):
+        assert new[same] == old[same]
+    assert new["backbone"]["options"] == {"base": 8}
+
+
+@pytest.mark.thorough
+def test_settings_that_are_typed_win_over_the_old_ones(fit, tmp_path):
+    fit("old", FIRST, *QUICK)
+    words = ["--after", tmp_path / "old", "--set", "schedule.steps=2", "--no-flips"]
+    assert fit("new", FIRST, *words, "--estimate", "none")[0] == 0
+    new = json.loads((tmp_path / "new" / "run.json").read_text())
+    assert new["training"]["steps"] == 2
+    assert new["input"]["flips"] is False
+    assert new["backbone"]["options"] == {"base": 8}
+
+
+@pytest.mark.thorough
+def test_a_budget_is_repeated_and_not_the_steps_that_it_bought(
+    fit, tmp_path, monkeypatch, steady, clock
+):
+    seconds_a_step = iter([1.0, 0.5, 0.5])
+    monkeypatch.setattr(
+        "handful.training.time_budget.measured",
+        lambda *_: Cost(0.0, next(seconds_a_step), 0.0, 0.0),
+    )
+    words = ["--method", "supervised", "--set", "backbone.base=8", "--estimate", "none"]
+    assert fit("old", FIRST, *words, "--budget", "2s")[0] == 0
+    for name, more, expected, steps in [
+        ("again", [], 2.0, 4),
+        ("longer", ["--budget", "3s"], 3.0, 6),
+        ("counted", ["--set", "steps=2"], None, 2),
+    ]:
+        assert fit(name, FIRST, "--after", tmp_path / "old", "--estimate", "none", *more)[0] == 0
+        training = json.loads((tmp_path / name / "run.json").read_text())["training"]
+        assert training["budget"] == expected
+        assert training["steps"] == steps
+
+
+@pytest.mark.thorough
+def test_the_origin_of_a_label_is_kept(fit, tmp_path):
+    fit("old", FIRST, *QUICK, "--estimate", "none")
+    path = tmp_path / "old" / "labels.csv"
+    path.write_text(path.read_text().replace("00.png,dog,unknown", "00.png,dog,chosen"))
+    path = tmp_path / "old" / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"label_next": []}))
+    fit("new", [(10, "dog")], "--after", tmp_path / "old", "--estimate", "none")
+    labels = labels_of(tmp_path / "new")
+    assert labels["00.png"] == ("dog", "chosen")
+    assert labels["01.png"] == ("cat", "unknown")
+    assert labels["10.png"] == ("dog", "unknown")
+
+
+@pytest.mark.thorough
+def test_drawn_labels_are_random(monkeypatch, tmp_path):
+    words = ["handful", "fit", "digits", "--per-class", "2", "--out", str(tmp_path / "run")]
+    monkeypatch.setattr(sys, "argv", [*words, *QUICK, "--estimate", "none"])
+    cli.main()
+    assert {origin for _, origin in labels_of(tmp_path / "run").values()} == {"random"}
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda path: path.unlink(), "labels.csv is missing"),
+        (lambda path: path.write_text("file,label\n"), ""),
+        (lambda path: path.write_text("a,b\n1,2\n"), "labels.csv is damaged"),
+        (lambda path: path.write_text("file,label,origin\n1,2,luck\n"), "names the origin 'luck'"),
+    ],
+)
+def test_a_damaged_label_file_is_named(fit, tmp_path, change, message):
+    fit("old", FIRST, *QUICK, "--estimate", "none")
+    change(tmp_path / "old" / "labels.csv")
+    status, _, err = fit("new", FIRST, "--after", tmp_path / "old", "--estimate", "none")
+    assert status == (2 if message else 0)
+    assert message in err

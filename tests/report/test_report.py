@@ -1,0 +1,655 @@
+"""The report: right figures, in words; hostile names; nothing outside; a browser's opinion."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import handful
+from handful import cli, report
+from handful.evaluation.accuracy_estimate import BY_HAND
+from handful.pipeline.thumbnails import mistakes
+from handful.report import comparison, plots, read, run, sentences
+from tiny import stripes
+
+QUICK = {"steps": "3", "backbone.base": "8"}
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "</style><svg onload=alert(1)> $x^$ --> \x1b{{ 7*7 }}",
+)
+TAGS = {
+    "html", "head", "meta", "title", "style", "body", "header", "nav", "section", "div", "span",
+    "p", "h1", "h2", "h3", "a", "b", "i", "br", "small", "code", "pre", "ul", "li", "dl", "dt",
+    "dd", "table", "thead", "tbody", "tr", "th", "td", "figure", "figcaption", "img",
+    "svg", "g", "defs", "path", "use", "text", "tspan", "circle", "clippath", "rect",
+}  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, and the text of table cells, row by row."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.rows, self.text = [], {}, []
+        self.table = self.cell = None
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.elements.append((tag, attributes))
+        if tag in ("br", "div"):
+            self.text.append(" ")
+        elif tag == "table":
+            self.table = self.rows.setdefault(attributes.get("id"), [])
+        elif tag == "tr":
+            self.table.append([])
+        elif tag in ("td", "th"):
+            self.table[-1].append("")
+            self.cell = self.table[-1]
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.cell = None
+
+    def handle_data(self, data):
+        self.text.append(data)
+        if self.cell is not None:
+            self.cell[-1] += data.strip().replace("\xa0", " ")
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def words(self):
+        return " ".join("".join(self.text).replace("\xa0", " ").split())
+
+
+def checked(html):
+    """The page, after a look that it holds nothing that runs, loads or leads outside."""
+    page = Page(html)
+    assert {tag for tag, _ in page.elements} <= TAGS
+    for _, attributes in page.elements:
+        assert not any(name.startswith("on") for name in attributes)
+        for name in ("src", "href", "xlink:href", "action", "srcset"):
+            assert re.match("data:image/(png|jpeg);base64,|#", attributes.get(name) or "#")
+        assert "url(" not in (attributes.get("style") or "").replace("url(#", "")
+    policy = next(a["content"] for a in page.all("meta") if "http-equiv" in a)
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    assert re.sub(r"xmlns(:\w+)?=.http://www.w3.org/[\w/]+.", "", html).count("://") == 0
+    return page
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run with a test part, and its images."""
+    folder = tmp_path_factory.mktemp("made") / "run"
+    every = stripes(60, labeled=60, channels=3)
+    done = handful.fit(
+        every[np.arange(40)].seen(np.arange(16)),
+        settings=QUICK, precision="fp32", out=folder, command=["fit", "my photos", "--seed", "0"],
+    )  # fmt: skip
+    done.score_test(every[np.arange(40, 60)])
+    return done
+
+
+@pytest.fixture
+def copied(made, tmp_path):
+    """A copy of the run's folder, to be changed."""
+    return shutil.copytree(made.folder, tmp_path / "copy")
+
+
+def change(folder, **keys):
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(record | keys))
+
+
+def test_the_page_of_a_run_says_what_the_run_knows(made):
+    page = checked(report.render([made.folder]))
+    estimate, test = made.estimate, made.test
+    assert "stripes: 2 classes from 16 labels" in page.words
+    assert sentences.percent(estimate["accuracy"]).replace("\xa0", " ") in page.words
+    assert f"expect about {100 * estimate['accuracy']:.0f} to be classified rightly" in page.words
+    assert f"The {test['n']} test images" in page.words
+    assert "handful fit 'my photos' --seed 0" in page.words
+    assert len(page.all("img")) >= 16 + 2 * 7  # examples, and rows of augmented views
+    confusion = json.loads((made.folder / "test.json").read_text())["confusion"]
+    table = [row[1:] for row in page.rows[None] if row[0] in made.classes][-2:]
+    assert [[int(text or 0) for text in row] for row in table] == confusion
+
+
+def test_out_of_fold_predictions_are_kept_and_give_the_estimates_own_accuracy(made):
+    held = read.read_run(made.folder).held_out
+    right = held.probabilities.argmax(axis=1) == held.labels
+    assert right.mean() == pytest.approx(made.estimate["out_of_fold"])
+    seen = read.read_run(made.folder).labels
+    assert seen == dict(zip(held.names, (made.classes[k] for k in held.labels), strict=True))
+
+
+def test_without_images_no_picture_is_in_the_page(made):
+    assert checked(report.render([made.folder], pictures=False)).all("img") == []
+
+
+def test_no_thumbnails_are_kept_where_none_are_wanted(tmp_path):
+    handful.fit(stripes(), settings=QUICK, estimate="none", out=tmp_path / "run", pictures=False)
+    assert not (tmp_path / "run" / "pictures.json").exists()
+    page = checked(report.render([tmp_path / "run"]))
+    assert page.all("img") == []
+    assert "No estimate was asked for." in page.words
+
+
+def test_thumbnails_that_an_earlier_run_kept_go_where_none_are_wanted(tmp_path):
+    options = {"settings": QUICK, "estimate": "none", "out": tmp_path / "run"}
+    handful.fit(stripes(), **options)
+    report.write_report([tmp_path / "run"], tmp_path / "run" / "report.html")
+    weights = (tmp_path / "run" / "model.safetensors").read_bytes()
+    handful.fit(stripes(), **options, pictures=False)
+    assert not {"pictures.json", "report.html"} & {p.name for p in (tmp_path / "run").iterdir()}
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == weights
+
+
+def test_hostile_names_of_classes_files_and_all_else_are_only_text(made, copied):
+    """Every text of the folder, in every file, becomes one that would be markup if it could."""
+
+    def hostile(value, at=0):
+        if isinstance(value, str):
+            return renamed.get(value, HOSTILE[at % 3] if not value.startswith("Wilson") else value)
+        if isinstance(value, list):
+            return [hostile(each, i) for i, each in enumerate(value)]
+        if isinstance(value, dict):
+            return {key: hostile(each, i) for i, (key, each) in enumerate(value.items())}
+        return value
+
+    renamed = dict(zip(made.classes, HOSTILE, strict=False))
+    for name in ("run.json", "test.json"):
+        path = copied / name
+        path.write_text(json.dumps(hostile(json.loads(path.read_text()))))
+    for name in ("labels.csv", "out-of-fold.csv"):
+        lines = [line.split(",") for line in (copied / name).read_text().splitlines()]
+        quoted = ['"' + text.replace('"', '""') + '"' for text in HOSTILE]
+        text = [
+            ",".join(
+                quoted[made.classes.index(field)] if field in made.classes
+                else f'"p({HOSTILE[made.classes.index(field[2])].replace(chr(34), chr(34) * 2)})"'
+                if field.startswith("p(") else field.replace(".png", quoted[0][1:-1])
+                for field in line
+            )
+            for line in lines
+        ]  # fmt: skip
+        (copied / name).write_text("\n".join(text))
+    (copied / "label-next.csv").write_text(f"file,why\n{HOSTILE[0]},{HOSTILE[2]}\n")
+    page = checked(report.render([copied]))
+    assert HOSTILE[0] in "".join(page.text)
+    assert "{{ 7*7 }}" in page.words
+    checked(report.render([copied, made.folder]))
+
+
+def test_a_name_that_is_no_unicode_or_no_xml_is_shown_all_the_same(copied):
+    change(copied, handful="\udcff \x00")
+    assert "\x00" not in sentences.percent(0.5)
+    report.write_report([copied], copied / "report.html")
+    assert (copied / "report.html").read_bytes().decode()
+    rows = [plots.Row("a\x00\udcff\x1b", [0.1, 0.2], 0.15, None, None, 0)]
+    assert "aria-label" in plots.dots("title", rows, "x").svg
+
+
+@pytest.mark.parametrize(
+    "picture",
+    ["https://example.com/a.png", "PHN2ZyBvbmxvYWQ9YWxlcnQoMSk+", '"><script>', "", 3],
+)
+def test_a_picture_that_is_none_is_refused(copied, picture):
+    kept = {"images": {"a": picture}, "augmented": []}
+    (copied / "pictures.json").write_text(json.dumps(kept))
+    with pytest.raises(ValueError, match="pictures.json is damaged"):
+        report.render([copied])
+
+
+@pytest.mark.parametrize(
+    "record",
+    [{"data": []}, {"estimate": {"accuracy": "high"}}, {"method": None}, {"training": 3},
+     {"data": {"classes": ["a"]}}],
+)  # fmt: skip
+def test_a_damaged_record_is_one_line_not_a_traceback(copied, record):
+    change(copied, **record)
+    with pytest.raises(ValueError):
+        report.render([copied])
+
+
+@pytest.mark.thorough
+def test_a_training_that_went_wrong_is_said_before_any_figure(copied):
+    training = json.loads((copied / "run.json").read_text())["training"]
+    change(copied, training=training | {"collapse": None})
+    assert "Training went wrong" not in report.render([copied])
+    found = {"step": 40, "reason": "one class <b> has taken over", "kept": 30}
+    change(copied, training=training | {"collapse": found | {"right": 0.1, "chance": 0.1}})
+    page = checked(report.render([copied]))
+    text = (
+        "Training went wrong. One class <b> has taken over; the averaged weights of step 30 are "
+        "kept, with 10% of the labelled images right, no more than the 10% that have the commonest "
+        "label: no use."
+    )
+    assert text in page.words
+    assert page.words.index(text) < page.words.index("Accuracy on test images")
+    change(copied, training=training | {"collapse": found})  # as older runs have it
+    assert "the averaged weights of step 30 are kept." in checked(report.render([copied])).words
+    for damaged in (3, {"step": 40}):
+        change(copied, training=training | {"collapse": damaged})
+        with pytest.raises(ValueError, match="collapse.*restore it or fit again"):
+            report.render([copied])
+    del training["collapse"]  # as runs have it that are older still
+    change(copied, training=training)
+    report.render([copied])
+
+
+def test_a_remark_on_training_is_said_before_any_figure_too(copied):
+    training = json.loads((copied / "run.json").read_text())["training"]
+    assert training["remark"] is None
+    assert "To look at" not in report.render([copied])
+    change(copied, training=training | {"remark": "nearly all guesses are of <b>"})
+    page = checked(report.render([copied]))
+    text = "To look at. Nearly all guesses are of <b>."
+    assert page.words.index(text) < page.words.index("Accuracy on test images")
+    del training["remark"]  # as older runs have it
+    change(copied, training=training)
+    report.render([copied])
+
+
+def test_a_folder_that_holds_no_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="holds neither a finished run nor a comparison"):
+        report.render([tmp_path])
+
+
+def test_what_is_missing_in_the_folder_is_left_out(copied):
+    kept = ("run.json", "test.json", "labels.csv")
+    for path in copied.iterdir():
+        if path.name not in kept:
+            path.unlink()
+    page = checked(report.render([copied]))
+    ids = {attributes.get("id") for attributes in page.all("section")}
+    assert ids == {"confusion", "confidence", "files", "again"}
+    assert "predictions.csv" not in page.words
+
+
+def test_the_page_says_what_lies_beside_it_and_what_to_type(made):
+    page = checked(report.render([made.folder]))
+    assert "the labels that were used, and where they came from" in page.words
+    folder = shlex.quote(str(made.folder))
+    assert f"--labels {folder}/label-next.csv --after {folder}" in page.words
+
+
+def test_the_page_offers_only_what_the_labels_promise(copied):
+    kept = json.loads((copied / "run.json").read_text())["estimate"]
+    rows = {0.8: [], 0.9: [{"sure": 0.9, "threshold": 0.7, "share": 0.5, "accuracy": 0.95}]}
+    for sure, promised in rows.items():
+        change(copied, estimate=kept | {"abstentions": promised})
+        text = checked(report.render([copied])).words
+        assert ("--abstain 0.9 looks" in text) == bool(promised), sure
+
+
+def test_a_test_score_without_its_interval_is_refused_by_name(copied):
+    score = json.loads((copied / "run.json").read_text())["test"]
+    for missing in ("level", "low"):
+        change(copied, test={key: value for key, value in score.items() if key != missing})
+        with pytest.raises(ValueError, match="does not hold what handful writes there"):
+            report.render([copied])
+
+
+def test_labels_that_were_chosen_do_not_count_in_the_confusion_matrix(made, copied):
+    text = (copied / "labels.csv").read_text().replace(",unknown,", ",chosen,", 3)
+    (copied / "labels.csv").write_text(text)
+    found = run.page(read.read_run(copied))
+    assert [matrix.n for matrix in found.matrices] == [13, 20]
+    assert [row["held"]["n"] for row in found.classes] == [6, 7]
+
+
+def test_what_more_labels_would_bring_is_told(copied):
+    change(copied, forecast=[{"labels": 32, "accuracy": 0.9, "low": 0.8, "high": 0.95}])
+    page = checked(report.render([copied]))
+    assert "32 labels of the same kind: 90.0 % (80.0 to 95.0 %)" in page.words
+
+
+def test_every_method_that_was_tried_has_its_row_and_its_bar(copied):
+    tried = {"backbone": "lite0", "size": 96, "level": 0.9, "seconds": 130.0, "chosen": False}
+    change(
+        copied,
+        choice=[
+            tried | {"method": "features", "accuracy": None, "low": None, "high": None}
+            | {"verdict": "left: <b>"},
+            tried | {"method": "supervised", "accuracy": 0.8, "low": 0.7, "high": 0.9}
+            | {"verdict": "chosen", "chosen": True},
+        ],
+    )  # fmt: skip
+    html = report.render([copied])
+    page = checked(html)
+    assert page.rows["tried"][1:] == [
+        ["features", "lite0, 96 pixels", "–", "–", "", "2.2 min", "left: <b>"],
+        ["supervised", "lite0, 96 pixels", "80.0 %", "70.0 to 90.0 %", "", "2.2 min", "chosen"],
+    ]
+    assert len([a for a in page.all("span") if a.get("class") == "reach"]) == 1
+    assert "left: 70.0%; width: 20.0%" in html and "Why supervised" in page.words
+
+
+def test_without_a_choice_the_page_has_no_word_of_one(made):
+    assert "tried" not in checked(report.render([made.folder])).rows
+
+
+def test_bins_of_few_test_images_are_pooled_with_their_neighbours():
+    bins = [
+        {"n": 2, "confidence": 0.2, "accuracy": 0.0},
+        {"n": 0, "confidence": None, "accuracy": None},
+        {"n": 6, "confidence": 0.5, "accuracy": 0.5},
+        {"n": 4, "confidence": 0.8, "accuracy": 1.0},
+        {"n": 30, "confidence": 0.97, "accuracy": 0.9},
+    ]
+    surest, rest = run._pooled(bins)
+    assert surest == {"n": 30, "confidence": pytest.approx(0.97), "accuracy": pytest.approx(0.9)}
+    assert rest["n"] == 12 and rest["accuracy"] == pytest.approx(7 / 12)
+    assert rest["confidence"] == pytest.approx((0.4 + 3 + 3.2) / 12)
+    assert run._pooled(bins[:1])[0]["n"] == 2 and run._pooled(bins[1:2]) == []
+
+
+def test_new_class_shares_are_hinted_at_once(copied):
+    record = json.loads((copied / "run.json").read_text())
+    for caveats in ([], [BY_HAND]):
+        change(copied, estimate=record["estimate"] | {"caveats": caveats})
+        assert checked(report.render([copied])).words.count("give --prior") == 1
+
+
+def test_images_to_label_next_are_shown_with_their_reason(copied):
+    (copied / "label-next.csv").write_text(
+        "file,why,prediction,confidence\n001.png,uncertain,a,0.51\n030.png,random,,\n"
+    )
+    page = checked(report.render([copied]))
+    assert "What to label next" in page.words
+    assert "uncertain looks like a 51 % 001.png" in page.words
+    assert "random 030.png" in page.words
+
+
+def test_the_surest_mistakes_come_first():
+    labels = np.array([0, 1, 0, 1])
+    shares = np.array([[0.2, 0.8], [0.4, 0.6], [0.1, 0.9], [0.6, 0.4]])
+    assert mistakes(labels, shares).tolist() == [2, 0, 3]
+
+
+def test_a_history_is_drawn_by_kind_whatever_is_in_it():
+    history = [
+        {"step": s, "seconds": s, "loss": 9.0 / (s + 1) ** 4, "labeled": 1.0, "unlabeled": 0.5,
+         "validation_loss": 1.0, "train_accuracy": 0.5, "kept": 0.3, "pseudo_0": 0.4,
+         "pseudo_1": 0.6, "width": 7.0, "lr": 0.1}
+        for s in range(5)
+    ]  # fmt: skip
+    curves = run.curves(history, ["cat", "dog"])
+    keys = {curve.title: [entry.text for entry in curve.entries] for curve in curves}
+    assert keys == {
+        "Loss": ["total, augmented batches", "supervised part", "unsupervised part",
+                 "validation images", "width"],
+        "Accuracy": ["labelled images"],
+        "Unlabelled images": ["unlabelled images used"],
+        "Classes guessed": ["cat", "dog"],
+    }  # fmt: skip
+    assert run.curves([], ["cat"]) == run.curves(history[:1], ["cat"]) == []
+
+
+def test_a_plot_takes_every_colour_from_the_page():
+    series = [plots.Series(str(k), [0, 1, 2], [k + 1.0, 1.0, 2.0]) for k in range(8)]
+    svg = plots.lines("Loss", series).svg
+    assert not re.findall(r"#[0-9a-fA-F]{3,8}\b(?![\w-])", re.sub(r'(href="|url\()#\w+', "", svg))
+    assert {f"var(--series-{k})" for k in range(1, 7)} <= set(re.findall(r"var\(--[\w-]+\)", svg))
+    assert "font-family" not in svg and "<style" not in svg and "<metadata" not in svg
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "said"),
+    [(0.85, "inside the interval"), (0.95, "too careful"), (0.7, "too hopeful")],
+)
+def test_the_test_score_is_told_against_the_interval(accuracy, said):
+    estimate = {"accuracy": 0.8, "low": 0.75, "high": 0.9, "level": 0.9, "how": "", "caveats": []}
+    narrow = {"accuracy": accuracy, "low": accuracy - 0.02, "high": accuracy + 0.02, "n": 999}
+    told = sentences.tell(estimate, narrow, None, ["random"])
+    assert said in told.tested
+    assert "the surer one" in told.tested
+    wide = narrow | {"low": accuracy - 0.3, "high": accuracy + 0.3, "n": 9}
+    assert "the surer one" not in sentences.tell(estimate, wide, None, ["random"]).tested
+    assert "75.0 to 90.0" in told.means
+    assert not any("not recorded" in doubt for doubt in told.doubts)
+    told = sentences.tell(estimate, None, {"cat": 0.2, "dog": 0.8}, ["unknown"])
+    assert "cat 20" in told.assumes
+    assert any("not recorded" in doubt for doubt in told.doubts)
+
+
+def test_an_estimate_that_cannot_be_given_says_why():
+    estimate = {"accuracy": None, "how": "no estimate: every label was chosen"}
+    assert sentences.tell(estimate, None, None, []).how == estimate["how"]
+    assert sentences.tell(None, None, None, []).how == "No estimate was asked for."
+
+
+def cells(**accuracies):
+    return [
+        {"method": name, "draw": draw, "test_accuracy": accuracy, "seconds": 60.0,
+         "estimate": {"accuracy": 0.8, "low": 0.7, "high": 0.86}}
+        for name, found in accuracies.items()
+        for draw, accuracy in enumerate(found)
+    ]  # fmt: skip
+
+
+def study(tmp_path, **accuracies):
+    data = {"source": "photos", "per_class": 4, "classes": 3, "test": 99}
+    kept = {"cells": cells(**accuracies), "data": data}
+    (tmp_path / "comparison.json").write_text(json.dumps(kept))
+    return comparison.page(comparison.of_folder(tmp_path))
+
+
+def test_a_comparison_names_a_leader_only_where_the_draws_agree(tmp_path):
+    clear = study(tmp_path, a=[0.80, 0.70, 0.75], b=[0.85, 0.76, 0.80])
+    assert clear.verdict[0].startswith("b leads with 80.3")
+    assert "+5.3 points" in clear.verdict[0]
+    unclear = study(tmp_path, a=[0.80, 0.70, 0.75], b=[0.85, 0.69, 0.76])
+    assert "b has the highest mean" in unclear.verdict[0]
+    assert "not clearly ahead of a" in unclear.verdict[0]
+    single = study(tmp_path, a=[0.8], b=[0.9])
+    assert "one draw in common, which says little" in single.verdict[0]
+
+
+def test_a_comparison_shows_every_draw_and_how_many_estimates_held(tmp_path):
+    study(tmp_path, a=[0.80, 0.60], b=[0.85, 0.90])
+    page = checked(report.render([tmp_path]))
+    table = page.rows["cells"]
+    assert table[0] == ["", "a", "b"]
+    assert table[1:3] == [["draw 0", "80.0", "85.0"], ["draw 1", "60.0", "90.0"]]
+    assert table[-1] == ["estimates held", "1 of 2", "1 of 2"]
+    assert "in 2 of 4 fits" in page.words
+
+
+def test_the_differences_are_those_of_the_draws_that_both_saw(tmp_path):
+    kept = study(tmp_path, a=[0.8, 0.6, 0.5], b=[0.85, 0.7]).study
+    assert kept.differences("b", "a") == pytest.approx([0.05, 0.1])
+
+
+def test_runs_side_by_side_are_named_by_what_tells_them_apart(made, copied):
+    change(copied, schedule={"steps": 4})
+    found = comparison.of_runs([read.read_run(made.folder), read.read_run(copied)])
+    assert found.names == ["supervised (run)", "supervised (copy)"]
+    assert found.rows == ["16 labels, set 1"]
+    page = checked(report.render([made.folder, copied]))
+    assert f"{100 * made.test['accuracy']:.1f}" in page.rows["cells"][1]
+
+
+def of_records(made, *changes):
+    """The study of runs that are `made`, each with other things in its record."""
+    plain = read.read_run(made.folder)
+    return comparison.of_runs(
+        [
+            replace(plain, record=plain.record | change, folder=Path(f"runs/{number}/draw-0"))
+            for number, change in enumerate(changes)
+        ]
+    )
+
+
+def within(made, key, **changes):
+    return {key: made.record[key] | changes}
+
+
+def test_seeds_on_the_same_labels_are_one_draw_of_one_method(made):
+    other = within(made, "backbone", weights="sha256:other")
+    scores = [within(made, "test", accuracy=share) for share in (0.5, 0.75)]
+    found = of_records(made, scores[0], scores[1] | other | {"seed": 7})
+    assert found.names == ["supervised"]
+    (row, (first,)), (again, (second,)) = found.table()
+    assert (row, again) == ("16 labels, set 1, seed 0", "16 labels, set 1, seed 7")
+    assert (first, second) == (0.5, 0.75)
+    standing = comparison.page(found).standings[0]
+    assert (standing.found.mean, standing.found.n, standing.found.low) == (0.625, 1, None)
+    assert "62.5\xa0% on one draw, 2 fits" in standing.sentence
+    assert "Several fits of a method on the same labels count as one draw" in found.about
+
+
+def test_runs_on_other_labels_with_other_seeds_and_weights_are_draws_of_one_method(made):
+    other = within(made, "backbone", weights="sha256:other") | within(made, "data", hash="other")
+    found = of_records(made, {}, other | {"seed": 7})
+    assert found.names == ["supervised"]
+    assert found.rows == ["16 labels, set 1", "16 labels, set 2"]
+    assert comparison.page(found).standings[0].found.n == 2
+    assert "one draw, with" not in found.about
+
+
+def test_no_run_is_left_out_of_a_mean(made):
+    """Two stages of other seeds, followed by the same seed on the same labels."""
+    one = within(made, "test", accuracy=0.5) | {"stage": {}, "init": "a"}
+    two = within(made, "test", accuracy=1.0) | {"stage": {}, "init": "b"}
+    found = of_records(
+        made, one | within(made, "method", seed=0), two | within(made, "method", seed=1)
+    )
+    assert found.table() == (("16 labels, set 1, seed 0", (0.75,)),)
+
+
+def test_what_a_run_was_asked_for_tells_it_apart(made):
+    budget = within(made, "training", budget=60.0)
+    more, fewer = (within(made, "schedule", steps=steps) for steps in (9, 5))
+    assert len(of_records(made, budget | more, budget | fewer).names) == 1
+    for one, two in (
+        (more, fewer),
+        (budget, {}),
+        (budget, budget | {"estimate": None}),
+        (budget, budget | {"choice": [{"method": "features"}]}),
+        (budget, within(made, "training", budget=30.0)),
+        ({"init": "a"}, {"init": "b"}),
+        (within(made, "backbone", options={"base": 9}), {}),
+        (within(made, "input", size=9), {}),
+    ):
+        names = of_records(made, one, two).names
+        assert names == ["supervised (0/draw-0)", "supervised (1/draw-0)"]
+
+
+def test_runs_on_other_labels_have_no_draw_in_common(made, copied):
+    data = json.loads((copied / "run.json").read_text())["data"]
+    change(copied, data=data | {"hash": "sha256:other"}, schedule={"steps": 4})
+    (text, *_) = comparison.page(
+        comparison.of_runs([read.read_run(made.folder), read.read_run(copied)])
+    ).verdict
+    assert "no draw in common" in text
+
+
+@pytest.mark.thorough
+def test_a_folder_that_is_given_twice_is_shown_once(made, copied):
+    change(copied, schedule={"steps": 4})
+    twice = [made.folder, copied, made.folder.parent / "." / made.folder.name]
+    assert report.render(twice) == report.render(twice[:2])
+    assert report.render([made.folder, made.folder]) == report.render([made.folder])
+
+
+def test_a_training_that_went_wrong_is_said_beside_the_others(copied, made):
+    training = json.loads((copied / "run.json").read_text())["training"]
+    change(copied, training=training | {"collapse": {"step": 9, "reason": "it broke", "kept": 6}})
+    assert (
+        f"Training of supervised on 16 labels, set 1, seed {made.record['seed']} went wrong. It "
+        "broke; the averaged weights of step 6 are kept."
+    ) in checked(report.render([made.folder, copied])).words
+
+
+def test_a_comparison_says_which_of_its_trainings_went_wrong(tmp_path):
+    study(tmp_path, a=[0.80, 0.60], b=[0.85, 0.10])
+    kept = json.loads((tmp_path / "comparison.json").read_text())
+    assert "went wrong" not in checked(report.render([tmp_path])).words  # cells of older versions
+    for cell in kept["cells"]:
+        cell["trouble"] = "class <b> swallowed all" if cell["test_accuracy"] == 0.1 else ""
+    (tmp_path / "comparison.json").write_text(json.dumps(kept))
+    words = checked(report.render([tmp_path])).words
+    assert "Training of b on draw 1 went wrong. Class <b> swallowed all." in words
+    assert words.count("went wrong") == 2
+    assert "a fit, of which training went wrong in 1" in words
+
+
+def command(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["handful", *map(str, arguments)])
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as left:
+        code = left.code or 0
+    return code, capsys.readouterr()
+
+
+FIT = ("fit", "digits", "--per-class", 2, "--set", "steps=2", "--set", "backbone.base=8")
+
+
+@pytest.mark.thorough
+def test_a_fit_leaves_a_report_with_its_test_score(monkeypatch, capsys, tmp_path):
+    out = tmp_path / "run"
+    more = ("--precision", "fp32", "--estimate", "none", "--out", out)
+    assert command(monkeypatch, capsys, *FIT, *more)[0] == 0
+    page = checked((out / "report.html").read_text())
+    assert "Accuracy on test images" in page.words
+    (out / "report.html").unlink()
+    assert command(monkeypatch, capsys, *FIT, *more)[0] == 0
+    assert (out / "report.html").exists()
+    code, said = command(monkeypatch, capsys, "report", out, "--no-images", "--out", out / "b.html")
+    assert (code, said.out) == (0, f"written to {out / 'b.html'}\n")
+
+
+@pytest.mark.thorough
+def test_a_report_that_fails_does_not_lose_the_run(monkeypatch, capsys, tmp_path):
+    def broken(*_, **__):
+        raise RuntimeError("no paper")
+
+    monkeypatch.setattr(report, "render", broken)
+    more = ("--precision", "fp32", "--estimate", "none", "--out", tmp_path / "run")
+    code, said = command(monkeypatch, capsys, *FIT, *more)
+    assert code == 0
+    assert "the report could not be written (no paper)" in said.err
+    assert handful.open_run(tmp_path / "run").test is not None
+
+
+def test_several_runs_need_a_name_for_their_page(monkeypatch, capsys, made):
+    code, said = command(monkeypatch, capsys, "report", made.folder, made.folder)
+    assert code == 2
+    assert "say where with --out" in said.err
+
+
+def browse(path, profile):
+    """What Chromium says on its console about a page."""
+    done = subprocess.run(
+        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+         f"--user-data-dir={profile}", "--virtual-time-budget=1000", "--dump-dom",
+         path.as_uri()],
+        capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert "</html>" in done.stdout, done.stderr
+    return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs the browser chromium")
+def test_a_browser_finds_nothing_to_complain_of_and_nothing_to_load(made, tmp_path):
+    path = tmp_path / "report.html"
+    report.write_report([made.folder], path)
+    assert browse(path, tmp_path / "profile") == []
+    path.write_text(path.read_text().replace("<h1>", '<img src="https://example.com/a.png"><h1>'))
+    (refused,) = browse(path, tmp_path / "profile")
+    assert "Content Security Policy" in refused

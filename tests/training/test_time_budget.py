@@ -1,0 +1,452 @@
+"""A budget of time: how many steps it buys. Keeping to it on the way is in test_pace.py."""
+
+import math
+import time
+from dataclasses import dataclass, replace
+
+import pytest
+
+import handful
+from handful.methods.deep_propagation import DeepPropagation
+from handful.methods.fixmatch import FixMatch
+from handful.methods.mean_teacher import MeanTeacher
+from handful.methods.pseudo_label import PseudoLabel
+from handful.methods.simclr import SimCLR
+from handful.methods.softmatch import SoftMatch
+from handful.methods.supervised import Supervised
+from handful.methods.uda import UDA
+from handful.models.classifier import BackboneSpec, Predictor
+from handful.pipeline.run_folder import looked_at
+from handful.progress import Reporter
+from handful.training.monitor import Looks
+from handful.training.plan import Plan, plan
+from handful.training.settings import Settings
+from handful.training.time_budget import Cost, affordable, bought, measured, step_seconds
+from tiny import SCHEDULE, stripes, task
+
+PLAN = Plan("fp32", 1, 0.01)
+SETTINGS = Settings(Supervised(), SCHEDULE, BackboneSpec("small", {"base": 8}), precision="fp32")
+# SCHEDULE has 3 looks, stripes 24 to predict.
+COST = Cost(start=1.0, step=0.1, look=0.5, image=0.25, clocked=0.4)
+
+
+@pytest.fixture
+def known_cost(monkeypatch, clock):
+    monkeypatch.setattr("handful.training.time_budget.measured", lambda *_: COST)
+
+
+def test_steps_are_what_is_left_after_all_that_surrounds_them(known_cost):
+    planned = affordable(SETTINGS, task(), 0, PLAN, seconds=100.04, fits=1, predicted=24)
+    assert planned.steps == int((100 - 24 * 0.25 - 1.0 - 3 * 0.5) / 0.1)
+    assert planned.seconds_per_step == 0.1
+    assert (planned.precision, planned.look) == (PLAN.precision, 0.5)
+    assert planned.allowed == pytest.approx(100 - 24 * 0.25 - (1.0 - 0.4), abs=0.1)
+
+
+def test_all_trainings_of_an_estimate_share_the_time(known_cost):
+    planned = affordable(SETTINGS, task(), 0, PLAN, seconds=100.04, fits=6, predicted=24)
+    assert planned.steps == int((100 - 24 * 0.25 - 6 * (1.0 + 3 * 0.5)) / 0.6)
+    assert planned.allowed == pytest.approx((100 - 24 * 0.25) / 6 - (1.0 - 0.4), abs=0.1)
+
+
+def test_a_budget_too_short_for_one_step_says_what_is_needed(known_cost):
+    with pytest.raises(
+        ValueError, match="leaves 5 s .* needs about 22 s .* 6 trainings; --estimate"
+    ):
+        affordable(SETTINGS, task(), 0, PLAN, seconds=5, fits=6, predicted=24)
+    with pytest.raises(ValueError, match="surrounds it; give a larger --budget"):
+        affordable(SETTINGS, task(), 0, PLAN, seconds=5, fits=1, predicted=24)
+
+
+QUICK = {"backbone.base": "8", "batch": "8", "looks": "2"}
+
+
+def test_the_steps_a_budget_buys_are_in_the_record(monkeypatch, steady, clock):
+    monkeypatch.setattr(
+        "handful.training.time_budget.measured", lambda *_: Cost(0.0, 100.0, 0.0, 0.0)
+    )
+    said = []
+    run = handful.fit(
+        stripes(),
+        settings=QUICK,
+        budget=1000.0,
+        estimate="none",
+        precision="fp32",
+        reporter=Reporter(say=said.append),
+    )
+    steps = run.record["schedule"]["steps"]
+    assert steps == 10
+    assert run.record["training"]["steps"] == steps
+    assert run.record["training"]["budget"] == 1000.0
+    assert f"{steps} steps, about 1" in said[-1]
+
+
+@pytest.mark.thorough
+def test_time_for_predictions_is_kept_only_where_there_will_be_some(
+    monkeypatch, tmp_path, steady, clock
+):
+    monkeypatch.setattr(
+        "handful.training.time_budget.measured", lambda *_: Cost(0.0, 60.0, 0.0, 10.0)
+    )
+    options = {"settings": QUICK, "budget": 1200.0, "precision": "fp32"}
+
+    def steps(**more):
+        return handful.fit(stripes(), **(options | more)).record["schedule"]["steps"]
+
+    assert steps(estimate="none") == 1200 // 60
+    kept = 10 * (24 + 24 + 16)  # unlabelled: predicted, and beside the labelled as what is next
+    assert steps(estimate="none", out=tmp_path) == (1200 - kept) // 60
+    assert steps() == 1200 // (6 * 60)
+    assert steps(prior="unlabeled") == (1200 - 240) // (6 * 60)
+
+
+def test_as_many_images_are_looked_at_in_the_end_as_time_is_kept_for(monkeypatch, tmp_path):
+    streamed, images = [], stripes()
+    plain = Predictor._streamed
+
+    def counting(self, some, *rest):
+        streamed.append(len(some))
+        return plain(self, some, *rest)
+
+    monkeypatch.setattr(Predictor, "_streamed", counting)
+    handful.fit(images, settings=QUICK | {"steps": "4"}, estimate="none", out=tmp_path)
+    assert sum(streamed) == looked_at(images) == 24 + 24 + 16
+
+
+@dataclass(frozen=True)
+class Interrupted(Supervised):
+    def loss(self, model, batch):
+        if batch.course.last == 5 and batch.step == 3:
+            raise KeyboardInterrupt
+        return super().loss(model, batch)
+
+
+def test_an_interrupted_run_goes_on_with_the_steps_that_were_bought(tmp_path, monkeypatch):
+    def fit(method, bought):
+        monkeypatch.setattr(
+            "handful.pipeline.fit.affordable",
+            lambda c, t, s, planned, *_: replace(planned, steps=bought),
+        )
+        return handful.fit(
+            stripes(), method, settings=QUICK, budget=60, estimate="none", out=tmp_path / "run"
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(Interrupted(), 5)
+    monkeypatch.setattr(Interrupted, "loss", Supervised.loss)
+    run = fit(Interrupted(), 9)
+    assert run.record["schedule"]["steps"] == 5
+    assert run.record["training"]["steps"] == 5
+
+
+def test_a_budget_that_was_too_short_leaves_the_folder_for_another(
+    tmp_path, monkeypatch, steady, clock
+):
+    def fit(step, budget):
+        monkeypatch.setattr(
+            "handful.training.time_budget.measured", lambda *_: Cost(0.0, step, 0.0, 0.0)
+        )
+        options = {"settings": QUICK, "budget": budget, "estimate": "none"}
+        return handful.fit(stripes(), **options, out=tmp_path / "run")
+
+    with pytest.raises(ValueError, match="give a larger --budget"):
+        fit(100.0, 20.0)
+    assert fit(10.0, 30.0).record["training"]["steps"] == 3
+
+
+def test_another_budget_is_another_run(monkeypatch):
+    monkeypatch.setattr(
+        "handful.pipeline.fit.affordable", lambda c, t, s, planned, *_: replace(planned, steps=2)
+    )
+    marks = {
+        handful.fit(
+            stripes(), settings=QUICK, budget=budget, estimate="none", precision="fp32"
+        ).record["fingerprint"]
+        for budget in (60, 61)
+    }
+    assert len(marks) == 2
+
+
+def test_impossible_budgets_are_refused():
+    with pytest.raises(ValueError, match="budget fixes the steps, and steps=5 is set too"):
+        handful.fit(stripes(), settings={"steps": "5"}, budget=60)
+    with pytest.raises(ValueError, match="above 0, got -1"):
+        handful.fit(stripes(), budget=-1)
+
+
+@pytest.mark.thorough
+def test_a_setting_that_is_called_steps_but_is_no_schedule_goes_with_a_budget():
+    settings = {"steps": "20"}  # of the power iteration
+    run = handful.fit(
+        stripes(), "propagation", settings=settings, budget=60, size=32, estimate="none"
+    )
+    assert run.record["method"]["steps"] == 20
+
+
+def test_a_budget_too_short_for_heads_says_how_many_there_are():
+    planned = Plan("fp32", 1, 1.0)
+    with pytest.raises(ValueError, match=r"36 fits to features among it; --estimate none needs on"):
+        bought(planned, 10.0, 20.0, 0.0, heads=36)
+
+
+@pytest.mark.thorough
+def test_a_method_on_features_says_whether_the_time_will_do(monkeypatch):
+    def told(seconds):
+        said = []
+        monkeypatch.setattr("handful.pipeline.fit.embedding_seconds", lambda *_: seconds)
+        monkeypatch.setattr("handful.training.time_budget.Deadline.left", 60.0)
+        handful.fit(
+            stripes(size=32, channels=3),
+            "features",
+            size=32,
+            precision="fp32",
+            budget=60,
+            estimate="none",
+            reporter=Reporter(say=said.append),
+        )
+        return said[-1]
+
+    assert told(0.0) == "the features that it learns from are known already"
+    takes = "the features it learns from take about"
+    assert told(30.0) == f"{takes} 30 s, within the 60 s that are left"
+    too_long = f"{takes} 5 min, more than the 60 s that are left; a smaller --size is faster"
+    assert told(300.0) == too_long
+
+
+@dataclass(frozen=True)
+class Sleeping(Supervised):
+    """A step takes a known time, however busy the machine."""
+
+    def loss(self, model, batch):
+        time.sleep(0.1)
+        return super().loss(model, batch)
+
+
+@dataclass(frozen=True)
+class Pausing(Supervised):
+    period: int = 10  # steps from one long one to the next
+
+
+@pytest.mark.parametrize("steps", [1, 9, 10, 11, 25])
+def test_the_first_step_of_every_period_is_counted(steps):
+    planned = replace(PLAN, seconds_per_step=0.1, pause=4.0, period=10, first=1.5)
+    later = len(range(10, steps, 10))
+    assert planned.seconds(steps) == pytest.approx(0.1 * steps + 1.5 + 4 * later)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "periods", "taken"),
+    [
+        (1.65, 1, 1),  # after the first pause there is time for one step
+        (2.05, 1, 5),  # for half a period
+        (7.45, 1, 59),  # a second pause and a period of ten steps more would be 7.5
+        (7.55, 2, 20),
+        (8.05, 2, 25),
+        (102.55, 21, 210),
+    ],
+)
+def test_a_budget_buys_whole_periods_and_leaves_no_time_over(seconds, periods, taken):
+    planned = replace(PLAN, seconds_per_step=0.1, pause=4.0, period=10, first=1.5).within(seconds)
+    assert (planned.steps, planned.taken) == (10 * periods, taken)
+    course = planned.course(replace(SCHEDULE, steps=planned.steps))
+    assert course.last == taken and course.begun(taken, 10) == periods
+    assert seconds - 0.1 < 1.5 + 4 * (periods - 1) + 0.1 * taken <= seconds
+
+
+def test_a_budget_too_short_for_the_first_pause_buys_nothing():
+    assert replace(PLAN, pause=1.0, period=10, first=4.0).within(3.9).steps == 0
+    assert replace(PLAN, pause=4.0, period=10, first=1.0).within(0.9).steps == 0
+
+
+def test_a_budget_buys_pauses_too(known_cost):
+    pausing = replace(PLAN, pause=4.0, period=10, first=4.0)
+    planned = affordable(SETTINGS, task(), 0, pausing, seconds=103.04, fits=1, predicted=24)
+    left = 103 - 24 * 0.25 - 1.0 - 3 * 0.5  # 94.5 s: 18 periods of 5 s
+    assert planned.steps == 18 * 10
+    assert planned.taken == int((left - 18 * 4) / 0.1)
+    assert planned.seconds_per_step == 0.1
+
+
+@dataclass(frozen=True)
+class Slow(Pausing):
+    def loss(self, model, batch):
+        paused = 0.3 if batch.step else 0.15
+        time.perf_counter.now += paused if batch.step % self.period == 0 else 0.01
+        return super().loss(model, batch)
+
+
+def test_a_plan_counts_the_pauses_of_a_method(clock):
+    found = plan(Slow(), task(), SCHEDULE, 0, "fp32")
+    assert found.pause == pytest.approx(0.29) and found.period == 10
+    assert found.first == pytest.approx(0.14)
+    assert found.seconds_per_step == pytest.approx(0.01)
+    assert plan(Supervised(), task(), SCHEDULE, 0, "fp32").pause == 0
+
+
+@pytest.mark.parametrize(
+    ("timed", "best"),
+    [
+        ([0.5, 0.15, 0.1, 0.15], Plan("fp32", 1, 0.1)),  # other work while fp32 was timed first
+        ([0.1, 0.05, 0.1, 0.5], Plan("bf16", 1, 0.05)),  # and while bf16 was timed again
+        ([0.5, 0.19, 0.1, 0.05], Plan("bf16", 1, 0.05)),
+    ],
+)
+def test_of_short_steps_timed_twice_the_faster_times_count(monkeypatch, timed, best):
+    times = iter(timed)
+    monkeypatch.setattr("handful.training.plan._seconds_per_step", lambda *_: next(times))
+    monkeypatch.setattr("handful.training.plan.devices.has_bf16", lambda: True)
+    found = plan(Supervised(), task(), SCHEDULE, 0)
+    assert (found.precision, found.seconds_per_step) == (best.precision, best.seconds_per_step)
+
+
+def test_long_steps_are_timed_once(monkeypatch):
+    times = iter([3.0, 2.9])
+    monkeypatch.setattr("handful.training.plan._seconds_per_step", lambda *_: next(times))
+    monkeypatch.setattr("handful.training.plan.devices.has_bf16", lambda: True)
+    assert plan(Supervised(), task(), SCHEDULE, 0).precision == "fp32"
+
+
+def test_of_what_surrounds_the_steps_the_first_look_is_on_the_clock_of_the_training(
+    monkeypatch, clock
+):
+    plain = Looks.__call__
+
+    def slow(self, model):
+        clock.now += 0.2
+        return plain(self, model)
+
+    monkeypatch.setattr(Looks, "__call__", slow)
+    cost = measured(SETTINGS, task(), 0, PLAN, 0.05)
+    assert cost.clocked == cost.start == cost.look == pytest.approx(0.2)
+
+
+def test_planning_leaves_out_the_first_step_of_all():
+    seen = []
+
+    @dataclass(frozen=True)
+    class Recording(Supervised):
+        def loss(self, model, batch):
+            seen.append(batch.step)
+            return super().loss(model, batch)
+
+    plan(Recording(), task(), SCHEDULE, 0, "fp32")
+    assert seen and min(seen) == 1
+
+
+@pytest.mark.thorough
+def test_a_pilot_of_a_method_that_pauses_has_no_pause_in_it(clock):
+    planned = Plan("fp32", 1, 0.01, pause=0.3, period=10)
+    step = measured(replace(SETTINGS, method=Slow()), task(), 0, planned, 2.0).step
+    assert step == pytest.approx(0.01)  # a pause among ten steps would be 0.03 more
+
+
+@pytest.mark.thorough
+def test_a_burst_of_other_work_in_the_pilot_does_not_count(clock):
+    taken = []
+
+    @dataclass(frozen=True)
+    class Disturbed(Supervised):
+        def loss(self, model, batch):
+            taken.append(batch.step)
+            clock.now += 0.01 if len(taken) > 20 else 0.1
+            return super().loss(model, batch)
+
+    step = step_seconds(
+        replace(SETTINGS, method=Disturbed()), task(), 0, Plan("fp32", 1, 0.01), 0.6
+    )
+    assert taken == 5 * list(range(1, 13))
+    assert step == pytest.approx(0.01)  # 0.04 if all counted
+
+
+def test_long_steps_are_timed_once_a_turn(clock):
+    taken = []
+
+    @dataclass(frozen=True)
+    class Long(Supervised):
+        def loss(self, model, batch):
+            taken.append(batch.step)
+            clock.now += 0.1
+            return super().loss(model, batch)
+
+    step = step_seconds(replace(SETTINGS, method=Long()), task(), 0, Plan("fp32", 1, 0.1), 0.06)
+    assert taken == [1, 1, 1, 1, 1]
+    assert step == pytest.approx(0.1)
+
+
+def test_a_pilot_whose_short_schedule_diverges_is_timed_all_the_same(clock):
+    """It is not what will be trained: a long schedule warms up for longer."""
+
+    @dataclass(frozen=True)
+    class Diverging(Supervised):
+        def loss(self, model, batch):
+            clock.now += 0.01
+            step = super().loss(model, batch)
+            return step._replace(loss=step.loss * (math.nan if batch.step == 5 else 1))
+
+    method = replace(SETTINGS, method=Diverging())
+    step = step_seconds(method, task(), 0, Plan("fp32", 1, 0.01), 0.6)
+    assert step == pytest.approx(0.01, rel=0.3)  # the steps before, of which the last has no loss
+
+
+@dataclass(frozen=True)
+class Relabelling(DeepPropagation):
+    """Steps and graphs take known times."""
+
+    def loss(self, model, batch):
+        time.sleep(0.05 + (0.5 if batch.course.begins(batch.step, self.period) else 0))
+        return super().loss(model, batch)
+
+
+@pytest.mark.slow
+def test_a_budget_is_met_by_a_method_that_pauses():
+    method = Relabelling(period=25, neighbors=5)
+    begun = time.perf_counter()
+    handful.fit(stripes(), method, settings=QUICK, budget=30.0, estimate="none")
+    assert time.perf_counter() - begun == pytest.approx(30, rel=0.05)
+
+
+@dataclass(frozen=True)
+class Contrasting(SimCLR):
+    def loss(self, model, batch):
+        time.sleep(0.1)
+        return super().loss(model, batch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("then", ["features", "self_training", "supervised"])
+def test_a_budget_is_met_by_a_stage_and_what_follows(then, tmp_path, monkeypatch):
+    plain = Supervised.loss
+
+    def slow(self, model, batch):
+        time.sleep(0.1)
+        return plain(self, model, batch)
+
+    monkeypatch.setattr(Supervised, "loss", slow)
+    begun = time.perf_counter()
+    method, settings = Contrasting(then=then), QUICK | {"looks": "2"}
+    handful.fit(stripes(seed=21), method, settings=settings, budget=30.0, out=tmp_path / "run")
+    assert time.perf_counter() - begun == pytest.approx(30, rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [PseudoLabel, MeanTeacher, UDA, FixMatch, SoftMatch])
+def test_a_budget_is_met_by_methods_of_consistency(method):
+    @dataclass(frozen=True)
+    class Steady(method):
+        def loss(self, model, batch):
+            time.sleep(0.05)
+            return super().loss(model, batch)
+
+    begun = time.perf_counter()
+    handful.fit(stripes(), Steady(), settings=QUICK, budget=20.0, estimate="none")
+    assert time.perf_counter() - begun == pytest.approx(20, rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("estimate, budget", [("none", 20.0), ("folds", 60.0)])
+def test_a_budget_is_met_within_five_percent(estimate, budget):
+    begun = time.perf_counter()
+    run = handful.fit(stripes(), Sleeping(), settings=QUICK, budget=budget, estimate=estimate)
+    assert time.perf_counter() - begun == pytest.approx(budget, rel=0.05)
+    bought = run.record["schedule"]["steps"]  # nearly as many as were taken: they were timed well
+    assert run.record["training"]["steps"] == pytest.approx(bought, rel=0.1)

@@ -1,0 +1,412 @@
+import copy
+import os
+import signal
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import handful.training.trainer
+from handful.files import read_tensors
+from handful.methods.base import Batch, Step, Views, classifier
+from handful.methods.schedule import Schedule
+from handful.methods.supervised import Supervised
+from handful.models.classifier import BackboneSpec
+from handful.pipeline.cross_validate import fold_predictor
+from handful.training.batches import Batches
+from handful.training.loop import Diverged, State, fresh, train
+from handful.training.optimizers import make_optimizer
+from handful.training.plan import Plan, plan
+from handful.training.settings import Settings
+from handful.training.trainer import learn
+from handful.training.weight_average import Average
+from tiny import SCHEDULE, stripes, task
+
+METHOD = Supervised(augment="none")
+PLAN = Plan("fp32", 1, 0.01)
+SETTINGS = Settings(METHOD, SCHEDULE, BackboneSpec("small", {"base": 8}), precision="fp32")
+
+
+def weights(learned):
+    return learned.predictor.model.state_dict()
+
+
+def same(a, b):
+    return all(torch.equal(a[key], b[key]) for key in a) and a.keys() == b.keys()
+
+
+def test_every_trainable_tensor_moves():
+    before = copy.deepcopy(fresh(METHOD, task(), seed=0))
+    state = State(fresh(METHOD, task(), seed=0), SCHEDULE)
+    for _ in train(state, METHOD, Batches(task(), METHOD.views(task()), SCHEDULE, 0), SCHEDULE):
+        pass
+    for (name, old), new in zip(before.named_parameters(), state.model.parameters(), strict=True):
+        assert not torch.equal(old, new), f"{name} did not move"
+
+
+@pytest.mark.thorough
+def test_a_tiny_set_can_be_overfitted():
+    settings = replace(SETTINGS, schedule=replace(SCHEDULE, steps=60, average=0.9))
+    history = learn(settings, task(), seed=0).history
+    assert history[0]["train_accuracy"] < 0.9
+    assert history[-1]["train_accuracy"] == 1.0
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not():
+    first, again, other = (learn(SETTINGS, task(), seed) for seed in (3, 3, 4))
+    assert same(weights(first), weights(again))
+    assert not same(weights(first), weights(other))
+
+
+def test_training_leaves_the_global_random_state_alone():
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    learn(SETTINGS, task(), seed=0)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.fixture
+def in_the_foreground():
+    """Ctrl-C as a terminal has it; a script that starts the tests in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("in_the_foreground")
+def test_control_c_leaves_the_step_it_came_in_to_go_on_from(tmp_path):
+    def track(items, total, description):
+        for number, item in enumerate(items, 1):
+            if number == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield item
+
+    with pytest.raises(KeyboardInterrupt):
+        learn(SETTINGS, replace(task(), track=track), seed=0, folder=tmp_path, planned=PLAN)
+    tensors, _ = read_tensors(tmp_path / "checkpoint.safetensors")
+    assert int(tensors["step"]) == 3
+
+
+@dataclass(frozen=True)
+class Interrupted(Supervised):
+    """Supervised, killed by an error at one step."""
+
+    at: int = 7
+
+    def loss(self, model, batch):
+        if batch.step == self.at:
+            raise KeyboardInterrupt
+        return super().loss(model, batch)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("backbone", ["small", "cnn", "fast", "resnet18"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_a_step_is_that_of_the_plain_optimizer(optimizer, backbone):
+    schedule = Schedule(optimizer=optimizer, lr=0.01, weight_decay=0.1)
+    torch.manual_seed(0)
+    state = State(BackboneSpec(backbone).make(3, 32), schedule)
+    reference = copy.deepcopy(state.model)
+    groups = [
+        {"params": [p for p in reference.parameters() if (p.ndim > 1) == matrix], "weight_decay": w}
+        for matrix, w in ((True, 0.1), (False, 0.0))
+    ]
+    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer]
+    more = {"momentum": 0.9, "nesterov": True} if optimizer == "sgd" else {}
+    plain = kind(groups, lr=0.01, foreach=False, fused=False, **more)
+    images = torch.rand(8, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    for _ in range(3):
+        state.optimizer.zero_grad()
+        state.model(images).square().mean().backward()
+        pairs = zip(state.model.parameters(), reference.parameters(), strict=True)
+        for mine, other in pairs:
+            other.grad = None if mine.grad is None else mine.grad.clone()
+        state.optimizer.step()
+        plain.step()
+    for mine, other in zip(state.model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-5)  # steps are 0.01
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "lars"])
+def test_stopped_and_resumed_ends_with_the_same_bits_as_straight_through(
+    tmp_path, monkeypatch, optimizer
+):
+    monkeypatch.setattr("handful.training.history.SAVE_EVERY", 0)
+    schedule = replace(SCHEDULE, optimizer=optimizer, warmup=0.2, clip=1.0)
+    dropped = replace(SETTINGS, method=Supervised("digits", dropout=0.5), schedule=schedule)
+    stopping = replace(dropped, method=Interrupted("digits", dropout=0.5))
+    straight = learn(dropped, task(), 1, planned=PLAN)
+    with pytest.raises(KeyboardInterrupt):
+        learn(stopping, task(), 1, tmp_path, PLAN)
+    assert read_tensors(tmp_path / "checkpoint.safetensors")[0]["step"] == 7
+    resumed = learn(dropped, task(), 1, tmp_path)
+    assert same(weights(straight), weights(resumed))
+    without_time = [{k: v for k, v in h.items() if k != "seconds"} for h in straight.history]
+    assert without_time == [{k: v for k, v in h.items() if k != "seconds"} for h in resumed.history]
+
+
+def test_a_finished_training_is_not_trained_again(tmp_path):
+    first = learn(SETTINGS, task(), 0, tmp_path)
+    again = learn(replace(SETTINGS, method=Interrupted(at=0)), task(), 0, tmp_path)
+    assert same(weights(first), weights(again))
+
+
+def test_batches_go_through_all_labeled_images_before_one_comes_again():
+    batches = Batches(task(), Views("none"), replace(SCHEDULE, batch=5), seed=0)
+    seen = torch.cat([batches[step].ids for step in range(16)])  # 80 = 5 passes over 16
+    for turn in seen.split(16):
+        assert sorted(turn.tolist()) == list(range(16))
+    assert len({tuple(turn.tolist()) for turn in seen.split(16)}) == 5  # each in another order
+
+
+def test_unlabeled_views_show_the_same_images_and_the_labeled_among_them():
+    batches = Batches(task(), Views("none", ("none", "digits"), unlabeled_ratio=5), SCHEDULE, 0)
+    batch = batches[0]
+    assert sorted(batch.unlabeled_ids.tolist()) == list(range(40))
+    plain = task().pixels[batch.unlabeled_ids].float() / 255
+    torch.testing.assert_close(batch.unlabeled[0], plain)
+    assert batch.unlabeled[1].shape == plain.shape
+    assert not torch.equal(batch.unlabeled[1], plain)
+
+
+def test_the_average_starts_at_the_first_weights_and_follows_the_formula():
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 1.0)
+    average = Average(model, 0.9)
+    expected, value = 1.0, 1.0
+    for step in range(1, 12):
+        value += 1.0
+        nn.init.constant_(model.weight, value)
+        average.update(step)
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * value
+    assert average.model.weight.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_average_includes_batch_norm_and_copies_other_buffers():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(2)
+            self.register_buffer("bank", torch.zeros(3))
+
+    model = Counting()
+    average = Average(model, 0.5)
+    with torch.no_grad():
+        model.norm.running_mean.fill_(1.0)
+        model.norm.num_batches_tracked.fill_(5)
+        model.bank.fill_(2.0)
+    average.update(step=100)
+    assert average.model.norm.running_mean.tolist() == [0.5, 0.5]
+    assert average.model.norm.num_batches_tracked.item() == 5
+    assert average.model.bank.tolist() == [2.0, 2.0, 2.0]
+
+
+def test_without_averaging_the_last_weights_are_kept():
+    state = State(fresh(METHOD, task(), 0), replace(SCHEDULE, average=0.0))
+    for _ in train(state, METHOD, Batches(task(), Views("none"), SCHEDULE, 0), SCHEDULE):
+        pass
+    assert same(state.model.state_dict(), state.average.model.state_dict())
+
+
+def test_biases_and_norms_do_not_decay():
+    groups = State(fresh(METHOD, task(), 0), SCHEDULE).optimizer.param_groups
+    assert {group["weight_decay"] for group in groups} == {SCHEDULE.weight_decay, 0.0}
+    for group in groups:
+        assert all((p.ndim > 1) == (group["weight_decay"] > 0) for p in group["params"])
+
+
+@dataclass(frozen=True)
+class Exploding:
+    name: ClassVar[str] = "exploding"
+
+    def schedule(self, task):
+        return SCHEDULE
+
+    def views(self, task):
+        return Views("none")
+
+    def build(self, task):
+        return classifier(task)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Step:
+        loss = model(batch.images).mean() * (float("inf") if batch.step == 2 else 1.0)
+        return Step(loss, {"loss": loss})
+
+
+def test_a_loss_that_is_no_number_stops_with_the_step_and_a_way_out():
+    with pytest.raises(Diverged, match=r"at step 3 of 12 .*--set lr=0.002.*--set clip=1"):
+        learn(replace(SETTINGS, method=Exploding()), task(), seed=0)
+
+
+def test_validation_images_are_never_trained_on():
+    held = task(validation=(0, 1, 2, 3))
+    assert set(held.labeled.tolist()) == set(range(4, 16))
+    assert set(held.unlabeled.tolist()) == set(range(4, 40))
+
+
+def test_patience_stops_early_and_keeps_the_best_weights(monkeypatch):
+    parts = []
+    looks = handful.training.trainer.Looks
+    monkeypatch.setattr(
+        "handful.training.trainer.Looks",
+        lambda task, precision: parts.append(task) or looks(task, precision),
+    )
+    schedule = replace(
+        SCHEDULE, steps=200, lr=0.1, looks=100, patience=2, average=0.0, validation=0.25
+    )
+    unlearnable = stripes()
+    noise = np.random.default_rng(3).integers(0, 2, 40)
+    images = unlearnable.with_labels(np.where(unlearnable.labels >= 0, noise, -1))
+    learned = learn(replace(SETTINGS, schedule=schedule), task(images), seed=0)
+    losses = [line["validation_loss"] for line in learned.history]
+    assert learned.steps < 200
+    assert losses.index(min(losses)) == len(losses) - 3
+    held = torch.tensor(parts[0].validation)
+    assert len(held) == 4
+    with torch.no_grad():
+        logits = learned.predictor.model(task(images).pixels[held].float() / 255)
+    loss = nn.functional.cross_entropy(logits, task(images).labels[held]).item()
+    assert loss < losses[-1] - 0.01
+    assert loss == pytest.approx(min(losses), rel=1e-4)
+
+
+def test_the_gradient_is_clipped_to_the_norm_asked_for():
+    schedule = replace(SCHEDULE, steps=1, lr=1.0, momentum=0.0, weight_decay=0.0, clip=0.01)
+    state = State(fresh(METHOD, task(), 0), schedule)
+    before = [p.detach().clone() for p in state.model.parameters()]
+    for _ in train(state, METHOD, Batches(task(), Views("none"), schedule, 0), schedule):
+        pass
+    moved = [(p - q).flatten() for p, q in zip(state.model.parameters(), before, strict=True)]
+    assert torch.cat(moved).norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_held_out_images_are_not_even_unlabeled_ones_of_their_fold():
+    seen = []
+
+    @dataclass(frozen=True)
+    class Looking(Supervised):
+        def views(self, task):
+            seen.append(task)
+            return super().views(task)
+
+    predict = fold_predictor(replace(SETTINGS, method=Looking(augment="none")), task(), 0, PLAN)
+    chances = predict(np.arange(12), np.arange(12, 16), 5)
+    assert chances.shape == (4, 2)
+    names = set(seen[0].images.names)
+    assert len(names) == 36
+    assert not names & {"012.png", "013.png", "014.png", "015.png"}
+    assert len(seen[0].labeled) == 12
+
+
+def test_a_plan_is_measured_and_says_its_precision(monkeypatch, clock):
+    plain = Supervised.loss
+
+    def loss(self, model, batch):
+        clock.now += 0.25
+        return plain(self, model, batch)
+
+    monkeypatch.setattr(Supervised, "loss", loss)
+    found = plan(METHOD, task(), SCHEDULE, seed=0, precision="fp32")
+    assert found.precision == "fp32"
+    assert found.seconds_per_step == pytest.approx(0.25)
+    assert found.threads == torch.get_num_threads()
+
+
+@pytest.mark.parametrize(
+    ("timings", "precision", "seconds"),
+    [
+        ([0.10, 0.15, 0.11, 0.05], "bf16", 0.05),  # other work slowed the first steps in bf16
+        ([0.10, 0.05, 0.11, 0.15], "bf16", 0.05),
+        ([0.10, 0.095, 0.12, 0.15], "fp32", 0.10),  # has to win by a tenth
+        ([0.90, 0.30], "bf16", 0.30),  # long steps are timed once
+    ],
+)
+def test_short_steps_are_timed_twice_and_the_faster_time_counts(
+    monkeypatch, timings, precision, seconds
+):
+    left = list(timings)
+    monkeypatch.setattr("handful.devices.has_bf16", lambda: True)
+    monkeypatch.setattr("handful.training.plan._seconds_per_step", lambda *_: left.pop(0))
+    planned = plan(Supervised(), task(), SCHEDULE, 0)
+    assert (planned.precision, planned.seconds_per_step) == (precision, seconds)
+    assert not left
+
+
+def test_convolutions_run_in_bf16_when_planned_so():
+    seen = []
+
+    @dataclass(frozen=True)
+    class Watching(Supervised):
+        def loss(self, model, batch):
+            hook = model.head.register_forward_hook(lambda m, a, out: seen.append(out.dtype))
+            step = super().loss(model, batch)
+            hook.remove()
+            return step
+
+    learn(replace(SETTINGS, method=Watching(augment="none"), precision="bf16"), task(), seed=0)
+    assert set(seen) == {torch.bfloat16}
+
+
+def test_a_backbone_that_names_its_normalisation_gets_that():
+    model = classifier(task(backbone=BackboneSpec("cifar-cnn")))
+    pixels = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1)
+    assert model.normalize(pixels).flatten().tolist() == [-1, 0, 1]
+
+
+def test_a_backbone_without_biases_gets_a_head_without_one():
+    assert classifier(task(backbone=BackboneSpec("cifar-cnn"))).head.bias is not None
+    plain = classifier(task(backbone=BackboneSpec("cifar-cnn", {"bias": False})))
+    assert not [name for name, _ in plain.named_parameters() if name.endswith("bias")]
+
+
+def test_normalisation_happens_once_with_the_constants_of_the_data():
+    images = stripes(channels=3)
+    model = classifier(task(images=images))
+    pixels = images.at(8).float() / 255
+    normal = model.normalize(pixels)
+    torch.testing.assert_close(normal.mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(normal.std(dim=(0, 2, 3)), torch.ones(3), atol=1e-5, rtol=0)
+
+
+@dataclass(frozen=True)
+class LabelBlind(Supervised):
+    """Looks at unlabelled views only, and would fail at any label."""
+
+    def views(self, task):
+        return Views(None, ("none", "digits"), unlabeled_ratio=1)
+
+    def loss(self, model, batch):
+        assert batch.images.shape == (0, 1, 8, 8) and batch.labels.shape == (0,)
+        spread = model(torch.cat(batch.unlabeled)).square().mean()
+        return Step(spread, {"loss": spread})
+
+
+def test_a_method_that_looks_at_no_label_trains_on_a_set_without_labels():
+    images = stripes(labeled=0)
+    batches = Batches(task(images), LabelBlind().views(task(images)), SCHEDULE, seed=0)
+    assert batches.images_per_step == 16
+    state = State(fresh(LabelBlind(), task(images), 0), SCHEDULE)
+    assert len(list(train(state, LabelBlind(), batches, SCHEDULE))) == SCHEDULE.steps
+
+
+def test_the_backbone_can_be_trained_at_a_lower_rate():
+    schedule = replace(SCHEDULE, backbone_rate=0.0, steps=2)
+    state = State(fresh(METHOD, task(), 0), schedule)
+    before = copy.deepcopy(dict(state.model.named_parameters()))
+    for _ in train(state, METHOD, Batches(task(), METHOD.views(task()), schedule, 0), schedule):
+        pass
+    for name, now in state.model.named_parameters():
+        assert torch.equal(now, before[name]) == name.startswith("backbone."), name
+
+
+def test_lars_adapts_weights_and_neither_biases_nor_norms():
+    optimizer = make_optimizer(fresh(METHOD, task(), 0), replace(SCHEDULE, optimizer="lars"))
+    for group in optimizer.param_groups:
+        assert all((p.ndim > 1) == group["adapt"] for p in group["params"])
+        assert group["adapt"] or group["weight_decay"] == 0
