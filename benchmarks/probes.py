@@ -25,6 +25,7 @@ from cells import in_development
 from handful.evaluation.probes import PROBES, accuracy, frozen_features
 from handful.methods.base import Task, body
 from handful.methods.self_supervised import LabelFree
+from handful.pipeline.options import InputSpec
 from handful.pipeline.pretrain import cached
 from handful.pipeline.recipes import find
 from handful.pipeline.recipes.recipe import Recipe
@@ -92,8 +93,7 @@ def encoder(
         method,
         schedule=recipe.schedule,
         backbone=recipe.backbone,
-        size=recipe.size,
-        precision=recipe.precision,
+        inputs=InputSpec(recipe.size, precision=recipe.precision),
     )
     if isinstance(method, LabelFree):
         made = cached(chosen, task, lambda text: print(text, flush=True))

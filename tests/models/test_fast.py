@@ -6,6 +6,7 @@ import torch
 from handful.methods.base import classifier
 from handful.models.classifier import BackboneSpec
 from handful.models.fast import Fast, _Norm
+from handful.pipeline.options import InputSpec
 from handful.pipeline.setup import prepare
 from tiny import stripes, task
 
@@ -53,14 +54,19 @@ def test_evaluation_sees_an_image_and_its_mirror_image_alike():
 @pytest.mark.parametrize(("channels", "flips"), [(1, None), (3, False)])
 def test_mirror_images_of_another_class_stay_out_of_the_features(channels, flips):
     some = stripes(30, size=32, channels=channels)
-    chosen, on = prepare(some, "supervised", backbone="fast", flips=flips)
+    chosen, on = prepare(some, "supervised", backbone="fast", inputs=InputSpec(flips=flips))
     assert chosen.backbone.options == on.backbone.options == {"mirrored": False}
     assert not on.make_backbone().mirrored
     settings = {"backbone.mirrored": "true"}
-    asked = prepare(some, "supervised", backbone="fast", flips=flips, settings=settings)
+    asked = prepare(
+        some, "supervised", backbone="fast", inputs=InputSpec(flips=flips), settings=settings
+    )
     assert asked[0].backbone.options == {"mirrored": True}
     spec = BackboneSpec("fast", {"mirrored": True})
-    assert prepare(some, "supervised", backbone=spec, flips=flips)[0].backbone == spec
+    assert (
+        prepare(some, "supervised", backbone=spec, inputs=InputSpec(flips=flips))[0].backbone
+        == spec
+    )
 
 
 def test_mirror_images_of_the_same_class_are_in_the_features_as_they_come():

@@ -14,6 +14,7 @@ from handful.methods.autoencoder import Autoencoder
 from handful.methods.schedule import Schedule
 from handful.models.classifier import BackboneSpec
 from handful.pipeline.model_file import load_predictor
+from handful.pipeline.options import InputSpec
 from handful.pipeline.setup import check_opens, own_backbone, prepare
 from handful.training import trainer
 from tiny import stripes
@@ -171,7 +172,9 @@ def test_fine_tuning_goes_on_from_the_installed_weights():
 def test_what_every_method_learns_can_be_saved_and_opened(name):
     images = stripes(size=32, channels=3)
     small = {"embed_size": "32"} if name == "fine_tuning" else {}
-    check_opens(*prepare(images, name, size=32, precision="fp32", settings=small), seed=0)
+    check_opens(
+        *prepare(images, name, inputs=InputSpec(32, precision="fp32"), settings=small), seed=0
+    )
 
 
 def test_fitted_methods_see_three_stages_of_any_lite_and_trained_ones_the_last():
@@ -188,8 +191,8 @@ def test_fitted_methods_see_three_stages_of_any_lite_and_trained_ones_the_last()
         (28, 1, {}, "cnn"),
         (19, 1, {}, "small"),
         (28, 3, {}, "small"),
-        (8, 1, {"size": 20}, "cnn"),
-        (28, 1, {"size": 16}, "small"),
+        (8, 1, {"inputs": InputSpec(20)}, "cnn"),
+        (28, 1, {"inputs": InputSpec(16)}, "small"),
         (28, 1, {"backbone": "mlp"}, "mlp"),
     ],
 )

@@ -29,6 +29,7 @@ from handful.methods.schedule import Course, Schedule
 from handful.methods.self_training import SelfTraining
 from handful.methods.simclr import SimCLR
 from handful.methods.supervised import Supervised
+from handful.pipeline.options import InputSpec
 from handful.pipeline.pretrain import cached, pretrain, reserving, stage_fingerprint
 from handful.pipeline.pretrained import open_pretrained
 from handful.pipeline.resume_labels import earlier_settings
@@ -287,7 +288,9 @@ def test_more_labels_find_the_stage_that_a_budget_made(five_seconds_a_step):
 
 
 def test_heads_are_timed_before_the_stage_as_often_as_they_will_be_fitted(monkeypatch, clock):
-    chosen, on = prepare(stripes(), SimCLR(then="self_training"), precision="fp32")
+    chosen, on = prepare(
+        stripes(), SimCLR(then="self_training"), inputs=InputSpec(precision="fp32")
+    )
     monkeypatch.setattr("handful.pipeline.pretrain.embedding_seconds", lambda *_: 7.0)
     fit = SelfTraining.fit_features
     shapes, slow_ones = [], {5}
@@ -455,7 +458,7 @@ def test_fine_tuning_lowers_the_rate_of_the_backbone(pre):
     [
         ({"method": "simclr"}, "has learned already, and method 'simclr' asks for another"),
         ({"backbone": "cnn"}, "has learned already, and backbone 'cnn' asks for another"),
-        ({"size": 16}, "learned from images of 8 pixels, got size=16"),
+        ({"inputs": InputSpec(16)}, "learned from images of 8 pixels, got size=16"),
         ({"images": stripes(channels=3)}, "learned from grey images"),
     ],
 )
@@ -587,7 +590,9 @@ def test_cmc_leaves_the_features_of_both_encoders(tmp_path):
 
 
 def test_the_stage_of_a_fit_sees_no_label(monkeypatch):
-    chosen, on = prepare(stripes(seed=11), SimCLR(), settings=QUICK, precision="fp32")
+    chosen, on = prepare(
+        stripes(seed=11), SimCLR(), settings=QUICK, inputs=InputSpec(precision="fp32")
+    )
     seen = []
     monkeypatch.setattr(
         "handful.pipeline.pretrain.Health",

@@ -1,10 +1,11 @@
 """Every method by name. To add one: its file, a line here, a row in the benchmark table."""
 
+import inspect
 from typing import Any
 
 from handful.errors import HandfulError
 from handful.methods.autoencoder import Autoencoder
-from handful.methods.base import Method
+from handful.methods.base import About, Method
 from handful.methods.cmc import CMC
 from handful.methods.deep_propagation import DeepPropagation
 from handful.methods.fine_tuning import FineTuning
@@ -50,3 +51,15 @@ def make(name: str, **values: Any) -> Method:
             f"Methods: {', '.join(sorted(METHODS))}"
         )
     return METHODS[name](**values)
+
+
+def about(method: str | Method) -> About:
+    """What is known of a method. One that does not say is described by the head of its file."""
+    made = METHODS.get(method) if isinstance(method, str) else type(method)
+    if made is None:
+        return About("")
+    if isinstance(known := vars(made).get("about"), About):
+        return known
+    module = inspect.getmodule(made)
+    first = ((module.__doc__ if module else "") or "").strip().split("\n")[0]
+    return About(first.partition(": ")[2].rstrip("."))

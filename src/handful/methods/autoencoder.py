@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from handful.methods.base import Batch, Step, Task, Views, body
+from handful.methods.base import About, Batch, Step, Task, Views, body
 from handful.methods.self_supervised import LabelFree, check_positive
 from handful.models.classifier import Normalize
 from handful.models.published import SmallDecoder, SmallEncoder
@@ -25,6 +25,12 @@ class Autoencoder(LabelFree):
     decoder_width: int = 128  # channels a derived decoder starts with; halved as the image grows
 
     name: ClassVar[str] = "autoencoder"
+    about: ClassVar[About] = About(
+        "pre-trains a network without labels to redraw its input",
+        "Cheap and steady.",
+        "What it takes to redraw an image is not what tells classes apart.",
+        uses_unlabeled=True,
+    )
 
     def __post_init__(self) -> None:
         check_positive(self, "decoder_width")

@@ -108,6 +108,20 @@ class Task:
         return evenly_spaced(self.pixels, 10_000)
 
 
+class About(NamedTuple):
+    """What is known of a method in general. Reports show it, and `auto` selects by it.
+
+    A method has it in its class attribute `about`, which may be left out.
+    """
+
+    what: str  # a clause: what it does
+    strengths: str = ""
+    weaknesses: str = ""
+    uses_unlabeled: bool | None = None  # learns from images without a label too; None: not known
+    counterpart: str | None = None  # the labels-only method that it must not be worse than
+    learned_weights: bool = False  # its network starts from weights learned before
+
+
 class Views(NamedTuple):
     """Which augmentations a method wants to see its images under."""
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from handful.errors import HandfulError
 from handful.methods import contrastive_losses
-from handful.methods.base import Batch, Step, Task, Views, body
+from handful.methods.base import About, Batch, Step, Task, Views, body
 from handful.methods.self_supervised import LabelFree, check_positive
 from handful.models.classifier import BackboneSpec, Normalize
 from handful.models.split import SPACES
@@ -43,6 +43,12 @@ class CMC(LabelFree):
     augment: str = "simclr-flip"  # a named pipeline; both encoders see the same view
 
     name: ClassVar[str] = "cmc"
+    about: ClassVar[About] = About(
+        "pre-trains a network without labels to match the brightness of an image to its colours",
+        "Its two views need no strong augmentation.",
+        "It needs colour, and long pre-training.",
+        uses_unlabeled=True,
+    )
 
     def __post_init__(self) -> None:
         check_positive(self, "temperature", "negatives")

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from handful import devices, models
 from handful.errors import HandfulError
-from handful.methods.base import Batch, Step, Task, Views, classifier
+from handful.methods.base import About, Batch, Step, Task, Views, classifier
 from handful.methods.consistency import Cost, has_unlabeled, monitors
 from handful.methods.heads import principal, prior_of
 from handful.methods.propagation import propagate
@@ -55,6 +55,16 @@ class DeepPropagation:
     augment: str = "auto"  # pipeline of all images; auto: digits,+cut-out for grey, else strong
 
     name: ClassVar[str] = "deep_propagation"
+    about: ClassVar[About] = About(
+        "spreads labels over a graph of similar images, has a network learn them, and "
+        "makes the next graph from what that sees",
+        "A whole group of images that a network on its own takes for the wrong class is "
+        "put right by the graph.",
+        "It begins in pixels, so images must be alike there: photographs are not. A graph "
+        "takes time that grows with the square of the images.",
+        uses_unlabeled=True,
+        counterpart="supervised",
+    )
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha < 1:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from handful import devices, models
 from handful.errors import HandfulError
-from handful.methods.base import Batch, Step, Task, Views, classifier
+from handful.methods.base import About, Batch, Step, Task, Views, classifier
 from handful.methods.heads import prior_of
 from handful.methods.schedule import Schedule
 from handful.methods.self_training import SelfTraining
@@ -40,6 +40,15 @@ class FineTuning:
     frozen_parts: int = 0  # of lite's nine, from the input on, that are not trained: faster
 
     name: ClassVar[str] = "fine_tuning"
+    about: ClassVar[About] = About(
+        "trains a pre-trained network further",
+        "It adapts to what the images are, and gains most as labels grow.",
+        "The slowest of its kind, and with very few labels it can fall behind a head on "
+        "fixed features.",
+        uses_unlabeled=True,
+        counterpart="features",
+        learned_weights=True,
+    )
 
     def __post_init__(self) -> None:
         for field in ("own_share", "label_smoothing"):

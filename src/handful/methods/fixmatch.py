@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from handful.errors import HandfulError
-from handful.methods.base import Batch
+from handful.methods.base import About, Batch
 from handful.methods.consistency import Consistency, Cost, Seen
 from handful.methods.losses import pseudo_label_loss
 
@@ -28,6 +28,15 @@ class FixMatch(Consistency):
     threshold: float = 0.95  # tau: a guess less probable than this is ignored
 
     name: ClassVar[str] = "fixmatch"
+    about: ClassVar[About] = About(
+        "trains a network to repeat its confident guesses under strong augmentation",
+        "Guesses count only above its threshold, so that early mistakes teach it less.",
+        "Slow on two cores. Below its threshold images count for nothing, and a collapse "
+        "into few classes is possible: the share of images used and the classes guessed "
+        "tell.",
+        uses_unlabeled=True,
+        counterpart="supervised",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from handful.data.splits import folds
 from handful.errors import HandfulError
+from handful.methods.base import About
 from handful.methods.heads import Coordinates, check_fit, fit_logistic, principal, standardized
 
 STRENGTHS = (0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4, 3e-5, 1e-5)  # tried from strong to weak
@@ -30,6 +31,17 @@ class Features:
     standardize: bool = False  # bring every feature to standard deviation 1 first
 
     name: ClassVar[str] = "features"
+    about: ClassVar[About] = About(
+        "fits a linear head on the features of a network that stays as it is",
+        "Seconds rather than minutes once the features are computed, hardly any setting "
+        "to get wrong, and a thorough estimate. Hard to beat on photographs with few "
+        "labels.",
+        "The features stay as they are: where images look unlike photographs, or classes "
+        "differ in details, more labels help it less than others. It ignores unlabelled "
+        "images.",
+        uses_unlabeled=False,
+        learned_weights=True,
+    )
     limit: ClassVar[int] = 0  # unlabelled images are not used
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful.errors import HandfulError
+from handful.methods.base import About
 from handful.methods.heads import check_fit
 
 
@@ -22,6 +23,13 @@ class MLPHead:
     epochs: int = 20  # passes over the labels
 
     name: ClassVar[str] = "mlp_head"
+    about: ClassVar[About] = About(
+        "fits two layers on features of a frozen network",
+        "As cheap as features, and it can bend where one linear layer cannot.",
+        "With a handful of labels it bends to chance. It ignores unlabelled images.",
+        uses_unlabeled=False,
+        learned_weights=True,
+    )
     limit: ClassVar[int] = 0  # unlabelled images are not used
 
     def __post_init__(self) -> None:

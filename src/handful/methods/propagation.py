@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful.errors import HandfulError
+from handful.methods.base import About
 from handful.methods.heads import align, check_fit, fit_logistic, principal, prior_of, some_of
 
 _HELD = 2**26  # similarities held at once: 256 MB
@@ -39,6 +40,15 @@ class Propagation:
     limit: int = 100_000  # unlabelled images used, drawn at random from more
 
     name: ClassVar[str] = "propagation"
+    about: ClassVar[About] = About(
+        "spreads labels to similar images along a graph of features, then fits a head to them",
+        "It follows clusters of any shape; strong where the classes lie apart in the features.",
+        "Where classes overlap, labels leak across. It needs many unlabelled images of "
+        "the same kind.",
+        uses_unlabeled=True,
+        counterpart="features",
+        learned_weights=True,
+    )
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from handful.errors import HandfulError
-from handful.methods.base import Batch
+from handful.methods.base import About, Batch
 from handful.methods.consistency import Consistency, Cost, Seen
 from handful.methods.losses import pseudo_label_loss
 
@@ -28,6 +28,13 @@ class PseudoLabel(Consistency):
     rise_to: float = 0.6  # T2: share of the steps from which on they count in full
 
     name: ClassVar[str] = "pseudo_label"
+    about: ClassVar[About] = About(
+        "trains a network on labels and on its own guesses",
+        "The simplest of its kind.",
+        "It believes itself: early mistakes are learned.",
+        uses_unlabeled=True,
+        counterpart="supervised",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful.errors import HandfulError
+from handful.methods.base import About
 from handful.methods.heads import align, check_fit, fit_logistic, principal, prior_of, some_of
 
 
@@ -35,6 +36,16 @@ class SelfTraining:
     limit: int = 50_000  # unlabelled images used, drawn at random from more
 
     name: ClassVar[str] = "self_training"
+    about: ClassVar[About] = About(
+        "fits a linear head on the features of a frozen network, then again on its own "
+        "confident guesses",
+        "As cheap as features, and unlabelled images sharpen the borders between classes.",
+        "It believes itself: where the first guesses are wrong in a regular way, it "
+        "repeats them. A class that is rare among the unlabelled images can be swallowed.",
+        uses_unlabeled=True,
+        counterpart="features",
+        learned_weights=True,
+    )
 
     def __post_init__(self) -> None:
         if not 0 < self.first_share <= self.last_share <= 1:

@@ -16,7 +16,7 @@ from typing import ClassVar
 from torch import nn
 
 from handful.errors import HandfulError
-from handful.methods.base import Batch, Step, Task, Views
+from handful.methods.base import About, Batch, Step, Task, Views
 from handful.methods.contrastive_losses import nt_xent
 from handful.methods.self_supervised import LabelFree, both_views, check_positive, projected
 
@@ -33,6 +33,12 @@ class SimCLR(LabelFree):
     projection_norm: bool = False  # BatchNorm between them
 
     name: ClassVar[str] = "simclr"
+    about: ClassVar[About] = About(
+        "pre-trains a network without labels to recognise an image in two augmented views",
+        "It learns from unlabelled images alone; the labels come last and can be very few.",
+        "It needs long pre-training and large batches, and its augmentations must fit the images.",
+        uses_unlabeled=True,
+    )
 
     def __post_init__(self) -> None:
         check_positive(self, "temperature", "projection_width", "projection_size")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from handful.errors import HandfulError
-from handful.methods.base import Batch, Task
+from handful.methods.base import About, Batch, Task
 from handful.methods.consistency import Consistency, Cost, Seen
 from handful.methods.losses import truncated_gaussian, weighted_cross_entropy
 
@@ -30,6 +30,13 @@ class SoftMatch(Consistency):
     width: float = 2.0  # n_sigma: the Gaussian is so many times narrower than the confidences
 
     name: ClassVar[str] = "softmatch"
+    about: ClassVar[About] = About(
+        "trains a network to repeat its guesses under strong augmentation, the surer the more",
+        "Every unlabelled image counts a little, and no threshold has to be chosen.",
+        "Slow on two cores, and it believes itself: watch the classes guessed.",
+        uses_unlabeled=True,
+        counterpart="supervised",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from handful.errors import HandfulError
-from handful.methods.base import Batch, Step, Task, Views, classifier
+from handful.methods.base import About, Batch, Step, Task, Views, classifier
 from handful.methods.schedule import Schedule
 
 
@@ -20,6 +20,14 @@ class Supervised:
     dropout: float = 0.0  # share of features dropped before the last layer
 
     name: ClassVar[str] = "supervised"
+    about: ClassVar[About] = About(
+        "trains a network on the labelled images alone",
+        "It assumes little about the images and needs no other weights. Symbols, scans "
+        "and other images unlike photographs suit it.",
+        "It learns nothing from unlabelled images, and on photographs a handful of labels "
+        "is too little to learn what a pre-trained network has learned already.",
+        uses_unlabeled=False,
+    )
 
     def __post_init__(self) -> None:
         for field in ("label_smoothing", "dropout"):

@@ -18,7 +18,7 @@ from typing import ClassVar, Literal, get_args
 from torch import Tensor
 
 from handful.errors import HandfulError
-from handful.methods.base import Batch
+from handful.methods.base import About, Batch
 from handful.methods.consistency import Consistency, Cost, Seen
 from handful.methods.losses import annealed_cross_entropy, divergence_loss
 
@@ -34,6 +34,13 @@ class UDA(Consistency):
     annealing: Annealing = "none"  # how the labelled images that are known are let in again
 
     name: ClassVar[str] = "uda"
+    about: ClassVar[About] = About(
+        "trains a network to guess the same for an image and for a strongly augmented view of it",
+        "It learns whole guesses, sharpened, not only the likeliest class.",
+        "Many steps, and an augmentation that changes the class teaches it wrongly.",
+        uses_unlabeled=True,
+        counterpart="supervised",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -13,7 +13,7 @@ from typing import ClassVar
 from torch import nn
 
 from handful.errors import HandfulError
-from handful.methods.base import Batch, Step, Task, Views
+from handful.methods.base import About, Batch, Step, Task, Views
 from handful.methods.contrastive_losses import vicreg
 from handful.methods.self_supervised import LabelFree, both_views, check_positive, projected
 
@@ -30,6 +30,12 @@ class VICReg(LabelFree):
     expander_width: int = 512  # outputs of each
 
     name: ClassVar[str] = "vicreg"
+    about: ClassVar[About] = About(
+        "pre-trains a network without labels to see two augmented views alike, none like another",
+        "It needs no other images to compare with, so small batches serve it.",
+        "It needs long pre-training, and its augmentations must fit the images.",
+        uses_unlabeled=True,
+    )
 
     def __post_init__(self) -> None:
         check_positive(self, "expander_depth", "expander_width")

@@ -25,6 +25,7 @@ from handful.data.vanished import on_the_rest, say_left_out
 from handful.errors import HandfulError
 from handful.files import read_json, sole_writer, tidy, write_json
 from handful.pipeline.fit import fit
+from handful.pipeline.options import InputSpec
 from handful.pipeline.pretrained import scaled_as
 from handful.pipeline.record_schema import CellRecord, checked
 from handful.pipeline.run import Run
@@ -228,7 +229,10 @@ def _rehearsed(
 ) -> str:
     """Fingerprint of all that a method's cells are made with; raises what is wrong with it."""
     try:
-        chosen, task = prepare(hide(images[:], per_class, draw), name, settings=settings, **options)
+        given = {key: options[key] for key in ("backbone", "init") if key in options}
+        looked = {key: value for key, value in options.items() if key not in given}
+        seen = hide(images[:], per_class, draw)
+        chosen, task = prepare(seen, name, inputs=InputSpec(**looked), settings=settings, **given)
         rehearse(chosen, task, draw)
     except Vanished:  # for `on_the_rest`
         raise

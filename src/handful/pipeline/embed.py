@@ -26,7 +26,7 @@ from handful.models.feature_cache import (
     small,
 )
 from handful.output import written
-from handful.pipeline.options import configure
+from handful.pipeline.configure import configure
 from handful.pipeline.setup import own_backbone, own_size
 from handful.progress import QUIET, Reporter
 from handful.text import duration

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from handful import devices
 from handful.data.checks import check as inspect
@@ -18,19 +18,17 @@ from handful.evaluation.accuracy_estimate import check_prior
 from handful.evaluation.cross_validation import THOROUGH
 from handful.evaluation.label_shift import LABELED, UNLABELED
 from handful.files import read_json, sole_writer, write_json
+from handful.methods import about
 from handful.methods.base import Fitted, Method, Task
 from handful.methods.consistency import Consistency, has_unlabeled
-from handful.methods.deep_propagation import DeepPropagation
-from handful.methods.fine_tuning import FineTuning
-from handful.methods.propagation import Propagation
 from handful.methods.schedule import Schedule
 from handful.methods.self_supervised import LabelFree
-from handful.methods.self_training import SelfTraining
 from handful.models.classifier import BackboneSpec, Predictor
 from handful.pipeline.artifacts import PICTURES, REPORT, STAGE_HISTORY
 from handful.pipeline.assess import Judged, folds_of, judge_asked, judge_chosen
 from handful.pipeline.auto.candidates import BUDGET
 from handful.pipeline.auto.select import AUTO, choose
+from handful.pipeline.options import FitOptions, InputSpec
 from handful.pipeline.pretrain import TRAINING, reserving, staged
 from handful.pipeline.pretrained import HISTORY, Pretrained, scaled_as
 from handful.pipeline.record import Asked, Decided, record_of
@@ -54,9 +52,7 @@ from handful.text import duration
 from handful.training.plan import Plan, make_plan
 from handful.training.settings import Settings, fingerprint
 from handful.training.time_budget import Deadline, affordable, check_budget, embedding_seconds
-from handful.training.trainer import learn, learned_from
-
-_FROM_UNLABELED = Consistency | DeepPropagation | FineTuning | SelfTraining | Propagation
+from handful.training.trainer import Learned, learn, learned_from
 
 
 @on_the_rest
@@ -124,99 +120,33 @@ def fit(
         The Run: `run.estimate`, `run.predict(...)`, `run.evaluate(...)`.
     """
     begun = time.perf_counter()
-    if estimate not in ("folds", "none"):
-        raise HandfulError(f"no estimate {estimate!r}; choose folds or none")
-    if not -(2**63) <= seed < 2**63:
-        raise HandfulError(f"seed is a whole number of 64 bits, got {seed}")
-    check_labels(images)
-    origin = [(origins or {}).get(name, "unknown") for name in images[images.labeled].names]
-    shares = _checked_shares(images, prior, estimate, origin)
-    given = {"schedule": schedule, "backbone": backbone, "init": init, "settings": settings}
-    why_not = _why_not_auto(estimate, [name for name, value in given.items() if value])
-    if method is None:
-        method = "supervised" if why_not else AUTO
-    auto = method == AUTO
-    if auto:
-        if why_not:
-            raise HandfulError(why_not)
-        budget = BUDGET if budget is None else budget
+    inputs = InputSpec(size, aspect, flips, precision)
+    options = FitOptions(
+        method, seed, schedule, backbone, inputs, estimate, prior, settings or {}, budget, init
+    )
     images = scaled_as(images, init, reporter.say)
-    chosen, task = prepare(
-        images,
-        "features" if auto else method,
-        schedule=schedule,
-        backbone=backbone,
-        size=size,
-        aspect=aspect,
-        flips=flips,
-        precision=precision,
-        settings=settings,
-        init=init,
-        track=reporter.track,
-    )
-    if budget is not None:
-        budget = float(budget)
-        check_budget(budget, {} if chosen.schedule is None else settings or {})
-    mark = fingerprint(
-        task.images.hash,
-        chosen.as_json(),
-        task.size,
-        aspect,
-        task.flips,
-        seed,
-        estimate,
-        origin,
-        UNLABELED if prior == UNLABELED else shares,
-        *([] if budget is None else [budget]),
-        *([] if task.init is None else [task.init.hash]),
-        *([AUTO, size] if auto else []),
-    )
-    rehearse(chosen, task, seed)
-    if out is not None:
-        check_opens(chosen, task, seed)
+    request = _resolved(images, options, origins or {}, after, command, reporter)
     folder = Path(out) if out is not None else None
-    with sole_writer(folder), abandoning(folder, mark):
-        built = claim(folder, mark, overwrite, say=reporter.say) if folder is not None else None
-        if folder is not None and built is None:
-            clear(folder)
-            reporter.say(f"{folder} already holds this run, finished")
-            if not pictures and (folder / PICTURES).exists():
-                for shown in (REPORT, PICTURES):
-                    (folder / shown).unlink(missing_ok=True)
-            return open_run(folder)
-        work = built / "checkpoint" if built is not None else None
-
+    rehearse(request.chosen, request.task, seed)
+    if folder is not None:
+        check_opens(request.chosen, request.task, seed)
+    with sole_writer(folder), abandoning(folder, request.mark):
+        built = None
+        if folder is not None:
+            built = claim(folder, request.mark, overwrite, say=reporter.say)
+            if built is None:
+                return _finished(folder, pictures, reporter.say)
         for problem in inspect(images, near=False).problems:
             reporter.say(problem.text)
-        asked = Asked(seed, origin, estimate == "folds", prior, shares, budget, after, command)
-        deadline = None if budget is None else Deadline(budget, begun)
+        work = built / "checkpoint" if built is not None else None
         with releasing(work):
-            if auto:
-                assert deadline is not None
-                look: dict[str, Any] = {"size": size, "aspect": aspect, "flips": flips}
-                look |= {"precision": precision, "track": reporter.track}
-                decided = _best(task, asked, deadline, work, look, reporter.say)
-            else:
-                decided = _as_asked(chosen, task, asked, deadline, work, pictures, reporter.say)
-        chosen, task, planned, judged, *_ = decided
-        below, what = _below(work, "fit"), "training on all labels"
-        learned = learn(chosen, task, seed, below, planned, what, reporter.say)
-        if not auto and (alone := _alone(chosen.method, task)):
-            learned = replace(learned, remark=alone)
-        if judged is not None:
-            judged = _completed(judged, learned.predictor, task, asked)
-            calibrated = replace(learned.predictor, temperature=judged.estimate.temperature)
-            decided, learned = (
-                decided._replace(judged=judged),
-                replace(learned, predictor=calibrated),
-            )
-
+            decided = _decided(request, begun, work, pictures, reporter)
+        decided, learned = _learned(request, decided, work, reporter.say)
         seconds = time.perf_counter() - begun
-        record = record_of(images, asked, decided, learned, seconds)
-        run = Run(record | {"fingerprint": mark}, learned.predictor)
+        record = record_of(images, request.asked, decided, learned, seconds)
+        run = Run(record | {"fingerprint": request.mark}, learned.predictor)
         if folder is not None and built is not None:
-            stage = decided.stage.folder if decided.stage is not None else None
-            _keep(run, task, chosen.method, judged, seed, built, origin, pictures, stage)
+            _keep(run, decided, request.asked, built, pictures)
             run.record["seconds"] = round(time.perf_counter() - begun, 2)
             run.save(built, learned.history)
             settle(folder, built, say=reporter.say)
@@ -224,18 +154,115 @@ def fit(
         return run
 
 
-def _best(
-    task: Task,
-    asked: Asked,
-    deadline: Deadline,
-    work: Path | None,
-    look: dict[str, Any],
-    say: Say,
+class _Request(NamedTuple):
+    """Options that go together with the images, checked before anything is written or timed."""
+
+    chosen: Settings  # for `auto`, of the first candidate
+    task: Task
+    asked: Asked
+    inputs: InputSpec
+    auto: bool
+    mark: str  # two runs with the same one are the same
+
+
+def _resolved(
+    images: ImageSet,
+    options: FitOptions,
+    origins: Mapping[str, str],
+    after: Run | None,
+    command: Sequence[str],
+    reporter: Reporter,
+) -> _Request:
+    """The request that these options make on these images; HandfulError if it cannot be right."""
+    check_labels(images)
+    origin = [origins.get(name, "unknown") for name in images[images.labeled].names]
+    shares = _checked_shares(images, options.prior, options.estimate, origin)
+    method, why_not, budget = options.method, options.why_not_auto, options.budget
+    if method is None:
+        method = "supervised" if why_not else AUTO
+    auto = method == AUTO
+    if auto and why_not:
+        raise HandfulError(why_not)
+    if auto and budget is None:
+        budget = BUDGET
+    chosen, task = prepare(
+        images,
+        "features" if auto else method,
+        schedule=options.schedule,
+        backbone=options.backbone,
+        inputs=options.inputs,
+        settings=options.settings,
+        init=options.init,
+        track=reporter.track,
+    )
+    if budget is not None:
+        budget = float(budget)
+        check_budget(budget, {} if chosen.schedule is None else options.settings)
+    mark = fingerprint(
+        task.images.hash,
+        chosen.as_json(),
+        task.size,
+        options.inputs.aspect,
+        task.flips,
+        options.seed,
+        options.estimate,
+        origin,
+        UNLABELED if options.prior == UNLABELED else shares,
+        *([] if budget is None else [budget]),
+        *([] if task.init is None else [task.init.hash]),
+        *([AUTO, options.inputs.size] if auto else []),
+    )
+    wanted = options.estimate == "folds"
+    asked = Asked(options.seed, origin, wanted, options.prior, shares, budget, after, command)
+    return _Request(chosen, task, asked, options.inputs, auto, mark)
+
+
+def _finished(folder: Path, pictures: bool, say: Say) -> Run:
+    """The run that the folder holds already, whole."""
+    clear(folder)
+    say(f"{folder} already holds this run, finished")
+    if not pictures and (folder / PICTURES).exists():
+        for shown in (REPORT, PICTURES):
+            (folder / shown).unlink(missing_ok=True)
+    return open_run(folder)
+
+
+def _decided(
+    request: _Request, begun: float, work: Path | None, pictures: bool, reporter: Reporter
 ) -> Decided:
+    """The method, its plan and the assessment; selected by `auto`, or as asked for."""
+    budget = request.asked.budget
+    deadline = None if budget is None else Deadline(budget, begun)
+    if request.auto:
+        assert deadline is not None
+        return _best(request, deadline, work, reporter)
+    return _as_asked(
+        request.chosen, request.task, request.asked, deadline, work, pictures, reporter.say
+    )
+
+
+def _learned(
+    request: _Request, decided: Decided, work: Path | None, say: Say
+) -> tuple[Decided, Learned]:
+    """The fit to all labels, at the temperature of its assessment."""
+    chosen, task, planned, judged, *_ = decided
+    what = "training on all labels"
+    learned = learn(chosen, task, request.asked.seed, _below(work, "fit"), planned, what, say)
+    if not request.auto and (alone := _alone(chosen.method, task)):
+        learned = replace(learned, remark=alone)
+    if judged is None:
+        return decided, learned
+    judged = _completed(judged, learned.predictor, task, request.asked)
+    calibrated = replace(learned.predictor, temperature=judged.estimate.temperature)
+    return decided._replace(judged=judged), replace(learned, predictor=calibrated)
+
+
+def _best(request: _Request, deadline: Deadline, work: Path | None, reporter: Reporter) -> Decided:
     """What the labels speak for, of what can be tried before the deadline."""
-    choice = choose(task.images, deadline.left, asked.seed, asked.origin, work, say, look)
+    images, asked, inputs = request.task.images, request.asked, request.inputs
+    choice = choose(images, deadline.left, asked.seed, asked.origin, work, inputs, reporter)
     winner = choice.winner
-    say(f"{winner.chosen.method.name} is chosen")
+    reporter.say(f"{winner.chosen.method.name} is chosen")
     judged = judge_chosen(choice, asked.seed, asked.origin, asked.shares)
     return Decided(winner.chosen, winner.task, winner.candidate.plan, judged, choice)
 
@@ -334,40 +361,30 @@ def _checked_shares(
     return shares
 
 
-def _keep(
-    run: Run,
-    task: Task,
-    method: Method,
-    judged: Judged | None,
-    seed: int,
-    folder: Path,
-    origin: Sequence[str],
-    pictures: bool,
-    stage: Path | None,
-) -> None:
-    """What stands beside the model and its record, and is read from them.
-
-    Args:
-        stage: the folder of the stage without labels, if there was one.
-    """
-    save_beside(run, task, folder, origin, task.track)
+def _keep(run: Run, decided: Decided, asked: Asked, folder: Path, pictures: bool) -> None:
+    """What stands beside the model and its record, and is read from them."""
+    task, judged = decided.task, decided.judged
+    stage = decided.stage.folder if decided.stage is not None else None
+    save_beside(run, task, folder, asked.origin, task.track)
     if stage is not None and (stage / HISTORY).exists():  # the cache may have been cleaned
         shutil.copyfile(stage / HISTORY, folder / STAGE_HISTORY)
-    run.record["label_next"] = save_next(run, task, seed, folder, task.track)
+    run.record["label_next"] = save_next(run, task, asked.seed, folder, task.track)
     if judged is not None:
         save_issues(judged.issues, task.images, folder)
         save_out_of_fold(judged.probabilities, task.images, folder)
     if pictures:
         probabilities = judged.probabilities if judged is not None else None
         issues = judged.issues if judged is not None else []
-        save_pictures(folder, task, method, probabilities, issues, seed, stage)
+        method = decided.chosen.method
+        save_pictures(folder, task, method, probabilities, issues, asked.seed, stage)
     else:
         (folder / PICTURES).unlink(missing_ok=True)
 
 
 def _alone(method: Method, task: Task) -> str:
     """That a method which learns from images without a label has none to learn from, and why."""
-    if not isinstance(method, _FROM_UNLABELED):
+    known = about(method)
+    if not known.uses_unlabeled:
         return ""
     if not has_unlabeled(task):
         why = f"every image has a label, so {method.name} has none to learn from beside them"
@@ -375,7 +392,7 @@ def _alone(method: Method, task: Task) -> str:
         why = f"unlabeled_weight is 0, so {method.name} does not learn from images without a label"
     else:
         return ""
-    if isinstance(method, Consistency | DeepPropagation):
+    if known.counterpart == "supervised":
         why += ": it learns as supervised does, with its own network and schedule"
     return why
 
@@ -403,18 +420,6 @@ def _plan(
     if path is not None:
         write_json(path, asdict(planned))
     return planned
-
-
-def _why_not_auto(estimate: str, given: Sequence[str]) -> str:
-    """What keeps auto from choosing: no estimate, or one of its own decisions is `given`."""
-    if estimate == "none":
-        return "auto chooses by the estimate; leave estimate none out, or name a method"
-    if given:
-        return (
-            f"auto chooses the network and its settings, and {given[0]} is given too; name a "
-            f"method, or leave {given[0]} out"
-        )
-    return ""
 
 
 def _whether_it_fits(seconds: float, left: float) -> str:

@@ -1,90 +1,59 @@
-"""Settings as text, as `--set threshold=0.9` gives them, into the fields of frozen dataclasses."""
+"""What a fit is asked for, as objects that travel through the pipeline."""
 
-import inspect
-from dataclasses import fields, replace
-from typing import Any, get_type_hints
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from handful import models
 from handful.errors import HandfulError
+from handful.methods.base import Method
+from handful.methods.schedule import Schedule
 from handful.models.classifier import BackboneSpec
-from handful.text import did_you_mean
-
-_LARGEST = 1e18
-_WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
-def configure(text: dict[str, str], **parts: Any) -> dict[str, Any]:
-    """The parts again, with the fields that `text` names changed.
+@dataclass(frozen=True)
+class InputSpec:
+    """How images reach the network. Fields left at None are decided by images and network."""
 
-    Args:
-        text: field → value as typed. `part.field` names the part, where two share a field's name.
-        parts: dataclass objects by name, for example method=..., schedule=..., backbone=...
-            A BackboneSpec takes the options of its backbone, always as `backbone.option`.
+    size: int | None = None  # side in pixels
+    aspect: str = "crop"  # how they become square: crop, pad or stretch
+    flips: bool | None = None  # whether a mirrored image is of the same class
+    precision: str = "auto"  # fp32, bf16 or auto
 
-    Raises:
-        HandfulError: no part has such a field, or the value is not of the field's type.
-    """
-    changes: dict[str, dict[str, Any]] = {name: {} for name in parts}
-    for key, value in text.items():
-        owner, field, kind = _owner(key, parts)
-        changes[owner][field] = _parse(key, value, kind)
-    return {name: _changed(part, changes[name]) for name, part in parts.items()}
+    def __post_init__(self) -> None:
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise HandfulError(f"no precision {self.precision!r}; choose one of auto, fp32, bf16")
 
 
-def _owner(key: str, parts: dict[str, Any]) -> tuple[str, str, Any]:
-    prefix, _, field = key.rpartition(".")
-    known = {name: _types(part) for name, part in parts.items()}
-    for name, types in known.items():
-        bare = not prefix and not isinstance(parts[name], BackboneSpec)
-        if field in types and (bare or prefix == name):
-            return name, field, types[field]
-    names = [
-        f"{name}.{field}" if isinstance(parts[name], BackboneSpec) else field
-        for name, types in known.items()
-        for field in types
-    ]
-    raise HandfulError(
-        f"no setting {key!r}.{did_you_mean(key, names)} Settings: {', '.join(names)}"
-    )
+@dataclass(frozen=True)
+class FitOptions:
+    """All that a fit is asked for beside its images. `fit` says what the fields mean."""
 
+    method: str | Method | None = None
+    seed: int = 0
+    schedule: Schedule | None = None
+    backbone: str | BackboneSpec | None = None
+    inputs: InputSpec = field(default_factory=InputSpec)
+    estimate: str = "folds"
+    prior: Mapping[str, float] | str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    budget: float | None = None  # seconds
+    init: Path | str | None = None
 
-def _types(part: Any) -> dict[str, Any]:
-    """Field → type, of a dataclass or of a backbone's options."""
-    if isinstance(part, BackboneSpec):
-        if part.name not in models.BACKBONES:
-            return {}
-        parameters = inspect.signature(models.BACKBONES[part.name]).parameters.values()
-        return {p.name: p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY}
-    hints = get_type_hints(type(part))
-    return {field.name: hints[field.name] for field in fields(part)}
+    def __post_init__(self) -> None:
+        if self.estimate not in ("folds", "none"):
+            raise HandfulError(f"no estimate {self.estimate!r}; choose folds or none")
+        if not -(2**63) <= self.seed < 2**63:
+            raise HandfulError(f"seed is a whole number of 64 bits, got {self.seed}")
 
-
-def _changed(part: Any, changes: dict[str, Any]) -> Any:
-    if isinstance(part, BackboneSpec):
-        return BackboneSpec(part.name, part.options | changes)
-    return replace(part, **changes)
-
-
-def _parse(name: str, text: str, kind: Any) -> Any:
-    if kind in (int, float) and len(text) > 30:
-        raise HandfulError(f"{name} takes a number of a usual size, got {text[:30]}...")
-    try:
-        if kind is bool:
-            return _WORDS[text.lower()]
-        if kind is int:
-            return _of_usual_size(name, int(text))
-        if kind is float:
-            return _of_usual_size(name, float(text))
-    except HandfulError:
-        raise
-    except (ValueError, KeyError):
-        wanted = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
-        raise HandfulError(f"{name} takes {wanted}, got {text!r}") from None
-    return text
-
-
-def _of_usual_size(name: str, number: Any) -> Any:
-    """HandfulError for what neither 64 bits nor a computation can hold; the owner knows more."""
-    if not abs(number) < _LARGEST:
-        raise HandfulError(f"{name} takes a number below {_LARGEST:.0e}, got {number}")
-    return number
+    @property
+    def why_not_auto(self) -> str:
+        """What keeps `auto` from choosing; empty where nothing does."""
+        if self.estimate == "none":
+            return "auto chooses by the estimate; leave estimate none out, or name a method"
+        for name in ("schedule", "backbone", "init", "settings"):
+            if getattr(self, name):
+                return (
+                    f"auto chooses the network and its settings, and {name} is given too; name a "
+                    f"method, or leave {name} out"
+                )
+        return ""

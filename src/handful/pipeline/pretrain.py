@@ -36,6 +36,7 @@ from handful.methods.base import Method, Settling, Task, Trained, as_json
 from handful.methods.schedule import Course, Schedule
 from handful.methods.self_supervised import LabelFree
 from handful.models.classifier import BackboneSpec
+from handful.pipeline.options import InputSpec
 from handful.pipeline.pretrain_plots import Gallery
 from handful.pipeline.pretrained import (
     HISTORY,
@@ -115,10 +116,7 @@ def pretrain(
         method,
         schedule=schedule,
         backbone=backbone,
-        size=size,
-        aspect=aspect,
-        flips=flips,
-        precision=precision,
+        inputs=InputSpec(size, aspect, flips, precision),
         settings=settings,
         track=track,
     )

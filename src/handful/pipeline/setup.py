@@ -17,8 +17,9 @@ from handful.methods.base import Method, Networked, Task, Trained
 from handful.methods.schedule import Schedule
 from handful.methods.self_supervised import LabelFree
 from handful.models.classifier import BackboneSpec, Classifier, Normalize
+from handful.pipeline.configure import configure
 from handful.pipeline.model_file import check_saves
-from handful.pipeline.options import configure
+from handful.pipeline.options import InputSpec
 from handful.pipeline.pretrained import Pretrained, open_pretrained
 from handful.pipeline.record_schema import LARGEST_SIDE
 from handful.progress import Track, quiet
@@ -47,11 +48,8 @@ def prepare(
     *,
     schedule: Schedule | None = None,
     backbone: str | BackboneSpec | None = None,
-    size: int | None = None,
-    aspect: str = "crop",
-    flips: bool | None = None,
-    precision: str = "auto",
-    settings: dict[str, str] | None = None,
+    inputs: InputSpec | None = None,
+    settings: Mapping[str, str] | None = None,
     init: Path | str | None = None,
     track: Track = quiet,
 ) -> tuple[Settings, Task]:
@@ -60,13 +58,12 @@ def prepare(
     Args:
         init: folder of a backbone to start from, which says its own size and aspect.
     """
-    if precision not in ("auto", "fp32", "bf16"):
-        raise HandfulError(f"no precision {precision!r}; choose one of auto, fp32, bf16")
+    inputs = inputs or InputSpec()
     made = methods.make(method) if isinstance(method, str) else method
     if init is None:
-        side = size or own_size(images, BackboneSpec("small"))
+        side = inputs.size or own_size(images, BackboneSpec("small"))
         spec = own_backbone(made, backbone, images.channels, side)
-        task = make_task(images, spec, size, aspect, flips, track)
+        task = make_task(images, spec, inputs, track)
     else:
         if isinstance(made, LabelFree) or backbone is not None:
             what = f"method {made.name!r}" if backbone is None else f"backbone {backbone!r}"
@@ -74,12 +71,14 @@ def prepare(
                 f"{init} holds a backbone that has learned already, and {what} asks for another; "
                 f"give --init with features, mlp_head, supervised or the like, and no --backbone"
             )
-        task = _started(images, open_pretrained(init), size, flips, track)
+        task = _started(images, open_pretrained(init), inputs, track)
     parts: dict[str, Any] = {"method": made, "backbone": _as_flipped(task)}
     if isinstance(made, Trained):
         parts["schedule"] = schedule or made.schedule(task)
     changed = configure(settings or {}, **parts)
-    chosen = Settings(changed["method"], changed.get("schedule"), changed["backbone"], precision)
+    chosen = Settings(
+        changed["method"], changed.get("schedule"), changed["backbone"], inputs.precision
+    )
     return chosen, replace(task, backbone=chosen.backbone)
 
 
@@ -91,9 +90,7 @@ def _as_flipped(task: Task) -> BackboneSpec:
     return replace(spec, options={**spec.options, "mirrored": False})
 
 
-def _started(
-    images: ImageSet, start: Pretrained, size: int | None, flips: bool | None, track: Track
-) -> Task:
+def _started(images: ImageSet, start: Pretrained, inputs: InputSpec, track: Track) -> Task:
     """A task whose backbone starts from what was learned before."""
     if images.channels != start.channels:
         kinds = {1: "grey", 3: "colour"}
@@ -101,12 +98,13 @@ def _started(
             f"{start.folder} learned from {kinds[start.channels]} images, and those of "
             f"{images.source} are {kinds[images.channels]}; pre-train on images like these"
         )
-    if size not in (None, start.size):
+    if inputs.size not in (None, start.size):
         raise HandfulError(
-            f"{start.folder} learned from images of {start.size} pixels, got size={size}; leave it "
-            f"out"
+            f"{start.folder} learned from images of {start.size} pixels, got size={inputs.size}; "
+            f"leave it out"
         )
-    task = make_task(images, start.backbone, start.size, start.aspect, flips, track)
+    learned = replace(inputs, size=start.size, aspect=start.aspect)
+    task = make_task(images, start.backbone, learned, track)
     return replace(task, init=start.init)
 
 
@@ -145,12 +143,12 @@ def class_shares(
 def make_task(
     images: ImageSet,
     backbone: BackboneSpec,
-    size: int | None = None,
-    aspect: str = "crop",
-    flips: bool | None = None,
+    inputs: InputSpec | None = None,
     track: Track = quiet,
 ) -> Task:
     """The images without their test part, the network, and the size both meet at."""
+    inputs = inputs or InputSpec()
+    size, aspect, flips = inputs.size, inputs.aspect, inputs.flips
     if size is not None and not 8 <= size <= LARGEST_SIDE:
         raise HandfulError(f"size is a side in pixels, 8 to {LARGEST_SIDE}, got {size}")
     if aspect not in ("crop", "pad", "stretch"):

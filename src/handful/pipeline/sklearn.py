@@ -27,7 +27,7 @@ from handful.data.store import Store, array_store
 from handful.data.thread_pool import in_order
 from handful.errors import HandfulError
 from handful.methods.base import Fitted, Method
-from handful.pipeline.options import configure
+from handful.pipeline.configure import configure
 
 
 class Classifier(ClassifierMixin, BaseEstimator):

@@ -6,12 +6,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from handful import methods
 from handful.errors import HandfulError
 from handful.files import read_json
+from handful.methods.base import About
 from handful.pipeline.compare import LEVEL, RESULT, Spread, spread
 from handful.pipeline.record_schema import ComparisonRecord, checked
 from handful.report import plots
-from handful.report.method_notes import Note, note
 from handful.report.plots import Plot
 from handful.report.read import RunFolder
 from handful.report.run import called
@@ -86,7 +87,7 @@ class Standing:
 
     name: str
     colour: str  # a CSS variable
-    note: Note
+    about: About
     found: Spread
     seconds: float  # of one fit, mean
     held: tuple[int, int]  # estimates whose interval holds the accuracy, of so many
@@ -361,7 +362,7 @@ def _standing(study: Study, name: str, ranked: list[str], found: dict[str, Sprea
     return Standing(
         name=name,
         colour=plots.variable(study.names.index(name)),
-        note=note(fits[0].method),
+        about=methods.about(fits[0].method),
         found=found[name],
         seconds=seconds,
         held=_held(study, fits),

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from handful import methods
 from handful.evaluation.label_errors import CONTRADICTED
 from handful.evaluation.metrics import equal_groups, evaluate
+from handful.methods.base import About
 from handful.pipeline.artifacts import (
     ISSUES,
     LABEL_NEXT,
@@ -23,7 +25,6 @@ from handful.pipeline.artifacts import (
 )
 from handful.pipeline.thumbnails import SHOWN, Augmented, examples, mistakes
 from handful.report import plots
-from handful.report.method_notes import Note, note
 from handful.report.plots import Plot
 from handful.report.read import HeldOut, RunFolder
 from handful.report.sentences import Story, sentence, tell, time
@@ -113,7 +114,7 @@ class Page:
 
     run: RunFolder
     title: str
-    note: Note
+    about: About
     story: Story
     trouble: str  # what went wrong in training, if anything did
     remark: str  # what else is to be said of it, if anything is
@@ -155,7 +156,7 @@ def page(run: RunFolder) -> Page:
     return Page(
         run=run,
         title=f"{called(record)}: {len(classes)} classes from {record['data']['labeled']} labels",
-        note=note(str(record["method"]["name"])),
+        about=methods.about(str(record["method"]["name"])),
         story=tell(
             estimate, record["test"], record["prior"], run.origins.values(), record["prior_from"]
         ),

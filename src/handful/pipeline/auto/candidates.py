@@ -2,15 +2,15 @@
 
 import time
 from dataclasses import dataclass, replace
-from typing import Any
 
 from handful.data.imageset import ImageSet
 from handful.errors import HandfulError
 from handful.models.feature_cache import SIZES
 from handful.pipeline.auto.past_results import prior_for
 from handful.pipeline.cross_validate import FOLDS
+from handful.pipeline.options import InputSpec
 from handful.pipeline.setup import prepare
-from handful.progress import Say
+from handful.progress import Reporter
 from handful.text import duration
 from handful.training.plan import Plan, make_plan
 from handful.training.time_budget import embedding_seconds, measured
@@ -57,12 +57,12 @@ class Candidate:
 
 
 def plan_candidates(
-    images: ImageSet, budget: float, seed: int, look: dict[str, Any], say: Say
+    images: ImageSet, budget: float, seed: int, inputs: InputSpec, reporter: Reporter
 ) -> list[Candidate]:
     """The candidates that fit into `budget` seconds, simple ones first.
 
     Args:
-        look: size, aspect, flips, precision and track, as for `prepare`.
+        inputs: as for `prepare`.
     """
     ends = time.perf_counter() + budget
     found: list[Candidate] = []
@@ -73,20 +73,22 @@ def plan_candidates(
     # On a slow machine most of the time is for the one that is better on other data sets.
     known = prior_for(images)("supervised", "features").belief.mean
     share = _SECOND if known > 0 else _FIRST
-    frozen, rest = _on_features(images, share * budget, seed, look, say)
+    frozen, rest = _on_features(images, share * budget, seed, inputs, reporter)
     found += frozen
     dear: list[Candidate] = []
     free = left() - BUDGET  # which `supervised` needs to show what it can
     if images.channels == 3 and known <= 0:
         if frozen and free - rest >= _LEAST_DEAR:
             fixed = {"embed_size": str(frozen[0].size)}
-            at = look | {"size": look["size"] or _FINE_TUNING_SIZE}
-            dear = _trained("fine_tuning", images, free, seed, at, fixed, say)  # embeds the rest
+            at = replace(inputs, size=inputs.size or _FINE_TUNING_SIZE)
+            dear = _trained(
+                "fine_tuning", images, free, seed, at, fixed, reporter
+            )  # embeds the rest
     elif images.channels == 1 and free >= _LEAST_DEAR:
         if _LEAST_POOL <= len(images.unlabeled) <= _LARGEST_GRAPH:
-            dear = _trained("deep_propagation", images, free, seed, look, {}, say)
+            dear = _trained("deep_propagation", images, free, seed, inputs, {}, reporter)
     spent = sum(candidate.seconds for candidate in dear)
-    found += _trained("supervised", images, left() - spent, seed, look, {}, say) + dear
+    found += _trained("supervised", images, left() - spent, seed, inputs, {}, reporter) + dear
     if not found:
         raise HandfulError(
             f"no method can be judged within {duration(budget)}; give a larger budget, or name a "
@@ -96,7 +98,7 @@ def plan_candidates(
 
 
 def _on_features(
-    images: ImageSet, allowed: float, seed: int, look: dict[str, Any], say: Say
+    images: ImageSet, allowed: float, seed: int, inputs: InputSpec, reporter: Reporter
 ) -> tuple[list[Candidate], float]:
     """`features` and `self_training`, which share them, within the seconds allowed.
 
@@ -106,9 +108,9 @@ def _on_features(
     Returns:
         the candidates, and seconds for the features of all other images at their size.
     """
-    chosen, task = prepare(images, "features", **look)
+    chosen, task = prepare(images, "features", inputs=inputs, track=reporter.track)
     plan = make_plan(chosen, task, seed)
-    sizes = [] if look["size"] else [size for size in SIZES if _SMALLEST <= size < task.size]
+    sizes = [] if inputs.size else [size for size in SIZES if _SMALLEST <= size < task.size]
     pool, n, found = len(images.unlabeled), len(images.labeled), None
     heads = (FOLDS.folds + 1) * _HEAD * n * min(n, _WIDTH)
     for size in (task.size, *sizes):
@@ -126,7 +128,7 @@ def _on_features(
         if used or not pool:
             break
     if found is None:
-        say(
+        reporter.say(
             f"features of a pre-trained network, and heads on them, would take about "
             f"{duration(labeled)}: left out"
         )
@@ -137,7 +139,7 @@ def _on_features(
         cost, settings = embedding + used * _GUESS_OF_ALL, {"limit": str(used)}
         candidates.append(Candidate("self_training", "lite0", size, settings, cost, plan))
     if rest > _WORTH_SAYING:
-        say(
+        reporter.say(
             f"features of the images that the choice does not need would take about "
             f"{duration(rest)} more: they are made beyond the budget, for the predictions, if "
             f"{' or '.join(this.method for this in candidates)} is chosen"
@@ -150,13 +152,13 @@ def _trained(
     images: ImageSet,
     left: float,
     seed: int,
-    look: dict[str, Any],
+    inputs: InputSpec,
     settings: dict[str, str],
-    say: Say,
+    reporter: Reporter,
 ) -> list[Candidate]:
     """A training and its folds in the seconds left; nothing where folds would be too short."""
     begun = time.perf_counter()
-    chosen, task = prepare(images, method, settings=settings, **look)
+    chosen, task = prepare(images, method, settings=settings, inputs=inputs, track=reporter.track)
     assert chosen.schedule is not None
     plan = make_plan(chosen, task, seed)
     cost = measured(chosen, task, seed, plan, min(_PILOT, 0.02 * max(left, 0.0)))
@@ -167,7 +169,7 @@ def _trained(
     spare = left - beside - (FOLDS.folds + 1) * plan.first
     steps, fold_steps = shared_steps(int(spare * plan.period / plan.whole), own)
     if fold_steps < max(1, _FEWEST * own):
-        say(f"{method} and its folds would need more than the time that is left: left out")
+        reporter.say(f"{method} and its folds would need more than the time that is left: left out")
         return []
     seconds = beside + FOLDS.folds * plan.seconds(fold_steps) + plan.seconds(steps)
     clocked = cost.clocked + looks * cost.look

@@ -13,22 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from handful import methods
 from handful.data.imageset import ImageSet
-
-# The labels-only method that a method with unlabelled images must not be worse than.
-COUNTERPART = {
-    "self_training": "features",
-    "fine_tuning": "features",
-    "fixmatch": "supervised",
-    "deep_propagation": "supervised",
-}
-# Methods on the same features: what tells them apart elsewhere does so whatever the colour.
-FROZEN = ("features", "self_training", "propagation")
 
 # Between data sets a difference of two methods varies, most where one of them starts from learned
 # weights and the other from nothing: from 60 points below to 20 above. A guess that counts as one
 # data set. What a single one showed is not experience yet.
-_LEARNED = (*FROZEN, "fine_tuning")
 _SPREAD, _SPREAD_APART = 0.1, 0.5
 _GUESSED = 1
 _LEAST_SOURCES = 2
@@ -52,6 +42,11 @@ class Prior(NamedTuple):
 
     belief: Normal
     sources: int
+
+
+def _frozen(method: str) -> bool:
+    """Whether it fits a head on frozen features: what tells such methods apart does so anywhere."""
+    return hasattr(methods.METHODS.get(method), "fit_features")
 
 
 @cache
@@ -86,8 +81,9 @@ def prior(
         without: the data set at hand: it may not vote.
         mixed: whether the unlabelled images are unlike the labelled ones, see `novelty.unlike`.
     """
-    any_colour = method in FROZEN and reference in FROZEN
-    any_pool = not {method, reference} & COUNTERPART.keys()
+    both = [methods.about(name) for name in (method, reference)]
+    any_colour = _frozen(method) and _frozen(reference)
+    any_pool = not any(about.counterpart for about in both)
     accuracy: dict[tuple[str, int], dict[str, float]] = {}
     for row in experience() if rows is None else rows:
         alike = any_colour or row["channels"] == channels
@@ -105,7 +101,7 @@ def prior(
     if len(differences) < _LEAST_SOURCES:
         differences = differences[:0]
     k = len(differences)
-    spread = _SPREAD if (method in _LEARNED) == (reference in _LEARNED) else _SPREAD_APART
+    spread = _SPREAD if both[0].learned_weights == both[1].learned_weights else _SPREAD_APART
     mean = float(differences.sum() / (k + _GUESSED))
     apart = float(((differences - mean) ** 2).sum()) + _GUESSED * (spread**2 + mean**2)
     variance = apart / (k + _GUESSED)

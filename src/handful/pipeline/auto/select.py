@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from handful import methods
 from handful.data.imageset import ImageSet
 from handful.evaluation.accuracy_estimate import DEPENDENCE_ONCE, countable
 from handful.evaluation.cross_validation import THOROUGH, Key, OutOfFold
@@ -26,11 +27,12 @@ from handful.methods.base import Task
 from handful.methods.heads import some_of
 from handful.methods.self_training import SelfTraining
 from handful.pipeline.auto.candidates import Candidate, plan_candidates
-from handful.pipeline.auto.past_results import COUNTERPART, Normal, Prior, prior_for
+from handful.pipeline.auto.past_results import Normal, Prior, prior_for
 from handful.pipeline.cross_validate import FOLDS, fold_predictor, predicted_out_of_fold
+from handful.pipeline.options import InputSpec
 from handful.pipeline.run_folder import Finished
 from handful.pipeline.setup import prepare
-from handful.progress import Say
+from handful.progress import Reporter, Say
 from handful.text import duration
 from handful.training.plan import Plan
 from handful.training.settings import Settings
@@ -149,7 +151,9 @@ def decide(
 
 def _harm(this: Evidence, evidence: Sequence[Evidence], priors: Callable[[str, str], Prior]) -> str:
     """Why unlabelled images are better left unused; nothing where they may be used."""
-    simpler = [other for other in evidence if other.method == COUNTERPART.get(this.method)]
+    simpler = [
+        other for other in evidence if other.method == methods.about(this.method).counterpart
+    ]
     if not simpler:
         return ""
     name, seen = simpler[0].method, compared(this, simpler[0])
@@ -195,8 +199,8 @@ def choose(
     seed: int,
     origins: Sequence[str],
     work: Path | None,
-    say: Say,
-    look: dict[str, Any],
+    inputs: InputSpec,
+    reporter: Reporter,
 ) -> Choice:
     """Try every candidate on the same folds and choose.
 
@@ -205,14 +209,14 @@ def choose(
         origins: of the labels, as in `estimate`: chosen ones do not count.
         work: where the plan and what each candidate predicted are kept, so that a killed choice
             goes on; None keeps nothing.
-        look: size, aspect, flips, precision and track, as for `prepare`.
+        inputs: as for `prepare`.
     """
-    candidates = _planned(images, budget, seed, look, work, say)
-    tried = [_try(this, images, seed, look, work, say) for this in candidates]
+    candidates = _planned(images, budget, seed, inputs, work, reporter)
+    tried = [_try(this, images, seed, inputs, work, reporter) for this in candidates]
     counted, _ = countable(len(images.labeled), origins)
     some = counted if counted.any() else np.ones_like(counted)
     evidence = [_evidence(this, some) for this in tried]
-    mixed = _mixed(tried, seed, say)
+    mixed = _mixed(tried, seed, reporter.say)
     best, verdicts = decide(evidence, prior_for(images, mixed))
     return Choice(tried[best], tried, verdicts)
 
@@ -221,9 +225,9 @@ def _planned(
     images: ImageSet,
     budget: float,
     seed: int,
-    look: dict[str, Any],
+    inputs: InputSpec,
     work: Path | None,
-    say: Say,
+    reporter: Reporter,
 ) -> list[Candidate]:
     """The plan, made once and said; an interrupted run reads its own again."""
     path = work / "candidates.json" if work is not None else None
@@ -231,13 +235,13 @@ def _planned(
         rows = read_json(path)
         candidates = [Candidate(**row | {"plan": Plan(**row["plan"])}) for row in rows]
     else:
-        say(f"measuring what fits into {duration(budget)}")
-        candidates = plan_candidates(images, budget, seed, look, say)
+        reporter.say(f"measuring what fits into {duration(budget)}")
+        candidates = plan_candidates(images, budget, seed, inputs, reporter)
         if path is not None:
             write_json(path, [asdict(candidate) for candidate in candidates])
     total = sum(candidate.seconds for candidate in candidates)
     for line in (f"the plan, about {duration(total)}:", *(c.text for c in candidates)):
-        say(line)
+        reporter.say(line)
     return candidates
 
 
@@ -245,16 +249,21 @@ def _try(
     this: Candidate,
     images: ImageSet,
     seed: int,
-    look: dict[str, Any],
+    inputs: InputSpec,
     work: Path | None,
-    say: Say,
+    reporter: Reporter,
 ) -> Tried:
     """Predict the labelled images out of fold; folds that are there already are read back."""
     begun = time.perf_counter()
     steps = {"steps": str(this.plan.steps)} if this.plan.steps is not None else {}
-    at = look | {"size": this.size, "precision": this.plan.precision}
+    at = replace(inputs, size=this.size, precision=this.plan.precision)
     chosen, task = prepare(
-        images, this.method, backbone=this.backbone, settings=this.settings | steps, **at
+        images,
+        this.method,
+        backbone=this.backbone,
+        settings=this.settings | steps,
+        inputs=at,
+        track=reporter.track,
     )
     folder = work / this.method if work is not None else None
     if folder is not None:
@@ -264,7 +273,7 @@ def _try(
     if chosen.schedule is not None and this.fold_steps is not None:
         in_folds = replace(chosen, schedule=replace(chosen.schedule, steps=this.fold_steps))
     planned = replace(this.plan, allowed=this.fold_seconds)
-    predictor = fold_predictor(in_folds, task, seed, planned, folder, say)
+    predictor = fold_predictor(in_folds, task, seed, planned, folder, reporter.say)
     out = predicted_out_of_fold(task, predictor, FOLDS, seed, finished)
     seconds = time.perf_counter() - begun
     if folder is not None:
