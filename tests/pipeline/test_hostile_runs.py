@@ -19,7 +19,7 @@ import handful
 from handful.errors import HandfulError
 from handful.files import read_json, read_tensors, tensor_bytes, write_json, write_tensors
 from handful.pipeline.artifacts import LABELS, MODEL, RECORD
-from handful.pipeline.resume_labels import continued, earlier_settings
+from handful.pipeline.resume_labels import earlier_settings, with_earlier_labels
 from handful.pipeline.run import open_run
 from handful.report import render
 from handful.text import as_json_line, for_terminal
@@ -49,7 +49,7 @@ def used(folder, waiting=0):
 
     def follow():
         run = open_run(folder)
-        continued(IMAGES, run)
+        with_earlier_labels(IMAGES, run)
         earlier_settings(run)
 
     def familiar():
@@ -453,7 +453,7 @@ def test_a_damaged_earlier_run_ends_a_fit_before_it_begins(copy, tmp_path):
     (copy / LABELS).write_text("file,label\n")
     (copy / LABELS).write_text("file,label\n000.png,a\n")
     with pytest.raises(HandfulError, match=r"labels\.csv is damaged"):
-        continued(IMAGES, run)
+        with_earlier_labels(IMAGES, run)
     record = read_json(copy / RECORD)
     del record["fingerprint"]
     (copy / RECORD).write_text(json.dumps(record))

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import handful as library
 from handful import cli
+from handful.errors import HandfulError
 from handful.pipeline.resume_labels import read_labels
+from handful.progress import Reporter
 from handful.training.time_budget import Cost
+from tiny import stripes
 
 QUICK = ["--set", "steps=3", "--set", "backbone.base=8", "--precision", "fp32"]
 
@@ -163,3 +167,26 @@ def test_a_damaged_label_file_is_named(fit, tmp_path, change, message):
     status, _, err = fit("new", FIRST, "--after", tmp_path / "old", "--estimate", "none")
     assert status == (2 if message else 0)
     assert message in err
+
+
+def test_in_python_too_a_run_goes_on_from_the_labels_and_settings_of_an_earlier_one(tmp_path):
+    images = stripes(size=32, channels=3)
+    first = library.fit(
+        images, "features", size=32, estimate="none", settings={"strength": "0.01"},
+        out=tmp_path / "first",
+    )  # fmt: skip
+    more = images.seen(np.arange(16, 24))  # eight new labels; the sixteen of before are hidden
+    said = []
+    again = library.fit(
+        more, after=tmp_path / "first", estimate="none", reporter=Reporter(say=said.append)
+    )
+    assert again.record["data"]["labeled"] == 24
+    assert again.record["method"] == first.record["method"]
+    assert again.record["method"]["strength"] == 0.01
+    assert again.record["after"]["labeled"] == 16
+    assert f"8 labels are new, 16 are kept from {tmp_path / 'first'}" in said
+    other = library.fit(more, "mlp_head", after=first, estimate="none", settings={"epochs": "1"})
+    assert other.record["method"]["name"] == "mlp_head"
+    assert other.record["data"]["labeled"] == 24
+    with pytest.raises(HandfulError, match="fit with out"):
+        library.fit(more, after=other, estimate="none")

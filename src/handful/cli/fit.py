@@ -1,8 +1,9 @@
 """`handful fit`: the main job."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -171,8 +172,6 @@ def fit(
     from handful.pipeline import fit
     from handful.pipeline.artifacts import REPORT, RUN
     from handful.pipeline.replacement import complete
-    from handful.pipeline.resume_labels import continued, earlier_settings
-    from handful.pipeline.run import open_run
     from handful.pipeline.run_folder import save_hidden
     from handful.pipeline.setup import hide
     from handful.report import leave_report
@@ -200,47 +199,27 @@ def fit(
         for problem in spelling_problems(images.classes):
             reporter.say(problem)
         test = images.test
-        typed: dict[str, Any] = {"method": method, "backbone": backbone, "size": size}
-        typed |= {"aspect": aspect, "flips": flips, "prior": _prior(prior)}
-        chosen = {k: value for k, value in typed.items() if value is not None}
-        settings, origins, earlier = pairs(set_ or []), {}, None
-        seconds = None if budget is None else in_seconds(budget)
         if per_class is not None:
             images = hide(images, per_class, seed if draw is None else draw)
-            origins = dict.fromkeys(images.names, "random")
-        origins |= images.origins
-        if after is not None:
-            earlier = open_run(after)
-            past = continued(images, earlier)
-            images, origins = past.images, past.origins | origins
-            for text in past.said:
-                reporter.say(text)
-            before = earlier_settings(earlier, method, init, backbone)
-            repeated = before.pop("settings")
-            again = before.pop("budget", None)
-            if seconds is not None:
-                repeated.pop("schedule.steps", None)
-            elif not {"steps", "schedule.steps"} & settings.keys():
-                seconds = again
-            settings = repeated | settings
-            if estimate == "none":
-                before.pop("prior", None)
-            elif prior is None and "prior" in before:
-                reporter.say(f"class shares are those of {after}; --prior labels drops them")
-            chosen = before | chosen
+            drawn = dict.fromkeys(images.names, "random")
+            images = replace(images, origins={**drawn, **images.origins})
         run = fit.fit(
             images,
-            **chosen,
+            method,
             seed=seed,
             out=out,
             overwrite=overwrite,
+            backbone=backbone,
+            size=size,
+            aspect=aspect,
+            flips=flips,
             precision=precision,
             estimate=estimate,
-            settings=settings,
+            prior=_prior(prior),
+            settings=pairs(set_ or []),
             init=init,
-            budget=seconds,
-            origins=origins,
-            after=earlier,
+            budget=None if budget is None else in_seconds(budget),
+            after=after,
             pictures=not no_images,
             reporter=reporter,
             command=sys.argv[1:],

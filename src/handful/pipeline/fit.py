@@ -32,6 +32,7 @@ from handful.pipeline.options import FitOptions, InputSpec
 from handful.pipeline.pretrain import TRAINING, reserving, staged
 from handful.pipeline.pretrained import HISTORY, Pretrained, scaled_as
 from handful.pipeline.record import Asked, Decided, record_of
+from handful.pipeline.resume_labels import with_earlier_labels, with_earlier_options
 from handful.pipeline.run import Run, open_run
 from handful.pipeline.run_folder import (
     abandoning,
@@ -67,7 +68,7 @@ def fit(
     schedule: Schedule | None = None,
     backbone: str | BackboneSpec | None = None,
     size: int | None = None,
-    aspect: str = "crop",
+    aspect: str | None = None,
     flips: bool | None = None,
     precision: str = "auto",
     estimate: str = "folds",
@@ -76,7 +77,7 @@ def fit(
     budget: float | None = None,
     init: Path | str | None = None,
     origins: Mapping[str, str] | None = None,
-    after: Run | None = None,
+    after: Run | Path | str | None = None,
     pictures: bool = True,
     reporter: Reporter = QUIET,
     command: Sequence[str] = (),
@@ -96,7 +97,7 @@ def fit(
             is continued; a finished one is returned; any other is refused without `overwrite`.
         size: side in pixels the images are brought to; by default their own, at most 64, and 160
             or 224 for a pre-trained network. "auto" brings them to it for all methods.
-        aspect: how images become square: crop, pad or stretch.
+        aspect: how images become square: crop (the default), pad or stretch.
         flips: whether a mirrored image is of the same class; by default only for colour images.
         precision: fp32, bf16, or auto: whichever a short measurement finds faster.
         estimate: "folds", out-of-fold accuracy with an interval, or "none".
@@ -107,7 +108,8 @@ def fit(
             those in there.
         origins: image name → "random", "chosen" or "unknown": how it came to be labelled. Labels
             that were chosen are trained on but do not count in the estimate.
-        after: an earlier run; its estimate is put into the record beside the new one.
+        after: an earlier run, or its folder. Its labels and settings count where no others are
+            given, and its estimate is put into the record beside the new one.
         pictures: keep thumbnails in the folder for its report; off for private photos, and then
             those of a folder that holds this run already go, with the report that shows them.
         settings: fields of the method, the schedule or the backbone, as text, by name.
@@ -124,8 +126,14 @@ def fit(
     options = FitOptions(
         method, seed, schedule, backbone, inputs, estimate, prior, settings or {}, budget, init
     )
-    images = scaled_as(images, init, reporter.say)
-    request = _resolved(images, options, origins or {}, after, command, reporter)
+    earlier = open_run(after) if isinstance(after, Path | str) else after
+    if origins is not None:
+        images = replace(images, origins={**images.origins, **origins})
+    if earlier is not None:
+        images = with_earlier_labels(images, earlier, reporter.say)
+        options = with_earlier_options(options, earlier, reporter.say)
+    images = scaled_as(images, options.init, reporter.say)
+    request = _resolved(images, options, earlier, command, reporter)
     folder = Path(out) if out is not None else None
     rehearse(request.chosen, request.task, seed)
     if folder is not None:
@@ -168,14 +176,13 @@ class _Request(NamedTuple):
 def _resolved(
     images: ImageSet,
     options: FitOptions,
-    origins: Mapping[str, str],
     after: Run | None,
     command: Sequence[str],
     reporter: Reporter,
 ) -> _Request:
     """The request that these options make on these images; HandfulError if it cannot be right."""
     check_labels(images)
-    origin = [origins.get(name, "unknown") for name in images[images.labeled].names]
+    origin = [images.origins.get(name, "unknown") for name in images[images.labeled].names]
     shares = _checked_shares(images, options.prior, options.estimate, origin)
     method, why_not, budget = options.method, options.why_not_auto, options.budget
     if method is None:
@@ -202,7 +209,7 @@ def _resolved(
         task.images.hash,
         chosen.as_json(),
         task.size,
-        options.inputs.aspect,
+        options.inputs.aspect or "crop",
         task.flips,
         options.seed,
         options.estimate,

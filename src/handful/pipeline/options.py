@@ -15,7 +15,7 @@ class InputSpec:
     """How images reach the network. Fields left at None are decided by images and network."""
 
     size: int | None = None  # side in pixels
-    aspect: str = "crop"  # how they become square: crop, pad or stretch
+    aspect: str | None = None  # how they become square: crop (the default), pad or stretch
     flips: bool | None = None  # whether a mirrored image is of the same class
     precision: str = "auto"  # fp32, bf16 or auto
 

@@ -1,11 +1,11 @@
-"""Coming back: a fit that starts from the labels and settings of an earlier run.
+"""Continue from the labels and settings of an earlier run.
 
 Labels once given are not lost: those of the earlier run stay unless the new ones say otherwise.
 Where each label came from is kept beside it, since an estimate may only count labels of images
 that were picked at random.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,12 @@ from handful.csv_files import read_csv
 from handful.data.class_names import normalized
 from handful.data.imageset import ImageSet, sorted_classes
 from handful.errors import HandfulError
+from handful.methods.base import Method
+from handful.models.classifier import BackboneSpec
 from handful.pipeline.artifacts import LABEL_NEXT, LABELS
+from handful.pipeline.options import FitOptions
 from handful.pipeline.run import Run, pixel_marks
+from handful.progress import Say, silent
 
 ORIGINS = ("random", "chosen", "unknown")
 
@@ -62,18 +66,15 @@ def suggested_origins(earlier: Run) -> dict[str, str]:
     }
 
 
-@dataclass(frozen=True, eq=False)
-class Continued:
-    """Images with old and new labels, their origins, and what is worth saying."""
+def with_earlier_labels(images: ImageSet, earlier: Run, say: Say = silent) -> ImageSet:
+    """`images` with the labels of an earlier run added; where both have one, the new one wins.
 
-    images: ImageSet
-    origins: dict[str, str]
-    said: list[str]
-
-
-def continued(images: ImageSet, earlier: Run) -> Continued:
-    """Add the labels of an earlier run to those of `images`; where both have one, the new wins."""
-    assert earlier.folder is not None
+    Their origins are in the result too. `say` is told how many labels are new, kept and changed.
+    """
+    if earlier.folder is None:
+        raise HandfulError(
+            "the labels of a run are in its folder, and this one has none; fit with out"
+        )
     known = read_labels(earlier.folder)
     names = images.names
     old = [normalized(known.labels.get(name) or "") or None for name in names]
@@ -90,11 +91,11 @@ def continued(images: ImageSet, earlier: Run) -> Continued:
     kept = sum(new is None and before is not None for new, before in pairs)
     changed = sum(new != before for new, before in pairs if new and before)
     gone = len(set(known.labels) - set(names))
-    said = [f"{added} labels are new, {kept} are kept from {earlier.folder}"]
+    say(f"{added} labels are new, {kept} are kept from {earlier.folder}")
     if changed:
-        said.append(f"{changed} labels differ from those of {earlier.folder}; the new ones count")
+        say(f"{changed} labels differ from those of {earlier.folder}; the new ones count")
     if gone:
-        said.append(f"{gone} images that {earlier.folder} had labels for are not here any more")
+        say(f"{gone} images that {earlier.folder} had labels for are not here any more")
     suggested = suggested_origins(earlier)
     origins = {
         name: known.origins.get(name) or suggested.get(name) or suggested.get(mark) or "unknown"
@@ -104,18 +105,43 @@ def continued(images: ImageSet, earlier: Run) -> Continued:
         origins[name] for name, pair in zip(names, pairs, strict=True) if pair[0] and not pair[1]
     ]
     if chosen := joined.count("chosen"):
-        said.append(
+        say(
             f"{chosen} of the new labels are of images that {LABEL_NEXT} chose: they train, but do "
             f"not count in the estimate; {joined.count('random')} are of images it drew at random"
         )
-    return Continued(images.with_labels(labels), origins, said)
+    return replace(images.with_labels(labels), origins={**origins, **images.origins})
+
+
+def with_earlier_options(options: FitOptions, earlier: Run, say: Say = silent) -> FitOptions:
+    """`options` with those of an earlier run where none are given."""
+    before = earlier_settings(earlier, options.method, options.init, options.backbone)
+    settings, budget = before.pop("settings"), before.pop("budget", None)
+    if options.budget is not None:
+        settings.pop("schedule.steps", None)
+        budget = options.budget
+    elif {"steps", "schedule.steps"} & options.settings.keys():
+        budget = None
+    if options.estimate == "none":
+        before.pop("prior", None)
+    elif options.prior is None and "prior" in before:
+        say(f"class shares are those of {earlier.folder}; --prior labels drops them")
+    names = ("method", "backbone", "prior")
+    again = {k: before[k] for k in names if k in before and getattr(options, k) is None}
+    looked = {
+        k: before[k]
+        for k in ("size", "aspect", "flips")
+        if k in before and getattr(options.inputs, k) is None
+    }
+    inputs = replace(options.inputs, **looked)
+    settings = settings | dict(options.settings)
+    return replace(options, inputs=inputs, settings=settings, budget=budget, **again)
 
 
 def earlier_settings(
     earlier: Run,
-    method: str | None = None,
+    method: str | Method | None = None,
     init: Path | str | None = None,
-    backbone: str | None = None,
+    backbone: str | BackboneSpec | None = None,
 ) -> dict[str, Any]:
     """The arguments of `fit` that repeat what an earlier run did, as its record has them.
 

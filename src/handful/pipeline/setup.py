@@ -148,7 +148,7 @@ def make_task(
 ) -> Task:
     """The images without their test part, the network, and the size both meet at."""
     inputs = inputs or InputSpec()
-    size, aspect, flips = inputs.size, inputs.aspect, inputs.flips
+    size, aspect, flips = inputs.size, inputs.aspect or "crop", inputs.flips
     if size is not None and not 8 <= size <= LARGEST_SIDE:
         raise HandfulError(f"size is a side in pixels, 8 to {LARGEST_SIDE}, got {size}")
     if aspect not in ("crop", "pad", "stretch"):
