@@ -170,12 +170,13 @@ def test_a_damaged_label_file_is_named(fit, tmp_path, change, message):
 
 
 def test_in_python_too_a_run_goes_on_from_the_labels_and_settings_of_an_earlier_one(tmp_path):
-    images = stripes(size=32, channels=3)
+    every = stripes(size=32, channels=3, labeled=40)
+    images = every.seen(np.arange(16))
     first = library.fit(
         images, "features", size=32, estimate="none", settings={"strength": "0.01"},
         out=tmp_path / "first",
     )  # fmt: skip
-    more = images.seen(np.arange(16, 24))  # eight new labels; the sixteen of before are hidden
+    more = every.seen(np.arange(16, 24))  # eight new labels; the sixteen of before are hidden
     said = []
     again = library.fit(
         more, after=tmp_path / "first", estimate="none", reporter=Reporter(say=said.append)
