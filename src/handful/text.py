@@ -1,13 +1,15 @@
-"""Words for messages: durations, suggestions, and text that is safe to print on a terminal."""
+"""Words for messages: numbers, times and suggestions; text that is safe on a terminal."""
 
 import difflib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from handful.errors import HandfulError
 
+NBSP = "\N{NO-BREAK SPACE}"
+LONGEST = 36_000_000.0  # seconds
 # C0 and C1 controls, what reorders text, breaks lines or is not seen, and halves of surrogates.
 _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff"
@@ -30,9 +32,6 @@ def as_json_line(value: Any) -> str:
     """One line of JSON in which no terminal finds anything to obey."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
-LONGEST = 36_000_000.0  # seconds
 
 
 def did_you_mean(given: str, known: Iterable[str], most: int = 1) -> str:
@@ -58,3 +57,40 @@ def in_seconds(text: str) -> float:
     if seconds > LONGEST:
         raise HandfulError(f"a time is 10,000 hours at most, got {text[:40]!r}")
     return seconds
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    return "–" if share is None else f"{100 * float(share):.{digits}f}{NBSP}%"
+
+
+def points(difference: float | None) -> str:
+    """A difference of shares in percentage points, signed."""
+    if difference is None:
+        return "–"
+    text = f"{100 * float(difference):+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "−")
+
+
+def span(low: float | None, high: float | None) -> str:
+    """An interval in percent."""
+    if low is None or high is None:
+        return "–"
+    return f"{100 * float(low):.1f} to {100 * float(high):.1f}{NBSP}%"
+
+
+def time(seconds: float) -> str:
+    seconds = float(seconds)
+    if seconds < 100:
+        return f"{seconds:.0f}{NBSP}s" if seconds >= 10 else f"{seconds:.1f}{NBSP}s"
+    if seconds < 5400:
+        return f"{seconds / 60:.1f}{NBSP}min"
+    return f"{seconds / 3600:.1f}{NBSP}h"
+
+
+def listed(names: Sequence[str]) -> str:
+    """a, b and c."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def counted(n: int, one: str) -> str:
+    return f"{n:,} {one}{'' if n == 1 else 's'}"

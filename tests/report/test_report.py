@@ -18,6 +18,7 @@ from handful import cli, report
 from handful.evaluation.accuracy_estimate import BY_HAND
 from handful.pipeline.thumbnails import mistakes
 from handful.report import comparison, plots, read, run, sentences
+from handful.text import percent
 from tiny import stripes
 
 QUICK = {"steps": "3", "backbone.base": "8"}
@@ -116,7 +117,7 @@ def test_the_page_of_a_run_says_what_the_run_knows(made):
     page = checked(report.render([made.folder]))
     estimate, test = made.estimate, made.test
     assert "stripes: 2 classes from 16 labels" in page.words
-    assert sentences.percent(estimate["accuracy"]).replace("\xa0", " ") in page.words
+    assert percent(estimate["accuracy"]).replace("\xa0", " ") in page.words
     assert f"expect about {100 * estimate['accuracy']:.0f} to be classified rightly" in page.words
     assert f"The {test['n']} test images" in page.words
     assert "handful fit 'my photos' --seed 0" in page.words
@@ -194,7 +195,7 @@ def test_hostile_names_of_classes_files_and_all_else_are_only_text(made, copied)
 
 def test_a_name_that_is_no_unicode_or_no_xml_is_shown_all_the_same(copied):
     change(copied, handful="\udcff \x00")
-    assert "\x00" not in sentences.percent(0.5)
+    assert "\x00" not in percent(0.5)
     report.write_report([copied], copied / "report.html")
     assert (copied / "report.html").read_bytes().decode()
     rows = [plots.Row("a\x00\udcff\x1b", [0.1, 0.2], 0.15, None, None, 0)]

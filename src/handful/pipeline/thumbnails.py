@@ -150,15 +150,15 @@ def load_pictures(folder: Path) -> Pictures:
     kept = read_json(path)
     try:
         return Pictures(
-            {name: _url(text) for name, text in kept["images"].items()},
+            {name: data_url(text) for name, text in kept["images"].items()},
             tuple(
                 Augmented(
                     str(strip["name"]),
-                    tuple(tuple(_url(one) for one in row) for row in strip["rows"]),
+                    tuple(tuple(data_url(one) for one in row) for row in strip["rows"]),
                 )
                 for strip in kept["augmented"]
             ),
-            tuple((str(one["what"]), _url(one["picture"])) for one in kept.get("stage", [])),
+            tuple((str(one["what"]), data_url(one["picture"])) for one in kept.get("stage", [])),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise HandfulError(f"{path} is damaged ({error!r}); delete it or fit again") from None
@@ -217,7 +217,7 @@ def _encoded(pixels: np.ndarray) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def _url(text: str) -> str:
+def data_url(text: str) -> str:
     """A picture in base 64 as a data: URL."""
     start = base64.b64decode(text, validate=True)[:4]
     kinds: Iterable[str] = (kind for mark, kind in _KINDS.items() if start.startswith(mark))

@@ -16,7 +16,8 @@ from handful.report import plots
 from handful.report.plots import Plot
 from handful.report.read import RunFolder
 from handful.report.run import called
-from handful.report.sentences import counted, listed, percent, points, sentence, span, time
+from handful.report.sentences import sentence
+from handful.text import counted, listed, percent, points, span, time
 from handful.training.failure import recorded
 
 

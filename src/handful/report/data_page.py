@@ -1,18 +1,16 @@
 """`Findings` as one HTML file: self-contained, readable without network or JavaScript."""
 
-import base64
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, PackageLoader
-from PIL import Image
 
-from handful.data.findings import Findings, Identical, Member, Near, valid_unicode
+from handful.data.findings import Findings, Identical, Member, Near
 from handful.data.imageset import ImageSet
 from handful.files import write_text
+from handful.pipeline.thumbnails import data_url, thumbnails
 from handful.report.data_summary import looks, overview
+from handful.report.rendering import rendered
 
 THUMBNAIL = 64  # pixels
 EXAMPLES = 8  # images shown of a class
@@ -46,29 +44,22 @@ def render(findings: Findings, images: ImageSet) -> str:
     names = [name for row in wanted for name in row]
     names += [member.name for same in shown for member in same.members[:EXAMPLES]]
     names += [member.name for pair in near for member in (pair.first, pair.second)]
-    thumbnails = _thumbnails(images, names)
+    pictures = _pictures(images, names)
     most = max((count.labeled for count in findings.classes), default=0) or 1
     classes = [
         ClassRow(count.name, count.labeled, count.test, 100 * count.labeled / most,
-                 tuple(Picture(thumbnails[name], name) for name in row))
+                 tuple(Picture(pictures[name], name) for name in row))
         for count, row in zip(findings.classes, wanted, strict=True)
     ]  # fmt: skip
-    page = Environment(
-        loader=PackageLoader("handful.report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template("data.html")
-    return valid_unicode(
-        page.render(
-            findings=findings,
-            overview=overview(findings),
-            looks=looks(findings),
-            classes=classes,
-            identical=[_identical_pictures(same, thumbnails) for same in shown],
-            near=[_near_pictures(pair, thumbnails) for pair in near],
-            rows=MOST_ROWS,
-        )
+    return rendered(
+        "data.html",
+        findings=findings,
+        overview=overview(findings),
+        looks=looks(findings),
+        classes=classes,
+        identical=[_identical_pictures(same, pictures) for same in shown],
+        near=[_near_pictures(pair, pictures) for pair in near],
+        rows=MOST_ROWS,
     )
 
 
@@ -80,42 +71,28 @@ def _examples(images: ImageSet) -> list[list[str]]:
     return [[names[row] for row in rows] for rows in rows_of]
 
 
-def _identical_pictures(same: Identical, thumbnails: dict[str, str]) -> list[Picture]:
-    return [_picture(member, thumbnails) for member in same.members[:EXAMPLES]]
+def _identical_pictures(same: Identical, pictures: dict[str, str]) -> list[Picture]:
+    return [_picture(member, pictures) for member in same.members[:EXAMPLES]]
 
 
-def _near_pictures(pair: Near, thumbnails: dict[str, str]) -> list[Picture]:
-    return [_picture(member, thumbnails) for member in (pair.first, pair.second)]
+def _near_pictures(pair: Near, pictures: dict[str, str]) -> list[Picture]:
+    return [_picture(member, pictures) for member in (pair.first, pair.second)]
 
 
-def _picture(member: Member, thumbnails: dict[str, str]) -> Picture:
+def _picture(member: Member, pictures: dict[str, str]) -> Picture:
     caption = f"{member.name} · {member.part}" + (f" · {member.label}" if member.label else "")
-    return Picture(thumbnails.get(member.name, ""), caption)
+    return Picture(pictures.get(member.name, ""), caption)
 
 
-def _thumbnails(images: ImageSet, names: list[str]) -> dict[str, str]:
+def _pictures(images: ImageSet, names: list[str]) -> dict[str, str]:
     """name → data: URL, of images in the training or the test part."""
     wanted = set(names)
     found: dict[str, str] = {}
     for part in (images, images.test):
-        if part is None:
-            continue
-        positions = np.array([at for at, name in enumerate(part.names) if name in wanted], np.int64)
-        chosen = part[positions]
-        batches = chosen.stream(THUMBNAIL, "pad", channels=part.channels)
-        pictures = (picture for batch in batches for picture in batch.numpy())
-        found.update(
-            {name: _url(pixels) for name, pixels in zip(chosen.names, pictures, strict=True)}
-        )
+        if part is not None:
+            chosen = part[np.isin(part.names, list(wanted))] if wanted else part[:0]
+            found |= {n: data_url(one) for n, one in thumbnails(chosen, THUMBNAIL, "pad").items()}
     return found
-
-
-def _url(pixels: np.ndarray) -> str:
-    """(C, H, W) uint8 as an inline JPEG."""
-    image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def write_page(findings: Findings, images: ImageSet, path: Path) -> None:

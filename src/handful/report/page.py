@@ -1,17 +1,13 @@
 """Folders → the one page that shows them."""
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from handful.data.findings import valid_unicode
 from handful.errors import HandfulError
 from handful.pipeline.artifacts import RECORD
-from handful.report import comparison, run, sentences
+from handful.report import comparison, run
 from handful.report.read import read_run
+from handful.report.rendering import rendered
 
 
 def page_of(folders: Sequence[Path], pictures: bool) -> str:
@@ -21,11 +17,11 @@ def page_of(folders: Sequence[Path], pictures: bool) -> str:
     folders = list({folder.resolve(): folder for folder in folders}.values())
     if len(folders) > 1:
         runs = [read_run(_checked(folder), pictures=False) for folder in folders]
-        return _filled("comparison.html", page=comparison.page(comparison.of_runs(runs)))
+        return rendered("comparison.html", page=comparison.page(comparison.of_runs(runs)))
     (folder,) = folders
     if (_checked(folder) / comparison.RESULT).exists():
-        return _filled("comparison.html", page=comparison.page(comparison.of_folder(folder)))
-    return _filled("run.html", page=run.page(read_run(folder, pictures)))
+        return rendered("comparison.html", page=comparison.page(comparison.of_folder(folder)))
+    return rendered("run.html", page=run.page(read_run(folder, pictures)))
 
 
 def _checked(folder: Path) -> Path:
@@ -35,22 +31,3 @@ def _checked(folder: Path) -> Path:
             f"`handful fit` or `handful compare` left"
         )
     return folder
-
-
-def _filled(template: str, **values: Any) -> str:
-    return valid_unicode(_templates().get_template(template).render(**values))
-
-
-@cache
-def _templates() -> Environment:
-    templates = Environment(
-        loader=PackageLoader("handful.report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    words = (sentences.percent, sentences.points, sentences.span, sentences.time, sentences.listed)
-    more = (sentences.sentence, sentences.counted)
-    templates.filters |= {word.__name__: word for word in (*words, *more)}
-    return templates

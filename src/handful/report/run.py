@@ -27,7 +27,8 @@ from handful.pipeline.thumbnails import SHOWN, Augmented, examples, mistakes
 from handful.report import plots
 from handful.report.plots import Plot
 from handful.report.read import HeldOut, RunFolder
-from handful.report.sentences import Story, sentence, tell, time
+from handful.report.sentences import Story, sentence, tell
+from handful.text import time
 from handful.training.failure import recorded
 
 LARGEST = 25  # classes up to which a confusion matrix is shown

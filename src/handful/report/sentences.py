@@ -1,55 +1,17 @@
 """The sentences of a report: what an estimate means, what it assumes, when to doubt it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from handful.evaluation.accuracy_estimate import BY_HAND
 from handful.evaluation.label_shift import LABELED, UNLABELED
-
-NBSP = "\N{NO-BREAK SPACE}"
-
-
-def percent(share: float | None, digits: int = 1) -> str:
-    return "–" if share is None else f"{100 * float(share):.{digits}f}{NBSP}%"
-
-
-def points(difference: float | None) -> str:
-    """A difference of shares in percentage points, signed."""
-    if difference is None:
-        return "–"
-    text = f"{100 * float(difference):+.1f}"
-    return "0.0" if float(text) == 0 else text.replace("-", "−")
-
-
-def span(low: float | None, high: float | None) -> str:
-    """An interval in percent."""
-    if low is None or high is None:
-        return "–"
-    return f"{100 * float(low):.1f} to {100 * float(high):.1f}{NBSP}%"
-
-
-def time(seconds: float) -> str:
-    seconds = float(seconds)
-    if seconds < 100:
-        return f"{seconds:.0f}{NBSP}s" if seconds >= 10 else f"{seconds:.1f}{NBSP}s"
-    if seconds < 5400:
-        return f"{seconds / 60:.1f}{NBSP}min"
-    return f"{seconds / 3600:.1f}{NBSP}h"
-
-
-def listed(names: Sequence[str]) -> str:
-    """a, b and c."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+from handful.text import counted, percent, span
 
 
 def sentence(text: str) -> str:
     """The same with a capital at its start and a full stop at its end; nothing stays nothing."""
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') or not text else '.'}"
-
-
-def counted(n: int, one: str) -> str:
-    return f"{n:,} {one}{'' if n == 1 else 's'}"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,30 @@
+"""Fill the templates of the pages: escaped, and valid Unicode whatever file names hold."""
+
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from handful import text
+from handful.data.findings import valid_unicode
+from handful.report.sentences import sentence
+
+FILTERS = (text.percent, text.points, text.span, text.time, text.listed, text.counted, sentence)
+
+
+def rendered(template: str, **values: Any) -> str:
+    """The template of that name in report/templates/, filled with `values`."""
+    return valid_unicode(_environment().get_template(template).render(**values))
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("handful.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {word.__name__: word for word in FILTERS}
+    return environment
