@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from handful.errors import HandfulError
 from handful.evaluation.accuracy_estimate import check_prior
 from handful.evaluation.cross_validation import THOROUGH
 from handful.evaluation.label_shift import LABELED, UNLABELED
-from handful.files import read_json, sole_writer, write_json
+from handful.files import sole_writer
 from handful.methods import about
 from handful.methods.base import Fitted, Method, Task
 from handful.methods.consistency import Consistency, has_unlabeled
@@ -50,7 +50,7 @@ from handful.pipeline.setup import check_opens, class_shares, prepare, rehearse
 from handful.pipeline.thumbnails import save_pictures
 from handful.progress import QUIET, Reporter, Say
 from handful.text import duration
-from handful.training.plan import Plan, make_plan
+from handful.training.plan import Plan, make_plan, remembered_plan
 from handful.training.settings import Settings, fingerprint
 from handful.training.time_budget import Deadline, affordable, check_budget, embedding_seconds
 from handful.training.trainer import Learned, learn, learned_from
@@ -418,15 +418,14 @@ def _plan(
     predicted: int,
 ) -> Plan:
     """Measured once; an interrupted run finds its own again."""
-    path = _below(work, "plan.json")
-    if path is not None and path.exists():
-        return Plan(**read_json(path))
-    planned = make_plan(chosen, task, seed)
-    if deadline is not None and chosen.schedule is not None:
-        planned = affordable(chosen, task, seed, planned, deadline.left, fits, predicted)
-    if path is not None:
-        write_json(path, asdict(planned))
-    return planned
+
+    def measured() -> Plan:
+        planned = make_plan(chosen, task, seed)
+        if deadline is not None and chosen.schedule is not None:
+            return affordable(chosen, task, seed, planned, deadline.left, fits, predicted)
+        return planned
+
+    return remembered_plan(work, measured)
 
 
 def _whether_it_fits(seconds: float, left: float) -> str:

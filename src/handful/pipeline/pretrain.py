@@ -55,7 +55,6 @@ from handful.progress import Say, Track, quiet, silent
 from handful.text import duration
 from handful.training.batches import Batches
 from handful.training.history import Journal
-from handful.training.loop import begin
 from handful.training.plan import Plan, make_plan, remembered_plan
 from handful.training.settings import Settings, fingerprint
 from handful.training.time_budget import (
@@ -66,7 +65,7 @@ from handful.training.time_budget import (
     pilot_seconds,
     step_seconds,
 )
-from handful.training.trainer import learned_from, run, turned_in_words
+from handful.training.trainer import Trainer, learned_from
 
 TRAINING = 0.25  # of a budget: for a training on labels that follows such a stage
 _HEADS, _HEADS_SECONDS = 5, 1.0  # fits that are timed at most: the first is slow, others disturb
@@ -352,8 +351,16 @@ def _plan(
     """The plan of an unfinished stage, or one measured now, with the steps that a budget buys."""
     method, schedule = chosen.method, chosen.schedule
     assert isinstance(method, LabelFree) and schedule is not None
-    if deadline is None or (work / "plan.json").exists():
-        return remembered_plan(chosen, task, method.seed, work, None)
+    if deadline is None:
+        return remembered_plan(work, lambda: make_plan(chosen, task, method.seed))
+    with releasing(work):
+        return remembered_plan(work, lambda: _bought(chosen, task, gallery, deadline))
+
+
+def _bought(chosen: Settings, task: Task, gallery: Gallery | None, deadline: Deadline) -> Plan:
+    """A plan with as many steps as fit before the deadline, pictures and evaluations included."""
+    method, schedule = chosen.method, chosen.schedule
+    assert isinstance(method, LabelFree) and schedule is not None
     task = replace(task, track=quiet)
     planned = make_plan(chosen, task, method.seed)
     begun = time.perf_counter()
@@ -369,13 +376,11 @@ def _plan(
     look = time.perf_counter() - begun
     looks = schedule.looks * look
     step = step_seconds(chosen, task, method.seed, planned, pilot_seconds(deadline.left))
-    with releasing(work):
-        beside = around + looks + deadline.kept
-        seconds = deadline.left + deadline.kept
-        clocked = untrained.seconds + looks
-        planned = replace(planned, seconds_per_step=step, look=look)
-        planned = bought(planned, seconds, beside, clocked, heads=deadline.heads)
-    return remembered_plan(chosen, task, method.seed, work, planned)
+    beside = around + looks + deadline.kept
+    seconds = deadline.left + deadline.kept
+    clocked = untrained.seconds + looks
+    planned = replace(planned, seconds_per_step=step, look=look)
+    return bought(planned, seconds, beside, clocked, heads=deadline.heads)
 
 
 def _train(
@@ -389,11 +394,8 @@ def _train(
     """The steps, with looks at the health of the features, checkpoints and pictures."""
     method, schedule = chosen.method, chosen.schedule
     assert isinstance(method, LabelFree) and schedule is not None
-    state = begin(method, task, schedule, method.seed)
-    state.course = planned.course(schedule)
-    journal = Journal(state, work, schedule)
-    journal.resume()
-    batches = Batches(task, method.views(task), schedule, method.seed)
+    trainer = Trainer(method, task, schedule, method.seed, planned, work)
+    state, journal, batches = trainer.state, trainer.journal, trainer.batches
     health = Health(task, batches.of_unlabeled[0], planned.precision)
 
     def look(step: int) -> None:
@@ -408,9 +410,7 @@ def _train(
         if gallery is not None:
             gallery.look(model, step)
 
-    run(journal, method, batches, planned, look, task.track, method.name)
-    if changed := turned_in_words(state, planned, schedule):
-        say(changed)
+    trainer.run(look, method.name, say)
     if gallery is not None:
         gallery.last(state.average.model, journal.history)
     return journal

@@ -1,6 +1,7 @@
 """Plan of a training: precision, speed and number of steps, measured once before it starts."""
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -147,14 +148,12 @@ def make_plan(settings: Settings, task: Task, seed: int) -> Plan:
     return Plan(resolved(settings.precision), torch.get_num_threads(), 0.0)
 
 
-def remembered_plan(
-    settings: Settings, task: Task, seed: int, folder: Path | None, planned: Plan | None
-) -> Plan:
-    """The plan of an interrupted run if there is one, else the one given, else a measured one."""
+def remembered_plan(folder: Path | None, measured: Callable[[], Plan]) -> Plan:
+    """The plan of an interrupted run, from plan.json in the folder; else `measured`, kept there."""
     if folder is not None and (folder / "plan.json").exists():
         return Plan(**read_json(folder / "plan.json"))
-    chosen = planned or make_plan(settings, task, seed)
+    planned = measured()
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "plan.json", asdict(chosen))
-    return chosen
+        write_json(folder / "plan.json", asdict(planned))
+    return planned

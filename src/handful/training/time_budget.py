@@ -18,13 +18,12 @@ from handful.methods.base import Task, Trained, classifier
 from handful.models.feature_cache import not_yet_known, seconds_per_image
 from handful.progress import quiet
 from handful.text import duration
-from handful.training.batches import Batches
 from handful.training.history import Journal
-from handful.training.loop import Diverged, begin
+from handful.training.loop import Diverged
 from handful.training.monitor import Looks
 from handful.training.plan import Plan
 from handful.training.settings import Settings
-from handful.training.trainer import learn, run
+from handful.training.trainer import Trainer, learn
 
 _SHARE = 0.05  # of the budget that goes into measuring...
 _SHORTEST, _LONGEST = 3.0, 30.0  # ...and its limits, in seconds
@@ -157,19 +156,18 @@ def step_seconds(settings: Settings, task: Task, seed: int, planned: Plan, pilot
     if planned.period > 1:
         steps = min(steps, planned.period - 1)
     schedule = replace(schedule, steps=steps + 1, looks=1, patience=0)
-    state = begin(method, task, schedule, seed)
-    batches = Batches(task, method.views(task), schedule, seed)
+    task = replace(task, track=quiet)
+    trainer = Trainer(method, task, schedule, seed, planned)
     means = []
     for _ in range(_TURNS):
-        state.step = 1
-        journal = Journal(state, None, schedule)
+        trainer.state.step = 1
+        trainer.journal = Journal(trainer.state, None, schedule)
         begun = time.perf_counter()
-        look = partial(journal.look, metrics={})
         try:
-            run(journal, method, batches, planned, look, quiet, "")
+            trainer.run(partial(trainer.journal.look, metrics={}), "")
         except Diverged:
-            means.append((time.perf_counter() - begun) / max(1, state.step - 1))
-            state = begin(method, task, schedule, seed)
+            means.append((time.perf_counter() - begun) / max(1, trainer.state.step - 1))
+            trainer = Trainer(method, task, schedule, seed, planned)
         else:
             means.append((time.perf_counter() - begun) / steps)
     return median(means)

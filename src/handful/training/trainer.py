@@ -4,7 +4,7 @@ The same function serves the final fit, the folds of an estimate and the cells o
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,14 +18,14 @@ from handful.methods.base import Fitted, Task, Trained, classifier
 from handful.methods.heads import some_of
 from handful.methods.schedule import Course, Schedule
 from handful.models.classifier import Classifier, Predictor, embed
-from handful.progress import Say, Track, silent
+from handful.progress import Say, silent
 from handful.training.batches import Batches
 from handful.training.failure import Collapse, Judge
 from handful.training.history import Journal
 from handful.training.interrupt import graceful_stop
-from handful.training.loop import Diverged, State, begin, train
+from handful.training.loop import Diverged, Progress, begin, train
 from handful.training.monitor import Looks, tell
-from handful.training.plan import Plan, remembered_plan
+from handful.training.plan import Plan, make_plan, remembered_plan
 from handful.training.settings import Settings
 from handful.training.time_limit import Pace
 
@@ -65,7 +65,7 @@ def learn(
         label: what the progress bar is called.
         say: is told how semi-supervised training goes, and of a collapse.
     """
-    chosen = remembered_plan(settings, task, seed, folder, planned)
+    chosen = remembered_plan(folder, lambda: planned or make_plan(settings, task, seed))
     if isinstance(settings.method, Trained):
         return _train(settings, task, seed, folder, chosen, label, say)
     return _fit(settings, task, seed, chosen)
@@ -133,36 +133,30 @@ def _train(
     label: str,
     say: Say,
 ) -> Learned:
+    """Train the network, evaluated on the labelled and the validation images as it goes."""
     method, schedule = settings.method, settings.schedule
     assert isinstance(method, Trained) and schedule is not None
     task = _with_validation(task, schedule.validation, seed)
-    state = begin(method, task, schedule, seed)
     looks = Looks(task, chosen.precision)
     chance = 0.0 if getattr(method, "looks_mislead", False) else looks.chance
-    state.course = chosen.course(schedule)
     judge = partial(Judge, chance=chance, classes=task.classes)
-    journal = Journal(state, folder, schedule, judge)
-    journal.resume()
-    batches = Batches(task, method.views(task), schedule, seed)
+    trainer = Trainer(method, task, schedule, seed, chosen, folder, judge)
+    state, journal = trainer.state, trainer.journal
 
     def look(step: int) -> None:
         journal.look(step, looks(state.average.model))
         tell(say, journal.history[-1], state.course.last, task)
 
-    run(journal, method, batches, chosen, look, task.track, label)
-    if changed := turned_in_words(state, chosen, schedule):
-        say(changed)
+    trainer.run(look, label, say)
     if journal.collapse is not None:
         say(journal.collapse.text)
     elif journal.remark is not None:
         say(journal.remark)
-    predictor = _predictor(state.average.model, settings, task, chosen)
-    seen = state.step * batches.images_per_step
     return Learned(
-        predictor,
+        _predictor(state.average.model, settings, task, chosen),
         chosen,
         state.step,
-        seen,
+        state.step * trainer.batches.images_per_step,
         journal.seconds,
         state.course,
         journal.history,
@@ -171,52 +165,75 @@ def _train(
     )
 
 
-def run(
-    journal: Journal,
-    method: Trained,
-    batches: Batches,
-    planned: Plan,
-    look: Callable[[int], None],
-    track: Track,
-    label: str,
-) -> None:
-    """All steps that are left, with looks, checkpoints and a graceful stop, in the time allowed.
+class Trainer:
+    """Trains one network, for a fit as for self-supervised pre-training.
 
-    Args:
-        look: writes a line of the journal; it is given the number of steps taken.
-        label: what the progress bar is called.
+    It holds the state, the batches and the history. With a folder it saves checkpoints there, and
+    goes on from the one that is there already.
     """
-    state, schedule = journal.state, journal.schedule
-    with graceful_stop() as asked_to_stop:
-        if state.step == 0 and not journal.history:
-            look(0)
-        journal.start_clock()
-        steps = () if journal.done else train(state, method, batches, schedule, planned.precision)
-        begun, pace = state.step, Pace(state, planned)
-        try:
-            for progress in track(steps, lambda: state.course.last - begun, label):
-                journal.add(progress)
-                pace.stepped()
-                if journal.due(progress.step):
-                    look(progress.step)
-                    pace.looked()
-                pace.turn(journal.clock(), journal.looks_left)
-                if journal.done:
-                    break
-                if asked_to_stop():
-                    journal.save()
-                    raise KeyboardInterrupt
-                journal.save_sometimes()
-        except Diverged as error:
-            if not journal.give_up(str(error)):
-                raise
-    journal.finish()
 
+    def __init__(
+        self,
+        method: Trained,
+        task: Task,
+        schedule: Schedule,
+        seed: int,
+        planned: Plan,
+        folder: Path | None = None,
+        judge: Callable[[Course], Judge] = Judge,
+    ) -> None:
+        self.method, self.task, self.schedule, self.planned = method, task, schedule, planned
+        self.state = begin(method, task, schedule, seed)
+        self.state.course = planned.course(schedule)
+        self.journal = Journal(self.state, folder, schedule, judge)
+        self.journal.resume()
+        self.batches = Batches(task, method.views(task), schedule, seed)
 
-def turned_in_words(state: State, planned: Plan, schedule: Schedule) -> str:
-    """That it went faster or slower than when steps were timed, where it made a difference."""
-    bought, last = planned.course(schedule).last, state.course.last
-    if abs(last - bought) <= _WORTH_SAYING * bought or state.step < last:
-        return ""
-    pace = "slower" if last < bought else "faster"
-    return f"training went {pace} than when steps were timed: {last} steps in place of {bought}"
+    def run(self, look: Callable[[int], None], label: str, say: Say = silent) -> None:
+        """All steps that are left, with evaluations, checkpoints and a graceful stop, in time.
+
+        Args:
+            look: evaluates and writes a line of the history; it is given the steps taken.
+            label: what the progress bar is called.
+        """
+        state, journal = self.state, self.journal
+        with graceful_stop() as asked_to_stop:
+            if state.step == 0 and not journal.history:
+                look(0)
+            journal.start_clock()
+            begun, pace = state.step, Pace(state, self.planned)
+            try:
+                for progress in self.task.track(
+                    self._steps(), lambda: state.course.last - begun, label
+                ):
+                    journal.add(progress)
+                    pace.stepped()
+                    if journal.due(progress.step):
+                        look(progress.step)
+                        pace.looked()
+                    pace.turn(journal.clock(), journal.looks_left)
+                    if journal.done:
+                        break
+                    if asked_to_stop():
+                        journal.save()
+                        raise KeyboardInterrupt
+                    journal.save_sometimes()
+            except Diverged as error:
+                if not journal.give_up(str(error)):
+                    raise
+        journal.finish()
+        if changed := self._rescheduled():
+            say(changed)
+
+    def _steps(self) -> Iterable[Progress]:
+        if self.journal.done:
+            return ()
+        return train(self.state, self.method, self.batches, self.schedule, self.planned.precision)
+
+    def _rescheduled(self) -> str:
+        """That it went faster or slower than when steps were timed, where that matters."""
+        bought, last = self.planned.course(self.schedule).last, self.state.course.last
+        if abs(last - bought) <= _WORTH_SAYING * bought or self.state.step < last:
+            return ""
+        pace = "slower" if last < bought else "faster"
+        return f"training went {pace} than when steps were timed: {last} steps in place of {bought}"
