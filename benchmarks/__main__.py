@@ -83,12 +83,12 @@ def check() -> None:
         )
 
 
-def parse() -> argparse.Namespace:
+def made_parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=raw
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     def add(name: str, what: str, more: str = "") -> argparse.ArgumentParser:
         about = f"{what}\n\n{more}" if more else what
@@ -120,12 +120,15 @@ def parse() -> argparse.Namespace:
         "exit 1 if a table or a resource is not what the results give",
         "Says which. Part of `make lint`.",
     )
-    return parser.parse_args()
+    return parser
 
 
 def main() -> None:
-    given = parse()
-    if given.command == "run":
+    parser = made_parser()
+    given = parser.parse_args()
+    if given.command is None:
+        parser.print_help()
+    elif given.command == "run":
         run(given.name, given.arguments) if given.name else print(listing())
     else:
         {"tables": tables, "resources": resources, "check": check}[given.command]()

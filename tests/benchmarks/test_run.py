@@ -25,6 +25,13 @@ def test_without_a_name_all_are_listed_with_a_line_each(monkeypatch, capsys):
     assert all(re.search(rf"^  {name} +\S", printed, re.MULTILINE) for name in NAMES)
 
 
+def test_without_a_command_it_says_what_there_is(monkeypatch, capsys):
+    command(monkeypatch)
+    printed = capsys.readouterr().out
+    for name in ("run", "tables", "resources", "check"):
+        assert re.search(rf"^ +{name}\b", printed, re.MULTILINE)
+
+
 def test_an_unknown_name_is_answered_with_those_there_are(monkeypatch):
     with pytest.raises(SystemExit, match=r"no benchmark drows; there are:\n[\s\S]*draws"):
         command(monkeypatch, "run", "drows")
