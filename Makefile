@@ -28,6 +28,7 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m benchmarks check
 
 format: .venv/installed-dev
 	$(BIN)/ruff format src tests benchmarks examples

@@ -60,8 +60,8 @@ def memory_kept() -> Iterator[None]:
     """Memory that one step frees stays with the process for the next, until the outermost ends.
 
     glibc gives large blocks back to the system at once, and every page of a new one is cleared
-    when it is first touched: a sixth of a training step of `fast` (benchmarks/LOG.md). Elsewhere
-    than on Linux with glibc, and for devices with a memory of their own, nothing changes.
+    when it is first touched: a sixth of a training step of `fast` (benchmarks/log/speed.md).
+    Elsewhere than on Linux with glibc, and for devices with a memory of their own, nothing changes.
     """
     global _keeping
     libc = ctypes.CDLL(None) if keeps_memory() else None

@@ -1,8 +1,6 @@
 """Recipes: what is listed, how one is run, the figures beside them, and two bugs on show."""
 
-import importlib
 import json
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.lib.measured import encoder_was_there, made_by
 from handful.data.splits import holdout
 from handful.errors import HandfulError
 from handful.methods import METHODS
@@ -201,17 +200,7 @@ def test_recipes_lists_a_command_for_each(handful, monkeypatch):
     assert all(f"handful reproduce {name} " in printed for name in RECIPES)
 
 
-@pytest.fixture
-def made_by(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    return importlib.import_module("measured").made_by
-
-
-def test_the_measured_figures_are_those_of_the_lines(made_by, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["measured.py", "--check"])
-    with pytest.raises(SystemExit) as done:
-        importlib.import_module("measured").main()
-    assert done.value.code == 0
+def test_the_measured_figures_are_those_of_the_lines():
     lines = (ROOT / "benchmarks" / "results" / "recipes.jsonl").read_text().splitlines()
     for name, found in measured().items():
         last = {x["draw"]: x for x in map(json.loads, lines) if made_by(find(name), x)}
@@ -221,8 +210,7 @@ def test_the_measured_figures_are_those_of_the_lines(made_by, monkeypatch):
         assert found.n == 1 or found.std == pytest.approx(stdev(accuracies), abs=1e-5)
 
 
-def test_minutes_are_not_told_of_runs_that_found_their_encoder(made_by):
-    encoder_was_there = importlib.import_module("measured").encoder_was_there
+def test_minutes_are_not_told_of_runs_that_found_their_encoder():
     cmc, rows = find("tin10-cmc"), find("mnist-simclr-basic-128-crop")
     assert encoder_was_there(cmc, cmc.data[0], 7.0)
     assert not encoder_was_there(cmc, cmc.data[0], 60 * cmc.minutes)
@@ -230,7 +218,7 @@ def test_minutes_are_not_told_of_runs_that_found_their_encoder(made_by):
     assert not encoder_was_there(find("tin10-supervised"), cmc.data[0], 7.0)
 
 
-def test_a_line_of_settings_that_a_recipe_no_longer_has_does_not_count(made_by):
+def test_a_line_of_settings_that_a_recipe_no_longer_has_does_not_count():
     recipe = find("mnist-uda-deep-cnn")
     settings = {
         "method": as_json(recipe.method),

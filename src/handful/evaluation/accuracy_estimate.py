@@ -25,7 +25,7 @@ from handful.evaluation.cross_validation import OutOfFold
 from handful.evaluation.metrics import Interval
 
 # Errors of one draw go together, because one set of labels made the models: n images tell as
-# much as this share of n independent ones. Chosen by simulation, see benchmarks/LOG.md.
+# much as this share of n independent ones. Chosen by simulation, see benchmarks/log/estimates.md.
 DEPENDENCE = 0.6
 # The same where every image was predicted once: chance in that one dealing, and in the training
 # of a network, is not averaged out. And how the share of wrong answers is then taken to fall, as

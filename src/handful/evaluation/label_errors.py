@@ -7,7 +7,7 @@ import numpy as np
 from handful.evaluation.calibration import averaged, fit_temperature
 from handful.evaluation.cross_validation import OutOfFold
 
-# A label is doubted if another class is this many times as likely, see benchmarks/LOG.md.
+# A label is doubted if another class is this many times as likely, see benchmarks/log/estimates.md.
 CONTRADICTED = 20
 
 

@@ -16,7 +16,7 @@ from handful.evaluation.cross_validation import OutOfFold
 
 TIMES = (2, 4)
 # Wrong answers ~ labels ** -SLOPE: mean and spread over draws and sources, and the error of a slope
-# seen in one draw. Measured on development draws, see benchmarks/LOG.md.
+# seen in one draw. Measured on development draws, see benchmarks/log/learning_curves.md.
 SLOPE, SPREAD, ERROR = 0.30, 0.12, 0.25
 LEAST_WRONG = 0.005  # share of wrong answers that a logarithm is taken of, at least
 

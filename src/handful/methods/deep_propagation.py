@@ -15,7 +15,7 @@ Where we differ:
 - Neighbours are looked for in a few principal axes, and labels spread by steps of the power
   iteration instead of conjugate gradients.
 - The learning rate stays high, and features are those of averaged weights: when it falls, the wrong
-  labels are learned by heart (benchmarks/LOG.md).
+  labels are learned by heart (benchmarks/log/semi_supervised.md).
 """
 
 from dataclasses import dataclass
@@ -150,7 +150,7 @@ class DeepPropagation:
 def own_alpha(n: int) -> float:
     """How far labels should travel among n images: 0.9 up to 1,000, 0.99 from 10,000 on.
 
-    Chosen on digits, MNIST and Fashion-MNIST (benchmarks/LOG.md).
+    Chosen on digits, MNIST and Fashion-MNIST (benchmarks/log/semi_supervised.md).
     """
     return 1 - min(0.1, max(0.01, 100 / n))
 

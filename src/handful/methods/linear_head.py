@@ -3,7 +3,7 @@
 Multinomial logistic regression in the span of the labelled features (the dual view: with fewer
 images than features nothing is lost). The L2 strength is weak and fixed. It can be chosen by the
 labels instead, the one with the lowest cross-entropy out of fold: on development draws no better in
-the mean, from a point worse to a point better (benchmarks/LOG.md).
+the mean, from a point worse to a point better (benchmarks/log/transfer.md).
 """
 
 from dataclasses import dataclass, replace

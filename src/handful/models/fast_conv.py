@@ -6,7 +6,8 @@ pass keeps its precision and the backward pass is done in fp32.
 
 Narrow: processors with AMX multiply rows of 32 pixels. For the gradient of the weights a row of a
 map of 7 pixels fills a fifth of that, one of 3 a tenth. So maps are laid side by side, with zeros
-between them, which changes no sum and saves a third to nine tenths of the time (benchmarks/LOG.md).
+between them, which changes no sum and saves a third to nine tenths of the time
+(benchmarks/log/speed.md).
 """
 
 from typing import Any

@@ -144,7 +144,7 @@ PIPELINES: dict[str, Pipeline] = {
         )
     ),
     "digits": Pipeline(_digits, fill="background"),
-    # Twice the distortion, so that styles of one digit meet: see benchmarks/LOG.md.
+    # Twice the distortion, so that styles of one digit meet: see benchmarks/log/semi_supervised.md.
     "digits-strong": Pipeline(
         (
             *_digits,

@@ -1,6 +1,6 @@
 """What two methods did on other data sets, and what that makes one believe of the next.
 
-The rows are `experience.json`, made from our own results by benchmarks/experience.py.
+The rows are `experience.json`, made from our own results by benchmarks/lib/experience.py.
 """
 
 import json
@@ -51,7 +51,7 @@ def _frozen(method: str) -> bool:
 
 @cache
 def experience() -> list[dict[str, Any]]:
-    """Rows of source, channels, per_class, method and accuracy (see benchmarks/experience.py)."""
+    """Source, channels, per_class, method and accuracy a row (see benchmarks/lib/experience.py)."""
     rows: list[dict[str, Any]] = json.loads(
         files("handful.pipeline.auto").joinpath("experience.json").read_text()
     )

@@ -2,7 +2,7 @@
 
 A recipe is data. `handful recipes` lists them beside what was measured, `handful reproduce NAME`
 runs one. The measured figures are in `measured.json`, made from the lines of the benchmarks by
-`benchmarks/measured.py`.
+`python -m benchmarks resources`.
 """
 
 from handful.errors import HandfulError

@@ -156,7 +156,7 @@ seeds = replace(
 # Beyond the reports: all 50,000 labels, as far up as an hour on two cores reaches.
 # airbench94 trains with a batch of 1,024, rate 1.5 and weight decay 1.3e-3 (its sums written as
 # means); half the batch at half the rate takes as long and steps twice as often. Its network is
-# narrower, 64 and 256 channels: see benchmarks/LOG.md.
+# narrower, 64 and 256 channels: see benchmarks/log/recipes.md.
 FAST_BATCH = 500
 fast = Recipe(
     "cifar10-fast",

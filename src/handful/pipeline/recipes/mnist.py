@@ -184,7 +184,7 @@ deep_cnn_as_run = replace(
 )
 
 # A labelled batch of 10 and six unlabelled images for each: 60 for the report's 64. Without a
-# warm-up the simple CNN's rate is too much for the deep one: see benchmarks/LOG.md.
+# warm-up the simple CNN's rate is too much for the deep one: see benchmarks/log/recipes.md.
 uda = Schedule(steps=5_500, batch=10, lr=0.003, weight_decay=5e-4, average=0.99)
 uda_simple = replace(uda, steps=5_000, lr=0.03)
 BETWEEN = (

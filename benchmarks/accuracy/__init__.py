@@ -1,0 +1,1 @@
+"""How accurate each method is, by labels, minutes, recipe and choice."""

@@ -1,0 +1,1 @@
+"""Whether what a fit says of itself holds: intervals, forecasts, doubtful labels."""

@@ -1,0 +1,93 @@
+"""What `auto` loses to the best method of each cell."""
+
+from statistics import mean
+from typing import NamedTuple
+
+from benchmarks.lib import record
+from benchmarks.lib.cells import split_name
+from benchmarks.lib.tables.shown import markdown, percent
+from handful.methods import METHODS
+
+LABELS_ONLY = ("features", "supervised")
+
+
+class Choice(NamedTuple):
+    """What `auto` reached on a cell, and what every method did alone on the same draws."""
+
+    source: str
+    per_class: int
+    draws: list[int]
+    chosen: float
+    alone: dict[str, float]
+
+    @property
+    def lost(self) -> float:
+        return max(self.alone.values()) - self.chosen
+
+    @property
+    def over(self) -> float:
+        """Against the best that uses no unlabelled images."""
+        return self.chosen - max(self.alone.get(name, 0.0) for name in LABELS_ONLY)
+
+
+def choices() -> list[Choice]:
+    """Of each cell the means over draws.
+
+    Of `auto` only the draws made by the code that made the last of a cell, and of those the ones
+    that every method has which has any.
+    """
+    newest = {}
+    for line in record.read("regret"):
+        source, method = split_name(line["name"])
+        if (method, line["kind"], line["budget"]) == ("auto", "final", "3m"):
+            newest[source, line["per_class"]] = line["commit"]
+    lines = [line for line in record.final("regret") if line["budget"] == "3m"]
+    found: dict[tuple[str, int], dict[str, dict[int, float]]] = {}
+    for line in lines:
+        source, method = split_name(line["name"])
+        key = source, line["per_class"]
+        if method != "auto" or line["commit"] == newest[key]:
+            by_draw = found.setdefault(key, {}).setdefault(method, {})
+            by_draw[line["draw"]] = line["figures"]["test_accuracy"]
+    made = []
+    for (source, n), cell in sorted(found.items()):
+        draws = set(cell.get("auto", {}))
+        cell = {name: by_draw for name, by_draw in cell.items() if draws & by_draw.keys()}
+        draws = draws.intersection(*map(set, cell.values()))
+        means = {
+            name: mean(by_draw[draw] for draw in draws) for name, by_draw in cell.items() if draws
+        }
+        if len(means) < 2:
+            continue
+        made.append(Choice(source, n, sorted(draws), means.pop("auto"), means))
+    return made
+
+
+def regret() -> str:
+    """Of `auto` and of every method alone, the mean accuracy of each cell; and what `auto` lost."""
+    made = choices()
+    methods = [name for name in METHODS if any(name in cell.alone for cell in made)]
+    rows = []
+    for cell in made:
+        alone = [percent(cell.alone[name]) if name in cell.alone else "–" for name in methods]
+        points = [f"{100 * cell.lost:+.1f}", f"{100 * cell.over:+.1f}"]
+        which = f"{cell.draws[0]} to {cell.draws[-1]}"
+        chosen = f"**{percent(cell.chosen)}**"
+        rows.append([cell.source, cell.per_class, which, chosen, *alone, *points])
+    if made:
+        means = [mean(cell.lost for cell in made), mean(cell.over for cell in made)]
+        points = [f"**{100 * share:+.1f}**" for share in means]
+        rows.append(["mean", "", "", "", *[""] * len(methods), *points])
+    header = ["source", "labels per class", "draws", "auto", *methods, "regret"]
+    return markdown([*header, "over the best without unlabelled images"], rows)
+
+
+def regret_in_words() -> str:
+    made = choices()
+    lost = [100 * cell.lost for cell in made]
+    worst = made[lost.index(max(lost))]
+    return (
+        f"On {len(made)} pairs of data set and number of labels, with 3 minutes on one thread, the "
+        f"choice lost {mean(lost):.1f} points beside the best method alone in the mean, and "
+        f"{max(lost):.1f} in the worst ({worst.source}, {worst.per_class} labels per class)."
+    )

@@ -1,0 +1,1 @@
+"""How fast training, features, reading files and the tests are."""
