@@ -8,22 +8,18 @@ import typer
 from handful.cli.options import (
     LARGEST_SEED,
     AsJson,
-    DataRoot,
-    Encoding,
-    FileColumn,
-    FollowLinks,
     Init,
-    LabelColumn,
-    Labels,
     Precision,
     Size,
     Source,
     TestFraction,
     pairs,
 )
+from handful.cli.source_options import SourceOptions, takes_source_options
 from handful.cli.terminal import print_comparison, print_json, reporting
 
 
+@takes_source_options()
 def compare(
     source: Source,
     out: Annotated[
@@ -34,17 +30,13 @@ def compare(
         ),
     ],
     per_class: Annotated[int, typer.Option(help="Labels of each class that every cell sees.")],
+    where: SourceOptions,
     methods: Annotated[
         str, typer.Option(help="Their names, with commas between them.")
     ] = "supervised,features,self_training",
     draws: Annotated[int, typer.Option(max=10_000, help="How many draws of labels.")] = 5,
     first_draw: Annotated[int, typer.Option(min=0, max=10**9, help="Seed of the first draw.")] = 0,
-    labels: Labels = None,
     test_fraction: TestFraction = 0.0,
-    encoding: Encoding = "utf-8",
-    file_column: FileColumn = None,
-    label_column: LabelColumn = None,
-    follow_links: FollowLinks = False,
     backbone: Annotated[
         str | None,
         typer.Option(
@@ -75,7 +67,6 @@ def compare(
             min=0, max=LARGEST_SEED, help="Of the test part that --test-fraction sets aside."
         ),
     ] = 0,
-    data_root: DataRoot = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare methods on the same draws of labels, each scored once on the test part.
@@ -85,24 +76,11 @@ def compare(
 
     Example: handful compare digits --per-class 10 --methods supervised,features --out cmp/
     """
-    from handful.data.sources import load
     from handful.pipeline.compare import compare as run_comparison
     from handful.report import leave_report
 
     with reporting() as reporter:
-        images = load(
-            source,
-            labels,
-            data_root=data_root,
-            test_fraction=test_fraction,
-            encoding=encoding,
-            file_column=file_column,
-            label_column=label_column,
-            follow_links=follow_links,
-            seed=seed,
-            track=reporter.track,
-            say=reporter.say,
-        )
+        images = where.load(source, reporter, test_fraction=test_fraction, seed=seed)
         comparison = run_comparison(
             images,
             [name.strip() for name in methods.split(",") if name.strip()],

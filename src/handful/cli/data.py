@@ -7,16 +7,10 @@ import typer
 
 from handful.cli.options import (
     AsJson,
-    DataRoot,
-    Encoding,
-    FileColumn,
-    Folders,
-    FollowLinks,
-    LabelColumn,
-    Labels,
     Source,
     TestFraction,
 )
+from handful.cli.source_options import SourceOptions, takes_source_options
 from handful.cli.terminal import answer, print_json, reporting
 
 if TYPE_CHECKING:
@@ -24,9 +18,10 @@ if TYPE_CHECKING:
     from handful.data.imageset import ImageSet
 
 
+@takes_source_options()
 def data(
     source: Source,
-    labels: Labels = None,
+    where: SourceOptions,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -48,12 +43,6 @@ def data(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of --first-labels: which are drawn at random.")] = 0,
     test_fraction: TestFraction = 0.0,
-    folders: Folders = "auto",
-    encoding: Encoding = "utf-8",
-    file_column: FileColumn = None,
-    label_column: LabelColumn = None,
-    follow_links: FollowLinks = False,
-    data_root: DataRoot = None,
     as_json: AsJson = False,
 ) -> None:
     """Tell what is in a source and what is wrong with it, before a minute is spent on training.
@@ -68,7 +57,6 @@ def data(
         handful data photos/ --first-labels 20
     """
     from handful.data.checks import check
-    from handful.data.sources import load
     from handful.data.vanished import with_the_rest
     from handful.files import write_json
     from handful.output import FINDINGS, PAGE, folder_target
@@ -79,20 +67,8 @@ def data(
         listing = folder_target(out, "data.json", FINDINGS)
         page = folder_target(out, "data.html", PAGE)
     with reporting() as reporter:
-        images = load(
-            source,
-            labels,
-            data_root=data_root,
-            test_fraction=test_fraction,
-            encoding=encoding,
-            file_column=file_column,
-            label_column=label_column,
-            folders=folders,
-            follow_links=follow_links,
-            keep_leaks=True,
-            labeled=False,
-            track=reporter.track,
-            say=reporter.say,
+        images = where.load(
+            source, reporter, test_fraction=test_fraction, keep_leaks=True, labeled=False
         )
 
         def look(images: "ImageSet") -> "Findings":

@@ -7,21 +7,19 @@ import typer
 
 from handful.cli.options import (
     AsJson,
-    DataRoot,
-    Encoding,
-    FollowLinks,
-    Labels,
     Source,
     TestFraction,
     pairs,
 )
+from handful.cli.source_options import SourceOptions, takes_source_options
 from handful.cli.terminal import answer, print_json, print_skipped, reporting
 
 
+@takes_source_options(folders=None)
 def embed(
     source: Source,
     out: Annotated[Path, typer.Option(help="The .npz file to write.")],
-    labels: Labels = None,
+    where: SourceOptions,
     backbone: Annotated[
         str,
         typer.Option(
@@ -61,9 +59,6 @@ def embed(
         str, typer.Option(help="fp32, bf16, or auto: bf16 where the processor computes in it.")
     ] = "auto",
     test_fraction: TestFraction = 0.0,
-    encoding: Encoding = "utf-8",
-    follow_links: FollowLinks = False,
-    data_root: DataRoot = None,
     as_json: AsJson = False,
 ) -> None:
     """Turn images into features: one row of numbers an image, from a network trained on ImageNet.
@@ -75,24 +70,13 @@ def embed(
 
     Example: handful embed photos/ --out features.npz
     """
-    from handful.data.sources import load
     from handful.output import FEATURES, output_target
     from handful.pipeline.embed import embed
     from handful.text import in_seconds
 
     output_target(out, FEATURES)
     with reporting() as reporter:
-        images = load(
-            source,
-            labels,
-            data_root=data_root,
-            test_fraction=test_fraction,
-            encoding=encoding,
-            follow_links=follow_links,
-            labeled=False,
-            track=reporter.track,
-            say=reporter.say,
-        )
+        images = where.load(source, reporter, test_fraction=test_fraction, labeled=False)
         found = embed(
             images,
             backbone,

@@ -7,33 +7,22 @@ import typer
 
 from handful.cli.options import (
     AsJson,
-    DataRoot,
-    Encoding,
-    FileColumn,
-    Folders,
-    FollowLinks,
-    LabelColumn,
-    Labels,
 )
+from handful.cli.source_options import SourceOptions, takes_source_options
 from handful.cli.terminal import print_evaluation, print_json, reporting, say_skipped
 
 
+@takes_source_options()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The folder that `handful fit --out` left.")],
     source: Annotated[
         str, typer.Argument(help="Labelled images: class sub-folders or a data set.")
     ],
-    labels: Labels = None,
+    where: SourceOptions,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for evaluation.json and confusion.svg.", show_default=False),
     ] = None,
-    folders: Folders = "auto",
-    encoding: Encoding = "utf-8",
-    file_column: FileColumn = None,
-    label_column: LabelColumn = None,
-    follow_links: FollowLinks = False,
-    data_root: DataRoot = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a run on labelled images it was not trained on: accuracy with an interval, and more.
@@ -44,7 +33,6 @@ def evaluate(
 
     Example: handful evaluate run/ labelled-test-photos/ --out scores/
     """
-    from handful.data.sources import load
     from handful.evaluation.plots import plot_confusion
     from handful.files import beside, write_json
     from handful.output import EVALUATION, PLOT, folder_target
@@ -55,20 +43,7 @@ def evaluate(
         plot = folder_target(out, "confusion.svg", PLOT)
     with reporting() as reporter:
         trained = open_run(run)
-        images = load(
-            source,
-            labels,
-            data_root=data_root,
-            encoding=encoding,
-            file_column=file_column,
-            label_column=label_column,
-            folders=folders,
-            follow_links=follow_links,
-            labeled=False,
-            every_class=True,
-            track=reporter.track,
-            say=reporter.say,
-        )
+        images = where.load(source, reporter, labeled=False, every_class=True)
         if images.test is not None and Path(source).exists():
             reporter.say(f"scored are the {len(images.test)} images of the test part")
         if known := trained.trained_on(images.test or images):

@@ -10,24 +10,19 @@ import typer
 from handful.cli.options import (
     LARGEST_SEED,
     AsJson,
-    DataRoot,
-    Encoding,
-    FileColumn,
-    Folders,
-    FollowLinks,
     Init,
-    LabelColumn,
-    Labels,
     Precision,
     Size,
     Source,
     TestFraction,
     pairs,
 )
+from handful.cli.source_options import SourceOptions, takes_source_options
 from handful.cli.terminal import print_json, print_run, print_skipped, reporting, say_skipped
 from handful.errors import HandfulError
 
 
+@takes_source_options()
 def fit(
     source: Source,
     out: Annotated[
@@ -36,7 +31,7 @@ def fit(
             help="Folder for the run. The same command goes on with an unfinished run in it."
         ),
     ],
-    labels: Labels = None,
+    where: SourceOptions,
     per_class: Annotated[
         int | None,
         typer.Option(
@@ -53,11 +48,6 @@ def fit(
         ),
     ] = None,
     test_fraction: TestFraction = 0.0,
-    folders: Folders = "auto",
-    encoding: Encoding = "utf-8",
-    file_column: FileColumn = None,
-    label_column: LabelColumn = None,
-    follow_links: FollowLinks = False,
     method: Annotated[
         str | None,
         typer.Option(
@@ -148,7 +138,6 @@ def fit(
         bool, typer.Option("--no-images", help="Keep no thumbnails for the report in --out.")
     ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace another run in --out.")] = False,
-    data_root: DataRoot = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a classifier on partly labelled images, and estimate how accurate it is.
@@ -168,7 +157,6 @@ def fit(
         handful fit photos/ --labels labels.csv --out run/
     """
     from handful.data.checks import spelling_problems
-    from handful.data.sources import load
     from handful.pipeline import fit
     from handful.pipeline.artifacts import REPORT, RUN
     from handful.pipeline.replacement import complete
@@ -178,23 +166,11 @@ def fit(
     from handful.text import in_seconds
 
     complete(out, RUN)  # so that labels and an earlier run in there can be read
-    if overwrite and labels is not None and after is None:
-        _check_needs(source, labels, out)
+    if overwrite and where.labels is not None and after is None:
+        _check_needs(source, where.labels, out)
     with reporting() as reporter:
-        images = load(
-            source,
-            labels,
-            data_root=data_root,
-            test_fraction=test_fraction,
-            encoding=encoding,
-            file_column=file_column,
-            label_column=label_column,
-            folders=folders,
-            follow_links=follow_links,
-            seed=seed,
-            labeled=after is None,
-            track=reporter.track,
-            say=reporter.say,
+        images = where.load(
+            source, reporter, test_fraction=test_fraction, seed=seed, labeled=after is None
         )
         for problem in spelling_problems(images.classes):
             reporter.say(problem)

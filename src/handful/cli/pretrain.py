@@ -9,18 +9,16 @@ import typer
 from handful.cli.options import (
     LARGEST_SEED,
     AsJson,
-    DataRoot,
-    Encoding,
-    FollowLinks,
-    Labels,
     Precision,
     Size,
     Source,
     pairs,
 )
+from handful.cli.source_options import SourceOptions, takes_source_options
 from handful.cli.terminal import answer, print_json, print_skipped, reporting
 
 
+@takes_source_options(folders=None)
 def pretrain(
     source: Source,
     out: Annotated[
@@ -29,12 +27,10 @@ def pretrain(
             help="Folder for the backbone; the same command goes on with an unfinished one."
         ),
     ],
+    where: SourceOptions,
     method: Annotated[
         str, typer.Option(help="How to learn without labels: simclr, vicreg, cmc or autoencoder.")
     ] = "simclr",
-    labels: Labels = None,
-    encoding: Encoding = "utf-8",
-    follow_links: FollowLinks = False,
     backbone: Annotated[
         str | None,
         typer.Option(
@@ -85,7 +81,6 @@ def pretrain(
         bool, typer.Option("--no-images", help="Leave no picture in the folder.")
     ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace what another command left.")] = False,
-    data_root: DataRoot = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a backbone on images alone; `handful fit --init` makes a classifier of it.
@@ -102,20 +97,11 @@ def pretrain(
 
         handful fit photos/ --labels labels.csv --init pre/ --method features --out run/
     """
-    from handful.data.sources import load
     from handful.pipeline.pretrain import pretrain as run_stage
     from handful.text import in_seconds
 
     with reporting() as reporter:
-        images = load(
-            source,
-            labels,
-            data_root=data_root,
-            encoding=encoding,
-            follow_links=follow_links,
-            labeled=False,
-            track=reporter.track,
-        )
+        images = where.load(source, reporter, labeled=False)
         made = run_stage(
             images,
             method,

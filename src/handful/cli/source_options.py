@@ -1,0 +1,81 @@
+"""The options that say where images and labels are, shared by the commands that load them."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+
+from handful.cli.options import (
+    DataRoot,
+    Encoding,
+    FileColumn,
+    Folders,
+    FollowLinks,
+    LabelColumn,
+    Labels,
+)
+
+if TYPE_CHECKING:
+    from handful.data.imageset import ImageSet
+    from handful.progress import Reporter
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Every field is an option of the command line."""
+
+    labels: Labels = None
+    folders: Folders = "auto"
+    encoding: Encoding = "utf-8"
+    file_column: FileColumn = None
+    label_column: LabelColumn = None
+    follow_links: FollowLinks = False
+    data_root: DataRoot = None
+
+    def load(self, source: str, reporter: "Reporter", **how: Any) -> "ImageSet":
+        """The images of `source`; `how` as in `handful.load`."""
+        from handful.data.sources import load
+
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return load(source, track=reporter.track, say=reporter.say, **given, **how)
+
+
+def takes_source_options(**defaults: Any) -> Callable[[Command], Command]:
+    """A decorator that puts the fields of SourceOptions in place of a command's parameter `where`.
+
+    Typer reads options from a signature, so the decorated command has one that lists them all.
+
+    Args:
+        defaults: of fields that have another default in this command.
+    """
+    hints = get_type_hints(SourceOptions, include_extras=True)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    options = [
+        inspect.Parameter(
+            field.name,
+            keyword,
+            default=defaults.get(field.name, field.default),
+            annotation=hints[field.name],
+        )
+        for field in fields(SourceOptions)
+    ]
+
+    def decorate(command: Command) -> Command:
+        parameters: list[inspect.Parameter] = []
+        for parameter in inspect.signature(command, eval_str=True).parameters.values():
+            one = [parameter.replace(kind=keyword)]
+            parameters += options if parameter.name == "where" else one
+
+        @wraps(command)
+        def called(**given: Any) -> None:
+            own = {option.name: given.pop(option.name) for option in options}
+            command(where=SourceOptions(**own), **given)
+
+        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        called.__annotations__ = {p.name: p.annotation for p in parameters}
+        return called  # type: ignore[return-value]
+
+    return decorate
