@@ -410,7 +410,7 @@ def _train(
         if gallery is not None:
             gallery.look(model, step)
 
-    trainer.run(look, method.name, say)
+    trainer.run(look, method.name, say, task.track)
     if gallery is not None:
         gallery.last(state.average.model, journal.history)
     return journal

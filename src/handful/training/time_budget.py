@@ -156,7 +156,6 @@ def step_seconds(settings: Settings, task: Task, seed: int, planned: Plan, pilot
     if planned.period > 1:
         steps = min(steps, planned.period - 1)
     schedule = replace(schedule, steps=steps + 1, looks=1, patience=0)
-    task = replace(task, track=quiet)
     trainer = Trainer(method, task, schedule, seed, planned)
     means = []
     for _ in range(_TURNS):
@@ -164,7 +163,7 @@ def step_seconds(settings: Settings, task: Task, seed: int, planned: Plan, pilot
         trainer.journal = Journal(trainer.state, None, schedule)
         begun = time.perf_counter()
         try:
-            trainer.run(partial(trainer.journal.look, metrics={}), "")
+            trainer.run(partial(trainer.journal.look, metrics={}))
         except Diverged:
             means.append((time.perf_counter() - begun) / max(1, trainer.state.step - 1))
             trainer = Trainer(method, task, schedule, seed, planned)

@@ -18,7 +18,7 @@ from handful.methods.base import Fitted, Task, Trained, classifier
 from handful.methods.heads import some_of
 from handful.methods.schedule import Course, Schedule
 from handful.models.classifier import Classifier, Predictor, embed
-from handful.progress import Say, silent
+from handful.progress import Say, Track, quiet, silent
 from handful.training.batches import Batches
 from handful.training.failure import Collapse, Judge
 from handful.training.history import Journal
@@ -147,7 +147,7 @@ def _train(
         journal.look(step, looks(state.average.model))
         tell(say, journal.history[-1], state.course.last, task)
 
-    trainer.run(look, label, say)
+    trainer.run(look, label, say, task.track)
     if journal.collapse is not None:
         say(journal.collapse.text)
     elif journal.remark is not None:
@@ -189,7 +189,13 @@ class Trainer:
         self.journal.resume()
         self.batches = Batches(task, method.views(task), schedule, seed)
 
-    def run(self, look: Callable[[int], None], label: str, say: Say = silent) -> None:
+    def run(
+        self,
+        look: Callable[[int], None],
+        label: str = "training",
+        say: Say = silent,
+        track: Track = quiet,
+    ) -> None:
         """All steps that are left, with evaluations, checkpoints and a graceful stop, in time.
 
         Args:
@@ -203,9 +209,7 @@ class Trainer:
             journal.start_clock()
             begun, pace = state.step, Pace(state, self.planned)
             try:
-                for progress in self.task.track(
-                    self._steps(), lambda: state.course.last - begun, label
-                ):
+                for progress in track(self._steps(), lambda: state.course.last - begun, label):
                     journal.add(progress)
                     pace.stepped()
                     if journal.due(progress.step):
