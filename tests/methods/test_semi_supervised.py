@@ -505,12 +505,13 @@ def test_what_is_watched_is_in_the_history_and_on_screen(tmp_path):
     prior = np.bincount(images.labels[images.labeled]) / len(images.labeled)
     apart = [abs(last[f"pseudo_{k}"] - prior[k]) for k in range(2)]
     most = int(np.argmax(apart))
-    guessed = f"{run.classes[most]}: {last[f'pseudo_{most}']:.0%}, of the labels {prior[most]:.0%}"
+    shares = f"{run.classes[most]}: {last[f'pseudo_{most}']:.0%}, of the labels {prior[most]:.0%}"
     (line,) = [text for text in said if text.startswith("step 4 of 4")]
     assert line.startswith(
-        f"step 4 of 4: loss {last['labeled']:.3f} on labels and {last['unlabeled']:.3f} on the "
-        f"others, {last['kept']:.0%} of them used; views agree on {last['agreement']:.0%}; class "
-        f"shares {last['prior_distance']:.0%} off ({guessed}); "
+        f"step 4 of 4: loss {last['labeled']:.3f} on labelled and {last['unlabeled']:.3f} on "
+        f"unlabelled images, {last['kept']:.0%} of them used; views agree on "
+        f"{last['agreement']:.0%}; class shares of pseudo-labels off by "
+        f"{last['prior_distance']:.0%} ({shares}); "
     )
 
 

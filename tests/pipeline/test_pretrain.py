@@ -223,7 +223,7 @@ def test_impossible_budgets_of_a_stage_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="above 0, got 0"):
         stage(stripes(), tmp_path / "pre", settings=TIMED, budget=0)
     monkeypatch.setattr("handful.pipeline.pretrain.step_seconds", lambda *_: 100.0)
-    with pytest.raises(ValueError, match="one step needs about .*surrounds it; give a larger"):
+    with pytest.raises(ValueError, match="one step and its overhead .*; give a larger"):
         stage(stripes(), tmp_path / "pre", settings=TIMED, budget=20.0)
 
 
@@ -655,7 +655,7 @@ def test_a_collapse_of_the_stage_is_said_by_every_fit_and_in_its_record(monkeypa
         run = handful.fit(images, "simclr", settings=settings, **options)
         collapse = run.record["stage"]["collapse"]
         assert "the features have collapsed at step 4 of 4" in collapse
-        assert recorded_failures(run.record) == f"in the stage without labels {collapse}"
+        assert recorded_failures(run.record) == f"in self-supervised pre-training {collapse}"
         assert any(told in text for text in said)
 
 
