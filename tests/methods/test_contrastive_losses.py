@@ -10,7 +10,6 @@ from handful.methods.contrastive_losses import (
     nt_xent,
     partition,
     scores,
-    softmax_loss,
     vicreg,
 )
 
@@ -125,15 +124,6 @@ def test_scores_and_their_gradient_are_those_of_all_candidates_written_down():
     (gradient,) = torch.autograd.grad((found * weights).sum(), anchors)
     (wanted,) = torch.autograd.grad((slow(anchors) * weights).sum(), anchors)
     torch.testing.assert_close(gradient, wanted)
-
-
-def test_the_softmax_loss_of_equal_scores_is_a_guess_among_all_candidates():
-    assert softmax_loss(torch.full((3, 257), 4.0)).item() == pytest.approx(math.log(257))
-
-
-def test_the_softmax_loss_asks_for_the_first_candidate():
-    assert softmax_loss(torch.tensor([[9.0, 0.0, 0.0]])) < 0.01
-    assert softmax_loss(torch.tensor([[0.0, 9.0, 0.0]])) > 8
 
 
 def test_nce_matches_the_papers_formula():

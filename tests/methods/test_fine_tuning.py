@@ -29,7 +29,7 @@ def student(frozen_norm=False, seed=0) -> Student:
     torch.manual_seed(seed)
     network = Classifier(Flat(), 3, Normalize([0.5], [0.5]))
     made = Student(network, frozen_norm)
-    made.guesses = torch.tensor([[0.8, 0.1, 0.1], [0.2, 0.6, 0.2], [0.1, 0.2, 0.7], [0.9, 0.1, 0]])
+    made.pseudo_labels = torch.tensor([[0.8, 0.1, 0.1], [0.2, 0.6, 0.2], [0.1, 0.2, 0.7], [0.9, 0.1, 0]])
     made.prior = torch.full((3,), 1 / 3)
     return made
 
@@ -112,16 +112,16 @@ def test_the_head_teaches_every_image_and_labels_stay_labels(tmp_path, monkeypat
     monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
     task = Task(photographs(), BackboneSpec("lite0", {"pretrained": False}), size=32)
     model = FineTuning(embed_size=32).build(task)
-    assert model.guesses.shape == (24, 2)
-    assert model.guesses[:6].tolist() == F.one_hot(torch.arange(6) % 2, 2).tolist()
-    assert model.guesses.argmax(dim=1).tolist() == [0, 1] * 12
+    assert model.pseudo_labels.shape == (24, 2)
+    assert model.pseudo_labels[:6].tolist() == F.one_hot(torch.arange(6) % 2, 2).tolist()
+    assert model.pseudo_labels.argmax(dim=1).tolist() == [0, 1] * 12
     assert model.prior.tolist() == [0.5, 0.5]
 
 
 def test_labels_alone_need_no_features():
     task = Task(photographs(), BackboneSpec("lite0", {"pretrained": False}), size=32)
     method = FineTuning(unlabeled_ratio=0)
-    assert len(method.build(task).guesses) == 0
+    assert len(method.build(task).pseudo_labels) == 0
     assert method.views(task).unlabeled == ()
 
 
@@ -151,7 +151,7 @@ def test_frozen_parts_keep_weights_and_statistics_and_the_others_learn():
 def test_more_frozen_parts_than_there_are_and_other_networks_are_refused():
     with pytest.raises(ValueError, match="frozen_parts is 0 to 9 for 'lite0', got 10"):
         FineTuning(unlabeled_ratio=0, frozen_parts=10).build(lite_task())
-    with pytest.raises(ValueError, match="frozen_parts=1 is for lite0, lite1 and lite2"):
+    with pytest.raises(ValueError, match="frozen_parts=1 needs lite0, lite1 or lite2"):
         FineTuning(frozen_parts=1)._freeze(Flat(), "flat")
 
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 
 from handful.methods.autoencoder import Autoencoder, Decoder
 from handful.methods.base import Batch
-from handful.methods.cmc import CMC, draw_negatives, write
-from handful.methods.contrastive_losses import scores, softmax_loss
+from handful.methods.cmc import CMC, draw_negatives, update_bank
+from handful.methods.contrastive_losses import scores
 from handful.methods.schedule import Schedule
 from handful.methods.simclr import SimCLR
 from handful.methods.vicreg import VICReg
@@ -150,7 +150,7 @@ def test_channels_are_rescaled_to_mean_0_and_deviation_1(space):
 
 
 def test_cmc_says_that_grey_images_have_no_colour():
-    with pytest.raises(ValueError, match="these images are grey; try simclr"):
+    with pytest.raises(ValueError, match="these are grey; try simclr"):
         CMC().build(task())
 
 
@@ -168,14 +168,14 @@ def test_an_image_is_never_among_its_own_negatives():
 
 def test_the_bank_is_updated_by_hand():
     bank = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
-    write(bank, torch.tensor([2, 0]), torch.tensor([[0.8, 0.6], [0.0, 1.0]]), momentum=0.5)
+    update_bank(bank, torch.tensor([2, 0]), torch.tensor([[0.8, 0.6], [0.0, 1.0]]), momentum=0.5)
     half = math.sqrt(0.5)
     torch.testing.assert_close(bank, torch.tensor([[half, half], [0.0, 1.0], [half, half]]))
 
 
 def test_an_image_twice_in_a_batch_is_written_once():
     bank = torch.zeros(2, 2)
-    write(bank, torch.tensor([1, 1]), torch.tensor([[1.0, 0.0], [0.0, 1.0]]), momentum=0.0)
+    update_bank(bank, torch.tensor([1, 1]), torch.tensor([[1.0, 0.0], [0.0, 1.0]]), momentum=0.0)
     assert bank.tolist() == [[0, 0], [1, 0]]
 
 
@@ -209,27 +209,27 @@ def test_an_image_met_for_the_first_time_is_its_own_positive():
 
 
 def test_a_bank_that_is_nine_tenths_empty_makes_constant_features_a_solution():
-    """The report's collapse: loss 9.4275, probability 0.00897, and tau forgotten.
+    """The report's values are reproduced: loss 9.4275, probability 0.00897, without temperature.
 
-    Of 256 negatives a tenth are the constant itself, the others noise at right angles to it. Where
-    all negatives were written, the same features cost a guess.
+    Of 256 negatives a tenth equal the constant, and the others are orthogonal noise. With a bank
+    that is fully written, constant features have the loss of chance, log 257.
     """
     width = 4096
     constant = F.normalize(torch.ones(1, width), dim=1)
     noise = torch.randn(256, width, generator=torch.Generator().manual_seed(0))
     written = (torch.arange(256) < 26).unsqueeze(1)
     bank = torch.cat([constant, torch.where(written, constant, F.normalize(noise, dim=1))])
-    rows = torch.arange(257).unsqueeze(0)
+    rows, positive = torch.arange(257).unsqueeze(0), torch.tensor([0])
     found = scores(constant, bank, rows, temperature=1.0)
-    assert 2 * softmax_loss(found).item() == pytest.approx(9.4275, abs=0.02)
+    assert 2 * F.cross_entropy(found, positive).item() == pytest.approx(9.4275, abs=0.02)
     assert found.softmax(dim=1)[0, 0].item() == pytest.approx(0.00897, rel=0.01)
     full = scores(constant, bank, torch.zeros_like(rows), temperature=1.0)
-    assert softmax_loss(full).item() == pytest.approx(math.log(257))
+    assert F.cross_entropy(full, positive).item() == pytest.approx(math.log(257))
 
 
 @pytest.mark.slow
 def test_cmc_learns_what_light_and_colour_share():
-    """Stripes whose hue tells their direction: the loss falls below a guess."""
+    """The hue of the stripes depends on their direction: the loss falls below that of chance."""
     images = stripes(n=64, channels=3, size=16, labeled=0)
     on = task(images, backbone=BackboneSpec("small", {"base": 8}))
     method = CMC(augment="none", negatives=16, projection=8)
@@ -260,7 +260,7 @@ def test_the_running_normaliser_is_kept_in_the_method_state():
         (lambda: CMC(space="hsv"), "no space 'hsv'; choose one of lab, ycbcr"),
         (lambda: CMC(objective="nec"), "no objective 'nec'; choose one of softmax, nce, in-batch"),
         (lambda: Split(1, 16), "needs colour images, got channels=1"),
-        (lambda: Split(3, 16, encoder="lite0"), "has seen RGB only"),
+        (lambda: Split(3, 16, encoder="lite0"), "was trained on RGB"),
     ],
 )
 def test_wrong_settings_are_named(make, message):

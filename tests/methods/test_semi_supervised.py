@@ -15,7 +15,7 @@ import handful
 from handful.data.augmentation.pipelines import PIPELINES
 from handful.files import read_tensors
 from handful.methods.base import Batch, Stateful
-from handful.methods.consistency import Consistency, Cost, Seen, monitoring_logs
+from handful.methods.consistency import Consistency, StepLogits, UnlabeledCost, monitoring_logs
 from handful.methods.deep_propagation import DeepPropagation
 from handful.methods.fixmatch import FixMatch
 from handful.methods.mean_teacher import MeanTeacher
@@ -125,7 +125,7 @@ def test_fixmatch_aligned_learns_the_class_that_was_guessed_too_rarely():
     method = FixMatch(threshold=0.0, align=True)
     given = batch(method)
     given.state["guessed"].copy_(torch.tensor([0.90, 0.05, 0.05]))
-    guesses = method.guesses(torch.tensor([[1.0, 0.0, -1.0]]), given)
+    guesses = method.target_probabilities(torch.tensor([[1.0, 0.0, -1.0]]), given)
     mean = [
         0.99 * g + 0.01 * p for g, p in zip([0.9, 0.05, 0.05], softmax([1, 0, -1]), strict=True)
     ]
@@ -244,9 +244,9 @@ def test_softmatch_aligns_the_weights_and_not_the_class_learned():
     method = SoftMatch(keep=0.0)
     given = batch(method)
     given.state["guessed"].copy_(torch.tensor([0.98, 0.01, 0.01]))
-    cost = method.unlabeled_loss(Seen(LABELED, WEAK, STRONG), given)
-    assert cost.guess.tolist() == WEAK.argmax(dim=1).tolist()
-    assert cost.trust[0] < 1  # sure of the class that is guessed too often: trusted less
+    cost = method.unlabeled_loss(StepLogits(LABELED, WEAK, STRONG), given)
+    assert cost.pseudo_label.tolist() == WEAK.argmax(dim=1).tolist()
+    assert cost.weight[0] < 1  # sure of the class that is guessed too often: trusted less
 
 
 def network(method):
@@ -342,7 +342,9 @@ def test_monitors_watch_the_guesses(method):
 def test_monitors_by_hand():
     """Of ten images three are taken for class 0, one for class 2, and the others not used."""
     guess = torch.tensor([0, 0, 0, 2, 1, 1, 1, 1, 1, 2])
-    cost = Cost(torch.tensor(0.0), guess, torch.tensor([1, 1, 1, 1, 0, 0, 0, 0, 0, 0]).bool())
+    cost = UnlabeledCost(
+        torch.tensor(0.0), guess, torch.tensor([1, 1, 1, 1, 0, 0, 0, 0, 0, 0]).bool()
+    )
     prior = torch.tensor([0.5, 0.3, 0.2])
     state = {"prior": prior, "used": prior.clone()}
     logs = monitoring_logs(state, cost, steps=10)  # of few steps none is remembered

@@ -320,7 +320,9 @@ def test_unreachable_weights_are_said_plainly(monkeypatch):
         raise OSError("no route to the hub\nlong story")
 
     monkeypatch.setattr(timm, "create_model", unreachable)
-    with pytest.raises(ValueError, match=r"timm:resnet18 could not be had \(OSError: no route to"):
+    with pytest.raises(
+        ValueError, match=r"timm:resnet18 could not be loaded \(OSError: no route to"
+    ):
         make("timm:resnet18", 3, 64)
 
 

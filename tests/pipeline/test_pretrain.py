@@ -351,7 +351,7 @@ def test_a_fit_whose_budget_was_too_short_leaves_its_folder_for_another(
     [
         ("propogation", "no method 'propogation'. Did you mean 'propagation'"),
         ("vicreg", "then=vicreg learns without labels, as simclr does; what follows has to learn"),
-        ("fine_tuning", "fine_tuning goes on from learned weights, and backbone 'small' has none"),
+        ("fine_tuning", "fine_tuning starts from learned weights, and backbone 'small' has none"),
     ],
 )
 def test_what_follows_a_stage_is_checked_before_it(tmp_path, monkeypatch, then, message):
