@@ -29,7 +29,9 @@ def student(frozen_norm=False, seed=0) -> Student:
     torch.manual_seed(seed)
     network = Classifier(Flat(), 3, Normalize([0.5], [0.5]))
     made = Student(network, frozen_norm)
-    made.pseudo_labels = torch.tensor([[0.8, 0.1, 0.1], [0.2, 0.6, 0.2], [0.1, 0.2, 0.7], [0.9, 0.1, 0]])
+    made.pseudo_labels = torch.tensor(
+        [[0.8, 0.1, 0.1], [0.2, 0.6, 0.2], [0.1, 0.2, 0.7], [0.9, 0.1, 0]]
+    )
     made.prior = torch.full((3,), 1 / 3)
     return made
 
