@@ -67,7 +67,7 @@ def handful(monkeypatch, capsys):
 
 @pytest.fixture
 def steady(monkeypatch):
-    """Steps are taken to last as long as they were timed: no training is turned on its way."""
+    """Steps are assumed to take their measured time: no training is rescheduled."""
     monkeypatch.setattr("handful.training.time_limit.TimeLimit.reschedule", lambda *_: None)
 
 
