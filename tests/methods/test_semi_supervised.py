@@ -218,9 +218,7 @@ def test_softmatch_weighs_by_the_confidence_of_aligned_probabilities():
     given.state["guessed"].copy_(torch.from_numpy(before))
     step = method.loss(Identity(), given)
     plain = [softmax(row) for row in WEAK.tolist()]
-    running = 0.99 * before + 0.01 * np.mean(
-        plain, axis=0
-    )  # running class shares of the predictions
+    running = 0.99 * before + 0.01 * np.mean(plain, axis=0)  # class shares of predictions
     aligned = np.array(plain) / 3 / running
     sure = (aligned / aligned.sum(axis=1, keepdims=True)).max(axis=1)
     mean, variance = 0.5 / 3 + 0.5 * sure.mean(), 0.5 + 0.5 * sure.var(ddof=1)

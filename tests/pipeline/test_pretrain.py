@@ -272,7 +272,7 @@ def test_a_budget_too_short_for_what_follows_says_what_all_of_it_needs(
     monkeypatch, five_seconds_a_step
 ):
     monkeypatch.setattr("handful.pipeline.pretrain.embedding_seconds", lambda *_: 50.0)
-    with pytest.raises(ValueError, match=r"leaves (2\d|30) s .* one step needs about 5\d s"):
+    with pytest.raises(ValueError, match=r"leaves (2\d|30) s .* overhead take about 5\d s"):
         handful.fit(stripes(seed=15), "simclr", settings=TIMED, budget=30.0, estimate="none")
 
 

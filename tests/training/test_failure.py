@@ -79,9 +79,8 @@ def test_one_class_for_nearly_all_is_a_remark_while_the_labels_are_recognised():
     )
     assert DETECTOR.remark(history[:2]) is None
     assert DETECTOR.remark([line(20, swallowed=0.95)]) is None
-    assert (
-        DETECTOR.remark([*history[:2], line(50, swallowed=0.95, kept=0.09)]) is None
-    )  # few are used
+    few_used = line(50, swallowed=0.95, kept=0.09)
+    assert DETECTOR.remark([*history[:2], few_used]) is None
 
 
 def test_nothing_is_tested_in_the_first_fifth_of_the_steps():
@@ -449,9 +448,7 @@ def test_a_collapse_is_the_same_after_a_resume(tmp_path, monkeypatch, method, at
         stopping = replace(settings, method=Interrupted(**vars(method)))
         train_task(stopping, task(), 0, tmp_path, PLAN)
     resumed = train_task(settings, task(), 0, tmp_path)
-    again = train_task(
-        settings, task(), 0, tmp_path
-    )  # as after a kill at the end: nothing is trained
+    again = train_task(settings, task(), 0, tmp_path)  # nothing is trained
     for other in (resumed, again):
         assert other.collapse == straight.collapse
         assert other.steps == straight.steps

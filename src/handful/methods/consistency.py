@@ -176,9 +176,8 @@ def monitoring_logs(
         pseudo_k: share of class k, up to SHOWN_CLASSES classes.
     """
     used, prior = state["used"], state["prior"]
-    now = torch.bincount(cost.pseudo_label, cost.weight.to(used), len(used)) / len(
-        cost.pseudo_label
-    )  # (K,)
+    counts = torch.bincount(cost.pseudo_label, cost.weight.to(used), len(used))  # (K,)
+    now = counts / len(cost.pseudo_label)
     used.lerp_(now, min(1.0, max(_UPDATE, 1 / (_LONGEST_SPAN * steps))))
     shares = used / used.sum().clamp_min(torch.finfo(used.dtype).tiny)
     logs = {

@@ -116,15 +116,14 @@ class DeepPropagation:
         if batch.schedule_progress.starts_period(batch.step, self.period):
             self._relabel(batch)
         learned = batch.state["learned"][batch.unlabeled_ids]  # (M,)
-        trusted = learned >= 0
+        has_label = learned >= 0
+        labels = has_label.sum()  # ()
         logits = model(batch.unlabeled[0]).float()
         total = F.cross_entropy(logits, learned, ignore_index=-1, reduction="sum")
-        loss = total / trusted.sum().clamp_min(1)
-        cost = UnlabeledCost(loss, learned.clamp_min(0), trusted)
+        loss = total / labels.clamp_min(1)
+        cost = UnlabeledCost(loss, learned.clamp_min(0), has_label)
         predicted = logits.detach().argmax(dim=1)
-        agreement = (predicted == learned).sum() / trusted.sum().clamp_min(
-            1
-        )  # of network and graph
+        agreement = (predicted == learned).sum() / labels.clamp_min(1)  # of network and graph
         logs = monitoring_logs(batch.state, cost, batch.schedule_progress.last)
         return Step(loss, {"unlabeled": loss} | logs | {"agreement": agreement})
 
