@@ -54,7 +54,7 @@ class Consistency(ABC):
     align: bool = False  # align pseudo-labels to the class shares of the labels
     augment: str = "auto"  # pipeline of labelled images; auto: digits for grey ones, else strong
     weak: str = (
-        "auto"  # of the view for pseudo-labels; auto: digits or weak; as augment if strong="same"
+        "auto"  # of the view for pseudo-labels; auto: digits or weak, like augment if "same"
     )
     strong: str = "auto"  # of the view for the loss, or "same"; auto: digits-strong or strong
 
