@@ -25,7 +25,7 @@ from handful.evaluation.representation import (
 )
 from handful.files import read_json
 from handful.methods.cmc import CMC
-from handful.methods.schedule import Course, Schedule
+from handful.methods.schedule import Schedule, ScheduleProgress
 from handful.methods.self_training import SelfTraining
 from handful.methods.simclr import SimCLR
 from handful.methods.supervised import Supervised
@@ -38,7 +38,7 @@ from handful.pipeline.setup import prepare
 from handful.pipeline.thumbnails import load_pictures
 from handful.progress import Reporter
 from handful.report import render, write_report
-from handful.training.failure import recorded
+from handful.training.failure import recorded_failures
 from handful.training.time_budget import Cost, Deadline
 from tiny import stripes, task
 
@@ -204,7 +204,7 @@ def test_an_interrupted_stage_goes_on_with_the_steps_that_were_bought(tmp_path, 
     loss = SimCLR.loss
 
     def stopping(self, model, batch):
-        if batch.course.last == 5 and batch.step == 3:
+        if batch.schedule_progress.last == 5 and batch.step == 3:
             raise KeyboardInterrupt
         return loss(self, model, batch)
 
@@ -223,7 +223,7 @@ def test_impossible_budgets_of_a_stage_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="above 0, got 0"):
         stage(stripes(), tmp_path / "pre", settings=TIMED, budget=0)
     monkeypatch.setattr("handful.pipeline.pretrain.step_seconds", lambda *_: 100.0)
-    with pytest.raises(ValueError, match="one step needs about .*surrounds it; give a larger"):
+    with pytest.raises(ValueError, match="one step and its overhead .*; give a larger"):
         stage(stripes(), tmp_path / "pre", settings=TIMED, budget=20.0)
 
 
@@ -272,7 +272,7 @@ def test_a_budget_too_short_for_what_follows_says_what_all_of_it_needs(
     monkeypatch, five_seconds_a_step
 ):
     monkeypatch.setattr("handful.pipeline.pretrain.embedding_seconds", lambda *_: 50.0)
-    with pytest.raises(ValueError, match=r"leaves (2\d|30) s .* one step needs about 5\d s"):
+    with pytest.raises(ValueError, match=r"leaves (2\d|30) s .* overhead take about 5\d s"):
         handful.fit(stripes(seed=15), "simclr", settings=TIMED, budget=30.0, estimate="none")
 
 
@@ -303,13 +303,13 @@ def test_heads_are_timed_before_the_stage_as_often_as_they_will_be_fitted(monkey
     monkeypatch.setattr(SelfTraining, "fit_features", slow)
     found = reserving(chosen, on, 0, Deadline(100.0, time.perf_counter()), 10, False)
     assert shapes == 5 * [(16, 24)]
-    assert found.kept == pytest.approx(7 + 10 * 0.15)  # a slow one among them does not count
-    assert found.left == pytest.approx(100 - found.kept, abs=5)
+    assert found.reserved == pytest.approx(7 + 10 * 0.15)  # a slow one among them does not count
+    assert found.left == pytest.approx(100 - found.reserved, abs=5)
     shapes.clear()
     slow_ones.add(1)
     found = reserving(chosen, on, 0, Deadline(100.0, time.perf_counter()), 10, False)
     assert len(shapes) == 1  # where they are slow one has to do
-    assert found.kept == pytest.approx(7 + 10 * 1.0)
+    assert found.reserved == pytest.approx(7 + 10 * 1.0)
 
 
 @pytest.mark.thorough
@@ -351,7 +351,7 @@ def test_a_fit_whose_budget_was_too_short_leaves_its_folder_for_another(
     [
         ("propogation", "no method 'propogation'. Did you mean 'propagation'"),
         ("vicreg", "then=vicreg learns without labels, as simclr does; what follows has to learn"),
-        ("fine_tuning", "fine_tuning goes on from learned weights, and backbone 'small' has none"),
+        ("fine_tuning", "fine_tuning starts from learned weights, and backbone 'small' has none"),
     ],
 )
 def test_what_follows_a_stage_is_checked_before_it(tmp_path, monkeypatch, then, message):
@@ -626,10 +626,10 @@ def test_the_effective_rank_counts_directions():
 
 def test_collapse_is_named_once_training_has_settled():
     fine = {"step": 50, "spread": 0.5, "rank": 9.0}
-    assert collapse(fine, Course(100)) is None
-    assert "the same for every image" in collapse(fine | {"spread": 0.001}, Course(100))
-    assert "lie on one line" in collapse(fine | {"rank": 1.1}, Course(100))
-    assert collapse({"step": 10, "spread": 0.0, "rank": 0.0}, Course(100)) is None
+    assert collapse(fine, ScheduleProgress(100)) is None
+    assert "the same for every image" in collapse(fine | {"spread": 0.001}, ScheduleProgress(100))
+    assert "lie on one line" in collapse(fine | {"rank": 1.1}, ScheduleProgress(100))
+    assert collapse({"step": 10, "spread": 0.0, "rank": 0.0}, ScheduleProgress(100)) is None
 
 
 def test_a_collapse_is_said_and_recorded(tmp_path, monkeypatch):
@@ -655,7 +655,7 @@ def test_a_collapse_of_the_stage_is_said_by_every_fit_and_in_its_record(monkeypa
         run = handful.fit(images, "simclr", settings=settings, **options)
         collapse = run.record["stage"]["collapse"]
         assert "the features have collapsed at step 4 of 4" in collapse
-        assert recorded(run.record) == f"in the stage without labels {collapse}"
+        assert recorded_failures(run.record) == f"in self-supervised pre-training {collapse}"
         assert any(told in text for text in said)
 
 
@@ -695,6 +695,6 @@ def test_representation_takes_bytes_and_floats_alike():
 
 def test_the_bank_of_a_small_set_counts_its_own_images():
     chosen, on = prepare(stripes(channels=3, size=16), CMC())
-    assert chosen.method.memory(on)["bank"].shape == (2, 40, 128)
+    assert chosen.method.state(on)["bank"].shape == (2, 40, 128)
     assert isinstance(chosen.method.build(on), nn.Module)
     assert np.isfinite(chosen.schedule.rate(0))

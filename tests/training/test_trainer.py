@@ -19,9 +19,9 @@ from handful.pipeline.cross_validate import fold_predictor
 from handful.training.batches import Batches
 from handful.training.loop import Diverged, State, fresh, train
 from handful.training.optimizers import make_optimizer
-from handful.training.plan import Plan, plan
+from handful.training.plan import Plan, measure_plan
 from handful.training.settings import Settings
-from handful.training.trainer import learn
+from handful.training.trainer import train_task
 from handful.training.weight_average import Average
 from tiny import SCHEDULE, stripes, task
 
@@ -30,8 +30,8 @@ PLAN = Plan("fp32", 1, 0.01)
 SETTINGS = Settings(METHOD, SCHEDULE, BackboneSpec("small", {"base": 8}), precision="fp32")
 
 
-def weights(learned):
-    return learned.predictor.model.state_dict()
+def weights(result):
+    return result.predictor.model.state_dict()
 
 
 def same(a, b):
@@ -50,13 +50,13 @@ def test_every_trainable_tensor_moves():
 @pytest.mark.thorough
 def test_a_tiny_set_can_be_overfitted():
     settings = replace(SETTINGS, schedule=replace(SCHEDULE, steps=60, average=0.9))
-    history = learn(settings, task(), seed=0).history
+    history = train_task(settings, task(), seed=0).history
     assert history[0]["train_accuracy"] < 0.9
     assert history[-1]["train_accuracy"] == 1.0
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not():
-    first, again, other = (learn(SETTINGS, task(), seed) for seed in (3, 3, 4))
+    first, again, other = (train_task(SETTINGS, task(), seed) for seed in (3, 3, 4))
     assert same(weights(first), weights(again))
     assert not same(weights(first), weights(other))
 
@@ -65,20 +65,20 @@ def test_training_leaves_the_global_random_state_alone():
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    learn(SETTINGS, task(), seed=0)
+    train_task(SETTINGS, task(), seed=0)
     assert torch.equal(torch.rand(3), expected)
 
 
 @pytest.fixture
 def in_the_foreground():
-    """Ctrl-C as a terminal has it; a script that starts the tests in the background ignores it."""
+    """Handle Ctrl-C as in a terminal; tests that a script starts in the background ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("in_the_foreground")
-def test_control_c_leaves_the_step_it_came_in_to_go_on_from(tmp_path):
+def test_control_c_saves_a_checkpoint_of_its_step(tmp_path):
     def track(items, total, description):
         for number, item in enumerate(items, 1):
             if number == 3:
@@ -86,14 +86,14 @@ def test_control_c_leaves_the_step_it_came_in_to_go_on_from(tmp_path):
             yield item
 
     with pytest.raises(KeyboardInterrupt):
-        learn(SETTINGS, replace(task(), track=track), seed=0, folder=tmp_path, planned=PLAN)
+        train_task(SETTINGS, replace(task(), track=track), seed=0, folder=tmp_path, planned=PLAN)
     tensors, _ = read_tensors(tmp_path / "checkpoint.safetensors")
     assert int(tensors["step"]) == 3
 
 
 @dataclass(frozen=True)
 class Interrupted(Supervised):
-    """Supervised, killed by an error at one step."""
+    """Supervised, interrupted at step `at`."""
 
     at: int = 7
 
@@ -106,7 +106,7 @@ class Interrupted(Supervised):
 @pytest.mark.thorough
 @pytest.mark.parametrize("backbone", ["small", "cnn", "fast", "resnet18"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-def test_a_step_is_that_of_the_plain_optimizer(optimizer, backbone):
+def test_a_step_equals_that_of_the_unfused_optimizer(optimizer, backbone):
     schedule = Schedule(optimizer=optimizer, lr=0.01, weight_decay=0.1)
     torch.manual_seed(0)
     state = State(BackboneSpec(backbone).make(3, 32), schedule)
@@ -133,38 +133,38 @@ def test_a_step_is_that_of_the_plain_optimizer(optimizer, backbone):
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "lars"])
-def test_stopped_and_resumed_ends_with_the_same_bits_as_straight_through(
+def test_a_resumed_training_is_bit_identical_to_an_uninterrupted_one(
     tmp_path, monkeypatch, optimizer
 ):
     monkeypatch.setattr("handful.training.history.SAVE_EVERY", 0)
     schedule = replace(SCHEDULE, optimizer=optimizer, warmup=0.2, clip=1.0)
     dropped = replace(SETTINGS, method=Supervised("digits", dropout=0.5), schedule=schedule)
     stopping = replace(dropped, method=Interrupted("digits", dropout=0.5))
-    straight = learn(dropped, task(), 1, planned=PLAN)
+    straight = train_task(dropped, task(), 1, planned=PLAN)
     with pytest.raises(KeyboardInterrupt):
-        learn(stopping, task(), 1, tmp_path, PLAN)
+        train_task(stopping, task(), 1, tmp_path, PLAN)
     assert read_tensors(tmp_path / "checkpoint.safetensors")[0]["step"] == 7
-    resumed = learn(dropped, task(), 1, tmp_path)
+    resumed = train_task(dropped, task(), 1, tmp_path)
     assert same(weights(straight), weights(resumed))
     without_time = [{k: v for k, v in h.items() if k != "seconds"} for h in straight.history]
     assert without_time == [{k: v for k, v in h.items() if k != "seconds"} for h in resumed.history]
 
 
 def test_a_finished_training_is_not_trained_again(tmp_path):
-    first = learn(SETTINGS, task(), 0, tmp_path)
-    again = learn(replace(SETTINGS, method=Interrupted(at=0)), task(), 0, tmp_path)
+    first = train_task(SETTINGS, task(), 0, tmp_path)
+    again = train_task(replace(SETTINGS, method=Interrupted(at=0)), task(), 0, tmp_path)
     assert same(weights(first), weights(again))
 
 
-def test_batches_go_through_all_labeled_images_before_one_comes_again():
+def test_batches_use_every_labeled_image_before_one_repeats():
     batches = Batches(task(), Views("none"), replace(SCHEDULE, batch=5), seed=0)
     seen = torch.cat([batches[step].ids for step in range(16)])  # 80 = 5 passes over 16
-    for turn in seen.split(16):
-        assert sorted(turn.tolist()) == list(range(16))
-    assert len({tuple(turn.tolist()) for turn in seen.split(16)}) == 5  # each in another order
+    for shuffle in seen.split(16):
+        assert sorted(shuffle.tolist()) == list(range(16))
+    assert len({tuple(shuffle.tolist()) for shuffle in seen.split(16)}) == 5  # in different orders
 
 
-def test_unlabeled_views_show_the_same_images_and_the_labeled_among_them():
+def test_unlabeled_views_show_equal_images_labeled_ones_included():
     batches = Batches(task(), Views("none", ("none", "digits"), unlabeled_ratio=5), SCHEDULE, 0)
     batch = batches[0]
     assert sorted(batch.unlabeled_ids.tolist()) == list(range(40))
@@ -239,23 +239,23 @@ class Exploding:
         return Step(loss, {"loss": loss})
 
 
-def test_a_loss_that_is_no_number_stops_with_the_step_and_a_way_out():
+def test_a_loss_that_is_not_finite_is_an_error_with_the_step_and_a_remedy():
     with pytest.raises(Diverged, match=r"at step 3 of 12 .*--set lr=0.002.*--set clip=1"):
-        learn(replace(SETTINGS, method=Exploding()), task(), seed=0)
+        train_task(replace(SETTINGS, method=Exploding()), task(), seed=0)
 
 
 def test_validation_images_are_never_trained_on():
     held = task(validation=(0, 1, 2, 3))
     assert set(held.labeled.tolist()) == set(range(4, 16))
-    assert set(held.unlabeled.tolist()) == set(range(4, 40))
+    assert set(held.training_pool.tolist()) == set(range(4, 40))
 
 
 def test_patience_stops_early_and_keeps_the_best_weights(monkeypatch):
     parts = []
-    looks = handful.training.trainer.Looks
+    monitor = handful.training.trainer.Monitor
     monkeypatch.setattr(
-        "handful.training.trainer.Looks",
-        lambda task, precision: parts.append(task) or looks(task, precision),
+        "handful.training.trainer.Monitor",
+        lambda task, precision: parts.append(task) or monitor(task, precision),
     )
     schedule = replace(
         SCHEDULE, steps=200, lr=0.1, looks=100, patience=2, average=0.0, validation=0.25
@@ -263,14 +263,14 @@ def test_patience_stops_early_and_keeps_the_best_weights(monkeypatch):
     unlearnable = stripes()
     noise = np.random.default_rng(3).integers(0, 2, 40)
     images = unlearnable.with_labels(np.where(unlearnable.labels >= 0, noise, -1))
-    learned = learn(replace(SETTINGS, schedule=schedule), task(images), seed=0)
-    losses = [line["validation_loss"] for line in learned.history]
-    assert learned.steps < 200
+    result = train_task(replace(SETTINGS, schedule=schedule), task(images), seed=0)
+    losses = [line["validation_loss"] for line in result.history]
+    assert result.steps < 200
     assert losses.index(min(losses)) == len(losses) - 3
     held = torch.tensor(parts[0].validation)
     assert len(held) == 4
     with torch.no_grad():
-        logits = learned.predictor.model(task(images).pixels[held].float() / 255)
+        logits = result.predictor.model(task(images).pixels[held].float() / 255)
     loss = nn.functional.cross_entropy(logits, task(images).labels[held]).item()
     assert loss < losses[-1] - 0.01
     assert loss == pytest.approx(min(losses), rel=1e-4)
@@ -286,7 +286,7 @@ def test_the_gradient_is_clipped_to_the_norm_asked_for():
     assert torch.cat(moved).norm().item() == pytest.approx(0.01, rel=1e-3)
 
 
-def test_held_out_images_are_not_even_unlabeled_ones_of_their_fold():
+def test_held_out_images_are_not_in_the_training_pool_of_their_fold():
     seen = []
 
     @dataclass(frozen=True)
@@ -312,7 +312,7 @@ def test_a_plan_is_measured_and_says_its_precision(monkeypatch, clock):
         return plain(self, model, batch)
 
     monkeypatch.setattr(Supervised, "loss", loss)
-    found = plan(METHOD, task(), SCHEDULE, seed=0, precision="fp32")
+    found = measure_plan(METHOD, task(), SCHEDULE, seed=0, precision="fp32")
     assert found.precision == "fp32"
     assert found.seconds_per_step == pytest.approx(0.25)
     assert found.threads == torch.get_num_threads()
@@ -323,7 +323,7 @@ def test_a_plan_is_measured_and_says_its_precision(monkeypatch, clock):
     [
         ([0.10, 0.15, 0.11, 0.05], "bf16", 0.05),  # other work slowed the first steps in bf16
         ([0.10, 0.05, 0.11, 0.15], "bf16", 0.05),
-        ([0.10, 0.095, 0.12, 0.15], "fp32", 0.10),  # has to win by a tenth
+        ([0.10, 0.095, 0.12, 0.15], "fp32", 0.10),  # bf16 has to save a tenth
         ([0.90, 0.30], "bf16", 0.30),  # long steps are timed once
     ],
 )
@@ -333,12 +333,12 @@ def test_short_steps_are_timed_twice_and_the_faster_time_counts(
     left = list(timings)
     monkeypatch.setattr("handful.devices.has_bf16", lambda: True)
     monkeypatch.setattr("handful.training.plan._seconds_per_step", lambda *_: left.pop(0))
-    planned = plan(Supervised(), task(), SCHEDULE, 0)
+    planned = measure_plan(Supervised(), task(), SCHEDULE, 0)
     assert (planned.precision, planned.seconds_per_step) == (precision, seconds)
     assert not left
 
 
-def test_convolutions_run_in_bf16_when_planned_so():
+def test_convolutions_run_in_bf16_if_the_plan_says_so():
     seen = []
 
     @dataclass(frozen=True)
@@ -349,11 +349,11 @@ def test_convolutions_run_in_bf16_when_planned_so():
             hook.remove()
             return step
 
-    learn(replace(SETTINGS, method=Watching(augment="none"), precision="bf16"), task(), seed=0)
+    train_task(replace(SETTINGS, method=Watching(augment="none"), precision="bf16"), task(), seed=0)
     assert set(seen) == {torch.bfloat16}
 
 
-def test_a_backbone_that_names_its_normalisation_gets_that():
+def test_a_backbone_with_constants_is_normalised_by_them():
     model = classifier(task(backbone=BackboneSpec("cifar-cnn")))
     pixels = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1)
     assert model.normalize(pixels).flatten().tolist() == [-1, 0, 1]
@@ -376,7 +376,7 @@ def test_normalisation_happens_once_with_the_constants_of_the_data():
 
 @dataclass(frozen=True)
 class LabelBlind(Supervised):
-    """Looks at unlabelled views only, and would fail at any label."""
+    """Uses unlabelled views only, and asserts that a batch has no labels."""
 
     def views(self, task):
         return Views(None, ("none", "digits"), unlabeled_ratio=1)
@@ -387,7 +387,7 @@ class LabelBlind(Supervised):
         return Step(spread, {"loss": spread})
 
 
-def test_a_method_that_looks_at_no_label_trains_on_a_set_without_labels():
+def test_a_method_that_uses_no_label_trains_on_a_set_without_labels():
     images = stripes(labeled=0)
     batches = Batches(task(images), LabelBlind().views(task(images)), SCHEDULE, seed=0)
     assert batches.images_per_step == 16

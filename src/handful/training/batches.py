@@ -1,4 +1,4 @@
-"""Batches: the images of each step, drawn from the seed and the number of the step."""
+"""Batches: the augmented images of each step, determined by the seed and the step."""
 
 import hashlib
 from functools import lru_cache
@@ -14,37 +14,45 @@ from handful.methods.schedule import Schedule
 
 
 def seeded(*numbers: int) -> int:
-    """One 63-bit seed from several numbers, with no pattern between neighbours."""
+    """A 63-bit seed hashed from several numbers, so that neighbouring numbers share no pattern."""
     digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 class Batches:
-    """`batches[step]` is the batch of that step, the same whenever it is asked for."""
+    """`batches[step]` is the batch of a step; the result depends on nothing but seed and step.
+
+    Args:
+        task: holds the images.
+        views: the augmentations that the method asks for.
+        schedule: gives the number of labelled images in a batch.
+    """
 
     def __init__(self, task: Task, views: Views, schedule: Schedule, seed: int) -> None:
         device = devices.device()
         self.pixels, self.labels = task.pixels.to(device), task.labels.to(device)
-        self.labeled, self.unlabeled = task.labeled, task.unlabeled
-        self.of_labeled = None if views.labeled is None else _pipeline(views.labeled, task)
-        self.of_unlabeled = tuple(_pipeline(view, task) for view in views.unlabeled)
+        self.labeled, self.pool = task.labeled, task.training_pool
+        self.labeled_pipeline = None if views.labeled is None else _pipeline(views.labeled, task)
+        self.unlabeled_pipelines = tuple(_pipeline(view, task) for view in views.unlabeled)
         self.size = schedule.batch
         self.ratio = views.unlabeled_ratio
         self.seed = seed
-        labeled_views = 0 if self.of_labeled is None else 1
-        self.images_per_step = self.size * (labeled_views + self.ratio * len(self.of_unlabeled))
+        labeled_views = 0 if self.labeled_pipeline is None else 1
+        self.images_per_step = self.size * (
+            labeled_views + self.ratio * len(self.unlabeled_pipelines)
+        )
 
     def __getitem__(self, step: int) -> Batch:
         generator = torch.Generator().manual_seed(seeded(self.seed, step))
         ids, images = self._labeled(step, generator)
         unlabeled: tuple[Tensor, ...] = ()
         unlabeled_ids = None
-        if self.of_unlabeled:
+        if self.unlabeled_pipelines:
             count = self.size * self.ratio
-            turn = _turn(len(self.unlabeled), count, step, seeded(self.seed, -2))
-            unlabeled_ids = self.unlabeled[turn]
+            chosen = _positions(len(self.pool), count, step, seeded(self.seed, -2))
+            unlabeled_ids = self.pool[chosen]
             pixels = self.pixels[unlabeled_ids]
-            unlabeled = tuple(view(pixels, generator) for view in self.of_unlabeled)
+            unlabeled = tuple(view(pixels, generator) for view in self.unlabeled_pipelines)
         return Batch(
             images,
             self.labels[ids],
@@ -56,30 +64,30 @@ class Batches:
         )
 
     def _labeled(self, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Positions (N,) and views (N, C, S, S); N is 0 for a method that looks at no label."""
-        if self.of_labeled is None:
-            nobody = torch.empty(0, dtype=torch.int64)
-            return nobody, self.pixels[nobody].float()
-        ids = self.labeled[_turn(len(self.labeled), self.size, step, seeded(self.seed, -1))]
-        return ids, self.of_labeled(self.pixels[ids], generator)
+        """Positions (N,) and views (N, C, S, S); N is 0 for a method that uses no label."""
+        if self.labeled_pipeline is None:
+            none = torch.empty(0, dtype=torch.int64)
+            return none, self.pixels[none].float()
+        ids = self.labeled[_positions(len(self.labeled), self.size, step, seeded(self.seed, -1))]
+        return ids, self.labeled_pipeline(self.pixels[ids], generator)
 
 
 def _pipeline(view: str | Pipeline, task: Task) -> Pipeline:
     if view == "auto":
         view = "digits" if task.channels == 1 else "strong"
-    # A mirrored border would put strokes around a symbol; photographs bear it.
+    # A mirrored border would draw strokes around a symbol; on photographs it does no harm.
     grey: Fill | None = "background" if task.channels == 1 else None
     return named(view, flips=task.flips, fill=grey)
 
 
-def _turn(n: int, size: int, step: int, seed: int) -> Tensor:
-    """Positions (size,) of one batch: shuffled pass after shuffled pass over n images."""
-    places = torch.arange(step * size, (step + 1) * size)
-    passes = places // n
+def _positions(n: int, size: int, step: int, seed: int) -> Tensor:
+    """(size,) positions of one batch: consecutive parts of shuffled passes over n images."""
+    drawn = torch.arange(step * size, (step + 1) * size)
+    passes = drawn // n
     shuffles = [_shuffle(n, seed, k) for k in passes.unique().tolist()]
     return torch.cat(
         [
-            shuffle[places[passes == k] % n]
+            shuffle[drawn[passes == k] % n]
             for k, shuffle in zip(passes.unique(), shuffles, strict=True)
         ]
     )
