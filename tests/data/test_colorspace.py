@@ -22,20 +22,6 @@ def test_spaces_agree_with_scikit_image(images, name):
     np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["lab", "ycbcr"])
-def test_the_way_there_and_back_changes_nothing(images, name):
-    there = getattr(colorspace, f"rgb_to_{name}")(images)
-    back = getattr(colorspace, f"{name}_to_rgb")(there)
-    torch.testing.assert_close(back, images, atol=2e-4, rtol=0)
-
-
-def test_the_way_back_agrees_with_scikit_image_also_out_of_range():
-    lab = torch.tensor([[60.0, 90.0, -80.0], [5.0, 2.0, 1.0], [95.0, -20.0, 40.0]]).double()
-    lab = lab.view(3, 3, 1, 1)
-    theirs = color.lab2rgb(lab.numpy(), channel_axis=1)
-    np.testing.assert_allclose(colorspace.lab_to_rgb(lab).numpy(), theirs, atol=1e-3)
-
-
 def test_lab_of_every_colour_lies_within_its_range():
     grid = torch.linspace(0, 1, 11)
     rgb = torch.stack(torch.meshgrid(grid, grid, grid, indexing="ij")).view(1, 3, 11, 121)

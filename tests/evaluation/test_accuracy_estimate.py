@@ -13,7 +13,6 @@ from handful.evaluation.accuracy_estimate import (
     estimate,
     learning_curve,
     selection_optimism,
-    wilson,
 )
 from handful.evaluation.calibration import abstention, calibrated, fit_temperature
 from handful.evaluation.cross_validation import (
@@ -24,7 +23,7 @@ from handful.evaluation.cross_validation import (
     plan_fits,
 )
 from handful.evaluation.label_errors import label_issues
-from handful.evaluation.metrics import accuracy_interval
+from handful.evaluation.metrics import accuracy_interval, wilson
 from handful.methods.linear_head import Features
 
 SMALL = Scheme(folds=5, repeats=2, halves=1)

@@ -43,7 +43,7 @@ def draw(
     if per_class < 1 or per_class > counts.min():
         raise HandfulError(_wrong_budget(per_class, counts, classes))
     chosen = np.zeros(len(labels), bool)
-    units = _units(labels, seed, groups)
+    units = shuffled_units(labels, seed, groups)
     taken = np.zeros(len(counts), np.int64)
     for unit in units:
         if (taken[labels[unit]] < per_class).any():
@@ -60,32 +60,6 @@ def first(labels: np.ndarray, n: int) -> np.ndarray:
     if not 1 <= n <= len(known):
         raise HandfulError(f"first {n} asks for 1 to {len(known)} labelled images")
     return known[:n]
-
-
-def folds(labels: np.ndarray, k: int, seed: int, groups: np.ndarray | None = None) -> np.ndarray:
-    """(n,) fold number of every labelled image, stratified: class counts differ by one at most.
-
-    There are fewer folds where a class has fewer than `k` images (or groups), but at least two.
-    """
-    labels = np.asarray(labels)
-    if k < 2:
-        raise HandfulError(f"folds={k} leaves nothing to test on; use 2 or more")
-    counts = np.bincount(labels)
-    units = _units(labels, seed, groups)
-    units_with = np.zeros(len(counts), np.int64)  # per class: units that hold one of its images
-    for unit in units:
-        units_with[np.unique(labels[unit])] += 1
-    k = max(2, min(k, int(units_with[counts > 0].min())))
-    fold_of = np.empty(len(labels), np.int64)
-    sizes = np.zeros((k, len(counts)), np.int64)
-    # The largest groups first: small ones then even out what those leave uneven.
-    for unit in sorted(units, key=len, reverse=True):
-        inside = np.bincount(labels[unit], minlength=len(counts))
-        crowded = sizes @ inside  # (k,) how many of this unit's classes each fold holds already
-        fold = min(range(k), key=lambda at: (crowded[at], sizes[at].sum()))
-        fold_of[unit] = fold
-        sizes[fold] += inside
-    return fold_of
 
 
 def evenly_spaced(items: Tensor, most: int) -> Tensor:
@@ -129,23 +103,7 @@ def save_draw(path: Path, positions: Sequence[int], per_class: int, seed: int, d
     write_text(path, json.dumps({**record, "hash": _hash(record)}))
 
 
-def load_draw(path: Path, data: str) -> np.ndarray:
-    """Positions of a saved draw, if it is intact and was made for the images with hash `data`."""
-    try:
-        record = json.loads(path.read_text())
-        claimed = record.pop("hash")
-        positions = np.array(record["positions"], np.int64)
-        intact = claimed == _hash(record)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise HandfulError(f"{path} is not a saved draw: {error}") from error
-    if not intact:
-        raise HandfulError(f"{path} was changed after it was saved; draw again")
-    if record["data"] != data:
-        raise HandfulError(f"{path} was drawn from other images; draw again from these")
-    return positions
-
-
-def _units(labels: np.ndarray, seed: int, groups: np.ndarray | None) -> list[np.ndarray]:
+def shuffled_units(labels: np.ndarray, seed: int, groups: np.ndarray | None) -> list[np.ndarray]:
     """The labelled positions in a seeded order, as arrays that must stay together."""
     order = _order(len(labels), seed)
     order = order[labels[order] >= 0]
@@ -175,7 +133,7 @@ def _stratified(labels: np.ndarray, n: int, seed: int, groups: np.ndarray | None
         )
     chosen = np.zeros(len(labels), bool)
     taken = np.zeros(len(counts), np.int64)
-    for unit in _units(labels, seed, groups):
+    for unit in shuffled_units(labels, seed, groups):
         inside = np.bincount(labels[unit], minlength=len(counts))
         wanted = np.minimum(inside, np.maximum(targets - taken, 0)).sum()
         if 2 * wanted > len(unit) and (taken + inside < counts)[inside > 0].all():

@@ -17,12 +17,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import norm
 
 from handful.errors import HandfulError
 from handful.evaluation.calibration import Abstention, abstentions, calibrated, fit_temperature
 from handful.evaluation.cross_validation import OutOfFold
-from handful.evaluation.metrics import Interval
+from handful.evaluation.metrics import wilson
 
 # Errors of one draw go together, because one set of labels made the models: n images tell as
 # much as this share of n independent ones. Chosen by simulation, see benchmarks/LOG.md.
@@ -148,14 +147,6 @@ def estimate(
         ),
         caveats=caveats,
     )
-
-
-def wilson(share: float, n: float, level: float) -> Interval:
-    """Wilson's interval for a share seen in `n` independent images; `n` need not be whole."""
-    z = norm.ppf((1 + level) / 2)
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Interval(max(float(centre - half), 0.0), min(float(centre + half), 1.0))
 
 
 def effective_n(

@@ -19,7 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from handful import seeds
 from handful.methods.heads import principal
+from handful.seeds import Stream
 
 POOL = 4_000  # images chosen from, drawn at random from more: the choice then takes seconds
 RANDOM_SHARE = 0.25  # of the suggestions
@@ -46,7 +48,7 @@ def how_many(labeled: int, unlabeled: int) -> int:
 
 def shuffled(count: int, seed: int, limit: int = POOL) -> np.ndarray:
     """Positions of `limit` of `count` images in random order: what `suggest` chooses from."""
-    return np.random.default_rng([seed, 8]).permutation(count)[:limit]
+    return seeds.generator(seed, Stream.SUGGESTIONS).permutation(count)[:limit]
 
 
 def suggest(

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import chi2
 
+from handful import seeds
+from handful.data.folds import estimate_folds
 from handful.errors import HandfulError
 from handful.progress import Track, quiet
 
@@ -112,9 +114,11 @@ def plan_fits(
     most = max(2, int(counts[counts > 0].min())) if stratified else len(labels)
     fits = []
     for folds, repeat in scheme.rounds:
-        fold_of = _deal(labels, min(folds, most), _derived(seed, folds, repeat), groups, stratified)
+        fold_of = estimate_folds(
+            labels, min(folds, most), seeds.of_fold(seed, folds, repeat), groups, stratified
+        )
         for fold in range(fold_of.max() + 1):
-            own_seed = _derived(seed, folds, repeat, fold)
+            own_seed = seeds.of_fold(seed, folds, repeat, fold)
             held = np.flatnonzero(fold_of == fold)
             train = np.flatnonzero(fold_of != fold)
             if stratified:
@@ -203,36 +207,3 @@ def _same_share(labels: np.ndarray, train: np.ndarray, seed: int) -> np.ndarray:
     shuffled = np.random.default_rng(seed).permutation(train)
     kept = [shuffled[labels[shuffled] == label][:most] for label, most in enumerate(wanted)]
     return np.sort(np.concatenate(kept))
-
-
-def _derived(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-def _deal(
-    labels: np.ndarray, folds: int, seed: int, groups: np.ndarray | None, stratified: bool
-) -> np.ndarray:
-    """(n,) fold of each image: units dealt one by one to the fold that holds fewest images.
-
-    A unit is a group, or one image. Dealt class by class, single images make folds whose class
-    counts differ by one at most.
-    """
-    groups = np.arange(len(labels)) if groups is None else np.asarray(groups)
-    units = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-    if len(units) < 2:
-        raise HandfulError(
-            f"an estimate needs labelled images of at least two groups, got {len(labels)} in "
-            f"{len(units)}; label more images, or fit with no estimate"
-        )
-    folds = min(folds, len(units))
-    generator = np.random.default_rng(seed)
-    units = [units[index] for index in generator.permutation(len(units))]
-    if stratified:
-        units.sort(key=lambda unit: int(np.bincount(labels[unit]).argmax()))
-    fold_of = np.empty(len(labels), np.int64)
-    sizes = np.zeros(folds, np.int64)
-    for unit in units:
-        fold = int(sizes.argmin())
-        fold_of[unit] = fold
-        sizes[fold] += len(unit)
-    return fold_of

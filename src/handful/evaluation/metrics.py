@@ -3,12 +3,13 @@
 Letters in shapes: N images, K classes.
 """
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from handful.errors import HandfulError
@@ -87,8 +88,23 @@ class Evaluation:
         }
 
 
+def wilson(share: float, n: float, level: float) -> Interval:
+    """Wilson's score interval for a share in [0, 1] of `n` independent images.
+
+    `n` need not be whole: dependent images count as fewer independent ones.
+    """
+    z = norm.ppf((1 + level) / 2)
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Interval(max(float(centre - half), 0.0), min(float(centre + half), 1.0))
+
+
 def accuracy_interval(correct: int, n: int, level: float = 0.9) -> Interval:
-    """Wilson's interval for a share of independent images: 18 of 20 at 0.95 is 0.699 to 0.972."""
+    """Wilson's interval for `correct` of `n` images: 18 of 20 at 0.95 is 0.699 to 0.972.
+
+    SciPy's code, for whole numbers only. `wilson` differs from it by rounding only; both
+    are kept, because saved evaluations hold the one and saved estimates the other.
+    """
     if not 0 <= correct <= n or n == 0:
         raise ValueError(f"accuracy_interval needs 0 <= correct <= n and n >= 1, got {correct}/{n}")
     if not 0 < level < 1:

@@ -23,9 +23,11 @@ import torch.nn.functional as F
 from scipy.stats import mannwhitneyu
 from torch import Tensor
 
+from handful import seeds
 from handful.errors import HandfulError
 from handful.files import read_tensors, write_tensors
 from handful.methods.heads import principal
+from handful.seeds import Stream
 
 FLAGGED = 0.02  # of the images that are like the run's own
 CALIBRATING = 3  # one image in this many
@@ -72,7 +74,7 @@ class Familiar:
 
 def familiar(features: Tensor, seed: int = 0) -> Familiar:
     """Learn from (M, D) features of a run's own images, two at least, what is usual."""
-    order = torch.from_numpy(np.random.default_rng([seed, 9]).permutation(len(features)))
+    order = torch.from_numpy(seeds.generator(seed, Stream.NOVELTY).permutation(len(features)))
     apart = max(1, len(features) // CALIBRATING)
     own = features[order[apart:]].float()
     coordinates = principal(own, max(2, min(RANK, len(own) // 8)))

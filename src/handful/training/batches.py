@@ -1,22 +1,16 @@
 """Batches: the images of each step, drawn from the seed and the number of the step."""
 
-import hashlib
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from handful import devices
+from handful import devices, seeds
 from handful.data.augmentation.pipelines import Pipeline, named
 from handful.data.augmentation.resample import Fill
 from handful.methods.base import Batch, Task, Views
 from handful.methods.schedule import Schedule
-
-
-def seeded(*numbers: int) -> int:
-    """One 63-bit seed from several numbers, with no pattern between neighbours."""
-    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
+from handful.seeds import Purpose
 
 
 class Batches:
@@ -35,13 +29,15 @@ class Batches:
         self.images_per_step = self.size * (labeled_views + self.ratio * len(self.of_unlabeled))
 
     def __getitem__(self, step: int) -> Batch:
-        generator = torch.Generator().manual_seed(seeded(self.seed, step))
+        generator = torch.Generator().manual_seed(seeds.hashed(self.seed, step))
         ids, images = self._labeled(step, generator)
         unlabeled: tuple[Tensor, ...] = ()
         unlabeled_ids = None
         if self.of_unlabeled:
             count = self.size * self.ratio
-            turn = _turn(len(self.unlabeled), count, step, seeded(self.seed, -2))
+            turn = _turn(
+                len(self.unlabeled), count, step, seeds.hashed(self.seed, Purpose.UNLABELED_ORDER)
+            )
             unlabeled_ids = self.unlabeled[turn]
             pixels = self.pixels[unlabeled_ids]
             unlabeled = tuple(view(pixels, generator) for view in self.of_unlabeled)
@@ -60,7 +56,11 @@ class Batches:
         if self.of_labeled is None:
             nobody = torch.empty(0, dtype=torch.int64)
             return nobody, self.pixels[nobody].float()
-        ids = self.labeled[_turn(len(self.labeled), self.size, step, seeded(self.seed, -1))]
+        ids = self.labeled[
+            _turn(
+                len(self.labeled), self.size, step, seeds.hashed(self.seed, Purpose.LABELED_ORDER)
+            )
+        ]
         return ids, self.of_labeled(self.pixels[ids], generator)
 
 
@@ -87,4 +87,4 @@ def _turn(n: int, size: int, step: int, seed: int) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _shuffle(n: int, seed: int, number: int) -> Tensor:
-    return torch.randperm(n, generator=torch.Generator().manual_seed(seeded(seed, number)))
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seeds.hashed(seed, number)))

@@ -33,27 +33,10 @@ def rgb_to_lab(images: Tensor) -> Tensor:
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
 
 
-def lab_to_rgb(images: Tensor) -> Tensor:
-    """CIE Lab → sRGB; colours that no screen shows are cut off at 0 and 1."""
-    lightness, a, b = images.unbind(dim=1)
-    y = (lightness + 16) / 116
-    f = torch.stack([y + a / 500, y, (y - b / 200).clamp_min(0)], dim=1)
-    xyz = torch.where(f > _BEND, f**3, (f - 16 / 116) * 3 * _BEND**2) * _column(_WHITE, images)
-    linear = _mixed(xyz, torch.linalg.inv(torch.tensor(_XYZ_FROM_RGB, dtype=torch.float64)))
-    bright = 1.055 * linear.clamp_min(0.0031308) ** (1 / 2.4) - 0.055
-    return torch.where(linear > 0.0031308, bright, 12.92 * linear).clamp(0, 1)
-
-
 def rgb_to_ycbcr(images: Tensor) -> Tensor:
     """RGB in [0, 1] → Y from 16 to 235, Cb and Cr from 16 to 240 (ITU-R BT.601)."""
     mixed = _mixed(images, torch.tensor(_YCBCR_FROM_RGB))
     return mixed + _column(_YCBCR_OFFSET, images)
-
-
-def ycbcr_to_rgb(images: Tensor) -> Tensor:
-    """The way back, cut off at 0 and 1."""
-    inverse = torch.linalg.inv(torch.tensor(_YCBCR_FROM_RGB, dtype=torch.float64))
-    return _mixed(images - _column(_YCBCR_OFFSET, images), inverse).clamp(0, 1)
 
 
 def _mixed(images: Tensor, matrix: Tensor) -> Tensor:

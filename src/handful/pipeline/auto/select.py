@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from handful import methods
+from handful import methods, seeds
 from handful.data.imageset import ImageSet
 from handful.evaluation.accuracy_estimate import DEPENDENCE_ONCE, countable
 from handful.evaluation.cross_validation import THOROUGH, Key, OutOfFold
@@ -33,6 +33,7 @@ from handful.pipeline.options import InputSpec
 from handful.pipeline.run_folder import Finished
 from handful.pipeline.setup import prepare
 from handful.progress import Reporter, Say
+from handful.seeds import Stream
 from handful.text import duration
 from handful.training.plan import Plan
 from handful.training.settings import Settings
@@ -293,7 +294,7 @@ def _mixed(tried: Sequence[Tried], seed: int, say: Say) -> bool:
         if isinstance(this.chosen.method, SelfTraining):
             images, precision = this.task.images, this.candidate.plan.precision
             known, pool = embedded(this.chosen.method, this.task, precision, seed)
-            some = np.random.default_rng([seed, 10]).permutation(len(known))[:_SAMPLE]
+            some = seeds.generator(seed, Stream.POOL_SHIFT).permutation(len(known))[:_SAMPLE]
             groups = None if images.groups is None else images.groups[images.labeled[some]]
             share = unlike(known[some], some_of(pool, _SAMPLE, seed), groups)
             if share > UNLIKE:
