@@ -208,9 +208,10 @@ def test_a_lock_that_cannot_be_removed_while_it_is_open_is_given_back(tmp_path, 
         real(path, missing_ok)
 
     monkeypatch.setattr("pathlib.Path.unlink", unlink)
-    for _ in range(2):
+    for _ in range(2):  # the second would be refused if the first had kept the lock
         with sole_writer(tmp_path):
             pass
+        assert (tmp_path / files.LOCK).exists()
 
 
 @pytest.mark.parametrize(

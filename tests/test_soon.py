@@ -16,8 +16,10 @@ def test_what_computes_for_ever_is_ended():
 
 
 def test_what_only_waits_for_the_processor_is_not():
+    before = time.monotonic()
     with soon(0.05):
         time.sleep(0.2)
+    assert time.monotonic() - before >= 0.2
 
 
 def test_what_waits_for_ever_is_ended_where_that_is_asked_for():

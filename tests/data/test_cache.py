@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from handful.data import cache, cache_entries, scan, store
+from handful.data import cache, cache_entries, store
 from handful.data.decoding import decode
 from handful.data.sources import load
 from handful.errors import HandfulError
@@ -36,13 +36,13 @@ def folder(tmp_path):
 def looked_at(monkeypatch):
     """Names of the files that were decoded to inspect them."""
     names = []
-    really_inspect = scan._inspect
+    really_inspect = decode.inspect
 
-    def inspect(root, file):
-        names.append(file.name)
-        return really_inspect(root, file)
+    def inspect(path):
+        names.append(f"{path.parent.name}/{path.name}")
+        return really_inspect(path)
 
-    monkeypatch.setattr(scan, "_inspect", inspect)
+    monkeypatch.setattr(decode, "inspect", inspect)
     return names
 
 

@@ -15,6 +15,7 @@ import pytest
 
 import handful
 from handful import cli, report
+from handful.errors import HandfulError
 from handful.evaluation.accuracy_estimate import BY_HAND
 from handful.pipeline.thumbnails import mistakes
 from handful.report import comparison, plots, read, run, sentences
@@ -220,7 +221,7 @@ def test_a_picture_that_is_none_is_refused(copied, picture):
 )  # fmt: skip
 def test_a_damaged_record_is_one_line_not_a_traceback(copied, record):
     change(copied, **record)
-    with pytest.raises(ValueError):
+    with pytest.raises(HandfulError, match="run.json .*; .*restore it or fit again"):
         report.render([copied])
 
 
