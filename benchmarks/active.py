@@ -79,7 +79,7 @@ def run(data: Pool, arm: str, draw: int) -> tuple[list[float], float]:
 def fit(data: Pool, labeled: np.ndarray, seed: int) -> tuple[torch.nn.Linear, float]:
     """The head on the labels so far, and its temperature, as `handful fit` finds them."""
     x, labels = data.features[labeled], torch.from_numpy(data.labels[labeled])
-    method = Features().settled(x, labels, data.classes, seed)
+    method = Features().tuned(x, labels, data.classes, seed)
 
     def fit_and_predict(train: np.ndarray, held: np.ndarray, seed: int) -> np.ndarray:
         head = method.fit_features(x[train], labels[train], x[:0], data.classes, seed)

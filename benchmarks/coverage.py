@@ -42,7 +42,7 @@ from handful.evaluation.calibration import calibrated
 from handful.evaluation.cross_validation import out_of_fold
 from handful.evaluation.metrics import accuracy_interval, calibration_error, reliability_bins
 from handful.methods import heads
-from handful.methods.base import Settling
+from handful.methods.base import Tunable
 from handful.models.classifier import Normalize
 from handful.models.feature_cache import features
 
@@ -132,7 +132,7 @@ def run_draw(pool: Pool, kind: str, per_class: int, seed: int, method: str) -> d
     seen = pool.features[positions]
 
     begun = time.perf_counter()
-    fit = settled(method, seen, labels, pool.classes, seed)
+    fit = tuned(method, seen, labels, pool.classes, seed)
 
     def fit_and_predict(train: np.ndarray, held: np.ndarray, seed: int) -> np.ndarray:
         return fit(seen[train], labels[train], pool.classes, seed)(seen[held])
@@ -216,13 +216,13 @@ def calibration(
     return row
 
 
-def settled(name: str, seen: torch.Tensor, labels: np.ndarray, classes: int, seed: int) -> Fit:
+def tuned(name: str, seen: torch.Tensor, labels: np.ndarray, classes: int, seed: int) -> Fit:
     """The fit of a method by name, its settings chosen once, on all labels, as in a fit."""
     if name == "ridge":
         return ridge
     method = methods.make(name)
-    if isinstance(method, Settling):
-        method = method.settled(seen, torch.from_numpy(labels), classes, seed)
+    if isinstance(method, Tunable):
+        method = method.tuned(seen, torch.from_numpy(labels), classes, seed)
 
     def fit(seen: torch.Tensor, labels: np.ndarray, classes: int, seed: int) -> Head:
         head = method.fit_features(seen, torch.from_numpy(labels), seen[:0], classes, seed)

@@ -48,7 +48,7 @@ def run(data: Pool, labels: int, draw: int) -> dict[str, object]:
     """What was forecast on the first `labels` of a random order of the pool, and what came."""
     order = np.random.default_rng([draw, 4]).permutation(len(data.labels))
     x, y = data.features[order], torch.from_numpy(data.labels[order])
-    method = Features().settled(x[:labels], y[:labels], data.classes, draw)
+    method = Features().tuned(x[:labels], y[:labels], data.classes, draw)
 
     def fit_and_predict(train: np.ndarray, held: np.ndarray, seed: int) -> np.ndarray:
         head = method.fit_features(x[train], y[train], x[:0], data.classes, seed)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import record
-from coverage import SOURCES, Pool, drawn, settled
+from coverage import SOURCES, Pool, drawn, tuned
 from handful.evaluation.cross_validation import out_of_fold
 from handful.evaluation.label_errors import CONTRADICTED, label_issues
 
@@ -47,7 +47,7 @@ def run_draw(pool: Pool, draw: int, options: argparse.Namespace) -> dict[str, in
     labels = pool.labels[positions].copy()
     wrong = flip(labels, pool.classes, draw)
     seen = pool.features[positions]
-    fit = settled(options.method, seen, labels, pool.classes, draw)
+    fit = tuned(options.method, seen, labels, pool.classes, draw)
 
     def fit_and_predict(train: np.ndarray, held: np.ndarray, seed: int) -> np.ndarray:
         return fit(seen[train], labels[train], pool.classes, seed)(seen[held])

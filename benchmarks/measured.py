@@ -15,7 +15,7 @@ from typing import Any
 
 import record
 from handful.methods.base import as_json
-from handful.methods.self_supervised import LabelFree
+from handful.methods.self_supervised import SelfSupervised
 from handful.pipeline.recipes import RECIPES
 from handful.pipeline.recipes.recipe import Data, Recipe
 
@@ -44,7 +44,7 @@ def measured(recipe: Recipe, lines: list[dict[str, Any]]) -> dict[str, Any] | No
 
 def encoder_was_there(recipe: Recipe, data: Data, seconds: float) -> bool:
     """Whether runs that each need an encoder of their own took too little time to have made it."""
-    own = isinstance(recipe.method, LabelFree) and not data.per_class
+    own = isinstance(recipe.method, SelfSupervised) and not data.per_class
     return own and recipe.schedule is not None and seconds < 30 * recipe.minutes
 
 

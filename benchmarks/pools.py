@@ -67,4 +67,4 @@ def _divided(images: ImageSet) -> tuple[ImageSet, ImageSet]:
 
 def _embedded(images: ImageSet, size: int) -> torch.Tensor:
     task = make_task(images, own_backbone(Features(), None), InputSpec(size))
-    return embed(task.images, classifier(task), size, task.fit, "auto").float()
+    return embed(task.images, classifier(task), size, task.aspect, "auto").float()

@@ -24,14 +24,14 @@ import record
 from cells import in_development
 from handful.evaluation.probes import PROBES, accuracy, frozen_features
 from handful.methods.base import Task, body
-from handful.methods.self_supervised import LabelFree
+from handful.methods.self_supervised import SelfSupervised
 from handful.pipeline.options import InputSpec
 from handful.pipeline.pretrain import cached
 from handful.pipeline.recipes import find
 from handful.pipeline.recipes.recipe import Recipe
 from handful.pipeline.recipes.reproduce import method_of, open_data, seen
 from handful.pipeline.setup import prepare
-from handful.training.trainer import learn
+from handful.training.trainer import train_task
 
 CASES = ("random", "random-split", "autoencoder", "supervised", "cmc", "cmc-nce")
 
@@ -73,7 +73,7 @@ def measure(recipe: Recipe, seed: int, dev: int) -> dict[str, object]:
     seconds = time.perf_counter() - begun
     labeled = task.images[task.images.labeled]
     known, queries = (
-        frozen_features(network, part, task.size, task.fit, "fp32")
+        frozen_features(network, part, task.size, task.aspect, "fp32")
         for part in (labeled, images.test)
     )
     labels, answers = torch.from_numpy(labeled.labels), torch.from_numpy(images.test.labels)
@@ -95,12 +95,12 @@ def encoder(
         backbone=recipe.backbone,
         inputs=InputSpec(recipe.size, precision=recipe.precision),
     )
-    if isinstance(method, LabelFree):
+    if isinstance(method, SelfSupervised):
         made = cached(chosen, task, lambda text: print(text, flush=True))
         parts = body(replace(task, backbone=made.backbone, init=made.init))
         health = {key: round(value, 4) for key, value in made.record["health"].items()}
         return nn.Sequential(*parts), task, {"health": health, "collapse": made.record["collapse"]}
-    model = learn(chosen, task, seed).predictor.model
+    model = train_task(chosen, task, seed).predictor.model
     return nn.Sequential(model.normalize, model.backbone), task, {}
 
 

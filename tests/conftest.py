@@ -68,7 +68,7 @@ def handful(monkeypatch, capsys):
 @pytest.fixture
 def steady(monkeypatch):
     """Steps are taken to last as long as they were timed: no training is turned on its way."""
-    monkeypatch.setattr("handful.training.time_limit.Pace.turn", lambda *_: None)
+    monkeypatch.setattr("handful.training.time_limit.TimeLimit.reschedule", lambda *_: None)
 
 
 class Clock:

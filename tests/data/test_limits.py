@@ -11,7 +11,7 @@ from handful.methods.base import Task
 from handful.models import split
 from handful.pipeline.pretrain_plots import Gallery
 from handful.training import monitor
-from handful.training.monitor import Looks
+from handful.training.monitor import Monitor
 from tiny import stripes, task
 
 
@@ -32,8 +32,8 @@ def test_at_multiples_of_the_limit_evenly_spaced_items_are_every_second_or_third
 
 @pytest.mark.parametrize("labeled, looked_at", [(9, 9), (10, 10), (11, 10), (19, 10)])
 def test_a_look_at_the_loss_goes_through_no_more_than_its_limit(monkeypatch, labeled, looked_at):
-    monkeypatch.setattr(monitor, "LOOK_LIMIT", 10)
-    looks = Looks(task(stripes(labeled=labeled)), "fp32")
+    monkeypatch.setattr(monitor, "EVALUATION_LIMIT", 10)
+    looks = Monitor(task(stripes(labeled=labeled)), "fp32")
     assert len(looks.parts["train"][1]) == looked_at
 
 
@@ -51,7 +51,7 @@ def test_a_split_backbone_takes_its_constants_from_a_thousand_images_at_most(mon
     plain = split.SPACES["lab"]
     monkeypatch.setitem(split.SPACES, "lab", lambda some: taken.append(len(some)) or plain(some))
     network = split.Split(3, 16)
-    network.adapt(torch.rand(n, 3, 2, 2, generator=torch.Generator().manual_seed(0)))
+    network.init_from_data(torch.rand(n, 3, 2, 2, generator=torch.Generator().manual_seed(0)))
     assert taken == [kept]
 
 
@@ -72,6 +72,6 @@ def test_a_map_of_images_has_all_labelled_ones_and_reaches_to_the_last_of_the_ot
     Gallery(tmp_path, given).last(torch.nn.Identity(), [])
     assert len(drawn[0]) == 30
     assert torch.equal(seen[0][:16], given.pixels[given.labeled])
-    others = given.unlabeled[~torch.isin(given.unlabeled, given.labeled)]
+    others = given.training_pool[~torch.isin(given.training_pool, given.labeled)]
     assert torch.equal(seen[0][16:], given.pixels[evenly_spaced(others, 14)])
     assert torch.equal(seen[0][-1], given.pixels[others[13 * len(others) // 14]])

@@ -233,7 +233,7 @@ def known_features():
     x = torch.randn(100, 1280, generator=torch.Generator().manual_seed(0))
     x[torch.arange(100), labels] += 5
     begun = time.process_time()
-    chosen = method.settled(x, torch.from_numpy(labels), 10, 0)
+    chosen = method.tuned(x, torch.from_numpy(labels), 10, 0)
 
     def fit_and_predict(train, held, seed):
         fits.append(seed)

@@ -13,7 +13,7 @@ import handful
 from handful import devices
 from handful.data.store import array_store
 from handful.methods.base import Batch, Init
-from handful.methods.deep_propagation import DeepPropagation, own_alpha
+from handful.methods.deep_propagation import DeepPropagation, default_alpha
 from handful.methods.propagation import propagate
 from handful.models import make
 from handful.models.classifier import BackboneSpec, Classifier
@@ -86,7 +86,7 @@ def test_the_first_graph_is_of_pixels():
     known = np.where(np.arange(60) < 12, given.images.labels, -1)
     expected = slow_scores(coordinates(blurred(given.images), 6), known, 4, METHOD).argmax(axis=1)
     expected[:12] = known[:12]
-    assert after(METHOD, given, 1).memory["learned"].tolist() == expected.tolist()
+    assert after(METHOD, given, 1).method_state["learned"].tolist() == expected.tolist()
 
 
 def test_later_graphs_are_of_pixels_beside_features_of_the_averaged_network():
@@ -99,10 +99,10 @@ def test_later_graphs_are_of_pixels_beside_features_of_the_averaged_network():
     known = np.where(np.arange(60) < 12, given.images.labels, -1)
     expected = slow_scores(x, known, 4, METHOD).argmax(axis=1)
     expected[:12] = known[:12]
-    learned = after(METHOD, given, 5).memory["learned"]
+    learned = after(METHOD, given, 5).method_state["learned"]
     assert learned.tolist() == expected.tolist()
-    assert learned.tolist() != after(METHOD, given, 4).memory["learned"].tolist()
-    assert learned.tolist() == after(METHOD, given, 8).memory["learned"].tolist()
+    assert learned.tolist() != after(METHOD, given, 4).method_state["learned"].tolist()
+    assert learned.tolist() == after(METHOD, given, 8).method_state["learned"].tolist()
 
 
 def test_scores_are_those_of_scikit_learns_label_spreading():
@@ -130,7 +130,7 @@ def test_a_network_that_comes_with_weights_gives_the_first_coordinates(monkeypat
     backbone = make("small", 1, 8, base=8)
     weights = {k: v.clone() for k, v in backbone.state_dict().items()}
     started = replace(given, init=Init(weights, (0.4,), (0.3,), "0" * 8))
-    first = METHOD.memory(started)["first"]
+    first = METHOD.state(started)["first"]
     with torch.no_grad():
         features = backbone.eval()((given.pixels.float() / 255 - 0.4) / 0.3)
     ours = F.normalize(first.float())
@@ -139,12 +139,12 @@ def test_a_network_that_comes_with_weights_gives_the_first_coordinates(monkeypat
 
 
 def test_labels_travel_further_among_more_images():
-    ours = [own_alpha(n) for n in (10, 1000, 2000, 10_000, 60_000)]
+    ours = [default_alpha(n) for n in (10, 1000, 2000, 10_000, 60_000)]
     assert ours == pytest.approx([0.9, 0.9, 0.95, 0.99, 0.99])
     given, chosen = hard(), replace(METHOD, alpha=0.0)
-    far = after(METHOD, given, 5).memory["learned"].tolist()
-    near = after(replace(METHOD, alpha=0.9), given, 5).memory["learned"].tolist()
-    assert after(chosen, given, 5).memory["learned"].tolist() == near != far
+    far = after(METHOD, given, 5).method_state["learned"].tolist()
+    near = after(replace(METHOD, alpha=0.9), given, 5).method_state["learned"].tolist()
+    assert after(chosen, given, 5).method_state["learned"].tolist() == near != far
 
 
 class Fixed(torch.nn.Module):
@@ -156,11 +156,11 @@ class Fixed(torch.nn.Module):
 
 def batch(learned, step=1):
     prior = torch.full((3,), 1 / 3)
-    memory = {"learned": torch.tensor(learned), "prior": prior, "used": prior.clone()}
+    state = {"learned": torch.tensor(learned), "prior": prior, "used": prior.clone()}
     logits = torch.tensor([[2.0, 0, 0], [0, 1.0, 0], [0, 0, 3.0]])
     ids = torch.tensor([2, 0, 3])
     nobody = torch.empty(0, dtype=torch.int64)
-    return Batch(logits[:0], nobody, (logits,), nobody, ids, step=step, memory=memory)
+    return Batch(logits[:0], nobody, (logits,), nobody, ids, step=step, state=state)
 
 
 def test_images_with_a_class_are_learned_and_all_count_the_same():
@@ -182,17 +182,17 @@ def test_a_batch_without_a_class_costs_nothing():
 
 def test_images_kept_to_stop_early_by_are_not_in_the_graph():
     given = replace(hard(), validation=(0, 5))
-    memory = after(METHOD, given, 5).memory
-    assert memory["learned"][[0, 5]].tolist() == [-1, -1]
-    assert memory["images"].tolist() == [i for i in range(60) if i not in (0, 5)]
-    assert len(memory["first"]) == 58
+    state = after(METHOD, given, 5).method_state
+    assert state["learned"][[0, 5]].tolist() == [-1, -1]
+    assert state["images"].tolist() == [i for i in range(60) if i not in (0, 5)]
+    assert len(state["first"]) == 58
 
 
 def test_an_image_that_no_label_reaches_is_not_learned():
     images = stripes(60, classes=2, labeled=2)
     lonely = replace(METHOD, neighbors=1)
     given = task(images)
-    learned = after(lonely, given, 5).memory["learned"]
+    learned = after(lonely, given, 5).method_state["learned"]
     known = np.where(np.arange(60) < 2, images.labels, -1)
     assert (learned < 0).any() and learned[:2].tolist() == known[:2].tolist()
 
@@ -216,7 +216,9 @@ def test_it_is_asked_under_full_precision_whatever_the_step_is_made_in():
     batches = Batches(given, METHOD.views(given), SCHEDULE, 0)
     for _ in train(state, METHOD, batches, SCHEDULE, "bf16"):
         break
-    assert torch.equal(state.memory["learned"], after(METHOD, given, 1).memory["learned"])
+    assert torch.equal(
+        state.method_state["learned"], after(METHOD, given, 1).method_state["learned"]
+    )
 
 
 def test_features_for_later_graphs_are_made_as_fast_as_the_steps(monkeypatch):

@@ -8,7 +8,7 @@ from handful.data.imageset import ImageSet
 from handful.data.store import array_store
 from handful.methods.base import Batch, Task
 from handful.methods.fine_tuning import FineTuning, Student
-from handful.methods.schedule import Course
+from handful.methods.schedule import ScheduleProgress
 from handful.models.classifier import BackboneSpec, Classifier, Normalize
 
 
@@ -43,7 +43,7 @@ def batch(step=0, steps=10, averaged=None) -> Batch:
         torch.arange(4),
         torch.tensor([2, 1, 0, 3]),
         step,
-        Course(steps),
+        ScheduleProgress(steps),
         averaged,
     )
 

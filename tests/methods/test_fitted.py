@@ -19,12 +19,12 @@ from handful.methods.linear_head import STRENGTHS, TEMPERATURES, Features, choos
 from handful.methods.propagation import (
     Propagation,
     certainty,
-    lesson,
     nearest,
     normalized_graph,
+    soft_targets,
     spread,
 )
-from handful.methods.self_training import SelfTraining, surest
+from handful.methods.self_training import SelfTraining, most_confident
 
 METHODS = [Features(), SelfTraining(rounds=3, rank=16), Propagation(neighbors=5, rank=8)]
 common = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
@@ -129,12 +129,12 @@ def test_classes_with_few_labels_are_found_too():
 def test_settled_features_have_the_strength_that_the_fit_chooses(monkeypatch):
     x, y = blobs(30, apart=2.0)
     method = Features(strength=0)
-    settled = method.settled(x, y, 3, seed=4)
-    assert settled.strength in STRENGTHS
+    tuned = method.tuned(x, y, 3, seed=4)
+    assert tuned.strength in STRENGTHS
     chosen = method.fit_features(x, y, x, 3, seed=4)
-    assert torch.equal(settled.fit_features(x, y, x, 3, seed=9).weight, chosen.weight)
+    assert torch.equal(tuned.fit_features(x, y, x, 3, seed=9).weight, chosen.weight)
     monkeypatch.setattr("handful.methods.linear_head.choose_strength", None)  # not called again
-    assert settled.settled(x[:9], y[:9], 3, seed=0) is settled
+    assert tuned.tuned(x[:9], y[:9], 3, seed=0) is tuned
 
 
 def slow_losses(x, labels, seed, strengths):
@@ -196,13 +196,13 @@ def test_many_labels_of_a_sharp_rule_get_a_weak_penalty():
 
 def test_the_surest_of_every_class_are_trusted_by_quota():
     guesses = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.7, 0.3], [0.45, 0.55]])
-    chosen = surest(guesses, torch.tensor([0.5, 0.5]), share=0.8)
+    chosen = most_confident(guesses, torch.tensor([0.5, 0.5]), share=0.8)
     assert chosen.tolist() == [0, 2, 4]  # two of class 0; of class 1 all there is
 
 
 def test_a_share_too_small_for_one_image_still_trusts_one_of_every_class():
     guesses = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])
-    assert surest(guesses, torch.tensor([0.5, 0.5]), share=0.01).tolist() == [0, 2]
+    assert most_confident(guesses, torch.tensor([0.5, 0.5]), share=0.01).tolist() == [0, 2]
 
 
 def test_trust_grows_evenly_from_the_first_share_to_the_last():
@@ -291,6 +291,6 @@ def test_certainty_is_0_for_a_guess_and_1_without_doubt():
 
 def test_an_image_that_no_label_reaches_teaches_the_head_nothing():
     scores = torch.tensor([[0.3, 0.1], [0.0, 0.0], [0.2, 0.0]])
-    targets, importance = lesson(scores, torch.tensor([0.9, 0.1]))
+    targets, importance = soft_targets(scores, torch.tensor([0.9, 0.1]))
     assert importance[1] == 0 and importance[2] > importance[0] > 0
     torch.testing.assert_close(targets.sum(dim=1), torch.ones(3))

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 
-from handful.methods.heads import align, check_fit, fit_logistic, principal, prior_of, some_of
+from handful.methods.heads import align, check_fit, fit_logistic, principal, prior_of, subsample
 
 
 def normal(*shape, seed):
@@ -123,11 +123,11 @@ def test_the_prior_counts_every_class_once_more():
 
 def test_some_of_draws_the_same_rows_for_one_seed_and_keeps_their_order():
     rows = torch.arange(100.0).unsqueeze(1)
-    some = some_of(rows, 10, seed=1).squeeze(1)
+    some = subsample(rows, 10, seed=1).squeeze(1)
     assert len(some) == 10 and (some.diff() > 0).all()
-    assert torch.equal(some, some_of(rows, 10, seed=1).squeeze(1))
-    assert not torch.equal(some, some_of(rows, 10, seed=2).squeeze(1))
-    assert some_of(rows, 100, seed=1) is rows
+    assert torch.equal(some, subsample(rows, 10, seed=1).squeeze(1))
+    assert not torch.equal(some, subsample(rows, 10, seed=2).squeeze(1))
+    assert subsample(rows, 100, seed=1) is rows
 
 
 def test_labels_that_cannot_be_learned_from_are_refused():

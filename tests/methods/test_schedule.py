@@ -35,9 +35,9 @@ def test_warmup_rises_from_above_zero_to_the_peak():
 
 
 def test_looks_hold_the_first_and_the_last_step():
-    assert Schedule(steps=100, looks=4).look_at() == [0, 25, 50, 75, 100]
-    assert Schedule(steps=2, looks=10).look_at() == [0, 1, 2]
-    assert Schedule(steps=0).look_at() == [0]
+    assert Schedule(steps=100, looks=4).evaluation_steps() == [0, 25, 50, 75, 100]
+    assert Schedule(steps=2, looks=10).evaluation_steps() == [0, 1, 2]
+    assert Schedule(steps=0).evaluation_steps() == [0]
 
 
 def test_all_wrong_fields_are_reported_at_once():

@@ -182,10 +182,10 @@ def test_an_image_twice_in_a_batch_is_written_once():
 def test_the_bank_remembers_the_images_that_were_seen_and_no_others():
     method = CMC(augment="none", negatives=8, projection=8)
     state, _ = run(method, colored(), replace(SCHEDULE, steps=1))
-    assert state.memory["written"].sum() == 8
-    lengths = state.memory["bank"].norm(dim=2)  # (2, N)
-    assert torch.allclose(lengths[:, state.memory["written"]], torch.ones(2, 8))
-    assert not lengths[:, ~state.memory["written"]].any()
+    assert state.method_state["written"].sum() == 8
+    lengths = state.method_state["bank"].norm(dim=2)  # (2, N)
+    assert torch.allclose(lengths[:, state.method_state["written"]], torch.ones(2, 8))
+    assert not lengths[:, ~state.method_state["written"]].any()
 
 
 def test_negatives_come_from_written_entries_only():
@@ -194,7 +194,7 @@ def test_negatives_come_from_written_entries_only():
     on = colored()
     state = begin(method, on, SCHEDULE, 0)
     constant = torch.ones(8, 8)
-    batch = Batches(on, method.views(on), SCHEDULE, 0)[0]._replace(memory=state.memory)
+    batch = Batches(on, method.views(on), SCHEDULE, 0)[0]._replace(state=state.method_state)
     loss = method.loss(lambda images: (constant, constant), batch).loss
     assert loss.item() == pytest.approx(2 * math.log(65), rel=1e-5)
 
@@ -204,7 +204,7 @@ def test_an_image_met_for_the_first_time_is_its_own_positive():
     on = colored()
     state = begin(method, on, SCHEDULE, 0)
     apart = torch.eye(8)
-    batch = Batches(on, method.views(on), SCHEDULE, 0)[0]._replace(memory=state.memory)
+    batch = Batches(on, method.views(on), SCHEDULE, 0)[0]._replace(state=state.method_state)
     assert method.loss(lambda images: (apart, apart), batch).loss < 0.01
 
 
@@ -241,14 +241,14 @@ def test_cmc_learns_what_light_and_colour_share():
 
 def test_cmc_names_a_match_by_chance():
     at = {"light_to_color": 0.2, "color_to_light": 0.2}
-    assert CMC().trouble(at) is None
-    assert "learned nothing" in CMC().trouble(at | {"color_to_light": 1 / 257})
+    assert CMC().failure(at) is None
+    assert "learned nothing" in CMC().failure(at | {"color_to_light": 1 / 257})
 
 
-def test_the_running_normaliser_is_kept_in_the_memory():
+def test_the_running_normaliser_is_kept_in_the_method_state():
     method = CMC(augment="none", negatives=8, projection=8, objective="nce")
     state, _ = run(method, colored())
-    assert (state.memory["normalizer"] > 0).all()
+    assert (state.method_state["normalizer"] > 0).all()
 
 
 @pytest.mark.parametrize(

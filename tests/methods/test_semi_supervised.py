@@ -14,13 +14,13 @@ from torch import nn
 import handful
 from handful.data.augmentation.pipelines import PIPELINES
 from handful.files import read_tensors
-from handful.methods.base import Batch, Remembering
-from handful.methods.consistency import Consistency, Cost, Seen, monitors
+from handful.methods.base import Batch, Stateful
+from handful.methods.consistency import Consistency, Cost, Seen, monitoring_logs
 from handful.methods.deep_propagation import DeepPropagation
 from handful.methods.fixmatch import FixMatch
 from handful.methods.mean_teacher import MeanTeacher
 from handful.methods.pseudo_label import PseudoLabel
-from handful.methods.schedule import Course
+from handful.methods.schedule import ScheduleProgress
 from handful.methods.softmatch import SoftMatch
 from handful.methods.supervised import Supervised
 from handful.methods.uda import UDA, signal_threshold
@@ -30,7 +30,7 @@ from handful.training.batches import Batches
 from handful.training.loop import begin, train
 from handful.training.plan import Plan
 from handful.training.settings import Settings
-from handful.training.trainer import learn
+from handful.training.trainer import train_task
 from tiny import SCHEDULE, stripes, task
 
 PLAN = Plan("fp32", 1, 0.01)
@@ -73,7 +73,7 @@ class Identity(nn.Module):
         return images * self.scale
 
 
-def memory(method, classes=3):
+def state_of(method, classes=3):
     prior = torch.full((classes,), 1 / classes)
     found = {"prior": prior, "guessed": prior.clone(), "used": prior.clone()}
     if isinstance(method, SoftMatch):
@@ -95,9 +95,9 @@ def batch(method, step=5, steps=10, views=None, averaged=None):
         LABELS,
         unlabeled,
         step=step,
-        course=Course(steps),
+        schedule_progress=ScheduleProgress(steps),
         averaged=averaged or Identity().eval(),
-        memory=memory(method),
+        state=state_of(method),
     )
 
 
@@ -124,7 +124,7 @@ def test_fixmatch_on_a_hand_sized_batch():
 def test_fixmatch_aligned_learns_the_class_that_was_guessed_too_rarely():
     method = FixMatch(threshold=0.0, align=True)
     given = batch(method)
-    given.memory["guessed"].copy_(torch.tensor([0.90, 0.05, 0.05]))
+    given.state["guessed"].copy_(torch.tensor([0.90, 0.05, 0.05]))
     guesses = method.guesses(torch.tensor([[1.0, 0.0, -1.0]]), given)
     mean = [
         0.99 * g + 0.01 * p for g, p in zip([0.9, 0.05, 0.05], softmax([1, 0, -1]), strict=True)
@@ -132,7 +132,7 @@ def test_fixmatch_aligned_learns_the_class_that_was_guessed_too_rarely():
     scaled = [p / 3 / g for p, g in zip(softmax([1, 0, -1]), mean, strict=True)]
     assert guesses[0].tolist() == pytest.approx([x / sum(scaled) for x in scaled], rel=1e-5)
     assert guesses.argmax() == 1
-    assert given.memory["guessed"].tolist() == pytest.approx(mean, rel=1e-6)
+    assert given.state["guessed"].tolist() == pytest.approx(mean, rel=1e-6)
 
 
 @pytest.mark.parametrize("annealing", ["none", "linear", "log", "exp"])
@@ -207,15 +207,15 @@ def test_softmatch_weighs_by_running_moments_of_the_confidence():
         for w, row, k in zip(weight, STRONG.tolist(), classes, strict=True)
     )
     assert step.loss.item() == pytest.approx(supervised_loss() + guessed / 5, rel=1e-5)
-    assert given.memory["mean"].item() == pytest.approx(mean, rel=1e-5)
-    assert given.memory["variance"].item() == pytest.approx(variance, rel=1e-5)
+    assert given.state["mean"].item() == pytest.approx(mean, rel=1e-5)
+    assert given.state["variance"].item() == pytest.approx(variance, rel=1e-5)
     assert step.logs["kept"].item() == pytest.approx(np.mean(weight), rel=1e-5)
 
 
 def test_softmatch_weighs_by_the_confidence_of_aligned_guesses():
     method = SoftMatch(keep=0.5)
     given, before = batch(method), np.array([0.6, 0.3, 0.1])
-    given.memory["guessed"].copy_(torch.from_numpy(before))
+    given.state["guessed"].copy_(torch.from_numpy(before))
     step = method.loss(Identity(), given)
     plain = [softmax(row) for row in WEAK.tolist()]
     running = 0.99 * before + 0.01 * np.mean(plain, axis=0)  # of the guesses of late
@@ -243,7 +243,7 @@ def test_the_plain_form_of_uda_has_neither_threshold_nor_sharpening():
 def test_softmatch_aligns_the_weights_and_not_the_class_learned():
     method = SoftMatch(keep=0.0)
     given = batch(method)
-    given.memory["guessed"].copy_(torch.tensor([0.98, 0.01, 0.01]))
+    given.state["guessed"].copy_(torch.tensor([0.98, 0.01, 0.01]))
     cost = method.unlabeled_loss(Seen(LABELED, WEAK, STRONG), given)
     assert cost.guess.tolist() == WEAK.argmax(dim=1).tolist()
     assert cost.trust[0] < 1  # sure of the class that is guessed too often: trusted less
@@ -273,8 +273,8 @@ def test_weight_zero_has_the_gradients_of_supervised(method):
 def test_weight_zero_trains_the_weights_that_supervised_trains(method):
     """Batch norm and all: no unlabelled image goes through the network."""
     method = replace(method, unlabeled_weight=0.0)
-    ours = learn(replace(SETTINGS, method=method), task(), 1, planned=PLAN)
-    theirs = learn(replace(SETTINGS, method=Supervised()), task(), 1, planned=PLAN)
+    ours = train_task(replace(SETTINGS, method=method), task(), 1, planned=PLAN)
+    theirs = train_task(replace(SETTINGS, method=Supervised()), task(), 1, planned=PLAN)
     assert same(weights(ours), weights(theirs))
 
 
@@ -344,21 +344,21 @@ def test_monitors_by_hand():
     guess = torch.tensor([0, 0, 0, 2, 1, 1, 1, 1, 1, 2])
     cost = Cost(torch.tensor(0.0), guess, torch.tensor([1, 1, 1, 1, 0, 0, 0, 0, 0, 0]).bool())
     prior = torch.tensor([0.5, 0.3, 0.2])
-    memory = {"prior": prior, "used": prior.clone()}
-    logs = monitors(memory, cost, steps=10)  # of few steps none is remembered
+    state = {"prior": prior, "used": prior.clone()}
+    logs = monitoring_logs(state, cost, steps=10)  # of few steps none is remembered
     assert logs["kept"].item() == pytest.approx(0.4)
     assert [logs[f"pseudo_{k}"].item() for k in range(3)] == pytest.approx([0.75, 0.0, 0.25])
     assert logs["prior_distance"].item() == pytest.approx(0.3)
     assert logs["swallowed"].item() == pytest.approx((0.75 - 0.5) / (1 - 0.5))
 
-    memory = {"prior": prior, "used": prior.clone()}
-    logs = monitors(memory, cost, steps=5000)  # of many a hundred
+    state = {"prior": prior, "used": prior.clone()}
+    logs = monitoring_logs(state, cost, steps=5000)  # of many a hundred
     used = 0.99 * prior + 0.01 * torch.tensor([0.3, 0.0, 0.1])
-    assert memory["used"].tolist() == pytest.approx(used.tolist())
+    assert state["used"].tolist() == pytest.approx(used.tolist())
     assert logs["pseudo_0"].item() == pytest.approx((used[0] / used.sum()).item())
-    memory = {"prior": prior, "used": prior.clone()}
-    monitors(memory, cost, steps=200)  # of 200 ten
-    assert memory["used"][1].item() == pytest.approx(0.9 * 0.3)
+    state = {"prior": prior, "used": prior.clone()}
+    monitoring_logs(state, cost, steps=200)  # of 200 ten
+    assert state["used"][1].item() == pytest.approx(0.9 * 0.3)
 
 
 def test_agreement_by_hand():
@@ -389,7 +389,7 @@ def test_named_pipelines_for_grey_and_colour():
 
 @pytest.fixture(scope="module")
 def supervised():
-    return weights(learn(replace(SETTINGS, method=Supervised()), task(), 1, planned=PLAN))
+    return weights(train_task(replace(SETTINGS, method=Supervised()), task(), 1, planned=PLAN))
 
 
 @pytest.mark.thorough
@@ -407,35 +407,35 @@ def test_stopped_in_mid_method_and_resumed_ends_with_the_same_bits(
             return super().loss(model, batch)
 
     settings = replace(SETTINGS, method=method)
-    straight = learn(settings, task(), 1, planned=PLAN)
+    straight = train_task(settings, task(), 1, planned=PLAN)
     with pytest.raises(KeyboardInterrupt):
-        learn(replace(settings, method=Interrupted(**vars(method))), task(), 1, tmp_path, PLAN)
+        train_task(replace(settings, method=Interrupted(**vars(method))), task(), 1, tmp_path, PLAN)
     saved = read_tensors(tmp_path / "checkpoint.safetensors")[0]
-    started = begin(method, task(), SCHEDULE, 1).memory
+    started = begin(method, task(), SCHEDULE, 1).method_state
     for key in set(started) - CONSTANT:
         assert not torch.equal(saved[f"memory/{key}"], started[key]), key
-    resumed = learn(settings, task(), 1, tmp_path)
+    resumed = train_task(settings, task(), 1, tmp_path)
     assert same(weights(straight), weights(resumed))
     assert without_time(straight.history) == without_time(resumed.history)
     assert set(weights(straight)) == set(supervised)
 
 
 @every_method
-def test_memory_is_neither_averaged_nor_shared_between_runs(method):
-    assert isinstance(method, Remembering)
+def test_method_state_is_neither_averaged_nor_shared_between_runs(method):
+    assert isinstance(method, Stateful)
     first, second = (begin(method, task(), SCHEDULE, 0) for _ in range(2))
     for _ in train(first, method, Batches(task(), method.views(task()), SCHEDULE, 0), SCHEDULE):
         break
-    assert not torch.equal(first.memory["guessed"], second.memory["guessed"])
+    assert not torch.equal(first.method_state["guessed"], second.method_state["guessed"])
     assert not any("guessed" in key for key in first.average.model.state_dict())
 
 
 @any_method
 def test_with_no_unlabeled_image_it_is_supervised_to_the_last_bit(method):
     images = stripes(16, labeled=16)
-    ours = learn(replace(SETTINGS, method=method), task(images), 0, planned=PLAN)
+    ours = train_task(replace(SETTINGS, method=method), task(images), 0, planned=PLAN)
     plain = replace(SETTINGS, method=Supervised())
-    theirs = learn(plain, task(images), 0, planned=PLAN)
+    theirs = train_task(plain, task(images), 0, planned=PLAN)
     assert same(weights(ours), weights(theirs))
 
 
@@ -521,7 +521,7 @@ def test_an_estimate_bears_a_class_with_one_label():
 
 
 def test_the_prior_follows_the_labels():
-    prior = FixMatch().memory(task(unbalanced()))["prior"]
+    prior = FixMatch().state(task(unbalanced()))["prior"]
     assert prior.tolist() == pytest.approx([11 / 19, 6 / 19, 2 / 19])
 
 

@@ -20,7 +20,7 @@ def images(n=64, size=32, seed=0):
 
 def test_whitened_patches_have_mean_0_variance_1_and_no_correlation():
     network, some = Fast(3, 32), images()
-    network.adapt(some)
+    network.init_from_data(some)
     patches = network.whiten(some)[::2, :12, ::2, ::2].transpose(0, 1).flatten(1)  # (P, patches)
     torch.testing.assert_close(patches.mean(dim=1), torch.zeros(12), atol=1e-3, rtol=0)
     torch.testing.assert_close(torch.cov(patches), torch.eye(12), atol=0.01, rtol=0)
@@ -28,7 +28,7 @@ def test_whitened_patches_have_mean_0_variance_1_and_no_correlation():
 
 def test_every_direction_comes_with_both_signs():
     network, some = Fast(3, 32), images()
-    network.adapt(some)
+    network.init_from_data(some)
     whitened = network.whiten(some)
     torch.testing.assert_close(whitened[:, :12], -whitened[:, 12:])
 

@@ -11,8 +11,8 @@ from handful.models.fast_conv import (
     DepthwiseConv2d,
     DepthwiseConv2dSame,
     NarrowConv2d,
-    quicken,
     side_by_side,
+    use_fast_backward,
 )
 
 
@@ -28,7 +28,7 @@ def gradients(network, images):
 def test_values_and_gradients_are_those_of_conv2d(kernel, stride, padding, bias):
     plain = nn.Conv2d(6, 6, kernel, stride, padding, groups=6, bias=bias).double()
     fast = copy.deepcopy(plain)
-    quicken(fast)
+    use_fast_backward(fast)
     assert type(fast) is DepthwiseConv2d
     images = torch.randn(4, 6, 11, 11, dtype=torch.float64)
     for ours, theirs in zip(gradients(fast, images), gradients(plain, images), strict=True):
@@ -39,7 +39,7 @@ def test_padding_is_tensorflows_where_it_was():
     layers = pytest.importorskip("timm.layers")
     plain = layers.create_conv2d(6, 6, 5, stride=2, padding="same", depthwise=True)
     fast = copy.deepcopy(plain)
-    quicken(fast)
+    use_fast_backward(fast)
     assert type(fast) is DepthwiseConv2dSame
     images = torch.randn(2, 6, 12, 12)
     for ours, theirs in zip(gradients(fast, images), gradients(plain, images), strict=True):
@@ -49,7 +49,7 @@ def test_padding_is_tensorflows_where_it_was():
 def test_bf16_values_stay_the_same_bits_and_the_gradient_gets_more_exact():
     plain = nn.Conv2d(8, 8, 5, 2, 2, groups=8, bias=False)
     fast = copy.deepcopy(plain)
-    quicken(fast)
+    use_fast_backward(fast)
     images = torch.randn(16, 8, 13, 13)
     exact = gradients(copy.deepcopy(plain).double(), images.double())[2]
     with torch.autocast("cpu", torch.bfloat16):
@@ -67,7 +67,7 @@ def amx(monkeypatch):
 
 def narrow(plain):
     fast = copy.deepcopy(plain)
-    quicken(fast)
+    use_fast_backward(fast)
     assert type(fast) is NarrowConv2d
     return fast
 
@@ -135,14 +135,14 @@ def test_wide_maps_and_full_precision_are_left_to_pytorch(amx, monkeypatch, widt
     ],
 )
 def test_other_convolutions_are_no_narrow_ones(amx, layer):
-    quicken(layer)
+    use_fast_backward(layer)
     assert type(layer) is nn.Conv2d
 
 
 def test_without_amx_no_map_is_laid_out(monkeypatch):
     monkeypatch.setattr("handful.devices.amx", lambda: False)
     layer = nn.Conv2d(4, 8, 3, padding=1)
-    quicken(layer)
+    use_fast_backward(layer)
     assert type(layer) is nn.Conv2d
 
 
@@ -154,7 +154,7 @@ def test_only_depthwise_convolutions_change_and_copies_are_independent():
         nn.Conv2d(8, 8, 3, groups=8, padding_mode="reflect", padding=1),
     )
     names = list(network.state_dict())
-    quicken(network)
+    use_fast_backward(network)
     assert [type(m) is DepthwiseConv2d for m in network] == [False, True, False, False]
     assert list(network.state_dict()) == names
     other = copy.deepcopy(network)

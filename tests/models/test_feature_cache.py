@@ -113,7 +113,7 @@ def test_equal_images_are_embedded_once():
 
 @pytest.mark.parametrize(
     "change",
-    [{"view": "flipped"}, {"precision": "fp32"}, {"fit": "pad"}],
+    [{"view": "flipped"}, {"precision": "fp32"}, {"aspect": "pad"}],
 )
 def test_another_view_precision_or_fit_is_another_entry(change):
     network, images = Spy(), image_set()

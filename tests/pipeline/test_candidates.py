@@ -72,7 +72,7 @@ def test_a_larger_budget_plans_larger_images_and_more_steps(inputs, monkeypatch)
 
 
 def test_trainings_keep_to_their_time_where_that_is_what_limits_them(inputs, monkeypatch):
-    cost = Cost(start=1.0, step=0.01, look=0.1, image=0.0, clocked=0.5)
+    cost = Cost(start=1.0, step=0.01, evaluation=0.1, image=0.0, clocked=0.5)
     monkeypatch.setattr(candidates, "measured", lambda *_: cost)
 
     def trained(budget):

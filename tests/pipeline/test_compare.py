@@ -259,7 +259,7 @@ def test_differences_to_the_first_method_are_on_screen(capsys):
 
 def test_what_went_wrong_in_a_cell_is_said_kept_and_printed(images, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(
-        "handful.training.failure.Judge.unlearned", lambda *_: "nothing was learned"
+        "handful.training.failure.FailureDetector.nothing_learned", lambda *_: "nothing was learned"
     )
     said = []
     changes = {"names": ["supervised"], "draws": [0]}

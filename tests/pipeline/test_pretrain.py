@@ -25,7 +25,7 @@ from handful.evaluation.representation import (
 )
 from handful.files import read_json
 from handful.methods.cmc import CMC
-from handful.methods.schedule import Course, Schedule
+from handful.methods.schedule import Schedule, ScheduleProgress
 from handful.methods.self_training import SelfTraining
 from handful.methods.simclr import SimCLR
 from handful.methods.supervised import Supervised
@@ -38,7 +38,7 @@ from handful.pipeline.setup import prepare
 from handful.pipeline.thumbnails import load_pictures
 from handful.progress import Reporter
 from handful.report import render, write_report
-from handful.training.failure import recorded
+from handful.training.failure import recorded_failures
 from handful.training.time_budget import Cost, Deadline
 from tiny import stripes, task
 
@@ -204,7 +204,7 @@ def test_an_interrupted_stage_goes_on_with_the_steps_that_were_bought(tmp_path, 
     loss = SimCLR.loss
 
     def stopping(self, model, batch):
-        if batch.course.last == 5 and batch.step == 3:
+        if batch.schedule_progress.last == 5 and batch.step == 3:
             raise KeyboardInterrupt
         return loss(self, model, batch)
 
@@ -303,13 +303,13 @@ def test_heads_are_timed_before_the_stage_as_often_as_they_will_be_fitted(monkey
     monkeypatch.setattr(SelfTraining, "fit_features", slow)
     found = reserving(chosen, on, 0, Deadline(100.0, time.perf_counter()), 10, False)
     assert shapes == 5 * [(16, 24)]
-    assert found.kept == pytest.approx(7 + 10 * 0.15)  # a slow one among them does not count
-    assert found.left == pytest.approx(100 - found.kept, abs=5)
+    assert found.reserved == pytest.approx(7 + 10 * 0.15)  # a slow one among them does not count
+    assert found.left == pytest.approx(100 - found.reserved, abs=5)
     shapes.clear()
     slow_ones.add(1)
     found = reserving(chosen, on, 0, Deadline(100.0, time.perf_counter()), 10, False)
     assert len(shapes) == 1  # where they are slow one has to do
-    assert found.kept == pytest.approx(7 + 10 * 1.0)
+    assert found.reserved == pytest.approx(7 + 10 * 1.0)
 
 
 @pytest.mark.thorough
@@ -626,10 +626,10 @@ def test_the_effective_rank_counts_directions():
 
 def test_collapse_is_named_once_training_has_settled():
     fine = {"step": 50, "spread": 0.5, "rank": 9.0}
-    assert collapse(fine, Course(100)) is None
-    assert "the same for every image" in collapse(fine | {"spread": 0.001}, Course(100))
-    assert "lie on one line" in collapse(fine | {"rank": 1.1}, Course(100))
-    assert collapse({"step": 10, "spread": 0.0, "rank": 0.0}, Course(100)) is None
+    assert collapse(fine, ScheduleProgress(100)) is None
+    assert "the same for every image" in collapse(fine | {"spread": 0.001}, ScheduleProgress(100))
+    assert "lie on one line" in collapse(fine | {"rank": 1.1}, ScheduleProgress(100))
+    assert collapse({"step": 10, "spread": 0.0, "rank": 0.0}, ScheduleProgress(100)) is None
 
 
 def test_a_collapse_is_said_and_recorded(tmp_path, monkeypatch):
@@ -655,7 +655,7 @@ def test_a_collapse_of_the_stage_is_said_by_every_fit_and_in_its_record(monkeypa
         run = handful.fit(images, "simclr", settings=settings, **options)
         collapse = run.record["stage"]["collapse"]
         assert "the features have collapsed at step 4 of 4" in collapse
-        assert recorded(run.record) == f"in the stage without labels {collapse}"
+        assert recorded_failures(run.record) == f"in the stage without labels {collapse}"
         assert any(told in text for text in said)
 
 
@@ -695,6 +695,6 @@ def test_representation_takes_bytes_and_floats_alike():
 
 def test_the_bank_of_a_small_set_counts_its_own_images():
     chosen, on = prepare(stripes(channels=3, size=16), CMC())
-    assert chosen.method.memory(on)["bank"].shape == (2, 40, 128)
+    assert chosen.method.state(on)["bank"].shape == (2, 40, 128)
     assert isinstance(chosen.method.build(on), nn.Module)
     assert np.isfinite(chosen.schedule.rate(0))

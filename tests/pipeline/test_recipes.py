@@ -135,7 +135,7 @@ def test_a_recipe_runs_draw_by_draw_and_what_is_finished_is_not_run_again(
     seen = [(tmp_path / f"draw-{k}" / "labels.csv").read_text() for k in range(2)]
     assert seen[0] != seen[1]
     assert len(seen[0].splitlines()) == 1 + 2 * 4
-    monkeypatch.setattr("handful.pipeline.fit.learn", None)  # a call would fail
+    monkeypatch.setattr("handful.pipeline.fit.train_task", None)  # a call would fail
     again = list(reproduce.reproduce(TINY, range(2), tmp_path))
     assert [x.accuracy for x in again] == [x.accuracy for x in found]
 
@@ -304,7 +304,7 @@ def test_the_band_reaches_as_far_as_every_run_does(tmp_path):
 def test_the_bug_draws_negatives_from_a_bank_that_no_image_wrote():
     some = task(stripes(20, size=16, channels=3), backbone=BackboneSpec("small-encoder"))
     method = EmptyBank(slots=50, projection=0)
-    memory = method.memory(some)
+    memory = method.state(some)
     assert memory["written"].all() and len(memory["written"]) == 50 > len(some.images)
     assert memory["bank"].norm(dim=2).allclose(torch.ones(()))
     model = method.build(some)

@@ -18,7 +18,7 @@ from handful.pipeline.auto.select import Evidence, decide, paired
 from handful.pipeline.resume_labels import earlier_settings
 from handful.training.plan import Plan
 from handful.training.time_budget import Cost
-from handful.training.trainer import learn
+from handful.training.trainer import train_task
 from tiny import SCHEDULE, stripes
 
 LOOK = {"size": 32, "precision": "fp32", "method": "auto"}
@@ -239,10 +239,10 @@ def test_folds_and_the_last_fit_are_told_how_long_they_may_take(monkeypatch):
 
     def spying(settings, task, seed, folder=None, planned=None, *rest):
         told.append(planned.allowed)
-        return learn(settings, task, seed, folder, replace(planned, allowed=None), *rest)
+        return train_task(settings, task, seed, folder, replace(planned, allowed=None), *rest)
 
-    monkeypatch.setattr("handful.training.trainer.learn", spying)
-    monkeypatch.setattr("handful.pipeline.fit.learn", spying)
+    monkeypatch.setattr("handful.training.trainer.train_task", spying)
+    monkeypatch.setattr("handful.pipeline.fit.train_task", spying)
     handful.fit(stripes(), **LOOK)
     assert told == [5.0] * 5 + [9.0]
 

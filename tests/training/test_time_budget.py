@@ -18,8 +18,8 @@ from handful.methods.uda import UDA
 from handful.models.classifier import BackboneSpec, Predictor
 from handful.pipeline.run_folder import looked_at
 from handful.progress import Reporter
-from handful.training.monitor import Looks
-from handful.training.plan import Plan, plan
+from handful.training.monitor import Monitor
+from handful.training.plan import Plan, measure_plan
 from handful.training.settings import Settings
 from handful.training.time_budget import Cost, affordable, bought, measured, step_seconds
 from tiny import SCHEDULE, stripes, task
@@ -27,7 +27,7 @@ from tiny import SCHEDULE, stripes, task
 PLAN = Plan("fp32", 1, 0.01)
 SETTINGS = Settings(Supervised(), SCHEDULE, BackboneSpec("small", {"base": 8}), precision="fp32")
 # SCHEDULE has 3 looks, stripes 24 to predict.
-COST = Cost(start=1.0, step=0.1, look=0.5, image=0.25, clocked=0.4)
+COST = Cost(start=1.0, step=0.1, evaluation=0.5, image=0.25, clocked=0.4)
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_as_many_images_are_looked_at_in_the_end_as_time_is_kept_for(monkeypatch
 @dataclass(frozen=True)
 class Interrupted(Supervised):
     def loss(self, model, batch):
-        if batch.course.last == 5 and batch.step == 3:
+        if batch.schedule_progress.last == 5 and batch.step == 3:
             raise KeyboardInterrupt
         return super().loss(model, batch)
 
@@ -248,8 +248,8 @@ def test_the_first_step_of_every_period_is_counted(steps):
 def test_a_budget_buys_whole_periods_and_leaves_no_time_over(seconds, periods, taken):
     planned = replace(PLAN, seconds_per_step=0.1, pause=4.0, period=10, first=1.5).within(seconds)
     assert (planned.steps, planned.taken) == (10 * periods, taken)
-    course = planned.course(replace(SCHEDULE, steps=planned.steps))
-    assert course.last == taken and course.begun(taken, 10) == periods
+    progress = planned.schedule_progress(replace(SCHEDULE, steps=planned.steps))
+    assert progress.last == taken and progress.periods_started(taken, 10) == periods
     assert seconds - 0.1 < 1.5 + 4 * (periods - 1) + 0.1 * taken <= seconds
 
 
@@ -276,11 +276,11 @@ class Slow(Pausing):
 
 
 def test_a_plan_counts_the_pauses_of_a_method(clock):
-    found = plan(Slow(), task(), SCHEDULE, 0, "fp32")
+    found = measure_plan(Slow(), task(), SCHEDULE, 0, "fp32")
     assert found.pause == pytest.approx(0.29) and found.period == 10
     assert found.first == pytest.approx(0.14)
     assert found.seconds_per_step == pytest.approx(0.01)
-    assert plan(Supervised(), task(), SCHEDULE, 0, "fp32").pause == 0
+    assert measure_plan(Supervised(), task(), SCHEDULE, 0, "fp32").pause == 0
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_of_short_steps_timed_twice_the_faster_times_count(monkeypatch, timed, b
     times = iter(timed)
     monkeypatch.setattr("handful.training.plan._seconds_per_step", lambda *_: next(times))
     monkeypatch.setattr("handful.training.plan.devices.has_bf16", lambda: True)
-    found = plan(Supervised(), task(), SCHEDULE, 0)
+    found = measure_plan(Supervised(), task(), SCHEDULE, 0)
     assert (found.precision, found.seconds_per_step) == (best.precision, best.seconds_per_step)
 
 
@@ -303,21 +303,21 @@ def test_long_steps_are_timed_once(monkeypatch):
     times = iter([3.0, 2.9])
     monkeypatch.setattr("handful.training.plan._seconds_per_step", lambda *_: next(times))
     monkeypatch.setattr("handful.training.plan.devices.has_bf16", lambda: True)
-    assert plan(Supervised(), task(), SCHEDULE, 0).precision == "fp32"
+    assert measure_plan(Supervised(), task(), SCHEDULE, 0).precision == "fp32"
 
 
 def test_of_what_surrounds_the_steps_the_first_look_is_on_the_clock_of_the_training(
     monkeypatch, clock
 ):
-    plain = Looks.__call__
+    plain = Monitor.__call__
 
     def slow(self, model):
         clock.now += 0.2
         return plain(self, model)
 
-    monkeypatch.setattr(Looks, "__call__", slow)
+    monkeypatch.setattr(Monitor, "__call__", slow)
     cost = measured(SETTINGS, task(), 0, PLAN, 0.05)
-    assert cost.clocked == cost.start == cost.look == pytest.approx(0.2)
+    assert cost.clocked == cost.start == cost.evaluation == pytest.approx(0.2)
 
 
 def test_planning_leaves_out_the_first_step_of_all():
@@ -329,7 +329,7 @@ def test_planning_leaves_out_the_first_step_of_all():
             seen.append(batch.step)
             return super().loss(model, batch)
 
-    plan(Recording(), task(), SCHEDULE, 0, "fp32")
+    measure_plan(Recording(), task(), SCHEDULE, 0, "fp32")
     assert seen and min(seen) == 1
 
 
@@ -393,7 +393,9 @@ class Relabelling(DeepPropagation):
     """Steps and graphs take known times."""
 
     def loss(self, model, batch):
-        time.sleep(0.05 + (0.5 if batch.course.begins(batch.step, self.period) else 0))
+        time.sleep(
+            0.05 + (0.5 if batch.schedule_progress.starts_period(batch.step, self.period) else 0)
+        )
         return super().loss(model, batch)
 
 

@@ -1,4 +1,4 @@
-"""Keeping a training to its time: the course, who turns it, and that all of the schedule is done.
+"""Keeping a training to its time: the progress, who turns it, and that all of the schedule is done.
 
 Most of it is told by a clock of our own, on which steps, looks and pauses take what we say.
 """
@@ -16,20 +16,20 @@ from hypothesis import strategies as some
 import handful
 from handful.cli.terminal import reporting
 from handful.methods.deep_propagation import DeepPropagation
-from handful.methods.schedule import Course, Schedule
+from handful.methods.schedule import Schedule, ScheduleProgress
 from handful.methods.supervised import Supervised
 from handful.methods.uda import UDA
 from handful.models.classifier import BackboneSpec
 from handful.training.batches import Batches
-from handful.training.failure import Judge
-from handful.training.history import Journal
+from handful.training.failure import FailureDetector
+from handful.training.history import History
 from handful.training.loop import begin, train
-from handful.training.monitor import Looks
+from handful.training.monitor import Monitor
 from handful.training.plan import Plan
 from handful.training.settings import Settings
 from handful.training.time_budget import Cost
-from handful.training.time_limit import Pace
-from handful.training.trainer import learn
+from handful.training.time_limit import TimeLimit
+from handful.training.trainer import train_task
 from tiny import SCHEDULE, stripes, task
 
 METHOD = Supervised(augment="none")
@@ -37,54 +37,60 @@ SETTINGS = Settings(METHOD, SCHEDULE, BackboneSpec("small", {"base": 8}), precis
 
 
 def test_a_course_that_was_not_turned_goes_step_by_step():
-    course = Course(10)
-    assert [course.position(step) for step in range(11)] == list(range(11))
-    assert course.last == 10
-    assert [step for step in range(10) if course.begins(step, 4)] == [0, 4, 8]
+    progress = ScheduleProgress(10)
+    assert [progress.position(step) for step in range(11)] == list(range(11))
+    assert progress.last == 10
+    assert [step for step in range(10) if progress.starts_period(step, 4)] == [0, 4, 8]
 
 
 def test_from_a_turn_on_a_step_is_worth_more_or_less_of_the_schedule():
-    shorter = Course(10).turned(4, 7)  # six of the schedule in three
+    shorter = ScheduleProgress(10).rescheduled(4, 7)  # six of the schedule in three
     assert [shorter.position(step) for step in (4, 5, 6, 7)] == [4, 6, 8, 10]
-    longer = shorter.turned(5, 13)  # the last four in eight
+    longer = shorter.rescheduled(5, 13)  # the last four in eight
     assert [longer.position(step) for step in (4, 5, 6, 9, 13)] == [4, 6, 6.5, 8, 10]
     assert (shorter.last, longer.last) == (7, 13)
-    assert longer.progress(9) == 0.8
+    assert longer.fraction(9) == 0.8
 
 
 @given(some.integers(1, 400), some.integers(1, 60), some.data())
 def test_however_a_course_is_turned_all_of_it_is_done(steps, period, data):
-    course = Course(steps)
+    progress = ScheduleProgress(steps)
     for _ in range(data.draw(some.integers(0, 4))):
-        before = course.turns[-1].step if course.turns else 0
-        step = data.draw(some.integers(before, course.last - 1))
-        past = [course.position(at) for at in range(step + 1)]
-        course = course.turned(step, data.draw(some.integers(step + 1, 2 * steps + step)))
-        assert [course.position(at) for at in range(step + 1)] == past
-    places = [course.position(step) for step in range(course.last + 1)]
+        before = progress.reschedules[-1].step if progress.reschedules else 0
+        step = data.draw(some.integers(before, progress.last - 1))
+        past = [progress.position(at) for at in range(step + 1)]
+        progress = progress.rescheduled(step, data.draw(some.integers(step + 1, 2 * steps + step)))
+        assert [progress.position(at) for at in range(step + 1)] == past
+    places = [progress.position(step) for step in range(progress.last + 1)]
     assert places[0] == 0 and places[-1] == steps
     strides = [b - a for a, b in zip(places, places[1:], strict=False)]
     assert min(strides) > 0
-    begun = [step for step in range(course.last) if course.begins(step, period)]
+    begun = [step for step in range(progress.last) if progress.starts_period(step, period)]
     assert begun[0] == 0
     if max(strides) <= min(period, 1 + (steps - 1) % period):  # no period is stepped over
-        assert len(begun) == course.begun(course.last, period) == math.ceil(steps / period)
+        assert (
+            len(begun)
+            == progress.periods_started(progress.last, period)
+            == math.ceil(steps / period)
+        )
 
 
 def test_periods_may_come_and_go_at_a_turn_and_the_schedule_is_done_all_the_same():
-    course = Course(40).turned(15, 30, counted=20)  # of 25 steps that were left 5, in 15
-    assert [step for step in range(30) if course.begins(step, 10)] == [0, 10]
-    assert (course.last, course.counted, course.position(30)) == (30, 20, 40)
-    assert course.progress(15) == 15 / 40
-    more = Course(20).turned(15, 45, counted=50)
-    assert [step for step in range(45) if more.begins(step, 10)] == [0, 10, 20, 28, 37]
-    assert more.begun(45, 10) == 5
+    progress = ScheduleProgress(40).rescheduled(
+        15, 30, counted=20
+    )  # of 25 steps that were left 5, in 15
+    assert [step for step in range(30) if progress.starts_period(step, 10)] == [0, 10]
+    assert (progress.last, progress.counted_steps, progress.position(30)) == (30, 20, 40)
+    assert progress.fraction(15) == 15 / 40
+    more = ScheduleProgress(20).rescheduled(15, 45, counted=50)
+    assert [step for step in range(45) if more.starts_period(step, 10)] == [0, 10, 20, 28, 37]
+    assert more.periods_started(45, 10) == 5
 
 
 def test_no_rate_is_above_the_peak_where_a_place_is_between_two_steps():
     schedule = Schedule(steps=10, lr=0.1, warmup=0.5)
-    course = Course(10).turned(3, 8)
-    assert max(schedule.rate(course.position(step)) for step in range(course.last)) <= 0.1
+    progress = ScheduleProgress(10).rescheduled(3, 8)
+    assert max(schedule.rate(progress.position(step)) for step in range(progress.last)) <= 0.1
 
 
 PLAN = Plan("fp32", 1, 0.1, allowed=100.0)
@@ -98,34 +104,38 @@ def trained(
     The step that begins a period takes so much longer: the first one, and the others.
     """
     schedule, begun = Schedule(steps=steps, looks=looks), 0
-    state = SimpleNamespace(step=0, course=planned.course(schedule))
-    journal = Journal(state, None, schedule)
-    pace = Pace(state, planned)
-    while state.step < state.course.last:
+    state = SimpleNamespace(step=0, schedule_progress=planned.schedule_progress(schedule))
+    history = History(state, None, schedule)
+    time_limit = TimeLimit(state, planned)
+    while state.step < state.schedule_progress.last:
         clock.now += step(clock.now)
-        if planned.period > 1 and state.course.begins(state.step, planned.period):
+        if planned.period > 1 and state.schedule_progress.starts_period(state.step, planned.period):
             clock.now += pause[begun > 0]
             begun += 1
         state.step += 1
-        pace.stepped()
-        if journal.due(state.step):
+        time_limit.stepped()
+        if history.due(state.step):
             clock.now += look
-            pace.looked()
-        pace.turn(journal.clock(), journal.looks_left)
-    assert journal.looks_left == 0
-    assert begun == state.course.begun(state.course.last, planned.period) * (planned.period > 1)
-    return clock.now, state.course
+            time_limit.evaluated()
+        time_limit.reschedule(history.clock(), history.evaluations_left)
+    assert history.evaluations_left == 0
+    assert begun == state.schedule_progress.periods_started(
+        state.schedule_progress.last, planned.period
+    ) * (planned.period > 1)
+    return clock.now, state.schedule_progress
 
 
 def test_steps_as_long_as_they_were_timed_leave_the_course_as_it_is(clock):
-    assert trained(clock) == (pytest.approx(100), Course(1000))
+    assert trained(clock) == (pytest.approx(100), ScheduleProgress(1000))
     clock.now = 0.0
-    assert trained(clock, step=lambda now: 0.1004)[1].turns == ()  # 0.4 s of 100 do not matter
+    assert (
+        trained(clock, step=lambda now: 0.1004)[1].reschedules == ()
+    )  # 0.4 s of 100 do not matter
 
 
 def test_without_a_budget_nothing_is_turned(clock):
-    taken, course = trained(clock, replace(PLAN, allowed=None), step=lambda now: 0.3)
-    assert (taken, course.turns) == (pytest.approx(300), ())
+    taken, progress = trained(clock, replace(PLAN, allowed=None), step=lambda now: 0.3)
+    assert (taken, progress.reschedules) == (pytest.approx(300), ())
 
 
 @pytest.mark.parametrize(
@@ -143,27 +153,30 @@ def test_without_a_budget_nothing_is_turned(clock):
     ],
 )
 def test_the_time_is_kept_to_however_the_speed_changes(clock, step):
-    taken, course = trained(clock, step=step)
+    taken, progress = trained(clock, step=step)
     assert taken == pytest.approx(100, rel=0.01)
-    assert course.turns
+    assert progress.reschedules
 
 
 def test_a_machine_that_stays_slower_is_believed_at_the_first_look_at_the_clock(clock):
-    taken, course = trained(clock, step=lambda now: 0.13)
-    assert len(course.turns) == 1
-    assert (course.turns[0].step, course.last) == (250, pytest.approx(100 / 0.13, abs=1))
+    taken, progress = trained(clock, step=lambda now: 0.13)
+    assert len(progress.reschedules) == 1
+    assert (progress.reschedules[0].step, progress.last) == (250, pytest.approx(100 / 0.13, abs=1))
 
 
 def test_looks_that_take_time_are_counted_with_those_to_come(clock):
-    taken, course = trained(clock, look=3.0)  # ten of them, which the plan knew nothing of
+    taken, progress = trained(clock, look=3.0)  # ten of them, which the plan knew nothing of
     assert taken == pytest.approx(100, rel=0.01)
-    assert course.last == pytest.approx(700, rel=0.01)
+    assert progress.last == pytest.approx(700, rel=0.01)
     clock.now = 0.0
     planned = replace(PLAN, look=3.0, allowed=130.0)
-    assert trained(clock, planned, look=3.0) == (pytest.approx(130), Course(1000))
+    assert trained(clock, planned, look=3.0) == (pytest.approx(130), ScheduleProgress(1000))
     clock.now = 0.0
     planned = replace(PLAN, look=5.0, allowed=105.0)  # one at the end: none is seen before
-    assert trained(clock, planned, look=5.0, looks=1) == (pytest.approx(105), Course(1000))
+    assert trained(clock, planned, look=5.0, looks=1) == (
+        pytest.approx(105),
+        ScheduleProgress(1000),
+    )
 
 
 PERIODS = Plan("fp32", 1, 0.1, pause=4.0, period=100, first=2.0, allowed=100.0).within(100.0)
@@ -171,9 +184,9 @@ PERIODS = Plan("fp32", 1, 0.1, pause=4.0, period=100, first=2.0, allowed=100.0).
 
 def test_long_steps_that_take_what_they_were_timed_at_leave_the_course_as_it_is(clock):
     assert (PERIODS.steps, PERIODS.taken) == (700, 740)
-    taken, course = trained(clock, PERIODS, steps=700, pause=(2.0, 4.0))
+    taken, progress = trained(clock, PERIODS, steps=700, pause=(2.0, 4.0))
     assert taken == pytest.approx(100, rel=0.005)
-    assert course.turns == ((0, 740, 700),)
+    assert progress.reschedules == ((0, 740, 700),)
 
 
 @pytest.mark.parametrize(
@@ -189,10 +202,10 @@ def test_long_steps_that_take_what_they_were_timed_at_leave_the_course_as_it_is(
     ],
 )
 def test_long_steps_that_take_more_or_less_are_counted(clock, pause, periods):
-    taken, course = trained(clock, PERIODS, steps=700, pause=pause)
+    taken, progress = trained(clock, PERIODS, steps=700, pause=pause)
     assert taken == pytest.approx(100, rel=0.01)
-    assert course.begun(course.last, 100) == periods
-    assert course.position(course.last) == 700
+    assert progress.periods_started(progress.last, 100) == periods
+    assert progress.position(progress.last) == 700
 
 
 def test_a_clock_that_stood_still_leaves_a_training_that_comes_to_its_end(clock):
@@ -205,9 +218,9 @@ def test_a_clock_that_stood_still_leaves_a_training_that_comes_to_its_end(clock)
             return 3600
         return 0.1
 
-    taken, course = trained(clock, step=step)
+    taken, progress = trained(clock, step=step)
     assert 3600 < taken
-    assert 430 < course.last < 700
+    assert 430 < progress.last < 700
 
 
 @dataclass(frozen=True)
@@ -231,43 +244,45 @@ def slowed(method, say, totals, folder=None, planned=HUNDRED):
             totals.append(total())
 
     settings = replace(SETTINGS, method=method, schedule=replace(SCHEDULE, steps=100))
-    return learn(settings, task(track=track), 0, folder, planned, say=say)
+    return train_task(settings, task(track=track), 0, folder, planned, say=say)
 
 
 @pytest.mark.thorough
 def test_a_training_that_gets_slower_is_done_in_fewer_steps_and_in_time(clock):
     said, totals = [], []
-    learned = slowed(Slowing(augment="none"), said.append, totals)
-    assert learned.seconds == pytest.approx(2.0, abs=0.04)
-    assert learned.steps == learned.course.last == pytest.approx(10 + 1.9 / 0.04, abs=1)
-    assert (totals[0], totals[-1]) == (100, learned.steps)
-    assert [line["step"] for line in learned.history][-1] == learned.steps
-    assert len(learned.history) == 1 + SCHEDULE.looks
+    result = slowed(Slowing(augment="none"), said.append, totals)
+    assert result.seconds == pytest.approx(2.0, abs=0.04)
+    assert result.steps == result.schedule_progress.last == pytest.approx(10 + 1.9 / 0.04, abs=1)
+    assert (totals[0], totals[-1]) == (100, result.steps)
+    assert [line["step"] for line in result.history][-1] == result.steps
+    assert len(result.history) == 1 + SCHEDULE.looks
     assert said == [
-        f"training went slower than when steps were timed: {learned.steps} steps in place of 100"
+        f"training went slower than when steps were timed: {result.steps} steps in place of 100"
     ]
 
 
 @pytest.mark.thorough
 def test_looks_of_a_training_are_no_part_of_its_steps(clock, monkeypatch):
-    plain = Looks.__call__
+    plain = Monitor.__call__
 
     def slow(self, model):
         clock.now += 0.3
         return plain(self, model)
 
-    monkeypatch.setattr(Looks, "__call__", slow)
+    monkeypatch.setattr(Monitor, "__call__", slow)
     planned = replace(HUNDRED, look=0.3, allowed=2.0 + 4 * 0.3)
-    learned = slowed(Slowing(augment="none"), lambda text: None, [], planned=planned)
-    assert learned.seconds == pytest.approx(2.0 + 4 * 0.3, abs=0.04)
-    assert len(learned.course.turns) == 2  # after ten short steps, and when the others are known
+    result = slowed(Slowing(augment="none"), lambda text: None, [], planned=planned)
+    assert result.seconds == pytest.approx(2.0 + 4 * 0.3, abs=0.04)
+    assert (
+        len(result.schedule_progress.reschedules) == 2
+    )  # after ten short steps, and when the others are known
 
 
 def test_a_plan_may_have_a_schedule_done_in_another_number_of_steps():
     planned = replace(HUNDRED, steps=12, taken=7, allowed=None)
-    learned = learn(SETTINGS, task(), 0, planned=planned)
-    assert learned.steps == 7
-    assert [line["step"] for line in learned.history] == [0, 3, 5, 7]
+    result = train_task(SETTINGS, task(), 0, planned=planned)
+    assert result.steps == 7
+    assert [line["step"] for line in result.history] == [0, 3, 5, 7]
 
 
 @pytest.mark.thorough
@@ -287,29 +302,33 @@ def test_a_stopped_training_keeps_to_its_time_over_all_sittings(clock, tmp_path)
         patch.setattr("handful.training.history.SAVE_EVERY", 0.0)
         go_on()
     clock.now += 3600.0  # between two sittings
-    learned = go_on()
-    assert learned.seconds == pytest.approx(2.0, abs=0.1)
-    assert learned.steps == learned.course.last == pytest.approx(10 + 1.9 / 0.04, abs=3)
-    assert learned.course.turns[0].step < 30 < learned.course.turns[-1].step
-    assert len(learned.history) == 1 + SCHEDULE.looks
+    result = go_on()
+    assert result.seconds == pytest.approx(2.0, abs=0.1)
+    assert result.steps == result.schedule_progress.last == pytest.approx(10 + 1.9 / 0.04, abs=3)
+    assert (
+        result.schedule_progress.reschedules[0].step
+        < 30
+        < result.schedule_progress.reschedules[-1].step
+    )
+    assert len(result.history) == 1 + SCHEDULE.looks
 
 
 def test_a_checkpoint_from_before_there_were_turns_can_be_gone_on_with():
     state = begin(METHOD, task(), SCHEDULE, 0)
     saved = state.tensors()
     del saved["turns"]
-    state.course = state.course.turned(0, 5)
+    state.schedule_progress = state.schedule_progress.rescheduled(0, 5)
     state.restore(saved)
-    assert state.course == Course(SCHEDULE.steps)
+    assert state.schedule_progress == ScheduleProgress(SCHEDULE.steps)
 
 
 def test_a_resumed_training_is_judged_by_its_course(tmp_path):
     state = begin(METHOD, task(), SCHEDULE, 0)
-    state.course = state.course.turned(0, 5)
-    Journal(state, tmp_path, SCHEDULE).save()
-    journal = Journal(begin(METHOD, task(), SCHEDULE, 0), tmp_path, SCHEDULE)
-    journal.resume()
-    assert journal.judge.course == journal.state.course == state.course
+    state.schedule_progress = state.schedule_progress.rescheduled(0, 5)
+    History(state, tmp_path, SCHEDULE).save()
+    history = History(begin(METHOD, task(), SCHEDULE, 0), tmp_path, SCHEDULE)
+    history.resume()
+    assert history.detector.progress == history.state.schedule_progress == state.schedule_progress
 
 
 def test_what_was_late_enough_to_be_judged_stays_so_after_a_turn():
@@ -317,12 +336,14 @@ def test_what_was_late_enough_to_be_judged_stays_so_after_a_turn():
         {"step": step, "swallowed": 1.0, "kept": 1.0, "train_accuracy": right}
         for step, right in ((100, 1.0), (210, 0.5), (300, 0.5))
     ]
-    course = Course(1000)
-    assert Judge(course, 0.5).hopeless(history)
-    assert Judge(course.turned(250, 1475), 0.5).hopeless(history)
+    progress = ScheduleProgress(1000)
+    assert FailureDetector(progress, 0.5).should_stop(history)
+    assert FailureDetector(progress.rescheduled(250, 1475), 0.5).should_stop(history)
     sooner = [dict(line, step=line["step"] // 5) for line in history]  # 20, 42 and 60
-    assert not Judge(course, 0.5).hopeless(sooner)
-    assert Judge(course.turned(20, 100), 0.5).hopeless(sooner)  # of which 288 and 510 are done
+    assert not FailureDetector(progress, 0.5).should_stop(sooner)
+    assert FailureDetector(progress.rescheduled(20, 100), 0.5).should_stop(
+        sooner
+    )  # of which 288 and 510 are done
 
 
 def test_a_training_that_went_wrong_is_judged_by_the_steps_it_took(clock):
@@ -345,7 +366,7 @@ def test_a_turned_training_goes_through_the_whole_schedule():
     for progress in train(state, METHOD, batches, schedule):
         rates.append(state.optimizer.param_groups[0]["lr"])
         if progress.step == 4:
-            state.course = state.course.turned(4, 7)
+            state.schedule_progress = state.schedule_progress.rescheduled(4, 7)
     assert rates == pytest.approx([schedule.rate(at) for at in (0, 1, 2, 3, 4, 6, 8)])
 
 
@@ -355,7 +376,7 @@ def test_a_turned_training_that_was_stopped_goes_on_to_the_same_bits():
     straight, saved = begin(METHOD, task(), schedule, 0), {}
     for progress in train(straight, METHOD, batches, schedule):
         if progress.step == 3:
-            straight.course = straight.course.turned(3, 8)
+            straight.schedule_progress = straight.schedule_progress.rescheduled(3, 8)
         if progress.step == 5:
             saved = {key: value.clone() for key, value in straight.tensors().items()}
     resumed = begin(METHOD, task(), schedule, 0)
@@ -363,7 +384,7 @@ def test_a_turned_training_that_was_stopped_goes_on_to_the_same_bits():
     for _ in train(resumed, METHOD, batches, schedule):
         pass
     assert resumed.step == straight.step == 8
-    assert resumed.course == straight.course
+    assert resumed.schedule_progress == straight.schedule_progress
     theirs = resumed.model.state_dict()
     assert all(torch.equal(a, theirs[key]) for key, a in straight.model.state_dict().items())
 
@@ -379,7 +400,7 @@ def test_methods_are_told_how_far_the_schedule_is():
 
     schedule = replace(SCHEDULE, steps=10)
     state = begin(Rising(), task(), schedule, 0)
-    state.course = state.course.turned(0, 4).turned(2, 3)
+    state.schedule_progress = state.schedule_progress.rescheduled(0, 4).rescheduled(2, 3)
     for _ in train(state, Rising(), Batches(task(), Rising().views(task()), schedule, 0), schedule):
         pass
     assert seen == [0, 0.25, 0.5]
@@ -390,7 +411,7 @@ def test_graphs_stay_as_many_where_there_are_fewer_steps(monkeypatch):
     monkeypatch.setattr(DeepPropagation, "_relabel", lambda self, batch: made.append(batch.step))
     method, schedule = DeepPropagation(period=4, neighbors=3, rank=6), replace(SCHEDULE, steps=12)
     state = begin(method, task(), schedule, 0)
-    state.course = state.course.turned(0, 9).turned(4, 8)
+    state.schedule_progress = state.schedule_progress.rescheduled(0, 9).rescheduled(4, 8)
     for _ in train(state, method, Batches(task(), method.views(task()), schedule, 0), schedule):
         pass
     assert made == [0, 3, 6]

@@ -19,9 +19,9 @@ from handful.pipeline.cross_validate import fold_predictor
 from handful.training.batches import Batches
 from handful.training.loop import Diverged, State, fresh, train
 from handful.training.optimizers import make_optimizer
-from handful.training.plan import Plan, plan
+from handful.training.plan import Plan, measure_plan
 from handful.training.settings import Settings
-from handful.training.trainer import learn
+from handful.training.trainer import train_task
 from handful.training.weight_average import Average
 from tiny import SCHEDULE, stripes, task
 
@@ -30,8 +30,8 @@ PLAN = Plan("fp32", 1, 0.01)
 SETTINGS = Settings(METHOD, SCHEDULE, BackboneSpec("small", {"base": 8}), precision="fp32")
 
 
-def weights(learned):
-    return learned.predictor.model.state_dict()
+def weights(result):
+    return result.predictor.model.state_dict()
 
 
 def same(a, b):
@@ -50,13 +50,13 @@ def test_every_trainable_tensor_moves():
 @pytest.mark.thorough
 def test_a_tiny_set_can_be_overfitted():
     settings = replace(SETTINGS, schedule=replace(SCHEDULE, steps=60, average=0.9))
-    history = learn(settings, task(), seed=0).history
+    history = train_task(settings, task(), seed=0).history
     assert history[0]["train_accuracy"] < 0.9
     assert history[-1]["train_accuracy"] == 1.0
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not():
-    first, again, other = (learn(SETTINGS, task(), seed) for seed in (3, 3, 4))
+    first, again, other = (train_task(SETTINGS, task(), seed) for seed in (3, 3, 4))
     assert same(weights(first), weights(again))
     assert not same(weights(first), weights(other))
 
@@ -65,7 +65,7 @@ def test_training_leaves_the_global_random_state_alone():
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    learn(SETTINGS, task(), seed=0)
+    train_task(SETTINGS, task(), seed=0)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -86,7 +86,7 @@ def test_control_c_leaves_the_step_it_came_in_to_go_on_from(tmp_path):
             yield item
 
     with pytest.raises(KeyboardInterrupt):
-        learn(SETTINGS, replace(task(), track=track), seed=0, folder=tmp_path, planned=PLAN)
+        train_task(SETTINGS, replace(task(), track=track), seed=0, folder=tmp_path, planned=PLAN)
     tensors, _ = read_tensors(tmp_path / "checkpoint.safetensors")
     assert int(tensors["step"]) == 3
 
@@ -140,19 +140,19 @@ def test_stopped_and_resumed_ends_with_the_same_bits_as_straight_through(
     schedule = replace(SCHEDULE, optimizer=optimizer, warmup=0.2, clip=1.0)
     dropped = replace(SETTINGS, method=Supervised("digits", dropout=0.5), schedule=schedule)
     stopping = replace(dropped, method=Interrupted("digits", dropout=0.5))
-    straight = learn(dropped, task(), 1, planned=PLAN)
+    straight = train_task(dropped, task(), 1, planned=PLAN)
     with pytest.raises(KeyboardInterrupt):
-        learn(stopping, task(), 1, tmp_path, PLAN)
+        train_task(stopping, task(), 1, tmp_path, PLAN)
     assert read_tensors(tmp_path / "checkpoint.safetensors")[0]["step"] == 7
-    resumed = learn(dropped, task(), 1, tmp_path)
+    resumed = train_task(dropped, task(), 1, tmp_path)
     assert same(weights(straight), weights(resumed))
     without_time = [{k: v for k, v in h.items() if k != "seconds"} for h in straight.history]
     assert without_time == [{k: v for k, v in h.items() if k != "seconds"} for h in resumed.history]
 
 
 def test_a_finished_training_is_not_trained_again(tmp_path):
-    first = learn(SETTINGS, task(), 0, tmp_path)
-    again = learn(replace(SETTINGS, method=Interrupted(at=0)), task(), 0, tmp_path)
+    first = train_task(SETTINGS, task(), 0, tmp_path)
+    again = train_task(replace(SETTINGS, method=Interrupted(at=0)), task(), 0, tmp_path)
     assert same(weights(first), weights(again))
 
 
@@ -241,20 +241,20 @@ class Exploding:
 
 def test_a_loss_that_is_no_number_stops_with_the_step_and_a_way_out():
     with pytest.raises(Diverged, match=r"at step 3 of 12 .*--set lr=0.002.*--set clip=1"):
-        learn(replace(SETTINGS, method=Exploding()), task(), seed=0)
+        train_task(replace(SETTINGS, method=Exploding()), task(), seed=0)
 
 
 def test_validation_images_are_never_trained_on():
     held = task(validation=(0, 1, 2, 3))
     assert set(held.labeled.tolist()) == set(range(4, 16))
-    assert set(held.unlabeled.tolist()) == set(range(4, 40))
+    assert set(held.training_pool.tolist()) == set(range(4, 40))
 
 
 def test_patience_stops_early_and_keeps_the_best_weights(monkeypatch):
     parts = []
-    looks = handful.training.trainer.Looks
+    looks = handful.training.trainer.Monitor
     monkeypatch.setattr(
-        "handful.training.trainer.Looks",
+        "handful.training.trainer.Monitor",
         lambda task, precision: parts.append(task) or looks(task, precision),
     )
     schedule = replace(
@@ -263,14 +263,14 @@ def test_patience_stops_early_and_keeps_the_best_weights(monkeypatch):
     unlearnable = stripes()
     noise = np.random.default_rng(3).integers(0, 2, 40)
     images = unlearnable.with_labels(np.where(unlearnable.labels >= 0, noise, -1))
-    learned = learn(replace(SETTINGS, schedule=schedule), task(images), seed=0)
-    losses = [line["validation_loss"] for line in learned.history]
-    assert learned.steps < 200
+    result = train_task(replace(SETTINGS, schedule=schedule), task(images), seed=0)
+    losses = [line["validation_loss"] for line in result.history]
+    assert result.steps < 200
     assert losses.index(min(losses)) == len(losses) - 3
     held = torch.tensor(parts[0].validation)
     assert len(held) == 4
     with torch.no_grad():
-        logits = learned.predictor.model(task(images).pixels[held].float() / 255)
+        logits = result.predictor.model(task(images).pixels[held].float() / 255)
     loss = nn.functional.cross_entropy(logits, task(images).labels[held]).item()
     assert loss < losses[-1] - 0.01
     assert loss == pytest.approx(min(losses), rel=1e-4)
@@ -312,7 +312,7 @@ def test_a_plan_is_measured_and_says_its_precision(monkeypatch, clock):
         return plain(self, model, batch)
 
     monkeypatch.setattr(Supervised, "loss", loss)
-    found = plan(METHOD, task(), SCHEDULE, seed=0, precision="fp32")
+    found = measure_plan(METHOD, task(), SCHEDULE, seed=0, precision="fp32")
     assert found.precision == "fp32"
     assert found.seconds_per_step == pytest.approx(0.25)
     assert found.threads == torch.get_num_threads()
@@ -333,7 +333,7 @@ def test_short_steps_are_timed_twice_and_the_faster_time_counts(
     left = list(timings)
     monkeypatch.setattr("handful.devices.has_bf16", lambda: True)
     monkeypatch.setattr("handful.training.plan._seconds_per_step", lambda *_: left.pop(0))
-    planned = plan(Supervised(), task(), SCHEDULE, 0)
+    planned = measure_plan(Supervised(), task(), SCHEDULE, 0)
     assert (planned.precision, planned.seconds_per_step) == (precision, seconds)
     assert not left
 
@@ -349,7 +349,7 @@ def test_convolutions_run_in_bf16_when_planned_so():
             hook.remove()
             return step
 
-    learn(replace(SETTINGS, method=Watching(augment="none"), precision="bf16"), task(), seed=0)
+    train_task(replace(SETTINGS, method=Watching(augment="none"), precision="bf16"), task(), seed=0)
     assert set(seen) == {torch.bfloat16}
 
 

@@ -103,7 +103,7 @@ def frozen_features(
 ) -> Tensor:
     """(N, D) features of all images, and the promise that the network is what it was."""
     with frozen(network):
-        return features(images, network, size, fit=fit, precision=precision, track=track)
+        return features(images, network, size, aspect=fit, precision=precision, track=track)
 
 
 def accuracy(head: nn.Module, queries: Tensor, labels: Tensor) -> float:

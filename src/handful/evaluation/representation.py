@@ -17,7 +17,7 @@ from handful import devices
 from handful.data.augmentation.pipelines import Pipeline
 from handful.evaluation.probes import neighbor_accuracy
 from handful.methods.base import Task
-from handful.methods.schedule import Course
+from handful.methods.schedule import ScheduleProgress
 
 SAMPLE = 1_000  # images that are looked at
 LABELED = 2_000  # labelled ones, at most
@@ -74,7 +74,7 @@ class Health:
     """
 
     def __init__(self, task: Task, view: Pipeline, precision: str) -> None:
-        pool = task.unlabeled
+        pool = task.training_pool
         some = pool[:: max(1, -(-len(pool) // SAMPLE))]
         self.plain = task.pixels[some]
         generator = torch.Generator().manual_seed(0)
@@ -117,11 +117,11 @@ def representation(model: nn.Module, precision: str) -> Callable[[Tensor], Tenso
     return represent
 
 
-def collapse(line: dict[str, float], course: Course) -> str | None:
+def collapse(line: dict[str, float], progress: ScheduleProgress) -> str | None:
     """The collapse that a look shows, as a sentence, or None. Early looks are not judged."""
-    if course.position(int(line["step"])) <= SETTLED * course.steps or "spread" not in line:
+    if progress.position(int(line["step"])) <= SETTLED * progress.steps or "spread" not in line:
         return None
-    where = f"at step {line['step']:.0f} of {course.last}"
+    where = f"at step {line['step']:.0f} of {progress.last}"
     if line["spread"] < CONSTANT:
         return (
             f"the features have collapsed {where}: they are the same for every image (spread "

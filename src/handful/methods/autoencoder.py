@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful.methods.base import About, Batch, Step, Task, Views, body
-from handful.methods.self_supervised import LabelFree, check_positive
+from handful.methods.self_supervised import SelfSupervised, check_positive
 from handful.models.classifier import Normalize
 from handful.models.published import SmallDecoder, SmallEncoder
 
 
 @dataclass(frozen=True)
-class Autoencoder(LabelFree):
+class Autoencoder(SelfSupervised):
     """Mean squared error between an augmented image and what is painted of its features."""
 
     augment: str = "weak"  # a named pipeline; the network paints what it was shown
@@ -41,10 +41,10 @@ class Autoencoder(LabelFree):
     def build(self, task: Task) -> nn.Module:
         normalize, backbone = body(task)
         if isinstance(backbone, SmallEncoder):
-            return Painter(normalize, backbone, SmallDecoder(task.channels, task.size))
+            return EncoderDecoder(normalize, backbone, SmallDecoder(task.channels, task.size))
         width: int = backbone.width  # type: ignore[assignment]
         decoder = Decoder(width, task.channels, task.size, self.decoder_width)
-        return Painter(normalize, backbone, decoder)
+        return EncoderDecoder(normalize, backbone, decoder)
 
     def loss(self, model: nn.Module, batch: Batch) -> Step:
         (images,) = batch.unlabeled
@@ -52,7 +52,7 @@ class Autoencoder(LabelFree):
         return Step(loss, {"loss": loss})
 
 
-class Painter(nn.Module):
+class EncoderDecoder(nn.Module):
     """Images in [0, 1] → normalised → backbone → decoder → images in [0, 1]."""
 
     def __init__(self, normalize: Normalize, backbone: nn.Module, decoder: nn.Module) -> None:

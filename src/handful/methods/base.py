@@ -1,7 +1,7 @@
 """What every method shares: the task it is given, the batches it sees, the predictor it leaves.
 
 State of a method that is not a weight (a memory bank, an adaptive threshold, running class shares)
-is its *memory*: `memory(task)` makes it, `loss` finds it in `batch.memory` and changes it in place.
+is its *memory*: `state(task)` makes it, `loss` finds it in `batch.state` and changes it in place.
 The loop keeps it beside the network: it is saved with every checkpoint, and neither averaged nor
 part of the predictor.
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from handful.data.augmentation.pipelines import Pipeline
 from handful.data.imageset import ImageSet
 from handful.data.splits import evenly_spaced
-from handful.methods.schedule import Course, Schedule
+from handful.methods.schedule import Schedule, ScheduleProgress
 from handful.models.classifier import BackboneSpec, Classifier, Normalize
 from handful.progress import Track, quiet
 
@@ -49,7 +49,7 @@ class Task:
     images: ImageSet  # -1 where a label is hidden or absent
     backbone: BackboneSpec
     size: int  # S: side of the square the images are brought to
-    fit: str = "crop"  # how: crop the longer side, pad the shorter one, or stretch
+    aspect: str = "crop"  # how: crop the longer side, pad the shorter one, or stretch
     flips: bool = True  # whether mirrored images are of the same class
     validation: tuple[int, ...] = ()  # labelled positions kept from training, to stop early by
     init: Init | None = None  # what the backbone starts from; None: its own first weights
@@ -70,7 +70,7 @@ class Task:
     @cached_property
     def pixels(self) -> Tensor:
         """(N, C, S, S) uint8, every image of the task."""
-        return self.images.at(self.size, self.fit, self.track)
+        return self.images.at(self.size, self.aspect, self.track)
 
     @cached_property
     def labels(self) -> Tensor:
@@ -85,7 +85,7 @@ class Task:
         return torch.tensor(kept, dtype=torch.int64)
 
     @cached_property
-    def unlabeled(self) -> Tensor:
+    def training_pool(self) -> Tensor:
         """Positions whose images may be looked at: all but validation. Labels are not used.
 
         Labelled images belong to it too, as in the authors' code of UDA and FixMatch.
@@ -139,17 +139,17 @@ class Batch(NamedTuple):
     ids: Tensor | None = None  # (N,) positions in the task
     unlabeled_ids: Tensor | None = None  # (M,)
     step: int = 0  # steps taken before this one
-    course: Course = Course(1)  # how far along the training is at each step
+    schedule_progress: ScheduleProgress = ScheduleProgress(
+        1
+    )  # how far along the training is at each step
     averaged: nn.Module | None = None  # the weight average so far: a teacher's source
-    memory: Mapping[str, Tensor] = MappingProxyType(
-        {}
-    )  # what the method remembers, see Remembering
+    state: Mapping[str, Tensor] = MappingProxyType({})  # what the method remembers, see Stateful
     pixels: Tensor | None = None  # (all, C, S, S) uint8: every image of the task
 
     @property
     def progress(self) -> float:
         """Share of the training that lies before this step."""
-        return self.course.progress(self.step)
+        return self.schedule_progress.fraction(self.step)
 
 
 class Step(NamedTuple):
@@ -162,8 +162,8 @@ class Trained(Protocol):
     """A method that trains a network: three answers, and the schedule it is best run with.
 
     One that does something long at the first of every so many steps of its schedule (see
-    `Course.begins`) says how many in an attribute `period`, so that a plan and a budget count it.
-    One whose network is another in training than in evaluation sets `looks_mislead`: what looks say
+    `ScheduleProgress.begins`) says how many in an attribute `period`, so that a plan and a budget count it.
+    One whose network is another in training than in evaluation sets `differs_in_evaluation`: what looks say
     of its training images is then not judged.
     """
 
@@ -183,15 +183,15 @@ class Networked(Trained, Protocol):
 
 
 @runtime_checkable
-class Remembering(Trained, Protocol):
+class Stateful(Trained, Protocol):
     """A trained method with state that is not a weight.
 
     `memory` makes it, by name; every random number in it comes from torch's global generator,
-    which the loop has seeded. `loss` changes the tensors of `batch.memory` in place, without
+    which the loop has seeded. `loss` changes the tensors of `batch.state` in place, without
     gradient, and never their shape or type.
     """
 
-    def memory(self, task: Task) -> dict[str, Tensor]: ...
+    def state(self, task: Task) -> dict[str, Tensor]: ...
 
 
 @runtime_checkable
@@ -210,10 +210,10 @@ class Fitted(Protocol):
 
 
 @runtime_checkable
-class Settling(Fitted, Protocol):
+class Tunable(Fitted, Protocol):
     """A fitted method that chooses some of its settings by the labels."""
 
-    def settled(self, labeled: Tensor, labels: Tensor, num_classes: int, seed: int) -> Fitted: ...
+    def tuned(self, labeled: Tensor, labels: Tensor, num_classes: int, seed: int) -> Fitted: ...
 
 
 Method = Trained | Fitted
@@ -238,8 +238,8 @@ def body(task: Task) -> tuple[Normalize, nn.Module]:
     named = hasattr(backbone, "mean")
     mean, std = (backbone.mean, backbone.std) if named else task.statistics()
     normalize = Normalize(list(mean), list(std))
-    if hasattr(backbone, "adapt"):
-        backbone.adapt(normalize(task.some_pixels().float() / 255))
+    if hasattr(backbone, "init_from_data"):
+        backbone.init_from_data(normalize(task.some_pixels().float() / 255))
     return normalize, backbone
 
 

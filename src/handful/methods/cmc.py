@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from handful.errors import HandfulError
 from handful.methods import contrastive_losses
 from handful.methods.base import About, Batch, Step, Task, Views, body
-from handful.methods.self_supervised import LabelFree, check_positive
+from handful.methods.self_supervised import SelfSupervised, check_positive
 from handful.models.classifier import BackboneSpec, Normalize
 from handful.models.split import SPACES
 
@@ -31,7 +31,7 @@ OBJECTIVES = ("softmax", "nce", "in-batch")
 
 
 @dataclass(frozen=True)
-class CMC(LabelFree):
+class CMC(SelfSupervised):
     """Hyper-parameters."""
 
     space: str = "lab"  # lab: L beside ab; ycbcr: Y beside CbCr
@@ -77,11 +77,11 @@ class CMC(LabelFree):
     def build(self, task: Task) -> nn.Module:
         if task.channels != 3:
             raise HandfulError("cmc parts light from colour, and these images are grey; try simclr")
-        if len(task.unlabeled) < 2:
+        if len(task.training_pool) < 2:
             raise HandfulError("cmc tells images apart, so it needs two images or more, got 1")
         return TwoSides(*body(replace(task, backbone=self.spec(task))), self.projection)
 
-    def memory(self, task: Task) -> dict[str, Tensor]:
+    def state(self, task: Task) -> dict[str, Tensor]:
         """The bank: (2, N, D) features of every image by each encoder, and which were written."""
         if self.objective == "in-batch":
             return {}
@@ -105,8 +105,8 @@ class CMC(LabelFree):
             both = self._against_bank((light, color), batch)
             own = torch.zeros(len(light), dtype=torch.int64, device=light.device)
         if self.objective == "nce":
-            images_known = len(batch.memory["written"])
-            running = batch.memory["normalizer"]
+            images_known = len(batch.state["written"])
+            running = batch.state["normalizer"]
             loss = sum(
                 contrastive_losses.nce_loss(scores, _running(z, scores, images_known), images_known)
                 for scores, z in zip(both, running, strict=True)
@@ -119,7 +119,7 @@ class CMC(LabelFree):
         assert isinstance(loss, Tensor)
         return Step(loss, {"loss": loss, "light_to_color": there, "color_to_light": back})
 
-    def trouble(self, line: Mapping[str, float]) -> str | None:
+    def failure(self, line: Mapping[str, float]) -> str | None:
         """Named where an image is matched with its colours hardly more often than by chance."""
         matched = min(line.get("light_to_color", 1.0), line.get("color_to_light", 1.0))
         chance = 1 / (self.negatives + 1)
@@ -133,7 +133,7 @@ class CMC(LabelFree):
     def _against_bank(self, z: tuple[Tensor, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """(N, 1 + K) scores both ways: each encoder's features against the other's bank."""
         assert batch.unlabeled_ids is not None
-        bank, written = batch.memory["bank"], batch.memory["written"]
+        bank, written = batch.state["bank"], batch.state["written"]
         ids = batch.unlabeled_ids.to(bank.device)
         fresh = [F.normalize(side.detach().float(), dim=1) for side in z]
         for side, now in zip(bank, fresh, strict=True):

@@ -89,7 +89,7 @@ class Consistency(ABC):
     def build(self, task: Task) -> nn.Module:
         return classifier(task)
 
-    def memory(self, task: Task) -> dict[str, Tensor]:
+    def state(self, task: Task) -> dict[str, Tensor]:
         """Class shares, (K,) each: of the labels; of the network's guesses; of those used."""
         prior = prior_of(task.labels[task.labeled], len(task.classes))
         return {"prior": prior, "guessed": prior.clone(), "used": prior.clone()}
@@ -103,7 +103,7 @@ class Consistency(ABC):
         weight = self.unlabeled_weight * self.ramp(batch.progress)
         accuracy = (seen.labeled.detach().argmax(dim=1) == batch.labels).float().mean()
         logs = {"labeled": labeled, "unlabeled": cost.loss, "accuracy": accuracy}
-        logs |= monitors(batch.memory, cost, batch.course.last)
+        logs |= monitoring_logs(batch.state, cost, batch.schedule_progress.last)
         if self.teacher or self.strong != "same":  # a view agrees with itself
             logs["agreement"] = (cost.guess == seen.strong.argmax(dim=1)).float().mean()
         return Step(labeled + weight * cost.loss, logs)
@@ -122,10 +122,10 @@ class Consistency(ABC):
     def guesses(self, weak: Tensor, batch: Batch) -> Tensor:
         """(M, K) probabilities from logits of the weak view; aligned if `align`."""
         probabilities = weak.softmax(dim=1)
-        guessed = batch.memory["guessed"]
+        guessed = batch.state["guessed"]
         guessed.lerp_(probabilities.mean(dim=0).to(guessed), _FORGETTING)
         return (
-            aligned(probabilities, guessed, batch.memory["prior"]) if self.align else probabilities
+            aligned(probabilities, guessed, batch.state["prior"]) if self.align else probabilities
         )
 
     def _forward(self, model: nn.Module, batch: Batch) -> Seen:
@@ -147,11 +147,11 @@ class Consistency(ABC):
 
 def has_unlabeled(task: Task) -> bool:
     """Whether there is an image to learn from beside the labelled ones."""
-    return len(task.unlabeled) > len(task.labeled)
+    return len(task.training_pool) > len(task.labeled)
 
 
 @torch.no_grad()
-def monitors(memory: Mapping[str, Tensor], cost: Cost, steps: int) -> dict[str, Tensor]:
+def monitoring_logs(state: Mapping[str, Tensor], cost: Cost, steps: int) -> dict[str, Tensor]:
     """Figures to watch, and the running shares of the guesses that were used.
 
     kept: share of the unlabelled images used. prior_distance: total variation distance between
@@ -162,7 +162,7 @@ def monitors(memory: Mapping[str, Tensor], cost: Cost, steps: int) -> dict[str, 
     Args:
         steps: of the whole training.
     """
-    used, prior = memory["used"], memory["prior"]
+    used, prior = state["used"], state["prior"]
     now = torch.bincount(cost.guess, cost.trust.to(used), len(used)) / len(cost.guess)  # (K,)
     used.lerp_(now, min(1.0, max(_FORGETTING, 1 / (_REMEMBERED * steps))))
     shares = used / used.sum().clamp_min(torch.finfo(used.dtype).tiny)

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from handful import devices, models
 from handful.errors import HandfulError
 from handful.methods.base import About, Batch, Step, Task, Views, classifier
-from handful.methods.consistency import Cost, has_unlabeled, monitors
+from handful.methods.consistency import Cost, has_unlabeled, monitoring_logs
 from handful.methods.heads import principal, prior_of
 from handful.methods.propagation import propagate
 from handful.methods.schedule import Schedule
@@ -91,7 +91,7 @@ class DeepPropagation:
     def build(self, task: Task) -> nn.Module:
         return classifier(task)
 
-    def memory(self, task: Task) -> dict[str, Tensor]:
+    def state(self, task: Task) -> dict[str, Tensor]:
         """What is known and what is learned of every image, and the coordinates that stay.
 
         known, learned: (N,) classes, -1 for none. images: (U,) positions in the graph. first:
@@ -100,18 +100,18 @@ class DeepPropagation:
         prior = prior_of(task.labels[task.labeled], len(task.classes))
         known = torch.full_like(task.labels, -1)
         known[task.labeled] = task.labels[task.labeled]
-        memory = {"known": known, "learned": known.clone(), "prior": prior, "used": prior.clone()}
+        state = {"known": known, "learned": known.clone(), "prior": prior, "used": prior.clone()}
         if not has_unlabeled(task):
-            return memory
+            return state
         first = self._coordinates(_first(task)).half()
-        return memory | {"images": task.unlabeled, "first": first}
+        return state | {"images": task.training_pool, "first": first}
 
     def loss(self, model: nn.Module, batch: Batch) -> Step:
         if not batch.unlabeled:
             return Supervised().loss(model, batch)
-        if batch.course.begins(batch.step, self.period):
+        if batch.schedule_progress.starts_period(batch.step, self.period):
             self._relabel(batch)
-        learned = batch.memory["learned"][batch.unlabeled_ids]  # (M,)
+        learned = batch.state["learned"][batch.unlabeled_ids]  # (M,)
         trusted = learned >= 0
         logits = model(batch.unlabeled[0]).float()
         total = F.cross_entropy(logits, learned, ignore_index=-1, reduction="sum")
@@ -119,35 +119,37 @@ class DeepPropagation:
         cost = Cost(loss, learned.clamp_min(0), trusted)
         guess = logits.detach().argmax(dim=1)
         agreement = (guess == learned).sum() / trusted.sum().clamp_min(1)  # of network and graph
-        figures = monitors(batch.memory, cost, batch.course.last) | {"agreement": agreement}
+        figures = monitoring_logs(batch.state, cost, batch.schedule_progress.last) | {
+            "agreement": agreement
+        }
         return Step(loss, {"unlabeled": loss} | figures)
 
     @torch.no_grad()
     def _relabel(self, batch: Batch) -> None:
         """Write in memory what a graph says now: (U,) classes to learn."""
-        memory = batch.memory
-        images, known, prior = memory["images"], memory["known"], memory["prior"]
+        state = batch.state
+        images, known, prior = state["images"], state["known"], state["prior"]
         now = _features(batch) if batch.step > 0 else None
         with devices.full_precision():
-            x = F.normalize(memory["first"].float())
+            x = F.normalize(state["first"].float())
             if now is not None:
                 x = torch.cat([x, F.normalize(self._coordinates(now))], dim=1)
             given = known[images] >= 0
             labels = torch.zeros(len(x), len(prior), device=x.device)  # (U, K)
             labels[given] = F.one_hot(known[images][given], len(prior)).to(labels)
-            alpha = self.alpha or own_alpha(len(x))
+            alpha = self.alpha or default_alpha(len(x))
             scores = propagate(
                 x.cpu(), labels.cpu(), self.neighbors, self.sharpness, alpha, self.spread_steps
             ).to(known.device)
         learned = torch.where(scores.sum(dim=1) > 0, scores.argmax(dim=1), -1)
-        memory["learned"][images] = torch.where(given, known[images], learned)
+        state["learned"][images] = torch.where(given, known[images], learned)
 
     def _coordinates(self, features: Tensor) -> Tensor:
         """(U, D) → (U, R)."""
         return principal(features, self.rank).of(features)
 
 
-def own_alpha(n: int) -> float:
+def default_alpha(n: int) -> float:
     """How far labels should travel among n images: 0.9 up to 1,000, 0.99 from 10,000 on.
 
     Chosen on digits, MNIST and Fashion-MNIST (benchmarks/LOG.md).
@@ -158,9 +160,9 @@ def own_alpha(n: int) -> float:
 def _first(task: Task) -> Tensor:
     """(U, D): features that the network comes with, else the pixels of a blurred copy."""
     if task.init is not None or models.pretrained(task.backbone.name):
-        images = task.images[task.unlabeled.numpy()]
-        return embed(images, classifier(task), task.size, task.fit, "auto", task.track).float()
-    pixels = task.pixels[task.unlabeled]
+        images = task.images[task.training_pool.numpy()]
+        return embed(images, classifier(task), task.size, task.aspect, "auto", task.track).float()
+    pixels = task.pixels[task.training_pool]
     step = max(1, round(task.size / _BLURRED))
     return torch.cat(
         [
@@ -176,6 +178,6 @@ def _features(batch: Batch) -> Tensor:
     They are made in the precision of the training.
     """
     assert isinstance(batch.averaged, Classifier) and batch.pixels is not None
-    network, pixels = batch.averaged.eval(), batch.pixels[batch.memory["images"]]
+    network, pixels = batch.averaged.eval(), batch.pixels[batch.state["images"]]
     parts = (network.features(some.float() / 255) for some in pixels.split(_BATCH))
     return torch.cat([part.float() for part in parts])

@@ -145,13 +145,13 @@ class FineTuning:
 
     def _first_guesses(self, task: Task) -> Tensor:
         """(N, K) probabilities of every image of the task; of a labelled one, its label."""
-        more = {"stages": 3} if models.staged(task.backbone.name) else {}
+        more = {"stages": 3} if models.multi_stage(task.backbone.name) else {}
         options = task.backbone.options | more
         spec = BackboneSpec(task.backbone.name, options)
         frozen = classifier(replace(task, backbone=spec, size=self.embed_size))
-        known = embed(task.images, frozen, self.embed_size, task.fit, "auto", task.track)
+        known = embed(task.images, frozen, self.embed_size, task.aspect, "auto", task.track)
         labels = task.labels[task.labeled]
-        pool = known[task.unlabeled]
+        pool = known[task.training_pool]
         classes = len(task.classes)
         head = SelfTraining().fit_features(known[task.labeled], labels, pool, classes, seed=0)
         with torch.no_grad():

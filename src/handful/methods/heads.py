@@ -175,7 +175,7 @@ def check_fit(labeled: Tensor, labels: Tensor, num_classes: int) -> None:
         )
 
 
-def some_of(features: Tensor, limit: int, seed: int) -> Tensor:
+def subsample(features: Tensor, limit: int, seed: int) -> Tensor:
     """All rows, or `limit` of them drawn at random where there are more."""
     if len(features) <= limit:
         return features

@@ -58,7 +58,7 @@ class Features:
         strength = self.strength or choose_strength(x, targets, self.folds, seed)
         return coordinates.head(*fit_logistic(x, targets, strength))
 
-    def settled(self, labeled: Tensor, labels: Tensor, num_classes: int, seed: int) -> "Features":
+    def tuned(self, labeled: Tensor, labels: Tensor, num_classes: int, seed: int) -> "Features":
         """The same with the strength that `fit_features` would choose on these images.
 
         For fits on parts of them: choosing again in every fold of an estimate takes many times as

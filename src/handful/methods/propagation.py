@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from handful.errors import HandfulError
 from handful.methods.base import About
-from handful.methods.heads import align, check_fit, fit_logistic, principal, prior_of, some_of
+from handful.methods.heads import align, check_fit, fit_logistic, principal, prior_of, subsample
 
 _HELD = 2**26  # similarities held at once: 256 MB
 
@@ -62,7 +62,7 @@ class Propagation:
     ) -> nn.Linear:
         """A head distilled from the scores of (M, D) unlabelled beside (N, D) labelled features."""
         check_fit(labeled, labels, num_classes)
-        unlabeled = some_of(unlabeled, self.limit, seed)
+        unlabeled = subsample(unlabeled, self.limit, seed)
         everything = torch.cat([labeled, unlabeled]).float()
         coordinates = principal(everything, 2 * self.rank)
         x = coordinates.of(everything)
@@ -70,7 +70,7 @@ class Propagation:
         known = torch.cat([one_hot, torch.zeros(len(unlabeled), num_classes)])
         near = x[:, : self.rank]
         scores = propagate(near, known, self.neighbors, self.sharpness, self.alpha, self.steps)
-        targets, importance = lesson(scores, prior_of(labels, num_classes))
+        targets, importance = soft_targets(scores, prior_of(labels, num_classes))
         targets[: len(labels)] = one_hot
         return coordinates.head(
             *fit_logistic(x, targets, self.strength, importance=importance, iterations=60)
@@ -122,7 +122,7 @@ def spread(graph: scipy.sparse.csr_matrix, known: Tensor, alpha: float, steps: i
     return torch.from_numpy(scores)
 
 
-def lesson(scores: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
+def soft_targets(scores: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
     """(N, K) targets and (N,) importance for the head; an image no label reached has none."""
     total = scores.sum(dim=1, keepdim=True)  # (N, 1)
     targets = align(scores / total.clamp_min(1e-12), prior)

@@ -110,12 +110,12 @@ class Schedule:
             case _:
                 return self.peak
 
-    def look_at(self) -> list[int]:
+    def evaluation_steps(self) -> list[int]:
         """Steps after which metrics are taken: 0, then `looks` evenly spaced, the last step too."""
         return sorted({round(i * self.steps / self.looks) for i in range(self.looks + 1)})
 
 
-class Turn(NamedTuple):
+class Reschedule(NamedTuple):
     """From one step of a training on, what the rest of it shall be."""
 
     step: int  # so many are taken
@@ -124,7 +124,7 @@ class Turn(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Course:
+class ScheduleProgress:
     """How far a training is along its schedule after each of its steps.
 
     Step by step, one for one, unless it was turned: a budget that has to be met moves the last step
@@ -133,61 +133,64 @@ class Course:
     """
 
     steps: int  # of the schedule
-    turns: tuple[Turn, ...] = ()
+    reschedules: tuple[Reschedule, ...] = ()
 
     def __post_init__(self) -> None:
         before, last = 0, self.steps
-        for turn in self.turns:
+        for turn in self.reschedules:
             assert before <= turn.step < min(last, turn.last), self
             before, last = turn.step, turn.last
 
     @property
     def last(self) -> int:
         """How many steps there are in all."""
-        return self.turns[-1].last if self.turns else self.steps
+        return self.reschedules[-1].last if self.reschedules else self.steps
 
     @property
-    def counted(self) -> int:
+    def counted_steps(self) -> int:
         """Steps of the schedule, as periods are counted in the end."""
-        return self.turns[-1].steps if self.turns else self.steps
+        return self.reschedules[-1].steps if self.reschedules else self.steps
 
-    def turned(self, step: int, last: int, counted: int | None = None) -> "Course":
+    def rescheduled(self, step: int, last: int, counted: int | None = None) -> "ScheduleProgress":
         """The same up to `step`; from there on so that `last` are all.
 
         Args:
             counted: steps of the schedule, if there are to be more or fewer periods.
         """
-        return replace(self, turns=(*self.turns, Turn(step, last, counted or self.counted)))
+        return replace(
+            self,
+            reschedules=(*self.reschedules, Reschedule(step, last, counted or self.counted_steps)),
+        )
 
     def position(self, step: int) -> float:
         """Where in the schedule the training is after `step` steps: 0 to `steps`."""
-        return self._way(step, [self.steps] * len(self.turns))
+        return self._way(step, [self.steps] * len(self.reschedules))
 
-    def progress(self, step: int) -> float:
+    def fraction(self, step: int) -> float:
         """Share of the schedule that is done after `step` steps."""
         return self.position(step) / max(1, self.steps)
 
-    def count(self, step: int) -> float:
+    def counted_position(self, step: int) -> float:
         """The same place as `position`, as periods are counted."""
-        return self._way(step, [turn.steps for turn in self.turns])
+        return self._way(step, [turn.steps for turn in self.reschedules])
 
     def _way(self, step: int, ends: Sequence[int]) -> float:
         """How far it is after `step` steps, to an end that each turn may move."""
         way, begun, last, end = 0.0, 0, self.steps, self.steps
-        for turn, then in zip(self.turns, ends, strict=True):
+        for turn, then in zip(self.reschedules, ends, strict=True):
             if step <= turn.step:
                 break
             way += (turn.step - begun) * (end - way) / (last - begun)
             begun, last, end = turn.step, turn.last, then
         return float(end) if step >= last else way + (step - begun) * (end - way) / (last - begun)
 
-    def begins(self, step: int, period: int) -> bool:
+    def starts_period(self, step: int, period: int) -> bool:
         """Whether step number `step`, from 0, is the first of so many steps of the schedule."""
-        return self.begun(step + 1, period) > self.begun(step, period)
+        return self.periods_started(step + 1, period) > self.periods_started(step, period)
 
-    def begun(self, step: int, period: int) -> int:
+    def periods_started(self, step: int, period: int) -> int:
         """How many such periods the first `step` steps have begun."""
-        return int(self.count(step - 1) // period) + 1 if step else 0
+        return int(self.counted_position(step - 1) // period) + 1 if step else 0
 
 
 _OPTIMIZERS = ("sgd", "adam", "adamw", "lars")

@@ -21,7 +21,7 @@ from handful.models.classifier import BackboneSpec, Normalize
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelFree:
+class SelfSupervised:
     """Fields of every label-free method, and the questions it answers."""
 
     then: str = "features"  # what follows: features, self_training, propagation, supervised, …
@@ -37,7 +37,7 @@ class LabelFree:
         """Adam with a cosine, about two minutes of small images on two cores."""
         return Schedule(
             steps=2000,
-            batch=min(128, len(task.unlabeled)),
+            batch=min(128, len(task.training_pool)),
             optimizer="adam",
             lr=1e-3,
             weight_decay=0.0,
@@ -53,7 +53,7 @@ class LabelFree:
     def loss(self, model: nn.Module, batch: Batch) -> Step:
         raise NotImplementedError
 
-    def trouble(self, line: Mapping[str, float]) -> str | None:
+    def failure(self, line: Mapping[str, float]) -> str | None:
         """What is wrong by the method's own figures at a look, as a sentence; None: nothing."""
         return None
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from handful.errors import HandfulError
 from handful.methods.base import About
-from handful.methods.heads import align, check_fit, fit_logistic, principal, prior_of, some_of
+from handful.methods.heads import align, check_fit, fit_logistic, principal, prior_of, subsample
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ class SelfTraining:
     ) -> nn.Linear:
         """The last head, on (N, D) labelled features, (N,) labels and (M, D) unlabelled ones."""
         check_fit(labeled, labels, num_classes)
-        unlabeled = some_of(unlabeled, self.limit, seed).float()
+        unlabeled = subsample(unlabeled, self.limit, seed).float()
         coordinates = principal(torch.cat([labeled.float(), unlabeled]), self.rank)
         x, u = coordinates.of(labeled), coordinates.of(unlabeled)
         targets, prior = F.one_hot(labels, num_classes).float(), prior_of(labels, num_classes)
         weight, bias = fit_logistic(x, targets, self.first_strength)
         for share in self.shares() if len(u) else ():
             guesses = align((u @ weight + bias).softmax(dim=1), prior)
-            trusted = surest(guesses, prior, share)
+            trusted = most_confident(guesses, prior, share)
             pseudo = F.one_hot(guesses[trusted].argmax(dim=1), num_classes).float()
             weight, bias = fit_logistic(
                 torch.cat([x, u[trusted]]),
@@ -91,7 +91,7 @@ class SelfTraining:
         return torch.linspace(self.first_share, self.last_share, self.rounds).tolist()
 
 
-def surest(guesses: Tensor, prior: Tensor, share: float) -> Tensor:
+def most_confident(guesses: Tensor, prior: Tensor, share: float) -> Tensor:
     """Positions of the guesses to trust: of every class the surest, in proportion to the prior.
 
     Args:

@@ -18,11 +18,11 @@ from torch import nn
 from handful.errors import HandfulError
 from handful.methods.base import About, Batch, Step, Task, Views
 from handful.methods.contrastive_losses import nt_xent
-from handful.methods.self_supervised import LabelFree, both_views, check_positive, projected
+from handful.methods.self_supervised import SelfSupervised, both_views, check_positive, projected
 
 
 @dataclass(frozen=True)
-class SimCLR(LabelFree):
+class SimCLR(SelfSupervised):
     """Hyper-parameters."""
 
     augment: str = "simclr"  # a named pipeline, also changed, as in simclr,-blur,+cut-out

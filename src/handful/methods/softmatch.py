@@ -45,14 +45,14 @@ class SoftMatch(Consistency):
         if not self.width > 0:
             raise HandfulError(f"width must be above 0, got {self.width}")
 
-    def memory(self, task: Task) -> dict[str, Tensor]:
+    def state(self, task: Task) -> dict[str, Tensor]:
         """Mean and variance of the confidences too: at first a guess's, and 1."""
         moments = {"mean": torch.tensor(1 / len(task.classes)), "variance": torch.tensor(1.0)}
-        return super().memory(task) | moments
+        return super().state(task) | moments
 
     def unlabeled_loss(self, seen: Seen, batch: Batch) -> Cost:
         confidence = self.guesses(seen.weak, batch).amax(dim=1)  # (M,)
-        mean, variance = batch.memory["mean"], batch.memory["variance"]
+        mean, variance = batch.state["mean"], batch.state["variance"]
         correction = min(1, len(confidence) - 1)
         mean.lerp_(confidence.mean().to(mean), 1 - self.keep)
         variance.lerp_(confidence.var(correction=correction).to(variance), 1 - self.keep)

@@ -15,11 +15,11 @@ from torch import nn
 from handful.errors import HandfulError
 from handful.methods.base import About, Batch, Step, Task, Views
 from handful.methods.contrastive_losses import vicreg
-from handful.methods.self_supervised import LabelFree, both_views, check_positive, projected
+from handful.methods.self_supervised import SelfSupervised, both_views, check_positive, projected
 
 
 @dataclass(frozen=True)
-class VICReg(LabelFree):
+class VICReg(SelfSupervised):
     """Hyper-parameters; the weights are the paper's."""
 
     augment: str = "simclr"  # a named pipeline, also changed, as in simclr,-blur,+cut-out

@@ -44,7 +44,7 @@ __all__ = [
     "fingerprint",
     "make",
     "pretrained",
-    "staged",
+    "multi_stage",
 ]
 
 BACKBONES: dict[str, type[nn.Module]] = {
@@ -70,10 +70,10 @@ _TIMM = "timm:"
 
 def pretrained(name: str) -> bool:
     """Whether `name` comes with weights learned on other images."""
-    return staged(name) or name.startswith(_TIMM)
+    return multi_stage(name) or name.startswith(_TIMM)
 
 
-def staged(name: str) -> bool:
+def multi_stage(name: str) -> bool:
     """Whether `name` can give features of more than its last stage (option `stages`)."""
     return issubclass(BACKBONES.get(name, nn.Module), Lite)
 

@@ -80,7 +80,7 @@ class Predictor:
     classes: tuple[str, ...]
     size: int
     channels: int
-    fit: str = "crop"
+    aspect: str = "crop"
     precision: str = "fp32"  # what it was trained in; fp32 where the processor has no bf16
     temperature: float = 1.0  # divides the logits, so that confidence is how often it is right
     frozen: bool = False  # a head on features of a network that was not trained further
@@ -100,7 +100,7 @@ class Predictor:
         images = images.scaled_by(self.value_range)
         if self.frozen:
             precision = self._precision()
-            return embed(images, self.model.eval(), self.size, self.fit, precision, track)
+            return embed(images, self.model.eval(), self.size, self.aspect, precision, track)
         rows = [found.cpu() for found in self._streamed(images, batch, track, "embedding")]
         width = int(self.model.backbone.width)  # type: ignore[arg-type]
         return torch.cat(rows) if rows else torch.empty(0, width)
@@ -128,7 +128,7 @@ class Predictor:
         self.model.eval()
         if self.size > 256:  # pixels in a batch are bounded, whatever a file says of the size
             batch = max(1, batch * 256**2 // self.size**2)
-        stream = images.stream(self.size, self.fit, batch, self.channels)
+        stream = images.stream(self.size, self.aspect, batch, self.channels)
         for pixels in track(stream, -(-len(images) // batch), what):
             with torch.inference_mode(), devices.autocast(self._precision()):
                 found = self.model.features(pixels.to(devices.device()).float() / 255)
@@ -139,9 +139,14 @@ class Predictor:
 
 
 def embed(
-    images: ImageSet, model: Classifier, size: int, fit: str, precision: str, track: Track = quiet
+    images: ImageSet,
+    model: Classifier,
+    size: int,
+    aspect: str,
+    precision: str,
+    track: Track = quiet,
 ) -> Tensor:
     """(N, D) float16 features before the head of a classifier, from the cache where known."""
     body = copy.copy(model)
     body._modules = {**model._modules, "head": nn.Identity()}
-    return features(images, body, size, fit=fit, precision=precision, track=track)
+    return features(images, body, size, aspect=aspect, precision=precision, track=track)

@@ -66,7 +66,7 @@ class Fast(nn.Module):
         return f"mirrored={self.mirrored}, shifted={self.shifted}"
 
     @torch.no_grad()
-    def adapt(self, images: Tensor) -> None:
+    def init_from_data(self, images: Tensor) -> None:
         """Fix the first layer: principal directions of patches, each of variance 1, both signs.
 
         (N, C, H, W) normalised images.

@@ -21,7 +21,7 @@ _ROW = 32  # bf16 numbers that AMX multiplies at once
 _FEWEST = 3  # maps side by side: with two, laying them out costs more than it saves
 
 
-def quicken(network: nn.Module) -> None:
+def use_fast_backward(network: nn.Module) -> None:
     """Give every depthwise and every 3x3 convolution in `network` the faster gradient, in place.
 
     Values, parameters and their names stay as they are.

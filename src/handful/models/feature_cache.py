@@ -43,7 +43,7 @@ def features(
     network: nn.Module,
     size: int,
     *,
-    fit: str = "crop",
+    aspect: str = "crop",
     view: str = "plain",
     precision: str = "auto",
     track: Track = quiet,
@@ -56,19 +56,19 @@ def features(
     Args:
         network: maps (N, C, S, S) float images in [0, 1] to (N, D): it normalises, too.
         size: S, in pixels; see `choose_size`.
-        fit: how other shapes become square; see `ImageSet.at`.
+        aspect: how other shapes become square; see `ImageSet.at`.
         view: "plain", or "flipped" left to right.
         precision: "bf16", "fp32", or "auto": bf16 where the processor computes in it.
     """
     precision = resolved(precision)
-    folder = _folder(network, size, fit, view, precision, images.channels)
+    folder = _folder(network, size, aspect, view, precision, images.channels)
     prints = _prints(images)
     for last in (False, True):  # a second time if the cache is cleared meanwhile
         known = _known(folder)
         new = _first_of_each(prints, known)
         try:
             if len(new):
-                _embed(images[new], network, size, fit, view, precision, folder, track)
+                _embed(images[new], network, size, aspect, view, precision, folder, track)
                 known = _known(folder)
                 about(folder, source=images.store.source or images.source, size=size)
                 keep_within_limit()
@@ -86,12 +86,12 @@ def not_yet_known(
     network: nn.Module,
     size: int,
     *,
-    fit: str = "crop",
+    aspect: str = "crop",
     view: str = "plain",
     precision: str = "auto",
 ) -> ImageSet:
     """The images that `features` would run the network on: each distinct one once."""
-    folder = _folder(network, size, fit, view, resolved(precision), images.channels)
+    folder = _folder(network, size, aspect, view, resolved(precision), images.channels)
     return images[_first_of_each(_prints(images), _known(folder))]
 
 
@@ -100,7 +100,7 @@ def choose_size(
     make: Callable[[int], nn.Module],
     seconds: float,
     *,
-    fit: str = "crop",
+    aspect: str = "crop",
     precision: str = "auto",
 ) -> tuple[int, float]:
     """The side in pixels to embed the images at, and the seconds that will take.
@@ -118,7 +118,7 @@ def choose_size(
     expected = 0.0
     for size in sizes:
         expected = len(images) * seconds_per_image(
-            images, make(size), size, fit=fit, precision=precision
+            images, make(size), size, aspect=aspect, precision=precision
         )
         if expected <= seconds:
             break
@@ -135,7 +135,7 @@ def seconds_per_image(
     network: nn.Module,
     size: int,
     *,
-    fit: str = "crop",
+    aspect: str = "crop",
     precision: str = "auto",
 ) -> float:
     """Measured on some of the images, decoding included."""
@@ -144,7 +144,7 @@ def seconds_per_image(
     noise = torch.randint(0, 256, (len(some), images.channels, size, size), dtype=torch.uint8)
     _forward(network, noise, "plain", precision)  # the first pass sets things up
     start = time.perf_counter()
-    for pixels in some.stream(size, fit, _SAMPLE):
+    for pixels in some.stream(size, aspect, _SAMPLE):
         _forward(network, pixels, "plain", precision)
     return (time.perf_counter() - start) / len(some)
 
@@ -162,7 +162,7 @@ def _embed(
     images: ImageSet,
     network: nn.Module,
     size: int,
-    fit: str,
+    aspect: str,
     view: str,
     precision: str,
     folder: Path,
@@ -173,7 +173,7 @@ def _embed(
     network = _ready(network)
     rows: list[Tensor] = []
     done = 0
-    batches = images.stream(size, fit, _BATCH)
+    batches = images.stream(size, aspect, _BATCH)
     for pixels in track(batches, -(-len(images) // _BATCH), "embedding"):
         rows.append(_forward(network, pixels, view, precision))
         count = sum(map(len, rows))
@@ -203,7 +203,7 @@ def _forward(network: nn.Module, pixels: Tensor, view: str, precision: str) -> T
 
 
 def _folder(
-    network: nn.Module, size: int, fit: str, view: str, precision: str, channels: int
+    network: nn.Module, size: int, aspect: str, view: str, precision: str, channels: int
 ) -> Path:
     """Where features made in exactly this way are kept.
 
@@ -212,7 +212,7 @@ def _folder(
     if view not in VIEWS:
         raise HandfulError(f"no view {view!r}; views of cached features: {', '.join(VIEWS)}")
     made = repr((_VERSION, type(network).__name__, str(network), fingerprint(network)))
-    made += repr((size, fit, view, precision, channels))
+    made += repr((size, aspect, view, precision, channels))
     return cache_folder() / "features" / hashlib.sha256(made.encode()).hexdigest()[:32]
 
 

@@ -63,7 +63,7 @@ class Split(nn.Module):
         self.register_buffer("scale", torch.ones(1, 3, 1, 1))
 
     @torch.no_grad()
-    def adapt(self, images: Tensor) -> None:
+    def init_from_data(self, images: Tensor) -> None:
         """Take the constants of the channels from (N, 3, S, S) images in [0, 1], 1,000 at most."""
         images = evenly_spaced(images, 1_000)
         std, mean = torch.std_mean(SPACES[self.space](images), dim=(0, 2, 3), keepdim=True)

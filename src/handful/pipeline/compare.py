@@ -32,7 +32,7 @@ from handful.pipeline.run import Run
 from handful.pipeline.setup import hide, prepare, rehearse
 from handful.progress import QUIET, Reporter
 from handful.text import duration
-from handful.training.failure import recorded
+from handful.training.failure import recorded_failures
 from handful.training.settings import fingerprint
 
 LEVEL = 0.9  # of the intervals, over draws
@@ -161,7 +161,7 @@ def compare(
             seconds = round(time.perf_counter() - begun, 2)
             accuracy = _score(run, images, reporter)
             say_left_out(images.store.skipped[listed:], reporter.say)
-            cell = Cell(name, draw, accuracy, run.estimate, seconds, recorded(run.record))
+            cell = Cell(name, draw, accuracy, run.estimate, seconds, recorded_failures(run.record))
             write_json(_path(folder, name, draw), {"settings": marks[name]} | asdict(cell))
             known[name, draw] = cell
             reporter.say(
@@ -239,7 +239,7 @@ def _rehearsed(
     except HandfulError as error:
         raise HandfulError(f"{name}: {error}") from None
     start = [] if task.init is None else [task.init.hash]
-    return fingerprint(chosen.as_json(), task.size, task.fit, task.flips, *start)
+    return fingerprint(chosen.as_json(), task.size, task.aspect, task.flips, *start)
 
 
 def _claim(folder: Path, mark: str) -> None:

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from handful.evaluation.cross_validation import FitAndPredict, Key, OutOfFold, Scheme, out_of_fold
-from handful.methods.base import Settling, Task, Trained
+from handful.methods.base import Task, Trained, Tunable
 from handful.progress import Say, quiet, silent
 from handful.training.plan import Plan
 from handful.training.settings import Settings
-from handful.training.trainer import embedded, learn
+from handful.training.trainer import extract_features, train_task
 
 # For methods that train a network, and the same for all that `auto` tries.
 FOLDS = Scheme(folds=5, repeats=1, halves=0)
@@ -40,7 +40,7 @@ def fold_predictor(
             kept[labeled[held]] = False
             part = replace(task, images=images[kept], validation=(), track=quiet)
             folder = work / f"fold-{seed}" if work is not None else None
-            learned = learn(settings, part, seed, folder, planned)
+            learned = train_task(settings, part, seed, folder, planned)
             if learned.collapse is not None:
                 say(f"in a fit for the estimate {learned.collapse.text}")
             return learned.predictor.predict_proba(images[labeled[held]]).numpy()
@@ -48,9 +48,9 @@ def fold_predictor(
         return trained
 
     method, labels = settings.method, task.labels[labeled]
-    known, pool = embedded(method, task, planned.precision, seed)
-    if isinstance(method, Settling):
-        method = method.settled(known, labels, len(task.classes), seed)
+    known, pool = extract_features(method, task, planned.precision, seed)
+    if isinstance(method, Tunable):
+        method = method.tuned(known, labels, len(task.classes), seed)
 
     def fitted(train: np.ndarray, held: np.ndarray, seed: int) -> np.ndarray:
         if len(seen := labels[train].unique()) == 1:  # a class with one label is held out

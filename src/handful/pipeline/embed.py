@@ -111,7 +111,7 @@ def embed(
     network = _network(images, spec, chosen.size)
     reporter.say(f"{backbone} at {chosen.size} pixels: {chosen.reason}")
     parts = _parts(images)
-    how: dict[str, Any] = {"fit": aspect, "view": view, "precision": precision}
+    how: dict[str, Any] = {"aspect": aspect, "view": view, "precision": precision}
     new = [not_yet_known(part, network, chosen.size, **how) for part in parts]
     reporter.say(_forecast(new, network, chosen.size, aspect, precision))
     rows = [features(part, network, chosen.size, track=reporter.track, **how) for part in parts]
@@ -162,7 +162,7 @@ def _size(
         images,
         lambda side: _network(images, spec, side),
         budget * share,
-        fit=aspect,
+        aspect=aspect,
         precision=precision,
     )
     if seconds > budget * share:
@@ -188,5 +188,5 @@ def _forecast(
     if not count:
         return "the features of all images are known"
     some = max(new, key=len)
-    seconds = count * seconds_per_image(some, network, size, fit=aspect, precision=precision)
+    seconds = count * seconds_per_image(some, network, size, aspect=aspect, precision=precision)
     return f"{count:,} images to embed, about {duration(seconds)} ({precision})"

@@ -22,7 +22,7 @@ from handful.methods import about
 from handful.methods.base import Fitted, Method, Task
 from handful.methods.consistency import Consistency, has_unlabeled
 from handful.methods.schedule import Schedule
-from handful.methods.self_supervised import LabelFree
+from handful.methods.self_supervised import SelfSupervised
 from handful.models.classifier import BackboneSpec, Predictor
 from handful.pipeline.artifacts import PICTURES, REPORT, STAGE_HISTORY
 from handful.pipeline.assess import Judged, folds_of, judge_asked, judge_chosen
@@ -50,10 +50,10 @@ from handful.pipeline.setup import check_opens, class_shares, prepare, rehearse
 from handful.pipeline.thumbnails import save_pictures
 from handful.progress import QUIET, Reporter, Say
 from handful.text import duration
-from handful.training.plan import Plan, make_plan, remembered_plan
+from handful.training.plan import Plan, load_or_make_plan, make_plan
 from handful.training.settings import Settings, fingerprint
 from handful.training.time_budget import Deadline, affordable, check_budget, embedding_seconds
-from handful.training.trainer import Learned, learn, learned_from
+from handful.training.trainer import TrainingResult, feature_positions, train_task
 
 
 @on_the_rest
@@ -250,11 +250,11 @@ def _decided(
 
 def _learned(
     request: _Request, decided: Decided, work: Path | None, say: Say
-) -> tuple[Decided, Learned]:
+) -> tuple[Decided, TrainingResult]:
     """The fit to all labels, at the temperature of its assessment."""
     chosen, task, planned, judged, *_ = decided
     what = "training on all labels"
-    learned = learn(chosen, task, request.asked.seed, _below(work, "fit"), planned, what, say)
+    learned = train_task(chosen, task, request.asked.seed, _below(work, "fit"), planned, what, say)
     if not request.auto and (alone := _alone(chosen.method, task)):
         learned = replace(learned, remark=alone)
     if judged is None:
@@ -298,7 +298,7 @@ def _as_asked(
         chosen = replace(chosen, schedule=replace(chosen.schedule, steps=planned.steps))
     say(_expectation(chosen, planned, len(task.labeled), fits))
     if deadline is not None and isinstance(chosen.method, Fitted):
-        part = replace(task, images=task.images[learned_from(chosen.method, task, seed)])
+        part = replace(task, images=task.images[feature_positions(chosen.method, task, seed)])
         seconds = embedding_seconds(part, planned.precision)
         say(_whether_it_fits(seconds, deadline.left))
     judged = None
@@ -321,7 +321,7 @@ def _staged(
     Args:
         kept: the run is, so features of all images will be wanted.
     """
-    if deadline is None or not isinstance(chosen.method, LabelFree):
+    if deadline is None or not isinstance(chosen.method, SelfSupervised):
         return *staged(chosen, task, say, deadline, pictures=pictures), deadline
     fits = 1 + (THOROUGH.fits if asked.estimate else 0)
     every = kept or asked.prior == UNLABELED
@@ -425,7 +425,7 @@ def _plan(
             return affordable(chosen, task, seed, planned, deadline.left, fits, predicted)
         return planned
 
-    return remembered_plan(work, measured)
+    return load_or_make_plan(work, measured)
 
 
 def _whether_it_fits(seconds: float, left: float) -> str:

@@ -47,7 +47,7 @@ def save_predictor(predictor: Predictor, path: Path) -> None:
         "classes": predictor.classes,
         "size": predictor.size,
         "channels": predictor.channels,
-        "fit": predictor.fit,
+        "fit": predictor.aspect,
         "precision": predictor.precision,
         "temperature": predictor.temperature,
         "frozen": predictor.frozen,

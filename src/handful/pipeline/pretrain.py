@@ -32,9 +32,9 @@ from handful.data.vanished import on_the_rest
 from handful.errors import HandfulError
 from handful.evaluation.representation import SETTLED, Health, collapse
 from handful.files import sole_writer, write_json, write_tensors, write_text
-from handful.methods.base import Method, Settling, Task, Trained, as_json
-from handful.methods.schedule import Course, Schedule
-from handful.methods.self_supervised import LabelFree
+from handful.methods.base import Method, Task, Trained, Tunable, as_json
+from handful.methods.schedule import Schedule, ScheduleProgress
+from handful.methods.self_supervised import SelfSupervised
 from handful.models.classifier import BackboneSpec
 from handful.pipeline.options import InputSpec
 from handful.pipeline.pretrain_plots import Gallery
@@ -54,8 +54,8 @@ from handful.pipeline.setup import prepare, rehearse
 from handful.progress import Say, Track, quiet, silent
 from handful.text import duration
 from handful.training.batches import Batches
-from handful.training.history import Journal
-from handful.training.plan import Plan, make_plan, remembered_plan
+from handful.training.history import History
+from handful.training.plan import Plan, load_or_make_plan, make_plan
 from handful.training.settings import Settings, fingerprint
 from handful.training.time_budget import (
     Deadline,
@@ -65,7 +65,7 @@ from handful.training.time_budget import (
     pilot_seconds,
     step_seconds,
 )
-from handful.training.trainer import Trainer, learned_from
+from handful.training.trainer import Trainer, feature_positions
 
 TRAINING = 0.25  # of a budget: for a training on labels that follows such a stage
 _HEADS, _HEADS_SECONDS = 5, 1.0  # fits that are timed at most: the first is slow, others disturb
@@ -119,8 +119,8 @@ def pretrain(
         settings=settings,
         track=track,
     )
-    if not isinstance(chosen.method, LabelFree):
-        known = [name for name, kind in methods.METHODS.items() if issubclass(kind, LabelFree)]
+    if not isinstance(chosen.method, SelfSupervised):
+        known = [name for name, kind in methods.METHODS.items() if issubclass(kind, SelfSupervised)]
         raise HandfulError(
             f"{chosen.method.name} learns from labels; pretrain takes {', '.join(known)}"
         )
@@ -168,7 +168,7 @@ def staged(
             those that an earlier run left there go too.
     """
     method = chosen.method
-    if not isinstance(method, LabelFree):
+    if not isinstance(method, SelfSupervised):
         return chosen, task, None
     made = cached(chosen, task, say, deadline, reserve, pictures)
     following = methods.make(method.then)
@@ -238,7 +238,7 @@ def stage_fingerprint(chosen: Settings, task: Task, deadline: Deadline | None = 
         digest.hexdigest(),
         described,
         task.size,
-        task.fit,
+        task.aspect,
         task.flips,
         start,
         *([] if deadline is None else [deadline.budget]),
@@ -256,12 +256,12 @@ def reserving(
         all_images: whether features of images are wanted that the heads do not learn from.
     """
     method = chosen.method
-    assert isinstance(method, LabelFree)
+    assert isinstance(method, SelfSupervised)
     following = methods.make(method.then)
     if isinstance(following, Trained):
-        return replace(deadline, kept=TRAINING * deadline.budget)
+        return replace(deadline, reserved=TRAINING * deadline.budget)
     untrained = replace(task, backbone=method.spec(task), init=None)
-    positions = learned_from(following, task, seed)
+    positions = feature_positions(following, task, seed)
     some = untrained if all_images else replace(untrained, images=task.images[positions])
     kept = embedding_seconds(some, chosen.precision)
     width: int = untrained.make_backbone().width  # type: ignore[assignment]
@@ -269,15 +269,15 @@ def reserving(
     known, pool = noise[: len(task.labeled)], noise[len(task.labeled) :]
     labels, classes = task.labels[task.labeled], len(task.classes)
     begun = time.perf_counter()
-    if isinstance(following, Settling):
-        following = following.settled(known, labels, classes, seed)
+    if isinstance(following, Tunable):
+        following = following.tuned(known, labels, classes, seed)
         kept += time.perf_counter() - begun
     seconds: list[float] = []
     while not seconds or len(seconds) < _HEADS and sum(seconds) < _HEADS_SECONDS:
         begun = time.perf_counter()
         following.fit_features(known, labels, pool, classes, seed)
         seconds.append(time.perf_counter() - begun)
-    return replace(deadline, kept=kept + fits * median(seconds), heads=fits)
+    return replace(deadline, reserved=kept + fits * median(seconds), heads=fits)
 
 
 def _make(
@@ -292,23 +292,24 @@ def _make(
 ) -> None:
     """Train, and write the folder; an unfinished stage in its checkpoint/ is gone on with."""
     method = chosen.method
-    assert isinstance(method, LabelFree) and chosen.schedule is not None
+    assert isinstance(method, SelfSupervised) and chosen.schedule is not None
     planned = _plan(chosen, task, folder / "checkpoint", gallery, deadline)
     steps = chosen.schedule.steps if planned.steps is None else planned.steps
     schedule = replace(chosen.schedule, steps=steps)
     chosen = replace(chosen, schedule=schedule)
     say(
-        f"{method.name} with {task.backbone.name} on {len(task.unlabeled)} images, labels unseen: "
+        f"{method.name} with {task.backbone.name} on {len(task.training_pool)} images, "
+        f"labels unseen: "
         f"{planned.taken or steps} steps, about {duration(planned.expected(steps))} "
         f"({planned.precision})"
     )
-    journal = _train(chosen, task, planned, folder / "checkpoint", gallery, say)
-    model: Any = journal.state.average.model
+    history = _train(chosen, task, planned, folder / "checkpoint", gallery, say)
+    model: Any = history.state.average.model
     weights = {key: value.detach().cpu() for key, value in model.backbone.state_dict().items()}
     constants = [part.flatten().tolist() for part in (model.normalize.mean, model.normalize.std)]
     parameters = sum(p.numel() for p in model.backbone.parameters())
     write_tensors(folder / WEIGHTS, weights, {"handful": __version__})
-    lines = (json.dumps(line) + "\n" for line in journal.history)
+    lines = (json.dumps(line) + "\n" for line in history.records)
     write_text(folder / HISTORY, "".join(lines))
     record = {
         "handful": __version__,
@@ -321,22 +322,22 @@ def _make(
         "input": {
             "size": task.size,
             "channels": task.channels,
-            "aspect": task.fit,
+            "aspect": task.aspect,
             "flips": task.flips,
             "value_range": task.images.value_range,
         },
         "normalize": {"mean": constants[0], "std": constants[1]},
-        "data": {"source": task.images.source, "images": len(task.unlabeled)},
+        "data": {"source": task.images.source, "images": len(task.training_pool)},
         "training": {
-            "steps": journal.state.step,
-            "turns": [list(turn) for turn in journal.state.course.turns],
+            "steps": history.state.step,
+            "turns": [list(turn) for turn in history.state.schedule_progress.reschedules],
             "precision": planned.precision,
             "threads": planned.threads,
-            "seconds": round(journal.seconds, 2),
+            "seconds": round(history.seconds, 2),
             "budget": deadline.budget if deadline is not None else None,
         },
-        "health": journal.history[-1],
-        "collapse": _trouble(method, journal.history[-1], journal.state.course),
+        "health": history.records[-1],
+        "collapse": _trouble(method, history.records[-1], history.state.schedule_progress),
     }
     write_json(folder / RECORD, record)
 
@@ -350,17 +351,17 @@ def _plan(
 ) -> Plan:
     """The plan of an unfinished stage, or one measured now, with the steps that a budget buys."""
     method, schedule = chosen.method, chosen.schedule
-    assert isinstance(method, LabelFree) and schedule is not None
+    assert isinstance(method, SelfSupervised) and schedule is not None
     if deadline is None:
-        return remembered_plan(work, lambda: make_plan(chosen, task, method.seed))
+        return load_or_make_plan(work, lambda: make_plan(chosen, task, method.seed))
     with releasing(work):
-        return remembered_plan(work, lambda: _bought(chosen, task, gallery, deadline))
+        return load_or_make_plan(work, lambda: _bought(chosen, task, gallery, deadline))
 
 
 def _bought(chosen: Settings, task: Task, gallery: Gallery | None, deadline: Deadline) -> Plan:
     """A plan with as many steps as fit before the deadline, pictures and evaluations included."""
     method, schedule = chosen.method, chosen.schedule
-    assert isinstance(method, LabelFree) and schedule is not None
+    assert isinstance(method, SelfSupervised) and schedule is not None
     task = replace(task, track=quiet)
     planned = make_plan(chosen, task, method.seed)
     begun = time.perf_counter()
@@ -370,14 +371,14 @@ def _bought(chosen: Settings, task: Task, gallery: Gallery | None, deadline: Dea
         untrained = _train(none, task, planned, None, drawn, silent)
     around = time.perf_counter() - begun
     batches = Batches(task, method.views(task), schedule, method.seed)
-    health = Health(task, batches.of_unlabeled[0], planned.precision)
+    health = Health(task, batches.unlabeled_pipelines[0], planned.precision)
     begun = time.perf_counter()
     health(untrained.state.average.model)
     look = time.perf_counter() - begun
     looks = schedule.looks * look
     step = step_seconds(chosen, task, method.seed, planned, pilot_seconds(deadline.left))
-    beside = around + looks + deadline.kept
-    seconds = deadline.left + deadline.kept
+    beside = around + looks + deadline.reserved
+    seconds = deadline.left + deadline.reserved
     clocked = untrained.seconds + looks
     planned = replace(planned, seconds_per_step=step, look=look)
     return bought(planned, seconds, beside, clocked, heads=deadline.heads)
@@ -390,21 +391,21 @@ def _train(
     work: Path | None,
     gallery: Gallery | None,
     say: Say,
-) -> Journal:
+) -> History:
     """The steps, with looks at the health of the features, checkpoints and pictures."""
     method, schedule = chosen.method, chosen.schedule
-    assert isinstance(method, LabelFree) and schedule is not None
+    assert isinstance(method, SelfSupervised) and schedule is not None
     trainer = Trainer(method, task, schedule, method.seed, planned, work)
-    state, journal, batches = trainer.state, trainer.journal, trainer.batches
-    health = Health(task, batches.of_unlabeled[0], planned.precision)
+    state, history, batches = trainer.state, trainer.history, trainer.batches
+    health = Health(task, batches.unlabeled_pipelines[0], planned.precision)
 
     def look(step: int) -> None:
         model = state.average.model
         if gallery is not None and step == 0:
             gallery.first(model, batches[0])
-        journal.look(step, health(model))
-        before = _trouble(method, journal.history[-2], state.course) if step else None
-        found = _trouble(method, journal.history[-1], state.course)
+        history.record(step, health(model))
+        before = _trouble(method, history.records[-2], state.schedule_progress) if step else None
+        found = _trouble(method, history.records[-1], state.schedule_progress)
         if found is not None and before is None:
             say(found)
         if gallery is not None:
@@ -412,12 +413,14 @@ def _train(
 
     trainer.run(look, method.name, say)
     if gallery is not None:
-        gallery.last(state.average.model, journal.history)
-    return journal
+        gallery.last(state.average.model, history.records)
+    return history
 
 
-def _trouble(method: LabelFree, line: dict[str, float], course: Course) -> str | None:
+def _trouble(
+    method: SelfSupervised, line: dict[str, float], progress: ScheduleProgress
+) -> str | None:
     """What is wrong at a look, as a sentence: by the features, else by the method's own figures."""
-    if course.position(int(line["step"])) <= SETTLED * course.steps:
+    if progress.position(int(line["step"])) <= SETTLED * progress.steps:
         return None
-    return collapse(line, course) or method.trouble(line)
+    return collapse(line, progress) or method.failure(line)

@@ -16,7 +16,7 @@ from handful import devices
 from handful.data.splits import evenly_spaced
 from handful.evaluation.representation import representation
 from handful.files import beside
-from handful.methods.autoencoder import Painter
+from handful.methods.autoencoder import EncoderDecoder
 from handful.methods.base import Batch, Task
 from handful.models.split import Split
 
@@ -30,7 +30,7 @@ class Gallery:
 
     def __init__(self, folder: Path, task: Task, brief: bool = False) -> None:
         self.folder, self.task, self.brief = folder, task, brief
-        some = evenly_spaced(task.unlabeled, COLUMNS)
+        some = evenly_spaced(task.training_pool, COLUMNS)
         self.samples = task.pixels[some].float() / 255  # (COLUMNS, C, S, S)
 
     def first(self, model: nn.Module, batch: Batch) -> None:
@@ -44,7 +44,7 @@ class Gallery:
 
     def look(self, model: nn.Module, step: int) -> None:
         """At every look: what an autoencoder paints."""
-        if isinstance(model, Painter):
+        if isinstance(model, EncoderDecoder):
             with torch.inference_mode():
                 painted = model.eval()(self.samples.to(devices.device())).float()
             save_grid([self.samples, painted], self.folder / f"painted-{step:06}.png")
@@ -54,7 +54,7 @@ class Gallery:
         if self.brief:
             return
         save_curves(history, self.folder / "curves.png")
-        known, rest = self.task.labeled[:MAPPED], self.task.unlabeled
+        known, rest = self.task.labeled[:MAPPED], self.task.training_pool
         others = rest[~torch.isin(rest, known)]
         positions = torch.cat([known, evenly_spaced(others, MAPPED - len(known))])
         found = representation(model, "fp32")(self.task.pixels[positions])

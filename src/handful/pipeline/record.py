@@ -18,7 +18,7 @@ from handful.pipeline.pretrained import Pretrained
 from handful.pipeline.run import Run
 from handful.training.plan import Plan
 from handful.training.settings import Settings
-from handful.training.trainer import Learned
+from handful.training.trainer import TrainingResult
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Decided(NamedTuple):
 
 
 def record_of(
-    images: ImageSet, asked: Asked, decided: Decided, learned: Learned, seconds: float
+    images: ImageSet, asked: Asked, decided: Decided, learned: TrainingResult, seconds: float
 ) -> dict[str, Any]:
     """Its keys are in docs/design.md. Test score and images to label next come later."""
     chosen, task, _, judged, choice, stage, before = decided
@@ -77,13 +77,13 @@ def record_of(
         "input": {
             "size": task.size,
             "channels": task.channels,
-            "aspect": task.fit,
+            "aspect": task.aspect,
             "flips": task.flips,
             "value_range": learned.predictor.value_range,
         },
         "training": {
             "steps": learned.steps,
-            "turns": [list(turn) for turn in learned.course.turns],
+            "turns": [list(turn) for turn in learned.schedule_progress.reschedules],
             "images_seen": learned.images_seen,
             "device": devices.device().type,
             "threads": learned.plan.threads,

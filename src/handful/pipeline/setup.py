@@ -15,7 +15,7 @@ from handful.errors import HandfulError
 from handful.evaluation.label_shift import LABELED, UNLABELED
 from handful.methods.base import Method, Networked, Task, Trained
 from handful.methods.schedule import Schedule
-from handful.methods.self_supervised import LabelFree
+from handful.methods.self_supervised import SelfSupervised
 from handful.models.classifier import BackboneSpec, Classifier, Normalize
 from handful.pipeline.configure import configure
 from handful.pipeline.model_file import check_saves
@@ -65,7 +65,7 @@ def prepare(
         spec = own_backbone(made, backbone, images.channels, side)
         task = make_task(images, spec, inputs, track)
     else:
-        if isinstance(made, LabelFree) or backbone is not None:
+        if isinstance(made, SelfSupervised) or backbone is not None:
             what = f"method {made.name!r}" if backbone is None else f"backbone {backbone!r}"
             raise HandfulError(
                 f"{init} holds a backbone that has learned already, and {what} asks for another; "
@@ -188,7 +188,7 @@ def own_backbone(
         own = method.network(channels, side) if isinstance(method, Networked) else "small"
         return BackboneSpec(own if name is None else name)
     chosen = "lite0" if name is None else name
-    return BackboneSpec(chosen, {"stages": 3} if models.staged(chosen) else {})
+    return BackboneSpec(chosen, {"stages": 3} if models.multi_stage(chosen) else {})
 
 
 def check_opens(chosen: Settings, task: Task, seed: int) -> None:
@@ -197,7 +197,7 @@ def check_opens(chosen: Settings, task: Task, seed: int) -> None:
     A head of a fitted method that is not of handful is tried on noise.
     """
     method = chosen.method
-    if isinstance(method, LabelFree):
+    if isinstance(method, SelfSupervised):
         return
     if isinstance(method, Trained):
         check_saves(fresh(method, task, seed), task.backbone, task.size, task.channels)
@@ -218,9 +218,9 @@ def check_opens(chosen: Settings, task: Task, seed: int) -> None:
 
 def rehearse(chosen: Settings, task: Task, seed: int) -> None:
     """Raise what a wrong setting raises, before anything is written or timed."""
-    if isinstance(chosen.method, LabelFree):
+    if isinstance(chosen.method, SelfSupervised):
         following = methods.make(chosen.method.then)
-        if isinstance(following, LabelFree):
+        if isinstance(following, SelfSupervised):
             raise HandfulError(
                 f"then={following.name} learns without labels, as {chosen.method.name} does; what "
                 f"follows has to learn from them: features, propagation, supervised or the like"

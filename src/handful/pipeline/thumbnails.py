@@ -106,7 +106,7 @@ def save_pictures(
     write_json(
         folder / PICTURES,
         {
-            "images": thumbnails(shown, task.size, task.fit),
+            "images": thumbnails(shown, task.size, task.aspect),
             "augmented": augmented,
             "stage": _of_stage(stage) if stage is not None else [],
         },
@@ -181,9 +181,9 @@ def _augmented(task: Task, method: Trained, seed: int) -> list[dict[str, Any]]:
     views = method.views(task)
     batches = Batches(task, views, Schedule(steps=1), seed)
     named = []
-    if batches.of_labeled is not None:
-        named.append(("labelled images" + _called(views.labeled), batches.of_labeled))
-    for view, pipeline in zip(views.unlabeled, batches.of_unlabeled, strict=True):
+    if batches.labeled_pipeline is not None:
+        named.append(("labelled images" + _called(views.labeled), batches.labeled_pipeline))
+    for view, pipeline in zip(views.unlabeled, batches.unlabeled_pipelines, strict=True):
         named.append(("unlabelled images" + _called(view), pipeline))
     labels = task.labels[task.labeled].numpy()
     firsts = [int(np.flatnonzero(labels == k)[0]) for k in np.unique(labels)[:VIEWED]]

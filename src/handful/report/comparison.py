@@ -18,7 +18,7 @@ from handful.report.read import RunFolder
 from handful.report.run import called
 from handful.report.sentences import sentence
 from handful.text import counted, listed, percent, points, span, time
-from handful.training.failure import recorded
+from handful.training.failure import recorded_failures
 
 
 class Fit(NamedTuple):
@@ -162,7 +162,7 @@ def of_runs(runs: Sequence[RunFolder]) -> Study:
                 float(found["accuracy"]),
                 float(record["seconds"]),
                 record["estimate"],
-                recorded(record),
+                recorded_failures(record),
             )
         )
     sources = list(dict.fromkeys(called(run.record) for run in runs))

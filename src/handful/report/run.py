@@ -29,7 +29,7 @@ from handful.report.plots import Plot
 from handful.report.read import HeldOut, RunFolder
 from handful.report.sentences import Story, sentence, tell
 from handful.text import time
-from handful.training.failure import recorded
+from handful.training.failure import recorded_failures
 
 LARGEST = 25  # classes up to which a confusion matrix is shown
 CONFUSED = 5  # pairs of classes that are named as most confused
@@ -161,7 +161,7 @@ def page(run: RunFolder) -> Page:
         story=tell(
             estimate, record["test"], record["prior"], run.origins.values(), record["prior_from"]
         ),
-        trouble=sentence(recorded(record)),
+        trouble=sentence(recorded_failures(record)),
         remark=sentence(str(record["training"].get("remark") or "")),
         inside=tuple(float(estimate[key]) for key in ("low", "accuracy", "high"))
         if known

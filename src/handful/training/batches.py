@@ -19,28 +19,30 @@ class Batches:
     def __init__(self, task: Task, views: Views, schedule: Schedule, seed: int) -> None:
         device = devices.device()
         self.pixels, self.labels = task.pixels.to(device), task.labels.to(device)
-        self.labeled, self.unlabeled = task.labeled, task.unlabeled
-        self.of_labeled = None if views.labeled is None else _pipeline(views.labeled, task)
-        self.of_unlabeled = tuple(_pipeline(view, task) for view in views.unlabeled)
+        self.labeled, self.unlabeled = task.labeled, task.training_pool
+        self.labeled_pipeline = None if views.labeled is None else _pipeline(views.labeled, task)
+        self.unlabeled_pipelines = tuple(_pipeline(view, task) for view in views.unlabeled)
         self.size = schedule.batch
         self.ratio = views.unlabeled_ratio
         self.seed = seed
-        labeled_views = 0 if self.of_labeled is None else 1
-        self.images_per_step = self.size * (labeled_views + self.ratio * len(self.of_unlabeled))
+        labeled_views = 0 if self.labeled_pipeline is None else 1
+        self.images_per_step = self.size * (
+            labeled_views + self.ratio * len(self.unlabeled_pipelines)
+        )
 
     def __getitem__(self, step: int) -> Batch:
         generator = torch.Generator().manual_seed(seeds.hashed(self.seed, step))
         ids, images = self._labeled(step, generator)
         unlabeled: tuple[Tensor, ...] = ()
         unlabeled_ids = None
-        if self.of_unlabeled:
+        if self.unlabeled_pipelines:
             count = self.size * self.ratio
             turn = _turn(
                 len(self.unlabeled), count, step, seeds.hashed(self.seed, Purpose.UNLABELED_ORDER)
             )
             unlabeled_ids = self.unlabeled[turn]
             pixels = self.pixels[unlabeled_ids]
-            unlabeled = tuple(view(pixels, generator) for view in self.of_unlabeled)
+            unlabeled = tuple(view(pixels, generator) for view in self.unlabeled_pipelines)
         return Batch(
             images,
             self.labels[ids],
@@ -53,7 +55,7 @@ class Batches:
 
     def _labeled(self, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Positions (N,) and views (N, C, S, S); N is 0 for a method that looks at no label."""
-        if self.of_labeled is None:
+        if self.labeled_pipeline is None:
             nobody = torch.empty(0, dtype=torch.int64)
             return nobody, self.pixels[nobody].float()
         ids = self.labeled[
@@ -61,7 +63,7 @@ class Batches:
                 len(self.labeled), self.size, step, seeds.hashed(self.seed, Purpose.LABELED_ORDER)
             )
         ]
-        return ids, self.of_labeled(self.pixels[ids], generator)
+        return ids, self.labeled_pipeline(self.pixels[ids], generator)
 
 
 def _pipeline(view: str | Pipeline, task: Task) -> Pipeline:

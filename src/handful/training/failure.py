@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from handful.methods.schedule import Course
+from handful.methods.schedule import ScheduleProgress
 
 Line = dict[str, float]
 
@@ -46,7 +46,7 @@ class Collapse:
         return f"{text}, no more than the {self.chance:.0%} that have the commonest label: no use"
 
 
-def recorded(record: Mapping[str, Any]) -> str:
+def recorded_failures(record: Mapping[str, Any]) -> str:
     """What went wrong in the trainings of a run, from its run.json; empty where nothing did."""
     stage, found = (record.get("stage") or {}).get("collapse"), record["training"].get("collapse")
     told = [f"in the stage without labels {stage}"] if stage else []
@@ -58,21 +58,21 @@ def _by_chance(right: float, chance: float) -> bool:
 
 
 @dataclass(frozen=True)
-class Judge:
+class FailureDetector:
     """What the history of a training says of it; each question is about its last look.
 
     Args:
-        course: of the training.
+        progress: of the training.
         chance: share of the commonest label among the images of `train_accuracy`. With 0 or 1, no
             labels or those of one class, less can be told.
         classes: their names, in the order of the labels; without them numbers stand for them.
     """
 
-    course: Course
+    progress: ScheduleProgress
     chance: float = 0.0
     classes: Sequence[str] = ()
 
-    def trouble(self, history: Sequence[Line]) -> str | None:
+    def failure(self, history: Sequence[Line]) -> str | None:
         """What is wrong, or None."""
         if not history or not self._settled(history[-1]):
             return None
@@ -90,7 +90,7 @@ class Judge:
             )
         return None
 
-    def unlearned(self, history: Sequence[Line]) -> str | None:
+    def nothing_learned(self, history: Sequence[Line]) -> str | None:
         """A sentence where nothing was learned from the labels, or None."""
         right = history[-1].get("train_accuracy", 1.0)
         if not _by_chance(right, self.chance):
@@ -101,7 +101,7 @@ class Judge:
             f"or more steps"
         )
 
-    def hopeless(self, history: Sequence[Line]) -> bool:
+    def should_stop(self, history: Sequence[Line]) -> bool:
         """Whether one class had taken over at this look and at the one before: time to stop."""
         both = [history[: len(history) - back] for back in (0, 1)]
         return all(some and self._settled(some[-1]) and self._swallowed(some) for some in both)
@@ -125,7 +125,7 @@ class Judge:
             )
         return None
 
-    def soundest(self, history: Sequence[Line]) -> int | None:
+    def best_checkpoint(self, history: Sequence[Line]) -> int | None:
         """The step of the look to go back to, None if there is none.
 
         Of the looks at which nothing was wrong it is the latest of those that got most training
@@ -135,7 +135,7 @@ class Judge:
         sound = [
             line
             for number, line in enumerate(history, 1)
-            if line["step"] > 0 and "train_loss" in line and self.trouble(history[:number]) is None
+            if line["step"] > 0 and "train_loss" in line and self.failure(history[:number]) is None
         ]
         if not sound:
             return None
@@ -147,21 +147,21 @@ class Judge:
         return int(max(sound, key=merit)["step"])
 
     def _settled(self, line: Line) -> bool:
-        return self._place(line) > SETTLED * self.course.steps
+        return self._place(line) > SETTLED * self.progress.steps
 
     def _place(self, line: Line) -> float:
         """Where in the schedule a look was, which may have been done in more steps or fewer."""
-        return self.course.position(int(line["step"]))
+        return self.progress.position(int(line["step"]))
 
     def _where(self, history: Sequence[Line]) -> str:
-        return f"at step {history[-1]['step']:.0f} of {self.course.last}"
+        return f"at step {history[-1]['step']:.0f} of {self.progress.last}"
 
     def _swallowed(self, history: Sequence[Line]) -> bool:
         """Whether one class has taken over, and what was known of the labels with it."""
         if not _lopsided(history[-1]):
             return False
         known = [line["train_accuracy"] for line in history if "train_accuracy" in line] or [1.0]
-        late = self._place(history[-1]) > HALF * self.course.steps
+        late = self._place(history[-1]) > HALF * self.progress.steps
         never = late and _by_chance(known[-1], self.chance)
         return never or known[-1] < max(known) - FORGOTTEN
 
@@ -169,7 +169,7 @@ class Judge:
         """Whether guesses have gone unused for long."""
         if history[-1].get("kept", 1) >= UNUSED:
             return False
-        steps = self.course.steps
+        steps = self.progress.steps
         since = max(SETTLED * steps, self._place(history[-1]) - LONG * steps)
         late = [line for line in history if self._place(line) > since]
         return bool(late) and all(line.get("kept", 1) < UNUSED for line in late)

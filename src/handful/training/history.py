@@ -11,21 +11,21 @@ from pathlib import Path
 from torch import Tensor
 
 from handful.files import read_tensors, write_tensors
-from handful.methods.schedule import Course, Schedule
-from handful.training.failure import Collapse, Judge
+from handful.methods.schedule import Schedule, ScheduleProgress
+from handful.training.failure import Collapse, FailureDetector
 from handful.training.loop import Progress, State
 
 SAVE_EVERY = 15.0  # seconds of training between two checkpoints
 
 
-class Journal:
+class History:
     """Keeps the history of a run and its checkpoints, and says when to stop before the last step.
 
     Beside them it keeps the averaged weights to go back to: at the lowest validation loss where
     the schedule has patience, else at the soundest look. Weights before the first step are none.
 
     Args:
-        judge: of a course, says whether the training goes wrong; by default it knows no labels.
+        judge: of a progress, says whether the training goes wrong; by default it knows no labels.
     """
 
     def __init__(
@@ -33,12 +33,12 @@ class Journal:
         state: State,
         folder: Path | None,
         schedule: Schedule,
-        judge: Callable[[Course], Judge] = Judge,
+        detector: Callable[[ScheduleProgress], FailureDetector] = FailureDetector,
     ) -> None:
         self.state, self.folder, self.schedule = state, folder, schedule
-        self._judge_of = judge
-        self.marks = schedule.look_at()
-        self.history: list[dict[str, float]] = []
+        self._make_detector = detector
+        self.marks = schedule.evaluation_steps()
+        self.records: list[dict[str, float]] = []
         self.sums: dict[str, Tensor] = {}  # of the logs since the last look
         self.count = 0
         self.best: dict[str, Tensor] = {}  # averaged weights to go back to...
@@ -61,41 +61,41 @@ class Journal:
         return self._passed(step) > self._passed(step - 1)
 
     @property
-    def looks_left(self) -> int:
+    def evaluations_left(self) -> int:
         return len(self.marks) - self._passed(self.state.step)
 
     def _passed(self, step: int) -> int:
-        return bisect_right(self.marks, self.state.course.position(step))
+        return bisect_right(self.marks, self.state.schedule_progress.position(step))
 
     @property
-    def judge(self) -> Judge:
-        return self._judge_of(self.state.course)
+    def detector(self) -> FailureDetector:
+        return self._make_detector(self.state.schedule_progress)
 
     def add(self, progress: Progress) -> None:
         for key, value in progress.logs.items():
             self.sums[key] = self.sums[key] + value.float() if key in self.sums else value.float()
         self.count += 1
 
-    def look(self, step: int, metrics: dict[str, float]) -> None:
+    def record(self, step: int, metrics: dict[str, float]) -> None:
         """One line of history: means of the logs since the last look, and the metrics now."""
         self.clock()
         means = {key: value.item() / self.count for key, value in self.sums.items()}
         line = {"step": step, "seconds": round(self.seconds, 3), **means, **metrics}
-        self.history.append({k: v for k, v in line.items() if math.isfinite(v)})
+        self.records.append({k: v for k, v in line.items() if math.isfinite(v)})
         self.sums, self.count = {}, 0
         if self._best_is_now:
             weights = self.state.average.model.state_dict()
             self.best = {key: value.clone() for key, value in weights.items()}
             self.best_step = step
-        if self.judge.hopeless(self.history):
+        if self.detector.should_stop(self.records):
             self._conclude()
 
     @property
     def _best_is_now(self) -> bool:
-        line = self.history[-1]
+        line = self.records[-1]
         if self.schedule.patience:
             return line["step"] > 0 and "validation_loss" in line and self.misses == 0
-        return self.judge.soundest(self.history) == line["step"]
+        return self.detector.best_checkpoint(self.records) == line["step"]
 
     def give_up(self, reason: str) -> bool:
         """Go back to the best weights, for that reason; False where there are none."""
@@ -104,25 +104,25 @@ class Journal:
         return bool(self.best)
 
     def _collapsed(self, reason: str, kept: int) -> None:
-        line = next(line for line in self.history if line["step"] == kept)
-        right, chance = line.get("train_accuracy"), self.judge.chance
+        line = next(line for line in self.records if line["step"] == kept)
+        right, chance = line.get("train_accuracy"), self.detector.chance
         self.collapse = Collapse(self.state.step, reason, kept, right, chance)
 
     def _conclude(self) -> None:
         """Say what is wrong at the last look; where none was sound, its own weights are kept."""
-        reason = self.judge.trouble(self.history) or self.judge.unlearned(self.history)
+        reason = self.detector.failure(self.records) or self.detector.nothing_learned(self.records)
         if reason is not None and self.collapse is None:
             self._collapsed(reason, self.best_step if self.best else self.state.step)
 
     @property
     def remark(self) -> str | None:
         """What there is to say of a training that has not gone wrong."""
-        return self.judge.remark(self.history) if self.collapse is None else None
+        return self.detector.remark(self.records) if self.collapse is None else None
 
     @property
     def misses(self) -> int:
         """Looks since the lowest validation loss after the first step."""
-        trained = [line for line in self.history if line["step"] > 0]
+        trained = [line for line in self.records if line["step"] > 0]
         losses = [line["validation_loss"] for line in trained if "validation_loss" in line]
         return len(losses) - 1 - losses.index(min(losses)) if losses else 0
 
@@ -149,7 +149,7 @@ class Journal:
         tensors = self.state.tensors()
         tensors |= {f"sums/{k}": v for k, v in self.sums.items()}
         tensors |= {f"best/{k}": v for k, v in self.best.items()}
-        kept = {"history": self.history, "count": self.count, "seconds": self.seconds}
+        kept = {"history": self.records, "count": self.count, "seconds": self.seconds}
         kept |= {"best_step": self.best_step}
         kept |= {"collapse": asdict(self.collapse) if self.collapse is not None else None}
         write_tensors(
@@ -166,6 +166,6 @@ class Journal:
         self.sums = {k[5:]: v for k, v in tensors.items() if k.startswith("sums/")}
         self.best = {k[5:]: v for k, v in tensors.items() if k.startswith("best/")}
         kept = json.loads(metadata["journal"])
-        self.history, self.count, self.seconds = kept["history"], kept["count"], kept["seconds"]
+        self.records, self.count, self.seconds = kept["history"], kept["count"], kept["seconds"]
         self.best_step = kept["best_step"]
         self.collapse = Collapse(**kept["collapse"]) if kept["collapse"] is not None else None

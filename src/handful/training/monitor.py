@@ -10,10 +10,10 @@ from handful.methods.base import Task
 from handful.methods.heads import prior_of
 from handful.progress import Say
 
-LOOK_LIMIT = 2_000  # images of a part, at most, that a look at its loss goes through
+EVALUATION_LIMIT = 2_000  # images of a part, at most, that a look at its loss goes through
 
 
-def tell(say: Say, line: dict[str, float], steps: int, task: Task) -> None:
+def describe(say: Say, line: dict[str, float], steps: int, task: Task) -> None:
     """How semi-supervised training goes, at one look; of other methods nothing is said."""
     if "kept" not in line:
         return
@@ -46,7 +46,7 @@ def _shares(line: dict[str, float], task: Task) -> str:
     return f"{text} ({task.classes[most]}: {of}); "
 
 
-class Looks:
+class Monitor:
     """Loss and accuracy of a network on the labelled and the validation images, unaugmented.
 
     `chance` is the share of the commonest label among the labelled images that are looked at.
@@ -61,7 +61,7 @@ class Looks:
         self.parts = {
             name: (task.pixels[some].to(device), task.labels[some].to(device))
             for name, positions in parts.items()
-            if len(some := evenly_spaced(positions, LOOK_LIMIT))
+            if len(some := evenly_spaced(positions, EVALUATION_LIMIT))
         }
         labels = self.parts["train"][1]
         # As an accuracy is computed, digit for digit: the two are compared.

@@ -11,7 +11,7 @@ import torch
 from handful import devices
 from handful.files import read_json, write_json
 from handful.methods.base import Task, Trained
-from handful.methods.schedule import Course, Schedule
+from handful.methods.schedule import Schedule, ScheduleProgress
 from handful.models.feature_cache import resolved
 from handful.training.batches import Batches
 from handful.training.loop import begin, train
@@ -64,14 +64,14 @@ class Plan:
         taken = max(0, int(rest / self.seconds_per_step))
         return replace(self, steps=periods * self.period if taken else 0, taken=taken)
 
-    def course(self, schedule: Schedule) -> Course:
+    def schedule_progress(self, schedule: Schedule) -> ScheduleProgress:
         """Of a training under this plan."""
-        straight = Course(schedule.steps)
+        straight = ScheduleProgress(schedule.steps)
         taken = self.taken or straight.last
-        return straight if taken == straight.last else straight.turned(0, taken)
+        return straight if taken == straight.last else straight.rescheduled(0, taken)
 
 
-def plan(
+def measure_plan(
     method: Trained, task: Task, schedule: Schedule, seed: int, precision: str = "auto"
 ) -> Plan:
     """Time a few steps, in bf16 too where the processor has it; bf16 must win by a tenth.
@@ -144,11 +144,11 @@ def make_plan(settings: Settings, task: Task, seed: int) -> Plan:
     """What is decided by measuring: for a trained method the precision and its speed."""
     if isinstance(settings.method, Trained):
         assert settings.schedule is not None
-        return plan(settings.method, task, settings.schedule, seed, settings.precision)
+        return measure_plan(settings.method, task, settings.schedule, seed, settings.precision)
     return Plan(resolved(settings.precision), torch.get_num_threads(), 0.0)
 
 
-def remembered_plan(folder: Path | None, measured: Callable[[], Plan]) -> Plan:
+def load_or_make_plan(folder: Path | None, measured: Callable[[], Plan]) -> Plan:
     """The plan of an interrupted run, from plan.json in the folder; else `measured`, kept there."""
     if folder is not None and (folder / "plan.json").exists():
         return Plan(**read_json(folder / "plan.json"))

@@ -18,12 +18,12 @@ from handful.methods.base import Task, Trained, classifier
 from handful.models.feature_cache import not_yet_known, seconds_per_image
 from handful.progress import quiet
 from handful.text import duration
-from handful.training.history import Journal
+from handful.training.history import History
 from handful.training.loop import Diverged
-from handful.training.monitor import Looks
+from handful.training.monitor import Monitor
 from handful.training.plan import Plan
 from handful.training.settings import Settings
-from handful.training.trainer import Trainer, learn
+from handful.training.trainer import Trainer, train_task
 
 _SHARE = 0.05  # of the budget that goes into measuring...
 _SHORTEST, _LONGEST = 3.0, 30.0  # ...and its limits, in seconds
@@ -37,13 +37,13 @@ class Deadline:
 
     budget: float  # seconds
     begun: float  # by the performance counter
-    kept: float = 0.0  # seconds of it that are for something else
+    reserved: float = 0.0  # seconds of it that are for something else
     heads: int = 1  # fits to features that this is for
 
     @property
     def left(self) -> float:
         """Seconds from now, but for those that are kept."""
-        return self.begun + self.budget - self.kept - time.perf_counter()
+        return self.begun + self.budget - self.reserved - time.perf_counter()
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class Cost:
 
     start: float  # before the first step, the first look included
     step: float
-    look: float
+    evaluation: float
     image: float  # to predict one image
     clocked: float = 0.0  # of `start`: what the clock of the training counts, the first look
 
     def of(self, steps: int, looks: int) -> float:
         """One training."""
-        return self.start + steps * self.step + looks * self.look
+        return self.start + steps * self.step + looks * self.evaluation
 
 
 def affordable(
@@ -81,8 +81,8 @@ def affordable(
     cost = measured(settings, task, seed, planned, pilot_seconds(seconds))
     looks = settings.schedule.looks
     beside = fits * cost.of(0, looks) + predicted * cost.image + time.perf_counter() - begun
-    planned = replace(planned, seconds_per_step=cost.step, look=cost.look)
-    return bought(planned, seconds, beside, cost.clocked + looks * cost.look, fits)
+    planned = replace(planned, seconds_per_step=cost.step, look=cost.evaluation)
+    return bought(planned, seconds, beside, cost.clocked + looks * cost.evaluation, fits)
 
 
 def pilot_seconds(seconds: float) -> float:
@@ -129,18 +129,18 @@ def measured(settings: Settings, task: Task, seed: int, planned: Plan, pilot: fl
     task = replace(task, track=quiet)
     begun = time.perf_counter()
     none = replace(settings, schedule=replace(settings.schedule, steps=0, looks=1))
-    learned = learn(none, task, seed, planned=planned)
+    result = train_task(none, task, seed, planned=planned)
     start = time.perf_counter() - begun
     step = step_seconds(settings, task, seed, planned, pilot)
-    looks, model = Looks(task, planned.precision), learned.predictor.model
+    looks, model = Monitor(task, planned.precision), result.predictor.model
     begun = time.perf_counter()
     looks(model)
     look = time.perf_counter() - begun
     some = task.images[np.arange(min(_SAMPLE, len(task.images)))]
     begun = time.perf_counter()
-    learned.predictor.predict_proba(some)
+    result.predictor.predict_proba(some)
     image = (time.perf_counter() - begun) / len(some)
-    return Cost(start, step, look, image, learned.seconds)
+    return Cost(start, step, look, image, result.seconds)
 
 
 def step_seconds(settings: Settings, task: Task, seed: int, planned: Plan, pilot: float) -> float:
@@ -161,10 +161,10 @@ def step_seconds(settings: Settings, task: Task, seed: int, planned: Plan, pilot
     means = []
     for _ in range(_TURNS):
         trainer.state.step = 1
-        trainer.journal = Journal(trainer.state, None, schedule)
+        trainer.history = History(trainer.state, None, schedule)
         begun = time.perf_counter()
         try:
-            trainer.run(partial(trainer.journal.look, metrics={}), "")
+            trainer.run(partial(trainer.history.record, metrics={}), "")
         except Diverged:
             means.append((time.perf_counter() - begun) / max(1, trainer.state.step - 1))
             trainer = Trainer(method, task, schedule, seed, planned)
@@ -186,7 +186,9 @@ def embedding_seconds(task: Task, precision: str) -> float:
     """How long the features take that are not known yet, for a method that is fitted to them."""
     network = classifier(task)
     network.head = nn.Identity()
-    new = not_yet_known(task.images, network, task.size, fit=task.fit, precision=precision)
+    new = not_yet_known(task.images, network, task.size, aspect=task.aspect, precision=precision)
     if not len(new):
         return 0.0
-    return len(new) * seconds_per_image(new, network, task.size, fit=task.fit, precision=precision)
+    return len(new) * seconds_per_image(
+        new, network, task.size, aspect=task.aspect, precision=precision
+    )

@@ -19,7 +19,7 @@ _MOST = 2.0  # what is left is not stretched or cut by more at once: the clock m
 _CROWDED = 1.5  # so many times fewer or more steps to a period than it has: they are made others
 
 
-class Pace:
+class TimeLimit:
     """Times the steps of a training, and moves the last one.
 
     Long steps that begin a period, and looks, are timed for themselves: how many are still to come
@@ -38,7 +38,7 @@ class Pace:
     def _new_leg(self) -> None:
         self._seconds, self._steps = 0.0, 0  # without the long ones
         self._surprised = False  # by how long a long one took
-        left = self.state.course.last - self.state.step
+        left = self.state.schedule_progress.last - self.state.step
         self._leg = max(1, math.ceil(_LEG * left))
         self._end = self.state.step + self._leg
 
@@ -49,7 +49,7 @@ class Pace:
     def stepped(self) -> None:
         """A step is done."""
         seconds, step = self._since(), self.state.step - 1
-        if self.period > 1 and self.state.course.begins(step, self.period):
+        if self.period > 1 and self.state.schedule_progress.starts_period(step, self.period):
             self._paused(max(0.0, seconds - self.step), step)
         elif self._started:
             self._seconds, self._steps = self._seconds + seconds, self._steps + 1
@@ -64,19 +64,19 @@ class Pace:
             self.pause *= seconds / self._first
         self._surprised = self.pause > _LATE * before
 
-    def looked(self) -> None:
+    def evaluated(self) -> None:
         """A look is done."""
         self.look = self._since()
 
-    def turn(self, seconds: float, looks: int) -> None:
+    def reschedule(self, seconds: float, looks: int) -> None:
         """At the end of a leg move the last step if the training would end too early or too late.
 
         Args:
             seconds: that the training has taken, over all sittings.
             looks: that are still to come.
         """
-        state, course = self.state, self.state.course
-        left = course.last - state.step
+        state, progress = self.state, self.state.schedule_progress
+        left = progress.last - state.step
         late = self._surprised or self._seconds > _LATE * self._leg * self.step
         if self.allowed is None or left < 1 or (state.step < self._end and not late):
             return
@@ -84,14 +84,14 @@ class Pace:
             self.step = self._seconds / self._steps
         room = self.allowed - seconds - looks * self.look
         pauses = self._pauses(room)
-        counted = (course.begun(state.step, self.period) + pauses) * self.period
+        counted = (progress.periods_started(state.step, self.period) + pauses) * self.period
         room -= pauses * self.pause
         new = left
         if abs(room - left * self.step) > _MISSED * self.allowed:
             fewest, most = math.ceil(left / _MOST), math.floor(left * _MOST)
             new = min(max(round(room / self.step), fewest), most)
         if new != left:
-            state.course = course.turned(
+            state.schedule_progress = progress.rescheduled(
                 state.step, state.step + new, counted if self.period > 1 else None
             )
         self._new_leg()
@@ -102,10 +102,15 @@ class Pace:
         """
         if self.period == 1:
             return 0
-        course, step = self.state.course, self.state.step
-        begun, counted = course.begun(step, self.period), course.count(step)
-        planned = course.begun(course.last, self.period) - begun
-        wanted = (course.counted - counted) * self.step  # seconds, if one step counts for one
+        progress, step = self.state.schedule_progress, self.state.step
+        begun, counted = (
+            progress.periods_started(step, self.period),
+            progress.counted_position(step),
+        )
+        planned = progress.periods_started(progress.last, self.period) - begun
+        wanted = (
+            progress.counted_steps - counted
+        ) * self.step  # seconds, if one step counts for one
         if wanted / _CROWDED <= room - planned * self.pause <= wanted * _CROWDED:
             return planned
         rest = begun * self.period - counted  # steps of the period that is begun

@@ -172,10 +172,10 @@ def _trained(
         reporter.say(f"{method} and its folds would need more than the time that is left: left out")
         return []
     seconds = beside + FOLDS.folds * plan.seconds(fold_steps) + plan.seconds(steps)
-    clocked = cost.clocked + looks * cost.look
+    clocked = cost.clocked + looks * cost.evaluation
     limited = fold_steps < own
     last, fold = (plan.seconds(n) + clocked if limited else None for n in (steps, fold_steps))
-    plan = replace(plan, steps=steps, look=cost.look, allowed=last)
+    plan = replace(plan, steps=steps, look=cost.evaluation, allowed=last)
     name = task.backbone.name
     return [Candidate(method, name, task.size, settings, seconds, plan, fold_steps, fold)]
 

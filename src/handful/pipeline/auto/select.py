@@ -24,7 +24,7 @@ from handful.evaluation.cross_validation import THOROUGH, Key, OutOfFold
 from handful.evaluation.novelty import UNLIKE, unlike
 from handful.files import read_json, write_json
 from handful.methods.base import Task
-from handful.methods.heads import some_of
+from handful.methods.heads import subsample
 from handful.methods.self_training import SelfTraining
 from handful.pipeline.auto.candidates import Candidate, plan_candidates
 from handful.pipeline.auto.past_results import Normal, Prior, prior_for
@@ -37,7 +37,7 @@ from handful.seeds import Stream
 from handful.text import duration
 from handful.training.plan import Plan
 from handful.training.settings import Settings
-from handful.training.trainer import embedded
+from handful.training.trainer import extract_features
 
 AUTO = "auto"
 TOLD_APART = 1.645  # standard errors: nine in ten
@@ -293,10 +293,10 @@ def _mixed(tried: Sequence[Tried], seed: int, say: Say) -> bool:
     for this in tried:
         if isinstance(this.chosen.method, SelfTraining):
             images, precision = this.task.images, this.candidate.plan.precision
-            known, pool = embedded(this.chosen.method, this.task, precision, seed)
+            known, pool = extract_features(this.chosen.method, this.task, precision, seed)
             some = seeds.generator(seed, Stream.POOL_SHIFT).permutation(len(known))[:_SAMPLE]
             groups = None if images.groups is None else images.groups[images.labeled[some]]
-            share = unlike(known[some], some_of(pool, _SAMPLE, seed), groups)
+            share = unlike(known[some], subsample(pool, _SAMPLE, seed), groups)
             if share > UNLIKE:
                 say(
                     f"the images without a label look unlike the labelled ones: in {share:.0%} of "

@@ -22,7 +22,7 @@ class NormalizedTwice(Supervised):
     """Supervised, but training images are normalised twice and test images once (report B)."""
 
     name: ClassVar[str] = "supervised-normalized-twice-as-run"
-    looks_mislead: ClassVar[bool] = True  # they see images normalised once
+    differs_in_evaluation: ClassVar[bool] = True  # they see images normalised once
 
     def build(self, task: Task) -> nn.Module:
         model = classifier(task, self.dropout)
@@ -58,8 +58,8 @@ class EmptyBank(CMC):
         model.backbone.scale.fill_(1.0)  # type: ignore[operator]
         return model
 
-    def memory(self, task: Task) -> dict[str, Tensor]:
-        found = super().memory(task)
+    def state(self, task: Task) -> dict[str, Tensor]:
+        found = super().state(task)
         generator = torch.Generator().manual_seed(self.seed)
         noise = torch.randn(2, self.slots, found["bank"].shape[2], generator=generator)
         written = torch.ones(self.slots, dtype=torch.bool)  # a lie: that is the bug

@@ -14,7 +14,7 @@ from handful.data.sources import SOURCES, load
 from handful.data.splits import first
 from handful.errors import HandfulError
 from handful.methods.base import Method
-from handful.methods.self_supervised import LabelFree
+from handful.methods.self_supervised import SelfSupervised
 from handful.pipeline.fit import fit
 from handful.pipeline.recipes.copies import with_copies
 from handful.pipeline.recipes.recipe import Data, Recipe
@@ -124,7 +124,7 @@ def method_of(recipe: Recipe, data: Data, draw: int) -> Method:
     seed, of the encoder too.
     """
     method = recipe.method
-    if isinstance(method, LabelFree) and not data.per_class:
+    if isinstance(method, SelfSupervised) and not data.per_class:
         return replace(method, seed=draw)
     return method
 
