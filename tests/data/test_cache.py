@@ -278,12 +278,12 @@ def test_images_are_taken_from_several_sets_whatever_their_names(own_cache, tmp_
 def test_pixels_made_otherwise_are_not_taken(own_cache, folder, decoded):
     load(folder).at(9)
     save(folder / "cat" / "new.png", seed=50)
-    for how in ({"size": 10}, {"size": 9, "fit": "pad"}, {"size": 9, "channels": 1}):
+    for how in ({"size": 10}, {"size": 9, "aspect": "pad"}, {"size": 9, "channels": 1}):
         decoded.clear()
         load(folder).at(**how)
         assert len(decoded) == 7, how
     decoded.clear()
-    for how in ({"size": 9}, {"size": 9, "fit": "pad"}, {"size": 9, "channels": 1}) * 2:
+    for how in ({"size": 9}, {"size": 9, "aspect": "pad"}, {"size": 9, "channels": 1}) * 2:
         load(folder).at(**how)
     assert decoded == ["new.png"]  # for the first of all; each is kept beside the others
 

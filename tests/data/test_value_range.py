@@ -58,8 +58,8 @@ def test_a_run_keeps_the_scale_it_was_trained_with(tmp_path, handful, monkeypatc
 
     scales, really_read = set(), decode.read
 
-    def read(path, size, fit, channels, scale=None):
-        pixels = really_read(path, size, fit, channels, scale)
+    def read(path, size, aspect, channels, scale=None):
+        pixels = really_read(path, size, aspect, channels, scale)
         assert pixels.max() <= 16
         scales.add(scale)
         return pixels

@@ -11,7 +11,7 @@ from handful.evaluation.accuracy_estimate import (
     DEPENDENCE_ONCE,
     effective_n,
     estimate,
-    learning_curve,
+    learning_curve_correction,
     selection_optimism,
 )
 from handful.evaluation.calibration import abstention, calibrated, fit_temperature
@@ -66,10 +66,10 @@ def given(labels, probabilities, halves=None, **changes):
     return OutOfFold(**(fields | changes))
 
 
-def guesses(of, k, sure=0.9):
+def guesses(of, k, confidence=0.9):
     """(n, K) probabilities that guess class `of[i]` for image i."""
-    rows = np.full((len(of), k), (1 - sure) / (k - 1))
-    rows[np.arange(len(of)), of] = sure
+    rows = np.full((len(of), k), (1 - confidence) / (k - 1))
+    rows[np.arange(len(of)), of] = confidence
     return rows
 
 
@@ -160,6 +160,14 @@ def test_estimate_of_an_easy_problem_contains_its_accuracy_and_is_json():
     assert json.loads(json.dumps(found.as_json("abc"), allow_nan=False))["level"] == 0.9
 
 
+def test_saved_estimates_keep_the_keys_of_older_runs():
+    labels = np.arange(60) % 3
+    saved = estimate(given(labels, guesses(labels, 3))).as_json("abc")
+    assert saved["rough"] and "extrapolated" not in saved
+    assert list(saved["abstentions"][0]) == ["sure", "threshold", "share", "accuracy"]
+    assert saved["abstentions"][0]["sure"] == 0.7
+
+
 def test_wilson_of_whole_numbers_is_that_of_the_evaluation():
     for right, n in ((18, 20), (0, 7), (7, 7)):
         assert wilson(right / n, n, 0.9) == pytest.approx(accuracy_interval(right, n, 0.9))
@@ -180,10 +188,12 @@ def test_learning_curve_by_hand():
     whole = guesses([0] * 8 + [1] * 2, 2)
     half = guesses([0] * 6 + [1] * 4, 2)
     weights = np.full(10, 0.1)
-    rise = 0.2 * math.log(1 / 0.9) / math.log(0.9 / 0.5)
-    assert learning_curve(given(labels, whole, half), weights) == pytest.approx(rise)
-    assert learning_curve(given(labels, half, whole), weights) == 0
-    assert learning_curve(given(labels, whole), weights) == 0
+    correction = 0.2 * math.log(1 / 0.9) / math.log(0.9 / 0.5)
+    assert learning_curve_correction(given(labels, whole, half), weights) == pytest.approx(
+        correction
+    )
+    assert learning_curve_correction(given(labels, half, whole), weights) == 0
+    assert learning_curve_correction(given(labels, whole), weights) == 0
 
 
 def test_choosing_the_best_of_many_guessers_is_seen_through():
@@ -296,13 +306,13 @@ def test_one_label_of_each_class_gives_no_estimate():
 def test_a_few_fits_add_what_is_usual_say_so_and_count_for_less():
     points, labels = blobs()
     found = estimate(out_of_fold(labels, 3, nearest_mean(points, labels, 3), Scheme(3, 1, 0)))
-    assert found.rough and found.out_of_fold is not None and found.out_of_fold < 1
+    assert found.extrapolated and found.out_of_fold is not None and found.out_of_fold < 1
     wrong = 1 - found.out_of_fold
     assert found.accuracy == pytest.approx(1 - wrong * math.sqrt(2 / 3), abs=1e-3)
     assert "more than the 67% of the labels that the folds learn from" in found.how
     assert found.effective_n == pytest.approx(DEPENDENCE_ONCE * len(labels))
     thorough = estimate(out_of_fold(labels, 3, nearest_mean(points, labels, 3), SMALL))
-    assert not thorough.rough and "usual" not in thorough.how
+    assert not thorough.extrapolated and "usual" not in thorough.how
 
 
 def test_renaming_the_classes_changes_nothing():
@@ -335,25 +345,25 @@ def test_abstention_keeps_the_surest_answers_that_are_right_often_enough():
     confidence = np.linspace(0.99, 0.51, 100)
     right = np.arange(100) < 60
     probabilities = np.stack([confidence, 1 - confidence], axis=1)
-    found = abstention(probabilities[None], np.where(right, 0, 1), sure=0.95)
+    found = abstention(probabilities[None], np.where(right, 0, 1), target_accuracy=0.95)
     # 60 right ones and k wrong ones pass while (k + 1) / (61 + k) <= 0.05: k = 2.
     assert found.share == pytest.approx(0.62)
     assert found.threshold == pytest.approx(confidence[61])
     assert found.accuracy == pytest.approx(60 / 62)
-    assert abstention(probabilities[None], np.ones(100, int), sure=0.95) is None
+    assert abstention(probabilities[None], np.ones(100, int), target_accuracy=0.95) is None
 
 
 def test_too_few_labels_promise_no_threshold():
-    assert abstention(guesses([0] * 15, 2)[None], np.zeros(15, int), sure=0.95) is None
+    assert abstention(guesses([0] * 15, 2)[None], np.zeros(15, int), target_accuracy=0.95) is None
 
 
 def test_flipped_labels_are_listed_the_worst_first():
     labels = np.arange(60) % 3
-    rows = guesses(labels, 3, sure=0.95)
+    rows = guesses(labels, 3, confidence=0.95)
     assert label_issues(given(labels, rows)) == []
     flipped = labels.copy()
     flipped[[4, 17]] = (flipped[[4, 17]] + 1) % 3
-    rows[17] = guesses([labels[17]], 3, sure=0.99)
+    rows[17] = guesses([labels[17]], 3, confidence=0.99)
     issues = label_issues(given(flipped, rows))
     assert [issue.position for issue in issues] == [17, 4]
     assert [issue.label for issue in issues] == flipped[[17, 4]].tolist()
@@ -362,7 +372,7 @@ def test_flipped_labels_are_listed_the_worst_first():
 
 def test_weak_contradictions_are_not_listed():
     labels = np.arange(60) % 3
-    out = given(labels, guesses((labels + (np.arange(60) < 12)) % 3, 3, sure=0.6))
+    out = given(labels, guesses((labels + (np.arange(60) < 12)) % 3, 3, confidence=0.6))
     assert label_issues(out) == []
     assert [issue.position for issue in label_issues(out, times=1.5)] == list(range(12))
 
@@ -375,7 +385,7 @@ def test_weak_contradictions_are_not_listed():
         (lambda: estimate(given([0, 0], guesses([0, 0], 2)), level=90), "level is a probability"),
         (lambda: estimate(given([0, 0], guesses([0, 0], 2)), origins=["mine"] * 2), "'random'"),
         (lambda: estimate(given([0, 0], guesses([0, 0], 2)), prior=[1, 1]), "adding up to 1"),
-        (lambda: abstention(np.ones((1, 2, 2)), np.zeros(2), sure=95), "try 0.95"),
+        (lambda: abstention(np.ones((1, 2, 2)), np.zeros(2), target_accuracy=95), "try 0.95"),
         (
             lambda: out_of_fold(np.arange(2), 2, lambda train, held, seed: np.ones((1, 3))),
             r"must give probabilities \(1, 2\)",

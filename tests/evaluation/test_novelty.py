@@ -11,11 +11,11 @@ import handful
 from handful import cli
 from handful.evaluation.novelty import (
     FLAGGED,
-    UNLIKE,
-    familiar,
-    load_familiar,
-    save_familiar,
-    unlike,
+    POOL_SHIFT,
+    fit_in_distribution,
+    load_in_distribution,
+    pool_shift,
+    save_in_distribution,
 )
 from image_files import save, smooth
 from tiny import stripes
@@ -33,7 +33,11 @@ def cloud(n, seed, width=40, axes=6):
 @pytest.mark.parametrize("images", [60, 300, 3000])
 def test_about_the_promised_share_of_own_images_is_flagged(images):
     flagged = [
-        familiar(cloud(images, seed)).strange(cloud(2000, 100 + seed)).float().mean().item()
+        fit_in_distribution(cloud(images, seed))
+        .out_of_distribution(cloud(2000, 100 + seed))
+        .float()
+        .mean()
+        .item()
         for seed in range(8)
     ]
     assert np.mean(flagged) < (2 * FLAGGED if images > 200 else 0.1)
@@ -41,39 +45,42 @@ def test_about_the_promised_share_of_own_images_is_flagged(images):
 
 
 def test_what_lies_outside_the_axes_is_flagged():
-    known = familiar(cloud(300, 1))
+    known = fit_in_distribution(cloud(300, 1))
     other = cloud(200, 2).roll(20, dims=1)  # varies along axes that the run's own images do not
-    assert known.strange(other).float().mean() > 0.99
+    assert known.out_of_distribution(other).float().mean() > 0.99
 
 
 def test_what_lies_elsewhere_along_the_axes_is_flagged():
     own, other = cloud(400, 1), cloud(200, 2)
     own[:, 0] += torch.tensor([-8.0, 8.0]).repeat(200)
     other[:, 1] += 8
-    assert familiar(own).strange(other).float().mean() > 0.9
+    assert fit_in_distribution(own).out_of_distribution(other).float().mean() > 0.9
 
 
 def test_scaling_all_features_changes_nothing():
     own, new = cloud(300, 1), cloud(500, 2)
-    assert torch.equal(familiar(own).strange(new), familiar(1000 * own).strange(1000 * new))
+    assert torch.equal(
+        fit_in_distribution(own).out_of_distribution(new),
+        fit_in_distribution(1000 * own).out_of_distribution(1000 * new),
+    )
 
 
 @pytest.mark.parametrize("images", [2, 3, 9])
 def test_few_images_are_survived(images):
-    known = familiar(cloud(images, 1))
-    assert known.strange(cloud(5, 2)).shape == (5,)
+    known = fit_in_distribution(cloud(images, 1))
+    assert known.out_of_distribution(cloud(5, 2)).shape == (5,)
     assert torch.isfinite(known.threshold)
 
 
 def test_identical_images_are_survived():
-    known = familiar(torch.ones(30, 8))
-    assert not known.strange(torch.ones(4, 8)).any()
+    known = fit_in_distribution(torch.ones(30, 8))
+    assert not known.out_of_distribution(torch.ones(4, 8)).any()
 
 
 def test_what_is_familiar_is_read_back_as_it_was(tmp_path):
-    known, new = familiar(cloud(300, 1)), cloud(500, 2)
-    save_familiar(known, tmp_path / "familiar.safetensors")
-    again = load_familiar(tmp_path / "familiar.safetensors", known.mean.numel())
+    known, new = fit_in_distribution(cloud(300, 1)), cloud(500, 2)
+    save_in_distribution(known, tmp_path / "familiar.safetensors")
+    again = load_in_distribution(tmp_path / "familiar.safetensors", known.mean.numel())
     assert torch.equal(known.distances(new), again.distances(new))
 
 
@@ -145,24 +152,24 @@ def blobs(first, seed, n):
 
 
 def test_unlabelled_images_of_the_labelled_kinds_are_not_taken_for_strangers():
-    shares = [unlike(blobs(0, seed, 40), blobs(0, 100 + seed, 200)) for seed in range(20)]
-    assert max(shares) < UNLIKE
+    shares = [pool_shift(blobs(0, seed, 40), blobs(0, 100 + seed, 200)) for seed in range(20)]
+    assert max(shares) < POOL_SHIFT
 
 
 def test_balanced_labels_beside_an_unbalanced_pool_are_no_sign_of_strangers():
     pool = torch.cat([blobs(0, 1, 400)[::2], blobs(0, 2, 400)[1::2][:20]])
-    assert unlike(blobs(0, 0, 50), pool) < UNLIKE
+    assert pool_shift(blobs(0, 0, 50), pool) < POOL_SHIFT
 
 
 def test_unlabelled_images_of_other_kinds_are_noticed():
-    assert unlike(blobs(0, 0, 40), blobs(4, 1, 200)) > 0.9
+    assert pool_shift(blobs(0, 0, 40), blobs(4, 1, 200)) > 0.9
     half = torch.cat([blobs(0, 1, 60), blobs(4, 2, 140)])
-    assert UNLIKE < unlike(blobs(0, 0, 40), half) < 0.9
+    assert POOL_SHIFT < pool_shift(blobs(0, 0, 40), half) < 0.9
 
 
 def test_labelled_images_of_one_group_do_not_make_the_others_strangers():
     known = blobs(0, 0, 20)
     pairs = torch.cat([known, known + 0.001])
     groups = np.arange(40) % 20
-    assert unlike(pairs, blobs(0, 1, 200)) > UNLIKE
-    assert unlike(pairs, blobs(0, 1, 200), groups) < UNLIKE
+    assert pool_shift(pairs, blobs(0, 1, 200)) > POOL_SHIFT
+    assert pool_shift(pairs, blobs(0, 1, 200), groups) < POOL_SHIFT

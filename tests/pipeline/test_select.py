@@ -208,9 +208,11 @@ def test_a_class_may_have_a_single_label(quick_plan, method, counts):
 @pytest.mark.thorough
 def test_strangers_among_the_unlabelled_images_are_said(quick_plan, monkeypatch):
     said = []
-    monkeypatch.setattr(select, "unlike", lambda *_: 0.8)
+    monkeypatch.setattr(select, "pool_shift", lambda *_: 0.8)
     seen = []
-    monkeypatch.setattr(select, "prior_for", lambda _, mixed: seen.append(mixed) or undecided)
+    monkeypatch.setattr(
+        select, "prior_for", lambda _, pool_shifted: seen.append(pool_shifted) or undecided
+    )
     handful.fit(stripes(), **LOOK, reporter=fit.Reporter(say=said.append))
     assert seen == [True]
     assert any("in 80% of comparisons (50% by chance)" in text for text in said)

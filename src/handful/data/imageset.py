@@ -152,7 +152,7 @@ class ImageSet:
         return f"sha256:{digest.hexdigest()}"
 
     def at(
-        self, size: int, fit: str = "crop", track: Track = quiet, channels: int | None = None
+        self, size: int, aspect: str = "crop", track: Track = quiet, channels: int | None = None
     ) -> torch.Tensor:
         """(N, C, S, S) uint8 pixels of all images.
 
@@ -160,15 +160,17 @@ class ImageSet:
 
         Args:
             size: S, in pixels.
-            fit: how other shapes become square. "crop" resizes the short side and cuts the
+            aspect: how other shapes become square. "crop" resizes the short side and cuts the
                 centre, "pad" resizes the long side and adds black, "stretch" ignores the aspect.
             channels: 1 or 3; by default `self.channels`.
         """
-        pixels, places = self.store.pixels(self.rows, size, fit, channels or self.channels, track)
+        pixels, places = self.store.pixels(
+            self.rows, size, aspect, channels or self.channels, track
+        )
         return torch.from_numpy(_gather(pixels, places))
 
     def stream(
-        self, size: int, fit: str = "crop", batch: int = 256, channels: int | None = None
+        self, size: int, aspect: str = "crop", batch: int = 256, channels: int | None = None
     ) -> Iterator[torch.Tensor]:
         """The pixels of `at`, `batch` images at a time, without holding or caching them all.
 
@@ -178,12 +180,12 @@ class ImageSet:
         channels = channels or self.channels
         rows = self.rows
         starts = range(0, len(rows), batch)
-        if self.store.holds(size, fit, channels):
-            pixels, places = self.store.pixels(rows, size, fit, channels)
+        if self.store.holds(size, aspect, channels):
+            pixels, places = self.store.pixels(rows, size, aspect, channels)
             yield from (torch.from_numpy(pixels[places[at : at + batch]]) for at in starts)
         else:
             self.store.check(rows)
-            batches = self.store.batches(rows, size, fit, channels, batch)
+            batches = self.store.batches(rows, size, aspect, channels, batch)
             yield from (torch.from_numpy(pixels) for pixels in batches)
             self.store.check(rows)
 

@@ -90,20 +90,20 @@ class Store(ABC):
         return ""
 
     @abstractmethod
-    def batch(self, rows: np.ndarray, size: int, fit: str, channels: int) -> np.ndarray:
+    def batch(self, rows: np.ndarray, size: int, aspect: str, channels: int) -> np.ndarray:
         """(len(rows), channels, S, S) uint8, made from the source; lost rows are zeros."""
 
     def pixels(
-        self, rows: np.ndarray, size: int, fit: str, channels: int, track: Track = quiet
+        self, rows: np.ndarray, size: int, aspect: str, channels: int, track: Track = quiet
     ) -> tuple[np.ndarray, np.ndarray]:
         """An array (n, channels, S, S) uint8, and (len(rows),) where in it `rows` are.
 
         From memory, from the cache, or decoded. Raises `Vanished` if one of the rows cannot be
         read any more.
         """
-        settings = self._settings(size, fit, channels)
+        settings = self._settings(size, aspect, channels)
         if self._held is None or self._held.settings != settings:
-            self._held = self._cached(rows, size, fit, channels, track)
+            self._held = self._cached(rows, size, aspect, channels, track)
         places = np.searchsorted(self._held.rows, rows)
         known = places < len(self._held.rows)
         known[known] = self._held.rows[places[known]] == rows[known]
@@ -111,20 +111,22 @@ class Store(ABC):
             raise self.vanished(rows)
         return self._held.pixels, places
 
-    def holds(self, size: int, fit: str, channels: int) -> bool:
+    def holds(self, size: int, aspect: str, channels: int) -> bool:
         """Whether `pixels` would answer from memory."""
-        return self._held is not None and self._held.settings == self._settings(size, fit, channels)
+        return self._held is not None and self._held.settings == self._settings(
+            size, aspect, channels
+        )
 
     def batches(
-        self, rows: np.ndarray, size: int, fit: str, channels: int, batch: int = BATCH
+        self, rows: np.ndarray, size: int, aspect: str, channels: int, batch: int = BATCH
     ) -> Iterator[np.ndarray]:
         """The pixels of `rows`, `batch` images at a time, decoded ahead in parallel.
 
         Rows that cannot be read any more are zeros, and noted in `lost`: ask `check` afterwards.
         """
-        check_fit(size, fit)
+        check_aspect(size, aspect)
         parts = [rows[start : start + batch] for start in range(0, len(rows), batch)]
-        return in_order(lambda part: self.batch(part, size, fit, channels), parts)
+        return in_order(lambda part: self.batch(part, size, aspect, channels), parts)
 
     def check(self, rows: np.ndarray) -> None:
         """Raise `Vanished` if some of the rows are known to be lost."""
@@ -135,8 +137,10 @@ class Store(ABC):
         """The error that tells which of these rows are lost."""
         return Vanished(self, np.array([row for row in rows.tolist() if row in self.lost]))
 
-    def _cached(self, wanted: np.ndarray, size: int, fit: str, channels: int, track: Track) -> Held:
-        settings = self._settings(size, fit, channels)
+    def _cached(
+        self, wanted: np.ndarray, size: int, aspect: str, channels: int, track: Track
+    ) -> Held:
+        settings = self._settings(size, aspect, channels)
         while True:  # again only where files have vanished while others were decoded
             rows = np.array([r for r in range(len(self.names)) if r not in self.lost], np.int64)
             if not len(rows):
@@ -164,10 +168,10 @@ class Store(ABC):
 
         Where files vanish meanwhile, what is left is written to the place of what is left.
         """
-        size, fit, channels, *_ = settings
+        size, aspect, channels, *_ = settings
         known = _known(path, self.fingerprints[rows], (channels, size, size))
         new = rows[known.array < 0]
-        batches = self.batches(new, size, fit, channels)
+        batches = self.batches(new, size, aspect, channels)
         decoded = (
             image for part in track(batches, -(-len(new) // BATCH), "decoding") for image in part
         )
@@ -193,9 +197,9 @@ class Store(ABC):
         else:
             path.unlink()
 
-    def _settings(self, size: int, fit: str, channels: int) -> tuple[Any, ...]:
+    def _settings(self, size: int, aspect: str, channels: int) -> tuple[Any, ...]:
         """What pixels are made with: images alike that differ in one of these differ in pixels."""
-        return (size, fit, channels, type(self).__name__, VERSION, PIL.__version__)
+        return (size, aspect, channels, type(self).__name__, VERSION, PIL.__version__)
 
     def _path(self, settings: tuple[Any, ...], rows: np.ndarray) -> Path:
         """Named after what made the pixels and, behind the dash, after the images."""
@@ -233,12 +237,12 @@ class FileStore(Store):
     def source(self) -> str:
         return os.path.abspath(self.root)
 
-    def batch(self, rows: np.ndarray, size: int, fit: str, channels: int) -> np.ndarray:
+    def batch(self, rows: np.ndarray, size: int, aspect: str, channels: int) -> np.ndarray:
         pixels = np.zeros((len(rows), channels, size, size), np.uint8)
         for target, row in zip(pixels, rows.tolist(), strict=True):
             try:
                 image = decode.read(
-                    self.root / self.names[row], size, fit, channels, self.value_range
+                    self.root / self.names[row], size, aspect, channels, self.value_range
                 )
             except decode.Unreadable as error:
                 self.lost[row] = self._change(row) or str(error)
@@ -276,20 +280,20 @@ class ArrayStore(Store):
     images: np.ndarray
 
     def pixels(
-        self, rows: np.ndarray, size: int, fit: str, channels: int, track: Track = quiet
+        self, rows: np.ndarray, size: int, aspect: str, channels: int, track: Track = quiet
     ) -> tuple[np.ndarray, np.ndarray]:
-        check_fit(size, fit)
+        check_aspect(size, aspect)
         if self.images.shape[1:] == (channels, size, size):
             return self.images, rows
-        return super().pixels(rows, size, fit, channels, track)
+        return super().pixels(rows, size, aspect, channels, track)
 
-    def holds(self, size: int, fit: str, channels: int) -> bool:
+    def holds(self, size: int, aspect: str, channels: int) -> bool:
         native = self.images.shape[1:] == (channels, size, size)
-        return native or super().holds(size, fit, channels)
+        return native or super().holds(size, aspect, channels)
 
-    def batch(self, rows: np.ndarray, size: int, fit: str, channels: int) -> np.ndarray:
+    def batch(self, rows: np.ndarray, size: int, aspect: str, channels: int) -> np.ndarray:
         images = torch.from_numpy(np.ascontiguousarray(self.images[rows])).float()
-        images = resized(_coloured(images, channels), size, fit)
+        images = resized(_coloured(images, channels), size, aspect)
         return images.round().clamp_(0, 255).byte().numpy()
 
 
@@ -313,14 +317,14 @@ def array_store(
     )
 
 
-def resized(images: torch.Tensor, size: int, fit: str) -> torch.Tensor:
+def resized(images: torch.Tensor, size: int, aspect: str) -> torch.Tensor:
     """(N, C, H, W) float → (N, C, S, S): the tensor twin of `decode.resized`."""
     height, width = images.shape[2:]
-    if fit == "crop" and height != width:
+    if aspect == "crop" and height != width:
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
         images = images[:, :, top : top + side, left : left + side]
-    if fit == "pad" and height != width:
+    if aspect == "pad" and height != width:
         scale = size / max(height, width)
         height, width = max(1, round(height * scale)), max(1, round(width * scale))
         inner = _bicubic(images, height, width)
@@ -329,9 +333,9 @@ def resized(images: torch.Tensor, size: int, fit: str) -> torch.Tensor:
     return _bicubic(images, size, size)
 
 
-def check_fit(size: int, fit: str) -> None:
-    if fit not in decode.FITS:
-        raise HandfulError(f"no fit {fit!r}; fit is one of {', '.join(decode.FITS)}")
+def check_aspect(size: int, aspect: str) -> None:
+    if aspect not in decode.ASPECTS:
+        raise HandfulError(f"no aspect {aspect!r}; aspect is one of {', '.join(decode.ASPECTS)}")
     if size < 1:
         raise HandfulError(f"size={size} is no image size; it must be 1 pixel or more")
 

@@ -7,7 +7,7 @@ from handful.pipeline.replacement import (
 MODEL, RECORD = "model.safetensors", "run.json"
 LABELS, ISSUES = "labels.csv", "label-issues.csv"
 OUT_OF_FOLD, REPORT = "out-of-fold.csv", "report.html"
-LABEL_NEXT, FAMILIAR = "label-next.csv", "familiar.safetensors"
+LABEL_NEXT, IN_DISTRIBUTION = "label-next.csv", "familiar.safetensors"
 HISTORY, STAGE_HISTORY = "history.jsonl", "stage-history.jsonl"
 PICTURES = "pictures.json"
 LEAVINGS = (
@@ -17,7 +17,7 @@ LEAVINGS = (
     LABELS,
     ISSUES,
     LABEL_NEXT,
-    FAMILIAR,
+    IN_DISTRIBUTION,
     OUT_OF_FOLD,
     PICTURES,
     "predictions.csv",

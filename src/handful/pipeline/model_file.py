@@ -97,6 +97,8 @@ def load_predictor(path: Path) -> Predictor:
     spec = BackboneSpec(header["backbone"]["name"], header["backbone"].get("options", {}))
     keys = ("fit", "precision", "temperature", "frozen")
     rest = {key: header[key] for key in keys if key in header}
+    if "fit" in rest:  # its name in the file
+        rest["aspect"] = rest.pop("fit")
     rest["value_range"] = _value_range(header)
     classes, size, channels = tuple(header["classes"]), header["size"], header["channels"]
     return Predictor(model.eval(), spec, classes, size, channels, **rest)

@@ -20,14 +20,14 @@ class Predictions:
     classes: tuple[str, ...]
     probabilities: Tensor  # (N, K)
     threshold: float = 0.0  # the label is left empty where the confidence is lower
-    strange: Tensor | None = None  # (N,) bool: unlike anything seen; None if not looked for
+    out_of_distribution: Tensor | None = None  # (N,) bool; None if it was not asked for
 
     @property
     def labels(self) -> list[str]:
         guesses = self.probabilities.argmax(dim=1).tolist()
         return [
-            self.classes[k] if confidence >= self.threshold and not strange else ""
-            for k, confidence, strange in zip(
+            self.classes[k] if confidence >= self.threshold and not none else ""
+            for k, confidence, none in zip(
                 guesses, self.confidence, self.none_of_these, strict=True
             )
         ]
@@ -35,14 +35,18 @@ class Predictions:
     @property
     def none_of_these(self) -> list[bool]:
         """Whether an image is unlike any that the run has seen; never, if that was not asked."""
-        return [False] * len(self.names) if self.strange is None else self.strange.tolist()
+        return (
+            [False] * len(self.names)
+            if self.out_of_distribution is None
+            else self.out_of_distribution.tolist()
+        )
 
     @property
     def places(self) -> list[str]:
         """Where an image belongs: its label, or why it has none."""
         return [
-            label or ("none of these" if strange else "no answer")
-            for label, strange in zip(self.labels, self.none_of_these, strict=True)
+            label or ("none of these" if none else "no answer")
+            for label, none in zip(self.labels, self.none_of_these, strict=True)
         ]
 
     @property
@@ -50,24 +54,30 @@ class Predictions:
         return self.probabilities.amax(dim=1).tolist()
 
     def rows(self) -> Iterator[list[str]]:
-        marks: list[list[str]] = [[] for _ in self.names]
-        if self.strange is not None:
-            marks = [["yes" if strange else ""] for strange in self.none_of_these]
-        for name, label, confidence, mark, shares in zip(
+        none_cells: list[list[str]] = [[] for _ in self.names]
+        if self.out_of_distribution is not None:
+            none_cells = [["yes" if none else ""] for none in self.none_of_these]
+        for name, label, confidence, none_cell, shares in zip(
             self.names,
             self.labels,
             self.confidence,
-            marks,
+            none_cells,
             self.probabilities.tolist(),
             strict=True,
         ):
-            yield [name, label, f"{confidence:.4f}", *mark, *(f"{share:.4f}" for share in shares)]
+            yield [
+                name,
+                label,
+                f"{confidence:.4f}",
+                *none_cell,
+                *(f"{share:.4f}" for share in shares),
+            ]
 
     def to_csv(self, path: Path | str) -> None:
         """Columns file, label, confidence, none_of_these if asked for, p(class)... UTF-8."""
-        marked = [] if self.strange is None else ["none_of_these"]
+        none_column = [] if self.out_of_distribution is None else ["none_of_these"]
         shares = (f"p({name})" for name in self.classes)
-        header = ["file", "label", "confidence", *marked, *shares]
+        header = ["file", "label", "confidence", *none_column, *shares]
         with written(Path(path)) as whole:
             write_csv(whole, header, self.rows())
 

@@ -17,11 +17,11 @@ from handful.data.imageset import ImageSet
 from handful.data.vanished import with_the_rest
 from handful.errors import HandfulError
 from handful.evaluation.metrics import Evaluation, evaluate, with_foreign
-from handful.evaluation.novelty import Familiar, load_familiar
+from handful.evaluation.novelty import InDistribution, load_in_distribution
 from handful.evaluation.plots import plot_confusion
 from handful.files import beside, read_json, write_json, write_text
 from handful.models.classifier import Predictor
-from handful.pipeline.artifacts import FAMILIAR, LABELS, MODEL, RECORD, RUN
+from handful.pipeline.artifacts import IN_DISTRIBUTION, LABELS, MODEL, RECORD, RUN
 from handful.pipeline.model_file import load_predictor, save_predictor
 from handful.pipeline.predictions import Predictions
 from handful.pipeline.record_schema import DEFAULTS, RunRecord, checked
@@ -82,33 +82,37 @@ class Run:
         parts = [images] if images.test is None else [images, images.test]
         names = tuple(name for part in parts for name in part.names)
         found = [self.predictor.predict_proba(part, track=track) for part in parts]
-        strange = None
+        out_of_distribution = None
         if none_of_these:
-            known = self.familiar
-            strange = torch.cat(
-                [known.strange(self.predictor.features(part, track=track)) for part in parts]
+            known = self.in_distribution
+            out_of_distribution = torch.cat(
+                [
+                    known.out_of_distribution(self.predictor.features(part, track=track))
+                    for part in parts
+                ]
             )
-        return Predictions(names, self.classes, torch.cat(found), least, strange)
+        return Predictions(names, self.classes, torch.cat(found), least, out_of_distribution)
 
     @property
-    def familiar(self) -> Familiar:
+    def in_distribution(self) -> InDistribution:
         """What this run has seen; HandfulError for a run without a folder."""
         if self.folder is None:
             raise HandfulError(
                 "what is none of these is told by a file in the folder of the run; fit with out"
             )
         width = int(self.predictor.model.backbone.width)  # type: ignore[arg-type]
-        return load_familiar(self.folder / FAMILIAR, width)
+        return load_in_distribution(self.folder / IN_DISTRIBUTION, width)
 
-    def answering(self, sure: float) -> dict[str, float]:
-        """The confidence to answer from so that answers are right at least `sure` of the time.
+    def answering(self, target_accuracy: float) -> dict[str, float]:
+        """The confidence to answer from so that a share of `target_accuracy` of answers is right.
 
-        Keys sure, threshold, share (of new images that are answered) and accuracy (of the answers,
-        out of fold). HandfulError if the labels of this run do not support such a promise.
+        Keys: sure (the target that is reached), threshold, share (of new images that are answered)
+        and accuracy (of the answers, out of fold). HandfulError if the labels of this run do not
+        support such a promise.
         """
-        if not 0 < sure < 1:
+        if not 0 < target_accuracy < 1:
             raise HandfulError(
-                f"abstain is how often answers are to be right, got {sure}; try 0.95"
+                f"abstain is how often answers are to be right, got {target_accuracy}; try 0.95"
             )
         if self.estimate is None:
             raise HandfulError(
@@ -116,13 +120,13 @@ class Run:
                 "with --estimate folds"
             )
         known: list[dict[str, float]] = self.estimate["abstentions"]
-        enough = [row for row in known if row["sure"] >= sure]
+        enough = [row for row in known if row["sure"] >= target_accuracy]
         if not enough:
             most = max((row["sure"] for row in known), default=None)
             instead = f"ask for {most} at most" if most else "predict without --abstain"
             raise HandfulError(
-                f"the labels of this run cannot promise answers that are right {sure:.0%} of the "
-                f"time; {instead}, or label more images"
+                f"the labels of this run cannot promise answers that are right "
+                f"{target_accuracy:.0%} of the time; {instead}, or label more images"
             )
         return min(enough, key=lambda row: row["sure"])
 

@@ -16,11 +16,11 @@ from handful.errors import HandfulError
 from handful.evaluation.active_learning import POOL, how_many, shuffled, suggest
 from handful.evaluation.cross_validation import Key
 from handful.evaluation.label_errors import LabelIssue
-from handful.evaluation.novelty import familiar, save_familiar
+from handful.evaluation.novelty import fit_in_distribution, save_in_distribution
 from handful.files import read_json, read_tensors, tidy, write_json, write_tensors
 from handful.methods.base import Task
 from handful.pipeline.artifacts import (
-    FAMILIAR,
+    IN_DISTRIBUTION,
     ISSUES,
     LABEL_NEXT,
     LABELS,
@@ -239,7 +239,10 @@ def save_next(run: Run, task: Task, seed: int, folder: Path, track: Track) -> li
     found, seen = (predictor.features(part, track=track) for part in (pool, known))
     # Labelled images lie unlike others in a network that was trained on them.
     parts = [found] if len(found) >= len(seen) else [found, seen]
-    save_familiar(familiar(torch.cat([part for part in parts if len(part)])), folder / FAMILIAR)
+    save_in_distribution(
+        fit_in_distribution(torch.cat([part for part in parts if len(part)])),
+        folder / IN_DISTRIBUTION,
+    )
     if not len(pool):
         return []
     probabilities = predictor.of_features(found)

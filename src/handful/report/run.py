@@ -35,7 +35,7 @@ LARGEST = 25  # classes up to which a confusion matrix is shown
 CONFUSED = 5  # pairs of classes that are named as most confused
 FEWEST = 10  # test images in a group of the confidence chart
 MOST_ROWS = 100  # of the table of classes
-SURE = (0.8, 0.9, 0.95)
+TARGET_ACCURACIES = (0.8, 0.9, 0.95)
 
 _LOSSES = ("labeled", "unlabeled", "supervised", "unsupervised", "total")
 _CALLED = {
@@ -348,11 +348,11 @@ def _bins(name: str, rows: Sequence[Mapping[str, Any]]) -> plots.Bins:
 def _abstentions(
     estimate: Mapping[str, Any] | None,
 ) -> tuple[tuple[float, Mapping[str, float] | None], ...]:
-    """For each of SURE what has to be answered from; None where the labels promise nothing."""
+    """The threshold for each of TARGET_ACCURACIES; None where no threshold reaches it."""
     if estimate is None or estimate["accuracy"] is None:
         return ()
     known = {float(row["sure"]): row for row in estimate["abstentions"]}
-    return tuple((sure, known.get(sure)) for sure in SURE)
+    return tuple((sure, known.get(sure)) for sure in TARGET_ACCURACIES)
 
 
 def _mistake(run: RunFolder, classes: Sequence[str], at: int) -> Card:

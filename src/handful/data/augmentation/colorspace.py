@@ -27,7 +27,7 @@ def rgb_to_lab(images: Tensor) -> Tensor:
     Source: IEC 61966-2-1 (sRGB) and CIE 15 (Lab).
     """
     linear = torch.where(images > 0.04045, ((images + 0.055) / 1.055) ** 2.4, images / 12.92)
-    xyz = _mixed(linear, torch.tensor(_XYZ_FROM_RGB)) / _column(_WHITE, images)
+    xyz = _times_matrix(linear, torch.tensor(_XYZ_FROM_RGB)) / _column(_WHITE, images)
     f = torch.where(xyz > _BEND**3, xyz.clamp_min(_BEND**3) ** (1 / 3), _line(xyz))
     x, y, z = f.unbind(dim=1)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
@@ -35,11 +35,11 @@ def rgb_to_lab(images: Tensor) -> Tensor:
 
 def rgb_to_ycbcr(images: Tensor) -> Tensor:
     """RGB in [0, 1] → Y from 16 to 235, Cb and Cr from 16 to 240 (ITU-R BT.601)."""
-    mixed = _mixed(images, torch.tensor(_YCBCR_FROM_RGB))
-    return mixed + _column(_YCBCR_OFFSET, images)
+    scaled = _times_matrix(images, torch.tensor(_YCBCR_FROM_RGB))
+    return scaled + _column(_YCBCR_OFFSET, images)
 
 
-def _mixed(images: Tensor, matrix: Tensor) -> Tensor:
+def _times_matrix(images: Tensor, matrix: Tensor) -> Tensor:
     """Every pixel times a 3x3 matrix, exactly: under autocast too."""
     with torch.autocast(images.device.type, enabled=False):
         return torch.einsum("dc,nchw->ndhw", matrix.to(images), images)

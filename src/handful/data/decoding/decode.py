@@ -61,7 +61,7 @@ TURNS = {  # EXIF orientation → what puts the image upright
     8: Image.Transpose.ROTATE_90,
 }
 RAW_HEADS = tiff.RAW_HEADS
-FITS = ("crop", "pad", "stretch")
+ASPECTS = ("crop", "pad", "stretch")
 LARGE = 4_000_000  # pixels; a larger JPEG is inspected at an eighth of its size
 STRIP = 1_000_000  # pixels worked on at a time
 LONGEST = 65_535  # pixels of a side
@@ -122,7 +122,9 @@ def inspect(path: Path) -> Facts:
     return _with(path, _facts, reduce=8)
 
 
-def read(path: Path, size: int, fit: str, channels: int, scale: Scale | None = None) -> np.ndarray:
+def read(
+    path: Path, size: int, aspect: str, channels: int, scale: Scale | None = None
+) -> np.ndarray:
     """(channels, size, size) uint8 pixels of one file, or raise `Unreadable`.
 
     A JPEG much larger than needed is decoded at a half, a quarter or an eighth of its size, never
@@ -139,7 +141,7 @@ def read(path: Path, size: int, fit: str, channels: int, scale: Scale | None = N
         if loaded.orientation in TURNS:
             image = image.transpose(TURNS[loaded.orientation])
         mode = "L" if channels == 1 else "RGB"
-        image = resized(image if image.mode == mode else image.convert(mode), size, fit)
+        image = resized(image if image.mode == mode else image.convert(mode), size, aspect)
         pixels = np.asarray(image)
         return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
@@ -192,12 +194,12 @@ def _facts_of_values(
 ON = {"white": "", "black": " on black"}
 
 
-def resized(image: Image.Image, size: int, fit: str) -> Image.Image:
+def resized(image: Image.Image, size: int, aspect: str) -> Image.Image:
     """Square of `size`: crop the centre, pad the short side with black, or stretch."""
     width, height = image.size
-    if fit == "stretch" or width == height:
+    if aspect == "stretch" or width == height:
         return image.resize((size, size), Image.Resampling.BICUBIC)
-    if fit == "crop":
+    if aspect == "crop":
         side = min(width, height)
         left, top = (width - side) // 2, (height - side) // 2
         square = image.crop((left, top, left + side, top + side))

@@ -65,7 +65,7 @@ def prior(
     per_class: float,
     without: str = "",
     rows: Sequence[dict[str, Any]] | None = None,
-    mixed: bool = False,
+    pool_shifted: bool = False,
 ) -> Prior:
     """How much more accurate `method` is than `reference` on a new data set of that colour.
 
@@ -79,7 +79,8 @@ def prior(
     Args:
         per_class: labels per class at hand, in the mean.
         without: the data set at hand: it may not vote.
-        mixed: whether the unlabelled images are unlike the labelled ones, see `novelty.unlike`.
+        pool_shifted: whether the unlabelled images differ from the labelled ones in kind, see
+            `novelty.pool_shift`.
     """
     both = [methods.about(name) for name in (method, reference)]
     any_colour = _frozen(method) and _frozen(reference)
@@ -87,7 +88,7 @@ def prior(
     accuracy: dict[tuple[str, int], dict[str, float]] = {}
     for row in experience() if rows is None else rows:
         alike = any_colour or row["channels"] == channels
-        alike &= any_pool or row["mixed"] == mixed
+        alike &= any_pool or row["mixed"] == pool_shifted
         if alike and row["source"] != without:
             cell = accuracy.setdefault((row["source"], row["per_class"]), {})
             cell[row["method"]] = row["accuracy"]
@@ -108,10 +109,10 @@ def prior(
     return Prior(Normal(mean, math.sqrt(variance * (1 + 1 / (k + _GUESSED)))), k)
 
 
-def prior_for(images: ImageSet, mixed: bool = False) -> Callable[[str, str], Prior]:
+def prior_for(images: ImageSet, pool_shifted: bool = False) -> Callable[[str, str], Prior]:
     """(method, reference) → `prior` for these images."""
     per_class = max(1.0, len(images.labeled) / len(images.classes))
     source, channels = Path(images.source).name, images.channels
     return lambda method, reference: prior(
-        method, reference, channels, per_class, source, mixed=mixed
+        method, reference, channels, per_class, source, pool_shifted=pool_shifted
     )

@@ -21,7 +21,7 @@ from handful import methods, seeds
 from handful.data.imageset import ImageSet
 from handful.evaluation.accuracy_estimate import DEPENDENCE_ONCE, countable
 from handful.evaluation.cross_validation import THOROUGH, Key, OutOfFold
-from handful.evaluation.novelty import UNLIKE, unlike
+from handful.evaluation.novelty import POOL_SHIFT, pool_shift
 from handful.files import read_json, write_json
 from handful.methods.base import Task
 from handful.methods.heads import subsample
@@ -217,8 +217,8 @@ def choose(
     counted, _ = countable(len(images.labeled), origins)
     some = counted if counted.any() else np.ones_like(counted)
     evidence = [_evidence(this, some) for this in tried]
-    mixed = _mixed(tried, seed, reporter.say)
-    best, verdicts = decide(evidence, prior_for(images, mixed))
+    pool_shifted = _pool_shifted(tried, seed, reporter.say)
+    best, verdicts = decide(evidence, prior_for(images, pool_shifted))
     return Choice(tried[best], tried, verdicts)
 
 
@@ -285,7 +285,7 @@ def _try(
     return Tried(this, chosen, task, out, finished, seconds)
 
 
-def _mixed(tried: Sequence[Tried], seed: int, say: Say) -> bool:
+def _pool_shifted(tried: Sequence[Tried], seed: int, say: Say) -> bool:
     """Whether the unlabelled images are of other kinds, where features tell; it is said.
 
     Features that the choice has not computed are not computed for this.
@@ -296,15 +296,15 @@ def _mixed(tried: Sequence[Tried], seed: int, say: Say) -> bool:
             known, pool = extract_features(this.chosen.method, this.task, precision, seed)
             some = seeds.generator(seed, Stream.POOL_SHIFT).permutation(len(known))[:_SAMPLE]
             groups = None if images.groups is None else images.groups[images.labeled[some]]
-            share = unlike(known[some], subsample(pool, _SAMPLE, seed), groups)
-            if share > UNLIKE:
+            share = pool_shift(known[some], subsample(pool, _SAMPLE, seed), groups)
+            if share > POOL_SHIFT:
                 say(
                     f"the images without a label look unlike the labelled ones: in {share:.0%} of "
                     f"comparisons (50% by chance) the labelled image is nearer to another labelled "
                     f"one. Some may be of none of the classes. What such images brought on data "
                     f"sets without strangers is not counted on"
                 )
-            return share > UNLIKE
+            return share > POOL_SHIFT
     return False
 
 

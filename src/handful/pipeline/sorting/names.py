@@ -31,8 +31,8 @@ NONE_OF_THESE, NO_ANSWER = Kind("none", "none of these"), Kind("none", "no answe
 def kinds_of(labels: Sequence[str], none_of_these: Sequence[bool]) -> list[Kind]:
     """The kind of each image; an empty label is none."""
     return [
-        Kind("class", label) if label else NONE_OF_THESE if strange else NO_ANSWER
-        for label, strange in zip(labels, none_of_these, strict=True)
+        Kind("class", label) if label else NONE_OF_THESE if none else NO_ANSWER
+        for label, none in zip(labels, none_of_these, strict=True)
     ]
 
 
