@@ -1,12 +1,13 @@
-"""Colour spaces as functions of whole batches: Lab and YCbCr, to and from RGB in [0, 1].
+"""Convert batches from RGB in [0, 1] to the colour spaces Lab and YCbCr.
 
-All take and give float (N, 3, H, W) and agree with scikit-image's functions of the same name.
+The functions take and return float (N, 3, H, W). They agree with scikit-image's rgb2lab and
+rgb2ycbcr.
 """
 
 import torch
 from torch import Tensor
 
-_WHITE = (0.95047, 1.0, 1.08883)  # of the illuminant D65, seen under 2 degrees
+_WHITE = (0.95047, 1.0, 1.08883)  # XYZ of the white of illuminant D65, observer of 2 degrees
 _XYZ_FROM_RGB = (
     (0.412453, 0.357580, 0.180423),
     (0.212671, 0.715160, 0.072169),
@@ -18,7 +19,7 @@ _YCBCR_FROM_RGB = (  # ITU-R BT.601, Y from 16 to 235, Cb and Cr from 16 to 240
     (112.0, -93.786, -18.214),
 )
 _YCBCR_OFFSET = (16.0, 128.0, 128.0)
-_BEND = 6 / 29  # where the cube root of Lab gives way to a line
+_BEND = 6 / 29  # below it a line replaces the cube root of Lab
 
 
 def rgb_to_lab(images: Tensor) -> Tensor:
@@ -40,7 +41,7 @@ def rgb_to_ycbcr(images: Tensor) -> Tensor:
 
 
 def _times_matrix(images: Tensor, matrix: Tensor) -> Tensor:
-    """Every pixel times a 3x3 matrix, exactly: under autocast too."""
+    """Multiply every pixel by a 3x3 matrix, in the images' precision even under autocast."""
     with torch.autocast(images.device.type, enabled=False):
         return torch.einsum("dc,nchw->ndhw", matrix.to(images), images)
 
