@@ -1,7 +1,7 @@
-"""Draws, folds and parts: who is seen as labelled, who is left out, who is the test.
+"""Draw labelled subsets and test parts; `folds` assigns folds.
 
-Every choice is seeded, stratified by class and blind to the order of the classes. Images of one
-group (one person, one burst, one set of duplicates) are never split.
+Every choice is seeded, stratified by class and independent of the order of the classes. Images of
+one group (one person, one burst, one set of duplicates) are never split.
 
 Letters in shapes: N images, n labelled images.
 """
@@ -30,13 +30,15 @@ def draw(
 ) -> np.ndarray:
     """Positions of `per_class` labelled images of every class, in rising order.
 
-    Draws nest: with one seed, the 4 images per class are among the 40. With groups, whole groups
-    are taken until every class has `per_class` images, so some may get a few more.
+    Draws with one seed are nested: the draw of 4 images per class lies within the draw of 40. With
+    groups, whole groups are taken until every class has `per_class` images, so a class may get a
+    few more.
 
     Args:
-        labels: (N,) class numbers, -1 where unknown; those are never drawn.
-        groups: (N,) group numbers, or None if every image is its own.
-        classes: their names, for the message on a class that is too small.
+        labels: (N,) class numbers, -1 where unknown; images without a label are never drawn.
+        per_class: HandfulError if it is less than 1 or more than the rarest class has.
+        groups: (N,) group numbers, or None if every image is its own group.
+        classes: names of the classes, for the error message.
     """
     labels = np.asarray(labels)
     counts = _counts(labels, len(classes))
@@ -55,7 +57,10 @@ def draw(
 
 
 def first(labels: np.ndarray, n: int) -> np.ndarray:
-    """Positions of the first `n` labelled images, in the order of the source."""
+    """Positions of the first `n` labelled images, in the order of the source.
+
+    HandfulError if there are fewer.
+    """
     known = np.flatnonzero(np.asarray(labels) >= 0)
     if not 1 <= n <= len(known):
         raise HandfulError(f"first {n} asks for 1 to {len(known)} labelled images")
@@ -63,7 +68,7 @@ def first(labels: np.ndarray, n: int) -> np.ndarray:
 
 
 def evenly_spaced(items: Tensor, most: int) -> Tensor:
-    """At most `most` of (N, ...) items, from the first one on; all of them where N is no more."""
+    """At most `most` of the items (N, ...), evenly spaced, starting with the first."""
     n = len(items)
     return items if n <= most else items[np.arange(most) * n // most]
 
@@ -71,7 +76,13 @@ def evenly_spaced(items: Tensor, most: int) -> Tensor:
 def holdout(
     labels: np.ndarray, fraction: float, seed: int, groups: np.ndarray | None = None
 ) -> np.ndarray:
-    """Positions of a stratified `fraction` of the labelled images, in rising order."""
+    """Positions of a stratified `fraction` of the labelled images, in rising order.
+
+    Args:
+        labels: (N,) class numbers, -1 where unknown.
+        fraction: HandfulError outside of (0, 1), or if it leaves a class without images in a part.
+        groups: (N,) group numbers; images of one group are never split.
+    """
     labels = np.asarray(labels)
     if not 0 < fraction < 1:
         raise HandfulError(f"test_fraction is a share between 0 and 1, got {fraction}")
@@ -80,20 +91,24 @@ def holdout(
 
 
 def development(images: ImageSet, n: int, seed: int) -> ImageSet:
-    """Training images, `n` of which become `test` (stratified): for choosing settings."""
+    """The training images with `n` of them, stratified, as `test`: a part for choosing settings."""
     chosen = _stratified(images.labels, n, seed, images.groups)
     return with_test(images, chosen)
 
 
 def with_test(images: ImageSet, positions: np.ndarray) -> ImageSet:
-    """`images` without those at `positions`, which become its test part."""
+    """Move the images at `positions` into the test part."""
     rest = np.ones(len(images), bool)
     rest[positions] = False
     return replace(images[rest], test=images[positions])
 
 
 def save_draw(path: Path, positions: Sequence[int], per_class: int, seed: int, data: str) -> None:
-    """Write a draw as JSON with a hash. `data` is the hash of the image set it belongs to."""
+    """Write a draw as JSON, with a hash of its content.
+
+    Args:
+        data: hash of the image set that was drawn from.
+    """
     record = {
         "data": data,
         "per_class": per_class,
@@ -104,7 +119,12 @@ def save_draw(path: Path, positions: Sequence[int], per_class: int, seed: int, d
 
 
 def shuffled_units(labels: np.ndarray, seed: int, groups: np.ndarray | None) -> list[np.ndarray]:
-    """The labelled positions in a seeded order, as arrays that must stay together."""
+    """Positions of the labelled images in a seeded order, as one array per group.
+
+    Args:
+        labels: (N,) class numbers, -1 where unknown.
+        groups: (N,) group numbers, or None for one array per image.
+    """
     order = _order(len(labels), seed)
     order = order[labels[order] >= 0]
     if groups is None:
@@ -116,13 +136,13 @@ def shuffled_units(labels: np.ndarray, seed: int, groups: np.ndarray | None) -> 
 
 
 def _order(n: int, seed: int) -> np.ndarray:
-    """A seeded permutation that never changes with NumPy's version: raw bits are guaranteed."""
+    """A seeded permutation of n; it rests on raw bits, which no version of NumPy changes."""
     bits = np.asarray(np.random.PCG64(seed).random_raw(n))
     return np.argsort(bits, kind="stable")
 
 
 def _stratified(labels: np.ndarray, n: int, seed: int, groups: np.ndarray | None) -> np.ndarray:
-    """About `n` labelled positions (exactly, without groups), shared out like the classes."""
+    """Positions of `n` labelled images, in proportion to the classes; about `n` with groups."""
     counts = _counts(labels)
     targets = _shares(counts, n)
     if n < 1 or (targets >= counts).any():
@@ -143,7 +163,7 @@ def _stratified(labels: np.ndarray, n: int, seed: int, groups: np.ndarray | None
 
 
 def _shares(counts: np.ndarray, n: int) -> np.ndarray:
-    """`n` in whole numbers proportional to `counts`; the largest remainders get the rest."""
+    """Split `n` into whole numbers proportional to `counts`, by the largest remainders."""
     exact = counts * (n / counts.sum())
     shares: np.ndarray = np.floor(exact).astype(np.int64)
     rest = n - shares.sum()

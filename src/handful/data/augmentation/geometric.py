@@ -110,7 +110,7 @@ class ResizedCrop(Affine):
         check_range("aspect", self.aspect, 1e-3, 1e3)
 
     def draw(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
-        """Values as torchvision draws them: of ten windows the first that fits, or the last, cut."""
+        """Draw as torchvision does: the first of ten windows that fits, or the last one, cut."""
         n, height, width = shape[0], shape[2], shape[3]
         area = uniform(generator, *self.scale, 10, n) * (height * width)
         aspect = uniform(generator, *self.aspect, 10, n, log=True)
