@@ -231,7 +231,7 @@ def _load(path: Path, found: list[Found]) -> dict[str, Facts | str]:
                 notes,
                 values,
                 blank,
-            ) in rows  # fmt: skip
+            ) in rows
         }
     except (OSError, ValueError, KeyError, TypeError):
         return {}
