@@ -254,10 +254,10 @@ def test_a_training_that_went_wrong_is_said_before_any_figure(copied):
 def test_a_remark_on_training_is_said_before_any_figure_too(copied):
     training = json.loads((copied / "run.json").read_text())["training"]
     assert training["remark"] is None
-    assert "To look at" not in report.render([copied])
+    assert "Please check" not in report.render([copied])
     change(copied, training=training | {"remark": "nearly all guesses are of <b>"})
     page = checked(report.render([copied]))
-    text = "To look at. Nearly all guesses are of <b>."
+    text = "Please check. Nearly all guesses are of <b>."
     assert page.words.index(text) < page.words.index("Accuracy on test images")
     del training["remark"]  # as older runs have it
     change(copied, training=training)
@@ -282,7 +282,7 @@ def test_what_is_missing_in_the_folder_is_left_out(copied):
 
 def test_the_page_says_what_lies_beside_it_and_what_to_type(made):
     page = checked(report.render([made.folder]))
-    assert "the labels that were used, and where they came from" in page.words
+    assert "the labels that were used, and how the images were picked" in page.words
     folder = shlex.quote(str(made.folder))
     assert f"--labels {folder}/label-next.csv --after {folder}" in page.words
 
@@ -290,10 +290,10 @@ def test_the_page_says_what_lies_beside_it_and_what_to_type(made):
 def test_the_page_offers_only_what_the_labels_promise(copied):
     kept = json.loads((copied / "run.json").read_text())["estimate"]
     rows = {0.8: [], 0.9: [{"sure": 0.9, "threshold": 0.7, "share": 0.5, "accuracy": 0.95}]}
-    for sure, promised in rows.items():
+    for target, promised in rows.items():
         change(copied, estimate=kept | {"abstentions": promised})
         text = checked(report.render([copied])).words
-        assert ("--abstain 0.9 looks" in text) == bool(promised), sure
+        assert ("--abstain 0.9 answers only where" in text) == bool(promised), target
 
 
 def test_a_test_score_without_its_interval_is_refused_by_name(copied):
@@ -417,7 +417,7 @@ def test_the_test_score_is_told_against_the_interval(accuracy, said):
     narrow = {"accuracy": accuracy, "low": accuracy - 0.02, "high": accuracy + 0.02, "n": 999}
     told = sentences.tell(estimate, narrow, None, ["random"])
     assert said in told.tested
-    assert "the surer one" in told.tested
+    assert "test score is the more precise" in told.tested
     wide = narrow | {"low": accuracy - 0.3, "high": accuracy + 0.3, "n": 9}
     assert "the surer one" not in sentences.tell(estimate, wide, None, ["random"]).tested
     assert "75.0 to 90.0" in told.means
