@@ -1,4 +1,4 @@
-"""Where files are written: through links, into pipes, and only over what handful wrote."""
+"""Writing files: through links, into pipes, and only over files that handful wrote."""
 
 import os
 import signal
@@ -123,8 +123,8 @@ def test_data_leaves_a_data_json_of_somebody_else_alone(handful, tmp_path):
     assert (tmp_path / "data.json").read_text() == '{"mine": 1}'
 
 
-def test_what_is_flushed_is_open_for_writing(tmp_path, monkeypatch):
-    """As Windows has it: its fsync fails on a handle that only reads."""
+def test_flushed_files_are_open_for_writing(tmp_path, monkeypatch):
+    """On Windows, fsync fails for a handle that is only open for reading."""
     import fcntl
 
     real = os.fsync
@@ -147,7 +147,7 @@ def windows(monkeypatch):
 
 
 def _held(monkeypatch, times):
-    """The first renames fail, as where another program has the file open."""
+    """Let the first renames fail, as if another program had the file open."""
     real, left = os.replace, [times]
 
     def replace(*given):
@@ -286,7 +286,7 @@ def test_a_handler_that_a_program_has_set_is_left_to_it():
 
 
 def test_the_command_line_loads_torch_only_when_it_is_needed():
-    """So that `handful --help` is there at once, and a lack of memory ends with one line."""
+    """`handful --help` is quick then, and a lack of memory ends with one line."""
     code = "import sys; sys.modules['torch'] = None; import handful.cli"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr

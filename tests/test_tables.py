@@ -1,4 +1,4 @@
-"""The tables in README.md and docs/ say what the lines in benchmarks/results/ say."""
+"""The tables in README.md and docs/ agree with the lines in benchmarks/results/."""
 
 import importlib
 import sys
@@ -169,7 +169,7 @@ def test_fits_that_met_their_budget_are_counted_apart_by_how_they_kept_to_it(tab
         line("fixmatch", 63.1),
         line("uda", 57.0, turns=2),
         line("uda", 66.0, turns=0),
-        line("auto", 12.0, turns=0),  # ends when there is nothing more to try
+        line("auto", 12.0, turns=0),  # ends early: no method is left to evaluate
     ]
     monkeypatch.setattr(tables.record, "read", lambda file: lines)
     _, _, fixed, moved = tables.budgets_kept().splitlines()

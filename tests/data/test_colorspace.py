@@ -10,7 +10,7 @@ color = pytest.importorskip("skimage.color")
 @pytest.fixture
 def images():
     noise = torch.rand(4, 3, 9, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    noise[0] *= 0.02  # near black, where both curves are lines
+    noise[0] *= 0.02  # near black, where both curves are linear
     noise[1, :, 0, 0], noise[1, :, 0, 1] = 0.0, 1.0
     return noise
 

@@ -10,7 +10,7 @@ from image_files import class_folder, noise, save, smooth
 
 
 def array_set(pixels, labels, classes=("a", "b")):
-    """An image set over (N, H, W, C) arrays."""
+    """An ImageSet of images (N, H, W, C)."""
     store = array_store(pixels.transpose(0, 3, 1, 2), [str(n) for n in range(len(pixels))])
     return ImageSet(store, np.arange(len(pixels)), np.asarray(labels), classes)
 
@@ -29,7 +29,7 @@ def test_labels_and_positions_of_known_and_unknown_ones(images):
     assert images.channels == 3
 
 
-def test_seen_hides_every_other_label(images):
+def test_seen_removes_every_other_label(images):
     assert images.seen(np.array([1, 3])).labels.tolist() == [-1, 1, -1, 0, -1]
     assert images.labels.tolist() == [0, 1, -1, 0, 1]
 
@@ -87,7 +87,7 @@ def test_files_and_arrays_are_resized_alike(tmp_path, aspect, size):
 
 def test_crop_keeps_the_centre_and_pad_keeps_everything():
     image = torch.zeros(1, 1, 4, 8)
-    image[..., :2] = image[..., 6:] = 255  # the sides, which a crop loses
+    image[..., :2] = image[..., 6:] = 255  # the sides, which a crop cuts off
     assert resized(image, 4, "crop").max() == 0
     padded = resized(image, 8, "pad")
     assert padded[0, 0, :2].max() == padded[0, 0, 6:].max() == 0
@@ -114,7 +114,7 @@ def test_grey_and_colour_convert_into_each_other(images):
     (0, "crop", "size=0 is no image size; it must be 1 pixel or more"),
     (8, "squash", "no aspect 'squash'; aspect is one of crop, pad, stretch"),
 ])  # fmt: skip
-def test_a_wrong_size_or_fit_is_refused(images, tmp_path, size, aspect, message):
+def test_a_wrong_size_or_aspect_is_refused(images, tmp_path, size, aspect, message):
     for source in (images, load(class_folder(tmp_path))):
         with pytest.raises(ValueError, match=message):
             source.at(size, aspect)

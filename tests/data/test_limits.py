@@ -1,4 +1,4 @@
-"""Limits hold to the last image: at the limit, one beside it, and just below twice it."""
+"""Limits on numbers of images, tested at the limit, beside it and just below twice it."""
 
 from types import SimpleNamespace
 
@@ -30,11 +30,13 @@ def test_at_multiples_of_the_limit_evenly_spaced_items_are_every_second_or_third
     assert evenly_spaced(torch.arange(30), 0).tolist() == []
 
 
-@pytest.mark.parametrize("labeled, looked_at", [(9, 9), (10, 10), (11, 10), (19, 10)])
-def test_a_look_at_the_loss_goes_through_no_more_than_its_limit(monkeypatch, labeled, looked_at):
+@pytest.mark.parametrize("labeled, evaluated", [(9, 9), (10, 10), (11, 10), (19, 10)])
+def test_an_evaluation_of_the_loss_uses_no_more_images_than_its_limit(
+    monkeypatch, labeled, looked_at
+):
     monkeypatch.setattr(monitor, "EVALUATION_LIMIT", 10)
-    looks = Monitor(task(stripes(labeled=labeled)), "fp32")
-    assert len(looks.parts["train"][1]) == looked_at
+    metrics = Monitor(task(stripes(labeled=labeled)), "fp32")
+    assert len(metrics.parts["train"][1]) == evaluated
 
 
 @pytest.mark.parametrize(

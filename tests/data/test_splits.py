@@ -22,7 +22,7 @@ def counts(labels, classes=3):
 
 
 @pytest.mark.parametrize("per_class", [1, 4, 20])
-def test_a_draw_holds_exactly_so_many_of_every_class(per_class):
+def test_a_draw_holds_exactly_per_class_images_of_every_class(per_class):
     chosen = draw(LABELS, per_class, seed=0)
     assert counts(LABELS[chosen]) == [per_class] * 3
     assert (np.diff(chosen) > 0).all()
@@ -63,7 +63,7 @@ def test_a_draw_names_the_class_that_is_too_small():
         draw(labels, 1, seed=0, classes=("cat", "dog", "owl"))
 
 
-def test_a_draw_of_nothing_says_what_is_possible():
+def test_a_draw_of_nothing_names_the_possible_sizes():
     with pytest.raises(ValueError, match="per_class=0 leaves nothing to learn from; use 1 to 20"):
         draw(LABELS, 0, seed=0)
 

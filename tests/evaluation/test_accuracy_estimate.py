@@ -30,14 +30,14 @@ SMALL = Scheme(folds=5, repeats=2, halves=1)
 
 
 def blobs(n=60, k=3, spread=1.0, seed=0):
-    """Points around k corners, and labels drawn at random."""
+    """Points around k corners, with random labels."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(k, size=n)
     return np.eye(k)[labels] * 2 + spread * generator.normal(size=(n, k)), labels
 
 
 def nearest_mean(points, labels, k):
-    """A classifier that is cheap to fit: distance to the mean of each class seen."""
+    """A nearest-mean classifier, as `out_of_fold` takes it."""
 
     def fit_and_predict(train, held, seed):
         assert not set(train) & set(held)
@@ -51,7 +51,7 @@ def nearest_mean(points, labels, k):
 
 
 def given(labels, probabilities, halves=None, **changes):
-    """Out-of-fold predictions as if they had been made."""
+    """OutOfFold with given predictions."""
     probabilities = np.asarray(probabilities, dtype=float)
     probabilities = probabilities if probabilities.ndim == 3 else probabilities[None]
     fields = dict(
@@ -67,7 +67,7 @@ def given(labels, probabilities, halves=None, **changes):
 
 
 def guesses(of, k, confidence=0.9):
-    """(n, K) probabilities that guess class `of[i]` for image i."""
+    """Probabilities (n, K) that predict class `of[i]` for image i."""
     rows = np.full((len(of), k), (1 - confidence) / (k - 1))
     rows[np.arange(len(of)), of] = confidence
     return rows
@@ -118,7 +118,7 @@ def test_another_seed_gives_other_folds_and_the_same_seed_the_same():
     assert any((a.held != b.held).any() for a, b in zip(first, other, strict=True))
 
 
-def test_even_counts_are_seen_to_be_made_by_hand_and_random_ones_hardly_ever():
+def test_even_counts_are_recognised_as_balanced_by_hand_and_random_ones_hardly_ever():
     assert balanced_by_hand(np.repeat(np.arange(10), 4))
     generator = np.random.default_rng(0)
     taken = [balanced_by_hand(generator.integers(10, size=100)) for _ in range(500)]
@@ -183,7 +183,7 @@ def test_effective_n_by_hand():
     assert effective_n(right, even, np.arange(4)) == pytest.approx(4 * DEPENDENCE)
 
 
-def test_learning_curve_by_hand():
+def test_learning_curve_correction_by_hand():
     labels = np.zeros(10, int)
     whole = guesses([0] * 8 + [1] * 2, 2)
     half = guesses([0] * 6 + [1] * 4, 2)
@@ -196,7 +196,7 @@ def test_learning_curve_by_hand():
     assert learning_curve_correction(given(labels, whole), weights) == 0
 
 
-def test_choosing_the_best_of_many_guessers_is_seen_through():
+def test_selection_optimism_corrects_the_best_of_many_random_methods():
     right = np.random.default_rng(0).integers(2, size=(20, 100)).astype(float)
     ranked = right[np.argsort(-right.mean(axis=1), kind="stable")]
     weights = np.full(100, 0.01)
@@ -204,7 +204,7 @@ def test_choosing_the_best_of_many_guessers_is_seen_through():
     assert ranked[0].mean() >= 0.6 and abs(left - 0.5) < 0.05
 
 
-def test_choosing_costs_nothing_without_rivals_or_with_a_clear_winner():
+def test_selection_optimism_is_zero_without_rivals_or_with_a_clear_winner():
     good, bad = np.ones(50), np.zeros(50)
     weights = np.full(50, 0.02)
     assert selection_optimism([good], weights) == 0
@@ -226,7 +226,7 @@ def test_prior_reweights_the_classes():
         estimate(given(labels, guesses([0] * 25, 3)), prior=[0.5, 0.4, 0.1])
 
 
-def test_classes_balanced_by_hand_are_spoken_of_unless_a_prior_is_given():
+def test_classes_balanced_by_hand_are_a_caveat_unless_a_prior_is_given():
     labels = np.repeat(np.arange(3), 10)
     out = given(labels, guesses(labels, 3), stratified=True)
     assert any("look balanced by hand" in caveat for caveat in estimate(out).caveats)
@@ -237,7 +237,7 @@ def test_classes_balanced_by_hand_are_spoken_of_unless_a_prior_is_given():
 
 @pytest.fixture(scope="module")
 def known_features():
-    """Of 100 images of ten classes: an estimate on them, the seconds of processor it took, fits."""
+    """For 100 images of ten classes: the estimate, its seconds of processor time, its fits."""
     fits, method = [], Features()
     labels = np.random.default_rng(0).integers(10, size=100)
     x = torch.randn(100, 1280, generator=torch.Generator().manual_seed(0))
@@ -265,7 +265,7 @@ def test_a_whole_estimate_on_known_features_is_thirty_six_fits(known_features):
 def test_a_whole_estimate_on_known_features_of_100_images_takes_less_than_five_seconds(
     known_features,
 ):
-    """Of processor time: 36 fits and one choice of a setting."""
+    """Processor time for 36 fits and one choice of a setting."""
     assert known_features[1] < 5
 
 
@@ -276,7 +276,7 @@ def test_a_class_with_one_label_leaves_the_others_their_labels_when_it_is_held_o
     assert set(labels[train]) == set(range(1, 10))
 
 
-def test_nothing_is_said_of_classes_with_few_labels():
+def test_classes_with_few_labels_have_no_estimate_of_their_own():
     found = estimate(given([0] * 20 + [1] * 4, guesses([0] * 24, 2)))
     assert found.balanced_accuracy is None and found.balanced_low is None
     assert [row.label for row in found.per_class] == [0]
@@ -303,7 +303,7 @@ def test_one_label_of_each_class_gives_no_estimate():
     assert found.accuracy is None and "label two or more of each class" in found.how
 
 
-def test_a_few_fits_add_what_is_usual_say_so_and_count_for_less():
+def test_few_fits_extrapolate_the_learning_curve_say_so_and_widen_the_interval():
     points, labels = blobs()
     found = estimate(out_of_fold(labels, 3, nearest_mean(points, labels, 3), Scheme(3, 1, 0)))
     assert found.extrapolated and found.out_of_fold is not None and found.out_of_fold < 1
@@ -341,7 +341,7 @@ def test_temperature_is_found_again(true):
     )
 
 
-def test_abstention_keeps_the_surest_answers_that_are_right_often_enough():
+def test_abstention_keeps_the_most_confident_answers_that_reach_the_target():
     confidence = np.linspace(0.99, 0.51, 100)
     right = np.arange(100) < 60
     probabilities = np.stack([confidence, 1 - confidence], axis=1)
@@ -353,7 +353,7 @@ def test_abstention_keeps_the_surest_answers_that_are_right_often_enough():
     assert abstention(probabilities[None], np.ones(100, int), target_accuracy=0.95) is None
 
 
-def test_too_few_labels_promise_no_threshold():
+def test_too_few_labels_allow_no_threshold():
     assert abstention(guesses([0] * 15, 2)[None], np.zeros(15, int), target_accuracy=0.95) is None
 
 
