@@ -32,7 +32,7 @@ def test_at_multiples_of_the_limit_evenly_spaced_items_are_every_second_or_third
 
 @pytest.mark.parametrize("labeled, evaluated", [(9, 9), (10, 10), (11, 10), (19, 10)])
 def test_an_evaluation_of_the_loss_uses_no_more_images_than_its_limit(
-    monkeypatch, labeled, looked_at
+    monkeypatch, labeled, evaluated
 ):
     monkeypatch.setattr(monitor, "EVALUATION_LIMIT", 10)
     metrics = Monitor(task(stripes(labeled=labeled)), "fp32")
