@@ -1,4 +1,4 @@
-"""Deep label propagation: what a graph says, when it is asked, and what of it is learned."""
+"""Deep label propagation: the labels of a graph, when it is made, and the loss on its labels."""
 
 import math
 from dataclasses import replace
@@ -30,7 +30,7 @@ SETTINGS = Settings(METHOD, SCHEDULE, BackboneSpec("small", {"base": 8}), precis
 
 
 def coordinates(features, rank):
-    """(N, rank) of unit length: principal coordinates by singular values, in float64."""
+    """(N, rank) principal coordinates of unit length, by singular values, in float64."""
     centred = features.double().numpy() - features.double().numpy().mean(axis=0)
     left, values, _ = np.linalg.svd(centred, full_matrices=False)
     kept = (left * values)[:, :rank]
@@ -38,7 +38,7 @@ def coordinates(features, rank):
 
 
 def slow_scores(x, known, classes, method):
-    """Iscen et al., equations 2 to 6 and 9, an image at a time; in place of the solver, steps."""
+    """Iscen et al., equations 2 to 6 and 9, image by image, with power iteration as the solver."""
     n = len(x)
     affinity = np.zeros((n, n))
     for i in range(n):
@@ -64,7 +64,7 @@ def blurred(images):
 
 
 def hard():
-    """Four classes, three labels of each, in much noise: graphs get many wrong."""
+    """Four noisy classes with three labels each, so that graphs make many mistakes."""
     images = stripes(60, classes=4, labeled=12)
     noise = np.random.default_rng(0).normal(0, 60, (60, 1, 8, 8))
     noisy = np.clip(images.at(8).numpy() + noise, 0, 255).astype(np.uint8)
@@ -123,7 +123,7 @@ def test_scores_are_those_of_scikit_learns_label_spreading():
     np.testing.assert_allclose(shares, distribution, atol=1e-5)
 
 
-def test_a_network_that_comes_with_weights_gives_the_first_coordinates(monkeypatch):
+def test_a_network_with_learned_weights_gives_the_first_coordinates(monkeypatch):
     monkeypatch.setattr(devices, "has_bf16", lambda: False)
     given = task()
     torch.manual_seed(3)
@@ -138,7 +138,7 @@ def test_a_network_that_comes_with_weights_gives_the_first_coordinates(monkeypat
     torch.testing.assert_close(ours @ ours.T, theirs @ theirs.T, atol=3e-3, rtol=0)
 
 
-def test_labels_travel_further_among_more_images():
+def test_alpha_grows_with_the_number_of_images():
     ours = [default_alpha(n) for n in (10, 1000, 2000, 10_000, 60_000)]
     assert ours == pytest.approx([0.9, 0.9, 0.95, 0.99, 0.99])
     given, chosen = hard(), replace(METHOD, alpha=0.0)
@@ -148,7 +148,7 @@ def test_labels_travel_further_among_more_images():
 
 
 class Fixed(torch.nn.Module):
-    """Images that are their own logits."""
+    """Returns its input as logits."""
 
     def forward(self, images):
         return images
@@ -163,15 +163,15 @@ def batch(learned, step=1):
     return Batch(logits[:0], nobody, (logits,), nobody, ids, step=step, state=state)
 
 
-def test_images_with_a_class_are_learned_and_all_count_the_same():
-    step = METHOD.loss(Fixed(), batch([1, -1, 0, -1]))  # of the batch: 0, 1 and none
+def test_images_with_a_label_have_equal_weights():
+    step = METHOD.loss(Fixed(), batch([1, -1, 0, -1]))  # labels of the batch: 0, 1 and none
     wrong = math.log(math.exp(2) + 2) - 2, math.log(math.e + 2) - 1
     assert step.loss.item() == pytest.approx(sum(wrong) / 2, rel=1e-6)
     assert step.logs["kept"].item() == pytest.approx(2 / 3)
     assert step.logs["agreement"].item() == 1
 
 
-def test_a_batch_without_a_class_costs_nothing():
+def test_a_batch_without_labels_has_loss_0():
     given = batch([-1, -1, -1, -1])
     logits = given.unlabeled[0].requires_grad_()
     loss = METHOD.loss(Fixed(), given).loss
@@ -180,7 +180,7 @@ def test_a_batch_without_a_class_costs_nothing():
     assert METHOD.loss(Fixed(), given).logs["agreement"] == 0
 
 
-def test_images_kept_to_stop_early_by_are_not_in_the_graph():
+def test_validation_images_are_not_in_the_graph():
     given = replace(hard(), validation=(0, 5))
     state = after(METHOD, given, 5).method_state
     assert state["learned"][[0, 5]].tolist() == [-1, -1]
@@ -197,7 +197,7 @@ def test_an_image_that_no_label_reaches_is_not_learned():
     assert (learned < 0).any() and learned[:2].tolist() == known[:2].tolist()
 
 
-def test_what_is_said_as_it_trains():
+def test_the_state_of_training_is_reported():
     said = []
     handful.fit(
         stripes(),
@@ -210,7 +210,7 @@ def test_what_is_said_as_it_trains():
     assert any("on all images, 100% of them used; network and graph agree on" in x for x in said)
 
 
-def test_it_is_asked_under_full_precision_whatever_the_step_is_made_in():
+def test_graphs_are_computed_in_full_precision_also_in_bf16_trainings():
     given = task()
     state = begin(METHOD, given, SCHEDULE, 0)
     batches = Batches(given, METHOD.views(given), SCHEDULE, 0)
@@ -221,7 +221,7 @@ def test_it_is_asked_under_full_precision_whatever_the_step_is_made_in():
     )
 
 
-def test_features_for_later_graphs_are_made_as_fast_as_the_steps(monkeypatch):
+def test_features_for_later_graphs_have_the_precision_of_the_training(monkeypatch):
     asked = []
     features = Classifier.features
 

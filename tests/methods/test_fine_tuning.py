@@ -13,7 +13,7 @@ from handful.models.classifier import BackboneSpec, Classifier, Normalize
 
 
 class Flat(nn.Module):
-    """The pixels themselves, through a batch norm."""
+    """Pixels through a batch norm as features."""
 
     width = 4
 
@@ -29,7 +29,9 @@ def student(frozen_norm=False, seed=0) -> Student:
     torch.manual_seed(seed)
     network = Classifier(Flat(), 3, Normalize([0.5], [0.5]))
     made = Student(network, frozen_norm)
-    made.guesses = torch.tensor([[0.8, 0.1, 0.1], [0.2, 0.6, 0.2], [0.1, 0.2, 0.7], [0.9, 0.1, 0]])
+    made.pseudo_labels = torch.tensor(
+        [[0.8, 0.1, 0.1], [0.2, 0.6, 0.2], [0.1, 0.2, 0.7], [0.9, 0.1, 0]]
+    )
     made.prior = torch.full((3,), 1 / 3)
     return made
 
@@ -48,12 +50,12 @@ def batch(step=0, steps=10, averaged=None) -> Batch:
     )
 
 
-def test_at_first_the_heads_guesses_are_learned_on_the_strong_view():
+def test_at_first_the_strong_view_is_trained_on_the_pseudo_labels_of_the_head():
     model, given = student().eval(), batch()
     step = FineTuning(label_smoothing=0.0).loss(model, given)
     labeled = F.cross_entropy(model(given.images), given.labels)
-    guessed = F.cross_entropy(model(given.unlabeled[1]), torch.tensor([2, 1, 0, 0]))
-    torch.testing.assert_close(step.loss, labeled + guessed)
+    unlabeled = F.cross_entropy(model(given.unlabeled[1]), torch.tensor([2, 1, 0, 0]))
+    torch.testing.assert_close(step.loss, labeled + unlabeled)
     assert step.logs["changed"] == 0
 
 
@@ -64,18 +66,18 @@ def test_with_weight_zero_only_the_labels_count():
     torch.testing.assert_close(step.loss, alone.loss)
 
 
-def test_at_the_end_the_average_guesses_on_the_plain_view():
+def test_at_the_end_the_average_gives_pseudo_labels_on_the_plain_view():
     model, average = student().eval(), student(seed=5)
     with torch.no_grad():
         average.head.weight.mul_(4)
-        average.head.bias += torch.tensor([0.4, 0.0, 0.0])  # it would call too much class 0
+        average.head.bias += torch.tensor([0.4, 0.0, 0.0])  # it predicts class 0 too often
     given = batch(step=10, averaged=average)
     step = FineTuning(own_share=1.0, label_smoothing=0.0, unlabeled_weight=1.0).loss(model, given)
     own = average.eval()(given.unlabeled[0]).softmax(dim=1)
-    aligned = own / (own.sum(dim=0) + 1)  # four images and, of each class, one third of three
+    aligned = own / (own.sum(dim=0) + 1)  # four images, and a third of three for each class
     assert aligned.argmax(dim=1).tolist() != own.argmax(dim=1).tolist()
-    guessed = F.cross_entropy(model(given.unlabeled[1]), aligned.argmax(dim=1))
-    torch.testing.assert_close(step.logs["guessed"], guessed)
+    unlabeled = F.cross_entropy(model(given.unlabeled[1]), aligned.argmax(dim=1))
+    torch.testing.assert_close(step.logs["guessed"], unlabeled)
     assert step.logs["changed"] > 0
 
 
@@ -95,7 +97,7 @@ def test_batch_norms_keep_their_statistics_only_when_frozen(frozen):
     assert model.training
 
 
-def test_what_a_student_is_taught_is_not_saved_with_it():
+def test_pseudo_labels_are_not_in_the_state_dict():
     plain = Classifier(Flat(), 3, Normalize([0.5], [0.5]))
     assert student().state_dict().keys() == plain.state_dict().keys()
 
@@ -108,20 +110,20 @@ def photographs(n=24, size=8) -> ImageSet:
     return ImageSet(store, np.arange(n), labels, ("dark", "red")).seen(np.arange(6))
 
 
-def test_the_head_teaches_every_image_and_labels_stay_labels(tmp_path, monkeypatch):
+def test_the_head_gives_pseudo_labels_to_all_but_labelled_images(tmp_path, monkeypatch):
     monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
     task = Task(photographs(), BackboneSpec("lite0", {"pretrained": False}), size=32)
     model = FineTuning(embed_size=32).build(task)
-    assert model.guesses.shape == (24, 2)
-    assert model.guesses[:6].tolist() == F.one_hot(torch.arange(6) % 2, 2).tolist()
-    assert model.guesses.argmax(dim=1).tolist() == [0, 1] * 12
+    assert model.pseudo_labels.shape == (24, 2)
+    assert model.pseudo_labels[:6].tolist() == F.one_hot(torch.arange(6) % 2, 2).tolist()
+    assert model.pseudo_labels.argmax(dim=1).tolist() == [0, 1] * 12
     assert model.prior.tolist() == [0.5, 0.5]
 
 
-def test_labels_alone_need_no_features():
+def test_without_unlabeled_images_no_features_are_computed():
     task = Task(photographs(), BackboneSpec("lite0", {"pretrained": False}), size=32)
     method = FineTuning(unlabeled_ratio=0)
-    assert len(method.build(task).guesses) == 0
+    assert len(method.build(task).pseudo_labels) == 0
     assert method.views(task).unlabeled == ()
 
 
@@ -132,7 +134,7 @@ def lite_task() -> Task:
     return Task(images, BackboneSpec("lite0"), 32)
 
 
-def test_frozen_parts_keep_weights_and_statistics_and_the_others_learn():
+def test_frozen_parts_keep_weights_and_statistics_and_the_others_are_trained():
     method = FineTuning(unlabeled_ratio=0, frozen_parts=3)
     model = method.build(lite_task()).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -151,7 +153,7 @@ def test_frozen_parts_keep_weights_and_statistics_and_the_others_learn():
 def test_more_frozen_parts_than_there_are_and_other_networks_are_refused():
     with pytest.raises(ValueError, match="frozen_parts is 0 to 9 for 'lite0', got 10"):
         FineTuning(unlabeled_ratio=0, frozen_parts=10).build(lite_task())
-    with pytest.raises(ValueError, match="frozen_parts=1 is for lite0, lite1 and lite2"):
+    with pytest.raises(ValueError, match="frozen_parts=1 needs lite0, lite1 or lite2"):
         FineTuning(frozen_parts=1)._freeze(Flat(), "flat")
 
 

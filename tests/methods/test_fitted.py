@@ -1,4 +1,4 @@
-"""The fitted methods: one set of common tests, then what is particular to each."""
+"""The fitted methods: common tests, then tests of each method."""
 
 import math
 import subprocess
@@ -31,7 +31,7 @@ common = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
 
 
 def blobs(n, width=40, classes=3, seed=0, apart=6.0):
-    """Clusters in `classes` of the dimensions, unit noise in all of them."""
+    """Clusters along `classes` dimensions, with unit noise in all dimensions."""
     labels = torch.arange(n) % classes
     noise = torch.randn(n, width, generator=torch.Generator().manual_seed(seed))
     return noise + apart * F.one_hot(labels, width), labels
@@ -61,14 +61,14 @@ def test_the_same_seed_gives_the_same_bits(method):
 
 
 @common
-def test_features_in_half_precision_are_taken(method):
+def test_features_in_half_precision_are_accepted(method):
     x, y = blobs(12)
     u, truth = blobs(60, seed=1)
     assert accuracy(method.fit_features(x.half(), y, u.half(), 3, seed=0), u, truth) > 0.95
 
 
 @common
-def test_a_class_of_one_label_and_a_class_of_none_are_survived(method):
+def test_classes_with_one_label_and_with_none_are_possible(method):
     x, y = blobs(12)
     keep = torch.tensor([0, 3, 6, 1])  # three of class 0, one of class 1, none of class 2
     head = method.fit_features(x[keep], y[keep], blobs(60, seed=1)[0], 3, seed=0)
@@ -112,7 +112,7 @@ def test_a_given_strength_is_used_and_a_stronger_one_shrinks_the_head():
     assert heads[1].weight.norm() < 0.5 * heads[0].weight.norm()
 
 
-def test_classes_with_few_labels_are_found_too():
+def test_classes_with_few_labels_are_predicted_too():
     generator = torch.Generator().manual_seed(0)
     centres = 1.5 * torch.randn(3, 40, generator=generator)
     y = torch.tensor([0] * 40 + [1] * 6 + [2] * 4)
@@ -126,7 +126,7 @@ def test_classes_with_few_labels_are_found_too():
     assert accuracy(fixed, new, truth) > accuracy(strong, new, truth) + 0.1
 
 
-def test_settled_features_have_the_strength_that_the_fit_chooses(monkeypatch):
+def test_tuned_features_have_the_strength_that_the_fit_chooses(monkeypatch):
     x, y = blobs(30, apart=2.0)
     method = Features(strength=0)
     tuned = method.tuned(x, y, 3, seed=4)
@@ -138,7 +138,7 @@ def test_settled_features_have_the_strength_that_the_fit_chooses(monkeypatch):
 
 
 def slow_losses(x, labels, seed, strengths):
-    """Of each strength, the cross-entropy out of fold at the temperature that suits it best."""
+    """The out-of-fold cross-entropy of each strength at its best temperature."""
     targets, fold = F.one_hot(labels, 3).double(), stratified_folds(labels.numpy(), 5, seed)
     found = []
     for strength in strengths:
@@ -157,7 +157,7 @@ def slow_losses(x, labels, seed, strengths):
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("apart", [1.0, 1.5, 2.0])
-def test_the_strength_is_the_one_whose_best_temperature_costs_least(apart):
+def test_the_strength_has_the_lowest_cross_entropy_at_its_best_temperature(apart):
     x, labels = blobs(60, width=80, apart=apart)
     z, targets = principal(x.double()).of(x), F.one_hot(labels, 3).double()
     losses = slow_losses(z, labels, 3, STRENGTHS)
@@ -165,14 +165,14 @@ def test_the_strength_is_the_one_whose_best_temperature_costs_least(apart):
     assert losses[STRENGTHS.index(chosen)] <= losses.min() + 0.015
 
 
-def test_features_that_say_nothing_get_the_strongest_penalty():
+def test_uninformative_features_get_the_strongest_penalty():
     x = torch.randn(60, 20, generator=torch.Generator().manual_seed(0)).double()
     targets = F.one_hot(torch.arange(60) % 3, 3).double()
     assert choose_strength(principal(x).of(x), targets, 5, seed=0) == max(STRENGTHS)
 
 
 @pytest.mark.slow
-def test_a_strong_penalty_is_not_turned_down_for_being_modest(monkeypatch):
+def test_a_strong_penalty_is_not_rejected_for_low_confidence(monkeypatch):
     chosen = {}
     for temperatures in (TEMPERATURES, torch.ones(1)):
         monkeypatch.setattr("handful.methods.linear_head.TEMPERATURES", temperatures)
@@ -194,24 +194,24 @@ def test_many_labels_of_a_sharp_rule_get_a_weak_penalty():
     assert choose_strength(z, F.one_hot(labels, 2).double(), 5, seed=0) == 0.001
 
 
-def test_the_surest_of_every_class_are_trusted_by_quota():
-    guesses = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.7, 0.3], [0.45, 0.55]])
-    chosen = most_confident(guesses, torch.tensor([0.5, 0.5]), share=0.8)
-    assert chosen.tolist() == [0, 2, 4]  # two of class 0; of class 1 all there is
+def test_the_most_confident_of_each_class_are_used_up_to_its_quota():
+    predictions = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.7, 0.3], [0.45, 0.55]])
+    chosen = most_confident(predictions, torch.tensor([0.5, 0.5]), share=0.8)
+    assert chosen.tolist() == [0, 2, 4]  # two of class 0, and all of class 1
 
 
-def test_a_share_too_small_for_one_image_still_trusts_one_of_every_class():
-    guesses = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])
-    assert most_confident(guesses, torch.tensor([0.5, 0.5]), share=0.01).tolist() == [0, 2]
+def test_a_share_below_one_image_still_uses_one_of_each_class():
+    predictions = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])
+    assert most_confident(predictions, torch.tensor([0.5, 0.5]), share=0.01).tolist() == [0, 2]
 
 
-def test_trust_grows_evenly_from_the_first_share_to_the_last():
+def test_the_share_rises_linearly_from_the_first_to_the_last():
     method = SelfTraining(rounds=3, first_share=0.2, last_share=0.6)
     assert method.shares() == pytest.approx([0.2, 0.4, 0.6])
 
 
 def test_self_training_uses_the_shape_of_the_unlabelled_clusters():
-    x = torch.tensor([[0.0, 0.0], [1.0, 4.0]])  # on their own they suggest a tilted border
+    x = torch.tensor([[0.0, 0.0], [1.0, 4.0]])  # alone they give a tilted border
     generator = torch.Generator().manual_seed(0)
     truth = torch.arange(400) % 2
     u = torch.randn(400, 2, generator=generator) * torch.tensor([0.3, 3.0])
@@ -235,7 +235,7 @@ def test_nearest_neighbours_match_brute_force_across_blocks(monkeypatch):
 
 
 @pytest.mark.slow
-def test_propagation_takes_100_000_images_in_4_gigabytes():
+def test_propagation_of_100_000_images_needs_4_gigabytes():
     code = """
 import resource
 import torch
@@ -253,8 +253,8 @@ def blobs(n, generator=torch.Generator().manual_seed(0)):
 (x, y), (u, truth) = blobs(100), blobs(100_000)
 head = Propagation().fit_features(x, y, u, 10, seed=0)
 with torch.inference_mode():
-    guesses = torch.cat([head(part.float()).argmax(dim=1) for part in u.split(10_000)])
-print((guesses == truth).float().mean().item())
+    predictions = torch.cat([head(part.float()).argmax(dim=1) for part in u.split(10_000)])
+print((predictions == truth).float().mean().item())
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
@@ -284,12 +284,12 @@ def test_spreading_matches_scikit_learn_on_the_same_graph():
     torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
 
 
-def test_certainty_is_0_for_a_guess_and_1_without_doubt():
+def test_certainty_is_0_for_equal_probabilities_and_1_for_one_class():
     p = torch.tensor([[0.25, 0.25, 0.25, 0.25], [1.0, 0, 0, 0], [0.5, 0.5, 0, 0]])
     assert certainty(p).tolist() == pytest.approx([0, 1, 1 - math.log(2) / math.log(4)], abs=1e-6)
 
 
-def test_an_image_that_no_label_reaches_teaches_the_head_nothing():
+def test_an_image_that_no_label_reaches_has_importance_0():
     scores = torch.tensor([[0.3, 0.1], [0.0, 0.0], [0.2, 0.0]])
     targets, importance = soft_targets(scores, torch.tensor([0.9, 0.1]))
     assert importance[1] == 0 and importance[2] > importance[0] > 0

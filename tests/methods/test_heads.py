@@ -18,8 +18,8 @@ def blobs(n=30, width=5, classes=3, seed=0):
 
 
 @pytest.mark.parametrize("shape", [(30, 5), (5, 30)])
-def test_axes_that_single_precision_does_not_find_are_found_in_double(monkeypatch, shape):
-    """As with features of a network that hardly tells images apart: eigh of float32 gives up."""
+def test_axes_are_computed_in_double_precision_where_single_fails(monkeypatch, shape):
+    """Nearly constant features, for which eigh does not converge in float32."""
     x = normal(*shape, seed=0).float()
     plain = principal(x).of(x)
     eigh, asked = torch.linalg.eigh, []
@@ -46,7 +46,7 @@ def test_fit_logistic_matches_scikit_learn(strength):
     torch.testing.assert_close(ours, torch.from_numpy(theirs.predict_proba(x)), atol=1e-4, rtol=0)
 
 
-def test_an_image_of_importance_two_counts_as_two_images():
+def test_an_image_of_importance_two_equals_two_images():
     x, labels = blobs(12)
     targets = F.one_hot(labels, 3)
     importance = torch.ones(12)
@@ -56,7 +56,7 @@ def test_an_image_of_importance_two_counts_as_two_images():
     torch.testing.assert_close(once[0], twice[0], atol=1e-4, rtol=0)
 
 
-def test_where_the_fit_starts_does_not_change_where_it_ends():
+def test_the_start_of_the_fit_does_not_change_its_result():
     x, labels = blobs()
     targets = F.one_hot(labels, 3)
     cold = fit_logistic(x, targets, 0.1)
@@ -76,7 +76,7 @@ def test_all_coordinates_keep_every_distance_and_have_length_1(n, width):
     torch.testing.assert_close(scale, scale[:1].expand_as(scale))
 
 
-def test_few_coordinates_are_the_directions_that_vary_most():
+def test_few_coordinates_are_the_directions_of_largest_variance():
     x = normal(50, 4, seed=1) * torch.tensor([0.1, 5.0, 0.2, 1.0], dtype=torch.float64)
     basis = F.normalize(principal(x, rank=2).basis, dim=0).abs()
     assert basis[1, 0] > 0.99 and basis[3, 1] > 0.99
@@ -84,7 +84,7 @@ def test_few_coordinates_are_the_directions_that_vary_most():
 
 
 @pytest.mark.parametrize("n", [8, 60])
-def test_a_head_on_features_says_what_its_coordinates_said(n):
+def test_a_head_on_features_equals_the_head_on_coordinates(n):
     x = normal(n, 10, seed=1).float()
     coordinates = principal(x)
     rank = coordinates.basis.shape[1]
@@ -95,33 +95,33 @@ def test_a_head_on_features_says_what_its_coordinates_said(n):
     assert head.weight.dtype == torch.float32 and head.weight.requires_grad
 
 
-def test_equal_features_have_coordinates_too():
+def test_equal_features_have_finite_coordinates():
     z = principal(torch.ones(4, 3)).of(torch.ones(2, 3))
     assert torch.isfinite(z).all()
 
 
-def test_aligned_guesses_have_the_prior_as_their_mean_and_rows_of_1():
+def test_aligned_probabilities_have_the_prior_as_mean_and_rows_of_sum_1():
     prior = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
     aligned = align(normal(200, 3, seed=0).softmax(dim=1), prior, rounds=50)
     torch.testing.assert_close(aligned.mean(dim=0), prior, atol=1e-4, rtol=0)
     torch.testing.assert_close(aligned.sum(dim=1), torch.ones(200, dtype=torch.float64))
 
 
-def test_guesses_that_agree_with_the_prior_are_left_alone():
-    guesses = torch.tensor([[0.9, 0.1], [0.1, 0.9]], dtype=torch.float64)
-    torch.testing.assert_close(align(guesses, torch.tensor([0.5, 0.5])), guesses)
+def test_probabilities_with_the_prior_as_mean_do_not_change():
+    probabilities = torch.tensor([[0.9, 0.1], [0.1, 0.9]], dtype=torch.float64)
+    torch.testing.assert_close(align(probabilities, torch.tensor([0.5, 0.5])), probabilities)
 
 
-def test_a_class_nobody_guesses_can_still_be_aligned():
+def test_a_class_of_probability_0_can_be_aligned():
     certain = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     assert torch.isfinite(align(certain, torch.tensor([0.5, 0.5]))).all()
 
 
-def test_the_prior_counts_every_class_once_more():
+def test_the_prior_has_add_one_smoothing():
     assert prior_of(torch.tensor([0, 0, 0, 2]), 3).tolist() == pytest.approx([4 / 7, 1 / 7, 2 / 7])
 
 
-def test_some_of_draws_the_same_rows_for_one_seed_and_keeps_their_order():
+def test_a_subsample_depends_on_the_seed_only_and_keeps_the_order():
     rows = torch.arange(100.0).unsqueeze(1)
     some = subsample(rows, 10, seed=1).squeeze(1)
     assert len(some) == 10 and (some.diff() > 0).all()
@@ -130,7 +130,7 @@ def test_some_of_draws_the_same_rows_for_one_seed_and_keeps_their_order():
     assert subsample(rows, 100, seed=1) is rows
 
 
-def test_labels_that_cannot_be_learned_from_are_refused():
+def test_labels_of_one_class_or_of_another_length_are_refused():
     x = torch.zeros(3, 2)
     with pytest.raises(ValueError, match="two classes or more, got 3 labels of 1 of the 4"):
         check_fit(x, torch.tensor([1, 1, 1]), 4)
@@ -138,7 +138,7 @@ def test_labels_that_cannot_be_learned_from_are_refused():
         check_fit(x, torch.tensor([0, 1]), 2)
 
 
-def test_an_unpenalised_bias_carries_the_class_shares():
+def test_the_unpenalised_bias_equals_the_class_shares():
     labels = torch.tensor([0] * 9 + [1])
     x = normal(10, 2, seed=0)
     weight, bias = fit_logistic(x, F.one_hot(labels, 2), 1e6)
@@ -158,7 +158,7 @@ def test_fitting_a_head_leaves_the_number_of_threads_as_it_was():
 
 
 @pytest.mark.parametrize("n", [8, 60])
-def test_features_whose_squares_no_float_holds_have_the_same_coordinates(n):
+def test_features_whose_squares_overflow_have_equal_coordinates(n):
     x = normal(n, 10, seed=1).float()
     large = x * 2.0**80
     assert torch.equal(principal(large).of(large), principal(x).of(x))

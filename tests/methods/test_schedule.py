@@ -22,7 +22,7 @@ def test_steps_drop_the_rate_at_every_multiple():
     assert [schedule.rate(s) for s in (0, 29, 30, 60)] == pytest.approx([0.1, 0.1, 0.01, 0.001])
 
 
-def test_linear_falls_in_a_line_and_constant_stays():
+def test_linear_decays_linearly_and_constant_stays():
     assert Schedule(steps=10, lr=1.0, decay="linear").rate(5) == pytest.approx(0.5)
     assert Schedule(steps=10, lr=1.0, decay="constant").rate(9) == 1.0
 
@@ -34,7 +34,7 @@ def test_warmup_rises_from_above_zero_to_the_peak():
     assert schedule.rate(55) == pytest.approx(0.5)
 
 
-def test_looks_hold_the_first_and_the_last_step():
+def test_evaluations_include_the_first_and_the_last_step():
     assert Schedule(steps=100, looks=4).evaluation_steps() == [0, 25, 50, 75, 100]
     assert Schedule(steps=2, looks=10).evaluation_steps() == [0, 1, 2]
     assert Schedule(steps=0).evaluation_steps() == [0]
@@ -49,12 +49,12 @@ def test_all_wrong_fields_are_reported_at_once():
     )
 
 
-def test_step_decay_asks_for_its_interval():
+def test_step_decay_needs_its_interval():
     with pytest.raises(ValueError, match="decay='step' needs decay_every=STEPS"):
         Schedule(decay="step")
 
 
-def test_patience_asks_for_images_to_stop_by():
+def test_patience_needs_validation_images():
     with pytest.raises(ValueError, match="patience=3 needs validation=SHARE"):
         Schedule(patience=3)
 

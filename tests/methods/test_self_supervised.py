@@ -1,4 +1,4 @@
-"""Methods that learn without labels: what they share, and each by itself."""
+"""The self-supervised methods: common tests, then tests of each method."""
 
 import copy
 import math
@@ -11,8 +11,8 @@ import torch.nn.functional as F
 
 from handful.methods.autoencoder import Autoencoder, Decoder
 from handful.methods.base import Batch
-from handful.methods.cmc import CMC, draw_negatives, write
-from handful.methods.contrastive_losses import scores, softmax_loss
+from handful.methods.cmc import CMC, draw_negatives, update_bank
+from handful.methods.contrastive_losses import scores
 from handful.methods.schedule import Schedule
 from handful.methods.simclr import SimCLR
 from handful.methods.vicreg import VICReg
@@ -69,14 +69,14 @@ def test_its_loss_falls(method):
 
 
 @each
-def test_labels_change_not_a_bit_of_it(method):
+def test_labels_do_not_change_the_result(method):
     with_labels, without = run(method, colored(labeled=16))[0], run(method, colored())[0]
     a, b = with_labels.model.state_dict(), without.model.state_dict()
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
 @each
-def test_what_it_leaves_is_a_normalisation_and_the_backbone_it_names(method):
+def test_the_network_has_a_normalisation_and_the_backbone_of_spec(method):
     on = colored()
     model = begin(method, on, SCHEDULE, 0).model
     spec = method.spec(on)
@@ -87,7 +87,7 @@ def test_what_it_leaves_is_a_normalisation_and_the_backbone_it_names(method):
     )
 
 
-def test_both_views_of_simclr_come_from_the_pipeline_that_is_named():
+def test_both_views_of_simclr_come_from_the_named_pipeline():
     views = SimCLR(augment="simclr,-blur,+cut-out").views(colored())
     assert views.labeled is None
     assert views.unlabeled == ("simclr,-blur,+cut-out",) * 2
@@ -111,13 +111,13 @@ def test_the_small_encoder_gets_the_decoder_of_its_report():
 
 
 @pytest.mark.parametrize("channels, size", [(1, 28), (3, 64), (3, 33), (1, 8), (3, 3)])
-def test_a_derived_decoder_paints_images_of_any_size(channels, size):
+def test_a_derived_decoder_gives_images_of_any_size(channels, size):
     images = Decoder(10, channels, size, 32)(torch.randn(2, 10))
     assert images.shape == (2, channels, size, size)
     assert images.min() >= 0 and images.max() <= 1
 
 
-def test_the_autoencoder_is_scored_on_the_very_images_it_was_shown():
+def test_the_target_of_the_autoencoder_is_its_augmented_input():
     class Same(torch.nn.Module):
         def forward(self, images):
             return images
@@ -127,19 +127,19 @@ def test_the_autoencoder_is_scored_on_the_very_images_it_was_shown():
     assert Autoencoder().loss(Same(), batch).loss == 0
 
 
-def test_split_gives_light_to_one_network_and_colour_to_the_other():
+def test_split_gives_lightness_to_one_network_and_colour_to_the_other():
     backbone = Split(3, 16, encoder="small-encoder").eval()
     grey = torch.rand(4, 1, 16, 16).expand(-1, 3, -1, -1)
     light, color = backbone.channels(grey)
     assert light.shape == (4, 1, 16, 16) and color.shape == (4, 2, 16, 16)
     assert color.abs().max() < 0.1  # grey has no colour
-    assert light.max() > 50  # and L is not rescaled before `adapt`
+    assert light.max() > 50  # L is not standardised before `init_from_data`
     features = backbone(grey)
     assert features.shape == (4, backbone.width)
 
 
 @pytest.mark.parametrize("space", ["lab", "ycbcr"])
-def test_channels_are_rescaled_to_mean_0_and_deviation_1(space):
+def test_channels_are_standardised(space):
     on = colored()
     model = CMC(space=space).build(on)
     light, color = model.backbone.channels(on.pixels.float() / 255)
@@ -149,8 +149,8 @@ def test_channels_are_rescaled_to_mean_0_and_deviation_1(space):
     torch.testing.assert_close(std, torch.ones(3), atol=1e-3, rtol=0)
 
 
-def test_cmc_says_that_grey_images_have_no_colour():
-    with pytest.raises(ValueError, match="these images are grey; try simclr"):
+def test_cmc_refuses_grey_images():
+    with pytest.raises(ValueError, match="these are grey; try simclr"):
         CMC().build(task())
 
 
@@ -168,18 +168,18 @@ def test_an_image_is_never_among_its_own_negatives():
 
 def test_the_bank_is_updated_by_hand():
     bank = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
-    write(bank, torch.tensor([2, 0]), torch.tensor([[0.8, 0.6], [0.0, 1.0]]), momentum=0.5)
+    update_bank(bank, torch.tensor([2, 0]), torch.tensor([[0.8, 0.6], [0.0, 1.0]]), momentum=0.5)
     half = math.sqrt(0.5)
     torch.testing.assert_close(bank, torch.tensor([[half, half], [0.0, 1.0], [half, half]]))
 
 
-def test_an_image_twice_in_a_batch_is_written_once():
+def test_an_image_twice_in_a_batch_updates_the_bank_once():
     bank = torch.zeros(2, 2)
-    write(bank, torch.tensor([1, 1]), torch.tensor([[1.0, 0.0], [0.0, 1.0]]), momentum=0.0)
+    update_bank(bank, torch.tensor([1, 1]), torch.tensor([[1.0, 0.0], [0.0, 1.0]]), momentum=0.0)
     assert bank.tolist() == [[0, 0], [1, 0]]
 
 
-def test_the_bank_remembers_the_images_that_were_seen_and_no_others():
+def test_the_bank_has_entries_of_trained_images_only():
     method = CMC(augment="none", negatives=8, projection=8)
     state, _ = run(method, colored(), replace(SCHEDULE, steps=1))
     assert state.method_state["written"].sum() == 8
@@ -189,7 +189,7 @@ def test_the_bank_remembers_the_images_that_were_seen_and_no_others():
 
 
 def test_negatives_come_from_written_entries_only():
-    """Zeros would be as good as noise: cosine 0 with everything, told apart by anything."""
+    """Entries that were never written are zeros, with cosine 0 to any feature."""
     method = CMC(augment="none", negatives=64, projection=8, temperature=1.0)
     on = colored()
     state = begin(method, on, SCHEDULE, 0)
@@ -199,7 +199,7 @@ def test_negatives_come_from_written_entries_only():
     assert loss.item() == pytest.approx(2 * math.log(65), rel=1e-5)
 
 
-def test_an_image_met_for_the_first_time_is_its_own_positive():
+def test_a_new_image_is_its_own_positive():
     method = CMC(augment="none", negatives=16, projection=8)
     on = colored()
     state = begin(method, on, SCHEDULE, 0)
@@ -209,27 +209,27 @@ def test_an_image_met_for_the_first_time_is_its_own_positive():
 
 
 def test_a_bank_that_is_nine_tenths_empty_makes_constant_features_a_solution():
-    """The report's collapse: loss 9.4275, probability 0.00897, and tau forgotten.
+    """The report's values are reproduced: loss 9.4275, probability 0.00897, without temperature.
 
-    Of 256 negatives a tenth are the constant itself, the others noise at right angles to it. Where
-    all negatives were written, the same features cost a guess.
+    Of 256 negatives a tenth equal the constant, and the others are orthogonal noise. With a bank
+    that is fully written, constant features have the loss of chance, log 257.
     """
     width = 4096
     constant = F.normalize(torch.ones(1, width), dim=1)
     noise = torch.randn(256, width, generator=torch.Generator().manual_seed(0))
     written = (torch.arange(256) < 26).unsqueeze(1)
     bank = torch.cat([constant, torch.where(written, constant, F.normalize(noise, dim=1))])
-    rows = torch.arange(257).unsqueeze(0)
+    rows, positive = torch.arange(257).unsqueeze(0), torch.tensor([0])
     found = scores(constant, bank, rows, temperature=1.0)
-    assert 2 * softmax_loss(found).item() == pytest.approx(9.4275, abs=0.02)
+    assert 2 * F.cross_entropy(found, positive).item() == pytest.approx(9.4275, abs=0.02)
     assert found.softmax(dim=1)[0, 0].item() == pytest.approx(0.00897, rel=0.01)
     full = scores(constant, bank, torch.zeros_like(rows), temperature=1.0)
-    assert softmax_loss(full).item() == pytest.approx(math.log(257))
+    assert F.cross_entropy(full, positive).item() == pytest.approx(math.log(257))
 
 
 @pytest.mark.slow
-def test_cmc_learns_what_light_and_colour_share():
-    """Stripes whose hue tells their direction: the loss falls below a guess."""
+def test_cmc_learns_what_lightness_and_colour_have_in_common():
+    """The hue of the stripes depends on their direction: the loss falls below that of chance."""
     images = stripes(n=64, channels=3, size=16, labeled=0)
     on = task(images, backbone=BackboneSpec("small", {"base": 8}))
     method = CMC(augment="none", negatives=16, projection=8)
@@ -239,7 +239,7 @@ def test_cmc_learns_what_light_and_colour_share():
     assert np.mean([line["light_to_color"] for line in logs[-10:]]) > 2 / 17
 
 
-def test_cmc_names_a_match_by_chance():
+def test_cmc_reports_matches_by_chance():
     at = {"light_to_color": 0.2, "color_to_light": 0.2}
     assert CMC().failure(at) is None
     assert "learned nothing" in CMC().failure(at | {"color_to_light": 1 / 257})
@@ -260,7 +260,7 @@ def test_the_running_normaliser_is_kept_in_the_method_state():
         (lambda: CMC(space="hsv"), "no space 'hsv'; choose one of lab, ycbcr"),
         (lambda: CMC(objective="nec"), "no objective 'nec'; choose one of softmax, nce, in-batch"),
         (lambda: Split(1, 16), "needs colour images, got channels=1"),
-        (lambda: Split(3, 16, encoder="lite0"), "has seen RGB only"),
+        (lambda: Split(3, 16, encoder="lite0"), "was trained on RGB"),
     ],
 )
 def test_wrong_settings_are_named(make, message):

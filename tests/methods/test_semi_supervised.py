@@ -1,4 +1,4 @@
-"""The semi-supervised methods: their losses on hand-sized batches, and what they share."""
+"""The semi-supervised methods: losses on small batches by hand, and common properties."""
 
 import copy
 import json
@@ -15,7 +15,7 @@ import handful
 from handful.data.augmentation.pipelines import PIPELINES
 from handful.files import read_tensors
 from handful.methods.base import Batch, Stateful
-from handful.methods.consistency import Consistency, Cost, Seen, monitoring_logs
+from handful.methods.consistency import Consistency, StepLogits, UnlabeledCost, monitoring_logs
 from handful.methods.deep_propagation import DeepPropagation
 from handful.methods.fixmatch import FixMatch
 from handful.methods.mean_teacher import MeanTeacher
@@ -44,14 +44,14 @@ METHODS = [
     SoftMatch(),
 ]
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
-# Methods of consistency, and the one that asks a graph.
+# The consistency methods, and the one with a graph.
 GRAPH = DeepPropagation(period=3, neighbors=5, rank=8)
 any_method = pytest.mark.parametrize("method", [*METHODS, GRAPH], ids=lambda m: m.name)
-CONSTANT = {"prior", "known", "images", "first"}  # of what a method remembers
+CONSTANT = {"prior", "known", "images", "first"}  # keys of method states that do not change
 
 
-def weights(learned):
-    return learned.predictor.model.state_dict()
+def weights(result):
+    return result.predictor.model.state_dict()
 
 
 def same(a, b):
@@ -63,7 +63,7 @@ def without_time(history):
 
 
 class Identity(nn.Module):
-    """Images that are their own logits: (N, K) in, (N, K) out."""
+    """Returns its (N, K) input, times a factor of 1, as logits."""
 
     def __init__(self):
         super().__init__()
@@ -81,7 +81,7 @@ def state_of(method, classes=3):
     return found
 
 
-# Logits of four labelled images, the third surely taken for a wrong class, and of five others.
+# Logits of four labelled images, the third a confident mistake, and of five unlabelled ones.
 LABELED = torch.tensor([[3.0, 0, 0], [0, 1.0, 0], [0, 0, 8.0], [0.5, 0, 0]])
 LABELS = torch.tensor([0, 1, 0, 2])
 WEAK = torch.tensor([[6.0, 0, 0], [0, 7.0, 0], [0.2, 0.1, 0], [0, 0, 2.2], [0, 0, 0.1]])
@@ -110,33 +110,33 @@ def softmax(row):
     return [x / sum(powers) for x in powers]
 
 
-def test_fixmatch_on_a_hand_sized_batch():
+def test_fixmatch_on_a_small_batch():
     method = FixMatch(unlabeled_weight=2.0)
     step = method.loss(Identity(), batch(method))
-    guessed = (-math.log(softmax([2, 1, 0])[0]) - math.log(softmax([3, 0, 0])[1])) / 5
-    assert step.loss.item() == pytest.approx(supervised_loss() + 2 * guessed, rel=1e-6)
-    assert step.logs["unlabeled"].item() == pytest.approx(guessed, rel=1e-6)
+    unlabeled = (-math.log(softmax([2, 1, 0])[0]) - math.log(softmax([3, 0, 0])[1])) / 5
+    assert step.loss.item() == pytest.approx(supervised_loss() + 2 * unlabeled, rel=1e-6)
+    assert step.logs["unlabeled"].item() == pytest.approx(unlabeled, rel=1e-6)
     assert step.logs["labeled"].item() == pytest.approx(supervised_loss(), rel=1e-6)
     assert step.logs["kept"].item() == pytest.approx(2 / 5)
     assert step.logs["agreement"].item() == pytest.approx(2 / 5)
 
 
-def test_fixmatch_aligned_learns_the_class_that_was_guessed_too_rarely():
+def test_aligned_fixmatch_prefers_a_class_that_was_predicted_too_rarely():
     method = FixMatch(threshold=0.0, align=True)
     given = batch(method)
     given.state["guessed"].copy_(torch.tensor([0.90, 0.05, 0.05]))
-    guesses = method.guesses(torch.tensor([[1.0, 0.0, -1.0]]), given)
+    probabilities = method.target_probabilities(torch.tensor([[1.0, 0.0, -1.0]]), given)
     mean = [
         0.99 * g + 0.01 * p for g, p in zip([0.9, 0.05, 0.05], softmax([1, 0, -1]), strict=True)
     ]
     scaled = [p / 3 / g for p, g in zip(softmax([1, 0, -1]), mean, strict=True)]
-    assert guesses[0].tolist() == pytest.approx([x / sum(scaled) for x in scaled], rel=1e-5)
-    assert guesses.argmax() == 1
+    assert probabilities[0].tolist() == pytest.approx([x / sum(scaled) for x in scaled], rel=1e-5)
+    assert probabilities.argmax() == 1
     assert given.state["guessed"].tolist() == pytest.approx(mean, rel=1e-6)
 
 
 @pytest.mark.parametrize("annealing", ["none", "linear", "log", "exp"])
-def test_uda_on_a_hand_sized_batch_with_a_surely_wrong_label(annealing):
+def test_uda_on_a_small_batch_with_a_confident_mistake(annealing):
     method = UDA(annealing=annealing)
     step = method.loss(Identity(), batch(method))
     threshold = {
@@ -159,7 +159,7 @@ def test_uda_on_a_hand_sized_batch_with_a_surely_wrong_label(annealing):
     assert step.loss.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_signal_thresholds_rise_from_a_guess_to_certainty():
+def test_signal_thresholds_rise_from_chance_to_1():
     for annealing in ("linear", "log", "exp"):
         last = signal_threshold(annealing, 1.0, 10)
         assert signal_threshold(annealing, 0.0, 10) == pytest.approx(0.1, abs=0.01)
@@ -168,7 +168,7 @@ def test_signal_thresholds_rise_from_a_guess_to_certainty():
     assert half == sorted(half)
 
 
-def test_pseudo_label_learns_its_own_guess_on_one_view_with_a_weight_that_rises():
+def test_pseudo_label_trains_the_view_that_gives_the_label_with_a_weight_that_rises():
     method = PseudoLabel(rise_from=0.2, rise_to=0.6)
     own = sum(-math.log(max(softmax(row))) for row in WEAK.tolist()) / 5
     for step, share in ((1, 0.0), (2, 0.0), (4, 0.5), (6, 1.0), (9, 1.0)):
@@ -181,7 +181,7 @@ def test_the_weight_of_pseudo_labels_may_rise_at_once():
     assert [method.ramp(at) for at in (0.0, 0.4, 0.5, 0.9)] == [0.0, 0.0, 1.0, 1.0]
 
 
-def test_mean_teacher_follows_the_average_with_a_weight_that_rises():
+def test_mean_teacher_is_trained_on_the_average_with_a_weight_that_rises():
     method = MeanTeacher(unlabeled_weight=10.0, rise=0.5)
     teacher = Identity().eval()
     nn.init.constant_(teacher.scale, 0.5)
@@ -202,23 +202,23 @@ def test_softmatch_weighs_by_running_moments_of_the_confidence():
     variance = 0.5 + 0.5 * np.var(sure, ddof=1)
     weight = [1.0 if c > mean else math.exp(-((c - mean) ** 2) * 4 / 2 / variance) for c in sure]
     classes = [row.index(max(row)) for row in WEAK.tolist()]
-    guessed = sum(
+    unlabeled = sum(
         w * -math.log(softmax(row)[k])
         for w, row, k in zip(weight, STRONG.tolist(), classes, strict=True)
     )
-    assert step.loss.item() == pytest.approx(supervised_loss() + guessed / 5, rel=1e-5)
+    assert step.loss.item() == pytest.approx(supervised_loss() + unlabeled / 5, rel=1e-5)
     assert given.state["mean"].item() == pytest.approx(mean, rel=1e-5)
     assert given.state["variance"].item() == pytest.approx(variance, rel=1e-5)
     assert step.logs["kept"].item() == pytest.approx(np.mean(weight), rel=1e-5)
 
 
-def test_softmatch_weighs_by_the_confidence_of_aligned_guesses():
+def test_softmatch_weighs_by_the_confidence_of_aligned_probabilities():
     method = SoftMatch(keep=0.5)
     given, before = batch(method), np.array([0.6, 0.3, 0.1])
     given.state["guessed"].copy_(torch.from_numpy(before))
     step = method.loss(Identity(), given)
     plain = [softmax(row) for row in WEAK.tolist()]
-    running = 0.99 * before + 0.01 * np.mean(plain, axis=0)  # of the guesses of late
+    running = 0.99 * before + 0.01 * np.mean(plain, axis=0)  # class shares of predictions
     aligned = np.array(plain) / 3 / running
     sure = (aligned / aligned.sum(axis=1, keepdims=True)).max(axis=1)
     mean, variance = 0.5 / 3 + 0.5 * sure.mean(), 0.5 + 0.5 * sure.var(ddof=1)
@@ -240,17 +240,17 @@ def test_the_plain_form_of_uda_has_neither_threshold_nor_sharpening():
     assert found == pytest.approx(supervised_loss() + 1.1 * divergence / 5, rel=1e-5)
 
 
-def test_softmatch_aligns_the_weights_and_not_the_class_learned():
+def test_softmatch_aligns_the_weights_and_not_the_pseudo_labels():
     method = SoftMatch(keep=0.0)
     given = batch(method)
     given.state["guessed"].copy_(torch.tensor([0.98, 0.01, 0.01]))
-    cost = method.unlabeled_loss(Seen(LABELED, WEAK, STRONG), given)
-    assert cost.guess.tolist() == WEAK.argmax(dim=1).tolist()
-    assert cost.trust[0] < 1  # sure of the class that is guessed too often: trusted less
+    cost = method.unlabeled_loss(StepLogits(LABELED, WEAK, STRONG), given)
+    assert cost.pseudo_label.tolist() == WEAK.argmax(dim=1).tolist()
+    assert cost.weight[0] < 1  # confident in a class that is predicted too often: a lower weight
 
 
 def network(method):
-    """A linear classifier: without batch norm the views do not touch each other."""
+    """A linear classifier; without batch norm the views do not affect each other."""
     torch.manual_seed(0)
     return nn.Linear(3, 3)
 
@@ -271,7 +271,7 @@ def test_weight_zero_has_the_gradients_of_supervised(method):
 
 @every_method
 def test_weight_zero_trains_the_weights_that_supervised_trains(method):
-    """Batch norm and all: no unlabelled image goes through the network."""
+    """Including batch norm, since no unlabelled image passes through the network."""
     method = replace(method, unlabeled_weight=0.0)
     ours = train_task(replace(SETTINGS, method=method), task(), 1, planned=PLAN)
     theirs = train_task(replace(SETTINGS, method=Supervised()), task(), 1, planned=PLAN)
@@ -279,7 +279,7 @@ def test_weight_zero_trains_the_weights_that_supervised_trains(method):
 
 
 @every_method
-def test_with_a_weight_the_gradients_are_others(method):
+def test_with_a_weight_the_gradients_differ(method):
     model, plain = network(method), network(method)
     method.loss(model, batch(method, step=9, averaged=network(method))).loss.backward()
     Supervised().loss(plain, batch(method)).loss.backward()
@@ -287,8 +287,8 @@ def test_with_a_weight_the_gradients_are_others(method):
 
 
 @every_method
-def test_what_is_guessed_carries_no_gradient(method):
-    """A network that answers weak views with a scale of its own gets no gradient for it."""
+def test_pseudo_labels_have_no_gradient(method):
+    """A parameter that affects weak views only has a gradient of 0."""
 
     class TwoScales(Identity):
         def __init__(self):
@@ -308,7 +308,7 @@ def test_what_is_guessed_carries_no_gradient(method):
     assert averaged.for_weak.grad is None
 
 
-def test_all_views_go_through_the_network_in_one_pass_and_a_teachers_in_its_own():
+def test_all_views_are_one_forward_pass_and_the_teacher_has_its_own():
     calls = []
 
     class Counting(Identity):
@@ -326,7 +326,7 @@ def test_all_views_go_through_the_network_in_one_pass_and_a_teachers_in_its_own(
 
 
 @every_method
-def test_monitors_watch_the_guesses(method):
+def test_logs_show_the_pseudo_labels(method):
     given = batch(method)
     views = (WEAK,) if method.strong == "same" else (WEAK, STRONG)
     logs = method.loss(Identity(), given._replace(unlabeled=views)).logs
@@ -339,25 +339,27 @@ def test_monitors_watch_the_guesses(method):
     assert 0 <= logs["kept"] <= 1
 
 
-def test_monitors_by_hand():
-    """Of ten images three are taken for class 0, one for class 2, and the others not used."""
-    guess = torch.tensor([0, 0, 0, 2, 1, 1, 1, 1, 1, 2])
-    cost = Cost(torch.tensor(0.0), guess, torch.tensor([1, 1, 1, 1, 0, 0, 0, 0, 0, 0]).bool())
+def test_monitoring_logs_by_hand():
+    """Of ten pseudo-labels three of class 0 and one of class 2 are used."""
+    labels = torch.tensor([0, 0, 0, 2, 1, 1, 1, 1, 1, 2])
+    cost = UnlabeledCost(
+        torch.tensor(0.0), labels, torch.tensor([1, 1, 1, 1, 0, 0, 0, 0, 0, 0]).bool()
+    )
     prior = torch.tensor([0.5, 0.3, 0.2])
     state = {"prior": prior, "used": prior.clone()}
-    logs = monitoring_logs(state, cost, steps=10)  # of few steps none is remembered
+    logs = monitoring_logs(state, cost, steps=10)  # in few steps the shares are those of the step
     assert logs["kept"].item() == pytest.approx(0.4)
     assert [logs[f"pseudo_{k}"].item() for k in range(3)] == pytest.approx([0.75, 0.0, 0.25])
     assert logs["prior_distance"].item() == pytest.approx(0.3)
     assert logs["swallowed"].item() == pytest.approx((0.75 - 0.5) / (1 - 0.5))
 
     state = {"prior": prior, "used": prior.clone()}
-    logs = monitoring_logs(state, cost, steps=5000)  # of many a hundred
+    logs = monitoring_logs(state, cost, steps=5000)  # in many steps they span a hundred
     used = 0.99 * prior + 0.01 * torch.tensor([0.3, 0.0, 0.1])
     assert state["used"].tolist() == pytest.approx(used.tolist())
     assert logs["pseudo_0"].item() == pytest.approx((used[0] / used.sum()).item())
     state = {"prior": prior, "used": prior.clone()}
-    monitoring_logs(state, cost, steps=200)  # of 200 ten
+    monitoring_logs(state, cost, steps=200)  # in 200 steps they span ten
     assert state["used"][1].item() == pytest.approx(0.9 * 0.3)
 
 
@@ -368,7 +370,7 @@ def test_agreement_by_hand():
     assert logs["agreement"].item() == pytest.approx(same.float().mean().item())
 
 
-def test_guesses_all_of_one_class_are_far_from_the_prior_after_a_while():
+def test_pseudo_labels_of_one_class_move_the_running_shares_away_from_the_prior():
     method = FixMatch(threshold=0.0)
     given = batch(method, views=(WEAK[:1].repeat(5, 1), STRONG))
     for _ in range(500):
@@ -394,7 +396,7 @@ def supervised():
 
 @pytest.mark.thorough
 @any_method
-def test_stopped_in_mid_method_and_resumed_ends_with_the_same_bits(
+def test_a_resumed_training_is_bit_identical_method_state_included(
     tmp_path, monkeypatch, method, supervised
 ):
     monkeypatch.setattr("handful.training.history.SAVE_EVERY", 0)
@@ -431,7 +433,7 @@ def test_method_state_is_neither_averaged_nor_shared_between_runs(method):
 
 
 @any_method
-def test_with_no_unlabeled_image_it_is_supervised_to_the_last_bit(method):
+def test_without_unlabeled_images_training_is_bit_identical_to_supervised(method):
     images = stripes(16, labeled=16)
     ours = train_task(replace(SETTINGS, method=method), task(images), 0, planned=PLAN)
     plain = replace(SETTINGS, method=Supervised())
@@ -470,7 +472,7 @@ def test_few_classes_and_fewer_unlabeled_than_labeled_images(method, classes, la
 
 
 def unbalanced():
-    """Three classes: ten labels, five, and one."""
+    """Three classes with ten, five and one labels."""
     images = stripes(48, classes=3, labeled=30)
     labels = images.labels.copy()
     labels[np.flatnonzero(labels == 1)[5:]] = -1
@@ -484,7 +486,7 @@ def test_unbalanced_labels_and_a_class_with_one(method):
     assert run.record["data"]["labeled"] == 16
 
 
-def test_what_is_watched_is_in_the_history_and_on_screen(tmp_path):
+def test_logs_are_in_the_history_and_on_screen(tmp_path):
     said = []
     images = stripes()
     run = handful.fit(
@@ -505,17 +507,18 @@ def test_what_is_watched_is_in_the_history_and_on_screen(tmp_path):
     prior = np.bincount(images.labels[images.labeled]) / len(images.labeled)
     apart = [abs(last[f"pseudo_{k}"] - prior[k]) for k in range(2)]
     most = int(np.argmax(apart))
-    guessed = f"{run.classes[most]}: {last[f'pseudo_{most}']:.0%}, of the labels {prior[most]:.0%}"
+    shares = f"{run.classes[most]}: {last[f'pseudo_{most}']:.0%}, of the labels {prior[most]:.0%}"
     (line,) = [text for text in said if text.startswith("step 4 of 4")]
     assert line.startswith(
-        f"step 4 of 4: loss {last['labeled']:.3f} on labels and {last['unlabeled']:.3f} on the "
-        f"others, {last['kept']:.0%} of them used; views agree on {last['agreement']:.0%}; class "
-        f"shares {last['prior_distance']:.0%} off ({guessed}); "
+        f"step 4 of 4: loss {last['labeled']:.3f} on labelled and {last['unlabeled']:.3f} on "
+        f"unlabelled images, {last['kept']:.0%} of them used; views agree on "
+        f"{last['agreement']:.0%}; class shares of pseudo-labels off by "
+        f"{last['prior_distance']:.0%} ({shares}); "
     )
 
 
 @pytest.mark.thorough
-def test_an_estimate_bears_a_class_with_one_label():
+def test_an_estimate_works_with_a_class_of_one_label():
     run = handful.fit(unbalanced(), "fixmatch", settings=QUICK, precision="fp32")
     assert run.estimate is not None
 
@@ -551,6 +554,6 @@ def test_impossible_settings_are_refused_when_made():
             wrong()
 
 
-def test_the_base_is_no_method_of_its_own():
+def test_the_base_class_is_abstract():
     with pytest.raises(TypeError):
         Consistency()

@@ -1,4 +1,4 @@
-"""The network made for speed: what its first layer does, how it starts, what evaluation adds."""
+"""The backbone `fast`: whitening, initial weights, and evaluation on mirrored copies."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from tiny import stripes, task
 
 
 def images(n=64, size=32, seed=0):
-    """(N, 3, size, size): neighbouring pixels and channels alike, as in photographs."""
+    """(N, 3, size, size) with correlated pixels and channels, as in photographs."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(n, 3, size, size, generator=generator)
     return noise + 2 * noise.mean(dim=1, keepdim=True) + torch.roll(noise, 1, dims=3)
@@ -26,14 +26,14 @@ def test_whitened_patches_have_mean_0_variance_1_and_no_correlation():
     torch.testing.assert_close(torch.cov(patches), torch.eye(12), atol=0.01, rtol=0)
 
 
-def test_every_direction_comes_with_both_signs():
+def test_every_direction_has_both_signs():
     network, some = Fast(3, 32), images()
     network.init_from_data(some)
     whitened = network.whiten(some)
     torch.testing.assert_close(whitened[:, :12], -whitened[:, 12:])
 
 
-def test_the_first_layer_is_fixed_by_the_images_of_the_task_and_never_trained():
+def test_the_first_layer_is_set_from_images_of_the_task_and_never_trained():
     some = stripes(30, size=32, channels=3, labeled=30)
     model = classifier(task(some, backbone=BackboneSpec("fast", {"base": 8, "width": 8})))
     whiten = model.backbone.whiten
@@ -43,7 +43,7 @@ def test_the_first_layer_is_fixed_by_the_images_of_the_task_and_never_trained():
     assert spread.max().item() == pytest.approx(1, abs=0.01)  # below 1 where there is no variance
 
 
-def test_evaluation_sees_an_image_and_its_mirror_image_alike():
+def test_an_image_and_its_mirror_image_have_equal_features_in_evaluation():
     network = Fast(3, 32, base=8, width=8).eval()
     some = images(4)
     torch.testing.assert_close(network(some), network(some.flip(-1)))
@@ -52,7 +52,7 @@ def test_evaluation_sees_an_image_and_its_mirror_image_alike():
 
 
 @pytest.mark.parametrize(("channels", "flips"), [(1, None), (3, False)])
-def test_mirror_images_of_another_class_stay_out_of_the_features(channels, flips):
+def test_features_exclude_mirror_images_where_they_change_the_class(channels, flips):
     some = stripes(30, size=32, channels=channels)
     chosen, on = prepare(some, "supervised", backbone="fast", inputs=InputSpec(flips=flips))
     assert chosen.backbone.options == on.backbone.options == {"mirrored": False}
@@ -69,14 +69,14 @@ def test_mirror_images_of_another_class_stay_out_of_the_features(channels, flips
     )
 
 
-def test_mirror_images_of_the_same_class_are_in_the_features_as_they_come():
+def test_features_include_mirror_images_by_default():
     chosen, on = prepare(stripes(30, size=32, channels=3), "supervised", backbone="fast")
     assert chosen.backbone.options == {} and on.make_backbone().mirrored
     chosen, _ = prepare(stripes(30, size=32), "supervised", backbone="small")
     assert chosen.backbone.options == {}
 
 
-def test_copies_moved_by_a_pixel_make_half_of_the_features():
+def test_copies_shifted_by_a_pixel_are_half_of_the_features():
     plain = Fast(3, 32, base=8, width=8).eval()
     moving = Fast(3, 32, base=8, width=8, shifted=True).eval()
     moving.load_state_dict(plain.state_dict())
@@ -92,7 +92,7 @@ def test_copies_moved_by_a_pixel_make_half_of_the_features():
     torch.testing.assert_close(moving(some), by_hand)
 
 
-def test_training_neither_mirrors_nor_moves():
+def test_training_uses_no_copies():
     network = Fast(3, 32, base=8, width=8, shifted=True).train()
     with torch.no_grad():
         seen = []
@@ -101,16 +101,16 @@ def test_training_neither_mirrors_nor_moves():
     assert seen == [4]
 
 
-def test_convolutions_start_by_passing_channels_on():
+def test_convolutions_start_as_the_identity():
     first = Fast(3, 32).layers[1]
     through = first.weight[:24, :, 1, 1]
     torch.testing.assert_close(through, torch.eye(24))
 
 
-def test_the_shift_moves_64_times_as_fast_as_a_plain_one():
+def test_the_shift_learns_64_times_as_fast_as_a_plain_one():
     norm, x = _Norm(2).eval(), torch.ones(3, 2, 1, 1)
     norm(x).sum().backward()
-    moved = 8 * norm.shift.grad  # what a step of 1 down the parameter does to the output
+    moved = 8 * norm.shift.grad  # change of the output by a step of 1 on the parameter
     torch.testing.assert_close(moved, torch.full((2,), 64.0 * 3))
 
 

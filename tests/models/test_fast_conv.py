@@ -1,4 +1,4 @@
-"""The faster gradients of convolutions against PyTorch's own."""
+"""The faster backward passes of convolutions, compared with PyTorch's own."""
 
 import copy
 
@@ -35,7 +35,7 @@ def test_values_and_gradients_are_those_of_conv2d(kernel, stride, padding, bias)
         torch.testing.assert_close(ours, theirs)
 
 
-def test_padding_is_tensorflows_where_it_was():
+def test_tensorflow_padding_stays():
     layers = pytest.importorskip("timm.layers")
     plain = layers.create_conv2d(6, 6, 5, stride=2, padding="same", depthwise=True)
     fast = copy.deepcopy(plain)
@@ -46,7 +46,7 @@ def test_padding_is_tensorflows_where_it_was():
         torch.testing.assert_close(ours, theirs)
 
 
-def test_bf16_values_stay_the_same_bits_and_the_gradient_gets_more_exact():
+def test_bf16_outputs_are_bit_identical_and_gradients_more_exact():
     plain = nn.Conv2d(8, 8, 5, 2, 2, groups=8, bias=False)
     fast = copy.deepcopy(plain)
     use_fast_backward(fast)
@@ -83,15 +83,15 @@ def test_maps_side_by_side_change_no_gradient(amx, monkeypatch, height, width, b
         torch.testing.assert_close(ours, theirs)
 
 
-def test_maps_lie_in_a_row_with_zeros_behind_each():
-    maps = torch.arange(1.0, 23.0).view(11, 1, 1, 2)  # 10 of 3 in a row of 32
+def test_maps_are_side_by_side_with_zeros_after_each():
+    maps = torch.arange(1.0, 23.0).view(11, 1, 1, 2)  # 10 maps of 3 columns in a row of 32
     laid = side_by_side(maps)
     assert laid.shape == (2, 1, 1, 30)
     assert laid[0, 0, 0, :7].tolist() == [1, 2, 0, 3, 4, 0, 5]
     assert laid[1].flatten().tolist() == [21, 22, *[0] * 28]
 
 
-def test_what_needs_no_gradient_gets_none(amx, monkeypatch):
+def test_inputs_without_gradient_get_none(amx, monkeypatch):
     monkeypatch.setattr(module, "_in_bf16", lambda images: True)
     fast = narrow(nn.Conv2d(3, 5, 3, padding=1))
     fast(torch.randn(4, 3, 7, 7)).sum().backward()
@@ -102,7 +102,7 @@ def test_what_needs_no_gradient_gets_none(amx, monkeypatch):
     assert known.abs().sum() > 0 and fast.weight.grad is None and images.grad is not None
 
 
-def test_in_bf16_values_stay_the_same_bits_and_gradients_are_as_exact(amx):
+def test_narrow_bf16_outputs_are_bit_identical_and_gradients_as_exact(amx):
     plain = nn.Conv2d(8, 16, 3, padding=1)
     fast = narrow(plain)
     images = torch.randn(50, 8, 7, 7)
@@ -116,7 +116,7 @@ def test_in_bf16_values_stay_the_same_bits_and_gradients_are_as_exact(amx):
 
 
 @pytest.mark.parametrize(("width", "precision"), [(7, None), (10, torch.bfloat16)])
-def test_wide_maps_and_full_precision_are_left_to_pytorch(amx, monkeypatch, width, precision):
+def test_wide_maps_and_full_precision_use_pytorch(amx, monkeypatch, width, precision):
     monkeypatch.setattr(module._Narrow, "apply", lambda *_: pytest.fail("laid side by side"))
     fast = narrow(nn.Conv2d(3, 5, 3, padding=1))
     with torch.autocast("cpu", precision, enabled=precision is not None):
@@ -134,12 +134,12 @@ def test_wide_maps_and_full_precision_are_left_to_pytorch(amx, monkeypatch, widt
         nn.Conv2d(4, 8, 3, padding=1, padding_mode="reflect"),
     ],
 )
-def test_other_convolutions_are_no_narrow_ones(amx, layer):
+def test_other_convolutions_do_not_change(amx, layer):
     use_fast_backward(layer)
     assert type(layer) is nn.Conv2d
 
 
-def test_without_amx_no_map_is_laid_out(monkeypatch):
+def test_without_amx_no_convolution_is_narrow(monkeypatch):
     monkeypatch.setattr("handful.devices.amx", lambda: False)
     layer = nn.Conv2d(4, 8, 3, padding=1)
     use_fast_backward(layer)

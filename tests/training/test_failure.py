@@ -1,4 +1,4 @@
-"""A training that goes wrong is noticed, said, and gone back from, without any test label."""
+"""A failed training is detected, reported and reverted, without any test label."""
 
 import math
 from dataclasses import dataclass, replace
@@ -46,42 +46,44 @@ START = {"step": 0, "train_loss": 0.7, "train_accuracy": 0.5}
 DETECTOR = FailureDetector(ScheduleProgress(100), chance=0.5, classes=("cat", "dog"))
 
 
-def test_a_class_that_swallows_the_guesses_is_named_with_the_step():
+def test_class_collapse_is_reported_with_the_class_and_the_step():
     history = [START, line(30), line(40, swallowed=0.95, accuracy=0.6)]
     assert DETECTOR.failure(history).startswith(
-        "one class has taken over the guesses (dog, 97%) at step 40 of 100; try --set align=true"
+        "class collapse (dog, 97%) at step 40 of 100; try --set align=true"
     )
     assert DETECTOR.failure(history[:2]) is None
     assert DETECTOR.failure([START, line(30), line(40, swallowed=0.85, accuracy=0.6)]) is None
     nameless = replace(DETECTOR, classes=())
     assert "(number 1, 97%) at step 40" in nameless.failure(history)
     many = [{k: v for k, v in one.items() if not k.startswith("pseudo_")} for one in history]
-    assert "taken over the guesses at step 40" in DETECTOR.failure(many)
+    assert "class collapse at step 40" in DETECTOR.failure(many)
 
 
-def test_a_network_that_never_knew_the_labels_is_swallowed_too():
+def test_a_network_that_never_learned_the_labels_collapses_too():
     history = [START, line(50, swallowed=0.95, accuracy=0.5)]
-    assert DETECTOR.failure(history) is None  # it may still learn them
+    assert DETECTOR.failure(history) is None  # the labels may still be learned
     history.append(line(60, swallowed=0.95, accuracy=0.5))
-    assert "one class has taken over" in DETECTOR.failure(history)
+    assert "class collapse" in DETECTOR.failure(history)
     assert replace(DETECTOR, chance=0.0).failure(history) is None
 
 
-def test_one_class_for_nearly_all_is_only_said_while_the_labels_are_known():
+def test_one_class_for_nearly_all_is_a_remark_while_the_labels_are_recognised():
     history = [START, line(30), *(line(s, swallowed=0.95, accuracy=0.8) for s in (40, 50))]
     assert DETECTOR.failure(history) is None
     assert not DETECTOR.should_stop(history)
     assert DETECTOR.remark(history) == (
-        "nearly all guesses are of one class (dog, 97%) at step 50 of 100, far more than of the "
-        "labels. That is right if most unlabelled images are of it; if not, it has taken over: "
-        "look at some predictions, and try --set align=true if the method has it"
+        "nearly all pseudo-labels are of one class (dog, 97%) at step 50 of 100, a far larger "
+        "share than among the labels. This is right if most unlabelled images are of this class; "
+        "otherwise it is class collapse: check some predictions, and try --set align=true if the "
+        "method has it"
     )
     assert DETECTOR.remark(history[:2]) is None
     assert DETECTOR.remark([line(20, swallowed=0.95)]) is None
-    assert DETECTOR.remark([*history[:2], line(50, swallowed=0.95, kept=0.09)]) is None  # of few
+    few_used = line(50, swallowed=0.95, kept=0.09)
+    assert DETECTOR.remark([*history[:2], few_used]) is None
 
 
-def test_nothing_is_judged_before_training_has_settled():
+def test_nothing_is_tested_in_the_first_fifth_of_the_steps():
     lost, history = {"swallowed": 1.0, "accuracy": 0.6}, [START, line(5)]
     assert DETECTOR.failure([*history, line(20, **lost)]) is None
     assert not DETECTOR.should_stop([*history, line(10, **lost), line(20, **lost)])
@@ -89,7 +91,7 @@ def test_nothing_is_judged_before_training_has_settled():
     assert DETECTOR.should_stop([*history, line(30, **lost), line(40, **lost)])
 
 
-def test_two_looks_in_a_row_are_hopeless_and_one_is_not():
+def test_two_evaluations_with_collapse_in_a_row_stop_a_training_and_one_does_not():
     once = [START, line(30), line(40, swallowed=0.95, accuracy=0.6)]
     assert not DETECTOR.should_stop([])
     assert not DETECTOR.should_stop(once)
@@ -97,22 +99,22 @@ def test_two_looks_in_a_row_are_hopeless_and_one_is_not():
     assert not DETECTOR.should_stop([*once, line(50, swallowed=0.2, accuracy=0.6)])
 
 
-def test_guesses_that_were_used_and_are_no_more_are_trouble_after_long():
+def test_pseudo_labels_that_are_no_longer_used_are_a_failure_after_a_while():
     early = [START, line(10), line(20), line(30)]
     late = [line(step, kept=0.001) for step in (40, 50, 60)]
     assert DETECTOR.failure([*early, *late[:2]]) is None
-    assert "used no more at step 60 of 100" in DETECTOR.failure([*early, *late])
+    assert "no longer used at step 60 of 100" in DETECTOR.failure([*early, *late])
     assert DETECTOR.remark([*early, *late]) is None
 
 
-def test_guesses_that_never_were_used_are_said_and_do_no_harm():
+def test_pseudo_labels_that_were_never_used_are_a_remark():
     history = [START, *(line(step, kept=0.001) for step in range(10, 101, 10))]
     assert DETECTOR.failure(history) is None
-    assert "the labels alone were learned from" in DETECTOR.remark(history)
+    assert "learned from the labels alone" in DETECTOR.remark(history)
     assert DETECTOR.best_checkpoint(history) == 100
 
 
-def test_the_soundest_look_is_the_latest_of_those_with_most_labels_right():
+def test_the_best_checkpoint_is_the_latest_with_the_highest_training_accuracy():
     history = [START, line(10, accuracy=0.9), line(30), line(40), line(50, accuracy=0.8)]
     assert DETECTOR.best_checkpoint(history) == 40
     history.append(line(60, swallowed=0.99, accuracy=0.6))
@@ -121,31 +123,27 @@ def test_the_soundest_look_is_the_latest_of_those_with_most_labels_right():
     assert DETECTOR.best_checkpoint([START, without(line(10), "train_loss")]) is None
 
 
-def test_a_look_at_which_a_class_was_half_on_its_way_is_no_place_to_go_back_to():
+def test_a_checkpoint_half_way_to_collapse_is_restored_only_if_there_is_no_other():
     history = [START, line(10), line(30), line(40, swallowed=0.6)]
     assert DETECTOR.best_checkpoint(history) == 30
     assert DETECTOR.best_checkpoint([START, line(30, accuracy=0.9), line(40, swallowed=0.6)]) == 40
     assert DETECTOR.best_checkpoint([START, line(40, swallowed=0.6)]) == 40
 
 
-def test_as_many_right_as_have_the_commonest_label_is_nothing_learned():
+def test_an_accuracy_at_the_share_of_the_commonest_label_is_nothing_learned():
     last = {"step": 100, "train_loss": 0.7, "train_accuracy": 0.5}
     assert DETECTOR.nothing_learned([last]) == (
-        "nothing is known of the labelled images at step 100 of 100: 50% of them are right, and "
-        "50% have the commonest label; try a lower learning rate or more steps"
+        "nothing was learned from the labels at step 100 of 100: 50% of the labelled images are "
+        "right, and 50% have the commonest label; try a lower learning rate or more steps"
     )
     assert DETECTOR.nothing_learned([last | {"train_accuracy": 0.51}]) is None
     for one_class_or_no_label in (1.0, 0.0):
         right = last | {"train_accuracy": one_class_or_no_label}
-        assert (
-            FailureDetector(ScheduleProgress(100), chance=one_class_or_no_label).nothing_learned(
-                [right]
-            )
-            is None
-        )
+        detector = FailureDetector(ScheduleProgress(100), chance=one_class_or_no_label)
+        assert detector.nothing_learned([right]) is None
 
 
-def test_what_is_kept_is_of_no_use_where_chance_would_do_as_well():
+def test_a_collapse_says_that_weights_at_chance_are_of_no_use():
     kept = Collapse(9, "it broke", 6)
     assert kept.text == "it broke; the averaged weights of step 6 are kept"
     known = f"{kept.text}, with 6% of the labelled images right"
@@ -156,7 +154,7 @@ def test_what_is_kept_is_of_no_use_where_chance_would_do_as_well():
     assert one_class == f"{kept.text}, with 100% of the labelled images right"
 
 
-def test_other_methods_have_no_such_figures_and_no_trouble():
+def test_methods_without_pseudo_labels_have_no_failure_of_them():
     plain = [START, *({"step": s, "train_loss": 0.1, "train_accuracy": 1.0} for s in (50, 100))]
     assert DETECTOR.failure(plain) is None
     assert DETECTOR.remark(plain) is None
@@ -164,12 +162,12 @@ def test_other_methods_have_no_such_figures_and_no_trouble():
 
 
 @dataclass(frozen=True)
-class Swallowed(FixMatch):
-    """FixMatch in which one class takes over from some step on, and its figures say so."""
+class Collapsing(FixMatch):
+    """FixMatch whose head predicts one class from step `since` on, and whose logs show it."""
 
     since: int = 5
 
-    name: ClassVar[str] = "swallowed"
+    name: ClassVar[str] = "collapsing"
 
     def loss(self, model, batch):
         if batch.step >= self.since:
@@ -186,7 +184,7 @@ SIX = replace(SCHEDULE, looks=6)
 
 
 def averaged_after(steps, method=FixMatch(), schedule=SIX):  # noqa: B008
-    """Averaged weights of a training in the same settings, stopped by an error after `steps`."""
+    """Averaged weights of a training with these settings, stopped by an error after `steps`."""
     seen = {}
 
     @dataclass(frozen=True)
@@ -207,11 +205,11 @@ def same(a, b):
     return all(torch.equal(a[key], b[key]) for key in a) and a.keys() == b.keys()
 
 
-def test_a_swallowed_training_stops_and_leaves_the_weights_of_a_sound_look():
+def test_class_collapse_stops_a_training_and_restores_the_best_checkpoint():
     said = []
-    settings = replace(SETTINGS, method=Swallowed(since=6), schedule=SIX)
+    settings = replace(SETTINGS, method=Collapsing(since=6), schedule=SIX)
     result = train_task(settings, task(), 0, planned=PLAN, say=said.append)
-    assert result.steps == 10  # looks at 8 and 10 saw it
+    assert result.steps == 10  # the evaluations at 8 and 10 show it
     assert result.collapse.step == 10
     kept = result.collapse.kept
     accuracies = {one["step"]: one["train_accuracy"] for one in result.history if one["step"]}
@@ -222,16 +220,16 @@ def test_a_swallowed_training_stops_and_leaves_the_weights_of_a_sound_look():
     assert said[0].startswith("step 2 of 12: loss ")
 
 
-def test_a_class_that_takes_over_before_any_sound_look_is_noticed_too():
-    settings = replace(SETTINGS, method=Swallowed(since=0), schedule=replace(SIX, looks=1))
+def test_class_collapse_before_any_checkpoint_is_detected():
+    settings = replace(SETTINGS, method=Collapsing(since=0), schedule=replace(SIX, looks=1))
     result = train_task(settings, task(), 0, planned=PLAN)
     assert result.steps == result.collapse.step == result.collapse.kept == 12
     assert result.collapse.text.endswith("that have the commonest label: no use")
-    assert "one class has taken over the guesses (" in result.collapse.reason
+    assert "class collapse (" in result.collapse.reason
 
 
 def unbalanced():
-    """Ten labelled images of each of two classes, and 490 and 6 without a label."""
+    """Ten labelled images of each of two classes, and 490 and 6 unlabelled ones."""
     rows = np.concatenate([np.arange(0, 1000, 2), np.arange(1, 33, 2)])
     images = stripes(1000, labeled=1000)[rows]
     first = [np.flatnonzero(images.labels == k)[:10] for k in (0, 1)]
@@ -239,7 +237,7 @@ def unbalanced():
 
 
 @pytest.mark.thorough
-def test_guesses_as_unbalanced_as_the_images_are_no_collapse():
+def test_pseudo_labels_as_unbalanced_as_the_images_are_no_collapse():
     said = []
     schedule = replace(SCHEDULE, steps=100, looks=10)
     images = unbalanced()
@@ -248,13 +246,13 @@ def test_guesses_as_unbalanced_as_the_images_are_no_collapse():
     assert result.history[-1]["swallowed"] > 0.9
     assert result.steps == 100
     assert result.collapse is None
-    assert result.remark.startswith("nearly all guesses are of one class (a, 9")
+    assert result.remark.startswith("nearly all pseudo-labels are of one class (a, 9")
     assert said[-1] == result.remark
 
 
 @pytest.mark.thorough
 def test_a_training_that_really_collapses_is_stopped():
-    """The unlabelled images outweigh the labels, and every guess is believed from the start."""
+    """Unlabelled images outweigh the labels, and every pseudo-label is used from the start."""
     images = stripes(400, classes=4, labeled=8)
     method = FixMatch(threshold=0.0, unlabeled_weight=20.0)
     schedule = replace(SCHEDULE, steps=120, looks=12, lr=0.2)
@@ -262,13 +260,13 @@ def test_a_training_that_really_collapses_is_stopped():
     result = train_task(settings, task(images), 0, planned=PLAN)
     assert result.history[-1]["swallowed"] > 0.9
     assert result.history[-1]["prior_distance"] == pytest.approx(0.75, abs=0.05)
-    assert result.steps == result.collapse.step == 80  # the looks at 70 and 80 saw it
-    assert "one class has taken over the guesses (" in result.collapse.reason
+    assert result.steps == result.collapse.step == 80  # the evaluations at 70 and 80 show it
+    assert "class collapse (" in result.collapse.reason
 
 
 @dataclass(frozen=True)
 class Doubting(FixMatch):
-    """FixMatch in which no guess is sure enough from some step on."""
+    """FixMatch in which no pseudo-label is confident enough from step `since` on."""
 
     since: int = 4
 
@@ -281,23 +279,25 @@ class Doubting(FixMatch):
 
 
 @pytest.mark.thorough
-def test_guesses_that_are_used_no_more_for_long_leave_the_weights_of_a_sound_look():
+def test_pseudo_labels_that_are_no_longer_used_restore_the_best_checkpoint():
     said = []
     result = train_task(replace(SETTINGS, method=Doubting(), schedule=SIX), task(), 0, planned=PLAN)
     assert result.collapse.step == 12
-    assert "the unlabelled images are used no more at step 12 of 12" in result.collapse.reason
+    assert "the unlabelled images are no longer used at step 12 of 12" in result.collapse.reason
     kept = result.collapse.kept
     assert 0 < kept < 12
     assert same(averaged_after(kept), result.predictor.model.state_dict())
     never = replace(SETTINGS, method=Doubting(since=0), schedule=SIX)
     result = train_task(never, task(), 0, planned=PLAN, say=said.append)
     assert result.collapse is None
-    assert said[-1].startswith("hardly any guess was sure enough to be used in 12 steps: ")
+    assert said[-1].startswith(
+        "hardly any pseudo-label was confident enough to be used in 12 steps, "
+    )
     assert result.remark == said[-1]
 
 
-def test_a_class_that_takes_over_at_the_very_end_is_noticed_too():
-    settings = replace(SETTINGS, method=Swallowed(since=10), schedule=SIX)
+def test_class_collapse_at_the_last_evaluation_is_detected():
+    settings = replace(SETTINGS, method=Collapsing(since=10), schedule=SIX)
     result = train_task(settings, task(), 0, planned=PLAN)
     assert result.steps == 12
     assert result.collapse.kept < 12
@@ -305,7 +305,7 @@ def test_a_class_that_takes_over_at_the_very_end_is_noticed_too():
 
 @dataclass(frozen=True)
 class Stuck(Supervised):
-    """Throws away what has been learned, from some step on."""
+    """Supervised, with a head that is reset at every step from `since` on."""
 
     since: int = 0
 
@@ -320,7 +320,7 @@ class Stuck(Supervised):
         return step._replace(loss=step.loss * float(batch.step < self.since))
 
 
-STILL = replace(SIX, momentum=0.0)  # no step goes on after the loss is gone
+STILL = replace(SIX, momentum=0.0)  # no momentum, so that a loss of 0 changes nothing
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5, 7, 10])
@@ -336,7 +336,7 @@ def test_a_training_that_never_learned_says_that_its_model_is_of_no_use(classes)
     )
 
 
-def test_a_bug_on_show_keeps_its_last_weights():
+def test_a_method_that_differs_in_evaluation_keeps_its_last_weights():
     @dataclass(frozen=True)
     class OnShow(Stuck):
         differs_in_evaluation: ClassVar[bool] = NormalizedTwice.differs_in_evaluation
@@ -346,12 +346,12 @@ def test_a_bug_on_show_keeps_its_last_weights():
     assert result.collapse is None
 
 
-def test_one_look_is_enough_to_see_it():
+def test_one_evaluation_is_enough_to_detect_that_nothing_was_learned():
     settings = replace(SETTINGS, method=Stuck(), schedule=replace(STILL, looks=1))
     assert train_task(settings, task(), 0, planned=PLAN).collapse.kept == 12
 
 
-def test_patience_that_ends_a_training_early_does_not_hide_it():
+def test_a_training_that_patience_ends_early_is_tested_too():
     schedule = replace(STILL, patience=2, validation=0.25)
     result = train_task(
         replace(SETTINGS, method=Stuck(), schedule=schedule), task(), 0, planned=PLAN
@@ -361,7 +361,7 @@ def test_patience_that_ends_a_training_early_does_not_hide_it():
     assert result.collapse.kept == min(losses, key=losses.__getitem__)
 
 
-def test_labels_of_one_class_are_no_sign_of_trouble():
+def test_labels_of_one_class_are_no_failure():
     images = replace(stripes(), labels=np.where(stripes().labels < 0, -1, 0))
     settings = replace(SETTINGS, method=Supervised(), schedule=SIX)
     result = train_task(settings, task(images), 0, planned=PLAN)
@@ -370,7 +370,7 @@ def test_labels_of_one_class_are_no_sign_of_trouble():
 
 
 @pytest.mark.thorough
-def test_a_training_that_forgot_all_leaves_what_it_knew():
+def test_a_training_that_forgot_everything_restores_the_best_checkpoint():
     schedule = replace(STILL, steps=60, lr=0.2)
     settings = replace(SETTINGS, method=Stuck(since=40), schedule=schedule)
     result = train_task(settings, task(), 0, planned=PLAN)
@@ -378,12 +378,12 @@ def test_a_training_that_forgot_all_leaves_what_it_knew():
     kept = result.collapse.kept
     assert accuracies[60] == 0.5 < accuracies[kept] == max(accuracies.values())
     assert result.collapse.right == accuracies[kept]
-    assert "nothing is known of the labelled images at step 60 of 60" in result.collapse.reason
+    assert "nothing was learned from the labels at step 60 of 60" in result.collapse.reason
     before = averaged_after(kept, Supervised(), schedule)
     assert same(before, result.predictor.model.state_dict())
 
 
-def test_a_sound_training_keeps_its_last_weights():
+def test_a_healthy_training_keeps_its_last_weights():
     settings = replace(SETTINGS, schedule=SIX)
     result = train_task(settings, task(), 0, planned=PLAN)
     assert result.collapse is None
@@ -392,7 +392,7 @@ def test_a_sound_training_keeps_its_last_weights():
 
 @dataclass(frozen=True)
 class Exploding(FixMatch):
-    """FixMatch with a loss that is no number at one step."""
+    """FixMatch with a loss that is NaN at step `at`."""
 
     at: int = 7
 
@@ -403,7 +403,7 @@ class Exploding(FixMatch):
         return step._replace(loss=step.loss * (math.nan if batch.step == self.at else 1))
 
 
-def test_a_loss_that_is_no_number_leaves_the_weights_of_a_sound_look():
+def test_a_loss_that_is_not_finite_restores_the_best_checkpoint():
     said = []
     settings = replace(SETTINGS, method=Exploding(), schedule=SIX)
     result = train_task(settings, task(), 0, planned=PLAN, say=said.append)
@@ -414,7 +414,7 @@ def test_a_loss_that_is_no_number_leaves_the_weights_of_a_sound_look():
     assert "--set clip=1; the averaged weights of step" in said[-1]
 
 
-def test_with_patience_too_untrained_weights_are_no_answer():
+def test_untrained_weights_are_not_restored_with_patience():
     schedule = replace(SIX, patience=2, validation=0.25)
     with pytest.raises(Diverged, match="at step 2 of 12"):
         train_task(
@@ -422,14 +422,14 @@ def test_with_patience_too_untrained_weights_are_no_answer():
         )
 
 
-def test_without_a_sound_look_before_it_stops_with_an_error():
+def test_a_loss_that_is_not_finite_before_any_checkpoint_is_an_error():
     with pytest.raises(Diverged, match="at step 2 of 12"):
         train_task(replace(SETTINGS, method=Exploding(at=1), schedule=SIX), task(), 0, planned=PLAN)
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(
-    "method", [Swallowed(since=6), Exploding(), Stuck(since=6)], ids=lambda m: m.name
+    "method", [Collapsing(since=6), Exploding(), Stuck(since=6)], ids=lambda m: m.name
 )
 @pytest.mark.parametrize("at", [3, 7])
 def test_a_collapse_is_the_same_after_a_resume(tmp_path, monkeypatch, method, at):
@@ -448,7 +448,7 @@ def test_a_collapse_is_the_same_after_a_resume(tmp_path, monkeypatch, method, at
         stopping = replace(settings, method=Interrupted(**vars(method)))
         train_task(stopping, task(), 0, tmp_path, PLAN)
     resumed = train_task(settings, task(), 0, tmp_path)
-    again = train_task(settings, task(), 0, tmp_path)  # killed after the end: nothing is trained
+    again = train_task(settings, task(), 0, tmp_path)  # nothing is trained
     for other in (resumed, again):
         assert other.collapse == straight.collapse
         assert other.steps == straight.steps
@@ -457,26 +457,25 @@ def test_a_collapse_is_the_same_after_a_resume(tmp_path, monkeypatch, method, at
 
 
 @pytest.mark.thorough
-def test_a_collapse_is_in_the_record_and_those_of_folds_are_said():
+def test_a_collapse_is_in_the_record_and_collapses_of_folds_are_reported():
     said = []
     settings = {"steps": "12", "looks": "6", "batch": "8", "backbone.base": "8"}
     run = handful.fit(
         stripes(),
-        Swallowed(since=6),
+        Collapsing(since=6),
         settings=settings,
         precision="fp32",
         reporter=Reporter(say=said.append),
     )
     found = run.record["training"]["collapse"]
     assert found["step"] == 10 and found["kept"] < 10
-    assert "one class has taken over" in found["reason"]
+    assert "class collapse" in found["reason"]
     assert run.record["training"]["remark"] is None
-    assert (
-        sum(text.startswith("in a fit for the estimate one class") for text in said) == FOLDS.fits
-    )
+    start = "in a fit for the estimate class collapse"
+    assert sum(text.startswith(start) for text in said) == FOLDS.fits
 
 
-def test_a_sound_run_records_no_collapse():
+def test_a_healthy_run_records_no_collapse():
     settings = {"steps": "12", "backbone.base": "8"}
     run = handful.fit(stripes(), Supervised(), settings=settings, estimate="none")
     assert run.record["training"]["collapse"] is None

@@ -1,4 +1,4 @@
-"""A budget of time: how many steps it buys. Keeping to it on the way is in test_pace.py."""
+"""Time budget: the number of steps it allows. test_time_limit.py tests that it is kept."""
 
 import math
 import time
@@ -26,7 +26,7 @@ from tiny import SCHEDULE, stripes, task
 
 PLAN = Plan("fp32", 1, 0.01)
 SETTINGS = Settings(Supervised(), SCHEDULE, BackboneSpec("small", {"base": 8}), precision="fp32")
-# SCHEDULE has 3 looks, stripes 24 to predict.
+# SCHEDULE has 3 evaluations, and stripes() has 24 images to predict.
 COST = Cost(start=1.0, step=0.1, evaluation=0.5, image=0.25, clocked=0.4)
 
 
@@ -35,7 +35,7 @@ def known_cost(monkeypatch, clock):
     monkeypatch.setattr("handful.training.time_budget.measured", lambda *_: COST)
 
 
-def test_steps_are_what_is_left_after_all_that_surrounds_them(known_cost):
+def test_steps_get_the_time_that_the_overhead_leaves(known_cost):
     planned = affordable(SETTINGS, task(), 0, PLAN, seconds=100.04, fits=1, predicted=24)
     assert planned.steps == int((100 - 24 * 0.25 - 1.0 - 3 * 0.5) / 0.1)
     assert planned.seconds_per_step == 0.1
@@ -50,11 +50,9 @@ def test_all_trainings_of_an_estimate_share_the_time(known_cost):
 
 
 def test_a_budget_too_short_for_one_step_says_what_is_needed(known_cost):
-    with pytest.raises(
-        ValueError, match="leaves 5 s .* needs about 22 s .* 6 trainings; --estimate"
-    ):
+    with pytest.raises(ValueError, match="leaves 5 s .* take about 22 s .*6 trainings; --estimate"):
         affordable(SETTINGS, task(), 0, PLAN, seconds=5, fits=6, predicted=24)
-    with pytest.raises(ValueError, match="surrounds it; give a larger --budget"):
+    with pytest.raises(ValueError, match="overhead .*; give a larger --budget"):
         affordable(SETTINGS, task(), 0, PLAN, seconds=5, fits=1, predicted=24)
 
 
@@ -82,7 +80,7 @@ def test_the_steps_a_budget_buys_are_in_the_record(monkeypatch, steady, clock):
 
 
 @pytest.mark.thorough
-def test_time_for_predictions_is_kept_only_where_there_will_be_some(
+def test_time_for_predictions_is_reserved_only_where_there_are_some(
     monkeypatch, tmp_path, steady, clock
 ):
     monkeypatch.setattr(
@@ -94,13 +92,13 @@ def test_time_for_predictions_is_kept_only_where_there_will_be_some(
         return handful.fit(stripes(), **(options | more)).record["schedule"]["steps"]
 
     assert steps(estimate="none") == 1200 // 60
-    kept = 10 * (24 + 24 + 16)  # unlabelled: predicted, and beside the labelled as what is next
+    kept = 10 * (24 + 24 + 16)  # predictions, and what to label next
     assert steps(estimate="none", out=tmp_path) == (1200 - kept) // 60
     assert steps() == 1200 // (6 * 60)
     assert steps(prior="unlabeled") == (1200 - 240) // (6 * 60)
 
 
-def test_as_many_images_are_looked_at_in_the_end_as_time_is_kept_for(monkeypatch, tmp_path):
+def test_time_is_reserved_for_the_images_that_are_predicted_at_the_end(monkeypatch, tmp_path):
     streamed, images = [], stripes()
     plain = Predictor._streamed
 
@@ -121,7 +119,7 @@ class Interrupted(Supervised):
         return super().loss(model, batch)
 
 
-def test_an_interrupted_run_goes_on_with_the_steps_that_were_bought(tmp_path, monkeypatch):
+def test_a_resumed_run_keeps_its_number_of_steps(tmp_path, monkeypatch):
     def fit(method, bought):
         monkeypatch.setattr(
             "handful.pipeline.fit.affordable",
@@ -139,7 +137,7 @@ def test_an_interrupted_run_goes_on_with_the_steps_that_were_bought(tmp_path, mo
     assert run.record["training"]["steps"] == 5
 
 
-def test_a_budget_that_was_too_short_leaves_the_folder_for_another(
+def test_after_a_budget_too_short_the_folder_can_be_used_again(
     tmp_path, monkeypatch, steady, clock
 ):
     def fit(step, budget):
@@ -175,7 +173,7 @@ def test_impossible_budgets_are_refused():
 
 
 @pytest.mark.thorough
-def test_a_setting_that_is_called_steps_but_is_no_schedule_goes_with_a_budget():
+def test_a_setting_named_steps_outside_the_schedule_is_allowed_with_a_budget():
     settings = {"steps": "20"}  # of the power iteration
     run = handful.fit(
         stripes(), "propagation", settings=settings, budget=60, size=32, estimate="none"
@@ -185,12 +183,12 @@ def test_a_setting_that_is_called_steps_but_is_no_schedule_goes_with_a_budget():
 
 def test_a_budget_too_short_for_heads_says_how_many_there_are():
     planned = Plan("fp32", 1, 1.0)
-    with pytest.raises(ValueError, match=r"36 fits to features among it; --estimate none needs on"):
+    with pytest.raises(ValueError, match=r"36 fits to features included; --estimate none needs on"):
         bought(planned, 10.0, 20.0, 0.0, heads=36)
 
 
 @pytest.mark.thorough
-def test_a_method_on_features_says_whether_the_time_will_do(monkeypatch):
+def test_a_method_on_features_says_whether_the_time_is_enough(monkeypatch):
     def told(seconds):
         said = []
         monkeypatch.setattr("handful.pipeline.fit.embedding_seconds", lambda *_: seconds)
@@ -215,7 +213,7 @@ def test_a_method_on_features_says_whether_the_time_will_do(monkeypatch):
 
 @dataclass(frozen=True)
 class Sleeping(Supervised):
-    """A step takes a known time, however busy the machine."""
+    """Supervised, whose steps take at least 0.1 seconds."""
 
     def loss(self, model, batch):
         time.sleep(0.1)
@@ -224,7 +222,7 @@ class Sleeping(Supervised):
 
 @dataclass(frozen=True)
 class Pausing(Supervised):
-    period: int = 10  # steps from one long one to the next
+    period: int = 10  # steps between two pauses
 
 
 @pytest.mark.parametrize("steps", [1, 9, 10, 11, 25])
@@ -245,7 +243,7 @@ def test_the_first_step_of_every_period_is_counted(steps):
         (102.55, 21, 210),
     ],
 )
-def test_a_budget_buys_whole_periods_and_leaves_no_time_over(seconds, periods, taken):
+def test_a_budget_gives_whole_periods_and_all_of_its_time_to_steps(seconds, periods, taken):
     planned = replace(PLAN, seconds_per_step=0.1, pause=4.0, period=10, first=1.5).within(seconds)
     assert (planned.steps, planned.taken) == (10 * periods, taken)
     progress = planned.schedule_progress(replace(SCHEDULE, steps=planned.steps))
@@ -253,12 +251,12 @@ def test_a_budget_buys_whole_periods_and_leaves_no_time_over(seconds, periods, t
     assert seconds - 0.1 < 1.5 + 4 * (periods - 1) + 0.1 * taken <= seconds
 
 
-def test_a_budget_too_short_for_the_first_pause_buys_nothing():
+def test_a_budget_too_short_for_the_first_pause_gives_no_steps():
     assert replace(PLAN, pause=1.0, period=10, first=4.0).within(3.9).steps == 0
     assert replace(PLAN, pause=4.0, period=10, first=1.0).within(0.9).steps == 0
 
 
-def test_a_budget_buys_pauses_too(known_cost):
+def test_a_budget_includes_pauses(known_cost):
     pausing = replace(PLAN, pause=4.0, period=10, first=4.0)
     planned = affordable(SETTINGS, task(), 0, pausing, seconds=103.04, fits=1, predicted=24)
     left = 103 - 24 * 0.25 - 1.0 - 3 * 0.5  # 94.5 s: 18 periods of 5 s
@@ -286,12 +284,15 @@ def test_a_plan_counts_the_pauses_of_a_method(clock):
 @pytest.mark.parametrize(
     ("timed", "best"),
     [
-        ([0.5, 0.15, 0.1, 0.15], Plan("fp32", 1, 0.1)),  # other work while fp32 was timed first
-        ([0.1, 0.05, 0.1, 0.5], Plan("bf16", 1, 0.05)),  # and while bf16 was timed again
+        (
+            [0.5, 0.15, 0.1, 0.15],
+            Plan("fp32", 1, 0.1),
+        ),  # other work during the first timing of fp32
+        ([0.1, 0.05, 0.1, 0.5], Plan("bf16", 1, 0.05)),  # and during the second one of bf16
         ([0.5, 0.19, 0.1, 0.05], Plan("bf16", 1, 0.05)),
     ],
 )
-def test_of_short_steps_timed_twice_the_faster_times_count(monkeypatch, timed, best):
+def test_the_faster_of_two_timings_of_short_steps_counts(monkeypatch, timed, best):
     times = iter(timed)
     monkeypatch.setattr("handful.training.plan._seconds_per_step", lambda *_: next(times))
     monkeypatch.setattr("handful.training.plan.devices.has_bf16", lambda: True)
@@ -306,9 +307,7 @@ def test_long_steps_are_timed_once(monkeypatch):
     assert measure_plan(Supervised(), task(), SCHEDULE, 0).precision == "fp32"
 
 
-def test_of_what_surrounds_the_steps_the_first_look_is_on_the_clock_of_the_training(
-    monkeypatch, clock
-):
+def test_the_first_evaluation_is_on_the_clock_of_the_training(monkeypatch, clock):
     plain = Monitor.__call__
 
     def slow(self, model):
@@ -320,7 +319,7 @@ def test_of_what_surrounds_the_steps_the_first_look_is_on_the_clock_of_the_train
     assert cost.clocked == cost.start == cost.evaluation == pytest.approx(0.2)
 
 
-def test_planning_leaves_out_the_first_step_of_all():
+def test_planning_leaves_out_the_first_step():
     seen = []
 
     @dataclass(frozen=True)
@@ -358,7 +357,7 @@ def test_a_burst_of_other_work_in_the_pilot_does_not_count(clock):
     assert step == pytest.approx(0.01)  # 0.04 if all counted
 
 
-def test_long_steps_are_timed_once_a_turn(clock):
+def test_long_steps_are_timed_once_a_repeat(clock):
     taken = []
 
     @dataclass(frozen=True)
@@ -373,8 +372,8 @@ def test_long_steps_are_timed_once_a_turn(clock):
     assert step == pytest.approx(0.1)
 
 
-def test_a_pilot_whose_short_schedule_diverges_is_timed_all_the_same(clock):
-    """It is not what will be trained: a long schedule warms up for longer."""
+def test_a_pilot_whose_short_schedule_diverges_is_still_timed(clock):
+    """The pilot is not the training: a long schedule has a longer warm-up."""
 
     @dataclass(frozen=True)
     class Diverging(Supervised):
@@ -385,17 +384,16 @@ def test_a_pilot_whose_short_schedule_diverges_is_timed_all_the_same(clock):
 
     method = replace(SETTINGS, method=Diverging())
     step = step_seconds(method, task(), 0, Plan("fp32", 1, 0.01), 0.6)
-    assert step == pytest.approx(0.01, rel=0.3)  # the steps before, of which the last has no loss
+    assert step == pytest.approx(0.01, rel=0.3)  # of the steps before the divergence
 
 
 @dataclass(frozen=True)
 class Relabelling(DeepPropagation):
-    """Steps and graphs take known times."""
+    """DeepPropagation, whose steps and graphs take at least known times."""
 
     def loss(self, model, batch):
-        time.sleep(
-            0.05 + (0.5 if batch.schedule_progress.starts_period(batch.step, self.period) else 0)
-        )
+        relabels = batch.schedule_progress.starts_period(batch.step, self.period)
+        time.sleep(0.55 if relabels else 0.05)
         return super().loss(model, batch)
 
 
@@ -416,7 +414,7 @@ class Contrasting(SimCLR):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("then", ["features", "self_training", "supervised"])
-def test_a_budget_is_met_by_a_stage_and_what_follows(then, tmp_path, monkeypatch):
+def test_a_budget_is_met_by_pre_training_and_the_method_after_it(then, tmp_path, monkeypatch):
     plain = Supervised.loss
 
     def slow(self, model, batch):
@@ -432,7 +430,7 @@ def test_a_budget_is_met_by_a_stage_and_what_follows(then, tmp_path, monkeypatch
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [PseudoLabel, MeanTeacher, UDA, FixMatch, SoftMatch])
-def test_a_budget_is_met_by_methods_of_consistency(method):
+def test_a_budget_is_met_by_consistency_methods(method):
     @dataclass(frozen=True)
     class Steady(method):
         def loss(self, model, batch):
@@ -450,5 +448,7 @@ def test_a_budget_is_met_within_five_percent(estimate, budget):
     begun = time.perf_counter()
     run = handful.fit(stripes(), Sleeping(), settings=QUICK, budget=budget, estimate=estimate)
     assert time.perf_counter() - begun == pytest.approx(budget, rel=0.05)
-    bought = run.record["schedule"]["steps"]  # nearly as many as were taken: they were timed well
+    bought = run.record["schedule"][
+        "steps"
+    ]  # close to the steps done, if the measurement was right
     assert run.record["training"]["steps"] == pytest.approx(bought, rel=0.1)

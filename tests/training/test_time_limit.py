@@ -1,6 +1,6 @@
-"""Keeping a training to its time: the progress, who turns it, and that all of the schedule is done.
+"""Time limit: progress through the schedule, its reschedules, and that training ends in time.
 
-Most of it is told by a clock of our own, on which steps, looks and pauses take what we say.
+Most tests run on a fake clock, on which steps, evaluations and pauses take the times they set.
 """
 
 import math
@@ -36,24 +36,24 @@ METHOD = Supervised(augment="none")
 SETTINGS = Settings(METHOD, SCHEDULE, BackboneSpec("small", {"base": 8}), precision="fp32")
 
 
-def test_a_course_that_was_not_turned_goes_step_by_step():
+def test_without_a_reschedule_a_position_is_a_step():
     progress = ScheduleProgress(10)
     assert [progress.position(step) for step in range(11)] == list(range(11))
     assert progress.last == 10
     assert [step for step in range(10) if progress.starts_period(step, 4)] == [0, 4, 8]
 
 
-def test_from_a_turn_on_a_step_is_worth_more_or_less_of_the_schedule():
-    shorter = ScheduleProgress(10).rescheduled(4, 7)  # six of the schedule in three
+def test_after_a_reschedule_a_step_covers_more_or_less_of_the_schedule():
+    shorter = ScheduleProgress(10).rescheduled(4, 7)  # six schedule steps in three
     assert [shorter.position(step) for step in (4, 5, 6, 7)] == [4, 6, 8, 10]
-    longer = shorter.rescheduled(5, 13)  # the last four in eight
+    longer = shorter.rescheduled(5, 13)  # the last four schedule steps in eight
     assert [longer.position(step) for step in (4, 5, 6, 9, 13)] == [4, 6, 6.5, 8, 10]
     assert (shorter.last, longer.last) == (7, 13)
     assert longer.fraction(9) == 0.8
 
 
 @given(some.integers(1, 400), some.integers(1, 60), some.data())
-def test_however_a_course_is_turned_all_of_it_is_done(steps, period, data):
+def test_any_reschedules_cover_the_whole_schedule(steps, period, data):
     progress = ScheduleProgress(steps)
     for _ in range(data.draw(some.integers(0, 4))):
         before = progress.reschedules[-1].step if progress.reschedules else 0
@@ -67,18 +67,13 @@ def test_however_a_course_is_turned_all_of_it_is_done(steps, period, data):
     assert min(strides) > 0
     begun = [step for step in range(progress.last) if progress.starts_period(step, period)]
     assert begun[0] == 0
-    if max(strides) <= min(period, 1 + (steps - 1) % period):  # no period is stepped over
-        assert (
-            len(begun)
-            == progress.periods_started(progress.last, period)
-            == math.ceil(steps / period)
-        )
+    if max(strides) <= min(period, 1 + (steps - 1) % period):  # no step skips a period
+        periods = math.ceil(steps / period)
+        assert len(begun) == progress.periods_started(progress.last, period) == periods
 
 
-def test_periods_may_come_and_go_at_a_turn_and_the_schedule_is_done_all_the_same():
-    progress = ScheduleProgress(40).rescheduled(
-        15, 30, counted=20
-    )  # of 25 steps that were left 5, in 15
+def test_a_reschedule_may_change_the_number_of_periods():
+    progress = ScheduleProgress(40).rescheduled(15, 30, counted=20)  # 5 of 25 steps, in 15
     assert [step for step in range(30) if progress.starts_period(step, 10)] == [0, 10]
     assert (progress.last, progress.counted_steps, progress.position(30)) == (30, 20, 40)
     assert progress.fraction(15) == 15 / 40
@@ -87,7 +82,7 @@ def test_periods_may_come_and_go_at_a_turn_and_the_schedule_is_done_all_the_same
     assert more.periods_started(45, 10) == 5
 
 
-def test_no_rate_is_above_the_peak_where_a_place_is_between_two_steps():
+def test_no_rate_is_above_the_peak_at_positions_between_two_steps():
     schedule = Schedule(steps=10, lr=0.1, warmup=0.5)
     progress = ScheduleProgress(10).rescheduled(3, 8)
     assert max(schedule.rate(progress.position(step)) for step in range(progress.last)) <= 0.1
@@ -99,9 +94,11 @@ PLAN = Plan("fp32", 1, 0.1, allowed=100.0)
 def trained(
     clock, planned=PLAN, steps=1000, step=lambda now: 0.1, look=0.0, pause=(0.0, 0.0), looks=10
 ):
-    """What a training takes and how its course was, where a step takes `step(seconds so far)`.
+    """Seconds of a simulated training, and its progress.
 
-    The step that begins a period takes so much longer: the first one, and the others.
+    Args:
+        step: seconds of a step, given the seconds so far.
+        pause: extra seconds of the step that starts the first period, and any other.
     """
     schedule, begun = Schedule(steps=steps, looks=looks), 0
     state = SimpleNamespace(step=0, schedule_progress=planned.schedule_progress(schedule))
@@ -125,15 +122,14 @@ def trained(
     return clock.now, state.schedule_progress
 
 
-def test_steps_as_long_as_they_were_timed_leave_the_course_as_it_is(clock):
+def test_steps_as_long_as_planned_change_nothing(clock):
     assert trained(clock) == (pytest.approx(100), ScheduleProgress(1000))
     clock.now = 0.0
-    assert (
-        trained(clock, step=lambda now: 0.1004)[1].reschedules == ()
-    )  # 0.4 s of 100 do not matter
+    _, progress = trained(clock, step=lambda now: 0.1004)  # 0.4 s of 100 are tolerated
+    assert progress.reschedules == ()
 
 
-def test_without_a_budget_nothing_is_turned(clock):
+def test_without_a_budget_nothing_is_rescheduled(clock):
     taken, progress = trained(clock, replace(PLAN, allowed=None), step=lambda now: 0.3)
     assert (taken, progress.reschedules) == (pytest.approx(300), ())
 
@@ -141,7 +137,7 @@ def test_without_a_budget_nothing_is_turned(clock):
 @pytest.mark.parametrize(
     "step",
     [
-        lambda now: 0.13,  # slower than it was timed, all the time
+        lambda now: 0.13,  # always slower than planned
         lambda now: 0.07,
         lambda now: 0.1 if now < 50 else 0.15,  # slower from half way on
         lambda now: 0.1 if now < 85 else 0.14,
@@ -152,27 +148,27 @@ def test_without_a_budget_nothing_is_turned(clock):
         lambda now: 0.3,
     ],
 )
-def test_the_time_is_kept_to_however_the_speed_changes(clock, step):
+def test_the_time_limit_holds_however_the_speed_changes(clock, step):
     taken, progress = trained(clock, step=step)
     assert taken == pytest.approx(100, rel=0.01)
     assert progress.reschedules
 
 
-def test_a_machine_that_stays_slower_is_believed_at_the_first_look_at_the_clock(clock):
+def test_a_constantly_slower_machine_needs_one_reschedule(clock):
     taken, progress = trained(clock, step=lambda now: 0.13)
     assert len(progress.reschedules) == 1
     assert (progress.reschedules[0].step, progress.last) == (250, pytest.approx(100 / 0.13, abs=1))
 
 
-def test_looks_that_take_time_are_counted_with_those_to_come(clock):
-    taken, progress = trained(clock, look=3.0)  # ten of them, which the plan knew nothing of
+def test_the_time_of_remaining_evaluations_is_reserved(clock):
+    taken, progress = trained(clock, look=3.0)  # ten evaluations that the plan does not know of
     assert taken == pytest.approx(100, rel=0.01)
     assert progress.last == pytest.approx(700, rel=0.01)
     clock.now = 0.0
     planned = replace(PLAN, look=3.0, allowed=130.0)
     assert trained(clock, planned, look=3.0) == (pytest.approx(130), ScheduleProgress(1000))
     clock.now = 0.0
-    planned = replace(PLAN, look=5.0, allowed=105.0)  # one at the end: none is seen before
+    planned = replace(PLAN, look=5.0, allowed=105.0)  # one at the end
     assert trained(clock, planned, look=5.0, looks=1) == (
         pytest.approx(105),
         ScheduleProgress(1000),
@@ -182,7 +178,7 @@ def test_looks_that_take_time_are_counted_with_those_to_come(clock):
 PERIODS = Plan("fp32", 1, 0.1, pause=4.0, period=100, first=2.0, allowed=100.0).within(100.0)
 
 
-def test_long_steps_that_take_what_they_were_timed_at_leave_the_course_as_it_is(clock):
+def test_pauses_as_long_as_planned_change_nothing(clock):
     assert (PERIODS.steps, PERIODS.taken) == (700, 740)
     taken, progress = trained(clock, PERIODS, steps=700, pause=(2.0, 4.0))
     assert taken == pytest.approx(100, rel=0.005)
@@ -195,21 +191,21 @@ def test_long_steps_that_take_what_they_were_timed_at_leave_the_course_as_it_is(
         ((1.0, 2.0), 7),
         ((4.0, 4.0), 7),
         ((3.0, 6.0), 7),
-        ((6.0, 12.0), 4),  # fewer periods, so that each has its hundred steps or more
+        ((6.0, 12.0), 4),  # fewer periods, so that each has a hundred steps or more
         ((2.0, 12.0), 4),
         ((40.0, 80.0), 1),
         ((0.1, 0.2), 9),
     ],
 )
-def test_long_steps_that_take_more_or_less_are_counted(clock, pause, periods):
+def test_longer_and_shorter_pauses_are_counted(clock, pause, periods):
     taken, progress = trained(clock, PERIODS, steps=700, pause=pause)
     assert taken == pytest.approx(100, rel=0.01)
     assert progress.periods_started(progress.last, 100) == periods
     assert progress.position(progress.last) == 700
 
 
-def test_a_clock_that_stood_still_leaves_a_training_that_comes_to_its_end(clock):
-    """A machine that was put to sleep: the budget is gone, a third of what was left is done."""
+def test_a_machine_that_slept_leaves_a_training_that_ends(clock):
+    """After an hour of sleep the budget is used up, and a part of the remaining steps is done."""
     slept = []
 
     def step(now):
@@ -225,7 +221,7 @@ def test_a_clock_that_stood_still_leaves_a_training_that_comes_to_its_end(clock)
 
 @dataclass(frozen=True)
 class Slowing(Supervised):
-    """Steps that take half as long as they were timed, and from the tenth on twice as long."""
+    """Steps take half of their planned time, and from the tenth on twice that time."""
 
     def loss(self, model, batch):
         time.perf_counter.now += 0.01 if batch.step < 10 else 0.04
@@ -236,7 +232,7 @@ HUNDRED = Plan("fp32", torch.get_num_threads(), 0.02, steps=100, allowed=2.0)
 
 
 def slowed(method, say, totals, folder=None, planned=HUNDRED):
-    """A training of a hundred steps and two seconds, by the plan."""
+    """A training that is planned with a hundred steps in two seconds."""
 
     def track(steps, total, what):
         for step in steps:
@@ -256,13 +252,11 @@ def test_a_training_that_gets_slower_is_done_in_fewer_steps_and_in_time(clock):
     assert (totals[0], totals[-1]) == (100, result.steps)
     assert [line["step"] for line in result.history][-1] == result.steps
     assert len(result.history) == 1 + SCHEDULE.looks
-    assert said == [
-        f"training went slower than when steps were timed: {result.steps} steps in place of 100"
-    ]
+    assert said == [f"training ran slower than measured: {result.steps} steps instead of 100"]
 
 
 @pytest.mark.thorough
-def test_looks_of_a_training_are_no_part_of_its_steps(clock, monkeypatch):
+def test_evaluations_are_no_part_of_the_steps(clock, monkeypatch):
     plain = Monitor.__call__
 
     def slow(self, model):
@@ -273,12 +267,11 @@ def test_looks_of_a_training_are_no_part_of_its_steps(clock, monkeypatch):
     planned = replace(HUNDRED, look=0.3, allowed=2.0 + 4 * 0.3)
     result = slowed(Slowing(augment="none"), lambda text: None, [], planned=planned)
     assert result.seconds == pytest.approx(2.0 + 4 * 0.3, abs=0.04)
-    assert (
-        len(result.schedule_progress.reschedules) == 2
-    )  # after ten short steps, and when the others are known
+    # After ten short steps, and once the long ones are known.
+    assert len(result.schedule_progress.reschedules) == 2
 
 
-def test_a_plan_may_have_a_schedule_done_in_another_number_of_steps():
+def test_a_plan_may_rescale_its_schedule():
     planned = replace(HUNDRED, steps=12, taken=7, allowed=None)
     result = train_task(SETTINGS, task(), 0, planned=planned)
     assert result.steps == 7
@@ -286,7 +279,7 @@ def test_a_plan_may_have_a_schedule_done_in_another_number_of_steps():
 
 
 @pytest.mark.thorough
-def test_a_stopped_training_keeps_to_its_time_over_all_sittings(clock, tmp_path):
+def test_the_time_limit_holds_over_all_sessions(clock, tmp_path):
     @dataclass(frozen=True)
     class Stopping(Slowing):
         def loss(self, model, batch):
@@ -301,19 +294,16 @@ def test_a_stopped_training_keeps_to_its_time_over_all_sittings(clock, tmp_path)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("handful.training.history.SAVE_EVERY", 0.0)
         go_on()
-    clock.now += 3600.0  # between two sittings
+    clock.now += 3600.0  # between two sessions
     result = go_on()
     assert result.seconds == pytest.approx(2.0, abs=0.1)
     assert result.steps == result.schedule_progress.last == pytest.approx(10 + 1.9 / 0.04, abs=3)
-    assert (
-        result.schedule_progress.reschedules[0].step
-        < 30
-        < result.schedule_progress.reschedules[-1].step
-    )
+    reschedules = result.schedule_progress.reschedules
+    assert reschedules[0].step < 30 < reschedules[-1].step
     assert len(result.history) == 1 + SCHEDULE.looks
 
 
-def test_a_checkpoint_from_before_there_were_turns_can_be_gone_on_with():
+def test_a_checkpoint_without_reschedules_can_be_resumed():
     state = begin(METHOD, task(), SCHEDULE, 0)
     saved = state.tensors()
     del saved["turns"]
@@ -322,7 +312,7 @@ def test_a_checkpoint_from_before_there_were_turns_can_be_gone_on_with():
     assert state.schedule_progress == ScheduleProgress(SCHEDULE.steps)
 
 
-def test_a_resumed_training_is_judged_by_its_course(tmp_path):
+def test_a_resumed_training_has_its_progress_in_the_detector(tmp_path):
     state = begin(METHOD, task(), SCHEDULE, 0)
     state.schedule_progress = state.schedule_progress.rescheduled(0, 5)
     History(state, tmp_path, SCHEDULE).save()
@@ -331,7 +321,7 @@ def test_a_resumed_training_is_judged_by_its_course(tmp_path):
     assert history.detector.progress == history.state.schedule_progress == state.schedule_progress
 
 
-def test_what_was_late_enough_to_be_judged_stays_so_after_a_turn():
+def test_a_reschedule_leaves_earlier_positions_as_they_are():
     history = [
         {"step": step, "swallowed": 1.0, "kept": 1.0, "train_accuracy": right}
         for step, right in ((100, 1.0), (210, 0.5), (300, 0.5))
@@ -341,12 +331,11 @@ def test_what_was_late_enough_to_be_judged_stays_so_after_a_turn():
     assert FailureDetector(progress.rescheduled(250, 1475), 0.5).should_stop(history)
     sooner = [dict(line, step=line["step"] // 5) for line in history]  # 20, 42 and 60
     assert not FailureDetector(progress, 0.5).should_stop(sooner)
-    assert FailureDetector(progress.rescheduled(20, 100), 0.5).should_stop(
-        sooner
-    )  # of which 288 and 510 are done
+    later = progress.rescheduled(20, 100)  # positions 288 and 510
+    assert FailureDetector(later, 0.5).should_stop(sooner)
 
 
-def test_a_training_that_went_wrong_is_judged_by_the_steps_it_took(clock):
+def test_a_failure_names_the_rescheduled_number_of_steps(clock):
     @dataclass(frozen=True)
     class Idle(Slowing):
         def loss(self, model, batch):
@@ -356,10 +345,10 @@ def test_a_training_that_went_wrong_is_judged_by_the_steps_it_took(clock):
     said = []
     steps = slowed(Idle(augment="none"), said.append, []).steps
     assert steps < 80
-    assert f"nothing is known of the labelled images at step {steps} of {steps}: " in said[-1]
+    assert f"nothing was learned from the labels at step {steps} of {steps}: " in said[-1]
 
 
-def test_a_turned_training_goes_through_the_whole_schedule():
+def test_a_rescheduled_training_covers_the_whole_schedule():
     schedule = replace(SCHEDULE, steps=10, decay="cosine")
     state, rates = begin(METHOD, task(), schedule, 0), []
     batches = Batches(task(), METHOD.views(task()), schedule, 0)
@@ -370,7 +359,7 @@ def test_a_turned_training_goes_through_the_whole_schedule():
     assert rates == pytest.approx([schedule.rate(at) for at in (0, 1, 2, 3, 4, 6, 8)])
 
 
-def test_a_turned_training_that_was_stopped_goes_on_to_the_same_bits():
+def test_a_rescheduled_training_resumes_bit_identically():
     schedule = replace(SCHEDULE, steps=10)
     batches = Batches(task(), METHOD.views(task()), schedule, 0)
     straight, saved = begin(METHOD, task(), schedule, 0), {}
@@ -389,7 +378,7 @@ def test_a_turned_training_that_was_stopped_goes_on_to_the_same_bits():
     assert all(torch.equal(a, theirs[key]) for key, a in straight.model.state_dict().items())
 
 
-def test_methods_are_told_how_far_the_schedule_is():
+def test_methods_receive_the_fraction_of_the_schedule():
     seen = []
 
     @dataclass(frozen=True)
@@ -406,7 +395,7 @@ def test_methods_are_told_how_far_the_schedule_is():
     assert seen == [0, 0.25, 0.5]
 
 
-def test_graphs_stay_as_many_where_there_are_fewer_steps(monkeypatch):
+def test_fewer_steps_leave_the_number_of_graphs_unchanged(monkeypatch):
     made = []
     monkeypatch.setattr(DeepPropagation, "_relabel", lambda self, batch: made.append(batch.step))
     method, schedule = DeepPropagation(period=4, neighbors=3, rank=6), replace(SCHEDULE, steps=12)
@@ -417,7 +406,7 @@ def test_graphs_stay_as_many_where_there_are_fewer_steps(monkeypatch):
     assert made == [0, 3, 6]
 
 
-def test_a_bar_shows_as_many_steps_as_there_are_to_be(monkeypatch):
+def test_a_progress_bar_shows_the_rescheduled_number_of_steps(monkeypatch):
     totals = []
     from rich.progress import Progress
 
@@ -436,14 +425,14 @@ def test_a_bar_shows_as_many_steps_as_there_are_to_be(monkeypatch):
 
 
 @pytest.mark.thorough
-def test_the_turns_of_a_course_are_in_the_record(monkeypatch, tmp_path, clock):
+def test_the_reschedules_are_in_the_record(monkeypatch, tmp_path, clock):
     monkeypatch.setattr(
         "handful.training.time_budget.measured", lambda *_: Cost(0.0, 0.2, 0.0, 0.0)
     )
     settings = {"backbone.base": "8", "batch": "8", "looks": "2"}
     options = {"settings": settings, "budget": 3.0, "estimate": "none", "precision": "fp32"}
-    method = Slowing(augment="none")  # its steps take far less
+    method = Slowing(augment="none")  # its steps are faster than measured
     run = handful.fit(stripes(), method, **options, out=tmp_path / "run")
-    steps, turns = run.record["schedule"]["steps"], run.record["training"]["turns"]
-    assert turns and run.record["training"]["steps"] == turns[-1][1] > steps
+    steps, reschedules = run.record["schedule"]["steps"], run.record["training"]["turns"]
+    assert reschedules and run.record["training"]["steps"] == reschedules[-1][1] > steps
     assert handful.open_run(tmp_path / "run").record["training"] == run.record["training"]

@@ -71,14 +71,14 @@ def test_training_leaves_the_global_random_state_alone():
 
 @pytest.fixture
 def in_the_foreground():
-    """Ctrl-C as a terminal has it; a script that starts the tests in the background ignores it."""
+    """Handle Ctrl-C as in a terminal; tests that a script starts in the background ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("in_the_foreground")
-def test_control_c_leaves_the_step_it_came_in_to_go_on_from(tmp_path):
+def test_control_c_saves_a_checkpoint_of_its_step(tmp_path):
     def track(items, total, description):
         for number, item in enumerate(items, 1):
             if number == 3:
@@ -93,7 +93,7 @@ def test_control_c_leaves_the_step_it_came_in_to_go_on_from(tmp_path):
 
 @dataclass(frozen=True)
 class Interrupted(Supervised):
-    """Supervised, killed by an error at one step."""
+    """Supervised, interrupted at step `at`."""
 
     at: int = 7
 
@@ -106,7 +106,7 @@ class Interrupted(Supervised):
 @pytest.mark.thorough
 @pytest.mark.parametrize("backbone", ["small", "cnn", "fast", "resnet18"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-def test_a_step_is_that_of_the_plain_optimizer(optimizer, backbone):
+def test_a_step_equals_that_of_the_unfused_optimizer(optimizer, backbone):
     schedule = Schedule(optimizer=optimizer, lr=0.01, weight_decay=0.1)
     torch.manual_seed(0)
     state = State(BackboneSpec(backbone).make(3, 32), schedule)
@@ -133,7 +133,7 @@ def test_a_step_is_that_of_the_plain_optimizer(optimizer, backbone):
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "lars"])
-def test_stopped_and_resumed_ends_with_the_same_bits_as_straight_through(
+def test_a_resumed_training_is_bit_identical_to_an_uninterrupted_one(
     tmp_path, monkeypatch, optimizer
 ):
     monkeypatch.setattr("handful.training.history.SAVE_EVERY", 0)
@@ -156,15 +156,15 @@ def test_a_finished_training_is_not_trained_again(tmp_path):
     assert same(weights(first), weights(again))
 
 
-def test_batches_go_through_all_labeled_images_before_one_comes_again():
+def test_batches_use_every_labeled_image_before_one_repeats():
     batches = Batches(task(), Views("none"), replace(SCHEDULE, batch=5), seed=0)
     seen = torch.cat([batches[step].ids for step in range(16)])  # 80 = 5 passes over 16
-    for turn in seen.split(16):
-        assert sorted(turn.tolist()) == list(range(16))
-    assert len({tuple(turn.tolist()) for turn in seen.split(16)}) == 5  # each in another order
+    for shuffle in seen.split(16):
+        assert sorted(shuffle.tolist()) == list(range(16))
+    assert len({tuple(shuffle.tolist()) for shuffle in seen.split(16)}) == 5  # in different orders
 
 
-def test_unlabeled_views_show_the_same_images_and_the_labeled_among_them():
+def test_unlabeled_views_show_equal_images_labeled_ones_included():
     batches = Batches(task(), Views("none", ("none", "digits"), unlabeled_ratio=5), SCHEDULE, 0)
     batch = batches[0]
     assert sorted(batch.unlabeled_ids.tolist()) == list(range(40))
@@ -239,7 +239,7 @@ class Exploding:
         return Step(loss, {"loss": loss})
 
 
-def test_a_loss_that_is_no_number_stops_with_the_step_and_a_way_out():
+def test_a_loss_that_is_not_finite_is_an_error_with_the_step_and_a_remedy():
     with pytest.raises(Diverged, match=r"at step 3 of 12 .*--set lr=0.002.*--set clip=1"):
         train_task(replace(SETTINGS, method=Exploding()), task(), seed=0)
 
@@ -252,10 +252,10 @@ def test_validation_images_are_never_trained_on():
 
 def test_patience_stops_early_and_keeps_the_best_weights(monkeypatch):
     parts = []
-    looks = handful.training.trainer.Monitor
+    monitor = handful.training.trainer.Monitor
     monkeypatch.setattr(
         "handful.training.trainer.Monitor",
-        lambda task, precision: parts.append(task) or looks(task, precision),
+        lambda task, precision: parts.append(task) or monitor(task, precision),
     )
     schedule = replace(
         SCHEDULE, steps=200, lr=0.1, looks=100, patience=2, average=0.0, validation=0.25
@@ -286,7 +286,7 @@ def test_the_gradient_is_clipped_to_the_norm_asked_for():
     assert torch.cat(moved).norm().item() == pytest.approx(0.01, rel=1e-3)
 
 
-def test_held_out_images_are_not_even_unlabeled_ones_of_their_fold():
+def test_held_out_images_are_not_in_the_training_pool_of_their_fold():
     seen = []
 
     @dataclass(frozen=True)
@@ -323,7 +323,7 @@ def test_a_plan_is_measured_and_says_its_precision(monkeypatch, clock):
     [
         ([0.10, 0.15, 0.11, 0.05], "bf16", 0.05),  # other work slowed the first steps in bf16
         ([0.10, 0.05, 0.11, 0.15], "bf16", 0.05),
-        ([0.10, 0.095, 0.12, 0.15], "fp32", 0.10),  # has to win by a tenth
+        ([0.10, 0.095, 0.12, 0.15], "fp32", 0.10),  # bf16 has to save a tenth
         ([0.90, 0.30], "bf16", 0.30),  # long steps are timed once
     ],
 )
@@ -338,7 +338,7 @@ def test_short_steps_are_timed_twice_and_the_faster_time_counts(
     assert not left
 
 
-def test_convolutions_run_in_bf16_when_planned_so():
+def test_convolutions_run_in_bf16_if_the_plan_says_so():
     seen = []
 
     @dataclass(frozen=True)
@@ -353,7 +353,7 @@ def test_convolutions_run_in_bf16_when_planned_so():
     assert set(seen) == {torch.bfloat16}
 
 
-def test_a_backbone_that_names_its_normalisation_gets_that():
+def test_a_backbone_with_constants_is_normalised_by_them():
     model = classifier(task(backbone=BackboneSpec("cifar-cnn")))
     pixels = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1)
     assert model.normalize(pixels).flatten().tolist() == [-1, 0, 1]
@@ -376,7 +376,7 @@ def test_normalisation_happens_once_with_the_constants_of_the_data():
 
 @dataclass(frozen=True)
 class LabelBlind(Supervised):
-    """Looks at unlabelled views only, and would fail at any label."""
+    """Uses unlabelled views only, and asserts that a batch has no labels."""
 
     def views(self, task):
         return Views(None, ("none", "digits"), unlabeled_ratio=1)
@@ -387,7 +387,7 @@ class LabelBlind(Supervised):
         return Step(spread, {"loss": spread})
 
 
-def test_a_method_that_looks_at_no_label_trains_on_a_set_without_labels():
+def test_a_method_that_uses_no_label_trains_on_a_set_without_labels():
     images = stripes(labeled=0)
     batches = Batches(task(images), LabelBlind().views(task(images)), SCHEDULE, seed=0)
     assert batches.images_per_step == 16

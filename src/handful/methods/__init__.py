@@ -1,4 +1,4 @@
-"""Every method by name. To add one: its file, a line here, a row in the benchmark table."""
+"""All methods by name. A new method needs its own file and one line in METHODS."""
 
 import inspect
 from typing import Any
@@ -44,7 +44,11 @@ METHODS: dict[str, type[Method]] = {
 
 
 def make(name: str, **values: Any) -> Method:
-    """The method of that name with the given fields; HandfulError with a suggestion for a typo."""
+    """The method `name` with the given fields.
+
+    Raises:
+        HandfulError: there is no such method; the message suggests a similar name.
+    """
     if name not in METHODS:
         raise HandfulError(
             f"no method {name!r}.{did_you_mean(name, METHODS)} "
@@ -54,7 +58,11 @@ def make(name: str, **values: Any) -> Method:
 
 
 def about(method: str | Method) -> About:
-    """What is known of a method. One that does not say is described by the head of its file."""
+    """The description of a method, by name or as an object; empty for an unknown name.
+
+    A class without an `about` of its own is described by the first line of its file, after the
+    colon.
+    """
     made = METHODS.get(method) if isinstance(method, str) else type(method)
     if made is None:
         return About("")

@@ -1,8 +1,8 @@
-"""Autoencoder: features from which the image can be painted again.
+"""Autoencoder: learns features from which a decoder reconstructs the image.
 
 Hinton and Salakhutdinov 2006, "Reducing the Dimensionality of Data with Neural Networks" (Science
-313), in convolutions. The network `small-encoder` is mirrored by the decoder of the report it comes
-from; every other gets one that is derived from the number of its features.
+313), in convolutions. The network `small-encoder` has the decoder of the report it comes from; for
+other networks the decoder is derived from the number of features.
 """
 
 from dataclasses import dataclass
@@ -19,16 +19,16 @@ from handful.models.published import SmallDecoder, SmallEncoder
 
 @dataclass(frozen=True)
 class Autoencoder(SelfSupervised):
-    """Mean squared error between an augmented image and what is painted of its features."""
+    """Mean squared error between an augmented image and its reconstruction."""
 
-    augment: str = "weak"  # a named pipeline; the network paints what it was shown
-    decoder_width: int = 128  # channels a derived decoder starts with; halved as the image grows
+    augment: str = "weak"  # a named pipeline; the target is the augmented image
+    decoder_width: int = 128  # channels of the first map; halved at each doubling of its side
 
     name: ClassVar[str] = "autoencoder"
     about: ClassVar[About] = About(
-        "pre-trains a network without labels to redraw its input",
-        "Cheap and steady.",
-        "What it takes to redraw an image is not what tells classes apart.",
+        "pre-trains a network without labels to reconstruct its input",
+        "Cheap and stable.",
+        "The features that reconstruct an image are not those that separate classes.",
         uses_unlabeled=True,
     )
 
@@ -53,7 +53,7 @@ class Autoencoder(SelfSupervised):
 
 
 class EncoderDecoder(nn.Module):
-    """Images in [0, 1] → normalised → backbone → decoder → images in [0, 1]."""
+    """Images in [0, 1] → normalised → backbone → decoder → reconstructions in [0, 1]."""
 
     def __init__(self, normalize: Normalize, backbone: nn.Module, decoder: nn.Module) -> None:
         super().__init__()
@@ -67,12 +67,19 @@ class EncoderDecoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """(N, D) → a small map by a linear layer, then doubled with 4x4 convolutions to the size."""
+    """(N, D) → (N, C, S, S): a linear layer, then transposed convolutions that double the side.
+
+    Args:
+        inputs: D.
+        channels: C.
+        size: S, in pixels.
+        width: channels of the first map.
+    """
 
     def __init__(self, inputs: int, channels: int, size: int, width: int) -> None:
         super().__init__()
         doublings = 0
-        while -(-size >> doublings) > 4:  # the map that the linear layer gives has at most 4x4
+        while -(-size >> doublings) > 4:  # the first map has at most 4x4 pixels
             doublings += 1
         self.size, self.side = size, -(-size // 2**doublings)
         widths = [max(16, width >> level) for level in range(doublings + 1)]
@@ -86,5 +93,7 @@ class Decoder(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         maps = self.first(features).unflatten(1, (self.width, self.side, self.side))
-        images = self.layers(maps)[:, :, : self.size, : self.size]  # an odd size was rounded up
+        images = self.layers(maps)[
+            :, :, : self.size, : self.size
+        ]  # a size that is no multiple was rounded up
         return images.sigmoid()

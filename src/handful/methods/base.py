@@ -1,9 +1,8 @@
-"""What every method shares: the task it is given, the batches it sees, the predictor it leaves.
+"""The interface of methods: the task they learn, the batches they receive, and the protocols.
 
-State of a method that is not a weight (a memory bank, an adaptive threshold, running class shares)
-is its *memory*: `state(task)` makes it, `loss` finds it in `batch.state` and changes it in place.
-The loop keeps it beside the network: it is saved with every checkpoint, and neither averaged nor
-part of the predictor.
+A method may have state that is not a weight (a memory bank, an adaptive threshold, running class
+shares). `state(task)` makes it; `loss` reads it from `batch.state` and changes it in place. The
+training loop saves it in every checkpoint. It is not averaged, and it is no part of the predictor.
 
 Letters in shapes: N images, K classes, C channels, S the side in pixels, D features.
 """
@@ -28,31 +27,31 @@ from handful.progress import Track, quiet
 
 @dataclass(frozen=True, eq=False)
 class Init:
-    """Weights that a backbone starts from instead of random ones: learned before, without labels.
+    """Initial weights of a backbone, learned before without labels.
 
-    They come with the constants that images were normalised by when they were learned.
+    They come with the constants that normalised the images of that training.
     """
 
-    weights: dict[str, Tensor] = field(repr=False)  # the backbone's state
+    weights: dict[str, Tensor] = field(repr=False)  # the backbone's state_dict
     mean: tuple[float, ...]  # per channel
     std: tuple[float, ...]
-    hash: str  # two starts with the same one are the same
+    hash: str  # equal weights and constants have equal hashes
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """Images of which some are labelled, and the network they are to be learned with.
+    """A learning problem: images, some with a label, and the backbone to learn them with.
 
-    The test part is not in here: no method, estimate or choice can reach it.
+    A task has no test part, so no method, estimate or selection can use one.
     """
 
-    images: ImageSet  # -1 where a label is hidden or absent
+    images: ImageSet  # with label -1 where it is hidden or absent
     backbone: BackboneSpec
-    size: int  # S: side of the square the images are brought to
-    aspect: str = "crop"  # how: crop the longer side, pad the shorter one, or stretch
+    size: int  # S: side in pixels that images are resized to
+    aspect: str = "crop"  # crop the longer side, pad the shorter one, or stretch
     flips: bool = True  # whether mirrored images are of the same class
-    validation: tuple[int, ...] = ()  # labelled positions kept from training, to stop early by
-    init: Init | None = None  # what the backbone starts from; None: its own first weights
+    validation: tuple[int, ...] = ()  # labelled positions set aside for early stopping
+    init: Init | None = None  # None: the backbone's own initial weights
     track: Track = field(default=quiet, repr=False)
 
     def __post_init__(self) -> None:
@@ -79,16 +78,16 @@ class Task:
 
     @cached_property
     def labeled(self) -> Tensor:
-        """Positions to train on with a label: rising, without the validation part."""
+        """(n,) sorted positions of the labelled images, without the validation part."""
         held = set(self.validation)
-        kept = [i for i in self.images.labeled.tolist() if i not in held]
-        return torch.tensor(kept, dtype=torch.int64)
+        positions = [i for i in self.images.labeled.tolist() if i not in held]
+        return torch.tensor(positions, dtype=torch.int64)
 
     @cached_property
     def training_pool(self) -> Tensor:
-        """Positions whose images may be looked at: all but validation. Labels are not used.
+        """(M,) positions of all images except validation, for learning without their labels.
 
-        Labelled images belong to it too, as in the authors' code of UDA and FixMatch.
+        The labelled images are among them, as in the authors' code of UDA and FixMatch.
         """
         held = set(self.validation)
         return torch.tensor(
@@ -96,6 +95,7 @@ class Task:
         )
 
     def make_backbone(self, channels: int | None = None) -> nn.Module:
+        """An untrained backbone for the task's images, or for images with other channels."""
         return self.backbone.make(channels or self.channels, self.size)
 
     def statistics(self) -> tuple[list[float], list[float]]:
@@ -104,67 +104,72 @@ class Task:
         return mean.tolist(), std.clamp_min(1e-3).tolist()
 
     def some_pixels(self) -> Tensor:
-        """(10,000 at most, C, S, S) uint8, evenly spaced over the images."""
+        """(at most 10,000, C, S, S) uint8, evenly spaced over the images."""
         return evenly_spaced(self.pixels, 10_000)
 
 
 class About(NamedTuple):
-    """What is known of a method in general. Reports show it, and `auto` selects by it.
+    """Description of a method, which reports show and `auto` selects by.
 
-    A method has it in its class attribute `about`, which may be left out.
+    It is the optional class attribute `about` of a method.
     """
 
-    what: str  # a clause: what it does
+    what: str  # what the method does, as a clause
     strengths: str = ""
     weaknesses: str = ""
-    uses_unlabeled: bool | None = None  # learns from images without a label too; None: not known
-    counterpart: str | None = None  # the labels-only method that it must not be worse than
-    learned_weights: bool = False  # its network starts from weights learned before
+    uses_unlabeled: bool | None = None  # whether it learns from unlabelled images; None: unknown
+    counterpart: str | None = None  # the method it extends, which uses labels only
+    learned_weights: bool = False  # whether its network has learned weights
 
 
 class Views(NamedTuple):
-    """Which augmentations a method wants to see its images under."""
+    """The augmentations that a method asks for."""
 
-    labeled: str | Pipeline | None  # None: the method looks at no label; batch.images is empty
+    labeled: str | Pipeline | None  # None: no labels are used, batch.images is empty
     unlabeled: tuple[str | Pipeline, ...] = ()
     unlabeled_ratio: int = 0  # unlabelled images for each labelled one in a batch
 
 
 class Batch(NamedTuple):
-    """What a method gets at one step. Images are float in [0, 1], not yet normalised."""
+    """The input of a method at one step. Images are floats in [0, 1], not normalised."""
 
     images: Tensor  # (N, C, S, S)
     labels: Tensor  # (N,)
     unlabeled: tuple[Tensor, ...] = ()  # one (M, C, S, S) for each unlabelled view
-    ids: Tensor | None = None  # (N,) positions in the task
-    unlabeled_ids: Tensor | None = None  # (M,)
+    ids: Tensor | None = None  # (N,) positions in the task of `images`
+    unlabeled_ids: Tensor | None = None  # (M,) positions in the task of `unlabeled`
     step: int = 0  # steps taken before this one
-    schedule_progress: ScheduleProgress = ScheduleProgress(
-        1
-    )  # how far along the training is at each step
-    averaged: nn.Module | None = None  # the weight average so far: a teacher's source
-    state: Mapping[str, Tensor] = MappingProxyType({})  # what the method remembers, see Stateful
+    schedule_progress: ScheduleProgress = ScheduleProgress(1)
+    averaged: nn.Module | None = None  # the network with averaged weights, as a teacher
+    state: Mapping[str, Tensor] = MappingProxyType({})  # of a `Stateful` method
     pixels: Tensor | None = None  # (all, C, S, S) uint8: every image of the task
 
     @property
     def progress(self) -> float:
-        """Share of the training that lies before this step."""
+        """Share of the schedule before this step, in [0, 1)."""
         return self.schedule_progress.fraction(self.step)
 
 
 class Step(NamedTuple):
-    loss: Tensor
-    logs: dict[str, Tensor]
+    """The output of a method at one step."""
+
+    loss: Tensor  # ()
+    logs: dict[str, Tensor]  # () each; the history has their means
 
 
 @runtime_checkable
 class Trained(Protocol):
-    """A method that trains a network: three answers, and the schedule it is best run with.
+    """A method that trains a network.
 
-    One that does something long at the first of every so many steps of its schedule (see
-    `ScheduleProgress.begins`) says how many in an attribute `period`, so that a plan and a budget count it.
-    One whose network is another in training than in evaluation sets `differs_in_evaluation`: what looks say
-    of its training images is then not judged.
+    It answers which views it needs (`views`), what is trained (`build`), and the loss of a batch
+    (`loss`); `schedule` is the default schedule for a task.
+
+    Optional attributes:
+        period: number of steps. A method that does long work at the first step of each period
+            (see `ScheduleProgress.starts_period`) declares it, so that plans and budgets count
+            that work.
+        differs_in_evaluation: True where the network computes differently in training and in
+            evaluation. Accuracies on training images are then no sign of a failure.
     """
 
     name: ClassVar[str]
@@ -177,18 +182,20 @@ class Trained(Protocol):
 
 @runtime_checkable
 class Networked(Trained, Protocol):
-    """A trained method that is best with another network than `small` where none is asked for."""
+    """A trained method whose default network is not `small`."""
 
-    def network(self, channels: int, side: int) -> str: ...
+    def network(self, channels: int, side: int) -> str:
+        """The name of the default network for images of `channels` x `side` x `side`."""
+        ...
 
 
 @runtime_checkable
 class Stateful(Trained, Protocol):
     """A trained method with state that is not a weight.
 
-    `memory` makes it, by name; every random number in it comes from torch's global generator,
-    which the loop has seeded. `loss` changes the tensors of `batch.state` in place, without
-    gradient, and never their shape or type.
+    `state` returns it at the start, tensors by name; its random numbers come from torch's global
+    generator, which the loop has seeded. `loss` changes the tensors of `batch.state` in place,
+    without gradient, and never their shape or type.
     """
 
     def state(self, task: Task) -> dict[str, Tensor]: ...
@@ -198,45 +205,50 @@ class Stateful(Trained, Protocol):
 class Fitted(Protocol):
     """A method that fits a head on features of a frozen backbone.
 
-    Of the unlabelled images at most `limit` are used where it has one; features of the others are
-    not computed.
+    Optional attribute:
+        limit: largest number of unlabelled images that it uses. Features of other images are not
+            computed.
     """
 
     name: ClassVar[str]
 
     def fit_features(
         self, labeled: Tensor, labels: Tensor, unlabeled: Tensor, num_classes: int, seed: int
-    ) -> nn.Module: ...
+    ) -> nn.Module:
+        """A head (·, D) → (·, K), from features (N, D), labels (N,) and features (M, D)."""
+        ...
 
 
 @runtime_checkable
 class Tunable(Fitted, Protocol):
-    """A fitted method that chooses some of its settings by the labels."""
+    """A fitted method that tunes some of its settings by cross-validation."""
 
-    def tuned(self, labeled: Tensor, labels: Tensor, num_classes: int, seed: int) -> Fitted: ...
+    def tuned(self, labeled: Tensor, labels: Tensor, num_classes: int, seed: int) -> Fitted:
+        """The method with the settings tuned on features (N, D) and labels (N,)."""
+        ...
 
 
 Method = Trained | Fitted
 
 
 def as_json(method: Method) -> dict[str, Any]:
-    """{"name": ..., and every field}: what is recorded of a method."""
+    """The record of a method: its name and its fields."""
     return {"name": method.name, **asdict(method)}  # type: ignore[call-overload]
 
 
 def body(task: Task) -> tuple[Normalize, nn.Module]:
-    """The first layer and the fresh backbone of a network for the task.
+    """The normalisation and the untrained backbone of a network for the task.
 
-    It is normalised by the constants its weights were trained with: those of `task.init`, else
-    those that the backbone names (or those of a report), else those of the task's own images. A
-    backbone that has `adapt` is shown some of them, normalised, before it is trained.
+    The constants of the normalisation are those of `task.init`, else the backbone's `mean` and
+    `std`, else those of the task's images. A backbone with `init_from_data` then initialises
+    itself from normalised images of the task.
     """
     backbone: Any = task.make_backbone()
     if task.init is not None:
         backbone.load_state_dict(task.init.weights)
         return Normalize(list(task.init.mean), list(task.init.std)), backbone
-    named = hasattr(backbone, "mean")
-    mean, std = (backbone.mean, backbone.std) if named else task.statistics()
+    has_constants = hasattr(backbone, "mean")
+    mean, std = (backbone.mean, backbone.std) if has_constants else task.statistics()
     normalize = Normalize(list(mean), list(std))
     if hasattr(backbone, "init_from_data"):
         backbone.init_from_data(normalize(task.some_pixels().float() / 255))
@@ -244,6 +256,6 @@ def body(task: Task) -> tuple[Normalize, nn.Module]:
 
 
 def classifier(task: Task, dropout: float = 0.0) -> Classifier:
-    """A fresh network for the task, the only place where one with a head is put together."""
+    """An untrained classifier for the task; every network with a head is built here."""
     normalize, backbone = body(task)
     return Classifier(backbone, len(task.classes), normalize, dropout)

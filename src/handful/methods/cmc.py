@@ -1,15 +1,15 @@
-"""CMC: an image's light recognises its own colours among those of others, and the other way.
+"""CMC: matches the lightness of an image to its own colours among those of other images.
 
 Tian et al. 2019, "Contrastive Multiview Coding", arXiv:1906.05849. Authors' code:
 github.com/HobbitLong/CMC.
 
 Where we differ from the authors' code:
-- The softmax over 1 + K candidates is the loss by default; their NCE needs a normaliser, which
-  they take from the first batch and we keep running.
-- Negatives come only from entries of the memory bank that were written. A bank with more entries
-  than images that are trained makes constant features a solution: noise that was never written is
-  then easily told from any feature. An image is never among its own negatives.
-- The channels of the colour space are brought to mean 0 and standard deviation 1.
+- The softmax over 1 + K candidates is the default loss. Their loss is NCE, with a normaliser
+  from the first batch; ours is a running mean.
+- Negatives are drawn only from written entries of the memory bank. Otherwise, in a bank with more
+  entries than training images, constant features are a solution, since random entries differ from
+  any feature. An image is never its own negative.
+- The channels of the colour space are standardised to mean 0 and standard deviation 1.
 """
 
 from collections.abc import Mapping
@@ -32,19 +32,19 @@ OBJECTIVES = ("softmax", "nce", "in-batch")
 
 @dataclass(frozen=True)
 class CMC(SelfSupervised):
-    """Hyper-parameters."""
+    """Contrastive loss between features of the lightness and of the colours of an image."""
 
-    space: str = "lab"  # lab: L beside ab; ycbcr: Y beside CbCr
-    objective: str = "softmax"  # over the bank; nce: the same as yes or no; in-batch: no bank
+    space: str = "lab"  # lab: L and ab; ycbcr: Y and CbCr
+    objective: str = "softmax"  # softmax or nce over the bank; in-batch: no bank
     temperature: float = 0.1  # tau: divides the cosine similarities
     negatives: int = 256  # K drawn from the bank for each image
-    bank_momentum: float = 0.5  # share of an entry that stays when it is written again
-    projection: int = 128  # D of a linear layer behind each encoder; 0: the features themselves
-    augment: str = "simclr-flip"  # a named pipeline; both encoders see the same view
+    bank_momentum: float = 0.5  # weight of the old entry in an update
+    projection: int = 128  # outputs D of a linear layer after each encoder; 0: no layer
+    augment: str = "simclr-flip"  # a named pipeline; both encoders receive one view
 
     name: ClassVar[str] = "cmc"
     about: ClassVar[About] = About(
-        "pre-trains a network without labels to match the brightness of an image to its colours",
+        "pre-trains a network without labels to match the lightness of an image to its colours",
         "Its two views need no strong augmentation.",
         "It needs colour, and long pre-training.",
         uses_unlabeled=True,
@@ -66,7 +66,7 @@ class CMC(SelfSupervised):
         return "small-encoder"
 
     def spec(self, task: Task) -> BackboneSpec:
-        """Both encoders as one backbone, the features of the two side by side."""
+        """Both encoders as one backbone, with their features concatenated."""
         encoder = {"encoder": task.backbone.name, "space": self.space}
         options = {"options": task.backbone.options} if task.backbone.options else {}
         return BackboneSpec("split", encoder | options)
@@ -76,17 +76,19 @@ class CMC(SelfSupervised):
 
     def build(self, task: Task) -> nn.Module:
         if task.channels != 3:
-            raise HandfulError("cmc parts light from colour, and these images are grey; try simclr")
+            raise HandfulError(
+                "cmc splits images into lightness and colour, and these are grey; try simclr"
+            )
         if len(task.training_pool) < 2:
-            raise HandfulError("cmc tells images apart, so it needs two images or more, got 1")
+            raise HandfulError("cmc contrasts images, so it needs two images or more, got 1")
         return TwoSides(*body(replace(task, backbone=self.spec(task))), self.projection)
 
     def state(self, task: Task) -> dict[str, Tensor]:
-        """The bank: (2, N, D) features of every image by each encoder, and which were written."""
+        """bank: (2, N, D) features by encoder; written: (N,) bool; normalizer: (2,) Z of NCE."""
         if self.objective == "in-batch":
             return {}
         spec = self.spec(task)
-        with torch.device("meta"):  # only to know how many features there are
+        with torch.device("meta"):  # for the number of features only
             width = int(spec.make(task.channels, task.size).width)  # type: ignore[arg-type]
         n = len(task.images)
         return {
@@ -108,7 +110,9 @@ class CMC(SelfSupervised):
             images_known = len(batch.state["written"])
             running = batch.state["normalizer"]
             loss = sum(
-                contrastive_losses.nce_loss(scores, _running(z, scores, images_known), images_known)
+                contrastive_losses.nce_loss(
+                    scores, _running_normalizer(z, scores, images_known), images_known
+                )
                 for scores, z in zip(both, running, strict=True)
             )
         else:
@@ -120,37 +124,37 @@ class CMC(SelfSupervised):
         return Step(loss, {"loss": loss, "light_to_color": there, "color_to_light": back})
 
     def failure(self, line: Mapping[str, float]) -> str | None:
-        """Named where an image is matched with its colours hardly more often than by chance."""
+        """A sentence where matches are hardly more probable than by chance; None otherwise."""
         matched = min(line.get("light_to_color", 1.0), line.get("color_to_light", 1.0))
         chance = 1 / (self.negatives + 1)
         if self.objective == "in-batch" or matched > 1.5 * chance:
             return None
         return (
-            f"light and colour of an image are matched with probability {matched:.4f}, by chance "
-            f"it is {chance:.4f}: the encoders have learned nothing that both can see"
+            f"lightness and colour of an image are matched with probability {matched:.4f}, and "
+            f"by chance with {chance:.4f}: the encoders have learned nothing in common"
         )
 
     def _against_bank(self, z: tuple[Tensor, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
-        """(N, 1 + K) scores both ways: each encoder's features against the other's bank."""
+        """(N, 1 + K) scores of each encoder against the other's bank, the positive first."""
         assert batch.unlabeled_ids is not None
         bank, written = batch.state["bank"], batch.state["written"]
         ids = batch.unlabeled_ids.to(bank.device)
-        fresh = [F.normalize(side.detach().float(), dim=1) for side in z]
-        for side, now in zip(bank, fresh, strict=True):
-            first = ~written[ids]
-            write(side, ids[first], now[first], momentum=0.0)
+        current = [F.normalize(side.detach().float(), dim=1) for side in z]
+        for side, now in zip(bank, current, strict=True):
+            new = ~written[ids]
+            update_bank(side, ids[new], now[new], momentum=0.0)
         written[ids] = True
         others = draw_negatives(written, ids, self.negatives)  # (N, K)
         rows = torch.cat([ids[:, None], others], dim=1)  # (N, 1 + K)
         light = contrastive_losses.scores(z[0], bank[1], rows, self.temperature)
         color = contrastive_losses.scores(z[1], bank[0], rows, self.temperature)
-        for side, now in zip(bank, fresh, strict=True):
-            write(side, ids, now, self.bank_momentum)
+        for side, now in zip(bank, current, strict=True):
+            update_bank(side, ids, now, self.bank_momentum)
         return light, color
 
 
 class TwoSides(nn.Module):
-    """Images in [0, 1] → both encoders of a split backbone → a linear layer behind each."""
+    """Images in [0, 1] → both encoders of a split backbone → a linear layer after each."""
 
     def __init__(self, normalize: Normalize, backbone: nn.Module, size: int) -> None:
         super().__init__()
@@ -161,17 +165,20 @@ class TwoSides(nn.Module):
         self.color = nn.Linear(half, size) if size else nn.Identity()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 3, S, S) → (N, D) of the light and (N, D) of the colours."""
+        """(N, 3, S, S) → (N, D) of the lightness and (N, D) of the colours."""
         light, color = self.backbone(self.normalize(images)).chunk(2, dim=1)
         return self.light(light), self.color(color)
 
 
 @torch.no_grad()
-def write(bank: Tensor, ids: Tensor, features: Tensor, momentum: float) -> None:
-    """Move entries of an (N, D) bank towards (B, D) features of length 1, and back to length 1.
+def update_bank(bank: Tensor, ids: Tensor, features: Tensor, momentum: float) -> None:
+    """Update entries `ids` (B,) of an (N, D) bank with (B, D) features of length 1, in place.
 
-    An image that is twice in the batch, where one pass over the set ends and the next begins, is
-    written once.
+    Entries are normalised to length 1 again. An image that is twice in the batch, at the border
+    of two passes over the set, is updated once.
+
+    Args:
+        momentum: weight of the old entries.
     """
     ids, where = ids.unique(return_inverse=True)
     first = torch.full_like(ids, len(where)).scatter_reduce_(
@@ -181,18 +188,28 @@ def write(bank: Tensor, ids: Tensor, features: Tensor, momentum: float) -> None:
 
 
 def draw_negatives(written: Tensor, ids: Tensor, count: int) -> Tensor:
-    """(B, count) written entries for each of (B,) ids, evenly, with repeats, never its own."""
-    known = written.nonzero().squeeze(1)  # (W,), rising
+    """(B, count) positions of random written entries, with repeats, never an image's own.
+
+    Args:
+        written: (N,) bool.
+        ids: (B,) positions of the batch, all of them written.
+
+    Raises:
+        HandfulError: fewer than two entries are written.
+    """
+    known = written.nonzero().squeeze(1)  # (W,), sorted
     if len(known) < 2:
         raise HandfulError("cmc needs two images or more in a batch; raise it with --set batch=")
     drawn = torch.randint(len(known) - 1, (len(ids), count), device=known.device)
-    own = torch.searchsorted(known, ids)  # (B,) where each image is among the written
+    own = torch.searchsorted(known, ids)  # (B,) rank of each image among the written
     return known[drawn + (drawn >= own[:, None])]
 
 
 @torch.no_grad()
-def _running(normalizer: Tensor, scores: Tensor, images: int, momentum: float = 0.99) -> Tensor:
-    """() Z, moved a little towards what these scores say; they decide alone the first time."""
+def _running_normalizer(
+    normalizer: Tensor, scores: Tensor, images: int, momentum: float = 0.99
+) -> Tensor:
+    """() Z: the running mean of `partition` over steps; the first step sets it."""
     now = contrastive_losses.partition(scores, images)
     normalizer.copy_(now if normalizer == 0 else torch.lerp(now, normalizer, momentum))
     return normalizer.clone()

@@ -1,8 +1,8 @@
-"""What the semi-supervised methods share: fields, views, one forward pass, monitors.
+"""Base class of the consistency methods: fields, views, forward pass and monitoring.
 
-They differ in one question, `unlabeled_loss`: what an unlabelled image costs. Here is the rest:
-cross-entropy on the labels beside it, guesses that carry no gradient, and figures by which a
-collapse is seen. With no unlabelled image, or with weight 0, they are `Supervised` to the last bit.
+Subclasses implement `unlabeled_loss`, the loss of unlabelled images. The base class has the
+cross-entropy on labelled images, pseudo-labels without gradient, and the logs that show class
+collapse. Without unlabelled images, or with weight 0, training is bit-identical to `Supervised`.
 
 Letters in shapes: N labelled images, M unlabelled ones, K classes.
 """
@@ -23,38 +23,40 @@ from handful.methods.losses import aligned
 from handful.methods.schedule import Schedule
 from handful.methods.supervised import Supervised
 
-SHOWN_CLASSES = 20  # up to so many, each class's share of the guesses is logged
-_FORGETTING = 0.01  # how fast running shares follow: a memory of about 100 steps
-_REMEMBERED = 0.05  # of the steps, at most: by then the shares that are watched are others
+SHOWN_CLASSES = 20  # with more classes the shares of pseudo-labels are not logged
+_UPDATE = 0.01  # weight of a step in running class shares: they span about 100 steps
+_LONGEST_SPAN = 0.05  # share of all steps that running shares span, in short trainings
 
 
-class Seen(NamedTuple):
-    """Logits of one step."""
+class StepLogits(NamedTuple):
+    """Logits of the views of one step."""
 
     labeled: Tensor  # (N, K)
     weak: Tensor  # (M, K), without gradient
     strong: Tensor  # (M, K)
 
 
-class Cost(NamedTuple):
-    """What the unlabelled images of a step cost, and what was believed of them."""
+class UnlabeledCost(NamedTuple):
+    """The loss of the unlabelled images of a step, and their pseudo-labels."""
 
     loss: Tensor  # ()
-    guess: Tensor  # (M,) the class that each is taken for
-    trust: Tensor  # (M,) from 0 to 1: how much that counts
+    pseudo_label: Tensor  # (M,) class
+    weight: Tensor  # (M,) in [0, 1]: weight of each pseudo-label in the loss
 
 
 @dataclass(frozen=True)
 class Consistency(ABC):
-    """Hyper-parameters of all of them."""
+    """Hyper-parameters that all consistency methods have."""
 
     unlabeled_weight: float = 1.0  # lambda: loss = labelled + lambda * unlabelled
     unlabeled_ratio: int = 4  # mu: unlabelled images for each labelled one in a batch
-    teacher: bool = False  # guesses come from the weight average, not from the network itself
-    align: bool = False  # bring the guesses to the class shares of the labels
+    teacher: bool = False  # pseudo-labels come from the weight average, not from the network
+    align: bool = False  # align pseudo-labels to the class shares of the labels
     augment: str = "auto"  # pipeline of labelled images; auto: digits for grey ones, else strong
-    weak: str = "auto"  # of the view that is guessed; auto: digits or weak, like augment if "same"
-    strong: str = "auto"  # of the view that learns, or "same"; auto: digits-strong or strong
+    weak: str = (
+        "auto"  # of the view for pseudo-labels; auto: digits or weak; as augment if strong="same"
+    )
+    strong: str = "auto"  # of the view for the loss, or "same"; auto: digits-strong or strong
 
     name: ClassVar[str]
 
@@ -68,11 +70,11 @@ class Consistency(ABC):
             )
 
     def network(self, channels: int, side: int) -> str:
-        """`cnn` where it has room: `small` hardly learns in the first minute on digits."""
+        """`cnn` for grey images it fits: on digits `small` hardly learns in the first minute."""
         return "cnn" if channels == 1 and side >= 20 else "small"
 
     def schedule(self, task: Task) -> Schedule:
-        """Two to three minutes of 28-pixel digits on two cores."""
+        """The default schedule: two to three minutes for 28-pixel digits on two cores."""
         return Schedule(steps=400 if task.size <= 16 else 1500, batch=32, average=0.99)
 
     def views(self, task: Task) -> Views:
@@ -90,48 +92,52 @@ class Consistency(ABC):
         return classifier(task)
 
     def state(self, task: Task) -> dict[str, Tensor]:
-        """Class shares, (K,) each: of the labels; of the network's guesses; of those used."""
+        """Class shares, (K,) each: of the labels, of all predictions, of used pseudo-labels."""
         prior = prior_of(task.labels[task.labeled], len(task.classes))
         return {"prior": prior, "guessed": prior.clone(), "used": prior.clone()}
 
     def loss(self, model: nn.Module, batch: Batch) -> Step:
         if not batch.unlabeled:
             return Supervised().loss(model, batch)
-        seen = self._forward(model, batch)
-        labeled = self.labeled_loss(seen.labeled, batch)
-        cost = self.unlabeled_loss(seen, batch)
+        logits = self._forward(model, batch)
+        labeled = self.labeled_loss(logits.labeled, batch)
+        cost = self.unlabeled_loss(logits, batch)
         weight = self.unlabeled_weight * self.ramp(batch.progress)
-        accuracy = (seen.labeled.detach().argmax(dim=1) == batch.labels).float().mean()
+        accuracy = (logits.labeled.detach().argmax(dim=1) == batch.labels).float().mean()
         logs = {"labeled": labeled, "unlabeled": cost.loss, "accuracy": accuracy}
         logs |= monitoring_logs(batch.state, cost, batch.schedule_progress.last)
         if self.teacher or self.strong != "same":  # a view agrees with itself
-            logs["agreement"] = (cost.guess == seen.strong.argmax(dim=1)).float().mean()
+            logs["agreement"] = (cost.pseudo_label == logits.strong.argmax(dim=1)).float().mean()
         return Step(labeled + weight * cost.loss, logs)
 
     def ramp(self, progress: float) -> float:
-        """Share of `unlabeled_weight` that counts after this share of the training."""
+        """The factor of `unlabeled_weight` at a share of the schedule; 1 by default."""
         return 1.0
 
     def labeled_loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """() cross-entropy of (N, K) logits of the labelled images."""
         return F.cross_entropy(logits, batch.labels)
 
     @abstractmethod
-    def unlabeled_loss(self, seen: Seen, batch: Batch) -> Cost:
-        """What the unlabelled images cost, given (M, K) logits of both their views."""
+    def unlabeled_loss(self, logits: StepLogits, batch: Batch) -> UnlabeledCost:
+        """The loss of the unlabelled images, from the logits of both views."""
 
-    def guesses(self, weak: Tensor, batch: Batch) -> Tensor:
-        """(M, K) probabilities from logits of the weak view; aligned if `align`."""
+    def target_probabilities(self, weak: Tensor, batch: Batch) -> Tensor:
+        """(M, K) probabilities from (M, K) logits of the weak view; aligned if `align`.
+
+        The running class shares of predictions are updated.
+        """
         probabilities = weak.softmax(dim=1)
-        guessed = batch.state["guessed"]
-        guessed.lerp_(probabilities.mean(dim=0).to(guessed), _FORGETTING)
-        return (
-            aligned(probabilities, guessed, batch.state["prior"]) if self.align else probabilities
-        )
+        running = batch.state["guessed"]
+        running.lerp_(probabilities.mean(dim=0).to(running), _UPDATE)
+        if not self.align:
+            return probabilities
+        return aligned(probabilities, running, batch.state["prior"])
 
-    def _forward(self, model: nn.Module, batch: Batch) -> Seen:
-        """One pass over everything: batch norm sees labelled and unlabelled images together.
+    def _forward(self, model: nn.Module, batch: Batch) -> StepLogits:
+        """One pass over all views, so that batch norm has the statistics of all of them.
 
-        The guesses of a teacher are a pass of their own, with the statistics of the average.
+        A teacher has a pass of its own, with the averaged statistics.
         """
         weak, strong = batch.unlabeled[0], batch.unlabeled[-1]  # (M, C, S, S) each
         n, m = len(batch.images), len(strong)
@@ -140,34 +146,42 @@ class Consistency(ABC):
             logits = model(torch.cat([batch.images, strong])).float()  # (N + M, K)
             with torch.no_grad():
                 on_weak = batch.averaged.eval()(weak).float()
-            return Seen(logits[:n], on_weak, logits[n:])
+            return StepLogits(logits[:n], on_weak, logits[n:])
         logits = model(torch.cat([batch.images, *batch.unlabeled])).float()  # (N + M or 2M, K)
-        return Seen(logits[:n], logits[n : n + m].detach(), logits[-m:])
+        return StepLogits(logits[:n], logits[n : n + m].detach(), logits[-m:])
 
 
 def has_unlabeled(task: Task) -> bool:
-    """Whether there is an image to learn from beside the labelled ones."""
+    """Whether the training pool has unlabelled images."""
     return len(task.training_pool) > len(task.labeled)
 
 
 @torch.no_grad()
-def monitoring_logs(state: Mapping[str, Tensor], cost: Cost, steps: int) -> dict[str, Tensor]:
-    """Figures to watch, and the running shares of the guesses that were used.
-
-    kept: share of the unlabelled images used. prior_distance: total variation distance between
-    the class shares of the guesses used and those of the labels: 0 if equal, 1 if disjoint.
-    swallowed: how far any class is on the way from its share of the labels, 0, to all guesses, 1.
-    pseudo_k: share of class k.
+def monitoring_logs(
+    state: Mapping[str, Tensor], cost: UnlabeledCost, steps: int
+) -> dict[str, Tensor]:
+    """Logs of pseudo-labels; the running shares `state["used"]` are updated in place.
 
     Args:
+        state: prior, used: (K,) class shares of the labels and of the used pseudo-labels.
+        cost: of this step.
         steps: of the whole training.
+
+    Returns:
+        kept: mask ratio, the mean weight of the unlabelled images.
+        prior_distance: total variation distance between the class shares of used pseudo-labels
+            and of labels; 0 if equal, 1 if disjoint.
+        swallowed: class collapse, the largest increase of any class share, scaled so that 0 is
+            its share of the labels and 1 is all pseudo-labels.
+        pseudo_k: share of class k, up to SHOWN_CLASSES classes.
     """
     used, prior = state["used"], state["prior"]
-    now = torch.bincount(cost.guess, cost.trust.to(used), len(used)) / len(cost.guess)  # (K,)
-    used.lerp_(now, min(1.0, max(_FORGETTING, 1 / (_REMEMBERED * steps))))
+    counts = torch.bincount(cost.pseudo_label, cost.weight.to(used), len(used))  # (K,)
+    now = counts / len(cost.pseudo_label)
+    used.lerp_(now, min(1.0, max(_UPDATE, 1 / (_LONGEST_SPAN * steps))))
     shares = used / used.sum().clamp_min(torch.finfo(used.dtype).tiny)
     logs = {
-        "kept": cost.trust.float().mean(),
+        "kept": cost.weight.float().mean(),
         "prior_distance": (shares - prior).abs().sum() / 2,
         "swallowed": ((shares - prior) / (1 - prior)).amax(),
     }

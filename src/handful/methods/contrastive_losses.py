@@ -1,4 +1,4 @@
-"""Losses on embeddings of two views: pure functions of tensors, in fp32 whatever autocast says.
+"""Losses on embeddings of two views: pure functions, in fp32 also within autocast.
 
 Letters in shapes: N images, D embedding dimensions, K negatives.
 """
@@ -14,7 +14,7 @@ _AT_ONCE = 8  # anchors whose candidates are gathered together
 
 
 def nt_xent(z_a: Tensor, z_b: Tensor, temperature: float = 0.5) -> Tensor:
-    """SimCLR's contrastive loss: pick out your other view among 2N - 1 candidates.
+    """SimCLR's contrastive loss: identify the other view of an image among 2N - 1 candidates.
 
     Args:
         z_a, z_b: (N, D) each. Row i of both embeds the same image, seen through two
@@ -23,7 +23,7 @@ def nt_xent(z_a: Tensor, z_b: Tensor, temperature: float = 0.5) -> Tensor:
             that look most like the image.
 
     Returns:
-        () mean over the 2N rows, in nats. Guessing costs log(2N - 1).
+        () mean over the 2N rows, in nats; log(2N - 1) for equal similarities.
 
     Source: Chen et al. 2020, arXiv:2002.05709, algorithm 1.
     """
@@ -42,8 +42,8 @@ def scores(anchors: Tensor, bank: Tensor, rows: Tensor, temperature: float) -> T
 
     Args:
         anchors: (N, D); only their directions matter.
-        bank: (M, D) features of length 1, of the anchors' type or fp32, which get no gradient.
-        rows: (N, 1 + K) of the bank: the positive of each anchor, then its negatives.
+        bank: (M, D) features of length 1, of the anchors' type or fp32, without gradient.
+        rows: (N, 1 + K) positions in the bank: the positive of each anchor, then its negatives.
         temperature: divides the similarities.
     """
     with _exact(anchors):
@@ -52,20 +52,20 @@ def scores(anchors: Tensor, bank: Tensor, rows: Tensor, temperature: float) -> T
 
 
 class _Similarities(torch.autograd.Function):
-    """(N, D) anchors, each times its own (C,) rows of a bank → (N, C).
+    """(N, D) anchors times the (N, C) rows of a bank that belong to them → (N, C).
 
-    By a few anchors at a time: to write all their rows down takes several times as long (128
+    A few anchors are computed at a time: gathering the rows of all takes several times as long (128
     anchors of 384 features and 257 candidates are 50 MB).
     """
 
     @staticmethod
     def forward(ctx: FunctionCtx, anchors: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
         used, where = rows.unique(return_inverse=True)
-        # Copied: the bank is written before the gradient is asked for.
+        # A copy, since the bank is updated before the backward pass.
         ctx.save_for_backward(bank.index_select(0, used), where)
         found = []
-        for some, few in zip(rows.split(_AT_ONCE), anchors.split(_AT_ONCE), strict=True):
-            candidates = bank.index_select(0, some.flatten()).view(*some.shape, -1)
+        for part, few in zip(rows.split(_AT_ONCE), anchors.split(_AT_ONCE), strict=True):
+            candidates = bank.index_select(0, part.flatten()).view(*part.shape, -1)
             found.append(torch.bmm(few.unsqueeze(1), candidates.mT).squeeze(1))
         return torch.cat(found)
 
@@ -76,22 +76,13 @@ class _Similarities(torch.autograd.Function):
         return F.embedding_bag(where, used, per_sample_weights=grad, mode="sum"), None, None
 
 
-def softmax_loss(scores: Tensor) -> Tensor:
-    """() cross-entropy of (N, 1 + K) scores whose first column is right; guessing: log(K + 1).
-
-    Source: Tian et al. 2019, arXiv:1906.05849, equation 3.
-    """
-    with _exact(scores):
-        return F.cross_entropy(_wide(scores), scores.new_zeros(len(scores), dtype=torch.int64))
-
-
 def nce_loss(scores: Tensor, normalizer: Tensor, images: int) -> Tensor:
-    """Noise-contrastive estimation of the same: is a candidate the image's own, or noise?
+    """Noise-contrastive estimation: classify each candidate as positive or noise.
 
     Args:
         scores: (N, 1 + K), the positive first.
         normalizer: () Z, the running mean of `partition`.
-        images: how many the noise is drawn from.
+        images: number of images that the noise is drawn from.
 
     Returns:
         () mean over N of 1 + K binary cross-entropies, in nats.
@@ -100,20 +91,22 @@ def nce_loss(scores: Tensor, normalizer: Tensor, images: int) -> Tensor:
     arXiv:1805.01978, equations 5 to 7.
     """
     with _exact(scores):
-        noise = (scores.shape[1] - 1) / images  # K times the chance of each image
-        # The log odds of exp(score) / Z against `noise`; logistic, so that nothing overflows.
+        noise = (scores.shape[1] - 1) / images  # K times the probability of each image
+        # The log odds of exp(score) / Z against `noise`; softplus does not overflow.
         odds = _wide(scores) - normalizer.log() - torch.tensor(noise).log()
         own, others = odds[:, 0], odds[:, 1:]
         return (F.softplus(-own) + F.softplus(others).sum(dim=1)).mean()
 
 
 def partition(scores: Tensor, images: int) -> Tensor:
-    """() estimate of Z from (N, 1 + K) scores: the mean of exp(score), times the images."""
+    """() estimate of Z from (N, 1 + K) scores: the mean of exp(score) times `images`."""
     return _wide(scores.detach()).exp().mean() * images
 
 
 def in_batch(z_a: Tensor, z_b: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """(N, N) scores of the views of a batch, both ways: your own is on the diagonal.
+    """(N, N) scores of each view against the other, with the positives on the diagonal.
+
+    The second result is the transpose of the first.
 
     Source: the form of Radford et al. 2021, arXiv:2103.00020, figure 3.
     """
@@ -126,23 +119,29 @@ def in_batch(z_a: Tensor, z_b: Tensor, temperature: float) -> tuple[Tensor, Tens
 def vicreg(z_a: Tensor, z_b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Invariance, variance and covariance terms of VICReg, each () and unweighted.
 
-    Invariance is the mean squared distance of the views; variance what the standard deviation of
-    each dimension lacks of 1; covariance the squared correlations between dimensions, over D.
+    Invariance is the mean squared difference of the views; variance is the mean shortfall of each
+    dimension's standard deviation below 1; covariance is the sum of squared covariances between
+    dimensions, over D.
+
+    Args:
+        z_a, z_b: (N, D) each; row i of both embeds one image. N is at least 2.
 
     Source: Bardes et al. 2021, arXiv:2105.04906, section 4.1 and algorithm 1.
     """
     _check_views("vicreg", z_a, z_b)
     if len(z_a) < 2:
-        raise ValueError("vicreg needs variances, so two images or more; got a batch of 1")
+        raise ValueError(
+            "vicreg computes variances, so it needs two images or more, got a batch of 1"
+        )
     with _exact(z_a):
         z_a, z_b = _wide(z_a), _wide(z_b)
         invariance = F.mse_loss(z_a, z_b)
-        variance = (_lacking(z_a) + _lacking(z_b)) / 2
+        variance = (_variance_shortfall(z_a) + _variance_shortfall(z_b)) / 2
         covariance = _off_diagonal(z_a) + _off_diagonal(z_b)
         return invariance, variance, covariance
 
 
-def _lacking(z: Tensor) -> Tensor:
+def _variance_shortfall(z: Tensor) -> Tensor:
     return F.relu(1 - (z.var(dim=0) + 1e-4).sqrt()).mean()
 
 
@@ -152,12 +151,12 @@ def _off_diagonal(z: Tensor) -> Tensor:
 
 
 def _wide(x: Tensor) -> Tensor:
-    """fp32, or fp64 where it is already."""
+    """x as fp32; fp64 stays."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def _exact(like: Tensor) -> torch.autocast:
-    """Similarities rounded to eight bits and divided by 0.07 would be off by a tenth of a nat."""
+    """A context without autocast: bf16 similarities over 0.07 are off by a tenth of a nat."""
     return torch.autocast(like.device.type, enabled=False)
 
 

@@ -1,21 +1,21 @@
-"""Label propagation for deep networks: a graph gives labels, a network learns them, in turns.
+"""Label propagation for deep networks: alternates between a graph that labels and a network.
 
 Iscen et al. 2019, "Label Propagation for Deep Semi-supervised Learning", arXiv:1904.04717. Labels
-spread over a graph of nearest neighbours; a network learns the outcome for all images; its features
-make the next graph. A group of images that a network alone takes for the wrong class, and learns
-ever more surely, is put right where the graph knows better.
+propagate over a graph of nearest neighbours; the network learns the labels of all images; its
+features make the next graph. The graph can correct a group of images that the network alone would
+assign to a wrong class.
 
 Where we differ:
-- The first graph is made in pixels (or in the features that the network comes with), not in those
-  of a network trained on the labels alone.
-- These first coordinates stay in all later graphs, beside the features: what the network has come
-  to believe is not its only judge.
-- Every image counts the same, however sure its class is, and however common; labelled images have
-  no share of the batch of their own.
-- Neighbours are looked for in a few principal axes, and labels spread by steps of the power
-  iteration instead of conjugate gradients.
-- The learning rate stays high, and features are those of averaged weights: when it falls, the wrong
-  labels are learned by heart (benchmarks/LOG.md).
+- The first graph uses pixels, or the features of learned weights; theirs uses the features of a
+  network trained on the labels alone.
+- Later graphs use these first coordinates beside the features, so that they do not depend on the
+  network alone.
+- All images have equal weights; theirs depend on certainty and class frequency. A batch has no
+  fixed share of labelled images.
+- Neighbours are searched in a few principal axes, and the scores are computed by power iteration
+  instead of conjugate gradients.
+- The learning rate is constant, and features come from averaged weights: with a falling rate the
+  network memorises wrong labels (benchmarks/LOG.md).
 """
 
 from dataclasses import dataclass
@@ -28,40 +28,41 @@ from torch import Tensor, nn
 from handful import devices, models
 from handful.errors import HandfulError
 from handful.methods.base import About, Batch, Step, Task, Views, classifier
-from handful.methods.consistency import Cost, has_unlabeled, monitoring_logs
+from handful.methods.consistency import UnlabeledCost, has_unlabeled, monitoring_logs
 from handful.methods.heads import principal, prior_of
 from handful.methods.propagation import propagate
 from handful.methods.schedule import Schedule
 from handful.methods.supervised import Supervised
 from handful.models.classifier import Classifier, embed
 
-_BATCH = 500  # images that go through a network at once for a graph
-_BLURRED = 14  # pixels a side, about, that the first graph sees
+_BATCH = 500  # images in one forward pass for a graph
+_BLURRED = 14  # approximate side in pixels of the images of the first graph
 
 
 @dataclass(frozen=True)
 class DeepPropagation:
-    """Hyper-parameters. A graph's time grows with the square of the images.
+    """Cross-entropy on labels that a graph propagates to all images.
 
-    60,000 digits: about 25 seconds a graph on one core (Zen 4).
+    The time of a graph grows with the square of the number of images: about 25 seconds for 60,000
+    digits on one core (Zen 4).
     """
 
-    period: int = 500  # steps from one graph to the next
-    neighbors: int = 15  # k: edges of every image before the graph is made symmetric
-    alpha: float = 0.0  # share of a score that neighbours give; 0: 0.9 to 0.99, by their number
-    sharpness: float = 10.0  # gamma: edges weigh similarity to this power
-    spread_steps: int = 80  # of the power iteration
-    rank: int = 64  # principal axes of pixels, and of features, in which neighbours are looked for
+    period: int = 500  # steps between two graphs
+    neighbors: int = 15  # k: edges of each image, before the graph is symmetrised
+    alpha: float = 0.0  # weight of neighbours in a score; 0: 0.9 to 0.99, by the number of images
+    sharpness: float = 10.0  # gamma: an edge weighs the similarity to this power
+    spread_steps: int = 80  # steps of the power iteration
+    rank: int = 64  # principal axes of pixels and of features for the search of neighbours
     augment: str = "auto"  # pipeline of all images; auto: digits,+cut-out for grey, else strong
 
     name: ClassVar[str] = "deep_propagation"
     about: ClassVar[About] = About(
-        "spreads labels over a graph of similar images, has a network learn them, and "
-        "makes the next graph from what that sees",
-        "A whole group of images that a network on its own takes for the wrong class is "
-        "put right by the graph.",
-        "It begins in pixels, so images must be alike there: photographs are not. A graph "
-        "takes time that grows with the square of the images.",
+        "propagates labels over a graph of similar images, trains a network on them, and "
+        "makes the next graph from its features",
+        "The graph can correct a whole group of images that a network alone would assign to "
+        "the wrong class.",
+        "The first graph compares pixels, which suits symbols and not photographs. The time of "
+        "a graph grows with the square of the number of images.",
         uses_unlabeled=True,
         counterpart="supervised",
     )
@@ -74,11 +75,11 @@ class DeepPropagation:
                 raise HandfulError(f"{field} must be more than 0, got {getattr(self, field)}")
 
     def network(self, channels: int, side: int) -> str:
-        """`cnn` where it has room: a quarter of the time of `small`, and no worse on digits."""
+        """`cnn` for grey images it fits: a quarter of the time of `small`, no worse on digits."""
         return "cnn" if channels == 1 and side >= 20 else "small"
 
     def schedule(self, task: Task) -> Schedule:
-        """About three minutes of 60,000 28-pixel digits and the network `cnn` on two cores."""
+        """About three minutes for 60,000 28-pixel digits with `cnn` on two cores."""
         steps = 1500 if task.size <= 16 else 3000
         return Schedule(steps=steps, batch=128, decay="constant", average=0.995)
 
@@ -92,10 +93,13 @@ class DeepPropagation:
         return classifier(task)
 
     def state(self, task: Task) -> dict[str, Tensor]:
-        """What is known and what is learned of every image, and the coordinates that stay.
+        """The labels of all images and the graph's first coordinates.
 
-        known, learned: (N,) classes, -1 for none. images: (U,) positions in the graph. first:
-        (U, R) float16, their coordinates before training. prior, used: (K,), see `monitors`.
+        Returns:
+            known, learned: (N,) given and propagated labels, -1 for none.
+            prior, used: (K,) class shares, see `monitoring_logs`.
+            images: (U,) positions of the graph's images.
+            first: (U, R) float16 coordinates before training.
         """
         prior = prior_of(task.labels[task.labeled], len(task.classes))
         known = torch.full_like(task.labels, -1)
@@ -112,21 +116,20 @@ class DeepPropagation:
         if batch.schedule_progress.starts_period(batch.step, self.period):
             self._relabel(batch)
         learned = batch.state["learned"][batch.unlabeled_ids]  # (M,)
-        trusted = learned >= 0
+        has_label = learned >= 0
+        labels = has_label.sum()  # ()
         logits = model(batch.unlabeled[0]).float()
         total = F.cross_entropy(logits, learned, ignore_index=-1, reduction="sum")
-        loss = total / trusted.sum().clamp_min(1)
-        cost = Cost(loss, learned.clamp_min(0), trusted)
-        guess = logits.detach().argmax(dim=1)
-        agreement = (guess == learned).sum() / trusted.sum().clamp_min(1)  # of network and graph
-        figures = monitoring_logs(batch.state, cost, batch.schedule_progress.last) | {
-            "agreement": agreement
-        }
-        return Step(loss, {"unlabeled": loss} | figures)
+        loss = total / labels.clamp_min(1)
+        cost = UnlabeledCost(loss, learned.clamp_min(0), has_label)
+        predicted = logits.detach().argmax(dim=1)
+        agreement = (predicted == learned).sum() / labels.clamp_min(1)  # of network and graph
+        logs = monitoring_logs(batch.state, cost, batch.schedule_progress.last)
+        return Step(loss, {"unlabeled": loss} | logs | {"agreement": agreement})
 
     @torch.no_grad()
     def _relabel(self, batch: Batch) -> None:
-        """Write in memory what a graph says now: (U,) classes to learn."""
+        """Write the labels of a new graph to `learned` in the state."""
         state = batch.state
         images, known, prior = state["images"], state["known"], state["prior"]
         now = _features(batch) if batch.step > 0 else None
@@ -145,12 +148,12 @@ class DeepPropagation:
         state["learned"][images] = torch.where(given, known[images], learned)
 
     def _coordinates(self, features: Tensor) -> Tensor:
-        """(U, D) → (U, R)."""
+        """(U, D) features → (U, R) coordinates in their principal axes."""
         return principal(features, self.rank).of(features)
 
 
 def default_alpha(n: int) -> float:
-    """How far labels should travel among n images: 0.9 up to 1,000, 0.99 from 10,000 on.
+    """alpha for n images: 0.9 up to 1,000 and 0.99 from 10,000 on.
 
     Chosen on digits, MNIST and Fashion-MNIST (benchmarks/LOG.md).
     """
@@ -158,7 +161,7 @@ def default_alpha(n: int) -> float:
 
 
 def _first(task: Task) -> Tensor:
-    """(U, D): features that the network comes with, else the pixels of a blurred copy."""
+    """(U, D) features of learned weights; without such weights, pixels of blurred images."""
     if task.init is not None or models.pretrained(task.backbone.name):
         images = task.images[task.training_pool.numpy()]
         return embed(images, classifier(task), task.size, task.aspect, "auto", task.track).float()
@@ -166,18 +169,18 @@ def _first(task: Task) -> Tensor:
     step = max(1, round(task.size / _BLURRED))
     return torch.cat(
         [
-            F.avg_pool2d(some.float() / 255, step + 1, step, step // 2).flatten(1)
-            for some in pixels.split(_BATCH)
+            F.avg_pool2d(part.float() / 255, step + 1, step, step // 2).flatten(1)
+            for part in pixels.split(_BATCH)
         ]
     )
 
 
 def _features(batch: Batch) -> Tensor:
-    """(U, D) float32 features of the images of the graph, by the averaged network.
+    """(U, D) float32 features of the graph's images by the averaged network.
 
-    They are made in the precision of the training.
+    They are computed in the precision of the training.
     """
     assert isinstance(batch.averaged, Classifier) and batch.pixels is not None
     network, pixels = batch.averaged.eval(), batch.pixels[batch.state["images"]]
-    parts = (network.features(some.float() / 255) for some in pixels.split(_BATCH))
+    parts = (network.features(part.float() / 255) for part in pixels.split(_BATCH))
     return torch.cat([part.float() for part in parts])

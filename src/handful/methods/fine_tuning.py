@@ -1,12 +1,12 @@
-"""Fine-tuning: a pre-trained network learns the task from labels and from guesses.
+"""Fine-tuning: trains a pre-trained network on labels and pseudo-labels.
 
-First a head on frozen features guesses every unlabelled image (`SelfTraining`). Then the whole
-network is trained, under augmentation, on the labels and those guesses; as it gets better than
-the head, its own average's guesses on unaugmented images take over, brought to the class shares
-of the labels.
+First a head on frozen features predicts every unlabelled image (`SelfTraining`). Then the whole
+network is trained, under augmentation, on the labels and on pseudo-labels. These come from the
+head at first, and in a growing part from the weight average on unaugmented images, aligned to the
+class shares of the labels.
 
-Noisy Student (Xie et al. 2020, arXiv:1911.04252) with a head as its first teacher and Mean
-Teacher (Tarvainen and Valpola 2017, arXiv:1703.01780) instead of later generations.
+Source: Noisy Student (Xie et al. 2020, arXiv:1911.04252). Where we differ: the first teacher is a
+head, and Mean Teacher (Tarvainen and Valpola 2017, arXiv:1703.01780) replaces later generations.
 """
 
 from dataclasses import dataclass, replace
@@ -28,23 +28,23 @@ from handful.models.classifier import BackboneSpec, Classifier, embed
 
 @dataclass(frozen=True)
 class FineTuning:
-    """Hyper-parameters."""
+    """Cross-entropy on labels and on pseudo-labels of a head and of the weight average."""
 
-    unlabeled_ratio: int = 8  # guessed images for each labelled one; 0: labels alone
-    unlabeled_weight: float = 1.0  # loss = labelled + unlabeled_weight * guessed
-    own_share: float = 0.5  # of the target that the average guesses at the end; from 0
-    label_smoothing: float = 0.1  # probability spread evenly over all classes
+    unlabeled_ratio: int = 8  # unlabelled images for each labelled one; 0: labels only
+    unlabeled_weight: float = 1.0  # loss = labelled + unlabeled_weight * pseudo-labelled
+    own_share: float = 0.5  # share of the weight average in pseudo-labels at the end; rises from 0
+    label_smoothing: float = 0.1  # probability distributed evenly over all classes
     augment: str = "strong"  # a named pipeline
-    embed_size: int = 160  # side at which the head's features are made
-    frozen_norm: bool = False  # keep the statistics batch norms were pre-trained with
-    frozen_parts: int = 0  # of lite's nine, from the input on, that are not trained: faster
+    embed_size: int = 160  # side in pixels of the images for the head
+    frozen_norm: bool = False  # keep batch norm's statistics of the pre-training
+    frozen_parts: int = 0  # number of lite's nine parts, from the input on, that are not trained
 
     name: ClassVar[str] = "fine_tuning"
     about: ClassVar[About] = About(
         "trains a pre-trained network further",
-        "It adapts to what the images are, and gains most as labels grow.",
-        "The slowest of its kind, and with very few labels it can fall behind a head on "
-        "fixed features.",
+        "The features adapt to the images, which gains most where labels are many.",
+        "The slowest method on learned weights, and with very few labels it can be worse than "
+        "a head on fixed features.",
         uses_unlabeled=True,
         counterpart="features",
         learned_weights=True,
@@ -62,7 +62,7 @@ class FineTuning:
         return "lite0"
 
     def schedule(self, task: Task) -> Schedule:
-        """Five to ten minutes of 96-pixel images on two cores; the rate was not tuned."""
+        """Five to ten minutes for 96-pixel images on two cores; the rate was not tuned."""
         return Schedule(
             steps=480,
             batch=8,
@@ -81,14 +81,14 @@ class FineTuning:
     def build(self, task: Task) -> nn.Module:
         if not models.pretrained(task.backbone.name):
             raise HandfulError(
-                f"fine_tuning goes on from learned weights, and backbone {task.backbone.name!r} "
-                f"has none; use --backbone lite0, or a method that starts from nothing"
+                f"fine_tuning starts from learned weights, and backbone {task.backbone.name!r} "
+                f"has none; use --backbone lite0, or a method that needs no learned weights"
             )
         network = classifier(task)
         self._freeze(network.backbone, task.backbone.name)
         student = Student(network, self.frozen_norm)
         if self.unlabeled_ratio:
-            student.guesses = self._first_guesses(task)
+            student.pseudo_labels = self._first_pseudo_labels(task)
         student.prior = prior_of(task.labels[task.labeled], len(task.classes))
         return student
 
@@ -99,13 +99,13 @@ class FineTuning:
             return Step(loss, {"loss": loss})
         plain, strong = batch.unlabeled  # (M, C, S, S) each
         logits = model(torch.cat([batch.images, strong]))  # (N + M, K)
-        on_labeled, on_guessed = logits.split([len(batch.images), len(strong)])
+        on_labeled, on_strong = logits.split([len(batch.images), len(strong)])
         labeled = self._cross_entropy(on_labeled, batch.labels)
         target, changed = self._targets(model, batch, plain)
-        guessed = self._cross_entropy(on_guessed, target)
+        unlabeled = self._cross_entropy(on_strong, target)
         return Step(
-            labeled + self.unlabeled_weight * guessed,
-            {"labeled": labeled, "guessed": guessed, "changed": changed},
+            labeled + self.unlabeled_weight * unlabeled,
+            {"labeled": labeled, "guessed": unlabeled, "changed": changed},
         )
 
     def _freeze(self, backbone: nn.Module, name: str) -> None:
@@ -114,8 +114,8 @@ class FineTuning:
         parts: list[list[nn.Module]] | None = getattr(backbone, "parts", None)
         if parts is None:
             raise HandfulError(
-                f"frozen_parts={self.frozen_parts} is for lite0, lite1 and lite2, whose parts are "
-                f"known; train all of {name!r} with frozen_parts=0"
+                f"frozen_parts={self.frozen_parts} needs lite0, lite1 or lite2; train all of "
+                f"{name!r} with frozen_parts=0"
             )
         if self.frozen_parts > len(parts):
             raise HandfulError(
@@ -126,16 +126,16 @@ class FineTuning:
 
     @torch.no_grad()
     def _targets(self, model: "Student", batch: Batch, plain: Tensor) -> tuple[Tensor, Tensor]:
-        """(M,) classes to learn, and the share of them that are no longer the head's guess."""
+        """(M,) pseudo-labels, and () the share of them that differ from the head's."""
         assert batch.unlabeled_ids is not None
-        head = model.guesses[batch.unlabeled_ids.to(model.guesses.device)]  # (M, K)
+        head = model.pseudo_labels[batch.unlabeled_ids.to(model.pseudo_labels.device)]  # (M, K)
         share = self.own_share * batch.progress
         if share == 0:
             return head.argmax(dim=1), torch.zeros(())
         assert isinstance(batch.averaged, Classifier)
         own = batch.averaged.eval()(plain).float().softmax(dim=1)
         seen = (own.sum(dim=0) + len(model.prior) * model.prior) / (len(own) + len(model.prior))
-        own = own * model.prior / seen  # aligned in the batch, as far as its size allows
+        own = own * model.prior / seen  # aligned within the batch, with a prior for its small size
         own = own / own.sum(dim=1, keepdim=True)
         target = ((1 - share) * head + share * own).argmax(dim=1)
         return target, (target != head.argmax(dim=1)).float().mean()
@@ -143,40 +143,40 @@ class FineTuning:
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
 
-    def _first_guesses(self, task: Task) -> Tensor:
-        """(N, K) probabilities of every image of the task; of a labelled one, its label."""
-        more = {"stages": 3} if models.multi_stage(task.backbone.name) else {}
-        options = task.backbone.options | more
+    def _first_pseudo_labels(self, task: Task) -> Tensor:
+        """(N, K) probabilities of the head for all images; the one-hot label of a labelled one."""
+        stages = {"stages": 3} if models.multi_stage(task.backbone.name) else {}
+        options = task.backbone.options | stages
         spec = BackboneSpec(task.backbone.name, options)
         frozen = classifier(replace(task, backbone=spec, size=self.embed_size))
-        known = embed(task.images, frozen, self.embed_size, task.aspect, "auto", task.track)
+        features = embed(task.images, frozen, self.embed_size, task.aspect, "auto", task.track)
         labels = task.labels[task.labeled]
-        pool = known[task.training_pool]
+        pool = features[task.training_pool]
         classes = len(task.classes)
-        head = SelfTraining().fit_features(known[task.labeled], labels, pool, classes, seed=0)
+        head = SelfTraining().fit_features(features[task.labeled], labels, pool, classes, seed=0)
         with torch.no_grad():
-            guesses = head(known.float()).softmax(dim=1)
-        guesses[task.labeled] = F.one_hot(labels, classes).float()
-        return guesses.to(devices.device())
+            probabilities = head(features.float()).softmax(dim=1)
+        probabilities[task.labeled] = F.one_hot(labels, classes).float()
+        return probabilities.to(devices.device())
 
 
 class Student(Classifier):
-    """A classifier with what it is taught beside it; only the classifier is saved."""
+    """A classifier with its pseudo-labels in buffers; only the classifier is saved."""
 
-    guesses: Tensor  # (N, K) first guesses of all images of the task
-    prior: Tensor  # (K,) class shares
+    pseudo_labels: Tensor  # (N, K) probabilities of the head for all images of the task
+    prior: Tensor  # (K,) class shares of the labels
 
     def __init__(self, network: Classifier, frozen_norm: bool) -> None:
         classes = int(network.head.out_features)  # type: ignore[arg-type]
         super().__init__(network.backbone, classes, network.normalize, network.dropout.p)
         self.frozen_norm = frozen_norm
-        self.register_buffer("guesses", torch.zeros(0, classes), persistent=False)
+        self.register_buffer("pseudo_labels", torch.zeros(0, classes), persistent=False)
         self.register_buffer("prior", torch.zeros(classes), persistent=False)
 
     def train(self, mode: bool = True) -> "Student":
         super().train(mode)
         for module in self.modules() if mode else ():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                learns = all(weight.requires_grad for weight in module.parameters())
-                module.train(learns and not self.frozen_norm)
+                trained = all(weight.requires_grad for weight in module.parameters())
+                module.train(trained and not self.frozen_norm)
         return self

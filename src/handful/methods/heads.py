@@ -1,4 +1,4 @@
-"""What the fitted methods share: linear heads on features, fitted in few coordinates.
+"""Linear heads on features: coordinates, logistic regression, alignment and class shares.
 
 Letters in shapes: N images, K classes, D features, R coordinates.
 """
@@ -15,21 +15,21 @@ from torch import Tensor, nn
 
 from handful.errors import HandfulError
 
-_SMALL = 1_000_000  # numbers; matrices of fewer are multiplied faster by one thread
+_SMALL = 1_000_000  # elements: one thread multiplies smaller matrices faster
 
 
 class Coordinates(NamedTuple):
-    """Features as R numbers: centred, rotated to their principal axes, of mean squared length 1."""
+    """A map to R coordinates: centred, in principal axes, with mean squared length 1."""
 
     mean: Tensor  # (D,)
-    basis: Tensor  # (D, R): orthogonal columns over the root mean squared length
+    basis: Tensor  # (D, R): orthonormal columns divided by the root mean squared length
 
     def of(self, features: Tensor) -> Tensor:
-        """(N, D) → (N, R)."""
+        """(N, D) features → (N, R) coordinates."""
         return (features.to(self.mean.dtype) - self.mean) @ self.basis
 
     def head(self, weight: Tensor, bias: Tensor) -> nn.Linear:
-        """The head on features that (R, K) `weight` and (K,) `bias` are on coordinates."""
+        """The head on features that equals (R, K) `weight` and (K,) `bias` on coordinates."""
         on_features = self.basis @ weight  # (D, K)
         head = nn.Linear(len(self.mean), weight.shape[1])
         with torch.no_grad():
@@ -39,7 +39,7 @@ class Coordinates(NamedTuple):
 
 
 def standardized(features: Tensor) -> Coordinates:
-    """`principal` of (N, D) features brought to standard deviation 1; constant ones count 0."""
+    """`principal` of standardised (N, D) features; constant features become 0."""
     std, mean = torch.std_mean(features, dim=0, correction=0)
     scale = torch.where(std > 1e-6 * std.max(), 1 / std.clamp_min(1e-30), 0.0)
     _, basis = principal((features - mean) * scale)
@@ -47,15 +47,15 @@ def standardized(features: Tensor) -> Coordinates:
 
 
 def principal(features: Tensor, rank: int | None = None) -> Coordinates:
-    """The first `rank` principal axes of (N, D) features; all that differ from 0 by default.
+    """The first `rank` principal axes of (N, D) features; by default all with variance.
 
-    With all of them a ridge or logistic head loses nothing: its solution lies in the span of
-    the features. Costs one eigendecomposition of the smaller of the two Gram matrices.
+    All axes together lose nothing for a ridge or logistic head, whose solution lies in the span of
+    the features. The cost is one eigendecomposition of the smaller of the two Gram matrices.
     """
     n, width = features.shape
     mean = features.mean(dim=0)
     centred = features - mean
-    # Squares can be too large for float32 where training went astray. A power of 2 is exact.
+    # After a failed training squares may overflow float32. Scaling by a power of 2 is exact.
     scale = torch.ldexp(centred.new_ones(()), torch.frexp(centred.abs().max()).exponent)
     centred = centred / scale
     if n <= width:
@@ -64,17 +64,17 @@ def principal(features: Tensor, rank: int | None = None) -> Coordinates:
     else:
         values, basis = _eigh(centred.T @ centred)  # (D,), (D, D)
     largest_first = values.argsort(descending=True)
-    kept = largest_first[values[largest_first] > values.max() * 1e-6][:rank]
-    basis = F.normalize(basis[:, kept], dim=0)
+    chosen = largest_first[values[largest_first] > values.max() * 1e-6][:rank]
+    basis = F.normalize(basis[:, chosen], dim=0)
     length = (values.clamp_min(0).sum() / n).sqrt().clamp_min(torch.finfo(values.dtype).tiny)
     return Coordinates(mean, basis / length / scale)
 
 
 def _eigh(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues and vectors; in double precision where single does not get there.
+    """Eigenvalues and eigenvectors; in double precision where single does not converge.
 
-    It does not where nearly all of a matrix is rounding, as of a network that tells images hardly
-    apart.
+    Single precision fails on matrices that are mostly rounding error, as from a network with nearly
+    constant features.
     """
     try:
         values, vectors = torch.linalg.eigh(gram)
@@ -95,14 +95,14 @@ def fit_logistic(
     """Multinomial logistic regression: (R, K) weight and (K,) bias.
 
     Minimises the mean cross-entropy, in nats, plus strength / 2 times the sum of squared
-    weights; the bias is free.
+    weights; the bias is not penalised.
 
     Args:
-        x: (N, R) coordinates. In float64 the optimum is found to about 1e-6; float32 is for
-            many images.
+        x: (N, R) coordinates. In float64 the optimum is exact to about 1e-6; float32 is faster,
+            for many images.
         targets: (N, K) probabilities.
         importance: (N,) weights of the images in the mean; equal by default.
-        start: weight and bias to start from, such as those of a neighbouring strength.
+        start: initial weight and bias, such as those of a neighbouring strength.
     """
     rank, classes = x.shape[1], targets.shape[1]
     share = torch.ones(len(x)) if importance is None else importance
@@ -130,7 +130,7 @@ def fit_logistic(
 
 @contextmanager
 def _one_thread(wanted: bool) -> Iterator[None]:
-    """Within, torch computes with one thread: two mostly wait for each other."""
+    """A context in which torch uses one thread, which is faster on small matrices."""
     threads = torch.get_num_threads()
     if wanted:
         torch.set_num_threads(1)
@@ -141,9 +141,9 @@ def _one_thread(wanted: bool) -> Iterator[None]:
 
 
 def align(probabilities: Tensor, prior: Tensor, rounds: int = 20) -> Tensor:
-    """Rescale the columns of (N, K) probabilities until their mean is (K,) `prior`.
+    """(N, K) probabilities whose columns are rescaled until their mean is (K,) `prior`.
 
-    The rows stay probabilities: the last step makes them sum to 1.
+    The last step normalises the rows, so that they sum to 1.
 
     Source: Sinkhorn and Knopp 1967, as a batch form of distribution alignment (Berthelot et al.
     2020, arXiv:1911.09785).
@@ -156,13 +156,13 @@ def align(probabilities: Tensor, prior: Tensor, rounds: int = 20) -> Tensor:
 
 
 def prior_of(labels: Tensor, num_classes: int) -> Tensor:
-    """(K,) share of each class among the labels, each counted once more than it was seen."""
+    """(K,) class shares of (N,) labels with add-one smoothing, so that no share is 0."""
     counts = torch.bincount(labels, minlength=num_classes) + 1.0
     return counts / counts.sum()
 
 
 def check_fit(labeled: Tensor, labels: Tensor, num_classes: int) -> None:
-    """HandfulError unless there is a head to be fitted to these labels."""
+    """Raise HandfulError if the labels do not match the features or are of one class."""
     if len(labeled) != len(labels):
         raise HandfulError(
             f"labels must have one entry per row of labeled, got {len(labels)} for {len(labeled)}"
@@ -176,7 +176,7 @@ def check_fit(labeled: Tensor, labels: Tensor, num_classes: int) -> None:
 
 
 def subsample(features: Tensor, limit: int, seed: int) -> Tensor:
-    """All rows, or `limit` of them drawn at random where there are more."""
+    """`limit` rows drawn at random, in their order; all rows where there are no more."""
     if len(features) <= limit:
         return features
     generator = torch.Generator().manual_seed(seed)

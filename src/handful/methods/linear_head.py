@@ -1,9 +1,9 @@
 """A linear head on frozen features.
 
-Multinomial logistic regression in the span of the labelled features (the dual view: with fewer
-images than features nothing is lost). The L2 strength is weak and fixed. It can be chosen by the
-labels instead, the one with the lowest cross-entropy out of fold: on development draws no better in
-the mean, from a point worse to a point better (benchmarks/LOG.md).
+Multinomial logistic regression in the span of the labelled features, which loses nothing where
+images are fewer than features. The L2 penalty is weak and fixed by default. Cross-validation can
+choose it instead; on development draws that was no better on average, between one point worse and
+one point better (benchmarks/LOG.md).
 """
 
 from dataclasses import dataclass, replace
@@ -18,27 +18,25 @@ from handful.errors import HandfulError
 from handful.methods.base import About
 from handful.methods.heads import Coordinates, check_fit, fit_logistic, principal, standardized
 
-STRENGTHS = (0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4, 3e-5, 1e-5)  # tried from strong to weak
+STRENGTHS = (0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4, 3e-5, 1e-5)  # from strong to weak
 TEMPERATURES = torch.logspace(-2, 2, 21, base=4)
 
 
 @dataclass(frozen=True)
 class Features:
-    """Hyper-parameters; the strength is in units of features of mean squared length 1."""
+    """Multinomial logistic regression; the strength refers to features of mean squared length 1."""
 
-    strength: float = 3e-4  # of the L2 penalty; 0: chosen by cross-validation
-    folds: int = 5  # parts of the cross-validation; fewer where a class is rare
-    standardize: bool = False  # bring every feature to standard deviation 1 first
+    strength: float = 3e-4  # L2 penalty; 0: chosen by cross-validation
+    folds: int = 5  # of the cross-validation; fewer where a class is rare
+    standardize: bool = False  # scale each feature to standard deviation 1 first
 
     name: ClassVar[str] = "features"
     about: ClassVar[About] = About(
-        "fits a linear head on the features of a network that stays as it is",
-        "Seconds rather than minutes once the features are computed, hardly any setting "
-        "to get wrong, and a thorough estimate. Hard to beat on photographs with few "
-        "labels.",
-        "The features stay as they are: where images look unlike photographs, or classes "
-        "differ in details, more labels help it less than others. It ignores unlabelled "
-        "images.",
+        "fits a linear head on the features of a frozen network",
+        "Seconds rather than minutes once the features are computed, hardly any setting to "
+        "choose, and a thorough estimate. Hard to beat on photographs with few labels.",
+        "The features do not adapt: where images are unlike photographs, or classes differ in "
+        "details, more labels help it less than other methods. It ignores unlabelled images.",
         uses_unlabeled=False,
         learned_weights=True,
     )
@@ -59,10 +57,9 @@ class Features:
         return coordinates.head(*fit_logistic(x, targets, strength))
 
     def tuned(self, labeled: Tensor, labels: Tensor, num_classes: int, seed: int) -> "Features":
-        """The same with the strength that `fit_features` would choose on these images.
+        """The method with the strength that `fit_features` would choose on these images.
 
-        For fits on parts of them: choosing again in every fold of an estimate takes many times as
-        long.
+        Folds of an estimate use it, since choosing in every fold takes many times as long.
         """
         if self.strength:
             return self
@@ -72,7 +69,7 @@ class Features:
     def _problem(
         self, labeled: Tensor, labels: Tensor, num_classes: int
     ) -> tuple[Coordinates, Tensor, Tensor]:
-        """Coordinates, what (N, D) features are in them, and one-hot targets (N, K), float64."""
+        """Coordinates of (N, D) features, and in float64 their (N, R) values and (N, K) targets."""
         check_fit(labeled, labels, num_classes)
         labeled = labeled.double()
         coordinates = standardized(labeled) if self.standardize else principal(labeled)
@@ -80,10 +77,10 @@ class Features:
 
 
 def choose_strength(x: Tensor, targets: Tensor, count: int, seed: int) -> float:
-    """The one of STRENGTHS whose cross-entropy out of `count` folds is lowest.
+    """The one of STRENGTHS with the lowest out-of-fold cross-entropy over `count` folds.
 
-    Each strength is judged at its best temperature: weak penalties are otherwise preferred for
-    being sure of themselves, not for being right.
+    Each strength is evaluated at its best temperature; otherwise confidence would decide between
+    strengths, not accuracy.
 
     Args:
         x: (N, R) coordinates; targets: (N, K), one-hot.

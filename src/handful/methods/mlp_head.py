@@ -1,4 +1,4 @@
-"""A small network of two layers on frozen features, as the reports put behind their encoders."""
+"""A head of two layers on frozen features, as the reproduced reports have it."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,19 +14,19 @@ from handful.methods.heads import check_fit
 
 @dataclass(frozen=True)
 class MLPHead:
-    """Hyper-parameters; the defaults are those of the report on MNIST with SimCLR."""
+    """Two linear layers with ReLU; the defaults are those of the report on MNIST with SimCLR."""
 
     hidden: int = 64  # outputs of the first layer, with ReLU
     lr: float = 1e-3  # of Adam
     weight_decay: float = 0.0  # Adam's L2
-    batch: int = 16  # labelled images a step
+    batch: int = 16  # labelled images in a step
     epochs: int = 20  # passes over the labels
 
     name: ClassVar[str] = "mlp_head"
     about: ClassVar[About] = About(
         "fits two layers on features of a frozen network",
-        "As cheap as features, and it can bend where one linear layer cannot.",
-        "With a handful of labels it bends to chance. It ignores unlabelled images.",
+        "As cheap as features, and not limited to linear borders between classes.",
+        "With a handful of labels it overfits. It ignores unlabelled images.",
         uses_unlabeled=False,
         learned_weights=True,
     )
@@ -48,8 +48,8 @@ class MLPHead:
             head = make_head(x.shape[1], self.hidden, num_classes)
             optimizer = torch.optim.Adam(head.parameters(), self.lr, weight_decay=self.weight_decay)
             for _ in range(self.epochs):
-                for some in torch.randperm(len(x)).split(self.batch):
-                    loss = F.cross_entropy(head(x[some]), labels[some])
+                for part in torch.randperm(len(x)).split(self.batch):
+                    loss = F.cross_entropy(head(x[part]), labels[part])
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()
@@ -57,4 +57,5 @@ class MLPHead:
 
 
 def make_head(inputs: int, hidden: int, num_classes: int) -> nn.Sequential:
+    """An untrained head (·, inputs) → (·, num_classes) with `hidden` units."""
     return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, num_classes))

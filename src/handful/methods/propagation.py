@@ -1,9 +1,9 @@
-"""Label propagation: labels spread over a graph of nearest neighbours, then a head learns them.
+"""Label propagation: spreads labels over a graph of nearest neighbours and fits a head to them.
 
 Zhou et al. 2003, "Learning with Local and Global Consistency" (NIPS 16); on deep features with
 the graph and the sparse solution of Iscen et al. 2019, arXiv:1904.04717. Where we differ: the
-scores are brought to the class shares of the labels, and one linear head is distilled from them
-by weighting every image with its certainty, so that new images can be predicted.
+scores are aligned to the class shares of the labels, and a linear head is fitted to them so that it
+predicts new images; each image is weighted by its certainty.
 """
 
 import math
@@ -20,31 +20,32 @@ from handful.errors import HandfulError
 from handful.methods.base import About
 from handful.methods.heads import align, check_fit, fit_logistic, principal, prior_of, subsample
 
-_HELD = 2**26  # similarities held at once: 256 MB
+_HELD = 2**26  # similarities in memory at once: 256 MB
 
 
 @dataclass(frozen=True)
 class Propagation:
-    """Hyper-parameters. The search is exact: time grows with the square of the images.
+    """A linear head fitted to propagated labels.
 
+    The search for neighbours is exact, so its time grows with the square of the number of images.
     100,000 images of 1,792 features need about 100 seconds of one core (Zen 4; extrapolated from
     7 seconds at 20,000) and hold their features twice in float32.
     """
 
-    neighbors: int = 15  # k: edges of every image before the graph is made symmetric
-    alpha: float = 0.9  # share of an image's score that its neighbours give
-    sharpness: float = 3.0  # gamma: edges weigh similarity to this power
-    steps: int = 50  # of the power iteration
-    strength: float = 1e-4  # L2 penalty of the head that learns the scores
-    rank: int = 128  # principal axes in which neighbours are looked for
-    limit: int = 100_000  # unlabelled images used, drawn at random from more
+    neighbors: int = 15  # k: edges of each image, before the graph is symmetrised
+    alpha: float = 0.9  # weight of neighbours in a score
+    sharpness: float = 3.0  # gamma: an edge weighs the similarity to this power
+    steps: int = 50  # steps of the power iteration
+    strength: float = 1e-4  # L2 penalty of the head
+    rank: int = 128  # principal axes for the search of neighbours
+    limit: int = 100_000  # most unlabelled images used; a random sample of more
 
     name: ClassVar[str] = "propagation"
     about: ClassVar[About] = About(
-        "spreads labels to similar images along a graph of features, then fits a head to them",
-        "It follows clusters of any shape; strong where the classes lie apart in the features.",
-        "Where classes overlap, labels leak across. It needs many unlabelled images of "
-        "the same kind.",
+        "propagates labels to similar images over a graph of features, then fits a head to them",
+        "It follows clusters of any shape; strong where the features separate the classes.",
+        "Where classes overlap, labels propagate to the wrong class. It needs many unlabelled "
+        "images of the classes.",
         uses_unlabeled=True,
         counterpart="features",
         learned_weights=True,
@@ -60,7 +61,7 @@ class Propagation:
     def fit_features(
         self, labeled: Tensor, labels: Tensor, unlabeled: Tensor, num_classes: int, seed: int
     ) -> nn.Linear:
-        """A head distilled from the scores of (M, D) unlabelled beside (N, D) labelled features."""
+        """A head fitted to the scores of (N, D) labelled and (M, D) unlabelled features."""
         check_fit(labeled, labels, num_classes)
         unlabeled = subsample(unlabeled, self.limit, seed)
         everything = torch.cat([labeled, unlabeled]).float()
@@ -80,14 +81,19 @@ class Propagation:
 def propagate(
     x: Tensor, known: Tensor, neighbors: int, sharpness: float, alpha: float, steps: int
 ) -> Tensor:
-    """(N, K) scores: `known` (N, K) spread over the graph of (N, R) coordinates' neighbours."""
+    """(N, K) scores: label propagation on the nearest-neighbour graph of (N, R) coordinates.
+
+    Args:
+        known: (N, K) one-hot labels, rows of zeros where unknown.
+        neighbors, sharpness, alpha, steps: see `Propagation`.
+    """
     similarity, neighbor = nearest(x, min(neighbors, len(x) - 1))
     graph = normalized_graph(similarity.clamp_min(0) ** sharpness, neighbor)
     return spread(graph, known, alpha, steps)
 
 
 def nearest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Cosine similarity and position of the k nearest others: (N, k) each, exact, in blocks."""
+    """Cosine similarities and positions, (N, k) each, of the exact k nearest neighbours."""
     unit = F.normalize(x)
     block = max(1, _HELD // len(unit))
     similarities, neighbors = [], []
@@ -102,7 +108,7 @@ def nearest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def normalized_graph(weights: Tensor, neighbors: Tensor) -> scipy.sparse.csr_matrix:
-    """D^-1/2 (A + A^T) D^-1/2 from (N, k) edge weights and their (N, k) ends."""
+    """D^-1/2 (A + A^T) D^-1/2 from (N, k) edge weights and the (N, k) neighbours."""
     n, k = neighbors.shape
     starts = np.arange(0, n * k + 1, k)
     edges = scipy.sparse.csr_matrix((weights.numpy().ravel(), neighbors.numpy().ravel(), starts))
@@ -114,7 +120,7 @@ def normalized_graph(weights: Tensor, neighbors: Tensor) -> scipy.sparse.csr_mat
 
 
 def spread(graph: scipy.sparse.csr_matrix, known: Tensor, alpha: float, steps: int) -> Tensor:
-    """`steps` of F <- alpha S F + (1 - alpha) Y, from F = Y: (N, K) scores."""
+    """(N, K) scores after `steps` of F <- alpha S F + (1 - alpha) Y, from F = Y."""
     start = known.numpy()
     scores = start
     for _ in range(steps):
@@ -123,14 +129,19 @@ def spread(graph: scipy.sparse.csr_matrix, known: Tensor, alpha: float, steps: i
 
 
 def soft_targets(scores: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, K) targets and (N,) importance for the head; an image no label reached has none."""
+    """(N, K) soft targets and (N,) importance for the head; 0 for images no label reached.
+
+    Args:
+        scores: (N, K) of the propagation.
+        prior: (K,) class shares that the targets are aligned to.
+    """
     total = scores.sum(dim=1, keepdim=True)  # (N, 1)
     targets = align(scores / total.clamp_min(1e-12), prior)
     return targets, certainty(targets) * (total.squeeze(1) > 0)
 
 
 def certainty(probabilities: Tensor) -> Tensor:
-    """(N,) 1 minus the entropy over its maximum: 0 for a guess, 1 where nothing is in doubt.
+    """(N,) 1 minus entropy over its maximum: 0 for equal probabilities, 1 for a certain class.
 
     Source: Iscen et al. 2019, arXiv:1904.04717, equation 11.
     """

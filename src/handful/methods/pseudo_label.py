@@ -1,10 +1,10 @@
-"""Pseudo-labels: the likeliest class of an unlabelled image is taken for its label.
+"""Pseudo-labels: the most probable class of an unlabelled image is its label.
 
 Lee 2013, "Pseudo-Label: The Simple and Efficient Semi-Supervised Learning Method for Deep Neural
-Networks", ICML workshop on Challenges in Representation Learning. Guess and lesson are made on the
-same view; the weight of the unlabelled images rises in a line.
+Networks", ICML workshop on Challenges in Representation Learning. One view gives the pseudo-label
+and is trained on it; the weight of the unlabelled images rises linearly.
 
-Where we differ: images are augmented; the paper had dropout and no augmentation.
+Where we differ: images are augmented; the paper has dropout and no augmentation.
 """
 
 from dataclasses import dataclass
@@ -12,26 +12,26 @@ from typing import ClassVar
 
 from handful.errors import HandfulError
 from handful.methods.base import About, Batch
-from handful.methods.consistency import Consistency, Cost, Seen
+from handful.methods.consistency import Consistency, StepLogits, UnlabeledCost
 from handful.methods.losses import pseudo_label_loss
 
 
 @dataclass(frozen=True)
 class PseudoLabel(Consistency):
-    """Hyper-parameters, beside those that all share."""
+    """Cross-entropy of a view against its own pseudo-label, with a weight that rises."""
 
-    unlabeled_weight: float = 3.0  # alpha_f: reached when the weight has risen
-    weak: str = "auto"  # pipeline of the view that is guessed and learned
+    unlabeled_weight: float = 3.0  # alpha_f: the weight after it has risen
+    weak: str = "auto"  # pipeline of the view
     strong: str = "same"
-    threshold: float = 0.0  # a guess less probable than this is ignored; the paper trusts all
-    rise_from: float = 0.1  # T1: share of the steps before unlabelled images count
-    rise_to: float = 0.6  # T2: share of the steps from which on they count in full
+    threshold: float = 0.0  # pseudo-labels less probable than this are ignored; none in the paper
+    rise_from: float = 0.1  # T1: share of the steps at which the weight starts to rise
+    rise_to: float = 0.6  # T2: share of the steps at which the weight has risen
 
     name: ClassVar[str] = "pseudo_label"
     about: ClassVar[About] = About(
-        "trains a network on labels and on its own guesses",
-        "The simplest of its kind.",
-        "It believes itself: early mistakes are learned.",
+        "trains a network on labels and on its own pseudo-labels",
+        "The simplest semi-supervised method.",
+        "It learns its own early mistakes.",
         uses_unlabeled=True,
         counterpart="supervised",
     )
@@ -53,7 +53,7 @@ class PseudoLabel(Consistency):
             return 0.0
         return (progress - self.rise_from) / (self.rise_to - self.rise_from)
 
-    def unlabeled_loss(self, seen: Seen, batch: Batch) -> Cost:
-        guesses = self.guesses(seen.weak, batch)  # (M, K)
-        loss, kept = pseudo_label_loss(guesses, seen.strong, self.threshold)
-        return Cost(loss, guesses.argmax(dim=1), kept)
+    def unlabeled_loss(self, logits: StepLogits, batch: Batch) -> UnlabeledCost:
+        targets = self.target_probabilities(logits.weak, batch)  # (M, K)
+        loss, mask = pseudo_label_loss(targets, logits.strong, self.threshold)
+        return UnlabeledCost(loss, targets.argmax(dim=1), mask)

@@ -1,4 +1,4 @@
-"""How a network is trained: steps, optimiser, learning rate, averaging. Only arithmetic."""
+"""Schedules: steps, optimiser, learning rate, averaging; and the progress of a training."""
 
 import math
 from collections.abc import Sequence
@@ -9,31 +9,31 @@ from handful.errors import HandfulError
 
 Optimizer = Literal["sgd", "adam", "adamw", "lars"]
 Scaling = Literal["none", "linear", "sqrt"]
-MOST_STEPS, LARGEST_BATCH, MOST_LOOKS = 100_000_000, 65_536, 100_000
+MOST_STEPS, LARGEST_BATCH, MOST_EVALUATIONS = 100_000_000, 65_536, 100_000
 Decay = Literal["cosine", "cosine7/16", "linear", "step", "constant"]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """One training run in numbers; `steps` counts optimiser steps, never epochs."""
+    """The settings of a training loop; `steps` counts optimiser steps, never epochs."""
 
     steps: int = 1000
-    batch: int = 64  # labelled images a step
-    optimizer: Optimizer = "sgd"  # sgd is Nesterov's; adam adds weight decay to the gradient (L2)
+    batch: int = 64  # labelled images in a step
+    optimizer: Optimizer = "sgd"  # sgd has Nesterov momentum; adam's weight decay is L2
     lr: float = 0.03  # peak learning rate
-    scaling: Scaling = "none"  # of lr with the batch: linear is lr * batch / 256, sqrt its root
-    backbone_rate: float = 1.0  # times lr for the backbone's weights: below 1 to fine-tune
+    scaling: Scaling = "none"  # of lr: linear by batch / 256, sqrt by its root
+    backbone_rate: float = 1.0  # factor of lr for the backbone; below 1 to fine-tune
     momentum: float = 0.9  # of sgd and lars; beta_1 of adam and adamw
-    weight_decay: float = 5e-4  # weights only: never biases, never batch norm
-    decay: Decay = "cosine"  # cosine7/16 is FixMatch's and UDA's: it ends at 0.195 of the peak
+    weight_decay: float = 5e-4  # of weights; never of biases and batch norm
+    decay: Decay = "cosine"  # cosine7/16 is FixMatch's and UDA's, and ends at 0.195 of the peak
     decay_every: int = 0  # for decay="step": steps between two drops
-    decay_factor: float = 0.1  # for decay="step": what a drop multiplies the rate by
+    decay_factor: float = 0.1  # for decay="step": factor of the rate at a drop
     warmup: float = 0.0  # share of the steps over which the rate rises from 0
-    average: float = 0.99  # decay of the weight average that is evaluated; 0: the last weights
+    average: float = 0.99  # decay of the evaluated weight average; 0: the last weights
     clip: float = 0.0  # largest norm of the gradient; 0: no clipping
-    patience: int = 0  # looks at the validation loss without a gain before stopping; 0: never
-    validation: float = 0.0  # share of the labelled images kept from training, for patience
-    looks: int = 10  # times metrics are taken, beside the one at step 0
+    patience: int = 0  # evaluations without a lower validation loss before stopping; 0: never
+    validation: float = 0.0  # share of the labelled images set aside, for patience
+    looks: int = 10  # number of evaluations after the one at step 0
 
     def __post_init__(self) -> None:
         problems = [
@@ -64,11 +64,11 @@ class Schedule:
                 ),
                 (
                     self.patience > 0 and not self.validation,
-                    f"patience={self.patience} needs validation=SHARE, images to stop early by",
+                    f"patience={self.patience} needs validation=SHARE, images for early stopping",
                 ),
                 (
-                    not 1 <= self.looks <= MOST_LOOKS,
-                    f"looks must be 1 to {MOST_LOOKS:,}, got {self.looks}",
+                    not 1 <= self.looks <= MOST_EVALUATIONS,
+                    f"looks must be 1 to {MOST_EVALUATIONS:,}, got {self.looks}",
                 ),
                 (
                     self.decay == "step" and self.decay_every < 1,
@@ -93,7 +93,7 @@ class Schedule:
         return self.lr * factor[self.scaling]
 
     def rate(self, step: float) -> float:
-        """The learning rate of step number `step`, counted from 0; a place between two will do."""
+        """The learning rate at a position in the schedule, counted from 0; it may be fractional."""
         warm = round(self.warmup * self.steps)
         if step < warm:
             return self.peak * min(1.0, (step + 1) / warm)
@@ -111,25 +111,25 @@ class Schedule:
                 return self.peak
 
     def evaluation_steps(self) -> list[int]:
-        """Steps after which metrics are taken: 0, then `looks` evenly spaced, the last step too."""
+        """Steps after which to evaluate: 0, then `looks` evenly spaced ones up to the last step."""
         return sorted({round(i * self.steps / self.looks) for i in range(self.looks + 1)})
 
 
 class Reschedule(NamedTuple):
-    """From one step of a training on, what the rest of it shall be."""
+    """A change of the number of steps of a training that has begun."""
 
-    step: int  # so many are taken
-    last: int  # so many are to be taken in all
-    steps: int  # so many of the schedule, by which periods are counted: some may come or go
+    step: int  # after which the change applies
+    last: int  # new number of steps in all
+    steps: int  # new number of steps by which periods are counted
 
 
 @dataclass(frozen=True)
 class ScheduleProgress:
-    """How far a training is along its schedule after each of its steps.
+    """Maps the steps of a training to positions in its schedule.
 
-    Step by step, one for one, unless it was turned: a budget that has to be met moves the last step
-    on the way. From there on each step is worth more or less of the schedule, whose end is reached
-    with the last.
+    A position is the number of steps, until a reschedule changes the number of steps (see
+    time_limit.py). The remaining steps then cover the remaining schedule evenly, so that the last
+    step reaches its end.
     """
 
     steps: int  # of the schedule
@@ -137,25 +137,25 @@ class ScheduleProgress:
 
     def __post_init__(self) -> None:
         before, last = 0, self.steps
-        for turn in self.reschedules:
-            assert before <= turn.step < min(last, turn.last), self
-            before, last = turn.step, turn.last
+        for change in self.reschedules:
+            assert before <= change.step < min(last, change.last), self
+            before, last = change.step, change.last
 
     @property
     def last(self) -> int:
-        """How many steps there are in all."""
+        """The number of steps in all."""
         return self.reschedules[-1].last if self.reschedules else self.steps
 
     @property
     def counted_steps(self) -> int:
-        """Steps of the schedule, as periods are counted in the end."""
+        """The number of steps by which periods are counted."""
         return self.reschedules[-1].steps if self.reschedules else self.steps
 
     def rescheduled(self, step: int, last: int, counted: int | None = None) -> "ScheduleProgress":
-        """The same up to `step`; from there on so that `last` are all.
+        """The progress with a reschedule after `step`, to `last` steps in all.
 
         Args:
-            counted: steps of the schedule, if there are to be more or fewer periods.
+            counted: new number of steps by which periods are counted; None: no change.
         """
         return replace(
             self,
@@ -163,33 +163,35 @@ class ScheduleProgress:
         )
 
     def position(self, step: int) -> float:
-        """Where in the schedule the training is after `step` steps: 0 to `steps`."""
-        return self._way(step, [self.steps] * len(self.reschedules))
+        """The position in the schedule after `step` steps, in [0, `steps`]."""
+        return self._interpolated(step, [self.steps] * len(self.reschedules))
 
     def fraction(self, step: int) -> float:
-        """Share of the schedule that is done after `step` steps."""
+        """The share of the schedule that is done after `step` steps."""
         return self.position(step) / max(1, self.steps)
 
     def counted_position(self, step: int) -> float:
-        """The same place as `position`, as periods are counted."""
-        return self._way(step, [turn.steps for turn in self.reschedules])
+        """The position after `step` steps, in the steps by which periods are counted."""
+        return self._interpolated(step, [change.steps for change in self.reschedules])
 
-    def _way(self, step: int, ends: Sequence[int]) -> float:
-        """How far it is after `step` steps, to an end that each turn may move."""
-        way, begun, last, end = 0.0, 0, self.steps, self.steps
-        for turn, then in zip(self.reschedules, ends, strict=True):
-            if step <= turn.step:
+    def _interpolated(self, step: int, ends: Sequence[int]) -> float:
+        """The position after `step` steps, if each reschedule moves the end to one of `ends`."""
+        position, begun, last, end = 0.0, 0, self.steps, self.steps
+        for change, new_end in zip(self.reschedules, ends, strict=True):
+            if step <= change.step:
                 break
-            way += (turn.step - begun) * (end - way) / (last - begun)
-            begun, last, end = turn.step, turn.last, then
-        return float(end) if step >= last else way + (step - begun) * (end - way) / (last - begun)
+            position += (change.step - begun) * (end - position) / (last - begun)
+            begun, last, end = change.step, change.last, new_end
+        if step >= last:
+            return float(end)
+        return position + (step - begun) * (end - position) / (last - begun)
 
     def starts_period(self, step: int, period: int) -> bool:
-        """Whether step number `step`, from 0, is the first of so many steps of the schedule."""
+        """Whether step number `step`, counted from 0, is the first of a period of this length."""
         return self.periods_started(step + 1, period) > self.periods_started(step, period)
 
     def periods_started(self, step: int, period: int) -> int:
-        """How many such periods the first `step` steps have begun."""
+        """The number of periods of `period` steps that have started in the first `step` steps."""
         return int(self.counted_position(step - 1) // period) + 1 if step else 0
 
 

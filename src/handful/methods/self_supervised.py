@@ -1,9 +1,9 @@
-"""What the label-free methods share: a first stage that no label can reach, and what follows it.
+"""Base class of the self-supervised methods, and projections for two-view methods.
 
-A label-free method trains a backbone, and something behind it that is thrown away: a projection,
-a decoder. It takes part in the one training loop as every trained method does. What it builds is
-a module with `normalize` and `backbone`; these two are kept (see pretrain.py), and the method
-named by `then` makes a classifier of them.
+A self-supervised method pre-trains a backbone without labels, in the same training loop as other
+methods. It builds a module with `normalize`, `backbone` and a part for pre-training only (a
+projection or a decoder). `normalize` and `backbone` are kept (see pipeline/pretrain.py), and the
+method named by `then` makes a classifier from them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,19 +22,19 @@ from handful.models.classifier import BackboneSpec, Normalize
 
 @dataclass(frozen=True, kw_only=True)
 class SelfSupervised:
-    """Fields of every label-free method, and the questions it answers."""
+    """Fields and interface of the self-supervised methods."""
 
-    then: str = "features"  # what follows: features, self_training, propagation, supervised, …
-    seed: int = 0  # of the label-free stage: all draws of labels share its outcome
+    then: str = "features"  # the method after pre-training: features, self_training, supervised, …
+    seed: int = 0  # of pre-training, whose result all draws of labels share
 
     name: ClassVar[str]
 
     def spec(self, task: Task) -> BackboneSpec:
-        """The backbone that comes out, where it is not the task's own."""
+        """The backbone that results; by default the task's own."""
         return task.backbone
 
     def schedule(self, task: Task) -> Schedule:
-        """Adam with a cosine, about two minutes of small images on two cores."""
+        """Adam with cosine decay, about two minutes for small images on two cores."""
         return Schedule(
             steps=2000,
             batch=min(128, len(task.training_pool)),
@@ -54,15 +54,15 @@ class SelfSupervised:
         raise NotImplementedError
 
     def failure(self, line: Mapping[str, float]) -> str | None:
-        """What is wrong by the method's own figures at a look, as a sentence; None: nothing."""
+        """A failure that the method's logs in a record show, as a sentence; else None."""
         return None
 
 
 class Projected(nn.Module):
-    """Images in [0, 1] → normalised → backbone → projection. The projection is thrown away.
+    """Images in [0, 1] → normalised → backbone → projection. The projection is not kept.
 
     Args:
-        widths: outputs of the projection's linear layers; none: no projection.
+        widths: outputs of the projection's linear layers; empty: no projection.
         norm: BatchNorm after every layer but the last.
     """
 
@@ -80,7 +80,7 @@ class Projected(nn.Module):
 
 
 def projection(inputs: int, widths: Sequence[int], norm: bool = False) -> nn.Sequential:
-    """Linear layers of these widths with ReLU between them, and BatchNorm before it if asked."""
+    """Linear layers of these widths with ReLU between them, after BatchNorm if `norm`."""
     layers: list[nn.Module] = []
     for before, after in pairwise([inputs, *widths]):
         layers += [nn.Linear(before, after)]
@@ -90,21 +90,21 @@ def projection(inputs: int, widths: Sequence[int], norm: bool = False) -> nn.Seq
 
 
 def projected(task: Task, widths: Sequence[int], norm: bool = False) -> Projected:
-    """A fresh network for two-view methods."""
+    """An untrained network with a projection, for two-view methods."""
     return Projected(*body(task), widths, norm)
 
 
 def both_views(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    """(N, D) embeddings of each view of the batch, from one pass over all its images.
+    """(N, D) embeddings of each view of the batch, from one forward pass over both.
 
-    Batch norm so sees the statistics of both views together, as in the authors' code of SimCLR.
+    Batch norm has the statistics of both views together, as in the authors' code of SimCLR.
     """
     a, b = model(torch.cat(batch.unlabeled)).chunk(2)
     return a, b
 
 
 def check_positive(method: object, *fields: str) -> None:
-    """ValueError that names the first of the fields that is not more than 0."""
+    """Raise HandfulError that names the first field whose value is not above 0."""
     for field in fields:
         value = getattr(method, field)
         if not value > 0:

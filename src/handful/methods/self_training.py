@@ -1,13 +1,13 @@
-"""Self-training: a linear head learns from its own surest guesses, a few of every class at first.
+"""Self-training: a linear head learns its own most confident predictions in rounds.
 
-A head fitted to the labelled features guesses the unlabelled ones. The guesses are brought to the
-class shares of the labels, the surest of every class become pseudo-labels, a new head is fitted
-to labels and pseudo-labels, and the next round trusts more of them.
+A head fitted to the labelled features predicts the unlabelled ones. The predictions are aligned to
+the class shares of the labels, the most confident ones of each class become pseudo-labels, and a
+new head is fitted to labels and pseudo-labels. Each round uses more pseudo-labels.
 
 Scudder 1965, "Probability of error of some adaptive pattern-recognition machines"; balanced by
 class as in Zou et al. 2018, arXiv:1810.07911, the growing share as in Cascante-Bonilla et al.
-2020, arXiv:2001.06001 ("Curriculum Labeling"). Where we differ: the networks there are trained
-again from scratch, here only the head is.
+2020, arXiv:2001.06001 ("Curriculum Labeling"). Where we differ: only the head is fitted again;
+theirs train the network from scratch.
 """
 
 from dataclasses import dataclass
@@ -24,24 +24,24 @@ from handful.methods.heads import align, check_fit, fit_logistic, principal, pri
 
 @dataclass(frozen=True)
 class SelfTraining:
-    """Hyper-parameters; strengths are in units of features of mean squared length 1."""
+    """Rounds of logistic regression; strengths refer to features of mean squared length 1."""
 
     rounds: int = 10  # heads fitted after the first
-    first_share: float = 0.1  # of the unlabelled images trusted in the first round
-    last_share: float = 0.9  # and in the last
-    labeled_weight: float = 0.1  # of all labels together, beside pseudo-labels of weight 1
-    first_strength: float = 3e-3  # L2 penalty of the head fitted to labels alone
-    strength: float = 1e-4  # L2 penalty of the heads after it
-    rank: int = 256  # principal axes of the features that are kept
-    limit: int = 50_000  # unlabelled images used, drawn at random from more
+    first_share: float = 0.1  # of the unlabelled images used in the first round
+    last_share: float = 0.9  # of the unlabelled images used in the last round
+    labeled_weight: float = 0.1  # of all labels together; all pseudo-labels have weight 1
+    first_strength: float = 3e-3  # L2 penalty of the head on labels alone
+    strength: float = 1e-4  # L2 penalty of the later heads
+    rank: int = 256  # principal axes of the features that are used
+    limit: int = 50_000  # most unlabelled images used; a random sample of more
 
     name: ClassVar[str] = "self_training"
     about: ClassVar[About] = About(
         "fits a linear head on the features of a frozen network, then again on its own "
-        "confident guesses",
-        "As cheap as features, and unlabelled images sharpen the borders between classes.",
-        "It believes itself: where the first guesses are wrong in a regular way, it "
-        "repeats them. A class that is rare among the unlabelled images can be swallowed.",
+        "confident pseudo-labels",
+        "As cheap as features, and unlabelled images improve the borders between classes.",
+        "It repeats systematic errors of its first pseudo-labels. A class that is rare among the "
+        "unlabelled images can disappear.",
         uses_unlabeled=True,
         counterpart="features",
         learned_weights=True,
@@ -68,17 +68,17 @@ class SelfTraining:
         targets, prior = F.one_hot(labels, num_classes).float(), prior_of(labels, num_classes)
         weight, bias = fit_logistic(x, targets, self.first_strength)
         for share in self.shares() if len(u) else ():
-            guesses = align((u @ weight + bias).softmax(dim=1), prior)
-            trusted = most_confident(guesses, prior, share)
-            pseudo = F.one_hot(guesses[trusted].argmax(dim=1), num_classes).float()
+            probabilities = align((u @ weight + bias).softmax(dim=1), prior)
+            used = most_confident(probabilities, prior, share)
+            pseudo = F.one_hot(probabilities[used].argmax(dim=1), num_classes).float()
             weight, bias = fit_logistic(
-                torch.cat([x, u[trusted]]),
+                torch.cat([x, u[used]]),
                 torch.cat([targets, pseudo]),
                 self.strength,
                 importance=torch.cat(
                     [
-                        torch.full((len(x),), self.labeled_weight * len(trusted) / len(x)),
-                        torch.ones(len(trusted)),
+                        torch.full((len(x),), self.labeled_weight * len(used) / len(x)),
+                        torch.ones(len(used)),
                     ]
                 ),
                 start=(weight, bias),
@@ -87,24 +87,25 @@ class SelfTraining:
         return coordinates.head(weight, bias)
 
     def shares(self) -> list[float]:
-        """The share trusted in each round, rising evenly."""
+        """The share of pseudo-labels used in each round, rising linearly."""
         return torch.linspace(self.first_share, self.last_share, self.rounds).tolist()
 
 
-def most_confident(guesses: Tensor, prior: Tensor, share: float) -> Tensor:
-    """Positions of the guesses to trust: of every class the surest, in proportion to the prior.
+def most_confident(probabilities: Tensor, prior: Tensor, share: float) -> Tensor:
+    """Positions of the most confident predictions of each class, in proportion to the prior.
 
     Args:
-        guesses: (N, K) probabilities.
-        prior: (K,) class shares; class k gets at most share * prior[k] * N, at least 1.
+        probabilities: (N, K).
+        prior: (K,) class shares; class k has a quota of share * prior[k] * N, at least 1.
+        share: of the images, in (0, 1].
 
     Returns:
-        positions in rising order; of a class that is guessed less often, all of them.
+        sorted positions; of a class that is predicted less often than its quota, all.
     """
-    confidence, guess = guesses.max(dim=1)
-    quota = (share * prior * len(guesses)).round().int().clamp_min(1).tolist()
+    confidence, predicted = probabilities.max(dim=1)
+    quota = (share * prior * len(probabilities)).round().int().clamp_min(1).tolist()
     chosen = []
     for k, most in enumerate(quota):
-        own = (guess == k).nonzero().squeeze(1)
+        own = (predicted == k).nonzero().squeeze(1)
         chosen.append(own[confidence[own].argsort(descending=True, stable=True)[:most]])
     return torch.cat(chosen).sort().values

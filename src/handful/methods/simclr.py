@@ -1,13 +1,13 @@
-"""SimCLR: find the other view of your image among all views of the batch.
+"""SimCLR: identifies the other view of an image among all views of the batch.
 
 Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual Representations",
 arXiv:2002.05709. Authors' code: github.com/google-research/simclr.
 
 Where we differ from the authors' code:
-- Adam by default; theirs is LARS, as in `--set optimizer=lars --set lr=0.3 --set scaling=linear
-  --set warmup=0.1`.
-- The projection has no batch norm, and two layers of 128 and 64, which suit small networks.
-- The weight average is kept, not the last weights; `--set average=0` keeps those.
+- The optimiser is Adam by default; theirs is LARS: `--set optimizer=lars --set lr=0.3 --set
+  scaling=linear --set warmup=0.1`.
+- The projection has no batch norm, and layers of 128 and 64 outputs, for small networks.
+- The weight average is kept; `--set average=0` keeps the last weights, as they do.
 """
 
 from dataclasses import dataclass
@@ -23,20 +23,20 @@ from handful.methods.self_supervised import SelfSupervised, both_views, check_po
 
 @dataclass(frozen=True)
 class SimCLR(SelfSupervised):
-    """Hyper-parameters."""
+    """Contrastive loss (NT-Xent) between projections of two augmented views."""
 
-    augment: str = "simclr"  # a named pipeline, also changed, as in simclr,-blur,+cut-out
+    augment: str = "simclr"  # a named pipeline, or a change of one: simclr,-blur,+cut-out
     temperature: float = 0.5  # tau: divides the cosine similarities
-    projection_depth: int = 2  # linear layers behind the backbone; 0: none
-    projection_width: int = 128  # outputs of all of them but the last
-    projection_size: int = 64  # outputs of the last: D
-    projection_norm: bool = False  # BatchNorm between them
+    projection_depth: int = 2  # linear layers after the backbone; 0: none
+    projection_width: int = 128  # outputs of all layers but the last
+    projection_size: int = 64  # outputs D of the last layer
+    projection_norm: bool = False  # BatchNorm between the layers
 
     name: ClassVar[str] = "simclr"
     about: ClassVar[About] = About(
         "pre-trains a network without labels to recognise an image in two augmented views",
-        "It learns from unlabelled images alone; the labels come last and can be very few.",
-        "It needs long pre-training and large batches, and its augmentations must fit the images.",
+        "It learns from unlabelled images alone, so that very few labels can be enough.",
+        "It needs long pre-training and large batches, and augmentations that suit the images.",
         uses_unlabeled=True,
     )
 

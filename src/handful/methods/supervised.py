@@ -1,4 +1,4 @@
-"""Supervised: learn from the labelled images alone, the baseline of everything else."""
+"""Supervised: learns from the labelled images alone; the baseline of all other methods."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,16 +16,16 @@ class Supervised:
     """Cross-entropy on augmented labelled images."""
 
     augment: str = "auto"  # a named pipeline; auto: digits for grey images, else strong
-    label_smoothing: float = 0.0  # probability spread evenly over all classes (arXiv:1512.00567)
+    label_smoothing: float = 0.0  # probability distributed evenly over classes (arXiv:1512.00567)
     dropout: float = 0.0  # share of features dropped before the last layer
 
     name: ClassVar[str] = "supervised"
     about: ClassVar[About] = About(
         "trains a network on the labelled images alone",
-        "It assumes little about the images and needs no other weights. Symbols, scans "
-        "and other images unlike photographs suit it.",
-        "It learns nothing from unlabelled images, and on photographs a handful of labels "
-        "is too little to learn what a pre-trained network has learned already.",
+        "It assumes little about the images and needs no learned weights. It suits symbols, scans "
+        "and other images unlike photographs.",
+        "It learns nothing from unlabelled images, and on photographs a handful of labels is "
+        "not enough to learn the features of a pre-trained network.",
         uses_unlabeled=False,
     )
 
@@ -35,10 +35,10 @@ class Supervised:
                 raise HandfulError(f"{field} lies in [0, 1), got {getattr(self, field)}")
 
     def schedule(self, task: Task) -> Schedule:
-        """Small batches: with few labels more steps serve better than more images a step.
+        """The default schedule, with small batches, since few labels gain more from more steps.
 
-        Images of 16 pixels or less hold little to learn: a fifth of the steps serves them. A
-        backbone that has learned before is changed at a tenth of the rate.
+        Images of 16 pixels or less need a fifth of the steps. A pre-trained backbone has a tenth of
+        the learning rate.
         """
         steps = 600 if task.size <= 16 else 3000
         return Schedule(steps=steps, batch=16, backbone_rate=1.0 if task.init is None else 0.1)

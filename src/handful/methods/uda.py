@@ -1,14 +1,14 @@
-"""UDA: predictions may not change under heavy distortion; sharpened sure guesses are the target.
+"""UDA: trains strong views on sharpened, confident predictions of weak views.
 
 Xie et al. 2019, "Unsupervised Data Augmentation for Consistency Training", arXiv:1904.12848.
 Authors' code: github.com/google-research/uda (image).
 
-The confidence threshold is on the guess before it is sharpened, and the mean is over all
-unlabelled images, as in the authors' code. The plain form, without either:
-`--set threshold=0 --set temperature=1`.
+The confidence threshold applies before sharpening, and the mean is over all unlabelled images, as
+in the authors' code. `--set threshold=0 --set temperature=1` is the form without threshold and
+sharpening.
 
-Where we differ: labelled images are distorted as strongly as the views that learn
-(`--set augment=weak` is theirs); distribution alignment is an option.
+Where we differ: labelled images have strong augmentation (`--set augment=weak` is theirs), and
+distribution alignment is an option.
 """
 
 import math
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from handful.errors import HandfulError
 from handful.methods.base import About, Batch
-from handful.methods.consistency import Consistency, Cost, Seen
+from handful.methods.consistency import Consistency, StepLogits, UnlabeledCost
 from handful.methods.losses import annealed_cross_entropy, divergence_loss
 
 Annealing = Literal["none", "linear", "log", "exp"]
@@ -27,17 +27,17 @@ Annealing = Literal["none", "linear", "log", "exp"]
 
 @dataclass(frozen=True)
 class UDA(Consistency):
-    """Hyper-parameters, beside those that all share; defaults of the authors for CIFAR-10."""
+    """Divergence from sharpened predictions; defaults of the authors for CIFAR-10."""
 
-    threshold: float = 0.8  # beta: only guesses more probable than this count
-    temperature: float = 0.4  # tau: of the target; below 1 sharpens
-    annealing: Annealing = "none"  # how the labelled images that are known are let in again
+    threshold: float = 0.8  # beta: predictions not above this probability are masked
+    temperature: float = 0.4  # tau: of the targets; below 1 sharpens
+    annealing: Annealing = "none"  # of the threshold that masks learned labelled images
 
     name: ClassVar[str] = "uda"
     about: ClassVar[About] = About(
-        "trains a network to guess the same for an image and for a strongly augmented view of it",
-        "It learns whole guesses, sharpened, not only the likeliest class.",
-        "Many steps, and an augmentation that changes the class teaches it wrongly.",
+        "trains a network to predict the same for an image and for a strongly augmented view",
+        "It learns sharpened probabilities, not only the most probable class.",
+        "It needs many steps, and an augmentation that changes the class misleads it.",
         uses_unlabeled=True,
         counterpart="supervised",
     )
@@ -59,19 +59,19 @@ class UDA(Consistency):
         threshold = signal_threshold(self.annealing, batch.progress, logits.shape[1])
         return annealed_cross_entropy(logits, batch.labels, threshold)
 
-    def unlabeled_loss(self, seen: Seen, batch: Batch) -> Cost:
-        guesses = self.guesses(seen.weak, batch)  # (M, K)
-        loss, kept = divergence_loss(guesses, seen.strong, self.temperature, self.threshold)
-        return Cost(loss, guesses.argmax(dim=1), kept)
+    def unlabeled_loss(self, logits: StepLogits, batch: Batch) -> UnlabeledCost:
+        targets = self.target_probabilities(logits.weak, batch)  # (M, K)
+        loss, mask = divergence_loss(targets, logits.strong, self.temperature, self.threshold)
+        return UnlabeledCost(loss, targets.argmax(dim=1), mask)
 
 
 def signal_threshold(annealing: Annealing, progress: float, num_classes: int) -> float:
-    """The probability above which a labelled image is left out: from 1/K at first to 1 at last.
+    """The probability above which a labelled image is masked; rises from 1/K to 1.
 
-    exp releases most images late, for problems that are over-fitted at once; log early.
+    "exp" unmasks most images late, for problems that overfit early; "log" unmasks them early.
 
     Args:
-        progress: share of the steps taken.
+        progress: share of the schedule done.
     """
     rise = {
         "linear": progress,

@@ -1,10 +1,10 @@
-"""VICReg: views of an image embed alike, and every dimension of the embedding says something new.
+"""VICReg: equal embeddings of two views, with varied and uncorrelated dimensions.
 
 Bardes et al. 2021, "VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised
-Learning", arXiv:2105.04906. No negatives, no second network: small batches do.
+Learning", arXiv:2105.04906. It needs no negatives, so small batches are enough.
 
-Where we differ from the authors' code: Adam instead of LARS, the weight average is kept, and the
-expander has 512 instead of 8192 outputs, which suits networks that are trained on two cores.
+Where we differ from the authors' code: the optimiser is Adam instead of LARS, the weight average is
+kept, and the expander has 512 instead of 8192 outputs, for networks trained on two cores.
 """
 
 from dataclasses import dataclass
@@ -20,20 +20,20 @@ from handful.methods.self_supervised import SelfSupervised, both_views, check_po
 
 @dataclass(frozen=True)
 class VICReg(SelfSupervised):
-    """Hyper-parameters; the weights are the paper's."""
+    """Weighted sum of invariance, variance and covariance; the weights are the paper's."""
 
-    augment: str = "simclr"  # a named pipeline, also changed, as in simclr,-blur,+cut-out
+    augment: str = "simclr"  # a named pipeline, or a change of one: simclr,-blur,+cut-out
     invariance_weight: float = 25.0  # lambda
     variance_weight: float = 25.0  # mu
     covariance_weight: float = 1.0  # nu
-    expander_depth: int = 3  # linear layers behind the backbone, BatchNorm between them
-    expander_width: int = 512  # outputs of each
+    expander_depth: int = 3  # linear layers after the backbone, BatchNorm between them
+    expander_width: int = 512  # outputs of each layer
 
     name: ClassVar[str] = "vicreg"
     about: ClassVar[About] = About(
-        "pre-trains a network without labels to see two augmented views alike, none like another",
-        "It needs no other images to compare with, so small batches serve it.",
-        "It needs long pre-training, and its augmentations must fit the images.",
+        "pre-trains a network without labels to embed two augmented views of an image equally",
+        "It needs no negatives, so small batches are enough.",
+        "It needs long pre-training, and augmentations that suit the images.",
         uses_unlabeled=True,
     )
 

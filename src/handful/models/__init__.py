@@ -1,11 +1,14 @@
-"""Backbones: networks that turn images into features. The head is not theirs.
+"""Backbones: networks that turn images into features, without a head.
 
-Every class takes `(channels, size, **options)`, has `width` (D, the number of features), and
-maps normalised images (N, C, size, size) to (N, D). Options are keyword-only with defaults.
-Normalisation is done before, once; a backbone that expects certain constants names them in `mean`
-and `std`, a pre-trained one its `input_size` and `interpolation` too. `head_bias = False` asks for
-a head without one, `parts` lists its layers in groups from the input on, and `adapt(images)`,
-where there is one, sees some images before training.
+Every class takes `(channels, size, **options)`, has `width` (D, the number of features), and maps
+normalised images (N, C, size, size) to (N, D). Options are keyword-only with defaults.
+
+Optional attributes:
+    mean, std: constants per channel that its images are normalised by.
+    input_size, interpolation: of the images that a pre-trained backbone was trained on.
+    head_bias: False for a head without bias.
+    parts: its layers in groups from the input on.
+    init_from_data(images): initialises it before training from normalised (N, C, size, size).
 """
 
 import hashlib
@@ -69,27 +72,30 @@ _TIMM = "timm:"
 
 
 def pretrained(name: str) -> bool:
-    """Whether `name` comes with weights learned on other images."""
+    """Whether backbone `name` has weights learned on other images."""
     return multi_stage(name) or name.startswith(_TIMM)
 
 
 def multi_stage(name: str) -> bool:
-    """Whether `name` can give features of more than its last stage (option `stages`)."""
+    """Whether backbone `name` has the option `stages`, for features of earlier stages too."""
     return issubclass(BACKBONES.get(name, nn.Module), Lite)
 
 
 def mirrors(name: str) -> bool:
-    """Whether features are also those of the mirror image, unless option `mirrored` is false."""
+    """Whether backbone `name` has the option `mirrored`, for features of the mirror image too."""
     return "mirrored" in _options(BACKBONES.get(name, nn.Module))
 
 
 def make(name: str, channels: int, size: int, **options: Any) -> nn.Module:
-    """The backbone of that name for images of `channels` x `size` x `size`.
+    """The backbone `name` for images of `channels` x `size` x `size`.
 
     Args:
         name: a key of `BACKBONES`, or `timm:` and the name of any timm model.
         channels: 1 for grey images, 3 for colour.
         options: the backbone's own, such as `dropout` of `cifar-cnn`.
+
+    Raises:
+        HandfulError: there is no such backbone, or it has no such option.
     """
     check_name(name)
     backbone: Any = Timm if name.startswith(_TIMM) else BACKBONES[name]
@@ -113,7 +119,7 @@ def make(name: str, channels: int, size: int, **options: Any) -> nn.Module:
 
 
 def check_name(name: str) -> None:
-    """HandfulError where there is no backbone of this name."""
+    """Raise HandfulError if there is no backbone of this name."""
     if name not in BACKBONES and not name.startswith(_TIMM):
         raise HandfulError(
             f"no backbone {name!r}.{did_you_mean(name, BACKBONES)} "
@@ -124,13 +130,13 @@ def check_name(name: str) -> None:
 def fingerprint(module: nn.Module) -> str:
     """SHA-256 over the names, shapes and values of all weights and buffers.
 
-    Two modules with the same fingerprint compute the same thing, if their class is the same.
+    Two modules of one class with equal fingerprints compute equal results.
     """
     return hash_of(module.state_dict().items())
 
 
 def hash_of(tensors: Iterable[tuple[str, Tensor]], before: bytes = b"") -> str:
-    """SHA-256 over `before` and the names, types, shapes and values of tensors, in their order."""
+    """SHA-256 over `before` and the names, types, shapes and values of tensors, in order."""
     digest = hashlib.sha256(before)
     for name, tensor in tensors:
         values = tensor.detach().cpu().contiguous()

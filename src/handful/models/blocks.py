@@ -1,4 +1,4 @@
-"""Pieces the networks share.
+"""Building blocks of the networks.
 
 Letters in shapes: N images, C channels, H and W pixels, D features.
 """
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from handful.errors import HandfulError
 
-_LARGEST_MINIMUM = 256  # where the search for a network's smallest image stops
+_LARGEST_MINIMUM = 256  # largest size of the search for a network's smallest image
 
 
 def conv_norm_relu(
@@ -23,9 +23,9 @@ def conv_norm_relu(
     padding: int | None = None,
     bias: bool = True,
 ) -> list[nn.Module]:
-    """Convolution (keeping the size unless `padding` says otherwise), BatchNorm, ReLU.
+    """Convolution, BatchNorm and ReLU; the size stays unless `padding` or `stride` changes it.
 
-    BatchNorm takes a bias away again; the reports' networks have one all the same.
+    The default has a bias, as in the reports' networks, although BatchNorm cancels it.
     """
     padding = kernel // 2 if padding is None else padding
     return [
@@ -36,7 +36,7 @@ def conv_norm_relu(
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions with BatchNorm, added to their input: a ResNet basic block.
+    """ResNet basic block: two 3x3 convolutions with BatchNorm, added to their input.
 
     The shortcut is a 1x1 convolution with BatchNorm where the shape changes.
 
@@ -63,10 +63,13 @@ class Residual(nn.Module):
 
 
 def flat_width(name: str, layers: Callable[[], nn.Module], channels: int, size: int) -> int:
-    """How many features `layers()` leaves of one image once flattened.
+    """The number of features of `layers()` for one image, flattened.
+
+    Args:
+        name: of the network, for the message.
 
     Raises:
-        HandfulError: the image is pooled away; the message names the smallest that is not.
+        HandfulError: the image is too small for the poolings; the message names the smallest size.
     """
     width = _flat_width(layers, channels, size)
     if width is None:
@@ -74,14 +77,14 @@ def flat_width(name: str, layers: Callable[[], nn.Module], channels: int, size: 
             (s for s in range(size, _LARGEST_MINIMUM) if _flat_width(layers, channels, s)), None
         )
         raise HandfulError(
-            f"size={size} is too small for {name}: nothing is left after its poolings; "
-            f"the smallest it takes is size={smallest}, and 'small' takes any"
+            f"size={size} is too small for {name}: its poolings leave no pixels; the smallest is "
+            f"size={smallest}, and 'small' takes any size"
         )
     return width
 
 
 def _flat_width(layers: Callable[[], nn.Module], channels: int, size: int) -> int | None:
-    """The width worked out on the meta device: shapes only, no weights, no random numbers."""
+    """The width, computed on the meta device without weights; None if the image is too small."""
     with torch.device("meta"):
         try:
             return layers().eval()(torch.empty(1, channels, size, size)).numel() or None

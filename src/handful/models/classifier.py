@@ -1,4 +1,4 @@
-"""Classifier and Predictor: a network with its normalisation, and what is needed to use it.
+"""Classifier and Predictor: a network with its normalisation, and how to predict with it.
 
 Letters in shapes: N images, K classes, C channels, S the side in pixels, D features.
 """
@@ -20,17 +20,18 @@ from handful.progress import Track, quiet
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """A backbone by name and options, as JSON can hold it."""
+    """Name and options of a backbone, as plain data for JSON."""
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
 
     def make(self, channels: int, size: int) -> nn.Module:
+        """The backbone for images of `channels` x `size` x `size`; see `models.make`."""
         return models.make(self.name, channels, size, **self.options)
 
 
 class Normalize(nn.Module):
-    """(x - mean) / std per channel: the one place where images are normalised."""
+    """(x - mean) / std per channel; images are normalised here only."""
 
     mean: Tensor
     std: Tensor
@@ -47,8 +48,8 @@ class Normalize(nn.Module):
 class Classifier(nn.Module):
     """Images in [0, 1] → normalised → backbone → dropout → one linear layer → logits.
 
-    The layer has no bias where the backbone's `head_bias` is False. A fitted method may put
-    another head in its place.
+    The layer has no bias where the backbone's `head_bias` is False. A fitted method may replace the
+    layer by another head.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Classifier(nn.Module):
 
 @dataclass(eq=False)
 class Predictor:
-    """A trained network with all that is needed to use it on new images."""
+    """A trained network with everything that predictions on new images need."""
 
     model: Classifier
     backbone: BackboneSpec
@@ -81,21 +82,24 @@ class Predictor:
     size: int
     channels: int
     aspect: str = "crop"
-    precision: str = "fp32"  # what it was trained in; fp32 where the processor has no bf16
-    temperature: float = 1.0  # divides the logits, so that confidence is how often it is right
-    frozen: bool = False  # a head on features of a network that was not trained further
-    # The scale of images of more than 8 bits; None: none were seen, so new ones use their own.
+    precision: str = "fp32"  # of the training; fp32 where the processor has no bf16
+    temperature: float = 1.0  # divides the logits, for calibration
+    frozen: bool = False  # whether only the head was fitted
+    # Of images with more than 8 bits; None: the training had none, so new ones use their own scale.
     value_range: Scale | None = None
 
     def __post_init__(self) -> None:
-        # One layout, fresh from training or read from a file: the last bits depend on it.
+        # One memory layout after training and after loading, since the last bits depend on it.
         self.model.to(devices.device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def features(self, images: ImageSet, batch: int = 256, track: Track = quiet) -> Tensor:
-        """(N, D) features before the head, one row an image.
+        """(N, D) features before the head.
 
-        Those of a frozen network are float16 and cached by image; those of a trained one, which
-        are of no use to any other run, are not.
+        Features of a frozen network are float16, and cached by image. Features of a trained network
+        are float32 and not cached, since no other run can use them.
+
+        Args:
+            batch: number of images in a forward pass of a trained network.
         """
         images = images.scaled_by(self.value_range)
         if self.frozen:
@@ -112,9 +116,9 @@ class Predictor:
             return (logits / self.temperature).softmax(dim=1).cpu()
 
     def predict_proba(self, images: ImageSet, batch: int = 256, track: Track = quiet) -> Tensor:
-        """(N, K) float32 probabilities, one row an image; images stream through in batches.
+        """(N, K) float32 probabilities; images are read and predicted in batches.
 
-        Features of a frozen network are cached by image: what was embedded once is known.
+        Features of a frozen network are cached by image, and read from there.
         """
         if self.frozen:
             return self.of_features(self.features(images, track=track))
@@ -124,9 +128,9 @@ class Predictor:
         return torch.cat(rows) if rows else torch.empty(0, len(self.classes))
 
     def _streamed(self, images: ImageSet, batch: int, track: Track, what: str) -> Iterator[Tensor]:
-        """(batch, D) float32 features at a time."""
+        """Yield (batch, D) float32 features of one batch after another."""
         self.model.eval()
-        if self.size > 256:  # pixels in a batch are bounded, whatever a file says of the size
+        if self.size > 256:  # bounds the memory of a batch
             batch = max(1, batch * 256**2 // self.size**2)
         stream = images.stream(self.size, self.aspect, batch, self.channels)
         for pixels in track(stream, -(-len(images) // batch), what):
@@ -146,7 +150,13 @@ def embed(
     precision: str,
     track: Track = quiet,
 ) -> Tensor:
-    """(N, D) float16 features before the head of a classifier, from the cache where known."""
+    """(N, D) float16 features before the head of a classifier, with the cache.
+
+    Args:
+        size: side in pixels that images are resized to.
+        aspect: crop, pad or stretch.
+        precision: auto, fp32 or bf16.
+    """
     body = copy.copy(model)
     body._modules = {**model._modules, "head": nn.Identity()}
     return features(images, body, size, aspect=aspect, precision=precision, track=track)

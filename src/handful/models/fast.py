@@ -1,12 +1,12 @@
-"""A network for many labelled small photographs and little time.
+"""A network for short trainings on many labelled small photographs.
 
 Letters in shapes: N images, C channels, H and W pixels, D features, P numbers in a patch.
 
 Source: Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", arXiv:2404.00498
-(airbench94), from which come the whitening layer, the widths, the start of the convolutions at
-the identity, BatchNorm without scale whose shift learns 64 times as fast, and the factor on the
-output. Where we differ: the training around it (Nesterov SGD and weight average of our loop, crop
-and flip drawn at random, cut-out; the moved copies of evaluation are off unless asked for).
+(airbench94): the whitening layer, the widths, convolutions that start as the identity, BatchNorm
+without scale whose shift has 64 times the learning rate, and the factor on the output. Where we
+differ: the training (Nesterov SGD and weight average of our loop, random crop and flip, cut-out),
+and evaluation on shifted copies is off by default.
 """
 
 import torch
@@ -15,22 +15,23 @@ from torch import Tensor, nn
 
 from handful.errors import HandfulError
 
-_PATCH = 2  # pixels a side of what the first layer whitens
-_EVEN = 5e-4  # added to the variance of each direction, so that noise is not blown up
-_SHIFT = 8.0  # a shift that is this times its parameter moves 64 times as fast under SGD
-_OUTPUT = 1 / 9  # keeps first logits small
+_PATCH = 2  # side in pixels of the patches that the first layer whitens
+_EVEN = 5e-4  # added to the variance of each direction, so that noise is not amplified
+_SHIFT = 8.0  # a factor of 8 on the parameter makes it 64 times as fast under SGD
+_OUTPUT = 1 / 9  # keeps the initial logits small
 
 
 class Fast(nn.Module):
-    """(N, C, size, size) -> (N, width): patches whitened, then three pairs of 3x3 convolutions.
+    """(N, C, size, size) -> (N, width): whitened patches, then three pairs of 3x3 convolutions.
 
-    The first layer is fixed by `adapt`, from images of the task, and never trained.
+    `init_from_data` sets the first layer from images of the task; it is never trained.
 
     Args:
         base: channels of the first pair.
         width: channels of the other two.
-        mirrored: features in evaluation are the mean over an image and its mirror image.
-        shifted: there, copies moved by a pixel, up and left, down and right, make half of them.
+        mirrored: in evaluation, features are the mean over an image and its mirror image.
+        shifted: in evaluation, half of the features come from copies shifted by a pixel, up and
+            left, down and right.
     """
 
     def __init__(
@@ -46,11 +47,11 @@ class Fast(nn.Module):
         super().__init__()
         if size < 25:
             raise HandfulError(
-                f"size={size} is too small for fast: nothing is left after its poolings; the "
-                f"smallest it takes is size=25, and 'small' takes any"
+                f"size={size} is too small for fast: its poolings leave no pixels; the smallest is "
+                f"size=25, and 'small' takes any size"
             )
         if min(base, width) < 1:
-            raise HandfulError(f"base and width are 1 channel or more, got {base} and {width}")
+            raise HandfulError(f"base and width must be 1 channel or more, got {base} and {width}")
         self.mirrored, self.shifted, self.width = mirrored, shifted, width
         patch = channels * _PATCH**2
         self.whiten = nn.Conv2d(channels, 2 * patch, _PATCH, padding=0, bias=True)
@@ -67,9 +68,10 @@ class Fast(nn.Module):
 
     @torch.no_grad()
     def init_from_data(self, images: Tensor) -> None:
-        """Fix the first layer: principal directions of patches, each of variance 1, both signs.
+        """Set the first layer: principal directions of patches, scaled to variance 1, both signs.
 
-        (N, C, H, W) normalised images.
+        Args:
+            images: (N, C, H, W), normalised.
         """
         patches = F.unfold(images[::2], _PATCH, stride=_PATCH)  # (N / 2, P, patches)
         patches = patches.transpose(1, 2).flatten(0, 1)  # (all patches, P)
@@ -87,9 +89,9 @@ class Fast(nn.Module):
             return self._features(images)
         features = self._with_mirror_image(images)
         if self.shifted:
-            wide = F.pad(images, (1, 1, 1, 1), mode="reflect")
-            moved = self._with_mirror_image(wide[..., 2:, 2:]) + self._with_mirror_image(
-                wide[..., :-2, :-2]
+            padded = F.pad(images, (1, 1, 1, 1), mode="reflect")
+            moved = self._with_mirror_image(padded[..., 2:, 2:]) + self._with_mirror_image(
+                padded[..., :-2, :-2]
             )
             features = features / 2 + moved / 4
         return features
@@ -104,7 +106,7 @@ class Fast(nn.Module):
 
 
 class _Norm(nn.BatchNorm2d):
-    """BatchNorm without scale, with a shift that learns faster than the weights."""
+    """BatchNorm without scale, whose shift has a higher learning rate than the weights."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, momentum=0.4, affine=False)
@@ -115,7 +117,7 @@ class _Norm(nn.BatchNorm2d):
 
 
 def _pair(inputs: int, outputs: int) -> list[nn.Module]:
-    """Two convolutions, the map halved after the first."""
+    """Two convolutions with BatchNorm and GELU; the map is halved after the first."""
     return [
         _convolution(inputs, outputs),
         nn.MaxPool2d(2),
@@ -128,7 +130,7 @@ def _pair(inputs: int, outputs: int) -> list[nn.Module]:
 
 
 def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
-    """3x3, without bias; the first `inputs` filters start by passing a channel on as it is."""
+    """3x3 convolution without bias whose first `inputs` filters start as the identity."""
     layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
     with torch.no_grad():
         nn.init.dirac_(layer.weight[: min(inputs, outputs)])

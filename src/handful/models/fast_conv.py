@@ -1,12 +1,13 @@
-"""Convolutions whose gradients a processor computes fast.
+"""Convolutions with faster backward passes on processors.
 
-Depthwise: with bf16 tensors the gradient takes 4 to 40 times as long as with fp32 ones, where it is
-also more exact: it made up two thirds of a step of fine-tuning EfficientNet-Lite0. So the forward
-pass keeps its precision and the backward pass is done in fp32.
+Depthwise: with bf16 tensors the backward pass takes 4 to 40 times as long as with fp32 tensors, and
+is less exact. It was two thirds of a step of fine-tuning EfficientNet-Lite0. `DepthwiseConv2d`
+therefore computes the backward pass in fp32; the forward pass keeps its precision.
 
-Narrow: processors with AMX multiply rows of 32 pixels. For the gradient of the weights a row of a
-map of 7 pixels fills a fifth of that, one of 3 a tenth. So maps are laid side by side, with zeros
-between them, which changes no sum and saves a third to nine tenths of the time (benchmarks/LOG.md).
+Narrow: processors with AMX multiply rows of 32 numbers. For the gradient of the weights, a row of a
+map of 7 pixels fills a fifth of them, and one of 3 pixels a tenth. `NarrowConv2d` therefore puts
+maps side by side, separated by zeros, which changes no sum and saves a third to nine tenths of the
+time (benchmarks/LOG.md).
 """
 
 from typing import Any
@@ -18,18 +19,18 @@ from torch import Tensor, nn
 from handful import devices
 
 _ROW = 32  # bf16 numbers that AMX multiplies at once
-_FEWEST = 3  # maps side by side: with two, laying them out costs more than it saves
+_FEWEST = 3  # smallest number of maps side by side; with two, the copy costs more than it saves
 
 
 def use_fast_backward(network: nn.Module) -> None:
-    """Give every depthwise and every 3x3 convolution in `network` the faster gradient, in place.
+    """Use the faster backward pass in all depthwise and 3x3 convolutions of `network`, in place.
 
-    Values, parameters and their names stay as they are.
+    Outputs, parameters and their names do not change.
     """
     for module in network.modules():
-        swapped = _DEPTHWISE.get(type(module).__name__)
-        if swapped is not None and isinstance(module, nn.Conv2d) and _depthwise(module):
-            module.__class__ = swapped
+        faster = _DEPTHWISE.get(type(module).__name__)
+        if faster is not None and isinstance(module, nn.Conv2d) and _depthwise(module):
+            module.__class__ = faster
         elif type(module) is nn.Conv2d and _plain_3x3(module) and devices.amx():
             module.__class__ = NarrowConv2d
 
@@ -49,7 +50,7 @@ def _plain_3x3(module: nn.Conv2d) -> bool:
 
 
 class NarrowConv2d(nn.Conv2d):
-    """`nn.Conv2d` of 3x3 pixels that keeps the size, (N, C, H, W) -> (N, D, H, W)."""
+    """`nn.Conv2d` with 3x3 kernels and padding 1: (N, C, H, W) -> (N, D, H, W)."""
 
     def forward(self, images: Tensor) -> Tensor:
         if images.shape[3] > _ROW // _FEWEST - 1 or not _in_bf16(images):
@@ -62,18 +63,19 @@ def _in_bf16(images: Tensor) -> bool:
 
 
 def _kind(images: Tensor) -> torch.dtype:
-    """The type that a convolution of these images is made in."""
+    """The type that a convolution of these images computes in."""
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else images.dtype
 
 
 class _Narrow(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        kind = _kind(images)  # as autocast would, but kept for the way back
-        seen, applied = images.to(kind), weight.to(kind)
-        ctx.save_for_backward(seen, applied)
+        kind = _kind(images)  # as autocast would, and saved for the backward pass
+        cast_images, cast_weight = images.to(kind), weight.to(kind)
+        ctx.save_for_backward(cast_images, cast_weight)
         ctx.kinds = images.dtype, weight.dtype, None if bias is None else bias.dtype
-        return F.conv2d(seen, applied, None if bias is None else bias.to(kind), padding=1)
+        cast_bias = None if bias is None else bias.to(kind)
+        return F.conv2d(cast_images, cast_weight, cast_bias, padding=1)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -99,9 +101,9 @@ def _backward(gradient: Tensor, images: Tensor, weight: Tensor, wanted: list[boo
 
 
 def side_by_side(maps: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N / k, C, H, k (W + 1)): k maps in a row, a column of zeros behind each.
+    """(N, C, H, W) -> (N / k, C, H, k (W + 1)): k maps side by side, a column of zeros after each.
 
-    As many as 32 pixels hold; zeros fill up the last row.
+    k is the number of maps that 32 pixels hold; zeros fill the last row.
     """
     n, channels, height, width = maps.shape
     k = _ROW // (width + 1)
@@ -116,7 +118,7 @@ def side_by_side(maps: Tensor) -> Tensor:
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """`nn.Conv2d` with as many groups as channels, (N, C, H, W) -> (N, C, H', W')."""
+    """`nn.Conv2d` with one group per channel: (N, C, H, W) -> (N, C, H', W')."""
 
     def forward(self, images: Tensor) -> Tensor:
         return _Depthwise.apply(
@@ -125,7 +127,7 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 class DepthwiseConv2dSame(DepthwiseConv2d):
-    """timm's `Conv2dSame`: zeros around the images as TensorFlow puts them."""
+    """timm's `Conv2dSame`, with the padding of TensorFlow."""
 
     def forward(self, images: Tensor) -> Tensor:
         from timm.layers.padding import pad_same

@@ -1,7 +1,7 @@
-"""The feature engine: a frozen network over an image set, as fast as the machine allows, once.
+"""Features of a frozen network for an image set, computed once and cached on disk by image.
 
-Features are kept on disk by image, so that draws, folds and subsets of the same images share
-them, and work that was interrupted goes on where it stopped.
+Draws, folds and subsets of one set share the cached features, and interrupted work resumes with the
+images that are not cached.
 
 Letters in shapes: N images, C channels, S the side in pixels, D features.
 """
@@ -26,15 +26,15 @@ from handful.models import fingerprint
 from handful.progress import Track, quiet
 
 VIEWS = ("plain", "flipped")
-SIZES = (224, 160, 128, 96, 64)  # what `choose_size` chooses from, best first
-SMALL_IMAGES_BEST = 160  # images of 64 pixels or less gain nothing from more
+SIZES = (224, 160, 128, 96, 64)  # the sizes of `choose_size`, the most accurate first
+SMALL_IMAGES_BEST = 160  # the most accurate size for images of 64 pixels or less
 _BATCH = 64  # images that are decoded together
-# Pixels a forward pass: beyond, a processor's cache no longer holds what lies between two layers,
-# and images of 224 pixels take twice as long.
+# Pixels in a forward pass. With more, the values between two layers exceed a processor's cache, and
+# images of 224 pixels take twice as long.
 _PASS = 16 * 160 * 160
-_SAMPLE = 32  # images that a time is measured on
-_SHARD = 16 * _BATCH  # images in one file: what is lost when the process is killed
-_VERSION = 1  # raise when the same key would give other features
+_SAMPLE = 32  # images for a time measurement
+_SHARD = 16 * _BATCH  # images in one file; a killed process loses at most one file
+_VERSION = 1  # increase when a key would give other features
 
 
 @devices.memory_kept()
@@ -48,22 +48,22 @@ def features(
     precision: str = "auto",
     track: Track = quiet,
 ) -> Tensor:
-    """(N, D) float16 features of every image, from the cache where they are known.
+    """(N, D) float16 features of all images; features that are not cached are computed.
 
-    Pixels stream through in batches; the folder is never held. The network runs without
-    gradients, in evaluation mode, channels last.
+    Images are read in batches, so that they need little memory. The network runs without gradients,
+    in evaluation mode, channels last.
 
     Args:
-        network: maps (N, C, S, S) float images in [0, 1] to (N, D): it normalises, too.
+        network: maps (N, C, S, S) float images in [0, 1] to (N, D), normalisation included.
         size: S, in pixels; see `choose_size`.
-        aspect: how other shapes become square; see `ImageSet.at`.
+        aspect: crop, pad or stretch images to a square; see `ImageSet.at`.
         view: "plain", or "flipped" left to right.
         precision: "bf16", "fp32", or "auto": bf16 where the processor computes in it.
     """
     precision = resolved(precision)
     folder = _folder(network, size, aspect, view, precision, images.channels)
     prints = _prints(images)
-    for last in (False, True):  # a second time if the cache is cleared meanwhile
+    for last in (False, True):  # again if another process clears the cache
         known = _known(folder)
         new = _first_of_each(prints, known)
         try:
@@ -78,7 +78,7 @@ def features(
         except (OSError, KeyError):
             if last:
                 raise
-    raise AssertionError  # never here
+    raise AssertionError  # unreachable
 
 
 def not_yet_known(
@@ -90,7 +90,7 @@ def not_yet_known(
     view: str = "plain",
     precision: str = "auto",
 ) -> ImageSet:
-    """The images that `features` would run the network on: each distinct one once."""
+    """The images that `features` would run the network on, duplicates once."""
     folder = _folder(network, size, aspect, view, resolved(precision), images.channels)
     return images[_first_of_each(_prints(images), _known(folder))]
 
@@ -103,16 +103,17 @@ def choose_size(
     aspect: str = "crop",
     precision: str = "auto",
 ) -> tuple[int, float]:
-    """The side in pixels to embed the images at, and the seconds that will take.
+    """The side in pixels to embed images at, and the expected seconds.
 
-    Larger is more accurate up to a point, and slower with the square. On 32-pixel photographs
-    (CIFAR-10 (JPEG) development draws, 10 labels a class, EfficientNet-Lite0) a linear head gave
-    57.9 % at 96 pixels, 59.8 at 128, 60.4 at 160 and 59.4 at 192. So: the largest of `SIZES`
-    that fits in `seconds`, at most `SMALL_IMAGES_BEST` for small images; the smallest where none
-    does.
+    It is the largest of `SIZES` that fits in `seconds`, at most `SMALL_IMAGES_BEST` for small
+    images, and the smallest of `SIZES` where none fits. Larger sizes are more accurate up to a
+    limit, and the time grows with the square. On 32-pixel photographs (CIFAR-10 (JPEG) development
+    draws, 10 labels a class, EfficientNet-Lite0) the accuracy of a linear head was 57.9 % at 96
+    pixels, 59.8 % at 128, 60.4 % at 160 and 59.4 % at 192.
 
     Args:
-        make: the network for images of a side in pixels.
+        make: returns the network for a side in pixels.
+        seconds: available time.
     """
     sizes = [size for size in SIZES if not small(images) or size <= SMALL_IMAGES_BEST]
     expected = 0.0
@@ -126,7 +127,7 @@ def choose_size(
 
 
 def small(images: ImageSet) -> bool:
-    """Whether the images are of one size of 64 pixels or less."""
+    """Whether all images have one size, of 64 pixels or less."""
     return max(images.native_size or (65,)) <= 64
 
 
@@ -138,19 +139,23 @@ def seconds_per_image(
     aspect: str = "crop",
     precision: str = "auto",
 ) -> float:
-    """Measured on some of the images, decoding included."""
+    """Seconds per image, decoding included, measured on a sample of the images."""
     network, precision = _ready(network), resolved(precision)
-    some = images[np.linspace(0, len(images) - 1, min(len(images), _SAMPLE)).astype(np.int64)]
-    noise = torch.randint(0, 256, (len(some), images.channels, size, size), dtype=torch.uint8)
-    _forward(network, noise, "plain", precision)  # the first pass sets things up
+    sample = images[np.linspace(0, len(images) - 1, min(len(images), _SAMPLE)).astype(np.int64)]
+    noise = torch.randint(0, 256, (len(sample), images.channels, size, size), dtype=torch.uint8)
+    _forward(network, noise, "plain", precision)  # the first pass has one-time costs
     start = time.perf_counter()
-    for pixels in some.stream(size, aspect, _SAMPLE):
+    for pixels in sample.stream(size, aspect, _SAMPLE):
         _forward(network, pixels, "plain", precision)
-    return (time.perf_counter() - start) / len(some)
+    return (time.perf_counter() - start) / len(sample)
 
 
 def resolved(precision: str) -> str:
-    """bf16 or fp32; "auto" is bf16 where the processor computes in it."""
+    """bf16 or fp32; "auto" is bf16 where the processor computes in it.
+
+    Raises:
+        HandfulError: `precision` is none of these.
+    """
     if precision == "auto":
         return "bf16" if devices.has_bf16() else "fp32"
     if precision not in ("bf16", "fp32"):
@@ -168,7 +173,7 @@ def _embed(
     folder: Path,
     track: Track,
 ) -> None:
-    """Features of all the images, to files of `_SHARD` images each."""
+    """Compute the features of all images, and write files of `_SHARD` images each."""
     prints = _prints(images)
     network = _ready(network)
     rows: list[Tensor] = []
@@ -205,9 +210,10 @@ def _forward(network: nn.Module, pixels: Tensor, view: str, precision: str) -> T
 def _folder(
     network: nn.Module, size: int, aspect: str, view: str, precision: str, channels: int
 ) -> Path:
-    """Where features made in exactly this way are kept.
+    """The cache folder of features with exactly these settings.
 
-    A network says in `extra_repr` what changes its features beside weights and layers.
+    A network's `extra_repr` must name the settings that change its features, beside its layers and
+    weights.
     """
     if view not in VIEWS:
         raise HandfulError(f"no view {view!r}; views of cached features: {', '.join(VIEWS)}")
@@ -217,12 +223,12 @@ def _folder(
 
 
 def _prints(images: ImageSet) -> np.ndarray:
-    """(N,) 16-byte fingerprints of the pixels: equal ones are equal images."""
+    """(N,) 16-byte fingerprints of the pixels; equal images have equal fingerprints."""
     return np.ascontiguousarray(images.store.fingerprints[images.rows]).view("V16").reshape(-1)
 
 
 def _first_of_each(prints: np.ndarray, known: dict[bytes, tuple[Path, int]]) -> np.ndarray:
-    """Positions of images without features, each distinct image once."""
+    """Positions of images without cached features, duplicates once."""
     seen = set(known)
     positions = []
     for position, key in enumerate(map(bytes, prints)):
@@ -233,10 +239,10 @@ def _first_of_each(prints: np.ndarray, known: dict[bytes, tuple[Path, int]]) -> 
 
 
 def _write(folder: Path, prints: np.ndarray, rows: Tensor) -> None:
-    """One shard. Its name is a hash of its images: two processes may write it and do no harm."""
+    """Write one file, named by a hash of its images, so that two processes may write it."""
     if not torch.isfinite(rows).all():
         raise HandfulError(
-            "the network gave features that are not numbers float16 can hold; "
+            "the network gave features that are not finite in float16; "
             "check its weights, or pass precision='fp32'"
         )
     path = folder / f"{hashlib.sha256(prints.tobytes()).hexdigest()[:32]}.safetensors"
@@ -246,20 +252,20 @@ def _write(folder: Path, prints: np.ndarray, rows: Tensor) -> None:
 
 
 def _known(folder: Path) -> dict[bytes, tuple[Path, int]]:
-    """Fingerprint → (shard, row) of every image whose features are in the folder."""
+    """Fingerprint → (file, row) of all images whose features are in the folder."""
     found: dict[bytes, tuple[Path, int]] = {}
     for path in sorted(folder.glob("[!.]*.safetensors")):
         try:
             with safe_open(path, "pt") as file:
                 keys = file.get_tensor("images").numpy()
         except (SafetensorError, OSError):
-            continue  # a damaged file is as good as none: its images are embedded again
+            continue  # the images of a damaged file are embedded again
         found |= {key.tobytes(): (path, row) for row, key in enumerate(keys)}
     return found
 
 
 def _gathered(prints: np.ndarray, known: dict[bytes, tuple[Path, int]]) -> Tensor:
-    """(N, D): one pass over the shards, each read once."""
+    """(N, D) features; each file is read once."""
     by_shard: dict[Path, tuple[list[int], list[int]]] = {}
     for position, key in enumerate(map(bytes, prints)):
         path, row = known[key]

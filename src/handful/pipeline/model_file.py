@@ -95,10 +95,10 @@ def load_predictor(path: Path) -> Predictor:
         raise _not_as_described(path, f"{wrong_type[0]} is of another type")
     model.load_state_dict(tensors, assign=True)
     spec = BackboneSpec(header["backbone"]["name"], header["backbone"].get("options", {}))
-    keys = ("fit", "precision", "temperature", "frozen")
+    keys = ("precision", "temperature", "frozen")
     rest = {key: header[key] for key in keys if key in header}
-    if "fit" in rest:  # its name in the file
-        rest["aspect"] = rest.pop("fit")
+    if "fit" in header:
+        rest["aspect"] = header["fit"]
     rest["value_range"] = _value_range(header)
     classes, size, channels = tuple(header["classes"]), header["size"], header["channels"]
     return Predictor(model.eval(), spec, classes, size, channels, **rest)

@@ -1,4 +1,4 @@
-"""Batches: the images of each step, drawn from the seed and the number of the step."""
+"""Batches: the augmented images of each step, determined by the seed and the step."""
 
 from functools import lru_cache
 
@@ -14,12 +14,18 @@ from handful.seeds import Purpose
 
 
 class Batches:
-    """`batches[step]` is the batch of that step, the same whenever it is asked for."""
+    """`batches[step]` is the batch of a step; the result depends on nothing but seed and step.
+
+    Args:
+        task: holds the images.
+        views: the augmentations that the method asks for.
+        schedule: gives the number of labelled images in a batch.
+    """
 
     def __init__(self, task: Task, views: Views, schedule: Schedule, seed: int) -> None:
         device = devices.device()
         self.pixels, self.labels = task.pixels.to(device), task.labels.to(device)
-        self.labeled, self.unlabeled = task.labeled, task.training_pool
+        self.labeled, self.pool = task.labeled, task.training_pool
         self.labeled_pipeline = None if views.labeled is None else _pipeline(views.labeled, task)
         self.unlabeled_pipelines = tuple(_pipeline(view, task) for view in views.unlabeled)
         self.size = schedule.batch
@@ -37,10 +43,10 @@ class Batches:
         unlabeled_ids = None
         if self.unlabeled_pipelines:
             count = self.size * self.ratio
-            turn = _turn(
-                len(self.unlabeled), count, step, seeds.hashed(self.seed, Purpose.UNLABELED_ORDER)
+            chosen = _positions(
+                len(self.pool), count, step, seeds.hashed(self.seed, Purpose.UNLABELED_ORDER)
             )
-            unlabeled_ids = self.unlabeled[turn]
+            unlabeled_ids = self.pool[chosen]
             pixels = self.pixels[unlabeled_ids]
             unlabeled = tuple(view(pixels, generator) for view in self.unlabeled_pipelines)
         return Batch(
@@ -54,12 +60,12 @@ class Batches:
         )
 
     def _labeled(self, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Positions (N,) and views (N, C, S, S); N is 0 for a method that looks at no label."""
+        """Positions (N,) and views (N, C, S, S); N is 0 for a method that uses no label."""
         if self.labeled_pipeline is None:
-            nobody = torch.empty(0, dtype=torch.int64)
-            return nobody, self.pixels[nobody].float()
+            none = torch.empty(0, dtype=torch.int64)
+            return none, self.pixels[none].float()
         ids = self.labeled[
-            _turn(
+            _positions(
                 len(self.labeled), self.size, step, seeds.hashed(self.seed, Purpose.LABELED_ORDER)
             )
         ]
@@ -69,19 +75,19 @@ class Batches:
 def _pipeline(view: str | Pipeline, task: Task) -> Pipeline:
     if view == "auto":
         view = "digits" if task.channels == 1 else "strong"
-    # A mirrored border would put strokes around a symbol; photographs bear it.
+    # A mirrored border would draw strokes around a symbol; on photographs it does no harm.
     grey: Fill | None = "background" if task.channels == 1 else None
     return named(view, flips=task.flips, fill=grey)
 
 
-def _turn(n: int, size: int, step: int, seed: int) -> Tensor:
-    """Positions (size,) of one batch: shuffled pass after shuffled pass over n images."""
-    places = torch.arange(step * size, (step + 1) * size)
-    passes = places // n
+def _positions(n: int, size: int, step: int, seed: int) -> Tensor:
+    """(size,) positions of one batch: consecutive parts of shuffled passes over n images."""
+    drawn = torch.arange(step * size, (step + 1) * size)
+    passes = drawn // n
     shuffles = [_shuffle(n, seed, k) for k in passes.unique().tolist()]
     return torch.cat(
         [
-            shuffle[places[passes == k] % n]
+            shuffle[drawn[passes == k] % n]
             for k, shuffle in zip(passes.unique(), shuffles, strict=True)
         ]
     )

@@ -1,12 +1,17 @@
-"""Whether a training has gone wrong, told from its history alone, and where it was still sound.
+"""Detect a failed training from its history, and find the last checkpoint before the failure.
 
-Two ways to go wrong show in the figures of a semi-supervised method. One class swallows the
-guesses: they are nearly all of it, and the network knows the labelled images no longer, or half
-way still does not. Without that second sign they may well be right, where most unlabelled images
-are of one class; then it is said and nothing is done. Or guesses that were used are used no more.
-Both are judged after the first fifth of the steps. A third shows in any training, and at its end:
-no more of the images it learned from are right than share their commonest label. A fourth, a loss
-that is no number, the loop itself notices. No test label is looked at.
+Four failures are known; none of the tests reads a test label.
+
+1. Class collapse, in semi-supervised training: nearly all pseudo-labels are of one class, and the
+   network no longer recognises the labelled images, or has not learned them by half of the steps.
+   While it recognises them, the pseudo-labels may be correct, because most unlabelled images may
+   be of one class; then the training continues and a remark is made.
+2. Unused images, in semi-supervised training: pseudo-labels that were used are used no longer.
+3. Nothing learned, in any training, tested at its end: the share of correct training images is not
+   above the share of their most common label.
+4. A loss that is not finite: the training loop raises `Diverged`.
+
+The first two are tested after the first fifth of the steps.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,23 +22,23 @@ from handful.methods.schedule import ScheduleProgress
 
 Line = dict[str, float]
 
-SETTLED = 0.2  # share of the steps before which figures are not judged
-SWALLOWED = 0.9  # of the way from its prior to all guesses: one class has taken over
-FORGOTTEN = 0.25  # share of the labelled images right at best and wrong now
-HALF = 0.5  # share of the steps by which something must be known of the labels
-UNUSED, USED = 0.01, 0.1  # shares of the unlabelled images: none, and some
-LONG = 0.3  # share of the steps: so long guesses must go unused
+GRACE = 0.2  # share of the steps before which nothing is tested
+COLLAPSED = 0.9  # `swallowed` above this is class collapse: 0 is the prior, 1 is all pseudo-labels
+FORGOTTEN = 0.25  # drop of the training accuracy below its maximum that counts as forgotten
+LEARNED_BY = 0.5  # share of the steps by which the labels must be learned
+UNUSED, USED = 0.01, 0.1  # shares of the unlabelled images: below is unused, from here on used
+UNUSED_FOR = 0.3  # share of the steps for which pseudo-labels must be unused
 
 
 @dataclass(frozen=True)
 class Collapse:
-    """What went wrong, and whose weights were kept."""
+    """What went wrong in a training, and which weights were kept."""
 
-    step: int  # at which it was noticed
+    step: int  # at which the failure was detected
     reason: str
-    kept: int  # the step of the averaged weights that are kept
-    right: float | None = None  # share of the labelled images that these get right
-    chance: float = 0.0  # and that their commonest label alone would
+    kept: int  # step of the averaged weights that are kept
+    right: float | None = None  # accuracy of these weights on the labelled images
+    chance: float = 0.0  # share of the most common label
 
     @property
     def text(self) -> str:
@@ -47,25 +52,30 @@ class Collapse:
 
 
 def recorded_failures(record: Mapping[str, Any]) -> str:
-    """What went wrong in the trainings of a run, from its run.json; empty where nothing did."""
+    """The failures that a run.json records, as one sentence; empty where there is none.
+
+    Args:
+        record: the run's record, of which `stage` is self-supervised pre-training.
+    """
     stage, found = (record.get("stage") or {}).get("collapse"), record["training"].get("collapse")
-    told = [f"in the stage without labels {stage}"] if stage else []
-    return "; ".join([*told, *([Collapse(**found).text] if found is not None else [])])
+    failures = [f"in self-supervised pre-training {stage}"] if stage else []
+    return "; ".join([*failures, *([Collapse(**found).text] if found is not None else [])])
 
 
 def _by_chance(right: float, chance: float) -> bool:
+    """Whether an accuracy is not above that of the most common label."""
     return 0 < chance < 1 and right <= chance
 
 
 @dataclass(frozen=True)
 class FailureDetector:
-    """What the history of a training says of it; each question is about its last look.
+    """Tests of a training's history; each is about its last evaluation.
 
     Args:
-        progress: of the training.
-        chance: share of the commonest label among the images of `train_accuracy`. With 0 or 1, no
-            labels or those of one class, less can be told.
-        classes: their names, in the order of the labels; without them numbers stand for them.
+        progress: of the training through its schedule.
+        chance: share of the most common label among the images of `train_accuracy`. With 0 (no
+            labels) or 1 (labels of one class), the tests that need it are skipped.
+        classes: names in the order of the labels, for messages; by default messages have numbers.
     """
 
     progress: ScheduleProgress
@@ -73,109 +83,109 @@ class FailureDetector:
     classes: Sequence[str] = ()
 
     def failure(self, history: Sequence[Line]) -> str | None:
-        """What is wrong, or None."""
-        if not history or not self._settled(history[-1]):
+        """The failure at the last evaluation, a sentence with a remedy; None if there is none."""
+        if not history or not self._past_grace(history[-1]):
             return None
-        if self._swallowed(history):
+        if self._collapsed(history):
             return (
-                f"one class has taken over the guesses{self._commonest(history[-1])} "
-                f"{self._where(history)}; try --set align=true, if the method has it, or a lower "
-                f"learning rate"
+                f"class collapse{self._largest_class(history[-1])} {self._where(history)}; "
+                f"try --set align=true, if the method has it, or a lower learning rate"
             )
         if self._unused(history) and max(one.get("kept", 0) for one in history) >= USED:
             return (
-                f"the unlabelled images are used no more {self._where(history)}: no guess is sure "
-                f"enough; try a lower learning rate, or a lower --set threshold if the method "
-                f"has it"
+                f"the unlabelled images are no longer used {self._where(history)}: no pseudo-label "
+                f"is confident enough; try a lower learning rate, or a lower --set threshold if "
+                f"the method has it"
             )
         return None
 
     def nothing_learned(self, history: Sequence[Line]) -> str | None:
-        """A sentence where nothing was learned from the labels, or None."""
+        """A sentence where the last accuracy is not above chance; None otherwise."""
         right = history[-1].get("train_accuracy", 1.0)
         if not _by_chance(right, self.chance):
             return None
         return (
-            f"nothing is known of the labelled images {self._where(history)}: {right:.0%} of them "
-            f"are right, and {self.chance:.0%} have the commonest label; try a lower learning rate "
-            f"or more steps"
+            f"nothing was learned from the labels {self._where(history)}: {right:.0%} of the "
+            f"labelled images are right, and {self.chance:.0%} have the commonest label; try a "
+            f"lower learning rate or more steps"
         )
 
     def should_stop(self, history: Sequence[Line]) -> bool:
-        """Whether one class had taken over at this look and at the one before: time to stop."""
+        """Whether the last two evaluations both show class collapse."""
         both = [history[: len(history) - back] for back in (0, 1)]
-        return all(some and self._settled(some[-1]) and self._swallowed(some) for some in both)
+        return all(some and self._past_grace(some[-1]) and self._collapsed(some) for some in both)
 
     def remark(self, history: Sequence[Line]) -> str | None:
-        """A sentence on guesses that did no harm, and perhaps no good; or None."""
+        """A sentence about pseudo-labels that are suspect but no failure; None otherwise."""
         if not history:
             return None
         if self._unused(history) and max(line.get("kept", 0) for line in history) < USED:
             return (
-                f"hardly any guess was sure enough to be used in {history[-1]['step']:.0f} steps: "
-                "the labels alone were learned from; "
+                f"hardly any pseudo-label was confident enough to be used in "
+                f"{history[-1]['step']:.0f} steps, so the network learned from the labels alone; "
                 "train for longer, or try a lower --set threshold if the method has it"
             )
-        if self._settled(history[-1]) and _lopsided(history[-1]):
+        if self._past_grace(history[-1]) and _one_class(history[-1]):
             return (
-                f"nearly all guesses are of one class{self._commonest(history[-1])} "
-                f"{self._where(history)}, far more than of the labels. That is right if most "
-                f"unlabelled images are of it; if not, it has taken over: look at some "
-                f"predictions, and try --set align=true if the method has it"
+                f"nearly all pseudo-labels are of one class{self._largest_class(history[-1])} "
+                f"{self._where(history)}, a far larger share than among the labels. This is right "
+                f"if most unlabelled images are of this class; otherwise it is class collapse: "
+                f"check some predictions, and try --set align=true if the method has it"
             )
         return None
 
     def best_checkpoint(self, history: Sequence[Line]) -> int | None:
-        """The step of the look to go back to, None if there is none.
+        """The step whose weights to restore after a failure; None if there is none.
 
-        Of the looks at which nothing was wrong it is the latest of those that got most training
-        images right, unaugmented: a network that is being swallowed forgets some of them. One at
-        which a class was already more than half on the way is taken if there is no other.
+        Evaluations without a failure are compared by their training accuracy (unaugmented), since
+        a collapsing network forgets training images. Among equals an evaluation less than half
+        the way to class collapse wins, then the latest.
         """
-        sound = [
+        healthy = [
             line
             for number, line in enumerate(history, 1)
             if line["step"] > 0 and "train_loss" in line and self.failure(history[:number]) is None
         ]
-        if not sound:
+        if not healthy:
             return None
 
-        def merit(line: Line) -> tuple[float, bool, float]:
-            on_the_way = line.get("swallowed", 0) > SWALLOWED / 2
-            return line["train_accuracy"], not on_the_way, line["step"]
+        def rank(line: Line) -> tuple[float, bool, float]:
+            collapsing = line.get("swallowed", 0) > COLLAPSED / 2
+            return line["train_accuracy"], not collapsing, line["step"]
 
-        return int(max(sound, key=merit)["step"])
+        return int(max(healthy, key=rank)["step"])
 
-    def _settled(self, line: Line) -> bool:
-        return self._place(line) > SETTLED * self.progress.steps
+    def _past_grace(self, line: Line) -> bool:
+        return self._position(line) > GRACE * self.progress.steps
 
-    def _place(self, line: Line) -> float:
-        """Where in the schedule a look was, which may have been done in more steps or fewer."""
+    def _position(self, line: Line) -> float:
+        """The evaluation's position in the schedule, which may differ from its step."""
         return self.progress.position(int(line["step"]))
 
     def _where(self, history: Sequence[Line]) -> str:
         return f"at step {history[-1]['step']:.0f} of {self.progress.last}"
 
-    def _swallowed(self, history: Sequence[Line]) -> bool:
-        """Whether one class has taken over, and what was known of the labels with it."""
-        if not _lopsided(history[-1]):
+    def _collapsed(self, history: Sequence[Line]) -> bool:
+        """Whether nearly all pseudo-labels are of one class and the labels are not recognised."""
+        if not _one_class(history[-1]):
             return False
-        known = [line["train_accuracy"] for line in history if "train_accuracy" in line] or [1.0]
-        late = self._place(history[-1]) > HALF * self.progress.steps
-        never = late and _by_chance(known[-1], self.chance)
-        return never or known[-1] < max(known) - FORGOTTEN
+        accuracies = [line["train_accuracy"] for line in history if "train_accuracy" in line]
+        accuracies = accuracies or [1.0]
+        late = self._position(history[-1]) > LEARNED_BY * self.progress.steps
+        never_learned = late and _by_chance(accuracies[-1], self.chance)
+        return never_learned or accuracies[-1] < max(accuracies) - FORGOTTEN
 
     def _unused(self, history: Sequence[Line]) -> bool:
-        """Whether guesses have gone unused for long."""
+        """Whether pseudo-labels were unused at every evaluation of the last UNUSED_FOR."""
         if history[-1].get("kept", 1) >= UNUSED:
             return False
         steps = self.progress.steps
-        since = max(SETTLED * steps, self._place(history[-1]) - LONG * steps)
-        late = [line for line in history if self._place(line) > since]
+        since = max(GRACE * steps, self._position(history[-1]) - UNUSED_FOR * steps)
+        late = [line for line in history if self._position(line) > since]
         return bool(late) and all(line.get("kept", 1) < UNUSED for line in late)
 
-    def _commonest(self, line: Line) -> str:
-        """The class with most guesses and its share, in brackets; nothing where it is not known."""
+    def _largest_class(self, line: Line) -> str:
+        """The class with most pseudo-labels and its share, in brackets; empty if not logged."""
         shares = {key: value for key, value in line.items() if key.startswith("pseudo_")}
         if not shares:
             return ""
@@ -185,6 +195,6 @@ class FailureDetector:
         return f" ({name}, {shares[most]:.0%})"
 
 
-def _lopsided(line: Line) -> bool:
-    """Whether nearly all guesses that counted are of one class; a few that did tell nothing."""
-    return line.get("swallowed", 0) > SWALLOWED and line.get("kept", 1) >= USED
+def _one_class(line: Line) -> bool:
+    """Whether nearly all used pseudo-labels are of one class; False where hardly any was used."""
+    return line.get("swallowed", 0) > COLLAPSED and line.get("kept", 1) >= USED

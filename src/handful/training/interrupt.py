@@ -1,4 +1,4 @@
-"""Stop a training at the end of a step on Ctrl-C or SIGTERM."""
+"""Stop a training after the current step on Ctrl-C or SIGTERM."""
 
 import signal
 import threading
@@ -9,10 +9,11 @@ from typing import Any
 
 @contextmanager
 def graceful_stop() -> Iterator[Any]:
-    """Within, Ctrl-C only asks: the loop ends its step, saves and stops. A second one insists.
+    """Yield a function that returns whether the user asked to stop, for the loop to ask each step.
 
-    Where it is ignored, as by scripts that start a job in the background, it stays ignored. SIGTERM
-    does the same in the command line, which handles it (`handful.cli.failures.terminating`).
+    The first Ctrl-C sets the request; a second one raises KeyboardInterrupt at once. Where Ctrl-C
+    is ignored, as in jobs that a script starts in the background, it stays ignored. SIGTERM sets
+    the request too where the command line handles it (`handful.cli.failures.terminating`).
     """
     asked = False
 
@@ -32,7 +33,7 @@ def graceful_stop() -> Iterator[Any]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    # Where Ctrl-C is not ignored, a handler of SIGTERM that raises has called the one set here.
+    # Where Ctrl-C is not ignored, the command line's handler of SIGTERM calls the one set here.
     ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     caught = signal.SIGTERM if ignored else signal.SIGINT
     outer = signal.getsignal(caught)
@@ -44,5 +45,5 @@ def graceful_stop() -> Iterator[Any]:
         yield lambda: asked
     finally:
         signal.signal(caught, outer)
-    if asked:  # after the last step, when nobody looked any more
+    if asked:  # requested after the last step, when the loop asked no more
         raise KeyboardInterrupt

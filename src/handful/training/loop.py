@@ -1,8 +1,8 @@
-"""The one training loop, and what is needed to stop it anywhere and go on to the same last bit.
+"""The training loop and its state, which can be saved and resumed bit-identically at any step.
 
-A step depends only on the state before it and on (seed, step): its labelled images, augmentations
-and dropout are drawn from a generator seeded by those two numbers. A checkpoint therefore holds
-tensors and a step count, and no random state.
+A step depends only on the state before it and on (seed, step): the generator that draws its images,
+augmentations and dropout is seeded by these two numbers. A checkpoint therefore holds tensors and a
+step count, and no random state.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,11 +22,17 @@ from handful.training.weight_average import Average
 
 
 class Diverged(ValueError):
-    """The loss stopped being a number; the message says at which step and what to change."""
+    """The loss is no longer finite; the message names the step and the settings to change."""
 
 
 class State:
-    """All that changes while training: network, average, optimiser, memory, steps taken, progress."""
+    """Everything that changes during training.
+
+    Args:
+        model: the network; it is moved to the device.
+        schedule: of the optimiser and the weight average.
+        method_state: tensors by name that a `Stateful` method keeps beside the network.
+    """
 
     def __init__(
         self, model: nn.Module, schedule: Schedule, method_state: Mapping[str, Tensor] | None = None
@@ -39,7 +45,7 @@ class State:
         self.schedule_progress = ScheduleProgress(schedule.steps)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything by name, ready for a safetensors file."""
+        """All tensors of the state by name, for a safetensors file."""
         found = {f"model/{k}": v for k, v in self.model.state_dict().items()}
         found |= {f"average/{k}": v for k, v in self.average.model.state_dict().items()}
         found |= {f"memory/{k}": v for k, v in self.method_state.items()}
@@ -49,27 +55,29 @@ class State:
         return found | {"step": torch.tensor(self.step), "turns": turns}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Overwrite the state with the result of `tensors()` of an equal network and schedule."""
+
         def under(prefix: str) -> dict[str, Tensor]:
             start = prefix + "/"
             return {k[len(start) :]: v for k, v in tensors.items() if k.startswith(start)}
 
         self.model.load_state_dict(under("model"))
         self.average.model.load_state_dict(under("average"))
-        remembered = under("memory")
+        saved_state = under("memory")
         for key, tensor in self.method_state.items():
-            tensor.copy_(remembered[key])
+            tensor.copy_(saved_state[key])
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in under("optimizer").items():
             index, name = key.split("/", 1)
             moments.setdefault(int(index), {})[name] = value
-        saved = self.optimizer.state_dict()
-        self.optimizer.load_state_dict({"state": moments, "param_groups": saved["param_groups"]})
-        for weight, kept in self.optimizer.state.items():
-            for key, value in kept.items():
-                if value.shape == weight.shape:  # fused steps want both laid out alike in memory
-                    kept[key] = torch.empty_like(weight).copy_(value)
+        current = self.optimizer.state_dict()
+        self.optimizer.load_state_dict({"state": moments, "param_groups": current["param_groups"]})
+        for weight, restored in self.optimizer.state.items():
+            for key, value in restored.items():
+                if value.shape == weight.shape:  # fused steps need equal memory layouts
+                    restored[key] = torch.empty_like(weight).copy_(value)
         self.step = int(tensors["step"])
-        turns = tensors.get("turns", torch.empty(0, 3))  # not in a checkpoint of an older version
+        turns = tensors.get("turns", torch.empty(0, 3))  # older checkpoints have none
         self.schedule_progress = replace(
             self.schedule_progress, reschedules=tuple(Reschedule(*turn) for turn in turns.tolist())
         )
@@ -78,13 +86,23 @@ class State:
 class Progress(NamedTuple):
     step: int  # steps taken so far, 1-based
     logs: dict[str, Tensor]  # left on the device: reading them is the caller's cost
-    state: State  # the network, its average, the optimiser
+    state: State  # after this step
 
 
 def train(
     state: State, method: Trained, batches: Batches, schedule: Schedule, precision: str = "fp32"
 ) -> Iterator[Progress]:
-    """Yield after every step; the caller prints, evaluates, saves, turns or stops by leaving."""
+    """Train until the last step, and yield after every step.
+
+    The caller may evaluate, save or reschedule between steps, and stops by leaving the loop.
+
+    Args:
+        batches: `batches[step]` is the batch of a step.
+        precision: fp32 or bf16.
+
+    Raises:
+        Diverged: the loss of a step is not finite.
+    """
     while state.step < state.schedule_progress.last:
         rate = schedule.rate(state.schedule_progress.position(state.step))
         for group in state.optimizer.param_groups:
@@ -94,7 +112,8 @@ def train(
             loss, logs = _gradients(state, method, batches[state.step], precision)
         if not torch.isfinite(loss):
             raise Diverged(
-                f"the loss became {loss.item()} at step {state.step + 1} of {state.schedule_progress.last} "
+                f"the loss became {loss.item()} at step {state.step + 1} of "
+                f"{state.schedule_progress.last} "
                 f"(learning rate {rate:.2g}, {precision}); lower the learning rate, as in "
                 f"--set lr={schedule.lr / 10:.2g}, or limit the gradient with --set clip=1"
             )
@@ -121,7 +140,10 @@ def _gradients(state: State, method: Trained, batch: Batch, precision: str) -> S
 
 
 def fresh(method: Trained, task: Task, seed: int) -> nn.Module:
-    """The method's network with weights drawn from `seed`; the global random state is kept."""
+    """The method's untrained network, its weights drawn from `seed`.
+
+    The global random state is left unchanged.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = method.build(task)
@@ -131,7 +153,7 @@ def fresh(method: Trained, task: Task, seed: int) -> nn.Module:
 
 
 def begin(method: Trained, task: Task, schedule: Schedule, seed: int) -> State:
-    """The state before the first step: fresh weights, and the method's memory."""
+    """The state before the first step: untrained weights, and the method's state if it has one."""
     network = fresh(method, task, seed)
     if not isinstance(method, Stateful):
         return State(network, schedule)

@@ -1,9 +1,9 @@
-"""LARS: SGD whose step on every weight tensor is in proportion to that tensor's own length.
+"""Optimisers of a schedule, and LARS: SGD whose step is proportional to the norm of each tensor.
 
 You et al. 2017, arXiv:1708.03888, in the form of SimCLR's authors (google-research/simclr,
-lars_optimizer.py): the learning rate is inside the momentum buffer, so a step keeps the rate it
-was made at, and the trust ratio is applied whether or not there is weight decay. Batch norms and
-biases are left out by their group: `adapt=False`.
+lars_optimizer.py): the momentum buffer includes the learning rate, so each step keeps the rate it
+was computed with, and the trust ratio applies with and without weight decay. Groups with
+`adapt=False` (batch norms and biases) have no trust ratio.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,11 +18,11 @@ from handful.methods.schedule import Schedule
 
 
 class Lars(torch.optim.Optimizer):
-    """One momentum buffer a parameter; groups may have their own lr, weight_decay and adapt.
+    """SGD with momentum and a trust ratio; groups may set lr, weight_decay and adapt.
 
     Args:
-        trust: eta, the length of a step in lengths of the weights, at lr 1.
-        adapt: whether steps are scaled by the length of the weights at all.
+        trust: eta, the norm of a step over the norm of the weights, at lr 1.
+        adapt: whether the trust ratio scales the steps.
     """
 
     def __init__(
@@ -56,16 +56,19 @@ class Lars(torch.optim.Optimizer):
 
 
 def _trust_ratio(weights: Tensor, gradient: Tensor, trust: float) -> Tensor:
-    """() trust * |weights| / |gradient|, and 1 where either is 0."""
-    long, steep = weights.norm(), gradient.norm()
-    return torch.where((long > 0) & (steep > 0), trust * long / steep.clamp_min(1e-30), 1.0)
+    """() trust * |weights| / |gradient|; 1 where either norm is 0."""
+    length, slope = weights.norm(), gradient.norm()
+    ratio = trust * length / slope.clamp_min(1e-30)
+    return torch.where((length > 0) & (slope > 0), ratio, 1.0)
 
 
 def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
-    """Weight decay is for weights with two or more dimensions: not for biases and norms.
+    """The optimiser of a schedule.
 
-    Nor are those adapted by LARS. Weights of the backbone have a learning rate of their own. On
-    the CPU one pass over the weights does it all, which saves small networks a tenth of a step.
+    Weight decay and the trust ratio of LARS apply to weights with two or more dimensions, not to
+    biases and norms. The backbone's rate is `backbone_rate` times the schedule's; each group has
+    its factor in `rate`. On the CPU the optimiser is fused, which saves small networks a tenth of
+    a step.
     """
     groups = []
     for inside, matrices in product((True, False), (True, False)):
@@ -80,7 +83,7 @@ def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimize
         groups.append({"params": some, "weight_decay": decay, "adapt": matrices, "rate": rate})
     groups = [group for group in groups if group["params"]]
     betas = (schedule.momentum, 0.999)
-    fused = devices.device().type == "cpu" or None  # None: as torch thinks best
+    fused = devices.device().type == "cpu" or None  # None: torch's default
     match schedule.optimizer:
         case "adam":
             return torch.optim.Adam(groups, schedule.lr, betas, fused=fused)

@@ -1,4 +1,4 @@
-"""Plan of a training: precision, speed and number of steps, measured once before it starts."""
+"""Plan of a training: precision, speed and number of steps, measured before the first step."""
 
 import time
 from collections.abc import Callable
@@ -17,45 +17,45 @@ from handful.training.batches import Batches
 from handful.training.loop import begin, train
 from handful.training.settings import Settings
 
-_SHORT_STEP = 0.2  # seconds: so short ones are timed twice
-_TIMED = 8  # steps that a timing takes, the first three to warm up
+_SHORT_STEP = 0.2  # seconds: shorter steps are timed twice
+_TIMED = 8  # steps of one timing, of which the first three are not counted
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured once before training and then kept: a resumed run reads it back."""
+    """Measurements before a training; plan.json keeps them, so that a resumed run reads them."""
 
     precision: str  # fp32 or bf16
-    threads: int  # of the processor; another number may change the last bits
+    threads: int  # of the processor; another number may change the last bits of results
     seconds_per_step: float
-    steps: int | None = None  # of the schedule, where a budget of time has fixed them
-    pause: float = 0.0  # seconds more that a step takes which is the first of a period...
-    period: int = 1  # ...of so many steps, see `methods.base.Trained`
-    first: float = 0.0  # the same of the very first, which may be another
-    taken: int | None = None  # how many steps that schedule is done in, if not in its own number
-    look: float = 0.0  # seconds that a look takes
-    allowed: float | None = None  # seconds a training may take from its first look on, all in all
+    steps: int | None = None  # of the schedule, where a time budget sets them
+    pause: float = 0.0  # extra seconds of a step that starts a period...
+    period: int = 1  # ...of this number of steps, see `methods.base.Trained`
+    first: float = 0.0  # extra seconds of the first step of all
+    taken: int | None = None  # steps that the schedule is rescaled to; None: its own
+    look: float = 0.0  # seconds of an evaluation
+    allowed: float | None = None  # seconds of a training, its first evaluation included
 
     @property
     def whole(self) -> float:
-        """Seconds of a period after the first, its pause included."""
+        """Seconds of a period, its pause included, for all periods but the first."""
         return self.period * self.seconds_per_step + self.pause
 
     def seconds(self, steps: int) -> float:
-        """What so many steps, one or more, take, pauses included."""
+        """Seconds of `steps` steps (1 or more), pauses included."""
         later = -(-steps // self.period) - 1
         return steps * self.seconds_per_step + self.first + later * self.pause
 
     def expected(self, steps: int) -> float:
-        """Seconds that a training with a schedule of so many steps takes; looks too, if known."""
+        """Seconds of a training of `steps` steps; with a budget the allowed time."""
         return self.seconds(steps) if self.allowed is None else self.allowed
 
     def within(self, seconds: float) -> "Plan":
-        """With the steps that take so long: as many as fit.
+        """The plan with the number of steps that fits into `seconds`; 0 where not one fits.
 
-        Where there are periods, it is a schedule of whole ones, one at least, and all the seconds
-        go into its steps: it is done in a few more of them, so that a pause which does not fit any
-        more leaves no gap, or in fewer where not even one period fits.
+        With periods, the schedule has a whole number of them, at least one. It is rescaled to the
+        number of steps that uses all of the time: to more where another pause does not fit, to
+        fewer where not even one period fits.
         """
         if self.period == 1:
             return replace(self, steps=max(0, int(seconds / self.seconds_per_step)))
@@ -65,7 +65,7 @@ class Plan:
         return replace(self, steps=periods * self.period if taken else 0, taken=taken)
 
     def schedule_progress(self, schedule: Schedule) -> ScheduleProgress:
-        """Of a training under this plan."""
+        """The progress at the start of a training with this plan."""
         straight = ScheduleProgress(schedule.steps)
         taken = self.taken or straight.last
         return straight if taken == straight.last else straight.rescheduled(0, taken)
@@ -74,10 +74,11 @@ class Plan:
 def measure_plan(
     method: Trained, task: Task, schedule: Schedule, seed: int, precision: str = "auto"
 ) -> Plan:
-    """Time a few steps, in bf16 too where the processor has it; bf16 must win by a tenth.
+    """Measure a few steps, and choose the precision if it is "auto".
 
-    Where either is short both are timed twice, in turn, and the faster time of each counts: other
-    work comes in bursts.
+    bf16 is chosen where the processor has it and it saves more than a tenth of the time. Short
+    steps are timed twice, and the faster time of each precision counts, since other work comes in
+    bursts.
     """
     choices = [precision]
     if precision == "auto":
@@ -105,9 +106,9 @@ def measure_plan(
 def _seconds_per_step(
     method: Trained, task: Task, schedule: Schedule, seed: int, precision: str
 ) -> float:
-    """Median over up to five steps or about two seconds, after two steps to warm up.
+    """Median over up to five steps or about two seconds, after two steps that are not counted.
 
-    The very first step is left out: what a method does once, it does there.
+    The first step of all is left out, since a method may do work once there.
     """
     schedule = replace(schedule, steps=max(_TIMED, schedule.steps))
     state = begin(method, task, schedule, seed)
@@ -129,7 +130,7 @@ def _seconds_per_step(
 def _pause(
     method: Trained, task: Task, schedule: Schedule, seed: int, precision: str, step: float, at: int
 ) -> float:
-    """Seconds that step `at`, the first of a period, takes more than `step`."""
+    """Seconds that step `at`, which starts a period, takes beyond `step` seconds."""
     schedule = replace(schedule, steps=at + 1)
     state = begin(method, task, schedule, seed)
     state.step = at
@@ -141,7 +142,7 @@ def _pause(
 
 
 def make_plan(settings: Settings, task: Task, seed: int) -> Plan:
-    """What is decided by measuring: for a trained method the precision and its speed."""
+    """The plan of a fit; a trained method is measured, a fitted one needs no measurement."""
     if isinstance(settings.method, Trained):
         assert settings.schedule is not None
         return measure_plan(settings.method, task, settings.schedule, seed, settings.precision)
@@ -149,7 +150,11 @@ def make_plan(settings: Settings, task: Task, seed: int) -> Plan:
 
 
 def load_or_make_plan(folder: Path | None, measured: Callable[[], Plan]) -> Plan:
-    """The plan of an interrupted run, from plan.json in the folder; else `measured`, kept there."""
+    """The plan in the folder's plan.json; where there is none, `measured()`, which is saved there.
+
+    Args:
+        folder: None: nothing is read or saved.
+    """
     if folder is not None and (folder / "plan.json").exists():
         return Plan(**read_json(folder / "plan.json"))
     planned = measured()

@@ -1,4 +1,4 @@
-"""All that determines a training run beside its images and its seed, and its fingerprint."""
+"""The settings that determine a training, beside its images and seed, and their fingerprint."""
 
 import hashlib
 import json
@@ -12,10 +12,10 @@ from handful.models.classifier import BackboneSpec
 
 @dataclass(frozen=True)
 class Settings:
-    """All that determines a training run, beside its images and its seed."""
+    """Everything that determines a training, except its images and its seed."""
 
     method: Method
-    schedule: Schedule | None  # None for a method that is fitted to features
+    schedule: Schedule | None  # None for a method that fits a head on features
     backbone: BackboneSpec
     precision: str = "auto"  # auto, fp32 or bf16
 
@@ -29,6 +29,6 @@ class Settings:
 
 
 def fingerprint(*parts: Any) -> str:
-    """Hash of plain data: two runs with the same one are the same run."""
+    """SHA-256 of plain data (JSON); runs with equal fingerprints give equal results."""
     text = json.dumps(parts, sort_keys=True)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""A budget of time: as many steps as fit into it, found before the first one.
+"""Choose the number of steps that fits into a time budget, before the first step.
 
-What is measured is a short training like those to come, with everything that surrounds the steps.
-Each training is then told how long it may take, and keeps to that (see time_limit.py).
+The costs are measured by a short training with the same settings, overhead included. Each training
+is then given an allowed time, which time_limit.py enforces.
 """
 
 import time
@@ -27,38 +27,38 @@ from handful.training.trainer import Trainer, train_task
 
 _SHARE = 0.05  # of the budget that goes into measuring...
 _SHORTEST, _LONGEST = 3.0, 30.0  # ...and its limits, in seconds
-_TURNS = 5  # in which steps are timed
-_SAMPLE = 500  # images that predicting is timed on
+_REPEATS = 5  # timings of steps, of which the median counts
+_SAMPLE = 500  # images for the timing of predictions
 
 
 @dataclass(frozen=True)
 class Deadline:
-    """A budget of time and when it began to run."""
+    """A time budget and when it started."""
 
     budget: float  # seconds
-    begun: float  # by the performance counter
-    reserved: float = 0.0  # seconds of it that are for something else
-    heads: int = 1  # fits to features that this is for
+    begun: float  # time.perf_counter() at the start
+    reserved: float = 0.0  # seconds for later phases
+    heads: int = 1  # fits of a head on features in the reserved time
 
     @property
     def left(self) -> float:
-        """Seconds from now, but for those that are kept."""
+        """Seconds from now to the end of the budget, without the reserved ones."""
         return self.begun + self.budget - self.reserved - time.perf_counter()
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds that the parts of a fit take."""
+    """Seconds that each part of a fit takes."""
 
-    start: float  # before the first step, the first look included
+    start: float  # before the first step, the first evaluation included
     step: float
     evaluation: float
     image: float  # to predict one image
-    clocked: float = 0.0  # of `start`: what the clock of the training counts, the first look
+    clocked: float = 0.0  # part of `start` on the training's own clock: the first evaluation
 
-    def of(self, steps: int, looks: int) -> float:
-        """One training."""
-        return self.start + steps * self.step + looks * self.evaluation
+    def of(self, steps: int, evaluations: int) -> float:
+        """Seconds of one training with these numbers of steps and evaluations."""
+        return self.start + steps * self.step + evaluations * self.evaluation
 
 
 def affordable(
@@ -70,11 +70,15 @@ def affordable(
     fits: int,
     predicted: int,
 ) -> Plan:
-    """The plan with as many steps as all of `seconds` allow, this measurement included.
+    """The plan with the number of steps that `seconds` allow, the time of measuring included.
 
     Args:
-        fits: trainings that share the time: the final one, and one for each fold of an estimate.
-        predicted: images that are predicted in the end.
+        seconds: for everything from this call to the last prediction.
+        fits: trainings that share the time: the final one, and one for each fold.
+        predicted: number of images that the final model predicts.
+
+    Raises:
+        HandfulError: not even one step fits.
     """
     assert settings.schedule is not None
     begun = time.perf_counter()
@@ -86,7 +90,7 @@ def affordable(
 
 
 def pilot_seconds(seconds: float) -> float:
-    """How long steps are timed for a budget of `seconds`."""
+    """Seconds of the measurement for a budget of `seconds`."""
     return min(_LONGEST, max(_SHORTEST, _SHARE * seconds))
 
 
@@ -98,13 +102,13 @@ def bought(
     fits: int = 1,
     heads: int = 1,
 ) -> Plan:
-    """The plan with as many steps as `seconds` hold.
+    """The plan with the number of steps that `seconds` allow.
 
     Args:
-        beside: seconds of all else, over all fits.
-        clocked: those of them that the clock of one training counts with its steps: its looks.
+        beside: seconds of everything but the steps, over all fits.
+        clocked: the part of one fit's `beside` on the training's own clock: its evaluations.
         fits: trainings that share the time.
-        heads: fits to features, counted in `beside`.
+        heads: fits of a head on features, whose time is in `beside`.
 
     Raises:
         HandfulError: not even one step fits.
@@ -113,53 +117,53 @@ def bought(
     planned = replace(planned, allowed=each + clocked).within(each)
     if not planned.steps:
         least = beside + fits * planned.seconds(1)
-        also = f", and there are {fits} trainings; --estimate none needs one" if fits > 1 else ""
+        also = f" for {fits} trainings; --estimate none needs one" if fits > 1 else ""
         if heads > 1:
-            also = f", {heads} fits to features among it; --estimate none needs one"
+            also = f", {heads} fits to features included; --estimate none needs one"
         raise HandfulError(
-            f"the budget leaves {duration(max(0, seconds))} for training, and one step needs about "
-            f"{duration(least)} with all that surrounds it{also}; give a larger --budget"
+            f"budget too short: it leaves {duration(max(0, seconds))} for training, and one step "
+            f"and its overhead take about {duration(least)}{also}; give a larger --budget"
         )
     return planned
 
 
 def measured(settings: Settings, task: Task, seed: int, planned: Plan, pilot: float) -> Cost:
-    """What a fit costs beside its pauses, found by a training of about `pilot` seconds."""
+    """The cost of a fit without its pauses, measured by a training of about `pilot` seconds."""
     assert settings.schedule is not None
     task = replace(task, track=quiet)
     begun = time.perf_counter()
-    none = replace(settings, schedule=replace(settings.schedule, steps=0, looks=1))
-    result = train_task(none, task, seed, planned=planned)
+    untrained = replace(settings, schedule=replace(settings.schedule, steps=0, looks=1))
+    result = train_task(untrained, task, seed, planned=planned)
     start = time.perf_counter() - begun
     step = step_seconds(settings, task, seed, planned, pilot)
-    looks, model = Monitor(task, planned.precision), result.predictor.model
+    monitor, model = Monitor(task, planned.precision), result.predictor.model
     begun = time.perf_counter()
-    looks(model)
-    look = time.perf_counter() - begun
+    monitor(model)
+    evaluation = time.perf_counter() - begun
     some = task.images[np.arange(min(_SAMPLE, len(task.images)))]
     begun = time.perf_counter()
     result.predictor.predict_proba(some)
     image = (time.perf_counter() - begun) / len(some)
-    return Cost(start, step, look, image, result.seconds)
+    return Cost(start, step, evaluation, image, result.seconds)
 
 
 def step_seconds(settings: Settings, task: Task, seed: int, planned: Plan, pilot: float) -> float:
-    """What a step takes in the loop: the middle one of five means over a fifth of `pilot` seconds.
+    """Seconds of a step in the loop: median of five means, each over a fifth of `pilot` seconds.
 
-    So a burst of other work does not count. The very first step is left out, and a mean is over
-    fewer where a pause would be among them: those the plan knows. Its schedule is short, and what
-    diverges in it need not do so in the long one: then the steps before count.
+    The median leaves out a burst of other work. The first step of the training is left out, and
+    each mean has fewer steps than a period, since the plan has the pauses already. The schedule is
+    short, and one that diverges may be stable at its full length: the steps before it count then.
     """
     method, schedule = settings.method, settings.schedule
     assert isinstance(method, Trained) and schedule is not None
-    steps = max(1, round(pilot / _TURNS / planned.seconds_per_step))
+    steps = max(1, round(pilot / _REPEATS / planned.seconds_per_step))
     if planned.period > 1:
         steps = min(steps, planned.period - 1)
     schedule = replace(schedule, steps=steps + 1, looks=1, patience=0)
     task = replace(task, track=quiet)
     trainer = Trainer(method, task, schedule, seed, planned)
     means = []
-    for _ in range(_TURNS):
+    for _ in range(_REPEATS):
         trainer.state.step = 1
         trainer.history = History(trainer.state, None, schedule)
         begun = time.perf_counter()
@@ -174,7 +178,7 @@ def step_seconds(settings: Settings, task: Task, seed: int, planned: Plan, pilot
 
 
 def check_budget(budget: float, settings: Mapping[str, str]) -> None:
-    """HandfulError if it is no time, or if the settings fix the steps already."""
+    """Raise HandfulError if the budget is not above 0, or if the settings fix the steps."""
     if not budget > 0:
         raise HandfulError(f"budget is a time in seconds above 0, got {budget}")
     steps = settings.get("steps", settings.get("schedule.steps"))
@@ -183,7 +187,7 @@ def check_budget(budget: float, settings: Mapping[str, str]) -> None:
 
 
 def embedding_seconds(task: Task, precision: str) -> float:
-    """How long the features take that are not known yet, for a method that is fitted to them."""
+    """Seconds to compute those features of a fitted method that are not in the cache."""
     network = classifier(task)
     network.head = nn.Identity()
     new = not_yet_known(task.images, network, task.size, aspect=task.aspect, precision=precision)

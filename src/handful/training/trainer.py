@@ -1,6 +1,6 @@
-"""From settings and a task to a predictor: plan, train, look, save, resume, stop early.
+"""Train a predictor from settings and a task: plan, train, evaluate, save, resume, stop early.
 
-The same function serves the final fit, the folds of an estimate and the cells of a comparison.
+`train_task` serves the final fit, the folds of cross-validation and the cells of a comparison.
 """
 
 import time
@@ -29,24 +29,22 @@ from handful.training.plan import Plan, load_or_make_plan, make_plan
 from handful.training.settings import Settings
 from handful.training.time_limit import TimeLimit
 
-_WORTH_SAYING = 0.05  # of the steps that a budget bought: fewer more or less are not mentioned
+_REPORTED_CHANGE = 0.05  # share of the planned steps: smaller changes are not reported
 
 
 @dataclass(eq=False)
 class TrainingResult:
-    """What a training run leaves: the predictor, and how it got there."""
+    """A predictor, and how it was trained."""
 
     predictor: Predictor
     plan: Plan
     steps: int
     images_seen: int
-    seconds: float  # of training, over all sittings, looks included
-    schedule_progress: ScheduleProgress = ScheduleProgress(
-        0
-    )  # how its steps went through the schedule
+    seconds: float  # of training, over all sessions, evaluations included
+    schedule_progress: ScheduleProgress = ScheduleProgress(0)
     history: list[dict[str, float]] = field(default_factory=list)
-    collapse: Collapse | None = None  # what went wrong, if anything did
-    remark: str | None = None  # what else there is to say of the guesses
+    collapse: Collapse | None = None  # the failure, if there was one
+    remark: str | None = None  # on suspect pseudo-labels
 
 
 def train_task(
@@ -58,53 +56,57 @@ def train_task(
     label: str = "training",
     say: Say = silent,
 ) -> TrainingResult:
-    """Run `settings.method` on the task; with a folder, save there and go on from there.
+    """Fit `settings.method` to the task.
 
     Args:
-        folder: holds plan.json and checkpoint.safetensors while training. Whoever calls makes
-            sure that it belongs to the same settings, task and seed.
-        planned: a plan measured before, so that folds and the final fit do the same.
-        label: what the progress bar is called.
-        say: is told how semi-supervised training goes, and of a collapse.
+        folder: for plan.json and checkpoint.safetensors; a training that they describe is resumed.
+            The caller ensures that they belong to these settings, this task and this seed.
+        planned: a plan measured before, so that folds and the final fit have equal plans.
+        label: description of the progress bar.
+        say: receives the state of semi-supervised training, and a failure or remark.
+
+    Raises:
+        Diverged: the loss is not finite, and there are no earlier weights to restore.
+        KeyboardInterrupt: the user stopped the training; the folder has a checkpoint.
     """
-    chosen = load_or_make_plan(folder, lambda: planned or make_plan(settings, task, seed))
+    plan = load_or_make_plan(folder, lambda: planned or make_plan(settings, task, seed))
     if isinstance(settings.method, Trained):
-        return _train(settings, task, seed, folder, chosen, label, say)
-    return _fit(settings, task, seed, chosen)
+        return _train(settings, task, seed, folder, plan, label, say)
+    return _fit(settings, task, seed, plan)
 
 
 def extract_features(
     method: Fitted, task: Task, precision: str, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """(n, D) of the labelled images, and (M, D) of those others that the method learns from."""
+    """Features (n, D) of the labelled images and (M, D) of the unlabelled ones the method uses."""
     images = task.images[feature_positions(method, task, seed)]
-    known = embed(images, classifier(task), task.size, task.aspect, precision, task.track)
+    found = embed(images, classifier(task), task.size, task.aspect, precision, task.track)
     n = len(task.labeled)
-    return known[:n], known[n:]
+    return found[:n], found[n:]
 
 
 def feature_positions(method: Fitted, task: Task, seed: int) -> np.ndarray:
-    """Positions of the labelled images, and of those others that a fitted method learns from."""
+    """Positions of the labelled images, then of the unlabelled ones that the method uses."""
     labeled, pool = task.images.labeled, task.images.unlabeled
     some = subsample(torch.from_numpy(pool), getattr(method, "limit", len(pool)), seed).numpy()
     return np.concatenate([labeled, some])
 
 
-def _fit(settings: Settings, task: Task, seed: int, chosen: Plan) -> TrainingResult:
+def _fit(settings: Settings, task: Task, seed: int, planned: Plan) -> TrainingResult:
     assert isinstance(settings.method, Fitted)
     start = time.perf_counter()
-    known, pool = extract_features(settings.method, task, chosen.precision, seed)
+    known, pool = extract_features(settings.method, task, planned.precision, seed)
     labels = task.labels[task.images.labeled]
     head = settings.method.fit_features(known, labels, pool, len(task.classes), seed)
     model = classifier(task)
     model.head = head
     seconds = time.perf_counter() - start
-    seen = len(known) + len(pool)
-    return TrainingResult(_predictor(model, settings, task, chosen), chosen, 0, seen, seconds)
+    used = len(known) + len(pool)
+    return TrainingResult(_predictor(model, settings, task, planned), planned, 0, used, seconds)
 
 
 def _with_validation(task: Task, share: float, seed: int) -> Task:
-    """Some labelled images are kept from training, as many of each class as its share."""
+    """The task with `share` of the labelled images, stratified by class, set aside."""
     if not share:
         return task
     images, labeled = task.images, task.images.labeled
@@ -113,7 +115,7 @@ def _with_validation(task: Task, share: float, seed: int) -> Task:
     return replace(task, validation=tuple(held.tolist()))
 
 
-def _predictor(model: nn.Module, settings: Settings, task: Task, chosen: Plan) -> Predictor:
+def _predictor(model: nn.Module, settings: Settings, task: Task, planned: Plan) -> Predictor:
     assert isinstance(model, Classifier)
     return Predictor(
         model.eval(),
@@ -122,7 +124,7 @@ def _predictor(model: nn.Module, settings: Settings, task: Task, chosen: Plan) -
         task.size,
         task.channels,
         task.aspect,
-        chosen.precision,
+        planned.precision,
         frozen=not isinstance(settings.method, Trained),
         value_range=task.images.value_range,
     )
@@ -133,32 +135,32 @@ def _train(
     task: Task,
     seed: int,
     folder: Path | None,
-    chosen: Plan,
+    planned: Plan,
     label: str,
     say: Say,
 ) -> TrainingResult:
-    """Train the network, evaluated on the labelled and the validation images as it goes."""
+    """Train a network, with evaluations on the labelled and the validation images."""
     method, schedule = settings.method, settings.schedule
     assert isinstance(method, Trained) and schedule is not None
     task = _with_validation(task, schedule.validation, seed)
-    looks = Monitor(task, chosen.precision)
-    chance = 0.0 if getattr(method, "differs_in_evaluation", False) else looks.chance
+    monitor = Monitor(task, planned.precision)
+    chance = 0.0 if getattr(method, "differs_in_evaluation", False) else monitor.chance
     detector = partial(FailureDetector, chance=chance, classes=task.classes)
-    trainer = Trainer(method, task, schedule, seed, chosen, folder, detector)
+    trainer = Trainer(method, task, schedule, seed, planned, folder, detector)
     state, history = trainer.state, trainer.history
 
-    def look(step: int) -> None:
-        history.record(step, looks(state.average.model))
+    def evaluate(step: int) -> None:
+        history.record(step, monitor(state.average.model))
         describe(say, history.records[-1], state.schedule_progress.last, task)
 
-    trainer.run(look, label, say)
+    trainer.run(evaluate, label, say)
     if history.collapse is not None:
         say(history.collapse.text)
     elif history.remark is not None:
         say(history.remark)
     return TrainingResult(
-        _predictor(state.average.model, settings, task, chosen),
-        chosen,
+        _predictor(state.average.model, settings, task, planned),
+        planned,
         state.step,
         state.step * trainer.batches.images_per_step,
         history.seconds,
@@ -170,10 +172,13 @@ def _train(
 
 
 class Trainer:
-    """Trains one network, for a fit as for self-supervised pre-training.
+    """Trains one network, in a fit or in self-supervised pre-training.
 
-    It holds the state, the batches and the history. With a folder it saves checkpoints there, and
-    goes on from the one that is there already.
+    It holds the state, the batches and the history, and resumes from a checkpoint in the folder.
+
+    Args:
+        folder: for checkpoints; None: nothing is saved.
+        detector: makes the failure detector for a progress; the default knows no labels.
     """
 
     def __init__(
@@ -193,17 +198,22 @@ class Trainer:
         self.history.resume()
         self.batches = Batches(task, method.views(task), schedule, seed)
 
-    def run(self, look: Callable[[int], None], label: str, say: Say = silent) -> None:
-        """All steps that are left, with evaluations, checkpoints and a graceful stop, in time.
+    def run(self, evaluate: Callable[[int], None], label: str, say: Say = silent) -> None:
+        """Do the remaining steps, with evaluations, checkpoints, a time limit and a graceful stop.
 
         Args:
-            look: evaluates and writes a line of the history; it is given the steps taken.
-            label: what the progress bar is called.
+            evaluate: given the steps taken, adds a record to the history.
+            label: description of the progress bar.
+            say: receives a remark where the time limit changed the number of steps.
+
+        Raises:
+            Diverged: the loss is not finite, and there are no earlier weights to restore.
+            KeyboardInterrupt: the user stopped the training; the folder has a checkpoint.
         """
         state, history = self.state, self.history
         with graceful_stop() as asked_to_stop:
             if state.step == 0 and not history.records:
-                look(0)
+                evaluate(0)
             history.start_clock()
             begun, time_limit = state.step, TimeLimit(state, self.planned)
             try:
@@ -213,7 +223,7 @@ class Trainer:
                     history.add(progress)
                     time_limit.stepped()
                     if history.due(progress.step):
-                        look(progress.step)
+                        evaluate(progress.step)
                         time_limit.evaluated()
                     time_limit.reschedule(history.clock(), history.evaluations_left)
                     if history.done:
@@ -235,12 +245,10 @@ class Trainer:
         return train(self.state, self.method, self.batches, self.schedule, self.planned.precision)
 
     def _rescheduled(self) -> str:
-        """That it went faster or slower than when steps were timed, where that matters."""
-        bought, last = (
-            self.planned.schedule_progress(self.schedule).last,
-            self.state.schedule_progress.last,
-        )
-        if abs(last - bought) <= _WORTH_SAYING * bought or self.state.step < last:
+        """A sentence where the time limit changed the number of steps noticeably; else empty."""
+        bought = self.planned.schedule_progress(self.schedule).last
+        last = self.state.schedule_progress.last
+        if abs(last - bought) <= _REPORTED_CHANGE * bought or self.state.step < last:
             return ""
-        pace = "slower" if last < bought else "faster"
-        return f"training went {pace} than when steps were timed: {last} steps in place of {bought}"
+        speed = "slower" if last < bought else "faster"
+        return f"training ran {speed} than measured: {last} steps instead of {bought}"

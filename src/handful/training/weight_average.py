@@ -1,4 +1,4 @@
-"""The exponential moving average of a network, which is evaluated and saved."""
+"""Exponential moving average of a network's weights; the average is evaluated and saved."""
 
 import copy
 
@@ -9,16 +9,20 @@ from torch import Tensor, nn
 class Average:
     """Exponential moving average of a network, batch-norm statistics included.
 
-    Only parameters and batch norm's running mean and variance are averaged; every other buffer (a
-    counter, a constant) is copied. The decay grows from 0.1 so that early averages follow the
-    weights: min(decay, (1 + t) / (10 + t)), as in TensorFlow's ExponentialMovingAverage.
+    Parameters and batch norm's running mean and variance are averaged; every other buffer (a
+    counter, a constant) is copied. The decay is min(decay, (1 + t) / (10 + t)), as in TensorFlow's
+    ExponentialMovingAverage: it grows from 0.1, so that early averages follow the weights.
+
+    Args:
+        model: the network to average; `self.model` is a copy of it in evaluation mode.
+        decay: the largest decay; with 0 the average equals the last weights.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         moving = _moving_statistics(model)
-        self._averaged: list[tuple[Tensor, Tensor]] = []  # (ours, the network's)
+        self._averaged: list[tuple[Tensor, Tensor]] = []  # (average, network)
         self._copied: list[tuple[Tensor, Tensor]] = []
         for (name, ours), theirs in zip(_tensors(self.model), _tensors(model), strict=True):
             parameter = isinstance(theirs[1], nn.Parameter)
@@ -27,7 +31,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move towards the network as it is after `step` steps."""
+        """Move the average towards the weights after step `step`, counted from 1."""
         decay = min(self.decay, (1 + step) / (10 + step)) if self.decay else 0.0
         ours, theirs = zip(*self._averaged, strict=True)
         torch._foreach_lerp_(ours, theirs, 1 - decay)
