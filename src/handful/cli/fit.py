@@ -170,14 +170,14 @@ def fit(
     from handful.data.checks import spelling_problems
     from handful.data.sources import load
     from handful.pipeline import fit
-    from handful.pipeline.artifacts import REPORT, RUN
-    from handful.pipeline.replacement import complete
-    from handful.pipeline.run_folder import save_hidden
-    from handful.pipeline.setup import hide
+    from handful.pipeline.artifacts import REPORT, RUN_LAYOUT
+    from handful.pipeline.replacement import finish_replacement
+    from handful.pipeline.run_folder import save_label_draw
+    from handful.pipeline.setup import subsample_labels
     from handful.report import leave_report
     from handful.text import in_seconds
 
-    complete(out, RUN)  # so that labels and an earlier run in there can be read
+    finish_replacement(out, RUN_LAYOUT)  # so that labels and an earlier run in there can be read
     if overwrite and labels is not None and after is None:
         _check_needs(source, labels, out)
     with reporting() as reporter:
@@ -200,7 +200,7 @@ def fit(
             reporter.say(problem)
         test = images.test
         if per_class is not None:
-            images = hide(images, per_class, seed if draw is None else draw)
+            images = subsample_labels(images, per_class, seed if draw is None else draw)
             drawn = dict.fromkeys(images.names, "random")
             images = replace(images, origins={**drawn, **images.origins})
         run = fit.fit(
@@ -225,7 +225,7 @@ def fit(
             command=sys.argv[1:],
         )
         if per_class is not None:
-            save_hidden(images, per_class, seed if draw is None else draw, out)
+            save_label_draw(images, per_class, seed if draw is None else draw, out)
         if scored := test is not None and run.test is None:
             run.score_test(test, reporter.track)
         if scored or not (out / REPORT).exists():

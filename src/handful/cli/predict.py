@@ -73,7 +73,7 @@ def predict(
     from handful.data.sources import load
     from handful.output import PREDICTIONS, output_target
     from handful.pipeline.run import open_run
-    from handful.pipeline.typed_labels import set_aside
+    from handful.pipeline.typed_labels import keep_typed_labels
 
     if dry_run and (into is None or out is not None):
         raise HandfulError(
@@ -105,7 +105,7 @@ def predict(
         if as_json or (out is None and into is None):
             say_skipped(images, reporter.say)
         if out is not None and target is not None:
-            set_aside(target, reporter.say)
+            keep_typed_labels(target, reporter.say)
             predictions.to_csv(out)
         placed = None
         if into is not None:

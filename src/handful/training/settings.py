@@ -28,7 +28,7 @@ class Settings:
         }
 
 
-def fingerprint(*parts: Any) -> str:
+def make_fingerprint(*parts: Any) -> str:
     """Hash of plain data: two runs with the same one are the same run."""
     text = json.dumps(parts, sort_keys=True)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

@@ -19,38 +19,38 @@ from handful.pipeline.fit import fit
 from handful.pipeline.recipes.copies import with_copies
 from handful.pipeline.recipes.recipe import Data, Recipe
 from handful.pipeline.run import Run
-from handful.pipeline.setup import hide
+from handful.pipeline.setup import subsample_labels
 from handful.progress import QUIET, Reporter
 
-COPIED_BY = ("rotate", "zoom", "shift", "shear", "affine")  # the five pipelines of report A
+COPY_PIPELINES = ("rotate", "zoom", "shift", "shear", "affine")  # the five pipelines of report A
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """Where a source is looked for in the data folder, and how it gets there."""
 
     folder: str
     how: str
 
 
-PLACES = {
-    "mnist": Place(
+LOCATIONS = {
+    "mnist": Location(
         "MNIST/raw",
         "the four files named train-images-idx3-ubyte.gz and so on, from "
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
     ),
-    "cifar10": Place(
+    "cifar10": Location(
         "cifar-10-batches-py",
         "cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html, unpacked",
     ),
-    "cifar10-jpeg": Place(
+    "cifar10-jpeg": Location(
         "cifar10-jpeg",
         "CIFAR-10 as JPEG files: train/<class>/NNNN.jpg and test/<class>/NNNN.jpg",
     ),
-    "stl10": Place(
+    "stl10": Location(
         "stl10_binary",
         "stl10_binary.tar.gz (2.6 GB) from https://cs.stanford.edu/~acoates/stl10/, unpacked",
     ),
-    "tin10": Place(
+    "tin10": Location(
         "tin10",
         "ten classes of Tiny ImageNet as train/<class>/ and test/<class>/, and images of the other "
         "190 classes in unlabeled/",
@@ -58,7 +58,7 @@ PLACES = {
 }
 
 
-class Outcome(NamedTuple):
+class DrawResult(NamedTuple):
     """One draw."""
 
     draw: int
@@ -69,9 +69,9 @@ class Outcome(NamedTuple):
     run: Run
 
 
-def at_hand(recipe: Recipe, root: Path) -> Data | None:
+def first_available(recipe: Recipe, root: Path) -> Data | None:
     """The first of the recipe's data that is in the data folder."""
-    found = (data for data in recipe.data if (root / PLACES[data.source].folder).is_dir())
+    found = (data for data in recipe.data if (root / LOCATIONS[data.source].folder).is_dir())
     return next(found, None)
 
 
@@ -85,13 +85,15 @@ def open_data(
         HandfulError: they are neither there nor to be had; the message says what to put where.
     """
     root = Path(data_root).expanduser() if data_root else data_folder()
-    data = at_hand(recipe, root) or recipe.data[0]
+    data = first_available(recipe, root) or recipe.data[0]
     public = data.source in SOURCES
     try:
         source = data.source if public else str(root / data.source)
         images = load(source, data_root=root, track=reporter.track)
     except HandfulError as error:
-        ways = [f"{root / PLACES[d.source].folder}: {PLACES[d.source].how}" for d in recipe.data]
+        ways = [
+            f"{root / LOCATIONS[d.source].folder}: {LOCATIONS[d.source].how}" for d in recipe.data
+        ]
         raise HandfulError(f"{recipe.name}: {error}. Put there {'; or '.join(ways)}") from None
     assert images.test is not None
     left_out = f"; {skipped_summary(images.store.skipped)}" if images.store.skipped else ""
@@ -99,16 +101,16 @@ def open_data(
     return data, images
 
 
-def seen(recipe: Recipe, data: Data, images: ImageSet, draw: int) -> ImageSet:
+def training_images(recipe: Recipe, data: Data, images: ImageSet, draw: int) -> ImageSet:
     """The images as the recipe's method sees them in one draw, without the test part."""
     images = images[:]
     if data.unlabeled:
         images = _fewer_unlabeled(images, data.unlabeled)
     if data.per_class:
-        images = hide(images, data.per_class, draw)
+        images = subsample_labels(images, data.per_class, draw)
     elif data.first:
         images = images.seen(first(images.labels, data.first))
-    return with_copies(images, COPIED_BY, recipe.copies, draw) if recipe.copies else images
+    return with_copies(images, COPY_PIPELINES, recipe.copies, draw) if recipe.copies else images
 
 
 def _fewer_unlabeled(images: ImageSet, count: int) -> ImageSet:
@@ -135,7 +137,7 @@ def reproduce(
     out: Path | None = None,
     data_root: Path | None = None,
     reporter: Reporter = QUIET,
-) -> Iterator[Outcome]:
+) -> Iterator[DrawResult]:
     """Run the recipe on one draw after the other.
 
     Args:
@@ -145,12 +147,12 @@ def reproduce(
     data, images = open_data(recipe, data_root, reporter)
     for draw in draws:
         method = method_of(recipe, data, draw)
-        run = _run(recipe, method, seen(recipe, data, images, draw), draw, out, reporter)
+        run = _run(recipe, method, training_images(recipe, data, images, draw), draw, out, reporter)
         if run.test is None:
             assert images.test is not None
             run.score_test(images.test, reporter.track)
         seconds = run.record["seconds"]
-        yield Outcome(draw, data.title, run.test["accuracy"], run.test["n"], seconds, run)
+        yield DrawResult(draw, data.title, run.test["accuracy"], run.test["n"], seconds, run)
 
 
 def _run(

@@ -41,7 +41,7 @@ class Sorted:
 
     def counts(self, kind: Kind | None = None) -> Counter[str]:
         """How many images were copied, moved or already there: all, or those of one kind."""
-        return Counter(_became(s) for s in self.steps if kind is None or s.item.kind == kind)
+        return Counter(_outcome(s) for s in self.steps if kind is None or s.item.kind == kind)
 
     @property
     def numbered(self) -> list[Step]:
@@ -78,7 +78,7 @@ class Sorted:
                 {
                     "file": step.item.name,
                     "place": step.place,
-                    "was": _became(step),
+                    "was": _outcome(step),
                     "numbered": step.numbered,
                     "shortened": step.shortened,
                 }
@@ -90,10 +90,10 @@ class Sorted:
 OUTCOMES = ("copied", "moved", "already_there")
 
 
-def _became(step: Step) -> str:
-    if step.do == "copy":
+def _outcome(step: Step) -> str:
+    if step.action == "copy":
         return "copied"
-    return "moved" if step.stale else "already_there"
+    return "moved" if step.old_copies else "already_there"
 
 
 def sort_into_folders(

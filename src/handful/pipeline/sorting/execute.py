@@ -87,7 +87,7 @@ class Execution:
     def __init__(self, plan: Plan, places: Places) -> None:
         self.plan, self.places, self.target = plan, places, places.target
         self.steps = list(plan.steps)  # as they are done in the end
-        self.entries = [step.ahead for step in plan.steps]
+        self.entries = [step.entry_before for step in plan.steps]
         self.folders = dict(plan.before.folders)
         self.left_out: list[Skipped] = []
         self.done: list[Step] = []
@@ -110,19 +110,19 @@ class Execution:
                     self.done.append(self.steps[at])
             except LeftOut as reason:
                 self.left_out.append(Skipped(step.item.name, str(reason)))
-                self._forget(at)
+                self._drop_entry(at)
             except HandfulError:
                 for later in range(at, len(self.steps)):
-                    self._forget(later)
+                    self._drop_entry(later)
                 with suppress(OSError):
                     self._save()
                 raise
         with explained(self.target):
             self._finish()
 
-    def _forget(self, at: int) -> None:
+    def _drop_entry(self, at: int) -> None:
         """A copy that was not made has no entry; one that was to move keeps both places."""
-        if self.steps[at].do == "copy":
+        if self.steps[at].action == "copy":
             self.entries[at] = None
 
     def _save(self) -> None:
@@ -143,24 +143,24 @@ class Execution:
 
     def _do(self, at: int) -> None:
         step = self.steps[at]
-        if step.do == "copy":
-            self._enter(step)
+        if step.action == "copy":
+            self._make_folder(step)
             part = self._copied(step)
             try:
                 self._publish(at, part)
             finally:
                 part.unlink(missing_ok=True)
-        elif step.do == "move":
-            self._enter(step)
-            if not self.places.holds(step.stale[0], step.item.bytes, step.item.sha256):
-                raise LeftOut(f"its copy {step.stale[0]} was changed meanwhile")
-            self._publish(at, self.target / step.stale[0])
+        elif step.action == "move":
+            self._make_folder(step)
+            if not self.places.holds(step.old_copies[0], step.item.bytes, step.item.sha256):
+                raise LeftOut(f"its copy {step.old_copies[0]} was changed meanwhile")
+            self._publish(at, self.target / step.old_copies[0])
         step = self.steps[at]
-        for place in step.stale[1:] if step.do == "move" else step.stale:
+        for place in step.old_copies[1:] if step.action == "move" else step.old_copies:
             self._remove(place, step.item)
         self.entries[at] = step.entry
 
-    def _enter(self, step: Step) -> None:
+    def _make_folder(self, step: Step) -> None:
         """Make the folder of the step; refuse what took its name meanwhile."""
         name = step.place.split("/")[0]
         if not self.places.usable(name):
@@ -192,35 +192,40 @@ class Execution:
     def _publish(self, at: int, file: Path) -> None:
         """Rename a file to the place of its step, or to the next that is free."""
         for safe in (False, False, True, True, True):
-            if self.steps[at].do == "keep":
+            if self.steps[at].action == "keep":
                 return
             try:
                 _rename(file, self.target / self.steps[at].place)
                 return
             except FileExistsError:
-                self._choose_again(at, safe)
+                self._place_again(at, safe)
             except OSError as error:
                 if error.errno == errno.EXDEV:
                     raise LeftOut("its new folder is on another file system") from error
                 if error.errno not in REFUSED:
                     raise
-                self._choose_again(at, safe=True)
+                self._place_again(at, safe=True)
         raise LeftOut("its place in the target was taken again and again")
 
-    def _choose_again(self, at: int, safe: bool) -> None:
+    def _place_again(self, at: int, safe: bool) -> None:
         step = self.steps[at]
-        self.places.forget(step.place)
-        choice = self.places.choose(step.item, step.place.split("/")[0], safe)
-        place, numbered, shortened = choice.place, choice.numbered, choice.shortened
+        self.places.release(step.place)
+        placement = self.places.place_copy(step.item, step.place.split("/")[0], safe)
+        place, numbered, shortened = placement.place, placement.numbered, placement.shortened
         step = replace(step, place=place, numbered=numbered, shortened=shortened)
-        entry = ahead = None  # of a file that another process put there
-        if not choice.there and step.entry and step.ahead:
-            entry, ahead = replace(step.entry, place=place), replace(step.ahead, place=place)
-        elif step.stale and step.ahead:
-            ahead = replace(step.ahead, place=step.stale[0], was=step.stale[1:])
-        do = "keep" if choice.there else step.do
-        step = replace(step, do=do, entry=entry, ahead=ahead)
-        self.steps[at], self.entries[at] = step, step.ahead
+        entry = entry_before = None  # of a file that another process put there
+        if not placement.there and step.entry and step.entry_before:
+            entry, entry_before = (
+                replace(step.entry, place=place),
+                replace(step.entry_before, place=place),
+            )
+        elif step.old_copies and step.entry_before:
+            entry_before = replace(
+                step.entry_before, place=step.old_copies[0], was=step.old_copies[1:]
+            )
+        action = "keep" if placement.there else step.action
+        step = replace(step, action=action, entry=entry, entry_before=entry_before)
+        self.steps[at], self.entries[at] = step, step.entry_before
         self._save()
 
     def _remove(self, place: str, item: Item) -> None:

@@ -89,26 +89,26 @@ def read_manifest(target: Path) -> Manifest:
 
 
 def _parsed(found: Any) -> Manifest:
-    _check(found["version"] == VERSION, "another version")
+    _require(found["version"] == VERSION, "another version")
     manifest = Manifest()
     for row in found["folders"]:
         folder, what, name, made = (row[key] for key in ("folder", "kind", "name", "made"))
-        _check(_is_name(folder), f"no folder in the target: {folder!r}")
-        _check(what in ("class", "none") and isinstance(name, str), f"no kind: {what!r}")
-        _check(isinstance(made, bool) and folder not in manifest.folders, f"folder {folder!r}")
+        _require(_is_name(folder), f"no folder in the target: {folder!r}")
+        _require(what in ("class", "none") and isinstance(name, str), f"no kind: {what!r}")
+        _require(isinstance(made, bool) and folder not in manifest.folders, f"folder {folder!r}")
         manifest.folders[folder] = Folder(Kind(what, name), made)
     for row in found["files"]:
         entry = Entry(**{**row, "was": tuple(row.get("was", ()))})
         for place in (entry.place, *entry.was):
-            _check(_is_place(place), f"no place in the target: {place!r}")
-        _check(type(entry.bytes) is int and entry.bytes >= 0, f"bytes: {entry.bytes!r}")
-        _check(isinstance(entry.source, str) and isinstance(entry.name, str), "no original")
-        _check(re.fullmatch("[0-9a-f]{64}", entry.sha256) is not None, "no SHA-256")
+            _require(_is_place(place), f"no place in the target: {place!r}")
+        _require(type(entry.bytes) is int and entry.bytes >= 0, f"bytes: {entry.bytes!r}")
+        _require(isinstance(entry.source, str) and isinstance(entry.name, str), "no original")
+        _require(re.fullmatch("[0-9a-f]{64}", entry.sha256) is not None, "no SHA-256")
         manifest.files.append(entry)
     return manifest
 
 
-def _check(holds: bool, otherwise: str) -> None:
+def _require(holds: bool, otherwise: str) -> None:
     if not holds:
         raise ValueError(otherwise)
 

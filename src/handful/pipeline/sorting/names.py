@@ -14,8 +14,8 @@ RESERVED = re.compile(
     r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE
 )
 FORBIDDEN = frozenset('/\\:*?"<>|')  # by Windows, and by the file systems of most memory cards
-LEAST = 32  # bytes for a name, below which a target lies too deep
-ENDING = 16  # bytes; what is longer after the last dot is no ending
+MIN_NAME_BYTES = 32  # bytes for a name, below which a target lies too deep
+MAX_ENDING_BYTES = 16  # bytes; what is longer after the last dot is no ending
 
 
 class Kind(NamedTuple):
@@ -31,8 +31,8 @@ NONE_OF_THESE, NO_ANSWER = Kind("none", "none of these"), Kind("none", "no answe
 def kinds_of(labels: Sequence[str], none_of_these: Sequence[bool]) -> list[Kind]:
     """The kind of each image; an empty label is none."""
     return [
-        Kind("class", label) if label else NONE_OF_THESE if strange else NO_ANSWER
-        for label, strange in zip(labels, none_of_these, strict=True)
+        Kind("class", label) if label else NONE_OF_THESE if unknown else NO_ANSWER
+        for label, unknown in zip(labels, none_of_these, strict=True)
     ]
 
 
@@ -50,7 +50,7 @@ def flat(name: str) -> str:
     return portable(one) if os.name == "nt" or one in ("", ".", "..") else one
 
 
-def same_name(name: str) -> str:
+def name_key(name: str) -> str:
     """Equal for names that some file system takes for one: by letter case, or composed letters."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
@@ -61,9 +61,9 @@ def copy_names(name: str, limit: int) -> Iterator[str]:
     (Of a flattened path the end is the file's own name.)
     """
     stem, ending = os.path.splitext(name)
-    if len(os.fsencode(ending)) > ENDING:
+    if len(os.fsencode(ending)) > MAX_ENDING_BYTES:
         stem, ending = name, ""
-    for tail in _tails(ending):
+    for tail in _numbered_endings(ending):
         kept = stem
         while _size(kept + tail) > limit:
             kept = kept[1:].lstrip(" .")
@@ -73,14 +73,14 @@ def copy_names(name: str, limit: int) -> Iterator[str]:
 def _folder_names(name: str, limit: int) -> Iterator[str]:
     """A class name as one folder, never out of the target, then numbered."""
     safe = portable(name.strip(" ."))
-    for tail in _tails(""):
+    for tail in _numbered_endings(""):
         kept = safe
         while _size(kept + tail) > limit:
             kept = kept[:-1].rstrip(" .")
         yield kept + tail
 
 
-def _tails(ending: str) -> Iterator[str]:
+def _numbered_endings(ending: str) -> Iterator[str]:
     yield ending
     for number in count(2):
         yield f" ({number}){ending}"
@@ -104,16 +104,16 @@ def folder_names(
         limit: bytes that a name may have.
     """
     chosen = {kind: known[kind] for kind in kinds if kind in known and usable(known[kind])}
-    taken = {same_name(folder) for folder in known.values()}
+    taken = {name_key(folder) for folder in known.values()}
     new = [kind for kind in dict.fromkeys(kinds) if kind not in chosen]
     # Classes whose name can stay as it is come first.
     for kind in sorted(new, key=lambda kind: next(_folder_names(kind.name, limit)) != kind.name):
         chosen[kind] = next(
             name
             for name in _folder_names(kind.name, limit)
-            if same_name(name) not in taken and usable(name)
+            if name_key(name) not in taken and usable(name)
         )
-        taken.add(same_name(chosen[kind]))
+        taken.add(name_key(chosen[kind]))
     return chosen
 
 
@@ -131,7 +131,7 @@ class Limits(NamedTuple):
         return self._checked(folder, self.path - _size(os.path.abspath(folder)) - 1)
 
     def _checked(self, folder: Path, room: int) -> int:
-        if room < LEAST:
+        if room < MIN_NAME_BYTES:
             raise HandfulError(
                 f"the path of {folder} is so long that no name of a copy fits below it; give "
                 f"--into a shorter path"

@@ -17,7 +17,7 @@ from typing import IO, Literal, NamedTuple
 
 from handful.data.store import Skipped
 from handful.pipeline.sorting.manifest import Entry, Manifest
-from handful.pipeline.sorting.names import Kind, Limits, copy_names, flat, portable, same_name
+from handful.pipeline.sorting.names import Kind, Limits, copy_names, flat, name_key, portable
 from handful.progress import Track
 
 CHUNK = 2**20
@@ -30,7 +30,7 @@ class LeftOut(Exception):
     """One image that is not sorted, with the reason; the others are."""
 
 
-class Choice(NamedTuple):
+class Placement(NamedTuple):
     """Where a copy goes."""
 
     place: str
@@ -63,11 +63,11 @@ class Step:
     """One image: what to do with it, and what the manifest says of it before and after."""
 
     item: Item
-    do: Literal["copy", "move", "keep"]
+    action: Literal["copy", "move", "keep"]
     place: str  # folder/name in the target, where it is in the end
-    stale: tuple[str, ...] = ()  # own copies elsewhere: the first is moved, the others removed
+    old_copies: tuple[str, ...] = ()  # own copies elsewhere: the first is moved, the others removed
     entry: Entry | None = None  # None: what lies there is not ours
-    ahead: Entry | None = None  # the same, before it is done
+    entry_before: Entry | None = None  # the same, before it is done
     numbered: bool = False
     shortened: bool = False
 
@@ -88,7 +88,7 @@ class Places:
 
     target: Path
     limits: Limits
-    claimed: set[str] = field(default_factory=set)  # places of this call's images
+    reserved: set[str] = field(default_factory=set)  # places of this call's images
     vacated: set[str] = field(default_factory=set)  # places that earlier steps move away from
     hashes: dict[tuple[str, State], str] = field(default_factory=dict)
 
@@ -102,7 +102,7 @@ class Places:
         # A junction of Windows is no link, but leads elsewhere, too.
         return os.path.samefile(os.path.dirname(os.path.realpath(path)), self.target)
 
-    def look(self, place: str) -> os.stat_result | None:
+    def lstat_of(self, place: str) -> os.stat_result | None:
         try:
             return os.lstat(self.target / place)
         except (FileNotFoundError, NotADirectoryError):
@@ -111,7 +111,7 @@ class Places:
     def holds(self, place: str, size: int, sha256: str) -> bool:
         """Whether a regular file with this content lies there, not reached by a link."""
         try:
-            found = self.look(place)
+            found = self.lstat_of(place)
             if found is None or not stat.S_ISREG(found.st_mode) or found.st_size != size:
                 return False
             return self.usable(place.split("/")[0]) and self._hash(place, found) == sha256
@@ -124,19 +124,19 @@ class Places:
             self.hashes[key] = content(self.target / place)[1]
         return self.hashes[key]
 
-    def claim(self, place: str) -> None:
-        self.claimed.add(_key(place))
+    def reserve(self, place: str) -> None:
+        self.reserved.add(_key(place))
 
-    def leave(self, place: str) -> None:
-        self.claimed.discard(_key(place))
+    def vacate(self, place: str) -> None:
+        self.reserved.discard(_key(place))
         self.vacated.add(place)
 
-    def forget(self, place: str) -> None:
+    def release(self, place: str) -> None:
         """To be looked at anew."""
-        self.claimed.discard(_key(place))
+        self.reserved.discard(_key(place))
         self.vacated.discard(place)
 
-    def choose(self, item: Item, folder: str, safe: bool = False) -> Choice:
+    def place_copy(self, item: Item, folder: str, safe: bool = False) -> Placement:
         """Where the copy of an image goes; the place is its own from then on.
 
         Args:
@@ -145,29 +145,29 @@ class Places:
         wish = flat(item.name)
         for name in dict.fromkeys((portable(wish),) if safe else (wish, portable(wish))):
             try:
-                return self._choose(item, folder, name)
+                return self._place_copy(item, folder, name)
             except OSError as error:
                 if error.errno not in REFUSED:
                     raise
         raise LeftOut("the file system of the target cannot hold its name")
 
-    def _choose(self, item: Item, folder: str, wish: str) -> Choice:
+    def _place_copy(self, item: Item, folder: str, wish: str) -> Placement:
         limit = self.limits.file(self.target / folder)
         shortened = next(copy_names(wish, limit)) != item.name.replace("/", "_")
         for number, name in enumerate(copy_names(wish, limit), 1):
             place = f"{folder}/{name}"
-            if _key(place) in self.claimed:
+            if _key(place) in self.reserved:
                 continue
-            there = place not in self.vacated and self.look(place) is not None
+            there = place not in self.vacated and self.lstat_of(place) is not None
             if not there or self.holds(place, item.bytes, item.sha256):
-                self.claim(place)
-                return Choice(place, there, number > 1, shortened)
+                self.reserve(place)
+                return Placement(place, there, number > 1, shortened)
         raise AssertionError("numbers do not end")
 
 
 def _key(place: str) -> str:
     """Equal for places that are one on the system's usual file system."""
-    return same_name(place) if os.name == "nt" or sys.platform == "darwin" else place
+    return name_key(place) if os.name == "nt" or sys.platform == "darwin" else place
 
 
 def state(found: os.stat_result) -> State:
@@ -232,7 +232,7 @@ def make_plan(
         except LeftOut as reason:
             left_out.append(Skipped(name, str(reason)))
     root = os.path.realpath(source if source.is_dir() else source.parent)
-    entries, others = _matched(items, root, before.files, places)
+    entries, others = _match_entries(items, root, before.files, places)
     steps = []
     for item, entry in zip(items, entries, strict=True):
         try:
@@ -243,7 +243,7 @@ def make_plan(
     return Plan(steps, left_out, others, before)
 
 
-def _matched(
+def _match_entries(
     items: Sequence[Item], root: str, known: Sequence[Entry], places: Places
 ) -> tuple[list[Entry | None], list[Entry]]:
     """For each image the copy that an earlier call made of it, and the entries of other images.
@@ -258,24 +258,26 @@ def _matched(
         by_name[flat(entry.name), entry.sha256].append(entry)
     seen: set[int] = set()
 
-    def first_alive(candidates: list[Entry]) -> Entry | None:
+    def first_present(candidates: list[Entry]) -> Entry | None:
         for entry in candidates:
             if id(entry) not in seen:
                 seen.add(id(entry))
-                if found := _alive(entry, places):
+                if found := _entry_where_present(entry, places):
                     return found
         return None
 
-    found = [first_alive(by_origin[os.path.join(root, i.name), i.sha256]) for i in items]
+    found = [first_present(by_origin[os.path.join(root, i.name), i.sha256]) for i in items]
     found = [
-        entry or first_alive(by_name[flat(item.name), item.sha256])
+        entry or first_present(by_name[flat(item.name), item.sha256])
         for item, entry in zip(items, found, strict=True)
     ]
-    others = [e for e in known if id(e) not in seen and any(map(places.look, (e.place, *e.was)))]
+    others = [
+        e for e in known if id(e) not in seen and any(map(places.lstat_of, (e.place, *e.was)))
+    ]
     return found, others
 
 
-def _alive(entry: Entry, places: Places) -> Entry | None:
+def _entry_where_present(entry: Entry, places: Places) -> Entry | None:
     """The entry with the places where its content is now, which become ours; None if nowhere."""
     there = [
         place
@@ -283,7 +285,7 @@ def _alive(entry: Entry, places: Places) -> Entry | None:
         if places.holds(place, entry.bytes, entry.sha256)
     ]
     for place in there:
-        places.claim(place)
+        places.reserve(place)
     return replace(entry, place=there[0], was=tuple(there[1:])) if there else None
 
 
@@ -294,16 +296,16 @@ def _step(item: Item, root: str, entry: Entry | None, folder: str, places: Place
     copies = (entry.place, *entry.was) if entry else ()
     right = next((place for place in copies if place.split("/")[0] == folder), None)
     if right is not None:
-        stale = tuple(place for place in copies if place != right)
-        for place in stale:
-            places.leave(place)
-        return Step(item, "keep", right, stale, ours(right), ours(right, stale))
-    place, there, numbered, shortened = places.choose(item, folder)
+        old_copies = tuple(place for place in copies if place != right)
+        for place in old_copies:
+            places.vacate(place)
+        return Step(item, "keep", right, old_copies, ours(right), ours(right, old_copies))
+    place, there, numbered, shortened = places.place_copy(item, folder)
     for copy in copies:
-        places.leave(copy)
+        places.vacate(copy)
     if there:
-        ahead = ours(copies[0], copies[1:]) if copies else None
-        return Step(item, "keep", place, copies, None, ahead)
-    do: Literal["copy", "move"] = "move" if copies else "copy"
+        entry_before = ours(copies[0], copies[1:]) if copies else None
+        return Step(item, "keep", place, copies, None, entry_before)
+    action: Literal["copy", "move"] = "move" if copies else "copy"
     new = ours(place)
-    return Step(item, do, place, copies, new, ours(place, copies), numbered, shortened)
+    return Step(item, action, place, copies, new, ours(place, copies), numbered, shortened)
