@@ -361,7 +361,10 @@ def test_a_fit_whose_budget_was_too_short_leaves_its_folder_for_another(
     ("then", "message"),
     [
         ("propogation", "no method 'propogation'. Did you mean 'propagation'"),
-        ("vicreg", "then=vicreg learns without labels, as simclr does; what follows has to learn"),
+        (
+            "vicreg",
+            "then=vicreg learns without labels, as simclr does; the method that follows",
+        ),
         ("fine_tuning", "fine_tuning goes on from learned weights, and backbone 'small' has none"),
     ],
 )
@@ -467,8 +470,11 @@ def test_fine_tuning_lowers_the_rate_of_the_backbone(pre):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"method": "simclr"}, "has learned already, and method 'simclr' asks for another"),
-        ({"backbone": "cnn"}, "has learned already, and backbone 'cnn' asks for another"),
+        (
+            {"method": "simclr"},
+            "holds a pre-trained backbone, and method 'simclr' asks for another",
+        ),
+        ({"backbone": "cnn"}, "holds a pre-trained backbone, and backbone 'cnn' asks for another"),
         ({"inputs": InputSpec(16)}, "learned from images of 8 pixels, got size=16"),
         ({"images": stripes(channels=3)}, "learned from grey images"),
     ],
@@ -564,7 +570,7 @@ def test_a_stage_whose_pictures_are_damaged_or_gone_costs_no_fit(tmp_path, monke
     history.unlink()
     run = handful.fit(stripes(), "simclr", **options, out=tmp_path / "run")
     assert run.record["stage"]["steps"] == 4
-    assert load_pictures(tmp_path / "run").run_pretraining == ()
+    assert load_pictures(tmp_path / "run").stage == ()
     assert not (tmp_path / "run" / "stage-history.jsonl").exists()
 
 

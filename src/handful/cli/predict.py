@@ -77,8 +77,8 @@ def predict(
 
     if dry_run and (into is None or out is not None):
         raise HandfulError(
-            "--dry-run says what --into would do and writes nothing: give it "
-            "with --into and without --out"
+            "--dry-run reports what --into would do and writes nothing; use it with --into and "
+            "without --out"
         )
     target = None if out is None else output_target(out, PREDICTIONS)
     with reporting() as reporter:
@@ -145,7 +145,7 @@ def predict(
 
 
 def _check_into(source: str, into: Path, classes: tuple[str, ...]) -> None:
-    """HandfulError, before anything is predicted, where copies could not go."""
+    """Raise HandfulError, before anything is predicted, if copies cannot be written to `into`."""
     from handful.data.sources import SOURCES
     from handful.pipeline.sorting import check_target
 

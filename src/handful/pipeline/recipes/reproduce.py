@@ -1,4 +1,4 @@
-"""Running a recipe: find its images, hide the labels, fit, score the test part once."""
+"""Run a recipe: open its images, subsample the labels, fit, and score the test part once."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -22,14 +22,14 @@ from handful.pipeline.run import Run
 from handful.pipeline.setup import subsample_labels
 from handful.progress import QUIET, Reporter
 
-COPY_PIPELINES = ("rotate", "zoom", "shift", "shear", "affine")  # the five pipelines of report A
+COPY_PIPELINES = ("rotate", "zoom", "shift", "shear", "affine")  # of report A
 
 
 class Location(NamedTuple):
-    """Where a source is looked for in the data folder, and how it gets there."""
+    """The place of a source in the data folder."""
 
     folder: str
-    how: str
+    how: str  # what to put there, and where to get it
 
 
 LOCATIONS = {
@@ -59,7 +59,7 @@ LOCATIONS = {
 
 
 class DrawResult(NamedTuple):
-    """One draw."""
+    """The outcome of one draw."""
 
     draw: int
     on: str  # title of the data
@@ -70,7 +70,7 @@ class DrawResult(NamedTuple):
 
 
 def first_available(recipe: Recipe, root: Path) -> Data | None:
-    """The first of the recipe's data that is in the data folder."""
+    """Return the first of the recipe's data that is in the data folder, or None."""
     found = (data for data in recipe.data if (root / LOCATIONS[data.source].folder).is_dir())
     return next(found, None)
 
@@ -78,11 +78,12 @@ def first_available(recipe: Recipe, root: Path) -> Data | None:
 def open_data(
     recipe: Recipe, data_root: Path | None = None, reporter: Reporter = QUIET
 ) -> tuple[Data, ImageSet]:
-    """The recipe's images with all their labels; the first of its data is downloaded if none is
-    at hand.
+    """Return the data of a recipe and its images with all labels.
+
+    If none of its data is in the data folder, the first is downloaded.
 
     Raises:
-        HandfulError: they are neither there nor to be had; the message says what to put where.
+        HandfulError: the download fails; the message says which files to put where.
     """
     root = Path(data_root).expanduser() if data_root else data_folder()
     data = first_available(recipe, root) or recipe.data[0]
@@ -102,7 +103,7 @@ def open_data(
 
 
 def training_images(recipe: Recipe, data: Data, images: ImageSet, draw: int) -> ImageSet:
-    """The images as the recipe's method sees them in one draw, without the test part."""
+    """Return the training images of one draw: labels subsampled, without the test part."""
     images = images[:]
     if data.unlabeled:
         images = _fewer_unlabeled(images, data.unlabeled)
@@ -114,16 +115,16 @@ def training_images(recipe: Recipe, data: Data, images: ImageSet, draw: int) -> 
 
 
 def _fewer_unlabeled(images: ImageSet, count: int) -> ImageSet:
-    """All labelled images and `count` of the others, the same in every draw."""
+    """Return all labelled images and `count` others, which are equal in all draws."""
     kept = np.random.default_rng(0).permutation(images.unlabeled)[:count]
     return images[np.sort(np.concatenate([images.labeled, kept]))]
 
 
 def method_of(recipe: Recipe, data: Data, draw: int) -> Method:
-    """The recipe's method in one draw.
+    """Return the method of one draw.
 
-    One pre-trained encoder serves all draws of labels. Where all labels are seen, a draw is a
-    seed, of the encoder too.
+    All draws of labels share one pre-trained encoder. Where all labels are used, draws differ in
+    the seed, also in that of the encoder.
     """
     method = recipe.method
     if isinstance(method, LabelFree) and not data.per_class:
@@ -138,11 +139,11 @@ def reproduce(
     data_root: Path | None = None,
     reporter: Reporter = QUIET,
 ) -> Iterator[DrawResult]:
-    """Run the recipe on one draw after the other.
+    """Run the recipe on each draw, and yield its outcome.
 
     Args:
-        out: a run folder for each draw is left in here, and found again: a draw that is finished
-            is not run again, one that was stopped goes on.
+        out: folder for the run folders of the draws. Finished draws in it are not run again, an
+            interrupted one is continued.
     """
     data, images = open_data(recipe, data_root, reporter)
     for draw in draws:

@@ -1,9 +1,8 @@
-"""`.handful-sorted.json` in a target: what `predict --into` put where.
+"""Read and write `.handful-sorted.json`, the list of copies that `predict --into` made.
 
-It is written before anything is copied, with all that will be, so a killed call leaves no copy that
-it does not name. In turn an entry counts only as long as a regular file is there with the content
-that the entry names: what is not there yet, what was edited and what a stranger's manifest claims
-is never moved or removed.
+It is written before the first copy, with all planned copies, so a killed call leaves no copy that
+is not listed. An entry counts only while its place holds a regular file of the listed content.
+Missing files, edited copies and false entries of a foreign manifest are never moved or deleted.
 """
 
 import json
@@ -25,23 +24,24 @@ LARGEST = 2**29  # bytes; some 1,500,000 images
 
 @dataclass(frozen=True)
 class Entry:
-    """One copy."""
+    """One copy of an image."""
 
     place: str  # folder/name, in the target
     source: str  # real path of the folder that the original was in
     name: str  # of the original, relative to it
     bytes: int
     sha256: str
-    was: tuple[str, ...] = ()  # places that it moves away from, until that is done
+    was: tuple[str, ...] = ()  # former places, until the copy has been moved
 
     @property
     def origin(self) -> str:
+        """Path of the original."""
         return os.path.join(self.source, self.name)
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder in the target: what goes into it, and whether we made it."""
+    """A folder in the target: its kind, and whether we made it."""
 
     kind: Kind
     made: bool
@@ -49,11 +49,14 @@ class Folder:
 
 @dataclass
 class Manifest:
+    """Folders by name, and an entry for each copy."""
+
     folders: dict[str, Folder] = field(default_factory=dict)
     files: list[Entry] = field(default_factory=list)
 
     @property
     def known(self) -> dict[Kind, str]:
+        """The folder of each kind."""
         return {folder.kind: name for name, folder in self.folders.items()}
 
     def write(self, target: Path) -> None:
@@ -71,7 +74,7 @@ class Manifest:
 
 
 def read_manifest(target: Path) -> Manifest:
-    """What earlier calls put into the target; HandfulError if its manifest is not one of ours."""
+    """Read the manifest of a target, empty if there is none; HandfulError if it is not ours."""
     path = target / MANIFEST
     try:
         status = os.lstat(path)
@@ -114,7 +117,7 @@ def _require(holds: bool, otherwise: str) -> None:
 
 
 def _is_place(place: object) -> bool:
-    """Whether it is folder/name, and so leads nowhere out of the target."""
+    """Return whether the text is folder/name, which cannot lead out of the target."""
     parts = place.split("/") if isinstance(place, str) else []
     return len(parts) == 2 and all(map(_is_name, parts))
 

@@ -1,7 +1,7 @@
-"""What has to be done so that every image lies in the folder of its class; nothing is done here.
+"""Plan the steps that bring every image into the folder of its class; no file is changed.
 
-The steps are made one after the other, each as if those before it were done. So a call that was
-killed half way makes the same of the rest: what is done is found where the manifest says.
+Each step is planned as if all earlier ones were done. A call that follows a killed one therefore
+plans the rest alike: finished copies are found by the manifest.
 """
 
 import errno
@@ -21,26 +21,26 @@ from handful.pipeline.sorting.names import Kind, Limits, copy_names, flat, name_
 from handful.progress import Track
 
 CHUNK = 2**20
-# What file systems answer to a name that they cannot hold.
+# Errors of file systems for a name that they cannot hold.
 REFUSED = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
 NONBLOCKING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 class LeftOut(Exception):
-    """One image that is not sorted, with the reason; the others are."""
+    """One image cannot be sorted; the message is the reason."""
 
 
 class Placement(NamedTuple):
-    """Where a copy goes."""
+    """The place of a copy."""
 
-    place: str
-    there: bool  # the same content is there already
-    numbered: bool = False  # since another file has the name
-    shortened: bool = False  # or changed, since the file system cannot hold the name
+    place: str  # folder/name in the target
+    there: bool  # a file of equal content is there already
+    numbered: bool = False  # the name has a number, since another file has the name
+    shortened: bool = False  # shortened or changed, since the file system cannot hold the name
 
 
 class State(NamedTuple):
-    """Tells a file from one that was written since."""
+    """Size, time and inode of a file, which change when it is written again."""
 
     bytes: int
     changed: int
@@ -60,21 +60,21 @@ class Item:
 
 @dataclass(frozen=True)
 class Step:
-    """One image: what to do with it, and what the manifest says of it before and after."""
+    """The action for one image, and its manifest entries before and after it."""
 
     item: Item
     action: Literal["copy", "move", "keep"]
-    place: str  # folder/name in the target, where it is in the end
+    place: str  # folder/name in the target, where the copy is in the end
     old_copies: tuple[str, ...] = ()  # own copies elsewhere: the first is moved, the others removed
-    entry: Entry | None = None  # None: what lies there is not ours
-    entry_before: Entry | None = None  # the same, before it is done
+    entry: Entry | None = None  # after the step; None: the file is not ours
+    entry_before: Entry | None = None  # before the step
     numbered: bool = False
     shortened: bool = False
 
 
 @dataclass
 class Plan:
-    """All steps, and what an earlier manifest says of other images."""
+    """All steps, and the manifest entries of images that are not sorted now."""
 
     steps: list[Step]
     left_out: list[Skipped]
@@ -84,7 +84,7 @@ class Plan:
 
 @dataclass
 class Places:
-    """What lies where in the target, as far as it was looked at."""
+    """The state of the target: existing files, and places that steps reserve or vacate."""
 
     target: Path
     limits: Limits
@@ -93,7 +93,7 @@ class Places:
     hashes: dict[tuple[str, State], str] = field(default_factory=dict)
 
     def usable(self, folder: str) -> bool:
-        """Whether files can go into `folder`: it is free, or a folder and no link to one."""
+        """Return whether files can go into `folder`: the name is free, or a folder, no link."""
         path = self.target / folder
         if not os.path.lexists(path):
             return True
@@ -109,7 +109,7 @@ class Places:
             return None
 
     def holds(self, place: str, size: int, sha256: str) -> bool:
-        """Whether a regular file with this content lies there, not reached by a link."""
+        """Return whether the place holds a regular file of this content, reached by no link."""
         try:
             found = self.lstat_of(place)
             if found is None or not stat.S_ISREG(found.st_mode) or found.st_size != size:
@@ -132,15 +132,18 @@ class Places:
         self.vacated.add(place)
 
     def release(self, place: str) -> None:
-        """To be looked at anew."""
+        """Undo `reserve` and `vacate`, so that the place is checked again."""
         self.reserved.discard(_key(place))
         self.vacated.discard(place)
 
     def place_copy(self, item: Item, folder: str, safe: bool = False) -> Placement:
-        """Where the copy of an image goes; the place is its own from then on.
+        """Choose the place of an image's copy and reserve it.
 
         Args:
-            safe: by a name that all file systems can hold.
+            safe: use a name that all file systems can hold.
+
+        Raises:
+            LeftOut: the file system cannot hold any form of the name.
         """
         wish = flat(item.name)
         for name in dict.fromkeys((portable(wish),) if safe else (wish, portable(wish))):
@@ -166,7 +169,7 @@ class Places:
 
 
 def _key(place: str) -> str:
-    """Equal for places that are one on the system's usual file system."""
+    """Return a key that is equal for places that the usual file system takes for one."""
     return name_key(place) if os.name == "nt" or sys.platform == "darwin" else place
 
 
@@ -175,7 +178,7 @@ def state(found: os.stat_result) -> State:
 
 
 def content(path: Path) -> tuple[int, str]:
-    """Bytes and SHA-256 of a regular file; OSError if it is another or cannot be read."""
+    """Return size in bytes and SHA-256 of a regular file; OSError for any other file."""
     digest, size = hashlib.sha256(), 0
     with open_regular(path) as file:
         while chunk := os.read(file.fileno(), CHUNK):
@@ -185,7 +188,7 @@ def content(path: Path) -> tuple[int, str]:
 
 
 def open_regular(path: Path) -> IO[bytes]:
-    """A file to read from; never waits for a writer, as opening a pipe would."""
+    """Open a regular file for reading; OSError for a pipe, without waiting for its writer."""
     descriptor = os.open(path, os.O_RDONLY | NONBLOCKING)
     file = os.fdopen(descriptor, "rb", buffering=0)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -195,7 +198,7 @@ def open_regular(path: Path) -> IO[bytes]:
 
 
 def inside(path: Path, folder: Path) -> bool:
-    """Whether `path` is `folder` or lies in it, by links, mounts and letter case, too."""
+    """Return whether `path` is `folder` or lies in it, links, mounts and letter case included."""
     if not folder.exists():
         return False
     real = Path(os.path.realpath(path))
@@ -217,7 +220,7 @@ def make_plan(
     places: Places,
     track: Track,
 ) -> Plan:
-    """The steps that bring each image, (name, kind), into the folder of its kind."""
+    """Plan the steps that bring each image, (name, kind), into the folder of its kind."""
     own = {os.path.realpath(places.target / folder) for folder in folders.values()}
     items: list[Item] = []
     left_out: list[Skipped] = []
@@ -246,10 +249,10 @@ def make_plan(
 def _match_entries(
     items: Sequence[Item], root: str, known: Sequence[Entry], places: Places
 ) -> tuple[list[Entry | None], list[Entry]]:
-    """For each image the copy that an earlier call made of it, and the entries of other images.
+    """Return the entry of each image's copy by an earlier call, and the entries of other images.
 
-    An image is known again by its path and content; else, as a folder may have been renamed or a
-    card copied twice, by its name and content.
+    An image is matched by path and content, else by name and content, since a folder may have been
+    renamed or a memory card copied twice.
     """
     by_origin: defaultdict[tuple[str, str], list[Entry]] = defaultdict(list)
     by_name: defaultdict[tuple[str, str], list[Entry]] = defaultdict(list)
@@ -278,7 +281,7 @@ def _match_entries(
 
 
 def _entry_where_present(entry: Entry, places: Places) -> Entry | None:
-    """The entry with the places where its content is now, which become ours; None if nowhere."""
+    """Return the entry with the places that still hold its content, reserved; None if none do."""
     there = [
         place
         for place in (entry.place, *entry.was)
