@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from handful import files, output
-from handful.cli.failures import mendable, terminating
+from handful.cli.failures import sigterm_as_interrupt, user_message
 from handful.errors import HandfulError
 from handful.files import beside, sole_writer, tidy, write_text
 from handful.output import EVALUATION, FEATURES, FINDINGS, PAGE, PREDICTIONS, output_target, written
@@ -229,12 +229,12 @@ def test_a_lock_that_cannot_be_removed_while_it_is_open_is_given_back(tmp_path, 
     ],
 )
 def test_limits_of_the_machine_are_one_line_that_says_what_to_do(error, words):
-    assert words in mendable(error)
-    assert "\n" not in mendable(error)
+    assert words in user_message(error)
+    assert "\n" not in user_message(error)
 
 
 def test_any_other_runtime_error_is_ours():
-    assert mendable(RuntimeError("shapes do not match")) is None
+    assert user_message(RuntimeError("shapes do not match")) is None
 
 
 def test_no_home_folder_ends_a_command_with_one_line(handful, tmp_path, monkeypatch):
@@ -253,7 +253,7 @@ def test_no_home_folder_ends_a_command_with_one_line(handful, tmp_path, monkeypa
 
 def test_a_termination_is_a_control_c_and_the_handler_of_before_comes_back():
     before = signal.getsignal(signal.SIGTERM)
-    with terminating() as came:
+    with sigterm_as_interrupt() as came:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
         assert came
@@ -264,7 +264,7 @@ def test_a_termination_is_a_control_c_and_the_handler_of_before_comes_back():
 def test_a_termination_lets_training_save_also_where_control_c_is_ignored(interrupt):
     before = signal.signal(signal.SIGINT, interrupt)
     try:
-        with terminating() as came, pytest.raises(KeyboardInterrupt):
+        with sigterm_as_interrupt() as came, pytest.raises(KeyboardInterrupt):
             with graceful_stop() as asked_to_stop:
                 assert not asked_to_stop()
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -278,7 +278,7 @@ def test_a_handler_that_a_program_has_set_is_left_to_it():
     calls = []
     before = signal.signal(signal.SIGTERM, lambda *_: calls.append(1))
     try:
-        with terminating() as came:
+        with sigterm_as_interrupt() as came:
             os.kill(os.getpid(), signal.SIGTERM)
         assert calls == [1] and not came
     finally:

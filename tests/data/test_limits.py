@@ -9,7 +9,7 @@ import torch
 from handful.data.splits import evenly_spaced
 from handful.methods.base import Task
 from handful.models import split
-from handful.pipeline.pretrain_plots import Gallery
+from handful.pipeline.pretrain_plots import PretrainPlots
 from handful.training import monitor
 from handful.training.monitor import Monitor
 from tiny import stripes, task
@@ -71,7 +71,7 @@ def test_a_map_of_images_has_all_labelled_ones_and_reaches_to_the_last_of_the_ot
         lambda *_: lambda pixels: seen.append(pixels) or np.zeros(len(pixels)),
     )
     given = task(stripes(n=45, labeled=16))
-    Gallery(tmp_path, given).last(torch.nn.Identity(), [])
+    PretrainPlots(tmp_path, given).after_training(torch.nn.Identity(), [])
     assert len(drawn[0]) == 30
     assert torch.equal(seen[0][:16], given.pixels[given.labeled])
     others = given.training_pool[~torch.isin(given.training_pool, given.labeled)]

@@ -17,7 +17,7 @@ from handful.data.decoding.value_range import FULL, Ranges, ValueRange
 from handful.data.sources import load
 from handful.pipeline.compare import compare
 from handful.pipeline.pretrain import pretrain
-from handful.pipeline.pretrained import scaled_as
+from handful.pipeline.pretrained import on_scale_of
 from handful.pipeline.record_schema import Input
 from handful.progress import Reporter
 from image_files import class_folder, save, smooth
@@ -168,7 +168,7 @@ def test_images_of_8_bits_beside_a_stage_of_more_bits_are_reported(tmp_path, lea
     stage, _ = learned
     said = []
     images = load(class_folder(tmp_path))
-    assert scaled_as(images, stage.folder, said.append) is images
+    assert on_scale_of(images, stage.folder, said.append) is images
     assert said == [
         f"values of {tmp_path} have 8 bits, those that {stage.folder} learned from go from 0 to "
         f"4095"
@@ -182,7 +182,7 @@ def test_a_stage_from_before_ranges_changes_no_scale(tmp_path, learned):
     del record["input"]["value_range"]
     (old / "pretrained.json").write_text(json.dumps(record))
     images = load(deep_folder(tmp_path / "photos", 16))
-    assert scaled_as(images, old, said.append) is images and not said
+    assert on_scale_of(images, old, said.append) is images and not said
 
 
 def test_a_run_from_before_ranges_scales_by_the_type(tmp_path):

@@ -7,7 +7,7 @@ import handful
 from handful.evaluation.calibration import calibrated
 from handful.evaluation.cross_validation import OutOfFold, Scheme
 from handful.evaluation.label_shift import expected_shares, unlabeled_shares
-from handful.pipeline.assess import judge
+from handful.pipeline.assess import assess
 from handful.pipeline.resume_labels import earlier_settings
 from tiny import stripes
 
@@ -93,10 +93,10 @@ def test_caveats_of_an_estimate_stay_with_class_shares_from_the_unlabelled_image
     labels = np.arange(40) % 2
     out = out_of_fold(labels, np.eye(2)[labels] * 0.8 + 0.1)
     found = (
-        judge(out, ["random"] * 40, None)
-        .but("half the steps")
-        .but("and more")
-        .on_unlabeled(out.probabilities[0])
+        assess(out, ["random"] * 40, None)
+        .with_remark("half the steps")
+        .with_remark("and more")
+        .with_pool_shares(out.probabilities[0])
     )
     assert found.estimate.how.endswith("; half the steps; and more")
     assert "as predicted for 40 images without a label" in found.estimate.how

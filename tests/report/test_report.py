@@ -632,7 +632,7 @@ def test_a_report_that_fails_does_not_lose_the_run(monkeypatch, capsys, tmp_path
 def test_several_runs_need_a_name_for_their_page(monkeypatch, capsys, made):
     code, said = command(monkeypatch, capsys, "report", made.folder, made.folder)
     assert code == 2
-    assert "say where with --out" in said.err
+    assert "name it with --out" in said.err
 
 
 def browse(path, profile):
