@@ -15,7 +15,7 @@ from torch import nn
 import handful
 from handful.methods.base import Batch, Step, Task, Views, classifier
 from handful.methods.schedule import Schedule
-from handful.pipeline.setup import hide
+from handful.pipeline.setup import subsample_labels
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ class Mixup:
 
 def main(**options: object) -> handful.Run:
     images = handful.load("digits")
-    run = handful.fit(hide(images, per_class=10, seed=0), Mixup(), estimate="none", **options)
+    run = handful.fit(
+        subsample_labels(images, per_class=10, seed=0), Mixup(), estimate="none", **options
+    )
     test = run.score_test(images.test)
     print(f"mixup on 100 labelled digits: {test.accuracy:.1%} of {test.n} test images")
     return run

@@ -1,4 +1,4 @@
-"""Read a folder of images with two workers, in a process of its own; prints figures as JSON.
+"""Read a folder of images with two workers, in its own process, and print figures as JSON.
 
     python tests/bomb_run.py FOLDER
 
@@ -24,7 +24,7 @@ seconds: dict[str, list[float]] = {}
 
 
 def highest() -> int:
-    """Kilobytes held at most since this program began; getrusage counts the parent's, too."""
+    """Peak memory of this program in kilobytes; getrusage would count the parent's, too."""
     found = re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())
     assert found is not None
     return int(found[1])

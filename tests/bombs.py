@@ -1,4 +1,4 @@
-"""Small image files made to cost much memory or time; written by hand, they cost little here."""
+"""Write small image files that take a decoder much memory or time."""
 
 import io
 import struct
@@ -10,7 +10,7 @@ import numpy as np
 import tifffile
 from PIL import Image, features
 
-SIDE = 9_400  # of the largest images that are read: 88 million pixels
+SIDE = 9_400  # sides of the largest images that are read: 88 million pixels
 BITS = {"1": (1, 0, 1), "P": (8, 3, 1), "L": (8, 0, 1), "LA": (8, 4, 2), "RGB": (8, 2, 3),
         "RGBA": (8, 6, 4), "L16": (16, 0, 1), "LA16": (16, 4, 2), "RGB16": (16, 2, 3),
         "RGBA16": (16, 6, 4)}  # fmt: skip
@@ -20,7 +20,7 @@ Make = Callable[[], bytes]
 
 
 def deflated(block: bytes, times: int) -> bytes:
-    """A zlib stream of `block` over and over: compressed once, checked by its sum."""
+    """A zlib stream of `block` repeated: compressed once, with the right checksum."""
     packer = zlib.compressobj(9)
     head = packer.compress(b"") + packer.flush(zlib.Z_FULL_FLUSH)
     part = packer.compress(block) + packer.flush(zlib.Z_FULL_FLUSH)
@@ -40,7 +40,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 def png(
     width: int, height: int, mode: str, *extra: bytes, interlace: int = 0, rows: int = 0
 ) -> Make:
-    """A PNG of one half-transparent colour; `rows` more or fewer than the header says."""
+    """A PNG of one half-transparent colour, with `rows` more or fewer than its header says."""
 
     def make() -> bytes:
         bits, kind, bands = BITS[mode]
@@ -79,7 +79,7 @@ def flat(mode: str, width: int, height: int) -> Callable[[], Image.Image]:
 
 
 def tall_jpeg(mode: str, width: int, height: int, **options) -> Make:
-    """A JPEG whose rows are repeated by hand: eight strips between restart markers."""
+    """A JPEG of repeated rows: eight strips between restart markers."""
 
     def make() -> bytes:
         lines = 8 if mode == "L" else 16
@@ -95,7 +95,7 @@ def tall_jpeg(mode: str, width: int, height: int, **options) -> Make:
 
 
 def claimed_jpeg(width: int, height: int, times: int = 1, progressive: bool = False) -> Make:
-    """A small JPEG whose header says another size; its last scan `times` over."""
+    """A small JPEG whose header says another size, with its last scan repeated `times`."""
 
     def make() -> bytes:
         content = saved(flat("RGB", 64, 64), "JPEG", progressive=progressive)()
@@ -108,13 +108,13 @@ def claimed_jpeg(width: int, height: int, times: int = 1, progressive: bool = Fa
 
 
 def jpeg_with(middle: bytes) -> Make:
-    """A small JPEG with bytes after its first marker."""
+    """A small JPEG with additional bytes after its first marker."""
     content = saved(flat("RGB", 64, 64), "JPEG")
     return lambda: content()[:2] + middle + content()[2:]
 
 
 def gif(width: int, height: int, frames: int = 1, frame: tuple[int, int] = (1, 1)) -> Make:
-    """A GIF of frames of zeros on a large canvas; codes of growing length, cleared in time."""
+    """A GIF of frames of zeros on a large canvas; the codes grow in length and are reset."""
 
     def make() -> bytes:
         inner = saved(flat("P", *frame), "GIF")()
@@ -191,7 +191,7 @@ def webp_canvas() -> bytes:
 
 
 def bmp(width: int, height: int, codes: bytes) -> Make:
-    """BMP of run lengths: `codes` as they are."""
+    """A run-length BMP with `codes` as its pixels."""
     header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(codes), 0, 0, 256, 0)
     offset = 14 + len(header) + 1024
     head = b"BM" + struct.pack("<IHHI", offset + len(codes), 0, 0, offset)
@@ -205,7 +205,7 @@ def many(head: bytes, times: int, kind: bytes = b"IDAT") -> bytes:
 MEGABYTE = zlib.compress(bytes(1_000_000))
 TURNED = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
 ZEROS = deflated(bytes(1_000_000), 100)
-# Name, how it is made, what is said of it: "" is read, "*" is either.
+# Name, how it is made, the reason if it is refused; "" is read, "*" is either.
 BOMBS: dict[str, tuple[Make, str]] = {
     **{f"square-{mode}.png": (png(SIDE, SIDE, mode), "") for mode in
        ("1", "P", "L", "LA", "RGB", "RGBA", "L16")},

@@ -1,4 +1,4 @@
-"""Shared by all tests: a cache of their own, few threads, real data where they are at hand."""
+"""Fixtures of all tests: a cache of their own, few threads, real data if present."""
 
 import itertools
 import os
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# By the clock, hypothesis would fail an example that takes 0.2 s, as each may on a busy machine.
+# Hypothesis fails examples that take 0.2 s, as any may on a busy machine: no deadline.
 settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no clock")
 
@@ -39,7 +39,7 @@ def _own_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def data_root():
-    """The folder with MNIST and the rest; tests that need it skip without it."""
+    """The folder of public data sets; tests that need it are skipped without it."""
     root = os.environ.get("HANDFUL_DATA")
     if not root or not (Path(root) / "MNIST").is_dir():
         pytest.skip("set HANDFUL_DATA to a folder with MNIST/raw and the image folders")
@@ -48,7 +48,7 @@ def data_root():
 
 @pytest.fixture
 def handful(monkeypatch, capsys):
-    """Run a command; gives (exit status, stdout, stderr)."""
+    """A function that runs a command and returns (exit status, stdout, stderr)."""
 
     from handful import cli
 
@@ -67,12 +67,12 @@ def handful(monkeypatch, capsys):
 
 @pytest.fixture
 def steady(monkeypatch):
-    """Steps are assumed to take their measured time: no training is rescheduled."""
+    """Assume that steps last as long as they were timed: no training is rescheduled."""
     monkeypatch.setattr("handful.training.time_limit.TimeLimit.reschedule", lambda *_: None)
 
 
 class Clock:
-    """Goes on only when it is told to: `clock.now += seconds`."""
+    """A clock that a test moves: `clock.now += seconds`."""
 
     def __init__(self):
         self.now = 0.0
@@ -83,7 +83,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch):
-    """In place of the performance counter, so that a busy machine changes nothing."""
+    """Replace the performance counter by a `Clock`, so that a busy machine has no effect."""
     clock = Clock()
     monkeypatch.setattr("time.perf_counter", clock)
     return clock

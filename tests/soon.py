@@ -1,4 +1,4 @@
-"""Nothing hangs: a limit on processor time, which a busy machine does not use up sooner."""
+"""Limit the processor time of a block, independently of other load on the machine."""
 
 import signal
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class Hang(BaseException):
-    """No `except` of the code under test takes it for an error of its own."""
+    """Raised at the limit; a BaseException, so that `except Exception` does not catch it."""
 
 
 @contextmanager
@@ -14,7 +14,7 @@ def soon(limit: float = 30, waiting: int = 0) -> Iterator[None]:
     """Raise `Hang` once this process has computed for `limit` seconds.
 
     Args:
-        waiting: seconds by the clock, for what waits and does not compute. 0 where pytest-timeout
+        waiting: seconds of real time, for code that waits and does not compute. 0 if pytest-timeout
             ends it: that has its own use for the same signal.
     """
 

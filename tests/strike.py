@@ -1,4 +1,4 @@
-"""Processes that strike themselves while they sort. Each imports this anew, so no pytest here."""
+"""Processes that signal themselves while they sort. Each imports this module: no pytest here."""
 
 import os
 import signal
@@ -12,14 +12,14 @@ CHANGES = {"os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.utim
 
 @dataclass(frozen=True)
 class Strike:
-    """A signal that a process sends itself before its n-th change, counted from 1; 0: never."""
+    """A signal that a process sends itself before its n-th change, from 1; 0 for never."""
 
     change: int = 0
     signal: int = signal.SIGKILL
 
 
 def _arm(target: str, strike: Strike) -> list[int]:
-    """Count the changes below `target`, and the parts of copies; strike when it is time."""
+    """Count the changes below `target` and the parts of copies; send the signal at the n-th."""
     from handful.pipeline.sorting import execute
 
     count, read = [0], execute._read
@@ -27,7 +27,7 @@ def _arm(target: str, strike: Strike) -> list[int]:
     def change() -> None:
         count[0] += 1
         if count[0] == strike.change:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # at once, as when nobody handles it
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # at once, as without a handler
             os.kill(os.getpid(), strike.signal)
 
     def watch(event: str, arguments: tuple) -> None:

@@ -1,4 +1,4 @@
-"""CSV that we write: it comes back as it was, and no spreadsheet runs a cell of it."""
+"""CSV files: texts are restored exactly, and no cell is a formula for a spreadsheet."""
 
 import csv
 import re

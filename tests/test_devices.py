@@ -1,6 +1,6 @@
-"""Memory that stays with the process while a job lasts, and goes back afterwards.
+"""Memory is kept by the process during a job, and returned afterwards.
 
-Each job runs in a process of its own: what others have freed would do for its blocks.
+Each job runs in its own process, because memory that other jobs freed would serve its blocks.
 """
 
 import subprocess
@@ -24,7 +24,7 @@ MIB = 2**20
 
 
 def faults():
-    """Pages the system had to clear for a tensor of 64 MiB."""
+    """Page faults of allocating a tensor of 64 MiB."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.zeros(16 * MIB)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
@@ -64,7 +64,7 @@ JOBS = {job.__name__: job for job in (nothing, kept, fit, label_free, embed)}
 
 
 def most_during(job, folder):
-    """Faults in a fresh process at that moment of the job at which they are most."""
+    """The most `faults` at any moment of the job, in a new process."""
     command = [sys.executable, __file__, job, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

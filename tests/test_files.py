@@ -1,4 +1,4 @@
-"""Where files are written: through links, into pipes, and only over what handful wrote."""
+"""Writing files: through links, into pipes, and only over files that handful wrote."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from handful import files, output
-from handful.cli.failures import mendable, terminating
+from handful.cli.failures import sigterm_as_interrupt, user_message
 from handful.errors import HandfulError
 from handful.files import beside, sole_writer, tidy, write_text
 from handful.output import EVALUATION, FEATURES, FINDINGS, PAGE, PREDICTIONS, output_target, written
@@ -123,8 +123,8 @@ def test_data_leaves_a_data_json_of_somebody_else_alone(handful, tmp_path):
     assert (tmp_path / "data.json").read_text() == '{"mine": 1}'
 
 
-def test_what_is_flushed_is_open_for_writing(tmp_path, monkeypatch):
-    """As Windows has it: its fsync fails on a handle that only reads."""
+def test_flushed_files_are_open_for_writing(tmp_path, monkeypatch):
+    """On Windows, fsync fails for a handle that is only open for reading."""
     import fcntl
 
     real = os.fsync
@@ -147,7 +147,7 @@ def windows(monkeypatch):
 
 
 def _held(monkeypatch, times):
-    """The first renames fail, as where another program has the file open."""
+    """Let the first renames fail, as if another program had the file open."""
     real, left = os.replace, [times]
 
     def replace(*given):
@@ -208,9 +208,10 @@ def test_a_lock_that_cannot_be_removed_while_it_is_open_is_given_back(tmp_path, 
         real(path, missing_ok)
 
     monkeypatch.setattr("pathlib.Path.unlink", unlink)
-    for _ in range(2):
+    for _ in range(2):  # the second would be refused if the first had kept the lock
         with sole_writer(tmp_path):
             pass
+        assert (tmp_path / files.LOCK).exists()
 
 
 @pytest.mark.parametrize(
@@ -228,12 +229,12 @@ def test_a_lock_that_cannot_be_removed_while_it_is_open_is_given_back(tmp_path, 
     ],
 )
 def test_limits_of_the_machine_are_one_line_that_says_what_to_do(error, words):
-    assert words in mendable(error)
-    assert "\n" not in mendable(error)
+    assert words in user_message(error)
+    assert "\n" not in user_message(error)
 
 
 def test_any_other_runtime_error_is_ours():
-    assert mendable(RuntimeError("shapes do not match")) is None
+    assert user_message(RuntimeError("shapes do not match")) is None
 
 
 def test_no_home_folder_ends_a_command_with_one_line(handful, tmp_path, monkeypatch):
@@ -252,7 +253,7 @@ def test_no_home_folder_ends_a_command_with_one_line(handful, tmp_path, monkeypa
 
 def test_a_termination_is_a_control_c_and_the_handler_of_before_comes_back():
     before = signal.getsignal(signal.SIGTERM)
-    with terminating() as came:
+    with sigterm_as_interrupt() as came:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
         assert came
@@ -263,7 +264,7 @@ def test_a_termination_is_a_control_c_and_the_handler_of_before_comes_back():
 def test_a_termination_lets_training_save_also_where_control_c_is_ignored(interrupt):
     before = signal.signal(signal.SIGINT, interrupt)
     try:
-        with terminating() as came, pytest.raises(KeyboardInterrupt):
+        with sigterm_as_interrupt() as came, pytest.raises(KeyboardInterrupt):
             with graceful_stop() as asked_to_stop:
                 assert not asked_to_stop()
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -277,7 +278,7 @@ def test_a_handler_that_a_program_has_set_is_left_to_it():
     calls = []
     before = signal.signal(signal.SIGTERM, lambda *_: calls.append(1))
     try:
-        with terminating() as came:
+        with sigterm_as_interrupt() as came:
             os.kill(os.getpid(), signal.SIGTERM)
         assert calls == [1] and not came
     finally:
@@ -285,7 +286,7 @@ def test_a_handler_that_a_program_has_set_is_left_to_it():
 
 
 def test_the_command_line_loads_torch_only_when_it_is_needed():
-    """So that `handful --help` is there at once, and a lack of memory ends with one line."""
+    """`handful --help` is quick then, and a lack of memory ends with one line."""
     code = "import sys; sys.modules['torch'] = None; import handful.cli"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr

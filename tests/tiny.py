@@ -1,4 +1,4 @@
-"""Small image sets and tasks for tests: two kinds of stripes, learnable in a few steps."""
+"""Small image sets and tasks for tests: classes of stripes, learnable in a few steps."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ SCHEDULE = Schedule(steps=12, batch=8, lr=0.02, looks=3)
 
 
 def stripes(n=40, classes=2, size=8, channels=1, labeled=16, seed=0):
-    """Class k has stripes at k * 180 / classes degrees, with noise; the first are labelled."""
+    """Images of class k have stripes at k * 180 / classes degrees; the first are labelled."""
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % classes
     y, x = np.mgrid[:size, :size]

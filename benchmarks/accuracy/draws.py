@@ -15,7 +15,7 @@ import handful
 from benchmarks.lib import arguments, record
 from benchmarks.lib.cells import in_development
 from handful.data.splits import with_test
-from handful.pipeline.setup import hide
+from handful.pipeline.setup import subsample_labels
 from handful.progress import Reporter
 
 
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def run(images: handful.ImageSet, options: argparse.Namespace, draw: int, kind: str) -> str:
-    seen = hide(images, options.per_class, draw)
+    seen = subsample_labels(images, options.per_class, draw)
     if options.rest_as_test:
         seen = with_test(images, seen.unlabeled)
     assert seen.test is not None

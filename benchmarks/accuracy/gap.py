@@ -23,7 +23,7 @@ from benchmarks.accuracy.recipes import draw_range
 from benchmarks.lib import arguments, record
 from handful.data.cache import data_folder
 from handful.pipeline.recipes import RECIPES, find
-from handful.pipeline.recipes.reproduce import PLACES, reproduce
+from handful.pipeline.recipes.reproduce import LOCATIONS, reproduce
 from handful.progress import Reporter
 
 FILE = "gap"
@@ -62,7 +62,7 @@ def run(name: str, variant: str, draws: Sequence[int]) -> None:
 
 def compress(root: Path, out: Path) -> float:
     """All images of CIFAR-10 (JPEG) once more through JPEG, as PNG; mean change of 0 to 255."""
-    folder = PLACES["cifar10-jpeg"].folder
+    folder = LOCATIONS["cifar10-jpeg"].folder
     apart = []
     for path in sorted((root / folder).rglob("*.jpg")):
         with Image.open(path) as opened:

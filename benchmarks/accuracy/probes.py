@@ -26,10 +26,10 @@ from handful.evaluation.probes import PROBES, accuracy, frozen_features
 from handful.methods.base import Task, body
 from handful.methods.self_supervised import SelfSupervised
 from handful.pipeline.options import InputSpec
-from handful.pipeline.pretrain import cached
+from handful.pipeline.pretrain import cached_pretraining
 from handful.pipeline.recipes import find
 from handful.pipeline.recipes.recipe import Recipe
-from handful.pipeline.recipes.reproduce import method_of, open_data, seen
+from handful.pipeline.recipes.reproduce import method_of, open_data, training_images
 from handful.pipeline.setup import prepare
 from handful.training.trainer import train_task
 
@@ -69,7 +69,7 @@ def measure(recipe: Recipe, seed: int, dev: int) -> dict[str, object]:
         images = in_development(images, dev)
     assert images.test is not None
     begun = time.perf_counter()
-    network, task, figures = encoder(recipe, seed, seen(recipe, data, images, seed))
+    network, task, figures = encoder(recipe, seed, training_images(recipe, data, images, seed))
     seconds = time.perf_counter() - begun
     labeled = task.images[task.images.labeled]
     known, queries = (
@@ -96,7 +96,7 @@ def encoder(
         inputs=InputSpec(recipe.size, precision=recipe.precision),
     )
     if isinstance(method, SelfSupervised):
-        made = cached(chosen, task, lambda text: print(text, flush=True))
+        made = cached_pretraining(chosen, task, lambda text: print(text, flush=True))
         parts = body(replace(task, backbone=made.backbone, init=made.init))
         health = {key: round(value, 4) for key, value in made.record["health"].items()}
         return nn.Sequential(*parts), task, {"health": health, "collapse": made.record["collapse"]}

@@ -20,7 +20,7 @@ from benchmarks.lib.measured import made_by
 from benchmarks.lib.paths import DOCS
 from handful.pipeline.recipes import RECIPES, find
 from handful.pipeline.recipes.recipe import Recipe
-from handful.pipeline.recipes.reproduce import Outcome, reproduce
+from handful.pipeline.recipes.reproduce import DrawResult, reproduce
 from handful.progress import Reporter
 from handful.report.seed_curves import plot_curves, read_history
 
@@ -55,7 +55,7 @@ def run(recipe: Recipe, options: argparse.Namespace) -> None:
         print(f"draw {outcome.draw}: {outcome.accuracy:.4f}, {outcome.seconds:.0f} s", flush=True)
 
 
-def keep(recipe: Recipe, outcome: Outcome) -> None:
+def keep(recipe: Recipe, outcome: DrawResult) -> None:
     made = outcome.run.record
     figures = {
         "test_accuracy": round(outcome.accuracy, 5),

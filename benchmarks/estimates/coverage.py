@@ -156,7 +156,7 @@ def run_draw(pool: Pool, kind: str, per_class: int, seed: int, method: str) -> d
     }
     recalls = [right[pool.labels[rest] == label].mean() for label in np.unique(labels)]
     row["balanced_truth"] = float(np.mean(recalls))
-    for threshold in (row for row in found.abstentions if row.sure == SURE):
+    for threshold in (row for row in found.abstentions if row.target_accuracy == SURE):
         sharp = calibrated(predicted, found.temperature).max(axis=1)
         answered = sharp >= threshold.threshold
         row["answered_expected"] = threshold.share

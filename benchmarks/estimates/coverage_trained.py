@@ -29,8 +29,8 @@ from benchmarks.lib import arguments, record
 from handful.data.cache import cache_folder
 from handful.data.splits import development
 from handful.evaluation import accuracy_estimate, cross_validation
-from handful.evaluation.accuracy_estimate import wilson
 from handful.evaluation.cross_validation import Scheme
+from handful.evaluation.metrics import wilson
 from handful.pipeline import assess
 from handful.training import loop, trainer
 

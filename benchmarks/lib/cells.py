@@ -16,7 +16,7 @@ from benchmarks.lib import record
 from handful.cli.options import pairs
 from handful.data.splits import development
 from handful.pipeline.auto.select import AUTO
-from handful.pipeline.setup import hide
+from handful.pipeline.setup import subsample_labels
 from handful.progress import Reporter
 from handful.text import in_seconds
 
@@ -80,7 +80,7 @@ def in_development(images: handful.ImageSet, held: int) -> handful.ImageSet:
 
 def run(images: handful.ImageSet, cell: Cell, file: str, *, dry: bool = False) -> None:
     """Fit, score, and keep a line in `file`; `auto` has to estimate within its budget, too."""
-    seen = hide(images, cell.per_class, cell.draw)
+    seen = subsample_labels(images, cell.per_class, cell.draw)
     assert seen.test is not None
     given = pairs(list(cell.given))
     size = given.pop("size", None)

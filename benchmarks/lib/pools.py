@@ -18,7 +18,7 @@ from handful.methods.base import classifier
 from handful.methods.linear_head import Features
 from handful.models.classifier import embed
 from handful.pipeline.options import InputSpec
-from handful.pipeline.setup import make_task, own_backbone
+from handful.pipeline.setup import default_backbone, make_task
 
 SIZES = {"cifar10-jpeg": 160, "fashion-mnist": 64, "sign-digits": 96}  # pixels the network sees
 POOL = 10_000
@@ -66,5 +66,5 @@ def _divided(images: ImageSet) -> tuple[ImageSet, ImageSet]:
 
 
 def _embedded(images: ImageSet, size: int) -> torch.Tensor:
-    task = make_task(images, own_backbone(Features(), None), InputSpec(size))
+    task = make_task(images, default_backbone(Features(), None), InputSpec(size))
     return embed(task.images, classifier(task), size, task.aspect, "auto").float()

@@ -23,7 +23,7 @@ from sklearn.svm import SVC
 import handful
 from benchmarks.lib import arguments, record
 from benchmarks.lib.cells import in_development
-from handful.pipeline.setup import hide
+from handful.pipeline.setup import subsample_labels
 
 COMPONENTS = 50
 # Name → unlabelled images, and the estimator.
@@ -44,7 +44,7 @@ def main() -> None:
     assert size is not None, "images of one size are needed"
     test = pixels(scored, size[0])
     for draw in range(options.draws[0], options.draws[-1] + 1):
-        seen = hide(images, options.per_class, draw)
+        seen = subsample_labels(images, options.per_class, draw)
         others = np.random.default_rng(draw).permutation(seen.unlabeled)
         for name, (count, make) in METHODS.items():
             used = np.concatenate([seen.labeled, others[:count]])

@@ -27,7 +27,7 @@ import torch
 import handful
 from benchmarks.lib import arguments, record
 from benchmarks.peers.peers import opened
-from handful.pipeline.setup import hide
+from handful.pipeline.setup import subsample_labels
 
 BATCH, RATIO, PILOT = 16, 4, 8
 
@@ -37,7 +37,7 @@ def main() -> None:
     on_the_cpu()
     kind, images, scored = opened(options)
     for draw in range(options.draws[0], options.draws[-1] + 1):
-        seen = hide(images, options.per_class, draw)
+        seen = subsample_labels(images, options.per_class, draw)
         _, each = trained(seen, draw, PILOT)
         steps = int(60 * options.minutes / each)
         if steps < 1:

@@ -1,4 +1,4 @@
-"""handful: the best image classifier that a handful of labels allow, and how good it is."""
+"""handful: train the best image classifier from few labels, and estimate its accuracy."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: `import handful` and `handful --help` stay free of torch."""
+    """Import public names on first use, so that `import handful` does not import torch."""
     if name not in _HOME:
         raise AttributeError(f"module 'handful' has no attribute {name!r}")
     from importlib import import_module

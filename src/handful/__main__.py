@@ -1,4 +1,4 @@
-"""`python -m handful` is `handful`."""
+"""Run the command line with `python -m handful`."""
 
 from handful.cli import main
 

@@ -1,9 +1,9 @@
-"""Writing and reading CSV: no cell runs in a spreadsheet, and every text comes back as it was.
+"""Write and read CSV files that are safe in spreadsheets and restore every text exactly.
 
-A spreadsheet runs a cell that starts with one of `FORMULA`, and one that is set to semicolons ends
-a cell at every semicolon and line end, in quotes or not. So each part of a cell between those that
-would run gets an apostrophe before it. A file name that starts so gets ./ before it instead: it
-stays the path of the same file.
+A spreadsheet evaluates a cell that starts with one of `FORMULA` as a formula. Some spreadsheets
+start a new cell at every semicolon and line end, even inside quotes. So an apostrophe is put before
+every such part of a cell that could be a formula. A file name gets ./ at its start instead, which
+keeps it a path of the file.
 """
 
 import csv
@@ -17,16 +17,16 @@ from pathlib import Path
 from handful.errors import HandfulError
 from handful.files import beside, read_text
 
-FILE = "file"  # the column that holds names of files
+FILE = "file"  # the column of file names
 FORMULA = ("=", "+", "-", "@", "\N{FULLWIDTH EQUALS SIGN}", "\N{FULLWIDTH PLUS SIGN}",
            "\N{FULLWIDTH HYPHEN-MINUS}", "\N{FULLWIDTH COMMERCIAL AT}")  # fmt: skip
-_END = re.compile(r"([;\t\r\n])")  # where some spreadsheet starts a new cell
+_END = re.compile(r"([;\t\r\n])")  # characters at which some spreadsheets start a new cell
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 _limit = threading.RLock()
 
 
 def write_csv(path: Path, header: list[str], rows: Iterable[list[str]]) -> None:
-    """UTF-8, but for names of files that are not: those keep their bytes."""
+    """Write a CSV in UTF-8; file names that are no valid Unicode keep their bytes."""
     at = header.index(FILE) if FILE in header else -1
     with beside(path) as temporary:
         with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -39,7 +39,7 @@ def write_csv(path: Path, header: list[str], rows: Iterable[list[str]]) -> None:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """What `write_csv` wrote, row by row; HandfulError if it is damaged."""
+    """Read the rows that `write_csv` wrote; HandfulError if the file is damaged."""
     text = read_text(path, errors="surrogateescape")
     try:
         with long_cells(len(text)):
@@ -61,14 +61,14 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def defused(text: str) -> str:
-    """`text` with an apostrophe before each part of it that a spreadsheet would run."""
+    """The text with an apostrophe before each part that a spreadsheet could evaluate."""
     first, *rest = _END.split(text)
-    mark = "'" if _runs(first) or _starts_blank(text) else ""
-    return mark + first + _rest_defused(rest)
+    prefix = "'" if _runs(first) or _starts_blank(text) else ""
+    return prefix + first + _rest_defused(rest)
 
 
 def restored(text: str) -> str:
-    """The text that `defused` made into this one. Any text it cannot have made is returned."""
+    """Undo `defused`. Text that `defused` cannot return is returned unchanged."""
     first, *rest = _END.split(text)
     if first.startswith("'") and (_runs(first) or _starts_blank(text)):
         first = first[1:]
@@ -76,13 +76,14 @@ def restored(text: str) -> str:
 
 
 def defused_name(name: str) -> str:
-    """A file name as `defused` text that is still a path of the file where that can be."""
+    """A file name as a safe cell, with ./ at its start where that suffices."""
     first, *rest = _END.split(name)
     path = name.startswith("./") or _runs(first) or _starts_blank(name)
     return f"./{first}{_rest_defused(rest)}" if path else defused(name)
 
 
 def restored_name(cell: str) -> str:
+    """Undo `defused_name`."""
     if cell.startswith("./"):
         first, *rest = _END.split(cell[2:])
         return first + _rest_restored(rest)
@@ -98,7 +99,7 @@ def _rest_restored(parts: list[str]) -> str:
 
 
 def _runs(part: str) -> bool:
-    """Whether a spreadsheet may take this for a formula; apostrophes before it do not count."""
+    """Whether a spreadsheet may evaluate this part, apart from apostrophes before it."""
     core = part.lstrip("'\" ")
     return core.startswith(FORMULA) and not _NUMBER.fullmatch(core)
 
@@ -109,7 +110,10 @@ def _starts_blank(text: str) -> bool:
 
 @contextmanager
 def long_cells(length: int) -> Iterator[None]:
-    """Let a cell be as long as the text it is in; the module's limit holds for all threads."""
+    """Allow cells of `length` characters within the block.
+
+    Python's limit is global, so other threads wait.
+    """
     with _limit:
         before = csv.field_size_limit()
         csv.field_size_limit(max(before, length + 1))

@@ -1,4 +1,4 @@
-"""The one place that knows devices and number formats."""
+"""Choose the device, the number format and the allocator's settings; no other module does."""
 
 import ctypes
 import platform
@@ -8,28 +8,28 @@ from threading import Lock
 
 import torch
 
-_TRIM, _MAP_FROM, _MAPS = -1, -3, -4  # what glibc's mallopt(3) calls them
+_TRIM, _MAP_FROM, _MAPS = -1, -3, -4  # parameters of glibc's mallopt(3)
 _MIB = 2**20
-_keeping = 0  # how many are inside `memory_kept`
+_keeping = 0  # active `memory_kept` blocks
 _lock = Lock()
 
 
 def device() -> torch.device:
-    """CUDA's first device where there is one, else the processor."""
+    """The first CUDA device if there is one, else the CPU."""
     return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
 
 
 def has_bf16() -> bool:
-    """Whether bf16 is worth timing here; whether it is faster, only a measurement tells."""
+    """Whether the device supports bf16; only a measurement shows whether it is faster."""
     if device().type == "cuda":
         return torch.cuda.is_bf16_supported()
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def amx() -> bool:
-    """Whether bf16 matrices are multiplied by a processor's tiles (Intel's AMX)."""
-    asked = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return device().type == "cpu" and asked is not None and bool(asked())
+    """Whether the CPU multiplies bf16 matrices in hardware (Intel AMX)."""
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return device().type == "cpu" and supported is not None and bool(supported())
 
 
 def autocast(precision: str) -> AbstractContextManager:
@@ -40,28 +40,28 @@ def autocast(precision: str) -> AbstractContextManager:
 
 
 def full_precision() -> AbstractContextManager:
-    """A context in which they run in the precision of their tensors, whatever is around it."""
+    """A context in which operations keep their tensors' precision, even within `autocast`."""
     return torch.autocast(device().type, enabled=False)
 
 
 def synchronize() -> None:
-    """Wait until the device has done what it was asked, so that a clock may be read."""
+    """Wait for the device to finish its work, before a clock is read."""
     if device().type == "cuda":
         torch.cuda.synchronize()
 
 
 def keeps_memory() -> bool:
-    """Whether `memory_kept` changes anything here."""
+    """Whether `memory_kept` has an effect on this system."""
     return device().type == "cpu" and platform.libc_ver()[0] == "glibc"
 
 
 @contextmanager
 def memory_kept() -> Iterator[None]:
-    """Memory that one step frees stays with the process for the next, until the outermost ends.
+    """Keep freed memory in the process within the block, so that the next step reuses it.
 
-    glibc gives large blocks back to the system at once, and every page of a new one is cleared
-    when it is first touched: a sixth of a training step of `fast` (benchmarks/log/speed.md).
-    Elsewhere than on Linux with glibc, and for devices with a memory of their own, nothing changes.
+    glibc returns large blocks to the system at once, and the system clears every page of a new
+    block. That takes a sixth of a training step of `fast` (benchmarks/log/speed.md). Without
+    glibc, and for devices with memory of their own, this has no effect. Blocks may be nested.
     """
     global _keeping
     libc = ctypes.CDLL(None) if keeps_memory() else None
@@ -75,7 +75,7 @@ def memory_kept() -> Iterator[None]:
     finally:
         with _lock:
             _keeping -= 1
-            if libc and not _keeping:  # as high as glibc itself raises both, and no higher
+            if libc and not _keeping:  # glibc's own dynamic maxima
                 libc.mallopt(_MAPS, 2**16)
                 libc.mallopt(_MAP_FROM, 32 * _MIB)
                 libc.mallopt(_TRIM, 64 * _MIB)

@@ -1,4 +1,4 @@
-"""HandfulError: what a user can mend. Every other exception is a fault of ours."""
+"""HandfulError, for errors that the user can correct. Other exceptions are bugs of handful."""
 
 
 class HandfulError(ValueError):

@@ -1,4 +1,4 @@
-"""Reading and writing files that are either whole or absent, and never a pickle."""
+"""Write files atomically, and read JSON, text and tensors with checks; no pickles."""
 
 import errno
 import glob
@@ -17,28 +17,28 @@ from filelock import FileLock, Timeout
 
 from handful.errors import HandfulError
 
-if TYPE_CHECKING:  # torch takes seconds to import, and the help of a command needs none of it
+if TYPE_CHECKING:  # importing torch takes seconds, and `handful --help` does not need it
     from torch import Tensor
 
 LOCK = ".lock"
-LARGEST_TEXT = 64 * 2**20  # bytes of a JSON or CSV file that is read
-LARGEST_HEADER = 4 * 2**20  # bytes of the header of a safetensors file
-DEEPEST = 100  # levels of JSON within each other
-MOST_VALUES = 3_000_000  # in a JSON file: some 200 MB in memory
+LARGEST_TEXT = 64 * 2**20  # bytes; larger JSON and CSV files are refused
+LARGEST_HEADER = 4 * 2**20  # bytes; safetensors files with a larger header are refused
+DEEPEST = 100  # nested levels; deeper JSON is refused
+MOST_VALUES = 3_000_000  # values (about 200 MB in memory); JSON files with more are refused
 WINDOWS = os.name == "nt"
-_LONGEST = 259  # characters of a path on Windows, unless long paths are enabled there
-_RETRIES = 8  # of a rename on Windows: virus scanners hold a new file for a moment
-_STUB = 60  # characters of a name that its temporary file has too: 255 bytes are the limit
+_LONGEST = 259  # characters of the longest path on Windows, unless long paths are enabled
+_RETRIES = 8  # attempts to rename on Windows: virus scanners briefly open new files
+_STUB = 60  # characters of a name in the name of its temporary file, which has 255 bytes at most
 
 
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
-    """Write to the path given, then it is renamed to `path`; on an error nothing is left.
+    """Yield a temporary path to write to, then rename it to `path`; on an error, remove it.
 
-    Readers see the whole file or none. The name beside is new each time, so two may write at once;
-    `tidy` removes what killed processes left. A link of that name is replaced by the file, so that
-    nobody's run folder leads elsewhere; `handful.output` writes through links. HandfulError if
-    `path` is a folder, a pipe or a device.
+    Readers see the whole file or none. The temporary name is unique, so that two processes may
+    write at once; `tidy` removes the files of killed processes. A symbolic link at `path` is
+    replaced by the file, so that a run folder's links cannot lead elsewhere; `handful.output`
+    writes through links. HandfulError if `path` is a folder, a pipe or a device.
     """
     _check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,10 +58,10 @@ def beside(path: Path) -> Iterator[Path]:
 
 
 def replace(source: Path, target: Path) -> None:
-    """Rename, also over another file, and have the folder remember it through a power cut.
+    """Rename a file, also over another one, and flush the folder so that it survives a power cut.
 
-    Windows refuses while another program has one of the two open: after a few tries that is a
-    HandfulError.
+    Windows refuses while another program has one of the two open: HandfulError after _RETRIES
+    attempts.
     """
     for waited in range(_RETRIES):
         try:
@@ -80,10 +80,10 @@ def replace(source: Path, target: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """What was renamed in it stays so after a power cut, on systems that can open a folder."""
+    """Write the folder's entries to disk, on systems that can open a folder."""
     if WINDOWS:
         return
-    with suppress(OSError):  # file systems that cannot do it: the rename itself has been done
+    with suppress(OSError):  # not all file systems can; the rename is done anyway
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -110,21 +110,21 @@ def _explain_length(path: Path, error: OSError) -> None:
 
 
 def tidy(folder: Path, name: str = "*") -> None:
-    """Remove what killed processes left of `beside` in a folder: for one file, or for all.
+    """Remove temporary files that killed processes left of `beside`, for one file name or all.
 
-    To be used where nobody else can be writing: under a lock.
+    Hold a lock that excludes other writers.
     """
     stub = name if name == "*" else glob.escape(name[:_STUB])
     for left in folder.glob(f".{stub}.*.part"):
-        with suppress(OSError):  # Windows keeps what somebody has open
+        with suppress(OSError):  # Windows does not remove open files
             left.unlink(missing_ok=True)
 
 
 @contextmanager
 def sole_writer(folder: Path | None) -> Iterator[None]:
-    """Within, the folder exists and no other process is in here with it; HandfulError if one is.
+    """Create and lock the folder within the block; HandfulError if another process holds the lock.
 
-    The lock is the operating system's: it goes with the process, however that ends.
+    The operating system holds the lock, so it ends with the process. None locks nothing.
     """
     if folder is None:
         yield
@@ -143,26 +143,27 @@ def sole_writer(folder: Path | None) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(PermissionError):  # Windows removes no open file: there, release does it
-            # Before the release: after it, it may be another's.
+        with suppress(PermissionError):  # Windows removes no open file: release() removes it
+            # Before the release: afterwards another process may own the file.
             (folder / LOCK).unlink(missing_ok=True)
         lock.release()
 
 
 def write_text(path: Path, text: str) -> None:
-    """UTF-8. What is no Unicode, in the name of a file, is written as JSON escapes it."""
+    """Write a text file in UTF-8; what is no valid Unicode is written with backslash escapes."""
     with beside(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file; ValueError for numbers that are not finite."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def check_regular(path: Path) -> None:
-    """HandfulError unless the path leads to a file with content of its own.
+    """HandfulError unless the path leads to a regular file.
 
-    A folder may be a stranger's: a pipe in it would never end, and neither would a device.
+    A run folder may come from anyone, and reading a pipe or a device in it might never end.
     """
     try:
         mode = os.stat(path).st_mode
@@ -178,11 +179,11 @@ def check_regular(path: Path) -> None:
 
 
 def read_bytes(path: Path, most: int = LARGEST_TEXT) -> bytes:
-    """The content of a regular file of `most` bytes at most; HandfulError for any other."""
+    """Read a regular file of at most `most` bytes; HandfulError for other files."""
     check_regular(path)
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     with open(os.open(path, flags), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # changed since it was looked at
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # replaced since the check above
             raise HandfulError(f"{path} is not a file; restore it or fit again")
         content = file.read(most + 1)
     if len(content) > most:
@@ -193,7 +194,7 @@ def read_bytes(path: Path, most: int = LARGEST_TEXT) -> bytes:
 
 
 def read_text(path: Path, errors: str = "strict") -> str:
-    """UTF-8 from a regular file of bounded size; HandfulError for any other."""
+    """Read UTF-8 text from a regular file of at most LARGEST_TEXT bytes; else HandfulError."""
     try:
         return read_bytes(path).decode("utf-8", errors)
     except UnicodeDecodeError as error:
@@ -201,14 +202,14 @@ def read_text(path: Path, errors: str = "strict") -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON in a file; HandfulError names the file that is missing or damaged."""
+    """Read a JSON file, see `parse_json`; HandfulError if it is missing or damaged."""
     return parse_json(read_text(path), path)
 
 
 def parse_json(text: str, path: Path) -> Any:
-    """JSON of bounded size and depth, every number finite; HandfulError names its file.
+    """Parse JSON of bounded size and depth with finite numbers; else HandfulError with `path`.
 
-    A key that stands twice is refused: readers would differ in which of the two counts.
+    Duplicate keys are refused, because readers differ in which of them counts.
     """
     try:
         if sum(map(text.count, ",[{")) > MOST_VALUES:
@@ -235,7 +236,7 @@ def _not_a_number(name: str) -> None:
 
 
 def _check_values(value: Any) -> None:
-    """ValueError for a number that a float does not hold, or levels deeper than DEEPEST."""
+    """ValueError for numbers beyond the range of a float, or more than DEEPEST levels."""
     level = [value]
     for _ in range(DEEPEST):
         for one in level:
@@ -257,14 +258,14 @@ def _check_values(value: Any) -> None:
 def write_tensors(
     path: Path, tensors: "dict[str, Tensor]", metadata: dict[str, str] | None = None
 ) -> None:
-    """Equal tensors and metadata give equal bytes."""
+    """Write a safetensors file; equal tensors and metadata give equal bytes."""
     content = tensor_bytes(tensors, metadata)
     with beside(path) as temporary:
-        temporary.write_bytes(content)  # save_file would make it readable by its owner only
+        temporary.write_bytes(content)  # save_file would make the file readable by its owner only
 
 
 def tensor_bytes(tensors: "dict[str, Tensor]", metadata: dict[str, str] | None = None) -> bytes:
-    """The content of a safetensors file; safetensors itself puts the metadata in random order."""
+    """The bytes of a safetensors file, with sorted metadata, whose order is random otherwise."""
     from safetensors.torch import save
 
     content = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
@@ -278,11 +279,11 @@ def tensor_bytes(tensors: "dict[str, Tensor]", metadata: dict[str, str] | None =
 def read_tensors(
     path: Path, check: Callable[[dict[str, tuple[int, ...]], dict[str, str]], None] | None = None
 ) -> "tuple[dict[str, Tensor], dict[str, str]]":
-    """Tensors and metadata; HandfulError names the file that is missing or damaged.
+    """Read tensors by name, and metadata; HandfulError if the file is missing or damaged.
 
     Args:
-        check: is given the shapes, by name, and the metadata before any tensor is read, and raises
-            where they are not what they should be.
+        check: called with the shapes by name and the metadata, before any tensor is read; raises
+            an error if they are wrong.
     """
     from safetensors import SafetensorError, safe_open
 

@@ -1,8 +1,8 @@
-"""Where a command writes: checked before the work starts, and never over what is somebody else's.
+"""Check the output path of a command before its work starts, and write to it.
 
-`output_target` looks at a path that a user typed: links are followed, and what exists there is
-replaced only if handful wrote it. `written` writes a file there: whole or not at all where it is a
-regular file, straight into it where it is a pipe or a device.
+`output_target` checks a path that the user typed: it follows links, and refuses to replace a file
+that handful did not write. `written` writes to it: atomically if it is a regular file, directly if
+it is a pipe or a device.
 """
 
 import csv
@@ -23,7 +23,7 @@ from handful import files
 from handful.errors import HandfulError
 from handful.files import beside
 
-# What no table, page or features are written to, however new the file.
+# Endings of pictures: no output is written to such a name, even if there is no such file.
 _PICTURES = frozenset(
     ".jpg .jpeg .png .gif .bmp .tif .tiff .webp .heic .heif .avif .jp2 .dng .cr2 .nef .arw".split()
 )
@@ -35,27 +35,29 @@ _HANDLE = re.compile(r"/(?:dev/fd|proc/(?:self|\d+)/fd)/(\d+)|/dev/(stdin|stdout
 class Kind:
     """A kind of file that a command writes."""
 
-    what: str  # for messages: "predictions, a CSV"
-    example: str  # the name of one
+    what: str  # its name in messages, such as "predictions, a CSV"
+    example: str  # a file name
     ours: Callable[[Path], bool]  # whether an existing file is of this kind
 
 
 def _begins(*columns: str) -> Callable[[Path], bool]:
-    """A table with these columns first, also after a spreadsheet has saved it."""
+    """A check for tables that start with these columns, even if a spreadsheet saved them."""
 
     def ours(path: Path) -> bool:
         with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
             first = file.readline(10_000)
         return any(
             tuple(cell.strip() for cell in row[: len(columns)]) == columns
-            for mark in ",;\t"
-            for row in csv.reader([first], delimiter=mark)
+            for delimiter in ",;\t"
+            for row in csv.reader([first], delimiter=delimiter)
         )
 
     return ours
 
 
 def _json_with(*keys: str) -> Callable[[Path], bool]:
+    """A check for JSON objects with these keys."""
+
     def ours(path: Path) -> bool:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
@@ -67,7 +69,7 @@ def _json_with(*keys: str) -> Callable[[Path], bool]:
 
 
 def _holds(*texts: str) -> Callable[[Path], bool]:
-    """A file with one of these texts near its beginning."""
+    """A check for files with one of these texts in their first 100,000 bytes."""
 
     def ours(path: Path) -> bool:
         with open(path, "rb") as file:
@@ -87,7 +89,7 @@ def _features(path: Path) -> bool:
 
 PREDICTIONS = Kind("predictions, a CSV", "predictions.csv", _begins("file", "label", "confidence"))
 FEATURES = Kind("features, an .npz", "features.npz", _features)
-# The last two are of pages that older versions wrote.
+# The last two texts are in pages that older versions wrote.
 PAGE = Kind(
     "a page, HTML",
     "report.html",
@@ -103,9 +105,9 @@ PLOT = Kind("a plot, SVG", "confusion.svg", _holds("matplotlib"))
 
 
 def output_target(path: Path, kind: Kind) -> Path:
-    """Where a file that is written to `path` ends up; HandfulError if it may not.
+    """The path that writing to `path` affects; HandfulError if it must not be written.
 
-    Links are followed; one that leads nowhere yet names the file to make.
+    Links are followed; a link to a missing file names the file to create.
     """
     if _handle(path) is not None:
         return path
@@ -133,7 +135,7 @@ def output_target(path: Path, kind: Kind) -> Path:
 
 
 def folder_target(folder: Path, name: str, kind: Kind) -> Path:
-    """Where the file of this name in the folder --out ends up; HandfulError if it may not."""
+    """As `output_target`, for the file `name` in the folder given with --out."""
     if folder.exists() and not folder.is_dir():
         raise HandfulError(f"--out is a folder here, and {folder} is a file; give another name")
     target = output_target(folder / name, kind)
@@ -144,13 +146,13 @@ def folder_target(folder: Path, name: str, kind: Kind) -> Path:
 
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
-    """Write to the path given; its content ends up in `path`, through links, pipes and devices."""
+    """Yield a path to write to, whose content then goes to `path`: a file, link, pipe or device."""
     number, mode = _handle(path), _mode(path)
     if number is None and (mode is None or stat.S_ISREG(mode)):
         with beside(path.resolve() if path.is_symlink() else path) as temporary:
             yield temporary
         return
-    with tempfile.TemporaryDirectory() as folder:  # formats that seek cannot go down a pipe
+    with tempfile.TemporaryDirectory() as folder:  # some formats seek, which a pipe cannot
         whole = Path(folder) / "whole"
         yield whole
         into = open(path, "wb") if number is None else os.fdopen(os.dup(number), "wb")
@@ -159,8 +161,10 @@ def written(path: Path) -> Iterator[Path]:
 
 
 def _mode(path: Path) -> int | None:
-    """What a path is, through links; None if there is nothing. HandfulError if links go in a
-    circle."""
+    """The file mode at a path, following links; None if there is nothing.
+
+    HandfulError for a link that leads back to itself.
+    """
     try:
         return path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -174,7 +178,7 @@ def _mode(path: Path) -> int | None:
 
 
 def _handle(path: Path) -> int | None:
-    """The number of the open file that a path names: its content is appended, never replaced."""
+    """The number of the open file that a path such as /dev/stdout names, or None."""
     found = _HANDLE.fullmatch(str(path))
     if found is None:
         return None

@@ -1,32 +1,32 @@
-"""Progress of long jobs: bars through `track`, sentences through `say`."""
+"""Types for reporting the progress of long jobs: `track` shows bars, `say` shows sentences."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-Total = int | Callable[[], int]  # how many items there are; a function where that may change
-Track = Callable[
-    [Iterable[Any], Total, str], Iterable[Any]
-]  # track(items, total, what): show progress
+Total = int | Callable[[], int]  # number of items; a function if the number may change
+# track(items, total, what) returns the items and shows the progress of the iteration.
+Track = Callable[[Iterable[Any], Total, str], Iterable[Any]]
 
 
 def quiet(items: Iterable[Any], total: Total, what: str) -> Iterable[Any]:
-    """The default `Track`: shows nothing."""
+    """The default `Track`, which shows nothing."""
     return items
 
 
-Say = Callable[[str], None]
+Say = Callable[[str], None]  # say(text) shows one sentence
 
 
-def silent(text: str) -> None: ...
+def silent(text: str) -> None:
+    """The default `Say`, which shows nothing."""
 
 
 @dataclass(frozen=True)
 class Reporter:
-    """Where a long job tells how it goes: bars through `track`, sentences through `say`."""
+    """Reports the progress of a long job."""
 
     track: Track = quiet
-    say: Callable[[str], None] = lambda text: None
+    say: Say = silent
 
 
 QUIET = Reporter()

@@ -1,4 +1,4 @@
-"""Words for messages: numbers, times and suggestions; text that is safe on a terminal."""
+"""Format numbers, times and suggestions for messages, and make text safe for a terminal."""
 
 import difflib
 import json
@@ -9,8 +9,9 @@ from typing import Any
 from handful.errors import HandfulError
 
 NBSP = "\N{NO-BREAK SPACE}"
-LONGEST = 36_000_000.0  # seconds
-# C0 and C1 controls, what reorders text, breaks lines or is not seen, and halves of surrogates.
+LONGEST = 36_000_000.0  # seconds; the longest time that can be typed
+# C0 and C1 control characters, characters that reorder text, break lines or are invisible, and
+# surrogates.
 _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff"
     "\ufff9-\ufffb\ud800-\udfff]"
@@ -18,7 +19,7 @@ _UNPRINTABLE = re.compile(
 
 
 def for_terminal(text: str) -> str:
-    """The text in one line, with control characters and invisible ones as \\x1b or \\u202e."""
+    """The text in one line, with control and invisible characters as \\x1b or \\u202e."""
     return _UNPRINTABLE.sub(_escaped, text)
 
 
@@ -29,27 +30,31 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def as_json_line(value: Any) -> str:
-    """One line of JSON in which no terminal finds anything to obey."""
+    """One line of JSON without characters that control a terminal."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def did_you_mean(given: str, known: Iterable[str], most: int = 1) -> str:
-    """A question such as ' Did you mean 'fixmatch'?', or nothing where no name is close.
+    """A question such as " Did you mean 'fixmatch'?", or "" if no known name is similar.
 
     Args:
-        most: how many names are offered where several are close.
+        most: names suggested, at most.
     """
     close = difflib.get_close_matches(given, list(known), n=most)
     return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
 def duration(seconds: float) -> str:
+    """A rough time: "95 s" or "12 min"."""
     return f"{seconds / 60:.0f} min" if seconds >= 100 else f"{seconds:.0f} s"
 
 
 def in_seconds(text: str) -> float:
-    """A time as people type it: 90s, 10m, 1.5h; seconds where no unit is given."""
+    """The seconds in a typed time: 90s, 10m, 1.5h; without a unit, seconds.
+
+    HandfulError for other text and for times above LONGEST.
+    """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?", text.strip())
     if found is None or not float(found[1]):
         raise HandfulError(f"a time is typed as 90s, 10m or 1.5h, got {text!r}")
@@ -60,11 +65,12 @@ def in_seconds(text: str) -> float:
 
 
 def percent(share: float | None, digits: int = 1) -> str:
+    """A share in [0, 1] in percent: "81.3 %"; a dash for None."""
     return "–" if share is None else f"{100 * float(share):.{digits}f}{NBSP}%"
 
 
 def points(difference: float | None) -> str:
-    """A difference of shares in percentage points, signed."""
+    """A difference of shares in percentage points, with its sign: "+1.2"; a dash for None."""
     if difference is None:
         return "–"
     text = f"{100 * float(difference):+.1f}"
@@ -72,13 +78,14 @@ def points(difference: float | None) -> str:
 
 
 def span(low: float | None, high: float | None) -> str:
-    """An interval in percent."""
+    """An interval of shares in percent: "75.0 to 86.1 %"; a dash for None."""
     if low is None or high is None:
         return "–"
     return f"{100 * float(low):.1f} to {100 * float(high):.1f}{NBSP}%"
 
 
 def time(seconds: float) -> str:
+    """A time in its natural unit: "9.5 s", "12.3 min" or "2.1 h"."""
     seconds = float(seconds)
     if seconds < 100:
         return f"{seconds:.0f}{NBSP}s" if seconds >= 10 else f"{seconds:.1f}{NBSP}s"
@@ -88,9 +95,10 @@ def time(seconds: float) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """a, b and c."""
+    """The names as a list in a sentence: "a, b and c"."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def counted(n: int, one: str) -> str:
+    """A number with its noun: "1 label" or "1,200 labels"."""
     return f"{n:,} {one}{'' if n == 1 else 's'}"

@@ -240,7 +240,7 @@ BAD = [
     (["fit", "digits", "--prior", "0=.5,l=.5", "--out", "{new}"], "prior names no class 'l'"),
     (["fit", "digits", "--prior", "0=.5,1=.5", "--out", "{new}"], "'2' has none; give it 0"),
     (["fit", "{photos}", "--prior", "blue jay=1,red fox=1", "--out", "{new}"], "add up to 2"),
-    (["fit", "{photos}", "--prior", "blue jay=0,red fox=1", "--out", "{new}", *PLAIN], "leave one"),
+    (["fit", "{photos}", "--prior", "blue jay=0,red fox=1", "--out", "{new}", *PLAIN], "is none"),
     (["predict", "{run}", "digits", "--abstain", "0.95"], "this run has no estimate"),
     (["predict", "{run}", "digits", "--abstain", "95"], "got 95.0; try 0.95"),
     (["fit", "digits", "--aspect", "squash", "--out", "{new}"], "choose one of crop, pad, stretch"),
@@ -470,5 +470,5 @@ def test_a_dry_run_tells_in_json_what_would_be_sorted_and_writes_nothing(
 def test_a_dry_run_is_of_into_alone(handful, run_folder, photos, tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)
     status, _, err = handful("predict", run_folder, photos, *words)
-    assert status == 2 and "give it with --into and without --out" in err
+    assert status == 2 and "use it with --into and without --out" in err
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Files made to cost memory or time: all are read or refused, within a bound, by two workers."""
+"""Files made to take much memory or time are read or refused within bounds, by two workers."""
 
 import json
 import os

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from handful.data import cache, cache_entries, scan, store
+from handful.data import cache, cache_entries, store
 from handful.data.decoding import decode
 from handful.data.sources import load
 from handful.errors import HandfulError
@@ -33,16 +33,16 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def looked_at(monkeypatch):
-    """Names of the files that were decoded to inspect them."""
+def inspected(monkeypatch):
+    """Names of the inspected files, in order."""
     names = []
-    really_inspect = scan._inspect
+    really_inspect = decode.inspect
 
-    def inspect(root, file):
-        names.append(file.name)
-        return really_inspect(root, file)
+    def inspect(path):
+        names.append(f"{path.parent.name}/{path.name}")
+        return really_inspect(path)
 
-    monkeypatch.setattr(scan, "_inspect", inspect)
+    monkeypatch.setattr(decode, "inspect", inspect)
     return names
 
 
@@ -51,15 +51,15 @@ def only(folder, kind):
     return path
 
 
-def test_files_are_looked_at_once_until_they_change(own_cache, folder, looked_at):
+def test_files_are_inspected_once_until_they_change(own_cache, folder, inspected):
     before = load(folder).hash
-    assert len(looked_at) == 6
+    assert len(inspected) == 6
     assert load(folder).hash == before
-    assert len(looked_at) == 6
+    assert len(inspected) == 6
     save(folder / "cat" / "1.png", seed=50)
     os.utime(folder / "cat" / "1.png", ns=(0, 10**18))
     assert load(folder).hash != before
-    assert looked_at[6:] == ["cat/1.png"]
+    assert inspected[6:] == ["cat/1.png"]
 
 
 def test_pixels_are_decoded_again_when_a_file_changes(own_cache, folder):
@@ -70,10 +70,10 @@ def test_pixels_are_decoded_again_when_a_file_changes(own_cache, folder):
     assert torch.equal(before[0], after[0]) and not torch.equal(before[1], after[1])
 
 
-def test_a_broken_file_is_tried_again(own_cache, folder, looked_at):
+def test_a_broken_file_is_tried_again(own_cache, folder, inspected):
     (folder / "cat" / "9.png").touch()
     assert len(load(folder)) == len(load(folder)) == 6
-    assert looked_at[7:] == ["cat/9.png"]
+    assert inspected[7:] == ["cat/9.png"]
 
 
 BAD_MANIFESTS = {
@@ -86,14 +86,14 @@ BAD_MANIFESTS = {
 
 
 @pytest.mark.parametrize("change", BAD_MANIFESTS.values(), ids=BAD_MANIFESTS.keys())
-def test_a_bad_manifest_is_rebuilt(own_cache, folder, looked_at, change):
+def test_a_bad_manifest_is_rebuilt(own_cache, folder, inspected, change):
     before = load(folder).hash
     path = only(own_cache, "manifests")
     good = path.read_text()
     path.write_text(change(good))
     assert path.read_text() != good
     assert load(folder).hash == before
-    assert len(looked_at) == 12
+    assert len(inspected) == 12
     assert path.read_text() == good
 
 
@@ -126,7 +126,7 @@ def test_pixels_of_another_version_are_not_used(own_cache, folder, monkeypatch):
     assert len(list((own_cache / "pixels").glob("*.npy"))) == 2
 
 
-def test_two_at_once_build_once(own_cache, folder, looked_at):
+def test_concurrent_loads_build_the_cache_once(own_cache, folder, inspected):
     built, together = [], threading.Barrier(4)
 
     def track(items, total, what):
@@ -165,7 +165,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path):
     assert path.read_bytes() == b"whole"
 
 
-def test_what_a_killed_process_left_of_a_file_goes_when_it_is_built_again(tmp_path):
+def test_temporary_files_of_a_killed_process_are_removed_by_the_next_build(tmp_path):
     other = tmp_path / ".other.0123abcd.part"
     for left in (tmp_path / ".file.0123abcd.part", tmp_path / ".file.4567cdef.part", other):
         left.touch()
@@ -232,7 +232,7 @@ def test_two_processes_may_build_at_once(own_cache, tmp_path):
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """Names of the files that were decoded to their working size."""
+    """Names of the files that were decoded to a working size, in order."""
     names = []
     really_read = decode.read
 
@@ -252,7 +252,7 @@ def test_one_new_image_is_decoded_and_the_others_are_known(own_cache, folder, de
     assert decoded == ["new.png"]
     assert torch.equal(after[[0, 1, 2, 4, 5, 6]], before)
     assert (after[3].numpy() == decode.read(folder / "cat" / "new.png", 9, "crop", 3)).all()
-    only(own_cache, "pixels")  # the array of the six is not needed any more
+    only(own_cache, "pixels")  # the array of six images was removed
 
 
 def test_images_are_taken_from_several_sets_whatever_their_names(own_cache, tmp_path, decoded):
@@ -278,14 +278,14 @@ def test_images_are_taken_from_several_sets_whatever_their_names(own_cache, tmp_
 def test_pixels_made_otherwise_are_not_taken(own_cache, folder, decoded):
     load(folder).at(9)
     save(folder / "cat" / "new.png", seed=50)
-    for how in ({"size": 10}, {"size": 9, "fit": "pad"}, {"size": 9, "channels": 1}):
+    for how in ({"size": 10}, {"size": 9, "aspect": "pad"}, {"size": 9, "channels": 1}):
         decoded.clear()
         load(folder).at(**how)
         assert len(decoded) == 7, how
     decoded.clear()
-    for how in ({"size": 9}, {"size": 9, "fit": "pad"}, {"size": 9, "channels": 1}) * 2:
+    for how in ({"size": 9}, {"size": 9, "aspect": "pad"}, {"size": 9, "channels": 1}) * 2:
         load(folder).at(**how)
-    assert decoded == ["new.png"]  # for the first of all; each is kept beside the others
+    assert decoded == ["new.png"]  # both sizes are kept
 
 
 def test_a_damaged_array_of_another_set_is_passed_over(own_cache, folder, decoded):
@@ -322,7 +322,7 @@ def test_without_a_home_the_message_says_what_to_set(monkeypatch):
 
 
 def aged(folder, kind, name="*", used=0):
-    """The entries of a kind as if used long ago, by a process that has ended."""
+    """Make the entries of a kind look unused for long, by a process that has ended."""
     for path in (folder / kind).glob(name):
         os.utime(path, (used, used))
     for session in cache._sessions.values():
@@ -330,14 +330,14 @@ def aged(folder, kind, name="*", used=0):
         session.listed.write_text("")
 
 
-def test_beyond_the_limit_what_was_used_longest_ago_goes_and_it_is_said(
+def test_beyond_the_limit_the_least_recently_used_entries_are_removed_with_a_warning(
     own_cache, tmp_path, monkeypatch, caplog
 ):
     old, new = (class_folder(tmp_path / name) for name in ("old", "new"))
     save(new / "cat" / "0.png", seed=90)
     load(old).at(9)
     gone = only(own_cache, "pixels")
-    aged(own_cache, "pixels", used=60)  # later than the stage, which goes last all the same
+    aged(own_cache, "pixels", used=60)  # used before the stage, which is removed last all the same
     stage = own_cache / "pretrained" / ("0" * 32)
     write_text(stage / "pretrained.json", "{}")
     aged(own_cache, "pretrained")
@@ -345,7 +345,7 @@ def test_beyond_the_limit_what_was_used_longest_ago_goes_and_it_is_said(
     load(new).at(9)
     assert not gone.exists() and stage.exists()
     assert "removed what was used longest ago" in caplog.text and "4.0 kB" in caplog.text
-    load(new).at(20)  # its first array is in use by this process; the stage goes last, and is said
+    load(new).at(20)  # this process uses the first array; the stage is removed last, with a warning
     assert not stage.exists()
     assert len(list((own_cache / "pixels").glob("*.npy"))) == 2
     assert "1 self-supervised" in caplog.text
@@ -355,7 +355,7 @@ USE_IT = "import pathlib, sys; from handful.data.cache import used; " \
     "used(pathlib.Path(sys.argv[1])); print(flush=True); input()"  # fmt: skip
 
 
-def test_what_another_running_process_uses_stays(own_cache, folder):
+def test_entries_that_another_running_process_uses_stay(own_cache, folder):
     load(folder).at(9)
     path = only(own_cache, "pixels")
     aged(own_cache, "pixels")
@@ -408,7 +408,7 @@ def test_the_cache_is_listed(own_cache, folder, handful, monkeypatch):
     assert status == 0 and "pixels" in out and "1.5 GB" in out
 
 
-def test_clearing_may_spare_what_was_used_lately(own_cache, folder, handful):
+def test_clearing_may_spare_recently_used_entries(own_cache, folder, handful):
     load(folder).at(9)
     aged(own_cache, "nothing")
     assert handful("cache", "clear", "--older-than", "30d")[0] == 0

@@ -139,7 +139,7 @@ def test_flat_and_few_pictures_have_no_near_duplicates():
     assert near_duplicates(torch.zeros(0, 1, 32, 32, dtype=torch.uint8)) == []
 
 
-def test_few_labels_imbalance_and_look_alike_names_are_told(tmp_path):
+def test_few_labels_imbalance_and_look_alike_names_are_problems(tmp_path):
     class_folder(tmp_path, per_class=20, classes=("cat",))
     class_folder(tmp_path, per_class=1, classes=("Cat ", "dog"))
     findings = check(load(tmp_path), near=False)
@@ -150,7 +150,7 @@ def test_few_labels_imbalance_and_look_alike_names_are_told(tmp_path):
     )
 
 
-def test_odd_sizes_and_shapes_are_told(tmp_path):
+def test_unusual_sizes_and_shapes_are_a_problem(tmp_path):
     class_folder(tmp_path, per_class=10)
     save(tmp_path / "cat" / "long.png", noise(3, 60, seed=90))
     save(tmp_path / "cat" / "dot.png", noise(1, 1, seed=91))
@@ -162,7 +162,7 @@ def test_odd_sizes_and_shapes_are_told(tmp_path):
     assert (findings.smallest, findings.largest) == ((1, 1), (3, 60))
 
 
-def test_groups_across_the_test_boundary_are_told(tmp_path):
+def test_groups_across_the_test_boundary_are_a_problem(tmp_path):
     names = ["train/a.png", "train/b.png", "test/c.png"]
     for seed, name in enumerate(names):
         save(tmp_path / name, seed=seed)
@@ -188,7 +188,7 @@ def test_the_public_digits_are_sound():
 
 @pytest.fixture
 def awkward(tmp_path):
-    """Names and classes that would break a page that does not escape them."""
+    """Images whose names and classes would break a page that does not escape them."""
     class_folder(tmp_path, classes=("<script>alert(1)", "[red]dog & cat"))
     save(tmp_path / "[red]dog & cat" / "\udce9 copy.png", seed=1001)
     (tmp_path / "<b>.png").touch()
@@ -205,7 +205,7 @@ def test_the_screen_shows_counts_and_problems(awkward):
 
 
 class Tables(HTMLParser):
-    """Cells of every table by its id, and every address the page refers to."""
+    """Parses the cells of every table by its id, and every address in the page."""
 
     def __init__(self):
         super().__init__()

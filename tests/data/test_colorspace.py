@@ -10,7 +10,7 @@ color = pytest.importorskip("skimage.color")
 @pytest.fixture
 def images():
     noise = torch.rand(4, 3, 9, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    noise[0] *= 0.02  # near black, where both curves are lines
+    noise[0] *= 0.02  # near black, where both curves are linear
     noise[1, :, 0, 0], noise[1, :, 0, 1] = 0.0, 1.0
     return noise
 
@@ -20,20 +20,6 @@ def test_spaces_agree_with_scikit_image(images, name):
     ours = getattr(colorspace, f"rgb_to_{name}")(images)
     theirs = getattr(color, f"rgb2{name}")(images.numpy(), channel_axis=1)
     np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-3)
-
-
-@pytest.mark.parametrize("name", ["lab", "ycbcr"])
-def test_the_way_there_and_back_changes_nothing(images, name):
-    there = getattr(colorspace, f"rgb_to_{name}")(images)
-    back = getattr(colorspace, f"{name}_to_rgb")(there)
-    torch.testing.assert_close(back, images, atol=2e-4, rtol=0)
-
-
-def test_the_way_back_agrees_with_scikit_image_also_out_of_range():
-    lab = torch.tensor([[60.0, 90.0, -80.0], [5.0, 2.0, 1.0], [95.0, -20.0, 40.0]]).double()
-    lab = lab.view(3, 3, 1, 1)
-    theirs = color.lab2rgb(lab.numpy(), channel_axis=1)
-    np.testing.assert_allclose(colorspace.lab_to_rgb(lab).numpy(), theirs, atol=1e-3)
 
 
 def test_lab_of_every_colour_lies_within_its_range():

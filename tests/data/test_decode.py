@@ -1,4 +1,4 @@
-"""Pixel values of every kind of file: bits, channels, transparency; and what is refused unread."""
+"""Decoding: depths, channels, transparency, truncation and limits."""
 
 import os
 import platform
@@ -33,7 +33,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def png16(path: Path, pixels: np.ndarray, *extra: bytes) -> None:
-    """A 16-bit PNG of (H, W, C) values; 2, 3 and 4 bands are grey with alpha, RGB, RGBA."""
+    """Write a 16-bit PNG of values (H, W, C); 2, 3 and 4 bands are grey with alpha, RGB, RGBA."""
     height, width, bands = pixels.shape
     header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[bands], 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
@@ -117,7 +117,9 @@ def test_the_scale_of_a_run_replaces_that_of_the_folder_but_not_in_the_shared_st
     assert (images.at(SIDE)[row].max(), other.at(SIDE)[row].max()) == (255, 64)
     assert images.value_range == (0, 1023, False)
     different = (images.store.fingerprints != other.store.fingerprints).any(axis=1)
-    assert different.nonzero()[0].tolist() == [row]  # only what looks different is cached anew
+    assert different.nonzero()[0].tolist() == [
+        row
+    ]  # only images whose pixels differ are cached again
 
 
 @pytest.mark.parametrize("ends, expected", [
@@ -259,7 +261,7 @@ def test_strips_of_a_turned_image_are_those_of_the_upright_one(monkeypatch, orie
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA"])
-def test_a_picture_made_flat_strip_by_strip_is_that_made_flat_at_once(monkeypatch, mode):
+def test_compositing_strip_by_strip_equals_compositing_at_once(monkeypatch, mode):
     noise = np.random.default_rng(0).integers(0, 256, (37, 23, 4), np.uint8)
     image = Image.fromarray(noise, "RGBA").convert(mode)
     background = decode._background(image)
@@ -271,7 +273,7 @@ def test_a_picture_made_flat_strip_by_strip_is_that_made_flat_at_once(monkeypatc
 @pytest.mark.thorough
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators do as they do")
 def test_memory_of_a_large_image_is_returned_to_the_system(tmp_path):
-    """In a process of its own: what a thread has freed must not count as used."""
+    """Runs in its own process, whose memory no other test has used."""
     Image.new("RGBA", (5_000, 5_000), (1, 2, 3, 4)).save(tmp_path / "a.png", compress_level=1)
     script = f"""
 import re, threading
@@ -289,7 +291,7 @@ print(held() - before)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 30_000  # kilobytes; 80,000 and more where they are kept
+    assert int(done.stdout) < 30_000  # kilobytes; 80,000 and more if the memory is kept
 
 
 def test_a_memory_error_is_a_reason(tmp_path, monkeypatch):
@@ -311,4 +313,4 @@ def test_a_tree_deeper_than_python_calls_is_walked(tmp_path):
     try:
         assert len(load(tmp_path)) == 6
     finally:
-        os.removedirs(deepest)  # pytest's own clearing up calls itself too deep
+        os.removedirs(deepest)  # pytest's own removal exceeds the recursion limit

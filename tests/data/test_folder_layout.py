@@ -1,4 +1,4 @@
-"""What folders are taken for: a table of layouts as they are found, and what is right."""
+"""Interpretation of folders: a table of layouts with the right interpretation."""
 
 import json
 import unicodedata
@@ -15,7 +15,7 @@ from image_files import save
 
 
 def tree(text: str) -> list[str]:
-    """Two images in every folder named; a name that ends in .jpg is one image."""
+    """Paths of two images in every folder named; a name that ends in .jpg is one image."""
     return [
         path
         for name in text.split()
@@ -24,7 +24,7 @@ def tree(text: str) -> list[str]:
 
 
 def taken(text: str, folders: str = "auto") -> str:
-    """What every folder was taken for, in the order given: a class, "-" for none, or left out."""
+    """The interpretation of every folder, in order: a class, "-" for none, or left out."""
     paths = tree(text)
     places = dict(zip(paths, layout(paths, folders).places, strict=True))
     said = []
@@ -95,7 +95,7 @@ LAYOUTS = [
 
 
 @pytest.mark.parametrize(("folders", "expected"), LAYOUTS)
-def test_what_folders_are_taken_for(folders, expected):
+def test_folders_are_interpreted_as_in_the_table(folders, expected):
     assert taken(folders) == expected
     assert not layout(tree(folders)).question
 
@@ -112,7 +112,7 @@ QUESTIONS = [
 
 
 @pytest.mark.parametrize(("folders", "named"), QUESTIONS)
-def test_what_is_asked(folders, named):
+def test_ambiguous_folders_lead_to_a_question_that_names_them(folders, named):
     found = layout(tree(folders))
     assert "--folders classes" in found.question
     assert all(name in found.question for name in named)
@@ -134,12 +134,12 @@ SITES = "siteA/fox siteA/deer siteB/fox siteB/deer"
         ("train/cat test/cat", "ignore", "- -"),
     ],
 )
-def test_folders_are_what_the_user_says(text, folders, expected):
+def test_the_option_folders_overrides_the_interpretation(text, folders, expected):
     assert taken(text, folders) == expected
     assert not layout(tree(text), folders).question
 
 
-def test_what_was_taken_is_said_in_a_sentence():
+def test_the_interpretation_is_reported_in_a_sentence():
     said = layout(tree("train/cat train/dog valid/cat samples")).said
     assert said == (
         "2 classes from the sub-folders of train/: cat, dog; valid/ is the test part; "
@@ -195,7 +195,7 @@ def test_a_folder_without_a_training_part_is_scored_but_not_trained_on(tmp_path)
     assert labels == ["cat", "cat", "fox", "fox"]
 
 
-def test_folders_inside_the_classes_are_said():
+def test_folders_inside_the_classes_are_reported():
     nested = tree("animals/cat animals/dog vehicles/car")
     assert layout(nested).said == (
         "2 classes from the sub-folders: animals, vehicles; folders inside them do not count (car, "
@@ -254,7 +254,7 @@ def test_folders_beside_a_label_file(tmp_path):
         ("\u200b", ""),
     ],
 )
-def test_a_class_name_is_what_can_be_seen(typed, right):
+def test_invisible_characters_are_removed_from_class_names(typed, right):
     assert normalized(typed) == right
 
 

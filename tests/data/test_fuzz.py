@@ -1,4 +1,4 @@
-"""Damaged bytes, thousands of them: an answer or a ValueError, soon, in bounded memory."""
+"""Thousands of damaged files give a result or a known error, soon and in bounded memory."""
 
 import io
 import resource
@@ -15,8 +15,8 @@ from handful.data.sources import load
 from image_files import class_folder, noise, smooth
 from soon import soon
 
-FUZZ = settings(derandomize=True)  # at any speed: conftest.py
-LIMIT = 10  # seconds of processor time for one case: nothing hangs
+FUZZ = settings(derandomize=True)  # no deadline: conftest.py
+LIMIT = 10  # seconds of processor time for one case
 
 
 def encoded(kind, pixels, **options):
@@ -43,7 +43,7 @@ WHOLE = [
 
 @st.composite
 def damaged(draw):
-    """A whole image with some bytes changed, perhaps cut short, perhaps with a piece repeated."""
+    """An image with changed bytes, possibly truncated or with a repeated part."""
     content = bytearray(draw(st.sampled_from(WHOLE)))
     near_the_start = st.integers(0, min(80, len(content) - 1))
     anywhere = st.integers(0, len(content) - 1)
@@ -66,7 +66,7 @@ def bounded_memory():
 
 
 def few_or_many(few, many):
-    """The same test with so many cases after every change, and with more now and then."""
+    """Decorate a test to run with few cases by default, and with many as a thorough test."""
     counts = [pytest.param(few, marks=pytest.mark.thorough)]
     counts.append(pytest.param(many, marks=pytest.mark.slow))
     return pytest.mark.parametrize("count", counts)

@@ -10,7 +10,7 @@ from image_files import class_folder, noise, save, smooth
 
 
 def array_set(pixels, labels, classes=("a", "b")):
-    """An image set over (N, H, W, C) arrays."""
+    """An ImageSet of images (N, H, W, C)."""
     store = array_store(pixels.transpose(0, 3, 1, 2), [str(n) for n in range(len(pixels))])
     return ImageSet(store, np.arange(len(pixels)), np.asarray(labels), classes)
 
@@ -29,7 +29,7 @@ def test_labels_and_positions_of_known_and_unknown_ones(images):
     assert images.channels == 3
 
 
-def test_seen_hides_every_other_label(images):
+def test_seen_removes_every_other_label(images):
     assert images.seen(np.array([1, 3])).labels.tolist() == [-1, 1, -1, 0, -1]
     assert images.labels.tolist() == [0, 1, -1, 0, 1]
 
@@ -73,21 +73,21 @@ def test_numbers_as_class_names_keep_their_order():
     assert sorted_classes({"10", "9", "b"}) == ("10", "9", "b")
 
 
-@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("aspect", ["crop", "pad", "stretch"])
 @pytest.mark.parametrize("size", [5, 16, 24])
-def test_files_and_arrays_are_resized_alike(tmp_path, fit, size):
+def test_files_and_arrays_are_resized_alike(tmp_path, aspect, size):
     pixels = np.stack([smooth(20, 30, seed=seed) for seed in range(4)])
     for number, image in enumerate(pixels):
         save(tmp_path / f"{'ab'[number % 2]}" / f"{number}.png", image)
-    from_files = load(tmp_path).at(size, fit)[[0, 2, 1, 3]]
-    from_arrays = array_set(pixels, [0, 1, 0, 1]).at(size, fit)
+    from_files = load(tmp_path).at(size, aspect)[[0, 2, 1, 3]]
+    from_arrays = array_set(pixels, [0, 1, 0, 1]).at(size, aspect)
     assert from_files.shape == (4, 3, size, size)
     assert (from_files.int() - from_arrays.int()).abs().max() <= 2
 
 
 def test_crop_keeps_the_centre_and_pad_keeps_everything():
     image = torch.zeros(1, 1, 4, 8)
-    image[..., :2] = image[..., 6:] = 255  # the sides, which a crop loses
+    image[..., :2] = image[..., 6:] = 255  # the sides, which a crop cuts off
     assert resized(image, 4, "crop").max() == 0
     padded = resized(image, 8, "pad")
     assert padded[0, 0, :2].max() == padded[0, 0, 6:].max() == 0
@@ -110,14 +110,14 @@ def test_grey_and_colour_convert_into_each_other(images):
     assert torch.equal(colour[:, 0], colour[:, 2])
 
 
-@pytest.mark.parametrize("size, fit, message", [
+@pytest.mark.parametrize("size, aspect, message", [
     (0, "crop", "size=0 is no image size; it must be 1 pixel or more"),
-    (8, "squash", "no fit 'squash'; fit is one of crop, pad, stretch"),
+    (8, "squash", "no aspect 'squash'; aspect is one of crop, pad, stretch"),
 ])  # fmt: skip
-def test_a_wrong_size_or_fit_is_refused(images, tmp_path, size, fit, message):
+def test_a_wrong_size_or_aspect_is_refused(images, tmp_path, size, aspect, message):
     for source in (images, load(class_folder(tmp_path))):
         with pytest.raises(ValueError, match=message):
-            source.at(size, fit)
+            source.at(size, aspect)
 
 
 def test_stream_gives_the_pixels_of_at_in_batches(tmp_path, images):

@@ -1,4 +1,4 @@
-"""One table of what folders hold: what works, what is skipped and listed, what is refused.
+"""Loading folders, in three tables: files that are read, skipped with a reason, and refused.
 
 Every row makes real files. Beside the file of the row lie six good images of two classes.
 """
@@ -33,7 +33,7 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def png(width: int, height: int, *chunks: bytes) -> bytes:
-    """A black one-bit PNG written by hand, row by row, so that size costs no memory here."""
+    """Write a black one-bit PNG row by row, so that a large one takes no memory here."""
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
     packer = zlib.compressobj(9)
     row = bytes(1 + (width + 7) // 8)
@@ -53,14 +53,14 @@ def exif(orientation: int) -> Image.Exif:
 
 
 def damaged(path: Path, keep: float = 1.0, flip: int | None = None) -> None:
-    """Cut a file short, or change one byte of it."""
+    """Truncate a file, or change one byte of it."""
     content = bytearray(path.read_bytes())
     if flip is not None:
         content[flip] ^= 0xFF
     path.write_bytes(content[: int(len(content) * keep)])
 
 
-# Works: file name, how it is written, the (H, W, C) pixels it must give, tolerance, notes.
+# Read: file name, how it is written, pixels (H, W, C) that it must give, tolerance, notes.
 
 
 def cmyk(path: Path) -> None:
@@ -133,7 +133,7 @@ WORKS = [
 @pytest.mark.parametrize(
     "name, write, expected, tolerance, notes", WORKS, ids=[row[0] for row in WORKS]
 )
-def test_what_works(tmp_path, name, write, expected, tolerance, notes):
+def test_readable_files_give_their_pixels(tmp_path, name, write, expected, tolerance, notes):
     class_folder(tmp_path)
     path = tmp_path / "cat" / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ def test_what_works(tmp_path, name, write, expected, tolerance, notes):
     assert np.abs(pixels - expected.astype(float)).max() <= tolerance
 
 
-# Skipped: file name, how it is made, the reason that is given. The six good images are loaded.
+# Skipped: file name, how it is made, the reason. The six good images are loaded.
 
 
 def truncated(kind: str, keep: float) -> Callable[[Path], None]:
@@ -215,11 +215,11 @@ SKIPPED = [
 
 
 @pytest.mark.parametrize("name, write, reason", SKIPPED, ids=[row[0] for row in SKIPPED])
-def test_what_is_skipped_and_listed(tmp_path, monkeypatch, name, write, reason):
+def test_unreadable_files_are_skipped_and_listed(tmp_path, monkeypatch, name, write, reason):
     folder = class_folder(tmp_path / "photos")
     write(folder / "cat" / name)
     if name == "forbidden.png" and os.geteuid() == 0:
-        forbid(monkeypatch, name)  # nothing is forbidden to root
+        forbid(monkeypatch, name)  # root may read all files
     images = load(folder)
     assert len(images) == GOOD
     [skipped] = images.store.skipped
@@ -292,7 +292,7 @@ def test_a_file_that_vanishes_between_scan_and_decode_is_listed(tmp_path, monkey
     (lambda path: path.unlink(), "vanished"),
     (lambda path: save(path, seed=77, compress_level=0), "changed while it was read"),
 ])  # fmt: skip
-def test_a_file_that_changes_after_it_was_looked_at_stops_the_cache(tmp_path, change, reason):
+def test_a_file_that_changes_after_it_was_inspected_stops_the_cache(tmp_path, change, reason):
     images = load(class_folder(tmp_path))
     change(tmp_path / "dog" / "1.png")
     with pytest.raises(ValueError) as error:
@@ -340,7 +340,7 @@ def test_the_same_base_name_in_two_folders_is_two_images(tmp_path):
     assert load(tmp_path).names == ["cat/a/1.png", "cat/b/1.png", "dog/a/1.png"]
 
 
-# Refused: what the folder is, and the whole message, where {root} is the folder.
+# Refused: how the folder is made, and the message, where {root} is the folder.
 
 
 def nothing(root: Path) -> None:
@@ -373,7 +373,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("make, message", REFUSED)
-def test_what_is_refused(tmp_path, make, message):
+def test_wrong_folders_are_refused(tmp_path, make, message):
     root = tmp_path / "photos"
     make(root)
     with pytest.raises(ValueError) as error:

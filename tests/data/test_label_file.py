@@ -1,4 +1,4 @@
-"""The label file: what works and what is refused, row by row, on real files."""
+"""Label files: contents that are read and contents that are refused, on real files."""
 
 import os
 import re
@@ -24,7 +24,7 @@ def folder(tmp_path):
 
 
 def labels(folder, content, **options):
-    """{file: label} as loaded with a label file of this content, beside the folder."""
+    """File → label, loaded with a label file of this content beside the folder."""
     table = folder.parent / "labels.csv"
     table.write_bytes(content if isinstance(content, bytes) else content.encode())
     images = load(folder, table, **options)
@@ -172,7 +172,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("content, message", REFUSED.items())
-def test_what_cannot_be_meant_is_refused(folder, content, message):
+def test_senseless_label_files_are_refused(folder, content, message):
     with pytest.raises(ValueError) as error:
         labels(folder, content)
     table = folder.parent / "labels.csv"
@@ -217,8 +217,10 @@ def test_a_label_file_that_is_a_pipe_is_read_once(folder, handful, good):
 
 
 @pytest.mark.parametrize("beside", ["photos", ".", "photos/more", "..", "other"])
-def test_many_plain_cells_are_looked_up_as_any_other(tmp_path, monkeypatch, beside):
-    """Without a path being put together for each; `./` before a cell makes it no plain one."""
+def test_plain_cells_are_looked_up_without_paths_but_with_the_same_result(
+    tmp_path, monkeypatch, beside
+):
+    """A cell with `./` at its start is not plain, and needs a path."""
     names = ["a.png", "more/a.png", "more/b.png", "photos/c.png", f"{tmp_path.name}/d.png"]
     matcher = FileMatcher(names, tmp_path / "photos", tmp_path / beside)
     cells = [*names, "b.png", "photos/a.png", "photos/more/b.png", f"{tmp_path.name}/photos/a.png"]

@@ -1,4 +1,4 @@
-"""Limits hold to the last image: at the limit, one beside it, and just below twice it."""
+"""Limits on numbers of images, tested at the limit, beside it and just below twice it."""
 
 from types import SimpleNamespace
 
@@ -9,7 +9,7 @@ import torch
 from handful.data.splits import evenly_spaced
 from handful.methods.base import Task
 from handful.models import split
-from handful.pipeline.pretrain_plots import Gallery
+from handful.pipeline.pretrain_plots import PretrainPlots
 from handful.training import monitor
 from handful.training.monitor import Monitor
 from tiny import stripes, task
@@ -30,11 +30,13 @@ def test_at_multiples_of_the_limit_evenly_spaced_items_are_every_second_or_third
     assert evenly_spaced(torch.arange(30), 0).tolist() == []
 
 
-@pytest.mark.parametrize("labeled, looked_at", [(9, 9), (10, 10), (11, 10), (19, 10)])
-def test_a_look_at_the_loss_goes_through_no_more_than_its_limit(monkeypatch, labeled, looked_at):
+@pytest.mark.parametrize("labeled, evaluated", [(9, 9), (10, 10), (11, 10), (19, 10)])
+def test_an_evaluation_of_the_loss_uses_no_more_images_than_its_limit(
+    monkeypatch, labeled, evaluated
+):
     monkeypatch.setattr(monitor, "EVALUATION_LIMIT", 10)
-    looks = Monitor(task(stripes(labeled=labeled)), "fp32")
-    assert len(looks.parts["train"][1]) == looked_at
+    metrics = Monitor(task(stripes(labeled=labeled)), "fp32")
+    assert len(metrics.parts["train"][1]) == evaluated
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,7 @@ def test_a_map_of_images_has_all_labelled_ones_and_reaches_to_the_last_of_the_ot
         lambda *_: lambda pixels: seen.append(pixels) or np.zeros(len(pixels)),
     )
     given = task(stripes(n=45, labeled=16))
-    Gallery(tmp_path, given).last(torch.nn.Identity(), [])
+    PretrainPlots(tmp_path, given).after_training(torch.nn.Identity(), [])
     assert len(drawn[0]) == 30
     assert torch.equal(seen[0][:16], given.pixels[given.labeled])
     others = given.training_pool[~torch.isin(given.training_pool, given.labeled)]

@@ -1,4 +1,4 @@
-"""Label files of other tools: one row for each form, with the labels that are right."""
+"""Label files of other tools: a row for each form, with the right labels."""
 
 import json
 import os
@@ -16,7 +16,7 @@ NAMES = ("IMG_0.jpg", "IMG_1.jpg", "sub/IMG_2.jpg")
 
 
 def read(tmp_path, content, name="labels.csv", names=NAMES, **options):
-    """({file: label}, what was said, {listed file: reason}) for a label file beside `names`."""
+    """(file → label, reported sentences, listed file → reason) of a label file beside `names`."""
     path, said = tmp_path / name, []
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     found = match_labels(LabelFile(path, **options), names, tmp_path, said.append)
@@ -47,7 +47,7 @@ COCO = {
     "annotations": [{"image_id": 7, "category_id": 1}, {"image_id": 8, "category_id": 2}],
 }
 CAT_DOG = {"IMG_0.jpg": "cat", "IMG_1.jpg": "dog"}
-FORMS = {  # name: (file name, content, labels, words that are said)
+FORMS = {  # name: (file name, content, labels, reported words)
     "Kaggle id_code": ("a.csv", "id_code,diagnosis\nIMG_0,0\nIMG_1,1\n",
                        {"IMG_0.jpg": "0", "IMG_1.jpg": "1"},
                        "taking column 'id_code' for the files and 'diagnosis' for the labels, 2"),
@@ -92,7 +92,7 @@ FORMS = {  # name: (file name, content, labels, words that are said)
 
 
 @pytest.mark.parametrize("name, content, labels, words", FORMS.values(), ids=FORMS.keys())
-def test_label_files_of_other_tools_are_read_and_what_was_taken_is_said(
+def test_label_files_of_other_tools_are_read_and_their_columns_reported(
     tmp_path, name, content, labels, words
 ):
     found, said, listed = read(tmp_path, content, name)
@@ -100,7 +100,7 @@ def test_label_files_of_other_tools_are_read_and_what_was_taken_is_said(
     assert words in said if words else "taking" not in said
 
 
-RULES = {  # cell: (image, rule that is said; empty where the name itself is it)
+RULES = {  # cell: (image, reported rule; "" if the cell is the name)
     "IMG_0.jpg": ("IMG_0.jpg", ""),
     "sub\\IMG_2.jpg": ("sub/IMG_2.jpg", ""),
     "img_0.JPG": ("IMG_0.jpg", "by letter case"),
@@ -119,7 +119,9 @@ RULES = {  # cell: (image, rule that is said; empty where the name itself is it)
 
 
 @pytest.mark.parametrize("cell, image, rule", [(k, *v) for k, v in RULES.items()], ids=RULES)
-def test_a_cell_finds_its_image_by_the_strongest_rule_which_is_said(tmp_path, cell, image, rule):
+def test_a_cell_finds_its_image_by_the_strictest_rule_which_is_reported(
+    tmp_path, cell, image, rule
+):
     names = (*NAMES, "my photo.jpg", "caf\u00e9.jpg")
     found, said, _ = read(tmp_path, f"file,label\n{cell},cat\n", names=names)
     assert found == {image: "cat"}
@@ -132,7 +134,7 @@ def test_the_longest_end_of_a_path_decides_between_equal_base_names(tmp_path):
     assert read(tmp_path, content, names=names)[0] == {"b/1.jpg": "cat", "a/1.jpg": "dog"}
 
 
-def test_a_cell_that_may_mean_two_images_is_listed_and_said_with_both(tmp_path):
+def test_a_cell_that_may_mean_two_images_is_listed_and_reported_with_both(tmp_path):
     content = "file,label\n1.jpg,cat\nc.jpg,dog\n"
     found, said, listed = read(tmp_path, content, names=("a/1.jpg", "b/1.jpg", "c.jpg"))
     assert found == {"c.jpg": "dog"}
@@ -177,7 +179,7 @@ def test_an_image_with_several_labels_is_listed_and_left_unlabelled(tmp_path, na
     assert "several labels (cat, dog)" in listed["IMG_0.jpg"]
 
 
-def test_what_megadetector_is_not_sure_of_is_neither_a_category_nor_empty(tmp_path):
+def test_an_uncertain_detection_is_neither_a_category_nor_empty(tmp_path):
     images = [seen("IMG_0.jpg", ("1", 0.1)), {"file": "IMG_1.jpg", "failure": "broken"}]
     found, _, listed = read(tmp_path, js(MEGA | {"images": images}), "a.json")
     assert found == {"IMG_0.jpg": None, "IMG_1.jpg": None} and len(listed) == 2
@@ -217,13 +219,13 @@ BINARY = {
 
 
 @pytest.mark.parametrize("name, content, words", BINARY.values(), ids=BINARY)
-def test_a_file_that_is_no_text_is_called_what_it_is(tmp_path, name, content, words):
+def test_a_file_that_is_no_text_is_refused_by_its_format(tmp_path, name, content, words):
     for encoding in ("utf-8", "cp1252", "utf-16"):
         with pytest.raises(HandfulError, match=words):
             read(tmp_path, content, name, encoding=encoding)
 
 
-def test_an_encoding_that_is_hinted_at_works(tmp_path):
+def test_the_suggested_encoding_works(tmp_path):
     for content, encoding in (
         ("file,label\nIMG_0.jpg,café\n".encode("cp1252"), "cp1252"),
         (b"file,label\nIMG_0.jpg,caf\x81\n", "latin-1"),
@@ -263,7 +265,7 @@ def test_an_export_whose_file_name_is_no_text_is_refused(tmp_path):
         read(tmp_path, js(MEGA | {"images": images}), "a.json")
 
 
-def test_a_cancelled_annotation_gives_no_label_and_the_surest_box_counts():
+def test_a_cancelled_annotation_gives_no_label_and_the_most_confident_box_counts():
     def annotated(label, **more):
         return {"result": [{"value": {"choices": [label]}}], **more}
 

@@ -34,12 +34,12 @@ def pictures(shape, seed=0):
 
 
 def affine(image, angle=0.0, translate=(0.0, 0.0), scale=1.0, shear=(0.0, 0.0)):
-    """torchvision's, on one image (C, H, W)."""
+    """torchvision's affine on one image (C, H, W)."""
     return tv.affine(image, angle, list(translate), scale, list(shear), interpolation=BILINEAR)
 
 
 def as_torchvision(operation, images, values):
-    """The same values, image by image."""
+    """Apply torchvision's functions with these values, image by image."""
     results = []
     for image, value in zip(images, values.tolist(), strict=True):
         match operation:
@@ -75,7 +75,7 @@ def test_a_move_agrees_with_torchvision(operation, shape):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_chain_of_moves_is_one_resampling(shape):
-    """torchvision's affine does shear, scale, rotation and shift in one go; so must the chain."""
+    """torchvision's affine makes shear, scale, rotation and shift in one resampling, too."""
     images = pictures(shape)
     chain = Pipeline((Shear(x=20, y=10), Scale((0.7, 1.4)), Rotate(30), Shift(0.2)), fill=0.0)
     shear, scale, angle, shift = values = chain.draw(images.shape, generator(1))
@@ -97,11 +97,11 @@ def test_a_resized_crop_agrees_with_torchvision_inside_its_outermost_pixels(shap
     height, width = shape[2:]
     for image, result, window in zip(images, ours, values.int().tolist(), strict=True):
         theirs = tv.resized_crop(image, *window, [height, width], antialias=True)
-        # Within half a pixel of the window's edge torchvision repeats the edge, we look beyond.
+        # Within half a pixel of the window's edge torchvision repeats the edge; we interpolate.
         y, x = math.ceil(height / window[2] / 2), math.ceil(width / window[3] / 2)
         inside = (slice(None), slice(y, height - y), slice(x, width - x))
         torch.testing.assert_close(result[inside], theirs[inside], atol=2e-5, rtol=0)
-        assert (result - theirs).abs().max() <= 0.5  # and no more than half of a neighbour there
+        assert (result - theirs).abs().max() <= 0.5  # and at most half of a neighbour's value there
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -171,7 +171,7 @@ def test_beyond_the_border_lies_what_torchvision_pads_with(fill, mode):
 def test_beyond_the_border_lies_each_images_own_background():
     paper = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.9, 0.8]])[:, :, None, None]
     images = paper.repeat(1, 1, 16, 16)
-    images[:, :, 0, 3:6] = 0.5  # a stroke that touches the border
+    images[:, :, 0, 3:6] = 0.5  # a stroke that reaches the border
     away = torch.tensor([[20.0, 0.0]]).expand(2, 2)
     result = Pipeline((Shift(),), fill="background").apply(images, (away,))
     torch.testing.assert_close(result, paper.expand(2, 3, 16, 16))
@@ -331,7 +331,7 @@ def test_randaugment_may_have_moves_only():
 
 
 def test_randaugment_joins_the_moves_before_and_after_it():
-    """A turn, then a turn back: nothing is lost, for there is one resampling and it is none."""
+    """A rotation and the opposite rotation join to the identity, so no pixel changes."""
     images = pictures((2, 3, 32, 32))
     values = chosen_by_hand([("rotate", "identity"), ("identity", "rotate")], (32, 32))
     back = -values[:, 1].sum(dim=1)
@@ -403,7 +403,7 @@ def test_resized_crops_stay_inside_and_cover_the_areas_asked_for():
 def test_a_window_that_does_not_fit_is_drawn_anew():
     crop = ResizedCrop(scale=(0.85, 0.9))
     _, _, height, width = crop.draw(torch.Size((5000, 3, 64, 64)), generator()).unbind(dim=1)
-    # Half of the windows do not fit at first; cut to fit, they would be smaller than asked for.
+    # Half of the windows drawn first do not fit; cutting them would make them too small.
     assert (height * width / 64**2 > 0.83).float().mean() > 0.99
 
 
@@ -515,7 +515,7 @@ def test_a_window_larger_than_the_images_is_refused():
         Pipeline((Crop(padding=0.0, size=64),))(pictures((2, 3, 32, 32)), generator())
 
 
-def test_what_is_no_batch_of_images_is_refused():
+def test_tensors_that_are_no_batch_of_images_are_refused():
     with pytest.raises(
         ValueError, match=r"shape \(N, C, H, W\) with 1 or 3 channels, got \(3, 8, 8\)"
     ):

@@ -20,7 +20,7 @@ def no_network(monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", refuse)
 
 
-def test_a_folder_named_like_a_data_set_is_reached_by_its_path_and_spoken_of(tmp_path, monkeypatch):
+def test_a_folder_named_like_a_data_set_is_reached_by_its_path_and_mentioned(tmp_path, monkeypatch):
     class_folder(tmp_path / "digits", classes=("cat", "dog"))
     monkeypatch.chdir(tmp_path)
     said = []
@@ -38,7 +38,7 @@ def md5(path):
 
 
 def write_mnist(root, name="MNIST"):
-    """Four training and two test images in the format MNIST is published in."""
+    """Write four training and two test images in MNIST's format."""
     folder = root / name / "raw"
     folder.mkdir(parents=True)
     for part, n in (("train", 4), ("t10k", 2)):

@@ -1,4 +1,4 @@
-"""From the command to the pixels: 12-bit images in 16-bit files, and the scale that a run keeps."""
+"""Images of 12 bits in 16-bit files: their scale, and how a run keeps it."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from handful.data.decoding.value_range import FULL, Ranges, ValueRange
 from handful.data.sources import load
 from handful.pipeline.compare import compare
 from handful.pipeline.pretrain import pretrain
-from handful.pipeline.pretrained import scaled_as
+from handful.pipeline.pretrained import on_scale_of
 from handful.pipeline.record_schema import Input
 from handful.progress import Reporter
 from image_files import class_folder, save, smooth
@@ -29,7 +29,7 @@ OLD = Path(__file__).parents[1] / "fixtures" / "run-of-0.1"
 
 
 def deep_folder(root: Path, divide: int = 1) -> Path:
-    """Three classes by brightness, values up to 4,095 // divide, half PNG and half TIFF."""
+    """Write three classes of brightness, values up to 4,095 // divide, half PNG and half TIFF."""
     for number, name in enumerate(("dark", "mid", "bright")):
         for seed in range(4):
             rng = np.random.default_rng(10 * number + seed)
@@ -58,8 +58,8 @@ def test_a_run_keeps_the_scale_it_was_trained_with(tmp_path, handful, monkeypatc
 
     scales, really_read = set(), decode.read
 
-    def read(path, size, fit, channels, scale=None):
-        pixels = really_read(path, size, fit, channels, scale)
+    def read(path, size, aspect, channels, scale=None):
+        pixels = really_read(path, size, aspect, channels, scale)
         assert pixels.max() <= 16
         scales.add(scale)
         return pixels
@@ -74,7 +74,7 @@ def test_a_run_keeps_the_scale_it_was_trained_with(tmp_path, handful, monkeypatc
 
 
 def mixed_folder(root: Path) -> Path:
-    """Files of 12 bits, and as many of floating-point values that differ in how far they reach."""
+    """Write files of 12 bits, and floating-point files of different ranges."""
     deep_folder(root)
     for number, name in enumerate(("dark", "mid", "bright")):
         for seed in range(4):
@@ -89,7 +89,7 @@ def test_files_of_both_kinds_have_one_range_each_which_the_run_keeps(tmp_path, h
     assert images.value_range == Ranges(ValueRange(0, 4095), ValueRange(0, 1, True))
     names = [name for name in images.names if "dark/real" in name]
     rows = [images.names.index(name) for name in names]
-    assert images.at(SIDE)[rows].max() < 90  # a third of white: not stretched one by one
+    assert images.at(SIDE)[rows].max() < 90  # a third of white: images are not scaled one by one
     run = tmp_path / "run"
     status, out, err = handful("fit", train, *QUICK, "--out", run)
     assert status == 0, err
@@ -113,7 +113,7 @@ def test_a_damaged_pair_of_ranges_is_refused(scale):
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory):
-    """A backbone from images whose values reach 4,095, and what was said of them."""
+    """A pretrained backbone from images with values up to 4,095, and its reported sentences."""
     root, said = tmp_path_factory.mktemp("stage"), []
     images = load(deep_folder(root / "train"), labeled=False)
     settings = {"steps": "2", "batch": "8", "looks": "1", "backbone.base": "8"}
@@ -164,11 +164,11 @@ def test_a_comparison_from_a_stage_says_where_its_images_differ(tmp_path, learne
     assert any("are scaled from 0 to 4095 for all files" in line for line in said)
 
 
-def test_images_of_8_bits_beside_a_stage_of_more_are_said(tmp_path, learned):
+def test_images_of_8_bits_beside_a_stage_of_more_bits_are_reported(tmp_path, learned):
     stage, _ = learned
     said = []
     images = load(class_folder(tmp_path))
-    assert scaled_as(images, stage.folder, said.append) is images
+    assert on_scale_of(images, stage.folder, said.append) is images
     assert said == [
         f"values of {tmp_path} have 8 bits, those that {stage.folder} learned from go from 0 to "
         f"4095"
@@ -182,7 +182,7 @@ def test_a_stage_from_before_ranges_changes_no_scale(tmp_path, learned):
     del record["input"]["value_range"]
     (old / "pretrained.json").write_text(json.dumps(record))
     images = load(deep_folder(tmp_path / "photos", 16))
-    assert scaled_as(images, old, said.append) is images and not said
+    assert on_scale_of(images, old, said.append) is images and not said
 
 
 def test_a_run_from_before_ranges_scales_by_the_type(tmp_path):
@@ -217,7 +217,7 @@ def test_a_turned_deep_image_is_its_upright_copy(tmp_path, kind, orientation):
 
 
 def test_what_tifffile_cannot_unpack_is_not_misread(tmp_path, monkeypatch):
-    """Colour of 16 bits is refused with the reason; one band is the same through Pillow."""
+    """Colours of 16 bits are refused with the reason; Pillow reads a single band rightly."""
     colour = smooth(16, 16, seed=1).astype(np.uint16) * 16
     tifffile.imwrite(tmp_path / "colour.tif", colour, photometric="rgb")
     tifffile.imwrite(tmp_path / "grey.tif", colour[..., 0])
@@ -254,18 +254,18 @@ def test_packed_colour_of_sixteen_bits_names_the_extra(tmp_path):
     tifffile.imwrite(path, colour, photometric="rgb")
     content = bytearray(path.read_bytes())
     place = content.index(struct.pack("<HHI", 259, 3, 1))
-    content[place + 8 : place + 10] = struct.pack("<H", 5)  # said to be LZW
+    content[place + 8 : place + 10] = struct.pack("<H", 5)  # declared as LZW
     path.write_bytes(content)
     with pytest.raises(decode.Unreadable, match="LZW needs .* imagecodecs .the extra tiff"):
         decode.inspect(path)
 
 
-def test_a_compression_that_may_unpack_to_more_than_is_said_is_not_read(tmp_path):
+def test_a_compression_that_may_unpack_to_more_than_declared_is_not_read(tmp_path):
     path = tmp_path / "packed.tif"
     tifffile.imwrite(path, np.zeros((16, 16, 3), np.uint16), photometric="rgb")
     content = bytearray(path.read_bytes())
     place = content.index(struct.pack("<HHI", 259, 3, 1))
-    content[place + 8 : place + 10] = struct.pack("<H", 34712)  # said to be JPEG 2000
+    content[place + 8 : place + 10] = struct.pack("<H", 34712)  # declared as JPEG 2000
     path.write_bytes(content)
     with pytest.raises(decode.Unreadable, match="compression JPEG2000 is not read"):
         decode.inspect(path)

@@ -11,9 +11,8 @@ from handful.evaluation.accuracy_estimate import (
     DEPENDENCE_ONCE,
     effective_n,
     estimate,
-    learning_curve,
+    learning_curve_correction,
     selection_optimism,
-    wilson,
 )
 from handful.evaluation.calibration import abstention, calibrated, fit_temperature
 from handful.evaluation.cross_validation import (
@@ -24,21 +23,21 @@ from handful.evaluation.cross_validation import (
     plan_fits,
 )
 from handful.evaluation.label_errors import label_issues
-from handful.evaluation.metrics import accuracy_interval
+from handful.evaluation.metrics import accuracy_interval, wilson
 from handful.methods.linear_head import Features
 
 SMALL = Scheme(folds=5, repeats=2, halves=1)
 
 
 def blobs(n=60, k=3, spread=1.0, seed=0):
-    """Points around k corners, and labels drawn at random."""
+    """Points around k corners, with random labels."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(k, size=n)
     return np.eye(k)[labels] * 2 + spread * generator.normal(size=(n, k)), labels
 
 
 def nearest_mean(points, labels, k):
-    """A classifier that is cheap to fit: distance to the mean of each class seen."""
+    """A nearest-mean classifier, as `out_of_fold` takes it."""
 
     def fit_and_predict(train, held, seed):
         assert not set(train) & set(held)
@@ -52,7 +51,7 @@ def nearest_mean(points, labels, k):
 
 
 def given(labels, probabilities, halves=None, **changes):
-    """Out-of-fold predictions as if they had been made."""
+    """OutOfFold with given predictions."""
     probabilities = np.asarray(probabilities, dtype=float)
     probabilities = probabilities if probabilities.ndim == 3 else probabilities[None]
     fields = dict(
@@ -67,10 +66,10 @@ def given(labels, probabilities, halves=None, **changes):
     return OutOfFold(**(fields | changes))
 
 
-def guesses(of, k, sure=0.9):
-    """(n, K) probabilities that guess class `of[i]` for image i."""
-    rows = np.full((len(of), k), (1 - sure) / (k - 1))
-    rows[np.arange(len(of)), of] = sure
+def guesses(of, k, confidence=0.9):
+    """Probabilities (n, K) that predict class `of[i]` for image i."""
+    rows = np.full((len(of), k), (1 - confidence) / (k - 1))
+    rows[np.arange(len(of)), of] = confidence
     return rows
 
 
@@ -119,7 +118,7 @@ def test_another_seed_gives_other_folds_and_the_same_seed_the_same():
     assert any((a.held != b.held).any() for a, b in zip(first, other, strict=True))
 
 
-def test_even_counts_are_seen_to_be_made_by_hand_and_random_ones_hardly_ever():
+def test_even_counts_are_recognised_as_balanced_by_hand_and_random_ones_hardly_ever():
     assert balanced_by_hand(np.repeat(np.arange(10), 4))
     generator = np.random.default_rng(0)
     taken = [balanced_by_hand(generator.integers(10, size=100)) for _ in range(500)]
@@ -161,6 +160,14 @@ def test_estimate_of_an_easy_problem_contains_its_accuracy_and_is_json():
     assert json.loads(json.dumps(found.as_json("abc"), allow_nan=False))["level"] == 0.9
 
 
+def test_saved_estimates_keep_the_keys_of_older_runs():
+    labels = np.arange(60) % 3
+    saved = estimate(given(labels, guesses(labels, 3))).as_json("abc")
+    assert saved["rough"] and "extrapolated" not in saved
+    assert list(saved["abstentions"][0]) == ["sure", "threshold", "share", "accuracy"]
+    assert saved["abstentions"][0]["sure"] == 0.7
+
+
 def test_wilson_of_whole_numbers_is_that_of_the_evaluation():
     for right, n in ((18, 20), (0, 7), (7, 7)):
         assert wilson(right / n, n, 0.9) == pytest.approx(accuracy_interval(right, n, 0.9))
@@ -176,18 +183,20 @@ def test_effective_n_by_hand():
     assert effective_n(right, even, np.arange(4)) == pytest.approx(4 * DEPENDENCE)
 
 
-def test_learning_curve_by_hand():
+def test_learning_curve_correction_by_hand():
     labels = np.zeros(10, int)
     whole = guesses([0] * 8 + [1] * 2, 2)
     half = guesses([0] * 6 + [1] * 4, 2)
     weights = np.full(10, 0.1)
-    rise = 0.2 * math.log(1 / 0.9) / math.log(0.9 / 0.5)
-    assert learning_curve(given(labels, whole, half), weights) == pytest.approx(rise)
-    assert learning_curve(given(labels, half, whole), weights) == 0
-    assert learning_curve(given(labels, whole), weights) == 0
+    correction = 0.2 * math.log(1 / 0.9) / math.log(0.9 / 0.5)
+    assert learning_curve_correction(given(labels, whole, half), weights) == pytest.approx(
+        correction
+    )
+    assert learning_curve_correction(given(labels, half, whole), weights) == 0
+    assert learning_curve_correction(given(labels, whole), weights) == 0
 
 
-def test_choosing_the_best_of_many_guessers_is_seen_through():
+def test_selection_optimism_corrects_the_best_of_many_random_methods():
     right = np.random.default_rng(0).integers(2, size=(20, 100)).astype(float)
     ranked = right[np.argsort(-right.mean(axis=1), kind="stable")]
     weights = np.full(100, 0.01)
@@ -195,7 +204,7 @@ def test_choosing_the_best_of_many_guessers_is_seen_through():
     assert ranked[0].mean() >= 0.6 and abs(left - 0.5) < 0.05
 
 
-def test_choosing_costs_nothing_without_rivals_or_with_a_clear_winner():
+def test_selection_optimism_is_zero_without_rivals_or_with_a_clear_winner():
     good, bad = np.ones(50), np.zeros(50)
     weights = np.full(50, 0.02)
     assert selection_optimism([good], weights) == 0
@@ -217,7 +226,7 @@ def test_prior_reweights_the_classes():
         estimate(given(labels, guesses([0] * 25, 3)), prior=[0.5, 0.4, 0.1])
 
 
-def test_classes_balanced_by_hand_are_spoken_of_unless_a_prior_is_given():
+def test_classes_balanced_by_hand_are_a_caveat_unless_a_prior_is_given():
     labels = np.repeat(np.arange(3), 10)
     out = given(labels, guesses(labels, 3), stratified=True)
     assert any("look balanced by hand" in caveat for caveat in estimate(out).caveats)
@@ -228,7 +237,7 @@ def test_classes_balanced_by_hand_are_spoken_of_unless_a_prior_is_given():
 
 @pytest.fixture(scope="module")
 def known_features():
-    """Of 100 images of ten classes: an estimate on them, the seconds of processor it took, fits."""
+    """For 100 images of ten classes: the estimate, its seconds of processor time, its fits."""
     fits, method = [], Features()
     labels = np.random.default_rng(0).integers(10, size=100)
     x = torch.randn(100, 1280, generator=torch.Generator().manual_seed(0))
@@ -256,7 +265,7 @@ def test_a_whole_estimate_on_known_features_is_thirty_six_fits(known_features):
 def test_a_whole_estimate_on_known_features_of_100_images_takes_less_than_five_seconds(
     known_features,
 ):
-    """Of processor time: 36 fits and one choice of a setting."""
+    """Processor time for 36 fits and one choice of a setting."""
     assert known_features[1] < 5
 
 
@@ -267,7 +276,7 @@ def test_a_class_with_one_label_leaves_the_others_their_labels_when_it_is_held_o
     assert set(labels[train]) == set(range(1, 10))
 
 
-def test_nothing_is_said_of_classes_with_few_labels():
+def test_classes_with_few_labels_have_no_estimate_of_their_own():
     found = estimate(given([0] * 20 + [1] * 4, guesses([0] * 24, 2)))
     assert found.balanced_accuracy is None and found.balanced_low is None
     assert [row.label for row in found.per_class] == [0]
@@ -294,16 +303,16 @@ def test_one_label_of_each_class_gives_no_estimate():
     assert found.accuracy is None and "label two or more of each class" in found.how
 
 
-def test_a_few_fits_add_what_is_usual_say_so_and_count_for_less():
+def test_few_fits_extrapolate_the_learning_curve_say_so_and_widen_the_interval():
     points, labels = blobs()
     found = estimate(out_of_fold(labels, 3, nearest_mean(points, labels, 3), Scheme(3, 1, 0)))
-    assert found.rough and found.out_of_fold is not None and found.out_of_fold < 1
+    assert found.extrapolated and found.out_of_fold is not None and found.out_of_fold < 1
     wrong = 1 - found.out_of_fold
     assert found.accuracy == pytest.approx(1 - wrong * math.sqrt(2 / 3), abs=1e-3)
     assert "more than the 67% of the labels that the folds learn from" in found.how
     assert found.effective_n == pytest.approx(DEPENDENCE_ONCE * len(labels))
     thorough = estimate(out_of_fold(labels, 3, nearest_mean(points, labels, 3), SMALL))
-    assert not thorough.rough and "usual" not in thorough.how
+    assert not thorough.extrapolated and "usual" not in thorough.how
 
 
 def test_renaming_the_classes_changes_nothing():
@@ -332,29 +341,29 @@ def test_temperature_is_found_again(true):
     )
 
 
-def test_abstention_keeps_the_surest_answers_that_are_right_often_enough():
+def test_abstention_keeps_the_most_confident_answers_that_reach_the_target():
     confidence = np.linspace(0.99, 0.51, 100)
     right = np.arange(100) < 60
     probabilities = np.stack([confidence, 1 - confidence], axis=1)
-    found = abstention(probabilities[None], np.where(right, 0, 1), sure=0.95)
+    found = abstention(probabilities[None], np.where(right, 0, 1), target_accuracy=0.95)
     # 60 right ones and k wrong ones pass while (k + 1) / (61 + k) <= 0.05: k = 2.
     assert found.share == pytest.approx(0.62)
     assert found.threshold == pytest.approx(confidence[61])
     assert found.accuracy == pytest.approx(60 / 62)
-    assert abstention(probabilities[None], np.ones(100, int), sure=0.95) is None
+    assert abstention(probabilities[None], np.ones(100, int), target_accuracy=0.95) is None
 
 
-def test_too_few_labels_promise_no_threshold():
-    assert abstention(guesses([0] * 15, 2)[None], np.zeros(15, int), sure=0.95) is None
+def test_too_few_labels_allow_no_threshold():
+    assert abstention(guesses([0] * 15, 2)[None], np.zeros(15, int), target_accuracy=0.95) is None
 
 
 def test_flipped_labels_are_listed_the_worst_first():
     labels = np.arange(60) % 3
-    rows = guesses(labels, 3, sure=0.95)
+    rows = guesses(labels, 3, confidence=0.95)
     assert label_issues(given(labels, rows)) == []
     flipped = labels.copy()
     flipped[[4, 17]] = (flipped[[4, 17]] + 1) % 3
-    rows[17] = guesses([labels[17]], 3, sure=0.99)
+    rows[17] = guesses([labels[17]], 3, confidence=0.99)
     issues = label_issues(given(flipped, rows))
     assert [issue.position for issue in issues] == [17, 4]
     assert [issue.label for issue in issues] == flipped[[17, 4]].tolist()
@@ -363,7 +372,7 @@ def test_flipped_labels_are_listed_the_worst_first():
 
 def test_weak_contradictions_are_not_listed():
     labels = np.arange(60) % 3
-    out = given(labels, guesses((labels + (np.arange(60) < 12)) % 3, 3, sure=0.6))
+    out = given(labels, guesses((labels + (np.arange(60) < 12)) % 3, 3, confidence=0.6))
     assert label_issues(out) == []
     assert [issue.position for issue in label_issues(out, times=1.5)] == list(range(12))
 
@@ -376,7 +385,7 @@ def test_weak_contradictions_are_not_listed():
         (lambda: estimate(given([0, 0], guesses([0, 0], 2)), level=90), "level is a probability"),
         (lambda: estimate(given([0, 0], guesses([0, 0], 2)), origins=["mine"] * 2), "'random'"),
         (lambda: estimate(given([0, 0], guesses([0, 0], 2)), prior=[1, 1]), "adding up to 1"),
-        (lambda: abstention(np.ones((1, 2, 2)), np.zeros(2), sure=95), "try 0.95"),
+        (lambda: abstention(np.ones((1, 2, 2)), np.zeros(2), target_accuracy=95), "try 0.95"),
         (
             lambda: out_of_fold(np.arange(2), 2, lambda train, held, seed: np.ones((1, 3))),
             r"must give probabilities \(1, 2\)",

@@ -1,4 +1,4 @@
-"""What to label next: which images, in which order, and what becomes of their labels."""
+"""Active learning: the suggested images, their order, and the origins of their labels."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ QUICK = ["--set", "steps=3", "--set", "backbone.base=8", "--precision", "fp32"]
 
 
 def clouds(sizes, seed=0):
-    """Points around as many corners as there are sizes, and the corner of each."""
+    """Points around len(sizes) corners, and the corner of each."""
     corner = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
     noise = torch.randn(len(corner), 6, generator=torch.Generator().manual_seed(seed))
     return 8 * torch.eye(6)[corner] + noise, corner
@@ -62,19 +62,19 @@ def test_every_cloud_gets_a_label_the_largest_first_before_any_gets_two():
     assert suggested == [0, 1, 2]
 
 
-def test_what_is_labelled_already_is_covered():
+def test_labelled_images_cover_their_neighbourhood():
     x, corner = clouds([40, 20, 10])
     centre = x[corner == 0].mean(dim=0, keepdim=True)
     assert corner[herd(x, centre, torch.ones(70), 2)].tolist() == [1, 2]
 
 
-def test_where_the_model_is_sure_nothing_is_to_be_learned():
+def test_images_that_the_model_is_certain_of_are_suggested_last():
     x, corner = clouds([40, 20, 10])
     weights = torch.where(corner == 2, 1.0, 1e-4)
     assert corner[herd(x, x[:0], weights, 1)].tolist() == [2]
 
 
-def test_doubt_is_the_margin_between_the_two_likeliest():
+def test_uncertainty_is_one_minus_the_margin_of_the_two_likeliest_classes():
     rows = torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0], [0.6, 0.3, 0.1]])
     torch.testing.assert_close(doubt(rows), torch.tensor([0.0, 1.0, 0.7]))
 
@@ -90,7 +90,7 @@ def test_a_quarter_is_random_and_any_beginning_has_its_share():
     assert {why for _, why in suggestions} == {"random", "typical"}
 
 
-def test_an_unsure_prediction_is_given_as_the_reason():
+def test_an_uncertain_prediction_is_given_as_the_reason():
     x, corner = clouds([30, 30, 30])
     sure = torch.where(corner == 1, 0.5, 0.99)
     suggestions = suggest(x, x[:3], torch.stack([sure, 1 - sure], dim=1), 12)
@@ -110,7 +110,7 @@ def test_identical_images_do_no_harm():
     assert len(suggest(x, x[:2], torch.full((30, 2), 0.5), 20)) == 20
 
 
-def test_as_many_as_there_are_labels_within_reason():
+def test_the_number_of_suggestions_is_that_of_the_labels_within_bounds():
     assert [how_many(n, 1000) for n in (4, 20, 50, 800)] == [20, 20, 50, 100]
     assert how_many(50, 7) == 7
 
@@ -136,7 +136,7 @@ def rows_of(path):
 
 
 def fill_in(path, rows):
-    """As a spreadsheet would save it, the label column filled in."""
+    """Save the table as a spreadsheet would, with the label column filled in."""
     with open(path, "w", encoding="utf-8-sig", newline="") as file:
         writer = csv.DictWriter(file, rows[0].keys(), delimiter=";")
         writer.writeheader()
@@ -155,7 +155,7 @@ def first_run(handful, photos, tmp_path):
 
 
 @pytest.mark.thorough
-def test_labels_of_suggested_images_count_only_where_the_image_was_random(
+def test_labels_of_suggested_images_count_only_if_the_image_was_random(
     handful, photos, first_run, tmp_path
 ):
     rows = rows_of(first_run / "label-next.csv")

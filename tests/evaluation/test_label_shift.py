@@ -1,4 +1,4 @@
-"""Class shares of images without labels, from what a model says of them."""
+"""Estimates of class shares among unlabelled images."""
 
 import numpy as np
 import pytest
@@ -7,13 +7,13 @@ import handful
 from handful.evaluation.calibration import calibrated
 from handful.evaluation.cross_validation import OutOfFold, Scheme
 from handful.evaluation.label_shift import expected_shares, unlabeled_shares
-from handful.pipeline.assess import judge
+from handful.pipeline.assess import assess
 from handful.pipeline.resume_labels import earlier_settings
 from tiny import stripes
 
 
 def classified(shares, m, seed=0, apart=2.0):
-    """(m,) classes drawn by `shares`, and (m, K) likelihoods of points around K corners."""
+    """Classes (m,) drawn by `shares`, and likelihoods (m, K) of points around K corners."""
     generator = np.random.default_rng(seed)
     k = len(shares)
     labels = generator.choice(k, m, p=shares)
@@ -38,7 +38,7 @@ def test_shares_are_found_again_where_the_model_learned_from_others():
 
 
 def test_the_shares_are_the_most_likely_ones():
-    """By hand: p(x) is a mixture of the classes; the loss is its mean log over a grid of shares."""
+    """By hand: p(x) is a mixture of the classes; shares on a grid maximise its mean log."""
     seen, true = np.array([0.5, 0.5]), [0.2, 0.8]
     _, likelihood = classified(true, 50, apart=1.0)
     grid = np.linspace(0.001, 0.999, 999)
@@ -78,7 +78,7 @@ def test_a_class_of_which_no_label_counts_gets_no_share():
 
 @pytest.fixture(scope="module")
 def images():
-    """100 images of two classes as labels, 100 more, of which four in five are of the second."""
+    """100 labelled images of two classes, and 100 unlabelled ones, 80 of the second class."""
     every = stripes(400, size=16, labeled=400)
     a, b = (np.flatnonzero(every.labels == k) for k in (0, 1))
     some = np.concatenate([a[:50], b[:50], a[50:70], b[50:130]])
@@ -89,14 +89,14 @@ def fit(images, **changes):
     return handful.fit(images, "features", size=32, precision="fp32", **changes)
 
 
-def test_what_was_said_of_an_estimate_stays_where_shares_are_taken_from_the_unlabelled():
+def test_caveats_of_an_estimate_stay_with_class_shares_from_the_unlabelled_images():
     labels = np.arange(40) % 2
     out = out_of_fold(labels, np.eye(2)[labels] * 0.8 + 0.1)
     found = (
-        judge(out, ["random"] * 40, None)
-        .but("half the steps")
-        .but("and more")
-        .on_unlabeled(out.probabilities[0])
+        assess(out, ["random"] * 40, None)
+        .with_remark("half the steps")
+        .with_remark("and more")
+        .with_pool_shares(out.probabilities[0])
     )
     assert found.estimate.how.endswith("; half the steps; and more")
     assert "as predicted for 40 images without a label" in found.estimate.how

@@ -1,4 +1,4 @@
-"""What more labels would bring, worked out by hand."""
+"""Forecasts for more labels, compared with results worked out by hand."""
 
 import math
 
@@ -12,7 +12,7 @@ from handful.evaluation.learning_curve import forecast, learning_slope
 
 
 def predicted(right, halves_right, n=200):
-    """Two classes, `right` of n predicted rightly out of fold, and `halves_right` by halves."""
+    """OutOfFold of two classes: `right` of n predicted rightly, and `halves_right` by halves."""
 
     def rows(good):
         sure = np.where(np.arange(n) < good, 0.9, 0.1)
@@ -34,7 +34,7 @@ def predicted(right, halves_right, n=200):
 
 
 def test_wrong_answers_fall_as_a_power_of_the_labels(monkeypatch):
-    monkeypatch.setattr(module, "ERROR", 0.0)  # what this draw shows is taken for the truth
+    monkeypatch.setattr(module, "ERROR", 0.0)  # the slope of this draw counts as exact
     out = predicted(150, 120)
     found = estimate(out)
     slope, error = learning_slope(found, out)
@@ -44,7 +44,7 @@ def test_wrong_answers_fall_as_a_power_of_the_labels(monkeypatch):
     assert (twice.labels, four.labels) == (400, 800)
     assert 1 - twice.accuracy == pytest.approx((1 - found.accuracy) * 2**-slope)
     assert 1 - four.accuracy == pytest.approx((1 - found.accuracy) * 4**-slope)
-    # With the slope known, all that is in doubt is how good the model is now.
+    # With the slope known, only the present accuracy is uncertain.
     assert 1 - four.low == pytest.approx((1 - found.low) * 4**-slope)
     assert 1 - four.high == pytest.approx((1 - found.high) * 4**-slope)
 
@@ -69,11 +69,11 @@ def test_forecasts_lie_inside_their_intervals_even_at_the_ends():
             assert 0 <= row.low <= row.accuracy <= row.high <= 1
 
 
-def test_nothing_is_said_without_fits_on_half_the_labels():
+def test_there_is_no_forecast_without_fits_on_half_the_labels():
     out = predicted(150, None)
     assert forecast(estimate(out), out) == []
 
 
-def test_nothing_is_said_where_there_is_no_estimate():
+def test_there_is_no_forecast_without_an_estimate():
     out = predicted(150, 120)
     assert forecast(estimate(out, origins=["chosen"] * 200), out) == []

@@ -93,7 +93,7 @@ def test_equal_confidences_are_one_group_whatever_their_order():
 
 
 def test_calibration_error_by_hand():
-    # Two bins hold images: 0.95 sure and half right, 0.55 sure and all right.
+    # Two bins hold images: confidence 0.95 and half right, confidence 0.55 and all right.
     probabilities = np.array([[0.95, 0.05], [0.95, 0.05], [0.55, 0.45], [0.55, 0.45]])
     found = evaluate(probabilities, np.array([0, 1, 0, 0]), ("a", "b"))
     assert found.calibration_error == pytest.approx(0.5 * 0.45 + 0.5 * 0.45)

@@ -1,4 +1,4 @@
-"""Images unlike the others: of the run when predicting, of the labels when choosing."""
+"""Out-of-distribution detection, and the shift between labelled and unlabelled images."""
 
 import csv
 import sys
@@ -11,18 +11,18 @@ import handful
 from handful import cli
 from handful.evaluation.novelty import (
     FLAGGED,
-    UNLIKE,
-    familiar,
-    load_familiar,
-    save_familiar,
-    unlike,
+    POOL_SHIFT,
+    fit_in_distribution,
+    load_in_distribution,
+    pool_shift,
+    save_in_distribution,
 )
 from image_files import save, smooth
 from tiny import stripes
 
 
 def cloud(n, seed, width=40, axes=6):
-    """Points that vary along the first axes only, but for a little noise."""
+    """Points that vary along the first axes, with little noise along the others."""
     generator = torch.Generator().manual_seed(seed)
     points = 0.05 * torch.randn(n, width, generator=generator)
     points[:, :axes] += torch.randn(n, axes, generator=generator)
@@ -31,55 +31,62 @@ def cloud(n, seed, width=40, axes=6):
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("images", [60, 300, 3000])
-def test_about_the_promised_share_of_own_images_is_flagged(images):
+def test_about_two_percent_of_in_distribution_images_are_flagged(images):
     flagged = [
-        familiar(cloud(images, seed)).strange(cloud(2000, 100 + seed)).float().mean().item()
+        fit_in_distribution(cloud(images, seed))
+        .out_of_distribution(cloud(2000, 100 + seed))
+        .float()
+        .mean()
+        .item()
         for seed in range(8)
     ]
     assert np.mean(flagged) < (2 * FLAGGED if images > 200 else 0.1)
     assert images < 3000 or np.mean(flagged) > FLAGGED / 2
 
 
-def test_what_lies_outside_the_axes_is_flagged():
-    known = familiar(cloud(300, 1))
-    other = cloud(200, 2).roll(20, dims=1)  # varies along axes that the run's own images do not
-    assert known.strange(other).float().mean() > 0.99
+def test_images_outside_the_axes_are_out_of_distribution():
+    known = fit_in_distribution(cloud(300, 1))
+    other = cloud(200, 2).roll(20, dims=1)  # varies along other axes than the run's images
+    assert known.out_of_distribution(other).float().mean() > 0.99
 
 
-def test_what_lies_elsewhere_along_the_axes_is_flagged():
+def test_images_elsewhere_along_the_axes_are_out_of_distribution():
     own, other = cloud(400, 1), cloud(200, 2)
     own[:, 0] += torch.tensor([-8.0, 8.0]).repeat(200)
     other[:, 1] += 8
-    assert familiar(own).strange(other).float().mean() > 0.9
+    assert fit_in_distribution(own).out_of_distribution(other).float().mean() > 0.9
 
 
 def test_scaling_all_features_changes_nothing():
     own, new = cloud(300, 1), cloud(500, 2)
-    assert torch.equal(familiar(own).strange(new), familiar(1000 * own).strange(1000 * new))
+    assert torch.equal(
+        fit_in_distribution(own).out_of_distribution(new),
+        fit_in_distribution(1000 * own).out_of_distribution(1000 * new),
+    )
 
 
 @pytest.mark.parametrize("images", [2, 3, 9])
-def test_few_images_are_survived(images):
-    known = familiar(cloud(images, 1))
-    assert known.strange(cloud(5, 2)).shape == (5,)
+def test_few_images_are_no_error(images):
+    known = fit_in_distribution(cloud(images, 1))
+    assert known.out_of_distribution(cloud(5, 2)).shape == (5,)
     assert torch.isfinite(known.threshold)
 
 
-def test_identical_images_are_survived():
-    known = familiar(torch.ones(30, 8))
-    assert not known.strange(torch.ones(4, 8)).any()
+def test_identical_images_are_no_error():
+    known = fit_in_distribution(torch.ones(30, 8))
+    assert not known.out_of_distribution(torch.ones(4, 8)).any()
 
 
-def test_what_is_familiar_is_read_back_as_it_was(tmp_path):
-    known, new = familiar(cloud(300, 1)), cloud(500, 2)
-    save_familiar(known, tmp_path / "familiar.safetensors")
-    again = load_familiar(tmp_path / "familiar.safetensors", known.mean.numel())
+def test_a_saved_distribution_is_read_back_unchanged(tmp_path):
+    known, new = fit_in_distribution(cloud(300, 1)), cloud(500, 2)
+    save_in_distribution(known, tmp_path / "familiar.safetensors")
+    again = load_in_distribution(tmp_path / "familiar.safetensors", known.mean.numel())
     assert torch.equal(known.distances(new), again.distances(new))
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """120 smooth colourful images of two classes, most of them unlabelled."""
+    """A folder of 120 smooth colour images of two classes, most of them unlabelled."""
     root = tmp_path_factory.mktemp("photos")
     for i in range(120):
         pixels = smooth(32, 32, seed=i) // 3
@@ -96,7 +103,7 @@ def run(photos, tmp_path_factory):
     return handful.fit(images, "features", size=32, out=out, estimate="none", precision="fp32")
 
 
-def test_images_of_another_kind_are_flagged_and_own_ones_are_not(run, photos):
+def test_other_kinds_of_images_are_out_of_distribution_and_own_ones_are_not(run, photos):
     own = run.predict(handful.load(photos), none_of_these=True)
     assert np.mean(own.none_of_these) <= 0.05
     others = run.predict(stripes(60, size=32, channels=3), none_of_these=True)
@@ -138,31 +145,31 @@ def test_a_run_without_a_folder_says_what_is_missing():
 
 
 def blobs(first, seed, n):
-    """(n, 8) points of two kinds: around axis `first` and around the one after it."""
+    """Points (n, 8) of two kinds: around axis `first` and around the next axis."""
     generator = torch.Generator().manual_seed(seed)
     axes = torch.eye(8)[first + torch.arange(n) % 2]
     return axes + 0.3 * torch.randn(n, 8, generator=generator)
 
 
-def test_unlabelled_images_of_the_labelled_kinds_are_not_taken_for_strangers():
-    shares = [unlike(blobs(0, seed, 40), blobs(0, 100 + seed, 200)) for seed in range(20)]
-    assert max(shares) < UNLIKE
+def test_an_unlabelled_pool_of_the_labelled_kinds_is_not_shifted():
+    shares = [pool_shift(blobs(0, seed, 40), blobs(0, 100 + seed, 200)) for seed in range(20)]
+    assert max(shares) < POOL_SHIFT
 
 
-def test_balanced_labels_beside_an_unbalanced_pool_are_no_sign_of_strangers():
+def test_an_unbalanced_pool_beside_balanced_labels_is_not_shifted():
     pool = torch.cat([blobs(0, 1, 400)[::2], blobs(0, 2, 400)[1::2][:20]])
-    assert unlike(blobs(0, 0, 50), pool) < UNLIKE
+    assert pool_shift(blobs(0, 0, 50), pool) < POOL_SHIFT
 
 
-def test_unlabelled_images_of_other_kinds_are_noticed():
-    assert unlike(blobs(0, 0, 40), blobs(4, 1, 200)) > 0.9
+def test_an_unlabelled_pool_of_other_kinds_is_shifted():
+    assert pool_shift(blobs(0, 0, 40), blobs(4, 1, 200)) > 0.9
     half = torch.cat([blobs(0, 1, 60), blobs(4, 2, 140)])
-    assert UNLIKE < unlike(blobs(0, 0, 40), half) < 0.9
+    assert POOL_SHIFT < pool_shift(blobs(0, 0, 40), half) < 0.9
 
 
-def test_labelled_images_of_one_group_do_not_make_the_others_strangers():
+def test_labelled_images_of_one_group_do_not_make_a_pool_shifted():
     known = blobs(0, 0, 20)
     pairs = torch.cat([known, known + 0.001])
     groups = np.arange(40) % 20
-    assert unlike(pairs, blobs(0, 1, 200)) > UNLIKE
-    assert unlike(pairs, blobs(0, 1, 200), groups) < UNLIKE
+    assert pool_shift(pairs, blobs(0, 1, 200)) > POOL_SHIFT
+    assert pool_shift(pairs, blobs(0, 1, 200), groups) < POOL_SHIFT

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 from sklearn.semi_supervised import LabelSpreading
 
-from handful.data import splits
+from handful.data.folds import stratified_folds
 from handful.methods import heads
 from handful.methods.base import Fitted
 from handful.methods.heads import principal
@@ -139,7 +139,7 @@ def test_tuned_features_have_the_strength_that_the_fit_chooses(monkeypatch):
 
 def slow_losses(x, labels, seed, strengths):
     """The out-of-fold cross-entropy of each strength at its best temperature."""
-    targets, fold = F.one_hot(labels, 3).double(), splits.folds(labels.numpy(), 5, seed)
+    targets, fold = F.one_hot(labels, 3).double(), stratified_folds(labels.numpy(), 5, seed)
     found = []
     for strength in strengths:
         logits = torch.empty(len(x), 3, dtype=torch.float64)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from handful.pipeline.auto import candidates
-from handful.pipeline.auto.candidates import plan_candidates, shared_steps
+from handful.pipeline.auto.candidates import plan_candidates, split_steps
 from handful.pipeline.auto.past_results import Normal, Prior
 from handful.pipeline.cross_validate import FOLDS
 from handful.pipeline.options import InputSpec
@@ -22,8 +22,8 @@ PLAN = Plan("fp32", 1, 0.0)
     "total, expected", [(100_000, (400, 400)), (1_400, (400, 200)), (140, (70, 14)), (0, (0, 0))]
 )
 def test_the_last_fit_gets_up_to_half_of_the_steps(total, expected):
-    assert shared_steps(total, 400) == expected
-    steps, in_folds = shared_steps(total, 400)
+    assert split_steps(total, 400) == expected
+    steps, in_folds = split_steps(total, 400)
     assert steps + FOLDS.folds * in_folds <= total
 
 
@@ -59,14 +59,14 @@ def test_a_larger_budget_plans_larger_images_and_more_steps(inputs, monkeypatch)
     ]
     alone = plan_candidates(images[images.labeled], 9.0, 0, inputs, Reporter(say=said.append))
     assert [(row.method, row.size) for row in alone] == [("features", 128), ("supervised", 8)]
-    monkeypatch.setattr(candidates, "_HEAD", 1.0)  # as with tens of thousands of labels
+    monkeypatch.setattr(candidates, "_HEAD_SECONDS", 1.0)  # as with tens of thousands of labels
     many = plan_candidates(images, 90.0, 0, inputs, Reporter(say=said.append))
     assert [row.method for row in many] == ["supervised"]
     assert said[-1].endswith("heads on them, would take about 26 min: left out")
-    monkeypatch.setattr(candidates, "_HEAD", 0.0)
+    monkeypatch.setattr(candidates, "_HEAD_SECONDS", 0.0)
     asked = plan_candidates(images, 90.0, 0, replace(inputs, size=32), Reporter(say=said.append))
     assert {row.size for row in asked} == {32}
-    with pytest.raises(ValueError, match="no method can be judged within 1 s"):
+    with pytest.raises(ValueError, match="no method can be evaluated within 1 s"):
         plan_candidates(images, 1.0, 0, inputs, Reporter(say=said.append))
     assert any("left out" in text for text in said)
 
@@ -89,9 +89,9 @@ def test_trainings_keep_to_their_time_where_that_is_what_limits_them(inputs, mon
 
 
 def test_a_long_budget_lets_methods_train_on_unlabelled_images(inputs, monkeypatch):
-    monkeypatch.setattr(candidates, "_LEAST_POOL", 4)
+    monkeypatch.setattr(candidates, "_MIN_POOL", 4)
     images = stripes()
-    known = candidates.BUDGET + candidates._LEAST_DEAR
+    known = candidates.BUDGET + candidates._EXPENSIVE_FROM
 
     def planned(images, budget):
         return plan_candidates(images, budget, 0, inputs, QUIET)
@@ -108,9 +108,9 @@ def test_a_long_budget_lets_methods_train_on_unlabelled_images(inputs, monkeypat
     slow = replace(PLAN, pause=1.0, period=1000, first=60.0)
     monkeypatch.setattr(candidates, "make_plan", lambda *_: slow)
     assert sum(row.seconds for row in planned(images, known + 30)) < known + 30
-    monkeypatch.setattr(candidates, "_LARGEST_GRAPH", 4)
+    monkeypatch.setattr(candidates, "_MAX_GRAPH", 4)
     assert "deep_propagation" not in [row.method for row in planned(images, known + 30)]
-    monkeypatch.setattr(candidates, "_LARGEST_GRAPH", 100)
+    monkeypatch.setattr(candidates, "_MAX_GRAPH", 100)
     ahead = Prior(Normal(0.1, 0.1), 3)  # of a network from scratch
     monkeypatch.setattr(candidates, "prior_for", lambda _: lambda *_: ahead)
     drawings = planned(stripes(channels=3), known + 30)

@@ -148,7 +148,7 @@ def test_a_budget_is_for_the_test_part_too(monkeypatch):
         ({"backbone": "small"}, "'small' has no learned weights"),
         ({"budget": 60.0}, "budget chooses the size, and size is given too"),
         ({"view": "upside-down"}, "no view 'upside-down'"),
-        ({"aspect": "squash"}, "no fit 'squash'"),
+        ({"aspect": "squash"}, "no aspect 'squash'"),
         ({"precision": "fp8"}, "got 'fp8'"),
         ({"settings": {"backbone.stage": "1"}}, "Did you mean 'backbone.stages'"),
     ],

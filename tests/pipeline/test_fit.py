@@ -15,7 +15,7 @@ from handful.methods.schedule import Schedule
 from handful.models.classifier import BackboneSpec
 from handful.pipeline.model_file import load_predictor
 from handful.pipeline.options import InputSpec
-from handful.pipeline.setup import check_opens, own_backbone, prepare
+from handful.pipeline.setup import check_opens, default_backbone, prepare
 from handful.training import trainer
 from tiny import stripes
 
@@ -179,10 +179,10 @@ def test_what_every_method_learns_can_be_saved_and_opened(name):
 
 def test_fitted_methods_see_three_stages_of_any_lite_and_trained_ones_the_last():
     features, fine_tuning = methods.make("features"), methods.make("fine_tuning")
-    assert own_backbone(features, None) == BackboneSpec("lite0", {"stages": 3})
-    assert own_backbone(features, "lite2") == BackboneSpec("lite2", {"stages": 3})
-    assert own_backbone(features, "timm:resnet18") == BackboneSpec("timm:resnet18")
-    assert own_backbone(fine_tuning, "lite2") == BackboneSpec("lite2")
+    assert default_backbone(features, None) == BackboneSpec("lite0", {"stages": 3})
+    assert default_backbone(features, "lite2") == BackboneSpec("lite2", {"stages": 3})
+    assert default_backbone(features, "timm:resnet18") == BackboneSpec("timm:resnet18")
+    assert default_backbone(fine_tuning, "lite2") == BackboneSpec("lite2")
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 import handful
 from handful.errors import HandfulError
 from handful.pipeline import replacement
-from handful.pipeline.artifacts import RUN
+from handful.pipeline.artifacts import RUN_LAYOUT
 from handful.pipeline.pretrain import pretrain
-from handful.pipeline.run_folder import claim, settle
-from handful.pipeline.typed_labels import has_typed_labels, set_aside
+from handful.pipeline.run_folder import acquire, finish
+from handful.pipeline.typed_labels import has_typed_labels, keep_typed_labels
 from tiny import stripes
 
 QUICK = {"steps": "2", "backbone.base": "8"}
@@ -32,7 +32,7 @@ def run_like(folder, mark, text):
 
 def built(folder, mark="new"):
     """A whole new run of this fingerprint in .new of the folder, not yet in its place."""
-    place = claim(folder, mark, overwrite=True)
+    place = acquire(folder, mark, overwrite=True)
     run_like(place, mark, "new")
     return place
 
@@ -49,16 +49,16 @@ def old(tmp_path):
 
 def test_an_old_run_is_untouched_until_the_new_one_is_whole(old):
     before = contents(old)
-    place = claim(old, "new", overwrite=True)
+    place = acquire(old, "new", overwrite=True)
     assert place == old / ".new"
     assert contents(old) == before
-    assert claim(old, "new", overwrite=True) == place  # the same command goes on
+    assert acquire(old, "new", overwrite=True) == place  # the same command goes on
 
 
 def test_a_new_run_takes_the_place_and_leaves_what_is_not_of_a_run(old):
     (old / "notes.txt").write_text("mine")
     (old / "history.jsonl").write_text("of the old run alone")
-    settle(old, built(old))
+    finish(old, built(old))
     assert json.loads((old / "run.json").read_text())["text"] == "new"
     assert (old / "model.safetensors").read_text() == "new"
     assert (old / "notes.txt").read_text() == "mine"
@@ -76,7 +76,7 @@ def test_typed_labels_are_kept_under_a_name_that_says_so(old):
     (old / "label-next.csv").write_text(typed)
     os.utime(old / "label-next.csv", (1795910400, 1795910400))  # 29 November 2026
     said = []
-    settle(old, built(old), say=said.append)
+    finish(old, built(old), say=said.append)
     kept = [p for p in old.iterdir() if "your labels" in p.name]
     assert [p.read_text() for p in kept] == [typed]
     assert kept[0].name.startswith("label-next (your labels, 2026-11-")
@@ -88,7 +88,7 @@ def test_a_table_that_was_changed_after_the_run_is_kept_too(old):
     (old / "labels.csv").write_text("file,label\n1.png,corrected\n")
     made = (old / "run.json").stat().st_mtime
     os.utime(old / "labels.csv", (made + 60, made + 60))
-    settle(old, built(old))
+    finish(old, built(old))
     kept = [p for p in old.iterdir() if p.name.startswith("labels (your labels")]
     assert "corrected" in kept[0].read_text()
 
@@ -117,18 +117,18 @@ def test_taking_the_place_may_end_at_any_change_and_is_completed(old, monkeypatc
         patch.setattr("pathlib.Path.unlink", dying(type(old).unlink))
         patch.setattr("shutil.rmtree", dying(replacement.shutil.rmtree))
         try:
-            settle(old, place)
+            finish(old, place)
         except Killed:
             pass
     texts = [p.read_text() for p in old.rglob("*.csv")]
     assert typed in texts
-    assert (old / "run.json").exists() or replacement.stopped_half_way(old, RUN)
-    replacement.complete(old, RUN)
+    assert (old / "run.json").exists() or replacement.interrupted(old, RUN_LAYOUT)
+    replacement.finish_replacement(old, RUN_LAYOUT)
     now = json.loads((old / "run.json").read_text())["text"]
     assert (old / "model.safetensors").read_text() == now
-    if claim(old, "new", overwrite=True) is not None and now == "old":
+    if acquire(old, "new", overwrite=True) is not None and now == "old":
         run_like(old / ".new", "new", "new")
-        settle(old, old / ".new")
+        finish(old, old / ".new")
     assert (old / "model.safetensors").read_text() == "new"
     assert typed in [p.read_text() for p in old.rglob("*.csv")]
 
@@ -136,14 +136,14 @@ def test_taking_the_place_may_end_at_any_change_and_is_completed(old, monkeypatc
 def test_a_replacement_that_was_completed_is_not_made_again(old):
     place = built(old)
     replacement.shutil.rmtree(place / "checkpoint")
-    assert claim(old, "new", overwrite=True) is None  # it goes on, and is at its end
-    assert claim(old, "new", overwrite=True) == old / ".new"  # asked for once more
+    assert acquire(old, "new", overwrite=True) is None  # it goes on, and is at its end
+    assert acquire(old, "new", overwrite=True) == old / ".new"  # asked for once more
 
 
 def test_a_record_of_something_else_is_not_overwritten(tmp_path):
     (tmp_path / "run.json").write_text('{"training": "of another tool"}')
     with pytest.raises(HandfulError, match="was not written by handful"):
-        claim(tmp_path, "new", overwrite=True)
+        acquire(tmp_path, "new", overwrite=True)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_two_tables_of_one_day_are_both_kept(tmp_path):
     for label in ("cat", "dog"):
         path.write_text(HEADER + f"1.png,{label},random,a,0.5,1\n")
         os.utime(path, (1e9, 1e9))
-        set_aside(path, said.append)
+        keep_typed_labels(path, said.append)
     assert sorted(p.read_text().split(",")[-5] for p in tmp_path.iterdir()) == ["cat", "dog"]
     assert len(said) == 2
 
@@ -192,7 +192,7 @@ def test_a_failed_overwrite_leaves_the_old_run_open(tmp_path, monkeypatch):
 
     again = {"settings": QUICK, "estimate": "none", "out": tmp_path / "run", "overwrite": True}
     with monkeypatch.context() as patch:
-        patch.setattr("handful.pipeline.fit._keep", stop)
+        patch.setattr("handful.pipeline.fit._save_artifacts", stop)
         with pytest.raises(KeyboardInterrupt):
             handful.fit(images, "supervised", seed=1, **again)
     assert handful.open_run(tmp_path / "run").record["fingerprint"] == first.record["fingerprint"]

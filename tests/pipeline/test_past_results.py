@@ -2,7 +2,7 @@
 
 import pytest
 
-from handful.pipeline.auto.past_results import experience, prior
+from handful.pipeline.auto.past_results import load_past_results, prior
 
 
 def cell(source, per_class, channels, **accuracy):
@@ -85,7 +85,7 @@ def test_more_data_sets_that_agree_make_the_belief_narrower():
 
 
 def test_the_experience_in_the_package_is_whole():
-    for row in experience():
+    for row in load_past_results():
         assert row["channels"] in (1, 3)
         assert row["mixed"] == (row["source"] == "tin10")
         assert 0 < row["accuracy"] < 1

@@ -30,7 +30,12 @@ from handful.methods.self_training import SelfTraining
 from handful.methods.simclr import SimCLR
 from handful.methods.supervised import Supervised
 from handful.pipeline.options import InputSpec
-from handful.pipeline.pretrain import cached, pretrain, reserving, stage_fingerprint
+from handful.pipeline.pretrain import (
+    cached_pretraining,
+    deadline_with_reserve,
+    pretrain,
+    pretraining_fingerprint,
+)
 from handful.pipeline.pretrained import open_pretrained
 from handful.pipeline.resume_labels import earlier_settings
 from handful.pipeline.run import open_run
@@ -46,7 +51,7 @@ QUICK = {"steps": "4", "batch": "8", "looks": "2", "backbone.base": "8"}
 COLOR = {key: QUICK[key] for key in ("steps", "batch", "looks")} | {"negatives": "8"}
 
 
-def stage(images, out, method="simclr", settings=QUICK, pictures=False, **options):
+def run_pretraining(images, out, method="simclr", settings=QUICK, pictures=False, **options):
     settings = settings | ({"decoder_width": "16"} if method == "autoencoder" else {})
     options |= {"precision": "fp32", "pictures": pictures}
     return pretrain(images, method, out=out, settings=settings, **options)
@@ -58,37 +63,39 @@ def same(a, b):
 
 @pytest.mark.thorough
 def test_a_stage_leaves_weights_a_record_a_history_and_pictures(tmp_path):
-    made = stage(stripes(), tmp_path / "pre", pictures=True)
-    names = {path.name for path in made.folder.iterdir()}
+    pretrained = run_pretraining(stripes(), tmp_path / "pre", pictures=True)
+    names = {path.name for path in pretrained.folder.iterdir()}
     assert names == {"pretrained.json", "backbone.safetensors", "history.jsonl", "pictures"}
-    pictures = {path.name for path in (made.folder / "pictures").iterdir()}
+    pictures = {path.name for path in (pretrained.folder / "pictures").iterdir()}
     assert pictures == {"views.png", "curves.png", "map.png"}
-    lines = [json.loads(line) for line in (made.folder / "history.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (pretrained.folder / "history.jsonl").read_text().splitlines()
+    ]
     assert [line["step"] for line in lines] == [0, 2, 4]
     figures = {"spread", "alignment", "uniformity", "rank", "knn_accuracy"}
     assert all(figures <= line.keys() for line in lines)
-    assert same(open_pretrained(made.folder).init.weights, made.init.weights)
+    assert same(open_pretrained(pretrained.folder).init.weights, pretrained.init.weights)
 
 
 @pytest.mark.thorough
 def test_an_autoencoder_shows_what_it_paints_and_cmc_the_channels(tmp_path):
-    stage(stripes(), tmp_path / "a", "autoencoder", pictures=True)
+    run_pretraining(stripes(), tmp_path / "a", "autoencoder", pictures=True)
     painted = {path.name for path in (tmp_path / "a" / "pictures").glob("painted-*")}
     assert painted == {f"painted-{step:06}.png" for step in (0, 2, 4)}
-    stage(stripes(channels=3, size=16), tmp_path / "c", "cmc", COLOR, pictures=True)
+    run_pretraining(stripes(channels=3, size=16), tmp_path / "c", "cmc", COLOR, pictures=True)
     assert (tmp_path / "c" / "pictures" / "channels.png").exists()
 
 
 def test_a_source_without_a_label_will_do(tmp_path):
     images = replace(stripes(labeled=0), classes=())
-    made = stage(images, tmp_path / "pre")
-    assert "knn_accuracy" not in made.record["health"]
+    pretrained = run_pretraining(images, tmp_path / "pre")
+    assert "knn_accuracy" not in pretrained.record["health"]
 
 
 @pytest.mark.thorough
 def test_other_labels_leave_the_same_weights_and_the_same_key(tmp_path):
     few, many = stripes(labeled=4), stripes(labeled=30)
-    a, b = stage(few, tmp_path / "a"), stage(many, tmp_path / "b")
+    a, b = run_pretraining(few, tmp_path / "a"), run_pretraining(many, tmp_path / "b")
     assert same(a.init.weights, b.init.weights)
     assert a.record["fingerprint"] == b.record["fingerprint"]
 
@@ -96,11 +103,13 @@ def test_other_labels_leave_the_same_weights_and_the_same_key(tmp_path):
 def test_the_key_is_of_images_settings_and_seed_and_not_of_what_follows():
     def key(images=None, **fields):
         chosen, on = prepare(stripes() if images is None else images, SimCLR(**fields))
-        return stage_fingerprint(chosen, on)
+        return pretraining_fingerprint(chosen, on)
 
     assert key() == key(then="mlp_head")
-    timed = stage_fingerprint(*prepare(stripes(), SimCLR()), Deadline(60.0, 0.0))
-    other = stage_fingerprint(*prepare(stripes(), SimCLR(then="supervised")), Deadline(60.0, 9.0))
+    timed = pretraining_fingerprint(*prepare(stripes(), SimCLR()), Deadline(60.0, 0.0))
+    other = pretraining_fingerprint(
+        *prepare(stripes(), SimCLR(then="supervised")), Deadline(60.0, 9.0)
+    )
     assert len({key(), timed, other}) == 3  # what follows shares the time
     assert len({key(), key(seed=1), key(temperature=0.1), key(stripes(seed=1))}) == 4
 
@@ -111,7 +120,7 @@ def test_stopped_and_resumed_ends_with_the_same_bits(tmp_path, monkeypatch, meth
     """Of cmc the memory bank is part of what goes on."""
     images = stripes(channels=3, size=16)
     settings = COLOR if method == "cmc" else QUICK
-    straight = stage(images, tmp_path / "straight", method, settings)
+    straight = run_pretraining(images, tmp_path / "straight", method, settings)
     monkeypatch.setattr("handful.training.history.SAVE_EVERY", 0)
     kind = methods.METHODS[method]
     loss = kind.loss
@@ -124,26 +133,26 @@ def test_stopped_and_resumed_ends_with_the_same_bits(tmp_path, monkeypatch, meth
     (tmp_path / "resumed" / "checkpoint").mkdir(parents=True)
     plan = {"precision": "fp32", "threads": 1, "seconds_per_step": 0.01}
     (tmp_path / "resumed" / "checkpoint" / "plan.json").write_text(json.dumps(plan))
-    mark = read_json(tmp_path / "straight" / "pretrained.json")["fingerprint"]
-    (tmp_path / "resumed" / "checkpoint" / "fingerprint.json").write_text(json.dumps(mark))
+    fingerprint = read_json(tmp_path / "straight" / "pretrained.json")["fingerprint"]
+    (tmp_path / "resumed" / "checkpoint" / "fingerprint.json").write_text(json.dumps(fingerprint))
     monkeypatch.setattr(kind, "loss", stopping)
     with pytest.raises(KeyboardInterrupt):
-        stage(images, tmp_path / "resumed", method, settings)
+        run_pretraining(images, tmp_path / "resumed", method, settings)
     with pytest.raises(ValueError, match="holds an unfinished pre-training"):
         open_pretrained(tmp_path / "resumed")
     monkeypatch.setattr(kind, "loss", loss)
-    resumed = stage(images, tmp_path / "resumed", method, settings)
+    resumed = run_pretraining(images, tmp_path / "resumed", method, settings)
     assert same(straight.init.weights, resumed.init.weights)
 
 
 def test_another_stage_is_refused_in_the_same_folder(tmp_path):
-    stage(stripes(), tmp_path / "pre")
+    run_pretraining(stripes(), tmp_path / "pre")
     said = []
-    stage(stripes(), tmp_path / "pre", say=said.append)
+    run_pretraining(stripes(), tmp_path / "pre", say=said.append)
     assert said == [f"{tmp_path / 'pre'} already holds this, finished"]
     with pytest.raises(ValueError, match="made with other images, settings or seed"):
-        stage(stripes(), tmp_path / "pre", seed=1)
-    stage(stripes(), tmp_path / "pre", seed=1, overwrite=True)
+        run_pretraining(stripes(), tmp_path / "pre", seed=1)
+    run_pretraining(stripes(), tmp_path / "pre", seed=1, overwrite=True)
 
 
 TIMED = {key: QUICK[key] for key in ("batch", "looks", "backbone.base")}
@@ -159,47 +168,49 @@ def five_seconds_a_step(monkeypatch, steady, clock):
 
 def test_a_budget_buys_steps_and_is_in_the_record(tmp_path, five_seconds_a_step):
     said = []
-    made = stage(stripes(), tmp_path / "pre", settings=TIMED, budget=60.0, say=said.append)
-    steps = made.record["schedule"]["steps"]
+    pretrained = run_pretraining(
+        stripes(), tmp_path / "pre", settings=TIMED, budget=60.0, say=said.append
+    )
+    steps = pretrained.record["schedule"]["steps"]
     assert steps == 12
-    assert made.record["training"]["steps"] == steps
-    assert made.record["training"]["budget"] == 60.0
-    assert made.record["training"]["turns"] == []
+    assert pretrained.record["training"]["steps"] == steps
+    assert pretrained.record["training"]["budget"] == 60.0
+    assert pretrained.record["training"]["turns"] == []
     assert f"{steps} steps, about " in said[0]
 
 
 @pytest.mark.thorough
 def test_pictures_are_paid_for_before_steps(tmp_path, monkeypatch, steady, clock):
     def steps(out, pictures):
-        made = stage(stripes(), out, settings=TIMED, budget=20.0, pictures=pictures)
-        return made.record["schedule"]["steps"]
+        pretrained = run_pretraining(stripes(), out, settings=TIMED, budget=20.0, pictures=pictures)
+        return pretrained.record["schedule"]["steps"]
 
     def drawn(*_):
         clock.now += 3.0
 
     monkeypatch.setattr("handful.pipeline.pretrain.step_seconds", lambda *_: 1.0)
-    monkeypatch.setattr("handful.pipeline.pretrain.Gallery.last", drawn)
+    monkeypatch.setattr("handful.pipeline.pretrain.PretrainPlots.after_training", drawn)
     # 3 s are 3 steps in the measurement and 3 after the training
     assert steps(tmp_path / "a", False) - steps(tmp_path / "b", True) == 6
 
 
 def test_a_budget_is_part_of_what_tells_stages_apart(tmp_path, five_seconds_a_step):
-    stage(stripes(), tmp_path / "pre", settings=TIMED, budget=20.0)
+    run_pretraining(stripes(), tmp_path / "pre", settings=TIMED, budget=20.0)
     with pytest.raises(ValueError, match="made with other images, settings or seed"):
-        stage(stripes(), tmp_path / "pre", settings=TIMED, budget=21.0)
+        run_pretraining(stripes(), tmp_path / "pre", settings=TIMED, budget=21.0)
     said = []
-    stage(stripes(), tmp_path / "pre", settings=TIMED, budget=20.0, say=said.append)
+    run_pretraining(stripes(), tmp_path / "pre", settings=TIMED, budget=20.0, say=said.append)
     assert said == [f"{tmp_path / 'pre'} already holds this, finished"]
 
 
 def test_an_interrupted_stage_goes_on_with_the_steps_that_were_bought(tmp_path, monkeypatch):
-    def made(bought):
+    def pretrained(bought):
         monkeypatch.setattr("handful.pipeline.pretrain.step_seconds", lambda *_: 1.0)
         monkeypatch.setattr(
             "handful.pipeline.pretrain.bought",
             lambda planned, *_, **__: replace(planned, steps=bought),
         )
-        return stage(stripes(), tmp_path / "pre", settings=TIMED, budget=60.0)
+        return run_pretraining(stripes(), tmp_path / "pre", settings=TIMED, budget=60.0)
 
     loss = SimCLR.loss
 
@@ -211,20 +222,20 @@ def test_an_interrupted_stage_goes_on_with_the_steps_that_were_bought(tmp_path, 
     monkeypatch.setattr(SimCLR, "loss", stopping)
     monkeypatch.setattr("handful.training.history.SAVE_EVERY", 0)
     with pytest.raises(KeyboardInterrupt):
-        made(5)
+        pretrained(5)
     assert (tmp_path / "pre" / "checkpoint" / "checkpoint.safetensors").exists()
     monkeypatch.setattr(SimCLR, "loss", loss)
-    assert made(9).record["training"]["steps"] == 5
+    assert pretrained(9).record["training"]["steps"] == 5
 
 
 def test_impossible_budgets_of_a_stage_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="budget fixes the steps, and steps=4 is set too"):
-        stage(stripes(), tmp_path / "pre", budget=60.0)
+        run_pretraining(stripes(), tmp_path / "pre", budget=60.0)
     with pytest.raises(ValueError, match="above 0, got 0"):
-        stage(stripes(), tmp_path / "pre", settings=TIMED, budget=0)
+        run_pretraining(stripes(), tmp_path / "pre", settings=TIMED, budget=0)
     monkeypatch.setattr("handful.pipeline.pretrain.step_seconds", lambda *_: 100.0)
     with pytest.raises(ValueError, match="one step and its overhead .*; give a larger"):
-        stage(stripes(), tmp_path / "pre", settings=TIMED, budget=20.0)
+        run_pretraining(stripes(), tmp_path / "pre", settings=TIMED, budget=20.0)
 
 
 @pytest.mark.thorough
@@ -301,13 +312,13 @@ def test_heads_are_timed_before_the_stage_as_often_as_they_will_be_fitted(monkey
         return fit(self, known, labels, pool, classes, seed)
 
     monkeypatch.setattr(SelfTraining, "fit_features", slow)
-    found = reserving(chosen, on, 0, Deadline(100.0, time.perf_counter()), 10, False)
+    found = deadline_with_reserve(chosen, on, 0, Deadline(100.0, time.perf_counter()), 10, False)
     assert shapes == 5 * [(16, 24)]
     assert found.reserved == pytest.approx(7 + 10 * 0.15)  # a slow one among them does not count
     assert found.left == pytest.approx(100 - found.reserved, abs=5)
     shapes.clear()
     slow_ones.add(1)
-    found = reserving(chosen, on, 0, Deadline(100.0, time.perf_counter()), 10, False)
+    found = deadline_with_reserve(chosen, on, 0, Deadline(100.0, time.perf_counter()), 10, False)
     assert len(shapes) == 1  # where they are slow one has to do
     assert found.reserved == pytest.approx(7 + 10 * 1.0)
 
@@ -317,7 +328,7 @@ def test_a_known_stage_has_nothing_timed_for_it(monkeypatch, five_seconds_a_step
     settings = TIMED | {"seed": "5"}
     handful.fit(stripes(), "simclr", settings=settings, budget=30.0, estimate="none")
     monkeypatch.setattr(
-        "handful.pipeline.fit.reserving", lambda *_: pytest.fail("timed for nothing")
+        "handful.pipeline.fit.deadline_with_reserve", lambda *_: pytest.fail("timed for nothing")
     )
     handful.fit(stripes(), "simclr", settings=settings, budget=30.0, estimate="none", seed=1)
 
@@ -327,9 +338,9 @@ def test_a_budget_that_was_too_short_leaves_the_folder_for_another(
 ):
     monkeypatch.setattr("handful.pipeline.pretrain.step_seconds", lambda *_: 100.0)
     with pytest.raises(ValueError, match="give a larger --budget"):
-        stage(stripes(), tmp_path / "pre", settings=TIMED, budget=20.0)
+        run_pretraining(stripes(), tmp_path / "pre", settings=TIMED, budget=20.0)
     monkeypatch.setattr("handful.pipeline.pretrain.step_seconds", lambda *_: 5.0)
-    stage(stripes(), tmp_path / "pre", settings=TIMED, budget=30.0)
+    run_pretraining(stripes(), tmp_path / "pre", settings=TIMED, budget=30.0)
 
 
 @pytest.mark.thorough
@@ -350,13 +361,16 @@ def test_a_fit_whose_budget_was_too_short_leaves_its_folder_for_another(
     ("then", "message"),
     [
         ("propogation", "no method 'propogation'. Did you mean 'propagation'"),
-        ("vicreg", "then=vicreg learns without labels, as simclr does; what follows has to learn"),
+        (
+            "vicreg",
+            "then=vicreg learns without labels, as simclr does; the method that follows",
+        ),
         ("fine_tuning", "fine_tuning starts from learned weights, and backbone 'small' has none"),
     ],
 )
 def test_what_follows_a_stage_is_checked_before_it(tmp_path, monkeypatch, then, message):
     monkeypatch.setattr(
-        "handful.pipeline.fit.staged", lambda *_: pytest.fail("trained for nothing")
+        "handful.pipeline.fit.after_pretraining", lambda *_: pytest.fail("trained for nothing")
     )
     with pytest.raises(ValueError) as refused:
         handful.fit(stripes(), "simclr", settings=QUICK | {"then": then}, out=tmp_path / "run")
@@ -380,7 +394,7 @@ def test_a_full_disk_is_said_as_such(monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("handful.pipeline.pretrain._make", full)
+    monkeypatch.setattr("handful.pipeline.pretrain._train_and_write", full)
     with pytest.raises(ValueError, match="No space left on device; free some space or set HANDFUL"):
         handful.fit(stripes(seed=33), "simclr", settings=QUICK, estimate="none")
 
@@ -397,12 +411,12 @@ def test_a_budget_is_the_same_as_a_whole_number_and_as_a_fraction(five_seconds_a
 
 def test_methods_that_learn_from_labels_cannot_pre_train(tmp_path):
     with pytest.raises(ValueError, match="supervised learns from labels; pretrain takes"):
-        stage(stripes(), tmp_path / "pre", "supervised")
+        run_pretraining(stripes(), tmp_path / "pre", "supervised")
 
 
 @pytest.fixture(scope="module")
 def pre(tmp_path_factory):
-    return stage(stripes(), tmp_path_factory.mktemp("pre") / "pre")
+    return run_pretraining(stripes(), tmp_path_factory.mktemp("pre") / "pre")
 
 
 @pytest.mark.thorough
@@ -429,7 +443,7 @@ def test_coming_back_to_a_fit_from_a_stage_needs_the_stage_again(pre, tmp_path, 
     with pytest.raises(ValueError) as refused:
         earlier_settings(run)
     assert str(refused.value) == (
-        f"{out} started from a backbone that had learned before; give its folder again, with "
+        f"{out} started from a pre-trained backbone; give its folder again, with "
         f"--init, or another --method"
     )
     repeated = earlier_settings(run, init=pre.folder)
@@ -456,8 +470,11 @@ def test_fine_tuning_lowers_the_rate_of_the_backbone(pre):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"method": "simclr"}, "has learned already, and method 'simclr' asks for another"),
-        ({"backbone": "cnn"}, "has learned already, and backbone 'cnn' asks for another"),
+        (
+            {"method": "simclr"},
+            "holds a pre-trained backbone, and method 'simclr' asks for another",
+        ),
+        ({"backbone": "cnn"}, "holds a pre-trained backbone, and backbone 'cnn' asks for another"),
         ({"inputs": InputSpec(16)}, "learned from images of 8 pixels, got size=16"),
         ({"images": stripes(channels=3)}, "learned from grey images"),
     ],
@@ -525,7 +542,7 @@ def test_a_method_after_a_stage_says_that_it_has_no_unlabelled_image_to_learn_fr
         stripes(16, labeled=16), "simclr", settings=QUICK | {"then": "self_training"},
         precision="fp32", estimate="none", reporter=Reporter(say=said.append),
     )  # fmt: skip
-    text = "every image has a label, so self_training has none to learn from beside them"
+    text = "every image has a label, so self_training has no unlabelled image to learn from"
     assert run.record["training"]["remark"] == text
     assert said.count(text) == 1
 
@@ -535,12 +552,12 @@ def test_pictures_that_an_earlier_run_left_go_where_none_are_wanted(tmp_path, mo
     monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
     options = {"settings": QUICK | {"then": "features"}, "precision": "fp32", "estimate": "none"}
     handful.fit(stripes(), "simclr", **options)
-    made = stage(stripes(), tmp_path / "pre", pictures=True)
+    pretrained = run_pretraining(stripes(), tmp_path / "pre", pictures=True)
     assert len(list(tmp_path.rglob("views.png"))) == 2
     handful.fit(stripes(), "simclr", **options, pictures=False)
-    stage(stripes(), tmp_path / "pre")
+    run_pretraining(stripes(), tmp_path / "pre")
     assert not list(tmp_path.rglob("*.png"))
-    assert made.record == stage(stripes(), tmp_path / "pre").record
+    assert pretrained.record == run_pretraining(stripes(), tmp_path / "pre").record
 
 
 def test_a_stage_whose_pictures_are_damaged_or_gone_costs_no_fit(tmp_path, monkeypatch):
@@ -570,10 +587,12 @@ def test_the_report_tells_the_stage_from_the_training_after_it(tmp_path, monkeyp
         return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
 
     trained = facts("supervised", tmp_path / "a")
-    stage = "Before, without labels 4 steps of 8 images, adam, peak rate 0.001; "
-    assert stage in trained and " Training 6 steps; " in trained
+    run_pretraining = "Before, without labels 4 steps of 8 images, adam, peak rate 0.001; "
+    assert run_pretraining in trained and " Training 6 steps; " in trained
     fitted = facts("features", tmp_path / "b")
-    assert stage in fitted and " Training " not in fitted.split("Before, without labels")[1]
+    assert (
+        run_pretraining in fitted and " Training " not in fitted.split("Before, without labels")[1]
+    )
 
 
 @pytest.mark.thorough
@@ -598,7 +617,7 @@ def test_the_stage_of_a_fit_sees_no_label(monkeypatch):
         "handful.pipeline.pretrain.Health",
         lambda task, *rest: seen.append(task.labels) or Health(task, *rest),
     )
-    cached(chosen, on)
+    cached_pretraining(chosen, on)
     assert (seen[0] == -1).all()
 
 
@@ -640,10 +659,10 @@ def test_a_collapse_is_said_and_recorded(tmp_path, monkeypatch):
     monkeypatch.setattr(SimCLR, "loss", nothing)
     monkeypatch.setattr("handful.evaluation.representation.CONSTANT", 10.0)
     said = []
-    made = stage(stripes(), tmp_path / "pre", say=said.append)
+    pretrained = run_pretraining(stripes(), tmp_path / "pre", say=said.append)
     told = [text for text in said if "collapsed" in text]
     assert len(told) == 1 and "at step 2 of 4" in told[0]
-    assert "at step 4 of 4" in made.record["collapse"]
+    assert "at step 4 of 4" in pretrained.record["collapse"]
 
 
 def test_a_collapse_of_the_stage_is_said_by_every_fit_and_in_its_record(monkeypatch):

@@ -140,13 +140,15 @@ def test_a_recipe_runs_draw_by_draw_and_what_is_finished_is_not_run_again(
 
 
 def test_the_method_never_gets_the_test_part(tiny_source):
-    seen = reproduce.seen(TINY, TINY.data[0], tiny_source, draw=0)
+    seen = reproduce.training_images(TINY, TINY.data[0], tiny_source, draw=0)
     assert seen.test is None and len(seen.labeled) == 8
 
 
 def test_the_first_labels_are_the_same_in_every_draw(tiny_source):
     data = Data("cifar10", "first", first=10)
-    some = [reproduce.seen(TINY, data, tiny_source, draw).labeled.tolist() for draw in (0, 1)]
+    some = [
+        reproduce.training_images(TINY, data, tiny_source, draw).labeled.tolist() for draw in (0, 1)
+    ]
     assert some[0] == some[1] == list(range(10))
 
 
@@ -164,11 +166,11 @@ def test_data_that_are_missing_are_named_with_where_to_get_and_put_them(tmp_path
 
 def test_the_first_data_at_hand_are_used(tmp_path):
     recipe = find("cifar10-cnn")
-    assert reproduce.at_hand(recipe, tmp_path) is None
+    assert reproduce.first_available(recipe, tmp_path) is None
     (tmp_path / "cifar10-jpeg").mkdir()
-    assert reproduce.at_hand(recipe, tmp_path).title == "CIFAR-10 (JPEG), all labels"
+    assert reproduce.first_available(recipe, tmp_path).title == "CIFAR-10 (JPEG), all labels"
     (tmp_path / "cifar-10-batches-py").mkdir()
-    assert reproduce.at_hand(recipe, tmp_path).title == "CIFAR-10, all labels"
+    assert reproduce.first_available(recipe, tmp_path).title == "CIFAR-10, all labels"
 
 
 @pytest.mark.thorough
@@ -260,7 +262,7 @@ def test_copies_belong_to_the_group_of_their_image_and_leave_it_unchanged():
 def test_the_prepared_set_has_4080_images_to_train_on():
     """80 labels and ten copies of each under five augmentations; 20 are held with theirs."""
     images = stripes(120, classes=10, size=28, labeled=100)
-    more = with_copies(images, reproduce.COPIED_BY, copies=10, seed=0)
+    more = with_copies(images, reproduce.COPY_PIPELINES, copies=10, seed=0)
     labeled = more.labeled
     held = holdout(more.labels[labeled], 0.2, 0, more.groups[labeled])
     assert len(labeled) - len(held) == 4_080
@@ -309,7 +311,7 @@ def test_where_all_labels_are_seen_a_draw_is_a_seed_of_the_encoder_too():
 def test_the_same_few_unlabeled_images_are_used_in_every_draw():
     images = stripes(40, labeled=10)
     data = Data("tin10", "some", unlabeled=12)
-    some = [reproduce.seen(TINY, data, images, draw) for draw in (0, 1)]
+    some = [reproduce.training_images(TINY, data, images, draw) for draw in (0, 1)]
     assert len(some[0]) == 22 and len(some[0].labeled) == 10
     assert some[0].names == some[1].names
 

@@ -14,7 +14,7 @@ from handful.pipeline import fit
 from handful.pipeline.auto import select
 from handful.pipeline.auto.candidates import Candidate
 from handful.pipeline.auto.past_results import Normal, Prior
-from handful.pipeline.auto.select import Evidence, decide, paired
+from handful.pipeline.auto.select import Evidence, paired_difference, select_by_evidence
 from handful.pipeline.resume_labels import earlier_settings
 from handful.training.plan import Plan
 from handful.training.time_budget import Cost
@@ -63,11 +63,11 @@ def auto_run(tmp_path_factory):
 def test_a_paired_difference_at_forty_labels_spreads_by_about_six_points():
     rng = np.random.default_rng(0)
     a, b = (rng.random((2, 40)) < 0.8).astype(float)
-    assert 0.05 < paired(a, b).sd < 0.13
+    assert 0.05 < paired_difference(a, b).sd < 0.13
 
 
 def test_methods_that_agree_on_every_image_are_not_equal_with_certainty():
-    found = paired(right(40, 30), right(40, 30))
+    found = paired_difference(right(40, 30), right(40, 30))
     assert found.mean == 0
     assert 0 < found.sd < 0.05
 
@@ -80,7 +80,7 @@ def test_two_beliefs_are_weighted_by_their_precisions():
 
 def test_clear_evidence_beats_what_was_known_before():
     evidence = [Evidence("features", right(200, 100)), Evidence("supervised", right(200, 190))]
-    best, verdicts = decide(evidence, lambda a, b: Prior(Normal(-0.1, 0.1), 1))
+    best, verdicts = select_by_evidence(evidence, lambda a, b: Prior(Normal(-0.1, 0.1), 1))
     assert best == 1
     assert verdicts[0] == (
         "left: 45.0 points below supervised out of fold, more than the standard error of 5.6; "
@@ -90,7 +90,7 @@ def test_clear_evidence_beats_what_was_known_before():
 
 def test_where_labels_cannot_tell_what_was_known_before_decides_and_it_is_said():
     evidence = [Evidence("features", right(20, 11)), Evidence("supervised", right(20, 10))]
-    best, verdicts = decide(evidence, lambda a, b: Prior(Normal(0.15, 0.05), 2))
+    best, verdicts = select_by_evidence(evidence, lambda a, b: Prior(Normal(0.15, 0.05), 2))
     assert best == 1
     assert verdicts == [
         "cannot be told apart from supervised by these labels "
@@ -101,9 +101,9 @@ def test_where_labels_cannot_tell_what_was_known_before_decides_and_it_is_said()
 
 def test_what_the_last_fit_gains_over_its_folds_counts():
     folds = [Evidence("features", right(20, 11)), Evidence("supervised", right(20, 10))]
-    assert decide(folds, undecided)[0] == 0
+    assert select_by_evidence(folds, undecided)[0] == 0
     longer = [folds[0], folds[1]._replace(gain=0.2)]
-    best, verdicts = decide(longer, undecided)
+    best, verdicts = select_by_evidence(longer, undecided)
     assert best == 1
     assert verdicts[0].endswith(
         "(-15.0 points, 90 % interval -39.2 to +9.2; -20.0 of them expected of more labels and "
@@ -121,7 +121,7 @@ def test_no_expected_gain_outweighs_a_difference_that_was_seen():
         for this, seen in zip((features, network), hits, strict=True)
     ]
     assert folds[1].gain > hits[0].mean() - hits[1].mean() - 0.02
-    best, verdicts = decide(folds, lambda a, b: Prior(Normal(0.3, 0.05), 3))
+    best, verdicts = select_by_evidence(folds, lambda a, b: Prior(Normal(0.3, 0.05), 3))
     assert best == 0
     assert verdicts[1] == (
         "left: 18.3 points below features out of fold, more than the standard error of 11.7; "
@@ -135,7 +135,7 @@ def test_a_difference_is_seen_beside_the_best_out_of_fold_whatever_is_taken_in_t
         Evidence("propagation", right(100, 70)),
         Evidence("supervised", right(100, 69), gain=0.05),
     ]
-    best, verdicts = decide(evidence, lambda a, b: Prior(Normal(0.0, 0.5), 0))
+    best, verdicts = select_by_evidence(evidence, lambda a, b: Prior(Normal(0.0, 0.5), 0))
     assert best == 2
     assert verdicts[0].startswith("left: 30.0 points below propagation out of fold")
     assert verdicts[1].startswith("cannot be told apart from supervised")
@@ -146,7 +146,7 @@ def test_a_gain_that_is_only_expected_leaves_no_better_method_either():
         Evidence("supervised", right(100, 60), gain=0.9),
         Evidence("fixmatch", right(100, 90)),
     ]
-    best, verdicts = decide(evidence, undecided)
+    best, verdicts = select_by_evidence(evidence, undecided)
     assert best == 1
     assert verdicts[0].startswith("left: 30.0 points below fixmatch out of fold")
 
@@ -164,30 +164,30 @@ def test_only_networks_gain_and_more_where_folds_were_short():
 
 def test_the_simpler_method_wins_a_draw():
     evidence = [Evidence("features", right(20, 10)), Evidence("supervised", right(20, 10))]
-    assert decide(evidence, undecided)[0] == 0
+    assert select_by_evidence(evidence, undecided)[0] == 0
 
 
 def test_unlabelled_images_are_left_where_they_do_harm_however_well_they_did_elsewhere():
     evidence = [Evidence("features", right(40, 35)), Evidence("self_training", right(40, 25))]
-    best, verdicts = decide(evidence, lambda a, b: Prior(Normal(0.9, 0.01), 9))
+    best, verdicts = select_by_evidence(evidence, lambda a, b: Prior(Normal(0.9, 0.01), 9))
     assert best == 0
     assert verdicts[1].startswith("left: 25.0 points below features")
 
 
 def test_unlabelled_images_are_used_only_with_evidence_or_experience_on_their_side():
     slightly = [Evidence("features", right(40, 30)), Evidence("self_training", right(40, 31))]
-    best, verdicts = decide(slightly, undecided)
+    best, verdicts = select_by_evidence(slightly, undecided)
     assert best == 0
     assert verdicts[1].startswith("left: neither the labels nor other data sets")
-    assert decide(slightly, lambda a, b: Prior(Normal(0.05, 0.05), 3))[0] == 1
+    assert select_by_evidence(slightly, lambda a, b: Prior(Normal(0.05, 0.05), 3))[0] == 1
     clearly = [Evidence("features", right(40, 20)), Evidence("self_training", right(40, 38))]
-    assert decide(clearly, undecided)[0] == 1
+    assert select_by_evidence(clearly, undecided)[0] == 1
 
 
 def test_unlabelled_images_are_not_used_for_a_gain_that_is_only_expected():
     same = right(100, 80)
     evidence = [Evidence("supervised", same), Evidence("fixmatch", same, gain=0.2)]
-    best, verdicts = decide(evidence, undecided)
+    best, verdicts = select_by_evidence(evidence, undecided)
     assert best == 0
     assert verdicts[1].startswith("left: neither the labels nor other data sets")
 
@@ -208,9 +208,11 @@ def test_a_class_may_have_a_single_label(quick_plan, method, counts):
 @pytest.mark.thorough
 def test_strangers_among_the_unlabelled_images_are_said(quick_plan, monkeypatch):
     said = []
-    monkeypatch.setattr(select, "unlike", lambda *_: 0.8)
+    monkeypatch.setattr(select, "pool_shift", lambda *_: 0.8)
     seen = []
-    monkeypatch.setattr(select, "prior_for", lambda _, mixed: seen.append(mixed) or undecided)
+    monkeypatch.setattr(
+        select, "prior_for", lambda _, pool_shifted: seen.append(pool_shifted) or undecided
+    )
     handful.fit(stripes(), **LOOK, reporter=fit.Reporter(say=said.append))
     assert seen == [True]
     assert any("in 80% of comparisons (50% by chance)" in text for text in said)
@@ -284,7 +286,7 @@ def test_a_killed_choice_reads_its_plan_and_its_folds_again(
         return refuse if settings.method.name == "features" else predictor(settings, *rest)
 
     monkeypatch.setattr(select, "fold_predictor", only_what_is_missing)
-    monkeypatch.setattr("handful.pipeline.assess.thorough", lambda winner, seed: winner.out)
+    monkeypatch.setattr("handful.pipeline.assess.with_more_folds", lambda selected, _: selected.out)
     resumed = handful.fit(images, **look, out=tmp_path / "run")
     assert len(quick_plan) == 1
     verdicts = [[row["verdict"] for row in run.record["choice"]] for run in (resumed, auto_run)]

@@ -235,14 +235,14 @@ def test_files_that_appear_during_a_fit_are_no_part_of_it(folder, monkeypatch):
 
 @pytest.mark.thorough
 def test_a_fit_that_had_begun_begins_again_with_the_rest(tmp_path, folder, monkeypatch):
-    claimed, claim = [], fit.claim
+    acquired, acquire = [], fit.acquire
     monkeypatch.setattr(
-        fit, "claim", lambda at, mark, *more, **how: (
-            claimed.append(mark), claim(at, mark, *more, **how))[1]
+        fit, "acquire", lambda at, mark, *more, **how: (
+            acquired.append(mark), acquire(at, mark, *more, **how))[1]
     )  # fmt: skip
     failing(monkeypatch, "dog/2.png", HARM["vanished"][0])
     images = load(folder)
     package.fit(images, "features", size=32, estimate="none", out=tmp_path / "run")
-    assert len(set(claimed)) == 2  # the file vanished after the folder was claimed
+    assert len(set(acquired)) == 2  # the file vanished after the folder was acquired
     assert open_run(tmp_path / "run").record["data"]["labeled"] == 15
     assert not (tmp_path / "run" / "checkpoint").exists()

@@ -1,4 +1,4 @@
-"""The report: right figures, in words; hostile names; nothing outside; a browser's opinion."""
+"""The report: figures, sentences, escaping, no external content, and rendering in a browser."""
 
 import json
 import re
@@ -15,6 +15,7 @@ import pytest
 
 import handful
 from handful import cli, report
+from handful.errors import HandfulError
 from handful.evaluation.accuracy_estimate import BY_HAND
 from handful.pipeline.thumbnails import mistakes
 from handful.report import comparison, plots, read, run, sentences
@@ -36,7 +37,7 @@ TAGS = {
 
 
 class Page(HTMLParser):
-    """Elements with their attributes, and the text of table cells, row by row."""
+    """Parses elements with their attributes, and the text of table cells, row by row."""
 
     def __init__(self, html):
         super().__init__()
@@ -75,7 +76,7 @@ class Page(HTMLParser):
 
 
 def checked(html):
-    """The page, after a look that it holds nothing that runs, loads or leads outside."""
+    """Parse the page and assert that nothing in it runs, loads or links to other places."""
     page = Page(html)
     assert {tag for tag, _ in page.elements} <= TAGS
     for _, attributes in page.elements:
@@ -91,7 +92,7 @@ def checked(html):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A run with a test part, and its images."""
+    """A finished run with a test part."""
     folder = tmp_path_factory.mktemp("made") / "run"
     every = stripes(60, labeled=60, channels=3)
     done = handful.fit(
@@ -104,7 +105,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def copied(made, tmp_path):
-    """A copy of the run's folder, to be changed."""
+    """A copy of the run's folder that a test may change."""
     return shutil.copytree(made.folder, tmp_path / "copy")
 
 
@@ -113,7 +114,7 @@ def change(folder, **keys):
     (folder / "run.json").write_text(json.dumps(record | keys))
 
 
-def test_the_page_of_a_run_says_what_the_run_knows(made):
+def test_the_page_of_a_run_shows_its_record(made):
     page = checked(report.render([made.folder]))
     estimate, test = made.estimate, made.test
     assert "stripes: 2 classes from 16 labels" in page.words
@@ -158,7 +159,7 @@ def test_thumbnails_that_an_earlier_run_kept_go_where_none_are_wanted(tmp_path):
 
 
 def test_hostile_names_of_classes_files_and_all_else_are_only_text(made, copied):
-    """Every text of the folder, in every file, becomes one that would be markup if it could."""
+    """Every text in every file of the folder is replaced by markup."""
 
     def hostile(value, at=0):
         if isinstance(value, str):
@@ -220,7 +221,7 @@ def test_a_picture_that_is_none_is_refused(copied, picture):
 )  # fmt: skip
 def test_a_damaged_record_is_one_line_not_a_traceback(copied, record):
     change(copied, **record)
-    with pytest.raises(ValueError):
+    with pytest.raises(HandfulError, match="run.json .*; .*restore it or fit again"):
         report.render([copied])
 
 
@@ -245,7 +246,7 @@ def test_a_training_that_went_wrong_is_said_before_any_figure(copied):
         change(copied, training=training | {"collapse": damaged})
         with pytest.raises(ValueError, match="collapse.*restore it or fit again"):
             report.render([copied])
-    del training["collapse"]  # as runs have it that are older still
+    del training["collapse"]  # as still older runs have it
     change(copied, training=training)
     report.render([copied])
 
@@ -253,10 +254,10 @@ def test_a_training_that_went_wrong_is_said_before_any_figure(copied):
 def test_a_remark_on_training_is_said_before_any_figure_too(copied):
     training = json.loads((copied / "run.json").read_text())["training"]
     assert training["remark"] is None
-    assert "To look at" not in report.render([copied])
+    assert "Please check" not in report.render([copied])
     change(copied, training=training | {"remark": "nearly all guesses are of <b>"})
     page = checked(report.render([copied]))
-    text = "To look at. Nearly all guesses are of <b>."
+    text = "Please check. Nearly all guesses are of <b>."
     assert page.words.index(text) < page.words.index("Accuracy on test images")
     del training["remark"]  # as older runs have it
     change(copied, training=training)
@@ -268,7 +269,7 @@ def test_a_folder_that_holds_no_run_is_refused(tmp_path):
         report.render([tmp_path])
 
 
-def test_what_is_missing_in_the_folder_is_left_out(copied):
+def test_parts_of_missing_files_are_left_out(copied):
     kept = ("run.json", "test.json", "labels.csv")
     for path in copied.iterdir():
         if path.name not in kept:
@@ -279,20 +280,20 @@ def test_what_is_missing_in_the_folder_is_left_out(copied):
     assert "predictions.csv" not in page.words
 
 
-def test_the_page_says_what_lies_beside_it_and_what_to_type(made):
+def test_the_page_lists_the_files_of_the_run_and_the_next_command(made):
     page = checked(report.render([made.folder]))
-    assert "the labels that were used, and where they came from" in page.words
+    assert "the labels that were used, and how the images were picked" in page.words
     folder = shlex.quote(str(made.folder))
     assert f"--labels {folder}/label-next.csv --after {folder}" in page.words
 
 
-def test_the_page_offers_only_what_the_labels_promise(copied):
+def test_the_page_offers_only_target_accuracies_that_can_be_reached(copied):
     kept = json.loads((copied / "run.json").read_text())["estimate"]
     rows = {0.8: [], 0.9: [{"sure": 0.9, "threshold": 0.7, "share": 0.5, "accuracy": 0.95}]}
-    for sure, promised in rows.items():
+    for target, promised in rows.items():
         change(copied, estimate=kept | {"abstentions": promised})
         text = checked(report.render([copied])).words
-        assert ("--abstain 0.9 looks" in text) == bool(promised), sure
+        assert ("--abstain 0.9 answers only where" in text) == bool(promised), target
 
 
 def test_a_test_score_without_its_interval_is_refused_by_name(copied):
@@ -311,7 +312,7 @@ def test_labels_that_were_chosen_do_not_count_in_the_confusion_matrix(made, copi
     assert [row["held"]["n"] for row in found.classes] == [6, 7]
 
 
-def test_what_more_labels_would_bring_is_told(copied):
+def test_the_forecast_for_more_labels_is_shown(copied):
     change(copied, forecast=[{"labels": 32, "accuracy": 0.9, "low": 0.8, "high": 0.95}])
     page = checked(report.render([copied]))
     assert "32 labels of the same kind: 90.0 % (80.0 to 95.0 %)" in page.words
@@ -374,7 +375,7 @@ def test_images_to_label_next_are_shown_with_their_reason(copied):
     assert "random 030.png" in page.words
 
 
-def test_the_surest_mistakes_come_first():
+def test_the_most_confident_mistakes_come_first():
     labels = np.array([0, 1, 0, 1])
     shares = np.array([[0.2, 0.8], [0.4, 0.6], [0.1, 0.9], [0.6, 0.4]])
     assert mistakes(labels, shares).tolist() == [2, 0, 3]
@@ -411,12 +412,12 @@ def test_a_plot_takes_every_colour_from_the_page():
     ("accuracy", "said"),
     [(0.85, "inside the interval"), (0.95, "too careful"), (0.7, "too hopeful")],
 )
-def test_the_test_score_is_told_against_the_interval(accuracy, said):
+def test_the_test_score_is_compared_with_the_interval(accuracy, said):
     estimate = {"accuracy": 0.8, "low": 0.75, "high": 0.9, "level": 0.9, "how": "", "caveats": []}
     narrow = {"accuracy": accuracy, "low": accuracy - 0.02, "high": accuracy + 0.02, "n": 999}
     told = sentences.tell(estimate, narrow, None, ["random"])
     assert said in told.tested
-    assert "the surer one" in told.tested
+    assert "test score is the more precise" in told.tested
     wide = narrow | {"low": accuracy - 0.3, "high": accuracy + 0.3, "n": 9}
     assert "the surer one" not in sentences.tell(estimate, wide, None, ["random"]).tested
     assert "75.0 to 90.0" in told.means
@@ -484,7 +485,7 @@ def test_runs_side_by_side_are_named_by_what_tells_them_apart(made, copied):
 
 
 def of_records(made, *changes):
-    """The study of runs that are `made`, each with other things in its record."""
+    """The study of copies of the run `made`, each with changes to its record."""
     plain = read.read_run(made.folder)
     return comparison.of_runs(
         [
@@ -522,7 +523,7 @@ def test_runs_on_other_labels_with_other_seeds_and_weights_are_draws_of_one_meth
 
 
 def test_no_run_is_left_out_of_a_mean(made):
-    """Two stages of other seeds, followed by the same seed on the same labels."""
+    """Two pre-trainings with different seeds, followed by one seed on equal labels."""
     one = within(made, "test", accuracy=0.5) | {"stage": {}, "init": "a"}
     two = within(made, "test", accuracy=1.0) | {"stage": {}, "init": "b"}
     found = of_records(
@@ -531,7 +532,7 @@ def test_no_run_is_left_out_of_a_mean(made):
     assert found.table() == (("16 labels, set 1, seed 0", (0.75,)),)
 
 
-def test_what_a_run_was_asked_for_tells_it_apart(made):
+def test_runs_are_told_apart_by_their_settings(made):
     budget = within(made, "training", budget=60.0)
     more, fewer = (within(made, "schedule", steps=steps) for steps in (9, 5))
     assert len(of_records(made, budget | more, budget | fewer).names) == 1
@@ -631,11 +632,11 @@ def test_a_report_that_fails_does_not_lose_the_run(monkeypatch, capsys, tmp_path
 def test_several_runs_need_a_name_for_their_page(monkeypatch, capsys, made):
     code, said = command(monkeypatch, capsys, "report", made.folder, made.folder)
     assert code == 2
-    assert "say where with --out" in said.err
+    assert "name it with --out" in said.err
 
 
 def browse(path, profile):
-    """What Chromium says on its console about a page."""
+    """The messages of Chromium's console about a page."""
     done = subprocess.run(
         ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
          f"--user-data-dir={profile}", "--virtual-time-budget=1000", "--dump-dom",

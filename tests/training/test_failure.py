@@ -481,7 +481,7 @@ def test_a_healthy_run_records_no_collapse():
     assert run.record["training"]["collapse"] is None
 
 
-NONE = "every image has a label, so {} has none to learn from beside them"
+NONE = "every image has a label, so {} has no unlabelled image to learn from"
 ALONE = ": it learns as supervised does, with its own network and schedule"
 
 

@@ -16,7 +16,7 @@ from handful.methods.softmatch import SoftMatch
 from handful.methods.supervised import Supervised
 from handful.methods.uda import UDA
 from handful.models.classifier import BackboneSpec, Predictor
-from handful.pipeline.run_folder import looked_at
+from handful.pipeline.run_folder import images_to_predict
 from handful.progress import Reporter
 from handful.training.monitor import Monitor
 from handful.training.plan import Plan, measure_plan
@@ -108,7 +108,7 @@ def test_time_is_reserved_for_the_images_that_are_predicted_at_the_end(monkeypat
 
     monkeypatch.setattr(Predictor, "_streamed", counting)
     handful.fit(images, settings=QUICK | {"steps": "4"}, estimate="none", out=tmp_path)
-    assert sum(streamed) == looked_at(images) == 24 + 24 + 16
+    assert sum(streamed) == images_to_predict(images) == 24 + 24 + 16
 
 
 @dataclass(frozen=True)

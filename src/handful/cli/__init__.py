@@ -1,6 +1,6 @@
-"""The command line: parse, call one function, print. Slow imports wait until they are needed.
+"""The command line: each command parses its options, calls one function and prints the result.
 
-Every command is a file here, and a line in `COMMANDS`.
+Every command has a file here and a place in `COMMANDS`. Slow imports are made inside the commands.
 """
 
 import io
@@ -17,7 +17,7 @@ from handful.cli.compare import compare
 from handful.cli.data import data
 from handful.cli.embed import embed
 from handful.cli.evaluate import evaluate
-from handful.cli.failures import INTERRUPTED, TERMINATED, mendable, terminating
+from handful.cli.failures import INTERRUPTED, TERMINATED, sigterm_as_interrupt, user_message
 from handful.cli.fit import fit
 from handful.cli.predict import predict
 from handful.cli.pretrain import pretrain
@@ -57,50 +57,53 @@ def _main(
 
 
 def main() -> None:
-    """Exit status: 0 done, 2 the user can mend it, 1 our fault (traceback), 130 interrupted, 143
-    terminated."""
-    _keep_out_of_the_home()
+    """Run the command line.
+
+    Exit status: 0 success, 1 a fault of handful (with a traceback), 2 an error that the user can
+    repair, 130 interrupted, 143 terminated.
+    """
+    _set_font_cache()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be valid Unicode
-    with terminating() as terminated:
+    with sigterm_as_interrupt() as terminated:
         try:
             if app(standalone_mode=False) == INTERRUPTED:  # how newer typers report Ctrl-C
                 raise KeyboardInterrupt
         except typer.Exit as done:
             sys.exit(done.exit_code)
         except (typer.Abort, KeyboardInterrupt):
-            _complain("stopped; the same command goes on from the last checkpoint")
+            _print_error("stopped; the same command goes on from the last checkpoint")
             sys.exit(TERMINATED if terminated else INTERRUPTED)
         except Exception as error:
-            _report(error)
+            _exit_with(error)
 
 
-def _keep_out_of_the_home() -> None:
-    """Where matplotlib keeps its list of fonts: in handful's cache, unless it was told where.
+def _set_font_cache() -> None:
+    """Let matplotlib keep its list of fonts in handful's cache, unless MPLCONFIGDIR is set.
 
-    Only for the command line. A library may not change the settings of the program it is part of.
+    This is done by the command line only: a library must not change the environment.
     """
     try:
         os.environ.setdefault("MPLCONFIGDIR", str(cache_folder() / "matplotlib"))
-    except (RuntimeError, HandfulError):  # no home: matplotlib then takes a temporary folder
+    except (RuntimeError, HandfulError):  # no home folder: matplotlib uses a temporary folder
         return
 
 
-def _report(error: Exception) -> NoReturn:
-    """One line for what the user can mend; a traceback for what is our fault."""
-    message = mendable(error)
+def _exit_with(error: Exception) -> NoReturn:
+    """Print one line for an error that the user can repair, else a traceback; then exit."""
+    message = user_message(error)
     if message is None:
         traceback.print_exc()
-        _complain(
+        _print_error(
             "This is a fault in handful, not in what you gave it. Please report it with the "
             "lines above, the command, and what `handful --version` prints."
         )
         sys.exit(1)
     if os.environ.get("HANDFUL_DEBUG"):
         traceback.print_exc()
-    _complain(f"Error: {message}")
+    _print_error(f"Error: {message}")
     sys.exit(2)
 
 
-def _complain(text: str) -> None:
+def _print_error(text: str) -> None:
     print(for_terminal(text), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`handful cache`: what is kept on disk to be quick, and how to be rid of it."""
+"""`handful cache`: list and clear cached images, features and pre-trained backbones."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any

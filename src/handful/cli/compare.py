@@ -1,4 +1,4 @@
-"""`handful compare`: methods on the same draws."""
+"""`handful compare`: compare methods on common draws of labels."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`handful data`: what is in a source, and what is wrong with it."""
+"""`handful data`: describe a source of images and list its problems."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -71,7 +71,7 @@ def data(
             source, reporter, test_fraction=test_fraction, keep_leaks=True, labeled=False
         )
 
-        def look(images: "ImageSet") -> "Findings":
+        def examine(images: "ImageSet") -> "Findings":
             findings = check(images, near=near, track=reporter.track)
             if out is not None:
                 out.mkdir(parents=True, exist_ok=True)
@@ -85,12 +85,10 @@ def data(
 
         listed = None
         if first_labels is not None:
-            from handful.pipeline import (
-                label_first,
-            )  # with the networks, which nothing else here needs
+            from handful.pipeline import label_first  # slow: it imports the networks
 
             listed = (out or Path()) / label_first.LABEL_FIRST
-        findings = with_the_rest(images, look, reporter.say)
+        findings = with_the_rest(images, examine, reporter.say)
     if as_json:
         print_json(findings.as_json())
     else:

@@ -1,4 +1,4 @@
-"""`handful embed`: features of images, for use elsewhere."""
+"""`handful embed`: save the features of images for use in other programs."""
 
 from pathlib import Path
 from typing import Annotated

@@ -49,7 +49,7 @@ def evaluate(
         if known := trained.trained_on(images.test or images):
             reporter.say(
                 f"{known} of these images are among those the run was trained on: "
-                f"their accuracy says nothing about new ones"
+                f"their accuracy says nothing about new images"
             )
         found = trained.evaluate(images.test or images, reporter.track)
         say_skipped(images, reporter.say)

@@ -1,4 +1,4 @@
-"""What ends a command: which failures a user can mend, and signals that ask it to stop."""
+"""Tell errors that a user can repair from faults of handful, and handle SIGTERM."""
 
 import errno
 import signal
@@ -23,8 +23,8 @@ _HOME = (
     "there is no home folder (HOME is not set, and this user has no entry in passwd); set "
     "HANDFUL_CACHE to a folder for decoded images"
 )
-# Of exceptions that have no class of their own: a part of the text, and what to say.
-_TELLING = {
+# Exceptions without a class of their own: part of their text → message to the user.
+_MESSAGES = {
     "determine home directory": _HOME,
     "start new thread": _THREADS,
     "thread creation failed": _THREADS,
@@ -38,9 +38,9 @@ _TELLING = {
 }
 
 
-def mendable(error: BaseException) -> str | None:
-    """One line for what the user can mend; None for what is our fault."""
-    usage = getattr(error, "format_message", None)  # of a mistake in the command line itself
+def user_message(error: BaseException) -> str | None:
+    """Return a one-line message for an error that the user can repair; None for a fault of ours."""
+    usage = getattr(error, "format_message", None)  # of an error in the command line itself
     if usage is not None:
         return f"{usage()} (handful --help tells more)"
     if isinstance(error, HandfulError):
@@ -49,7 +49,7 @@ def mendable(error: BaseException) -> str | None:
         return _MEMORY
     if isinstance(error, RuntimeError | ImportError):
         text = str(error).lower()
-        return next((advice for part, advice in _TELLING.items() if part in text), None)
+        return next((advice for part, advice in _MESSAGES.items() if part in text), None)
     if isinstance(error, OSError):
         where = f" {error.filename}" if error.filename else ""
         reason = (error.strerror or str(error)).lower()
@@ -58,16 +58,16 @@ def mendable(error: BaseException) -> str | None:
 
 
 @contextmanager
-def terminating() -> Iterator[list[bool]]:
-    """Within, SIGTERM does what Ctrl-C does; the list gets an entry when it came.
+def sigterm_as_interrupt() -> Iterator[list[bool]]:
+    """Context manager: SIGTERM acts as Ctrl-C, and adds an entry to the list.
 
-    Batch systems, containers and service managers send it before they kill. The handler of before
-    is back afterwards, so that a program which calls `main` keeps its own.
+    Batch systems, containers and service managers send SIGTERM before they kill. The earlier
+    handler is restored afterwards, so that a program which calls `main` keeps its own.
     """
-    came: list[bool] = []
+    received: list[bool] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        came.append(True)
+        received.append(True)
         interrupt = signal.getsignal(signal.SIGINT)
         if callable(interrupt):
             interrupt(signal.SIGINT, frame)  # training ends its step and saves
@@ -76,10 +76,10 @@ def terminating() -> Iterator[list[bool]]:
 
     handled = threading.current_thread() is threading.main_thread()
     if not handled or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield came  # somebody has decided already what it does: nohup-like parents, libraries
+        yield received  # a handler is set already, by a parent such as nohup or by a library
         return
     signal.signal(signal.SIGTERM, stop)
     try:
-        yield came
+        yield received
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

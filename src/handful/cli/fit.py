@@ -1,4 +1,4 @@
-"""`handful fit`: the main job."""
+"""`handful fit`: train a classifier and estimate its accuracy."""
 
 import sys
 from dataclasses import replace
@@ -158,16 +158,16 @@ def fit(
     """
     from handful.data.checks import spelling_problems
     from handful.pipeline import fit
-    from handful.pipeline.artifacts import REPORT, RUN
-    from handful.pipeline.replacement import complete
-    from handful.pipeline.run_folder import save_hidden
-    from handful.pipeline.setup import hide
+    from handful.pipeline.artifacts import REPORT, RUN_LAYOUT
+    from handful.pipeline.replacement import finish_replacement
+    from handful.pipeline.run_folder import save_label_draw
+    from handful.pipeline.setup import subsample_labels
     from handful.report import leave_report
     from handful.text import in_seconds
 
-    complete(out, RUN)  # so that labels and an earlier run in there can be read
+    finish_replacement(out, RUN_LAYOUT)  # before labels and an earlier run are read from there
     if overwrite and where.labels is not None and after is None:
-        _check_needs(source, where.labels, out)
+        _check_labels_kept(source, where.labels, out)
     with reporting() as reporter:
         images = where.load(
             source, reporter, test_fraction=test_fraction, seed=seed, labeled=after is None
@@ -176,7 +176,7 @@ def fit(
             reporter.say(problem)
         test = images.test
         if per_class is not None:
-            images = hide(images, per_class, seed if draw is None else draw)
+            images = subsample_labels(images, per_class, seed if draw is None else draw)
             drawn = dict.fromkeys(images.names, "random")
             images = replace(images, origins={**drawn, **images.origins})
         run = fit.fit(
@@ -201,7 +201,7 @@ def fit(
             command=sys.argv[1:],
         )
         if per_class is not None:
-            save_hidden(images, per_class, seed if draw is None else draw, out)
+            save_label_draw(images, per_class, seed if draw is None else draw, out)
         if scored := test is not None and run.test is None:
             run.score_test(test, reporter.track)
         if scored or not (out / REPORT).exists():
@@ -215,20 +215,23 @@ def fit(
         print_skipped(images)
 
 
-def _check_needs(source: str, labels: Path, out: Path) -> None:
-    """HandfulError where a new run would do without the labels of the run whose list it takes."""
+def _check_labels_kept(source: str, labels: Path, out: Path) -> None:
+    """Raise HandfulError if a new run would replace the run whose label-next.csv it uses.
+
+    The labels of that run would be lost; `--after` keeps them.
+    """
     from handful.pipeline.artifacts import LABELS
 
     if labels.expanduser().resolve().parent == out.resolve() and (out / LABELS).exists():
         raise HandfulError(
-            f"{labels} is of the run in {out}, and the labels which that run has already, in "
-            f"{out / LABELS}, would be lost; go on from it: handful fit {source} --labels {labels} "
-            f"--after {out} --out {out} --overwrite"
+            f"{labels} belongs to the run in {out}, whose earlier labels, in {out / LABELS}, would "
+            f"be lost; continue that run: handful fit {source} --labels {labels} --after {out} "
+            f"--out {out} --overwrite"
         )
 
 
 def _prior(text: str | None) -> dict[str, float] | str | None:
-    """`cat=0.2,dog=0.8` as a mapping; a word as it is."""
+    """Return `cat=0.2,dog=0.8` as a mapping; "labels" and "unlabeled" unchanged."""
     from handful.evaluation.label_shift import LABELED, UNLABELED
 
     if text in (None, LABELED, UNLABELED):

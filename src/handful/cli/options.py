@@ -1,4 +1,4 @@
-"""Options that several commands share, and what is typed in them."""
+"""Options that several commands share, and the parser of `--set`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -90,7 +90,7 @@ FollowLinks = Annotated[
 
 
 def pairs(texts: list[str]) -> dict[str, str]:
-    """`["steps=500"]` as a mapping."""
+    """Return `["steps=500"]` as a mapping; HandfulError for a text without "="."""
     wrong = [text for text in texts if "=" not in text]
     if wrong:
         raise HandfulError(f"--set takes NAME=VALUE, got {wrong[0]!r}; for example --set steps=500")

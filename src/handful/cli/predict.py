@@ -73,12 +73,12 @@ def predict(
     from handful.data.sources import load
     from handful.output import PREDICTIONS, output_target
     from handful.pipeline.run import open_run
-    from handful.pipeline.typed_labels import set_aside
+    from handful.pipeline.typed_labels import keep_typed_labels
 
     if dry_run and (into is None or out is not None):
         raise HandfulError(
-            "--dry-run says what --into would do and writes nothing: give it "
-            "with --into and without --out"
+            "--dry-run reports what --into would do and writes nothing; use it with --into and "
+            "without --out"
         )
     target = None if out is None else output_target(out, PREDICTIONS)
     with reporting() as reporter:
@@ -105,7 +105,7 @@ def predict(
         if as_json or (out is None and into is None):
             say_skipped(images, reporter.say)
         if out is not None and target is not None:
-            set_aside(target, reporter.say)
+            keep_typed_labels(target, reporter.say)
             predictions.to_csv(out)
         placed = None
         if into is not None:
@@ -145,7 +145,7 @@ def predict(
 
 
 def _check_into(source: str, into: Path, classes: tuple[str, ...]) -> None:
-    """HandfulError, before anything is predicted, where copies could not go."""
+    """Raise HandfulError, before anything is predicted, if copies cannot be written to `into`."""
     from handful.data.sources import SOURCES
     from handful.pipeline.sorting import check_target
 

@@ -1,4 +1,4 @@
-"""`handful pretrain`: a backbone from images alone."""
+"""`handful pretrain`: train a backbone on images alone."""
 
 import sys
 from pathlib import Path
@@ -97,12 +97,12 @@ def pretrain(
 
         handful fit photos/ --labels labels.csv --init pre/ --method features --out run/
     """
-    from handful.pipeline.pretrain import pretrain as run_stage
+    from handful.pipeline.pretrain import pretrain as run_pretraining
     from handful.text import in_seconds
 
     with reporting() as reporter:
         images = where.load(source, reporter, labeled=False)
-        made = run_stage(
+        pretrained = run_pretraining(
             images,
             method,
             out=out,
@@ -121,17 +121,17 @@ def pretrain(
             command=sys.argv[1:],
         )
     if as_json:
-        print_json(made.record)
+        print_json(pretrained.record)
         return
-    training, health = made.record["training"], made.record["health"]
+    training, health = pretrained.record["training"], pretrained.record["health"]
     answer.print(
-        f"{made.record['data']['images']} images, {training['steps']} steps in "
+        f"{pretrained.record['data']['images']} images, {training['steps']} steps in "
         f"{training['seconds']:.0f} s; spread of the features {health['spread']:.2f}, effective "
         f"rank {health['rank']:.0f}"
     )
     if "knn_accuracy" in health:
         answer.print(f"nearest images are of the same class: {health['knn_accuracy']:.1%}")
-    if made.record["collapse"] is not None:
-        answer.print(made.record["collapse"])
+    if pretrained.record["collapse"] is not None:
+        answer.print(pretrained.record["collapse"])
     answer.print(f"The backbone is in {out}; next: handful fit {source} --init {out} --out RUN")
     print_skipped(images)

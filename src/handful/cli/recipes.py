@@ -1,4 +1,4 @@
-"""`handful recipes`: the results of the reports, beside ours."""
+"""`handful recipes`: list the results of the reports beside our own."""
 
 from handful.cli.options import AsJson
 from handful.cli.terminal import print_json, print_recipes

@@ -1,4 +1,4 @@
-"""`handful report`: runs and comparisons as one HTML file."""
+"""`handful report`: write runs and comparisons to one HTML file."""
 
 from pathlib import Path
 from typing import Annotated
@@ -46,7 +46,7 @@ def report(
     from handful.report import write_report
 
     if out is None and len(runs) > 1:
-        raise HandfulError("several runs are shown in one file; say where with --out report.html")
+        raise HandfulError("several runs are shown in one file; name it with --out report.html")
     target = out or runs[0] / REPORT
     if out is None:
         write_report(runs, target, pictures=not no_images)

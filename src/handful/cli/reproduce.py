@@ -1,4 +1,4 @@
-"""`handful reproduce`: run a recipe."""
+"""`handful reproduce`: run a recipe on several draws of labels."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""What people see: bars and sentences on stderr, answers on stdout."""
+"""Print to the terminal: progress bars and messages on stderr, results on stdout."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
@@ -25,30 +25,29 @@ if TYPE_CHECKING:
     from handful.pipeline.sorting import Sorted
     from handful.progress import Reporter, Total
 
-# People read stderr; stdout is for the answer. Names of files and classes are no markup.
 T = TypeVar("T")
 
 
 class SafeConsole(Console):
-    """A console that shows strings as they are: no markup, no control characters, one line each."""
+    """A console that prints strings literally: no markup, no control characters, no line breaks."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(for_terminal(text), **options)
 
     def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
         for segment in super().render(renderable, options):
-            # Line ends are of the layout: those of a string are gone by now.
+            # These line ends belong to the layout: those of strings are escaped already.
             shown = "\n".join(map(for_terminal, segment.text.split("\n")))
             yield segment if segment.control else segment._replace(text=shown)
 
 
-screen = SafeConsole(stderr=True, highlight=False, markup=False, emoji=False)
-answer = SafeConsole(highlight=False, markup=False, emoji=False)
+screen = SafeConsole(stderr=True, highlight=False, markup=False, emoji=False)  # messages
+answer = SafeConsole(highlight=False, markup=False, emoji=False)  # results, on stdout
 
 
 @contextmanager
 def reporting() -> "Iterator[Reporter]":
-    """Bars with time left and sentences, on stderr."""
+    """Context manager: yield a Reporter that shows progress bars and messages on stderr."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -79,13 +78,13 @@ def reporting() -> "Iterator[Reporter]":
         def say(text: str) -> None:
             bars.console.print(text, soft_wrap=True)
 
-        with _heard("handful.cache", say):
+        with _forward_log("handful.cache", say):
             yield Reporter(track, say)
 
 
 @contextmanager
-def _heard(logger: str, say: Callable[[str], None]) -> Iterator[None]:
-    """What a part of the library logs is said between the bars."""
+def _forward_log(logger: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Context manager: pass the messages of a logger to `say`."""
     handler = logging.Handler()
     handler.emit = lambda record: say(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger(logger).addHandler(handler)
@@ -110,6 +109,7 @@ def _interval(found: dict[str, Any]) -> str:
 
 
 def print_run(run: "Run", out: Path) -> None:
+    """Print the result of a fit: data, candidates, estimate, test accuracy and next steps."""
     data, training = run.record["data"], run.record["training"]
     answer.print(
         f"{data['labeled']} labelled and {data['unlabeled']} unlabelled images, "
@@ -119,8 +119,8 @@ def print_run(run: "Run", out: Path) -> None:
     if before is not None:
         labels = run.record["after"]["labeled"]
         answer.print(f"estimate of the earlier run, on {labels} labels: {_interval(before)}")
-    if tried := run.record.get("choice"):
-        print_choice(tried)
+    if candidates := run.record.get("choice"):
+        print_selection(candidates)
     if run.estimate is not None:
         print_estimate(run.estimate)
         print_forecast(run.record.get("forecast", []))
@@ -140,10 +140,10 @@ def print_run(run: "Run", out: Path) -> None:
     answer.print(f"saved in {out}; next: handful predict {out} PHOTOS", soft_wrap=True)
 
 
-def print_choice(rows: list[dict[str, Any]]) -> None:
-    """A row for each method that was tried: how good it looks, what it took, and what became of it.
+def print_selection(rows: list[dict[str, Any]]) -> None:
+    """Print a row for each evaluated candidate: estimate, seconds and verdict.
 
-    Each is judged alone; the estimate of the one that was chosen allows for the choice.
+    Only the estimate of the selected method is corrected for the selection.
     """
     table = Table("method", "estimate", "interval", "seconds", "verdict")
     for row in rows:
@@ -159,6 +159,7 @@ def print_choice(rows: list[dict[str, Any]]) -> None:
 
 
 def print_skipped(images: "ImageSet") -> None:
+    """Print a line on the files that were left out, if there are any."""
     from handful.data.findings import skipped_summary
 
     if images.store.skipped:
@@ -168,7 +169,7 @@ def print_skipped(images: "ImageSet") -> None:
 
 
 def say_skipped(images: "ImageSet", say: Callable[[str], None]) -> None:
-    """One line on stderr about the files that were left out, if there are any."""
+    """Report in one line the files that were left out, if there are any."""
     from handful.data.findings import skipped_summary
 
     if skipped := images.store.skipped:
@@ -178,6 +179,7 @@ def say_skipped(images: "ImageSet", say: Callable[[str], None]) -> None:
 
 
 def print_estimate(estimate: dict[str, Any]) -> None:
+    """Print accuracy, interval, balanced accuracy and caveats of an estimate."""
     if estimate["accuracy"] is None:
         answer.print(estimate["how"])
         return
@@ -193,6 +195,7 @@ def print_estimate(estimate: dict[str, Any]) -> None:
 
 
 def print_forecast(rows: list[dict[str, Any]]) -> None:
+    """Print the expected accuracy with more labels, if it is known."""
     said = [
         f"with {row['labels']} labels about {100 * row['accuracy']:.0f} % "
         f"({100 * row['low']:.0f}–{100 * row['high']:.0f})"
@@ -223,7 +226,7 @@ def print_evaluation(found: "Evaluation") -> None:
 
 
 def print_foreign(foreign: "Foreign", level: float) -> None:
-    """The images of classes that the run does not know, and the accuracy that counts them."""
+    """Print the images of unknown classes, and the accuracy that counts them as wrong."""
     some = sorted(foreign.classes.items(), key=lambda item: (-item[1], item[0]))
     names = ", ".join(f"{name}: {n}" for name, n in some[:5])
     more = f" and {len(some) - 5} more" if len(some) > 5 else ""
@@ -243,9 +246,9 @@ def print_foreign(foreign: "Foreign", level: float) -> None:
 
 
 def print_comparison(comparison: "Comparison") -> None:
-    """A column for each method; a row for each draw, the mean, and what it differs by.
+    """Print a column for each method: accuracy on each draw, mean, difference to the first method.
 
-    Below it, what went wrong in the training of a cell.
+    Failures of trainings are listed below.
     """
     from handful.pipeline.compare import LEVEL, spread
 
@@ -272,14 +275,14 @@ def print_comparison(comparison: "Comparison") -> None:
 
 
 def _ends(low: float | None, high: float | None, sign: str = "-") -> str:
-    """An interval in percent; a dash where there is none."""
+    """Return an interval in percent; a dash where there is none."""
     if low is None or high is None:
         return "–"
     return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"
 
 
 def print_recipes(recipes: "list[Recipe]", measured: "dict[str, Measured]") -> None:
-    """A row for each recipe: the report, what it published, what we measured, how to run it."""
+    """Print a row for each recipe: report, published and measured accuracy, command."""
     table = Table("report", "published", "ours", "on", "minutes", "command", title="test accuracy")
     for recipe in recipes:
         found = measured.get(recipe.name)
@@ -302,7 +305,7 @@ def _spread(found: "Measured") -> str:
 
 
 def print_reproduced(recipe: "Recipe", accuracies: list[float], folder: Path) -> None:
-    """The published accuracy against the mean of ours."""
+    """Print the mean of our accuracies beside the published one."""
     from handful.pipeline.compare import spread
 
     mean, std, _, _, n = spread(accuracies)
@@ -331,7 +334,7 @@ LISTED = 10  # files of one kind that are named on the screen; --json names all
 
 
 def print_sorted(found: "Sorted") -> None:
-    """What `--into` did, or would do: in all, for each class, and the names that had to change."""
+    """Print what `--into` did, or would do: totals, each class, and changed names."""
     would = "would be " if found.dry_run else ""
     answer.print(f"{would}{_sorted_counts(found.counts())}", soft_wrap=True)
     for kind, folder in found.folders.items():
@@ -356,7 +359,7 @@ def _sorted_counts(counts: "Counter[str]") -> str:
 
 
 def left_out_of(found: "Sorted") -> list[str]:
-    """Lines that name the images that were not sorted, and why."""
+    """Return lines on the images that were not sorted, with the reasons."""
     lines = [f"not sorted: {name}: {reason}" for name, reason in found.left_out[:LISTED]]
     more = len(found.left_out) - LISTED
     return [*lines, *([f"and {more} more are not sorted; --json names all"] if more > 0 else [])]

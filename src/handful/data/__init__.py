@@ -1,0 +1,1 @@
+"""Read images and labels, check and cache them, split them and augment batches."""

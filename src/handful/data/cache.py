@@ -1,14 +1,14 @@
-"""The cache folder: where it is, whose turn it is to write there, and what is in use.
+"""Locate the cache folder, lock its entries and record which of them are in use.
 
-    manifests/   what was found in each folder of images
+    manifests/   facts about the files of each folder of images
     pixels/      decoded images
-    features/    what a frozen network made of images
-    pretrained/  self-supervised stages
-    in-use/      one file for each running process: what it has used
-    data/        public data sets that were downloaded
+    features/    features of images from a frozen network
+    pretrained/  networks from self-supervised pre-training
+    in-use/      one file for each running process: the entries it has used
+    data/        downloaded public data sets
 
-Beside an entry there may be NAME.about, which says what it was made of and, by its time of
-change, when it was last used; and NAME.lock.
+Beside an entry there may be NAME.about and NAME.lock. NAME.about says what the entry was made from;
+its modification time is the time when the entry was last used.
 """
 
 import atexit
@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from handful.errors import HandfulError
 from handful.files import tidy, write_text
 
-VERSION = 2  # raise when the meaning of a cached file changes: older ones are then rebuilt
+VERSION = 2  # raise it when the format of a cached file changes: older files are then rebuilt
 OURS = {
     "manifests",
     "pixels",
@@ -46,7 +46,10 @@ SYSTEM_SAID = "set HANDFUL_CACHE to a folder for decoded images and features"
 
 
 def cache_folder() -> Path:
-    """HANDFUL_CACHE, else the user's cache folder: XDG_CACHE_HOME/handful, ~/.cache/handful, …"""
+    """The cache folder: HANDFUL_CACHE, else XDG_CACHE_HOME/handful, ~/.cache/handful or the like.
+
+    HandfulError where the user has no home folder.
+    """
     try:
         if chosen := os.environ.get("HANDFUL_CACHE"):
             return Path(chosen).expanduser()
@@ -59,16 +62,17 @@ def cache_folder() -> Path:
 
 
 def data_folder() -> Path:
-    """Where the public data sets are looked for and downloaded: HANDFUL_DATA, else in the cache."""
+    """The folder of public data sets: HANDFUL_DATA, else data/ in the cache."""
     chosen = os.environ.get("HANDFUL_DATA")
     return Path(chosen).expanduser() if chosen else cache_folder() / "data"
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the right to build `path`; another process that wants it waits, then finds it made.
+    """Hold the lock for building the cache entry `path`; other processes wait for it.
 
-    The lock is the operating system's, so a killed process leaves none behind.
+    The operating system holds the lock, so it ends with a killed process. HandfulError if the cache
+    cannot be written.
     """
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +88,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into a message that says what to do about it."""
+    """Turn OSErrors, such as a full or read-only disk, into a HandfulError that says what to do."""
     try:
         yield
     except OSError as error:
@@ -95,14 +99,14 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def about(path: Path, **what: Any) -> None:
-    """Write down what an entry of the cache was made of, and that this process uses it."""
-    with suppress(OSError):  # only for `handful cache` and for sets that share images
+    """Record what a cache entry was made from, and that this process uses it."""
+    with suppress(OSError):  # the note is optional: `handful cache` and shared image sets read it
         write_text(Path(f"{path}.about"), json.dumps(what))
     used(path)
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What `about` wrote; empty if nothing, or if it is damaged."""
+    """The record that `about` wrote; empty if it is missing or damaged."""
     try:
         found = json.loads(Path(f"{path}.about").read_bytes())
     except (OSError, ValueError):
@@ -111,15 +115,15 @@ def read_about(path: Path) -> dict[str, Any]:
 
 
 def used(path: Path) -> None:
-    """Note that an entry is used: not removed while this process runs, and late afterwards."""
-    with suppress(OSError):  # a cache that is only read need not know
+    """Mark an entry as used now, and as in use while this process runs."""
+    with suppress(OSError):  # a read-only cache needs no mark
         note = Path(f"{path}.about")
         os.utime(note if note.exists() else path)
         _session(cache_folder()).add(path)
 
 
 def in_use(cache: Path) -> set[str]:
-    """Entries, such as "pixels/ab….npy", that a running process has used."""
+    """Entries, such as "pixels/ab….npy", that running processes have used."""
     found: set[str] = set()
     for lock in (cache / "in-use").glob("*.lock"):
         listed = lock.with_suffix(".txt")
@@ -127,7 +131,7 @@ def in_use(cache: Path) -> set[str]:
         with suppress(OSError):
             if mine is None or mine.listed != listed:
                 try:
-                    with FileLock(lock, timeout=0):  # its process has ended
+                    with FileLock(lock, timeout=0):  # the process that held it has ended
                         listed.unlink(missing_ok=True)
                     lock.unlink(missing_ok=True)
                     continue
@@ -138,7 +142,7 @@ def in_use(cache: Path) -> set[str]:
 
 
 class _Session:
-    """What this process has used, in a file that others read as long as its lock is held."""
+    """The entries that this process has used, in a file that counts while its lock is held."""
 
     def __init__(self, cache: Path) -> None:
         folder = cache / "in-use"
@@ -169,21 +173,24 @@ _sessions: dict[tuple[Path, int], _Session] = {}
 
 
 def _session(cache: Path) -> _Session:
-    key = cache, os.getpid()  # a forked process is another one
+    key = cache, os.getpid()  # a forked process needs its own session
     if key not in _sessions:
         _sessions[key] = _Session(cache)
     return _sessions[key]
 
 
 def _tag() -> None:
-    """Mark the folder for backups. Not where other files are: they may be worth a backup."""
+    """Write CACHEDIR.TAG, so that backups skip the cache; not beside files that are not ours."""
     cache = cache_folder()
     if not (cache / "CACHEDIR.TAG").exists() and set(os.listdir(cache)) <= OURS:
         write_text(cache / "CACHEDIR.TAG", TAG)
 
 
 def bytes_in(text: str) -> float:
-    """ "10GB", "500 MB", "2.5T" or plain bytes as a number of bytes; "none" is no limit."""
+    """The number of bytes in "10GB", "500 MB", "2.5T" or "1000"; infinite for "none".
+
+    HandfulError for other text.
+    """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)I?B?", text.strip().upper())
     if found is None and text.strip().lower() not in ("none", "unlimited"):
         raise HandfulError(f"{text!r} is no amount of storage; write it as 10GB or 500MB, or none")

@@ -1,7 +1,7 @@
-"""What the cache holds: listed, kept within a limit, removed.
+"""List the entries of the cache, remove them, and keep their size within a limit.
 
-Only files that are named as handful names its own are seen, so a cache folder that is something
-else, a folder of photographs, say, loses nothing.
+Only files that are named like cache entries are touched. If HANDFUL_CACHE is set to a folder with
+other files, such as photographs, those stay.
 """
 
 import logging
@@ -18,9 +18,9 @@ from filelock import FileLock, Timeout
 
 from handful.data.cache import bytes_in, cache_folder, in_use, read_about
 
-LIMIT = 20e9  # bytes, where HANDFUL_CACHE_LIMIT says nothing...
-SHARE = 0.2  # ...and at most this share of the disk
-LAST = "pretrained"  # of all kinds the last to go: it took long to make
+LIMIT = 20e9  # bytes: the default limit is this or SHARE of the disk, whichever is less
+SHARE = 0.2
+LAST = "pretrained"  # the kind that is removed last: its entries took long to make
 KINDS = {
     "manifests": re.compile(r"[0-9a-f]{32}\.json"),
     "pixels": re.compile(r"([0-9a-f]{12}-)?[0-9a-f]{32}\.npy"),
@@ -34,18 +34,18 @@ said = logging.getLogger("handful.cache")
 
 
 class Entry(NamedTuple):
-    """One thing that the cache keeps."""
+    """One entry of the cache."""
 
-    kind: str  # its folder
+    kind: str  # name of its folder
     path: Path
     bytes: int
     used: float  # seconds since 1970
-    source: str  # the folder or data set that it was made of; empty if not known
+    source: str  # the folder or data set that it was made from; empty if unknown
     in_use: bool  # by a running process
 
 
 def entries(cache: Path | None = None) -> list[Entry]:
-    """All that may be removed, the least recently used first; self-supervised stages last."""
+    """All entries, the least recently used first; those of the kind LAST come at the end."""
     cache = cache or cache_folder()
     busy = in_use(cache)
     found = []
@@ -53,7 +53,7 @@ def entries(cache: Path | None = None) -> list[Entry]:
         for path in _inside(cache / kind):
             if not named.fullmatch(path.name) or path.is_symlink():
                 continue
-            with suppress(OSError):  # gone meanwhile
+            with suppress(OSError):  # another process has removed it
                 source = str(read_about(path).get("source", ""))
                 here = path.relative_to(cache).as_posix() in busy
                 found.append(Entry(kind, path, _bytes(path), _used(path), source, here))
@@ -61,7 +61,7 @@ def entries(cache: Path | None = None) -> list[Entry]:
 
 
 def limit(cache: Path | None = None) -> float:
-    """Bytes that the cache may take: HANDFUL_CACHE_LIMIT, else 20 GB or a fifth of the disk."""
+    """The cache's limit in bytes: HANDFUL_CACHE_LIMIT, else 20 GB or a fifth of the disk."""
     if chosen := os.environ.get("HANDFUL_CACHE_LIMIT"):
         return bytes_in(chosen)
     cache = cache or cache_folder()
@@ -70,9 +70,9 @@ def limit(cache: Path | None = None) -> float:
 
 
 def keep_within_limit() -> None:
-    """Remove what was not used for longest until the cache is within its limit, and say so.
+    """Remove the least recently used entries until the cache is within its limit; log a warning.
 
-    What a running process has used stays. Downloaded data sets do not count.
+    Entries in use by a running process stay. Downloaded data sets do not count.
     """
     allowed = limit()
     found = entries()
@@ -98,7 +98,7 @@ def keep_within_limit() -> None:
 
 
 def remove(path: Path) -> bool:
-    """Remove an entry with what stands beside it; False if somebody is building or using it."""
+    """Remove an entry, its note and its lock; False if a process holds the lock or the file."""
     lock = Path(f"{path}.lock")
     try:
         with FileLock(lock, timeout=0):
@@ -111,17 +111,22 @@ def remove(path: Path) -> bool:
 
 
 def clear(kinds: set[str], older_than: float = 0.0) -> tuple[list[Entry], list[Entry]]:
-    """Remove entries of these kinds unused for so many seconds: (removed, kept as in use)."""
+    """Remove entries of these kinds; return those removed and those kept because they are in use.
+
+    Args:
+        kinds: keys of KINDS.
+        older_than: seconds; only entries unused for longer are removed. 0 removes all.
+    """
     before = time.time() - older_than
     chosen = [e for e in entries() if e.kind in kinds and (not older_than or e.used < before)]
     gone = [entry for entry in chosen if not entry.in_use and remove(entry.path)]
     for kind in kinds & KINDS.keys():
-        _remove_leavings(cache_folder() / kind)
+        _remove_orphans(cache_folder() / kind)
     return gone, [entry for entry in chosen if entry not in gone]
 
 
 def amount(count: float) -> str:
-    """12.3 GB."""
+    """A number of bytes in words, such as "12.3 GB"."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000:
             return (
@@ -163,12 +168,12 @@ def _remove(path: Path) -> None:
         for file in _inside(path):
             if SHARD.fullmatch(file.name):
                 file.unlink(missing_ok=True)
-        with suppress(OSError):  # something else is in there
+        with suppress(OSError):  # the folder holds other files
             path.rmdir()
 
 
-def _remove_leavings(folder: Path) -> None:
-    """What stands beside no entry: locks, notes and what killed processes left half written."""
+def _remove_orphans(folder: Path) -> None:
+    """Remove locks, notes and partial files whose entry does not exist."""
     for file in _inside(folder):
         if not file.is_file() or not LEFT.fullmatch(file.name):
             continue

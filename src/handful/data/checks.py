@@ -1,4 +1,4 @@
-"""What is in an image set, and what is wrong with it, before a minute is spent on training."""
+"""Check an image set: count its contents and list its problems, before training."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -25,24 +25,27 @@ from handful.data.near_duplicates import SIZE, near_duplicates
 from handful.data.store import FileStore, Skipped
 from handful.progress import Track, quiet
 
-FEW = 2  # labels a class needs before anything can be said about it
-IMBALANCE = 10  # times as many labels in one class as in another: worth a warning
-LONG = 4.0  # times longer than wide, or wider than long: an odd shape
-AREA = 64.0  # times more or fewer pixels than the median image: an odd size
+FEW = 2  # labels; a class with fewer is a problem
+IMBALANCE = 10  # ratio of the largest to the smallest number of labels that is a problem
+LONG = 4.0  # ratio of the sides above which the shape is unusual
+AREA = 64.0  # ratio to the median number of pixels above which, or below 1 / AREA, size is unusual
 
 
 @dataclass(frozen=True)
 class _Everything:
-    """Training and test images side by side: positions count through both."""
+    """Training images followed by test images."""
 
     members: list[Member]
-    keys: list[bytes]
+    keys: list[bytes]  # equal for equal pixels
     sizes: np.ndarray  # (N, 2) height and width
     grey: np.ndarray  # (N,) bool
 
 
 def check(images: ImageSet, *, near: bool = True, track: Track = quiet) -> Findings:
-    """Look for what is odd, doubled or missing in the training and the test part.
+    """Count what the training and the test part hold, and list their problems.
+
+    Problems are skipped files, duplicates, leaks, conflicting labels, groups split by the test
+    part, rare classes and unusual images.
 
     Args:
         near: also look for near-duplicates, which decodes every image.
@@ -141,7 +144,7 @@ def _odd(every: _Everything) -> tuple[Odd, ...]:
     areas = every.sizes.prod(1)
     against_median = areas / np.median(areas)
     long = every.sizes.max(1) > LONG * every.sizes.min(1)
-    if long.mean() > 0.5:  # then it is how these images are
+    if long.mean() > 0.5:  # most images are long: that is usual here
         long[:] = False
     odd = long | (against_median > AREA) | (against_median < 1 / AREA)
     return tuple(Odd(every.members[at].name, *_size(every.sizes[at])) for at in np.flatnonzero(odd))
@@ -161,7 +164,7 @@ def _counts(images: ImageSet) -> tuple[ClassCount, ...]:
 
 
 def _decoded(images: ImageSet) -> dict[str, int]:
-    """How many images needed which treatment; arrays need none."""
+    """Treatment → number of images that needed it to be decoded; empty for arrays."""
     store = images.store
     if not isinstance(store, FileStore):
         return {}
@@ -224,7 +227,7 @@ def _group_problems(images: ImageSet, every: _Everything) -> Iterable[Problem]:
         return
     keys = np.array([hash(key) for key in every.keys])
     split = set(images.groups) & set(images.test.groups)
-    copied = np.isin(keys[: len(images)], keys[len(images) :])  # a leak, told of elsewhere
+    copied = np.isin(keys[: len(images)], keys[len(images) :])  # leaks have a problem of their own
     split &= set(images.groups[~copied])
     if split:
         yield Problem(
@@ -253,7 +256,7 @@ def _class_problems(counts: Sequence[ClassCount]) -> Iterable[Problem]:
 
 
 def spelling_problems(classes: Iterable[str]) -> list[str]:
-    """A line for every set of classes that may be one: 'Cat' and 'cat', '0' and '0.0'."""
+    """A sentence for every set of class names that may mean one class, such as 'Cat' and 'cat'."""
     return [
         f"classes that differ in spelling only: {_listed(map(repr, names))}; if they are one, "
         f"give them one name"
@@ -290,7 +293,7 @@ def _range_problems(images: ImageSet) -> Iterable[Problem]:
 
 
 def _blank_names(images: ImageSet) -> set[str]:
-    """Images of one colour; they are equal without being copies."""
+    """Names of the images of one colour; they have equal pixels without being copies."""
     store = images.store
     if not isinstance(store, FileStore):
         return set()
@@ -299,7 +302,7 @@ def _blank_names(images: ImageSet) -> set[str]:
 
 
 def _named(members: Sequence[Member]) -> str:
-    """Two examples; where one label contradicts the other, those two."""
+    """The first two members, or the first and one with another label, as examples in a sentence."""
     first = members[0]
     differs = [other for other in members[1:] if other.label != first.label]
     second = (differs or members[1:])[0]

@@ -1,4 +1,4 @@
-"""Class names as people see them: what looks equal is one class."""
+"""Normalise class names, so that names that look equal are one class."""
 
 import re
 import unicodedata
@@ -9,10 +9,10 @@ NUMBER = re.compile(r"([+-]?\d+)(?:[.,](\d+))?")
 
 
 def normalized(text: str) -> str:
-    """The class name without what cannot be seen: composed (NFC), single spaces, none at the ends.
+    """The class name composed (NFC), with single inner spaces and without invisible characters.
 
-    Zero-width characters, byte order marks, soft hyphens and marks of writing direction go; a
-    no-break space is a space. A name that holds only such characters becomes "".
+    Zero-width characters, byte order marks, soft hyphens and marks of writing direction are
+    removed; a no-break space becomes a space. A name of invisible characters becomes "".
     """
     kept = (
         " " if character.isspace() else character
@@ -23,7 +23,7 @@ def normalized(text: str) -> str:
 
 
 def alike(names: Iterable[str]) -> list[list[str]]:
-    """Class names that differ in spelling only: letter case, spaces, dashes, or as numbers."""
+    """Sets of names that differ only in letter case, spaces, dashes or notation of a number."""
     found: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
         found[_key(name)].append(name)
@@ -31,7 +31,7 @@ def alike(names: Iterable[str]) -> list[list[str]]:
 
 
 def _key(name: str) -> str:
-    """Equal for names that look alike: "Cat" and "cat ", "red fox" and "red_fox", "1" and "1.0"."""
+    """A key that is equal for "Cat" and "cat ", "red fox" and "red_fox", "1" and "1.0"."""
     text = normalized(unicodedata.normalize("NFKC", name)).casefold()
     if number := NUMBER.fullmatch(text):
         whole, decimals = number.groups()

@@ -1,4 +1,4 @@
-"""What the checks tell: plain data, the same for the screen, the page and JSON."""
+"""The results of the checks as plain data, from which the screen, the page and JSON are made."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,9 +10,11 @@ from handful.data.store import Skipped
 
 @dataclass(frozen=True)
 class ClassCount:
+    """The number of labels of one class."""
+
     name: str
     labeled: int  # training images with this label
-    test: int
+    test: int  # test images with this label
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,11 @@ class Member:
 
 @dataclass(frozen=True)
 class Identical:
-    """Images with the same pixels."""
+    """Images with equal pixels."""
 
     members: tuple[Member, ...]
-    across_test: bool  # some are in the test part and some are not
-    conflicting: bool  # they carry different labels
+    across_test: bool  # whether the test part holds some of them, but not all
+    conflicting: bool  # whether they have different labels
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Near:
     first: Member
     second: Member
     likeness: float  # correlation of their grey levels, at most 1
-    across_test: bool
+    across_test: bool  # whether one of the two is in the test part
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,16 @@ class Odd:
 
 @dataclass(frozen=True)
 class Problem:
-    """One line about something that is, or may be, wrong."""
+    """Something that is, or may be, wrong with the images."""
 
-    kind: str
-    text: str
-    serious: bool  # it changes what can be trusted; otherwise good to know
+    kind: str  # one word, such as "leak"
+    text: str  # one sentence
+    serious: bool  # whether it makes results untrustworthy
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything `handful data` tells. `as_json` is the whole of it."""
+    """Everything that `handful data` reports."""
 
     source: str
     hash: str
@@ -76,26 +78,27 @@ class Findings:
     smallest: tuple[int, int]  # height and width of the image with the fewest pixels
     median: tuple[int, int]
     largest: tuple[int, int]
-    decoded: dict[str, int]  # how many images needed what: "alpha", "rotated", "16-bit", …
+    decoded: dict[str, int]  # treatment in decoding ("alpha", "rotated", …) → number of images
     skipped: tuple[Skipped, ...]
-    other: dict[str, int]  # files that are no images, by ending
+    other: dict[str, int]  # ending → number of files that are no images
     identical: tuple[Identical, ...]
-    near: tuple[Near, ...] | None  # None: not looked for
+    near: tuple[Near, ...] | None  # None if they were not looked for
     odd: tuple[Odd, ...]
     problems: tuple[Problem, ...]
 
     def as_json(self) -> dict[str, Any]:
+        """The findings as plain numbers, lists and dicts."""
         skipped = [skip._asdict() for skip in self.skipped]
         return {**asdict(self), "skipped": skipped}
 
 
 def valid_unicode(text: str) -> str:
-    """Text that any file in UTF-8 takes: a file name need not be valid Unicode."""
+    """The text with ? for what UTF-8 cannot encode: a file name need not be valid Unicode."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def skipped_summary(skipped: Sequence[Skipped]) -> str:
-    """How many files were left out, and why: "3 left out: 2 damaged, 1 permission denied"."""
+    """Numbers of files left out, by reason: "3 left out: 2 damaged, 1 permission denied"."""
     kinds = Counter(skip.reason.split(": ")[0] for skip in skipped)
     return f"{len(skipped):,} left out: " + ", ".join(
         f"{count:,} {kind}" for kind, count in kinds.most_common()

@@ -1,8 +1,8 @@
-"""Paths of images → what their folders mean: classes, parts, groups, or nothing.
+"""Interpret folder names: find the class, the group and the part of each image from its path.
 
-`layout` looks at names alone. It steps into a folder that holds everything, knows training,
-validation and test parts by their usual names, and takes sub-folders for classes. Where folders
-can be meant in two ways it asks: `Layout.question` says what `--folders` would settle.
+`layout` uses names alone. It descends into a single folder that holds everything, knows training,
+validation and test parts by their usual names, and takes sub-folders as classes. Where folders are
+ambiguous, it returns a question (`Layout.question`) that `--folders` answers.
 """
 
 import re
@@ -29,27 +29,27 @@ PART_WORDS = {
 KINDS = {word: kind for kind, words in PART_WORDS.items() for word in words}
 FILL = PLAIN | {"set", "dataset", "split", "part", "folder", "imageset", "the"}
 _YEAR = re.compile(r"(19|20)\d\d")
-NAMED = 5  # classes named in a sentence
+NAMED = 5  # names listed in a sentence, at most
 
 
 class Place(NamedTuple):
-    """Where an image belongs: its label if known, its group if given, and its part."""
+    """What a path says about an image: its label, its group and its part."""
 
     label: str | None = None
     group: str | None = None
     test: bool = False
-    reason: str = ""  # why it is left out; empty if it is not
-    origin: str | None = None  # how the image came to be labelled, if known: random or chosen
+    reason: str = ""  # why it is left out; empty if it is used
+    origin: str | None = None  # how the image was picked for labelling: "random", "chosen" or None
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The place of each image, and what the folders were taken for."""
+    """The place of each image, and how the folders were interpreted."""
 
     places: list[Place]
-    said: str = ""  # a sentence for the user
-    question: str = ""  # what can be meant in two ways; labels are then unknown
-    no_training: str = ""  # why nothing here should be trained on
+    said: str = ""  # the interpretation, in one sentence for the user
+    question: str = ""  # asked where the folders are ambiguous; labels are then None
+    no_training: str = ""  # why the images should not be trained on; empty if they may be
 
 
 class _Image(NamedTuple):
@@ -58,12 +58,14 @@ class _Image(NamedTuple):
 
 
 def layout(paths: Iterable[str], folders: str = "auto") -> Layout:
-    """What the folders of images mean. `paths` are relative, with forward slashes.
+    """Interpret the folders of images.
 
     Args:
-        folders: "classes" takes the top folders for the classes, "groups" takes them for groups
-            that must not be split (sites, cameras, patients) and the folders below them for the
-            classes, "ignore" takes no label from a folder. "auto" asks where both may be meant.
+        paths: relative paths of images, with forward slashes.
+        folders: "classes": the top folders are the classes. "groups": the top folders are groups
+            that must not be split (sites, cameras, patients), and the folders below them are the
+            classes. "ignore": folders give no labels. "auto": decide, and ask where both are
+            possible.
     """
     check_folders(folders)
     images = [_Image(at, tuple(path.split("/"))) for at, path in enumerate(paths)]
@@ -99,31 +101,33 @@ def layout(paths: Iterable[str], folders: str = "auto") -> Layout:
 
 
 def check_folders(folders: str | None) -> None:
-    """HandfulError for what the folders cannot be."""
+    """HandfulError unless `folders` is None or one of FOLDERS."""
     if folders is not None and folders not in FOLDERS:
         raise HandfulError(f"no folders={folders!r}; it is one of {', '.join(FOLDERS)}")
 
 
 def part_of(name: str) -> str | None:
-    """The part that a folder is called after, if any: "train" for "training_set"."""
+    """The part that a folder's name means, such as "train" for "training_set", or None."""
     words = [word for word in _words(name) if word not in FILL and not _YEAR.fullmatch(word)]
     kinds = {_kind(word) for word in words}
     return kinds.pop() if len(kinds) == 1 else None
 
 
 def in_test_part(paths: Sequence[str]) -> set[str]:
-    """The paths that lie in a test part, of a data set that has a training part, too."""
+    """The paths that lie in the test part of a data set that has a training part."""
     places = layout(paths, "classes").places
     return {path for path, place in zip(paths, places, strict=True) if place.test}
 
 
 def _kind(word: str) -> str | None:
-    """The part that one word names: "train", also as "trainset" or "trainimages"."""
+    """The part that one word means: "train" for "train", "trainset" or "trainimages"."""
     ends = (fill for fill in sorted(FILL) if word.endswith(fill))
     return next((KINDS[w] for w in (word, *map(word.removesuffix, ends)) if w in KINDS), None)
 
 
 class _Parts(NamedTuple):
+    """Which folders are the training and the test part."""
+
     of: Mapping[str, str] = MappingProxyType({})  # top folder → "train" or "test"
     second: bool = False  # parts lie below the classes: cat/train, cat/test
     no_training: str = ""
@@ -131,7 +135,7 @@ class _Parts(NamedTuple):
 
 
 def _parts(tops: dict[str, list[_Image]], folders: str) -> _Parts:
-    """Which top folders are the training and the test part."""
+    """Find the folders that are the training and the test part."""
     kinds = _kinds(tops)
     found = set(kinds.values())
     others = [top for top in tops if top not in kinds and top.lower() not in UNLABELED]
@@ -139,7 +143,7 @@ def _parts(tops: dict[str, list[_Image]], folders: str) -> _Parts:
         return _parts_below(tops)
     if len(found) == 1 and others:
         if folders == "classes" or not any(_folders_in(tops[top]) for top in kinds):
-            return _Parts()  # a class that happens to be called so
+            return _Parts()  # a class has the name of a part
         if not all(" ".join(_words(top)) in STRAY for top in others):
             return _Parts(question=_beside(sorted(kinds), sorted(others)))
     if "train" in found:
@@ -157,7 +161,7 @@ def _parts(tops: dict[str, list[_Image]], folders: str) -> _Parts:
 
 
 def _kinds(tops: dict[str, list[_Image]]) -> dict[str, str]:
-    """Top folder → its part, where it has a part's name; "seg_train" counts beside "seg_test"."""
+    """Top folder → its part, for names that mean a part; "seg_train" does so beside "seg_test"."""
     exact = {top: kind for top in tops if (kind := part_of(top))}
     if exact:
         return exact
@@ -171,7 +175,7 @@ def _kinds(tops: dict[str, list[_Image]]) -> dict[str, str]:
 
 
 def _parts_below(tops: dict[str, list[_Image]]) -> _Parts:
-    """cat/train, cat/test, dog/train, dog/test: every class holds the parts."""
+    """Find parts below the classes: cat/train, cat/test, dog/train, dog/test."""
     kinds: dict[str, str] = {}
     for top, members in tops.items():
         below = _folders_in(members)
@@ -189,7 +193,7 @@ def _parts_below(tops: dict[str, list[_Image]]) -> _Parts:
 
 
 def _part_first(image: _Image, parts: _Parts) -> _Image:
-    """cat/train/1.png as train/cat/1.png, where the parts lie below the classes."""
+    """Turn cat/train/1.png into train/cat/1.png where the parts lie below the classes."""
     if not parts.second or len(image.path) < 3 or image.path[1] not in parts.of:
         return image
     top, part, *rest = image.path
@@ -197,9 +201,9 @@ def _part_first(image: _Image, parts: _Parts) -> _Image:
 
 
 def _unwrapped(images: list[_Image]) -> tuple[list[_Image], list[_Image]]:
-    """Paths from inside the folder that holds everything, and images that lie beside it.
+    """Descend into the folder that holds everything; return its images and those beside it.
 
-    A folder that holds whole parts (train/ and test/) is stepped into whatever lies beside it.
+    A folder that holds the parts (train/ and test/) counts even if other folders lie beside it.
     """
     outside: list[_Image] = []
     while images:
@@ -220,7 +224,7 @@ def _unwrapped(images: list[_Image]) -> tuple[list[_Image], list[_Image]]:
 
 
 def _wraps(only: str, images: list[_Image]) -> bool:
-    """Whether an only folder is a wrapping and no class."""
+    """Whether a single top folder wraps the data set and is no class."""
     if only.lower() in UNLABELED:
         return False
     below = _folders_in(images)
@@ -237,7 +241,7 @@ def _holds_parts(members: list[_Image]) -> bool:
 
 
 def _members(images: list[_Image], parts: _Parts) -> list[tuple[list[_Image], bool]]:
-    """The images of the training and of the test part, with paths from their class folders on."""
+    """The images of the training part and of the test part, with paths relative to each part."""
     if not parts.of:
         return [(images, False)]
     inside: dict[bool, list[_Image]] = {False: [], True: []}
@@ -250,7 +254,7 @@ def _members(images: list[_Image], parts: _Parts) -> list[tuple[list[_Image], bo
 
 
 def _inside_part(top: str, members: list[_Image], classes: set[str]) -> list[_Image]:
-    """Of a part, paths from its class folders on: test_set/test_set/cat counts from cat on."""
+    """Paths relative to the class folders of a part: cat/1.png for test_set/test_set/cat/1.png."""
     while members:
         only, *others = _by_top(members) or [""]
         if others or any(len(image.path) == 1 for image in members):
@@ -265,7 +269,7 @@ def _inside_part(top: str, members: list[_Image], classes: set[str]) -> list[_Im
 
 
 def _question(members: list[_Image]) -> str:
-    """What to ask where the same folders lie in several classes; "" if nothing is doubtful."""
+    """The question to ask where equally named folders lie in several classes, or ""."""
     below: dict[str, set[str]] = {}
     tops = {t: m for t, m in _by_top(members).items() if t.lower() not in UNLABELED}
     for top, inside in tops.items():
@@ -291,7 +295,7 @@ def _question(members: list[_Image]) -> str:
 
 
 def _inside_classes(members: list[_Image]) -> set[str]:
-    """Folders that lie in what is taken for a class."""
+    """Names of the folders inside class folders."""
     return {i.path[1] for i in members if len(i.path) > 2 and i.path[0].lower() not in UNLABELED}
 
 
@@ -323,7 +327,7 @@ def _place(path: tuple[str, ...], folders: str, test: bool) -> Place:
 def _said(
     places: list[Place], parts: _Parts, strays: list[str], loose_strays: int, folders: str
 ) -> str:
-    """What the folders were taken for, in one sentence."""
+    """The interpretation of the folders, in one sentence."""
     classes = sorted({normalized(p.label) for p in places if p.label and not p.reason})
     train = sorted(top for top, kind in parts.of.items() if kind == "train")
     test = sorted(top for top, kind in parts.of.items() if kind == "test")
@@ -350,7 +354,7 @@ def _said(
 
 
 def _by_top(images: list[_Image]) -> dict[str, list[_Image]]:
-    """Top folder → the images in it, in order of the folders' names; not the loose ones."""
+    """Top folder → the images in it, sorted by folder; without images in no folder."""
     tops: defaultdict[str, list[_Image]] = defaultdict(list)
     for image in images:
         if len(image.path) > 1:
@@ -359,12 +363,12 @@ def _by_top(images: list[_Image]) -> dict[str, list[_Image]]:
 
 
 def _folders_in(members: list[_Image]) -> set[str]:
-    """Names of the folders one level below a top folder."""
+    """Names of the folders one level below the top folders."""
     return {image.path[1] for image in members if len(image.path) > 2}
 
 
 def _words(name: str) -> list[str]:
-    """Lower case: "TrainImages_2017" → ["train", "images", "2017"]."""
+    """The words of a name in lower case: ["train", "images", "2017"] for "TrainImages_2017"."""
     apart = re.sub(r"(?<=[a-z])(?=[A-Z0-9])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
     words = re.split(r"[\W_]+", apart.lower())
     return [word for word in words if word]

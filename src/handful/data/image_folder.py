@@ -1,7 +1,7 @@
-"""A folder of images, with class sub-folders or a label file → ImageSet.
+"""Load a folder of images, with class sub-folders or a label file, as an ImageSet.
 
-What the folders mean is for `image_folder.layout` to say. With a label file the sub-folders mean
-nothing, except `train/` and `test/`.
+`folder_layout.layout` interprets the sub-folders. With a label file only `train/` and `test/` among
+them have a meaning.
 """
 
 from collections import defaultdict
@@ -13,7 +13,7 @@ import numpy as np
 
 from handful.data.class_names import normalized
 from handful.data.decoding.formats import by_ending
-from handful.data.decoding.value_range import marked, value_range
+from handful.data.decoding.value_range import fingerprints_at, value_range
 from handful.data.folder_layout import Place, in_test_part, layout
 from handful.data.imageset import ImageSet, sorted_classes
 from handful.data.labels.label_file import LabelFile, match_labels
@@ -24,10 +24,10 @@ from handful.progress import Track
 
 
 class Wanted(NamedTuple):
-    """What a folder is loaded for."""
+    """How to load a folder."""
 
-    folders: str | None = None  # as in `layout`; None: "auto", but never asks unless training
-    training: bool = False  # labels matter, and a training part must be there
+    folders: str | None = None  # as in `layout`; None: "auto", but ask only with `training`
+    training: bool = False  # whether labels and a training part are required
     every_class: bool = False  # keep test images of classes that no training image has
 
 
@@ -40,7 +40,13 @@ def load_folder(
     wanted: Wanted | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> ImageSet:
-    """Images of a folder or of one file, where a label may be missing from every one."""
+    """Load the images of a folder, or one image file; labels may be missing.
+
+    Args:
+        source: the path as the user typed it.
+        follow_links: read symbolic links that lead out of the folder.
+        say: receives a sentence on how the folders were interpreted.
+    """
     wanted = wanted or Wanted()
     root = Path(source).expanduser()
     if root.is_file():
@@ -64,7 +70,7 @@ def load_folder(
 def places_by_folder(
     source: str, names: list[str], wanted: Wanted, say: Callable[[str], None]
 ) -> list[Place]:
-    """The place of each image by its path alone."""
+    """The place of each image, from its path alone."""
     found = layout(names, wanted.folders or "auto")
     if found.question and (wanted.training or wanted.folders == "auto"):
         raise HandfulError(f"{source}: {found.question}")
@@ -82,7 +88,7 @@ def places_by_folder(
 def _folders_beside_table(
     names: list[str], places: list[Place], folders: str | None
 ) -> list[Place]:
-    """What --folders changes where a label file gives the labels."""
+    """Apply --folders where a label file gives the labels."""
     if folders == "classes":
         raise HandfulError(
             "--folders classes takes the labels from the folders and --labels from a file; "
@@ -100,7 +106,7 @@ def _folders_beside_table(
 
 
 def _with_plain_labels(places: list[Place], say: Callable[[str], None]) -> list[Place]:
-    """Labels without what cannot be seen in them; says which became one class by that."""
+    """Places with normalised labels; tells the user which spellings became one class."""
     spellings: defaultdict[str, set[str]] = defaultdict(set)
     for place in places:
         if place.label is not None:
@@ -117,7 +123,7 @@ def _with_plain_labels(places: list[Place], say: Callable[[str], None]) -> list[
 def places_by_table(
     found: Scan, root: Path, labels: LabelFile, say: Callable[[str], None]
 ) -> tuple[list[Place], list[Skipped]]:
-    """The place of each image by the label file, and the rows of it that cannot be used."""
+    """The place of each image, from the label file, and the file's rows that cannot be used."""
     names = [file.name for file in found.files]
     broken = {skipped.name for skipped in found.skipped} - set(names)
     matched = match_labels(labels, [*names, *broken], root, say)
@@ -176,15 +182,15 @@ def _image_set(
 
 
 def file_store(root: Path, found: Scan, skipped: list[Skipped]) -> FileStore:
-    """A store over the readable files of a scan."""
+    """A store of the readable files of a scan."""
     joined = b"".join(facts.fingerprint for facts in found.facts)
-    prints = np.frombuffer(joined, np.uint8).reshape(-1, 16)
+    of_files = np.frombuffer(joined, np.uint8).reshape(-1, 16)
     values = [facts.values for facts in found.facts]
     deep = np.array([file is not None for file in values], bool)
     scale = value_range([file for file in values if file is not None])
     return FileStore(
         names=[file.name for file in found.files],
-        fingerprints=marked(prints, deep, scale),
+        fingerprints=fingerprints_at(scale, of_files, deep),
         sizes=np.array([(facts.height, facts.width) for facts in found.facts], np.int64),
         grey=np.array([facts.grey for facts in found.facts], bool),
         skipped=tuple(skipped),
@@ -192,7 +198,7 @@ def file_store(root: Path, found: Scan, skipped: list[Skipped]) -> FileStore:
         root=root,
         stamps=np.array([(file.bytes, file.changed) for file in found.files], np.int64),
         notes=tuple(facts.notes for facts in found.facts),
-        prints=prints,
+        file_fingerprints=of_files,
         deep=deep,
         blank=np.array([facts.blank for facts in found.facts], bool),
         value_range=scale,
@@ -200,7 +206,7 @@ def file_store(root: Path, found: Scan, skipped: list[Skipped]) -> FileStore:
 
 
 def _group_numbers(names: list[str | None]) -> np.ndarray | None:
-    """Equal numbers for equal names; an image without a group is a group of its own."""
+    """Group number of each image, or None without groups; an image without a name is alone."""
     if not any(names):
         return None
     number = {name: index for index, name in enumerate(sorted({name for name in names if name}))}

@@ -1,4 +1,4 @@
-"""ImageSet: images, labels (some absent), class names, file names, groups.
+"""ImageSet: images with labels (some unknown), class names, file names and groups.
 
 Letters in shapes: N images, C channels (1 or 3), S working size.
 """
@@ -24,16 +24,16 @@ __all__ = ["ImageSet", "Total", "Track", "quiet", "sorted_classes"]
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images with the labels that are known. Subsets share the store, and so the pixels."""
+    """Images with the labels that are known. Subsets share the store and its pixels."""
 
     store: Store
     rows: np.ndarray  # (N,) int64 rows of the store
     labels: np.ndarray  # (N,) int64, -1 where unknown
     classes: tuple[str, ...]  # index → name
-    groups: np.ndarray | None = None  # (N,) int64, images that must never be split
+    groups: np.ndarray | None = None  # (N,) int64; images of one group must never be split
     source: str = ""  # what the user typed
     test: "ImageSet | None" = None  # the labelled test part, if the source has one
-    # Image name → "random" or "chosen", where a label file tells how it came to be labelled.
+    # Image name → "random" or "chosen": how the image was picked for labelling, if a file says so.
     origins: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -52,23 +52,23 @@ class ImageSet:
         return len(self.rows)
 
     def __getitem__(self, positions: np.ndarray | slice) -> "ImageSet":
-        """The images at these positions, or where a mask is true; without `test`."""
+        """The images at these positions, or where a mask (N,) is true; without `test`."""
         groups = None if self.groups is None else self.groups[positions]
         rows, labels = self.rows[positions], self.labels[positions]
         return replace(self, rows=rows, labels=labels, groups=groups, test=None)
 
     def with_labels(self, labels: np.ndarray) -> "ImageSet":
-        """The same images with other labels: (N,) class numbers, -1 where unknown."""
+        """These images with other labels: (N,) class numbers, -1 where unknown."""
         return replace(self, labels=np.asarray(labels, np.int64))
 
     def seen(self, positions: np.ndarray) -> "ImageSet":
-        """The same images with every label hidden except those at `positions`."""
+        """These images with every label removed except those at `positions`."""
         labels = np.full(len(self), -1, np.int64)
         labels[positions] = self.labels[positions]
         return self.with_labels(labels)
 
     def relabeled(self, classes: tuple[str, ...]) -> "ImageSet":
-        """The same labels counted in another list of classes, which must hold every one in use."""
+        """These images with labels that index `classes`; HandfulError if it lacks a used class."""
         index = {normalized(name): number for number, name in enumerate(classes)}
         index |= {name: number for number, name in enumerate(classes)}
         numbers = [index.get(name, index.get(normalized(name), -1)) for name in self.classes]
@@ -83,8 +83,10 @@ class ImageSet:
         return replace(self, labels=table[self.labels], classes=classes, test=test)
 
     def known_to(self, classes: tuple[str, ...]) -> tuple["ImageSet", dict[str, int]]:
-        """The labelled images whose class is one of `classes`, counted in these; and how many there
-        are of each other class."""
+        """The labelled images of `classes`, with labels that index it, and counts of the others.
+
+        The counts are name → number of images, for classes that are not in `classes`.
+        """
         known = {*classes, *map(normalized, classes)}
         foreign = [not {name, normalized(name)} & known for name in self.classes]
         out = np.array([*foreign, False])[self.labels]
@@ -93,9 +95,9 @@ class ImageSet:
         return self[~out].relabeled(classes), left_out
 
     def scaled_by(self, value_range: Scale | None) -> "ImageSet":
-        """The same images, those of more than 8 bits on this scale; None leaves them as they are.
+        """These images, with images of more than 8 bits scaled by `value_range`; None: unchanged.
 
-        The store that others share is not changed.
+        The shared store is not changed.
         """
         store = self.store
         if not isinstance(store, FileStore) or store.scaled_by(value_range) is store:
@@ -105,7 +107,7 @@ class ImageSet:
 
     @property
     def value_range(self) -> Scale | None:
-        """The scale of images of more than 8 bits; None where there are none."""
+        """The scale of images of more than 8 bits; None if there are no such images."""
         return self.store.value_range if isinstance(self.store, FileStore) else None
 
     @property
@@ -124,7 +126,7 @@ class ImageSet:
 
     @property
     def native_size(self) -> tuple[int, int] | None:
-        """(height, width) if all images share one."""
+        """(height, width) if it is equal for all images, else None."""
         sizes = self.store.sizes[self.rows]
         if len(sizes) and (sizes == sizes[0]).all():
             return int(sizes[0, 0]), int(sizes[0, 1])
@@ -137,12 +139,12 @@ class ImageSet:
 
     @property
     def unlabeled(self) -> np.ndarray:
-        """Positions of the images whose label is not known."""
+        """Positions of the images whose label is unknown."""
         return np.flatnonzero(self.labels < 0)
 
     @cached_property
     def hash(self) -> str:
-        """Hash of the pixels (by their fingerprints), labels, classes, names and groups."""
+        """SHA-256 of the pixels' fingerprints, labels, classes, names and groups."""
         digest = hashlib.sha256(self.store.fingerprints[self.rows].tobytes())
         digest.update(self.labels.astype("<i8").tobytes())
         digest.update("\0".join(self.classes).encode(errors="surrogateescape"))
@@ -152,51 +154,54 @@ class ImageSet:
         return f"sha256:{digest.hexdigest()}"
 
     def at(
-        self, size: int, fit: str = "crop", track: Track = quiet, channels: int | None = None
+        self, size: int, aspect: str = "crop", track: Track = quiet, channels: int | None = None
     ) -> torch.Tensor:
-        """(N, C, S, S) uint8 pixels of all images.
+        """Pixels (N, C, S, S) uint8 of all images.
 
-        Decoded once in parallel and cached under a hash of the content; memory-mapped when large.
+        Images are decoded once, in parallel, and cached. Large results are memory-mapped. Raises
+        `Vanished` if a file can no longer be read.
 
         Args:
             size: S, in pixels.
-            fit: how other shapes become square. "crop" resizes the short side and cuts the
-                centre, "pad" resizes the long side and adds black, "stretch" ignores the aspect.
+            aspect: how images become square. "crop" resizes the short side to S and keeps the
+                centre, "pad" resizes the long side to S and adds black, "stretch" resizes both.
             channels: 1 or 3; by default `self.channels`.
         """
-        pixels, places = self.store.pixels(self.rows, size, fit, channels or self.channels, track)
+        pixels, places = self.store.pixels(
+            self.rows, size, aspect, channels or self.channels, track
+        )
         return torch.from_numpy(_gather(pixels, places))
 
     def stream(
-        self, size: int, fit: str = "crop", batch: int = 256, channels: int | None = None
+        self, size: int, aspect: str = "crop", batch: int = 256, channels: int | None = None
     ) -> Iterator[torch.Tensor]:
-        """The pixels of `at`, `batch` images at a time, without holding or caching them all.
+        """The pixels of `at`, in batches of `batch` images, without holding or caching all of them.
 
-        Images that cannot be read any more are black, and after the last batch it raises
-        `Vanished`: what was made of them is to be thrown away.
+        Images that can no longer be read are black. In that case it raises `Vanished` after the
+        last batch, and the caller must discard its results.
         """
         channels = channels or self.channels
         rows = self.rows
         starts = range(0, len(rows), batch)
-        if self.store.holds(size, fit, channels):
-            pixels, places = self.store.pixels(rows, size, fit, channels)
+        if self.store.holds(size, aspect, channels):
+            pixels, places = self.store.pixels(rows, size, aspect, channels)
             yield from (torch.from_numpy(pixels[places[at : at + batch]]) for at in starts)
         else:
             self.store.check(rows)
-            batches = self.store.batches(rows, size, fit, channels, batch)
+            batches = self.store.batches(rows, size, aspect, channels, batch)
             yield from (torch.from_numpy(pixels) for pixels in batches)
             self.store.check(rows)
 
 
 def sorted_classes(names: set[str]) -> tuple[str, ...]:
-    """Class names in order: of numbers if all are integers ("2" before "10"), else of text."""
+    """Class names, sorted as numbers if all are integers ("2" before "10"), else as text."""
     if all(name.lstrip("-").isdecimal() for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))
 
 
 def _gather(pixels: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """`pixels[rows]`: a view where the rows are neighbours, on disk where it is large."""
+    """`pixels[rows]`: a view if the rows are consecutive, a memory-mapped file if large."""
     first = int(rows[0]) if len(rows) else 0
     if np.array_equal(rows, np.arange(first, first + len(rows))):
         return pixels[first : first + len(rows)]

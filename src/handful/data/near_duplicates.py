@@ -1,8 +1,8 @@
-"""Near-duplicates: pictures that are almost the same, found by a perceptual hash.
+"""Find near-duplicates, images that look almost equal, by a perceptual hash.
 
-A picture is reduced to 64 bits: which of its lowest 8 x 8 frequencies lie above their median
-(the "pHash" of phash.org, after Zauner 2010, "Implementation and Benchmarking of Perceptual
-Image Hash Functions"). Pairs whose bits nearly agree are then compared as 32 x 32 grey pictures.
+The hash has 64 bits: which of the image's lowest 8 x 8 frequencies lie above their median (the
+"pHash" of phash.org, after Zauner 2010, "Implementation and Benchmarking of Perceptual Image Hash
+Functions"). Pairs with similar hashes are then compared as 32 x 32 grey images.
 
 Letters in shapes: N images.
 """
@@ -14,20 +14,20 @@ from torch import Tensor
 
 from handful.progress import Track, quiet
 
-SIZE = 32  # pixels; pictures are compared at this size, stretched and grey
-BITS_APART = 8  # of 64; more is another picture
-ALIKE = 0.95  # correlation of the grey pictures; all of 40 such pairs of CIFAR-10 were right
-CLOSER = 6.0  # times closer than the median picture is to its nearest: what is not chance
-FLAT = 4.0  # standard deviation in grey levels; an emptier picture has no hash worth comparing
-BLOCK = 4096  # images compared with as many others at a time
+SIZE = 32  # pixels; images are compared at this size, stretched and grey
+BITS_APART = 8  # of 64 bits; hashes that differ in more are no near-duplicates
+ALIKE = 0.95  # least correlation of the grey images; 40 of 40 such pairs of CIFAR-10 were right
+CLOSER = 6.0  # 1 - correlation must be this many times less than that of the median pair
+FLAT = 4.0  # standard deviation in grey levels below which the hash is meaningless
+BLOCK = 4096  # images compared at a time
 
 
 def near_duplicates(pictures: Tensor, track: Track = quiet) -> list[tuple[int, int, float]]:
-    """Pairs (first, second, correlation) of pictures that are almost the same, best first.
+    """Pairs (first, second, correlation) of near-duplicates, the most similar first.
 
-    Every picture is paired with the one whose hash is nearest, so there are fewer pairs than
-    pictures. Pictures that are alike by nature, such as digits, must be closer to each other than
-    others of their kind are.
+    Every picture is compared with the one whose hash is nearest, so there are at most N pairs.
+    Pictures that resemble each other by nature, such as digits, must be more similar than the
+    median pair (CLOSER).
 
     Args:
         pictures: (N, 1, 32, 32) uint8.
@@ -51,7 +51,7 @@ def near_duplicates(pictures: Tensor, track: Track = quiet) -> list[tuple[int, i
 
 
 def _signs(pictures: Tensor) -> tuple[Tensor, np.ndarray]:
-    """(N, 64) hash bits as +1 and -1, and the positions of pictures that are not flat."""
+    """Hash bits (N, 64) as +1 and -1, and the positions of the pictures that are not flat."""
     signs = np.empty((len(pictures), 64), np.float32)
     spread = np.empty(len(pictures), np.float32)
     for start in range(0, len(pictures), BLOCK):
@@ -64,7 +64,7 @@ def _signs(pictures: Tensor) -> tuple[Tensor, np.ndarray]:
 
 
 def _nearest(signs: Tensor, track: Track) -> tuple[Tensor, Tensor]:
-    """(N,) agreement with the nearest other picture, 64 - 2 * bits apart, and (N,) which it is."""
+    """Agreement (N,) with the nearest other hash, 64 - 2 * bits apart, and its position (N,)."""
     agreement = torch.full((len(signs),), -65.0)
     partner = torch.zeros(len(signs), dtype=torch.int64)
     starts = range(0, len(signs), BLOCK)
@@ -82,7 +82,10 @@ def _nearest(signs: Tensor, track: Track) -> tuple[Tensor, Tensor]:
 
 
 def _improve(agreement: Tensor, partner: Tensor, agree: Tensor, offset: int) -> None:
-    """Write the better ones of a block in place. Plain maxima are ten times as fast as argmax."""
+    """Update `agreement` and `partner` in place from a block `agree` of comparisons.
+
+    Computing maxima first is ten times as fast as argmax.
+    """
     better = (agree.amax(1) > agreement).nonzero()[:, 0]
     best, at = agree[better].max(1)
     agreement[better] = best
@@ -90,7 +93,7 @@ def _improve(agreement: Tensor, partner: Tensor, agree: Tensor, offset: int) -> 
 
 
 def _correlation(pictures: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """(pairs,) correlation between the grey levels of two pictures."""
+    """Correlation (pairs,) of the grey levels of the pictures at `first` and `second`."""
     likeness = []
     for start in range(0, len(first), BLOCK):
         ends = (first[start : start + BLOCK], second[start : start + BLOCK])

@@ -1,7 +1,7 @@
-"""A folder → its image files, each looked at once and remembered.
+"""Scan a folder for image files and inspect each of them once.
 
-The manifest in the cache keeps what `decode.inspect` found, by path, size and time of change, so
-opening the same folder again costs one directory walk.
+A manifest in the cache keeps the results of `decode.inspect` by path, size and modification time.
+Opening a folder again then costs one directory walk.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ BOXES = (b"ftypavif", b"ftypcrx")  # from the fifth byte on: AVIF, Canon's raw
 
 
 class Found(NamedTuple):
-    """A file that may be an image, and its state when it was seen."""
+    """A file that may be an image, with its size and modification time."""
 
     name: str  # path relative to the folder, with forward slashes
     bytes: int
@@ -43,16 +43,16 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Scan:
-    """The readable images of a folder in the order of their names, and what was left out."""
+    """The readable images of a folder, sorted by name, and the files that were left out."""
 
     files: list[Found]
-    facts: list[Facts]
+    facts: list[Facts]  # of `files`
     skipped: list[Skipped]
-    ignored: Counter[str]  # by ending, files that do not look like images; none that is hidden
+    ignored: Counter[str]  # ending → files that are no images; hidden files are not counted
 
 
 def scan(root: Path, follow_links: bool, track: Track) -> Scan:
-    """Find and inspect every image under `root`. A broken one is listed; the rest go on."""
+    """Find and inspect every image under `root`; images that cannot be read are in `skipped`."""
     found: list[Found] = []
     skipped: list[Skipped] = []
     ignored: Counter[str] = Counter()
@@ -75,7 +75,7 @@ def scan(root: Path, follow_links: bool, track: Track) -> Scan:
 
 
 def scan_file(path: Path) -> Scan:
-    """One file, as if it were a folder of one."""
+    """Inspect one file, as `scan` does a folder that holds only this file."""
     status = path.stat()
     file = Found(path.name, status.st_size, status.st_mtime_ns)
     with decode.guarded():
@@ -86,11 +86,12 @@ def scan_file(path: Path) -> Scan:
 
 
 def _walk(root: Path, follow_links: bool) -> Iterator[Found | Skipped | str]:
-    """Every entry of the folder and below; its ending if it is no image.
+    """Every file in the folder and below: a possible image, a skipped file, or another's ending.
 
-    Names are plain strings: a Path for each of 60,000 files would cost more than all the rest.
-    Folders wait in a list: trees may be deeper than Python calls functions. Under the folders
-    inside one waits its own (device, inode), which is `above` them until its turn comes.
+    Names are plain strings: 60,000 Path objects would take longer than all the rest. The walk uses
+    a stack, because trees may be deeper than Python's recursion limit. A folder's (device, inode)
+    lies on the stack below its sub-folders; until it is popped it is in `above`, which finds links
+    that lead back to a parent folder.
     """
     waiting: list[str | tuple[int, int]] = [""]
     above: set[tuple[int, int]] = set()
@@ -156,12 +157,12 @@ def _leads_inside(root: Path, path: str) -> bool:
 
 
 def _inspected(root: Path, found: list[Found], track: Track) -> Iterable[Facts | str]:
-    """What each file holds, or why it cannot be read."""
+    """The facts of each file, or why it cannot be read; from the manifest where possible."""
     path = cache_folder() / "manifests" / f"{_key(root)}.json"
     known = _load(path, found)
     if len(known) < len(found):
         with locked(path):
-            known = _load(path, found)  # another process may have looked meanwhile
+            known = _load(path, found)  # another process may have written it meanwhile
             if unknown := [file for file in found if file.name not in known]:
                 known.update(_look(root, unknown, track))
                 _save(path, found, known)
@@ -191,7 +192,7 @@ def _key(root: Path) -> str:
 
 
 def _save(path: Path, found: list[Found], known: dict[str, Facts | str]) -> None:
-    """Remember the readable files; the others are tried again next time, which is quick."""
+    """Write the manifest of the readable files; the others are inspected again next time."""
     rows = [
         (file.name, file.bytes, file.changed, facts.height, facts.width, facts.grey,
          facts.fingerprint.hex(), facts.notes, facts.values, facts.blank)
@@ -203,7 +204,7 @@ def _save(path: Path, found: list[Found], known: dict[str, Facts | str]) -> None
 
 
 def _load(path: Path, found: list[Found]) -> dict[str, Facts | str]:
-    """Facts of the files that have not changed since; nothing if the manifest makes no sense."""
+    """Facts of the unchanged files from the manifest; empty if it is missing or damaged."""
     try:
         manifest = json.loads(path.read_bytes())
         if manifest["version"] != _version():
@@ -214,12 +215,23 @@ def _load(path: Path, found: list[Found]) -> dict[str, Facts | str]:
                 height,
                 width,
                 grey,
-                bytes.fromhex(mark),
+                bytes.fromhex(fingerprint),
                 tuple(notes),
                 None if values is None else Values(*values),
                 blank,
             )
-            for name, bytes_, changed, height, width, grey, mark, notes, values, blank in rows
+            for (
+                name,
+                bytes_,
+                changed,
+                height,
+                width,
+                grey,
+                fingerprint,
+                notes,
+                values,
+                blank,
+            ) in rows
         }
     except (OSError, ValueError, KeyError, TypeError):
         return {}

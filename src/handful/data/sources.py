@@ -1,4 +1,4 @@
-"""What the user typed → ImageSet: a public data set by name, or a folder."""
+"""Load a public data set by name, or a folder of images, as an ImageSet."""
 
 import contextlib
 import sys
@@ -56,30 +56,33 @@ def load(
     track: Track = quiet,
     say: Callable[[str], None] = lambda text: None,
 ) -> ImageSet:
-    """Images, with the labels that are known, of a public data set or a folder.
+    """Load a public data set or a folder of images, with the labels that are known.
 
     Args:
-        source: a name in `SOURCES`, or the path of a folder of images. Text that is a name is
-            taken as one, even if there is a folder of that name; a Path is always a folder.
+        source: a name in `SOURCES`, or the path of a folder of images. A string that is a name is
+            taken as a name, even if there is a folder of that name; a Path is always a folder.
         labels: a CSV of file,label[,group], or the label file of another tool, for a folder whose
             sub-folders are not classes.
-        data_root: where public data sets are looked for and downloaded; by default HANDFUL_DATA.
-        test_fraction: this share of the labelled images becomes `test`, if the source has none.
-        seed: of that choice.
-        encoding: of the label file.
-        file_column, label_column: of the label file; by default file and label, or those of
-            well-known tools.
+        data_root: folder of public data sets, into which missing ones are downloaded; by default
+            HANDFUL_DATA.
+        test_fraction: share of the labelled images that becomes `test`, if the source has none.
+        seed: seed of the choice of these images.
+        encoding: encoding of the label file.
+        file_column, label_column: columns of the label file; by default file and label, or those
+            of well-known tools.
         follow_links: read symbolic links that lead out of the folder.
         keep_leaks: keep training images whose pixels are also in the test part.
-        labeled: refuse a source without labels, or with one class only. Off to predict.
+        labeled: refuse a source without labels, or with labels of one class only. False to predict.
         folders: what the sub-folders are: "classes", "groups" (sites or cameras, with the classes
-            below them), "ignore" (nothing), or "auto": refuse a folder where both may be meant.
-            None is "auto", but with `labeled` off such a folder has no labels instead.
-        every_class: keep test images of classes that no training image has. On to evaluate.
+            below them), "ignore" (no labels), or "auto": decide, and refuse an ambiguous folder.
+            None is "auto", but with labeled=False an ambiguous folder has no labels.
+        every_class: keep test images of classes that no training image has. True to evaluate.
         track: wraps long loops, `track(items, total, what)`, to show progress.
-        say: is told what the user may not have meant.
+        say: receives sentences on how the source was interpreted.
 
-    Images that cannot be read are left out and listed in `store.skipped` with the reason.
+    Returns:
+        The images. Files that cannot be read are left out and listed in `store.skipped`.
+        HandfulError for a source that is missing, empty or ambiguous.
     """
     name = str(source)
     check_folders(folders)
@@ -105,7 +108,7 @@ def load(
 def label_file(
     labels: str | Path | None, encoding: str, file_column: str | None, label_column: str | None
 ) -> LabelFile | None:
-    """What was typed of a label file; HandfulError for a column of no file."""
+    """The label file that was typed, or None; HandfulError for a column without a file."""
     if labels is not None:
         return LabelFile(Path(labels).expanduser(), encoding, file_column, label_column)
     for name, value in (("--file-column", file_column), ("--label-column", label_column)):
@@ -115,7 +118,7 @@ def label_file(
 
 
 def _digits(root: Path) -> Public:
-    """scikit-learn's 1,797 digits; the test part of 359 is ours, and always the same."""
+    """scikit-learn's 1,797 digits, with a fixed test part of 359 that we chose."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -171,7 +174,7 @@ SOURCES: dict[str, Callable[[Path], Public]] = {
 
 
 def _grey_part(data: Any) -> Part:
-    """(N, H, W) tensors of torchvision's MNIST classes."""
+    """A part from one of torchvision's MNIST classes, whose tensors are (N, H, W)."""
     return Part(data.data.numpy()[:, None], data.targets.numpy().astype(np.int64))
 
 
@@ -207,7 +210,7 @@ def _numbered(part: str, n: int) -> list[str]:
 
 
 def _check_path(name: str) -> None:
-    """Tell a mistyped name from a missing folder."""
+    """HandfulError unless the path exists; suggests a data set's name for a mistyped one."""
     if Path(name).expanduser().exists():
         return
     if "/" in name or "\\" in name:
@@ -219,7 +222,7 @@ def _check_path(name: str) -> None:
 
 
 def check_labels(images: ImageSet) -> None:
-    """HandfulError where no classifier can be learned from the images."""
+    """HandfulError unless the images have labels of two classes or more."""
     used = np.unique(images.labels[images.labeled])
     if not len(used):
         raise HandfulError(
@@ -234,7 +237,7 @@ def check_labels(images: ImageSet) -> None:
 
 
 def _with_duplicates_grouped(images: ImageSet) -> ImageSet:
-    """Pixel-identical images join one group, so that no fold, draw or test part splits them."""
+    """Join images with equal pixels in one group, so that no fold or test part splits them."""
     test = images.test
     keys = _pixel_keys(images) + (_pixel_keys(test) if test else [])
     if images.groups is None and len(set(keys)) == len(keys):
@@ -249,7 +252,7 @@ def _with_duplicates_grouped(images: ImageSet) -> ImageSet:
 
 
 def _joined(keys: list[bytes], groups: np.ndarray) -> np.ndarray:
-    """(N,) group numbers after groups that share pixels have become one."""
+    """Group numbers (N,) after joining groups that have an image with equal pixels."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -272,7 +275,7 @@ def _with_new_test(images: ImageSet, fraction: float, seed: int) -> ImageSet:
 
 
 def _without_leaks(images: ImageSet) -> ImageSet:
-    """Training images that are pixel for pixel in the test part are left out, and listed."""
+    """Leave out training images whose pixels are in the test part, and list them as skipped."""
     if images.test is None:
         return images
     test_name = dict(zip(_pixel_keys(images.test), images.test.names, strict=True))
@@ -291,7 +294,7 @@ def _without_leaks(images: ImageSet) -> ImageSet:
 
 
 def _pixel_keys(images: ImageSet) -> list[bytes]:
-    """Equal for equal pixels; a blank image, which copies nothing, has a key of its own."""
+    """A key per image, equal for equal pixels; a blank image is no copy and has its own key."""
     store = images.store
     blank = store.blank if isinstance(store, FileStore) else np.zeros(len(store.names), bool)
     return [

@@ -1,7 +1,7 @@
-"""Draws, folds and parts: who is seen as labelled, who is left out, who is the test.
+"""Draw labelled subsets and test parts; `folds` assigns folds.
 
-Every choice is seeded, stratified by class and blind to the order of the classes. Images of one
-group (one person, one burst, one set of duplicates) are never split.
+Every choice is seeded, stratified by class and independent of the order of the classes. Images of
+one group (one person, one burst, one set of duplicates) are never split.
 
 Letters in shapes: N images, n labelled images.
 """
@@ -30,20 +30,22 @@ def draw(
 ) -> np.ndarray:
     """Positions of `per_class` labelled images of every class, in rising order.
 
-    Draws nest: with one seed, the 4 images per class are among the 40. With groups, whole groups
-    are taken until every class has `per_class` images, so some may get a few more.
+    Draws with one seed are nested: the draw of 4 images per class lies within the draw of 40. With
+    groups, whole groups are taken until every class has `per_class` images, so a class may get a
+    few more.
 
     Args:
-        labels: (N,) class numbers, -1 where unknown; those are never drawn.
-        groups: (N,) group numbers, or None if every image is its own.
-        classes: their names, for the message on a class that is too small.
+        labels: (N,) class numbers, -1 where unknown; images without a label are never drawn.
+        per_class: HandfulError if it is less than 1 or more than the rarest class has.
+        groups: (N,) group numbers, or None if every image is its own group.
+        classes: names of the classes, for the error message.
     """
     labels = np.asarray(labels)
     counts = _counts(labels, len(classes))
     if per_class < 1 or per_class > counts.min():
         raise HandfulError(_wrong_budget(per_class, counts, classes))
     chosen = np.zeros(len(labels), bool)
-    units = _units(labels, seed, groups)
+    units = shuffled_units(labels, seed, groups)
     taken = np.zeros(len(counts), np.int64)
     for unit in units:
         if (taken[labels[unit]] < per_class).any():
@@ -55,41 +57,18 @@ def draw(
 
 
 def first(labels: np.ndarray, n: int) -> np.ndarray:
-    """Positions of the first `n` labelled images, in the order of the source."""
+    """Positions of the first `n` labelled images, in the order of the source.
+
+    HandfulError if there are fewer.
+    """
     known = np.flatnonzero(np.asarray(labels) >= 0)
     if not 1 <= n <= len(known):
         raise HandfulError(f"first {n} asks for 1 to {len(known)} labelled images")
     return known[:n]
 
 
-def folds(labels: np.ndarray, k: int, seed: int, groups: np.ndarray | None = None) -> np.ndarray:
-    """(n,) fold number of every labelled image, stratified: class counts differ by one at most.
-
-    There are fewer folds where a class has fewer than `k` images (or groups), but at least two.
-    """
-    labels = np.asarray(labels)
-    if k < 2:
-        raise HandfulError(f"folds={k} leaves nothing to test on; use 2 or more")
-    counts = np.bincount(labels)
-    units = _units(labels, seed, groups)
-    units_with = np.zeros(len(counts), np.int64)  # per class: units that hold one of its images
-    for unit in units:
-        units_with[np.unique(labels[unit])] += 1
-    k = max(2, min(k, int(units_with[counts > 0].min())))
-    fold_of = np.empty(len(labels), np.int64)
-    sizes = np.zeros((k, len(counts)), np.int64)
-    # The largest groups first: small ones then even out what those leave uneven.
-    for unit in sorted(units, key=len, reverse=True):
-        inside = np.bincount(labels[unit], minlength=len(counts))
-        crowded = sizes @ inside  # (k,) how many of this unit's classes each fold holds already
-        fold = min(range(k), key=lambda at: (crowded[at], sizes[at].sum()))
-        fold_of[unit] = fold
-        sizes[fold] += inside
-    return fold_of
-
-
 def evenly_spaced(items: Tensor, most: int) -> Tensor:
-    """At most `most` of (N, ...) items, from the first one on; all of them where N is no more."""
+    """At most `most` of the items (N, ...), evenly spaced, starting with the first."""
     n = len(items)
     return items if n <= most else items[np.arange(most) * n // most]
 
@@ -97,7 +76,13 @@ def evenly_spaced(items: Tensor, most: int) -> Tensor:
 def holdout(
     labels: np.ndarray, fraction: float, seed: int, groups: np.ndarray | None = None
 ) -> np.ndarray:
-    """Positions of a stratified `fraction` of the labelled images, in rising order."""
+    """Positions of a stratified `fraction` of the labelled images, in rising order.
+
+    Args:
+        labels: (N,) class numbers, -1 where unknown.
+        fraction: HandfulError outside of (0, 1), or if it leaves a class without images in a part.
+        groups: (N,) group numbers; images of one group are never split.
+    """
     labels = np.asarray(labels)
     if not 0 < fraction < 1:
         raise HandfulError(f"test_fraction is a share between 0 and 1, got {fraction}")
@@ -106,20 +91,24 @@ def holdout(
 
 
 def development(images: ImageSet, n: int, seed: int) -> ImageSet:
-    """Training images, `n` of which become `test` (stratified): for choosing settings."""
+    """The training images with `n` of them, stratified, as `test`: a part for choosing settings."""
     chosen = _stratified(images.labels, n, seed, images.groups)
     return with_test(images, chosen)
 
 
 def with_test(images: ImageSet, positions: np.ndarray) -> ImageSet:
-    """`images` without those at `positions`, which become its test part."""
+    """Move the images at `positions` into the test part."""
     rest = np.ones(len(images), bool)
     rest[positions] = False
     return replace(images[rest], test=images[positions])
 
 
 def save_draw(path: Path, positions: Sequence[int], per_class: int, seed: int, data: str) -> None:
-    """Write a draw as JSON with a hash. `data` is the hash of the image set it belongs to."""
+    """Write a draw as JSON, with a hash of its content.
+
+    Args:
+        data: hash of the image set that was drawn from.
+    """
     record = {
         "data": data,
         "per_class": per_class,
@@ -129,24 +118,13 @@ def save_draw(path: Path, positions: Sequence[int], per_class: int, seed: int, d
     write_text(path, json.dumps({**record, "hash": _hash(record)}))
 
 
-def load_draw(path: Path, data: str) -> np.ndarray:
-    """Positions of a saved draw, if it is intact and was made for the images with hash `data`."""
-    try:
-        record = json.loads(path.read_text())
-        claimed = record.pop("hash")
-        positions = np.array(record["positions"], np.int64)
-        intact = claimed == _hash(record)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise HandfulError(f"{path} is not a saved draw: {error}") from error
-    if not intact:
-        raise HandfulError(f"{path} was changed after it was saved; draw again")
-    if record["data"] != data:
-        raise HandfulError(f"{path} was drawn from other images; draw again from these")
-    return positions
+def shuffled_units(labels: np.ndarray, seed: int, groups: np.ndarray | None) -> list[np.ndarray]:
+    """Positions of the labelled images in a seeded order, as one array per group.
 
-
-def _units(labels: np.ndarray, seed: int, groups: np.ndarray | None) -> list[np.ndarray]:
-    """The labelled positions in a seeded order, as arrays that must stay together."""
+    Args:
+        labels: (N,) class numbers, -1 where unknown.
+        groups: (N,) group numbers, or None for one array per image.
+    """
     order = _order(len(labels), seed)
     order = order[labels[order] >= 0]
     if groups is None:
@@ -158,13 +136,13 @@ def _units(labels: np.ndarray, seed: int, groups: np.ndarray | None) -> list[np.
 
 
 def _order(n: int, seed: int) -> np.ndarray:
-    """A seeded permutation that never changes with NumPy's version: raw bits are guaranteed."""
+    """A seeded permutation of n; it rests on raw bits, which no version of NumPy changes."""
     bits = np.asarray(np.random.PCG64(seed).random_raw(n))
     return np.argsort(bits, kind="stable")
 
 
 def _stratified(labels: np.ndarray, n: int, seed: int, groups: np.ndarray | None) -> np.ndarray:
-    """About `n` labelled positions (exactly, without groups), shared out like the classes."""
+    """Positions of `n` labelled images, in proportion to the classes; about `n` with groups."""
     counts = _counts(labels)
     targets = _shares(counts, n)
     if n < 1 or (targets >= counts).any():
@@ -175,7 +153,7 @@ def _stratified(labels: np.ndarray, n: int, seed: int, groups: np.ndarray | None
         )
     chosen = np.zeros(len(labels), bool)
     taken = np.zeros(len(counts), np.int64)
-    for unit in _units(labels, seed, groups):
+    for unit in shuffled_units(labels, seed, groups):
         inside = np.bincount(labels[unit], minlength=len(counts))
         wanted = np.minimum(inside, np.maximum(targets - taken, 0)).sum()
         if 2 * wanted > len(unit) and (taken + inside < counts)[inside > 0].all():
@@ -185,7 +163,7 @@ def _stratified(labels: np.ndarray, n: int, seed: int, groups: np.ndarray | None
 
 
 def _shares(counts: np.ndarray, n: int) -> np.ndarray:
-    """`n` in whole numbers proportional to `counts`; the largest remainders get the rest."""
+    """Split `n` into whole numbers proportional to `counts`, by the largest remainders."""
     exact = counts * (n / counts.sum())
     shares: np.ndarray = np.floor(exact).astype(np.int64)
     rest = n - shares.sum()

@@ -1,4 +1,4 @@
-"""Where pixels come from: arrays in memory, or files decoded once and cached.
+"""Stores of images: arrays in memory, or files that are decoded once and cached.
 
 Letters in shapes: N images of the store, C channels (1 or 3), H height, W width, S working size.
 """
@@ -21,25 +21,25 @@ import torch.nn.functional as F
 from handful.data.cache import VERSION, about, cache_folder, explained, locked, read_about, used
 from handful.data.cache_entries import keep_within_limit, remove
 from handful.data.decoding import decode
-from handful.data.decoding.value_range import Scale, fitting, marked
+from handful.data.decoding.value_range import Scale, fingerprints_at, merged
 from handful.data.thread_pool import in_order
 from handful.errors import HandfulError
 from handful.files import beside
 from handful.progress import Track, quiet
 
-MEMORY_LIMIT = 2**30  # bytes; larger pixel arrays are memory-mapped instead of held
+MEMORY_LIMIT = 2**30  # bytes; larger pixel arrays are memory-mapped
 BATCH = 64  # images decoded by one worker at a time
 
 
 class Skipped(NamedTuple):
-    """A file that was left out, and why."""
+    """A file that was left out, and the reason."""
 
     name: str
     reason: str
 
 
 class Vanished(HandfulError):
-    """Images that could be read when their folder was opened, and cannot be read any more."""
+    """Raised for images that could be read when their folder was opened, but no longer can."""
 
     def __init__(self, store: "Store", rows: np.ndarray) -> None:
         first = int(rows[0])
@@ -55,28 +55,28 @@ class Vanished(HandfulError):
 class Held(NamedTuple):
     """Decoded pixels of a store."""
 
-    settings: tuple[Any, ...]  # what they were made with
+    settings: tuple[Any, ...]  # see `Store._settings`
     pixels: np.ndarray  # (n, C, S, S) uint8
     rows: np.ndarray  # (n,) rising rows of the store; all of them unless files have vanished
 
 
 @dataclass(eq=False, kw_only=True)
 class Store(ABC):
-    """Images in a fixed order. Image sets are rows of a store, so subsets share its pixels."""
+    """Images in a fixed order. An ImageSet is a list of rows, so subsets share the pixels."""
 
     names: list[str]
     fingerprints: np.ndarray  # (N, 16) uint8; equal rows are equal pixels
     sizes: np.ndarray  # (N, 2) int64, height and width
     grey: np.ndarray  # (N,) bool; red, green and blue are equal in every pixel
     skipped: tuple[Skipped, ...] = ()
-    other: Mapping[str, int] = field(default_factory=dict)  # files that are no images, by ending
+    other: Mapping[str, int] = field(default_factory=dict)  # ending → files that are no images
 
     def __post_init__(self) -> None:
-        self._held: Held | None = None  # the last pixels asked for
-        self.lost: dict[int, str] = {}  # row → why it cannot be read any more
+        self._held: Held | None = None  # the pixels of the last call
+        self.lost: dict[int, str] = {}  # row → why it can no longer be read
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a process that is spawned: it finds the pixels in the cache."""
+        """The state without pixels, for a spawned process: it reads them from the cache."""
         return {**self.__dict__, "_held": None}
 
     @property
@@ -86,24 +86,24 @@ class Store(ABC):
 
     @property
     def source(self) -> str:
-        """Where the images come from, for people; empty if nowhere on disk."""
+        """The folder of the images, or "" if they are not on disk."""
         return ""
 
     @abstractmethod
-    def batch(self, rows: np.ndarray, size: int, fit: str, channels: int) -> np.ndarray:
-        """(len(rows), channels, S, S) uint8, made from the source; lost rows are zeros."""
+    def batch(self, rows: np.ndarray, size: int, aspect: str, channels: int) -> np.ndarray:
+        """Pixels (len(rows), channels, S, S) uint8 made from the source; zeros for lost rows."""
 
     def pixels(
-        self, rows: np.ndarray, size: int, fit: str, channels: int, track: Track = quiet
+        self, rows: np.ndarray, size: int, aspect: str, channels: int, track: Track = quiet
     ) -> tuple[np.ndarray, np.ndarray]:
-        """An array (n, channels, S, S) uint8, and (len(rows),) where in it `rows` are.
+        """Pixels (n, channels, S, S) uint8, and the positions (len(rows),) of `rows` among the n.
 
-        From memory, from the cache, or decoded. Raises `Vanished` if one of the rows cannot be
-        read any more.
+        The pixels come from memory or the cache, or are decoded. Raises `Vanished` if one of the
+        rows can no longer be read.
         """
-        settings = self._settings(size, fit, channels)
+        settings = self._settings(size, aspect, channels)
         if self._held is None or self._held.settings != settings:
-            self._held = self._cached(rows, size, fit, channels, track)
+            self._held = self._cached(rows, size, aspect, channels, track)
         places = np.searchsorted(self._held.rows, rows)
         known = places < len(self._held.rows)
         known[known] = self._held.rows[places[known]] == rows[known]
@@ -111,20 +111,22 @@ class Store(ABC):
             raise self.vanished(rows)
         return self._held.pixels, places
 
-    def holds(self, size: int, fit: str, channels: int) -> bool:
-        """Whether `pixels` would answer from memory."""
-        return self._held is not None and self._held.settings == self._settings(size, fit, channels)
+    def holds(self, size: int, aspect: str, channels: int) -> bool:
+        """Whether `pixels` has these pixels in memory."""
+        return self._held is not None and self._held.settings == self._settings(
+            size, aspect, channels
+        )
 
     def batches(
-        self, rows: np.ndarray, size: int, fit: str, channels: int, batch: int = BATCH
+        self, rows: np.ndarray, size: int, aspect: str, channels: int, batch: int = BATCH
     ) -> Iterator[np.ndarray]:
-        """The pixels of `rows`, `batch` images at a time, decoded ahead in parallel.
+        """The pixels of `rows` in batches of `batch` images, decoded ahead in parallel.
 
-        Rows that cannot be read any more are zeros, and noted in `lost`: ask `check` afterwards.
+        Rows that can no longer be read are zeros and listed in `lost`: call `check` afterwards.
         """
-        check_fit(size, fit)
+        check_aspect(size, aspect)
         parts = [rows[start : start + batch] for start in range(0, len(rows), batch)]
-        return in_order(lambda part: self.batch(part, size, fit, channels), parts)
+        return in_order(lambda part: self.batch(part, size, aspect, channels), parts)
 
     def check(self, rows: np.ndarray) -> None:
         """Raise `Vanished` if some of the rows are known to be lost."""
@@ -132,12 +134,14 @@ class Store(ABC):
             raise self.vanished(rows)
 
     def vanished(self, rows: np.ndarray) -> Vanished:
-        """The error that tells which of these rows are lost."""
+        """The error that lists those of these rows that are lost."""
         return Vanished(self, np.array([row for row in rows.tolist() if row in self.lost]))
 
-    def _cached(self, wanted: np.ndarray, size: int, fit: str, channels: int, track: Track) -> Held:
-        settings = self._settings(size, fit, channels)
-        while True:  # again only where files have vanished while others were decoded
+    def _cached(
+        self, wanted: np.ndarray, size: int, aspect: str, channels: int, track: Track
+    ) -> Held:
+        settings = self._settings(size, aspect, channels)
+        while True:  # repeats only if files have vanished while others were decoded
             rows = np.array([r for r in range(len(self.names)) if r not in self.lost], np.int64)
             if not len(rows):
                 raise self.vanished(wanted)
@@ -160,14 +164,14 @@ class Store(ABC):
                 )
 
     def _build(self, path: Path, rows: np.ndarray, settings: tuple[Any, ...], track: Track) -> None:
-        """Write the pixels of `rows`: from arrays of other sets where they are known, or decoded.
+        """Write the pixels of `rows`, copied from the arrays of other sets, or decoded.
 
-        Where files vanish meanwhile, what is left is written to the place of what is left.
+        If files vanish meanwhile, the pixels of the others are written to the path for the others.
         """
-        size, fit, channels, *_ = settings
+        size, aspect, channels, *_ = settings
         known = _known(path, self.fingerprints[rows], (channels, size, size))
         new = rows[known.array < 0]
-        batches = self.batches(new, size, fit, channels)
+        batches = self.batches(new, size, aspect, channels)
         decoded = (
             image for part in track(batches, -(-len(new) // BATCH), "decoding") for image in part
         )
@@ -193,12 +197,12 @@ class Store(ABC):
         else:
             path.unlink()
 
-    def _settings(self, size: int, fit: str, channels: int) -> tuple[Any, ...]:
-        """What pixels are made with: images alike that differ in one of these differ in pixels."""
-        return (size, fit, channels, type(self).__name__, VERSION, PIL.__version__)
+    def _settings(self, size: int, aspect: str, channels: int) -> tuple[Any, ...]:
+        """Everything but the image that determines the pixels; part of the cache's file name."""
+        return (size, aspect, channels, type(self).__name__, VERSION, PIL.__version__)
 
     def _path(self, settings: tuple[Any, ...], rows: np.ndarray) -> Path:
-        """Named after what made the pixels and, behind the dash, after the images."""
+        """The cache file: a hash of the settings, a dash and a hash of the images."""
         made = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
         images = hashlib.sha256(self.fingerprints[rows].tobytes()).hexdigest()[:32]
         return cache_folder() / "pixels" / f"{made}-{images}.npy"
@@ -206,44 +210,44 @@ class Store(ABC):
 
 @dataclass(eq=False, kw_only=True)
 class FileStore(Store):
-    """Image files under one folder; `names` are their paths in it."""
+    """Image files under one folder; `names` are paths relative to it."""
 
     root: Path
-    stamps: np.ndarray  # (N, 2) int64: bytes and mtime in ns, when inspected
-    notes: tuple[tuple[str, ...], ...]  # for every file, what its decoding involved
-    prints: np.ndarray  # (N, 16) uint8: fingerprints of what is in the files, before any scale
-    deep: np.ndarray  # (N,) bool: more than 8 bits
-    blank: np.ndarray  # (N,) bool: all pixels are equal
-    value_range: Scale | None = None  # the scale of deep images; None where there are none
+    stamps: np.ndarray  # (N, 2) int64: bytes and modification time in ns, when inspected
+    notes: tuple[tuple[str, ...], ...]  # treatments of every file in decoding, see `Facts`
+    file_fingerprints: np.ndarray  # (N, 16) uint8: of the files' own values, before any scale
+    deep: np.ndarray  # (N,) bool: images of more than 8 bits
+    blank: np.ndarray  # (N,) bool: images whose pixels are all equal
+    value_range: Scale | None = None  # the scale of deep images; None if there are none
 
     def scaled_by(self, given: Scale | None) -> "FileStore":
-        """The same files with another scale, such as that of a run; this store stays as it is.
+        """A store of these files with another scale, such as a run's; this store is not changed.
 
-        Files of a kind that the given scale is not for keep that of this store.
+        Kinds of files that the given scale does not cover keep this store's scale.
         """
-        scale = fitting(self.value_range, given)
+        scale = merged(self.value_range, given)
         if scale == self.value_range:
             return self
-        marks = marked(self.prints, self.deep, scale)
-        store = replace(self, fingerprints=marks, value_range=scale)
-        store.lost = self.lost  # a file that vanishes does so for both
+        fingerprints = fingerprints_at(scale, self.file_fingerprints, self.deep)
+        store = replace(self, fingerprints=fingerprints, value_range=scale)
+        store.lost = self.lost  # shared: a file that vanishes is lost for both
         return store
 
     @property
     def source(self) -> str:
         return os.path.abspath(self.root)
 
-    def batch(self, rows: np.ndarray, size: int, fit: str, channels: int) -> np.ndarray:
+    def batch(self, rows: np.ndarray, size: int, aspect: str, channels: int) -> np.ndarray:
         pixels = np.zeros((len(rows), channels, size, size), np.uint8)
         for target, row in zip(pixels, rows.tolist(), strict=True):
             try:
                 image = decode.read(
-                    self.root / self.names[row], size, fit, channels, self.value_range
+                    self.root / self.names[row], size, aspect, channels, self.value_range
                 )
             except decode.Unreadable as error:
                 self.lost[row] = self._change(row) or str(error)
             else:
-                # Cached pixels are named after what was inspected: it must still be that file.
+                # The cache identifies pixels by the inspected file: it must not have changed.
                 if change := self._change(row):
                     self.lost[row] = change
                 else:
@@ -251,14 +255,14 @@ class FileStore(Store):
         return pixels
 
     def vanished(self, rows: np.ndarray) -> Vanished:
-        """All of them are looked at, so that a work is begun again once and not for each."""
+        """The error for all lost rows: every row is checked, so that a job restarts only once."""
         for row in rows.tolist():
             if row not in self.lost and (change := self._change(row)):
                 self.lost[row] = change
         return super().vanished(rows)
 
     def _change(self, row: int) -> str:
-        """What has become of a file since it was inspected; empty if nothing."""
+        """How a file has changed since it was inspected, or ""."""
         try:
             now = os.stat(self.root / self.names[row])
         except FileNotFoundError:
@@ -276,36 +280,36 @@ class ArrayStore(Store):
     images: np.ndarray
 
     def pixels(
-        self, rows: np.ndarray, size: int, fit: str, channels: int, track: Track = quiet
+        self, rows: np.ndarray, size: int, aspect: str, channels: int, track: Track = quiet
     ) -> tuple[np.ndarray, np.ndarray]:
-        check_fit(size, fit)
+        check_aspect(size, aspect)
         if self.images.shape[1:] == (channels, size, size):
             return self.images, rows
-        return super().pixels(rows, size, fit, channels, track)
+        return super().pixels(rows, size, aspect, channels, track)
 
-    def holds(self, size: int, fit: str, channels: int) -> bool:
+    def holds(self, size: int, aspect: str, channels: int) -> bool:
         native = self.images.shape[1:] == (channels, size, size)
-        return native or super().holds(size, fit, channels)
+        return native or super().holds(size, aspect, channels)
 
-    def batch(self, rows: np.ndarray, size: int, fit: str, channels: int) -> np.ndarray:
+    def batch(self, rows: np.ndarray, size: int, aspect: str, channels: int) -> np.ndarray:
         images = torch.from_numpy(np.ascontiguousarray(self.images[rows])).float()
-        images = resized(_coloured(images, channels), size, fit)
+        images = resized(_coloured(images, channels), size, aspect)
         return images.round().clamp_(0, 255).byte().numpy()
 
 
 def array_store(
     images: np.ndarray, names: list[str], skipped: Sequence[Skipped] = ()
 ) -> ArrayStore:
-    """A store over (N, C, H, W) uint8 images; three equal channels become one."""
+    """A store of images (N, C, H, W) uint8; three channels become one if all images are grey."""
     size = (images.shape[2], images.shape[3])
     grey = np.array([_is_grey(image) for image in images], bool)
-    prints = [
+    fingerprints = [
         decode.fingerprint(image[0] if alone else image.transpose(1, 2, 0), size)
         for image, alone in zip(images, grey, strict=True)
     ]
     return ArrayStore(
         names=names,
-        fingerprints=np.frombuffer(b"".join(prints), np.uint8).reshape(-1, 16),
+        fingerprints=np.frombuffer(b"".join(fingerprints), np.uint8).reshape(-1, 16),
         sizes=np.tile(np.array(size, np.int64), (len(images), 1)),
         grey=grey,
         skipped=tuple(skipped),
@@ -313,14 +317,14 @@ def array_store(
     )
 
 
-def resized(images: torch.Tensor, size: int, fit: str) -> torch.Tensor:
-    """(N, C, H, W) float → (N, C, S, S): the tensor twin of `decode.resized`."""
+def resized(images: torch.Tensor, size: int, aspect: str) -> torch.Tensor:
+    """Resize images (N, C, H, W) float to (N, C, S, S), as `decode.resized` does with files."""
     height, width = images.shape[2:]
-    if fit == "crop" and height != width:
+    if aspect == "crop" and height != width:
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
         images = images[:, :, top : top + side, left : left + side]
-    if fit == "pad" and height != width:
+    if aspect == "pad" and height != width:
         scale = size / max(height, width)
         height, width = max(1, round(height * scale)), max(1, round(width * scale))
         inner = _bicubic(images, height, width)
@@ -329,9 +333,10 @@ def resized(images: torch.Tensor, size: int, fit: str) -> torch.Tensor:
     return _bicubic(images, size, size)
 
 
-def check_fit(size: int, fit: str) -> None:
-    if fit not in decode.FITS:
-        raise HandfulError(f"no fit {fit!r}; fit is one of {', '.join(decode.FITS)}")
+def check_aspect(size: int, aspect: str) -> None:
+    """HandfulError for an unknown aspect or a size below 1 pixel."""
+    if aspect not in decode.ASPECTS:
+        raise HandfulError(f"no aspect {aspect!r}; aspect is one of {', '.join(decode.ASPECTS)}")
     if size < 1:
         raise HandfulError(f"size={size} is no image size; it must be 1 pixel or more")
 
@@ -345,7 +350,7 @@ def _bicubic(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 def _coloured(images: torch.Tensor, channels: int) -> torch.Tensor:
-    """(N, C, H, W) float in 1 or 3 channels; grey is the luma Pillow uses."""
+    """Images (N, C, H, W) float with 1 or 3 channels; grey is the luma that Pillow computes."""
     if images.shape[1] == channels:
         return images
     if channels == 3:
@@ -355,28 +360,28 @@ def _coloured(images: torch.Tensor, channels: int) -> torch.Tensor:
 
 
 def _is_grey(image: np.ndarray) -> bool:
-    """Whether a (C, H, W) image holds no colour."""
+    """Whether the channels of an image (C, H, W) are equal."""
     return len(image) == 1 or bool((image[0] == image[1]).all() and (image[0] == image[2]).all())
 
 
 def _write_header(file: Any, shape: tuple[int, ...]) -> None:
-    """As long for fewer images: numpy leaves room for the first number to grow."""
+    """Write NumPy's header, whose length does not depend on the number of images."""
     np.lib.format.write_array_header_1_0(
         file, {"descr": "|u1", "fortran_order": False, "shape": shape}
     )
 
 
 class _Known:
-    """Which images of a set are in cached arrays of other sets, made in the same way."""
+    """The images of a set that are in cached arrays of other sets with equal settings."""
 
     def __init__(self, n: int, shape: tuple[int, ...]) -> None:
         self.shape = shape
         self.arrays: list[np.ndarray] = []
-        self.array = np.full(n, -1)  # the number of the array, -1 for none
-        self.row = np.zeros(n, np.int64)  # the row in it
+        self.array = np.full(n, -1)  # index in `arrays`, -1 if in none
+        self.row = np.zeros(n, np.int64)  # row of that array
 
     def block(self, part: slice, decoded: Iterator[np.ndarray]) -> np.ndarray:
-        """The pixels of this part of the set; those that are not known are taken from `decoded`."""
+        """The pixels of a part of the set; those in no array are taken from `decoded`."""
         array, row = self.array[part], self.row[part]
         pixels = np.empty((len(array), *self.shape), np.uint8)
         for number in np.unique(array):
@@ -388,14 +393,14 @@ class _Known:
         return pixels
 
     def close(self) -> None:
-        """Let go of the files: some systems cannot remove one that is mapped."""
+        """Close the files: some systems cannot remove a mapped file."""
         self.arrays.clear()
 
 
-def _known(path: Path, prints: np.ndarray, shape: tuple[int, ...]) -> _Known:
-    """Where the images with these fingerprints are, in arrays whose names begin as `path` does."""
-    found = _Known(len(prints), shape)
-    keys = _as_keys(prints)
+def _known(path: Path, fingerprints: np.ndarray, shape: tuple[int, ...]) -> _Known:
+    """Find images by their fingerprints (N, 16) in the arrays that `_others` lists for `path`."""
+    found = _Known(len(fingerprints), shape)
+    keys = _as_keys(fingerprints)
     for other in _others(path):
         if (found.array >= 0).all():
             break
@@ -414,7 +419,7 @@ def _known(path: Path, prints: np.ndarray, shape: tuple[int, ...]) -> _Known:
 
 
 def _remove_held_by(path: Path) -> None:
-    """Remove arrays whose images are all in this one: it answers for them."""
+    """Remove the arrays whose images are all in the array at `path`."""
     has = _images_in(path)
     for other in _others(path):
         images = _images_in(other)
@@ -423,7 +428,7 @@ def _remove_held_by(path: Path) -> None:
 
 
 def _others(path: Path) -> list[Path]:
-    """Arrays made in the same way as that of `path`, of other images; the largest first."""
+    """Cached arrays of other sets with the settings of `path`, the largest first."""
     made = path.name.split("-")[0]
     others = (other for other in path.parent.glob(f"{made}-*.npy") if other != path)
     return sorted(others, key=_size, reverse=True)
@@ -433,21 +438,21 @@ def _size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError:
-        return 0  # gone meanwhile
+        return 0  # another process has removed it
 
 
 def _images_in(path: Path) -> np.ndarray:
-    """Fingerprints of the images of a cached array; none if that is not known."""
+    """Fingerprints (n,) of the images in a cached array, as keys; empty if unknown."""
     try:
-        prints = bytes.fromhex(read_about(path).get("images", ""))
-        return _as_keys(np.frombuffer(prints, np.uint8).reshape(-1, 16))
+        content = bytes.fromhex(read_about(path).get("images", ""))
+        return _as_keys(np.frombuffer(content, np.uint8).reshape(-1, 16))
     except (TypeError, ValueError):
         return np.empty(0, "S32")
 
 
-def _as_keys(prints: np.ndarray) -> np.ndarray:
-    """(N, 16) uint8 → (N,) text, which numpy can sort and compare."""
-    text = np.ascontiguousarray(prints).tobytes().hex()
+def _as_keys(fingerprints: np.ndarray) -> np.ndarray:
+    """Fingerprints (N, 16) uint8 as text (N,), which NumPy can sort and compare."""
+    text = np.ascontiguousarray(fingerprints).tobytes().hex()
     return np.frombuffer(text.encode(), "S32") if text else np.empty(0, "S32")
 
 
@@ -460,11 +465,11 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def _open_pixels(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The cached array, or None where it is absent, cut short or not what was asked for."""
+    """The cached array, or None if it is missing, damaged or of another shape."""
     large = int(np.prod(shape)) > MEMORY_LIMIT
     try:
         if large:
-            # "c": torch wants writable memory; what is written there never reaches the file.
+            # "c": torch needs writable memory; changes are not written to the file.
             found: np.ndarray = np.lib.format.open_memmap(path, "c")
         else:
             with open(path, "rb") as file:

@@ -1,7 +1,7 @@
-"""Files that go away, change or fail while a job runs: they are listed, and the rest is done.
+"""Repeat a job without the files that vanish, change or fail while it runs.
 
-What a job reads of an image is kept in the cache by image, so doing the rest costs little more
-than what was not done yet.
+The cache keeps a job's results by image, so repeating the job costs little more than the part that
+was not done.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,23 +19,24 @@ from handful.progress import silent
 P = ParamSpec("P")
 T = TypeVar("T")
 Say = Callable[[str], None]
-LISTED = 20  # files that are said one by one
+LISTED = 20  # files that are reported one by one
 
 
 def with_the_rest(images: ImageSet, job: Callable[[ImageSet], T], say: Say = silent) -> T:
-    """`job(images)`; where some of them cannot be read any more, the job is done with the rest.
+    """`job(images)`, repeated without the images that can no longer be read.
 
-    What is left out is said, and listed in `images.store.skipped`.
+    Images that are left out are reported through `say` and listed in `images.store.skipped`.
+    HandfulError if no image is left.
     """
     while True:
         try:
             return job(images)
         except Vanished as error:
-            if error.store.lost is not images.store.lost:  # not of these files
+            if error.store.lost is not images.store.lost:  # files of another store
                 raise
             rest = _rest(images)
             if _count(rest) == _count(images):
-                raise  # the job has other images too
+                raise  # the lost files are not in `images`
             if not len(rest) or not _count(rest):
                 raise HandfulError(
                     f"no image of {images.source} can be read any more; the first is "
@@ -49,9 +50,9 @@ def with_the_rest(images: ImageSet, job: Callable[[ImageSet], T], say: Say = sil
 def on_the_rest(
     job: Callable[Concatenate[ImageSet, P], T],
 ) -> Callable[Concatenate[ImageSet, P], T]:
-    """A job of which the first argument is an image set, made to go on when files vanish.
+    """Decorate a job whose first argument is an ImageSet with `with_the_rest`.
 
-    It is said through the job's argument `say`, or its `reporter`.
+    Images that are left out are reported through the job's argument `say` or `reporter`.
     """
 
     @wraps(job)
@@ -68,7 +69,7 @@ def _count(images: ImageSet) -> int:
 
 
 def _list(images: ImageSet, say: Say) -> None:
-    """Say what is lost and not listed yet, and list it."""
+    """Report and list the lost files that are not listed yet."""
     store = images.store
     listed = {skipped.name for skipped in store.skipped}
     new = [Skipped(store.names[row], why) for row, why in sorted(store.lost.items())]
@@ -78,7 +79,7 @@ def _list(images: ImageSet, say: Say) -> None:
 
 
 def say_left_out(new: Sequence[Skipped], say: Say) -> None:
-    """The first of them one by one, and how many more there are."""
+    """Report the first LISTED files one by one, and the number of the others."""
     for name, reason in new[:LISTED]:
         say(f"left out: {name}: {reason}")
     if len(new) > LISTED:
@@ -86,10 +87,9 @@ def say_left_out(new: Sequence[Skipped], say: Say) -> None:
 
 
 def _rest(images: ImageSet) -> ImageSet:
-    """The images that can still be read, as if the folder had been opened without the others.
+    """The images that can still be read: what loading the folder again would give.
 
-    A class of which no training image is left is no class any more, and its test images are no
-    test: loading the folder again would find the same.
+    A class without training images is dropped, together with its test images.
     """
     lost = np.array(list(images.store.lost), np.int64)
     kept = images[~np.isin(images.rows, lost)]
@@ -104,7 +104,7 @@ def _rest(images: ImageSet) -> ImageSet:
 
 
 def _regrouped(images: ImageSet) -> ImageSet:
-    """Groups numbered by their first image; none where every image is a group of its own."""
+    """Number the groups by their first image; drop groups if every image is its own group."""
     if images.groups is None:
         return images
     test = images.test

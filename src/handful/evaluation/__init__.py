@@ -1,1 +1,1 @@
-"""Judge predictions and features."""
+"""Score predictions and features, and estimate accuracy on new images."""

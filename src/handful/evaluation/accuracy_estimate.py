@@ -1,12 +1,13 @@
-"""How good the saved model is on new images, judged from the labelled images alone.
+"""Estimate the saved model's accuracy on new images from out-of-fold predictions.
 
-The target is the accuracy of the model that is fitted on all n labels, on new images drawn like
-the labelled ones. Every labelled image is predicted by models that did not see it; then two
-things are put right that a plain share of right answers gets wrong: those models saw fewer labels
-than the saved one, and their errors are not independent of each other. The promise is marginal:
-of many draws of labels, `level` have the truth inside their interval.
+The estimated quantity is the accuracy of the model that is fitted on all n labels, on new images
+drawn like the labelled ones. Every labelled image is predicted by models that did not see it. The
+share of right predictions is then corrected twice: the models of the folds saw fewer labels than
+the saved model, and the best of several methods looks better than it is. The interval is wider
+than Wilson's for n images, because the errors of one draw of labels depend on each other. Its
+coverage is marginal: over many draws of labels, a share `level` of intervals hold the truth.
 
-A method is only known by a callable, so anything that fits and predicts can be judged.
+A method is known only as a callable, so anything that fits and predicts can be estimated.
 
 Letters in shapes: n labelled images, K classes, R repeats.
 """
@@ -17,28 +18,31 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import norm
 
 from handful.errors import HandfulError
 from handful.evaluation.calibration import Abstention, abstentions, calibrated, fit_temperature
 from handful.evaluation.cross_validation import OutOfFold
-from handful.evaluation.metrics import Interval
+from handful.evaluation.metrics import wilson
 
-# Errors of one draw go together, because one set of labels made the models: n images tell as
-# much as this share of n independent ones. Chosen by simulation, see benchmarks/log/estimates.md.
+# Effective share of n: one set of labels made all models, so their errors are correlated, and n
+# images tell as much as DEPENDENCE * n independent ones. Chosen by simulation, see
+# benchmarks/log/estimates.md.
 DEPENDENCE = 0.6
-# The same where every image was predicted once: chance in that one dealing, and in the training
-# of a network, is not averaged out. And how the share of wrong answers is then taken to fall, as
-# this power of the number of labels: too few fits to see it. Both from development draws.
+# DEPENDENCE where every image was predicted in one repeat only: chance in the one assignment to
+# folds, and in the training of a network, is not averaged out. From development draws.
 DEPENDENCE_ONCE = 0.4
+# Power of the number of labels by which the share of wrong answers is taken to fall where no fits
+# on half the labels show it. From development draws.
 USUAL_SLOPE = 0.5
 BY_HAND = "the classes look balanced by hand; if they are not as common in new images, give --prior"
-FEWEST_PER_CLASS = 5  # labels of a class below which nothing is said of it alone
+FEWEST_PER_CLASS = 5  # labels of a class below which no recall is estimated for it
 
 
 class ClassEstimate(NamedTuple):
-    label: int
-    n: int
+    """Estimated recall of one class, with its interval."""
+
+    label: int  # class number
+    n: int  # labelled images of the class
     recall: float
     low: float
     high: float
@@ -46,35 +50,41 @@ class ClassEstimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Estimate:
-    """Accuracy of the saved model on new images, with an interval. None where none can be given."""
+    """Estimated accuracy of the saved model on new images, with an interval; shares in [0, 1].
+
+    `accuracy`, `low` and `high` are None where the labels allow no estimate; `how` says why.
+    """
 
     accuracy: float | None
     low: float | None
     high: float | None
     level: float
-    how: str  # what was done, and what it rests on
-    n: int = 0  # labelled images that it rests on
-    effective_n: float = 0.0  # independent images that would tell as much
+    how: str  # how the accuracy was estimated, in one sentence
+    n: int = 0  # labelled images that count
+    effective_n: float = 0.0  # number of independent images that give an interval as wide
     out_of_fold: float | None = None  # accuracy before any correction
-    learning_curve: float = 0.0  # added: the saved model sees more labels than those of the folds
-    selection: float = 0.0  # taken away: the best of several methods looks better than it is
-    rough: bool = False  # few fits: `learning_curve` is what is usual, not what was seen
+    learning_curve: float = 0.0  # correction added: the saved model sees more labels than the folds
+    selection: float = 0.0  # correction subtracted: the best of several methods looks too good
+    extrapolated: bool = False  # `learning_curve` follows USUAL_SLOPE: no fits on half the labels
     balanced_accuracy: float | None = None  # None if a class has too few labels
     balanced_low: float | None = None
     balanced_high: float | None = None
     per_class: tuple[ClassEstimate, ...] = ()  # classes with enough labels
     temperature: float = 1.0
-    abstentions: tuple[Abstention, ...] = ()  # one for each of SURE that a threshold can keep
+    abstentions: tuple[Abstention, ...] = ()  # for those of TARGET_ACCURACIES that can be reached
     caveats: tuple[str, ...] = ()
 
     def as_json(self, classes: Sequence[str]) -> dict[str, Any]:
-        """The same as plain numbers, lists and dicts, the classes by their names."""
-        return {
-            **asdict(self),
+        """The estimate as plain numbers, lists and dicts, with class names for class numbers.
+
+        `extrapolated` is called "rough" there, as saved runs have it.
+        """
+        fields = asdict(self) | {
             "per_class": [row._asdict() | {"label": classes[row.label]} for row in self.per_class],
-            "abstentions": [row._asdict() for row in self.abstentions],
+            "abstentions": [row.as_json() for row in self.abstentions],
             "caveats": list(self.caveats),
         }
+        return {"rough" if key == "extrapolated" else key: fields[key] for key in fields}
 
 
 def estimate(
@@ -85,16 +95,21 @@ def estimate(
     rivals: Sequence[OutOfFold] = (),
     prior_how: str = "as given",
 ) -> Estimate:
-    """Turn out-of-fold predictions into an estimate of the saved model.
+    """Estimate the accuracy of the saved model from out-of-fold predictions.
 
     Args:
-        out: of the method that is saved.
-        prior: (K,) shares of the classes among new images; None takes them as labelled.
+        out: out-of-fold predictions of the method that is saved.
+        level: coverage of the intervals, between 0 and 1.
+        prior: (K,) shares of the classes among new images; None takes the labelled images' shares.
         origins: (n,) how each label came about: "random" (the image was picked at random),
-            "chosen" (by the tool, or for being odd) or "unknown". The chosen ones say nothing
-            about images that are not chosen: they train, but do not count.
-        rivals: out-of-fold predictions of the methods that `out` was preferred to on these labels.
+            "chosen" (by the tool, or for being odd) or "unknown". Chosen images are no sample of
+            new images: they train, but do not count.
+        rivals: out-of-fold predictions of the other methods that were tried on these labels.
         prior_how: how `prior` was found, for the record.
+
+    Returns:
+        The estimate; its `accuracy` is None where no label counts or most classes have one label.
+        HandfulError for a level, prior or origins that make no sense.
     """
     if not 0 < level < 1:
         raise HandfulError(f"level is a probability between 0 and 1, got {level}; the usual is 0.9")
@@ -110,9 +125,12 @@ def estimate(
     weights = _weights(out.labels, counted, prior)
     right = out.right
     plain = float(weights @ right)
-    rise = usual_rise(plain, out.share) if out.rough else learning_curve(out, weights)
+    if out.extrapolated:
+        correction = usual_correction(plain, out.share)
+    else:
+        correction = learning_curve_correction(out, weights)
     optimism = selection_optimism([out.right, *(rival.right for rival in rivals)], weights)
-    shift = rise - optimism
+    shift = correction - optimism
     accuracy = min(max(plain + shift, 0.0), 1.0)
     effective = _effective_n(out, weights)
     low, high = wilson(accuracy, effective, level)
@@ -130,16 +148,16 @@ def estimate(
             float(right[counted].mean()),
             int(counted.sum()),
             effective,
-            rise,
+            correction,
             optimism,
             "as labelled" if prior is None else prior_how,
         ),
         n=int(counted.sum()),
         effective_n=effective,
         out_of_fold=plain,
-        learning_curve=rise,
+        learning_curve=correction,
         selection=optimism,
-        rough=out.rough,
+        extrapolated=out.extrapolated,
         **balanced,
         per_class=_per_class(out, counted, shift, level),
         temperature=temperature,
@@ -150,22 +168,20 @@ def estimate(
     )
 
 
-def wilson(share: float, n: float, level: float) -> Interval:
-    """Wilson's interval for a share seen in `n` independent images; `n` need not be whole."""
-    z = norm.ppf((1 + level) / 2)
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Interval(max(float(centre - half), 0.0), min(float(centre + half), 1.0))
-
-
 def effective_n(
     right: np.ndarray, weights: np.ndarray, groups: np.ndarray | None = None, repeats: int = 2
 ) -> float:
-    """How many independent images would tell as much as these (n,) weighted ones.
+    """Number of independent images that tell as much as the given weighted, dependent ones.
 
-    Three losses: uneven weights (Kish), images of one group being right or wrong together (the
-    variance between groups over that between images), and that one set of labels made the models
-    (DEPENDENCE; more of it where each image was predicted in one repeat only).
+    Three things reduce the number: uneven weights (Kish's formula); groups whose images are right
+    or wrong together (the variance between groups over the variance between images); and the one
+    set of labels behind all models (DEPENDENCE, or DEPENDENCE_ONCE for one repeat).
+
+    Args:
+        right: (n,) share of repeats in which each image was predicted rightly.
+        weights: (n,) adding up to 1.
+        groups: (n,) group numbers, or None if every image is its own group.
+        repeats: number of predictions of each image.
     """
     n = 1 / float(weights @ weights)
     if groups is not None:
@@ -180,19 +196,19 @@ def _effective_n(out: OutOfFold, weights: np.ndarray) -> float:
     return effective_n(out.right, weights, out.groups, len(out.probabilities))
 
 
-def usual_rise(accuracy: float, share: float) -> float:
-    """What accuracy usually gains from `share` of the labels to all: see USUAL_SLOPE."""
+def usual_correction(accuracy: float, share: float) -> float:
+    """Gain of accuracy from `share` of the labels to all, by the usual slope USUAL_SLOPE."""
     return float((1 - accuracy) * (1 - share**USUAL_SLOPE))
 
 
-def learning_curve(out: OutOfFold, weights: np.ndarray) -> float:
-    """What accuracy gains between the labels that the folds' models saw and all n.
+def learning_curve_correction(out: OutOfFold, weights: np.ndarray) -> float:
+    """Gain of accuracy from the labels that the folds' models saw to all n; 0 or more.
 
-    The gain from about half the labels to the folds' share is seen; from there on accuracy is
-    taken to rise in proportion to the logarithm of the number of labels. A fall counts as no gain.
+    The gain from half the labels to the folds' share is measured. Beyond, accuracy is taken to grow
+    with the logarithm of the number of labels, at the measured rate. A measured loss counts as 0.
     """
     seen = math.log(out.share / out.half_share)
-    if out.rough or seen < 0.1:  # too close together to see a slope
+    if out.extrapolated or seen < 0.1:  # too close together to see a slope
         return 0.0
     half = (out.halves.argmax(axis=2) == out.labels).mean(axis=0)  # (n,)
     gain = float(weights @ (out.right - half))
@@ -202,15 +218,16 @@ def learning_curve(out: OutOfFold, weights: np.ndarray) -> float:
 def selection_optimism(
     right: Sequence[np.ndarray], weights: np.ndarray, draws: int = 1000, seed: int = 0
 ) -> float:
-    """How much better the first of several methods looks because it was chosen on these images.
+    """Optimism of the first of several methods because it was selected on these images; 0 or more.
 
-    The choice is repeated on bootstrap samples of the images and judged on those left out; nothing
-    is fitted again. Where choosing makes no difference this is 0.
+    The selection is repeated on bootstrap samples of the images and scored on the images that each
+    sample leaves out. Nothing is fitted again. The optimism is 0 where the selection does not vary.
 
     Args:
-        right: (n,) for each method, the share of repeats in which each image is predicted rightly;
-            the chosen method first.
+        right: one array (n,) for each method, the selected method first: the share of repeats in
+            which each image is predicted rightly.
         weights: (n,) of the images, adding up to 1.
+        draws: bootstrap samples.
 
     Source: Tsamardinos et al. 2018, "Bootstrapping the out-of-sample predictions for efficient and
     accurate cross-validation", Machine Learning 107, algorithm 4 (BBC-CV).
@@ -221,10 +238,10 @@ def selection_optimism(
     n = len(table)
     times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)  # (draws, n)
     left_out = (times == 0) * weights
-    judged = left_out.sum(axis=1) > 0  # with few images a sample may hold all that count
-    times, left_out = times[judged], left_out[judged]
+    scored = left_out.sum(axis=1) > 0  # with few images a sample may hold all that count
+    times, left_out = times[scored], left_out[scored]
     held = (left_out @ table) / left_out.sum(axis=1, keepdims=True)  # (draws, M)
-    winner = ((times * weights) @ table).argmax(axis=1)  # a tie goes to the chosen one
+    winner = ((times * weights) @ table).argmax(axis=1)  # the selected method wins a tie
     apart = held[:, 0] - held[np.arange(len(held)), winner]
     return max(float(apart.mean()), 0.0) if len(apart) else 0.0
 
@@ -232,14 +249,17 @@ def selection_optimism(
 def check_prior(
     labels: np.ndarray, prior: Sequence[float], origins: Sequence[str] | None = None
 ) -> None:
-    """Raise what `estimate` would about `prior`, before anything is fitted."""
+    """Raise the HandfulError that `estimate` would raise about `prior`, before any fit."""
     counted, _ = countable(len(labels), origins)
     if counted.any():
         _weights(labels, counted, prior)
 
 
 def countable(n: int, origins: Sequence[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(n,) bool: the images whose labels may count, and what is to be said about the choice."""
+    """Mask (n,) of the images whose labels count, and caveats about how they were picked.
+
+    HandfulError where `origins` has another length than n or unknown words.
+    """
     kinds = np.array(["unknown"] * n if origins is None else list(origins))
     if len(kinds) != n or not set(kinds) <= {"random", "chosen", "unknown"}:
         raise HandfulError(
@@ -247,16 +267,17 @@ def countable(n: int, origins: Sequence[str] | None) -> tuple[np.ndarray, tuple[
             f"{len(kinds)} of {sorted(set(kinds))}"
         )
     chosen = int((kinds == "chosen").sum())
-    said: tuple[str, ...] = ()
+    caveats: tuple[str, ...] = ()
     if chosen:
-        said += (f"{chosen} chosen labels train but do not count: they are no sample",)
+        caveats += (f"{chosen} chosen labels train but do not count: they are no sample",)
     counted = kinds != "chosen"
     if (kinds == "unknown").any():
-        said += ("holds if the labelled images were picked at random",)
-    return counted, said
+        caveats += ("holds if the labelled images were picked at random",)
+    return counted, caveats
 
 
 def _impossible(counted: np.ndarray, alone: np.ndarray) -> str:
+    """Why no estimate is possible, or "" where one is."""
     if not counted.any():
         return "every label was chosen, none picked at random; label some images at random"
     if alone[counted].mean() > 0.5:
@@ -265,7 +286,7 @@ def _impossible(counted: np.ndarray, alone: np.ndarray) -> str:
 
 
 def _weights(labels: np.ndarray, counted: np.ndarray, prior: Sequence[float] | None) -> np.ndarray:
-    """(n,) weights adding up to 1: 0 for what does not count, else even or as `prior` has it."""
+    """(n,) weights adding up to 1: 0 for images that do not count, else even or as by `prior`."""
     weights: np.ndarray = counted / counted.sum()
     if prior is None:
         return weights
@@ -284,7 +305,7 @@ def _weights(labels: np.ndarray, counted: np.ndarray, prior: Sequence[float] | N
 
 
 def _balanced(out: OutOfFold, counted: np.ndarray, shift: float, level: float) -> dict[str, float]:
-    """Balanced accuracy with its interval; nothing if a class has too few labels to say."""
+    """Balanced accuracy with its interval, as fields; none if a class has too few labels."""
     counts = np.bincount(out.labels[counted])
     if counts[counts > 0].min() < FEWEST_PER_CLASS:
         return {}
@@ -303,7 +324,7 @@ def _even(labels: np.ndarray, classes: int) -> list[float]:
 def _per_class(
     out: OutOfFold, counted: np.ndarray, shift: float, level: float
 ) -> tuple[ClassEstimate, ...]:
-    """Recall of the classes that have enough labels, each moved by what the accuracy is moved."""
+    """Recall of the classes that have enough labels, corrected by `shift` like the accuracy."""
     rows = []
     for label in np.unique(out.labels[counted]):
         mine = counted & (out.labels == label)
@@ -323,24 +344,25 @@ def _how(
     seen: float,
     n: int,
     effective: float,
-    rise: float,
+    correction: float,
     optimism: float,
     prior_how: str,
 ) -> str:
+    """The estimate's `how`: every step from the share of right predictions to the interval."""
     folds = f"{out.scheme.folds} {'stratified ' if out.stratified else ''}folds"
     times = "once" if out.scheme.repeats == 1 else f"{out.scheme.repeats} times"
-    parts = [f"{100 * seen:.1f} % of {n} labels right out of fold ({folds}, dealt {times})"]
+    parts = [f"{100 * seen:.1f} % of {n} labels right out of fold ({folds}, {times})"]
     if abs(plain - seen) > 5e-4:
         parts.append(f"{100 * plain:.1f} % with every class weighted by its share")
-    if out.rough:
+    if out.extrapolated:
         more = f"more than the {out.share:.0%} of the labels that the folds learn from"
-        parts.append(f"{100 * rise:+.1f} points as is usual for a model that learns from {more}")
-    else:
-        parts.append(f"{100 * rise:+.1f} points as the saved model learns from more labels")
-    if optimism:
         parts.append(
-            f"{-100 * optimism:+.1f} points as picking the best of several methods flatters it"
+            f"{100 * correction:+.1f} points as is usual for a model that learns from {more}"
         )
+    else:
+        parts.append(f"{100 * correction:+.1f} points as the saved model learns from more labels")
+    if optimism:
+        parts.append(f"{-100 * optimism:+.1f} points as the best of several methods looks too good")
     parts.append(
         f"the interval is Wilson's for {effective:.0f} independent images, fewer than the labels "
         f"because predictions out of fold depend on one another"

@@ -1,13 +1,13 @@
-"""What to label next: images that stand for many the model is unsure of, and some drawn at random.
+"""Active learning: suggest which images to label next.
 
-The images drawn at random keep later estimates honest: labels of images that were chosen say
-nothing about images that are not. Every other one covers its surroundings in feature space, and
-the next is always the one that covers most of what is left, weighted by how unsure the model is
-there. Where there is no model yet, what counts is how typical an image is.
+A quarter of the suggestions are drawn at random. Later estimates rest on them, because labels of
+images that an algorithm selects are no sample of the others. The rest is selected greedily: an
+image covers its neighbourhood in feature space, and each next image adds the most cover, weighted
+by the model's uncertainty. Without a model all weights are equal, and typical images come first.
 
 Bae et al. 2025, "Uncertainty Herding: One Active Learning Method for All Label Budgets",
-arXiv:2412.20644, algorithm 1. Where we differ: the width of the kernel follows from how many
-images a label has to stand for, not from the distances between the labelled ones.
+arXiv:2412.20644, algorithm 1. Where we differ: the kernel width follows from the number
+of images per label, not from the distances between labelled images.
 
 Letters in shapes: M images to choose from, n labelled ones, D features, R coordinates, K classes.
 """
@@ -19,12 +19,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from handful import seeds
 from handful.methods.heads import principal
+from handful.seeds import Stream
 
-POOL = 4_000  # images chosen from, drawn at random from more: the choice then takes seconds
-RANDOM_SHARE = 0.25  # of the suggestions
-FEWEST, MOST = 20, 100  # suggestions after a fit; in between, as many as there are labels
-RANK = 128  # principal axes in which images are compared
+POOL = 4_000  # images to choose from, a random sample of larger pools: the choice takes seconds
+RANDOM_SHARE = 0.25  # share of the suggestions that are drawn at random
+FEWEST, MOST = 20, 100  # bounds of the number of suggestions after a fit
+RANK = 128  # principal axes along which images are compared
 
 
 class Suggestion(NamedTuple):
@@ -35,30 +37,31 @@ class Suggestion(NamedTuple):
 
     @property
     def origin(self) -> str:
-        """How its label will have come about: of the images to label, only some are a sample."""
+        """The origin of the image's label, for `estimate`: only "random" images are a sample."""
         return "random" if self.why == "random" else "chosen"
 
 
 def how_many(labeled: int, unlabeled: int) -> int:
-    """As many suggestions as there are labels, within reason."""
+    """Number of suggestions: the number of labels, within FEWEST and MOST and what there is."""
     return min(max(FEWEST, min(labeled, MOST)), unlabeled)
 
 
 def shuffled(count: int, seed: int, limit: int = POOL) -> np.ndarray:
-    """Positions of `limit` of `count` images in random order: what `suggest` chooses from."""
-    return np.random.default_rng([seed, 8]).permutation(count)[:limit]
+    """Positions of at most `limit` of `count` images in random order, for `suggest`."""
+    return seeds.generator(seed, Stream.SUGGESTIONS).permutation(count)[:limit]
 
 
 def suggest(
     features: Tensor, labeled: Tensor, probabilities: Tensor | None, count: int
 ) -> list[Suggestion]:
-    """`count` images to label, in an order of which every beginning is a good choice, too.
+    """Suggest `count` images to label, best first: any first part of the list is a good choice.
 
     Args:
-        features: (M, D) of the images to choose from, in random order: the first are those that
-            are suggested at random.
-        labeled: (n, D) of the labelled images, if there are any.
-        probabilities: (M, K) by the model so far; None without one.
+        features: (M, D) features of the images to choose from, in random order: the first ones
+            become the random suggestions.
+        labeled: (n, D) features of the labelled images; n may be 0.
+        probabilities: (M, K) predictions of the present model, or None without a model.
+        count: suggestions wanted; fewer are returned where there are fewer images.
     """
     count = min(count, len(features))
     drawn = round(RANDOM_SHARE * count)
@@ -71,21 +74,25 @@ def suggest(
         Suggestion(drawn + position, "uncertain" if unsure[position] else "typical")
         for position in herd(pool, known, doubts, count - drawn)
     ]
-    return _mixed([Suggestion(position, "random") for position in range(drawn)], chosen)
+    return _interleaved([Suggestion(position, "random") for position in range(drawn)], chosen)
 
 
 def doubt(probabilities: Tensor) -> Tensor:
-    """(M,) 1 minus the margin between the two likeliest of (M, K): 0 where the model is sure."""
+    """Uncertainty (M,) of probabilities (M, K): 1 minus the margin of the two likeliest classes."""
     first, second = probabilities.topk(2, dim=1).values.T
     return 1 - (first - second)
 
 
 def herd(x: Tensor, known: Tensor, weights: Tensor, count: int) -> list[int]:
-    """Positions of `count` of the (M, R) images that best cover all of them, the best first.
+    """Positions of `count` of the M images that best cover all of them, the best first.
 
-    An image covers another by how like it is: a Gaussian of their distance. Chosen one by one,
-    each adds the most to the sum over all images of weight times cover; the (n, R) known images
-    cover their surroundings already.
+    The cover of one image by another is a Gaussian of their distance. Each chosen image adds the
+    most to the sum over all images of weight times cover. Known images cover from the start.
+
+    Args:
+        x: (M, R) coordinates of the images to choose from.
+        known: (n, R) coordinates of labelled images.
+        weights: (M,) importance of covering each image.
 
     Source: Bae et al. 2025, arXiv:2412.20644, algorithm 1; with even weights it is the MaxHerding
     of arXiv:2407.12212.
@@ -110,14 +117,18 @@ def herd(x: Tensor, known: Tensor, weights: Tensor, count: int) -> list[int]:
 
 
 def kernel_width(apart: Tensor, labels: int) -> float:
-    """Half the distance within which a label has to stand for its share of the (M, M) images."""
+    """Half the median radius around an image that holds M / labels images.
+
+    Args:
+        apart: (M, M) distances between the images.
+    """
     share = min(max(len(apart) // labels, 1), len(apart) - 1)
     reach = apart[:400].kthvalue(share + 1, dim=1).values  # the first is the image itself
     return max(float(reach.median()) / 2, 1e-6)
 
 
-def _mixed(random: list[Suggestion], chosen: list[Suggestion]) -> list[Suggestion]:
-    """Both kinds in one order, so that any beginning of it has its share of each."""
+def _interleaved(random: list[Suggestion], chosen: list[Suggestion]) -> list[Suggestion]:
+    """Merge both lists so that any first part holds each kind in proportion."""
     every = len(random) + len(chosen)
     places = set(np.linspace(0, every, len(random) + 1)[1:].round().astype(int) - 1)
     kinds = {True: iter(random), False: iter(chosen)}

@@ -1,6 +1,6 @@
-"""Folds of the labelled images, and out-of-fold predictions for them.
+"""Cross-validate on the labelled images and collect out-of-fold predictions.
 
-A method is only known by a callable, so anything that fits and predicts can be judged.
+A method is known only as a callable, so anything that fits and predicts can be cross-validated.
 
 Letters in shapes: n labelled images, K classes, R repeats.
 """
@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import chi2
 
+from handful import seeds
+from handful.data.folds import estimate_folds
 from handful.errors import HandfulError
 from handful.progress import Track, quiet
 
@@ -20,7 +22,7 @@ FitAndPredict = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 
 
 class Key(NamedTuple):
-    """Names one fit of an estimate: fold `fold` of `folds`, in repeat `repeat`."""
+    """Identifies one fit of an estimate: fold `fold` of `folds`, in repeat `repeat`."""
 
     folds: int
     repeat: int
@@ -28,21 +30,21 @@ class Key(NamedTuple):
 
 
 class FoldFit(NamedTuple):
-    """One fit of an estimate: train on some positions of the n labelled images, predict others."""
+    """One fit of an estimate: positions among the n labelled images to train on and to predict."""
 
     key: Key
-    train: np.ndarray
-    held: np.ndarray
+    train: np.ndarray  # positions to train on
+    held: np.ndarray  # positions held out, to predict
     seed: int
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """Which fits an estimate is made of: `repeats` times `folds`, and `halves` times two."""
+    """The fits of an estimate: `repeats` times `folds` fits, and `halves` times two fits."""
 
     folds: int = 10  # fewer where classes were balanced by hand and have fewer labels each
     repeats: int = 3
-    halves: int = 3  # fits on half the labels: they show how accuracy still rises with labels
+    halves: int = 3  # repeats on half the labels, which measure the learning curve
 
     def __post_init__(self) -> None:
         if self.folds < 2 or self.repeats < 1 or self.halves < 0:
@@ -59,6 +61,7 @@ class Scheme:
 
     @property
     def fits(self) -> int:
+        """The number of fits."""
         return sum(folds for folds, _ in self.rounds)
 
 
@@ -73,14 +76,14 @@ class OutOfFold:
     probabilities: np.ndarray  # (R, n, K)
     halves: np.ndarray  # (halves, n, K), by models that saw half the labels
     share: float  # of the n labels that the models of `probabilities` saw, mean
-    half_share: float  # the same of `halves`: 1/2, or a little less
+    half_share: float  # of the n labels that the models of `halves` saw, mean: at most 1/2
     scheme: Scheme
     stratified: bool
     groups: np.ndarray | None = None  # (n,)
 
     @property
-    def rough(self) -> bool:
-        """Whether no fit on half the labels shows how accuracy rises with them."""
+    def extrapolated(self) -> bool:
+        """Whether the learning curve must be extrapolated: no fits on half the labels show it."""
         return not len(self.halves)
 
     @property
@@ -97,13 +100,18 @@ def plan_fits(
     groups: np.ndarray | None = None,
     stratified: bool | None = None,
 ) -> list[FoldFit]:
-    """Every fit of an estimate, in the order they are best done.
+    """Every fit of an estimate, in the order in which to do them.
 
-    Folds are stratified only if the classes were balanced by hand, and then models are trained on
-    the same share of every class. Anything else is off by points with few labels. If labels came
-    as they came, stratified folds flatter: a class that is common among the labels by chance is
-    then common in training and in the fold alike, while among new images it is not. If classes
-    were balanced, a fold must not leave the class it tests rarer in training than the others.
+    Folds are stratified only if the classes were balanced by hand; then each model is trained on an
+    equal share of every class. With few labels, other rules are wrong by percentage points. Where
+    the images were picked at random, stratified folds are optimistic: a class that is common among
+    the labels by chance is common in training and in the held-out fold, but not among new images.
+    Where classes were balanced, the held-out class must not be rarer in training than the others.
+
+    Args:
+        labels: (n,) class numbers.
+        groups: (n,) images of one group are never split between folds.
+        stratified: whether classes were balanced by hand; None decides by `balanced_by_hand`.
     """
     labels = np.asarray(labels)
     if stratified is None:
@@ -112,9 +120,11 @@ def plan_fits(
     most = max(2, int(counts[counts > 0].min())) if stratified else len(labels)
     fits = []
     for folds, repeat in scheme.rounds:
-        fold_of = _deal(labels, min(folds, most), _derived(seed, folds, repeat), groups, stratified)
+        fold_of = estimate_folds(
+            labels, min(folds, most), seeds.of_fold(seed, folds, repeat), groups, stratified
+        )
         for fold in range(fold_of.max() + 1):
-            own_seed = _derived(seed, folds, repeat, fold)
+            own_seed = seeds.of_fold(seed, folds, repeat, fold)
             held = np.flatnonzero(fold_of == fold)
             train = np.flatnonzero(fold_of != fold)
             if stratified:
@@ -134,16 +144,17 @@ def out_of_fold(
     finished: MutableMapping[Key, np.ndarray] | None = None,
     track: Track = quiet,
 ) -> OutOfFold:
-    """Do the fits of `scheme` and collect what each predicts for the images it did not see.
+    """Do the fits of `scheme` and collect the predictions for the images that each held out.
 
     Args:
         labels: (n,) class numbers of the labelled images.
-        fit_and_predict: gets positions among the n to train on, positions held out, and a seed;
-            gives probabilities (held out, K). The held-out images must stay out of its unlabelled
-            pool too.
+        fit_and_predict: takes positions among the n to train on, positions held out, and a seed;
+            returns probabilities (held out, K). It must keep the held-out images out of its
+            unlabelled pool too.
         groups: (n,) images of one group are never split between folds.
-        finished: fits found here are not done again, and new ones are put here as they finish:
-            pass a mapping that is kept on disk to resume after a kill.
+        stratified: whether classes were balanced by hand; None decides by `balanced_by_hand`.
+        finished: predictions by fit. Fits found here are not done again, and new ones are added as
+            they finish: a mapping that is kept on disk lets a killed estimate resume.
     """
     labels = np.asarray(labels)
     if stratified is None:
@@ -180,10 +191,10 @@ def out_of_fold(
 
 
 def balanced_by_hand(labels: np.ndarray) -> bool:
-    """Whether the class counts are too even to have come about by picking images at random.
+    """Whether the class counts of labels (n,) are too even for images picked at random.
 
-    Even classes have Pearson's statistic near 0; random picks exceed the bound used here 99 times
-    in 100, even if all classes are equally common.
+    Pearson's chi-squared statistic is near 0 for even counts. Random picks exceed the bound used
+    here 99 times in 100, even if all classes are equally common.
     """
     counts = np.bincount(labels)
     counts = counts[counts > 0]
@@ -192,9 +203,10 @@ def balanced_by_hand(labels: np.ndarray) -> bool:
 
 
 def _same_share(labels: np.ndarray, train: np.ndarray, seed: int) -> np.ndarray:
-    """The positions `train` without the surplus of classes of which a larger share is in it.
+    """Drop positions from `train` at random until it holds an equal share of every class.
 
-    A class with no label in `train` (its only one is held out) is no measure for the others.
+    The smallest share sets the target. A class without any label in `train` (its only one is held
+    out) is left out of that minimum.
     """
     total = np.bincount(labels)
     inside = np.bincount(labels[train], minlength=len(total))
@@ -203,36 +215,3 @@ def _same_share(labels: np.ndarray, train: np.ndarray, seed: int) -> np.ndarray:
     shuffled = np.random.default_rng(seed).permutation(train)
     kept = [shuffled[labels[shuffled] == label][:most] for label, most in enumerate(wanted)]
     return np.sort(np.concatenate(kept))
-
-
-def _derived(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-def _deal(
-    labels: np.ndarray, folds: int, seed: int, groups: np.ndarray | None, stratified: bool
-) -> np.ndarray:
-    """(n,) fold of each image: units dealt one by one to the fold that holds fewest images.
-
-    A unit is a group, or one image. Dealt class by class, single images make folds whose class
-    counts differ by one at most.
-    """
-    groups = np.arange(len(labels)) if groups is None else np.asarray(groups)
-    units = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-    if len(units) < 2:
-        raise HandfulError(
-            f"an estimate needs labelled images of at least two groups, got {len(labels)} in "
-            f"{len(units)}; label more images, or fit with no estimate"
-        )
-    folds = min(folds, len(units))
-    generator = np.random.default_rng(seed)
-    units = [units[index] for index in generator.permutation(len(units))]
-    if stratified:
-        units.sort(key=lambda unit: int(np.bincount(labels[unit]).argmax()))
-    fold_of = np.empty(len(labels), np.int64)
-    sizes = np.zeros(folds, np.int64)
-    for unit in units:
-        fold = int(sizes.argmin())
-        fold_of[unit] = fold
-        sizes[fold] += len(unit)
-    return fold_of

@@ -1,4 +1,4 @@
-"""Labels that the out-of-fold predictions contradict."""
+"""Find labels that the out-of-fold predictions contradict."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,8 @@ import numpy as np
 from handful.evaluation.calibration import averaged, fit_temperature
 from handful.evaluation.cross_validation import OutOfFold
 
-# A label is doubted if another class is this many times as likely, see benchmarks/log/estimates.md.
+# How many times as likely another class must be for a label to be listed; see
+# benchmarks/log/estimates.md.
 CONTRADICTED = 20
 
 
@@ -15,8 +16,8 @@ class LabelIssue(NamedTuple):
     """A labelled image whose label the out-of-fold predictions contradict."""
 
     position: int  # among the n labelled images
-    label: int
-    guess: int
+    label: int  # class number
+    guess: int  # the likeliest class
     label_probability: float
     guess_probability: float
 
@@ -24,9 +25,9 @@ class LabelIssue(NamedTuple):
 def label_issues(out: OutOfFold, times: float = CONTRADICTED) -> list[LabelIssue]:
     """Labelled images whose likeliest class is `times` as likely as their label, worst first.
 
-    Likely by calibrated out-of-fold probabilities, averaged over the repeats. With few labels this
-    finds more flipped ones in a shorter list than the confident joint of arXiv:1911.00068, whose
-    thresholds, one for each class, are then means over a few uncertain predictions.
+    Probabilities are calibrated out-of-fold predictions, averaged over the repeats. With few labels
+    this rule finds more flipped labels in a shorter list than the confident joint of
+    arXiv:1911.00068, whose threshold for a class is the mean of a few uncertain predictions.
     """
     temperature = fit_temperature(out.probabilities, out.labels)
     probabilities = averaged(out, temperature)

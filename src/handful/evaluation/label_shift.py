@@ -1,8 +1,8 @@
-"""How common the classes are among images without labels, as far as a model can tell.
+"""Estimate the class shares among images without labels, from a model's predictions.
 
-Where only the shares of the classes differ between labelled and other images (label shift), the
-predictions for the others say how: a model that was trained where half are cats leans towards cats
-by a known factor, which is taken out, and what is left is counted.
+Label shift means that labelled and unlabelled images differ only in the shares of the classes. A
+model trained on labels half of which are cats then favours cats by a known factor. The estimate
+divides the predictions by that factor and averages them.
 
 Letters in shapes: m images without a label, K classes.
 """
@@ -15,20 +15,20 @@ from handful.evaluation.accuracy_estimate import countable
 from handful.evaluation.calibration import calibrated, fit_temperature
 from handful.evaluation.cross_validation import OutOfFold
 
-LABELED, UNLABELED = "labels", "unlabeled"  # what a prior may be said to be, beside given shares
-ROUNDS = 1000  # of EM, which mostly ends long before
-SETTLED = 1e-6  # the largest change of a share at which it ends
+LABELED, UNLABELED = "labels", "unlabeled"  # names of priors, beside explicit shares
+ROUNDS = 1000  # iterations of expectation maximisation, at most
+SETTLED = 1e-6  # the iterations end when no share changes by more
 
 
 def unlabeled_shares(
     out: OutOfFold, probabilities: np.ndarray, origins: Sequence[str] | None = None
 ) -> np.ndarray:
-    """(K,) shares of the classes among m images, from what the saved model says of them.
+    """(K,) class shares among m unlabelled images, from the saved model's predictions for them.
 
     Args:
-        out: its out-of-fold predictions for the labelled images, which calibrate it.
-        probabilities: (m, K), not calibrated yet.
-        origins: of the labels, as in `estimate`; a class of which no label counts gets no share.
+        out: out-of-fold predictions for the labelled images, to calibrate the model.
+        probabilities: (m, K) predictions for the unlabelled images, not calibrated yet.
+        origins: of the labels, as in `estimate`; a class of which no label counts gets share 0.
     """
     counted, _ = countable(len(out.labels), origins)
     temperature = fit_temperature(out.probabilities[:, counted], out.labels[counted])
@@ -39,17 +39,17 @@ def unlabeled_shares(
 
 
 def expected_shares(probabilities: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """(K,) the most likely class shares, given calibrated (m, K) probabilities.
+    """(K,) the most likely class shares, given calibrated probabilities (m, K).
 
     Args:
-        seen: (K,) shares of the classes in training.
+        seen: (K,) class shares in training.
 
     Source: Saerens, Latinne and Decaestecker 2002, "Adjusting the outputs of a classifier to new a
     priori probabilities", Neural Computation 14, equation 2.9; on calibrated probabilities, as
-    Alexandari et al. 2020, arXiv:1901.06852, find it to be best.
+    Alexandari et al. 2020, arXiv:1901.06852, recommend.
     """
     factor = (seen > 0) / np.maximum(seen, 1e-12)
-    likelihood = probabilities.astype(np.float64) * factor  # (m, K), up to a factor an image
+    likelihood = probabilities.astype(np.float64) * factor  # (m, K), up to one factor per image
     shares = seen
     for _ in range(ROUNDS):
         joint = likelihood * shares

@@ -1,8 +1,8 @@
-"""What more labels would bring: accuracy at twice and four times as many, with its interval.
+"""Forecast accuracy with twice and four times as many labels, with an interval.
 
-The share of wrong answers is taken to fall as a power of the number of labels. How fast is seen
-between fits on half the labels and on nine tenths of them, which is too close together to say much
-about four times as many: so it is drawn towards what was measured on other image sets.
+The share of wrong answers is taken to fall as a power of the number of labels. The power is
+measured between fits on half the labels and on nine tenths of them. These are too close together
+for a precise slope, so the measured power is shrunk towards the mean of other image sets.
 """
 
 import math
@@ -14,18 +14,19 @@ from scipy.stats import norm
 from handful.evaluation.accuracy_estimate import Estimate
 from handful.evaluation.cross_validation import OutOfFold
 
-TIMES = (2, 4)
-# Wrong answers ~ labels ** -SLOPE: mean and spread over draws and sources, and the error of a slope
-# seen in one draw. Measured on development draws, see benchmarks/log/learning_curves.md.
+TIMES = (2, 4)  # factors on the number of labels
+# Wrong answers ~ labels ** -SLOPE: the mean and the standard deviation of the slope over draws and
+# sources, and the standard error of a slope from one draw. Measured on development draws, see
+# benchmarks/log/learning_curves.md.
 SLOPE, SPREAD, ERROR = 0.30, 0.12, 0.25
-LEAST_WRONG = 0.005  # share of wrong answers that a logarithm is taken of, at least
+LEAST_WRONG = 0.005  # lower bound of the share of wrong answers before its logarithm is taken
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Accuracy to expect of the same method on more labels that come about like those there are."""
+    """Expected accuracy of the method on more labels, which come about as the present ones did."""
 
-    labels: int
+    labels: int  # number of labels
     accuracy: float
     low: float
     high: float
@@ -33,14 +34,15 @@ class Forecast:
 
 
 def forecast(found: Estimate, out: OutOfFold, times: Sequence[int] = TIMES) -> list[Forecast]:
-    """What `times` as many labels would bring; nothing where no slope was seen.
+    """Forecast the accuracy with `times` as many labels; empty where no slope was measured.
 
-    Methods that train a network have no fits on half the labels: for them nothing is said.
+    Methods that train a network have no fits on half the labels, so they have no forecast.
 
     Args:
         found: the estimate that was made from `out`.
+        times: factors on the number of labels.
     """
-    if found.accuracy is None or found.out_of_fold is None or out.rough:
+    if found.accuracy is None or found.out_of_fold is None or out.extrapolated:
         return []
     assert found.low is not None and found.high is not None
     slope, error = learning_slope(found, out)
@@ -61,8 +63,7 @@ def forecast(found: Estimate, out: OutOfFold, times: Sequence[int] = TIMES) -> l
 def learning_slope(found: Estimate, out: OutOfFold) -> tuple[float, float]:
     """The power by which wrong answers fall with labels, and its standard error.
 
-    The mean of what this draw shows and what other image sets showed, each weighted by how little
-    it is in doubt.
+    The power is the mean of this draw's slope and SLOPE, weighted by their inverse variances.
     """
     assert found.out_of_fold is not None
     seen = math.log(out.share / out.half_share)

@@ -1,14 +1,15 @@
-"""How good predictions are, once the true labels are on the table.
+"""Score predictions against true labels.
 
 Letters in shapes: N images, K classes.
 """
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from handful.errors import HandfulError
@@ -17,19 +18,22 @@ BINS = 15  # of equal width over [0, 1], as in the paper's tables
 
 
 class Interval(NamedTuple):
+    """A confidence interval of a share in [0, 1]."""
+
     low: float
     high: float
 
 
 class ClassRow(NamedTuple):
-    """One class; `recall` is None where no image has the label, `precision` where none is guessed.
+    """Scores of one class.
 
-    `low` and `high` are the interval of the recall.
+    `recall`, `f1` and the interval of the recall (`low`, `high`) are None where no image has the
+    label; `precision` is None where no prediction names the class.
     """
 
     name: str
-    n: int
-    predicted: int
+    n: int  # images with the label
+    predicted: int  # images that are predicted to be of the class
     precision: float | None
     recall: float | None
     f1: float | None
@@ -38,46 +42,46 @@ class ClassRow(NamedTuple):
 
 
 class Bin(NamedTuple):
-    """Predictions whose highest probability is in (low, high]; means are None if none is."""
+    """Predictions whose highest probability is in (low, high]; the means are None for n = 0."""
 
     low: float
     high: float
     n: int
-    confidence: float | None
-    accuracy: float | None
+    confidence: float | None  # mean highest probability
+    accuracy: float | None  # share of right predictions
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """Images of classes that the classifier does not know: none of its answers can be right."""
+    """Images of classes that the classifier does not know: every prediction for them is wrong."""
 
-    classes: dict[str, int]  # how many images of each
+    classes: dict[str, int]  # name → number of images
     n: int
     accuracy_counting_as_wrong: float  # over the known and the foreign images together
-    low: float  # of that accuracy: Wilson, at the level of the evaluation
+    low: float  # Wilson interval of that accuracy, at the level of the evaluation
     high: float
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What `evaluate` found. Shares are in [0, 1]."""
+    """Scores of predictions for N images. Shares are in [0, 1]."""
 
     accuracy: float
-    low: float  # of the accuracy: Wilson, at `level`
+    low: float  # Wilson interval of the accuracy, at `level`
     high: float
     level: float
     n: int
     balanced_accuracy: float  # mean recall over the classes that the labels contain
-    macro_f1: float  # mean F1 over the same classes
+    macro_f1: float  # mean F1 over the classes that the labels contain
     calibration_error: float  # mean |confidence - accuracy| over the bins, weighted by images
     classes: tuple[str, ...]
     per_class: tuple[ClassRow, ...]
     reliability: tuple[Bin, ...]
     confusion: np.ndarray  # (K, K) counts: rows are labels, columns are guesses
-    foreign: Foreign | None = None  # left out of all the above; None if there are none
+    foreign: Foreign | None = None  # not counted in the other fields; None if there are none
 
     def as_json(self) -> dict[str, Any]:
-        """The same as plain numbers, lists and dicts."""
+        """The evaluation as plain numbers, lists and dicts."""
         return {
             **asdict(self),
             "classes": list(self.classes),
@@ -87,8 +91,23 @@ class Evaluation:
         }
 
 
+def wilson(share: float, n: float, level: float) -> Interval:
+    """Wilson's score interval for a share in [0, 1] of `n` independent images.
+
+    `n` need not be whole: dependent images count as fewer independent ones.
+    """
+    z = norm.ppf((1 + level) / 2)
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Interval(max(float(centre - half), 0.0), min(float(centre + half), 1.0))
+
+
 def accuracy_interval(correct: int, n: int, level: float = 0.9) -> Interval:
-    """Wilson's interval for a share of independent images: 18 of 20 at 0.95 is 0.699 to 0.972."""
+    """Wilson's interval for `correct` of `n` images: 18 of 20 at 0.95 is 0.699 to 0.972.
+
+    SciPy's code, for whole numbers only. `wilson` differs from it by rounding only; both
+    are kept, because saved evaluations hold the one and saved estimates the other.
+    """
     if not 0 <= correct <= n or n == 0:
         raise ValueError(f"accuracy_interval needs 0 <= correct <= n and n >= 1, got {correct}/{n}")
     if not 0 < level < 1:
@@ -100,9 +119,12 @@ def accuracy_interval(correct: int, n: int, level: float = 0.9) -> Interval:
 def evaluate(
     probabilities: ArrayLike, labels: ArrayLike, classes: tuple[str, ...], level: float = 0.9
 ) -> Evaluation:
-    """Score probabilities (N, K) against labels (N,), every one of them known.
+    """Score probabilities (N, K) against labels (N,) of known classes.
 
-    The calibration error is the one of arXiv:1706.04599, section 2, with 15 bins of equal width.
+    Raises HandfulError for N = 0 or a level outside of (0, 1), ValueError for wrong shapes, for
+    rows that do not add up to 1 and for labels that are no class numbers.
+
+    Source of the calibration error: arXiv:1706.04599, section 2, with 15 bins of equal width.
     """
     probabilities, labels = _checked(probabilities, labels, classes)
     guesses = probabilities.argmax(axis=1)  # (N,)
@@ -128,7 +150,7 @@ def evaluate(
 
 
 def with_foreign(found: Evaluation, classes: dict[str, int]) -> Evaluation:
-    """The evaluation, and what it is with so many images of other classes counted as wrong."""
+    """The evaluation with `foreign` set for images of other classes, given by name and number."""
     foreign = sum(classes.values())
     if not foreign:
         return found
@@ -140,7 +162,7 @@ def with_foreign(found: Evaluation, classes: dict[str, int]) -> Evaluation:
 def reliability_bins(
     confidence: np.ndarray, right: np.ndarray, bins: int = BINS
 ) -> tuple[Bin, ...]:
-    """Sort (N,) confidences into bins of equal width; each knows its share of right ones."""
+    """Sort predictions into bins of equal width by confidence (N,); `right` (N,) says which hit."""
     edges = np.linspace(0, 1, bins + 1)
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # (low, high]
     rows = []
@@ -160,24 +182,25 @@ def reliability_bins(
 
 
 def equal_groups(confidence: np.ndarray, right: np.ndarray) -> tuple[Bin, ...]:
-    """Sort (N,) confidences into groups of about 20, at most BINS; of 5 and more where N is small.
+    """Sort predictions into at most BINS groups of about 20 by confidence (N,).
 
-    Equal confidences stay together; low and high are the group's own. Where a model is nearly
-    always sure, bins of equal width hold all in one.
+    Groups are smaller for small N, but hold 5 predictions or more where there are as many. Equal
+    confidences stay in one group. `low` and `high` are the ends of the group's own confidences.
+    Bins of equal width would hold nearly all predictions of a confident model in one bin.
     """
     order = np.argsort(confidence, kind="stable")
-    sure, hits = confidence[order], right[order]
-    n = len(sure)
+    ordered, hits = confidence[order], right[order]
+    n = len(ordered)
     size = max(5, min(20, n // 4), -(-n // BINS))
     rows, start = [], 0
     while start < n:
-        last = sure[min(start + size, n) - 1]
-        end = int(np.searchsorted(sure, last, side="right"))
+        last = ordered[min(start + size, n) - 1]
+        end = int(np.searchsorted(ordered, last, side="right"))
         if n - end < size / 2:
             end = n
         inside = slice(start, end)
-        means = float(sure[inside].mean()), float(hits[inside].mean())
-        rows.append(Bin(float(sure[start]), float(sure[end - 1]), end - start, *means))
+        means = float(ordered[inside].mean()), float(hits[inside].mean())
+        rows.append(Bin(float(ordered[start]), float(ordered[end - 1]), end - start, *means))
         start = end
     return tuple(rows)
 

@@ -1,4 +1,4 @@
-"""Plots of an evaluation."""
+"""Plot an evaluation."""
 
 import os
 import warnings
@@ -14,7 +14,7 @@ from handful.evaluation.metrics import Evaluation
 def plot_confusion(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
     """Draw the confusion matrix as an SVG: colour is the share of a label's images, text the count.
 
-    Past 25 classes the counts are left out and the right ones are read off the diagonal's colour.
+    With more than 25 classes there is no room for counts, and only the colours are drawn.
     """
     counts, classes = evaluation.confusion, [_short(name) for name in evaluation.classes]
     k = len(classes)
@@ -35,8 +35,8 @@ def plot_confusion(evaluation: Evaluation, path: str | os.PathLike[str]) -> None
             text = str(counts[row, column])
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=font)
 
-    # Text stays text: small, searchable, and names in any script are drawn by the reader's fonts,
-    # so it does not matter that the font which measures them here may lack their glyphs.
+    # Text stays text: the file is small and searchable, and the viewer's fonts draw names in any
+    # script. Hence warnings about glyphs that the font used for measuring lacks are ignored.
     with (
         matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "handful"}),
         warnings.catch_warnings(),

@@ -1,10 +1,10 @@
-"""Probes: what a frozen network knows, read off its features by something simple.
+"""Probes: simple classifiers on the features of a frozen network, which measure the features.
 
-A probe may not change the network: `frozen_features` compares a hash of all its parameters and
-buffers before and after. One that is still in training mode would move its batch norm statistics
-with every batch, and its dropout would blur the features.
+A probe must not change the network: `frozen_features` compares a hash of all parameters and buffers
+before and after. A network in training mode would update its batch norm statistics with every
+batch, and its dropout would add noise to the features.
 
-Letters in shapes: N images, M images to be judged, K classes, D features.
+Letters in shapes: N labelled images, M images to predict, K classes, D features.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,11 +24,11 @@ from handful.progress import Track, quiet
 
 Probe = Callable[[Tensor, Tensor, int, int], nn.Module]  # features, labels, K, seed → (M, K) scores
 
-ITERATIONS = 5_000  # of L-BFGS, which stops before: at a gradient of 1e-5
+ITERATIONS = 5_000  # of L-BFGS, at most; it stops earlier at a gradient of 1e-5
 
 
 def linear(labeled: Tensor, labels: Tensor, num_classes: int, seed: int) -> nn.Module:
-    """Logistic regression on standardised features, L2 strength chosen out of fold, converged."""
+    """Converged logistic regression on standardised features; L2 strength by cross-validation."""
     check_fit(labeled, labels, num_classes)
     coordinates = standardized(labeled.double())
     x, targets = coordinates.of(labeled.double()), F.one_hot(labels, num_classes).double()
@@ -37,12 +37,12 @@ def linear(labeled: Tensor, labels: Tensor, num_classes: int, seed: int) -> nn.M
 
 
 def mlp(labeled: Tensor, labels: Tensor, num_classes: int, seed: int) -> nn.Module:
-    """The reports' head of two layers (64, K), with its own training settings."""
+    """A head of two layers (64, K), trained with the default settings of `MLPHead`."""
     return MLPHead().fit_features(labeled, labels, labeled[:0], num_classes, seed)
 
 
 def nearest(labeled: Tensor, labels: Tensor, num_classes: int, seed: int) -> nn.Module:
-    """The votes of the nearest labelled images; nothing is fitted."""
+    """A k-nearest-neighbour classifier, see `Neighbors`; nothing is fitted."""
     return Neighbors(labeled.float(), F.one_hot(labels, num_classes).float())
 
 
@@ -50,9 +50,11 @@ PROBES: dict[str, Probe] = {"linear": linear, "mlp": mlp, "knn": nearest}
 
 
 class Neighbors(nn.Module):
-    """(M, D) → (M, K): shares of the classes among the `k` nearest by cosine, nearer ones heavier.
+    """(M, D) → (M, K): class shares among the `k` nearest images by cosine similarity, weighted.
 
-    Source: Wu et al. 2018, arXiv:1805.01978, section 3.4; weights exp(similarity / 0.07).
+    The weight of a neighbour is exp(similarity / 0.07).
+
+    Source: Wu et al. 2018, arXiv:1805.01978, section 3.4.
     """
 
     def __init__(self, known: Tensor, targets: Tensor, k: int = 20) -> None:
@@ -72,7 +74,7 @@ class Neighbors(nn.Module):
 
 
 def neighbor_accuracy(known: Tensor, labels: Tensor, num_classes: int, k: int = 5) -> float:
-    """Share of (N, D) images whose class the votes of the others name: each is left out in turn."""
+    """Leave-one-out accuracy of a `k`-nearest-neighbour classifier on features (N, D)."""
     unit = F.normalize(known.float(), dim=1)
     similarity = (unit @ unit.T).fill_diagonal_(-torch.inf)
     values, places = similarity.topk(min(k, len(unit) - 1), dim=1)
@@ -83,13 +85,13 @@ def neighbor_accuracy(known: Tensor, labels: Tensor, num_classes: int, k: int = 
 
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
-    """Within, the network stays as it is, parameters and buffers; RuntimeError if it did not."""
+    """Raise RuntimeError at the end of the block if parameters or buffers have changed within."""
     before = fingerprint(network)
     yield
     if fingerprint(network) != before:
         raise RuntimeError(
-            "the probe changed the network it was to judge: its parameters or buffers are not what "
-            "they were; call eval() before, and take no gradient"
+            "the probe changed the network it was to judge: its parameters or buffers differ from "
+            "before; call eval() first, and take no gradient"
         )
 
 
@@ -97,16 +99,16 @@ def frozen_features(
     network: nn.Module,
     images: ImageSet,
     size: int,
-    fit: str = "crop",
+    aspect: str = "crop",
     precision: str = "auto",
     track: Track = quiet,
 ) -> Tensor:
-    """(N, D) features of all images, and the promise that the network is what it was."""
+    """Features (N, D) of all images; RuntimeError if computing them changed the network."""
     with frozen(network):
-        return features(images, network, size, aspect=fit, precision=precision, track=track)
+        return features(images, network, size, aspect=aspect, precision=precision, track=track)
 
 
 def accuracy(head: nn.Module, queries: Tensor, labels: Tensor) -> float:
-    """Share of (M, D) features that the head gives the right one of (M,) labels."""
+    """Accuracy of the head on features (M, D) with labels (M,)."""
     with torch.inference_mode():
         return (head(queries.float()).argmax(dim=1) == labels).float().mean().item()

@@ -1,8 +1,8 @@
-"""Whether features learned without labels are any good, and a sentence when they collapse.
+"""Measure features during self-supervised pre-training, and describe their collapse.
 
-All is measured on the features of the averaged network, on a sample of the images, unaugmented
-but for alignment. No label is needed; where there are some, the images that have one say how
-often their neighbours are of the same class.
+The metrics are computed on the features of the averaged network for a sample of the images, without
+augmentation except for the alignment. They need no labels. Where labels exist, a nearest-neighbour
+accuracy is measured too.
 
 Letters in shapes: N images, D features.
 """
@@ -19,23 +19,23 @@ from handful.evaluation.probes import neighbor_accuracy
 from handful.methods.base import Task
 from handful.methods.schedule import ScheduleProgress
 
-SAMPLE = 1_000  # images that are looked at
-LABELED = 2_000  # labelled ones, at most
-CONSTANT = 0.01  # spread of features below which they are as good as constant
-SETTLED = 0.2  # share of the steps before which nothing is judged
+SAMPLE = 1_000  # images measured, at most
+LABELED = 2_000  # labelled images for the nearest-neighbour accuracy, at most
+CONSTANT = 0.01  # spread below which features count as constant
+SETTLED = 0.2  # share of the steps during which no collapse is reported
 
 
 def spread(features: Tensor) -> float:
-    """Mean standard deviation of the dimensions of unit-length features, times sqrt(D).
+    """Mean standard deviation of the dimensions of unit-length features (N, D), times sqrt(D).
 
-    0 where all images have one feature; 1 where they lie evenly around the origin.
+    0 where all images have equal features; 1 where features lie evenly around the origin.
     """
     unit = F.normalize(features.float(), dim=1)
     return (unit.std(dim=0).mean() * features.shape[1] ** 0.5).item()
 
 
 def alignment(a: Tensor, b: Tensor) -> float:
-    """Mean squared distance of two views of an image on the unit sphere: 0 is alike.
+    """Mean squared distance on the unit sphere of two views (N, D) of each image; 0 if equal.
 
     Source: Wang and Isola 2020, arXiv:2005.10242, section 4.1.1, with alpha = 2.
     """
@@ -43,7 +43,9 @@ def alignment(a: Tensor, b: Tensor) -> float:
 
 
 def uniformity(features: Tensor) -> float:
-    """Log of the mean of exp(-2 distance²) over all pairs: 0 is one point, lower is more even.
+    """Log of the mean of exp(-2 distance²) over all pairs of features (N, D) on the unit sphere.
+
+    0 where all features are equal; lower where they are spread more evenly.
 
     Source: Wang and Isola 2020, arXiv:2005.10242, section 4.1.2, with t = 2.
     """
@@ -52,13 +54,15 @@ def uniformity(features: Tensor) -> float:
 
 
 def effective_rank(features: Tensor) -> float:
-    """How many directions the features really use: exp of the entropy of their variances.
+    """Effective dimension of features (N, D): exp of the entropy of their principal variances.
 
     Source: Roy and Vetterli 2007, "The effective rank"; on the eigenvalues of the covariance.
     """
     centred = features.double() - features.double().mean(dim=0)
     wide = centred.shape[0] < centred.shape[1]
-    gram = centred @ centred.T if wide else centred.T @ centred  # the same values but for zeros
+    gram = (
+        centred @ centred.T if wide else centred.T @ centred
+    )  # both have the same non-zero values
     values = torch.linalg.eigvalsh(gram).clamp_min(0)
     total = values.sum()
     if total == 0:
@@ -67,10 +71,10 @@ def effective_rank(features: Tensor) -> float:
 
 
 class Health:
-    """Figures of a network as it is trained; called at every look.
+    """Metrics of a network's features; call it at every evaluation during training.
 
     Args:
-        view: what a second look at an image goes through, for the alignment.
+        view: the augmentation that makes the second view of an image, for the alignment.
     """
 
     def __init__(self, task: Task, view: Pipeline, precision: str) -> None:
@@ -101,7 +105,10 @@ class Health:
 
 
 def representation(model: nn.Module, precision: str) -> Callable[[Tensor], Tensor]:
-    """(N, C, S, S) uint8 or float in [0, 1] → (N, D) of a network with `normalize`, `backbone`."""
+    """A function from images to features, for a model with `normalize` and `backbone`.
+
+    It maps (N, C, S, S), uint8 or float in [0, 1], to (N, D) float32 on the CPU.
+    """
 
     def represent(images: Tensor) -> Tensor:
         model.eval()
@@ -118,7 +125,10 @@ def representation(model: nn.Module, precision: str) -> Callable[[Tensor], Tenso
 
 
 def collapse(line: dict[str, float], progress: ScheduleProgress) -> str | None:
-    """The collapse that a look shows, as a sentence, or None. Early looks are not judged."""
+    """The collapse that one evaluation's metrics show, as a sentence, or None.
+
+    No collapse is reported in the first SETTLED share of the steps.
+    """
     if progress.position(int(line["step"])) <= SETTLED * progress.steps or "spread" not in line:
         return None
     where = f"at step {line['step']:.0f} of {progress.last}"

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from handful.data.splits import folds
+from handful.data.folds import stratified_folds
 from handful.errors import HandfulError
 from handful.methods.base import About
 from handful.methods.heads import Coordinates, check_fit, fit_logistic, principal, standardized
@@ -86,7 +86,7 @@ def choose_strength(x: Tensor, targets: Tensor, count: int, seed: int) -> float:
         x: (N, R) coordinates; targets: (N, K), one-hot.
     """
     labels = targets.argmax(dim=1)
-    fold = torch.from_numpy(folds(labels.numpy(), count, seed))
+    fold = torch.from_numpy(stratified_folds(labels.numpy(), count, seed))
     logits = torch.empty(len(STRENGTHS), *targets.shape, dtype=x.dtype)  # (strengths, N, K)
     for held in fold.unique():
         inside, outside = fold != held, fold == held

@@ -1,23 +1,21 @@
-"""Names of the files in a run folder, and which of them a new run replaces."""
+"""Names of the files in a run folder, and the list of those that a new run replaces."""
 
-from handful.pipeline.replacement import (
-    Layout,
-)
+from handful.pipeline.replacement import Layout
 
 MODEL, RECORD = "model.safetensors", "run.json"
 LABELS, ISSUES = "labels.csv", "label-issues.csv"
 OUT_OF_FOLD, REPORT = "out-of-fold.csv", "report.html"
-LABEL_NEXT, FAMILIAR = "label-next.csv", "familiar.safetensors"
+LABEL_NEXT, IN_DISTRIBUTION = "label-next.csv", "familiar.safetensors"
 HISTORY, STAGE_HISTORY = "history.jsonl", "stage-history.jsonl"
 PICTURES = "pictures.json"
-LEAVINGS = (
+ARTIFACTS = (
     MODEL,
     HISTORY,
     STAGE_HISTORY,
     LABELS,
     ISSUES,
     LABEL_NEXT,
-    FAMILIAR,
+    IN_DISTRIBUTION,
     OUT_OF_FOLD,
     PICTURES,
     "predictions.csv",
@@ -26,4 +24,4 @@ LEAVINGS = (
     "confusion.svg",
     REPORT,
 )
-RUN = Layout(RECORD, LEAVINGS)
+RUN_LAYOUT = Layout(RECORD, ARTIFACTS)

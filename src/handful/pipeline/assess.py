@@ -1,4 +1,4 @@
-"""What the labelled images tell of a model: how good it is, which labels are doubtful, and more."""
+"""Assess a model by out-of-fold predictions: accuracy estimate, doubtful labels, forecast."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,95 +15,112 @@ from handful.evaluation.label_errors import LabelIssue, label_issues
 from handful.evaluation.label_shift import unlabeled_shares
 from handful.evaluation.learning_curve import Forecast, forecast
 from handful.methods.base import Task, Trained
-from handful.pipeline.auto.select import Choice, thorough
+from handful.pipeline.auto.select import Selection, with_more_folds
 from handful.pipeline.cross_validate import FOLDS, fold_predictor, predicted_out_of_fold
-from handful.pipeline.run_folder import Finished
+from handful.pipeline.run_folder import SavedFolds
 from handful.progress import Say
 from handful.training.plan import Plan
 from handful.training.settings import Settings
 
 
-class Judged(NamedTuple):
-    """What the labelled images tell of the model, and what its folds tell of them."""
+class Assessment(NamedTuple):
+    """The accuracy estimate of a model and what else its out-of-fold predictions show."""
 
     estimate: Estimate
     issues: list[LabelIssue]
     probabilities: np.ndarray  # (n, K) of the n labelled images, out of fold
     forecast: list[Forecast]
     out: OutOfFold
-    origin: Sequence[str]  # of the n labels: random, chosen or unknown
-    shares: Sequence[float] | None  # of the classes among new images; None: as labelled
-    rivals: Sequence[OutOfFold] = ()  # of the methods that this one was preferred to
-    remarks: tuple[str, ...] = ()  # on how the estimate was made
+    origins: Sequence[str]  # of the n labels: random, chosen or unknown
+    shares: Sequence[float] | None  # class shares among new images; None: those of the labels
+    others: Sequence[OutOfFold] = ()  # of the candidates that were not selected
+    remarks: tuple[str, ...] = ()  # appended to `estimate.how`
 
-    def but(self, remark: str) -> "Judged":
-        """The same, with a remark on how the estimate was made."""
+    def with_remark(self, remark: str) -> "Assessment":
+        """Return a copy with a remark appended to `estimate.how`."""
         how = f"{self.estimate.how}; {remark}"
         remarks = (*self.remarks, remark)
         return self._replace(estimate=replace(self.estimate, how=how), remarks=remarks)
 
-    def on_unlabeled(self, predicted: np.ndarray) -> "Judged":
-        """The same for class shares as the saved model's (m, K) predictions for images without
-        a label have them."""
-        shares = unlabeled_shares(self.out, predicted, self.origin).tolist()
+    def with_pool_shares(self, predicted: np.ndarray) -> "Assessment":
+        """Return the assessment for the class shares estimated on the unlabelled images.
+
+        Args:
+            predicted: (m, K) probabilities that the saved model gives to the unlabelled images.
+        """
+        shares = unlabeled_shares(self.out, predicted, self.origins).tolist()
         how = f"as predicted for {len(predicted):,} images without a label"
-        judged = judge(self.out, self.origin, shares, self.rivals, how)
-        return reduce(Judged.but, self.remarks, judged)
+        assessment = assess(self.out, self.origins, shares, self.others, how)
+        return reduce(Assessment.with_remark, self.remarks, assessment)
 
-    def of(self, rival: OutOfFold) -> Estimate:
-        """The estimate of another method on the same labels, as if nothing had been chosen."""
-        return estimate(rival, prior=self.shares, origins=self.origin)
+    def estimate_of(self, other: OutOfFold) -> Estimate:
+        """Return the estimate of another candidate, without the correction for selection."""
+        return estimate(other, prior=self.shares, origins=self.origins)
 
 
-def judge(
+def assess(
     out: OutOfFold,
-    origin: Sequence[str],
+    origins: Sequence[str],
     shares: Sequence[float] | None,
-    rivals: Sequence[OutOfFold] = (),
+    others: Sequence[OutOfFold] = (),
     shares_how: str = "as given",
-) -> Judged:
-    """From predictions out of fold; see `estimate`."""
-    found = estimate(out, prior=shares, origins=origin, rivals=rivals, prior_how=shares_how)
-    return Judged(
-        found,
+) -> Assessment:
+    """Return the assessment of a model from its out-of-fold predictions; see `estimate`."""
+    estimated = estimate(out, prior=shares, origins=origins, rivals=others, prior_how=shares_how)
+    return Assessment(
+        estimated,
         label_issues(out),
-        averaged(out, found.temperature),
-        forecast(found, out),
+        averaged(out, estimated.temperature),
+        forecast(estimated, out),
         out,
-        origin,
+        origins,
         shares,
-        rivals,
+        others,
     )
 
 
-def judge_asked(
-    chosen: Settings,
+def assess_given_method(
+    settings: Settings,
     task: Task,
     seed: int,
-    planned: Plan,
-    origin: Sequence[str],
+    plan: Plan,
+    origins: Sequence[str],
     shares: Sequence[float] | None,
     work: Path | None,
     say: Say,
-) -> Judged:
-    """Of a method that was asked for: it is fitted to folds. Finished ones are kept in `work`."""
-    scheme = folds_of(chosen)
-    predictor = fold_predictor(chosen, task, seed, planned, work, say)
-    finished = Finished(work) if work is not None else None
-    return judge(predicted_out_of_fold(task, predictor, scheme, seed, finished), origin, shares)
+) -> Assessment:
+    """Cross-validate a method that the user named, and return its assessment.
+
+    Args:
+        work: folder in which finished folds are saved, so that an interrupted fit resumes; or
+            None.
+    """
+    scheme = scheme_for(settings)
+    predictor = fold_predictor(settings, task, seed, plan, work, say)
+    saved_folds = SavedFolds(work) if work is not None else None
+    return assess(
+        predicted_out_of_fold(task, predictor, scheme, seed, saved_folds), origins, shares
+    )
 
 
-def judge_chosen(
-    choice: Choice, seed: int, origin: Sequence[str], shares: Sequence[float] | None
-) -> Judged:
-    """Of a method that was chosen: less than of one asked for, as these labels chose it."""
-    judged = judge(thorough(choice.winner, seed), origin, shares, choice.rivals)
-    candidate = choice.winner.candidate
-    if candidate.fold_steps == candidate.plan.steps or judged.estimate.accuracy is None:
-        return judged
-    return judged.but(f"its models took {candidate.fold_steps} of {candidate.plan.steps} steps")
+def assess_selected_method(
+    selection: Selection, seed: int, origins: Sequence[str], shares: Sequence[float] | None
+) -> Assessment:
+    """Return the assessment of the method that `auto` selected.
+
+    The estimate is corrected downwards, since the same labels selected the method.
+    """
+    assessment = assess(
+        with_more_folds(selection.selected, seed), origins, shares, selection.others
+    )
+    candidate = selection.selected.candidate
+    if candidate.fold_steps == candidate.plan.steps or assessment.estimate.accuracy is None:
+        return assessment
+    return assessment.with_remark(
+        f"its models took {candidate.fold_steps} of {candidate.plan.steps} steps"
+    )
 
 
-def folds_of(chosen: Settings) -> Scheme:
-    """The fits that an estimate of this method is made of: few where one is a training."""
-    return FOLDS if isinstance(chosen.method, Trained) else THOROUGH
+def scheme_for(settings: Settings) -> Scheme:
+    """Return the cross-validation scheme: fewer fits for methods that train a network."""
+    return FOLDS if isinstance(settings.method, Trained) else THOROUGH

@@ -1,10 +1,10 @@
-"""Fair comparisons: every method on the same draws of labels, each scored once on the test part.
+"""Compare methods on the same draws of labels; each fit is scored once on the test part.
 
-A cell is one method on one draw: the fit that `handful fit --per-class P --seed DRAW` does. Cells
-are saved as they finish, and found again by the same comparison; it may grow by draws and methods.
-What is fitted gets no test part at all; a cell's test labels are read in `_score`, once, after it.
+A cell is one method on one draw: the fit of `handful fit --per-class P --seed DRAW`. Cells are
+saved as they finish, and read by a later call, which may add draws and methods. A fit gets no test
+part; its test labels are read in `_score`, once, afterwards.
 
-Differences between methods are taken draw by draw, which rules out what a lucky draw does to all.
+Differences between methods are paired by draw, so the variation between draws cancels.
 """
 
 import time
@@ -26,17 +26,17 @@ from handful.errors import HandfulError
 from handful.files import read_json, sole_writer, tidy, write_json
 from handful.pipeline.fit import fit
 from handful.pipeline.options import InputSpec
-from handful.pipeline.pretrained import scaled_as
+from handful.pipeline.pretrained import on_scale_of
 from handful.pipeline.record_schema import CellRecord, checked
 from handful.pipeline.run import Run
-from handful.pipeline.setup import hide, prepare, rehearse
+from handful.pipeline.setup import prepare, subsample_labels, validate
 from handful.progress import QUIET, Reporter
 from handful.text import duration
 from handful.training.failure import recorded_failures
-from handful.training.settings import fingerprint
+from handful.training.settings import make_fingerprint
 
 LEVEL = 0.9  # of the intervals, over draws
-MARK, RESULT = "fingerprint.json", "comparison.json"
+FINGERPRINT, RESULT = "fingerprint.json", "comparison.json"
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class Cell:
     method: str
     draw: int
     test_accuracy: float
-    estimate: dict[str, Any] | None  # as in run.json; None if it was not asked for
+    estimate: dict[str, Any] | None  # as in run.json; None with `estimate="none"`
     seconds: float  # of the fit and its estimate
     trouble: str = ""  # what went wrong in the training; empty where nothing did
 
 
 class Spread(NamedTuple):
-    """Mean over n draws, and the interval of Student's t around it; None for a single draw."""
+    """Mean, deviation and t interval over n draws; for one draw only the mean is known."""
 
     mean: float
     std: float | None
@@ -63,25 +63,25 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """All cells, by draw and method in the order asked for."""
+    """All cells, by draw and then by method, in the given order."""
 
     methods: tuple[str, ...]
     draws: tuple[int, ...]
     cells: tuple[Cell, ...]
-    data: dict[str, Any] = field(default_factory=dict)  # what it was made on
+    data: dict[str, Any] = field(default_factory=dict)  # source, per_class, classes, test
 
     def accuracies(self, method: str) -> list[float]:
-        """Test accuracy on each of `draws`."""
+        """Return the test accuracy of a method on each of `draws`."""
         found = {cell.draw: cell.test_accuracy for cell in self.cells if cell.method == method}
         return [found[draw] for draw in self.draws]
 
     def differences(self, a: str, b: str) -> list[float]:
-        """Accuracy of `a` minus that of `b`, on each of `draws`."""
+        """Return the test accuracy of `a` minus that of `b` on each of `draws`."""
         pairs = zip(self.accuracies(a), self.accuracies(b), strict=True)
         return [of_a - of_b for of_a, of_b in pairs]
 
     def as_json(self) -> dict[str, Any]:
-        """Cells, one summary for each method, one difference (a minus b) for each pair."""
+        """Return cells, a summary of each method, and the difference a - b of each pair."""
         summary = [
             {"method": method, **spread(self.accuracies(method))._asdict()}
             for method in self.methods
@@ -95,7 +95,7 @@ class Comparison:
 
 
 def spread(values: Sequence[float], level: float = LEVEL) -> Spread:
-    """Mean, standard deviation and the t interval of the mean, which needs two values or more."""
+    """Return mean, standard deviation and t interval of the mean; the latter need two values."""
     n, mean = len(values), float(np.mean(values))
     if n < 2:
         return Spread(mean, None, None, None, n)
@@ -117,59 +117,65 @@ def compare(
     reporter: Reporter = QUIET,
     **options: Any,
 ) -> Comparison:
-    """Fit every method on every draw and score each on the test part, which `images` must have.
+    """Fit every method on every draw and score each fit on the test part of `images`.
 
-    Files that vanish meanwhile are said and left out of what comes after; cells that are made stay.
+    Files that vanish meanwhile are reported and left out of later cells; finished cells stay.
 
     Args:
-        names: of the methods.
-        draws: seeds; each chooses `per_class` labels of every class, and is the seed of its fits.
-        out: folder for the cells. Those that are in there already are not done again; a folder
-            that holds another comparison is refused.
+        names: names of the methods.
+        draws: seeds; each draws `per_class` labels of every class, and is the seed of its fits.
+        out: folder for the cells. Finished cells in it are not computed again; a folder that
+            holds another comparison is refused.
         estimate: "folds" or "none", as in `fit`.
         settings: as in `fit`, for all methods, or for one: `features.strength` → "0.01".
         options: backbone, init, size, aspect, flips and precision, as in `fit`.
+
+    Raises:
+        HandfulError: there is no labelled test part, a method is unknown or named twice, or
+            options do not fit together.
     """
     draws, folder = tuple(draws), Path(out)
-    images = scaled_as(images, options.get("init"), reporter.say)
+    images = on_scale_of(images, options.get("init"), reporter.say)
     _check(images, names, draws)
-    own = _settings_of(names, settings or {})
-    marks = {
-        name: _rehearsed(images, name, per_class, draws[0], own[name], options) for name in names
+    settings_of = _settings_of(names, settings or {})
+    fingerprints = {
+        name: _fingerprint_of(images, name, per_class, draws[0], settings_of[name], options)
+        for name in names
     }
     assert images.test is not None
-    shared = fingerprint(images.hash, images.test.hash, per_class, estimate)
+    shared = make_fingerprint(images.hash, images.test.hash, per_class, estimate)
     with sole_writer(folder):
-        _claim(folder, shared)
+        _acquire(folder, shared)
         for problem in inspect(images, near=False).problems:
             reporter.say(problem.text)
-        known = _known(folder, names, draws, marks)
-        todo = [(draw, name) for draw in draws for name in names if (name, draw) not in known]
+        saved = _saved_cells(folder, names, draws, fingerprints)
+        todo = [(draw, name) for draw in draws for name in names if (name, draw) not in saved]
         for done, (draw, name) in enumerate(todo, 1):
             begun = time.perf_counter()
-            seen, listed = hide(images[:], per_class, draw), len(images.store.skipped)
+            labeled_images = subsample_labels(images[:], per_class, draw)
+            skipped_before = len(images.store.skipped)
             run = fit(
-                seen,
+                labeled_images,
                 name,
                 seed=draw,
                 estimate=estimate,
-                origins=dict.fromkeys(seen.names, "random"),
-                settings=own[name],
+                origins=dict.fromkeys(labeled_images.names, "random"),
+                settings=settings_of[name],
                 reporter=Reporter(reporter.track),
                 **options,
             )
             seconds = round(time.perf_counter() - begun, 2)
             accuracy = _score(run, images, reporter)
-            say_left_out(images.store.skipped[listed:], reporter.say)
+            say_left_out(images.store.skipped[skipped_before:], reporter.say)
             cell = Cell(name, draw, accuracy, run.estimate, seconds, recorded_failures(run.record))
-            write_json(_path(folder, name, draw), {"settings": marks[name]} | asdict(cell))
-            known[name, draw] = cell
+            write_json(_path(folder, name, draw), {"settings": fingerprints[name]} | asdict(cell))
+            saved[name, draw] = cell
             reporter.say(
                 f"{name}, draw {draw}: {accuracy:.1%} in {seconds:.0f} s"
                 + (f"; its training went wrong: {cell.trouble}" if cell.trouble else "")
-                + _left(known.values(), todo[done:])
+                + _remaining(saved.values(), todo[done:])
             )
-        cells = tuple(known[name, draw] for draw in draws for name in names)
+        cells = tuple(saved[name, draw] for draw in draws for name in names)
         data = {
             "source": images.source,
             "per_class": per_class,
@@ -183,7 +189,7 @@ def compare(
 
 
 def _score(run: Run, images: ImageSet, reporter: Reporter) -> float:
-    """Accuracy on the test part: its labels are read here, after the fit, and nowhere else."""
+    """Return the accuracy on the test part, whose labels are read here and nowhere else."""
     assert images.test is not None
     return run.evaluate(images.test, reporter.track).accuracy
 
@@ -196,7 +202,7 @@ def _check(images: ImageSet, names: Sequence[str], draws: Sequence[int]) -> None
         )
     if not names or not draws:
         raise HandfulError(
-            f"a comparison needs a method and a draw at least, got {len(names)} methods and "
+            f"a comparison needs at least one method and one draw, got {len(names)} methods and "
             f"{len(draws)} draws"
         )
     if twice := [name for name in names if list(names).count(name) > 1]:
@@ -206,20 +212,21 @@ def _check(images: ImageSet, names: Sequence[str], draws: Sequence[int]) -> None
 
 
 def _settings_of(names: Sequence[str], settings: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """The settings of each method: those with its name before the dot, and those of all."""
-    own: dict[str, dict[str, str]] = {name: {} for name in names}
+    """Return the settings of each method: those with its name before the dot, and the common."""
+    settings_of: dict[str, dict[str, str]] = {name: {} for name in names}
     for key, value in settings.items():
         owner, _, field = key.partition(".")
-        if owner in methods.METHODS and owner not in own:
+        if owner in methods.METHODS and owner not in settings_of:
             raise HandfulError(
-                f"--set {key} is for a method that is not compared: add it or leave out"
+                f"--set {key} is for a method that is not compared; add {owner} to the methods, or "
+                f"leave out this setting"
             )
-        for name in names if owner not in own else (owner,):
-            own[name][field if owner in own else key] = value
-    return own
+        for name in names if owner not in settings_of else (owner,):
+            settings_of[name][field if owner in settings_of else key] = value
+    return settings_of
 
 
-def _rehearsed(
+def _fingerprint_of(
     images: ImageSet,
     name: str,
     per_class: int,
@@ -227,25 +234,27 @@ def _rehearsed(
     settings: dict[str, str],
     options: dict[str, Any],
 ) -> str:
-    """Fingerprint of all that a method's cells are made with; raises what is wrong with it."""
+    """Return the fingerprint of a method's settings; HandfulError if they do not fit together."""
     try:
         given = {key: options[key] for key in ("backbone", "init") if key in options}
-        looked = {key: value for key, value in options.items() if key not in given}
-        seen = hide(images[:], per_class, draw)
-        chosen, task = prepare(seen, name, inputs=InputSpec(**looked), settings=settings, **given)
-        rehearse(chosen, task, draw)
+        inputs = {key: value for key, value in options.items() if key not in given}
+        labeled_images = subsample_labels(images[:], per_class, draw)
+        resolved, task = prepare(
+            labeled_images, name, inputs=InputSpec(**inputs), settings=settings, **given
+        )
+        validate(resolved, task, draw)
     except Vanished:  # for `on_the_rest`
         raise
     except HandfulError as error:
         raise HandfulError(f"{name}: {error}") from None
-    start = [] if task.init is None else [task.init.hash]
-    return fingerprint(chosen.as_json(), task.size, task.aspect, task.flips, *start)
+    init = [] if task.init is None else [task.init.hash]
+    return make_fingerprint(resolved.as_json(), task.size, task.aspect, task.flips, *init)
 
 
-def _claim(folder: Path, mark: str) -> None:
-    """Make the folder this comparison's; HandfulError if it holds something else."""
-    if (folder / MARK).exists():
-        if read_json(folder / MARK) != mark:
+def _acquire(folder: Path, fingerprint: str) -> None:
+    """Mark the folder with the comparison's fingerprint; HandfulError if it holds other files."""
+    if (folder / FINGERPRINT).exists():
+        if read_json(folder / FINGERPRINT) != fingerprint:
             raise HandfulError(
                 f"{folder} holds a comparison of other images, labels per class or estimates; "
                 f"give another --out"
@@ -253,35 +262,35 @@ def _claim(folder: Path, mark: str) -> None:
     elif any(not path.name.startswith(".") for path in folder.iterdir()):
         raise HandfulError(f"{folder} holds other files; give --out a folder that is new or empty")
     else:
-        write_json(folder / MARK, mark)
+        write_json(folder / FINGERPRINT, fingerprint)
 
 
 def _path(folder: Path, name: str, draw: int) -> Path:
     return folder / f"{name}-{draw}.json"
 
 
-def _known(
-    folder: Path, names: Sequence[str], draws: Sequence[int], marks: Mapping[str, str]
+def _saved_cells(
+    folder: Path, names: Sequence[str], draws: Sequence[int], fingerprints: Mapping[str, str]
 ) -> dict[tuple[str, int], Cell]:
-    """Cells that are there already; HandfulError if they were made with other settings."""
-    known = {}
+    """Return the finished cells in a folder; HandfulError if one has other settings."""
+    saved = {}
     for name in names:
         for draw in draws:
             if not (path := _path(folder, name, draw)).exists():
                 continue
             found = dict(checked(CellRecord, read_json(path), path))
-            if found.pop("settings", None) != marks[name]:
+            if found.pop("settings", None) != fingerprints[name]:
                 raise HandfulError(
                     f"{path} is a cell of {name} with other settings; give another --out, or "
                     f"delete the file to have it made again"
                 )
             keys = [field.name for field in fields(Cell) if field.name in found]
-            known[name, draw] = Cell(**{key: found[key] for key in keys})
-    return known
+            saved[name, draw] = Cell(**{key: found[key] for key in keys})
+    return saved
 
 
-def _left(done: Iterable[Cell], todo: Sequence[tuple[int, str]]) -> str:
-    """How long the cells to do should take, once there is one of every method."""
+def _remaining(done: Iterable[Cell], todo: Sequence[tuple[int, str]]) -> str:
+    """Return a text on the number of remaining cells and, if known, their expected time."""
     if not todo:
         return ""
     seconds: dict[str, list[float]] = {}

@@ -1,4 +1,4 @@
-"""Settings as text, as `--set threshold=0.9` gives them, into the fields of frozen dataclasses."""
+"""Parse settings given as text (`--set threshold=0.9`) into fields of frozen dataclasses."""
 
 import inspect
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 
 
 def configure(text: Mapping[str, str], **parts: Any) -> dict[str, Any]:
-    """The parts again, with the fields that `text` names changed.
+    """Return copies of the parts with the fields changed that `text` names.
 
     Args:
-        text: field → value as typed. `part.field` names the part, where two share a field's name.
+        text: field → value as typed. `part.field` is needed where two parts share a field name.
         parts: dataclass objects by name, for example method=..., schedule=..., backbone=...
-            A BackboneSpec takes the options of its backbone, always as `backbone.option`.
+            For a BackboneSpec the options of its network are set, always as `backbone.option`.
 
     Raises:
         HandfulError: no part has such a field, or the value is not of the field's type.
@@ -50,7 +50,7 @@ def _owner(key: str, parts: dict[str, Any]) -> tuple[str, str, Any]:
 
 
 def _types(part: Any) -> dict[str, Any]:
-    """Field → type, of a dataclass or of a backbone's options."""
+    """Return field → type for a dataclass, or option → type for a backbone."""
     if isinstance(part, BackboneSpec):
         if part.name not in models.BACKBONES:
             return {}
@@ -85,7 +85,10 @@ def _parse(name: str, text: str, kind: Any) -> Any:
 
 
 def _of_usual_size(name: str, number: Any) -> Any:
-    """HandfulError for what neither 64 bits nor a computation can hold; the owner knows more."""
+    """Return the number; HandfulError if it does not fit into 64 bits, or is not finite.
+
+    The dataclass checks its narrower range itself.
+    """
     if not abs(number) < _LARGEST:
         raise HandfulError(f"{name} takes a number below {_LARGEST:.0e}, got {number}")
     return number

@@ -14,7 +14,7 @@ from handful.training.plan import Plan
 from handful.training.settings import Settings
 from handful.training.trainer import extract_features, train_task
 
-# For methods that train a network, and the same for all that `auto` tries.
+# For methods that train a network. `auto` uses the same folds for all candidates.
 FOLDS = Scheme(folds=5, repeats=1, halves=0)
 
 
@@ -26,11 +26,14 @@ def fold_predictor(
     work: Path | None = None,
     say: Say = silent,
 ) -> FitAndPredict:
-    """How an estimate fits on some labelled images and predicts the others.
+    """Return a function that fits on one part of the labelled images and predicts another.
 
-    Positions count the labelled images of the task. Held-out images leave the unlabelled pool
-    too. Features are computed, and settings that follow from the labels are chosen, once for all
-    folds.
+    It takes positions among the labelled images of the task, (n_train,) and (n_held,), and a
+    seed, and returns (n_held, K) probabilities. Held-out images are removed from the unlabelled
+    pool too. Features are computed, and settings tuned on the labels, once for all folds.
+
+    Args:
+        work: folder in which fits of networks keep their checkpoints, or None.
     """
     images, labeled = task.images, task.images.labeled
     if isinstance(settings.method, Trained):
@@ -69,10 +72,12 @@ def predicted_out_of_fold(
     seed: int,
     finished: MutableMapping[Key, np.ndarray] | None,
 ) -> OutOfFold:
-    """Predictions for the labelled images of the task, by the folds of `scheme`.
+    """Return out-of-fold predictions for the labelled images of the task.
 
     Args:
-        finished: folds that an interrupted run finished are read back from here, not repeated.
+        predictor: fits and predicts one fold; see `fold_predictor`.
+        finished: predictions of folds already done, which are read instead of computed again;
+            new ones are added.
     """
     images, labeled = task.images, task.images.labeled
     return out_of_fold(

@@ -1,4 +1,4 @@
-"""`handful.embed`: the features of an image set, as arrays and as a file that numpy reads."""
+"""`handful.embed`: compute the features of an image set, and save them as .npz."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -27,14 +27,14 @@ from handful.models.feature_cache import (
 )
 from handful.output import written
 from handful.pipeline.configure import configure
-from handful.pipeline.setup import own_backbone, own_size
+from handful.pipeline.setup import default_backbone, default_size
 from handful.progress import QUIET, Reporter
 from handful.text import duration
 
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """Features of N images, the test part after the others."""
+    """Features of N images; the test part comes last."""
 
     features: np.ndarray  # (N, D) float16
     labels: np.ndarray  # (N,) int64 class numbers, -1 where unknown
@@ -50,14 +50,14 @@ class Embedding:
     hash: str  # of the images outside the test part, their labels and names
 
     def about(self) -> dict[str, Any]:
-        """Everything but the arrays and the names, as JSON can hold it."""
+        """Return everything but the arrays and the names as plain data."""
         images, width = self.features.shape
         keys = ("classes", "weights", "size", "aspect", "view", "precision", "hash")
         shared = {key: getattr(self, key) for key in keys}
         return {"images": images, "width": width, "backbone": asdict(self.backbone), **shared}
 
     def save(self, path: Path | str) -> None:
-        """One .npz file, which `numpy.load` opens without pickle: arrays of numbers and of text.
+        """Write one .npz file, which `numpy.load` opens without pickle.
 
         Keys: features, labels, test, names, classes, and as single values backbone, options
         (JSON), weights, size, aspect, view, precision, hash.
@@ -83,20 +83,23 @@ def embed(
     settings: dict[str, str] | None = None,
     reporter: Reporter = QUIET,
 ) -> Embedding:
-    """Features of all images, test part included, of a network with learned weights.
+    """Return the features of all images, test part included, from a pre-trained network.
 
-    They are kept by image, where a fit with the same network and size finds them; work that was
-    stopped goes on where it was.
+    Features are cached by image: a fit with equal network and size reads them, and an interrupted
+    call resumes.
 
     Args:
         backbone: lite0, lite1, lite2 or timm:NAME.
-        size: side in pixels the images are brought to; by default what suits network and images,
-            or the largest that fits in the budget.
+        size: side in pixels to which images are resized; by default the one that suits network and
+            images, or the largest that fits into the budget.
         budget: seconds for all images.
         aspect: how images become square: crop, pad or stretch.
         view: plain, or flipped left to right.
         precision: fp32, bf16, or auto: bf16 where the processor computes in it.
         settings: options of the backbone, as text: {"backbone.stages": "1"}.
+
+    Raises:
+        HandfulError: the backbone has no pre-trained weights, or size and budget are both given.
     """
     if not models.pretrained(backbone):
         raise HandfulError(
@@ -105,16 +108,16 @@ def embed(
         )
     if budget is not None and size is not None:
         raise HandfulError("budget chooses the size, and size is given too; leave one out")
-    spec = configure(settings or {}, backbone=own_backbone(Features(), backbone))["backbone"]
+    spec = configure(settings or {}, backbone=default_backbone(Features(), backbone))["backbone"]
     precision = resolved(precision)
-    chosen = _size(images, spec, size, budget, aspect, precision)
-    network = _network(images, spec, chosen.size)
-    reporter.say(f"{backbone} at {chosen.size} pixels: {chosen.reason}")
+    selected = _select_size(images, spec, size, budget, aspect, precision)
+    network = _network(images, spec, selected.size)
+    reporter.say(f"{backbone} at {selected.size} pixels: {selected.reason}")
     parts = _parts(images)
     how: dict[str, Any] = {"aspect": aspect, "view": view, "precision": precision}
-    new = [not_yet_known(part, network, chosen.size, **how) for part in parts]
-    reporter.say(_forecast(new, network, chosen.size, aspect, precision))
-    rows = [features(part, network, chosen.size, track=reporter.track, **how) for part in parts]
+    missing = [not_yet_known(part, network, selected.size, **how) for part in parts]
+    reporter.say(_announcement(missing, network, selected.size, aspect, precision))
+    rows = [features(part, network, selected.size, track=reporter.track, **how) for part in parts]
     return Embedding(
         features=torch.cat(rows).numpy(),
         labels=np.concatenate([part.labels for part in parts]),
@@ -123,7 +126,7 @@ def embed(
         classes=images.classes,
         backbone=spec,
         weights=models.fingerprint(network.backbone),
-        size=chosen.size,
+        size=selected.size,
         aspect=aspect,
         view=view,
         precision=precision,
@@ -131,7 +134,7 @@ def embed(
     )
 
 
-class _Choice(NamedTuple):
+class _Size(NamedTuple):
     size: int
     reason: str
 
@@ -140,23 +143,23 @@ def _parts(images: ImageSet) -> list[ImageSet]:
     return [images] if images.test is None else [images, images.test]
 
 
-def _size(
+def _select_size(
     images: ImageSet,
     spec: BackboneSpec,
     size: int | None,
     budget: float | None,
     aspect: str,
     precision: str,
-) -> _Choice:
+) -> _Size:
     if size is not None:
-        return _Choice(size, "as asked")
+        return _Size(size, "as asked")
     if budget is None:
         reason = (
             "images this small gain nothing from more"
             if small(images)
             else "about what the network was trained with"
         )
-        return _Choice(own_size(images, spec), reason)
+        return _Size(default_size(images, spec), reason)
     share = len(images) / sum(map(len, _parts(images)))
     found, seconds = choose_size(
         images,
@@ -166,27 +169,27 @@ def _size(
         precision=precision,
     )
     if seconds > budget * share:
-        return _Choice(found, f"the smallest; it will take more than {duration(budget)}")
+        return _Size(found, f"the smallest; it will take more than {duration(budget)}")
     if found == (SMALL_IMAGES_BEST if small(images) else max(SIZES)):
-        return _Choice(found, f"the most that pays, and within {duration(budget)}")
-    return _Choice(found, f"the largest of {SIZES} within {duration(budget)}")
+        return _Size(found, f"the most that pays, and within {duration(budget)}")
+    return _Size(found, f"the largest of {SIZES} within {duration(budget)}")
 
 
 def _network(images: ImageSet, spec: BackboneSpec, size: int) -> Classifier:
-    """The network that a fit would embed with, so that both find the same features."""
+    """Return the network that a fit would use, so that both share cached features."""
     backbone: Any = spec.make(images.channels, size)
     network = Classifier(backbone, 1, Normalize(list(backbone.mean), list(backbone.std)))
     network.head = nn.Identity()
     return network
 
 
-def _forecast(
-    new: list[ImageSet], network: nn.Module, size: int, aspect: str, precision: str
+def _announcement(
+    missing: list[ImageSet], network: nn.Module, size: int, aspect: str, precision: str
 ) -> str:
-    """What is to be done and how long it will take, as a sentence."""
-    count = sum(map(len, new))
+    """Return a sentence on the number of images to embed and the expected time."""
+    count = sum(map(len, missing))
     if not count:
         return "the features of all images are known"
-    some = max(new, key=len)
+    some = max(missing, key=len)
     seconds = count * seconds_per_image(some, network, size, aspect=aspect, precision=precision)
     return f"{count:,} images to embed, about {duration(seconds)} ({precision})"

@@ -1,4 +1,4 @@
-"""The main job: check the images, estimate the accuracy, fit on all labels, leave a Run."""
+"""The main job: check images, plan, cross-validate, train on all labels, and save a run."""
 
 import shutil
 import time
@@ -25,33 +25,38 @@ from handful.methods.schedule import Schedule
 from handful.methods.self_supervised import SelfSupervised
 from handful.models.classifier import BackboneSpec, Predictor
 from handful.pipeline.artifacts import PICTURES, REPORT, STAGE_HISTORY
-from handful.pipeline.assess import Judged, folds_of, judge_asked, judge_chosen
+from handful.pipeline.assess import (
+    Assessment,
+    assess_given_method,
+    assess_selected_method,
+    scheme_for,
+)
 from handful.pipeline.auto.candidates import BUDGET
-from handful.pipeline.auto.select import AUTO, choose
+from handful.pipeline.auto.select import AUTO, select_method
 from handful.pipeline.options import FitOptions, InputSpec
-from handful.pipeline.pretrain import TRAINING, reserving, staged
-from handful.pipeline.pretrained import HISTORY, Pretrained, scaled_as
-from handful.pipeline.record import Asked, Decided, record_of
+from handful.pipeline.pretrain import TRAINING_SHARE, after_pretraining, deadline_with_reserve
+from handful.pipeline.pretrained import HISTORY, Pretrained, on_scale_of
+from handful.pipeline.record import Decision, FitRequest, record_of
 from handful.pipeline.resume_labels import with_earlier_labels, with_earlier_options
 from handful.pipeline.run import Run, open_run
 from handful.pipeline.run_folder import (
-    abandoning,
-    claim,
-    clear,
-    looked_at,
-    releasing,
-    save_beside,
+    abandon_on_vanished,
+    acquire,
+    clean_up,
+    finish,
+    images_to_predict,
+    release_on_refusal,
     save_issues,
-    save_next,
+    save_label_next,
+    save_labels_and_predictions,
     save_out_of_fold,
-    settle,
 )
-from handful.pipeline.setup import check_opens, class_shares, prepare, rehearse
+from handful.pipeline.setup import check_opens, class_shares, prepare, validate
 from handful.pipeline.thumbnails import save_pictures
 from handful.progress import QUIET, Reporter, Say
 from handful.text import duration
 from handful.training.plan import Plan, load_or_make_plan, make_plan
-from handful.training.settings import Settings, fingerprint
+from handful.training.settings import Settings, make_fingerprint
 from handful.training.time_budget import Deadline, affordable, check_budget, embedding_seconds
 from handful.training.trainer import TrainingResult, feature_positions, train_task
 
@@ -82,44 +87,47 @@ def fit(
     reporter: Reporter = QUIET,
     command: Sequence[str] = (),
 ) -> Run:
-    """Train a classifier on partly labelled images, and estimate how accurate it is.
+    """Train a classifier on partly labelled images and estimate its accuracy on new images.
 
     Args:
-        images: labels are -1 where unknown. A test part, if there is one, is left aside unread.
+        images: labels are -1 where unknown. A test part is set aside and not read.
         method: a name (`handful fit --help` lists them) or a method object. By default "auto",
-            which tries those that fit into `budget`, by default 3 minutes, and takes the best (see
-            `auto.select`). It chooses by the estimate, and network and settings itself: where
-            there is no estimate, or one of schedule, backbone, init and settings is given, the
-            default is "supervised".
+            which cross-validates the methods that fit into `budget` (3 minutes by default) and
+            selects the best; see `auto.select`. "auto" needs an estimate, and chooses network and
+            settings itself: with `estimate="none"`, or with one of schedule, backbone, init and
+            settings, the default is "supervised".
         schedule: of the training; by default the method's own.
         backbone: a name, or a name with options; by default the method's own.
-        out: folder for the run. An unfinished run of the same images, settings and seed in there
-            is continued; a finished one is returned; any other is refused without `overwrite`.
-        size: side in pixels the images are brought to; by default their own, at most 64, and 160
-            or 224 for a pre-trained network. "auto" brings them to it for all methods.
+        out: folder for the run. An unfinished run there with equal images, settings and seed is
+            continued, a finished one is returned; any other run is refused without `overwrite`.
+        size: side in pixels to which images are resized; by default their own, at most 64, and
+            160 or 224 for a pre-trained network. With "auto" it applies to all candidates.
         aspect: how images become square: crop (the default), pad or stretch.
-        flips: whether a mirrored image is of the same class; by default only for colour images.
-        precision: fp32, bf16, or auto: whichever a short measurement finds faster.
+        flips: whether a mirrored image keeps its class; by default only for colour images.
+        precision: fp32, bf16, or auto: the one that a short measurement finds faster.
         estimate: "folds", out-of-fold accuracy with an interval, or "none".
-        prior: class name → its share among the new images that the estimate is for; or
-            "unlabeled": as common as the saved model finds them among the images without a label;
-            by default "labels": as common as among the labels.
-        init: folder that `pretrain` left: the backbone, and the size and aspect of its images, are
-            those in there.
-        origins: image name → "random", "chosen" or "unknown": how it came to be labelled. Labels
-            that were chosen are trained on but do not count in the estimate.
-        after: an earlier run, or its folder. Its labels and settings count where no others are
-            given, and its estimate is put into the record beside the new one.
-        pictures: keep thumbnails in the folder for its report; off for private photos, and then
-            those of a folder that holds this run already go, with the report that shows them.
+        prior: class shares among the new images that the estimate is for. A mapping class name →
+            share; or "unlabeled": the shares that the saved model finds among the unlabelled
+            images; or "labels" (the default): the shares among the labels.
+        init: folder written by `pretrain`. It fixes the backbone and the size and aspect of the
+            images.
+        origins: image name → "random", "chosen" or "unknown": how the image was picked for
+            labelling. Chosen labels are trained on but do not count in the estimate.
+        after: an earlier run, or its folder. Its labels and settings are used where none are
+            given, and its estimate is put into the record.
+        pictures: save thumbnails for the report. False for private photos: thumbnails and report
+            of a finished run in `out` are then deleted too.
         settings: fields of the method, the schedule or the backbone, as text, by name.
-        budget: seconds for the whole fit, estimate included. Steps are timed first and as many are
-            taken as fit, more or fewer where they turn out faster or slower; a method that is
-            fitted to features only says whether the time will do. "auto" plans what it tries with
-            it; features that only predictions need come on top.
+        budget: seconds for the whole fit, estimate included. Training steps are timed first, and
+            the number that fits is trained, adjusted while the training runs. A method on features
+            has no steps: a message says whether the time is enough. "auto" plans its candidates
+            with the budget. Features needed only for predictions are not covered.
 
     Returns:
         The Run: `run.estimate`, `run.predict(...)`, `run.evaluate(...)`.
+
+    Raises:
+        HandfulError: options do not fit together or to the images, or `out` holds another run.
     """
     begun = time.perf_counter()
     inputs = InputSpec(size, aspect, flips, precision)
@@ -132,58 +140,58 @@ def fit(
     if earlier is not None:
         images = with_earlier_labels(images, earlier, reporter.say)
         options = with_earlier_options(options, earlier, reporter.say)
-    images = scaled_as(images, options.init, reporter.say)
-    request = _resolved(images, options, earlier, command, reporter)
+    images = on_scale_of(images, options.init, reporter.say)
+    resolved = _resolve(images, options, earlier, command, reporter)
     folder = Path(out) if out is not None else None
-    rehearse(request.chosen, request.task, seed)
+    validate(resolved.settings, resolved.task, seed)
     if folder is not None:
-        check_opens(request.chosen, request.task, seed)
-    with sole_writer(folder), abandoning(folder, request.mark):
+        check_opens(resolved.settings, resolved.task, seed)
+    with sole_writer(folder), abandon_on_vanished(folder, resolved.fingerprint):
         built = None
         if folder is not None:
-            built = claim(folder, request.mark, overwrite, say=reporter.say)
+            built = acquire(folder, resolved.fingerprint, overwrite, say=reporter.say)
             if built is None:
-                return _finished(folder, pictures, reporter.say)
+                return _reopen(folder, pictures, reporter.say)
         for problem in inspect(images, near=False).problems:
             reporter.say(problem.text)
         work = built / "checkpoint" if built is not None else None
-        with releasing(work):
-            decided = _decided(request, begun, work, pictures, reporter)
-        decided, learned = _learned(request, decided, work, reporter.say)
+        with release_on_refusal(work):
+            decision = _decide(resolved, begun, work, pictures, reporter)
+        decision, learned = _train_on_all_labels(resolved, decision, work, reporter.say)
         seconds = time.perf_counter() - begun
-        record = record_of(images, request.asked, decided, learned, seconds)
-        run = Run(record | {"fingerprint": request.mark}, learned.predictor)
+        record = record_of(images, resolved.request, decision, learned, seconds)
+        run = Run(record | {"fingerprint": resolved.fingerprint}, learned.predictor)
         if folder is not None and built is not None:
-            _keep(run, decided, request.asked, built, pictures)
+            _save_artifacts(run, decision, resolved.request, built, pictures)
             run.record["seconds"] = round(time.perf_counter() - begun, 2)
             run.save(built, learned.history)
-            settle(folder, built, say=reporter.say)
+            finish(folder, built, say=reporter.say)
             run.folder = folder
         return run
 
 
-class _Request(NamedTuple):
-    """Options that go together with the images, checked before anything is written or timed."""
+class _ResolvedOptions(NamedTuple):
+    """Options resolved for the images, and checked before any file is written."""
 
-    chosen: Settings  # for `auto`, of the first candidate
+    settings: Settings  # with `auto`: of the first candidate
     task: Task
-    asked: Asked
+    request: FitRequest
     inputs: InputSpec
     auto: bool
-    mark: str  # two runs with the same one are the same
+    fingerprint: str  # equal for runs with equal images, settings and seed
 
 
-def _resolved(
+def _resolve(
     images: ImageSet,
     options: FitOptions,
     after: Run | None,
     command: Sequence[str],
     reporter: Reporter,
-) -> _Request:
-    """The request that these options make on these images; HandfulError if it cannot be right."""
+) -> _ResolvedOptions:
+    """Resolve the options for these images; HandfulError if they do not fit together."""
     check_labels(images)
-    origin = [images.origins.get(name, "unknown") for name in images[images.labeled].names]
-    shares = _checked_shares(images, options.prior, options.estimate, origin)
+    origins = [images.origins.get(name, "unknown") for name in images[images.labeled].names]
+    shares = _checked_shares(images, options.prior, options.estimate, origins)
     method, why_not, budget = options.method, options.why_not_auto, options.budget
     if method is None:
         method = "supervised" if why_not else AUTO
@@ -192,7 +200,7 @@ def _resolved(
         raise HandfulError(why_not)
     if auto and budget is None:
         budget = BUDGET
-    chosen, task = prepare(
+    settings, task = prepare(
         images,
         "features" if auto else method,
         schedule=options.schedule,
@@ -204,29 +212,31 @@ def _resolved(
     )
     if budget is not None:
         budget = float(budget)
-        check_budget(budget, {} if chosen.schedule is None else options.settings)
-    mark = fingerprint(
+        check_budget(budget, {} if settings.schedule is None else options.settings)
+    fingerprint = make_fingerprint(
         task.images.hash,
-        chosen.as_json(),
+        settings.as_json(),
         task.size,
         options.inputs.aspect or "crop",
         task.flips,
         options.seed,
         options.estimate,
-        origin,
+        origins,
         UNLABELED if options.prior == UNLABELED else shares,
         *([] if budget is None else [budget]),
         *([] if task.init is None else [task.init.hash]),
         *([AUTO, options.inputs.size] if auto else []),
     )
     wanted = options.estimate == "folds"
-    asked = Asked(options.seed, origin, wanted, options.prior, shares, budget, after, command)
-    return _Request(chosen, task, asked, options.inputs, auto, mark)
+    request = FitRequest(
+        options.seed, origins, wanted, options.prior, shares, budget, after, command
+    )
+    return _ResolvedOptions(settings, task, request, options.inputs, auto, fingerprint)
 
 
-def _finished(folder: Path, pictures: bool, say: Say) -> Run:
-    """The run that the folder holds already, whole."""
-    clear(folder)
+def _reopen(folder: Path, pictures: bool, say: Say) -> Run:
+    """Return the finished run in a folder; without `pictures` its thumbnails are deleted."""
+    clean_up(folder)
     say(f"{folder} already holds this run, finished")
     if not pictures and (folder / PICTURES).exists():
         for shown in (REPORT, PICTURES):
@@ -234,132 +244,163 @@ def _finished(folder: Path, pictures: bool, say: Say) -> Run:
     return open_run(folder)
 
 
-def _decided(
-    request: _Request, begun: float, work: Path | None, pictures: bool, reporter: Reporter
-) -> Decided:
-    """The method, its plan and the assessment; selected by `auto`, or as asked for."""
-    budget = request.asked.budget
+def _decide(
+    resolved: _ResolvedOptions, begun: float, work: Path | None, pictures: bool, reporter: Reporter
+) -> Decision:
+    """Return method, plan and assessment: selected by `auto`, or for the given method."""
+    budget = resolved.request.budget
     deadline = None if budget is None else Deadline(budget, begun)
-    if request.auto:
+    if resolved.auto:
         assert deadline is not None
-        return _best(request, deadline, work, reporter)
-    return _as_asked(
-        request.chosen, request.task, request.asked, deadline, work, pictures, reporter.say
+        return _decide_by_auto(resolved, deadline, work, reporter)
+    return _decide_for_given_method(
+        resolved.settings, resolved.task, resolved.request, deadline, work, pictures, reporter.say
     )
 
 
-def _learned(
-    request: _Request, decided: Decided, work: Path | None, say: Say
-) -> tuple[Decided, TrainingResult]:
-    """The fit to all labels, at the temperature of its assessment."""
-    chosen, task, planned, judged, *_ = decided
-    what = "training on all labels"
-    learned = train_task(chosen, task, request.asked.seed, _below(work, "fit"), planned, what, say)
-    if not request.auto and (alone := _alone(chosen.method, task)):
-        learned = replace(learned, remark=alone)
-    if judged is None:
-        return decided, learned
-    judged = _completed(judged, learned.predictor, task, request.asked)
-    calibrated = replace(learned.predictor, temperature=judged.estimate.temperature)
-    return decided._replace(judged=judged), replace(learned, predictor=calibrated)
+def _train_on_all_labels(
+    resolved: _ResolvedOptions, decision: Decision, work: Path | None, say: Say
+) -> tuple[Decision, TrainingResult]:
+    """Train on all labels, and set the temperature that the assessment found."""
+    settings, task, plan, assessment, *_ = decision
+    description = "training on all labels"
+    learned = train_task(
+        settings, task, resolved.request.seed, _subfolder(work, "fit"), plan, description, say
+    )
+    if not resolved.auto and (why_unused := _why_unlabeled_unused(settings.method, task)):
+        learned = replace(learned, remark=why_unused)
+    if assessment is None:
+        return decision, learned
+    assessment = _complete_assessment(assessment, learned.predictor, task, resolved.request)
+    calibrated = replace(learned.predictor, temperature=assessment.estimate.temperature)
+    return decision._replace(assessment=assessment), replace(learned, predictor=calibrated)
 
 
-def _best(request: _Request, deadline: Deadline, work: Path | None, reporter: Reporter) -> Decided:
-    """What the labels speak for, of what can be tried before the deadline."""
-    images, asked, inputs = request.task.images, request.asked, request.inputs
-    choice = choose(images, deadline.left, asked.seed, asked.origin, work, inputs, reporter)
-    winner = choice.winner
-    reporter.say(f"{winner.chosen.method.name} is chosen")
-    judged = judge_chosen(choice, asked.seed, asked.origin, asked.shares)
-    return Decided(winner.chosen, winner.task, winner.candidate.plan, judged, choice)
+def _decide_by_auto(
+    resolved: _ResolvedOptions, deadline: Deadline, work: Path | None, reporter: Reporter
+) -> Decision:
+    """Select a method among the candidates that can be evaluated before the deadline."""
+    images, request, inputs = resolved.task.images, resolved.request, resolved.inputs
+    selection = select_method(
+        images, deadline.left, request.seed, request.origins, work, inputs, reporter
+    )
+    selected = selection.selected
+    reporter.say(f"{selected.settings.method.name} is chosen")
+    assessment = assess_selected_method(selection, request.seed, request.origins, request.shares)
+    return Decision(
+        selected.settings, selected.task, selected.candidate.plan, assessment, selection
+    )
 
 
-def _as_asked(
-    chosen: Settings,
+def _decide_for_given_method(
+    settings: Settings,
     task: Task,
-    asked: Asked,
+    request: FitRequest,
     deadline: Deadline | None,
     work: Path | None,
     pictures: bool,
     say: Say,
-) -> Decided:
-    """What was asked for, planned, with as many steps as fit before the deadline."""
-    before, seed = chosen, asked.seed
-    kept = work is not None
-    chosen, task, stage, deadline = _staged(chosen, task, asked, deadline, kept, pictures, say)
-    if alone := _alone(chosen.method, task):
-        say(alone)
-    fits = 1 + (folds_of(chosen).fits if asked.estimate else 0)
-    predicted = len(task.images.unlabeled) if asked.prior == UNLABELED else 0
-    if kept:
-        predicted += looked_at(task.images)
-    planned = _plan(chosen, task, seed, work, deadline, fits, predicted)
-    if planned.steps is not None and chosen.schedule is not None:
-        chosen = replace(chosen, schedule=replace(chosen.schedule, steps=planned.steps))
-    say(_expectation(chosen, planned, len(task.labeled), fits))
-    if deadline is not None and isinstance(chosen.method, Fitted):
-        part = replace(task, images=task.images[feature_positions(chosen.method, task, seed)])
-        seconds = embedding_seconds(part, planned.precision)
+) -> Decision:
+    """Plan and assess the given method, with as many steps as fit before the deadline."""
+    pretraining, seed = settings, request.seed
+    saved = work is not None
+    settings, task, pretrained, deadline = _pretrain_first(
+        settings, task, request, deadline, saved, pictures, say
+    )
+    if why_unused := _why_unlabeled_unused(settings.method, task):
+        say(why_unused)
+    fits = 1 + (scheme_for(settings).fits if request.estimate else 0)
+    to_predict = len(task.images.unlabeled) if request.prior == UNLABELED else 0
+    if saved:
+        to_predict += images_to_predict(task.images)
+    plan = _plan(settings, task, seed, work, deadline, fits, to_predict)
+    if plan.steps is not None and settings.schedule is not None:
+        settings = replace(settings, schedule=replace(settings.schedule, steps=plan.steps))
+    say(_expectation(settings, plan, len(task.labeled), fits))
+    if deadline is not None and isinstance(settings.method, Fitted):
+        part = replace(task, images=task.images[feature_positions(settings.method, task, seed)])
+        seconds = embedding_seconds(part, plan.precision)
         say(_whether_it_fits(seconds, deadline.left))
-    judged = None
-    if asked.estimate:
-        judged = judge_asked(chosen, task, seed, planned, asked.origin, asked.shares, work, say)
-    return Decided(chosen, task, planned, judged, stage=stage, before=before)
+    assessment = None
+    if request.estimate:
+        assessment = assess_given_method(
+            settings, task, seed, plan, request.origins, request.shares, work, say
+        )
+    return Decision(
+        settings, task, plan, assessment, pretrained=pretrained, pretraining=pretraining
+    )
 
 
-def _staged(
-    chosen: Settings,
+def _pretrain_first(
+    settings: Settings,
     task: Task,
-    asked: Asked,
+    request: FitRequest,
     deadline: Deadline | None,
-    kept: bool,
+    saved: bool,
     pictures: bool,
     say: Say,
 ) -> tuple[Settings, Task, Pretrained | None, Deadline | None]:
-    """`staged`, and what is left of a budget for the method that follows the stage.
+    """Run self-supervised pre-training if the method needs it; see `after_pretraining`.
 
     Args:
-        kept: the run is, so features of all images will be wanted.
+        saved: whether the run goes to a folder, which needs the features of all images.
+
+    Returns:
+        settings, task and, after a pre-training, its outcome; and the deadline for the method
+        that follows.
     """
-    if deadline is None or not isinstance(chosen.method, SelfSupervised):
-        return *staged(chosen, task, say, deadline, pictures=pictures), deadline
-    fits = 1 + (THOROUGH.fits if asked.estimate else 0)
-    every = kept or asked.prior == UNLABELED
-    reserve = partial(reserving, chosen, task, asked.seed, deadline, fits, every)
-    following, task, stage = staged(chosen, task, say, deadline, reserve, pictures)
-    return following, task, stage, _rest(following, deadline)
+    if deadline is None or not isinstance(settings.method, SelfSupervised):
+        return *after_pretraining(settings, task, say, deadline, pictures=pictures), deadline
+    fits = 1 + (THOROUGH.fits if request.estimate else 0)
+    all_images = saved or request.prior == UNLABELED
+    reserve = partial(
+        deadline_with_reserve, settings, task, request.seed, deadline, fits, all_images
+    )
+    following, task, pretrained = after_pretraining(
+        settings, task, say, deadline, reserve, pictures
+    )
+    return following, task, pretrained, _deadline_after_pretraining(following, deadline)
 
 
-def _completed(judged: Judged, predictor: Predictor, task: Task, asked: Asked) -> Judged:
-    """With what only the saved model can tell, and what is to be known of how it was made."""
-    if asked.prior == UNLABELED:
+def _complete_assessment(
+    assessment: Assessment, predictor: Predictor, task: Task, request: FitRequest
+) -> Assessment:
+    """Return the assessment with class shares of the unlabelled images and a remark on `init`.
+
+    The class shares are those that the saved model predicts, with `prior` "unlabeled".
+    """
+    if request.prior == UNLABELED:
         others = task.images[task.images.unlabeled]
-        judged = judged.on_unlabeled(predictor.predict_proba(others, track=task.track).numpy())
+        assessment = assessment.with_pool_shares(
+            predictor.predict_proba(others, track=task.track).numpy()
+        )
     if task.init is not None:
-        judged = judged.but("the backbone learned without labels before, also from held-out images")
-    return judged
+        assessment = assessment.with_remark(
+            "the backbone learned without labels before, also from held-out images"
+        )
+    return assessment
 
 
-def _rest(following: Settings, deadline: Deadline) -> Deadline | None:
-    """Of a budget, once the stage without labels is there: what the method that follows gets.
+def _deadline_after_pretraining(following: Settings, deadline: Deadline) -> Deadline | None:
+    """Return the time left for the method after self-supervised pre-training.
 
-    A training gets `TRAINING` of it, also where the stage is known or was finished in an earlier
-    sitting, so that all draws of labels train for as long. None: it is fitted to features.
+    A training gets `TRAINING_SHARE` of the budget, also where the pre-training came from the
+    cache, so that all draws of labels train for equally long. None: a method on features.
     """
     if following.schedule is None:
         return None
-    return Deadline(min(deadline.left, TRAINING * deadline.budget), time.perf_counter())
+    return Deadline(min(deadline.left, TRAINING_SHARE * deadline.budget), time.perf_counter())
 
 
 def _checked_shares(
-    images: ImageSet, prior: Mapping[str, float] | str | None, estimate: str, origin: Sequence[str]
+    images: ImageSet, prior: Mapping[str, float] | str | None, estimate: str, origins: Sequence[str]
 ) -> list[float] | None:
-    """The given shares of the classes among new images; HandfulError if they cannot be right."""
+    """Return the class shares given as `prior`; HandfulError if they cannot be right."""
     shares = class_shares(prior, images.classes)
     if prior not in (None, LABELED) and estimate == "none":
-        raise HandfulError("prior is for the estimate, which is not asked for; leave one out")
+        raise HandfulError("prior is for the estimate, and estimate is none; leave out one of them")
     if shares is not None:
-        check_prior(images.labels[images.labeled], shares, origin)
+        check_prior(images.labels[images.labeled], shares, origins)
     elif prior == UNLABELED and not len(images.unlabeled):
         raise HandfulError(
             "prior unlabeled takes class shares from images without a label, and every image has "
@@ -368,33 +409,37 @@ def _checked_shares(
     return shares
 
 
-def _keep(run: Run, decided: Decided, asked: Asked, folder: Path, pictures: bool) -> None:
-    """What stands beside the model and its record, and is read from them."""
-    task, judged = decided.task, decided.judged
-    stage = decided.stage.folder if decided.stage is not None else None
-    save_beside(run, task, folder, asked.origin, task.track)
-    if stage is not None and (stage / HISTORY).exists():  # the cache may have been cleaned
-        shutil.copyfile(stage / HISTORY, folder / STAGE_HISTORY)
-    run.record["label_next"] = save_next(run, task, asked.seed, folder, task.track)
-    if judged is not None:
-        save_issues(judged.issues, task.images, folder)
-        save_out_of_fold(judged.probabilities, task.images, folder)
+def _save_artifacts(
+    run: Run, decision: Decision, request: FitRequest, folder: Path, pictures: bool
+) -> None:
+    """Write the files of the run folder beside model and record: tables and thumbnails."""
+    task, assessment = decision.task, decision.assessment
+    pretrained = decision.pretrained.folder if decision.pretrained is not None else None
+    save_labels_and_predictions(run, task, folder, request.origins, task.track)
+    if (
+        pretrained is not None and (pretrained / HISTORY).exists()
+    ):  # the cache may have been cleaned
+        shutil.copyfile(pretrained / HISTORY, folder / STAGE_HISTORY)
+    run.record["label_next"] = save_label_next(run, task, request.seed, folder, task.track)
+    if assessment is not None:
+        save_issues(assessment.issues, task.images, folder)
+        save_out_of_fold(assessment.probabilities, task.images, folder)
     if pictures:
-        probabilities = judged.probabilities if judged is not None else None
-        issues = judged.issues if judged is not None else []
-        method = decided.chosen.method
-        save_pictures(folder, task, method, probabilities, issues, asked.seed, stage)
+        probabilities = assessment.probabilities if assessment is not None else None
+        issues = assessment.issues if assessment is not None else []
+        method = decision.settings.method
+        save_pictures(folder, task, method, probabilities, issues, request.seed, pretrained)
     else:
         (folder / PICTURES).unlink(missing_ok=True)
 
 
-def _alone(method: Method, task: Task) -> str:
-    """That a method which learns from images without a label has none to learn from, and why."""
+def _why_unlabeled_unused(method: Method, task: Task) -> str:
+    """Return why a method that uses unlabelled images learns from none; empty where it does."""
     known = about(method)
     if not known.uses_unlabeled:
         return ""
     if not has_unlabeled(task):
-        why = f"every image has a label, so {method.name} has none to learn from beside them"
+        why = f"every image has a label, so {method.name} has no unlabelled image to learn from"
     elif isinstance(method, Consistency) and not method.unlabeled_weight:
         why = f"unlabeled_weight is 0, so {method.name} does not learn from images without a label"
     else:
@@ -404,28 +449,28 @@ def _alone(method: Method, task: Task) -> str:
     return why
 
 
-def _below(work: Path | None, name: str) -> Path | None:
+def _subfolder(work: Path | None, name: str) -> Path | None:
     return work / name if work is not None else None
 
 
 def _plan(
-    chosen: Settings,
+    settings: Settings,
     task: Task,
     seed: int,
     work: Path | None,
     deadline: Deadline | None,
     fits: int,
-    predicted: int,
+    to_predict: int,
 ) -> Plan:
-    """Measured once; an interrupted run finds its own again."""
+    """Return the plan that an interrupted run wrote, or measure a new one."""
 
-    def measured() -> Plan:
-        planned = make_plan(chosen, task, seed)
-        if deadline is not None and chosen.schedule is not None:
-            return affordable(chosen, task, seed, planned, deadline.left, fits, predicted)
-        return planned
+    def measure() -> Plan:
+        plan = make_plan(settings, task, seed)
+        if deadline is not None and settings.schedule is not None:
+            return affordable(settings, task, seed, plan, deadline.left, fits, to_predict)
+        return plan
 
-    return load_or_make_plan(work, measured)
+    return load_or_make_plan(work, measure)
 
 
 def _whether_it_fits(seconds: float, left: float) -> str:
@@ -438,15 +483,15 @@ def _whether_it_fits(seconds: float, left: float) -> str:
     return f"{takes}, more than the {duration(left)} that are left; a smaller --size is faster"
 
 
-def _expectation(chosen: Settings, planned: Plan, labeled: int, fits: int) -> str:
-    """What is about to happen, and how long it should take."""
-    schedule = chosen.schedule
+def _expectation(settings: Settings, plan: Plan, labeled: int, fits: int) -> str:
+    """Return a sentence on what is trained next and how long it should take."""
+    schedule = settings.schedule
     if schedule is None:
-        return f"{chosen.method.name} on features of {chosen.backbone.name}, {labeled} labels"
-    seconds = fits * planned.expected(schedule.steps)
+        return f"{settings.method.name} on features of {settings.backbone.name}, {labeled} labels"
+    seconds = fits * plan.expected(schedule.steps)
     folds = f" and {fits - 1} times for the estimate" if fits > 1 else ""
     return (
-        f"{chosen.method.name} with {chosen.backbone.name} on {labeled} labels: "
-        f"{planned.taken or schedule.steps} steps{folds}, about {duration(seconds)} "
-        f"({planned.precision})"
+        f"{settings.method.name} with {settings.backbone.name} on {labeled} labels: "
+        f"{plan.taken or schedule.steps} steps{folds}, about {duration(seconds)} "
+        f"({plan.precision})"
     )

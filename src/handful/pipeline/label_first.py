@@ -1,7 +1,7 @@
-"""The first images to label: typical ones, each unlike the others, and some drawn at random.
+"""Select the first images to label: typical and diverse ones, and some drawn at random.
 
-The file they are written to is a label file in waiting: with its blank labels filled in it is
-given to `fit`, which reads from it which labels are a sample and which were chosen.
+They are written to a label file with empty labels. Once these are filled in, `fit` reads labels
+and origins (random or chosen) from that file.
 """
 
 from pathlib import Path
@@ -18,13 +18,17 @@ from handful.pipeline.embed import embed
 from handful.progress import QUIET, Reporter
 
 LABEL_FIRST = "label-first.csv"
-LIMIT = 2_000  # images looked at, drawn at random from more: they are embedded, which takes a while
+LIMIT = 2_000  # candidates, drawn at random from more images: computing features takes time
 
 
 def first_labels(
     images: ImageSet, count: int, seed: int = 0, reporter: Reporter = QUIET
 ) -> dict[str, Suggestion]:
-    """Image name → suggestion, for `count` of the unlabelled images, the most useful first."""
+    """Return image name → suggestion for `count` unlabelled images, the most useful first.
+
+    Raises:
+        HandfulError: there are fewer than `count` unlabelled images.
+    """
     unlabeled = images.unlabeled
     if not 1 <= count <= len(unlabeled):
         raise HandfulError(
@@ -33,20 +37,20 @@ def first_labels(
             + ("; ask for 1 or more, up to that many" if len(unlabeled) else "")
         )
     pool = unlabeled[shuffled(len(unlabeled), seed, max(LIMIT, count))]
-    known = images.labeled[shuffled(len(images.labeled), seed, LIMIT)]
-    looked_at = images[np.concatenate([pool, known])]
-    found = torch.from_numpy(embed(looked_at, reporter=reporter).features)
-    looked_at.store.check(looked_at.rows)  # what vanished has no features
-    names = looked_at.names
-    suggestions = suggest(found[: len(pool)], found[len(pool) :], None, count)
-    return {names[some.position]: some for some in suggestions}
+    labeled = images.labeled[shuffled(len(images.labeled), seed, LIMIT)]
+    candidates = images[np.concatenate([pool, labeled])]
+    features = torch.from_numpy(embed(candidates, reporter=reporter).features)
+    candidates.store.check(candidates.rows)  # what vanished has no features
+    names = candidates.names
+    suggestions = suggest(features[: len(pool)], features[len(pool) :], None, count)
+    return {names[suggestion.position]: suggestion for suggestion in suggestions}
 
 
 def save(suggestions: dict[str, Suggestion], path: Path) -> None:
-    """Columns file, label (blank) and origin. A file that is there, perhaps filled in, stays."""
+    """Write columns file, label (empty) and origin; HandfulError if the file exists."""
     if path.exists():
         raise HandfulError(
             f"{path} exists, perhaps with labels in it; move it, or give another --out"
         )
-    rows = ([name, "", some.origin] for name, some in suggestions.items())
+    rows = ([name, "", suggestion.origin] for name, suggestion in suggestions.items())
     write_csv(path, ["file", "label", ORIGIN], rows)

@@ -1,4 +1,4 @@
-"""model.safetensors: the weights of a classifier, and in its header what rebuilds the network."""
+"""Read and write model.safetensors: weights, and a header from which the network is rebuilt."""
 
 import json
 from dataclasses import asdict
@@ -17,7 +17,7 @@ from handful.methods.mlp_head import make_head
 from handful.models.classifier import BackboneSpec, Classifier, Normalize, Predictor
 from handful.pipeline.record_schema import PredictorHeader, checked
 
-# Heads are rebuilt from these layers alone: a file names them, and nothing it names is imported.
+# Heads are rebuilt from these layers only: nothing that a file names is imported.
 LAYERS: dict[str, type[nn.Module]] = {
     layer.__name__: layer
     for layer in (
@@ -25,8 +25,8 @@ LAYERS: dict[str, type[nn.Module]] = {
         nn.ReLU, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Softplus,
     )
 }  # fmt: skip
-# What each layer is made with, by the attribute that holds it.
-_MADE_WITH = {
+# Constructor arguments of each layer; attributes of the layer have equal names.
+_ARGUMENTS = {
     "Linear": ("in_features", "out_features"),
     "Flatten": ("start_dim", "end_dim"),
     "Dropout": ("p",),
@@ -41,7 +41,7 @@ _WIDEST = 1_000_000  # inputs or outputs of a layer in a head
 
 
 def save_predictor(predictor: Predictor, path: Path) -> None:
-    """Weights, and in the file's header all that is needed to build the network around them."""
+    """Write the weights, and a header that describes the network."""
     described: dict[str, Any] = {
         "backbone": asdict(predictor.backbone),
         "classes": predictor.classes,
@@ -53,7 +53,7 @@ def save_predictor(predictor: Predictor, path: Path) -> None:
         "frozen": predictor.frozen,
         "value_range": predictor.value_range,
     }
-    head = described_head(predictor.model.head)
+    head = describe_head(predictor.model.head)
     if not _is_usual(head, predictor.model.backbone):
         described["head"] = head
     metadata = {"handful": __version__, "predictor": json.dumps(described)}
@@ -61,11 +61,12 @@ def save_predictor(predictor: Predictor, path: Path) -> None:
 
 
 def load_predictor(path: Path) -> Predictor:
-    """The predictor in a file written by `save_predictor`; HandfulError for any other file.
+    """Return the predictor in a file written by `save_predictor`; HandfulError for other files.
 
-    The network is built without its weights first: a tensor is read only if its shape is right.
+    The network is first built without memory for weights: a tensor is read only where its shape
+    is that of the network.
     """
-    made: list[tuple[Classifier, dict[str, Any]]] = []
+    built: list[tuple[Classifier, dict[str, Any]]] = []
 
     def check(shapes: dict[str, tuple[int, ...]], metadata: dict[str, str]) -> None:
         if "predictor" not in metadata:
@@ -74,16 +75,16 @@ def load_predictor(path: Path) -> Predictor:
             )
         header = checked(PredictorHeader, parse_json(metadata["predictor"], path), path)
         try:
-            model = _built(header, shapes)
+            model = _build_on_meta(header, shapes)
         except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
             raise _not_as_described(path, str(error)) from None
         expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
         if wrong := sorted(set(expected.items()) ^ set(shapes.items())):
             raise _not_as_described(path, f"the shape of {wrong[0][0]} is wrong")
-        made.append((model, header))
+        built.append((model, header))
 
     tensors, _ = read_tensors(path, check)
-    ((model, header),) = made
+    ((model, header),) = built
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise HandfulError(
@@ -105,7 +106,7 @@ def load_predictor(path: Path) -> Predictor:
 
 
 def _value_range(header: dict[str, Any]) -> Scale | None:
-    """The scale of deep images; runs made before it was looked at scaled by the type."""
+    """Return the range of pixel values; older files have none, and use that of the data type."""
     return from_json(header.get("value_range", FULL))
 
 
@@ -116,14 +117,14 @@ def _not_as_described(path: Path, why: str) -> HandfulError:
     )
 
 
-def _built(header: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> Classifier:
-    """The network on the meta device, which holds no values and takes no memory."""
+def _build_on_meta(header: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> Classifier:
+    """Build the network on PyTorch's meta device, which takes no memory for weights."""
     name, options = header["backbone"]["name"], dict(header["backbone"].get("options", {}))
     if models.pretrained(name):
         options["pretrained"] = False
         if ":" in (inner := name.partition(":")[2]) or "model" in options or "/" in inner:
             raise HandfulError(
-                f"backbone {name!r} is described on a hub, which is not asked for a saved run"
+                f"backbone {name!r} is described on a hub, which is not accessed for a saved run"
             )
     classes = len(header["classes"])
     with torch.device("meta"):
@@ -133,7 +134,7 @@ def _built(header: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> Classi
             raise ValueError("normalize.mean has more than three channels")
         model = Classifier(backbone, classes, Normalize(constants, constants))
         if header.get("head"):
-            model.head = rebuilt_head(header["head"])
+            model.head = rebuild_head(header["head"])
         elif "head.0.weight" in shapes:  # of two layers, as versions before 0.2 wrote them
             hidden, width = shapes["head.0.weight"]
             model.head = make_head(width, hidden, classes)
@@ -141,56 +142,56 @@ def _built(header: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> Classi
 
 
 def _is_usual(head: list[list[Any]], backbone: nn.Module) -> bool:
-    """Whether the head is the one that `Classifier` makes for the backbone."""
+    """Return whether the head is the one that `Classifier` makes for the backbone."""
     bias = bool(getattr(backbone, "head_bias", True))
     return len(head) == 1 and head[0][0] == "Linear" and head[0][1]["bias"] is bias
 
 
-def described_head(head: nn.Module) -> list[list[Any]]:
-    """Layer by layer its name and what it is made with; HandfulError for a head of other layers."""
+def describe_head(head: nn.Module) -> list[list[Any]]:
+    """Return [name, arguments] of each layer; HandfulError for layers not in LAYERS."""
     if type(head) is nn.Sequential:
-        parts = [described_head(layer) for layer in head]
+        parts = [describe_head(layer) for layer in head]
         if any(len(part) != 1 for part in parts) or not parts:
-            raise _no_head(head)
+            raise _unsupported_head(head)
         return [part[0] for part in parts]
     name = type(head).__name__
     if LAYERS.get(name) is not type(head):
-        raise _no_head(head)
-    made: dict[str, Any] = {key: getattr(head, key) for key in _MADE_WITH.get(name, ())}
-    if "normalized_shape" in made:
-        made["normalized_shape"] = list(made["normalized_shape"])
+        raise _unsupported_head(head)
+    arguments: dict[str, Any] = {key: getattr(head, key) for key in _ARGUMENTS.get(name, ())}
+    if "normalized_shape" in arguments:
+        arguments["normalized_shape"] = list(arguments["normalized_shape"])
     if name in ("Linear", "LayerNorm"):
-        made["bias"] = head.bias is not None
-    return [[name, made]]
+        arguments["bias"] = head.bias is not None
+    return [[name, arguments]]
 
 
-def _no_head(head: nn.Module) -> HandfulError:
+def _unsupported_head(head: nn.Module) -> HandfulError:
     return HandfulError(
         f"a head of {type(head).__name__} cannot be saved so that it can be opened again; make it "
         f"one layer, or an nn.Sequential, of {', '.join(LAYERS)}"
     )
 
 
-def rebuilt_head(described: list[Any]) -> nn.Module:
-    """The head that `described_head` describes, with fresh weights; ValueError for any other."""
+def rebuild_head(described: list[Any]) -> nn.Module:
+    """Return the head that `describe_head` describes, with new weights; ValueError for others."""
     layers: list[nn.Module] = []
-    for name, made in described:
-        if name not in LAYERS or set(made) - {*_MADE_WITH.get(name, ()), "bias"}:
-            raise ValueError(f"no layer {name!r} with {sorted(made)}")
-        numbers = [n for v in made.values() for n in (v if isinstance(v, list) else [v])]
+    for name, arguments in described:
+        if name not in LAYERS or set(arguments) - {*_ARGUMENTS.get(name, ()), "bias"}:
+            raise ValueError(f"no layer {name!r} with {sorted(arguments)}")
+        numbers = [n for v in arguments.values() for n in (v if isinstance(v, list) else [v])]
         if any(not isinstance(n, str) and n is not None and abs(n) > _WIDEST for n in numbers):
             raise ValueError(f"a layer {name!r} of that size")
-        layers.append(LAYERS[name](**made))
+        layers.append(LAYERS[name](**arguments))
     return layers[0] if len(layers) == 1 else nn.Sequential(*layers)
 
 
 def check_saves(model: nn.Module, backbone: BackboneSpec, size: int, channels: int) -> None:
-    """HandfulError unless the network, once saved, can be rebuilt from its description."""
+    """Raise HandfulError unless the network can be rebuilt from its description."""
     if not isinstance(model, Classifier) or type(model).forward is not Classifier.forward:
         raise HandfulError(
             f"the method builds a {type(model).__name__}, which cannot be saved so that it can be "
-            f"opened again; return handful.methods.base.classifier(task), with a head of your own "
-            f"if need be"
+            f"opened again; return handful.methods.base.classifier(task), which may have a head of "
+            f"your own"
         )
     state = model.state_dict()
     shapes = {key: tuple(value.shape) for key, value in state.items()}
@@ -200,10 +201,10 @@ def check_saves(model: nn.Module, backbone: BackboneSpec, size: int, channels: i
         "size": size,
         "channels": channels,
         "classes": [""] * outputs,
-        "head": described_head(model.head),
+        "head": describe_head(model.head),
     }
     try:
-        again = _built(header, shapes).state_dict()
+        again = _build_on_meta(header, shapes).state_dict()
     except (TypeError, ValueError, RuntimeError) as error:
         raise HandfulError(f"the network cannot be rebuilt from its description: {error}") from None
     found = {key: tuple(value.shape) for key, value in again.items()}

@@ -1,4 +1,4 @@
-"""What a fit is asked for, as objects that travel through the pipeline."""
+"""Options of a fit as frozen objects: InputSpec and FitOptions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,10 +12,10 @@ from handful.models.classifier import BackboneSpec
 
 @dataclass(frozen=True)
 class InputSpec:
-    """How images reach the network. Fields left at None are decided by images and network."""
+    """How images are brought to the network. None: decided by images and network."""
 
     size: int | None = None  # side in pixels
-    aspect: str | None = None  # how they become square: crop (the default), pad or stretch
+    aspect: str | None = None  # how images become square: crop (the default), pad or stretch
     flips: bool | None = None  # whether a mirrored image is of the same class
     precision: str = "auto"  # fp32, bf16 or auto
 
@@ -26,7 +26,7 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class FitOptions:
-    """All that a fit is asked for beside its images. `fit` says what the fields mean."""
+    """Options of a fit. The docstring of `fit` explains the fields."""
 
     method: str | Method | None = None
     seed: int = 0
@@ -47,13 +47,13 @@ class FitOptions:
 
     @property
     def why_not_auto(self) -> str:
-        """What keeps `auto` from choosing; empty where nothing does."""
+        """Why `auto` cannot be used with these options; empty where it can."""
         if self.estimate == "none":
-            return "auto chooses by the estimate; leave estimate none out, or name a method"
+            return "auto chooses by the estimate; leave out estimate none, or name a method"
         for name in ("schedule", "backbone", "init", "settings"):
             if getattr(self, name):
                 return (
                     f"auto chooses the network and its settings, and {name} is given too; name a "
-                    f"method, or leave {name} out"
+                    f"method, or leave out {name}"
                 )
         return ""

@@ -14,35 +14,39 @@ from handful.progress import Track, quiet
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """One row an image: its name, the likeliest class and the probability of every class."""
+    """Predictions for N images: name, likeliest class and probabilities of all classes."""
 
     names: tuple[str, ...]
     classes: tuple[str, ...]
     probabilities: Tensor  # (N, K)
-    threshold: float = 0.0  # the label is left empty where the confidence is lower
-    strange: Tensor | None = None  # (N,) bool: unlike anything seen; None if not looked for
+    threshold: float = 0.0  # images of lower confidence get an empty label
+    out_of_distribution: Tensor | None = None  # (N,) bool: out of distribution; None if not tested
 
     @property
     def labels(self) -> list[str]:
-        guesses = self.probabilities.argmax(dim=1).tolist()
+        likeliest = self.probabilities.argmax(dim=1).tolist()
         return [
-            self.classes[k] if confidence >= self.threshold and not strange else ""
-            for k, confidence, strange in zip(
-                guesses, self.confidence, self.none_of_these, strict=True
+            self.classes[k] if confidence >= self.threshold and not out_of_distribution else ""
+            for k, confidence, out_of_distribution in zip(
+                likeliest, self.confidence, self.none_of_these, strict=True
             )
         ]
 
     @property
     def none_of_these(self) -> list[bool]:
-        """Whether an image is unlike any that the run has seen; never, if that was not asked."""
-        return [False] * len(self.names) if self.strange is None else self.strange.tolist()
+        """Whether each image is out of distribution; False for all if that was not tested."""
+        return (
+            [False] * len(self.names)
+            if self.out_of_distribution is None
+            else self.out_of_distribution.tolist()
+        )
 
     @property
     def places(self) -> list[str]:
-        """Where an image belongs: its label, or why it has none."""
+        """The label of each image, or the reason why it has none."""
         return [
-            label or ("none of these" if strange else "no answer")
-            for label, strange in zip(self.labels, self.none_of_these, strict=True)
+            label or ("none of these" if out_of_distribution else "no answer")
+            for label, out_of_distribution in zip(self.labels, self.none_of_these, strict=True)
         ]
 
     @property
@@ -50,22 +54,24 @@ class Predictions:
         return self.probabilities.amax(dim=1).tolist()
 
     def rows(self) -> Iterator[list[str]]:
-        marks: list[list[str]] = [[] for _ in self.names]
-        if self.strange is not None:
-            marks = [["yes" if strange else ""] for strange in self.none_of_these]
-        for name, label, confidence, mark, shares in zip(
+        cells: list[list[str]] = [[] for _ in self.names]
+        if self.out_of_distribution is not None:
+            cells = [
+                ["yes" if out_of_distribution else ""] for out_of_distribution in self.none_of_these
+            ]
+        for name, label, confidence, cell, shares in zip(
             self.names,
             self.labels,
             self.confidence,
-            marks,
+            cells,
             self.probabilities.tolist(),
             strict=True,
         ):
-            yield [name, label, f"{confidence:.4f}", *mark, *(f"{share:.4f}" for share in shares)]
+            yield [name, label, f"{confidence:.4f}", *cell, *(f"{share:.4f}" for share in shares)]
 
     def to_csv(self, path: Path | str) -> None:
-        """Columns file, label, confidence, none_of_these if asked for, p(class)... UTF-8."""
-        marked = [] if self.strange is None else ["none_of_these"]
+        """Write a UTF-8 table: file, label, confidence, none_of_these (if tested), p(class)..."""
+        marked = [] if self.out_of_distribution is None else ["none_of_these"]
         shares = (f"p({name})" for name in self.classes)
         header = ["file", "label", "confidence", *marked, *shares]
         with written(Path(path)) as whole:
@@ -76,8 +82,8 @@ class Predictions:
     ) -> Sorted:
         """Copy every file of `source` into a sub-folder of `target` named after its class.
 
-        No original and no file of yours is changed; copies of an earlier call whose class is
-        another now are moved. With `dry_run`, only what would be done is found out.
+        Originals and files of the user are not changed. Copies of an earlier call are moved where
+        their class has changed. With `dry_run` nothing is written.
         """
         return sort_into_folders(
             Path(source),

@@ -1,11 +1,11 @@
-"""The label-free stage: a backbone trained on images alone, kept in a folder, then used.
+"""Self-supervised pre-training: train a backbone on images alone.
 
-`pretrain` leaves such a folder. `staged` is the stage inside of a fit: it is made once for the
-same images, method, schedule, network and seed, kept in the cache, and so shared by all draws of
-labels, by folds and by the cells of a comparison. Its key holds no label.
+`pretrain` writes the outcome to a folder. `after_pretraining` is the pre-training of a fit: it is
+cached under a key of images, method, schedule, network and seed, and so shared by all draws of
+labels, folds and cells of a comparison. The key contains no label.
 
-Beside what pretrained.py reads a folder holds `history.jsonl`, pictures, and `checkpoint/` while
-it is unfinished.
+A folder holds the files that pretrained.py reads, `history.jsonl`, pictures, and `checkpoint/`
+while it is unfinished.
 """
 
 import hashlib
@@ -37,26 +37,32 @@ from handful.methods.schedule import Schedule, ScheduleProgress
 from handful.methods.self_supervised import SelfSupervised
 from handful.models.classifier import BackboneSpec
 from handful.pipeline.options import InputSpec
-from handful.pipeline.pretrain_plots import Gallery
+from handful.pipeline.pretrain_plots import PretrainPlots
 from handful.pipeline.pretrained import (
     HISTORY,
+    LAYOUT,
     PICTURES,
     RECORD,
-    STAGE,
     WEIGHTS,
     Pretrained,
     drop_pictures,
     open_pretrained,
     weights_hash,
 )
-from handful.pipeline.run_folder import abandoning, claim, clear, releasing, settle
-from handful.pipeline.setup import prepare, rehearse
+from handful.pipeline.run_folder import (
+    abandon_on_vanished,
+    acquire,
+    clean_up,
+    finish,
+    release_on_refusal,
+)
+from handful.pipeline.setup import prepare, validate
 from handful.progress import Say, Track, quiet, silent
 from handful.text import duration
 from handful.training.batches import Batches
 from handful.training.history import History
 from handful.training.plan import Plan, load_or_make_plan, make_plan
-from handful.training.settings import Settings, fingerprint
+from handful.training.settings import Settings, make_fingerprint
 from handful.training.time_budget import (
     Deadline,
     bought,
@@ -67,8 +73,9 @@ from handful.training.time_budget import (
 )
 from handful.training.trainer import Trainer, feature_positions
 
-TRAINING = 0.25  # of a budget: for a training on labels that follows such a stage
-_HEADS, _HEADS_SECONDS = 5, 1.0  # fits that are timed at most: the first is slow, others disturb
+TRAINING_SHARE = 0.25  # of a budget: for the training on labels that follows
+# Fits of a head that are timed at most: the first is slow, and other processes disturb.
+_TIMED_HEADS, _TIMED_HEADS_SECONDS = 5, 1.0
 _VERSION = 2  # raise when the same key would give other weights
 
 
@@ -94,23 +101,29 @@ def pretrain(
     say: Say = silent,
     command: Sequence[str] = (),
 ) -> Pretrained:
-    """Train a backbone on images, whose labels, if they have any, are not learned from.
+    """Train a backbone on images without learning from their labels.
 
-    Labelled images serve one purpose: the history says how often their neighbours are of the same
-    class, and the map of the features is coloured by label.
+    Labels are used for two figures only: the history reports how often the nearest images of an
+    image are of its class, and the map of the features is coloured by label.
 
     Args:
-        images: a test part, if there is one, is left aside unread.
-        out: folder for the outcome. An unfinished stage of the same images, settings and seed in
-            there is continued; a finished one is returned; any other is refused.
-        seed: of the stage; by default that of the method.
-        budget: seconds for all of it. Steps are timed first, then as many are taken as fit.
-        pictures: leave pictures of sample images in the folder; off for private photos.
+        images: a test part is set aside and not read.
+        out: folder for the outcome. An unfinished pre-training there with equal images, settings
+            and seed is continued, a finished one is returned; any other is refused without
+            `overwrite`.
+        seed: of the pre-training; by default that of the method.
+        budget: seconds for the whole pre-training. Steps are timed first, and the number that
+            fits is trained.
+        pictures: write pictures of sample images to the folder; False for private photos.
 
     The other arguments are those of `fit`.
+
+    Raises:
+        HandfulError: the method learns from labels, options do not fit together, or `out` holds
+            something else.
     """
     begun = time.perf_counter()
-    chosen, task = prepare(
+    resolved, task = prepare(
         images,
         method,
         schedule=schedule,
@@ -119,100 +132,106 @@ def pretrain(
         settings=settings,
         track=track,
     )
-    if not isinstance(chosen.method, SelfSupervised):
-        known = [name for name, kind in methods.METHODS.items() if issubclass(kind, SelfSupervised)]
+    if not isinstance(resolved.method, SelfSupervised):
+        names = [name for name, kind in methods.METHODS.items() if issubclass(kind, SelfSupervised)]
         raise HandfulError(
-            f"{chosen.method.name} learns from labels; pretrain takes {', '.join(known)}"
+            f"{resolved.method.name} learns from labels; pretrain takes {', '.join(names)}"
         )
     if seed is not None:
-        chosen = replace(chosen, method=replace(chosen.method, seed=seed))
+        resolved = replace(resolved, method=replace(resolved.method, seed=seed))
     if budget is not None:
         budget = float(budget)
         check_budget(budget, settings or {})
-    rehearse(chosen, task, seed=0)
+    validate(resolved, task, seed=0)
     deadline = None if budget is None else Deadline(budget, begun)
-    mark, folder = stage_fingerprint(chosen, task, deadline), Path(out)
-    with sole_writer(folder), abandoning(folder, mark):
-        built = claim(folder, mark, overwrite, STAGE, say)
+    fingerprint, folder = pretraining_fingerprint(resolved, task, deadline), Path(out)
+    with sole_writer(folder), abandon_on_vanished(folder, fingerprint):
+        built = acquire(folder, fingerprint, overwrite, LAYOUT, say)
         if not pictures:
             drop_pictures(built or folder)
         if built is None:
-            clear(folder)
+            clean_up(folder)
             say(f"{folder} already holds this, finished")
             return open_pretrained(folder)
         if images.value_range is not None:
             scale = in_words(images.value_range)
             say(f"values of more than 8 bits are scaled {scale}; fit --init keeps this scale")
-        gallery = Gallery(built / PICTURES, task) if pictures else None
-        _make(chosen, task, mark, built, gallery, say, command, deadline)
-        settle(folder, built, STAGE, say)
+        plots = PretrainPlots(built / PICTURES, task) if pictures else None
+        _train_and_write(resolved, task, fingerprint, built, plots, say, command, deadline)
+        finish(folder, built, LAYOUT, say)
     return open_pretrained(folder)
 
 
-def staged(
-    chosen: Settings,
+def after_pretraining(
+    resolved: Settings,
     task: Task,
     say: Say = silent,
     deadline: Deadline | None = None,
     reserve: Callable[[], Deadline] | None = None,
     pictures: bool = True,
 ) -> tuple[Settings, Task, Pretrained | None]:
-    """For a label-free method: what follows it, the task of that, and the stage itself.
-
-    The stage comes from the cache, or is made. Every other method, and its task, as they are.
+    """Pre-train if the method is self-supervised, and return what follows it.
 
     Args:
-        reserve: the deadline as the stage has to see it, see `reserving`; asked only where the
-            stage is not known.
-        pictures: leave pictures of sample images in the cache; off for private photos, and then
-            those that an earlier run left there go too.
+        reserve: returns the deadline of the pre-training, see `deadline_with_reserve`; called
+            only where the outcome is not in the cache.
+        pictures: write pictures of sample images to the cache. False for private photos: pictures
+            of an earlier run are then deleted too.
+
+    Returns:
+        settings of the method `then`, its task, and the outcome of the pre-training. For any
+        other method: its settings and task unchanged, and None.
     """
-    method = chosen.method
+    method = resolved.method
     if not isinstance(method, SelfSupervised):
-        return chosen, task, None
-    made = cached(chosen, task, say, deadline, reserve, pictures)
+        return resolved, task, None
+    pretrained = cached_pretraining(resolved, task, say, deadline, reserve, pictures)
     following = methods.make(method.then)
-    task = replace(task, backbone=made.backbone, init=made.init)
+    task = replace(task, backbone=pretrained.backbone, init=pretrained.init)
     schedule = following.schedule(task) if isinstance(following, Trained) else None
-    return Settings(following, schedule, made.backbone, chosen.precision), task, made
+    return Settings(following, schedule, pretrained.backbone, resolved.precision), task, pretrained
 
 
-def cached(
-    chosen: Settings,
+def cached_pretraining(
+    resolved: Settings,
     task: Task,
     say: Say = silent,
     deadline: Deadline | None = None,
     reserve: Callable[[], Deadline] | None = None,
     pictures: bool = True,
 ) -> Pretrained:
-    """The stage from the cache; made there if it is not yet, or gone on with."""
-    mark = stage_fingerprint(chosen, task, deadline)
-    folder = cache_folder() / "pretrained" / mark.removeprefix("sha256:")[:32]
+    """Return the pre-training from the cache; computed or resumed if it is not there."""
+    fingerprint = pretraining_fingerprint(resolved, task, deadline)
+    folder = cache_folder() / "pretrained" / fingerprint.removeprefix("sha256:")[:32]
     with locked(folder):
         if not pictures:
             shutil.rmtree(folder / PICTURES, ignore_errors=True)  # those of an earlier run
-        known = _known(folder)
-        if known is not None:
+        cached = _open_cached(folder)
+        if cached is not None:
             used(folder)
-            trouble = known.record["collapse"]
-            text = f"the backbone that {chosen.method.name} made of these images is known"
-            say(f"{text}; {trouble}" if trouble else text)
-            return known
+            failure = cached.record["collapse"]
+            text = f"the backbone that {resolved.method.name} made of these images is known"
+            say(f"{text}; {failure}" if failure else text)
+            return cached
         if reserve is not None:
             deadline = reserve()
-        blind = replace(task, images=task.images.seen(np.empty(0, np.int64)))
+        unlabeled_task = replace(task, images=task.images.seen(np.empty(0, np.int64)))
         with explained(folder):
-            gallery = Gallery(folder / PICTURES, blind, brief=True) if pictures else None
-            _make(chosen, blind, mark, folder, gallery, say, (), deadline)
-            clear(folder)
+            plots = (
+                PretrainPlots(folder / PICTURES, unlabeled_task, brief=True) if pictures else None
+            )
+            _train_and_write(
+                resolved, unlabeled_task, fingerprint, folder, plots, say, (), deadline
+            )
+            clean_up(folder)
         source = task.images.store.source or task.images.source
-        about(folder, source=source, method=chosen.method.name)
+        about(folder, source=source, method=resolved.method.name)
     keep_within_limit()
     return open_pretrained(folder)
 
 
-def _known(folder: Path) -> Pretrained | None:
-    """The stage in a folder of the cache; None if there is none yet, or it is damaged."""
+def _open_cached(folder: Path) -> Pretrained | None:
+    """Return the pre-training in a folder of the cache; None if it is absent or damaged."""
     if not (folder / RECORD).exists():
         return None
     try:
@@ -222,18 +241,20 @@ def _known(folder: Path) -> Pretrained | None:
         return None
 
 
-def stage_fingerprint(chosen: Settings, task: Task, deadline: Deadline | None = None) -> str:
-    """Hash of all that the stage depends on: no label, no name of a class, no file name.
+def pretraining_fingerprint(
+    resolved: Settings, task: Task, deadline: Deadline | None = None
+) -> str:
+    """Return a hash of all that the pre-training depends on.
 
-    With a deadline it is of the budget, not of the steps that this buys, and of the method that
-    follows, which shares it.
+    It contains no label, class name or file name. With a deadline it contains the budget, not the
+    number of steps, and the method that follows, which shares the budget.
     """
     digest = hashlib.sha256(task.images.store.fingerprints[task.images.rows].tobytes())
-    described = chosen.as_json()
+    described = resolved.as_json()
     if deadline is None:
         described["method"].pop("then")
     start = task.init.hash if task.init is not None else None
-    return fingerprint(
+    return make_fingerprint(
         _VERSION,
         digest.hexdigest(),
         described,
@@ -245,65 +266,66 @@ def stage_fingerprint(chosen: Settings, task: Task, deadline: Deadline | None = 
     )
 
 
-def reserving(
-    chosen: Settings, task: Task, seed: int, deadline: Deadline, fits: int, all_images: bool
+def deadline_with_reserve(
+    resolved: Settings, task: Task, seed: int, deadline: Deadline, fits: int, all_images: bool
 ) -> Deadline:
-    """The deadline of a fit as its label-free stage has to see it: time is kept for what follows.
+    """Return the deadline of the pre-training in a fit: time is reserved for the next method.
 
-    `TRAINING` of the budget for a training; for heads what the features and `fits` of them take.
+    A training gets `TRAINING_SHARE` of the budget. A method on features gets the time for the
+    features and for `fits` heads.
 
     Args:
-        all_images: whether features of images are wanted that the heads do not learn from.
+        all_images: whether features are needed of images that the heads do not learn from too.
     """
-    method = chosen.method
+    method = resolved.method
     assert isinstance(method, SelfSupervised)
     following = methods.make(method.then)
     if isinstance(following, Trained):
-        return replace(deadline, reserved=TRAINING * deadline.budget)
+        return replace(deadline, reserved=TRAINING_SHARE * deadline.budget)
     untrained = replace(task, backbone=method.spec(task), init=None)
     positions = feature_positions(following, task, seed)
-    some = untrained if all_images else replace(untrained, images=task.images[positions])
-    kept = embedding_seconds(some, chosen.precision)
+    embedded_task = untrained if all_images else replace(untrained, images=task.images[positions])
+    reserved = embedding_seconds(embedded_task, resolved.precision)
     width: int = untrained.make_backbone().width  # type: ignore[assignment]
     noise = torch.randn(len(positions), width, generator=torch.Generator().manual_seed(0))
-    known, pool = noise[: len(task.labeled)], noise[len(task.labeled) :]
+    labeled_features, pool = noise[: len(task.labeled)], noise[len(task.labeled) :]
     labels, classes = task.labels[task.labeled], len(task.classes)
     begun = time.perf_counter()
     if isinstance(following, Tunable):
-        following = following.tuned(known, labels, classes, seed)
-        kept += time.perf_counter() - begun
+        following = following.tuned(labeled_features, labels, classes, seed)
+        reserved += time.perf_counter() - begun
     seconds: list[float] = []
-    while not seconds or len(seconds) < _HEADS and sum(seconds) < _HEADS_SECONDS:
+    while not seconds or len(seconds) < _TIMED_HEADS and sum(seconds) < _TIMED_HEADS_SECONDS:
         begun = time.perf_counter()
-        following.fit_features(known, labels, pool, classes, seed)
+        following.fit_features(labeled_features, labels, pool, classes, seed)
         seconds.append(time.perf_counter() - begun)
-    return replace(deadline, reserved=kept + fits * median(seconds), heads=fits)
+    return replace(deadline, reserved=reserved + fits * median(seconds), heads=fits)
 
 
-def _make(
-    chosen: Settings,
+def _train_and_write(
+    resolved: Settings,
     task: Task,
-    mark: str,
+    fingerprint: str,
     folder: Path,
-    gallery: Gallery | None,
+    plots: PretrainPlots | None,
     say: Say,
     command: Sequence[str],
     deadline: Deadline | None,
 ) -> None:
-    """Train, and write the folder; an unfinished stage in its checkpoint/ is gone on with."""
-    method = chosen.method
-    assert isinstance(method, SelfSupervised) and chosen.schedule is not None
-    planned = _plan(chosen, task, folder / "checkpoint", gallery, deadline)
-    steps = chosen.schedule.steps if planned.steps is None else planned.steps
-    schedule = replace(chosen.schedule, steps=steps)
-    chosen = replace(chosen, schedule=schedule)
+    """Train and write the folder; an unfinished pre-training in its checkpoint/ is resumed."""
+    method = resolved.method
+    assert isinstance(method, SelfSupervised) and resolved.schedule is not None
+    planned = _plan(resolved, task, folder / "checkpoint", plots, deadline)
+    steps = resolved.schedule.steps if planned.steps is None else planned.steps
+    schedule = replace(resolved.schedule, steps=steps)
+    resolved = replace(resolved, schedule=schedule)
     say(
         f"{method.name} with {task.backbone.name} on {len(task.training_pool)} images, "
         f"labels unseen: "
         f"{planned.taken or steps} steps, about {duration(planned.expected(steps))} "
         f"({planned.precision})"
     )
-    history = _train(chosen, task, planned, folder / "checkpoint", gallery, say)
+    history = _train_steps(resolved, task, planned, folder / "checkpoint", plots, say)
     model: Any = history.state.average.model
     weights = {key: value.detach().cpu() for key, value in model.backbone.state_dict().items()}
     constants = [part.flatten().tolist() for part in (model.normalize.mean, model.normalize.std)]
@@ -314,7 +336,7 @@ def _make(
     record = {
         "handful": __version__,
         "command": list(command),
-        "fingerprint": mark,
+        "fingerprint": fingerprint,
         "hash": weights_hash(weights, constants),
         "method": as_json(method),
         "schedule": asdict(schedule),
@@ -337,90 +359,97 @@ def _make(
             "budget": deadline.budget if deadline is not None else None,
         },
         "health": history.records[-1],
-        "collapse": _trouble(method, history.records[-1], history.state.schedule_progress),
+        "collapse": _failure(method, history.records[-1], history.state.schedule_progress),
     }
     write_json(folder / RECORD, record)
 
 
 def _plan(
-    chosen: Settings,
+    resolved: Settings,
     task: Task,
     work: Path,
-    gallery: Gallery | None,
+    plots: PretrainPlots | None,
     deadline: Deadline | None,
 ) -> Plan:
-    """The plan of an unfinished stage, or one measured now, with the steps that a budget buys."""
-    method, schedule = chosen.method, chosen.schedule
+    """Return the plan of an unfinished pre-training, or a new one with the steps that fit."""
+    method, schedule = resolved.method, resolved.schedule
     assert isinstance(method, SelfSupervised) and schedule is not None
     if deadline is None:
-        return load_or_make_plan(work, lambda: make_plan(chosen, task, method.seed))
-    with releasing(work):
-        return load_or_make_plan(work, lambda: _bought(chosen, task, gallery, deadline))
+        return load_or_make_plan(work, lambda: make_plan(resolved, task, method.seed))
+    with release_on_refusal(work):
+        return load_or_make_plan(work, lambda: _affordable_plan(resolved, task, plots, deadline))
 
 
-def _bought(chosen: Settings, task: Task, gallery: Gallery | None, deadline: Deadline) -> Plan:
-    """A plan with as many steps as fit before the deadline, pictures and evaluations included."""
-    method, schedule = chosen.method, chosen.schedule
+def _affordable_plan(
+    resolved: Settings, task: Task, plots: PretrainPlots | None, deadline: Deadline
+) -> Plan:
+    """Return a plan with the steps that fit before the deadline beside plots and evaluations."""
+    method, schedule = resolved.method, resolved.schedule
     assert isinstance(method, SelfSupervised) and schedule is not None
     task = replace(task, track=quiet)
-    planned = make_plan(chosen, task, method.seed)
+    planned = make_plan(resolved, task, method.seed)
     begun = time.perf_counter()
-    none = replace(chosen, schedule=replace(schedule, steps=0))
+    without_steps = replace(resolved, schedule=replace(schedule, steps=0))
     with tempfile.TemporaryDirectory() as scratch:
-        drawn = Gallery(Path(scratch), task, gallery.brief) if gallery is not None else None
-        untrained = _train(none, task, planned, None, drawn, silent)
-    around = time.perf_counter() - begun
+        plots_of_pilot = (
+            PretrainPlots(Path(scratch), task, plots.brief) if plots is not None else None
+        )
+        pilot = _train_steps(without_steps, task, planned, None, plots_of_pilot, silent)
+    overhead = time.perf_counter() - begun
     batches = Batches(task, method.views(task), schedule, method.seed)
     health = Health(task, batches.unlabeled_pipelines[0], planned.precision)
     begun = time.perf_counter()
-    health(untrained.state.average.model)
+    health(pilot.state.average.model)
     look = time.perf_counter() - begun
     looks = schedule.looks * look
-    step = step_seconds(chosen, task, method.seed, planned, pilot_seconds(deadline.left))
-    beside = around + looks + deadline.reserved
+    step = step_seconds(resolved, task, method.seed, planned, pilot_seconds(deadline.left))
+    beside = overhead + looks + deadline.reserved
     seconds = deadline.left + deadline.reserved
-    clocked = untrained.seconds + looks
+    clocked = pilot.seconds + looks
     planned = replace(planned, seconds_per_step=step, look=look)
     return bought(planned, seconds, beside, clocked, heads=deadline.heads)
 
 
-def _train(
-    chosen: Settings,
+def _train_steps(
+    resolved: Settings,
     task: Task,
     planned: Plan,
     work: Path | None,
-    gallery: Gallery | None,
+    plots: PretrainPlots | None,
     say: Say,
 ) -> History:
-    """The steps, with looks at the health of the features, checkpoints and pictures."""
-    method, schedule = chosen.method, chosen.schedule
+    """Train all steps, with evaluations of the features, checkpoints and pictures."""
+    method, schedule = resolved.method, resolved.schedule
     assert isinstance(method, SelfSupervised) and schedule is not None
     trainer = Trainer(method, task, schedule, method.seed, planned, work)
     state, history, batches = trainer.state, trainer.history, trainer.batches
     health = Health(task, batches.unlabeled_pipelines[0], planned.precision)
 
-    def look(step: int) -> None:
+    def evaluate(step: int) -> None:
         model = state.average.model
-        if gallery is not None and step == 0:
-            gallery.first(model, batches[0])
+        if plots is not None and step == 0:
+            plots.before_training(model, batches[0])
         history.record(step, health(model))
-        before = _trouble(method, history.records[-2], state.schedule_progress) if step else None
-        found = _trouble(method, history.records[-1], state.schedule_progress)
+        before = _failure(method, history.records[-2], state.schedule_progress) if step else None
+        found = _failure(method, history.records[-1], state.schedule_progress)
         if found is not None and before is None:
             say(found)
-        if gallery is not None:
-            gallery.look(model, step)
+        if plots is not None:
+            plots.at_evaluation(model, step)
 
-    trainer.run(look, method.name, say, task.track)
-    if gallery is not None:
-        gallery.last(state.average.model, history.records)
+    trainer.run(evaluate, method.name, say, task.track)
+    if plots is not None:
+        plots.after_training(state.average.model, history.records)
     return history
 
 
-def _trouble(
+def _failure(
     method: SelfSupervised, line: dict[str, float], progress: ScheduleProgress
 ) -> str | None:
-    """What is wrong at a look, as a sentence: by the features, else by the method's own figures."""
+    """Return a sentence on what has failed at an evaluation; None early, or if nothing has.
+
+    The features are checked first, then the method's own figures.
+    """
     if progress.position(int(line["step"])) <= SETTLED * progress.steps:
         return None
     return collapse(line, progress) or method.failure(line)

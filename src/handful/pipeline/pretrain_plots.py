@@ -1,8 +1,11 @@
-"""Pictures of a label-free stage, as PNG files: what it is shown, what it makes of it.
+"""Plots of a self-supervised pre-training, as PNG files.
 
-`views.png` pairs of views; `channels.png` light and colour of some images; `painted-STEP.png` what
-an autoencoder paints at each look; `curves.png` loss and health over the steps; `map.png` the
-features of some images in the plane, coloured by label.
+`views.png`: augmented views of some images; `channels.png`: light and colour of some images;
+`painted-STEP.png`: reconstructions of an autoencoder at each evaluation; `curves.png`: loss and
+feature statistics over the steps; `map.png`: features of some images in the plane, coloured by
+label.
+
+Letters in shapes: N and n images, C channels, S the side in pixels, D features.
 """
 
 from collections.abc import Sequence
@@ -22,19 +25,19 @@ from handful.models.split import Split
 
 COLUMNS = 8  # images side by side
 MAPPED = 1_500  # images on the map, labelled ones first
-_ZOOM = 64  # pixels a side that an image is at least drawn with
+_ZOOM = 64  # minimum side of a drawn image, in pixels
 
 
-class Gallery:
-    """The folder of the pictures; without curves and map if `brief`."""
+class PretrainPlots:
+    """Writes the plots of one pre-training to a folder; without curves and map if `brief`."""
 
     def __init__(self, folder: Path, task: Task, brief: bool = False) -> None:
         self.folder, self.task, self.brief = folder, task, brief
-        some = evenly_spaced(task.training_pool, COLUMNS)
-        self.samples = task.pixels[some].float() / 255  # (COLUMNS, C, S, S)
+        sampled = evenly_spaced(task.training_pool, COLUMNS)
+        self.samples = task.pixels[sampled].float() / 255  # (COLUMNS, C, S, S)
 
-    def first(self, model: nn.Module, batch: Batch) -> None:
-        """Before training: the views of the first batch, and what a split backbone sees."""
+    def before_training(self, model: nn.Module, batch: Batch) -> None:
+        """Write views.png of the first batch, and channels.png for a split backbone."""
         rows = [view[:COLUMNS] for view in batch.unlabeled]
         assert batch.unlabeled_ids is not None
         plain = self.task.pixels[batch.unlabeled_ids[:COLUMNS]].float() / 255
@@ -42,27 +45,27 @@ class Gallery:
         if isinstance(model.backbone, Split):
             save_channels(model.backbone, self.samples, self.folder / "channels.png")
 
-    def look(self, model: nn.Module, step: int) -> None:
-        """At every look: what an autoencoder paints."""
+    def at_evaluation(self, model: nn.Module, step: int) -> None:
+        """Write the reconstructions of an autoencoder; nothing for other methods."""
         if isinstance(model, EncoderDecoder):
             with torch.inference_mode():
                 painted = model.eval()(self.samples.to(devices.device())).float()
             save_grid([self.samples, painted], self.folder / f"painted-{step:06}.png")
 
-    def last(self, model: nn.Module, history: Sequence[dict[str, float]]) -> None:
-        """After training: curves and map."""
+    def after_training(self, model: nn.Module, history: Sequence[dict[str, float]]) -> None:
+        """Write curves.png and map.png, unless `brief`."""
         if self.brief:
             return
         save_curves(history, self.folder / "curves.png")
-        known, rest = self.task.labeled[:MAPPED], self.task.training_pool
-        others = rest[~torch.isin(rest, known)]
+        known, unlabeled = self.task.labeled[:MAPPED], self.task.training_pool
+        others = unlabeled[~torch.isin(unlabeled, known)]
         positions = torch.cat([known, evenly_spaced(others, MAPPED - len(known))])
-        found = representation(model, "fp32")(self.task.pixels[positions])
-        save_map(found, self.task.labels[positions], self.task.classes, self.folder / "map.png")
+        embedded = representation(model, "fp32")(self.task.pixels[positions])
+        save_map(embedded, self.task.labels[positions], self.task.classes, self.folder / "map.png")
 
 
 def save_grid(rows: Sequence[Tensor], path: Path) -> None:
-    """Rows of (n, C, S, S) images in [0, 1], one under the other."""
+    """Write rows of (n, C, S, S) images in [0, 1], one row under the other."""
     from PIL import Image
 
     size = rows[0].shape[-1]
@@ -76,7 +79,7 @@ def save_grid(rows: Sequence[Tensor], path: Path) -> None:
 
 
 def save_channels(backbone: Split, images: Tensor, path: Path) -> None:
-    """(n, 3, S, S) images over their three channels as the encoders see them, grey at 0."""
+    """Write (n, 3, S, S) images above the three channels that the encoders get; 0 is grey."""
     with torch.inference_mode():
         seen = torch.cat(backbone.channels(images.to(devices.device())), dim=1).cpu()
     channels = (seen / 6 + 0.5).clamp(0, 1)  # three deviations each way
@@ -85,7 +88,7 @@ def save_channels(backbone: Split, images: Tensor, path: Path) -> None:
 
 
 def save_curves(history: Sequence[dict[str, float]], path: Path) -> None:
-    """Every figure of the history over the steps, each in a panel of its own."""
+    """Plot every figure of the history over the steps, one panel each."""
     from matplotlib.figure import Figure
 
     names = sorted({key for line in history for key in line} - {"step", "seconds"})
@@ -106,14 +109,14 @@ def save_curves(history: Sequence[dict[str, float]], path: Path) -> None:
 
 
 def save_map(features: Tensor, labels: Tensor, classes: Sequence[str], path: Path) -> None:
-    """(N, D) features in the plane by t-SNE, those with a label coloured by it."""
+    """Plot (N, D) features in the plane by t-SNE, coloured by label."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
     from sklearn.manifold import TSNE
 
     points = features.double()
     points = (points - points.mean(dim=0)) / points.std().clamp_min(1e-12)
-    if len(points) < 5 or not points.any():  # one point, as often as there are images
+    if len(points) < 5 or not points.any():  # all features are equal
         return
     perplexity = min(30.0, (len(points) - 1) / 3)
     placed = TSNE(perplexity=perplexity, init="random", random_state=0).fit_transform(

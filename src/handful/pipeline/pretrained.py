@@ -1,6 +1,6 @@
-"""What a label-free stage leaves: the weights of a backbone and how it is to be shown images.
+"""Open the folder of a self-supervised pre-training: weights, input size and pixel scale.
 
-A folder with `pretrained.json`, written last, and `backbone.safetensors`.
+It holds `backbone.safetensors` and `pretrained.json`, which is written last.
 """
 
 import json
@@ -19,39 +19,39 @@ from handful.methods.base import Init
 from handful.models import hash_of
 from handful.models.classifier import BackboneSpec
 from handful.pipeline.record_schema import PretrainedRecord, checked
-from handful.pipeline.replacement import Layout, complete
+from handful.pipeline.replacement import Layout, finish_replacement
 
 RECORD, WEIGHTS, HISTORY = "pretrained.json", "backbone.safetensors", "history.jsonl"
 PICTURES = "pictures"  # a folder of PNG files
 _SHOWN = ("views", "channels", "painted-*", "curves", "map")
-STAGE = Layout(RECORD, (WEIGHTS, HISTORY, *(f"{PICTURES}/{name}.png" for name in _SHOWN)))
+LAYOUT = Layout(RECORD, (WEIGHTS, HISTORY, *(f"{PICTURES}/{name}.png" for name in _SHOWN)))
 
 
 @dataclass(frozen=True, eq=False)
 class Pretrained:
-    """A backbone that learned without labels."""
+    """The outcome of a self-supervised pre-training."""
 
     init: Init
     backbone: BackboneSpec
-    size: int  # of the images it learned from, in pixels
+    size: int  # side of the training images, in pixels
     channels: int
-    aspect: str  # how they were made square
-    value_range: Scale | None  # of those of more than 8 bits; None where there were none
-    record: dict[str, Any]  # what pretrained.json holds
+    aspect: str  # how the images were made square
+    value_range: Scale | None  # of images of more than 8 bits; None: all had 8 bits
+    record: dict[str, Any]  # content of pretrained.json
     folder: Path
 
 
 def drop_pictures(folder: Path) -> None:
-    """Remove the pictures that a stage left in a folder, and nothing else."""
-    for name in STAGE.files(folder):
+    """Delete the pictures that a pre-training wrote to a folder, and no other file."""
+    for name in LAYOUT.files(folder):
         if name.parent.name == PICTURES:
             (folder / name).unlink()
 
 
 def open_pretrained(folder: Path | str) -> Pretrained:
-    """The backbone in a folder; HandfulError says what is missing, damaged or foreign."""
+    """Open the pre-trained backbone in a folder; HandfulError if a file is missing or damaged."""
     folder = Path(folder)
-    complete(folder, STAGE)
+    finish_replacement(folder, LAYOUT)
     if not (folder / RECORD).exists():
         unfinished = (folder / "checkpoint" / "plan.json").exists()
         what = "holds an unfinished pre-training; start the same command again to finish it"
@@ -80,20 +80,22 @@ def open_pretrained(folder: Path | str) -> Pretrained:
         raise HandfulError(f"{folder / RECORD} is damaged ({error!r}); restore it") from None
 
 
-def scaled_as(images: ImageSet, start: Path | str | None, say: Callable[[str], None]) -> ImageSet:
-    """The images on the scale of those that a backbone learned from, if there is one.
+def on_scale_of(
+    images: ImageSet, folder: Path | str | None, say: Callable[[str], None]
+) -> ImageSet:
+    """Return the images on the pixel scale of the pre-training in `folder`, if one is given.
 
-    What differs is said; a folder from before scales were kept tells nothing.
+    `say` gets a line if the scales differ. Folders of early versions hold no scale.
     """
-    if start is None:
+    if folder is None:
         return images
-    learned = open_pretrained(start)
+    learned = open_pretrained(folder)
     if "value_range" not in learned.record["input"]:
         return images
     own, theirs = images.value_range, learned.value_range
     images = images.scaled_by(theirs)
     if own != theirs:
-        what = f"values of {images.source} {_in_words(own)}, those that {start} learned from"
+        what = f"values of {images.source} {_in_words(own)}, those that {folder} learned from"
         taken = images.value_range
         kept = f"; the scale {in_words(taken)} is taken" if taken not in (None, own) else ""
         say(f"{what} {_in_words(theirs)}{kept}")
@@ -105,5 +107,5 @@ def _in_words(scale: Scale | None) -> str:
 
 
 def weights_hash(weights: dict[str, Tensor], constants: Sequence[Sequence[float]]) -> str:
-    """Hash of the weights by name, and of the constants that images are normalised with."""
+    """Return a hash of the weights by name and of the normalisation constants."""
     return hash_of(sorted(weights.items()), json.dumps(constants).encode())

@@ -1,4 +1,4 @@
-"""The record of a fit, `run.json`: what was made of what, how, and how good it is."""
+"""Build the record of a fit, `run.json`, from the request, the decision and the training."""
 
 import platform
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ from handful._version import __version__
 from handful.data.imageset import ImageSet
 from handful.evaluation.label_shift import LABELED
 from handful.methods.base import Task, as_json
-from handful.pipeline.assess import Judged
-from handful.pipeline.auto.select import Choice
+from handful.pipeline.assess import Assessment
+from handful.pipeline.auto.select import Selection
 from handful.pipeline.pretrained import Pretrained
 from handful.pipeline.run import Run
 from handful.training.plan import Plan
@@ -22,12 +22,12 @@ from handful.training.trainer import TrainingResult
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a fit was asked for beside images, method and settings."""
+class FitRequest:
+    """What a fit was asked to do, beside its images, method and settings."""
 
     seed: int
-    origin: Sequence[str]  # of every label: random, chosen or unknown
-    estimate: bool
+    origins: Sequence[str]  # of every label: random, chosen or unknown
+    estimate: bool  # whether an estimate is wanted
     prior: Mapping[str, float] | str | None
     shares: Sequence[float] | None  # of the classes among new images, where they are given
     budget: float | None  # seconds
@@ -35,28 +35,35 @@ class Asked:
     command: Sequence[str]
 
 
-class Decided(NamedTuple):
-    """What is fitted to all labels, how, and what the labels told of it beforehand."""
+class Decision(NamedTuple):
+    """Selected method, training plan and cross-validated assessment."""
 
-    chosen: Settings
+    settings: Settings
     task: Task
-    planned: Plan
-    judged: Judged | None  # None where no estimate was asked for
-    choice: Choice | None = None  # None where a method was asked for
-    stage: Pretrained | None = None  # without labels, before
-    before: Settings | None = None  # of that stage
+    plan: Plan
+    assessment: Assessment | None  # None: no estimate was requested
+    selection: Selection | None = None  # None: the user named the method
+    pretrained: Pretrained | None = None  # outcome of self-supervised pre-training
+    pretraining: Settings | None = None  # settings of that pre-training
 
 
 def record_of(
-    images: ImageSet, asked: Asked, decided: Decided, learned: TrainingResult, seconds: float
+    images: ImageSet,
+    request: FitRequest,
+    decision: Decision,
+    learned: TrainingResult,
+    seconds: float,
 ) -> dict[str, Any]:
-    """Its keys are in docs/design.md. Test score and images to label next come later."""
-    chosen, task, _, judged, choice, stage, before = decided
+    """Return the content of run.json; docs/design.md lists its keys.
+
+    `test` and `label_next` are filled in later.
+    """
+    settings, task, _, assessment, selection, pretrained, pretraining = decision
     backbone = learned.predictor.model.backbone
     record: dict[str, Any] = {
         "handful": __version__,
-        "command": list(asked.command),
-        "seed": asked.seed,
+        "command": list(request.command),
+        "seed": request.seed,
         "seconds": round(seconds, 2),
         "data": {
             "source": images.source,
@@ -67,10 +74,10 @@ def record_of(
             "classes": list(images.classes),
             "hash": task.images.hash,
         },
-        "method": as_json(chosen.method),
-        "schedule": chosen.as_json()["schedule"],
+        "method": as_json(settings.method),
+        "schedule": settings.as_json()["schedule"],
         "backbone": {
-            **asdict(chosen.backbone),
+            **asdict(settings.backbone),
             "parameters": sum(p.numel() for p in backbone.parameters()),
             "weights": models.fingerprint(backbone),
         },
@@ -91,43 +98,47 @@ def record_of(
             "seconds": round(learned.seconds, 2),
             "collapse": asdict(learned.collapse) if learned.collapse is not None else None,
             "remark": learned.remark,
-            "budget": asked.budget,
+            "budget": request.budget,
         },
-        "estimate": judged.estimate.as_json(images.classes) if judged is not None else None,
-        "label_issues": len(judged.issues) if judged is not None else None,
-        "forecast": [asdict(row) for row in judged.forecast] if judged is not None else [],
+        "estimate": assessment.estimate.as_json(images.classes) if assessment is not None else None,
+        "label_issues": len(assessment.issues) if assessment is not None else None,
+        "forecast": [asdict(row) for row in assessment.forecast] if assessment is not None else [],
         "label_next": [],
         "test": None,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "choice": _choice_rows(choice, judged),
+        "choice": _selection_rows(selection, assessment),
         "init": task.init.hash if task.init is not None else None,
         "stage": None,
-        "prior": _shares_by_name(judged, images.classes),
-        "prior_from": "given" if isinstance(asked.prior, Mapping) else asked.prior or LABELED,
-        "after": _earlier(asked.after),
+        "prior": _shares_by_name(assessment, images.classes),
+        "prior_from": "given" if isinstance(request.prior, Mapping) else request.prior or LABELED,
+        "after": _earlier_run(request.after),
     }
-    if stage is not None and before is not None:
-        record |= {"method": as_json(before.method), "schedule": stage.record["schedule"]}
-        record["backbone"] |= asdict(before.backbone)
-        record["stage"] = stage.record["training"] | {"collapse": stage.record["collapse"]}
+    if pretrained is not None and pretraining is not None:
+        record |= {"method": as_json(pretraining.method), "schedule": pretrained.record["schedule"]}
+        record["backbone"] |= asdict(pretraining.backbone)
+        record["stage"] = pretrained.record["training"] | {
+            "collapse": pretrained.record["collapse"]
+        }
     return record
 
 
-def _choice_rows(choice: Choice | None, judged: Judged | None) -> list[dict[str, Any]]:
-    """A row for every method that was tried; none where one was asked for."""
-    if choice is None or judged is None:
+def _selection_rows(
+    selection: Selection | None, assessment: Assessment | None
+) -> list[dict[str, Any]]:
+    """Return a row for every evaluated candidate; none where the user named the method."""
+    if selection is None or assessment is None:
         return []
     rows = []
-    for tried, verdict in zip(choice.tried, choice.verdicts, strict=True):
-        own = tried is choice.winner
-        found = judged.estimate if own else judged.of(tried.out)
+    for evaluated, verdict in zip(selection.evaluated, selection.verdicts, strict=True):
+        own = evaluated is selection.selected
+        estimate = assessment.estimate if own else assessment.estimate_of(evaluated.out)
         rows.append(
             {
-                "method": tried.candidate.method,
-                "backbone": tried.candidate.backbone,
-                "size": tried.candidate.size,
-                **{key: getattr(found, key) for key in ("accuracy", "low", "high", "level")},
-                "seconds": round(tried.seconds, 2),
+                "method": evaluated.candidate.method,
+                "backbone": evaluated.candidate.backbone,
+                "size": evaluated.candidate.size,
+                **{key: getattr(estimate, key) for key in ("accuracy", "low", "high", "level")},
+                "seconds": round(evaluated.seconds, 2),
                 "verdict": verdict,
                 "chosen": own,
             }
@@ -135,14 +146,16 @@ def _choice_rows(choice: Choice | None, judged: Judged | None) -> list[dict[str,
     return rows
 
 
-def _shares_by_name(judged: Judged | None, classes: Sequence[str]) -> dict[str, float] | None:
-    if judged is None or judged.shares is None:
+def _shares_by_name(
+    assessment: Assessment | None, classes: Sequence[str]
+) -> dict[str, float] | None:
+    if assessment is None or assessment.shares is None:
         return None
-    return dict(zip(classes, judged.shares, strict=True))
+    return dict(zip(classes, assessment.shares, strict=True))
 
 
-def _earlier(after: Run | None) -> dict[str, Any] | None:
-    """What is kept of the run that this one follows."""
+def _earlier_run(after: Run | None) -> dict[str, Any] | None:
+    """Return fingerprint, number of labels and estimate of the run given as `after`."""
     if after is None:
         return None
     return {

@@ -1,7 +1,7 @@
-"""What files of a run folder must hold to be read: types, ranges, finite numbers, names of classes.
+"""Schemas of the files in a run folder: types, ranges, finite numbers, class names.
 
-A folder may be a stranger's. Keys that are not named here are kept and not looked at; keys that
-earlier versions of handful did not write have a default.
+A folder may come from someone else. Keys that are not in a schema are kept and not checked; keys
+that earlier versions of handful did not write have a default.
 """
 
 from pathlib import Path
@@ -20,9 +20,9 @@ from pydantic import (
 from handful.errors import HandfulError
 
 MOST_CLASSES = 10_000
-LONGEST_NAME = 1_000  # characters of a class name; of a file name four times as many
-LARGEST_SIDE = 2_048  # pixels a side that a network is shown images at
-LARGEST_OPTION = 65_536  # of the numbers that a network's options may be
+LONGEST_NAME = 1_000  # characters of a class name; file names may have four times as many
+LARGEST_SIDE = 2_048  # pixels a side of the images that a network gets
+LARGEST_OPTION = 65_536  # of a number in a network's options
 
 Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
@@ -31,7 +31,10 @@ Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 
 
 def _text(shortest: int, longest: int) -> AfterValidator:
-    """A string of some length. File names need not be Unicode, which pydantic's own strings are."""
+    """Return a validator of the length of a string.
+
+    pydantic's own strings must be valid Unicode, which file names need not be.
+    """
 
     def check(text: str) -> str:
         if not shortest <= len(text) <= longest:
@@ -43,21 +46,24 @@ def _text(shortest: int, longest: int) -> AfterValidator:
 
 Word = Annotated[InstanceOf[str], _text(1, 1_000)]
 Name = Annotated[InstanceOf[str], _text(0, 4 * LONGEST_NAME)]
-Said = Annotated[InstanceOf[str], _text(0, 20_000)]
+Text = Annotated[InstanceOf[str], _text(0, 20_000)]
 ClassName = Annotated[InstanceOf[str], _text(1, LONGEST_NAME)]
 
 
-def _distinct(names: list[str]) -> list[str]:
+def _check_distinct(names: list[str]) -> list[str]:
     if len(set(names)) < len(names):
         raise ValueError("a class is named twice")
     return names
 
 
-def _bounded(options: dict[str, Any]) -> dict[str, Any]:
-    """Options of a network: words, numbers that ask for no giant, and one level of such options."""
+def _check_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options of a network; ValueError unless they are short texts and bounded numbers.
+
+    `options` may hold options of an inner network, one level deep.
+    """
     for key, value in options.items():
         if isinstance(value, dict) and key == "options":
-            _bounded(value)
+            _check_options(value)
         elif isinstance(value, str):
             if len(value) > 200:
                 raise ValueError(f"option {key[:50]!r} is too long")
@@ -66,16 +72,16 @@ def _bounded(options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _rising(scale: list[Any]) -> list[Any]:
-    """A scale: of one kind of files, or of whole numbers and of floating-point files."""
+def _check_scale(scale: list[Any]) -> list[Any]:
+    """Return a pixel scale: one range, or two, of integer and of floating-point files."""
     if len(scale) == 2 and all(isinstance(one, list) for one in scale):
-        if [one[2:] for one in map(_rising_of_one, scale)] != [[False], [True]]:
-            raise ValueError("two ranges, and not of whole numbers and of real ones")
+        if [one[2:] for one in map(_check_range, scale)] != [[False], [True]]:
+            raise ValueError("two ranges, and not one of whole numbers and one of real numbers")
         return scale
-    return _rising_of_one(scale)
+    return _check_range(scale)
 
 
-def _rising_of_one(scale: list[Any]) -> list[Any]:
+def _check_range(scale: list[Any]) -> list[Any]:
     ends = [end for end in scale[:2] if isinstance(end, float | int) and abs(end) < 1e300]
     if len(scale) != 3 or len(ends) != 2 or not ends[0] < ends[1] or type(scale[2]) is not bool:
         raise ValueError("not a range of pixel values: lowest, highest, whether they are real")
@@ -83,20 +89,20 @@ def _rising_of_one(scale: list[Any]) -> list[Any]:
 
 
 ClassNames = Annotated[
-    list[ClassName], Field(min_length=1, max_length=MOST_CLASSES), AfterValidator(_distinct)
+    list[ClassName], Field(min_length=1, max_length=MOST_CLASSES), AfterValidator(_check_distinct)
 ]
 
 
-Scale = Annotated[list[Any], AfterValidator(_rising)] | None
+Scale = Annotated[list[Any], AfterValidator(_check_scale)] | None
 
 
-class Part(BaseModel):
-    """Values are of their types as they stand: "1" is no number, and neither is true."""
+class StrictModel(BaseModel):
+    """Base of all schemas: no conversion of types, so "1" and true are no numbers."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="allow", protected_namespaces=())
 
 
-class Data(Part):
+class Data(StrictModel):
     source: Name
     images: Count
     labeled: Count
@@ -106,17 +112,17 @@ class Data(Part):
     hash: Word
 
 
-Whole = Annotated[int, Field(ge=-(2**63), lt=2**64)]
-Scalar = bool | Whole | FiniteFloat | Name | None
+Integer = Annotated[int, Field(ge=-(2**63), lt=2**64)]
+Scalar = bool | Integer | FiniteFloat | Name | None
 
 
-class Method(Part):
+class Method(StrictModel):
     name: Word
 
 
-class Network(Part):
+class Network(StrictModel):
     name: Word
-    options: Annotated[dict[str, Any], AfterValidator(_bounded)] = {}
+    options: Annotated[dict[str, Any], AfterValidator(_check_options)] = {}
 
 
 class NetworkOfRun(Network):
@@ -124,44 +130,44 @@ class NetworkOfRun(Network):
     weights: Word | None = None
 
 
-class Input(Part):
+class Input(StrictModel):
     size: Side
     channels: Annotated[int, Field(ge=1, le=3)]
-    aspect: Said
+    aspect: Text
     flips: bool
     value_range: Scale = None
 
 
-class Collapsed(Part):
+class TrainingFailure(StrictModel):
     model_config = ConfigDict(extra="forbid")
 
     step: Count
-    reason: Said
+    reason: Text
     kept: Count
     right: Share | None = None
     chance: Share = 0.0
 
 
-class Training(Part):
+class Training(StrictModel):
     steps: Count
     images_seen: Count
     device: Word
     threads: Count
     precision: Word
     seconds: Seconds
-    collapse: Collapsed | None = None
-    remark: Said | None = None
+    collapse: TrainingFailure | None = None
+    remark: Text | None = None
     budget: Seconds | None = None
 
 
-class Stage(Part):
+class Pretraining(StrictModel):
     steps: Count
     seconds: Seconds
-    collapse: Said | None = None
+    collapse: Text | None = None
 
 
-class Scored(Part):
-    """An accuracy with its interval; None in all three where there is none."""
+class Scored(StrictModel):
+    """An accuracy with its interval; all three are None where there is no estimate."""
 
     accuracy: Share | None
     low: Share | None
@@ -169,7 +175,7 @@ class Scored(Part):
     level: Share = 0.9
 
 
-class Abstention(Part):
+class Abstention(StrictModel):
     sure: Share
     threshold: Share
     share: Share
@@ -177,15 +183,15 @@ class Abstention(Part):
 
 
 class Estimate(Scored):
-    how: Said
-    caveats: list[Said] = Field(default=[], max_length=100)
+    how: Text
+    caveats: list[Text] = Field(default=[], max_length=100)
     abstentions: list[Abstention] = Field(default=[], max_length=100)
     balanced_accuracy: Share | None = None
     balanced_low: Share | None = None
     balanced_high: Share | None = None
 
 
-class Tested(Part):
+class Tested(StrictModel):
     accuracy: Share
     low: Share
     high: Share
@@ -193,7 +199,7 @@ class Tested(Part):
     n: Count
 
 
-class Forecast(Part):
+class Forecast(StrictModel):
     labels: Count
     accuracy: Share
     low: Share
@@ -205,27 +211,27 @@ class Candidate(Scored):
     method: Word
     backbone: Word
     seconds: Seconds
-    verdict: Said
+    verdict: Text
     chosen: bool = False
 
 
-class ToLabel(Part):
+class Suggestion(StrictModel):
     file: Name
     why: Word
     pixels: Name
 
 
-class Earlier(Part):
+class EarlierRun(StrictModel):
     fingerprint: Word
     labeled: Count
     estimate: Estimate | None = None
 
 
-class RunRecord(Part):
-    """run.json. docs/design.md says what the keys mean."""
+class RunRecord(StrictModel):
+    """Schema of run.json; docs/design.md explains the keys."""
 
     handful: Word
-    seed: Whole
+    seed: Integer
     seconds: Seconds
     data: Data
     method: Method
@@ -240,17 +246,17 @@ class RunRecord(Part):
     command: list[Name] | None = None
     label_issues: Count | None = None
     forecast: list[Forecast] = Field(default=[], max_length=1_000)
-    label_next: list[ToLabel] | None = Field(default=[], max_length=1_000_000)
+    label_next: list[Suggestion] | None = Field(default=[], max_length=1_000_000)
     choice: list[Candidate] = Field(default=[], max_length=1_000)
     init: Word | None = None
-    stage: Stage | None = None
+    stage: Pretraining | None = None
     prior: dict[ClassName, Share] | None = None
-    prior_from: Said = "labels"
-    after: Earlier | None = None
+    prior_from: Text = "labels"
+    after: EarlierRun | None = None
 
 
-class PredictorHeader(Part):
-    """What the header of model.safetensors says of the network."""
+class PredictorHeader(StrictModel):
+    """Schema of the network's description in the header of model.safetensors."""
 
     backbone: Network
     classes: ClassNames
@@ -264,25 +270,25 @@ class PredictorHeader(Part):
     head: Annotated[list[Any], Field(max_length=100)] | None = None
 
 
-class Normalized(Part):
+class Normalized(StrictModel):
     mean: list[FiniteFloat] = Field(min_length=1, max_length=3)
     std: list[Annotated[FiniteFloat, Field(gt=0)]] = Field(min_length=1, max_length=3)
 
 
-class PretrainedInput(Part):
+class PretrainedInput(StrictModel):
     size: Side
     channels: Annotated[int, Field(ge=1, le=3)]
     aspect: Literal["crop", "pad", "stretch"]
     value_range: Scale = None
 
 
-class PretrainedTraining(Part):
+class PretrainedTraining(StrictModel):
     steps: Count
     seconds: Seconds
 
 
-class PretrainedRecord(Part):
-    """pretrained.json."""
+class PretrainedRecord(StrictModel):
+    """Schema of pretrained.json."""
 
     backbone: Network
     input: PretrainedInput
@@ -290,7 +296,7 @@ class PretrainedRecord(Part):
     hash: Word
 
 
-class ClassRow(Part):
+class ClassRow(StrictModel):
     name: ClassName
     n: Count
     predicted: Count
@@ -299,14 +305,14 @@ class ClassRow(Part):
     f1: Share | None
 
 
-class Bin(Part):
+class Bin(StrictModel):
     n: Count
     confidence: Share | None
     accuracy: Share | None
 
 
 class TestRecord(Tested):
-    """test.json."""
+    """Schema of test.json."""
 
     classes: ClassNames
     per_class: list[ClassRow]
@@ -314,29 +320,29 @@ class TestRecord(Tested):
     confusion: list[list[Count]]
 
 
-class CellRecord(Part):
-    """A cell of a comparison."""
+class CellRecord(StrictModel):
+    """Schema of the file of one cell of a comparison."""
 
     method: Word
-    draw: Whole
+    draw: Integer
     test_accuracy: Share
     estimate: Scored | None
     seconds: Seconds
-    trouble: Said = ""
+    trouble: Text = ""
 
 
-class Compared(Part):
+class ComparisonData(StrictModel):
     source: Name
     per_class: Count
     classes: Count
     test: Count
 
 
-class ComparisonRecord(Part):
-    """comparison.json."""
+class ComparisonRecord(StrictModel):
+    """Schema of comparison.json."""
 
     cells: list[CellRecord] = Field(min_length=1, max_length=100_000)
-    data: Compared | dict[str, Any] | None = None
+    data: ComparisonData | dict[str, Any] | None = None
 
 
 DEFAULTS: dict[str, Any] = {
@@ -346,8 +352,8 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def checked(schema: type[Part], found: Any, path: Path) -> dict[str, Any]:
-    """What was found, as it is; HandfulError names the file and the first thing wrong in it."""
+def checked(schema: type[StrictModel], found: Any, path: Path) -> dict[str, Any]:
+    """Return `found` unchanged; HandfulError names the file and its first error."""
     try:
         schema.model_validate(found)
     except ValidationError as error:

@@ -1,10 +1,10 @@
-"""A new run is built beside the old one, and takes its place when it is whole.
+"""Replace a finished run by a new one without a moment in which neither can be opened.
 
-The new one grows in `.new` of the folder itself: on the same file system, writable wherever the
-folder is, and found again by the same command. Until it is whole the old one can be opened. Taking
-the place goes forward only: a process killed within leaves a whole `.new`, and the next call
-(`open_run`, or any fit into the folder) ends it. What is neither of the old run nor of the new one
-is not touched, and tables with typed labels are kept.
+The new run is built in the sub-folder `.new`: on the same file system, and found again by the same
+command. Until it is complete the old run can be opened. The replacement goes forward only: a
+process killed meanwhile leaves a complete `.new`, and the next call (`open_run`, or any fit into
+the folder) finishes it. Files of neither run are not touched, and tables with typed labels are
+kept.
 """
 
 import shutil
@@ -13,93 +13,93 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from handful.files import read_json, replace, sole_writer, tidy, write_json
-from handful.pipeline.typed_labels import set_aside
+from handful.pipeline.typed_labels import keep_typed_labels
 from handful.progress import silent
 
 NEW = ".new"
-_REPLACED = ".replaced"  # which run takes the place with which files, until its fit knows
+_REPLACED = ".replaced"  # fingerprint and files of a run put in place, until its fit has read it
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a folder of one kind holds."""
+    """File names of a run folder or a pre-training folder."""
 
-    record: str  # the file that is the sign of a whole run
-    artifacts: Sequence[str]  # names, or patterns, of all other files of it
+    record: str  # written last: present only in a complete folder
+    artifacts: Sequence[str]  # names or patterns of all other files
 
     def files(self, folder: Path) -> list[Path]:
-        """Those that are there, as paths within the folder, the record not among them."""
+        """Return the artifacts that exist, as paths relative to the folder, without the record."""
         found = (path for pattern in self.artifacts for path in sorted(folder.glob(pattern)))
         return [p.relative_to(folder) for p in found if p.is_symlink() or not p.is_dir()]
 
 
-def stopped_half_way(folder: Path, layout: Layout) -> bool:
-    """Whether a process was killed while a new run took the place of the old one."""
-    return not (folder / layout.record).exists() and _whole(folder, layout)
+def interrupted(folder: Path, layout: Layout) -> bool:
+    """Return whether a process was killed while it replaced the old run by the new one."""
+    return not (folder / layout.record).exists() and _is_whole(folder, layout)
 
 
-def complete(folder: Path, layout: Layout) -> None:
-    """End what a killed process left half way, where that is so; takes the lock of the folder."""
-    if stopped_half_way(folder, layout):
+def finish_replacement(folder: Path, layout: Layout) -> None:
+    """Finish an interrupted replacement, if there is one; takes the lock of the folder."""
+    if interrupted(folder, layout):
         with sole_writer(folder):
-            take_place(folder, layout)
+            put_in_place(folder, layout)
 
 
-def take_place(folder: Path, layout: Layout, say: Callable[[str], None] = silent) -> bool:
-    """Put the run in `.new`, if it is whole, in place of the one in `folder`; whether it was.
+def put_in_place(folder: Path, layout: Layout, say: Callable[[str], None] = silent) -> bool:
+    """Replace the run in `folder` by the one in `.new`, and return whether that was complete.
 
-    Only for a process that holds the lock of the folder.
+    The caller must hold the lock of the folder.
     """
     new, record = folder / NEW, folder / layout.record
-    if not _whole(folder, layout):
+    if not _is_whole(folder, layout):
         return False
-    made = record.stat().st_mtime if record.exists() else None
+    finished_at = record.stat().st_mtime if record.exists() else None
     names = [name.as_posix() for name in layout.files(new)]
-    if made is not None:
-        mark = read_json(new / layout.record).get("fingerprint")
-        write_json(folder / _REPLACED, {"fingerprint": mark, "files": names})
-    elif (folder / _REPLACED).exists():  # killed on the way: some are there already
+    if finished_at is not None:
+        fingerprint = read_json(new / layout.record).get("fingerprint")
+        write_json(folder / _REPLACED, {"fingerprint": fingerprint, "files": names})
+    elif (folder / _REPLACED).exists():  # killed meanwhile: some files are in place already
         names = read_json(folder / _REPLACED)["files"]
     else:
         names += [name.as_posix() for name in layout.files(folder)]
     for name in layout.files(folder):
         if name.suffix == ".csv":
-            set_aside(folder / name, say, made)
+            keep_typed_labels(folder / name, say, finished_at)
     record.unlink(missing_ok=True)  # from here on there is no way back, only forward
     for name in layout.files(folder):
         if name.as_posix() not in names:
             (folder / name).unlink(missing_ok=True)
-            _drop_if_empty((folder / name).parent, folder)
+            _remove_empty_folder((folder / name).parent, folder)
     for name in layout.files(new):
         (folder / name).parent.mkdir(exist_ok=True)
         if name.suffix == ".csv":
-            set_aside(folder / name, say)  # an editor may have saved it again by now
+            keep_typed_labels(folder / name, say)  # an editor may have saved the file meanwhile
         replace(new / name, folder / name)
     replace(new / layout.record, record)
     shutil.rmtree(new, ignore_errors=True)
     return True
 
 
-def replaced_before(folder: Path, mark: str) -> bool:
-    """Whether the run of this fingerprint took its place without its fit knowing; told once."""
+def already_replaced(folder: Path, fingerprint: str) -> bool:
+    """Return whether an earlier call put the run of this fingerprint in place, and forget it."""
     path = folder / _REPLACED
-    known = path.exists() and read_json(path)["fingerprint"] == mark
+    replaced = path.exists() and read_json(path)["fingerprint"] == fingerprint
     path.unlink(missing_ok=True)
-    return known
+    return replaced
 
 
-def drop_remains(folder: Path) -> None:
-    """Remove a `.new` that holds nothing any more."""
+def remove_if_empty(folder: Path) -> None:
+    """Remove `.new` if it is empty."""
     if (folder / NEW).is_dir() and not (folder / NEW).is_symlink():
         tidy(folder / NEW)
-        _drop_if_empty(folder / NEW, folder)
+        _remove_empty_folder(folder / NEW, folder)
 
 
-def _whole(folder: Path, layout: Layout) -> bool:
+def _is_whole(folder: Path, layout: Layout) -> bool:
     new = folder / NEW
     return not new.is_symlink() and (new / layout.record).is_file()
 
 
-def _drop_if_empty(inner: Path, folder: Path) -> None:
+def _remove_empty_folder(inner: Path, folder: Path) -> None:
     if inner != folder and inner.is_dir() and not any(inner.iterdir()):
         inner.rmdir()

@@ -1,8 +1,7 @@
 """Continue from the labels and settings of an earlier run.
 
-Labels once given are not lost: those of the earlier run stay unless the new ones say otherwise.
-Where each label came from is kept beside it, since an estimate may only count labels of images
-that were picked at random.
+Labels of the earlier run are kept unless a new label replaces them. The origin of each label is
+kept too, since an estimate may only count labels of images that were drawn at random.
 """
 
 from dataclasses import dataclass, replace
@@ -19,22 +18,22 @@ from handful.methods.base import Method
 from handful.models.classifier import BackboneSpec
 from handful.pipeline.artifacts import LABEL_NEXT, LABELS
 from handful.pipeline.options import FitOptions
-from handful.pipeline.run import Run, pixel_marks
+from handful.pipeline.run import Run, pixel_fingerprints
 from handful.progress import Say, silent
 
 ORIGINS = ("random", "chosen", "unknown")
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
+class KnownLabels:
     """Labels with their origins, by image name."""
 
     labels: dict[str, str]
     origins: dict[str, str]
 
 
-def read_labels(folder: Path) -> Known:
-    """What `labels.csv` in a run folder holds; HandfulError if it is missing or damaged."""
+def read_labels(folder: Path) -> KnownLabels:
+    """Read `labels.csv` of a run folder; HandfulError if it is missing or damaged."""
     path = folder / LABELS
     try:
         rows = read_csv(path)
@@ -44,18 +43,18 @@ def read_labels(folder: Path) -> Known:
         raise HandfulError(f"{path} is missing; is {folder} a run folder?") from None
     except KeyError as error:
         raise HandfulError(f"{path} is damaged ({error!r}); restore it or fit again") from None
-    strange = sorted(set(origins.values()) - set(ORIGINS))
-    if strange:
+    unknown = sorted(set(origins.values()) - set(ORIGINS))
+    if unknown:
         raise HandfulError(
-            f"{path} names the origin {strange[0]!r}; known are {', '.join(ORIGINS)}"
+            f"{path} names the origin {unknown[0]!r}; known are {', '.join(ORIGINS)}"
         )
-    return Known(labels, origins)
+    return KnownLabels(labels, origins)
 
 
 def suggested_origins(earlier: Run) -> dict[str, str]:
-    """How the images that a run suggested for labelling were found: "random" or "chosen".
+    """Return how a run picked the images that it suggested for labelling: "random" or "chosen".
 
-    By name, and by the pixels too: whoever labels by moving files into class folders gives them
+    Keys are file names, and hashes of the pixels: files that a user moved into class folders have
     other names.
     """
     rows = earlier.record.get("label_next") or []
@@ -67,53 +66,63 @@ def suggested_origins(earlier: Run) -> dict[str, str]:
 
 
 def with_earlier_labels(images: ImageSet, earlier: Run, say: Say = silent) -> ImageSet:
-    """`images` with the labels of an earlier run added; where both have one, the new one wins.
+    """Return the images with labels and origins of an earlier run added; new labels win.
 
-    Their origins are in the result too. `say` is told how many labels are new, kept and changed.
+    `say` gets the numbers of new, kept and changed labels.
+
+    Raises:
+        HandfulError: the earlier run has no folder, or its labels.csv is missing or damaged.
     """
     if earlier.folder is None:
         raise HandfulError(
-            "the labels of a run are in its folder, and this one has none; fit with out"
+            "the labels of a run are in its folder, and this run has none; fit with out=..."
         )
     known = read_labels(earlier.folder)
     names = images.names
-    old = [normalized(known.labels.get(name) or "") or None for name in names]
-    fresh = [images.classes[k] if k >= 0 else None for k in images.labels]
-    merged = [new if new is not None else before for new, before in zip(fresh, old, strict=True)]
+    earlier_labels = [normalized(known.labels.get(name) or "") or None for name in names]
+    new_labels = [images.classes[k] if k >= 0 else None for k in images.labels]
+    merged = [
+        new if new is not None else before
+        for new, before in zip(new_labels, earlier_labels, strict=True)
+    ]
     present = {label for label in merged if label is not None}
     classes = sorted_classes(present | set(images.classes))
     images = images.relabeled(classes)
     index = {name: k for k, name in enumerate(classes)}
     labels = np.array([-1 if label is None else index[label] for label in merged], np.int64)
 
-    pairs = list(zip(fresh, old, strict=True))
+    pairs = list(zip(new_labels, earlier_labels, strict=True))
     added = sum(new is not None and before is None for new, before in pairs)
     kept = sum(new is None and before is not None for new, before in pairs)
     changed = sum(new != before for new, before in pairs if new and before)
-    gone = len(set(known.labels) - set(names))
+    missing = len(set(known.labels) - set(names))
     say(f"{added} labels are new, {kept} are kept from {earlier.folder}")
     if changed:
         say(f"{changed} labels differ from those of {earlier.folder}; the new ones count")
-    if gone:
-        say(f"{gone} images that {earlier.folder} had labels for are not here any more")
+    if missing:
+        say(f"{missing} images that {earlier.folder} had labels for are missing now")
     suggested = suggested_origins(earlier)
     origins = {
-        name: known.origins.get(name) or suggested.get(name) or suggested.get(mark) or "unknown"
-        for name, mark in zip(names, pixel_marks(images), strict=True)
+        name: known.origins.get(name)
+        or suggested.get(name)
+        or suggested.get(fingerprint)
+        or "unknown"
+        for name, fingerprint in zip(names, pixel_fingerprints(images), strict=True)
     }
-    joined = [
+    added_origins = [
         origins[name] for name, pair in zip(names, pairs, strict=True) if pair[0] and not pair[1]
     ]
-    if chosen := joined.count("chosen"):
+    if chosen := added_origins.count("chosen"):
         say(
-            f"{chosen} of the new labels are of images that {LABEL_NEXT} chose: they train, but do "
-            f"not count in the estimate; {joined.count('random')} are of images it drew at random"
+            f"{chosen} of the new labels are of images that {LABEL_NEXT} chose: they train, but "
+            f"do not count in the estimate; {added_origins.count('random')} are of images drawn at "
+            f"random"
         )
     return replace(images.with_labels(labels), origins={**origins, **images.origins})
 
 
 def with_earlier_options(options: FitOptions, earlier: Run, say: Say = silent) -> FitOptions:
-    """`options` with those of an earlier run where none are given."""
+    """Return the options, with those of an earlier run filled in where none are given."""
     before = earlier_settings(earlier, options.method, options.init, options.backbone)
     settings, budget = before.pop("settings"), before.pop("budget", None)
     if options.budget is not None:
@@ -127,12 +136,12 @@ def with_earlier_options(options: FitOptions, earlier: Run, say: Say = silent) -
         say(f"class shares are those of {earlier.folder}; --prior labels drops them")
     names = ("method", "backbone", "prior")
     again = {k: before[k] for k in names if k in before and getattr(options, k) is None}
-    looked = {
+    repeated = {
         k: before[k]
         for k in ("size", "aspect", "flips")
         if k in before and getattr(options.inputs, k) is None
     }
-    inputs = replace(options.inputs, **looked)
+    inputs = replace(options.inputs, **repeated)
     settings = settings | dict(options.settings)
     return replace(options, inputs=inputs, settings=settings, budget=budget, **again)
 
@@ -143,44 +152,43 @@ def earlier_settings(
     init: Path | str | None = None,
     backbone: str | BackboneSpec | None = None,
 ) -> dict[str, Any]:
-    """The arguments of `fit` that repeat what an earlier run did, as its record has them.
+    """Return the arguments of `fit` that repeat an earlier run, read from its record.
 
-    Where another `method` is asked for, or the earlier run chose its own, only how the images are
-    looked at and how common the classes are is repeated: more labels may change the choice. A
-    folder to start from, `init`, says itself what the network is and how it looks. Where a budget
-    bought the steps it is the budget that is repeated.
+    With another `method`, or where the earlier run used `auto`, only aspect, flips and class
+    shares are repeated: with more labels another method may be selected. With `init`, network and
+    size come from that folder. Where a budget set the number of steps, the budget is repeated.
 
     Raises:
-        HandfulError: the run started from such a folder, and none is given; or weights from a hub
-            would be fetched because a record names them, and no `backbone` is typed.
+        HandfulError: the earlier run started from pre-trained weights, and no `init` is given; or
+            its network would be downloaded from a hub, and no `backbone` is typed.
     """
     record = earlier.record
     if backbone is None and init is None and record["backbone"]["name"].startswith("timm:"):
         name = record["backbone"]["name"]
         raise HandfulError(
             f"{earlier.folder} was trained with {name}, whose weights may have to be downloaded; "
-            f"if you want that, give --backbone {name}"
+            f"to allow that, give --backbone {name}"
         )
     again = {"given": record.get("prior"), "unlabeled": "unlabeled"}
     prior = again.get(record.get("prior_from", "labels"))
     beside = {} if prior is None else {"prior": prior}
-    chosen = method is None and record.get("choice")
-    if chosen or method not in (None, record["method"]["name"]):
-        looked = record["input"]
-        repeated = {"aspect": looked["aspect"], "flips": looked["flips"], "settings": {}}
+    selected_itself = method is None and record.get("choice")
+    if selected_itself or method not in (None, record["method"]["name"]):
+        inputs = record["input"]
+        repeated = {"aspect": inputs["aspect"], "flips": inputs["flips"], "settings": {}}
         return repeated | beside
     started = record.get("init") and not record.get("stage")
     if started and init is None:
         raise HandfulError(
-            f"{earlier.folder} started from a backbone that had learned before; give its folder "
-            f"again, with --init, or another --method"
+            f"{earlier.folder} started from a pre-trained backbone; give its folder again, with "
+            f"--init, or another --method"
         )
     network = record["backbone"]
     settings = {key: str(value) for key, value in record["method"].items() if key != "name"}
     settings |= {f"schedule.{key}": str(value) for key, value in (record["schedule"] or {}).items()}
     budget = record["training"].get("budget")
     if budget is not None and record["schedule"] and not record.get("choice"):
-        del settings["schedule.steps"]  # which it bought: it is what was asked for
+        del settings["schedule.steps"]  # they followed from the budget
         beside["budget"] = budget
     settings |= {f"backbone.{key}": str(value) for key, value in network.get("options", {}).items()}
     if init is not None:

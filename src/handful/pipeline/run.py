@@ -1,6 +1,7 @@
-"""Run: the folder that a fit leaves. JSON, CSV and safetensors, written whole or not at all.
+"""Run: a trained classifier and its record; opens, saves and scores run folders.
 
-`run.json` is written last: a folder without it holds an unfinished run, or none.
+Files are written whole or not at all. `run.json` is written last: a folder without it holds an
+unfinished run, or none.
 """
 
 import json
@@ -17,23 +18,23 @@ from handful.data.imageset import ImageSet
 from handful.data.vanished import with_the_rest
 from handful.errors import HandfulError
 from handful.evaluation.metrics import Evaluation, evaluate, with_foreign
-from handful.evaluation.novelty import Familiar, load_familiar
+from handful.evaluation.novelty import InDistribution, load_in_distribution
 from handful.evaluation.plots import plot_confusion
 from handful.files import beside, read_json, write_json, write_text
 from handful.models.classifier import Predictor
-from handful.pipeline.artifacts import FAMILIAR, LABELS, MODEL, RECORD, RUN
+from handful.pipeline.artifacts import IN_DISTRIBUTION, LABELS, MODEL, RECORD, RUN_LAYOUT
 from handful.pipeline.model_file import load_predictor, save_predictor
 from handful.pipeline.predictions import Predictions
 from handful.pipeline.record_schema import DEFAULTS, RunRecord, checked
-from handful.pipeline.replacement import complete
+from handful.pipeline.replacement import finish_replacement
 from handful.progress import Track, quiet, silent
 
 
 @dataclass(eq=False)
 class Run:
-    """A trained classifier, what is known of it, and the folder where both are kept."""
+    """A trained classifier with its record, and the folder where both are saved."""
 
-    record: dict[str, Any]  # what run.json holds; the keys are in docs/design.md
+    record: dict[str, Any]  # content of run.json; docs/design.md lists the keys
     predictor: Predictor
     folder: Path | None = None
 
@@ -43,13 +44,14 @@ class Run:
 
     @property
     def estimate(self) -> Any:
-        """Accuracy on new images as the labelled ones tell it: a dict with accuracy, low, high,
-        level and how; None if it was not asked for."""
+        """Estimated accuracy on new images: a dict with accuracy, low, high (in [0, 1]), level
+        and how; None with `estimate="none"`."""
         return self.record["estimate"]
 
     @property
     def test(self) -> Any:
-        """Accuracy on the test part: a dict with accuracy, low, high and n; None if not scored."""
+        """Accuracy on the test part: a dict with accuracy, low, high (in [0, 1]) and n; None if
+        not scored."""
         return self.record["test"]
 
     def predict(
@@ -60,16 +62,19 @@ class Run:
         none_of_these: bool = False,
         say: Callable[[str], None] = silent,
     ) -> "Predictions":
-        """Classify images of any size and colour, a test part after the others.
-
-        They stream through in batches.
+        """Classify images of any size and colour, in batches; a test part comes last.
 
         Args:
-            abstain: how often answers are to be right, such as 0.95; images for which that cannot
-                be promised get no label.
-            none_of_these: look for images unlike any that the run has seen; they get no label
-                either. Of images like those it has seen about 2 % are taken for such.
-            say: is told of images that vanish meanwhile; they are in `images.store.skipped` too.
+            abstain: target accuracy of the answers in (0, 1), such as 0.95. Images whose
+                confidence is too low for it get no label.
+            none_of_these: detect out-of-distribution images, which get no label either. About 2 %
+                of the in-distribution images are taken for such.
+            say: gets a line for each image that vanishes meanwhile; it is added to
+                `images.store.skipped` too.
+
+        Raises:
+            HandfulError: the labels of the run do not support `abstain`, or `none_of_these` is
+                set and the run has no folder.
         """
         least = 0.0 if abstain is None else self.answering(abstain)["threshold"]
         return with_the_rest(
@@ -82,54 +87,64 @@ class Run:
         parts = [images] if images.test is None else [images, images.test]
         names = tuple(name for part in parts for name in part.names)
         found = [self.predictor.predict_proba(part, track=track) for part in parts]
-        strange = None
+        out_of_distribution = None
         if none_of_these:
-            known = self.familiar
-            strange = torch.cat(
-                [known.strange(self.predictor.features(part, track=track)) for part in parts]
+            known = self.in_distribution
+            out_of_distribution = torch.cat(
+                [
+                    known.out_of_distribution(self.predictor.features(part, track=track))
+                    for part in parts
+                ]
             )
-        return Predictions(names, self.classes, torch.cat(found), least, strange)
+        return Predictions(names, self.classes, torch.cat(found), least, out_of_distribution)
 
     @property
-    def familiar(self) -> Familiar:
-        """What this run has seen; HandfulError for a run without a folder."""
+    def in_distribution(self) -> InDistribution:
+        """Features of the images that this run has seen; HandfulError without a folder."""
         if self.folder is None:
             raise HandfulError(
-                "what is none of these is told by a file in the folder of the run; fit with out"
+                "--none-of-these needs a run that was saved to a folder; fit with out=..."
             )
         width = int(self.predictor.model.backbone.width)  # type: ignore[arg-type]
-        return load_familiar(self.folder / FAMILIAR, width)
+        return load_in_distribution(self.folder / IN_DISTRIBUTION, width)
 
-    def answering(self, sure: float) -> dict[str, float]:
-        """The confidence to answer from so that answers are right at least `sure` of the time.
+    def answering(self, target_accuracy: float) -> dict[str, float]:
+        """Return the confidence threshold at which answers reach `target_accuracy`.
 
-        Keys sure, threshold, share (of new images that are answered) and accuracy (of the answers,
-        out of fold). HandfulError if the labels of this run do not support such a promise.
+        Returns:
+            sure (the next supported target), threshold, share (of new images that are answered)
+            and accuracy (of the answers, out of fold).
+
+        Raises:
+            HandfulError: the run has no estimate, or too few labels for this target.
         """
-        if not 0 < sure < 1:
+        if not 0 < target_accuracy < 1:
             raise HandfulError(
-                f"abstain is how often answers are to be right, got {sure}; try 0.95"
+                f"abstain is how often answers are to be right, got {target_accuracy}; try 0.95"
             )
         if self.estimate is None:
             raise HandfulError(
-                "this run has no estimate, so how sure its answers are is not known; fit again "
+                "this run has no estimate, so the accuracy of its answers is not known; fit again "
                 "with --estimate folds"
             )
         known: list[dict[str, float]] = self.estimate["abstentions"]
-        enough = [row for row in known if row["sure"] >= sure]
+        enough = [row for row in known if row["sure"] >= target_accuracy]
         if not enough:
             most = max((row["sure"] for row in known), default=None)
             instead = f"ask for {most} at most" if most else "predict without --abstain"
             raise HandfulError(
-                f"the labels of this run cannot promise answers that are right {sure:.0%} of the "
-                f"time; {instead}, or label more images"
+                f"the labels of this run cannot promise answers that are right "
+                f"{target_accuracy:.0%} of the time; {instead}, or label more images"
             )
         return min(enough, key=lambda row: row["sure"])
 
     def evaluate(self, images: ImageSet, track: Track = quiet) -> Evaluation:
-        """Score the labelled ones among `images`, matched to this run's classes by name.
+        """Score the labelled images, matched to the classes of this run by name.
 
-        Images of classes that the run does not know are left out, and told of in `foreign`.
+        Images of unknown classes are left out of the figures and counted in `foreign`.
+
+        Raises:
+            HandfulError: there is no labelled image, or none of a known class.
         """
         return with_the_rest(images[images.labeled], lambda rest: self._evaluate(rest, track))
 
@@ -150,11 +165,11 @@ class Run:
         return with_foreign(found, foreign)
 
     def trained_on(self, images: ImageSet) -> int:
-        """How many of the labelled `images` have the pixels of an image this run learned from."""
+        """Return how many labelled images have the pixels of a training image of this run."""
         if self.folder is None or not (self.folder / LABELS).exists():
             return 0
         known = {row.get("pixels") for row in read_csv(self.folder / LABELS)}
-        return sum(mark in known for mark in pixel_marks(images[images.labeled]))
+        return sum(mark in known for mark in pixel_fingerprints(images[images.labeled]))
 
     def score_test(self, test: ImageSet, track: Track = quiet) -> Evaluation:
         """Evaluate on the sealed test part and write the outcome into the record."""
@@ -179,31 +194,31 @@ class Run:
 
 
 def _some(names: Iterable[str]) -> str:
-    """Class names for a message: five, and how many more."""
+    """Return class names for a message: at most five, and the number of others."""
     every = list(names)
     return ", ".join(every[:5]) + (f" and {len(every) - 5} more" if len(every) > 5 else "")
 
 
-def pixel_marks(images: ImageSet) -> list[str]:
-    """A hash of the pixels of every image, as text."""
+def pixel_fingerprints(images: ImageSet) -> list[str]:
+    """Return a hash of the pixels of every image, as hexadecimal text."""
     return [mark.tobytes().hex() for mark in images.store.fingerprints[images.rows]]
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """run.json, checked, with defaults for what earlier versions did not write."""
+    """Read and check run.json; keys that earlier versions did not write get defaults."""
     path = folder / RECORD
     return DEFAULTS | checked(RunRecord, read_json(path), path)
 
 
 def open_run(folder: Path | str) -> Run:
-    """The run in a folder; HandfulError says which file is missing, damaged or foreign."""
+    """Open the run in a folder; HandfulError if a file is missing, damaged or of another run."""
     folder = Path(folder)
     if not folder.is_dir():
         raise HandfulError(
             f"{folder} is not a folder; give the folder that `handful fit --out` left"
         )
 
-    complete(folder, RUN)
+    finish_replacement(folder, RUN_LAYOUT)
     if not (folder / RECORD).exists() and (folder / "checkpoint").is_dir():
         raise HandfulError(
             f"{folder} holds an unfinished run; start the same fit again to finish it"

@@ -1,4 +1,4 @@
-"""The folder of a run while it is made: whose it is, what goes into it, what is cleared away."""
+"""Acquire, write and clean up a run folder."""
 
 import shutil
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
@@ -16,33 +16,33 @@ from handful.errors import HandfulError
 from handful.evaluation.active_learning import POOL, how_many, shuffled, suggest
 from handful.evaluation.cross_validation import Key
 from handful.evaluation.label_errors import LabelIssue
-from handful.evaluation.novelty import familiar, save_familiar
+from handful.evaluation.novelty import fit_in_distribution, save_in_distribution
 from handful.files import read_json, read_tensors, tidy, write_json, write_tensors
 from handful.methods.base import Task
 from handful.pipeline.artifacts import (
-    FAMILIAR,
+    IN_DISTRIBUTION,
     ISSUES,
     LABEL_NEXT,
     LABELS,
     OUT_OF_FOLD,
-    RUN,
+    RUN_LAYOUT,
 )
 from handful.pipeline.replacement import (
     NEW,
     Layout,
-    drop_remains,
-    replaced_before,
-    take_place,
+    already_replaced,
+    put_in_place,
+    remove_if_empty,
 )
-from handful.pipeline.run import Run, pixel_marks
-from handful.pipeline.typed_labels import set_aside
+from handful.pipeline.run import Run, pixel_fingerprints
+from handful.pipeline.typed_labels import keep_typed_labels
 from handful.progress import Track, silent
 
-_MARK = "fingerprint.json"  # in checkpoint/ of a folder that a run has claimed
+_FINGERPRINT_FILE = "fingerprint.json"  # in checkpoint/ of a folder that a run has acquired
 
 
-class Finished(MutableMapping[Key, np.ndarray]):
-    """Predictions of finished folds, kept as files, so that a killed estimate goes on."""
+class SavedFolds(MutableMapping[Key, np.ndarray]):
+    """Predictions of finished folds as files, (n_held, K) each, so that an estimate resumes."""
 
     def __init__(self, work: Path) -> None:
         self.work = work
@@ -69,46 +69,50 @@ class Finished(MutableMapping[Key, np.ndarray]):
         return len(list(iter(self)))
 
 
-def claim(
+def acquire(
     folder: Path,
-    mark: str,
+    fingerprint: str,
     overwrite: bool,
-    layout: Layout = RUN,
+    layout: Layout = RUN_LAYOUT,
     say: Callable[[str], None] = silent,
 ) -> Path | None:
-    """Where to build the run of this fingerprint; None if the folder holds it already, finished.
+    """Return the folder in which to build a run; None if it is there already, finished.
 
-    That is the folder itself; or, where it holds another finished run and `overwrite` is set, a
-    folder in it (see `handful.pipeline.replacement`). HandfulError if it holds another run without
-    `overwrite`, or anything else. A process killed at any line of this leaves a folder that the
-    same call accepts. Only for a process that holds the lock of the folder.
+    The run is built in `folder` itself. With `overwrite`, and another finished run in `folder`, it
+    is built in a sub-folder (see `handful.pipeline.replacement`). A process killed at any line
+    leaves a folder that the next call accepts. The caller must hold the lock of the folder.
+
+    Raises:
+        HandfulError: the folder holds another run and `overwrite` is off, or other files.
     """
-    take_place(folder, layout, say)
-    known = replaced_before(folder, mark)
-    started = folder / "checkpoint" / _MARK
+    put_in_place(folder, layout, say)
+    replaced = already_replaced(folder, fingerprint)
+    fingerprint_file = folder / "checkpoint" / _FINGERPRINT_FILE
     if (folder / layout.record).exists():
-        if _fingerprint(folder / layout.record, overwrite) == mark and (known or not overwrite):
+        if _recorded_fingerprint(folder / layout.record, overwrite) == fingerprint and (
+            replaced or not overwrite
+        ):
             return None
-        _refuse_unless(overwrite, f"{folder} holds another run, finished,")
-        drop_remains(folder)
-        return _begun(folder / NEW, mark, layout)
-    if started.exists():
-        if read_json(started) == mark:
+        _refuse_unless_overwrite(overwrite, f"{folder} holds another run, finished,")
+        remove_if_empty(folder)
+        return _start_over(folder / NEW, fingerprint, layout)
+    if fingerprint_file.exists():
+        if read_json(fingerprint_file) == fingerprint:
             return folder
-        _refuse_unless(overwrite, f"{folder} holds another run, unfinished,")
+        _refuse_unless_overwrite(overwrite, f"{folder} holds another run, unfinished,")
         for name in layout.files(folder):
             if name.suffix == ".csv":
-                set_aside(folder / name, say)
-        return _begun(folder, mark, layout)
-    if _foreign(folder):
+                keep_typed_labels(folder / name, say)
+        return _start_over(folder, fingerprint, layout)
+    if _holds_other_files(folder):
         raise HandfulError(f"{folder} holds other files; give --out a folder that is new or empty")
-    started.parent.mkdir(exist_ok=True)
-    write_json(started, mark)
+    fingerprint_file.parent.mkdir(exist_ok=True)
+    write_json(fingerprint_file, fingerprint)
     return folder
 
 
-def _fingerprint(record: Path, overwrite: bool) -> str | None:
-    """Of the finished run; None if its record is damaged and is to be overwritten."""
+def _recorded_fingerprint(record: Path, overwrite: bool) -> str | None:
+    """Return the fingerprint in a record; None if it is damaged and may be overwritten."""
     try:
         found = read_json(record)
     except HandfulError:
@@ -122,78 +126,93 @@ def _fingerprint(record: Path, overwrite: bool) -> str | None:
     return found["fingerprint"]
 
 
-def _begun(build: Path, mark: str, layout: Layout) -> Path:
-    """A folder with nothing but this mark in it; or what the same run left there unfinished."""
-    started = build / "checkpoint" / _MARK
-    if started.exists() and read_json(started) == mark:
+def _start_over(build: Path, fingerprint: str, layout: Layout) -> Path:
+    """Empty the build folder of an earlier run, write the fingerprint, and return the folder.
+
+    An unfinished run of equal fingerprint is kept as it is.
+    """
+    fingerprint_file = build / "checkpoint" / _FINGERPRINT_FILE
+    if fingerprint_file.exists() and read_json(fingerprint_file) == fingerprint:
         return build
-    if build.is_symlink() or not started.exists() and build.exists() and _foreign(build):
+    if (
+        build.is_symlink()
+        or not fingerprint_file.exists()
+        and build.exists()
+        and _holds_other_files(build)
+    ):
         raise HandfulError(
-            f"{build} holds files that are of no run; move them away or give another --out"
+            f"{build} holds files that no run wrote; move them away or give another --out"
         )
-    started.parent.mkdir(parents=True, exist_ok=True)
-    write_json(started, "being overwritten")  # first, so that what is left stays a run
-    for path in started.parent.iterdir():
+    fingerprint_file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(fingerprint_file, "being overwritten")  # first: a killed process leaves a run
+    for path in fingerprint_file.parent.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path != started:
+        elif path != fingerprint_file:
             path.unlink()
     for name in (Path(layout.record), *layout.files(build)):
         (build / name).unlink(missing_ok=True)
-    write_json(started, mark)
+    write_json(fingerprint_file, fingerprint)
     return build
 
 
-def settle(
-    folder: Path, built: Path, layout: Layout = RUN, say: Callable[[str], None] = silent
+def finish(
+    folder: Path, built: Path, layout: Layout = RUN_LAYOUT, say: Callable[[str], None] = silent
 ) -> None:
-    """End a run that is whole: it takes its place, and what it no longer needs is removed."""
-    clear(built)
+    """Delete the checkpoint of a complete run, and move it to its place if built elsewhere."""
+    clean_up(built)
     if built != folder:
-        mark = read_json(built / layout.record)["fingerprint"]
-        take_place(folder, layout, say)
-        replaced_before(folder, mark)
+        fingerprint = read_json(built / layout.record)["fingerprint"]
+        put_in_place(folder, layout, say)
+        already_replaced(folder, fingerprint)
 
 
 @contextmanager
-def abandoning(folder: Path | None, mark: str) -> Iterator[None]:
-    """Where images vanish within, what was begun in the folder goes: the rest is another run."""
+def abandon_on_vanished(folder: Path | None, fingerprint: str) -> Iterator[None]:
+    """Context manager: on `Vanished`, delete the checkpoint of this fingerprint and raise again.
+
+    The job then starts again on the remaining images, which is another run.
+    """
     try:
         yield
     except Vanished:
         for built in [] if folder is None else [folder, folder / NEW]:
-            started = built / "checkpoint" / _MARK
-            if started.exists() and read_json(started) == mark:
+            fingerprint_file = built / "checkpoint" / _FINGERPRINT_FILE
+            if fingerprint_file.exists() and read_json(fingerprint_file) == fingerprint:
                 shutil.rmtree(built / "checkpoint")
         if folder is not None:
-            drop_remains(folder)
+            remove_if_empty(folder)
         raise
 
 
 @contextmanager
-def releasing(work: Path | None) -> Iterator[None]:
-    """A refusal within gives the folder back whose checkpoint/ is `work`, if it is still empty.
+def release_on_refusal(work: Path | None) -> Iterator[None]:
+    """Context manager: on HandfulError, delete the checkpoint folder if it holds no work yet.
 
-    So a call with another budget may have it.
+    A call with another budget can then use the folder.
     """
     try:
         yield
     except HandfulError:
-        if work is not None and work.is_dir() and [p.name for p in work.iterdir()] == [_MARK]:
+        if (
+            work is not None
+            and work.is_dir()
+            and [p.name for p in work.iterdir()] == [_FINGERPRINT_FILE]
+        ):
             shutil.rmtree(work)
             if work.parent.name == NEW:
-                drop_remains(work.parent.parent)
+                remove_if_empty(work.parent.parent)
         raise
 
 
-def clear(folder: Path) -> None:
-    """Remove what a finished run no longer needs, and what killed processes left half written."""
+def clean_up(folder: Path) -> None:
+    """Delete the checkpoint of a finished run, and temporary files of killed processes."""
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     tidy(folder)
 
 
-def _foreign(folder: Path) -> bool:
-    """Whether the folder holds more than hidden files and an empty checkpoint."""
+def _holds_other_files(folder: Path) -> bool:
+    """Return whether a folder holds anything but hidden files, `.new` and an empty checkpoint."""
     for path in folder.rglob("*"):
         within = path.relative_to(folder).parts
         if within[0] != NEW and not path.name.startswith(".") and within != ("checkpoint",):
@@ -201,67 +220,83 @@ def _foreign(folder: Path) -> bool:
     return False
 
 
-def _refuse_unless(overwrite: bool, what: str) -> None:
+def _refuse_unless_overwrite(overwrite: bool, description: str) -> None:
     if not overwrite:
         raise HandfulError(
-            f"{what} made with other images, settings or seed; give another --out, or --overwrite "
-            f"to put this one in its place"
+            f"{description} made with other images, settings or seed; give another --out, or "
+            f"--overwrite to put this one in its place"
         )
 
 
-def looked_at(images: ImageSet) -> int:
-    """How many images `save_beside` and `save_next` send through the network."""
+def images_to_predict(images: ImageSet) -> int:
+    """Return how many images go through the network after training.
+
+    All unlabelled ones for predictions.csv, and samples of both for label-next.csv.
+    """
     unlabeled, labeled = len(images.unlabeled), len(images.labeled)
     return unlabeled + min(unlabeled, POOL) + min(labeled, POOL)
 
 
-def save_beside(run: Run, task: Task, folder: Path, origin: Sequence[str], track: Track) -> None:
-    """labels.csv, what was seen as labelled, and predictions.csv, of all other images."""
+def save_labels_and_predictions(
+    run: Run, task: Task, folder: Path, origins: Sequence[str], track: Track
+) -> None:
+    """Write labels.csv (labels, origins, pixel hashes) and predictions.csv (all other images)."""
     images = task.images
     seen = images[images.labeled]
     names = [images.classes[k] for k in seen.labels]
-    rows = zip(seen.names, names, origin, pixel_marks(seen), strict=True)
+    rows = zip(seen.names, names, origins, pixel_fingerprints(seen), strict=True)
     write_csv(folder / LABELS, ["file", "label", "origin", "pixels"], map(list, rows))
     if len(images.unlabeled):
         run.predict(images[images.unlabeled], track).to_csv(folder / "predictions.csv")
 
 
-def save_next(run: Run, task: Task, seed: int, folder: Path, track: Track) -> list[dict[str, str]]:
-    """label-next.csv, which images to label next, and familiar.safetensors, what is familiar.
+def save_label_next(
+    run: Run, task: Task, seed: int, folder: Path, track: Track
+) -> list[dict[str, str]]:
+    """Write label-next.csv (images to label next) and familiar.safetensors (known features).
 
     Returns:
-        what the record keeps of the suggestions, so that a later run knows its labels for chosen.
+        file, reason and pixel hash of each suggestion for the record, from which a later run
+        knows which of its labels were chosen.
     """
     images, predictor = task.images, run.predictor
-    pool, known = (
+    pool, labeled = (
         images[part[shuffled(len(part), seed)]] for part in (images.unlabeled, images.labeled)
     )
-    found, seen = (predictor.features(part, track=track) for part in (pool, known))
-    # Labelled images lie unlike others in a network that was trained on them.
-    parts = [found] if len(found) >= len(seen) else [found, seen]
-    save_familiar(familiar(torch.cat([part for part in parts if len(part)])), folder / FAMILIAR)
+    pool_features, labeled_features = (
+        predictor.features(part, track=track) for part in (pool, labeled)
+    )
+    # Features of images that the network was trained on are distributed unlike those of others.
+    parts = [pool_features]
+    if len(pool_features) < len(labeled_features):
+        parts.append(labeled_features)
+    save_in_distribution(
+        fit_in_distribution(torch.cat([part for part in parts if len(part)])),
+        folder / IN_DISTRIBUTION,
+    )
     if not len(pool):
         return []
-    probabilities = predictor.of_features(found)
-    confidence, guess = (column.tolist() for column in probabilities.max(dim=1))
-    suggestions = suggest(found, seen, probabilities, how_many(len(images.labeled), len(pool)))
-    names, marks = pool.names, pixel_marks(pool)
+    probabilities = predictor.of_features(pool_features)
+    confidence, predicted = (column.tolist() for column in probabilities.max(dim=1))
+    count = how_many(len(images.labeled), len(pool))
+    suggestions = suggest(pool_features, labeled_features, probabilities, count)
+    names, fingerprints = pool.names, pixel_fingerprints(pool)
     rows = (
-        [names[at], "", why, images.classes[guess[at]], f"{confidence[at]:.4f}", str(rank)]
+        [names[at], "", why, images.classes[predicted[at]], f"{confidence[at]:.4f}", str(rank)]
         for rank, (at, why) in enumerate(suggestions, 1)
     )
     header = ["file", "label", "why", "prediction", "confidence", "rank"]
     write_csv(folder / LABEL_NEXT, header, rows)
-    return [{"file": names[at], "why": why, "pixels": marks[at]} for at, why in suggestions]
+    return [{"file": names[at], "why": why, "pixels": fingerprints[at]} for at, why in suggestions]
 
 
-def save_hidden(images: ImageSet, per_class: int, seed: int, folder: Path) -> None:
-    """draw.json in the run folder: which images were seen as labelled, with a hash."""
+def save_label_draw(images: ImageSet, per_class: int, seed: int, folder: Path) -> None:
+    """Write draw.json: the positions of the labelled images, and a hash of all images."""
     save_draw(folder / "draw.json", images.labeled.tolist(), per_class, seed, images[:].hash)
 
 
 def save_issues(issues: Sequence[LabelIssue], images: ImageSet, folder: Path) -> None:
-    """label-issues.csv: labelled images that look like another class, the worst first."""
+    """Write label-issues.csv: labelled images predicted as another class, worst first."""
     names = images[images.labeled].names
     rows = (
         [
@@ -277,7 +312,7 @@ def save_issues(issues: Sequence[LabelIssue], images: ImageSet, folder: Path) ->
 
 
 def save_out_of_fold(probabilities: np.ndarray, images: ImageSet, folder: Path) -> None:
-    """out-of-fold.csv: every labelled image as models that had not seen it predict it.
+    """Write out-of-fold.csv: the out-of-fold prediction of every labelled image.
 
     Args:
         probabilities: (n, K), at the temperature of the saved model.

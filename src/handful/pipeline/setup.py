@@ -1,4 +1,4 @@
-"""Before a fit: which images, which method and which network, and whether they go together."""
+"""Resolve the options of a fit into method settings and a task, and validate both."""
 
 import math
 from collections.abc import Mapping
@@ -28,13 +28,16 @@ from handful.training.batches import Batches
 from handful.training.loop import fresh
 from handful.training.settings import Settings
 
-LARGEST_SIZE = 64  # pixels a side for networks trained from scratch; a larger image is reduced
-PRETRAINED_SIZE = 224  # pixels a side for networks trained on ImageNet...
-PRETRAINED_SIZE_OF_SMALL = 160  # ...and for images of LARGEST_SIZE or less, which gain no more
+LARGEST_SIZE = 64  # pixels a side for networks trained from scratch; larger images are reduced
+PRETRAINED_SIZE = 224  # pixels a side for networks pre-trained on ImageNet
+PRETRAINED_SIZE_OF_SMALL = 160  # the same for images of LARGEST_SIZE or less: more gains nothing
 
 
-def hide(images: ImageSet, per_class: int, seed: int) -> ImageSet:
-    """All labels hidden but `per_class` of each class, drawn by `seed`; `images.test` is kept."""
+def subsample_labels(images: ImageSet, per_class: int, seed: int) -> ImageSet:
+    """Return the images with `per_class` labels of each class, drawn by `seed`; others are -1.
+
+    The test part stays as it is.
+    """
     labeled = images.labeled
     groups = None if images.groups is None else images.groups[labeled]
     return images.seen(
@@ -53,67 +56,81 @@ def prepare(
     init: Path | str | None = None,
     track: Track = quiet,
 ) -> tuple[Settings, Task]:
-    """What is to be done and with what; HandfulError for whatever does not fit together.
+    """Resolve method, network, schedule and input options into (Settings, Task).
 
     Args:
-        init: folder of a backbone to start from, which says its own size and aspect.
+        settings: fields of method, schedule and backbone as text, by name; see `configure`.
+        init: folder of a pre-trained backbone, which also fixes network, size and aspect.
+
+    Raises:
+        HandfulError: an option is unknown, or two options exclude each other.
     """
     inputs = inputs or InputSpec()
     made = methods.make(method) if isinstance(method, str) else method
     if init is None:
-        side = inputs.size or own_size(images, BackboneSpec("small"))
-        spec = own_backbone(made, backbone, images.channels, side)
+        side = inputs.size or default_size(images, BackboneSpec("small"))
+        spec = default_backbone(made, backbone, images.channels, side)
         task = make_task(images, spec, inputs, track)
     else:
         if isinstance(made, SelfSupervised) or backbone is not None:
             what = f"method {made.name!r}" if backbone is None else f"backbone {backbone!r}"
             raise HandfulError(
-                f"{init} holds a backbone that has learned already, and {what} asks for another; "
-                f"give --init with features, mlp_head, supervised or the like, and no --backbone"
+                f"{init} holds a pre-trained backbone, and {what} asks for another one; use "
+                f"--init with features, mlp_head, supervised or the like, and no --backbone"
             )
-        task = _started(images, open_pretrained(init), inputs, track)
-    parts: dict[str, Any] = {"method": made, "backbone": _as_flipped(task)}
+        task = _task_from_pretrained(images, open_pretrained(init), inputs, track)
+    parts: dict[str, Any] = {"method": made, "backbone": _with_mirror_option(task)}
     if isinstance(made, Trained):
         parts["schedule"] = schedule or made.schedule(task)
     changed = configure(settings or {}, **parts)
-    chosen = Settings(
+    resolved = Settings(
         changed["method"], changed.get("schedule"), changed["backbone"], inputs.precision
     )
-    return chosen, replace(task, backbone=chosen.backbone)
+    return resolved, replace(task, backbone=resolved.backbone)
 
 
-def _as_flipped(task: Task) -> BackboneSpec:
-    """The network, without the mirror image in its features where that is of another class."""
+def _with_mirror_option(task: Task) -> BackboneSpec:
+    """Return the task's network, with `mirrored` off where the task does not allow flips.
+
+    Features are otherwise averaged over an image and its mirror image.
+    """
     spec = task.backbone
     if task.flips or not models.mirrors(spec.name) or "mirrored" in spec.options:
         return spec
     return replace(spec, options={**spec.options, "mirrored": False})
 
 
-def _started(images: ImageSet, start: Pretrained, inputs: InputSpec, track: Track) -> Task:
-    """A task whose backbone starts from what was learned before."""
-    if images.channels != start.channels:
+def _task_from_pretrained(
+    images: ImageSet, pretrained: Pretrained, inputs: InputSpec, track: Track
+) -> Task:
+    """Return a task whose backbone starts from pre-trained weights, at their size and aspect."""
+    if images.channels != pretrained.channels:
         kinds = {1: "grey", 3: "colour"}
         raise HandfulError(
-            f"{start.folder} learned from {kinds[start.channels]} images, and those of "
+            f"{pretrained.folder} learned from {kinds[pretrained.channels]} images, and those of "
             f"{images.source} are {kinds[images.channels]}; pre-train on images like these"
         )
-    if inputs.size not in (None, start.size):
+    if inputs.size not in (None, pretrained.size):
         raise HandfulError(
-            f"{start.folder} learned from images of {start.size} pixels, got size={inputs.size}; "
-            f"leave it out"
+            f"{pretrained.folder} learned from images of {pretrained.size} pixels, got "
+            f"size={inputs.size}; leave size out"
         )
-    learned = replace(inputs, size=start.size, aspect=start.aspect)
-    task = make_task(images, start.backbone, learned, track)
-    return replace(task, init=start.init)
+    learned = replace(inputs, size=pretrained.size, aspect=pretrained.aspect)
+    task = make_task(images, pretrained.backbone, learned, track)
+    return replace(task, init=pretrained.init)
 
 
 def class_shares(
     prior: Mapping[str, float] | str | None, classes: tuple[str, ...]
 ) -> list[float] | None:
-    """`prior` in the order of `classes`; HandfulError unless it is a share for each, 1 together.
+    """Return the class shares of `prior` in the order of `classes`, scaled to sum 1.
 
-    None where it is not given in numbers: "labels", which None is short for, or "unlabeled".
+    Returns:
+        None where `prior` gives no numbers: "labels" (also None) and "unlabeled".
+
+    Raises:
+        HandfulError: a share is missing, negative or of an unknown class, or their sum differs
+            from 1 by more than 0.01.
     """
     if prior in (None, LABELED, UNLABELED):
         return None
@@ -129,7 +146,7 @@ def class_shares(
     if left_out := [name for name in classes if name not in prior]:
         raise HandfulError(
             f"prior needs a share for each of the {len(classes)} classes, {left_out[0]!r} has "
-            f"none; give it 0 where no new image is of it"
+            f"none; give it 0 if no new image is of this class"
         )
     total = math.fsum(prior.values())
     if not (all(share >= 0 for share in prior.values()) and abs(total - 1) <= 0.01):
@@ -146,7 +163,7 @@ def make_task(
     inputs: InputSpec | None = None,
     track: Track = quiet,
 ) -> Task:
-    """The images without their test part, the network, and the size both meet at."""
+    """Return a task: the images without their test part, the network, and the input size."""
     inputs = inputs or InputSpec()
     size, aspect, flips = inputs.size, inputs.aspect or "crop", inputs.flips
     if size is not None and not 8 <= size <= LARGEST_SIDE:
@@ -156,19 +173,19 @@ def make_task(
     return Task(
         images[:],
         backbone,
-        size or own_size(images, backbone),
+        size or default_size(images, backbone),
         aspect,
         images.channels == 3 if flips is None else flips,
         track=track,
     )
 
 
-def own_size(images: ImageSet, backbone: BackboneSpec) -> int:
-    """The side in pixels that suits images and network where none is asked for.
+def default_size(images: ImageSet, backbone: BackboneSpec) -> int:
+    """Return the default side in pixels at which the network sees the images.
 
-    A network trained from nothing sees the images at their own size, reduced to LARGEST_SIZE.
-    A pre-trained one sees them as large as it was trained with, or at 160 pixels where they are
-    small: beyond that it gets slower and no better (see `feature_cache.choose_size`).
+    A network trained from scratch sees the images at their native size, at most LARGEST_SIZE. A
+    pre-trained network sees them at its training size, or at 160 pixels where they are small:
+    larger inputs are slower and no more accurate (see `feature_cache.choose_size`).
     """
     longest = max(images.native_size or (LARGEST_SIZE + 1,))
     if models.pretrained(backbone.name):
@@ -176,10 +193,10 @@ def own_size(images: ImageSet, backbone: BackboneSpec) -> int:
     return min(LARGEST_SIZE, longest)
 
 
-def own_backbone(
+def default_backbone(
     method: Method, name: str | BackboneSpec | None, channels: int = 3, side: int = LARGEST_SIZE
 ) -> BackboneSpec:
-    """The network asked for, else the one that suits the method and images of `side` pixels."""
+    """Return the named network, or the method's default for images of `side` pixels."""
     if isinstance(name, BackboneSpec):
         return name
     if name is not None:
@@ -187,16 +204,16 @@ def own_backbone(
     if isinstance(method, Trained):
         own = method.network(channels, side) if isinstance(method, Networked) else "small"
         return BackboneSpec(own if name is None else name)
-    chosen = "lite0" if name is None else name
-    return BackboneSpec(chosen, {"stages": 3} if models.multi_stage(chosen) else {})
+    network = "lite0" if name is None else name
+    return BackboneSpec(network, {"stages": 3} if models.multi_stage(network) else {})
 
 
-def check_opens(chosen: Settings, task: Task, seed: int) -> None:
-    """HandfulError unless the network, once trained and saved, can be opened again.
+def check_opens(settings: Settings, task: Task, seed: int) -> None:
+    """Raise HandfulError unless the trained network can be saved and opened again.
 
-    A head of a fitted method that is not of handful is tried on noise.
+    The head of a fitted method that is not handful's own is made from random features first.
     """
-    method = chosen.method
+    method = settings.method
     if isinstance(method, SelfSupervised):
         return
     if isinstance(method, Trained):
@@ -211,29 +228,30 @@ def check_opens(chosen: Settings, task: Task, seed: int) -> None:
         labels = torch.arange(4 * classes) % classes
         try:
             model.head = method.fit_features(noise, labels, noise[:0], classes, seed)
-        except Exception:  # noise is nothing for it; its head is then checked when it is saved
+        except Exception:  # it cannot learn from noise; its head is checked when it is saved
             return
     check_saves(model, task.backbone, task.size, task.channels)
 
 
-def rehearse(chosen: Settings, task: Task, seed: int) -> None:
-    """Raise what a wrong setting raises, before anything is written or timed."""
-    if isinstance(chosen.method, SelfSupervised):
-        following = methods.make(chosen.method.then)
+def validate(settings: Settings, task: Task, seed: int) -> None:
+    """Raise HandfulError for settings that do not fit together, before any file is written."""
+    if isinstance(settings.method, SelfSupervised):
+        following = methods.make(settings.method.then)
         if isinstance(following, SelfSupervised):
             raise HandfulError(
-                f"then={following.name} learns without labels, as {chosen.method.name} does; what "
-                f"follows has to learn from them: features, propagation, supervised or the like"
+                f"then={following.name} learns without labels, as {settings.method.name} does; the "
+                f"method that follows has to learn from labels: features, propagation, supervised "
+                f"or the like"
             )
         if isinstance(following, Trained):
-            fresh(following, replace(task, backbone=chosen.method.spec(task)), seed)
-    if isinstance(chosen.method, Trained) and chosen.schedule is not None:
-        Batches(task, chosen.method.views(task), chosen.schedule, seed)
-        fresh(chosen.method, task, seed)
-    elif task.init is None and not models.pretrained(chosen.backbone.name):
+            fresh(following, replace(task, backbone=settings.method.spec(task)), seed)
+    if isinstance(settings.method, Trained) and settings.schedule is not None:
+        Batches(task, settings.method.views(task), settings.schedule, seed)
+        fresh(settings.method, task, seed)
+    elif task.init is None and not models.pretrained(settings.backbone.name):
         raise HandfulError(
-            f"{chosen.method.name} needs a network with learned weights, and backbone "
-            f"{chosen.backbone.name!r} has none; use --backbone lite0 or timm:NAME, or --method "
+            f"{settings.method.name} needs a network with learned weights, and backbone "
+            f"{settings.backbone.name!r} has none; use --backbone lite0 or timm:NAME, or --method "
             f"supervised"
         )
     else:

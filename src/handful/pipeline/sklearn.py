@@ -1,4 +1,4 @@
-"""`handful.Classifier`: the methods as a scikit-learn estimator.
+"""`handful.Classifier`: all methods as a scikit-learn estimator.
 
 Letters in shapes: N images, H height, W width, C channels (1 or 3), D features, K classes.
 """
@@ -79,7 +79,11 @@ class Classifier(ClassifierMixin, BaseEstimator):
         self.seed = seed
 
     def fit(self, X: Any, y: Any) -> "Classifier":
-        """Learn from images or features, and the labels that are known."""
+        """Train on images or features, with and without labels.
+
+        Raises:
+            HandfulError: X or y are not of the kinds above, or y has fewer than two classes.
+        """
         if y is None:
             raise HandfulError(
                 "Classifier requires y to be passed, but the target y is None; give one label an "
@@ -153,7 +157,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
 
 
 def _is_features(X: Any) -> bool:
-    """Whether X is something else than images or paths; scikit-learn then says what is wrong."""
+    """Return whether X is neither images nor paths; scikit-learn then checks it as features."""
     if isinstance(X, str | os.PathLike):
         raise HandfulError(f"X is one path, {str(X)!r}; pass a list of paths")
     if isinstance(X, Image.Image):
@@ -167,7 +171,7 @@ def _is_features(X: Any) -> bool:
 
 
 def _store(X: Any) -> Store:
-    """The images that X holds or names; HandfulError for what is neither."""
+    """Return a store of the images that X holds or names; HandfulError for anything else."""
     if not _is_features(X) and _are_pictures(X):
         X = _arrays(X)
     shape = np.asarray(X).shape
@@ -193,13 +197,13 @@ def _store(X: Any) -> Store:
 
 
 def _are_pictures(X: Any) -> bool:
-    """Whether X is a list of Pillow images."""
+    """Return whether X is a list of Pillow images."""
     listed = isinstance(X, Sequence) or (isinstance(X, np.ndarray) and X.ndim == 1)
     return listed and len(X) > 0 and all(isinstance(item, Image.Image) for item in X)
 
 
 def _arrays(pictures: Sequence[Image.Image]) -> np.ndarray:
-    """(N, H, W) or (N, H, W, 3) uint8, turned as their EXIF says."""
+    """Return (N, H, W) or (N, H, W, 3) uint8, rotated as the EXIF data say."""
     for position, picture in enumerate(pictures):
         if picture.mode not in ("1", "L", "P", "RGB") or "transparency" in picture.info:
             raise HandfulError(
@@ -219,7 +223,7 @@ def _arrays(pictures: Sequence[Image.Image]) -> np.ndarray:
 
 
 def _bytes(images: np.ndarray) -> np.ndarray:
-    """uint8, from floats in [0, 1] or whole numbers up to 255."""
+    """Convert floats in [0, 1], or whole numbers up to 255, to uint8."""
     low, high = images.min(), images.max()
     most = 1 if images.dtype.kind == "f" else 255
     if low < 0 or high > most:
@@ -229,7 +233,7 @@ def _bytes(images: np.ndarray) -> np.ndarray:
 
 
 def _files(paths: list[str]) -> Store:
-    """A store over image files; none may be unreadable, as every row needs its prediction."""
+    """Return a store of image files; HandfulError if one is unreadable: every row needs one."""
     paths = [os.path.abspath(path) for path in paths]
     with decode.guarded():
         facts = list(in_order(_facts, paths))
@@ -254,7 +258,7 @@ def _image_set(
 
 
 def _labels(y: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """(K,) the labels that occur, and (N,) their numbers, -1 where there is none."""
+    """Return the distinct labels, (K,), and the class number of each image, (N,), -1 for none."""
     if isinstance(y, list | tuple):
         y = np.array(y, dtype=object)  # numpy makes text of numbers beside text, and of NaN
     y = column_or_1d(y, warn=True)
@@ -278,17 +282,17 @@ def _labels(y: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _is_missing(label: Any) -> bool:
-    """Whether a label marks an image without one: -1, blank text, None, NaN, NaT, pandas' NA."""
+    """Return whether a label means "no label": -1, blank text, None, NaN, NaT, pandas' NA."""
     if label is None or isinstance(label, str):
         return label is None or not label.strip()
     try:
         return bool(label != label or label == -1)
-    except TypeError:  # whether NA is NA, pandas does not say
+    except TypeError:  # pandas' NA has no truth value
         return type(label).__name__ == "NAType"
 
 
 def _refuse_mixed(labels: np.ndarray) -> None:
-    """HandfulError for text beside numbers: "1" and 1 are neither one class nor surely two."""
+    """Raise HandfulError for text beside numbers: "1" and 1 may be one class or two."""
     examples = {_kind(label): label for label in reversed(labels.tolist())}
     if len(examples) > 1:
         named = " and ".join(f"{kind} ({label!r})" for kind, label in sorted(examples.items()))

@@ -1,7 +1,7 @@
-"""The few images that a report shows, kept small beside the run.
+"""Save and load the thumbnails that the report of a run shows.
 
-They are kept when the images are at hand, after a fit. A report made later needs no source, and
-what a stranger's run folder names as its source is never opened.
+They are saved at the end of a fit. A report made later needs no image files, and the source that a
+foreign run folder names is never opened.
 
 Letters in shapes: N images, K classes, C channels, S the side in pixels.
 """
@@ -28,25 +28,25 @@ from handful.pipeline import pretrained
 from handful.pipeline.artifacts import LABEL_NEXT, PICTURES
 from handful.training.batches import Batches
 
-SIDE = 96  # pixels: larger images are kept at this size
-SHARP = 32  # up to this side pictures are kept without loss
-SHOWN = 24  # mistakes, doubted labels
-EXAMPLES = 8  # images shown of a class
-MOST_EXAMPLES = 200  # of all classes together
+SIDE = 96  # pixels: larger images are reduced to this side
+SHARP = 32  # pixels: up to this side thumbnails are PNG, without loss
+SHOWN = 24  # mistakes, and as many doubted labels
+EXAMPLES = 8  # images per class
+MOST_EXAMPLES = 200  # images of all classes together
 VIEWED = 4  # training images shown augmented
-VIEWS = 6  # times each of them
-SEEN = {
+VIEWS = 6  # augmented views of each of them
+CAPTIONS = {
     "views": "Images, and under each the views of it that the network learned from.",
     "channels": "Images, and under each its channels as the two encoders see them: light, then two "
     "of colour.",
 }
-PAINTS = "Images, and under each what the network painted of it after {:,} steps."
+PAINTED_CAPTION = "Images, and under each what the network painted of it after {:,} steps."
 _KINDS = {b"\xff\xd8\xff": "jpeg", b"\x89PNG": "png"}
 
 
 @dataclass(frozen=True)
 class Augmented:
-    """Training images, each in a row: first as it is, then as training sees it."""
+    """Rows of training images: the original, then its augmented views."""
 
     name: str
     rows: tuple[tuple[str, ...], ...]  # data: URLs
@@ -54,24 +54,26 @@ class Augmented:
 
 @dataclass(frozen=True)
 class Pictures:
-    """What was kept, as data: URLs."""
+    """The saved thumbnails, as data: URLs."""
 
     images: dict[str, str]  # by file name
     augmented: tuple[Augmented, ...] = ()
-    stage: tuple[tuple[str, str], ...] = ()  # of a stage without labels: what is seen, data: URL
+    stage: tuple[tuple[str, str], ...] = ()  # of a pre-training: (caption, data: URL)
 
 
 def mistakes(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Positions whose likeliest class is not the label: from labels (N,) and (N, K), surest first.
+    """Return positions whose likeliest class is not the label, most confident first.
 
-    Where the probability of every class is unknown (NaN), there is no mistake.
+    Args:
+        labels: (N,) class numbers.
+        probabilities: (N, K); a row of NaN counts as no mistake.
     """
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]
 
 
 def examples(labels: np.ndarray, num_classes: int) -> list[np.ndarray]:
-    """For each class positions of the first of its images, from labels (N,)."""
+    """Return for each class the positions of its first images; labels are (N,)."""
     each = min(EXAMPLES, max(1, MOST_EXAMPLES // max(1, num_classes)))
     shown = range(min(num_classes, MOST_EXAMPLES))
     return [np.flatnonzero(labels == k)[:each] for k in shown]
@@ -86,21 +88,21 @@ def save_pictures(
     seed: int = 0,
     stage: Path | None = None,
 ) -> None:
-    """Keep what the report of a fit shows: examples, mistakes, doubted labels, augmented views.
+    """Write the thumbnails of a report: examples, mistakes, doubted labels, augmented views.
 
-    And the first images of label-next.csv, if it is in the folder already.
+    The first images of label-next.csv are included if the folder holds that file.
 
     Args:
-        stage: folder of a stage without labels, whose pictures are kept too.
-        probabilities: (n, K) of the n labelled images out of fold, or None.
-        issues: by position among the labelled images.
+        probabilities: (n, K) out-of-fold predictions of the n labelled images, or None.
+        issues: doubted labels, by position among the labelled images.
+        stage: folder of a pre-training, whose pictures are included, or None.
     """
-    seen = task.images[task.images.labeled]
-    positions = np.concatenate(examples(seen.labels, seen.num_classes)).tolist()
+    labeled = task.images[task.images.labeled]
+    positions = np.concatenate(examples(labeled.labels, labeled.num_classes)).tolist()
     positions += [issue.position for issue in issues[:SHOWN]]
     if probabilities is not None:
-        positions += mistakes(seen.labels, probabilities)[:SHOWN].tolist()
-    rows = set(seen.rows[positions].tolist()) | _rows_named(task.images, _to_label(folder))
+        positions += mistakes(labeled.labels, probabilities)[:SHOWN].tolist()
+    rows = set(labeled.rows[positions].tolist()) | _rows_named(task.images, _to_label(folder))
     shown = task.images[np.isin(task.images.rows, list(rows))]
     augmented = _augmented(task, method, seed) if isinstance(method, Trained) else []
     write_json(
@@ -108,13 +110,16 @@ def save_pictures(
         {
             "images": thumbnails(shown, task.size, task.aspect),
             "augmented": augmented,
-            "stage": _of_stage(stage) if stage is not None else [],
+            "stage": _pretraining_pictures(stage) if stage is not None else [],
         },
     )
 
 
-def _of_stage(folder: Path) -> list[dict[str, str]]:
-    """What its images look like to it, and what it paints at first and in the end, in base 64."""
+def _pretraining_pictures(folder: Path) -> list[dict[str, str]]:
+    """Return captions and pictures (base 64) of a pre-training: views, channels, reconstructions.
+
+    Of the reconstructions the first and the last are included.
+    """
     painted = sorted((folder / pretrained.PICTURES).glob("painted-*.png"))
     shown = [
         folder / pretrained.PICTURES / "views.png",
@@ -128,21 +133,23 @@ def _of_stage(folder: Path) -> list[dict[str, str]]:
                 image.convert("RGB").save(file, "JPEG", quality=90)
         except (OSError, SyntaxError):  # damaged in the cache: no reason to lose a finished fit
             continue
-        text = SEEN.get(path.stem) or PAINTS.format(int(path.stem.removeprefix("painted-")))
+        text = CAPTIONS.get(path.stem) or PAINTED_CAPTION.format(
+            int(path.stem.removeprefix("painted-"))
+        )
         kept.append({"what": text, "picture": base64.b64encode(file.getvalue()).decode()})
     return kept
 
 
 def thumbnails(images: ImageSet, size: int, fit: str) -> dict[str, str]:
-    """name → a small JPEG or PNG in base 64, of the image as a network of side `size` sees it."""
+    """Return name → thumbnail (base 64) of each image as a network of side `size` sees it."""
     pixels = (picture for batch in images.stream(size, fit) for picture in batch.numpy())
-    return {name: _encoded(one) for name, one in zip(images.names, pixels, strict=True)}
+    return {name: _encoded(thumbnail) for name, thumbnail in zip(images.names, pixels, strict=True)}
 
 
 def load_pictures(folder: Path) -> Pictures:
-    """What was kept in a run folder; nothing where nothing was.
+    """Load the thumbnails of a run folder; empty where there are none.
 
-    HandfulError where a picture is anything but a JPEG or PNG: it goes into a page.
+    HandfulError if a picture is neither JPEG nor PNG, since it is put into an HTML page.
     """
     path = folder / PICTURES
     if not path.exists():
@@ -154,18 +161,21 @@ def load_pictures(folder: Path) -> Pictures:
             tuple(
                 Augmented(
                     str(strip["name"]),
-                    tuple(tuple(data_url(one) for one in row) for row in strip["rows"]),
+                    tuple(tuple(data_url(thumbnail) for thumbnail in row) for row in strip["rows"]),
                 )
                 for strip in kept["augmented"]
             ),
-            tuple((str(one["what"]), data_url(one["picture"])) for one in kept.get("stage", [])),
+            tuple(
+                (str(thumbnail["what"]), data_url(thumbnail["picture"]))
+                for thumbnail in kept.get("stage", [])
+            ),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise HandfulError(f"{path} is damaged ({error!r}); delete it or fit again") from None
 
 
 def _to_label(folder: Path) -> list[str]:
-    """Names of the first images of label-next.csv; none where there is no such file."""
+    """Return the first file names in label-next.csv; none if there is no such file."""
     path = folder / LABEL_NEXT
     return [row["file"] for row in read_csv(path)][:SHOWN] if path.exists() else []
 
@@ -177,25 +187,25 @@ def _rows_named(images: ImageSet, names: Iterable[str]) -> set[int]:
 
 
 def _augmented(task: Task, method: Trained, seed: int) -> list[dict[str, Any]]:
-    """The first training images under every augmentation that the method asks for."""
+    """Return the first training images under each augmentation of the method."""
     views = method.views(task)
     batches = Batches(task, views, Schedule(steps=1), seed)
-    named = []
+    pipelines = []
     if batches.labeled_pipeline is not None:
-        named.append(("labelled images" + _called(views.labeled), batches.labeled_pipeline))
+        pipelines.append(("labelled images" + _called(views.labeled), batches.labeled_pipeline))
     for view, pipeline in zip(views.unlabeled, batches.unlabeled_pipelines, strict=True):
-        named.append(("unlabelled images" + _called(view), pipeline))
+        pipelines.append(("unlabelled images" + _called(view), pipeline))
     labels = task.labels[task.labeled].numpy()
     firsts = [int(np.flatnonzero(labels == k)[0]) for k in np.unique(labels)[:VIEWED]]
     pixels = task.pixels[task.labeled[firsts]]  # (I, C, S, S)
     strips = []
-    for name, pipeline in named:
+    for name, pipeline in pipelines:
         generator = torch.Generator().manual_seed(seed)
-        seen = pipeline(pixels.repeat_interleave(VIEWS, dim=0), generator)
-        seen = (seen.clamp(0, 1) * 255).round().to(torch.uint8).unflatten(0, (-1, VIEWS))
+        labeled = pipeline(pixels.repeat_interleave(VIEWS, dim=0), generator)
+        labeled = (labeled.clamp(0, 1) * 255).round().to(torch.uint8).unflatten(0, (-1, VIEWS))
         rows = [
-            [_encoded(one.numpy()) for one in (original, *variants)]
-            for original, variants in zip(pixels, seen, strict=True)
+            [_encoded(thumbnail.numpy()) for thumbnail in (original, *variants)]
+            for original, variants in zip(pixels, labeled, strict=True)
         ]
         strips.append({"name": name, "rows": rows})
     return strips
@@ -206,7 +216,7 @@ def _called(view: object) -> str:
 
 
 def _encoded(pixels: np.ndarray) -> str:
-    """(C, S, S) uint8 as base 64 of a PNG where small, else of a JPEG."""
+    """Encode (C, S, S) uint8 in base 64: as PNG up to a side of SHARP, else as JPEG."""
     image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
     file = io.BytesIO()
     if image.width <= SHARP:
@@ -218,7 +228,7 @@ def _encoded(pixels: np.ndarray) -> str:
 
 
 def data_url(text: str) -> str:
-    """A picture in base 64 as a data: URL."""
+    """Return a picture in base 64 as a data: URL; TypeError if it is neither JPEG nor PNG."""
     start = base64.b64decode(text, validate=True)[:4]
     kinds: Iterable[str] = (kind for mark, kind in _KINDS.items() if start.startswith(mark))
     kind = next(iter(kinds), None)

@@ -1,6 +1,6 @@
-"""Tables of ours that a user typed labels into: they are never deleted, but kept under a new name.
+"""Keep tables of handful that a user typed labels into: they are renamed, never deleted.
 
-`label-next.csv` (your labels, 2026-11-29) says what it is and when it was typed.
+The new name tells content and date: `label-next (your labels, 2026-11-29).csv`.
 """
 
 import codecs
@@ -12,21 +12,22 @@ from pathlib import Path
 
 from handful.files import replace
 
-LISTS = ("label-next.csv", "label-first.csv")  # written with a blank column label
+LISTS = ("label-next.csv", "label-first.csv")  # written with an empty column `label`
 
 
-def has_typed_labels(path: Path, made: float | None = None) -> bool:
-    """Whether a user changed the labels in a table of ours. What cannot be read counts as changed.
+def has_typed_labels(path: Path, finished_at: float | None = None) -> bool:
+    """Return whether a user changed the labels in a table; an unreadable table counts as changed.
 
-    The blanks of `label-next.csv` are filled in; a label of a table of predictions is not the
-    likeliest class. Labels of other tables tell nothing by themselves.
+    A list to label (LISTS) is changed if a label is filled in, a table of predictions if a label
+    is not the likeliest class. Other tables cannot be told by their labels.
 
     Args:
-        made: when the run was whole, in seconds since 1970: any table newer than that was changed.
+        finished_at: when the run was finished, in seconds since 1970. Other tables written later
+            count as changed.
     """
     if not path.is_file():
         return False
-    if made is not None and path.name not in LISTS and path.stat().st_mtime > made:
+    if finished_at is not None and path.name not in LISTS and path.stat().st_mtime > finished_at:
         return True
     rows = _rows(path)
     if rows is None or "label" not in rows[0]:
@@ -37,14 +38,18 @@ def has_typed_labels(path: Path, made: float | None = None) -> bool:
     if path.name in LISTS:
         return any(labels)
     if columns[:3] == ["file", "label", "confidence"]:
-        likeliest = (_likeliest(columns, row) for row in body)
-        return any(x and _bare(x) not in best for x, best in zip(labels, likeliest, strict=True))
+        likeliest = (_likeliest_classes(columns, row) for row in body)
+        return any(
+            x and _unescaped(x) not in best for x, best in zip(labels, likeliest, strict=True)
+        )
     return False
 
 
-def set_aside(path: Path, say: Callable[[str], None], made: float | None = None) -> None:
-    """Rename a table with typed labels to what it is; leave any other where it is."""
-    if not has_typed_labels(path, made):
+def keep_typed_labels(
+    path: Path, say: Callable[[str], None], finished_at: float | None = None
+) -> None:
+    """Rename a table that holds typed labels; leave any other table where it is."""
+    if not has_typed_labels(path, finished_at):
         return
     day = date.fromtimestamp(path.stat().st_mtime).isoformat()
     number, kept = 1, path.with_name(f"{path.stem} (your labels, {day}){path.suffix}")
@@ -56,7 +61,7 @@ def set_aside(path: Path, say: Callable[[str], None], made: float | None = None)
 
 
 def _rows(path: Path) -> list[list[str]] | None:
-    """A table as text, as a spreadsheet may have saved it; None if it is none."""
+    """Return the rows of a table as a spreadsheet may have saved it; None if there is none."""
     content = path.read_bytes()
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
@@ -70,19 +75,19 @@ def _rows(path: Path) -> list[list[str]] | None:
         return None
 
 
-def _likeliest(columns: list[str], row: list[str]) -> set[str]:
-    """The classes of the highest probability in a row of predictions: several, if rounded so."""
+def _likeliest_classes(columns: list[str], row: list[str]) -> set[str]:
+    """Return the classes of highest probability in a row; rounding may make several equal."""
     shares: dict[str, float] = {}
     for name, cell in zip(columns, row, strict=False):
         if name.startswith("p(") and name.endswith(")"):
             try:
-                shares[_bare(name[2:-1])] = float(cell.replace(",", "."))
+                shares[_unescaped(name[2:-1])] = float(cell.replace(",", "."))
             except ValueError:
                 return set()
     most = max(shares.values(), default=0.0)
     return {name for name, share in shares.items() if share >= most}
 
 
-def _bare(label: str) -> str:
-    """Without what keeps a spreadsheet from running it."""
+def _unescaped(label: str) -> str:
+    """Return the text without the prefix that keeps spreadsheets from running a formula."""
     return label.strip().removeprefix("./").removeprefix("'")

@@ -1,8 +1,8 @@
-"""The report: a run folder, or a comparison, as one HTML file made for a person.
+"""Render a run folder, a comparison or several runs as one HTML file.
 
-Self-contained (inline SVG and thumbnails, no script, no network), light and dark, for screen, phone
-and paper. Made from the files of a folder alone: what they say is escaped, and nothing they name
-is opened.
+The file is self-contained: inline SVG and thumbnails, no scripts and no network. It has a light and
+a dark style, and suits screens, phones and paper. It is made from the files of the folder alone.
+All text in them is escaped, and no path in them is opened.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,22 +15,26 @@ __all__ = ["leave_report", "render", "write_report"]
 
 
 def render(folders: Sequence[Path | str], pictures: bool = True) -> str:
-    """The report as text: of a run, of a comparison, or of several runs side by side.
+    """The HTML report of a run, of a comparison, or of several runs side by side.
 
-    ValueError says which folder is neither, or which file in it is damaged.
+    HandfulError for a folder that is neither a run nor a comparison, or has a damaged file.
+
+    Args:
+        folders: one folder of `handful fit` or `handful compare`, or several folders of runs.
+        pictures: include thumbnails of images.
     """
-    from handful.report.page import page_of  # draws: slow to import, and only needed here
+    from handful.report.page import page_of  # imports matplotlib, which is slow
 
     return page_of([Path(folder) for folder in folders], pictures)
 
 
 def write_report(folders: Sequence[Path | str], out: Path | str, pictures: bool = True) -> None:
-    """Write the report of `render` to a file; without pictures for private photos."""
+    """Write the report of `render` to a file."""
     write_text(Path(out), render(folders, pictures))
 
 
 def leave_report(folder: Path | str, say: Callable[[str], None] = lambda text: None) -> None:
-    """Write report.html into a finished folder. A failure is said, not raised: the run is safe."""
+    """Write report.html into a finished folder; report a failure through `say` without raising."""
     try:
         write_report([folder], Path(folder) / REPORT)
     except Exception as error:

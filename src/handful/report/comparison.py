@@ -1,4 +1,4 @@
-"""The page of a comparison: methods on the same draws of labels, or several runs side by side."""
+"""Prepare the page of a comparison: methods on equal draws of labels, or several runs."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,67 +15,70 @@ from handful.pipeline.record_schema import ComparisonRecord, checked
 from handful.report import plots
 from handful.report.plots import Plot
 from handful.report.read import RunFolder
-from handful.report.run import called
+from handful.report.run import source_name
 from handful.report.sentences import sentence
 from handful.text import counted, listed, percent, points, span, time
 from handful.training.failure import recorded_failures
 
 
 class Fit(NamedTuple):
-    """One method on one draw."""
+    """The result of one method on one draw of labels."""
 
-    name: str  # as it is shown: the method's, with what tells it from others of that name
+    name: str  # shown name: the method's, with its folder where settings differ
     method: str
-    draw: str  # the labels that it saw
-    row: str  # of the table: the draw, and its seed where one method saw a draw several times
+    draw: str  # name of the labels that it saw
+    row: str  # row of the table: the draw, with the seed where a method saw a draw several times
     accuracy: float
     seconds: float
     estimate: dict[str, Any] | None
-    trouble: str  # what went wrong in its training; empty where nothing did
+    trouble: str  # what went wrong in its training, or ""
 
 
 @dataclass(frozen=True)
 class Study:
-    """What is compared, and on what."""
+    """The fits that are compared."""
 
     title: str
-    about: str  # a sentence
-    tested: bool  # accuracies are of test images, otherwise estimates
+    about: str  # the data and the protocol, in sentences
+    tested: bool  # whether accuracies are measured on test images; otherwise they are estimates
     fits: tuple[Fit, ...]
 
     @property
     def names(self) -> list[str]:
+        """The shown names of the methods, in order."""
         return list(dict.fromkeys(fit.name for fit in self.fits))
 
     @property
     def rows(self) -> list[str]:
+        """The rows of the table, in order."""
         return list(dict.fromkeys(fit.row for fit in self.fits))
 
     def of(self, name: str) -> list[Fit]:
+        """The fits of the method with this shown name."""
         return [fit for fit in self.fits if fit.name == name]
 
     def by_draw(self, name: str) -> dict[str, float]:
-        """Draw → mean accuracy of this method's fits on it: seeds are no draws of labels."""
+        """Draw → mean accuracy of the method's fits on that draw, over seeds."""
         return _means((fit.draw, fit.accuracy) for fit in self.of(name))
 
     @property
     def troubles(self) -> list[tuple[str, str]]:
-        """What went wrong in trainings: of which method on what, and a sentence."""
+        """Failed trainings: which method on which labels, and what went wrong, as a sentence."""
         return [(f"{f.name} on {f.row}", sentence(f.trouble)) for f in self.fits if f.trouble]
 
     def table(self) -> tuple[tuple[str, tuple[float | None, ...]], ...]:
-        """Of each row an accuracy for each method; None where it has no such fit."""
+        """Each row with the accuracy of each method, or None where the method has no fit."""
         columns = [_means((fit.row, fit.accuracy) for fit in self.of(name)) for name in self.names]
         return tuple((row, tuple(column.get(row) for column in columns)) for row in self.rows)
 
     def differences(self, a: str, b: str) -> list[float]:
-        """Accuracy of `a` minus that of `b`, on every draw that both saw."""
+        """Accuracy of `a` minus accuracy of `b`, on every draw that both saw."""
         of_a, of_b = self.by_draw(a), self.by_draw(b)
         return [of_a[draw] - of_b[draw] for draw in of_a if draw in of_b]
 
 
 def _means(found: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """The mean of what stands under each key, keys in their order."""
+    """Key → mean of its values, with keys in order of appearance."""
     under: dict[str, list[float]] = {}
     for key, value in found:
         under.setdefault(key, []).append(value)
@@ -84,20 +87,20 @@ def _means(found: Iterable[tuple[str, float]]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Standing:
-    """A method among the others."""
+    """One method's results among those of the others."""
 
     name: str
     colour: str  # a CSS variable
     about: About
     found: Spread
-    seconds: float  # of one fit, mean
-    held: tuple[int, int]  # estimates whose interval holds the accuracy, of so many
+    seconds: float  # mean over its fits
+    held: tuple[int, int]  # (estimates whose interval holds the test accuracy, estimates)
     sentence: str
 
 
 @dataclass(frozen=True)
 class ComparisonPage:
-    """What comparison.html shows."""
+    """The data of comparison.html."""
 
     study: Study
     verdict: tuple[str, ...]
@@ -110,7 +113,7 @@ class ComparisonPage:
 
 
 def of_folder(folder: Path) -> Study:
-    """What `handful compare` left."""
+    """Read the folder of `handful compare`; HandfulError if its file is damaged."""
     kept = checked(ComparisonRecord, read_json(folder / RESULT), folder / RESULT)
     data = kept.get("data") or {}
     fits = tuple(
@@ -140,9 +143,12 @@ def of_folder(folder: Path) -> Study:
 
 
 def of_runs(runs: Sequence[RunFolder]) -> Study:
-    """Several runs; those that saw the same images and labels are one draw."""
+    """Compare several runs; runs with equal images and labels are of one draw.
+
+    HandfulError for a run without a test score or an estimate.
+    """
     tested = all(run.record["test"] is not None for run in runs)
-    names, draws = _told_apart(runs), _draws(runs)
+    names, draws = _names(runs), _draws(runs)
     rows = _rows(runs, names, draws)
     fits = []
     for run, name, draw, row in zip(runs, names, draws, rows, strict=True):
@@ -165,7 +171,7 @@ def of_runs(runs: Sequence[RunFolder]) -> Study:
                 recorded_failures(record),
             )
         )
-    sources = list(dict.fromkeys(called(run.record) for run in runs))
+    sources = list(dict.fromkeys(source_name(run.record) for run in runs))
     about = f"{counted(len(runs), 'run')}; those on one line of the table saw the same labels."
     if rows != draws:
         about += " Several fits of a method on the same labels count as one draw, with their mean."
@@ -182,21 +188,21 @@ def _title(names: list[str]) -> str:
     return listed(names) if len(names) <= 4 else f"{len(names)} methods"
 
 
-def _told_apart(runs: Sequence[RunFolder]) -> list[str]:
-    """A name for each run: its method, and its folder where settings or sources differ."""
+def _names(runs: Sequence[RunFolder]) -> list[str]:
+    """A name for each run: its method, with its folder where settings or sources differ."""
     made = [_settings(run.record) for run in runs]
     names = [str(run.record["method"]["name"]) for run in runs]
     first = {settings: run.folder for run, settings in reversed(list(zip(runs, made, strict=True)))}
-    folders = dict(zip(first, _told_by(list(first.values())), strict=True))
-    called = []
+    folders = dict(zip(first, _short_paths(list(first.values())), strict=True))
+    shown = []
     for settings, name in zip(made, names, strict=True):
         alike = {other for other, its in zip(made, names, strict=True) if its == name}
-        called.append(name if len(alike) == 1 else f"{name} ({folders[settings]})")
-    return called
+        shown.append(name if len(alike) == 1 else f"{name} ({folders[settings]})")
+    return shown
 
 
-def _told_by(folders: list[Path]) -> list[str]:
-    """The last part of each folder's path, or as many parts as it takes to tell them apart."""
+def _short_paths(folders: list[Path]) -> list[str]:
+    """The ends of the folders' paths, of as few parts as make them differ."""
     paths = [folder.resolve().parts for folder in folders]
     for count in range(1, max(map(len, paths))):
         ends = ["/".join(parts[-count:]) for parts in paths]
@@ -206,11 +212,10 @@ def _told_by(folders: list[Path]) -> list[str]:
 
 
 def _settings(record: dict[str, Any]) -> str:
-    """What a run was asked for, and on what, but for seeds and what followed from the labels.
+    """A key of the settings and the source of a run, without seeds and outcomes.
 
-    Weights that were learned are an outcome, and so is the number of steps that a budget bought,
-    if an estimate and other methods took their share of it alike; a backbone that was given, which
-    had learned before, is not.
+    Learned weights are an outcome. So is the number of steps within a budget, if estimates and
+    other methods shared the budget alike. A given pretrained backbone is a setting.
     """
     method, schedule = dict(record["method"]), dict(record["schedule"] or {})
     staged, budget = record.get("stage") is not None, record["training"].get("budget")
@@ -237,14 +242,14 @@ def _draws(runs: Sequence[RunFolder]) -> list[str]:
 
 
 def _rows(runs: Sequence[RunFolder], names: Sequence[str], draws: list[str]) -> list[str]:
-    """The draw of each run, and its seed where one method saw a draw several times."""
+    """The draw of each run, with the seed where one method saw a draw several times."""
     if len(set(zip(names, draws, strict=True))) == len(runs):
         return draws
     return [f"{draw}, seed {run.record['seed']}" for run, draw in zip(runs, draws, strict=True)]
 
 
 def page(study: Study) -> ComparisonPage:
-    """Everything that is said and drawn. Methods keep their order, and their colours."""
+    """Prepare the page; every method keeps its place and its colour throughout."""
     names = study.names
     found = {name: spread(list(study.by_draw(name).values())) for name in names}
     ranked = sorted(names, key=lambda name: -found[name].mean)
@@ -287,7 +292,7 @@ def page(study: Study) -> ComparisonPage:
 
 
 def _differences(study: Study, ranked: list[str]) -> Plot | None:
-    """The leader minus each other method, on the draws that both saw."""
+    """The plot of the leader's accuracy minus each other method's, on the draws that both saw."""
     leader, *others = ranked
     rows = []
     for other in others:
@@ -300,13 +305,13 @@ def _differences(study: Study, ranked: list[str]) -> Plot | None:
         return None
     return plots.dots(
         f"{leader} minus the others", rows, "percentage points", zero=True,
-        note="Taken draw by draw, so that what a lucky draw does to all of them cancels. Right of "
-        "the line the leader is ahead.",
+        note="Differences within each draw, so that draws that are easy for all methods cancel. "
+        "Right of the line the leader is ahead.",
     )  # fmt: skip
 
 
 def _verdict(study: Study, ranked: list[str], found: dict[str, Spread]) -> tuple[str, ...]:
-    """What the figures say and what they do not: a sentence each."""
+    """Sentences on which method leads, how clearly, and how often the estimates held."""
     leader = ranked[0]
     said = []
     if len(ranked) > 1:
@@ -332,13 +337,13 @@ def _verdict(study: Study, ranked: list[str], found: dict[str, Spread]) -> tuple
             )
         if len(ranked) > 2:
             said.append(
-                "The leader was picked by these very figures, so its lead is a little flattered."
+                "The leader was picked by these figures, so its lead looks a little too large."
             )
     held, judged = _held(study, study.fits)
     if judged and study.tested:
         said.append(
-            f"The estimates, made without the test part, held the test accuracy in {held} of "
-            f"{judged} fits; the promise is nine in ten."
+            f"The interval of the estimate, made without the test part, held the test accuracy in "
+            f"{held} of {judged} fits; nine in ten are expected."
         )
     return tuple(said)
 
@@ -348,7 +353,7 @@ def _between(apart: Spread) -> str:
 
 
 def _held(study: Study, fits: Sequence[Fit]) -> tuple[int, int]:
-    """How many estimates hold the test accuracy in their interval, of how many."""
+    """(Estimates whose interval holds the test accuracy, estimates); (0, 0) without tests."""
     judged = [
         (float(fit.estimate["low"]) <= fit.accuracy <= float(fit.estimate["high"]))
         for fit in fits
@@ -374,7 +379,7 @@ def _standing(study: Study, name: str, ranked: list[str], found: dict[str, Sprea
 def _sentence(
     study: Study, name: str, ranked: list[str], found: dict[str, Spread], seconds: float
 ) -> str:
-    """The method in these figures."""
+    """A sentence on the method's results: mean, time, failures and the gap to the best other."""
     mean, std, low, high, n = found[name]
     fits = study.of(name)
     over = f"over {n} draws" if n > 1 else "on one draw"

@@ -1,4 +1,4 @@
-"""`Findings` as one HTML file: self-contained, readable without network or JavaScript."""
+"""Render `Findings` as one self-contained HTML file, without network or scripts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,19 +9,19 @@ from handful.data.findings import Findings, Identical, Member, Near
 from handful.data.imageset import ImageSet
 from handful.files import write_text
 from handful.pipeline.thumbnails import data_url, thumbnails
-from handful.report.data_summary import looks, overview
+from handful.report.data_summary import overview, pixel_summary
 from handful.report.rendering import rendered
 
 THUMBNAIL = 64  # pixels
-EXAMPLES = 8  # images shown of a class
-MOST_IMAGES = 800  # inline images of the classes, but for one of each where classes are more
-MOST_SETS = 40  # sets of duplicates shown with their images
-MOST_ROWS = 2000  # rows of a list; --json has all
+EXAMPLES = 8  # images shown per class, at most
+MOST_IMAGES = 800  # images shown of all classes, at most; but one of each class
+MOST_SETS = 40  # sets of duplicates shown, at most
+MOST_ROWS = 2000  # rows of a list, at most; --json has all
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An inline image and what is written under it."""
+    """An inline image with a caption."""
 
     source: str  # a data: URL
     caption: str
@@ -29,15 +29,21 @@ class Picture:
 
 @dataclass(frozen=True)
 class ClassRow:
+    """A row of the table of classes."""
+
     name: str
     labeled: int
     test: int
-    share: float  # of the largest class, in percent
+    share: float  # number of labels as a share of the largest class's, in percent
     examples: tuple[Picture, ...]
 
 
 def render(findings: Findings, images: ImageSet) -> str:
-    """The page as text. `images` are the ones that were checked; some become thumbnails."""
+    """The HTML page of the findings.
+
+    Args:
+        images: the images that were checked; some are shown as thumbnails.
+    """
     shown = findings.identical[:MOST_SETS]
     near = (findings.near or ())[:MOST_SETS]
     wanted = _examples(images)
@@ -55,7 +61,7 @@ def render(findings: Findings, images: ImageSet) -> str:
         "data.html",
         findings=findings,
         overview=overview(findings),
-        looks=looks(findings),
+        pixel_summary=pixel_summary(findings),
         classes=classes,
         identical=[_identical_pictures(same, pictures) for same in shown],
         near=[_near_pictures(pair, pictures) for pair in near],
@@ -64,7 +70,7 @@ def render(findings: Findings, images: ImageSet) -> str:
 
 
 def _examples(images: ImageSet) -> list[list[str]]:
-    """Names of the images shown of each class."""
+    """For each class, the names of the images to show."""
     each = max(1, min(EXAMPLES, MOST_IMAGES // max(1, images.num_classes)))
     names = images.store.names
     rows_of = [images.rows[images.labels == label][:each] for label in range(images.num_classes)]
@@ -85,7 +91,7 @@ def _picture(member: Member, pictures: dict[str, str]) -> Picture:
 
 
 def _pictures(images: ImageSet, names: list[str]) -> dict[str, str]:
-    """name → data: URL, of images in the training or the test part."""
+    """Name → data: URL of images in the training or the test part."""
     wanted = set(names)
     found: dict[str, str] = {}
     for part in (images, images.test):

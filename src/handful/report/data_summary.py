@@ -1,4 +1,4 @@
-"""`Findings` for the screen: a few lines and one table."""
+"""Show `Findings` on the screen: a few lines and one table."""
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -8,13 +8,13 @@ from handful.data.decoding.formats import by_ending
 from handful.data.findings import ClassCount, Findings
 from handful.text import for_terminal
 
-CLASSES = 20  # rows shown; the page and --json have all
+CLASSES = 20  # rows shown, at most; the page and --json have all
 BAR = 30  # characters of the longest bar
 
 
 def summary(findings: Findings) -> RenderableType:
-    """What is in the images and what is wrong with them, as rich prints it."""
-    lines = [Text(for_terminal(line)) for line in (overview(findings), looks(findings))]
+    """The findings as a rich renderable: counts, table of classes, problems."""
+    lines = [Text(for_terminal(line)) for line in (overview(findings), pixel_summary(findings))]
     if others := by_ending(findings.other):
         lines.append(Text(for_terminal(others)))
     problems = [
@@ -29,14 +29,14 @@ def summary(findings: Findings) -> RenderableType:
 
 
 def overview(findings: Findings) -> str:
-    """One line: how many images, how many of them labelled, how many to test on."""
+    """One line with the numbers of images, labelled images and test images."""
     parts = f"{findings.labeled:,} labelled, {findings.unlabeled:,} unlabelled"
     test = f", and {findings.test:,} to test on" if findings.test else ""
     return f"{findings.source}: {findings.images:,} images ({parts}){test}"
 
 
-def looks(findings: Findings) -> str:
-    """One line: size and colour, and what had to be done to read the files."""
+def pixel_summary(findings: Findings) -> str:
+    """One line with the sizes and colours of the images, and the treatments in decoding."""
     height, width = findings.median
     if findings.smallest == findings.largest:
         size = f"{width} x {height} pixels"
@@ -53,15 +53,15 @@ def looks(findings: Findings) -> str:
 
 
 def treatments(findings: Findings) -> list[str]:
-    """What was done to read the files, in words."""
+    """Each treatment in decoding with its number of images, as phrases."""
     return [f"{TREATMENTS.get(note, note)}: {count:,}" for note, count in findings.decoded.items()]
 
 
 TREATMENTS = {
     "alpha": "transparent parts put on white",
-    "alpha on black": "transparent parts put on black, as white leaves nothing to see",
-    "ignored alpha": "wholly transparent, shown without transparency",
-    "truncated": "JPEG without its last bytes",
+    "alpha on black": "transparent parts put on black, because white shows no contrast",
+    "ignored alpha": "fully transparent, shown without transparency",
+    "truncated": "truncated JPEG",
     "16-bit": "16 bits scaled to 8",
     "rotated": "turned upright by EXIF",
     "cmyk": "CMYK converted to RGB",

@@ -1,4 +1,4 @@
-"""Folders → the one page that shows them."""
+"""Choose the page for one or several folders and render it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,10 @@ from handful.report.rendering import rendered
 
 
 def page_of(folders: Sequence[Path], pictures: bool) -> str:
-    """HandfulError where a folder is no run or comparison, or does not hold what it should."""
+    """The HTML page of a run, a comparison or several runs.
+
+    HandfulError for a folder that is neither a run nor a comparison, or has a damaged file.
+    """
     if not folders:
         raise HandfulError("a report needs a run folder or a comparison at least")
     folders = list({folder.resolve(): folder for folder in folders}.values())

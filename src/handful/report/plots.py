@@ -1,10 +1,10 @@
-"""Plots as inline SVG that takes its colours and its font from the page around it.
+"""Draw plots as inline SVG that takes its colours and its font from the page.
 
-Every plot is narrow enough for a phone; a page sets several side by side. Colours are drawn as
-stand-ins that become CSS variables, so a plot is right on light and on dark paper.
+Every plot is narrow enough for a phone; a page sets several side by side. Plots are drawn in
+placeholder colours that are replaced by CSS variables, so they suit a light and a dark page.
 
-A plot's key is HTML, made from its `entries`: it wraps, and names in any script are as safe there
-as the rest of the page.
+A plot's key is HTML, made from its `entries`, so that it wraps and its names are escaped like all
+other text.
 """
 
 import io
@@ -24,14 +24,14 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from handful.evaluation.metrics import accuracy_interval
 
-WIDTH = 380  # of a plot, in units that a page shows as about a pixel each
+WIDTH = 380  # of a plot, in CSS pixels
 HEIGHT = 230
-COLOURS = 6  # series that have a colour of their own; further ones start again
+COLOURS = 6  # colours of series; further series repeat them
 INK, SOFT, LINE, PAPER = "#010101", "#020202", "#030303", "#040404"
 _VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line", PAPER: "paper"} | {
     f"#0501{k:02x}": f"series-{k + 1}" for k in range(COLOURS)
 }
-_DASHES = ("", "5 2.5", "1.5 2")  # of the first series, the second, the third; then again
+_DASHES = ("", "5 2.5", "1.5 2")  # dash patterns of series; further series repeat them
 _SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
 
@@ -40,12 +40,14 @@ class Entry(NamedTuple):
 
     text: str
     colour: str  # a CSS variable
-    dashes: str
-    dot: bool
+    dashes: str  # an SVG dash pattern
+    dot: bool  # whether the series is drawn as dots
 
 
 @dataclass(frozen=True)
 class Plot:
+    """A plot with its title, key and note."""
+
     title: str
     svg: Markup
     entries: tuple[Entry, ...] = ()
@@ -53,34 +55,40 @@ class Plot:
 
 
 class Series(NamedTuple):
+    """A named curve or group of points."""
+
     name: str
     x: Sequence[float]
     y: Sequence[float]
 
 
 class Bins(NamedTuple):
-    """Predictions in bins of confidence: how sure, how often right, how many; no empty ones."""
+    """Predictions grouped by confidence; no group is empty."""
 
     name: str
-    confidence: Sequence[float]
-    accuracy: Sequence[float]
-    n: Sequence[int]
+    confidence: Sequence[float]  # mean of each group
+    accuracy: Sequence[float]  # share of right predictions in each group
+    n: Sequence[int]  # predictions in each group
 
 
 class Row(NamedTuple):
-    """A row of a dot plot: every value, and their mean with its interval where there is one."""
+    """A row of a dot plot: values, their mean and its interval, if there is one."""
 
     name: str
     values: Sequence[float]
     mean: float
     low: float | None
     high: float | None
-    colour: int
+    colour: int  # index of the colour
 
 
 def lines(title: str, series: Sequence[Series], share: bool = False, note: str = "") -> Plot:
-    """Curves over training steps; shares in percent, other values on a log scale where they span
-    more than a factor of 30."""
+    """Plot curves over training steps.
+
+    Args:
+        share: whether the values are shares, shown in percent. Other values are shown on a log
+            scale if they span more than a factor of 30.
+    """
     figure, axes = _figure(HEIGHT, left=46, bottom=36)
     for index, (_, x, y) in enumerate(series):
         values = [100 * value for value in y] if share else list(y)
@@ -108,8 +116,10 @@ def lines(title: str, series: Sequence[Series], share: bool = False, note: str =
 
 
 def reliability(title: str, parts: Sequence[Bins], note: str = "") -> Plot:
-    """How often right against how sure. A dot's area grows with its images; whiskers are
-    Wilson's interval at 90 %."""
+    """Plot accuracy against confidence; dots grow with the number of images.
+
+    Whiskers are Wilson's intervals at 90 %.
+    """
     figure, axes = _figure(310, left=46, bottom=40)
     axes.plot([0, 100], [0, 100], color=SOFT, linewidth=1, dashes=(4, 3))
     for index, part in enumerate(parts):
@@ -128,17 +138,17 @@ def reliability(title: str, parts: Sequence[Bins], note: str = "") -> Plot:
     axes.set_ylim(-3, 103)
     _percent(axes.xaxis)
     _percent(axes.yaxis)
-    axes.set_xlabel("how sure it is", loc="right")
-    _above(axes, "how often it is right")
+    axes.set_xlabel("confidence", loc="right")
+    _above(axes, "accuracy (how often right)")
     entries = tuple(_entry(part.name, index, dot=True) for index, part in enumerate(parts))
     return Plot(title, _svg(figure, title), entries, note)
 
 
 def dots(title: str, rows: Sequence[Row], xlabel: str, zero: bool = False, note: str = "") -> Plot:
-    """Every value as a dot, a row for each name; the bar below it is the mean and its interval.
+    """Plot every value as a dot, in a row per name, and below it the mean with its interval.
 
     Args:
-        zero: mark 0, for differences.
+        zero: draw a line at 0, for differences.
     """
     height = 52 + 44 * len(rows)
     figure, axes = _figure(height, left=14, bottom=38, top=6)
@@ -168,7 +178,11 @@ def dots(title: str, rows: Sequence[Row], xlabel: str, zero: bool = False, note:
 
 
 def scatter(title: str, groups: Sequence[tuple[Series, int]], note: str = "") -> Plot:
-    """Accuracy against minutes, on a log scale: a dot for each fit, a diamond for each mean."""
+    """Plot accuracy against minutes on a log scale: a dot per fit, a diamond per mean.
+
+    Args:
+        groups: each series with the index of its colour.
+    """
     figure, axes = _figure(300, left=46, bottom=40)
     for (_, minutes, accuracy), index in groups:
         colour = _colour(index)
@@ -192,12 +206,12 @@ def scatter(title: str, groups: Sequence[tuple[Series, int]], note: str = "") ->
 
 
 def plain(text: str) -> str:
-    """Text that XML takes: neither control characters nor halves of characters."""
+    """The text with control characters and surrogates, which XML forbids, replaced."""
     return "".join(c if c >= " " and not "\ud800" <= c <= "\udfff" else "\ufffd" for c in text)
 
 
 def variable(index: int) -> str:
-    """The CSS variable of a series."""
+    """The CSS variable of the colour of a series."""
     return f"series-{index % COLOURS + 1}"
 
 
@@ -219,12 +233,12 @@ def _percent(axis: matplotlib.axis.Axis) -> None:
 
 
 def _above(axes: Axes, text: str) -> None:
-    """What the vertical axis counts, written level rather than turned."""
+    """Label the vertical axis with horizontal text above it."""
     axes.set_title(text, loc="left", fontsize=11, color=SOFT, x=-0.02)
 
 
 def _figure(height: int, left: int, bottom: int, top: int = 22) -> tuple[Figure, Axes]:
-    """An empty plot with margins in units, not measured: that would cost more than drawing."""
+    """An empty plot with fixed margins in CSS pixels: measuring text would take longer."""
     figure = Figure(figsize=(WIDTH / 72, height / 72))
     inside = (left / WIDTH, bottom / height, 1 - (left + 12) / WIDTH, 1 - (top + bottom) / height)
     axes = figure.add_axes(inside)
@@ -242,9 +256,9 @@ def _figure(height: int, left: int, bottom: int, top: int = 22) -> tuple[Figure,
 
 
 def _svg(figure: Figure, described: str) -> Markup:
-    """The figure as an element of an HTML page.
+    """The figure as an SVG element for an HTML page.
 
-    Read back and written again: nothing of it but shapes and text is left, all of it escaped.
+    Matplotlib's output is parsed and serialised again, so only shapes and escaped text remain.
     """
     text = io.StringIO()
     context: Any = {"svg.fonttype": "none", "svg.hashsalt": plain(described)}
@@ -280,7 +294,7 @@ def _clean(text: str, described: str) -> Markup:
 
 
 def _styled(style: str) -> str:
-    """Stand-in colours become variables, and the page's font the plot's."""
+    """Replace placeholder colours by CSS variables, and remove the font family."""
     style = re.sub(r"font-family:[^;]*;?", "", style)
     style = re.sub(r"font: (?:[\w.%-]+ )*?([\d.]+px) [^;]*", r"font-size: \1", style)
     return re.sub(

@@ -1,4 +1,4 @@
-"""What a run folder says, read for its report. It may be a stranger's: all of it is only data.
+"""Read a run folder for its report. The folder may come from anyone: its content is checked.
 
 Letters in shapes: n labelled images, K classes.
 """
@@ -28,7 +28,7 @@ from handful.pipeline.thumbnails import Pictures, load_pictures
 
 
 class HeldOut(NamedTuple):
-    """The labelled images, as models that had not seen them predict them."""
+    """Out-of-fold predictions for the labelled images."""
 
     names: list[str]
     labels: np.ndarray  # (n,)
@@ -37,19 +37,19 @@ class HeldOut(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class RunFolder:
-    """All that a report may show of a run; what is not in its folder is empty or None."""
+    """The content of a run folder; fields of missing files are empty or None."""
 
     folder: Path
     record: dict[str, Any]
     history: list[dict[str, float]]
     held_out: HeldOut | None
-    labels: dict[str, str]  # of the labelled images, by name
-    origins: dict[str, str]  # how each came to be labelled: random, chosen or unknown
-    issues: list[dict[str, str]]
+    labels: dict[str, str]  # name of a labelled image → its label
+    origins: dict[str, str]  # name → "random", "chosen" or "unknown": how the image was picked
+    issues: list[dict[str, str]]  # labels that look wrong
     test: dict[str, Any] | None  # test.json: an Evaluation
-    next: list[dict[str, str]]
+    next: list[dict[str, str]]  # images to label next
     pictures: Pictures
-    stage_history: list[dict[str, float]]  # of the stage without labels
+    stage_history: list[dict[str, float]]  # of self-supervised pre-training
 
 
 def read_run(folder: Path, pictures: bool = True) -> RunFolder:
@@ -72,7 +72,7 @@ def read_run(folder: Path, pictures: bool = True) -> RunFolder:
 
 
 def _tested(path: Path, classes: list[str]) -> dict[str, Any]:
-    """test.json, of the classes of its run."""
+    """Read test.json; HandfulError unless its classes are those of the run."""
     found = checked(TestRecord, read_json(path), path)
     sizes = [len(found["per_class"]), len(found["confusion"]), *map(len, found["confusion"])]
     if found["classes"] != classes or set(sizes) != {len(classes)}:
@@ -81,22 +81,22 @@ def _tested(path: Path, classes: list[str]) -> dict[str, Any]:
 
 
 def _labels(path: Path, classes: list[str]) -> list[dict[str, str]]:
-    """labels.csv, of the classes of its run."""
+    """Read labels.csv; HandfulError unless its classes are those of the run."""
     rows = _rows(path, "label", "origin")
-    if strange := [row["label"] for row in rows if row["label"] not in classes]:
+    if unknown := [row["label"] for row in rows if row["label"] not in classes]:
         raise HandfulError(
-            f"{path} names {strange[0][:50]!r}, which is no class of this run; restore it or fit "
+            f"{path} names {unknown[0][:50]!r}, which is no class of this run; restore it or fit "
             f"again"
         )
     return rows
 
 
 def _rows(path: Path, *columns: str, shares: tuple[str, ...] = ()) -> list[dict[str, str]]:
-    """A CSV with a header, row by row; nothing where there is no such file.
+    """Read a CSV with a header, row by row; empty if the file is missing.
 
     Args:
-        columns: that it must have, besides the column "file".
-        shares: columns of numbers from 0 to 1, where it has them; a cell may be empty.
+        columns: required columns, besides "file".
+        shares: columns that, if present, hold numbers from 0 to 1; a cell may be empty.
     """
     rows = read_csv(path) if path.exists() else []
     lacking = [name for name in columns if rows and name not in rows[0]]
@@ -121,7 +121,7 @@ def _is_share(text: str) -> bool:
 
 
 def _history(path: Path) -> list[dict[str, float]]:
-    """Only what is a finite number: the rest cannot be drawn."""
+    """Read the finite numbers of a history file; empty if the file is missing."""
     if not path.exists():
         return []
     lines = []

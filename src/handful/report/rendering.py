@@ -1,4 +1,4 @@
-"""Fill the templates of the pages: escaped, and valid Unicode whatever file names hold."""
+"""Render the templates with escaping; file names that are no valid Unicode are replaced."""
 
 from functools import cache
 from typing import Any
@@ -13,7 +13,7 @@ FILTERS = (text.percent, text.points, text.span, text.time, text.listed, text.co
 
 
 def rendered(template: str, **values: Any) -> str:
-    """The template of that name in report/templates/, filled with `values`."""
+    """Render the template of that name in report/templates/ with `values`."""
     return valid_unicode(_environment().get_template(template).render(**values))
 
 

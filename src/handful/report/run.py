@@ -1,4 +1,4 @@
-"""The page of one run: what its folder says → what the template shows.
+"""Prepare the page of one run from the content of its folder.
 
 Letters in shapes: n labelled images, K classes.
 """
@@ -31,14 +31,14 @@ from handful.report.sentences import Story, sentence, tell
 from handful.text import time
 from handful.training.failure import recorded_failures
 
-LARGEST = 25  # classes up to which a confusion matrix is shown
-CONFUSED = 5  # pairs of classes that are named as most confused
-FEWEST = 10  # test images in a group of the confidence chart
-MOST_ROWS = 100  # of the table of classes
-SURE = (0.8, 0.9, 0.95)
+LARGEST = 25  # most classes for which a confusion matrix is shown
+CONFUSED = 5  # pairs of classes listed as most confused
+FEWEST = 10  # least test images in a group of the confidence plot
+MOST_ROWS = 100  # rows of the table of classes, at most
+TARGET_ACCURACIES = (0.8, 0.9, 0.95)
 
 _LOSSES = ("labeled", "unlabeled", "supervised", "unsupervised", "total")
-_CALLED = {
+_CURVE_NAMES = {
     "loss": "total, augmented batches",
     "labeled": "supervised part",
     "supervised": "supervised part",
@@ -55,25 +55,31 @@ _CALLED = {
     "prior_distance": "distance from the label shares",
 }
 
-_OF_STAGE = {
-    "loss": ("Loss", "What the network minimised, without any label. Lower is better."),
+_STAGE_CURVES = {
+    "loss": ("Loss", "The loss that pre-training minimises, without labels. Lower is better."),
     "light_to_color": (
         "Light to colour",
-        "Mean probability given to the right colours among others: a constant network has 1 in as "
-        "many as there are candidates.",
+        "Mean probability of the right colours among the candidates. A constant network has 1 "
+        "divided by the number of candidates.",
     ),
-    "color_to_light": ("Colour to light", "The same the other way."),
-    "spread": ("Spread", "Of the features: 0 is one point for every image, a collapse."),
-    "rank": ("Effective rank", "How many directions the features use; 1 is a line, a collapse."),
+    "color_to_light": (
+        "Colour to light",
+        "Mean probability of the right lightness among the candidates.",
+    ),
+    "spread": ("Spread", "Spread of the features. At 0 they are equal for all images: a collapse."),
+    "rank": (
+        "Effective rank",
+        "Number of directions that the features use. At 1 they lie on a line: a collapse.",
+    ),
 }
 
 FILES = {
-    "predictions.csv": "what the model says of every image without a label",
+    "predictions.csv": "predictions for the images without a label",
     LABEL_NEXT: "images whose label would help most, to fill in",
     ISSUES: "labels that look wrong",
-    OUT_OF_FOLD: "what models that had not seen them say of the labelled images",
-    STAGE_HISTORY: "figures of the stage without labels, at every look",
-    LABELS: "the labels that were used, and where they came from",
+    OUT_OF_FOLD: "out-of-fold predictions for the labelled images",
+    STAGE_HISTORY: "metrics of self-supervised pre-training, at every evaluation",
+    LABELS: "the labels that were used, and how the images were picked",
     "model.safetensors": "the classifier",
     RECORD: "all settings and figures",
 }
@@ -81,67 +87,69 @@ FILES = {
 
 @dataclass(frozen=True)
 class Cell:
+    """A cell of a confusion matrix."""
+
     count: int
-    share: float  # of the row
-    right: bool
+    share: float  # of the row's images
+    right: bool  # whether it lies on the diagonal
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Which label was taken for which; `rows` is empty where there are too many classes."""
+    """A confusion matrix with the most frequent confusions."""
 
     title: str
-    n: int
-    rows: tuple[tuple[Cell, ...], ...]
-    pairs: tuple[tuple[str, str, int, int], ...]  # label, guess, how often (above 1), of how many
-    wrong: int
+    n: int  # images
+    rows: tuple[tuple[Cell, ...], ...]  # empty if there are more than LARGEST classes
+    pairs: tuple[tuple[str, str, int, int], ...]  # label, guess, count (2 or more), images of label
+    wrong: int  # images predicted wrongly
 
 
 @dataclass(frozen=True)
 class Card:
-    """A picture, if it was kept, and what is said of it."""
+    """An image of the run with its label and prediction."""
 
     file: str
-    source: str
-    given: str = ""
-    guess: str = ""
-    sure: float | None = None
-    text: str = ""
+    source: str  # a data: URL, or "" if the picture was not kept
+    given: str = ""  # the label
+    guess: str = ""  # the predicted class
+    confidence: float | None = None  # probability of the predicted class
+    text: str = ""  # why the image is listed
 
 
 @dataclass(frozen=True)
 class Page:
-    """What run.html shows."""
+    """The data of run.html."""
 
     run: RunFolder
     title: str
     about: About
     story: Story
-    trouble: str  # what went wrong in training, if anything did
-    remark: str  # what else is to be said of it, if anything is
+    trouble: str  # what went wrong in training, or ""
+    remark: str  # another remark on training, or ""
     inside: tuple[float, float, float] | None  # low, estimate, high
     matrices: tuple[Matrix, ...]
     classes: tuple[dict[str, Any], ...]
     reliability: Plot | None
     abstentions: tuple[tuple[float, Mapping[str, float] | None], ...]
     mistakes: tuple[Card, ...]
-    wrong: int  # of the labelled images, out of fold
+    wrong: int  # labelled images predicted wrongly, out of fold
     issues: tuple[Card, ...]
     curves: tuple[Plot, ...]
     stage_curves: tuple[Plot, ...]
     examples: tuple[tuple[str, int, tuple[Card, ...]], ...]
     augmented: tuple[Augmented, ...]
     next: tuple[Card, ...]
-    contradicted: float  # how many times as probable as a label a guess is to be listed
-    promised: float  # how often answers can be right by leaving some out; 0: not known
-    folder: str  # as a shell takes it
+    contradicted: float  # a label is listed where a class is this many times as probable
+    promised: float  # the highest target accuracy that a threshold reaches; 0 if unknown
+    folder: str  # path of the run, quoted for a shell
     files: tuple[tuple[str, str], ...]
     command: str
     facts: tuple[tuple[str, str], ...]
 
 
 def page(run: RunFolder) -> Page:
-    """Everything that is known, said and drawn; what is not known is left out."""
+    """Prepare the page; parts without data are left out."""
     record, classes = run.record, [str(name) for name in run.record["data"]["classes"]]
     counted = _counted(run)
     held = (
@@ -156,7 +164,8 @@ def page(run: RunFolder) -> Page:
     parts = [("Labelled images, out of fold", held), ("Test images", run.test)]
     return Page(
         run=run,
-        title=f"{called(record)}: {len(classes)} classes from {record['data']['labeled']} labels",
+        title=f"{source_name(record)}: {len(classes)} classes from "
+        f"{record['data']['labeled']} labels",
         about=methods.about(str(record["method"]["name"])),
         story=tell(
             estimate, record["test"], record["prior"], run.origins.values(), record["prior_from"]
@@ -179,7 +188,7 @@ def page(run: RunFolder) -> Page:
         augmented=run.pictures.augmented,
         next=tuple(_next(run, row) for row in run.next[:SHOWN]),
         contradicted=CONTRADICTED,
-        promised=max((sure for sure, row in offered if row), default=0.0),
+        promised=max((target for target, row in offered if row), default=0.0),
         folder=shlex.quote(str(run.folder)),
         files=tuple((name, text) for name, text in FILES.items() if (run.folder / name).exists()),
         command=shlex.join(["handful", *map(str, record["command"] or ())]),
@@ -187,16 +196,16 @@ def page(run: RunFolder) -> Page:
     )
 
 
-def called(record: Mapping[str, Any]) -> str:
-    """The source of a run without the folders it lies in."""
+def source_name(record: Mapping[str, Any]) -> str:
+    """The name of a run's source, without its parent folders."""
     return Path(str(record["data"]["source"])).name or str(record["data"]["source"])
 
 
 def curves(history: Sequence[Mapping[str, float]], classes: Sequence[str]) -> list[Plot]:
-    """A plot for each kind of figure in the history: loss, accuracy, share, guessed classes."""
+    """Plots of the history: losses, accuracies, shares and predicted classes."""
     kinds: dict[str, list[plots.Series]] = {"loss": [], "accuracy": [], "share": [], "guessed": []}
     keys = list(dict.fromkeys(key for line in history for key in line))
-    order = list(_CALLED)
+    order = list(_CURVE_NAMES)
     for key in sorted(keys, key=lambda key: order.index(key) if key in order else len(order)):
         points = [(line["step"], line[key]) for line in history if key in line and "step" in line]
         kind = _kind(key, [y for _, y in points])
@@ -204,16 +213,16 @@ def curves(history: Sequence[Mapping[str, float]], classes: Sequence[str]) -> li
             steps, values = zip(*points, strict=True)
             kinds[kind].append(plots.Series(_named(key, kind, classes), steps, values))
     watched = any(key.startswith("validation") for key in keys)
-    apart = " Validation images are kept apart from it." if watched else ""
+    apart = " Validation images are not trained on." if watched else ""
     drawn = [
-        ("loss", "Loss", False, "Lower is better. Of augmented batches: the mean since the point "
-         "before. Of images as they are: by the weights as they would be saved."),
-        ("accuracy", "Accuracy", True, "Of images that are trained on high values only say that "
-         f"they were learned.{apart}"),
-        ("share", "Unlabelled images", True, "The share that counted, and how the views and the "
-         "class shares of the guesses behaved."),
-        ("guessed", "Classes guessed", True, "The share of each class among the guesses that "
-         "counted. One class rising over all others is a collapse, unless most images are of it."),
+        ("loss", "Loss", False, "Lower is better. For augmented batches, the mean since the "
+         "previous point. For unaugmented images, the loss of the weights that would be saved."),
+        ("accuracy", "Accuracy", True, "High values on images that are trained on only show that "
+         f"these were learned.{apart}"),
+        ("share", "Unlabelled images", True, "The share of unlabelled images in the loss, and the "
+         "agreement and class shares of the pseudo-labels."),
+        ("guessed", "Classes guessed", True, "The share of each class among the pseudo-labels in "
+         "the loss. One class far above all others is a collapse, unless most images are of it."),
     ]  # fmt: skip
     return [
         plots.lines(title, kinds[kind], share=share, note=said)
@@ -223,9 +232,9 @@ def curves(history: Sequence[Mapping[str, float]], classes: Sequence[str]) -> li
 
 
 def stage_curves(history: Sequence[Mapping[str, float]]) -> list[Plot]:
-    """A plot for each figure of a stage without labels that is known what to say of."""
+    """Plots of the metrics of self-supervised pre-training that are in _STAGE_CURVES."""
     drawn = []
-    for key, (title, said) in _OF_STAGE.items():
+    for key, (title, said) in _STAGE_CURVES.items():
         points = [(line["step"], line[key]) for line in history if key in line and "step" in line]
         if len(points) > 1:
             steps, values = zip(*points, strict=True)
@@ -249,11 +258,11 @@ def _named(key: str, kind: str, classes: Sequence[str]) -> str:
     if kind == "guessed":
         number = key.removeprefix("pseudo_")
         return classes[int(number)] if number.isdecimal() and int(number) < len(classes) else number
-    return _CALLED.get(key, key.replace("_", " "))
+    return _CURVE_NAMES.get(key, key.replace("_", " "))
 
 
 def _counted(run: RunFolder) -> HeldOut | None:
-    """The labelled images without those that were chosen, which tell nothing of new ones."""
+    """Predictions for the labelled images without the chosen ones, which are no sample."""
     held = run.held_out
     if held is None:
         return None
@@ -285,7 +294,7 @@ def _matrix(title: str, found: Mapping[str, Any], classes: Sequence[str]) -> Mat
 def _class_rows(
     classes: Sequence[str], held: Mapping[str, Any] | None, test: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any], ...]:
-    """The worst recognised first where there are too many to show all."""
+    """Rows of the table of classes; with more than MOST_ROWS classes, those of least recall."""
     parts = [found["per_class"] if found else [None] * len(classes) for found in (held, test)]
     rows = [
         {"name": name, "held": of_held, "test": of_test}
@@ -299,24 +308,24 @@ def _class_rows(
 def _reliability(counted: HeldOut | None, test: Mapping[str, Any] | None) -> Plot | None:
     parts = []
     if counted is not None:
-        sure = counted.probabilities.max(axis=1)
+        confidence = counted.probabilities.max(axis=1)
         right = counted.probabilities.argmax(axis=1) == counted.labels
-        found = [row._asdict() for row in equal_groups(sure, right)]
+        found = [row._asdict() for row in equal_groups(confidence, right)]
         parts.append(_bins("labelled images, out of fold", found))
     if test is not None:
         parts.append(_bins("test images", _pooled(test["reliability"])))
     if not parts:
         return None
     said = (
-        "On the dashed line confidence is how often the model is right; below it, it is too sure. "
-        "A dot is a group of images of which it is about equally sure, larger for more images, and "
-        "the line through it a 90 % interval: dots with long lines say little."
+        "On the dashed line, accuracy equals confidence; below it, the model is too confident. A "
+        "dot is a group of images of similar confidence, larger for more images. The line through "
+        "it is a 90 % interval: dots with long lines say little."
     )
     return plots.reliability("Confidence", parts, said)
 
 
 def _pooled(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Neighbouring bins together, from the surest down, until FEWEST images are in each."""
+    """Merge neighbouring bins, from the highest confidence down, until each has FEWEST images."""
     groups: list[list[Mapping[str, Any]]] = [[]]
     for row in reversed([row for row in rows if row["n"]]):
         if sum(one["n"] for one in groups[-1]) >= FEWEST:
@@ -348,11 +357,11 @@ def _bins(name: str, rows: Sequence[Mapping[str, Any]]) -> plots.Bins:
 def _abstentions(
     estimate: Mapping[str, Any] | None,
 ) -> tuple[tuple[float, Mapping[str, float] | None], ...]:
-    """For each of SURE what has to be answered from; None where the labels promise nothing."""
+    """The threshold for each of TARGET_ACCURACIES; None where no threshold reaches it."""
     if estimate is None or estimate["accuracy"] is None:
         return ()
     known = {float(row["sure"]): row for row in estimate["abstentions"]}
-    return tuple((sure, known.get(sure)) for sure in SURE)
+    return tuple((target, known.get(target)) for target in TARGET_ACCURACIES)
 
 
 def _mistake(run: RunFolder, classes: Sequence[str], at: int) -> Card:
@@ -363,7 +372,7 @@ def _mistake(run: RunFolder, classes: Sequence[str], at: int) -> Card:
         run.pictures.images.get(name, ""),
         given=classes[run.held_out.labels[at]],
         guess=classes[int(shares.argmax())],
-        sure=float(shares.max()),
+        confidence=float(shares.max()),
     )
 
 
@@ -373,17 +382,17 @@ def _issue(run: RunFolder, row: Mapping[str, str]) -> Card:
         run.pictures.images.get(row["file"], ""),
         given=row["label"],
         guess=row["guess"],
-        sure=float(row["p(guess)"]) if row["p(guess)"] else None,
+        confidence=float(row["p(guess)"]) if row["p(guess)"] else None,
     )
 
 
 def _next(run: RunFolder, row: Mapping[str, str]) -> Card:
-    """A reason, and the guess of the saved model."""
+    """An image to label next: the reason, and the saved model's prediction."""
     return Card(
         row["file"],
         run.pictures.images.get(row["file"], ""),
         guess=row.get("prediction") or "",
-        sure=float(row["confidence"]) if row.get("confidence") else None,
+        confidence=float(row["confidence"]) if row.get("confidence") else None,
         text=row.get("why") or "",
     )
 
@@ -391,7 +400,7 @@ def _next(run: RunFolder, row: Mapping[str, str]) -> Card:
 def _examples(
     run: RunFolder, classes: Sequence[str]
 ) -> tuple[tuple[str, int, tuple[Card, ...]], ...]:
-    """Each class with its number of labels and the first of its images that were kept."""
+    """Each class with its number of labels and the first of its kept pictures."""
     if not run.pictures.images:
         return ()
     names, index = list(run.labels), {name: k for k, name in enumerate(classes)}
@@ -405,7 +414,7 @@ def _examples(
 
 
 def _facts(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """What is needed to do it again, beside the command."""
+    """Settings, times and versions that are needed to repeat the run, beside the command."""
     data, training, backbone = record["data"], record["training"], record["backbone"]
     looked, method = record["input"], record["method"]
     schedule = record["schedule"] or {}
@@ -419,13 +428,13 @@ def _facts(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     facts = [
         ("Method", f"{method['name']}" + (f" ({settings})" if settings else "")),
         ("Network", f"{backbone['name']}, {backbone['parameters']:,} weights"),
-        ("Images as it sees them", f"{pixels}; {mirrored}"),
+        ("Input images", f"{pixels}; {mirrored}"),
     ]
     how = f"{schedule.get('optimizer', '?')}, peak rate {schedule.get('lr', '?')}"
     batch, stage = schedule.get("batch", "?"), record.get("stage")
     if stage:
         steps = f"{stage['steps']:,} steps of {batch} images, {how}"
-        facts.append(("Before, without labels", f"{steps}; {time(stage['seconds'])}"))
+        facts.append(("Self-supervised pre-training", f"{steps}; {time(stage['seconds'])}"))
     if training["steps"]:
         of = "" if stage else f" of {batch} labelled images, {how}"
         seen = f"{training['images_seen']:,} images seen"

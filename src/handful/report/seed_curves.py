@@ -1,4 +1,4 @@
-"""Curves of several runs of one recipe, and the band that holds them, as an SVG file."""
+"""Plot the training curves of several runs of one recipe, with the band of all runs, as SVG."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from handful.files import beside
 
-History = Sequence[Mapping[str, float]]  # a line per look, as in history.jsonl
+History = Sequence[Mapping[str, float]]  # one entry per evaluation, as in history.jsonl
 PANELS = (  # title, key in history, factor
     ("training loss", "train_loss", 1),
     ("validation loss", "validation_loss", 1),
@@ -21,16 +21,17 @@ PANELS = (  # title, key in history, factor
 
 
 def read_history(folder: Path) -> History:
-    """The looks of the run in a folder; none where a method takes none."""
+    """Read history.jsonl of a run: the metrics of every evaluation."""
     text = (folder / "history.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
 
 
 def plot_curves(histories: Mapping[int, History], path: Path, title: str) -> None:
-    """Every run as a thin line, their mean as a thick one, and the band from lowest to highest.
+    """Plot every run as a thin line, the mean as a thick line, and the band from lowest to highest.
 
     Args:
-        histories: seed → history. A figure that no run recorded has no panel.
+        histories: seed → history. A metric that some run lacks has no panel.
+        path: of the SVG file to write.
     """
     panels = [
         panel for panel in PANELS if all(len(_points(h, panel[1])) for h in histories.values())
@@ -51,15 +52,15 @@ def plot_curves(histories: Mapping[int, History], path: Path, title: str) -> Non
 
 
 def _points(history: History, key: str) -> np.ndarray:
-    """(looks, 2): step and value."""
+    """Steps and values (evaluations, 2) of one metric."""
     return np.array([(line["step"], line[key]) for line in history if key in line])
 
 
 def _draw(axes: Axes, runs: list[np.ndarray], factor: float) -> None:
-    """Runs stopped early end earlier: the band reaches as far as all of them do."""
+    """Draw one panel; the band ends with the shortest run."""
     shared = min(map(len, runs))
     steps = runs[0][:shared, 0]
-    values = factor * np.stack([run[:shared, 1] for run in runs])  # (runs, looks)
+    values = factor * np.stack([run[:shared, 1] for run in runs])  # (runs, evaluations)
     axes.fill_between(steps, values.min(axis=0), values.max(axis=0), alpha=0.25, linewidth=0)
     for run in runs:
         axes.plot(run[:, 0], factor * run[:, 1], linewidth=0.6, color="grey")

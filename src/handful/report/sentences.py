@@ -1,4 +1,4 @@
-"""The sentences of a report: what an estimate means, what it assumes, when to doubt it."""
+"""Explain an estimate in sentences: its meaning, its assumptions and its limits."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ from handful.text import counted, percent, span
 
 
 def sentence(text: str) -> str:
-    """The same with a capital at its start and a full stop at its end; nothing stays nothing."""
+    """The text with a capital at its start and a full stop at its end; "" stays ""."""
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') or not text else '.'}"
 
 
 @dataclass(frozen=True)
 class Story:
-    """An estimate in words; `means` is empty where there is no figure."""
+    """An estimate in sentences."""
 
-    means: str
-    tested: str
+    means: str  # its meaning; "" if there is no estimate
+    tested: str  # its comparison with the test accuracy; "" without a test part
     assumes: str
-    doubts: tuple[str, ...]
-    how: str
+    doubts: tuple[str, ...]  # reasons to doubt it
+    how: str  # how it was made
 
 
 def tell(
@@ -32,19 +32,23 @@ def tell(
     origins: Iterable[str],
     prior_from: str = "given",
 ) -> Story:
-    """What docs/estimate.md promises, for this estimate.
+    """Explain an estimate as docs/estimate.md does.
 
     Args:
-        prior_from: where `prior`, the class shares that the estimate is for, came from.
+        estimate: as in run.json.
+        test: scores on the test part, as in run.json.
+        prior: class → share among new images.
+        origins: how each labelled image was picked: "random", "chosen" or "unknown".
+        prior_from: the source of `prior`: "labels", "unlabeled" or "given".
     """
     if estimate is None or estimate["accuracy"] is None:
         return Story("", "", "", (), estimate["how"] if estimate else "No estimate was asked for.")
     accuracy, low, high = (float(estimate[key]) for key in ("accuracy", "low", "high"))
     means = (
         f"Of 100 new images drawn like the labelled ones, expect about {100 * accuracy:.0f} to be "
-        f"classified rightly. The interval, {span(low, high)}, is the part to believe: it is made "
-        f"so that it holds the true accuracy of the saved model for "
-        f"{_often(float(estimate['level']))} sets of labels picked in this way."
+        f"classified rightly. Rely on the interval, {span(low, high)}: it is made so that it holds "
+        f"the true accuracy of the saved model for {_often(float(estimate['level']))} sets of "
+        f"labels picked in this way."
     )
     hint = "" if BY_HAND in estimate["caveats"] else " (where they are not, give --prior)"
     shares = (
@@ -81,9 +85,9 @@ def _tested(low: float, high: float, test: Mapping[str, Any] | None) -> str:
     else:
         verdict = "below the interval, so the estimate was too hopeful here"
     narrower = float(test["high"]) - float(test["low"]) < high - low
-    surer = " Of the two figures this is the surer one." if narrower else ""
+    surer = " The test score is the more precise figure." if narrower else ""
     return (
-        f"The {counted(int(test['n']), 'test image')}, unread until the model was saved, gave "
+        f"The {counted(int(test['n']), 'test image')}, not used until the model was saved, gave "
         f"{percent(accuracy)}: {verdict}.{surer}"
     )
 
@@ -92,19 +96,20 @@ def _doubts(estimate: Mapping[str, Any], origins: Iterable[str]) -> tuple[str, .
     said = [sentence(str(caveat)) for caveat in estimate["caveats"]]
     if estimate.get("rough"):
         said.append(
-            "The labels were dealt into folds once. What the saved model gains from seeing more "
-            "labels than the models of the folds is what is usual, not measured here."
+            "The labels were assigned to folds once. The gain of the saved model from seeing more "
+            "labels than the models of the folds is extrapolated, not measured here."
         )
     if "unknown" in set(origins):
         said.append(
             "How the labelled images were picked is not recorded. If they were picked for being "
-            "odd, typical or easy, the figure is off."
+            "odd, typical or easy, the estimate is wrong."
         )
     said.append(
         "New images that are different (another camera, another season, classes without a label) "
         "are not covered: no method can tell that from the labelled images."
     )
     said.append(
-        "Almost identical images among the labelled ones flatter it; handful data finds them."
+        "Almost identical images among the labelled ones make the estimate too high; handful data "
+        "finds them."
     )
     return tuple(said)

@@ -1,22 +1,16 @@
 """Batches: the augmented images of each step, determined by the seed and the step."""
 
-import hashlib
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from handful import devices
+from handful import devices, seeds
 from handful.data.augmentation.pipelines import Pipeline, named
 from handful.data.augmentation.resample import Fill
 from handful.methods.base import Batch, Task, Views
 from handful.methods.schedule import Schedule
-
-
-def seeded(*numbers: int) -> int:
-    """A 63-bit seed hashed from several numbers, so that neighbouring numbers share no pattern."""
-    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
+from handful.seeds import Purpose
 
 
 class Batches:
@@ -43,13 +37,15 @@ class Batches:
         )
 
     def __getitem__(self, step: int) -> Batch:
-        generator = torch.Generator().manual_seed(seeded(self.seed, step))
+        generator = torch.Generator().manual_seed(seeds.hashed(self.seed, step))
         ids, images = self._labeled(step, generator)
         unlabeled: tuple[Tensor, ...] = ()
         unlabeled_ids = None
         if self.unlabeled_pipelines:
             count = self.size * self.ratio
-            chosen = _positions(len(self.pool), count, step, seeded(self.seed, -2))
+            chosen = _positions(
+                len(self.pool), count, step, seeds.hashed(self.seed, Purpose.UNLABELED_ORDER)
+            )
             unlabeled_ids = self.pool[chosen]
             pixels = self.pixels[unlabeled_ids]
             unlabeled = tuple(view(pixels, generator) for view in self.unlabeled_pipelines)
@@ -68,7 +64,11 @@ class Batches:
         if self.labeled_pipeline is None:
             none = torch.empty(0, dtype=torch.int64)
             return none, self.pixels[none].float()
-        ids = self.labeled[_positions(len(self.labeled), self.size, step, seeded(self.seed, -1))]
+        ids = self.labeled[
+            _positions(
+                len(self.labeled), self.size, step, seeds.hashed(self.seed, Purpose.LABELED_ORDER)
+            )
+        ]
         return ids, self.labeled_pipeline(self.pixels[ids], generator)
 
 
@@ -95,4 +95,4 @@ def _positions(n: int, size: int, step: int, seed: int) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _shuffle(n: int, seed: int, number: int) -> Tensor:
-    return torch.randperm(n, generator=torch.Generator().manual_seed(seeded(seed, number)))
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seeds.hashed(seed, number)))

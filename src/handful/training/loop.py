@@ -12,11 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from handful import devices
+from handful import devices, seeds
 from handful.methods.base import Batch, Stateful, Step, Task, Trained
 from handful.methods.schedule import Reschedule, Schedule, ScheduleProgress
 from handful.models.fast_conv import use_fast_backward
-from handful.training.batches import Batches, seeded
+from handful.training.batches import Batches
 from handful.training.optimizers import make_optimizer
 from handful.training.weight_average import Average
 
@@ -108,7 +108,7 @@ def train(
         for group in state.optimizer.param_groups:
             group["lr"] = rate * group["rate"]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seeded(batches.seed, state.step, 1))  # dropout
+            torch.manual_seed(seeds.hashed(batches.seed, state.step, seeds.DROPOUT))
             loss, logs = _gradients(state, method, batches[state.step], precision)
         if not torch.isfinite(loss):
             raise Diverged(
@@ -158,5 +158,5 @@ def begin(method: Trained, task: Task, schedule: Schedule, seed: int) -> State:
     if not isinstance(method, Stateful):
         return State(network, schedule)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeded(seed, -3))
+        torch.manual_seed(seeds.hashed(seed, seeds.Purpose.METHOD_STATE))
         return State(network, schedule, method.state(task))

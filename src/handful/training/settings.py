@@ -28,7 +28,7 @@ class Settings:
         }
 
 
-def fingerprint(*parts: Any) -> str:
+def make_fingerprint(*parts: Any) -> str:
     """SHA-256 of plain data (JSON); runs with equal fingerprints give equal results."""
     text = json.dumps(parts, sort_keys=True)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

@@ -1,1 +1,1 @@
-"""Batch augmentation: every image has parameters of its own, and is resampled once."""
+"""Batch augmentation: every image draws its own parameters and is resampled once."""

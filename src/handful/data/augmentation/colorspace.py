@@ -1,12 +1,13 @@
-"""Colour spaces as functions of whole batches: Lab and YCbCr, to and from RGB in [0, 1].
+"""Convert batches from RGB in [0, 1] to the colour spaces Lab and YCbCr.
 
-All take and give float (N, 3, H, W) and agree with scikit-image's functions of the same name.
+The functions take and return float (N, 3, H, W). They agree with scikit-image's rgb2lab and
+rgb2ycbcr.
 """
 
 import torch
 from torch import Tensor
 
-_WHITE = (0.95047, 1.0, 1.08883)  # of the illuminant D65, seen under 2 degrees
+_WHITE = (0.95047, 1.0, 1.08883)  # XYZ of the white of illuminant D65, observer of 2 degrees
 _XYZ_FROM_RGB = (
     (0.412453, 0.357580, 0.180423),
     (0.212671, 0.715160, 0.072169),
@@ -18,7 +19,7 @@ _YCBCR_FROM_RGB = (  # ITU-R BT.601, Y from 16 to 235, Cb and Cr from 16 to 240
     (112.0, -93.786, -18.214),
 )
 _YCBCR_OFFSET = (16.0, 128.0, 128.0)
-_BEND = 6 / 29  # where the cube root of Lab gives way to a line
+_BEND = 6 / 29  # below it a line replaces the cube root of Lab
 
 
 def rgb_to_lab(images: Tensor) -> Tensor:
@@ -27,37 +28,20 @@ def rgb_to_lab(images: Tensor) -> Tensor:
     Source: IEC 61966-2-1 (sRGB) and CIE 15 (Lab).
     """
     linear = torch.where(images > 0.04045, ((images + 0.055) / 1.055) ** 2.4, images / 12.92)
-    xyz = _mixed(linear, torch.tensor(_XYZ_FROM_RGB)) / _column(_WHITE, images)
+    xyz = _times_matrix(linear, torch.tensor(_XYZ_FROM_RGB)) / _column(_WHITE, images)
     f = torch.where(xyz > _BEND**3, xyz.clamp_min(_BEND**3) ** (1 / 3), _line(xyz))
     x, y, z = f.unbind(dim=1)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
 
 
-def lab_to_rgb(images: Tensor) -> Tensor:
-    """CIE Lab → sRGB; colours that no screen shows are cut off at 0 and 1."""
-    lightness, a, b = images.unbind(dim=1)
-    y = (lightness + 16) / 116
-    f = torch.stack([y + a / 500, y, (y - b / 200).clamp_min(0)], dim=1)
-    xyz = torch.where(f > _BEND, f**3, (f - 16 / 116) * 3 * _BEND**2) * _column(_WHITE, images)
-    linear = _mixed(xyz, torch.linalg.inv(torch.tensor(_XYZ_FROM_RGB, dtype=torch.float64)))
-    bright = 1.055 * linear.clamp_min(0.0031308) ** (1 / 2.4) - 0.055
-    return torch.where(linear > 0.0031308, bright, 12.92 * linear).clamp(0, 1)
-
-
 def rgb_to_ycbcr(images: Tensor) -> Tensor:
     """RGB in [0, 1] → Y from 16 to 235, Cb and Cr from 16 to 240 (ITU-R BT.601)."""
-    mixed = _mixed(images, torch.tensor(_YCBCR_FROM_RGB))
-    return mixed + _column(_YCBCR_OFFSET, images)
+    scaled = _times_matrix(images, torch.tensor(_YCBCR_FROM_RGB))
+    return scaled + _column(_YCBCR_OFFSET, images)
 
 
-def ycbcr_to_rgb(images: Tensor) -> Tensor:
-    """The way back, cut off at 0 and 1."""
-    inverse = torch.linalg.inv(torch.tensor(_YCBCR_FROM_RGB, dtype=torch.float64))
-    return _mixed(images - _column(_YCBCR_OFFSET, images), inverse).clamp(0, 1)
-
-
-def _mixed(images: Tensor, matrix: Tensor) -> Tensor:
-    """Every pixel times a 3x3 matrix, exactly: under autocast too."""
+def _times_matrix(images: Tensor, matrix: Tensor) -> Tensor:
+    """Multiply every pixel by a 3x3 matrix, in the images' precision even under autocast."""
     with torch.autocast(images.device.type, enabled=False):
         return torch.einsum("dc,nchw->ndhw", matrix.to(images), images)
 

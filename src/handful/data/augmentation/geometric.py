@@ -1,8 +1,8 @@
-"""Operations that move pixels. Whatever their number, the pixels are read once.
+"""Geometric operations: they move pixels. A chain of them resamples the image once.
 
-Each agrees with torchvision's function of the same name on the same values. What differs in a
-chain: torchvision cuts the image at its border after every step, here the border counts once, so
-what leaves the frame and comes back is still there.
+Each operation agrees with torchvision's function for equal parameters. A chain differs: torchvision
+cuts the image at its border after every step. Here the border is applied once, at the end, so
+content that leaves the frame and comes back is kept.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from handful.errors import HandfulError
 
 
 class Affine(Operation):
-    """A step that moves pixels by a matrix."""
+    """An operation that moves pixels by an affine matrix."""
 
-    whole_pixels: ClassVar[bool] = False  # pixel centres go onto pixel centres
+    whole_pixels: ClassVar[bool] = False  # whether pixel centres are moved onto pixel centres
 
     def matrix(self, values: Tensor, size: Size) -> Tensor:
-        """(N, 2, 3) from the result back to what this step is given, an image of `size`."""
+        """Matrices (N, 2, 3) from the result's pixels to those of the input, which has `size`."""
         raise NotImplementedError
 
     def on(self, canvas: Canvas, values: Tensor) -> Canvas:
@@ -95,11 +95,11 @@ class Crop(Affine):
 
 @dataclass(frozen=True)
 class ResizedCrop(Affine):
-    """A random window, enlarged to the size of the image.
+    """Enlarge a random window to the size of the image.
 
     Values: (N, 4) top, left, height and width of the window, in pixels. The window is never larger
-    than the result, so nothing is shrunk and antialiasing has nothing to do. torchvision cuts the
-    window out first; here the outermost half pixel is mixed with its true neighbours.
+    than the result, so no antialiasing is needed. torchvision cuts the window out first; here the
+    outermost half pixel is interpolated with its neighbours outside of the window.
     """
 
     scale: tuple[float, float] = (0.2, 1.0)  # area of the window, as a share of the image's
@@ -110,7 +110,7 @@ class ResizedCrop(Affine):
         check_range("aspect", self.aspect, 1e-3, 1e3)
 
     def draw(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
-        """As torchvision: the first of ten windows that fits; if none does, the last, cut."""
+        """Draw as torchvision does: the first of ten windows that fits, or the last one, cut."""
         n, height, width = shape[0], shape[2], shape[3]
         area = uniform(generator, *self.scale, 10, n) * (height * width)
         aspect = uniform(generator, *self.aspect, 10, n, log=True)
@@ -139,7 +139,7 @@ class ResizedCrop(Affine):
 
 @dataclass(frozen=True)
 class Rotate(Affine):
-    """Turn about the middle. Values: (N,) degrees, counter-clockwise."""
+    """Rotate about the middle. Values: (N,) degrees, counter-clockwise."""
 
     degrees: float = 45.0
 
@@ -154,7 +154,7 @@ class Rotate(Affine):
 
 @dataclass(frozen=True)
 class Shear(Affine):
-    """Slant about the middle, first along x, then along y. Values: (N, 2) degrees along x and y."""
+    """Shear about the middle, first along x, then along y. Values: (N, 2) degrees along x and y."""
 
     x: float = 30.0
     y: float = 0.0
@@ -175,9 +175,9 @@ class Shear(Affine):
 
 @dataclass(frozen=True)
 class Shift(Affine):
-    """Move, by parts of pixels too. Values: (N, 2) pixels to the right and down."""
+    """Translate by whole and partial pixels. Values: (N, 2) pixels to the right and down."""
 
-    share: float = 0.1  # the longest way along each axis, as a share of the side
+    share: float = 0.1  # the largest shift along each axis, as a share of the side
 
     def __post_init__(self) -> None:
         check_within("share", self.share, 0, 1)
@@ -210,9 +210,9 @@ class Scale(Affine):
 class Elastic(Operation):
     """Displace every pixel by a smooth random field. Values: (N, 2, H, W) pixels along x and y.
 
-    Noise on a coarse lattice, spread by a Gaussian to every pixel. The displacement of each pixel,
-    at the border too, has the standard deviation asked for; the usual recipe (blurred noise times
-    a factor) leaves it to depend on the width of the blur.
+    The field is noise on a coarse lattice, interpolated to every pixel by a Gaussian. Everywhere,
+    the border included, the displacement has the standard deviation `strength`. In the usual recipe
+    (blurred noise times a factor) it depends on the width of the blur.
 
     Source: Simard et al. 2003, "Best practices for convolutional neural networks applied to visual
     document analysis". Their 4 pixels of smoothness and factor 34 on 29x29 pixels displace by 1.4
@@ -241,7 +241,7 @@ class Elastic(Operation):
         return canvas.displaced(values)
 
     def _spread(self, side: int) -> Tensor:
-        """(side, points) weights of lattice points one smoothness apart; rows of length 1."""
+        """Weights (side, points) of lattice points at intervals of `smoothness`; rows of norm 1."""
         reach = math.ceil(3 + 1 / self.smoothness)
         lattice = torch.arange(-3, reach + 1) * self.smoothness * side
         pixels = torch.arange(side) + 0.5

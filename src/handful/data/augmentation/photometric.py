@@ -1,7 +1,9 @@
-"""Operations that change colours, on whole batches with a factor for every image.
+"""Photometric operations: they change colours of whole batches, with one factor per image.
 
-The functions take float images in [0, 1] and agree with torchvision's of the same name; the
-operations draw the factors. Letters in shapes: N images, C channels, H rows, W columns.
+The functions take and return float images (N, C, H, W) in [0, 1] and agree with torchvision's
+functions. The operations draw the factors.
+
+Letters in shapes: N images, C channels, H rows, W columns.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ LUMA = (0.2989, 0.587, 0.114)  # weights of red, green and blue in grey, as torc
 
 
 def luminance(images: Tensor) -> Tensor:
-    """(N, 1, H, W) grey version; images of one channel are returned as they are."""
+    """Grey version (N, 1, H, W) of the images; images of one channel are returned unchanged."""
     if images.shape[1] == 1:
         return images
     red, green, blue = images.unbind(dim=1)
@@ -28,27 +30,30 @@ def luminance(images: Tensor) -> Tensor:
 
 
 def blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    """`factor` (N,) of each image and the rest of `other`, kept within [0, 1]."""
+    """`factor` (N,) times each image plus (1 - factor) times `other`, clipped to [0, 1]."""
     return torch.lerp(other, images, _each(factor)).clamp_(0, 1)
 
 
 def brightness(images: Tensor, factor: Tensor) -> Tensor:
+    """The images times `factor` (N,), clipped to [0, 1]."""
     return images.mul(_each(factor)).clamp_(0, 1)
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
+    """Blend each image with its mean grey by `factor` (N,)."""
     return blend(images, luminance(images).mean(dim=(1, 2, 3), keepdim=True), factor)
 
 
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
+    """Blend each image with its grey version by `factor` (N,)."""
     return images if images.shape[1] == 1 else blend(images, luminance(images), factor)
 
 
 def hue(images: Tensor, turn: Tensor) -> Tensor:
-    """Turn the colour circle by `turn` (N,), where 1 is once around.
+    """Rotate the hues by `turn` (N,), where 1 is a full circle.
 
-    Turning leaves the largest and the smallest channel value of a pixel as they are, so only its
-    place on the circle is computed, and each channel read off from there.
+    A rotation keeps the largest and the smallest channel value of a pixel. So only the hue is
+    computed, and each channel follows from it.
     """
     if images.shape[1] == 1:
         return images
@@ -59,11 +64,10 @@ def hue(images: Tensor, turn: Tensor) -> Tensor:
     from_green = (blue - red).add_(spread, alpha=2)
     place = torch.where(green == high, from_green, from_blue)
     place = torch.where(red == high, green - blue, place)
-    # In sixths of the circle, red at 0, green at 2, blue at 4; any place does for greys.
+    # Hue in sixths of the circle: red at 0, green at 2, blue at 4. For grey pixels any hue will do.
     place = place.div_(spread.clamp(min=1e-12)).add_(turn[:, None, None], alpha=6)
-    place.sub_((place / 6).floor_(), alpha=6)  # from 0 to 6, four times as fast as remainder
-    # How far each channel falls from high to low: not within one sixth of its own place, wholly
-    # from two sixths on.
+    place.sub_((place / 6).floor_(), alpha=6)  # modulo 6, four times as fast as remainder
+    # Fall of each channel from high to low: 0 within one sixth of its own hue, 1 from two sixths.
     falls = (2 - (place - 3).abs_(), (place - 2).abs_().sub_(1), (place - 4).abs_().sub_(1))
     return torch.stack([high - fall.clamp_(0, 1).mul_(spread) for fall in falls], dim=1)
 
@@ -71,7 +75,7 @@ def hue(images: Tensor, turn: Tensor) -> Tensor:
 def blur(images: Tensor, sigma: Tensor, kernel: int) -> Tensor:
     """Gaussian blur with `sigma` (N,) pixels over `kernel` pixels, mirrored at the border.
 
-    Each axis is one batched matrix product with the blur written as a matrix.
+    The blur along each axis is one batched matrix product.
     """
     reach = torch.arange(kernel, device=images.device) - (kernel - 1) / 2
     taps = torch.softmax(-(reach**2) / (2 * sigma[:, None] ** 2), dim=1)  # (N, kernel)
@@ -82,7 +86,7 @@ def blur(images: Tensor, sigma: Tensor, kernel: int) -> Tensor:
 
 
 def _shifts(side: int, kernel: int, like: Tensor) -> Tensor:
-    """(kernel, side * side) for each tap the matrix that fetches the pixel it weighs."""
+    """Matrices (kernel, side * side): for each tap, the one that selects the pixel it weights."""
     reach = kernel // 2
     eye = torch.eye(side, device=like.device, dtype=like.dtype)
     padded = F.pad(eye[None], (reach, reach), mode="reflect")[0]  # (side, side + 2 reach)
@@ -90,11 +94,14 @@ def _shifts(side: int, kernel: int, like: Tensor) -> Tensor:
 
 
 def sharpness(images: Tensor, factor: Tensor) -> Tensor:
-    """Away from, or with a factor below 1 towards, a 3x3 mean; the outermost pixels stay."""
+    """Blend each image with its smoothed version by `factor` (N,); border pixels are unchanged.
+
+    Factors above 1 sharpen, factors below 1 smooth.
+    """
     if min(images.shape[2:]) <= 2:
         return images
     inner = images[:, :, 1:-1, 1:-1]
-    # The kernel weighs the middle 5/13 and its neighbours 1/13 each.
+    # The 3x3 kernel weights the middle 5/13 and its neighbours 1/13 each.
     smooth = F.avg_pool2d(images, 3, stride=1).mul_(9 / 13).add_(inner, alpha=4 / 13)
     sharpened = images.clone()
     sharpened[:, :, 1:-1, 1:-1] = blend(inner, smooth, factor)
@@ -108,7 +115,7 @@ def posterize(images: Tensor, bits: Tensor) -> Tensor:
 
 
 def solarize(images: Tensor, threshold: Tensor) -> Tensor:
-    """Invert what is at least as bright as `threshold` (N,)."""
+    """Invert the values that are `threshold` (N,) or more."""
     return torch.where(images >= _each(threshold), 1 - images, images)
 
 
@@ -117,10 +124,10 @@ def _each(values: Tensor) -> Tensor:
 
 
 class Photometric(Operation):
-    """A step that changes colours where they are, after all moves before it are made."""
+    """An operation that changes colours. Geometric operations before it are resampled first."""
 
     def apply(self, images: Tensor, values: Tensor) -> Tensor:
-        """New images; those given stay as they are."""
+        """The changed images, as a new tensor."""
         raise NotImplementedError
 
     def on(self, canvas: Canvas, values: Tensor) -> Canvas:
@@ -130,17 +137,17 @@ class Photometric(Operation):
 
 @dataclass(frozen=True)
 class ColorJitter(Photometric):
-    """Change brightness, contrast, saturation and hue, in this order for every image.
+    """Change brightness, contrast, saturation and hue, in this order.
 
-    Values: (N, 4) three factors and a turn. torchvision draws the order anew for each image; a
-    fixed one lets the batch be changed as a whole.
+    Values: (N, 4) three factors and a hue rotation. torchvision draws an order for each image; a
+    fixed order lets the batch be changed as a whole.
     """
 
-    brightness: float = 0.0  # factors are drawn from 1 - this to 1 + this, and never below 0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0  # share of the colour circle, either way
-    probability: float = 1.0  # that an image is changed at all
+    brightness: float = 0.0  # the factor is drawn from 1 - brightness (or 0) to 1 + brightness
+    contrast: float = 0.0  # likewise
+    saturation: float = 0.0  # likewise
+    hue: float = 0.0  # largest rotation either way, as a share of the colour circle
+    probability: float = 1.0  # of changing an image
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "saturation"):
@@ -170,7 +177,7 @@ class ColorJitter(Photometric):
 
 @dataclass(frozen=True)
 class Grey(Photometric):
-    """Take the colour away. Values: (N,) bool."""
+    """Convert to grey. Values: (N,) bool."""
 
     probability: float = 0.2
 
@@ -186,7 +193,7 @@ class Grey(Photometric):
 
 @dataclass(frozen=True)
 class Blur(Photometric):
-    """Gaussian blur. Values: (N,) standard deviation in pixels; 0 leaves the image as it is."""
+    """Gaussian blur. Values: (N,) standard deviation in pixels; 0 leaves the image unchanged."""
 
     sigma: tuple[float, float] = (0.1, 2.0)  # pixels
     kernel: float = 0.1  # side of the window, as a share of the image's; made odd, at least 3
@@ -226,12 +233,12 @@ class Noise(Photometric):
 
 @dataclass(frozen=True)
 class CutOut(Photometric):
-    """Paint a square over. Values: (N, 4) top, left, bottom and right edge, in pixels.
+    """Cover a random square. Values: (N, 4) top, left, bottom and right edge, in pixels.
 
-    The middle of the square is anywhere in the image, so part of it may lie outside.
+    The middle of the square is anywhere in the image, so part of the square may lie outside.
 
-    Source: DeVries and Taylor 2017, arXiv:1708.04552. Their squares have one size; with
-    `size=(0, 0.5)` they are those of FixMatch, arXiv:2001.07685.
+    Source: DeVries and Taylor 2017, arXiv:1708.04552. Their squares have one size.
+    With `size=(0, 0.5)` the squares are those of FixMatch, arXiv:2001.07685.
     """
 
     size: tuple[float, float] = (0.5, 0.5)  # side of the square, as a share of the image's

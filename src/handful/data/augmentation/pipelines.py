@@ -1,8 +1,8 @@
-"""Augmentation: a pipeline of operations applied to a whole batch, each image with its own values.
+"""Augmentation pipelines: operations on a whole batch, with values drawn for each image.
 
-Operations that move pixels are gathered and the pixels read once; operations that change colours
-follow. Every random number comes from the generator given: same seed, same views. Drawing and
-applying are apart, so the same values can be applied twice.
+Consecutive geometric operations are resampled together, once. Every random number comes from the
+given generator, so equal seeds give equal views. Drawing values and applying them are separate, so
+that values can be applied twice.
 
 Letters in shapes: N images, C channels (1 or 3), H rows, W columns.
 """
@@ -67,28 +67,31 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Operations in the order they are applied.
+    """Operations in the order in which they are applied.
 
-    Neighbouring operations that move pixels become one resampling; if all of them move whole
-    pixels (Flip, Crop), pixels are copied and keep their exact values.
+    Neighbouring geometric operations become one resampling. If all of them move whole pixels
+    (Flip, Crop), pixels are copied and keep their exact values.
     """
 
     operations: tuple[Operation, ...] = ()
-    fill: Fill = "reflect"  # what lies beyond the border: "reflect" or "edge" suit photographs,
-    #                         "background" or a grey level from 0 to 1 suit symbols
+    fill: Fill = "reflect"  # pixels beyond the border: "reflect" or "edge" suit photographs,
+    #                         "background" or a grey level from 0 to 1 suits symbols
 
     def __post_init__(self) -> None:
         check_fill(self.fill)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """(N, C, H, W) uint8, or float in [0, 1], to float32 in [0, 1]; the input is not changed.
+        """Augmented images (N, C, H, W), float32 in [0, 1]; the input is not changed.
 
-        The result has the input's size unless a Crop asks for another.
+        The result has the input's size unless a Crop sets another.
+
+        Args:
+            images: (N, C, H, W) uint8, or float in [0, 1].
         """
         return self.apply(images, self.draw(images.shape, generator))
 
     def draw(self, shape: torch.Size, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """For every operation the values of a batch of `shape` (N, C, H, W)."""
+        """The values of every operation for a batch of `shape` (N, C, H, W)."""
         drawn = []
         for operation in self.operations:
             drawn.append(operation.draw(shape, generator))
@@ -97,7 +100,7 @@ class Pipeline:
         return tuple(drawn)
 
     def apply(self, images: Tensor, values: tuple[Tensor, ...]) -> Tensor:
-        """The images changed by given values, one tensor per operation."""
+        """The images (N, C, H, W) after the operations, with one tensor of values for each."""
         canvas = Canvas.of(to_float(images), self.fill)
         for operation, drawn in zip(self.operations, values, strict=True):
             canvas = operation.on(canvas, drawn)
@@ -105,7 +108,7 @@ class Pipeline:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """(N, C, H, W) bytes or floats to new float32 in [0, 1]."""
+    """Convert images (N, C, H, W), uint8 or float, to a new float32 tensor in [0, 1]."""
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(
             f"a pipeline takes a batch of shape (N, C, H, W) with 1 or 3 channels, "
@@ -131,7 +134,7 @@ _digits = (
 )
 _jitter = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, probability=0.8)
 
-# Pipelines by name. Images of one channel lose the flips (see `named`).
+# Pipelines by name. For images of one channel `named` removes the flips.
 PIPELINES: dict[str, Pipeline] = {
     "none": Pipeline(),
     "weak": Pipeline((Flip(), Crop(padding=0.125))),
@@ -144,7 +147,8 @@ PIPELINES: dict[str, Pipeline] = {
         )
     ),
     "digits": Pipeline(_digits, fill="background"),
-    # Twice the distortion, so that styles of one digit meet: see benchmarks/log/semi_supervised.md.
+    # Twice the distortion, so that views of one digit's styles overlap: see
+    # benchmarks/log/semi_supervised.md.
     "digits-strong": Pipeline(
         (
             *_digits,
@@ -158,7 +162,7 @@ PIPELINES: dict[str, Pipeline] = {
         ),
         fill="background",
     ),
-    # Augmentations of 100 labelled digits: each alone, and all four in a row.
+    # For 100 labelled digits: each of four operations alone, and all four in a row.
     "rotate": Pipeline((_rotate,), fill="background"),
     "zoom": Pipeline((_zoom,), fill="background"),
     "shift": Pipeline((_shift,), fill="background"),
@@ -166,12 +170,12 @@ PIPELINES: dict[str, Pipeline] = {
     "affine": Pipeline((_rotate, _zoom, _shift, _shear), fill="background"),
     # Two operations at magnitude 9, for consistency training.
     "randaugment": Pipeline((RandAugment(operations=2, magnitude=9),), fill="background"),
-    # Views for contrastive learning: SimCLR's, arXiv:2002.05709, with the colour strength 0.5 of
-    # its CIFAR-10 runs, and crop and flip alone.
+    # Views for contrastive learning: those of SimCLR, arXiv:2002.05709, with the colour strength
+    # 0.5 of its CIFAR-10 runs; and crop and flip alone.
     "simclr": Pipeline((ResizedCrop(scale=(0.2, 1.0)), Flip(), _jitter, Grey(), Blur())),
     "simclr-flip": Pipeline((ResizedCrop(scale=(0.2, 1.0)), Flip())),
-    # Small photographs: padded crop with black; with reflection and a hole; a window of 64 pixels;
-    # mild colours.
+    # For small photographs: crop padded with black; crop padded by reflection, and a cut-out; a
+    # window of 64 pixels; mild colour jitter.
     "flip-crop": Pipeline((Flip(), Crop(padding=0.125)), fill=0.0),
     "flip-crop-cut": Pipeline(
         (Flip(), Crop(padding=0.125), CutOut(size=(0.375, 0.375))), fill="reflect"
@@ -183,7 +187,7 @@ PIPELINES: dict[str, Pipeline] = {
 }
 
 
-# Single operations by the name that adds them to a pipeline, or takes them out of it.
+# Operations by the names with which users add them to a pipeline or remove them from it.
 OPERATIONS: dict[str, Operation] = {
     "flip": Flip(),
     "crop": Crop(),
@@ -203,13 +207,14 @@ OPERATIONS: dict[str, Operation] = {
 
 
 def named(pipeline: str | Pipeline, *, flips: bool, fill: Fill | None = None) -> Pipeline:
-    """The pipeline of that name; without its flips unless `flips`, with another `fill` if given.
+    """The pipeline of that name, without its flips unless `flips`, with another `fill` if given.
 
-    Operations can be taken out and added: "simclr,-blur,+cut-out". Those that move pixels are
-    added in front, those that change colours at the end.
+    A name can remove and add operations: "simclr,-blur,+cut-out". Geometric operations are added
+    at the start, photometric ones at the end.
 
-    Mirrored digits and letters are other signs or none, so callers ask for flips only for
-    photographs. A Pipeline is returned as it is and "+flip" obeyed: there, flips were asked for.
+    Callers pass `flips` only for photographs, because mirrored digits and letters are other
+    symbols. A Pipeline is returned unchanged, and "+flip" adds the flip in any case. HandfulError
+    for unknown names.
     """
     if isinstance(pipeline, Pipeline):
         return pipeline
@@ -236,7 +241,7 @@ def named(pipeline: str | Pipeline, *, flips: bool, fill: Fill | None = None) ->
 def _without(
     operation: Operation, operations: list[Operation], change: str, name: str
 ) -> list[Operation]:
-    """The operations but for those of the same kind."""
+    """The operations without those of the type of `operation`; HandfulError if there are none."""
     kept = [o for o in operations if type(o) is not type(operation)]
     if len(kept) == len(operations) and not isinstance(operation, Flip):
         held = [k for k, o in OPERATIONS.items() if any(type(o) is type(x) for x in operations)]

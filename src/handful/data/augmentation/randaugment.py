@@ -1,11 +1,12 @@
-"""RandAugment on whole batches: every image its own operations and magnitudes.
+"""RandAugment on whole batches: every image draws its own operations and magnitudes.
 
 Cubuk et al. 2019, "RandAugment: Practical automated data augmentation with a reduced search space",
 arXiv:1909.13719. Operations, ranges and rounding are torchvision's.
 
-The order drawn for an image is kept. Moves that follow each other, or that wait from operations
-before this one, are made in one resampling; a change of colour after a move has the moved pixels
-read first. So an image is resampled at most once for every unbroken run of its moves.
+The operations of an image are applied in the order in which they are drawn. Consecutive moves,
+including those of earlier steps of the pipeline, are made in one resampling. A colour change needs
+the moved pixels, so the moves before it are made first. An image is therefore resampled once for
+every unbroken run of its moves.
 
 Letters in shapes: N images, C channels, H rows, W columns, S operations in a row.
 """
@@ -27,11 +28,11 @@ from handful.errors import HandfulError
 
 
 class Member(NamedTuple):
-    """One operation RandAugment can choose.
+    """One operation that RandAugment can draw.
 
-    level: from a strength in [0, 1] and the size of the image to the value the operation takes.
-    signed: whether the level is turned negative for every other image.
-    change: from images (N, C, H, W) and levels (N,) to images; None for a move.
+    level: maps a strength in [0, 1] and the size of the image to the operation's level.
+    signed: whether the level is negative with probability 1/2.
+    change: maps images (N, C, H, W) and levels (N,) to images; None for a move.
     """
 
     level: Callable[[Tensor, Size], Tensor]
@@ -70,15 +71,15 @@ MEMBERS: dict[str, Member] = {
 
 @dataclass(frozen=True)
 class RandAugment(Operation):
-    """Choose `operations` members at random, one after the other.
+    """Apply `operations` random members, one after the other.
 
-    Values: (N, 2, S) the index into `members` and the level of each.
+    Values: (N, 2, S) the index into `members` and the level of each operation.
     """
 
     operations: int = 2
-    magnitude: int = 9  # of `bins` - 1
+    magnitude: int = 9  # from 0 to `bins` - 1
     bins: int = 31
-    vary: bool = False  # draw a magnitude from 1 up to `magnitude` for every operation
+    vary: bool = False  # draw each operation's magnitude from 1 to `magnitude`
     members: tuple[str, ...] = tuple(name for name in MEMBERS if name != "invert")
 
     def __post_init__(self) -> None:
@@ -122,7 +123,7 @@ class RandAugment(Operation):
         return canvas
 
     def _recolor(self, canvas: Canvas, choice: Tensor, level: Tensor) -> Canvas:
-        """Change the colours of the images that chose to, with their moves made first."""
+        """Apply the colour changes to the images that drew one, after making their moves."""
         chosen = {
             name: (choice == index).nonzero().flatten()
             for index, name in enumerate(self.members)
@@ -138,7 +139,7 @@ class RandAugment(Operation):
         return canvas
 
     def _matrix(self, choice: Tensor, level: Tensor, size: Size) -> Tensor:
-        """(N, 2, 3) the move each image chose, or none. An image makes one move at a time."""
+        """Matrices (N, 2, 3) of the move that each image drew, or the identity."""
 
         def chosen(name: str) -> Tensor:
             if name not in self.members:

@@ -1,9 +1,9 @@
-"""Geometry of whole batches: every operation is a matrix, a chain of them is one resampling.
+"""Resample whole batches: every geometric operation is a matrix, a chain of them one resampling.
 
 Letters in shapes: N images, C channels, H rows, W columns.
 
-Coordinates are pixels measured from the middle of the image, x to the right and y down. Matrices
-lead from the place of a pixel in the result to the place it is read from, as torchvision's do.
+Coordinates are pixels measured from the middle of the image, x to the right and y down. As in
+torchvision, matrices map a pixel of the result to the place in the input from which it is read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Fill = float | Literal["reflect", "edge", "background"]
 
 
 def check_fill(fill: Fill, levels_only: bool = False) -> None:
-    """Refuse what is no fill; with `levels_only`, also what has no one colour per image."""
+    """HandfulError unless `fill` is a fill; with `levels_only`, one colour per image."""
     names = ("background",) if levels_only else ("background", "reflect", "edge")
     is_level = isinstance(fill, (int, float)) and 0 <= fill <= 1
     if not is_level and fill not in names:
@@ -32,9 +32,9 @@ def check_fill(fill: Fill, levels_only: bool = False) -> None:
 
 
 def fill_level(images: Tensor, fill: Fill) -> Tensor:
-    """The one colour to fill each image with, to be broadcast over (N, C, H, W).
+    """The colour with which to fill each image, to broadcast over (N, C, H, W).
 
-    The background of an image is the median of its outermost pixels, channel by channel.
+    "background" is the median of an image's border pixels, channel by channel.
     """
     if fill != "background":
         return images.new_tensor(fill)
@@ -53,9 +53,12 @@ def affine(
     yy: Tensor | float = 1.0,
     y: Tensor | float = 0.0,
 ) -> Tensor:
-    """(N, 2, 3) matrices [[xx, xy, x], [yx, yy, y]], of which each entry is (N,) or one number.
+    """Matrices (N, 2, 3) [[xx, xy, x], [yx, yy, y]]; each entry is (N,) or one number.
 
-    `like` lends its length and device; entries not given are those of the identity.
+    The default is the identity.
+
+    Args:
+        like: a tensor of length N, whose device the result has.
     """
     matrix = torch.empty(len(like), 2, 3, device=like.device)
     for place, value in enumerate((xx, xy, x, yx, yy, y)):
@@ -65,19 +68,19 @@ def affine(
 
 @dataclass(frozen=True, eq=False)
 class Canvas:
-    """A batch of images and the move that is still to be made on them.
+    """A batch of images and a pending move (an affine map and a displacement).
 
-    Geometric operations only lengthen the move. The pixels are read once, by `settled`, when an
-    operation needs to see them or the chain ends. A canvas owns its images: no one else has them,
-    and `settled_at` and RandAugment write into them.
+    Geometric operations compose their moves. `settled` resamples the pixels once, when an operation
+    needs them or the pipeline ends. A canvas owns its images, because `settled_at` and RandAugment
+    write into them.
     """
 
     images: Tensor  # (N, C, H, W) float
-    fill: Fill  # what is read from beyond the border
-    size: Size  # height and width once moved
-    matrix: Tensor | None = None  # (N, 2, 3) from the result to `images`; None: nothing to do
-    displacement: Tensor | None = None  # (N, 2, height, width) pixels of `images` added to that
-    whole_pixels: bool = True  # the move takes pixel centres onto pixel centres
+    fill: Fill  # pixels beyond the border
+    size: Size  # height and width after the move
+    matrix: Tensor | None = None  # (N, 2, 3) from the result to `images`; None: no move
+    displacement: Tensor | None = None  # (N, 2, height, width) added to that, in pixels of `images`
+    whole_pixels: bool = True  # whether the move maps pixel centres onto pixel centres
 
     @classmethod
     def of(cls, images: Tensor, fill: Fill) -> Canvas:
@@ -85,7 +88,7 @@ class Canvas:
         return cls(images, fill, (height, width))
 
     def moved(self, matrix: Tensor, size: Size, whole_pixels: bool = False) -> Canvas:
-        """The canvas after one more affine step, whose `matrix` is (N, 2, 3)."""
+        """The canvas after one more affine operation with `matrix` (N, 2, 3)."""
         if self.displacement is not None and size != self.size:
             return self.settled().moved(matrix, size, whole_pixels)  # the field has the old size
         matrix = matrix.to(self.images)
@@ -97,10 +100,10 @@ class Canvas:
         return replace(self, matrix=matrix, size=size, whole_pixels=whole_pixels)
 
     def displaced(self, displacement: Tensor) -> Canvas:
-        """The canvas after reading every pixel `displacement` (N, 2, height, width) away.
+        """The canvas after displacing every pixel by `displacement` (N, 2, height, width).
 
-        The field is exact when this is the last step. Steps made after it move the images but
-        not the field, which is as random in one place as in another.
+        The field is exact if this is the last operation. Later operations move the images but not
+        the field, whose distribution is equal everywhere.
         """
         displacement = displacement.to(self.images)
         matrix = affine(self.images) if self.matrix is None else self.matrix
@@ -111,14 +114,14 @@ class Canvas:
         return replace(self, matrix=matrix, displacement=displacement, whole_pixels=False)
 
     def settled(self) -> Canvas:
-        """The canvas with its move made: nothing is left to do."""
+        """The canvas after resampling: no move is pending."""
         if self.matrix is None:
             return self
         images = sample(self.images, self._grid(), self.fill, exact=self.whole_pixels)
         return Canvas.of(images, self.fill)
 
     def settled_at(self, rows: Tensor) -> Canvas:
-        """The canvas with the moves of the images at `rows` made. Writes into `images`."""
+        """The canvas after resampling the images at `rows`, in place."""
         if self.matrix is None:
             return self
         still = affine(self.images)
@@ -142,10 +145,10 @@ class Canvas:
         return replace(self, matrix=matrix, displacement=displacement)
 
     def _grid(self) -> Tensor:
-        """(N, height, width, 2) where to read, in grid_sample's units (corners at -1 and 1).
+        """Where to read (N, height, width, 2), in grid_sample's units (corners at -1 and 1).
 
-        Made plane by plane and only viewed as pairs: grid_sample reads planes at full speed, and
-        six times less work is done here than by F.affine_grid.
+        The grid is made plane by plane and viewed as pairs: grid_sample reads planes at full speed,
+        and this is six times less work than F.affine_grid.
         """
         assert self.matrix is not None
         height, width = self.size
@@ -161,9 +164,9 @@ class Canvas:
 
 
 def sample(images: Tensor, grid: Tensor, fill: Fill, exact: bool = False) -> Tensor:
-    """(N, C, height, width) read from `images` (N, C, H, W) at `grid` (N, height, width, 2).
+    """Sample `images` (N, C, H, W) at `grid` (N, height, width, 2): (N, C, height, width).
 
-    Bilinear; `exact` takes the nearest pixel instead, for grids that lie on pixel centres.
+    Interpolation is bilinear. `exact` takes the nearest pixel, for grids on pixel centres.
     """
     mode = "nearest" if exact else "bilinear"
     if fill == "reflect" or fill == "edge":
@@ -172,5 +175,5 @@ def sample(images: Tensor, grid: Tensor, fill: Fill, exact: bool = False) -> Ten
     if fill == 0:
         return F.grid_sample(images, grid, mode, align_corners=True)
     level = fill_level(images, fill)
-    # grid_sample knows only zero as a colour beyond the border, so zero is what we make it.
+    # grid_sample fills with zero only: shift the images so that zero stands for the fill.
     return F.grid_sample(images - level, grid, mode, align_corners=True).add_(level)

@@ -1,1 +1,1 @@
-"""Decode image files of any kind within bounds of memory, time and size."""
+"""Decode image files within bounds of memory, time and size."""

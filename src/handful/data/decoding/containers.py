@@ -1,4 +1,4 @@
-"""Structure of JPEG and PNG files: what is in them, found without decoding."""
+"""Parse the structure of JPEG, PNG and PPM files without decoding them."""
 
 import io
 import mmap
@@ -6,22 +6,29 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-HEADER = 65_536  # bytes in which a PPM file must have told its size
-SEGMENTS = 10_000  # of a JPEG file before its first scan; Pillow takes them one by one
-MOST_SCANS = 100  # progressive JPEG files have about ten; each costs a pass over the whole image
+HEADER = 65_536  # bytes within which the header of a PPM file must end
+SEGMENTS = 10_000  # most segments before the first scan of a JPEG; Pillow parses them in Python
+MOST_SCANS = 100  # most scans of a JPEG; usual are ten, and each is a pass over the whole image
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-_ANCILLARY = {b"tEXt", b"zTXt", b"iTXt", b"iCCP"}  # text and colour profile: not looked at
+_ANCILLARY = {
+    b"tEXt",
+    b"zTXt",
+    b"iTXt",
+    b"iCCP",
+}  # chunks of text and colour profile, which are ignored
 
 
 class Scans(NamedTuple):
+    """The structure of a JPEG file."""
+
     scans: int
-    segments: int  # before the first scan, bytes of padding among them
-    whole: bool  # all coefficients are held in memory: progressive, or in several scans
-    samples: float = 4.0  # coefficients a pixel: 1.5 where colours have half the width and height
+    segments: int  # segments and padding bytes before the first scan
+    whole: bool  # whether decoding holds all coefficients in memory: progressive or several scans
+    samples: float = 4.0  # coefficients per pixel; 1.5 with colours of half the width and height
 
 
 def jpeg_scans(content: bytes | mmap.mmap) -> Scans:
-    """How many scans the first image of a JPEG file has, and whether it is held as a whole."""
+    """Parse the structure of the first image in a JPEG file, up to MOST_SCANS scans."""
     at, count, segments, components, progressive, samples = 2, 0, 0, 3, False, 0.0
     while at + 4 <= len(content):
         if content[at] != 0xFF:
@@ -49,7 +56,7 @@ def jpeg_scans(content: bytes | mmap.mmap) -> Scans:
                 and at - length < len(content)
                 and content[at - length + 2] >= components
             ):
-                break  # one scan with all components: the rest need not be searched
+                break  # one scan holds all components: no other scan follows
             found = _MARKER.search(content, at)
             if found is None:
                 break
@@ -58,7 +65,7 @@ def jpeg_scans(content: bytes | mmap.mmap) -> Scans:
 
 
 def _samples(components: bytes) -> float:
-    """Samples a pixel, from the table of a frame: the factors are every third byte."""
+    """Samples per pixel, from a frame's component table: factors are every third byte."""
     factors = [(factor >> 4, factor & 15) for factor in components[1::3]]
     wide, high = (
         max((one[0] for one in factors), default=0),
@@ -68,7 +75,7 @@ def _samples(components: bytes) -> float:
 
 
 def without_text(path: Path) -> io.BytesIO:
-    """A PNG file without its text and colour profile, however large they are."""
+    """The content of a PNG file without its text and colour profile."""
     kept = io.BytesIO()
     with open(path, "rb") as file:
         kept.write(file.read(8))
@@ -85,7 +92,7 @@ def without_text(path: Path) -> io.BytesIO:
 
 
 def has_long_header(path: Path) -> bool:
-    """Whether a PPM file does not tell its size at once; Pillow reads its header byte by byte."""
+    """Whether the header of a PPM file is longer than HEADER: Pillow reads it byte by byte."""
     with open(path, "rb") as file:
         head = file.read(HEADER)
     return len(head) == HEADER and len(re.sub(rb"#[^\n]*\n?", b" ", head).split(None, 4)) < 4

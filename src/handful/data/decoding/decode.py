@@ -1,11 +1,17 @@
-"""One image file → pixels. Everything a file can be, and every way it can be broken.
+"""Decode one image file to pixels, whatever its format and however it is damaged.
 
-Stated choices: alpha is composited on white, or on black where white leaves nothing to see, and
-ignored where nothing would be visible at all; more than 8 bits are scaled by one range (values.py);
-CMYK becomes RGB; the EXIF rotation is applied; of an animation the first frame is taken; a JPEG
-without its last bytes is read if nine tenths of its rows are there; camera raw is not read; the
-content decides what a file is, not its ending. JPEG 2000 is not read: it is the format of maps and
-scanners, where Pillow cuts 12 and 16 bits to 8, and its tiles take 4 bytes a sample.
+Choices:
+
+- Transparent images are composited on white, or on black where there is no contrast on white. A
+  fully transparent image is shown without transparency.
+- Images of more than 8 bits are scaled by one range (value_range.py). CMYK becomes RGB.
+- The EXIF orientation is applied, after images are reduced and strip by strip: turning a whole
+  large image, as `ImageOps.exif_transpose` does, would hold two copies in memory.
+- The first frame of an animation is taken.
+- A truncated JPEG is read if nine tenths of its rows are there.
+- The content decides the format, not the ending of the name.
+- Camera raw is not read. JPEG 2000 is not read: maps and scanners use it, with 12 or 16 bits, which
+  Pillow cuts to 8, and its tiles take 4 bytes per sample.
 """
 
 import hashlib
@@ -43,7 +49,7 @@ from handful.data.decoding.value_range import (
 )
 from handful.errors import HandfulError
 
-# Only these are ever tried: Pillow's other readers include some that start outside programs.
+# The only formats that are tried: some of Pillow's other readers start external programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF", "AVIF")
 ENDINGS = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".mpo": "JPEG",
@@ -51,7 +57,7 @@ ENDINGS = {
     ".ppm": "PPM", ".pgm": "PPM", ".pbm": "PPM", ".pnm": "PPM", ".heic": "HEIF", ".heif": "HEIF",
     ".avif": "AVIF",
 }  # fmt: skip
-TURNS = {  # EXIF orientation → what puts the image upright
+TURNS = {  # EXIF orientation → operation that makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -61,56 +67,56 @@ TURNS = {  # EXIF orientation → what puts the image upright
     8: Image.Transpose.ROTATE_90,
 }
 RAW_HEADS = tiff.RAW_HEADS
-FITS = ("crop", "pad", "stretch")
+ASPECTS = ("crop", "pad", "stretch")
 LARGE = 4_000_000  # pixels; a larger JPEG is inspected at an eighth of its size
-STRIP = 1_000_000  # pixels worked on at a time
-LONGEST = 65_535  # pixels of a side
-JPEG_TIMES = 4  # a JPEG may have so many times more pixels than others: it is decoded smaller
-ENOUGH = 0.9  # of the rows of a JPEG without its end
+STRIP = 1_000_000  # pixels processed at a time
+LONGEST = 65_535  # longest side, in pixels
+JPEG_TIMES = 4  # factor on the limit of pixels for JPEGs, which are decoded at a reduced size
+ENOUGH = 0.9  # least share of the rows in a truncated JPEG
 PORTABLE = (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"Pf", b"PF")  # the first three are text
-MOST_TEXT = 8 * 2**20  # bytes of numbers as text: Pillow takes a second for each two million
+MOST_TEXT = 8 * 2**20  # bytes of a PPM of text: Pillow takes a second per two million
 MOST_RUNS = 10_000_000  # pixels of a run-length BMP, which Pillow decodes in Python
-MOST_SCANNED = 2_000_000_000  # scans times pixels: a few seconds
-FAINT = 16  # grey levels: less contrast than this on white, and black is tried
-BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 6, "I;16B": 6, "I": 12, "F": 12}  # a pixel in memory
-LIBRARY = {"WEBP": 16, "AVIF": 10, "HEIF": 12}  # bytes a pixel of formats decoded as a whole
+MOST_SCANNED = 2_000_000_000  # scans times pixels of a JPEG: a few seconds
+FAINT = 16  # grey levels of contrast on white below which black is tried
+BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 6, "I;16B": 6, "I": 12, "F": 12}  # mode → bytes per pixel
+LIBRARY = {"WEBP": 16, "AVIF": 10, "HEIF": 12}  # bytes per pixel of formats decoded as a whole
 DEEP_RAW = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}  # Pillow's names: high, low bytes
 
 Result = TypeVar("Result")
 
 
 class Unreadable(Exception):
-    """This file gives no image; the message is the reason, in a few words."""
+    """Raised for a file that cannot be decoded; the message is the reason, in a few words."""
 
 
 class Facts(NamedTuple):
-    """What one look at a readable image tells."""
+    """Properties of a readable image."""
 
     height: int
     width: int
     grey: bool  # red, green and blue are equal in every pixel
     fingerprint: bytes  # 16 bytes; equal for equal pixels, whatever the file format
-    notes: tuple[str, ...] = ()  # what was done to get the pixels: "alpha", "rotated", …
-    values: Values | None = None  # of an image of more than 8 bits
-    blank: bool = False  # all pixels are equal
+    notes: tuple[str, ...] = ()  # treatments in decoding: "alpha", "rotated", …
+    values: Values | None = None  # the range of an image of more than 8 bits
+    blank: bool = False  # whether all pixels are equal
 
 
 class _Loaded(NamedTuple):
-    """A decoded file: an image of 8 bits, or the values of one of more."""
+    """A decoded file: `image` if it has 8 bits, `values` if it has more."""
 
     image: Image.Image | None
     values: np.ndarray | None  # (H, W), (H, W, 3), or (H, W, 2 or 4) with alpha
-    alpha: bool  # the last band of `values` is alpha
-    full: tuple[int, int]  # width and height of the file, before it is turned upright
+    alpha: bool  # whether the last band of `values` is alpha
+    full: tuple[int, int]  # width and height in the file, before the orientation is applied
     orientation: int
     notes: tuple[str, ...]
 
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """While files are decoded: Pillow's warnings are silent.
+    """Silence Pillow's warnings while files are decoded.
 
-    Entered once, around the worker threads: the warning filter belongs to the whole process.
+    Enter it once, around the worker threads: the warning filter belongs to the whole process.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -118,18 +124,22 @@ def guarded() -> Iterator[None]:
 
 
 def inspect(path: Path) -> Facts:
-    """Decode a file completely and say what is in it, or raise `Unreadable`."""
+    """Decode a file completely and return its properties; raises `Unreadable`."""
     return _with(path, _facts, reduce=8)
 
 
-def read(path: Path, size: int, fit: str, channels: int, scale: Scale | None = None) -> np.ndarray:
-    """(channels, size, size) uint8 pixels of one file, or raise `Unreadable`.
+def read(
+    path: Path, size: int, aspect: str, channels: int, scale: Scale | None = None
+) -> np.ndarray:
+    """Pixels (channels, size, size) uint8 of one file; raises `Unreadable`.
 
-    A JPEG much larger than needed is decoded at a half, a quarter or an eighth of its size, never
-    below twice `size`, before the antialiased bicubic resize.
+    A JPEG much larger than needed is decoded at a half, a quarter or an eighth of its size, but not
+    below twice `size`. An antialiased bicubic resize follows.
 
     Args:
-        scale: of images of more than 8 bits; by default the file's own.
+        aspect: how the image becomes square, see `resized`.
+        channels: 1 or 3.
+        scale: range of images of more than 8 bits; by default the file's own range.
     """
 
     def use(loaded: _Loaded) -> np.ndarray:
@@ -139,7 +149,7 @@ def read(path: Path, size: int, fit: str, channels: int, scale: Scale | None = N
         if loaded.orientation in TURNS:
             image = image.transpose(TURNS[loaded.orientation])
         mode = "L" if channels == 1 else "RGB"
-        image = resized(image if image.mode == mode else image.convert(mode), size, fit)
+        image = resized(image if image.mode == mode else image.convert(mode), size, aspect)
         pixels = np.asarray(image)
         return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
@@ -184,20 +194,20 @@ def _facts_of_values(
     colours = values[..., :-1] if alpha else values
     grey = colours.ndim == 2 or colours.shape[2] == 1 or _is_grey(colours)
     first = colours[..., 0] if grey and colours.ndim == 3 else colours
-    marks = fingerprint(values if alpha else first, size)
+    own = fingerprint(values if alpha else first, size)
     blank = bool((values == values[:1, :1]).all())
-    return Facts(*size, grey, marks, (*notes, "16-bit"), values_of(first), blank)
+    return Facts(*size, grey, own, (*notes, "16-bit"), values_of(first), blank)
 
 
 ON = {"white": "", "black": " on black"}
 
 
-def resized(image: Image.Image, size: int, fit: str) -> Image.Image:
-    """Square of `size`: crop the centre, pad the short side with black, or stretch."""
+def resized(image: Image.Image, size: int, aspect: str) -> Image.Image:
+    """Make a square of `size` pixels: "crop" the centre, "pad" with black, or "stretch"."""
     width, height = image.size
-    if fit == "stretch" or width == height:
+    if aspect == "stretch" or width == height:
         return image.resize((size, size), Image.Resampling.BICUBIC)
-    if fit == "crop":
+    if aspect == "crop":
         side = min(width, height)
         left, top = (width - side) // 2, (height - side) // 2
         square = image.crop((left, top, left + side, top + side))
@@ -211,7 +221,12 @@ def resized(image: Image.Image, size: int, fit: str) -> Image.Image:
 
 
 def fingerprint(pixels: np.ndarray, size: tuple[int, int]) -> bytes:
-    """16 bytes that are equal for equal pixels: (H, W) grey or (H, W, 3) colour."""
+    """16 bytes that are equal for equal pixels.
+
+    Args:
+        pixels: (H, W) grey or (H, W, 3) colour.
+        size: height and width of the image in its file.
+    """
     digest = _digest(size, pixels.ndim)
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.digest()
@@ -224,7 +239,12 @@ def _digest(size: tuple[int, int], dimensions: int) -> "hashlib.blake2b":
 def _with(
     path: Path, use: Callable[[_Loaded], Result], *, reduce: int = 1, at_least: int = 0
 ) -> Result:
-    """What `use` makes of the decoded file; the memory for it is reserved meanwhile."""
+    """Decode the file, within reserved memory, and return what `use` returns for it.
+
+    Args:
+        reduce: factor by which a large JPEG may be reduced.
+        at_least: least side in pixels to which an image may be reduced; 0 for no bound.
+    """
     _register_heif()
     try:
         with open(path, "rb") as file:
@@ -251,7 +271,7 @@ def _with(
 
 
 def _mended(path: Path, error: Exception) -> io.BytesIO | None:
-    """The file once more: a PNG without its text, a cut JPEG with an end; None if neither helps."""
+    """Repaired content: a PNG without its text, a truncated JPEG with an end; else None."""
     with open(path, "rb") as file:
         head = file.read(8)
     text = str(error)
@@ -265,7 +285,7 @@ def _mended(path: Path, error: Exception) -> io.BytesIO | None:
 
 
 def _from_tiff(path: Path, use: Callable[[_Loaded], Result]) -> Result | None:
-    """What `use` makes of a TIFF that Pillow would misread; None for the others."""
+    """What `use` returns for a TIFF that Pillow would misread; None for other TIFFs."""
     limit = budget()
     look = tiff.look(path)
     if look is None:
@@ -286,7 +306,7 @@ def _planes_used(path: Path, look: tiff.Look, use: Callable[[_Loaded], Result]) 
         planes = tiff.read_planes(path, look.segment)
     except MemoryError:
         raise
-    except Exception:  # a compression that tifffile leaves to others: Pillow may know it
+    except Exception:  # tifffile lacks the compression; Pillow may have it
         if look.one_band:
             return None
         raise
@@ -306,7 +326,7 @@ def _planes_used(path: Path, look: tiff.Look, use: Callable[[_Loaded], Result]) 
 def _of_values(
     values: np.ndarray, alpha: bool, orientation: int, notes: tuple[str, ...]
 ) -> _Loaded:
-    """Turned upright at once, so that a photo and its rotated copy have one fingerprint."""
+    """An image of more than 8 bits, upright, so that rotated copies have equal fingerprints."""
     if orientation in TURNS:
         values = turned(values, orientation)
         notes += ("rotated",)
@@ -314,7 +334,7 @@ def _of_values(
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """(H, W) or (H, W, C) pixels, upright: what `TURNS` does to images."""
+    """Pixels (H, W) or (H, W, C) made upright, as `TURNS` does with images."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
@@ -368,7 +388,7 @@ def _image_used(
         cost += _kept(path, source, image) + _working(image, orientation)
         if cost > limit:
             raise Unreadable(_too_much(cost, limit))
-        reserve(cost + _copied(image, orientation, at_least))  # what was inspected is read
+        reserve(cost + _copied(image, orientation, at_least))  # copies never exclude an image
         if image.format == "TIFF" and not _ordinary(image):
             raise Unreadable("damaged: bands or bits that cannot be told apart")
         values, alpha = _deep(path, image)
@@ -377,7 +397,9 @@ def _image_used(
         if cut and jpeg:
             _check_rows(image)
             notes += ("truncated",)
-        full = full if drafted or values is not None else image.size  # Pillow turns a TIFF
+        full = (
+            full if drafted or values is not None else image.size
+        )  # Pillow applies a TIFF's orientation
         orientation = _orientation(image)
         if values is not None:
             return use(_of_values(values, alpha, orientation, notes))
@@ -385,10 +407,10 @@ def _image_used(
 
 
 def _deep(path: Path, image: ImageFile.ImageFile) -> tuple[np.ndarray | None, bool]:
-    """The values of an image of more than 8 bits, whether its last band is alpha; else None.
+    """The values of an image of more than 8 bits, or None, and whether the last band is alpha.
 
-    Pillow makes 8 bits of a 16-bit PNG in colour. It is decoded twice instead, once for the high
-    and once for the low bytes, which it has unpackers for.
+    Pillow reduces a 16-bit colour PNG to 8 bits. So the PNG is decoded twice, with Pillow's
+    unpackers for the high and for the low bytes.
     """
     if image.mode.startswith("I") or image.mode == "F":
         if image.format != "PPM" or image.tile[0].codec_name != "ppm":
@@ -399,7 +421,7 @@ def _deep(path: Path, image: ImageFile.ImageFile) -> tuple[np.ndarray | None, bo
         return _portable(path, image), False
     if image.format != "PNG" or tile is None or not isinstance(tile.args, str):
         return None, False
-    if tile.args == "LA;16B":  # four bytes a pixel, read as if they were four bands
+    if tile.args == "LA;16B":  # four bytes per pixel, read as four bands
         image.tile = [tile._replace(args="RGBA")]
         image.load()
         parts = np.asarray(image).astype(np.uint16)
@@ -421,14 +443,14 @@ def _deep(path: Path, image: ImageFile.ImageFile) -> tuple[np.ndarray | None, bo
 
 
 def _ordinary(image: Image.Image) -> bool:
-    """Whether Pillow reads a TIFF as it is meant: one band of any bits, or 8 bits in order."""
+    """Whether Pillow reads a TIFF rightly: one band, or interleaved bands of 8 bits."""
     tags = image.tag_v2  # type: ignore[attr-defined]
     bands, bits = tags.get(277, 1), tags.get(258, (1,))
     return bool(bands == 1 or (bands in (2, 3, 4) and max(bits) <= 8 and tags.get(284, 1) == 1))
 
 
 def _portable(path: Path, image: ImageFile.ImageFile) -> np.ndarray:
-    """Binary PPM or PGM with another largest value than 255, which Pillow reads pixel by pixel."""
+    """The values of a binary PPM or PGM whose maximum is not 255; Pillow reads pixel by pixel."""
     tile = image.tile[0]
     assert isinstance(tile.args, tuple)
     most = int(tile.args[-1])
@@ -443,7 +465,7 @@ def _portable(path: Path, image: ImageFile.ImageFile) -> np.ndarray:
 
 
 def _check_structure(path: Path, head: bytes) -> None:
-    """Refuse headers that take Pillow, which goes through them in Python, minutes."""
+    """Raise `Unreadable` for headers that take Pillow's parser, written in Python, minutes."""
     if head.startswith(b"\xff\xd8\xff"):
         with (
             open(path, "rb") as file,
@@ -461,7 +483,7 @@ def _check_structure(path: Path, head: bytes) -> None:
 
 
 def _jpeg_memory(path: Path, image: Image.Image) -> int:
-    """Bytes that a JPEG takes beside its pixels; one of many large scans is refused."""
+    """Bytes that decoding a JPEG takes beside its pixels; `Unreadable` for many large scans."""
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         scans = jpeg_scans(content)
     pixels = image.size[0] * image.size[1]
@@ -471,7 +493,7 @@ def _jpeg_memory(path: Path, image: Image.Image) -> int:
 
 
 def _kept(path: Path, source: Path | io.BytesIO, image: ImageFile.ImageFile) -> int:
-    """Bytes of the file that are held while it is decoded."""
+    """Bytes of the file itself that are in memory while it is decoded."""
     whole = image.format in LIBRARY or isinstance(source, io.BytesIO)
     tile = image.tile[0] if image.tile else None
     again = tile is not None and isinstance(tile.args, str) and tile.args in DEEP_RAW
@@ -479,21 +501,21 @@ def _kept(path: Path, source: Path | io.BytesIO, image: ImageFile.ImageFile) -> 
 
 
 def _working(image: ImageFile.ImageFile, orientation: int) -> int:
-    """Bytes that the pixels take while they are decoded and looked at strip by strip."""
+    """Bytes that the pixels take while they are decoded and processed in strips."""
     pixels = image.size[0] * image.size[1]
     strip = 36 if image.has_transparency_data else 12
     return pixels * _bytes_a_pixel(image, orientation) + min(pixels, STRIP) * strip
 
 
 def _copied(image: Image.Image, orientation: int, at_least: int) -> int:
-    """Bytes of the copies that are made where an image is resized without being reduced before."""
+    """Bytes of the copies made when an image is resized without being reduced first."""
     if not at_least or _factor(image, at_least) > 1:
         return 0
     return image.size[0] * image.size[1] * (8 if orientation != 1 else 4)
 
 
 def _bytes_a_pixel(image: ImageFile.ImageFile, orientation: int) -> int:
-    """An upper bound of the memory that one pixel takes while it is decoded."""
+    """Upper bound of the bytes that one pixel takes while it is decoded."""
     pixels = image.size[0] * image.size[1]
     bytes_ = BYTES.get(image.mode, 4)
     if image.format in LIBRARY:
@@ -510,7 +532,7 @@ def _bytes_a_pixel(image: ImageFile.ImageFile, orientation: int) -> int:
 
 
 def _check_rows(image: Image.Image) -> None:
-    """Refuse a cut JPEG of which too many rows are missing: the decoder left them mid-grey."""
+    """Raise `Unreadable` if too many rows of a truncated JPEG, left mid-grey, are missing."""
     pixels = np.asarray(image)
     full = (pixels != 128).any(axis=tuple(range(1, pixels.ndim)))
     rows = int(np.flatnonzero(full)[-1]) + 1 if full.any() else 0
@@ -524,7 +546,7 @@ def _check_sides(width: int, height: int) -> None:
 
 
 def _expected(path: Path, image: Image.Image) -> tuple[str, ...]:
-    """Notes on a file that is not what its ending says, or holds more than one picture."""
+    """Notes on a file whose ending is wrong, or that holds several frames."""
     notes: tuple[str, ...] = ()
     expected = ENDINGS.get(path.suffix.lower())
     if image.format != expected and {image.format, expected} != {"JPEG", "MPO"}:
@@ -535,16 +557,16 @@ def _expected(path: Path, image: Image.Image) -> tuple[str, ...]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8; 1 where there is none or it makes no sense."""
+    """EXIF orientation, 1 to 8; 1 if it is missing or invalid."""
     try:
         orientation = image.getexif().get(0x0112, 1)
-    except Exception:  # a damaged EXIF block is no reason to lose the photo
+    except Exception:  # a damaged EXIF block must not exclude the photo
         return 1
     return orientation if orientation in TURNS else 1
 
 
 def _eight_bit(loaded: _Loaded, chosen: Scale | None) -> Image.Image:
-    """The image with 8 bits; alpha is never scaled by the range of the colours."""
+    """The image with 8 bits; `chosen` scales the colours, never alpha."""
     if loaded.values is None:
         assert loaded.image is not None
         return loaded.image
@@ -561,7 +583,10 @@ def _eight_bit(loaded: _Loaded, chosen: Scale | None) -> Image.Image:
 
 
 def _background(image: Image.Image) -> str | None:
-    """What transparent parts are put on: white or black; None where there are none."""
+    """The background of transparent parts, "white" or "black"; None without transparent parts.
+
+    "ignored alpha" if the whole image is transparent.
+    """
     if not image.has_transparency_data:
         return None
     least, most = 255, 0
@@ -580,7 +605,7 @@ def _background(image: Image.Image) -> str | None:
 
 
 def _contrast(image: Image.Image, background: str) -> int:
-    """Grey levels between the darkest and the brightest; of a large image, every so many pixels."""
+    """Difference of the brightest and the darkest value on a background; sampled if large."""
     step = math.isqrt(image.width * image.height // LARGE) + 1
     if step > 1:
         size = max(1, image.width // step), max(1, image.height // step)
@@ -597,7 +622,7 @@ def _on(colours: Image.Image, background: str) -> Image.Image:
 
 
 def _parts(image: Image.Image, orientation: int = 1) -> Iterator[Image.Image]:
-    """Strips of the upright image, from top to bottom; a small one is one strip."""
+    """Strips of the upright image, from top to bottom; a small image is one strip."""
     width, height = image.size[::-1] if orientation >= 5 else image.size
     rows = max(8, STRIP // width)
     for top in range(0, height, rows):
@@ -613,7 +638,10 @@ def _parts(image: Image.Image, orientation: int = 1) -> Iterator[Image.Image]:
 def _strips(
     image: Image.Image, background: str | None, orientation: int = 1
 ) -> Iterator[Image.Image]:
-    """Strips in mode L or RGB, upright: nothing transparent, never two whole copies in memory."""
+    """Upright strips in mode L or RGB, composited on the background.
+
+    At no time are two whole copies of the image in memory.
+    """
     for strip in _parts(image, orientation):
         yield _flat(strip, background)
 
@@ -629,7 +657,7 @@ def _flat(image: Image.Image, background: str | None) -> Image.Image:
 
 
 def _small(image: Image.Image, background: str | None, at_least: int) -> Image.Image:
-    """Mode L or RGB; a large image by whole factors smaller, strip by strip."""
+    """The image in mode L or RGB; a large image is reduced by a whole factor, strip by strip."""
     width, height = image.size
     if width * height <= STRIP:
         return _flat(image, background)
@@ -649,26 +677,26 @@ def _small(image: Image.Image, background: str | None, at_least: int) -> Image.I
 
 
 def _factor(image: Image.Image, at_least: int) -> int:
-    """By how much a large image is reduced before it is resized; 1 is not at all."""
+    """The factor by which a large image is reduced before it is resized; 1 for other images."""
     width, height = image.size
     return max(1, min(width, height) // at_least) if width * height > LARGE else 1
 
 
 def _is_grey(pixels: np.ndarray) -> bool:
-    """Whether (H, W, 3) pixels hold no colour."""
+    """Whether the channels of pixels (H, W, 3) are equal."""
     red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
     return bool(np.array_equal(red, green) and np.array_equal(red, blue))
 
 
 def _reason(path: Path, error: Exception) -> str:
-    """Why a file cannot be read, in a few words on one line."""
+    """The reason why a file cannot be read, in a few words on one line."""
     if isinstance(error, MemoryError):
         return "not enough memory to decode it"
     if isinstance(error, FileNotFoundError):
         return "vanished while the folder was read"
     if isinstance(error, PermissionError):
         return "permission denied"
-    if isinstance(error, OSError) and error.errno:  # of the disk, not of what is in the file
+    if isinstance(error, OSError) and error.errno:  # an error of the disk, not of the content
         return f"cannot be read: {error.strerror}"
     if isinstance(error, UnidentifiedImageError):
         if path.exists() and path.stat().st_size == 0:
@@ -706,7 +734,7 @@ _count = threading.Lock()
 
 @contextmanager
 def _unlimited() -> Iterator[None]:
-    """Without Pillow's own limit of pixels, which is one for all formats; ours take its place."""
+    """Disable Pillow's limit of pixels, which is one for all formats; ours replace it."""
     global _open_files, _pillow_limit
     with _count:
         if not _open_files:

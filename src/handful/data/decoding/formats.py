@@ -1,9 +1,9 @@
-"""Image formats that are not read, so that their files are listed and not passed over."""
+"""Name the image formats that are not read, so that their files are listed as left out."""
 
 import os
 from collections.abc import Mapping
 
-SHOWN = 8  # endings named
+SHOWN = 8  # endings listed in a sentence, at most
 EXPORT = "export PNG or JPEG"
 UNREAD = {
     "AVIF": (".avif", ".avifs"),
@@ -29,7 +29,7 @@ UNREAD = {
     "microscope image": (".czi", ".lif", ".nd2", ".ndpi", ".svs", ".mrc", ".oib", ".oif"),
 }  # fmt: skip
 FORMAT = {ending: name for name, endings in UNREAD.items() for ending in endings}
-MARKS = (  # (at which byte, what is there, format)
+SIGNATURES = (  # (position, bytes at that position, format)
     (128, b"DICM", "DICOM"),
     (4, b"ftypavif", "AVIF"),
     (4, b"jP  ", "JPEG 2000"),
@@ -41,7 +41,7 @@ MARKS = (  # (at which byte, what is there, format)
 
 
 def why_unread(path: str) -> str:
-    """Why a file with an image in it is not read; "" for a file that is no image."""
+    """The reason why an image file is not read; "" for a file that is no image."""
     ending = os.path.splitext(path)[1].lower()
     name = FORMAT.get(ending) or _by_content(path)
     named = ending or "without an ending"
@@ -49,12 +49,12 @@ def why_unread(path: str) -> str:
 
 
 def ending_of(name: str) -> str:
-    """What other files are counted by: ".txt", or "without an ending"."""
+    """The ending in lower case, such as ".txt", or "without an ending"."""
     return os.path.splitext(name)[1].lower() or "without an ending"
 
 
 def by_ending(counts: Mapping[str, int]) -> str:
-    """Other files in words: "3 other files: 2 .txt, 1 .csv"; "" if there are none."""
+    """Counts of other files as a phrase: "3 other files: 2 .txt, 1 .csv"; "" if none."""
     n = sum(counts.values())
     if not n:
         return ""
@@ -70,4 +70,4 @@ def _by_content(path: str) -> str:
             start = file.read(132)
     except OSError:
         return ""
-    return next((name for at, mark, name in MARKS if start[at:].startswith(mark)), "")
+    return next((name for at, begins, name in SIGNATURES if start[at:].startswith(begins)), "")

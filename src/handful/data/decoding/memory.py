@@ -1,4 +1,4 @@
-"""How many bytes may be decoded at once, by all workers together."""
+"""Limit the memory that all workers together use for decoding."""
 
 import ctypes
 import os
@@ -10,15 +10,15 @@ from functools import cache
 from handful.errors import HandfulError
 
 DEFAULT = 640  # MB (of 2**20 bytes)
-PER_PIXEL = 7.5  # bytes: no image has more pixels than the budget has for each (89 million)
-MUCH = 16 * 2**20  # bytes that are given back to the system at once
+PER_PIXEL = 7.5  # bytes; an image may have budget / PER_PIXEL pixels (89 million by default)
+MUCH = 16 * 2**20  # bytes; larger amounts are returned to the system at once
 
 _free = threading.Condition()
 _used = 0
 
 
 def budget() -> int:
-    """Bytes: HANDFUL_DECODE_MEMORY, in MB, or the default."""
+    """The limit in bytes: HANDFUL_DECODE_MEMORY (in MB), or the default."""
     given = os.environ.get("HANDFUL_DECODE_MEMORY") or str(DEFAULT)
     if not given.isdecimal() or not 16 <= int(given) <= 10**7:
         raise HandfulError(
@@ -30,10 +30,10 @@ def budget() -> int:
 
 @contextmanager
 def reserving(limit: int) -> Iterator[Callable[[int], None]]:
-    """Gives a function to be called once: it waits until so many bytes of `limit` are free.
+    """Yield a function, to be called once, that waits until a number of bytes of `limit` is free.
 
-    They are held until the end. An image alone always fits. What is decoded meanwhile must be gone
-    by the end: only locals of a function that has returned are.
+    The bytes are reserved until the block ends. A single image may always proceed. The decoded
+    image must be freed by the end of the block: keep it in locals of a function that returns.
     """
     global _used
     held = 0
@@ -58,9 +58,9 @@ def reserving(limit: int) -> Iterator[Callable[[int], None]]:
 
 @cache
 def _trim() -> Callable[[int], int]:
-    """glibc's function that returns freed memory: of each thread, it would keep 300 MB and more."""
+    """glibc's malloc_trim, which returns freed memory; each thread could keep 300 MB otherwise."""
     try:
         trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):  # another system: its allocator does as it does
+    except (AttributeError, OSError, TypeError):  # not glibc: nothing to do
         return lambda kept: 0
     return trim

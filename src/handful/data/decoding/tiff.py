@@ -1,8 +1,8 @@
-"""TIFF files that Pillow cannot read, or reads wrongly: more bands, planes, stacks, more bits.
+"""Read TIFF files that Pillow cannot read or reads wrongly: many bands, planes, stacks, deep bits.
 
-An ordinary 8-bit TIFF is left to Pillow. Stated choices: of more than three bands the first three
-are taken; of an ImageJ or OME stack the first plane, its first three channels as red, green and
-blue (two channels: red and green); what is not declared as alpha is none.
+Pillow reads ordinary 8-bit TIFFs. Choices: of more than three bands the first three are taken. Of
+an ImageJ or OME stack the first plane is taken, with its first three channels as red, green and
+blue (two channels: red and green). A band counts as alpha only if it is declared as alpha.
 """
 
 import logging
@@ -15,43 +15,44 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-logging.getLogger("tifffile").addHandler(logging.NullHandler())  # its remarks are not ours
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # silence its warnings
 
 RAW = "camera raw; export JPEGs"
-# What only camera raw files begin with: Canon CR3, Fujifilm, Olympus, Panasonic, Sigma.
+# First bytes of camera raw files: Fujifilm, Olympus, Panasonic, Sigma.
 RAW_HEADS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_PRIVATE = {32767, 32769, 34713, 65535}  # compressions of Sony, Epson, Nikon, Pentax
+_PRIVATE = {32767, 32769, 34713, 65535}  # raw compressions of Sony, Epson, Nikon, Pentax
 _DEFLATE, _LZMA = {8, 32946}, 34925
-_READ = {1, 5, 32773, *_DEFLATE, _LZMA}  # none, LZW, PackBits: none gives more than asked for
+_READ = {1, 5, 32773, *_DEFLATE, _LZMA}  # none, LZW and PackBits cannot exceed the declared size
 _SENSOR = {32803, 34892}  # photometric: colour filter array, linear raw
 
 
 class Planes(NamedTuple):
-    """Pixels of a TIFF as they are stored, (H, W) or (H, W, 3 or 4), and notes on the choice."""
+    """Pixels of a TIFF as they are stored."""
 
-    pixels: np.ndarray
-    alpha: bool  # the fourth band is alpha
-    notes: tuple[str, ...]
-    orientation: int
+    pixels: np.ndarray  # (H, W) or (H, W, 3 or 4)
+    alpha: bool  # whether the fourth band is alpha
+    notes: tuple[str, ...]  # which bands or planes were taken
+    orientation: int  # of EXIF
 
 
 class Look(NamedTuple):
-    """What the tags of a TIFF tell, before any pixel is decoded."""
+    """What the tags of a TIFF say, before any pixel is decoded."""
 
-    raw: bool = False  # camera raw
-    ordinary: bool = True  # 8 bits in a usual order of bands: Pillow reads it
-    one_band: bool = False  # of any bits, not in a stack: Pillow, too, keeps its values
-    bytes: int = 0  # an upper bound of what decoding and using it takes
+    raw: bool = False  # whether it is camera raw
+    ordinary: bool = True  # whether Pillow reads it: 8 bits in a usual order of bands
+    one_band: bool = False  # one band of any depth, not a stack: Pillow keeps its values too
+    bytes: int = 0  # upper bound of the memory for decoding and using it
     segment: int = 0  # bytes of one decoded strip or tile
 
 
 def is_tiff(head: bytes) -> bool:
+    """Whether a file with these first bytes is a TIFF."""
     return head.startswith(_TIFF)
 
 
 def is_raw(head: bytes) -> bool:
-    """Whether a file holds the data of a sensor; what can be seen in it is a small preview."""
+    """Whether a file with these first bytes is camera raw; its visible image is a small preview."""
     return (
         head.startswith(RAW_HEADS)
         or head[4:11] == b"ftypcrx"
@@ -60,7 +61,7 @@ def is_raw(head: bytes) -> bool:
 
 
 def look(path: Path) -> Look | None:
-    """What is in a TIFF; None where the tags make no sense."""
+    """Read the tags of a TIFF; None if they are damaged."""
     try:
         with _opened(path) as tiff:
             page = tiff.pages.first
@@ -75,7 +76,7 @@ def look(path: Path) -> Look | None:
             chunk, work = _segments(page)
             one_band = bands == 1 and photometric == 1 and not stack
             raw = min(max(page.databytecounts, default=0), tiff.filehandle.size)
-            used = work * min(bands, 4) // max(1, bands)  # of many bands, the first few are used
+            used = work * min(bands, 4) // max(1, bands)  # at most four bands are used
             planes = 9 * work if stack else work * (1 + (photometric == 0)) + 2 * used
             cost = (work if ordinary else planes) + 2 * chunk + raw
             return Look(False, ordinary, one_band, cost, chunk)
@@ -84,11 +85,17 @@ def look(path: Path) -> Look | None:
 
 
 def read_planes(path: Path, most: int) -> Planes:
-    """The pixels of a TIFF that Pillow must not be asked for. `most`: bytes of one segment."""
+    """The pixels of a TIFF that Pillow cannot read or reads wrongly.
+
+    Args:
+        most: bytes of one segment, from `look`; ValueError for a segment that holds more.
+    """
     with _opened(path) as tiff:
         page = tiff.pages.first
         bits, bands, photometric, stack, alpha = _kind(tiff, page)
-        if int(page.compression) not in _READ:  # a JPEG 2000, say, may be larger than the tags say
+        if (
+            int(page.compression) not in _READ
+        ):  # others, such as JPEG 2000, may exceed the tags' size
             raise ValueError(f"compression {page.compression.name} is not read; save it anew")
         _check_segments(tiff, page, most)
         if stack:
@@ -116,14 +123,14 @@ def _is_raw_page(page: Any) -> bool:
 
 
 def _kind(tiff: Any, page: Any) -> tuple[int, int, int, bool, bool]:
-    """Bits, bands, photometric, whether it is a stack, whether the last band is alpha."""
+    """Bits, number of bands, photometric, whether it is a stack and whether alpha is declared."""
     stack = tiff.is_imagej or "<OME" in str(page.description)
     alpha = bool(page.extrasamples) and int(page.extrasamples[0]) in (1, 2)
     return page.bitspersample, page.samplesperpixel, int(page.photometric), bool(stack), alpha
 
 
 def _segments(page: Any) -> tuple[int, int]:
-    """Bytes of one strip or tile, and of all of them; a tile may be larger than the image."""
+    """Bytes of one decoded strip or tile, and of all; a tile may be larger than the image."""
     sizes = list(page.chunks)
     if not page.is_tiled:
         sizes[0] = min(sizes[0], page.imagelength)
@@ -132,7 +139,7 @@ def _segments(page: Any) -> tuple[int, int]:
 
 
 def _check_segments(tiff: Any, page: Any, most: int) -> None:
-    """Refuse strips that decompress to more than the tags say; the library would hold it all."""
+    """ValueError for segments that decompress to more than `most` bytes; tifffile has no limit."""
     compression = int(page.compression)
     if compression not in _DEFLATE and compression != _LZMA:
         return
@@ -167,7 +174,7 @@ def _three(pixels: np.ndarray, photometric: int, alpha: bool, notes: tuple[str, 
 
 
 def _stack(tiff: Any, page: Any, most: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Channels of the first plane of an ImageJ or OME stack."""
+    """Pixels of the first plane of an ImageJ or OME stack, and notes on the choice."""
     description = str(page.description)
     if tiff.is_imagej:
         found = re.search(r"^channels=(\d{1,6})", description, re.M)
@@ -195,7 +202,7 @@ def _stack(tiff: Any, page: Any, most: int) -> tuple[np.ndarray, tuple[str, ...]
 
 
 def _plane(tiff: Any, page: Any, number: int, most: int) -> np.ndarray:
-    """A plane by its number; ImageJ's large files have one directory and all planes behind it."""
+    """A plane by its number; large ImageJ files have one directory, followed by all planes."""
     if number < len(tiff.pages):
         other = tiff.pages[number]
         if (other.shape, other.chunks, other.dtype) != (page.shape, page.chunks, page.dtype):

@@ -1,7 +1,7 @@
-"""Which columns of a table name the files and the labels.
+"""Find the columns of a table that hold the files and the labels.
 
-`file` and `label` are taken as they are. Otherwise the columns typed are, or those of well-known
-tools; what was taken is said. Where two could be meant nothing is guessed.
+Columns called `file` and `label` are taken. Otherwise the user names the columns, or they are
+recognised by names that well-known tools use. An ambiguous table is refused.
 """
 
 import re
@@ -13,7 +13,7 @@ from handful.data.labels.tables import Table
 from handful.errors import HandfulError
 from handful.text import did_you_mean
 
-ORIGIN = "origin"  # read where it says random or chosen; any other use of the name is left alone
+ORIGIN = "origin"  # only its values "random" and "chosen" have a meaning
 FILES = (
     "file filename file_name fname name path filepath file_path image image_id image_name "
     "image_path image_file img img_id img_name img_path id id_code imageid imagename photo picture "
@@ -24,29 +24,31 @@ LABELS = (
     "category_name finding_labels choice tag y class_id label_id category_id"
 ).split()
 KNOWN = {*FILES, *LABELS, "group", ORIGIN}
-_LOOKED_AT = 200  # records whose cells are compared with the images
+_SAMPLE = 200  # records whose cells are compared with the images
 _NONE_OR_ONE = {"": 0, "0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Where in a record what is. Either `label`, or one column for each class in `one_hot`."""
+    """Positions of the columns. Labels are in `label`, or one-hot in one column per class."""
 
     file: int
     label: int | None
     one_hot: tuple[int, ...] = ()
     group: int | None = None
     origin: int | None = None
-    guessed: bool = False
+    guessed: bool = False  # whether the user did not name the columns
 
 
 def find_columns(
     path: Path, table: Table, file: str | None, label: str | None, matcher: FileMatcher
 ) -> tuple[Table, Columns]:
-    """The columns of a table, and the table with its first line as a record if it was no header.
+    """Find the columns of a table, and return the table too: its first line may be a record.
 
     Args:
         file, label: names of columns as typed; None to recognise them.
+
+    HandfulError for columns that are missing or ambiguous.
     """
     names = [_key(name) for name in table.columns]
     for own, chosen in (("file", file), ("label", label), ("group", None)):
@@ -79,7 +81,7 @@ def _key(name: str) -> str:
 
 
 def _typed(path: Path, table: Table, flag: str, name: str) -> int:
-    """The column of that name: exactly, or with letter case and spaces ignored."""
+    """The column of that name, exactly or ignoring letter case and spaces."""
     for same in (str, _key):
         found = [at for at, column in enumerate(table.columns) if same(column) == same(name)]
         if len(found) > 1:
@@ -98,7 +100,7 @@ def _listed(columns: list[str]) -> str:
 
 
 def _without_header(table: Table, matcher: FileMatcher) -> tuple[Table, Columns] | None:
-    """Two columns whose first line names an image already, and is no header that is known."""
+    """The table and columns of a file without a header: two columns, and line 1 names an image."""
     if len(table.columns) != 2 or {_key(name) for name in table.columns} & KNOWN:
         return None
     named = [matcher.find(cell) is not None for cell in table.columns]
@@ -111,7 +113,7 @@ def _without_header(table: Table, matcher: FileMatcher) -> tuple[Table, Columns]
 
 
 def _named(table: Table) -> list[int]:
-    """The columns but for an index as pandas writes it, without a name, at the start."""
+    """Positions of the columns with a name, without the index that pandas writes at the start."""
     first = table.columns[0].strip().lower() if table.columns else ""
     skip = 1 if not first or re.fullmatch(r"unnamed: \d+", first) else 0
     return [at for at in range(skip, len(table.columns)) if table.columns[at].strip()]
@@ -122,7 +124,7 @@ def _cells(table: Table, at: int) -> list[str]:
 
 
 def _file_column(path: Path, table: Table, names: list[str], matcher: FileMatcher) -> int:
-    """A column of a well-known name whose cells name images; of two the cells have to agree."""
+    """The column of a well-known name whose cells name images; several of them must agree."""
     usable = _named(table)
     known = [at for at in usable if names[at] in FILES]
     if not known and len(usable) == 2:
@@ -138,7 +140,7 @@ def _file_column(path: Path, table: Table, names: list[str], matcher: FileMatche
     if not matching:
         return min(known, key=lambda at: FILES.index(names[at]))
     best = max(matching, key=lambda at: len(found[at]))
-    rows = range(min(len(table.records), _LOOKED_AT))
+    rows = range(min(len(table.records), _SAMPLE))
     for at in matching:
         if any(found[at].get(r, found[best].get(r)) != found[best].get(r) for r in rows):
             raise _two(path, table, "files", "--file-column", [at, best])
@@ -146,9 +148,9 @@ def _file_column(path: Path, table: Table, names: list[str], matcher: FileMatche
 
 
 def _found(table: Table, at: int, matcher: FileMatcher) -> dict[int, str]:
-    """Number of record → the image that the column's cell names, for the first of them."""
+    """Number of the record → image that the column's cell names, for the first records."""
     found = {}
-    for row, cell in enumerate(_cells(table, at)[:_LOOKED_AT]):
+    for row, cell in enumerate(_cells(table, at)[:_SAMPLE]):
         match = matcher.find(cell) if cell.strip() else None
         if match and len(match.names) == 1:
             found[row] = match.names[0]
@@ -177,8 +179,8 @@ def _is_one_hot(cells: list[str]) -> bool:
     return all(cell.strip().lower() in _NONE_OR_ONE for cell in cells)
 
 
-def marked(table: Table, cells: list[str], columns: Columns) -> list[str]:
-    """The classes whose one-hot column says 1."""
+def one_hot_labels(table: Table, cells: list[str], columns: Columns) -> list[str]:
+    """The classes whose one-hot column holds 1."""
     given = [at for at in columns.one_hot if at < len(cells)]
     return [table.columns[at] for at in given if _NONE_OR_ONE.get(cells[at].strip().lower())]
 

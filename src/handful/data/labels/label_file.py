@@ -1,9 +1,10 @@
-"""The label file: which image has which label, by handful's own CSV or the file of another tool.
+"""Read a label file, a CSV or the file of another tool, and match its rows to images.
 
-A CSV has the columns file and label, perhaps group and origin, in any order and others ignored;
-`label_columns` tells which others are known. A blank label means unlabelled. Labels are text: "01"
-is not "1", "NA" is a name. Spaces around a cell do not count. `match_files` finds the image that a
-row names. What cannot be used is listed and its image has no label.
+A CSV has the columns file and label, and may have group and origin, in any order. Other columns are
+ignored. `columns` lists the names that are recognised. A blank label means unlabelled. Labels are
+text: "01" differs from "1", and "NA" is a name. Spaces around a cell are ignored. `match_files`
+finds the image that a row names. Rows that cannot be used are listed, and their images have no
+label.
 """
 
 from collections import Counter, defaultdict
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from handful.csv_files import restored
-from handful.data.labels.columns import KNOWN, Columns, find_columns, marked
+from handful.data.labels.columns import KNOWN, Columns, find_columns, one_hot_labels
 from handful.data.labels.match_files import EXACT, FileMatcher, Match
 from handful.data.labels.other_tools import Labelled, choices, known_format, read_cvat
 from handful.data.labels.tables import (
@@ -27,13 +28,13 @@ from handful.data.labels.tables import (
 from handful.data.store import Skipped
 from handful.errors import HandfulError
 
-_OWN = {"pixels", "confidence", "guess"}  # columns of CSVs that we write and nobody fills in
+_OWN = {"pixels", "confidence", "guess"}  # columns that only CSVs written by handful have
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class LabelFile:
-    """A label file and what the user said of it."""
+    """A label file, with the encoding and the columns that the user named."""
 
     path: Path
     encoding: str = "utf-8"
@@ -43,28 +44,31 @@ class LabelFile:
 
 @dataclass(frozen=True)
 class Row:
-    """One record. `line` is where it starts; in JSON and XML it is the number of the record."""
+    """One record of a label file."""
 
-    line: int
+    line: int  # where the record starts; in JSON and XML the number of the record
     file: str
     label: str | None
     group: str | None = None
-    origin: str | None = None  # how the image came to be labelled: random or chosen
-    unused: str = ""  # why what the record says is no label
+    origin: str | None = None  # how the image was picked for labelling: "random" or "chosen"
+    unused: str = ""  # why the record gives no label
 
 
 @dataclass
 class Matched:
-    """The rows by the image that they name."""
+    """The rows of a label file by the image that they name, and the rows that cannot be used."""
 
     rows: dict[str, Row] = field(default_factory=dict)
-    unused: list[Skipped] = field(default_factory=list)  # rows that name none, or contradict
+    unused: list[Skipped] = field(default_factory=list)  # rows that name no image, or contradict
 
 
 def match_labels(
     labels: LabelFile, names: Iterable[str], root: Path, say: Say = lambda text: None
 ) -> Matched:
-    """The labels of the images `names` in `root`, and the rows that cannot be used.
+    """Match the rows of a label file to the images `names` in `root`.
+
+    Args:
+        say: receives sentences on rows that were matched loosely, ambiguous or contradicting.
 
     Raises:
         HandfulError: the file cannot be read or understood, or names none of the images.
@@ -145,16 +149,16 @@ def _from_json(labels: LabelFile, text: str, matcher: FileMatcher, say: Say) -> 
 
 
 def _foreign(labels: LabelFile, tool: str, found: list[Labelled], say: Say) -> list[Row]:
-    """The rows of a tool's export, in which there are no columns to choose."""
+    """The rows of another tool's export, which has no columns."""
     typed = labels.file_column or labels.label_column
     if typed:
         raise HandfulError(
             f"{labels.path} is an export of {tool}, which has no columns; leave out "
             f"--file-column and --label-column"
         )
-    strange = next((one.file for one in found if not isinstance(one.file, str)), None)
-    if strange is not None:
-        raise HandfulError(f"{labels.path} names an image {strange!r}; a file name is text")
+    no_text = next((one.file for one in found if not isinstance(one.file, str)), None)
+    if no_text is not None:
+        raise HandfulError(f"{labels.path} names an image {no_text!r}; a file name is text")
     rows = [
         _with_labels(Row(number, one.file, None, unused=one.unsure), one.labels)
         for number, one in enumerate(found, 1)
@@ -164,7 +168,7 @@ def _foreign(labels: LabelFile, tool: str, found: list[Labelled], say: Say) -> l
 
 
 def _with_labels(row: Row, labels: tuple[str, ...]) -> Row:
-    """The row with its label; of several none is used."""
+    """The row with its label; with no label if there are several."""
     labels = tuple(label.strip() for label in labels if label.strip())
     if len(labels) > 1:
         return replace(row, unused=f"several labels ({', '.join(labels)})")
@@ -179,7 +183,7 @@ def _from_table(
     check_width(path, table)
     rows = [_row(path, table, line, cells, columns) for line, cells in table.records]
     if (wrong := _not_encoded(labels, table, rows, matcher)) is not None:
-        content = text.encode("utf-8", "surrogateescape")  # a pipe is not there to be read again
+        content = text.encode("utf-8", "surrogateescape")  # a pipe cannot be read again
         raise not_encoded(path, wrong, labels.encoding, content)
     if not rows:
         raise HandfulError(f"{path} names no file; write one line per image below the header")
@@ -201,12 +205,12 @@ def _row(path: Path, table: Table, line: int, cells: list[str], columns: Columns
     known = origin if origin in ("random", "chosen") else None
     row = Row(line, file, None, group or None, known)
     if columns.one_hot:
-        return _with_labels(row, tuple(marked(table, cells, columns)))
+        return _with_labels(row, tuple(one_hot_labels(table, cells, columns)))
     return _with_labels(row, choices(restored(cell(columns.label).strip())))
 
 
 def _taking(path: Path, table: Table, columns: Columns, rows: list[Row]) -> str:
-    """What was taken for what, in words."""
+    """A sentence that says which columns are taken for the files and the labels."""
     if not table.headed:
         which = "first" if columns.file == 0 else "second"
         return (
@@ -232,9 +236,10 @@ def _classes(rows: list[Row]) -> str:
 def _not_encoded(
     labels: LabelFile, table: Table, rows: list[Row], matcher: FileMatcher
 ) -> int | None:
-    """The line of what is not in the encoding, but for names of files that are so themselves.
+    """The first line that is not valid in the encoding, or None.
 
-    A label may be so only where we wrote it: typed by a user it is of another encoding.
+    Names of files that are themselves no valid text are allowed. So are labels in CSVs that handful
+    wrote; elsewhere such labels show that the file has another encoding.
     """
     if labels.encoding.lower().replace("-", "") not in ("utf8", "utf8sig"):
         return None
@@ -253,10 +258,10 @@ def _escaped(text: str) -> bool:
 
 
 def _merge(path: Path, of_image: dict[str, list[Row]], matched: Matched) -> list[str]:
-    """One row of all that name the same image; the rows that contradict each other are listed.
+    """Merge the rows that name one image, and list the rows that contradict each other.
 
     Returns:
-        the contradictions, in words.
+        The contradictions, as sentences.
     """
     contradictions = []
     for name, rows in of_image.items():
@@ -290,7 +295,7 @@ def _merge(path: Path, of_image: dict[str, list[Row]], matched: Matched) -> list
 
 
 def _group(path: Path, rows: list[Row]) -> str | None:
-    """The group of an image. Two are refused: a wrong one would split what belongs together."""
+    """The group of an image; HandfulError for two groups, as a wrong one would split a group."""
     given = [row for row in rows if row.group]
     for row in given:
         if row.group != given[0].group:

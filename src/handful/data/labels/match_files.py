@@ -1,6 +1,6 @@
-"""Which image a cell of a label file names: a ladder of rules, the strongest first.
+"""Find the image that a cell of a label file names, by rules from the strictest to the loosest.
 
-A cell is compared with the names of the images at hand, as text. No path in it is ever opened.
+A cell is compared, as text, with the names of the images. No path in a cell is ever opened.
 """
 
 import os
@@ -27,24 +27,24 @@ Index = dict[str, str | list[str]]
 
 
 class Match(NamedTuple):
-    """The images that a cell may mean: one, or several where it is ambiguous."""
+    """The images that a cell may mean: one, or several if it is ambiguous."""
 
-    rule: str
+    rule: str  # in words
     names: tuple[str, ...]
-    whole: bool = False  # the whole path is the image's, not only its end
+    whole: bool = False  # whether the whole path matches, not only its end
 
 
 class FileMatcher:
-    """The names of the images at hand, looked up by what a label file calls them."""
+    """Look up images by the names that a label file gives them."""
 
     def __init__(self, names: Iterable[str], root: Path, beside: Path) -> None:
         self.names = list(names)
-        self.root, self.beside = root, beside  # cells may be relative to either
-        self._down = _steps(beside, root)  # parts from the label file to the images
+        self.root, self.beside = root, beside  # folders that cells may be relative to
+        self._down = _steps(beside, root)  # path from the label file's folder to the images
         self._up = _steps(root, beside)
 
     def find(self, cell: str) -> Match | None:
-        """The first rule that gives one image, else the first that gives several, else None."""
+        """The match of the first rule that finds one image, else several images, else None."""
         if cell in self._exact:
             return Match(EXACT, (cell,), whole=True)
         several = None
@@ -69,7 +69,7 @@ class FileMatcher:
             yield from self._by_end(f"{folder}/{bare}", "by name without the hash of an export")
 
     def _by_path(self, cell: str) -> Iterator[Match]:
-        """Rules for a cell that holds the whole path, relative to one of the two folders."""
+        """Matches of the whole path, relative to one of the two folders."""
         paths = list(dict.fromkeys(self._relative(cell)))
         rules = (
             (EXACT, self._exact, _same),
@@ -84,7 +84,7 @@ class FileMatcher:
                     yield Match(rule, found, whole=True)
 
     def _relative(self, cell: str) -> Iterator[str]:
-        """The cell as paths from the folder of images: verbatim, and as it may have been meant."""
+        """Paths relative to the folder of images that the cell may mean; the cell itself first."""
         yield cell
         texts = dict.fromkeys((cell, restored_name(cell), cell.strip()))
         if len(texts) == 1 and _PLAIN.fullmatch(cell):
@@ -99,14 +99,14 @@ class FileMatcher:
                 yield Path(path).as_posix()
 
     def _relative_plain(self, path: str) -> Iterator[str]:
-        """The same for a path of which every part is one of a name; quicker by far."""
+        """The paths of `_relative` for a cell of plain names and slashes; much quicker."""
         if self._up and ".." not in self._up:
             yield f"{self._up}/{path}"
         elif self._down and path.startswith(f"{self._down}/"):
             yield path.removeprefix(f"{self._down}/")
 
     def _by_end(self, path: str, rule: str) -> Iterator[Match]:
-        """The images with which the path shares the longest end, by whole parts."""
+        """The images that share the longest end of the path, in whole parts."""
         parts = [part for part in path.split("/") if part not in ("", ".")][-DEPTH:]
         for index, key in ((self._ends, _composed), (self._folded_ends, _folded)):
             for start in range(len(parts)):
@@ -149,7 +149,7 @@ class FileMatcher:
 
 
 def _index(pairs: Iterable[tuple[str, str]]) -> Index:
-    """The names by key. A list for each of many keys would take several times as long."""
+    """Key → name or names. A list for every key would take several times as long."""
     found: Index = {}
     for key, name in pairs:
         before = found.setdefault(key, name)
@@ -166,7 +166,7 @@ def _found(index: Index, key: str) -> tuple[str, ...]:
 
 
 def _steps(start: Path, end: Path) -> str:
-    """The path from one folder to the other; empty where there is none, or they are one."""
+    """The relative path from one folder to the other; "" if they are equal or on two drives."""
     try:
         path = Path(os.path.relpath(end, start)).as_posix()
     except ValueError:  # on another drive
@@ -175,7 +175,7 @@ def _steps(start: Path, end: Path) -> str:
 
 
 def _ends(name: str) -> Iterator[str]:
-    """Every end of a path by whole parts, itself included."""
+    """Every end of a path in whole parts, the path included."""
     parts = name.split("/")[-DEPTH:]
     return ("/".join(parts[start:]) for start in range(len(parts)))
 
@@ -195,14 +195,14 @@ def _folded(text: str) -> str:
 
 
 def _stem(text: str) -> str:
-    """Without the ending of an image, letter case ignored."""
+    """The text in lower case without the ending of an image file."""
     folded = _folded(text)
     start, dot, ending = folded.rpartition(".")
     return start if dot and f".{ending}" in _ENDINGS and not start.endswith("/") else folded
 
 
 def _without_address(path: str) -> str:
-    """The path in a URL, or in the query of Label Studio's local files."""
+    """The path in a URL, or in the query of a Label Studio address; other text unchanged."""
     if "/local-files/?d=" in path:
         return path.split("?d=", 1)[1].split("&")[0]
     if not _SCHEME.match(path):

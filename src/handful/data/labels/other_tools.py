@@ -1,4 +1,4 @@
-"""Label files of annotation tools that are no tables: Label Studio, MegaDetector, COCO and CVAT."""
+"""Read the exports of annotation tools: Label Studio, MegaDetector, COCO and CVAT."""
 
 import json
 from collections import defaultdict
@@ -14,15 +14,18 @@ EMPTY = "empty"  # the class of an image in which MegaDetector found nothing
 
 
 class Labelled(NamedTuple):
-    """What a tool says of one image: the labels it gave, and why none is used if so."""
+    """The labels that a tool gives one image."""
 
     file: str
     labels: tuple[str, ...]
-    unsure: str = ""
+    unsure: str = ""  # why no label is used, if so
 
 
 def known_format(value: Any) -> tuple[str, list[Labelled]] | None:
-    """The name of the tool and what it says, or None where the JSON is not of a known tool."""
+    """The tool's name and its labels, or None for JSON of no known tool.
+
+    HandfulError for JSON that a known tool would not write.
+    """
     try:
         if isinstance(value, list) and value and _is_task(value[0]):
             return "Label Studio", [_task(task) for task in value]
@@ -36,7 +39,7 @@ def known_format(value: Any) -> tuple[str, list[Labelled]] | None:
 
 
 def choices(text: str) -> tuple[str, ...]:
-    """The labels in a cell: one, or those of Label Studio's {"choices": […]} or a JSON list."""
+    """The labels in a cell: its text, or the items of a JSON list or {"choices": […]}."""
     if text.startswith(("{", "[")):
         try:
             value = json.loads(text)
@@ -55,7 +58,7 @@ def _is_task(value: Any) -> bool:
 
 
 def _task(task: dict[str, Any]) -> Labelled:
-    """A task of Label Studio's JSON export; annotators may agree or not."""
+    """The labels of all annotators in a task of Label Studio's JSON export."""
     data = {key: value for key, value in task["data"].items() if isinstance(value, str)}
     file = data.get("image") or next(iter(data.values()), "") or as_text(task.get("file_upload"))
     labels: dict[str, None] = {}
@@ -68,10 +71,13 @@ def _task(task: dict[str, Any]) -> Labelled:
 
 
 def _detections(value: dict[str, Any]) -> Iterator[Labelled]:
-    """The categories of an image. Between the two thresholds neither they nor `EMPTY` are sure."""
+    """The categories that MegaDetector found in each image, `EMPTY`, or neither.
+
+    An image whose best detection lies between the two thresholds has no label.
+    """
     names = value["detection_categories"]
     about = (value.get("info") or {}).get("detector_metadata") or {}
-    sure = float(about.get("typical_detection_threshold") or 0.2)
+    typical = float(about.get("typical_detection_threshold") or 0.2)
     least = float(about.get("conservative_detection_threshold") or 0.05)
     for image in value["images"]:
         found = image.get("detections")
@@ -82,13 +88,13 @@ def _detections(value: dict[str, Any]) -> Iterator[Labelled]:
         for box in found:
             name = as_text(names[box["category"]])
             best[name] = max(best.get(name, 0.0), float(box["conf"]))
-        several = tuple(name for name, confidence in best.items() if confidence >= sure)
+        several = tuple(name for name, confidence in best.items() if confidence >= typical)
         if several:
             yield Labelled(image["file"], several)
         elif max(best.values(), default=0.0) < least:
             yield Labelled(image["file"], (EMPTY,))
         else:
-            yield Labelled(image["file"], (), f"detected with less than {sure:g}")
+            yield Labelled(image["file"], (), f"detected with less than {typical:g}")
 
 
 def _coco(value: dict[str, Any]) -> Iterator[Labelled]:
@@ -101,7 +107,10 @@ def _coco(value: dict[str, Any]) -> Iterator[Labelled]:
 
 
 def read_cvat(path: Path, text: str) -> list[Labelled]:
-    """The tags of images in CVAT's annotations.xml. Entities are refused: they can grow."""
+    """The tags of the images in CVAT's annotations.xml.
+
+    XML with a DOCTYPE is refused: its entities could expand without bound.
+    """
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise HandfulError(f"{path} is XML with a DOCTYPE, which CVAT does not write")
     try:

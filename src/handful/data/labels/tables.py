@@ -1,7 +1,8 @@
-"""A label file → cells: CSV in its dialects, JSON lists and JSON lines.
+"""Read tables: CSV in its dialects, JSON lists and JSON lines.
 
-Comma, semicolon or tab, or what a first line `sep=` says; byte order marks, CRLF and quotes as
-spreadsheets write them. A format that is not text is refused under its own name.
+Delimiters are comma, semicolon, tab, or what a first line `sep=` names. Byte order marks, CRLF and
+quotes are read as spreadsheets write them. Formats that are not text, such as Excel workbooks, are
+refused by name.
 """
 
 import codecs
@@ -39,17 +40,20 @@ _BINARY = (
 
 @dataclass(frozen=True)
 class Table:
-    """Cells with the line each record starts on. A CSV may turn out to have no header."""
+    """The cells of a table."""
 
     columns: list[str]
-    records: list[tuple[int, list[str]]]  # below the header
-    line: int = 1  # of the header
+    records: list[tuple[int, list[str]]]  # (line where it starts, cells), without the header
+    line: int = 1  # line of the header
     delimiter: str = ","
-    headed: bool = True
+    headed: bool = True  # whether the file has a header
 
 
 def read_text(path: Path, encoding: str) -> str:
-    """The text of a label file. What is not UTF-8 in it stays as surrogate escapes."""
+    """The text of a label file; bytes that are not UTF-8 become surrogate escapes.
+
+    HandfulError if the file cannot be read, is no text or is not in the encoding.
+    """
     content = _content(path)
     _check_kind(path, content)
     if encoding.lower().replace("_", "-") in ("utf-8", "utf8", "utf-8-sig"):
@@ -72,7 +76,7 @@ def read_text(path: Path, encoding: str) -> str:
 
 
 def not_encoded(path: Path, line: int, encoding: str, content: bytes) -> HandfulError:
-    """The error for a line that is not in the encoding, with one that the file can be read in."""
+    """The error for a line that is not valid in the encoding; it suggests another encoding."""
     others = [name for name in ("utf-8", "cp1252", "latin-1") if name != encoding.lower()]
     instead = next(name for name in others if _readable(content, name))
     return HandfulError(
@@ -116,7 +120,7 @@ def _readable(content: bytes, encoding: str) -> bool:
 
 
 def _wide(content: bytes, encoding: str) -> str:
-    """What to do about zero bytes: the encoding that makes text of them, if there is one."""
+    """Advice on zero bytes: the encoding in which they are text, if there is one."""
     name = "utf-16-be" if content[:1] == b"\0" else "utf-16"
     if _readable(content, name) and not encoding.lower().startswith("utf-16"):
         text = content.decode(name)
@@ -126,14 +130,14 @@ def _wide(content: bytes, encoding: str) -> str:
 
 
 def read_csv_table(path: Path, text: str, known: set[str]) -> Table:
-    """The table in CSV text; the delimiter is the one that gives most of the `known` columns."""
+    """The table in CSV text; the delimiter that yields most of the `known` columns is taken."""
     told = re.match(r"\ufeff?\"?sep=(.)\"?\r?\n", text, re.IGNORECASE)
     best: tuple[tuple[int, int], str, int, list[str]] | None = None
     wrong: list[HandfulError] = []
     for delimiter in told[1] if told else DELIMITERS:
         try:
             line, cells = _first(path, text, delimiter, skip=bool(told))
-        except HandfulError as error:  # quotes, where another delimiter is the right one
+        except HandfulError as error:  # wrong quoting: another delimiter may be right
             wrong.append(error)
             continue
         names = [cell.strip().lower() for cell in cells]
@@ -160,7 +164,7 @@ def check_width(path: Path, table: Table) -> None:
 
 
 def _first(path: Path, text: str, delimiter: str, skip: bool) -> tuple[int, list[str]]:
-    """The first record with something in it, after a line sep= if there is one to skip."""
+    """The first record that is not blank; `skip` skips line 1, which holds sep=."""
     for line, cells in _records(path, text, delimiter):
         if any(cell.strip() for cell in cells) and not (skip and line == 1):
             return line, cells
@@ -168,7 +172,7 @@ def _first(path: Path, text: str, delimiter: str, skip: bool) -> tuple[int, list
 
 
 def _records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """(line where it starts, cells) of every record."""
+    """Every record as (line where it starts, cells)."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     while True:
         line = reader.line_num + 1
@@ -183,7 +187,7 @@ def _records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[
 
 
 def read_json_value(path: Path, text: str) -> Any:
-    """The JSON in a label file; of JSON lines, their list."""
+    """The JSON value in a label file; for JSON lines the list of values."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -201,7 +205,7 @@ def _raise(error: Exception) -> Any:
 
 
 def json_table(records: list[dict[str, Any]]) -> Table:
-    """Flat JSON objects as a table; the line of a record is its number."""
+    """A table of flat JSON objects; a record's line is its number."""
     columns = list(dict.fromkeys(key for record in records for key in record))
     cells = [
         (number, [as_text(record.get(key)) for key in columns])
@@ -211,7 +215,7 @@ def json_table(records: list[dict[str, Any]]) -> Table:
 
 
 def as_text(value: Any) -> str:
-    """A JSON value as a cell. Lone surrogates other than escaped bytes cannot be written."""
+    """A JSON value as a cell. Lone surrogates that are no escaped bytes are replaced."""
     if value is None:
         return ""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,9 +1,9 @@
-"""Choosing a method: a plan that fits the time, evidence from labels, and what was known before.
+"""Select a method by cross-validation and past results, within a time budget.
 
-Every candidate predicts the labelled images out of fold, on the same folds, so that differences
-are paired. With few labels such a difference alone cannot choose: at 40 labels its spread is about
-6 points. It is therefore combined with what the two methods did on other data sets
-(`past_results.prior`, from our own results), as two normal distributions are.
+All candidates predict the labelled images out of fold, on common folds, so that differences are
+paired. With few labels a difference is uncertain: at 40 labels its standard error is about 6
+points. It is therefore combined with past results on other data sets (`past_results.prior`), as
+two normal distributions.
 
 Letters in shapes: n labelled images, K classes.
 """
@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from handful import methods
+from handful import methods, seeds
 from handful.data.imageset import ImageSet
 from handful.evaluation.accuracy_estimate import DEPENDENCE_ONCE, countable
 from handful.evaluation.cross_validation import THOROUGH, Key, OutOfFold
-from handful.evaluation.novelty import UNLIKE, unlike
+from handful.evaluation.novelty import POOL_SHIFT, pool_shift
 from handful.files import read_json, write_json
 from handful.methods.base import Task
 from handful.methods.heads import subsample
@@ -30,54 +30,60 @@ from handful.pipeline.auto.candidates import Candidate, plan_candidates
 from handful.pipeline.auto.past_results import Normal, Prior, prior_for
 from handful.pipeline.cross_validate import FOLDS, fold_predictor, predicted_out_of_fold
 from handful.pipeline.options import InputSpec
-from handful.pipeline.run_folder import Finished
+from handful.pipeline.run_folder import SavedFolds
 from handful.pipeline.setup import prepare
 from handful.progress import Reporter, Say
+from handful.seeds import Stream
 from handful.text import duration
 from handful.training.plan import Plan
 from handful.training.settings import Settings
 from handful.training.trainer import extract_features
 
 AUTO = "auto"
-TOLD_APART = 1.645  # standard errors: nine in ten
+SIGNIFICANT = 1.645  # standard errors of a 90 % interval
 
-_SAMPLE = 2_000  # labelled and unlabelled images, at most, that are compared
-_CHEAP = 1_000  # labelled images up to which more folds of a head cost little
-# What a network trained from nothing gains from more of something, as the power by which its wrong
-# answers fall: of labels, beyond what a head on features gains (see `estimate`), and of steps. From
-# one data set to another the gain is anything from none to twice that; half of it is its spread.
+_COMPARED_IMAGES = 2_000  # labelled, and unlabelled, images at most in the test of a pool shift
+_MORE_FOLDS_UP_TO = 1_000  # labelled images up to which more folds of a head cost little
+# The error of a network trained from scratch falls as a power of the number of labels (beyond the
+# gain of a head on features, see `estimate`) and of steps. The gain varies between data sets, from
+# none to twice the expected one; its standard deviation is taken as half of it.
 _MORE_LABELS, _MORE_STEPS = 0.2, 0.2
 _GAIN_SPREAD = 0.5
 
 
-class Tried(NamedTuple):
-    """A candidate and what came of it."""
+class Evaluated(NamedTuple):
+    """A candidate with its out-of-fold predictions."""
 
     candidate: Candidate
-    chosen: Settings
+    settings: Settings
     task: Task
     out: OutOfFold
-    finished: MutableMapping[Key, np.ndarray]
-    seconds: float
+    saved_folds: MutableMapping[Key, np.ndarray]
+    seconds: float  # of the evaluation
 
 
-class Choice(NamedTuple):
-    """The method to fit on all labels, and why."""
+class Selection(NamedTuple):
+    """The selected method, all evaluated candidates, and a verdict on each."""
 
-    winner: Tried
-    tried: list[Tried]
-    verdicts: list[str]  # one for each of `tried`
+    selected: Evaluated
+    evaluated: list[Evaluated]
+    verdicts: list[str]  # one for each of `evaluated`
 
     @property
-    def rivals(self) -> list[OutOfFold]:
-        return [other.out for other in self.tried if other is not self.winner]
+    def others(self) -> list[OutOfFold]:
+        """Out-of-fold predictions of the candidates that were not selected."""
+        return [other.out for other in self.evaluated if other is not self.selected]
 
 
-def paired(right: np.ndarray, other: np.ndarray) -> Normal:
-    """Mean and standard error of the difference of two methods on the same (n,) images.
+def paired_difference(right: np.ndarray, other: np.ndarray) -> Normal:
+    """Return mean and standard error of the accuracy difference of two methods.
 
-    To the spread an image is added that only one of them has right, so that methods which agree on
-    all images are not taken for equal with certainty; and images tell less than independent ones.
+    One image that only one method has right is added to the variance, so that two methods which
+    agree on all images are not equal with certainty. The effective number of images is reduced,
+    since out-of-fold predictions depend on each other.
+
+    Args:
+        right, other: (n,) 1 where the method predicts the image rightly, else 0.
     """
     difference = right - other
     n = len(difference)
@@ -86,17 +92,18 @@ def paired(right: np.ndarray, other: np.ndarray) -> Normal:
 
 
 class Evidence(NamedTuple):
-    """A method for the choice: its name, and the (n,) images it has right out of fold."""
+    """What the labels show of a method."""
 
     method: str
-    right: np.ndarray
-    gain: float = 0.0  # in accuracy, that its last fit is expected to have over its folds
+    right: np.ndarray  # (n,) 1 where the out-of-fold prediction is right, else 0
+    gain: float = 0.0  # expected gain in accuracy of the last fit over the folds
 
 
 def _gain(candidate: Candidate, right: np.ndarray) -> float:
-    """What the last fit of a network gains by more labels and steps than its folds had.
+    """Return the expected gain in accuracy of the last fit of a network over its folds.
 
-    Heads on features gain less by more labels; what counts is the difference.
+    The last fit has more labels and steps. Heads on features gain less by more labels; the result
+    is the difference to their gain.
     """
     if not candidate.fold_steps or not candidate.plan.steps:
         return 0.0
@@ -105,95 +112,97 @@ def _gain(candidate: Candidate, right: np.ndarray) -> float:
     return wrong * (1 - labels**_MORE_LABELS * steps**_MORE_STEPS)
 
 
-def _evidence(tried: Tried, counted: np.ndarray) -> Evidence:
-    """By the (n,) bool `counted` of the labelled images."""
-    right = tried.out.right[counted]
-    return Evidence(tried.candidate.method, right, _gain(tried.candidate, right))
+def _evidence(evaluated: Evaluated, counted: np.ndarray) -> Evidence:
+    """Return the evidence for a candidate on the labelled images where (n,) `counted` is true."""
+    right = evaluated.out.right[counted]
+    return Evidence(evaluated.candidate.method, right, _gain(evaluated.candidate, right))
 
 
-def compared(this: Evidence, other: Evidence) -> Normal:
-    """How much more accurate the last fit of `this` is than that of `other`, by the labels."""
-    seen, gain = paired(this.right, other.right), this.gain - other.gain
+def expected_difference(one: Evidence, other: Evidence) -> Normal:
+    """Return the expected difference in accuracy of the last fits, as the labels show it."""
+    seen, gain = paired_difference(one.right, other.right), one.gain - other.gain
     return Normal(seen.mean + gain, math.hypot(seen.sd, _GAIN_SPREAD * gain))
 
 
-def decide(
+def select_by_evidence(
     evidence: Sequence[Evidence], priors: Callable[[str, str], Prior]
 ) -> tuple[int, list[str]]:
-    """The position of the method to take, and a verdict on each.
+    """Return the position of the selected method, and a verdict on each method.
 
-    What the labels show comes first: a method that they show to be worse than the best one out of
-    fold, by more than the standard error of the difference, is not taken. Among the others decide
-    the labels, what the last fit is expected to gain, and other data sets together.
+    A method that is worse out of fold than the best one, by more than the standard error of the
+    paired difference, is excluded. Among the others, the labels, the expected gain of the last fit
+    and past results decide together.
 
     Args:
-        evidence: simpler methods first; on the same images.
-        priors: (method, reference) → what is believed of their difference beforehand.
+        evidence: simpler methods first, all on the same images.
+        priors: (method, reference) → prior belief about their difference.
     """
     first, *others = evidence
     scores = [0.0]
-    for this in others:
-        before = priors(this.method, first.method).belief
-        scores.append(before.combined(compared(this, first)).mean)
-    reasons = [_harm(this, evidence, priors) for this in evidence]
-    harmless = [this for this, reason in zip(evidence, reasons, strict=True) if not reason]
-    ahead = max(harmless, key=lambda this: float(this.right.mean()))
+    for one in others:
+        prior = priors(one.method, first.method).belief
+        scores.append(prior.combined(expected_difference(one, first)).mean)
+    reasons = [_why_harmful(one, evidence, priors) for one in evidence]
+    harmless = [one for one, reason in zip(evidence, reasons, strict=True) if not reason]
+    leader = max(harmless, key=lambda one: float(one.right.mean()))
     reasons = [
-        reason or _seen_worse(this, ahead) for this, reason in zip(evidence, reasons, strict=True)
+        reason or _why_seen_worse(one, leader)
+        for one, reason in zip(evidence, reasons, strict=True)
     ]
     allowed = [at for at, reason in enumerate(reasons) if not reason]
     best = max(allowed, key=lambda at: scores[at])
     return best, [
-        "chosen" if at == best else reasons[at] or _behind(evidence[at], evidence[best])
+        "chosen" if at == best else reasons[at] or _verdict_against(evidence[at], evidence[best])
         for at in range(len(evidence))
     ]
 
 
-def _harm(this: Evidence, evidence: Sequence[Evidence], priors: Callable[[str, str], Prior]) -> str:
-    """Why unlabelled images are better left unused; nothing where they may be used."""
-    simpler = [
-        other for other in evidence if other.method == methods.about(this.method).counterpart
-    ]
+def _why_harmful(
+    one: Evidence, evidence: Sequence[Evidence], priors: Callable[[str, str], Prior]
+) -> str:
+    """Return why a method should not use the unlabelled images; empty where it may."""
+    simpler = [other for other in evidence if other.method == methods.about(one.method).counterpart]
     if not simpler:
         return ""
-    name, seen = simpler[0].method, compared(this, simpler[0])
-    labels = paired(this.right, simpler[0].right)
+    name, seen = simpler[0].method, expected_difference(one, simpler[0])
+    labels = paired_difference(one.right, simpler[0].right)
     if seen.mean < -seen.sd and labels.mean <= labels.sd:
         return (
             f"left: {-100 * seen.mean:.1f} points below {name}, which needs no unlabelled images; "
             f"more than the standard error of {100 * seen.sd:.1f}"
         )
-    before = priors(this.method, name)
-    if before.belief.mean <= 0 and labels.mean <= labels.sd:
+    prior = priors(one.method, name)
+    if prior.belief.mean <= 0 and labels.mean <= labels.sd:
         return f"left: neither the labels nor other data sets say that it is better than {name}"
     return ""
 
 
-def _seen_worse(this: Evidence, ahead: Evidence) -> str:
-    """Why no expected gain and no experience speak for `this`; nothing where they may."""
-    seen = paired(this.right, ahead.right)
+def _why_seen_worse(one: Evidence, leader: Evidence) -> str:
+    """Return why a method is excluded as worse than the leader out of fold; empty if it is not."""
+    seen = paired_difference(one.right, leader.right)
     if seen.mean >= -seen.sd:
         return ""
     return (
-        f"left: {-100 * seen.mean:.1f} points below {ahead.method} out of fold, more than the "
+        f"left: {-100 * seen.mean:.1f} points below {leader.method} out of fold, more than the "
         f"standard error of {100 * seen.sd:.1f}; no expected gain outweighs that"
     )
 
 
-def _behind(this: Evidence, best: Evidence) -> str:
-    seen, gain = compared(this, best), this.gain - best.gain
-    low, high = (100 * (seen.mean + side * TOLD_APART * seen.sd) for side in (-1, 1))
+def _verdict_against(one: Evidence, best: Evidence) -> str:
+    """Return how a method compares to the selected one, in points of accuracy."""
+    seen, gain = expected_difference(one, best), one.gain - best.gain
+    low, high = (100 * (seen.mean + side * SIGNIFICANT * seen.sd) for side in (-1, 1))
     by = f"{100 * seen.mean:+.1f} points, 90 % interval {low:+.1f} to {high:+.1f}"
     if gain:
         by += f"; {100 * gain:+.1f} of them expected of more labels and steps"
-    if abs(seen.mean) <= TOLD_APART * seen.sd:
+    if abs(seen.mean) <= SIGNIFICANT * seen.sd:
         return f"cannot be told apart from {best.method} by these labels ({by})"
     if seen.mean > 0:
         return f"better here ({by}), but much worse on other data sets"
     return f"worse than {best.method} ({by})"
 
 
-def choose(
+def select_method(
     images: ImageSet,
     budget: float,
     seed: int,
@@ -201,27 +210,28 @@ def choose(
     work: Path | None,
     inputs: InputSpec,
     reporter: Reporter,
-) -> Choice:
-    """Try every candidate on the same folds and choose.
+) -> Selection:
+    """Evaluate all candidates that fit into the budget on common folds, and select one.
 
     Args:
         images: without a test part.
-        origins: of the labels, as in `estimate`: chosen ones do not count.
-        work: where the plan and what each candidate predicted are kept, so that a killed choice
-            goes on; None keeps nothing.
+        budget: seconds.
+        origins: of the labels, as in `estimate`: chosen labels do not count.
+        work: folder for the plan and the predictions of each candidate, so that an interrupted
+            selection resumes; None saves nothing.
         inputs: as for `prepare`.
     """
-    candidates = _planned(images, budget, seed, inputs, work, reporter)
-    tried = [_try(this, images, seed, inputs, work, reporter) for this in candidates]
+    candidates = _read_or_make_plan(images, budget, seed, inputs, work, reporter)
+    evaluated = [_evaluate(one, images, seed, inputs, work, reporter) for one in candidates]
     counted, _ = countable(len(images.labeled), origins)
-    some = counted if counted.any() else np.ones_like(counted)
-    evidence = [_evidence(this, some) for this in tried]
-    mixed = _mixed(tried, seed, reporter.say)
-    best, verdicts = decide(evidence, prior_for(images, mixed))
-    return Choice(tried[best], tried, verdicts)
+    used = counted if counted.any() else np.ones_like(counted)
+    evidence = [_evidence(one, used) for one in evaluated]
+    shifted = _has_pool_shift(evaluated, seed, reporter.say)
+    best, verdicts = select_by_evidence(evidence, prior_for(images, shifted))
+    return Selection(evaluated[best], evaluated, verdicts)
 
 
-def _planned(
+def _read_or_make_plan(
     images: ImageSet,
     budget: float,
     seed: int,
@@ -229,7 +239,7 @@ def _planned(
     work: Path | None,
     reporter: Reporter,
 ) -> list[Candidate]:
-    """The plan, made once and said; an interrupted run reads its own again."""
+    """Return the planned candidates and report them; an interrupted run reads its plan."""
     path = work / "candidates.json" if work is not None else None
     if path is not None and path.exists():
         rows = read_json(path)
@@ -245,71 +255,80 @@ def _planned(
     return candidates
 
 
-def _try(
-    this: Candidate,
+def _evaluate(
+    candidate: Candidate,
     images: ImageSet,
     seed: int,
     inputs: InputSpec,
     work: Path | None,
     reporter: Reporter,
-) -> Tried:
-    """Predict the labelled images out of fold; folds that are there already are read back."""
+) -> Evaluated:
+    """Cross-validate a candidate; finished folds are read from `work`."""
     begun = time.perf_counter()
-    steps = {"steps": str(this.plan.steps)} if this.plan.steps is not None else {}
-    at = replace(inputs, size=this.size, precision=this.plan.precision)
-    chosen, task = prepare(
+    steps = {"steps": str(candidate.plan.steps)} if candidate.plan.steps is not None else {}
+    candidate_inputs = replace(inputs, size=candidate.size, precision=candidate.plan.precision)
+    settings, task = prepare(
         images,
-        this.method,
-        backbone=this.backbone,
-        settings=this.settings | steps,
-        inputs=at,
+        candidate.method,
+        backbone=candidate.backbone,
+        settings=candidate.settings | steps,
+        inputs=candidate_inputs,
         track=reporter.track,
     )
-    folder = work / this.method if work is not None else None
+    folder = work / candidate.method if work is not None else None
     if folder is not None:
         folder.mkdir(exist_ok=True)
-    finished: MutableMapping[Key, np.ndarray] = {} if folder is None else Finished(folder)
-    in_folds = chosen
-    if chosen.schedule is not None and this.fold_steps is not None:
-        in_folds = replace(chosen, schedule=replace(chosen.schedule, steps=this.fold_steps))
-    planned = replace(this.plan, allowed=this.fold_seconds)
-    predictor = fold_predictor(in_folds, task, seed, planned, folder, reporter.say)
-    out = predicted_out_of_fold(task, predictor, FOLDS, seed, finished)
+    saved_folds: MutableMapping[Key, np.ndarray] = {} if folder is None else SavedFolds(folder)
+    fold_settings = settings
+    if settings.schedule is not None and candidate.fold_steps is not None:
+        fold_settings = replace(
+            settings, schedule=replace(settings.schedule, steps=candidate.fold_steps)
+        )
+    planned = replace(candidate.plan, allowed=candidate.fold_seconds)
+    predictor = fold_predictor(fold_settings, task, seed, planned, folder, reporter.say)
+    out = predicted_out_of_fold(task, predictor, FOLDS, seed, saved_folds)
     seconds = time.perf_counter() - begun
     if folder is not None:
-        spent = folder / "seconds.json"
-        if not spent.exists():
-            write_json(spent, seconds)
-        seconds = read_json(spent)
-    return Tried(this, chosen, task, out, finished, seconds)
+        seconds_file = folder / "seconds.json"
+        if not seconds_file.exists():
+            write_json(seconds_file, seconds)
+        seconds = read_json(seconds_file)
+    return Evaluated(candidate, settings, task, out, saved_folds, seconds)
 
 
-def _mixed(tried: Sequence[Tried], seed: int, say: Say) -> bool:
-    """Whether the unlabelled images are of other kinds, where features tell; it is said.
+def _has_pool_shift(evaluated: Sequence[Evaluated], seed: int, say: Say) -> bool:
+    """Return whether the unlabelled images are unlike the labelled ones, and report it.
 
-    Features that the choice has not computed are not computed for this.
+    Only features that a candidate has already computed are compared; else the answer is False.
     """
-    for this in tried:
-        if isinstance(this.chosen.method, SelfTraining):
-            images, precision = this.task.images, this.candidate.plan.precision
-            known, pool = extract_features(this.chosen.method, this.task, precision, seed)
-            some = np.random.default_rng([seed, 10]).permutation(len(known))[:_SAMPLE]
-            groups = None if images.groups is None else images.groups[images.labeled[some]]
-            share = unlike(known[some], subsample(pool, _SAMPLE, seed), groups)
-            if share > UNLIKE:
+    for candidate in evaluated:
+        if isinstance(candidate.settings.method, SelfTraining):
+            images, precision = candidate.task.images, candidate.candidate.plan.precision
+            known, pool = extract_features(
+                candidate.settings.method, candidate.task, precision, seed
+            )
+            sample = seeds.generator(seed, Stream.POOL_SHIFT).permutation(len(known))[
+                :_COMPARED_IMAGES
+            ]
+            groups = None if images.groups is None else images.groups[images.labeled[sample]]
+            share = pool_shift(known[sample], subsample(pool, _COMPARED_IMAGES, seed), groups)
+            if share > POOL_SHIFT:
                 say(
                     f"the images without a label look unlike the labelled ones: in {share:.0%} of "
                     f"comparisons (50% by chance) the labelled image is nearer to another labelled "
-                    f"one. Some may be of none of the classes. What such images brought on data "
-                    f"sets without strangers is not counted on"
+                    f"one. Some may be of none of the classes. Past results on data sets without "
+                    f"such images are not used"
                 )
-            return share > UNLIKE
+            return share > POOL_SHIFT
     return False
 
 
-def thorough(winner: Tried, seed: int) -> OutOfFold:
-    """More folds of the method that was chosen, where they cost little: the estimate gains."""
-    if winner.candidate.method != "features" or len(winner.out.labels) > _CHEAP:
-        return winner.out
-    predictor = fold_predictor(winner.chosen, winner.task, seed, winner.candidate.plan)
-    return predicted_out_of_fold(winner.task, predictor, THOROUGH, seed, winner.finished)
+def with_more_folds(selected: Evaluated, seed: int) -> OutOfFold:
+    """Return predictions of more folds of the selected method, if they cost little.
+
+    The estimate becomes more precise. Else its own predictions are returned.
+    """
+    if selected.candidate.method != "features" or len(selected.out.labels) > _MORE_FOLDS_UP_TO:
+        return selected.out
+    predictor = fold_predictor(selected.settings, selected.task, seed, selected.candidate.plan)
+    return predicted_out_of_fold(selected.task, predictor, THOROUGH, seed, selected.saved_folds)

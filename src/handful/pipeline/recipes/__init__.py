@@ -1,8 +1,8 @@
-"""Every recipe by name: the results of five student reports, reproduced and corrected.
+"""All recipes by name: results of five student reports, reproduced and corrected.
 
-A recipe is data. `handful recipes` lists them beside what was measured, `handful reproduce NAME`
-runs one. The measured figures are in `measured.json`, made from the lines of the benchmarks by
-`python -m benchmarks resources`.
+A recipe is data. `handful recipes` lists the recipes beside measured figures, and `handful
+reproduce NAME` runs one. `python -m benchmarks resources` writes
+the figures to `measured.json`.
 """
 
 from handful.errors import HandfulError
@@ -18,7 +18,7 @@ RECIPES: dict[str, Recipe] = {
 
 
 def find(name: str) -> Recipe:
-    """The recipe of that name; HandfulError with a suggestion for a typo."""
+    """Return the recipe of a name; HandfulError with a suggestion for an unknown name."""
     if name not in RECIPES:
         raise HandfulError(
             f"no recipe {name!r}.{did_you_mean(name, RECIPES)} `handful recipes` lists them"

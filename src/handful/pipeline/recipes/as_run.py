@@ -1,7 +1,6 @@
-"""Bugs of the reports, kept to show what they did to a number. Nothing else may use this file.
+"""Methods with bugs of the reports, which show the effect of the bugs on the results.
 
-None of these methods has a name that the command line knows; only recipes that end in `-as-run`
-hold them.
+Only recipes whose name ends in `-as-run` may use them; the command line does not know their names.
 """
 
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from handful.models.classifier import Normalize
 
 @dataclass(frozen=True)
 class NormalizedTwice(Supervised):
-    """Supervised, but training images are normalised twice and test images once (report B)."""
+    """Supervised with a bug of report B: training images are normalised twice, others once."""
 
     name: ClassVar[str] = "supervised-normalized-twice-as-run"
     differs_in_evaluation: ClassVar[bool] = True  # they see images normalised once
@@ -41,10 +40,10 @@ class _TwiceInTraining(Normalize):
 
 @dataclass(frozen=True)
 class EmptyBank(CMC):
-    """CMC, but negatives come from a bank most of which is noise that no image wrote (report D).
+    """CMC with bugs of report D: most of its memory bank is noise that no image wrote.
 
-    Lab values are not rescaled either. With noise to tell apart from, constant features are a
-    solution, and the encoders stop there.
+    Lab values are not rescaled either. Against noise, constant features are a solution, at which
+    the encoders stop learning.
     """
 
     slots: int = 100_000  # of the bank; the report trained 10,000 images
@@ -62,5 +61,5 @@ class EmptyBank(CMC):
         found = super().state(task)
         generator = torch.Generator().manual_seed(self.seed)
         noise = torch.randn(2, self.slots, found["bank"].shape[2], generator=generator)
-        written = torch.ones(self.slots, dtype=torch.bool)  # a lie: that is the bug
+        written = torch.ones(self.slots, dtype=torch.bool)  # not true: this is the bug
         return found | {"bank": F.normalize(noise, dim=2), "written": written}

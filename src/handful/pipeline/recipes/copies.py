@@ -1,6 +1,6 @@
-"""Augmented copies made once, before training: the set that a report prepared.
+"""Make augmented copies of images once, before training, as one of the reports did.
 
-Views drawn anew at every step hold more variety; this is for what was prepared so.
+Views drawn at every step are more diverse; copies serve to reproduce that report only.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,12 @@ from handful.errors import HandfulError
 
 
 def with_copies(images: ImageSet, pipelines: Sequence[str], copies: int, seed: int) -> ImageSet:
-    """The images, and `copies` labelled copies of each labelled one under each pipeline.
+    """Return the images with `copies` copies of each labelled image under each pipeline.
 
-    An image and its copies are one group, so that no fold and no validation part splits them.
-    All images must share one size.
+    An image and its copies are one group, which no fold and no validation part splits.
+
+    Raises:
+        HandfulError: the images are not square, or of several sizes.
     """
     if images.native_size is None or images.native_size[0] != images.native_size[1]:
         raise HandfulError(

@@ -1,4 +1,4 @@
-"""What was measured: means over draws, made from the benchmarks' lines and kept in the package."""
+"""Measured accuracies of the recipes: means over draws, from the results of the benchmarks."""
 
 import json
 from importlib.resources import files
@@ -13,18 +13,18 @@ class Measured(NamedTuple):
     mean: float
     std: float | None  # None for a single draw
     n: int
-    minutes: float | None  # a draw; None where its encoder was there already
-    on: str  # the data
+    minutes: float | None  # per draw; None where the encoder came from the cache
+    on: str  # title of the data
 
 
 def measured() -> dict[str, Measured]:
-    """Recipe → what was measured; recipes that were not run are not in it."""
+    """Return recipe name → measured accuracy, for the recipes that were run."""
     text = (files("handful.pipeline.recipes") / "measured.json").read_text(encoding="utf-8")
     return {name: Measured(**found) for name, found in json.loads(text).items()}
 
 
 def as_json(recipes: list[Recipe]) -> dict[str, list[dict[str, object]]]:
-    """What `handful recipes --json` prints."""
+    """Return the output of `handful recipes --json`."""
     known = measured()
     return {
         "recipes": [

@@ -15,7 +15,7 @@ TRAINED = 80  # labelled images left by the 20 kept for validation
 COPIES = 10  # of each labelled image by each of five pipelines
 PREPARED = TRAINED * (1 + 5 * COPIES)
 
-# Report A. A look after every epoch, as its patience counts epochs.
+# Report A. Evaluated after every epoch, since its patience counts epochs.
 adam = Schedule(
     steps=epochs(20, TRAINED, batch=20),
     batch=20,
@@ -88,7 +88,7 @@ SIMCLR = (
 
 
 def simclr(encoder: str, batch: int, views: str, published: float, minutes: float) -> Recipe:
-    """Five epochs of SimCLR on all images, then a head of two layers on the frozen encoder."""
+    """Return a recipe: five epochs of SimCLR, then a two-layer head on the frozen encoder."""
     kind, seen = ("crop", "cropped") if views == "simclr-flip" else ("full", "cropped and blurred")
     return Recipe(
         f"mnist-simclr-{encoder}-{batch}-{kind}",
@@ -115,7 +115,7 @@ def simclr(encoder: str, batch: int, views: str, published: float, minutes: floa
 
 
 def self_trained(encoder: str, batch: int, views: str, which: str) -> Recipe:
-    """The same encoder, and self-training on its features in place of two layers."""
+    """Return a recipe of SIMCLR with self-training on its features instead of the two layers."""
     row = next(row for row in SIMCLR if row[:3] == (encoder, batch, views))
     return replace(
         simclr(*row),
@@ -127,11 +127,11 @@ def self_trained(encoder: str, batch: int, views: str, which: str) -> Recipe:
     )
 
 
-simclr_theirs = self_trained("complex", 128, "simclr-flip", "the report's best encoder")
-simclr_ours = self_trained("resnet", 128, "simclr", "our best of these encoders")
+simclr_best_of_report = self_trained("complex", 128, "simclr-flip", "the report's best encoder")
+simclr_best_of_ours = self_trained("resnet", 128, "simclr", "our best of these encoders")
 
 # Report B: all 100 labels are trained on.
-few = Schedule(
+labels_schedule = Schedule(
     steps=epochs(20, 100, batch=64),
     batch=64,
     optimizer="adam",
@@ -140,7 +140,7 @@ few = Schedule(
     decay="constant",
     average=0.0,
 )
-many = replace(few, steps=epochs(20, 5_000, batch=64))
+augmented_schedule = replace(labels_schedule, steps=epochs(20, 5_000, batch=64))
 simple_cnn = Recipe(
     "mnist-simple-cnn",
     report="B",
@@ -148,7 +148,7 @@ simple_cnn = Recipe(
     data=MNIST,
     method=Supervised(augment="none"),
     backbone=BackboneSpec("simple-cnn"),
-    schedule=few,
+    schedule=labels_schedule,
     published=0.79,
     correction="Three results of the report came from three different draws of labels.",
     minutes=0.1,
@@ -158,7 +158,7 @@ simple_cnn_augmented = replace(
     name="mnist-simple-cnn-augmented",
     what="the same on 5,000 augmented images an epoch",
     method=Supervised(augment="digits"),
-    schedule=many,
+    schedule=augmented_schedule,
     published=None,
     correction="Promised by the report, never run.",
     minutes=2.0,
@@ -168,7 +168,7 @@ deep_cnn = replace(
     name="mnist-deep-cnn",
     what="six convolutions, 100 labels, 5,000 augmented images an epoch",
     backbone=BackboneSpec("deep-cnn"),
-    schedule=replace(many, lr=1e-4),
+    schedule=replace(augmented_schedule, lr=1e-4),
     published=0.23,
     correction="0.23 is an artefact: training images were normalised twice, test images once "
     "(mnist-deep-cnn-as-run). Here all are normalised once.",
@@ -237,7 +237,7 @@ uda_threshold = replace(
 
 
 def labels_only(recipe: Recipe, network: str, correction: str) -> Recipe:
-    """What the same steps reach with the labels alone."""
+    """Return a recipe that trains on the labels alone, for as many steps as `recipe`."""
     return replace(
         recipe,
         name=f"{recipe.name}-labels",
@@ -262,8 +262,8 @@ RECIPES = (
     mlp_augmented,
     cnn_augmented,
     *(simclr(*row) for row in SIMCLR),
-    simclr_theirs,
-    simclr_ours,
+    simclr_best_of_report,
+    simclr_best_of_ours,
     simple_cnn,
     simple_cnn_augmented,
     uda_simple_cnn,

@@ -1,4 +1,4 @@
-"""A recipe: a named setting, frozen, with what was published for it and how it is run."""
+"""A recipe: named settings with the published accuracy and the command that runs them."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -11,25 +11,25 @@ from handful.models.classifier import BackboneSpec
 
 @dataclass(frozen=True)
 class Data:
-    """Images, and which of their labels are seen."""
+    """A source of images, and the labels that are used."""
 
     source: str  # a public data set by name, or a folder of images inside the data folder
     title: str  # what tables call it
-    per_class: int = 0  # labels of each class that are seen, drawn anew for every draw
-    first: int = 0  # instead: the labels of the first so many images. Neither: all labels
-    unlabeled: int = 0  # images without a label that are used, of more; 0: all
+    per_class: int = 0  # labels per class, drawn anew for every draw
+    first: int = 0  # instead of per_class: the labels of this many first images; both 0: all labels
+    unlabeled: int = 0  # number of unlabelled images that are used; 0: all
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that a result depends on, but for the draw: data, network, method, training."""
+    """All that determines a result except the draw: data, network, method, training."""
 
     name: str
     report: str  # letter of the report; empty for what goes beyond them
     what: str  # one line for a reader
-    data: tuple[Data, ...]  # the first that is at hand is used
+    data: tuple[Data, ...]  # the first that is in the data folder is used
     method: Method
-    minutes: float  # a draw, on two cores
+    minutes: float  # per draw, on two cores
     schedule: Schedule | None = None  # None: the method's own, or none where a head is fitted
     backbone: BackboneSpec | None = None  # None: the method's own
     published: float | None = None  # test accuracy in the report
@@ -37,7 +37,7 @@ class Recipe:
     size: int | None = None  # side in pixels; None: the images' own
     copies: int = 0  # augmented copies of each labelled image made once, by each of five pipelines
     precision: str = "auto"  # fp32, bf16, or whichever is measured to be faster
-    draws: int = 5  # how many a mean is taken over
+    draws: int = 5  # number of draws in a mean
 
     def __post_init__(self) -> None:
         if not self.data:
@@ -47,10 +47,10 @@ class Recipe:
 
     @property
     def command(self) -> str:
-        """What a user types."""
+        """The command that runs the recipe."""
         return f"handful reproduce {self.name}"
 
 
 def epochs(number: int, images: int, batch: int) -> int:
-    """Optimiser steps of `number` passes over `images`; what is left of a pass is a step too."""
+    """Return the optimiser steps of `number` passes; the last, smaller batch is a step too."""
     return number * ceil(images / batch)

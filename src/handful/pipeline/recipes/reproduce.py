@@ -1,4 +1,4 @@
-"""Running a recipe: find its images, hide the labels, fit, score the test part once."""
+"""Run a recipe: open its images, subsample the labels, fit, and score the test part once."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -19,38 +19,38 @@ from handful.pipeline.fit import fit
 from handful.pipeline.recipes.copies import with_copies
 from handful.pipeline.recipes.recipe import Data, Recipe
 from handful.pipeline.run import Run
-from handful.pipeline.setup import hide
+from handful.pipeline.setup import subsample_labels
 from handful.progress import QUIET, Reporter
 
-COPIED_BY = ("rotate", "zoom", "shift", "shear", "affine")  # the five pipelines of report A
+COPY_PIPELINES = ("rotate", "zoom", "shift", "shear", "affine")  # of report A
 
 
-class Place(NamedTuple):
-    """Where a source is looked for in the data folder, and how it gets there."""
+class Location(NamedTuple):
+    """The place of a source in the data folder."""
 
     folder: str
-    how: str
+    how: str  # what to put there, and where to get it
 
 
-PLACES = {
-    "mnist": Place(
+LOCATIONS = {
+    "mnist": Location(
         "MNIST/raw",
         "the four files named train-images-idx3-ubyte.gz and so on, from "
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
     ),
-    "cifar10": Place(
+    "cifar10": Location(
         "cifar-10-batches-py",
         "cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html, unpacked",
     ),
-    "cifar10-jpeg": Place(
+    "cifar10-jpeg": Location(
         "cifar10-jpeg",
         "CIFAR-10 as JPEG files: train/<class>/NNNN.jpg and test/<class>/NNNN.jpg",
     ),
-    "stl10": Place(
+    "stl10": Location(
         "stl10_binary",
         "stl10_binary.tar.gz (2.6 GB) from https://cs.stanford.edu/~acoates/stl10/, unpacked",
     ),
-    "tin10": Place(
+    "tin10": Location(
         "tin10",
         "ten classes of Tiny ImageNet as train/<class>/ and test/<class>/, and images of the other "
         "190 classes in unlabeled/",
@@ -58,8 +58,8 @@ PLACES = {
 }
 
 
-class Outcome(NamedTuple):
-    """One draw."""
+class DrawResult(NamedTuple):
+    """The outcome of one draw."""
 
     draw: int
     on: str  # title of the data
@@ -69,29 +69,32 @@ class Outcome(NamedTuple):
     run: Run
 
 
-def at_hand(recipe: Recipe, root: Path) -> Data | None:
-    """The first of the recipe's data that is in the data folder."""
-    found = (data for data in recipe.data if (root / PLACES[data.source].folder).is_dir())
+def first_available(recipe: Recipe, root: Path) -> Data | None:
+    """Return the first of the recipe's data that is in the data folder, or None."""
+    found = (data for data in recipe.data if (root / LOCATIONS[data.source].folder).is_dir())
     return next(found, None)
 
 
 def open_data(
     recipe: Recipe, data_root: Path | None = None, reporter: Reporter = QUIET
 ) -> tuple[Data, ImageSet]:
-    """The recipe's images with all their labels; the first of its data is downloaded if none is
-    at hand.
+    """Return the data of a recipe and its images with all labels.
+
+    If none of its data is in the data folder, the first is downloaded.
 
     Raises:
-        HandfulError: they are neither there nor to be had; the message says what to put where.
+        HandfulError: the download fails; the message says which files to put where.
     """
     root = Path(data_root).expanduser() if data_root else data_folder()
-    data = at_hand(recipe, root) or recipe.data[0]
+    data = first_available(recipe, root) or recipe.data[0]
     public = data.source in SOURCES
     try:
         source = data.source if public else str(root / data.source)
         images = load(source, data_root=root, track=reporter.track)
     except HandfulError as error:
-        ways = [f"{root / PLACES[d.source].folder}: {PLACES[d.source].how}" for d in recipe.data]
+        ways = [
+            f"{root / LOCATIONS[d.source].folder}: {LOCATIONS[d.source].how}" for d in recipe.data
+        ]
         raise HandfulError(f"{recipe.name}: {error}. Put there {'; or '.join(ways)}") from None
     assert images.test is not None
     left_out = f"; {skipped_summary(images.store.skipped)}" if images.store.skipped else ""
@@ -99,29 +102,29 @@ def open_data(
     return data, images
 
 
-def seen(recipe: Recipe, data: Data, images: ImageSet, draw: int) -> ImageSet:
-    """The images as the recipe's method sees them in one draw, without the test part."""
+def training_images(recipe: Recipe, data: Data, images: ImageSet, draw: int) -> ImageSet:
+    """Return the training images of one draw: labels subsampled, without the test part."""
     images = images[:]
     if data.unlabeled:
         images = _fewer_unlabeled(images, data.unlabeled)
     if data.per_class:
-        images = hide(images, data.per_class, draw)
+        images = subsample_labels(images, data.per_class, draw)
     elif data.first:
         images = images.seen(first(images.labels, data.first))
-    return with_copies(images, COPIED_BY, recipe.copies, draw) if recipe.copies else images
+    return with_copies(images, COPY_PIPELINES, recipe.copies, draw) if recipe.copies else images
 
 
 def _fewer_unlabeled(images: ImageSet, count: int) -> ImageSet:
-    """All labelled images and `count` of the others, the same in every draw."""
+    """Return all labelled images and `count` others, which are equal in all draws."""
     kept = np.random.default_rng(0).permutation(images.unlabeled)[:count]
     return images[np.sort(np.concatenate([images.labeled, kept]))]
 
 
 def method_of(recipe: Recipe, data: Data, draw: int) -> Method:
-    """The recipe's method in one draw.
+    """Return the method of one draw.
 
-    One pre-trained encoder serves all draws of labels. Where all labels are seen, a draw is a
-    seed, of the encoder too.
+    All draws of labels share one pre-trained encoder. Where all labels are used, draws differ in
+    the seed, also in that of the encoder.
     """
     method = recipe.method
     if isinstance(method, SelfSupervised) and not data.per_class:
@@ -135,22 +138,22 @@ def reproduce(
     out: Path | None = None,
     data_root: Path | None = None,
     reporter: Reporter = QUIET,
-) -> Iterator[Outcome]:
-    """Run the recipe on one draw after the other.
+) -> Iterator[DrawResult]:
+    """Run the recipe on each draw, and yield its outcome.
 
     Args:
-        out: a run folder for each draw is left in here, and found again: a draw that is finished
-            is not run again, one that was stopped goes on.
+        out: folder for the run folders of the draws. Finished draws in it are not run again, an
+            interrupted one is continued.
     """
     data, images = open_data(recipe, data_root, reporter)
     for draw in draws:
         method = method_of(recipe, data, draw)
-        run = _run(recipe, method, seen(recipe, data, images, draw), draw, out, reporter)
+        run = _run(recipe, method, training_images(recipe, data, images, draw), draw, out, reporter)
         if run.test is None:
             assert images.test is not None
             run.score_test(images.test, reporter.track)
         seconds = run.record["seconds"]
-        yield Outcome(draw, data.title, run.test["accuracy"], run.test["n"], seconds, run)
+        yield DrawResult(draw, data.title, run.test["accuracy"], run.test["n"], seconds, run)
 
 
 def _run(

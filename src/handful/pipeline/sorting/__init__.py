@@ -1,7 +1,7 @@
-"""`handful predict RUN SOURCE --into TARGET`: copies in one folder per class, no file harmed.
+"""Sort images into class folders: `handful predict RUN SOURCE --into TARGET`.
 
-`plan` finds out what has to be done, `execute` does it, `manifest` keeps what was put where, and
-`names` holds the names of folders and copies.
+Files are copied; no original and no file of the user is changed. `plan` makes the steps, `execute`
+runs them, `manifest` records which copy lies where, and `names` makes names of folders and copies.
 """
 
 import os
@@ -31,31 +31,31 @@ __all__ = ["Sorted", "check_target", "sort_into_folders"]
 
 @dataclass(frozen=True)
 class Sorted:
-    """What became of every image; with `dry_run`, what would."""
+    """The outcome for every image; with `dry_run`, the planned outcome."""
 
     target: Path
     dry_run: bool
     steps: tuple[Step, ...]
     left_out: tuple[Skipped, ...]
-    folders: dict[Kind, str]  # of the kinds that have an image
+    folders: dict[Kind, str]  # folder of each kind that has an image
 
     def counts(self, kind: Kind | None = None) -> Counter[str]:
-        """How many images were copied, moved or already there: all, or those of one kind."""
-        return Counter(_became(s) for s in self.steps if kind is None or s.item.kind == kind)
+        """Return how many images were copied, moved or already there: all, or of one kind."""
+        return Counter(_outcome(s) for s in self.steps if kind is None or s.item.kind == kind)
 
     @property
     def numbered(self) -> list[Step]:
-        """Copies with a number in their name, since another file has the name."""
+        """Steps whose copy has a number in its name, since another file has the name."""
         return [step for step in self.steps if step.numbered]
 
     @property
     def shortened(self) -> list[Step]:
-        """Copies with a shorter or changed name, since the target cannot hold the name."""
+        """Steps whose copy has a shortened or changed name, since the target cannot hold it."""
         return [step for step in self.steps if step.shortened]
 
     @property
     def renamed(self) -> dict[Kind, str]:
-        """Folders that are not called as their class."""
+        """Folders whose name differs from that of their class."""
         return {kind: name for kind, name in self.folders.items() if name != kind.name}
 
     def as_json(self) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class Sorted:
                 {
                     "file": step.item.name,
                     "place": step.place,
-                    "was": _became(step),
+                    "was": _outcome(step),
                     "numbered": step.numbered,
                     "shortened": step.shortened,
                 }
@@ -90,10 +90,10 @@ class Sorted:
 OUTCOMES = ("copied", "moved", "already_there")
 
 
-def _became(step: Step) -> str:
-    if step.do == "copy":
+def _outcome(step: Step) -> str:
+    if step.action == "copy":
         return "copied"
-    return "moved" if step.stale else "already_there"
+    return "moved" if step.old_copies else "already_there"
 
 
 def sort_into_folders(
@@ -106,18 +106,20 @@ def sort_into_folders(
     dry_run: bool = False,
     track: Track = quiet,
 ) -> Sorted:
-    """Bring a copy of each image of `source` into the sub-folder of `target` for its class.
+    """Copy each image of `source` into the sub-folder of `target` for its class.
 
-    No file that an earlier call did not put there is changed or replaced. What an earlier call did
-    put there is moved if its class is another now. A call that was killed is finished by the same
-    call.
+    Only copies of earlier calls are ever changed: they are moved if their class has changed. After
+    a killed call, the same call finishes the work.
 
     Args:
-        source: the folder that `names` are relative to, or the one file.
-        labels: the class of each image; empty: without a label.
-        none_of_these: whether it is without one as it is unlike all that the run has seen.
-        classes: all that there are, so that folders do not depend on which appear.
-        dry_run: find out what would be done, and do nothing.
+        source: the folder to which `names` are relative, or one file.
+        labels: the class of each image; empty: no label.
+        none_of_these: whether each image has no label because it is out of distribution.
+        classes: all classes of the run, so that folder names do not depend on the images.
+        dry_run: return the planned outcome and write nothing.
+
+    Raises:
+        HandfulError: the target cannot be written, or lies within the source.
     """
     check_target(source, target, classes)
     images = list(zip(names, kinds_of(labels, none_of_these), strict=True))
@@ -139,7 +141,7 @@ def _planned(
     classes: Sequence[str],
     track: Track,
 ) -> tuple[Plan, dict[Kind, str], Places]:
-    """The plan, and the folder of each kind that has an image."""
+    """Return the plan, the folder of each kind that has an image, and the state of the target."""
     places, known, before = _folders(target, classes)
     with explained(target):
         plan = make_plan(source, images, known, before, places, track)
@@ -148,7 +150,7 @@ def _planned(
 
 
 def _folders(target: Path, classes: Sequence[str]) -> tuple[Places, dict[Kind, str], Manifest]:
-    """The folder of every kind, after what earlier calls have put into the target."""
+    """Return the state of the target, the folder of every kind, and the manifest."""
     kinds = [*(Kind("class", name) for name in classes), NONE_OF_THESE, NO_ANSWER]
     with explained(target):
         places = Places(target, limits(target))
@@ -158,10 +160,10 @@ def _folders(target: Path, classes: Sequence[str]) -> tuple[Places, dict[Kind, s
 
 
 def check_target(source: Path, target: Path, classes: Sequence[str]) -> None:
-    """HandfulError where copies of `source` would lie among originals, or nowhere.
+    """Raise HandfulError if the target cannot be written, or copies would lie among originals.
 
-    The target may lie above the source, as a library lies above the folder of what is new, but for
-    a source that is, or is in, the folder of a class.
+    The target may contain the source, as a library contains a folder of new images, unless the
+    source is, or lies in, the folder of a class.
     """
     for at in (target, *target.absolute().parents):
         if os.path.lexists(at):

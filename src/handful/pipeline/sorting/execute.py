@@ -1,4 +1,4 @@
-"""Doing what a plan says: copies made beside their place and renamed, nothing ever replaced."""
+"""Execute a plan: files are copied beside their place and renamed; no file is ever replaced."""
 
 import errno
 import hashlib
@@ -40,9 +40,9 @@ FULL = {errno.ENOSPC, errno.EDQUOT}
 
 @contextmanager
 def sole_sorter(target: Path) -> Iterator[None]:
-    """Within, the target exists and nobody else sorts into it; HandfulError if somebody does.
+    """Context manager: create the target and lock it; HandfulError if another process has it.
 
-    The lock is the operating system's: it goes with the process, however that ends.
+    The lock is the operating system's: it ends with the process.
     """
     path = target / LOCK
     with explained(target):
@@ -68,33 +68,33 @@ def sole_sorter(target: Path) -> Iterator[None]:
 
 @contextmanager
 def explained(target: Path, done: str = "") -> Iterator[None]:
-    """Turn what goes wrong with the target into a message that says so, and what to do."""
+    """Context manager: turn an OSError of the target into a HandfulError with a remedy."""
     try:
         yield
     except OSError as error:
         full = error.errno in FULL
         reason = "no space is left" if full else (error.strerror or str(error)).lower()
-        mend = "free some space" if full else "mend that"
+        remedy = "free some space" if full else "repair that"
         raise HandfulError(
-            f"cannot sort into {target}: {reason}; {done}{mend}, or give another --into; then "
-            f"the same command goes on"
+            f"cannot sort into {target}: {reason}; {done}{remedy}, or give another --into; then "
+            f"run this command again to go on"
         ) from error
 
 
 class Execution:
-    """The steps of a plan, done one by one."""
+    """Runs the steps of a plan one by one."""
 
     def __init__(self, plan: Plan, places: Places) -> None:
         self.plan, self.places, self.target = plan, places, places.target
-        self.steps = list(plan.steps)  # as they are done in the end
-        self.entries = [step.ahead for step in plan.steps]
+        self.steps = list(plan.steps)  # changed where a place was taken meanwhile
+        self.entries = [step.entry_before for step in plan.steps]
         self.folders = dict(plan.before.folders)
         self.left_out: list[Skipped] = []
         self.done: list[Step] = []
         self.saved = plan.before
 
     def run(self, track: Track) -> None:
-        """Do all steps. What cannot be read is left out; HandfulError if the target fails."""
+        """Run all steps. Unreadable images are left out; HandfulError if the target fails."""
         with explained(self.target):
             for step in self.steps:
                 name = step.place.split("/")[0]
@@ -110,19 +110,19 @@ class Execution:
                     self.done.append(self.steps[at])
             except LeftOut as reason:
                 self.left_out.append(Skipped(step.item.name, str(reason)))
-                self._forget(at)
+                self._drop_entry(at)
             except HandfulError:
                 for later in range(at, len(self.steps)):
-                    self._forget(later)
+                    self._drop_entry(later)
                 with suppress(OSError):
                     self._save()
                 raise
         with explained(self.target):
             self._finish()
 
-    def _forget(self, at: int) -> None:
-        """A copy that was not made has no entry; one that was to move keeps both places."""
-        if self.steps[at].do == "copy":
+    def _drop_entry(self, at: int) -> None:
+        """Remove the entry of a copy that was not made; one to be moved keeps both places."""
+        if self.steps[at].action == "copy":
             self.entries[at] = None
 
     def _save(self) -> None:
@@ -134,7 +134,7 @@ class Execution:
             self.saved = now
 
     def _tidy(self) -> None:
-        """Remove what killed processes left half written."""
+        """Delete partial copies of killed processes."""
         for name in self.folders:
             if os.path.lexists(self.target / name) and self.places.usable(name):
                 for left in os.scandir(self.target / name):
@@ -143,32 +143,32 @@ class Execution:
 
     def _do(self, at: int) -> None:
         step = self.steps[at]
-        if step.do == "copy":
-            self._enter(step)
+        if step.action == "copy":
+            self._make_folder(step)
             part = self._copied(step)
             try:
                 self._publish(at, part)
             finally:
                 part.unlink(missing_ok=True)
-        elif step.do == "move":
-            self._enter(step)
-            if not self.places.holds(step.stale[0], step.item.bytes, step.item.sha256):
-                raise LeftOut(f"its copy {step.stale[0]} was changed meanwhile")
-            self._publish(at, self.target / step.stale[0])
+        elif step.action == "move":
+            self._make_folder(step)
+            if not self.places.holds(step.old_copies[0], step.item.bytes, step.item.sha256):
+                raise LeftOut(f"its copy {step.old_copies[0]} was changed meanwhile")
+            self._publish(at, self.target / step.old_copies[0])
         step = self.steps[at]
-        for place in step.stale[1:] if step.do == "move" else step.stale:
+        for place in step.old_copies[1:] if step.action == "move" else step.old_copies:
             self._remove(place, step.item)
         self.entries[at] = step.entry
 
-    def _enter(self, step: Step) -> None:
-        """Make the folder of the step; refuse what took its name meanwhile."""
+    def _make_folder(self, step: Step) -> None:
+        """Make the folder of a step; LeftOut if something else has its name by now."""
         name = step.place.split("/")[0]
         if not self.places.usable(name):
             raise LeftOut(f"{name} in the target is no folder any more")
         (self.target / name).mkdir(exist_ok=True)
 
     def _copied(self, step: Step) -> Path:
-        """A whole copy of the original, on the disk, under a name of its own."""
+        """Copy the original to a temporary file beside its place, and return that file."""
         part = (self.target / step.place).with_name(f".handful-{uuid.uuid4().hex[:8]}.part")
         digest = hashlib.sha256()
         with _original(step.item) as original:
@@ -182,7 +182,7 @@ class Execution:
                     os.fsync(copy.fileno())
                 if digest.hexdigest() != step.item.sha256:
                     raise LeftOut("changed while it was copied")
-                with suppress(OSError):  # a nicety: programs sort photographs by it
+                with suppress(OSError):  # optional: programs sort photographs by it
                     os.utime(part, ns=(times.st_atime_ns, times.st_mtime_ns))
             except BaseException:
                 part.unlink(missing_ok=True)
@@ -190,41 +190,46 @@ class Execution:
         return part
 
     def _publish(self, at: int, file: Path) -> None:
-        """Rename a file to the place of its step, or to the next that is free."""
+        """Rename a file to the place of its step, or to the next free one."""
         for safe in (False, False, True, True, True):
-            if self.steps[at].do == "keep":
+            if self.steps[at].action == "keep":
                 return
             try:
                 _rename(file, self.target / self.steps[at].place)
                 return
             except FileExistsError:
-                self._choose_again(at, safe)
+                self._place_again(at, safe)
             except OSError as error:
                 if error.errno == errno.EXDEV:
                     raise LeftOut("its new folder is on another file system") from error
                 if error.errno not in REFUSED:
                     raise
-                self._choose_again(at, safe=True)
+                self._place_again(at, safe=True)
         raise LeftOut("its place in the target was taken again and again")
 
-    def _choose_again(self, at: int, safe: bool) -> None:
+    def _place_again(self, at: int, safe: bool) -> None:
         step = self.steps[at]
-        self.places.forget(step.place)
-        choice = self.places.choose(step.item, step.place.split("/")[0], safe)
-        place, numbered, shortened = choice.place, choice.numbered, choice.shortened
+        self.places.release(step.place)
+        placement = self.places.place_copy(step.item, step.place.split("/")[0], safe)
+        place, numbered, shortened = placement.place, placement.numbered, placement.shortened
         step = replace(step, place=place, numbered=numbered, shortened=shortened)
-        entry = ahead = None  # of a file that another process put there
-        if not choice.there and step.entry and step.ahead:
-            entry, ahead = replace(step.entry, place=place), replace(step.ahead, place=place)
-        elif step.stale and step.ahead:
-            ahead = replace(step.ahead, place=step.stale[0], was=step.stale[1:])
-        do = "keep" if choice.there else step.do
-        step = replace(step, do=do, entry=entry, ahead=ahead)
-        self.steps[at], self.entries[at] = step, step.ahead
+        entry = entry_before = None  # of a file that another process put there
+        if not placement.there and step.entry and step.entry_before:
+            entry, entry_before = (
+                replace(step.entry, place=place),
+                replace(step.entry_before, place=place),
+            )
+        elif step.old_copies and step.entry_before:
+            entry_before = replace(
+                step.entry_before, place=step.old_copies[0], was=step.old_copies[1:]
+            )
+        action = "keep" if placement.there else step.action
+        step = replace(step, action=action, entry=entry, entry_before=entry_before)
+        self.steps[at], self.entries[at] = step, step.entry_before
         self._save()
 
     def _remove(self, place: str, item: Item) -> None:
-        """Remove an own copy, of which there is another, unless it was changed."""
+        """Delete a second copy of ours, unless it was changed."""
         if not self.places.usable(place.split("/")[0]):
             return
         with suppress(FileNotFoundError):
@@ -233,7 +238,7 @@ class Execution:
                 path.unlink()
 
     def _finish(self) -> None:
-        """Remove folders that we made and that are empty now; write the manifest."""
+        """Remove empty folders that we made, and write the manifest."""
         used = {entry.place.split("/")[0] for entry in self.entries if entry is not None}
         used |= {place.split("/")[0] for e in self.plan.others for place in (e.place, *e.was)}
         for name, folder in list(self.folders.items()):
@@ -263,7 +268,7 @@ def _read(original: IO[bytes]) -> bytes:
 
 
 def _rename(old: Path, new: Path) -> None:
-    """Rename, but never over another file: FileExistsError."""
+    """Rename a file; FileExistsError instead of replacing another one."""
     if os.name != "nt":  # where a rename replaces
         try:
             os.link(old, new)
@@ -279,7 +284,7 @@ def _rename(old: Path, new: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where that is possible."""
+    """Flush the names in a folder to the disk, where the system can."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,9 +1,8 @@
-"""`.handful-sorted.json` in a target: what `predict --into` put where.
+"""Read and write `.handful-sorted.json`, the list of copies that `predict --into` made.
 
-It is written before anything is copied, with all that will be, so a killed call leaves no copy that
-it does not name. In turn an entry counts only as long as a regular file is there with the content
-that the entry names: what is not there yet, what was edited and what a stranger's manifest claims
-is never moved or removed.
+It is written before the first copy, with all planned copies, so a killed call leaves no copy that
+is not listed. An entry counts only while its place holds a regular file of the listed content.
+Missing files, edited copies and false entries of a foreign manifest are never moved or deleted.
 """
 
 import json
@@ -25,23 +24,24 @@ LARGEST = 2**29  # bytes; some 1,500,000 images
 
 @dataclass(frozen=True)
 class Entry:
-    """One copy."""
+    """One copy of an image."""
 
     place: str  # folder/name, in the target
     source: str  # real path of the folder that the original was in
     name: str  # of the original, relative to it
     bytes: int
     sha256: str
-    was: tuple[str, ...] = ()  # places that it moves away from, until that is done
+    was: tuple[str, ...] = ()  # former places, until the copy has been moved
 
     @property
     def origin(self) -> str:
+        """Path of the original."""
         return os.path.join(self.source, self.name)
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder in the target: what goes into it, and whether we made it."""
+    """A folder in the target: its kind, and whether we made it."""
 
     kind: Kind
     made: bool
@@ -49,11 +49,14 @@ class Folder:
 
 @dataclass
 class Manifest:
+    """Folders by name, and an entry for each copy."""
+
     folders: dict[str, Folder] = field(default_factory=dict)
     files: list[Entry] = field(default_factory=list)
 
     @property
     def known(self) -> dict[Kind, str]:
+        """The folder of each kind."""
         return {folder.kind: name for name, folder in self.folders.items()}
 
     def write(self, target: Path) -> None:
@@ -71,7 +74,7 @@ class Manifest:
 
 
 def read_manifest(target: Path) -> Manifest:
-    """What earlier calls put into the target; HandfulError if its manifest is not one of ours."""
+    """Read the manifest of a target, empty if there is none; HandfulError if it is not ours."""
     path = target / MANIFEST
     try:
         status = os.lstat(path)
@@ -89,32 +92,32 @@ def read_manifest(target: Path) -> Manifest:
 
 
 def _parsed(found: Any) -> Manifest:
-    _check(found["version"] == VERSION, "another version")
+    _require(found["version"] == VERSION, "another version")
     manifest = Manifest()
     for row in found["folders"]:
         folder, what, name, made = (row[key] for key in ("folder", "kind", "name", "made"))
-        _check(_is_name(folder), f"no folder in the target: {folder!r}")
-        _check(what in ("class", "none") and isinstance(name, str), f"no kind: {what!r}")
-        _check(isinstance(made, bool) and folder not in manifest.folders, f"folder {folder!r}")
+        _require(_is_name(folder), f"no folder in the target: {folder!r}")
+        _require(what in ("class", "none") and isinstance(name, str), f"no kind: {what!r}")
+        _require(isinstance(made, bool) and folder not in manifest.folders, f"folder {folder!r}")
         manifest.folders[folder] = Folder(Kind(what, name), made)
     for row in found["files"]:
         entry = Entry(**{**row, "was": tuple(row.get("was", ()))})
         for place in (entry.place, *entry.was):
-            _check(_is_place(place), f"no place in the target: {place!r}")
-        _check(type(entry.bytes) is int and entry.bytes >= 0, f"bytes: {entry.bytes!r}")
-        _check(isinstance(entry.source, str) and isinstance(entry.name, str), "no original")
-        _check(re.fullmatch("[0-9a-f]{64}", entry.sha256) is not None, "no SHA-256")
+            _require(_is_place(place), f"no place in the target: {place!r}")
+        _require(type(entry.bytes) is int and entry.bytes >= 0, f"bytes: {entry.bytes!r}")
+        _require(isinstance(entry.source, str) and isinstance(entry.name, str), "no original")
+        _require(re.fullmatch("[0-9a-f]{64}", entry.sha256) is not None, "no SHA-256")
         manifest.files.append(entry)
     return manifest
 
 
-def _check(holds: bool, otherwise: str) -> None:
+def _require(holds: bool, otherwise: str) -> None:
     if not holds:
         raise ValueError(otherwise)
 
 
 def _is_place(place: object) -> bool:
-    """Whether it is folder/name, and so leads nowhere out of the target."""
+    """Return whether the text is folder/name, which cannot lead out of the target."""
     parts = place.split("/") if isinstance(place, str) else []
     return len(parts) == 2 and all(map(_is_name, parts))
 

@@ -1,4 +1,4 @@
-"""Names of class folders and copies: apart from each other, and such as file systems can hold."""
+"""Make names of class folders and copies that are distinct and valid on any file system."""
 
 import os
 import re
@@ -13,13 +13,13 @@ from handful.errors import HandfulError
 RESERVED = re.compile(
     r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE
 )
-FORBIDDEN = frozenset('/\\:*?"<>|')  # by Windows, and by the file systems of most memory cards
-LEAST = 32  # bytes for a name, below which a target lies too deep
-ENDING = 16  # bytes; what is longer after the last dot is no ending
+FORBIDDEN = frozenset('/\\:*?"<>|')  # on Windows, and on the file systems of most memory cards
+MIN_NAME_BYTES = 32  # below this, the path of the target is too long
+MAX_ENDING_BYTES = 16  # a longer text after the last dot is no ending
 
 
 class Kind(NamedTuple):
-    """What shares a folder: a class, or the images that have no label for one reason."""
+    """A group of images that share a folder: a class, or a reason for having no label."""
 
     what: Literal["class", "none"]
     name: str  # the class, or the reason
@@ -29,15 +29,15 @@ NONE_OF_THESE, NO_ANSWER = Kind("none", "none of these"), Kind("none", "no answe
 
 
 def kinds_of(labels: Sequence[str], none_of_these: Sequence[bool]) -> list[Kind]:
-    """The kind of each image; an empty label is none."""
+    """Return the kind of each image; an empty label means no label."""
     return [
-        Kind("class", label) if label else NONE_OF_THESE if strange else NO_ANSWER
-        for label, strange in zip(labels, none_of_these, strict=True)
+        Kind("class", label) if label else NONE_OF_THESE if unknown else NO_ANSWER
+        for label, unknown in zip(labels, none_of_these, strict=True)
     ]
 
 
 def portable(name: str) -> str:
-    """A name that Windows, macOS and memory cards accept, but for its length."""
+    """Return a name that Windows, macOS and memory cards accept; its length is not limited."""
     safe = "".join(
         "_" if c in FORBIDDEN or ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 else c for c in name
     ).rstrip(" .")
@@ -45,25 +45,28 @@ def portable(name: str) -> str:
 
 
 def flat(name: str) -> str:
-    """A path inside the source as one file name: a/b.jpg → a_b.jpg."""
+    """Return a path inside the source as one file name: a/b.jpg → a_b.jpg."""
     one = name.replace("/", "_")
     return portable(one) if os.name == "nt" or one in ("", ".", "..") else one
 
 
-def same_name(name: str) -> str:
-    """Equal for names that some file system takes for one: by letter case, or composed letters."""
+def name_key(name: str) -> str:
+    """Return a key that is equal for names that some file system takes for one.
+
+    Letter case and the composition of accented letters are ignored.
+    """
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def copy_names(name: str, limit: int) -> Iterator[str]:
-    """`name`, then numbered: a.jpg, a (2).jpg, … Too long ones lose the beginning.
+    """Yield `name`, then numbered names: a.jpg, a (2).jpg, … of at most `limit` bytes.
 
-    (Of a flattened path the end is the file's own name.)
+    Names that are too long lose their beginning, since a flattened path ends with the file's name.
     """
     stem, ending = os.path.splitext(name)
-    if len(os.fsencode(ending)) > ENDING:
+    if len(os.fsencode(ending)) > MAX_ENDING_BYTES:
         stem, ending = name, ""
-    for tail in _tails(ending):
+    for tail in _numbered_endings(ending):
         kept = stem
         while _size(kept + tail) > limit:
             kept = kept[1:].lstrip(" .")
@@ -71,16 +74,16 @@ def copy_names(name: str, limit: int) -> Iterator[str]:
 
 
 def _folder_names(name: str, limit: int) -> Iterator[str]:
-    """A class name as one folder, never out of the target, then numbered."""
+    """Yield a class name as a valid folder name of at most `limit` bytes, then numbered names."""
     safe = portable(name.strip(" ."))
-    for tail in _tails(""):
+    for tail in _numbered_endings(""):
         kept = safe
         while _size(kept + tail) > limit:
             kept = kept[:-1].rstrip(" .")
         yield kept + tail
 
 
-def _tails(ending: str) -> Iterator[str]:
+def _numbered_endings(ending: str) -> Iterator[str]:
     yield ending
     for number in count(2):
         yield f" ({number}){ending}"
@@ -96,42 +99,42 @@ def folder_names(
     usable: Callable[[str], bool],
     limit: int,
 ) -> dict[Kind, str]:
-    """A folder for each kind; no two are one to a file system that ignores letter case.
+    """Return a folder name for each kind; names differ in more than letter case.
 
     Args:
         known: folders of earlier calls, which are kept.
-        usable: whether a folder of that name is free, or a true folder in the target.
-        limit: bytes that a name may have.
+        usable: whether a name is free, or the name of a real folder in the target.
+        limit: maximum bytes of a name.
     """
     chosen = {kind: known[kind] for kind in kinds if kind in known and usable(known[kind])}
-    taken = {same_name(folder) for folder in known.values()}
+    taken = {name_key(folder) for folder in known.values()}
     new = [kind for kind in dict.fromkeys(kinds) if kind not in chosen]
-    # Classes whose name can stay as it is come first.
+    # Classes whose name is a valid folder name come first.
     for kind in sorted(new, key=lambda kind: next(_folder_names(kind.name, limit)) != kind.name):
         chosen[kind] = next(
             name
             for name in _folder_names(kind.name, limit)
-            if same_name(name) not in taken and usable(name)
+            if name_key(name) not in taken and usable(name)
         )
-        taken.add(same_name(chosen[kind]))
+        taken.add(name_key(chosen[kind]))
     return chosen
 
 
 class Limits(NamedTuple):
-    """How many bytes names may have."""
+    """Maximum bytes of a file name and of a path."""
 
     name: int
     path: int
 
     def folder(self, target: Path) -> int:
-        """For a folder in the target: half of what the path leaves, as files come below it."""
+        """Return the limit of a folder name: half of the rest of the path, as files follow."""
         return self._checked(target, (self.path - _size(os.path.abspath(target))) // 2)
 
     def file(self, folder: Path) -> int:
         return self._checked(folder, self.path - _size(os.path.abspath(folder)) - 1)
 
     def _checked(self, folder: Path, room: int) -> int:
-        if room < LEAST:
+        if room < MIN_NAME_BYTES:
             raise HandfulError(
                 f"the path of {folder} is so long that no name of a copy fits below it; give "
                 f"--into a shorter path"
@@ -140,7 +143,7 @@ class Limits(NamedTuple):
 
 
 def limits(target: Path) -> Limits:
-    """What the file system of the target can hold, as far as it tells."""
+    """Return the limits of the target's file system, or safe ones where it tells none."""
     if os.name == "nt":
         return Limits(255, 259)
     at = Path(os.path.abspath(target))

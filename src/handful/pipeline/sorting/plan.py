@@ -1,7 +1,7 @@
-"""What has to be done so that every image lies in the folder of its class; nothing is done here.
+"""Plan the steps that bring every image into the folder of its class; no file is changed.
 
-The steps are made one after the other, each as if those before it were done. So a call that was
-killed half way makes the same of the rest: what is done is found where the manifest says.
+Each step is planned as if all earlier ones were done. A call that follows a killed one therefore
+plans the rest alike: finished copies are found by the manifest.
 """
 
 import errno
@@ -17,30 +17,30 @@ from typing import IO, Literal, NamedTuple
 
 from handful.data.store import Skipped
 from handful.pipeline.sorting.manifest import Entry, Manifest
-from handful.pipeline.sorting.names import Kind, Limits, copy_names, flat, portable, same_name
+from handful.pipeline.sorting.names import Kind, Limits, copy_names, flat, name_key, portable
 from handful.progress import Track
 
 CHUNK = 2**20
-# What file systems answer to a name that they cannot hold.
+# Errors of file systems for a name that they cannot hold.
 REFUSED = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
 NONBLOCKING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 class LeftOut(Exception):
-    """One image that is not sorted, with the reason; the others are."""
+    """One image cannot be sorted; the message is the reason."""
 
 
-class Choice(NamedTuple):
-    """Where a copy goes."""
+class Placement(NamedTuple):
+    """The place of a copy."""
 
-    place: str
-    there: bool  # the same content is there already
-    numbered: bool = False  # since another file has the name
-    shortened: bool = False  # or changed, since the file system cannot hold the name
+    place: str  # folder/name in the target
+    there: bool  # a file of equal content is there already
+    numbered: bool = False  # the name has a number, since another file has the name
+    shortened: bool = False  # shortened or changed, since the file system cannot hold the name
 
 
 class State(NamedTuple):
-    """Tells a file from one that was written since."""
+    """Size, time and inode of a file, which change when it is written again."""
 
     bytes: int
     changed: int
@@ -60,21 +60,21 @@ class Item:
 
 @dataclass(frozen=True)
 class Step:
-    """One image: what to do with it, and what the manifest says of it before and after."""
+    """The action for one image, and its manifest entries before and after it."""
 
     item: Item
-    do: Literal["copy", "move", "keep"]
-    place: str  # folder/name in the target, where it is in the end
-    stale: tuple[str, ...] = ()  # own copies elsewhere: the first is moved, the others removed
-    entry: Entry | None = None  # None: what lies there is not ours
-    ahead: Entry | None = None  # the same, before it is done
+    action: Literal["copy", "move", "keep"]
+    place: str  # folder/name in the target, where the copy is in the end
+    old_copies: tuple[str, ...] = ()  # own copies elsewhere: the first is moved, the others removed
+    entry: Entry | None = None  # after the step; None: the file is not ours
+    entry_before: Entry | None = None  # before the step
     numbered: bool = False
     shortened: bool = False
 
 
 @dataclass
 class Plan:
-    """All steps, and what an earlier manifest says of other images."""
+    """All steps, and the manifest entries of images that are not sorted now."""
 
     steps: list[Step]
     left_out: list[Skipped]
@@ -84,16 +84,16 @@ class Plan:
 
 @dataclass
 class Places:
-    """What lies where in the target, as far as it was looked at."""
+    """The state of the target: existing files, and places that steps reserve or vacate."""
 
     target: Path
     limits: Limits
-    claimed: set[str] = field(default_factory=set)  # places of this call's images
+    reserved: set[str] = field(default_factory=set)  # places of this call's images
     vacated: set[str] = field(default_factory=set)  # places that earlier steps move away from
     hashes: dict[tuple[str, State], str] = field(default_factory=dict)
 
     def usable(self, folder: str) -> bool:
-        """Whether files can go into `folder`: it is free, or a folder and no link to one."""
+        """Return whether files can go into `folder`: the name is free, or a folder, no link."""
         path = self.target / folder
         if not os.path.lexists(path):
             return True
@@ -102,16 +102,16 @@ class Places:
         # A junction of Windows is no link, but leads elsewhere, too.
         return os.path.samefile(os.path.dirname(os.path.realpath(path)), self.target)
 
-    def look(self, place: str) -> os.stat_result | None:
+    def lstat_of(self, place: str) -> os.stat_result | None:
         try:
             return os.lstat(self.target / place)
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def holds(self, place: str, size: int, sha256: str) -> bool:
-        """Whether a regular file with this content lies there, not reached by a link."""
+        """Return whether the place holds a regular file of this content, reached by no link."""
         try:
-            found = self.look(place)
+            found = self.lstat_of(place)
             if found is None or not stat.S_ISREG(found.st_mode) or found.st_size != size:
                 return False
             return self.usable(place.split("/")[0]) and self._hash(place, found) == sha256
@@ -124,50 +124,53 @@ class Places:
             self.hashes[key] = content(self.target / place)[1]
         return self.hashes[key]
 
-    def claim(self, place: str) -> None:
-        self.claimed.add(_key(place))
+    def reserve(self, place: str) -> None:
+        self.reserved.add(_key(place))
 
-    def leave(self, place: str) -> None:
-        self.claimed.discard(_key(place))
+    def vacate(self, place: str) -> None:
+        self.reserved.discard(_key(place))
         self.vacated.add(place)
 
-    def forget(self, place: str) -> None:
-        """To be looked at anew."""
-        self.claimed.discard(_key(place))
+    def release(self, place: str) -> None:
+        """Undo `reserve` and `vacate`, so that the place is checked again."""
+        self.reserved.discard(_key(place))
         self.vacated.discard(place)
 
-    def choose(self, item: Item, folder: str, safe: bool = False) -> Choice:
-        """Where the copy of an image goes; the place is its own from then on.
+    def place_copy(self, item: Item, folder: str, safe: bool = False) -> Placement:
+        """Choose the place of an image's copy and reserve it.
 
         Args:
-            safe: by a name that all file systems can hold.
+            safe: use a name that all file systems can hold.
+
+        Raises:
+            LeftOut: the file system cannot hold any form of the name.
         """
         wish = flat(item.name)
         for name in dict.fromkeys((portable(wish),) if safe else (wish, portable(wish))):
             try:
-                return self._choose(item, folder, name)
+                return self._place_copy(item, folder, name)
             except OSError as error:
                 if error.errno not in REFUSED:
                     raise
         raise LeftOut("the file system of the target cannot hold its name")
 
-    def _choose(self, item: Item, folder: str, wish: str) -> Choice:
+    def _place_copy(self, item: Item, folder: str, wish: str) -> Placement:
         limit = self.limits.file(self.target / folder)
         shortened = next(copy_names(wish, limit)) != item.name.replace("/", "_")
         for number, name in enumerate(copy_names(wish, limit), 1):
             place = f"{folder}/{name}"
-            if _key(place) in self.claimed:
+            if _key(place) in self.reserved:
                 continue
-            there = place not in self.vacated and self.look(place) is not None
+            there = place not in self.vacated and self.lstat_of(place) is not None
             if not there or self.holds(place, item.bytes, item.sha256):
-                self.claim(place)
-                return Choice(place, there, number > 1, shortened)
+                self.reserve(place)
+                return Placement(place, there, number > 1, shortened)
         raise AssertionError("numbers do not end")
 
 
 def _key(place: str) -> str:
-    """Equal for places that are one on the system's usual file system."""
-    return same_name(place) if os.name == "nt" or sys.platform == "darwin" else place
+    """Return a key that is equal for places that the usual file system takes for one."""
+    return name_key(place) if os.name == "nt" or sys.platform == "darwin" else place
 
 
 def state(found: os.stat_result) -> State:
@@ -175,7 +178,7 @@ def state(found: os.stat_result) -> State:
 
 
 def content(path: Path) -> tuple[int, str]:
-    """Bytes and SHA-256 of a regular file; OSError if it is another or cannot be read."""
+    """Return size in bytes and SHA-256 of a regular file; OSError for any other file."""
     digest, size = hashlib.sha256(), 0
     with open_regular(path) as file:
         while chunk := os.read(file.fileno(), CHUNK):
@@ -185,7 +188,7 @@ def content(path: Path) -> tuple[int, str]:
 
 
 def open_regular(path: Path) -> IO[bytes]:
-    """A file to read from; never waits for a writer, as opening a pipe would."""
+    """Open a regular file for reading; OSError for a pipe, without waiting for its writer."""
     descriptor = os.open(path, os.O_RDONLY | NONBLOCKING)
     file = os.fdopen(descriptor, "rb", buffering=0)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -195,7 +198,7 @@ def open_regular(path: Path) -> IO[bytes]:
 
 
 def inside(path: Path, folder: Path) -> bool:
-    """Whether `path` is `folder` or lies in it, by links, mounts and letter case, too."""
+    """Return whether `path` is `folder` or lies in it, links, mounts and letter case included."""
     if not folder.exists():
         return False
     real = Path(os.path.realpath(path))
@@ -217,7 +220,7 @@ def make_plan(
     places: Places,
     track: Track,
 ) -> Plan:
-    """The steps that bring each image, (name, kind), into the folder of its kind."""
+    """Plan the steps that bring each image, (name, kind), into the folder of its kind."""
     own = {os.path.realpath(places.target / folder) for folder in folders.values()}
     items: list[Item] = []
     left_out: list[Skipped] = []
@@ -232,7 +235,7 @@ def make_plan(
         except LeftOut as reason:
             left_out.append(Skipped(name, str(reason)))
     root = os.path.realpath(source if source.is_dir() else source.parent)
-    entries, others = _matched(items, root, before.files, places)
+    entries, others = _match_entries(items, root, before.files, places)
     steps = []
     for item, entry in zip(items, entries, strict=True):
         try:
@@ -243,13 +246,13 @@ def make_plan(
     return Plan(steps, left_out, others, before)
 
 
-def _matched(
+def _match_entries(
     items: Sequence[Item], root: str, known: Sequence[Entry], places: Places
 ) -> tuple[list[Entry | None], list[Entry]]:
-    """For each image the copy that an earlier call made of it, and the entries of other images.
+    """Return the entry of each image's copy by an earlier call, and the entries of other images.
 
-    An image is known again by its path and content; else, as a folder may have been renamed or a
-    card copied twice, by its name and content.
+    An image is matched by path and content, else by name and content, since a folder may have been
+    renamed or a memory card copied twice.
     """
     by_origin: defaultdict[tuple[str, str], list[Entry]] = defaultdict(list)
     by_name: defaultdict[tuple[str, str], list[Entry]] = defaultdict(list)
@@ -258,32 +261,34 @@ def _matched(
         by_name[flat(entry.name), entry.sha256].append(entry)
     seen: set[int] = set()
 
-    def first_alive(candidates: list[Entry]) -> Entry | None:
+    def first_present(candidates: list[Entry]) -> Entry | None:
         for entry in candidates:
             if id(entry) not in seen:
                 seen.add(id(entry))
-                if found := _alive(entry, places):
+                if found := _entry_where_present(entry, places):
                     return found
         return None
 
-    found = [first_alive(by_origin[os.path.join(root, i.name), i.sha256]) for i in items]
+    found = [first_present(by_origin[os.path.join(root, i.name), i.sha256]) for i in items]
     found = [
-        entry or first_alive(by_name[flat(item.name), item.sha256])
+        entry or first_present(by_name[flat(item.name), item.sha256])
         for item, entry in zip(items, found, strict=True)
     ]
-    others = [e for e in known if id(e) not in seen and any(map(places.look, (e.place, *e.was)))]
+    others = [
+        e for e in known if id(e) not in seen and any(map(places.lstat_of, (e.place, *e.was)))
+    ]
     return found, others
 
 
-def _alive(entry: Entry, places: Places) -> Entry | None:
-    """The entry with the places where its content is now, which become ours; None if nowhere."""
+def _entry_where_present(entry: Entry, places: Places) -> Entry | None:
+    """Return the entry with the places that still hold its content, reserved; None if none do."""
     there = [
         place
         for place in (entry.place, *entry.was)
         if places.holds(place, entry.bytes, entry.sha256)
     ]
     for place in there:
-        places.claim(place)
+        places.reserve(place)
     return replace(entry, place=there[0], was=tuple(there[1:])) if there else None
 
 
@@ -294,16 +299,16 @@ def _step(item: Item, root: str, entry: Entry | None, folder: str, places: Place
     copies = (entry.place, *entry.was) if entry else ()
     right = next((place for place in copies if place.split("/")[0] == folder), None)
     if right is not None:
-        stale = tuple(place for place in copies if place != right)
-        for place in stale:
-            places.leave(place)
-        return Step(item, "keep", right, stale, ours(right), ours(right, stale))
-    place, there, numbered, shortened = places.choose(item, folder)
+        old_copies = tuple(place for place in copies if place != right)
+        for place in old_copies:
+            places.vacate(place)
+        return Step(item, "keep", right, old_copies, ours(right), ours(right, old_copies))
+    place, there, numbered, shortened = places.place_copy(item, folder)
     for copy in copies:
-        places.leave(copy)
+        places.vacate(copy)
     if there:
-        ahead = ours(copies[0], copies[1:]) if copies else None
-        return Step(item, "keep", place, copies, None, ahead)
-    do: Literal["copy", "move"] = "move" if copies else "copy"
+        entry_before = ours(copies[0], copies[1:]) if copies else None
+        return Step(item, "keep", place, copies, None, entry_before)
+    action: Literal["copy", "move"] = "move" if copies else "copy"
     new = ours(place)
-    return Step(item, do, place, copies, new, ours(place, copies), numbered, shortened)
+    return Step(item, action, place, copies, new, ours(place, copies), numbered, shortened)
