@@ -69,6 +69,7 @@ def test_unsure_images_get_no_label(run, images):
     assert promised["sure"] >= 0.8
     predictions = run.predict(images, abstain=0.8)
     sure = np.array(predictions.confidence) >= promised["threshold"]
+    assert 0 < sure.sum() < len(sure)  # some images are answered, and some are not
     assert [label != "" for label in predictions.labels] == sure.tolist()
     plain = run.predict(images)
     assert "" not in plain.labels
