@@ -12,7 +12,7 @@ from handful import methods
 from handful.files import read_tensors, write_tensors
 from handful.methods.autoencoder import Autoencoder
 from handful.methods.schedule import Schedule
-from handful.methods.self_supervised import LabelFree
+from handful.methods.self_supervised import SelfSupervised
 from handful.models.classifier import BackboneSpec
 from handful.pipeline import model_file
 from handful.pipeline.model_file import load_predictor
@@ -186,7 +186,7 @@ def test_what_every_method_learns_can_be_saved_and_opened(name, monkeypatch):
     check_opens(
         *prepare(images, name, inputs=InputSpec(32, precision="fp32"), settings=small), seed=0
     )
-    pretraining = issubclass(methods.METHODS[name], LabelFree)
+    pretraining = issubclass(methods.METHODS[name], SelfSupervised)
     assert len(checked) == (0 if pretraining else 1)
 
 
