@@ -3,6 +3,7 @@
 import difflib
 import json
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -102,3 +103,8 @@ def listed(names: Sequence[str]) -> str:
 def counted(n: int, one: str) -> str:
     """A number with its noun: "1 label" or "1,200 labels"."""
     return f"{n:,} {one}{'' if n == 1 else 's'}"
+
+
+def shell_command(*words: object) -> str:
+    """A command of handful as a shell takes it: `handful data 'my photos'`."""
+    return shlex.join(["handful", *map(str, words)])

@@ -10,6 +10,7 @@ import handful
 from handful.cli import main
 from handful.data.class_names import alike, normalized
 from handful.data.folder_layout import in_test_part, layout, part_of
+from handful.data.image_folder import MANIFEST
 from handful.errors import HandfulError
 from image_files import save
 
@@ -108,6 +109,9 @@ QUESTIONS = [
     ("A/train/fox A/train/deer B/train/fox B/train/deer A/test/fox B/test/fox", ("A", "fox")),
     ("train/steam train/diesel car bus", ("train/", "car/")),
     ("test/cat test/dog extra", ("test/", "extra/")),
+    ("2024-01 2024-02 2024-11", ("2024-01", "--folders ignore")),
+    ("DCIM/100APPLE DCIM/101APPLE", ("100APPLE", "dates")),
+    ("20240131 20240201 unlabeled", ("20240201", "dates")),
 ]
 
 
@@ -117,6 +121,11 @@ def test_ambiguous_folders_lead_to_a_question_that_names_them(folders, named):
     assert "--folders classes" in found.question
     assert all(name in found.question for name in named)
     assert not any(place.label for place in found.places)
+
+
+@pytest.mark.parametrize("folders", ["2024 2025", "0 1 2", "2024-01 fox", "1999-13 1999-14"])
+def test_other_numbers_may_be_classes(folders):
+    assert not layout(tree(folders)).question
 
 
 SITES = "siteA/fox siteA/deer siteB/fox siteB/deer"
@@ -330,6 +339,17 @@ def test_data_says_what_folders_are_and_counts_other_files(tmp_path, monkeypatch
     assert command(monkeypatch, "data", tmp_path) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "1 other file: 1 .txt" in out and "1 .dcm not read" in out
+
+
+def test_what_predict_sorted_is_called_predictions(tmp_path, monkeypatch, capsys):
+    folder(tmp_path, "cat dog")
+    assert command(monkeypatch, "data", tmp_path, "--json") == 0
+    assert "predictions" not in capsys.readouterr().err
+    (tmp_path / MANIFEST).write_text("{}")
+    assert command(monkeypatch, "data", tmp_path, "--json") == 0
+    assert "its folders are predictions" in " ".join(capsys.readouterr().err.split())
+    assert command(monkeypatch, "data", tmp_path, "--json", "--folders", "ignore") == 0
+    assert "predictions" not in capsys.readouterr().err
 
 
 def test_data_asks_what_site_folders_are(tmp_path, monkeypatch, capsys):

@@ -169,6 +169,13 @@ def test_a_damaged_label_file_is_named(fit, tmp_path, change, message):
     assert message in err
 
 
+def test_a_label_file_without_a_label_is_refused_and_costs_no_fit(fit, tmp_path):
+    assert fit("first", [(i, "a" if i % 2 else "b") for i in range(8)], *QUICK)[0] == 0
+    status, _, err = fit("again", [(9, ""), (10, "")], "--after", tmp_path / "first", *QUICK)
+    assert status == 2 and "gives no image a label" in " ".join(err.split())
+    assert not (tmp_path / "again").exists()
+
+
 def test_in_python_too_a_run_goes_on_from_the_labels_and_settings_of_an_earlier_one(tmp_path):
     every = stripes(size=32, channels=3, labeled=40)
     images = every.seen(np.arange(16))

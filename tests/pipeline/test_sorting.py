@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from handful.cli.terminal import left_out_of, print_sorted
 from handful.errors import HandfulError
-from handful.pipeline.sorting import execute, sort_into_folders
+from handful.pipeline.sorting import check_target, execute, sort_into_folders
 from handful.pipeline.sorting.manifest import MANIFEST
 from handful.pipeline.sorting.names import Kind, folder_names, portable
 
@@ -191,6 +191,16 @@ def test_the_source_and_what_is_in_it_is_refused(tmp_path, into):
     with pytest.raises(HandfulError, match="lies in .*originals.*outside"):
         sort(source, source / into, {"0.png": "fox"})
     assert tree(tmp_path) == before
+
+
+def test_the_folder_that_a_run_learned_from_is_refused(tmp_path):
+    learned = put(tmp_path / "learned", {"fox/0.png": "labelled"})
+    new = put(tmp_path / "new", {"1.png": "new"})
+    check_target(new, tmp_path / "sorted", CLASSES, learned)
+    for target in (learned, learned / "sorted"):
+        with pytest.raises(HandfulError, match="trained on.*outside"):
+            check_target(new, target, CLASSES, learned)
+    check_target(new, tmp_path / "gone" / "sorted", CLASSES, tmp_path / "gone")
 
 
 def test_a_target_above_the_source_is_taken_unless_a_class_folder_holds_the_source(tmp_path):

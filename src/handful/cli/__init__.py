@@ -72,7 +72,9 @@ def main() -> None:
         except typer.Exit as done:
             sys.exit(done.exit_code)
         except (typer.Abort, KeyboardInterrupt):
-            _print_error("stopped; the same command goes on from the last checkpoint")
+            _print_error(
+                "stopped; the same command goes on from the last checkpoint, if one was saved"
+            )
             sys.exit(TERMINATED if terminated else INTERRUPTED)
         except Exception as error:
             _exit_with(error)

@@ -12,6 +12,7 @@ from handful.cli.options import (
 )
 from handful.cli.source_options import SourceOptions, takes_source_options
 from handful.cli.terminal import answer, print_json, reporting
+from handful.text import shell_command
 
 if TYPE_CHECKING:
     from handful.data.findings import Findings
@@ -98,9 +99,9 @@ def data(
         if listed is not None:
             answer.print(
                 f"{first_labels} images to label first are in {listed}; fill in what you know, "
-                f"then: handful fit {source} --labels {listed} --out run/",
+                f"then: {shell_command('fit', source, '--labels', listed, '--out', 'run/')}",
                 soft_wrap=True,
             )
         elif not findings.labeled:
-            hint = f"which to label first: handful data {source} --first-labels 20"
+            hint = f"which to label first: {shell_command('data', source, '--first-labels', 20)}"
             answer.print(hint, soft_wrap=True)

@@ -174,6 +174,11 @@ def fit(
         )
         for problem in spelling_problems(images.classes):
             reporter.say(problem)
+        if after is not None and where.labels is not None and not len(images.labeled):
+            raise HandfulError(
+                f"{where.labels} gives no image a label; fill in its column of labels (a "
+                f"spreadsheet may have put what you typed into another one), or leave --labels out"
+            )
         test = images.test
         if per_class is not None:
             images = subsample_labels(images, per_class, seed if draw is None else draw)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,9 @@ from handful.cli.terminal import (
 )
 from handful.errors import HandfulError
 from handful.text import for_terminal
+
+if TYPE_CHECKING:
+    from handful.pipeline.run import Run
 
 
 def predict(
@@ -84,7 +87,7 @@ def predict(
     with reporting() as reporter:
         trained = open_run(run)
         if into is not None:
-            _check_into(source, into, trained.classes)
+            _check_into(source, into, trained)
         if abstain is not None:
             promised = trained.answering(abstain)
             reporter.say(
@@ -144,11 +147,13 @@ def predict(
         print_skipped(images)
 
 
-def _check_into(source: str, into: Path, classes: tuple[str, ...]) -> None:
+def _check_into(source: str, into: Path, trained: "Run") -> None:
     """Raise HandfulError, before anything is predicted, if copies cannot be written to `into`."""
     from handful.data.sources import SOURCES
     from handful.pipeline.sorting import check_target
 
     if source in SOURCES:
         raise HandfulError(f"--into copies files, but {source!r} is a data set without files")
-    check_target(Path(source).expanduser(), into, classes)
+    learned_from = trained.record["data"]["source"]
+    folder = None if learned_from in SOURCES else Path(learned_from).expanduser()
+    check_target(Path(source).expanduser(), into, trained.classes, folder)

@@ -98,7 +98,7 @@ def pretrain(
         handful fit photos/ --labels labels.csv --init pre/ --method features --out run/
     """
     from handful.pipeline.pretrain import pretrain as run_pretraining
-    from handful.text import in_seconds
+    from handful.text import in_seconds, shell_command
 
     with reporting() as reporter:
         images = where.load(source, reporter, labeled=False)
@@ -133,5 +133,6 @@ def pretrain(
         answer.print(f"nearest images are of the same class: {health['knn_accuracy']:.1%}")
     if pretrained.record["collapse"] is not None:
         answer.print(pretrained.record["collapse"])
-    answer.print(f"The backbone is in {out}; next: handful fit {source} --init {out} --out RUN")
+    following = ("fit", source, "--init", out, "--out", "RUN")
+    answer.print(f"The backbone is in {out}; next: {shell_command(*following)}")
     print_skipped(images)

@@ -11,7 +11,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from handful.text import as_json_line, for_terminal
+from handful.text import as_json_line, for_terminal, shell_command
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -137,7 +137,7 @@ def print_run(run: "Run", out: Path) -> None:
             f"know and fit again with --labels {out}/label-next.csv --after {out}",
             soft_wrap=True,
         )
-    answer.print(f"saved in {out}; next: handful predict {out} PHOTOS", soft_wrap=True)
+    answer.print(f"saved in {out}; next: {shell_command('predict', out, 'PHOTOS')}", soft_wrap=True)
 
 
 def print_selection(rows: list[dict[str, Any]]) -> None:
@@ -164,7 +164,7 @@ def print_skipped(images: "ImageSet") -> None:
 
     if images.store.skipped:
         left_out = skipped_summary(images.store.skipped)
-        text = f"{left_out}; handful data with the same source and labels lists them"
+        text = f"{left_out}; handful data with the same source and labels, and --out, lists them"
         answer.print(text, soft_wrap=True)
 
 

@@ -22,6 +22,8 @@ from handful.data.store import FileStore, Skipped
 from handful.errors import HandfulError
 from handful.progress import Track
 
+MANIFEST = ".handful-sorted.json"  # lies in a folder that `predict --into` sorted images into
+
 
 class Wanted(NamedTuple):
     """How to load a folder."""
@@ -60,6 +62,12 @@ def load_folder(
     unknown: list[Skipped] = []
     if labels is None:
         places = places_by_folder(source, names, wanted, say)
+        if (root / MANIFEST).exists() and any(place.label for place in places):
+            say(
+                f"{source} was sorted by `handful predict --into`, so its folders are predictions: "
+                f"accuracy on them says how often models agree. Check the images, and put those "
+                f"that you have checked into a folder of their own"
+            )
     else:
         places, unknown = places_by_table(found, root, labels, say)
         places = _folders_beside_table(names, places, wanted.folders)

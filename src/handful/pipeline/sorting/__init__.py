@@ -159,9 +159,12 @@ def _folders(target: Path, classes: Sequence[str]) -> tuple[Places, dict[Kind, s
         return places, folder_names(kinds, before.known, places.usable, limit), before
 
 
-def check_target(source: Path, target: Path, classes: Sequence[str]) -> None:
+def check_target(
+    source: Path, target: Path, classes: Sequence[str], trained_on: Path | None = None
+) -> None:
     """Raise HandfulError if the target cannot be written, or copies would lie among originals.
 
+    `trained_on` is the folder that the run learned from, where copies would become labels.
     The target may contain the source, as a library contains a folder of new images, unless the
     source is, or lies in, the folder of a class.
     """
@@ -181,6 +184,11 @@ def check_target(source: Path, target: Path, classes: Sequence[str]) -> None:
         raise HandfulError(
             f"--into {target} lies in {source}, where the originals are; copies there would be "
             f"taken for originals the next time: give a folder outside of it"
+        )
+    if trained_on is not None and trained_on.is_dir() and inside(target, trained_on):
+        raise HandfulError(
+            f"--into {target} lies in {trained_on}, whose images the run was trained on; copies "
+            f"there would be taken for labels the next time: give a folder outside of it"
         )
     _, folders, _ = _folders(target, classes)
     if not inside(source, target):

@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from handful.data.image_folder import MANIFEST
 from handful.errors import HandfulError
 from handful.files import write_json
 from handful.pipeline.sorting.names import Kind
 
-MANIFEST = ".handful-sorted.json"
 VERSION = 1
 LARGEST = 2**29  # bytes; some 1,500,000 images
 
