@@ -53,10 +53,8 @@ class Consistency(ABC):
     teacher: bool = False  # pseudo-labels come from the weight average, not from the network
     align: bool = False  # align pseudo-labels to the class shares of the labels
     augment: str = "auto"  # pipeline of labelled images; auto: digits for grey ones, else strong
-    weak: str = (
-        "auto"  # of the view for pseudo-labels; auto: digits or weak; as augment if strong="same"
-    )
-    strong: str = "auto"  # of the view for the loss, or "same"; auto: digits-strong or strong
+    weak: str = "auto"  # of the pseudo-label view; auto: digits or weak, like augment if "same"
+    strong: str = "auto"  # of the trained view, or "same"; auto: digits-strong or strong
 
     name: ClassVar[str]
 

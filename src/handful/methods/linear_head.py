@@ -27,7 +27,7 @@ class Features:
     """Multinomial logistic regression; the strength refers to features of mean squared length 1."""
 
     strength: float = 3e-4  # L2 penalty; 0: chosen by cross-validation
-    folds: int = 5  # of the cross-validation; fewer where a class is rare
+    folds: int = 5  # parts of the cross-validation; fewer where a class is rare
     standardize: bool = False  # scale each feature to standard deviation 1 first
 
     name: ClassVar[str] = "features"

@@ -27,9 +27,9 @@ class SelfTraining:
     """Rounds of logistic regression; strengths refer to features of mean squared length 1."""
 
     rounds: int = 10  # heads fitted after the first
-    first_share: float = 0.1  # of the unlabelled images used in the first round
-    last_share: float = 0.9  # of the unlabelled images used in the last round
-    labeled_weight: float = 0.1  # of all labels together; all pseudo-labels have weight 1
+    first_share: float = 0.1  # share of the unlabelled images used in the first round
+    last_share: float = 0.9  # share of the unlabelled images used in the last round
+    labeled_weight: float = 0.1  # weight of all labels together; that of the pseudo-labels is 1
     first_strength: float = 3e-3  # L2 penalty of the head on labels alone
     strength: float = 1e-4  # L2 penalty of the later heads
     rank: int = 256  # principal axes of the features that are used

@@ -31,7 +31,7 @@ class UDA(Consistency):
 
     threshold: float = 0.8  # beta: predictions not above this probability are masked
     temperature: float = 0.4  # tau: of the targets; below 1 sharpens
-    annealing: Annealing = "none"  # of the threshold that masks learned labelled images
+    annealing: Annealing = "none"  # rise of the threshold that masks learned labels; none: no mask
 
     name: ClassVar[str] = "uda"
     about: ClassVar[About] = About(
