@@ -683,7 +683,7 @@ def test_a_collapse_of_the_stage_is_said_by_every_fit_and_in_its_record(monkeypa
     [
         (
             "autoencoder",
-            ["views of it", "painted of it after 0 steps", "painted of it after 4 steps"],
+            ["views of it", "by the network after 0 steps", "by the network after 4 steps"],
         ),
         ("cmc", ["views of it", "its channels as the two encoders see them"]),
     ],

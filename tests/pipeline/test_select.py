@@ -241,7 +241,7 @@ def test_folds_and_the_last_fit_are_told_how_long_they_may_take(monkeypatch):
         told.append(planned.allowed)
         return learn(settings, task, seed, folder, replace(planned, allowed=None), *rest)
 
-    monkeypatch.setattr("handful.training.trainer.learn", spying)
+    monkeypatch.setattr("handful.pipeline.cross_validate.learn", spying)
     monkeypatch.setattr("handful.pipeline.fit.learn", spying)
     handful.fit(stripes(), **LOOK)
     assert told == [5.0] * 5 + [9.0]
