@@ -1,4 +1,4 @@
-"""The main job in Python: what a run holds, and what fitted methods leave."""
+"""`handful.fit` in Python: the content of a run, and saved heads of methods on features."""
 
 import json
 import sys
@@ -12,7 +12,9 @@ from handful import methods
 from handful.files import read_tensors, write_tensors
 from handful.methods.autoencoder import Autoencoder
 from handful.methods.schedule import Schedule
+from handful.methods.self_supervised import SelfSupervised
 from handful.models.classifier import BackboneSpec
+from handful.pipeline import model_file
 from handful.pipeline.model_file import load_predictor
 from handful.pipeline.options import InputSpec
 from handful.pipeline.setup import check_opens, default_backbone, prepare
@@ -127,7 +129,9 @@ def test_the_backbone_of_a_features_run_is_the_one_that_was_installed(features_r
 def test_any_number_of_classes_and_few_labels_end_in_an_estimate(classes, labeled):
     images = stripes(60, classes=classes, labeled=labeled)
     run = handful.fit(images, settings=QUICK, precision="fp32")
-    assert run.estimate["accuracy"] is None or 0 <= run.estimate["accuracy"] <= 1
+    found = run.estimate
+    assert found["n"] == labeled
+    assert 0 < found["low"] < found["accuracy"] < found["high"] < 1
     assert len(run.classes) == classes
 
 
@@ -169,12 +173,21 @@ def test_fine_tuning_goes_on_from_the_installed_weights():
 
 
 @pytest.mark.parametrize("name", methods.METHODS)
-def test_what_every_method_learns_can_be_saved_and_opened(name):
+def test_what_every_method_learns_can_be_saved_and_opened(name, monkeypatch):
     images = stripes(size=32, channels=3)
     small = {"embed_size": "32"} if name == "fine_tuning" else {}
+    checked = []
+
+    def check_saves(model, *described):
+        checked.append(model)
+        return model_file.check_saves(model, *described)
+
+    monkeypatch.setattr("handful.pipeline.setup.check_saves", check_saves)
     check_opens(
         *prepare(images, name, inputs=InputSpec(32, precision="fp32"), settings=small), seed=0
     )
+    pretraining = issubclass(methods.METHODS[name], SelfSupervised)
+    assert len(checked) == (0 if pretraining else 1)
 
 
 def test_fitted_methods_see_three_stages_of_any_lite_and_trained_ones_the_last():

@@ -519,11 +519,11 @@ def test_a_damaged_manifest_is_refused(tmp_path, text):
 def test_a_manifest_or_lock_that_is_a_link_is_not_followed(tmp_path):
     source = put(tmp_path / "from", {"1.jpg": "1"})
     own = put(tmp_path / "own", {"text": "own"})
-    for name in (MANIFEST, execute.LOCK):
+    for name, message in ((MANIFEST, "no regular file"), (execute.LOCK, "is no lock of handful")):
         target = tmp_path / name[1:]
         target.mkdir()
         (target / name).symlink_to(own / "text")
-        with pytest.raises(HandfulError):
+        with pytest.raises(HandfulError, match=message):
             sort(source, target, {"1.jpg": "fox"})
     assert tree(own) == {"text": "own"}
 
@@ -543,7 +543,8 @@ def test_a_second_process_is_refused_while_the_first_one_sorts(tmp_path):
     with FileLock(tmp_path / "to" / execute.LOCK):
         with pytest.raises(HandfulError, match="another process sorts into .* now"):
             sort(source, tmp_path / "to", {"1.jpg": "fox"})
-    assert tree(tmp_path / "to").keys() <= {execute.LOCK}
+    assert not (tmp_path / "to" / "fox").exists()
+    assert not (tmp_path / "to" / MANIFEST).exists()
 
 
 def test_names_that_are_no_unicode_are_copied_byte_for_byte(tmp_path):
