@@ -1,4 +1,4 @@
-"""The command line as its users meet it: what it prints, what it leaves, how it fails."""
+"""The command line: output, files and errors."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""The plan of `auto`: what fits into the time."""
+"""The plan of `auto`: candidates that fit into the time."""
 
 from dataclasses import replace
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Comparisons: cells on the same draws, made once, scored on sealed labels."""
+"""Comparisons: cells on common draws, computed once, scored on the test part."""
 
 import json
 import math
@@ -38,7 +38,7 @@ def run(images, out, names=("supervised", "self_training"), draws=range(2), **ch
 
 @pytest.fixture
 def fits(monkeypatch):
-    """What was fitted: (method, draw), images, and the run, in order."""
+    """Every fit in order: (method, draw), images and run."""
     made = []
     fit = compare.fit
 

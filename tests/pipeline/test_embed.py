@@ -1,4 +1,4 @@
-"""`handful embed` and `handful.embed`: what they say, what they write, what they share with fit."""
+"""`handful embed` and `handful.embed`: messages, the file, and features shared with a fit."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def photographs(**changes):
 
 
 def embedded(images, **changes):
-    """The embedding at 32 pixels, and what was said."""
+    """The embedding at 32 pixels, and the messages."""
     said = []
     reporter = Reporter(say=said.append)
     changes = {"size": 32, "precision": "fp32", **changes}

@@ -1,4 +1,4 @@
-"""The main job in Python: what a run holds, and what fitted methods leave."""
+"""`handful.fit` in Python: the content of a run, and saved heads of methods on features."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Run folders of strangers: an answer or a HandfulError, soon, in bounded memory."""
+"""Foreign run folders: a result or a HandfulError, in bounded time and memory."""
 
 import json
 import os
@@ -31,7 +31,7 @@ IMAGES = stripes()
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A finished run, report and all."""
+    """A finished run with its report."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     run = handful.fit(IMAGES, settings=QUICK, precision="fp32", out=folder)
     run.score_test(IMAGES)
@@ -39,7 +39,7 @@ def whole(tmp_path_factory):
 
 
 def used(folder, waiting=0):
-    """All that a command does with a run folder; how many of it were refused."""
+    """Do all that commands do with a run folder; return how many steps were refused."""
 
     def predict():
         run = open_run(folder)
@@ -83,7 +83,7 @@ def places(value, path=()):
 
 
 def mutated(text, rng):
-    """run.json with one to three things wrong, as bytes."""
+    """Return run.json with one to three errors, as bytes."""
     found = json.loads(text)
     for _ in range(rng.randint(1, 3)):
         every = list(places(found))
@@ -124,7 +124,7 @@ def mutated(text, rng):
 
 
 def with_header(path, change):
-    """The same weights, under a header that `change` has had in its hands."""
+    """Write the weights again under a header changed by `change`."""
     tensors, metadata = read_tensors(path)
     header = json.loads(metadata["predictor"])
     metadata["predictor"] = json.dumps(change(header) or header)
@@ -145,7 +145,7 @@ def bytes_changed(path, rng):
 
 
 def special(path, rng):
-    """Anything but a file."""
+    """Replace the file by something that is no regular file."""
     path.unlink(missing_ok=True)
     match rng.randrange(5):
         case 0:
@@ -168,7 +168,7 @@ def nested(path, rng):
 
 
 def sparse(path, rng):
-    """As large as a disk, and empty."""
+    """Make a sparse file as large as a disk."""
     with open(path, "r+b" if rng.random() < 0.5 else "wb") as file:
         file.truncate(2**38)
 
@@ -245,7 +245,7 @@ BESIDE = ["labels.csv", "label-issues.csv", "out-of-fold.csv", "label-next.csv",
 
 
 def hostile(folder, rng):
-    """Make a run folder a hostile one."""
+    """Make a run folder hostile."""
     name = rng.choice([RECORD, MODEL, MODEL, *BESIDE])
     path = folder / name
     every = [special, nested, sparse, bytes_changed, random_json]

@@ -86,7 +86,7 @@ SETTINGS = ("--set", "steps=6", "--set", "batch=16", "--set", "backbone.base=8",
 
 
 def _command(words: list[str], root: str, strike: Strike | None) -> None:
-    """`handful` with these words, in this process, its words in a file."""
+    """Run `handful` with these arguments in this process, its output in a file."""
     with open(Path(root) / "said", "w") as said:
         os.dup2(said.fileno(), 1)
         os.dup2(said.fileno(), 2)
@@ -215,7 +215,7 @@ def test_a_fit_killed_at_twenty_random_moments_ends_with_the_same_bits(tmp_path)
 def test_a_fit_killed_at_its_first_or_last_changes_ends_with_the_same_bits(
     where, straight, tmp_path
 ):
-    """Claiming the folder and saving the run take milliseconds: each of their changes is hit."""
+    """Acquiring the folder and saving the run take milliseconds: a kill hits each change."""
     n = straight.changes
     for change in range(1, 13) if where == "first" else range(n - 25, n + 1):
         place = Place(tmp_path / str(change), straight.photos)

@@ -1,4 +1,4 @@
-"""--overwrite: the old run stays until the new one is whole, and nothing that a user made goes."""
+"""--overwrite: the old run stays until the new one is complete, and files of users stay."""
 
 import json
 import os
@@ -20,7 +20,7 @@ HEADER = "file,label,why,prediction,confidence,rank\n"
 
 
 def run_like(folder, mark, text):
-    """Files with the names of a run's, and this content."""
+    """Write files named as those of a run, with this content."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.safetensors").write_text(text)
     (folder / "labels.csv").write_text(f"file,label\n{text}.png,a\n")
@@ -31,7 +31,7 @@ def run_like(folder, mark, text):
 
 
 def built(folder, mark="new"):
-    """A whole new run of this fingerprint in .new of the folder, not yet in its place."""
+    """Build a complete new run of this fingerprint in .new, not yet put in place."""
     place = acquire(folder, mark, overwrite=True)
     run_like(place, mark, "new")
     return place

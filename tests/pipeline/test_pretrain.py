@@ -1,4 +1,4 @@
-"""The label-free stage: its folder, its resumption, what a fit makes of it, and what it tells."""
+"""Self-supervised pre-training: folder, resuming, use in a fit, figures and messages."""
 
 import json
 import re
@@ -62,7 +62,7 @@ def same(a, b):
 
 
 @pytest.mark.thorough
-def test_a_stage_leaves_weights_a_record_a_history_and_pictures(tmp_path):
+def test_a_pretraining_leaves_weights_a_record_a_history_and_pictures(tmp_path):
     pretrained = run_pretraining(stripes(), tmp_path / "pre", pictures=True)
     names = {path.name for path in pretrained.folder.iterdir()}
     assert names == {"pretrained.json", "backbone.safetensors", "history.jsonl", "pictures"}
@@ -117,7 +117,7 @@ def test_the_key_is_of_images_settings_and_seed_and_not_of_what_follows():
 @pytest.mark.thorough
 @pytest.mark.parametrize("method", ["simclr", "cmc"])
 def test_stopped_and_resumed_ends_with_the_same_bits(tmp_path, monkeypatch, method):
-    """Of cmc the memory bank is part of what goes on."""
+    """The memory bank of CMC is restored too."""
     images = stripes(channels=3, size=16)
     settings = COLOR if method == "cmc" else QUICK
     straight = run_pretraining(images, tmp_path / "straight", method, settings)
@@ -145,7 +145,7 @@ def test_stopped_and_resumed_ends_with_the_same_bits(tmp_path, monkeypatch, meth
     assert same(straight.init.weights, resumed.init.weights)
 
 
-def test_another_stage_is_refused_in_the_same_folder(tmp_path):
+def test_another_pretraining_is_refused_in_the_same_folder(tmp_path):
     run_pretraining(stripes(), tmp_path / "pre")
     said = []
     run_pretraining(stripes(), tmp_path / "pre", say=said.append)
@@ -194,7 +194,7 @@ def test_pictures_are_paid_for_before_steps(tmp_path, monkeypatch, steady, clock
     assert steps(tmp_path / "a", False) - steps(tmp_path / "b", True) == 6
 
 
-def test_a_budget_is_part_of_what_tells_stages_apart(tmp_path, five_seconds_a_step):
+def test_a_budget_is_part_of_what_distinguishes_pretrainings(tmp_path, five_seconds_a_step):
     run_pretraining(stripes(), tmp_path / "pre", settings=TIMED, budget=20.0)
     with pytest.raises(ValueError, match="made with other images, settings or seed"):
         run_pretraining(stripes(), tmp_path / "pre", settings=TIMED, budget=21.0)
@@ -203,7 +203,7 @@ def test_a_budget_is_part_of_what_tells_stages_apart(tmp_path, five_seconds_a_st
     assert said == [f"{tmp_path / 'pre'} already holds this, finished"]
 
 
-def test_an_interrupted_stage_goes_on_with_the_steps_that_were_bought(tmp_path, monkeypatch):
+def test_an_interrupted_pretraining_goes_on_with_its_planned_steps(tmp_path, monkeypatch):
     def pretrained(bought):
         monkeypatch.setattr("handful.pipeline.pretrain.step_seconds", lambda *_: 1.0)
         monkeypatch.setattr(
@@ -228,7 +228,7 @@ def test_an_interrupted_stage_goes_on_with_the_steps_that_were_bought(tmp_path, 
     assert pretrained(9).record["training"]["steps"] == 5
 
 
-def test_impossible_budgets_of_a_stage_are_refused(tmp_path, monkeypatch):
+def test_impossible_budgets_of_a_pretraining_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="budget fixes the steps, and steps=4 is set too"):
         run_pretraining(stripes(), tmp_path / "pre", budget=60.0)
     with pytest.raises(ValueError, match="above 0, got 0"):
@@ -239,7 +239,7 @@ def test_impossible_budgets_of_a_stage_are_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.thorough
-def test_a_fit_shares_its_budget_between_the_stage_and_what_follows(five_seconds_a_step):
+def test_a_fit_shares_its_budget_between_the_pretraining_and_what_follows(five_seconds_a_step):
     def fit(then, features):
         images = stripes(seed=12)
         with pytest.MonkeyPatch.context() as patch:
@@ -262,7 +262,7 @@ def test_a_fit_shares_its_budget_between_the_stage_and_what_follows(five_seconds
     assert fit("features", 0.0)["stage"] == before_heads["stage"]  # known by now
 
 
-def test_what_follows_a_stage_trains_as_long_where_the_stage_is_known(
+def test_the_method_after_a_pretraining_trains_as_long_where_the_pretraining_is_known(
     monkeypatch, five_seconds_a_step
 ):
     left = []
@@ -287,7 +287,7 @@ def test_a_budget_too_short_for_what_follows_says_what_all_of_it_needs(
         handful.fit(stripes(seed=15), "simclr", settings=TIMED, budget=30.0, estimate="none")
 
 
-def test_more_labels_find_the_stage_that_a_budget_made(five_seconds_a_step):
+def test_more_labels_find_the_pretraining_that_a_budget_made(five_seconds_a_step):
     said = []
     options = {"estimate": "none", "precision": "fp32", "reporter": Reporter(say=said.append)}
     images = stripes(seed=14)
@@ -298,7 +298,7 @@ def test_more_labels_find_the_stage_that_a_budget_made(five_seconds_a_step):
     assert said.count("the backbone that simclr made of these images is known") == 1
 
 
-def test_heads_are_timed_before_the_stage_as_often_as_they_will_be_fitted(monkeypatch, clock):
+def test_heads_are_timed_before_the_pretraining_as_often_as_they_will_be_fitted(monkeypatch, clock):
     chosen, on = prepare(
         stripes(), SimCLR(then="self_training"), inputs=InputSpec(precision="fp32")
     )
@@ -324,7 +324,7 @@ def test_heads_are_timed_before_the_stage_as_often_as_they_will_be_fitted(monkey
 
 
 @pytest.mark.thorough
-def test_a_known_stage_has_nothing_timed_for_it(monkeypatch, five_seconds_a_step):
+def test_a_known_pretraining_has_nothing_timed_for_it(monkeypatch, five_seconds_a_step):
     settings = TIMED | {"seed": "5"}
     handful.fit(stripes(), "simclr", settings=settings, budget=30.0, estimate="none")
     monkeypatch.setattr(
@@ -368,7 +368,7 @@ def test_a_fit_whose_budget_was_too_short_leaves_its_folder_for_another(
         ("fine_tuning", "fine_tuning starts from learned weights, and backbone 'small' has none"),
     ],
 )
-def test_what_follows_a_stage_is_checked_before_it(tmp_path, monkeypatch, then, message):
+def test_the_method_after_a_pretraining_is_checked_before_it(tmp_path, monkeypatch, then, message):
     monkeypatch.setattr(
         "handful.pipeline.fit.after_pretraining", lambda *_: pytest.fail("trained for nothing")
     )
@@ -379,7 +379,7 @@ def test_what_follows_a_stage_is_checked_before_it(tmp_path, monkeypatch, then, 
 
 
 @pytest.mark.thorough
-def test_a_damaged_stage_in_the_cache_is_made_again():
+def test_a_damaged_pretraining_in_the_cache_is_made_again():
     said = []
     options = {"settings": QUICK, "estimate": "none", "precision": "fp32"}
     first = handful.fit(stripes(seed=32), "simclr", **options)
@@ -421,7 +421,7 @@ def pre(tmp_path_factory):
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("method", ["features", "mlp_head", "supervised"])
-def test_a_fit_starts_from_a_stage_and_its_folder_is_enough_to_predict(pre, tmp_path, method):
+def test_a_fit_starts_from_a_pretraining_and_its_folder_is_enough_to_predict(pre, tmp_path, method):
     settings = {"steps": "2"} if method == "supervised" else {}
     run = handful.fit(
         stripes(), method, init=pre.folder, settings=settings, precision="fp32", out=tmp_path / "r"
@@ -435,7 +435,7 @@ def test_a_fit_starts_from_a_stage_and_its_folder_is_enough_to_predict(pre, tmp_
 
 
 @pytest.mark.parametrize("method", ["features", "supervised"])
-def test_coming_back_to_a_fit_from_a_stage_needs_the_stage_again(pre, tmp_path, method):
+def test_continuing_a_fit_from_a_pretraining_needs_its_folder_again(pre, tmp_path, method):
     settings = {"steps": "2"} if method == "supervised" else {}
     out = tmp_path / "run"
     options = {"estimate": "none", "precision": "fp32", "init": pre.folder}
@@ -454,7 +454,7 @@ def test_coming_back_to_a_fit_from_a_stage_needs_the_stage_again(pre, tmp_path, 
     assert again.record["init"] == pre.init.hash
 
 
-def test_images_are_normalised_as_the_stage_did_it(pre):
+def test_images_are_normalised_as_the_pretraining_did_it(pre):
     brighter = stripes(seed=5)
     run = handful.fit(brighter, "features", init=pre.folder, estimate="none")
     mean = run.predictor.model.normalize.mean.flatten().tolist()
@@ -479,13 +479,13 @@ def test_fine_tuning_lowers_the_rate_of_the_backbone(pre):
         ({"images": stripes(channels=3)}, "learned from grey images"),
     ],
 )
-def test_what_does_not_go_with_a_stage_is_named(pre, options, message):
+def test_what_does_not_go_with_a_pretraining_is_named(pre, options, message):
     options = {"images": stripes(), "method": "features", "init": pre.folder} | options
     with pytest.raises(ValueError, match=message):
         prepare(options.pop("images"), options.pop("method"), **options)
 
 
-def test_a_damaged_stage_is_noticed(pre, tmp_path):
+def test_a_damaged_pretraining_is_noticed(pre, tmp_path):
     record = read_json(pre.folder / "pretrained.json")
     (tmp_path / "pretrained.json").write_text(json.dumps(record | {"hash": "sha256:other"}))
     weights = (pre.folder / "backbone.safetensors").read_bytes()
@@ -508,7 +508,7 @@ def test_constants_of_other_images_are_noticed_as_weights_are(pre, tmp_path):
 
 
 @pytest.mark.thorough
-def test_fit_does_both_stages_and_makes_the_first_only_once(tmp_path):
+def test_a_fit_pretrains_once_and_then_trains(tmp_path):
     said = []
     reporter = Reporter(say=said.append)
     options = {"settings": QUICK, "precision": "fp32", "reporter": reporter}
@@ -536,7 +536,7 @@ def test_private_photos_leave_no_picture_in_the_cache(
         assert len(list(tmp_path.rglob("views.png"))) == count
 
 
-def test_a_method_after_a_stage_says_that_it_has_no_unlabelled_image_to_learn_from():
+def test_a_method_after_a_pretraining_says_that_it_has_no_unlabelled_image_to_learn_from():
     said = []
     run = handful.fit(
         stripes(16, labeled=16), "simclr", settings=QUICK | {"then": "self_training"},
@@ -560,7 +560,7 @@ def test_pictures_that_an_earlier_run_left_go_where_none_are_wanted(tmp_path, mo
     assert pretrained.record == run_pretraining(stripes(), tmp_path / "pre").record
 
 
-def test_a_stage_whose_pictures_are_damaged_or_gone_costs_no_fit(tmp_path, monkeypatch):
+def test_a_pretraining_whose_pictures_are_damaged_or_gone_costs_no_fit(tmp_path, monkeypatch):
     monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
     options = {"settings": QUICK, "precision": "fp32", "estimate": "none"}
     handful.fit(stripes(), "simclr", **options)
@@ -575,7 +575,7 @@ def test_a_stage_whose_pictures_are_damaged_or_gone_costs_no_fit(tmp_path, monke
 
 
 @pytest.mark.thorough
-def test_the_report_tells_the_stage_from_the_training_after_it(tmp_path, monkeypatch):
+def test_the_report_tells_the_pretraining_from_the_training_after_it(tmp_path, monkeypatch):
     monkeypatch.setattr(Supervised, "schedule", lambda self, on: Schedule(steps=6, batch=8))
 
     def facts(then, out):
@@ -608,7 +608,7 @@ def test_cmc_leaves_the_features_of_both_encoders(tmp_path):
     assert torch.equal(opened, run.predict(images).probabilities)
 
 
-def test_the_stage_of_a_fit_sees_no_label(monkeypatch):
+def test_the_pretraining_of_a_fit_sees_no_label(monkeypatch):
     chosen, on = prepare(
         stripes(seed=11), SimCLR(), settings=QUICK, inputs=InputSpec(precision="fp32")
     )
@@ -665,7 +665,7 @@ def test_a_collapse_is_said_and_recorded(tmp_path, monkeypatch):
     assert "at step 4 of 4" in pretrained.record["collapse"]
 
 
-def test_a_collapse_of_the_stage_is_said_by_every_fit_and_in_its_record(monkeypatch):
+def test_a_collapse_of_the_pretraining_is_said_by_every_fit_and_in_its_record(monkeypatch):
     monkeypatch.setattr("handful.evaluation.representation.CONSTANT", 10.0)
     images, settings = stripes(seed=21), QUICK | {"then": "features"}
     for told in ("collapsed at step 2 of 4", "is known; the features have collapsed at step 4"):
@@ -684,12 +684,14 @@ def test_a_collapse_of_the_stage_is_said_by_every_fit_and_in_its_record(monkeypa
     [
         (
             "autoencoder",
-            ["views of it", "painted of it after 0 steps", "painted of it after 4 steps"],
+            ["views of it", "by the network after 0 steps", "by the network after 4 steps"],
         ),
         ("cmc", ["views of it", "its channels as the two encoders see them"]),
     ],
 )
-def test_the_report_of_a_fit_shows_what_its_stage_learned_without_labels(tmp_path, method, seen):
+def test_the_report_of_a_fit_shows_what_its_pretraining_learned_without_labels(
+    tmp_path, method, seen
+):
     images = stripes(channels=3, size=16, seed=22)
     settings = {"steps": "4", "batch": "8", "looks": "2", "then": "features"}
     options = {"settings": settings, "estimate": "none", "precision": "fp32"}

@@ -1,4 +1,4 @@
-"""What a run promises of itself: its estimate, its confidence, its abstentions, its doubts."""
+"""Figures of a run: estimate, confidence, abstentions, doubted labels."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ def fit(images, **changes):
 
 @pytest.fixture(scope="module")
 def images():
-    """200 striped images, 100 labelled, and one of those wrongly."""
+    """200 striped images, of which 100 are labelled, one of them wrongly."""
     images = stripes(200, size=16, labeled=100)
     labels = images.labels.copy()
     labels[4] = 1

@@ -1,4 +1,4 @@
-"""Recipes: what is listed, how one is run, the figures beside them, and two bugs on show."""
+"""Recipes: the list, running one, measured figures, and the two reproduced bugs."""
 
 import json
 from dataclasses import asdict, replace

@@ -1,4 +1,4 @@
-"""Coming back with more labels: nothing given before is lost."""
+"""Continue from an earlier run with more labels: its labels and settings are kept."""
 
 import csv
 import json

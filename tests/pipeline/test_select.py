@@ -1,4 +1,4 @@
-"""Choosing a method: the evidence, and doing no harm."""
+"""Selection of a method: evidence from labels and past results, and unlabelled images."""
 
 import json
 from dataclasses import replace
@@ -78,7 +78,7 @@ def test_two_beliefs_are_weighted_by_their_precisions():
     assert found.sd == pytest.approx(0.1 * 0.2 / 0.05**0.5)
 
 
-def test_clear_evidence_beats_what_was_known_before():
+def test_clear_evidence_beats_past_results():
     evidence = [Evidence("features", right(200, 100)), Evidence("supervised", right(200, 190))]
     best, verdicts = select_by_evidence(evidence, lambda a, b: Prior(Normal(-0.1, 0.1), 1))
     assert best == 1
@@ -88,7 +88,7 @@ def test_clear_evidence_beats_what_was_known_before():
     )
 
 
-def test_where_labels_cannot_tell_what_was_known_before_decides_and_it_is_said():
+def test_past_results_decide_where_labels_cannot_and_the_verdict_says_so():
     evidence = [Evidence("features", right(20, 11)), Evidence("supervised", right(20, 10))]
     best, verdicts = select_by_evidence(evidence, lambda a, b: Prior(Normal(0.15, 0.05), 2))
     assert best == 1
@@ -112,7 +112,7 @@ def test_what_the_last_fit_gains_over_its_folds_counts():
 
 
 def test_no_expected_gain_outweighs_a_difference_that_was_seen():
-    """60 labels: features have 38 right, a network from nothing 27, in a fifth of its steps."""
+    """Of 60 labels, features have 38 right; a network has 27, in a fifth of its steps."""
     features, _, supervised = CANDIDATES
     network = replace(supervised, plan=replace(PLAN, steps=2060), fold_steps=412)
     hits = right(60, 38), np.roll(right(60, 27), 16)
@@ -174,7 +174,7 @@ def test_unlabelled_images_are_left_where_they_do_harm_however_well_they_did_els
     assert verdicts[1].startswith("left: 25.0 points below features")
 
 
-def test_unlabelled_images_are_used_only_with_evidence_or_experience_on_their_side():
+def test_unlabelled_images_are_used_only_with_evidence_or_past_results_on_their_side():
     slightly = [Evidence("features", right(40, 30)), Evidence("self_training", right(40, 31))]
     best, verdicts = select_by_evidence(slightly, undecided)
     assert best == 0
@@ -206,7 +206,7 @@ def test_a_class_may_have_a_single_label(quick_plan, method, counts):
 
 
 @pytest.mark.thorough
-def test_strangers_among_the_unlabelled_images_are_said(quick_plan, monkeypatch):
+def test_a_pool_shift_is_reported(quick_plan, monkeypatch):
     said = []
     monkeypatch.setattr(select, "pool_shift", lambda *_: 0.8)
     seen = []
@@ -243,14 +243,14 @@ def test_folds_and_the_last_fit_are_told_how_long_they_may_take(monkeypatch):
         told.append(planned.allowed)
         return train_task(settings, task, seed, folder, replace(planned, allowed=None), *rest)
 
-    monkeypatch.setattr("handful.training.trainer.train_task", spying)
+    monkeypatch.setattr("handful.pipeline.cross_validate.train_task", spying)
     monkeypatch.setattr("handful.pipeline.fit.train_task", spying)
     handful.fit(stripes(), **LOOK)
     assert told == [5.0] * 5 + [9.0]
 
 
 @pytest.mark.thorough
-def test_permuting_the_test_labels_changes_no_choice(quick_plan):
+def test_permuting_the_test_labels_changes_no_selection(quick_plan):
     every = stripes(60, labeled=60)
     train, test = every[np.arange(40)].seen(np.arange(16)), every[np.arange(40, 60)]
     shuffled = test.with_labels(np.random.default_rng(0).permutation(test.labels))
@@ -262,7 +262,7 @@ def test_permuting_the_test_labels_changes_no_choice(quick_plan):
 
 
 @pytest.mark.thorough
-def test_a_killed_choice_reads_its_plan_and_its_folds_again(
+def test_a_killed_selection_reads_its_plan_and_its_folds_again(
     quick_plan, auto_run, tmp_path, monkeypatch
 ):
     images, look = stripes(), LOOK | {"flips": True}
@@ -329,7 +329,7 @@ def test_auto_refuses_what_it_chooses_itself(given, named):
         handful.fit(stripes(), "auto", **given)
 
 
-def test_a_run_after_one_that_chose_chooses_again(auto_run):
+def test_a_run_after_auto_selects_again(auto_run):
     first = auto_run
     again = earlier_settings(first)
     assert "method" not in again

@@ -1,4 +1,4 @@
-"""handful.Classifier as scikit-learn sees it, and on images, paths and features."""
+"""handful.Classifier: the checks of scikit-learn; images, paths and features as input."""
 
 import pickle
 

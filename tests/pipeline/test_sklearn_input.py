@@ -1,4 +1,4 @@
-"""Labels and images as people hand them to handful.Classifier: pandas' blanks, Pillow images."""
+"""Input of handful.Classifier: labels with missing values of pandas, and Pillow images."""
 
 import numpy as np
 import pytest

@@ -45,7 +45,7 @@ def files(root: Path) -> dict[str, bytes]:
 
 
 def lost(target: Path, before: Path, originals: Path, own: dict[str, bytes]) -> Counter:
-    """How many own files are not as they were, earlier copies nowhere, and files not whole."""
+    """Count changed originals, lost earlier copies, and partial files."""
     found = files(target)
     copies = {name: data for name, data in found.items() if not Path(name).name.startswith(".")}
     whole = set(files(originals).values()) | set(own.values()) | {b""}  # b"": an empty folder
@@ -127,7 +127,7 @@ def test_sorting_killed_anywhere_is_finished_by_the_same_call(tmp_path):
 
 
 def _photos(root: Path, numbers: range, swapped: bool = False) -> Path:
-    """Two classes of stripes, or the same with their names exchanged."""
+    """Two classes of stripes, optionally with exchanged names."""
     for number in numbers:
         tall = bool(number % 2)
         pixels = torch.randint(60, (12, 12), generator=torch.Generator().manual_seed(number))

@@ -1,4 +1,4 @@
-"""Folders that lose files, or fail, while a job runs: listed, and the rest is done."""
+"""Files that vanish or fail while a job runs are listed, and the job is done without them."""
 
 import json
 
@@ -28,7 +28,7 @@ def folder(tmp_path):
 
 
 def failing(monkeypatch, name, harm):
-    """When the file of this name is about to be decoded to its working size, harm comes first."""
+    """Call `harm` just before the file of this name is decoded."""
     really_read = decode.read
 
     def read(path, *how):

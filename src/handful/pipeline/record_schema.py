@@ -282,11 +282,6 @@ class PretrainedInput(StrictModel):
     value_range: Scale = None
 
 
-class PretrainedTraining(StrictModel):
-    steps: Count
-    seconds: Seconds
-
-
 class PretrainedRecord(StrictModel):
     """Schema of pretrained.json."""
 

@@ -40,7 +40,7 @@ CAPTIONS = {
     "channels": "Images, and under each its channels as the two encoders see them: light, then two "
     "of colour.",
 }
-PAINTED_CAPTION = "Images, and under each what the network painted of it after {:,} steps."
+PAINTED_CAPTION = "Images, and under each its reconstruction by the network after {:,} steps."
 _KINDS = {b"\xff\xd8\xff": "jpeg", b"\x89PNG": "png"}
 
 

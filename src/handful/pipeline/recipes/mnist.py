@@ -61,7 +61,7 @@ cnn_augmented = replace(
 mlp_augmented = replace(
     mlp,
     name="mnist-mlp-augmented",
-    what="mnist-mlp on the same copies",
+    what=f"mnist-mlp on {PREPARED:,} images: the copies of mnist-cnn-augmented",
     copies=COPIES,
     schedule=replace(adam, patience=10, steps=epochs(20, PREPARED, batch=20)),
     published=None,
@@ -156,7 +156,7 @@ simple_cnn = Recipe(
 simple_cnn_augmented = replace(
     simple_cnn,
     name="mnist-simple-cnn-augmented",
-    what="the same on 5,000 augmented images an epoch",
+    what="two convolutions, 100 labels, 5,000 augmented images an epoch",
     method=Supervised(augment="digits"),
     schedule=augmented_schedule,
     published=None,
@@ -205,7 +205,7 @@ every = replace(sure, threshold=0.0)
 uda_deep_cnn = Recipe(
     "mnist-uda-deep-cnn",
     report="B",
-    what="UDA on the deep CNN: every guess counts, sharpened by 0.4",
+    what="UDA on the deep CNN: every pseudo-label counts, sharpened by 0.4",
     data=MNIST,
     method=every,
     backbone=BackboneSpec("deep-cnn"),
@@ -217,7 +217,7 @@ uda_deep_cnn = Recipe(
 uda_simple_cnn = replace(
     uda_deep_cnn,
     name="mnist-uda-simple-cnn",
-    what="UDA on the simple CNN: every guess counts, sharpened by 0.3",
+    what="UDA on the simple CNN: every pseudo-label counts, sharpened by 0.3",
     method=replace(every, temperature=0.3),
     backbone=BackboneSpec("simple-cnn"),
     schedule=uda_simple,
@@ -228,7 +228,7 @@ uda_simple_cnn = replace(
 uda_threshold = replace(
     uda_deep_cnn,
     name="mnist-uda-threshold",
-    what="UDA on the deep CNN: only guesses above 0.8 count",
+    what="UDA on the deep CNN: only pseudo-labels above 0.8 count",
     method=sure,
     published=None,
     correction="The report divided the prediction instead of the target by the temperature, "

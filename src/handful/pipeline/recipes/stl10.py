@@ -33,7 +33,7 @@ adam = Schedule(
 autoencoder = Recipe(
     "stl10-autoencoder",
     report="D",
-    what="an encoder that learned to paint images again, frozen, and a linear head",
+    what="the encoder of an autoencoder, frozen, and a linear head",
     data=STL10,
     method=Autoencoder(then="features"),
     backbone=BackboneSpec("small-encoder"),
@@ -46,7 +46,7 @@ autoencoder = Recipe(
 random = replace(
     autoencoder,
     name="stl10-random",
-    what="the same encoder with random weights, and a linear head",
+    what="the encoder of stl10-autoencoder with random weights, and a linear head",
     schedule=replace(adam, steps=0),
     published=0.253,
     minutes=0.5,
@@ -54,7 +54,7 @@ random = replace(
 supervised = replace(
     autoencoder,
     name="stl10-supervised",
-    what="the same encoder and its head trained together on the labels",
+    what="the encoder of stl10-autoencoder and its head trained together on the labels",
     method=Supervised(augment="none"),
     schedule=replace(adam, steps=epochs(100, 5_000, BATCH), weight_decay=1e-4),
     published=0.424375,
