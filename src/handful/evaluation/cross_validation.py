@@ -140,7 +140,6 @@ def out_of_fold(
     scheme: Scheme = THOROUGH,
     seed: int = 0,
     groups: np.ndarray | None = None,
-    stratified: bool | None = None,
     finished: MutableMapping[Key, np.ndarray] | None = None,
     track: Track = quiet,
 ) -> OutOfFold:
@@ -152,13 +151,11 @@ def out_of_fold(
             returns probabilities (held out, K). It must keep the held-out images out of its
             unlabelled pool too.
         groups: (n,) images of one group are never split between folds.
-        stratified: whether classes were balanced by hand; None decides by `balanced_by_hand`.
         finished: predictions by fit. Fits found here are not done again, and new ones are added as
             they finish: a mapping that is kept on disk lets a killed estimate resume.
     """
     labels = np.asarray(labels)
-    if stratified is None:
-        stratified = balanced_by_hand(labels)
+    stratified = balanced_by_hand(labels)
     finished = {} if finished is None else finished
     fits = plan_fits(labels, scheme, seed, groups, stratified)
     rows = {this: np.full((len(labels), num_classes), np.nan) for this in scheme.rounds}

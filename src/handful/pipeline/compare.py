@@ -138,6 +138,7 @@ def compare(
     images = on_scale_of(images, options.get("init"), reporter.say)
     _check(images, names, draws)
     settings_of = _settings_of(names, settings or {})
+    own = {name: {"estimate": estimate, "settings": settings_of[name], **options} for name in names}
     fingerprints = {
         name: _fingerprint_of(images, name, per_class, draws[0], settings_of[name], options)
         for name in names
@@ -151,27 +152,11 @@ def compare(
         saved = _saved_cells(folder, names, draws, fingerprints)
         todo = [(draw, name) for draw in draws for name in names if (name, draw) not in saved]
         for done, (draw, name) in enumerate(todo, 1):
-            begun = time.perf_counter()
-            labeled_images = subsample_labels(images[:], per_class, draw)
-            skipped_before = len(images.store.skipped)
-            run = fit(
-                labeled_images,
-                name,
-                seed=draw,
-                estimate=estimate,
-                origins=dict.fromkeys(labeled_images.names, "random"),
-                settings=settings_of[name],
-                reporter=Reporter(reporter.track),
-                **options,
-            )
-            seconds = round(time.perf_counter() - begun, 2)
-            accuracy = _score(run, images, reporter)
-            say_left_out(images.store.skipped[skipped_before:], reporter.say)
-            cell = Cell(name, draw, accuracy, run.estimate, seconds, recorded_failures(run.record))
+            cell = _fitted_cell(images, name, draw, per_class, reporter, own[name])
             write_json(_path(folder, name, draw), {"settings": fingerprints[name]} | asdict(cell))
             saved[name, draw] = cell
             reporter.say(
-                f"{name}, draw {draw}: {accuracy:.1%} in {seconds:.0f} s"
+                f"{name}, draw {draw}: {cell.test_accuracy:.1%} in {cell.seconds:.0f} s"
                 + (f"; its training went wrong: {cell.trouble}" if cell.trouble else "")
                 + _remaining(saved.values(), todo[done:])
             )
@@ -186,6 +171,32 @@ def compare(
         write_json(folder / RESULT, comparison.as_json())
         tidy(folder)
     return comparison
+
+
+def _fitted_cell(
+    images: ImageSet,
+    name: str,
+    draw: int,
+    per_class: int,
+    reporter: Reporter,
+    options: dict[str, Any],
+) -> Cell:
+    """Fit one method on one draw and score it on the test part."""
+    begun = time.perf_counter()
+    labeled_images = subsample_labels(images[:], per_class, draw)
+    skipped_before = len(images.store.skipped)
+    run = fit(
+        labeled_images,
+        name,
+        seed=draw,
+        origins=dict.fromkeys(labeled_images.names, "random"),
+        reporter=Reporter(reporter.track),
+        **options,
+    )
+    seconds = round(time.perf_counter() - begun, 2)
+    accuracy = _score(run, images, reporter)
+    say_left_out(images.store.skipped[skipped_before:], reporter.say)
+    return Cell(name, draw, accuracy, run.estimate, seconds, recorded_failures(run.record))
 
 
 def _score(run: Run, images: ImageSet, reporter: Reporter) -> float:
