@@ -278,7 +278,7 @@ def test_memory_of_a_large_image_is_returned_to_the_system(tmp_path):
     script = f"""
 import re, threading
 from pathlib import Path
-from handful.data import decode
+from handful.data.decoding import decode
 held = lambda: int(re.search(r"VmRSS:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
 decode.inspect(Path({str(tmp_path / "a.png")!r}))
 before = held()

@@ -47,6 +47,7 @@ from handful.training.failure import recorded_failures
 from handful.training.time_budget import Cost, Deadline
 from tiny import stripes, task
 
+PRETRAINED = "<h2>Self-supervised pre-training</h2>"  # a section of the report
 QUICK = {"steps": "4", "batch": "8", "looks": "2", "backbone.base": "8"}
 COLOR = {key: QUICK[key] for key in ("steps", "batch", "looks")} | {"negatives": "8"}
 
@@ -587,12 +588,10 @@ def test_the_report_tells_the_pretraining_from_the_training_after_it(tmp_path, m
         return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
 
     trained = facts("supervised", tmp_path / "a")
-    run_pretraining = "Before, without labels 4 steps of 8 images, adam, peak rate 0.001; "
+    run_pretraining = "Self-supervised pre-training 4 steps of 8 images, adam, peak rate 0.001; "
     assert run_pretraining in trained and " Training 6 steps; " in trained
     fitted = facts("features", tmp_path / "b")
-    assert (
-        run_pretraining in fitted and " Training " not in fitted.split("Before, without labels")[1]
-    )
+    assert run_pretraining in fitted and " Training " not in fitted.split(run_pretraining)[1]
 
 
 @pytest.mark.thorough
@@ -697,14 +696,14 @@ def test_the_report_of_a_fit_shows_what_its_pretraining_learned_without_labels(
     options = {"settings": settings, "estimate": "none", "precision": "fp32"}
     handful.fit(images, method, out=tmp_path / "run", **options)
     page = render([tmp_path / "run"])
-    assert "What it learned without labels" in page and "What the network minimised" in page
+    assert PRETRAINED in page and "The loss that pre-training minimises" in page
     assert [text for text in seen if text in page] == seen
     assert page.count('class="grid" src="data:image/jpeg;base64,') == len(seen)
     known = handful.fit(images, method, out=tmp_path / "private", pictures=False, **options)
     page = render([known.folder])
-    assert "What the network minimised" in page and 'class="grid"' not in page
+    assert "The loss that pre-training minimises" in page and 'class="grid"' not in page
     plain = handful.fit(images, "supervised", settings=QUICK, estimate="none", out=tmp_path / "no")
-    assert "What it learned without labels" not in render([plain.folder])
+    assert PRETRAINED not in render([plain.folder])
 
 
 def test_representation_takes_bytes_and_floats_alike():

@@ -51,7 +51,8 @@ HARM = {
 
 
 def steps(folder, **more):
-    return package.fit(load(folder), "supervised", settings={"steps": "3"}, estimate="none", **more)
+    plain = {"settings": {"steps": "3"}, "estimate": "none", "precision": "fp32"}
+    return package.fit(load(folder), "supervised", **plain, **more)
 
 
 @pytest.mark.parametrize("harm, reason", HARM.values(), ids=HARM.keys())
