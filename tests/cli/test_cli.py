@@ -451,6 +451,17 @@ def test_sorting_into_the_source_is_refused_before_anything_is_predicted(
     assert {path: path.read_bytes() for path in new.rglob("*.jpg")} == before
 
 
+def test_sorting_into_the_folder_that_the_run_learned_from_is_refused(
+    handful, run_folder, photos, tmp_path
+):
+    new = tmp_path / "new"
+    shutil.copytree(photos / "red fox", new)
+    before = sorted(photos.rglob("*"))
+    status, _, err = handful("predict", run_folder, new, "--into", photos)
+    assert status == 2 and "was trained on" in " ".join(err.split())
+    assert sorted(photos.rglob("*")) == before
+
+
 def test_a_dry_run_tells_in_json_what_would_be_sorted_and_writes_nothing(
     handful, run_folder, photos, tmp_path
 ):

@@ -11,6 +11,7 @@ from torch import nn
 import handful
 from handful import methods, report
 from handful.methods.base import About
+from handful.methods.fixmatch import FixMatch
 from handful.pipeline.compare import compare
 from tiny import stripes
 
@@ -90,3 +91,20 @@ def test_a_method_without_a_description_has_the_first_line_of_its_file(monkeypat
     assert methods.about("nearest_mean") == About(
         "a new method is one class and one line in METHODS"
     )
+
+
+@dataclass(frozen=True)
+class MyFixMatch(FixMatch):
+    """A method of one's own that does as its parent does with unlabelled images."""
+
+    name: ClassVar[str] = "my_fixmatch"
+
+
+def test_a_subclass_inherits_what_it_does_with_unlabelled_images():
+    known = methods.about(MyFixMatch())
+    assert (known.uses_unlabeled, known.counterpart) == (True, "supervised")
+    assert known.what.endswith("one class and one line in METHODS") and not known.strengths
+    few = {"steps": "2", "batch": "8", "backbone.base": "8"}
+    every = stripes(labeled=40)
+    run = handful.fit(every, MyFixMatch(), settings=few, backbone="small", estimate="none")
+    assert "every image has a label" in run.record["training"]["remark"]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import handful
+from handful import report
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "run-of-0.1"
 
@@ -61,3 +62,12 @@ def test_a_fit_goes_on_from_an_old_run(handful, old, tmp_path):
     status, _, said = handful("fit", "digits", *words, "--out", tmp_path / "next")
     assert status == 0, said
     assert json.loads((tmp_path / "next" / "run.json").read_text())["data"]["labeled"] == 20
+
+
+@pytest.mark.parametrize("key", ["abstentions", "caveats", "balanced_accuracy"])
+def test_a_key_inside_the_record_that_was_not_written_has_its_default(old, key):
+    record = json.loads((old / "run.json").read_text())
+    assert record["estimate"].pop(key, None) is not None or key == "balanced_accuracy"
+    (old / "run.json").write_text(json.dumps(record))
+    assert key in handful.open_run(old).estimate
+    assert "estimate" in report.render([old])

@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from PIL import Image
 import handful as library
 from handful import cli
 from handful.errors import HandfulError
+from handful.methods.schedule import Schedule
+from handful.models.classifier import BackboneSpec
 from handful.pipeline.resume_labels import read_labels
 from handful.progress import Reporter
 from handful.training.time_budget import Cost
@@ -198,3 +201,29 @@ def test_in_python_too_a_run_goes_on_from_the_labels_and_settings_of_an_earlier_
     assert other.record["data"]["labeled"] == 24
     with pytest.raises(HandfulError, match="fit with out"):
         library.fit(more, after=other, estimate="none")
+
+
+def test_a_schedule_or_a_network_as_an_object_replaces_that_of_the_earlier_run(tmp_path):
+    images = stripes()
+    few = {"steps": "3", "batch": "8", "backbone.base": "8"}
+    plain = {"estimate": "none", "precision": "fp32"}
+    library.fit(images, "supervised", settings=few, out=tmp_path / "first", **plain)
+    schedule, wider = Schedule(steps=2, lr=0.5, batch=4), BackboneSpec("small", {"base": 12})
+    again = library.fit(images, after=tmp_path / "first", schedule=schedule, **plain).record
+    assert (again["schedule"]["steps"], again["schedule"]["lr"]) == (2, 0.5)
+    assert again["backbone"]["options"] == {"base": 8}
+    other = library.fit(images, after=tmp_path / "first", backbone=wider, **plain).record
+    assert other["backbone"]["options"] == {"base": 12}
+    assert other["schedule"]["steps"] == 3
+    named = library.fit(images, after=tmp_path / "first", backbone="mlp", **plain).record
+    assert (named["backbone"]["name"], named["backbone"]["options"]) == ("mlp", {})
+
+
+def test_origins_of_an_image_set_count_and_those_given_to_fit_win():
+    images = stripes()
+    chosen = replace(images, origins=dict.fromkeys(images.names[:6], "chosen"))
+    options = {"size": 32, "precision": "fp32"}
+    assert library.fit(images, "features", **options).estimate["n"] == 16
+    assert library.fit(chosen, "features", **options).estimate["n"] == 10
+    random = dict.fromkeys(images.names, "random")
+    assert library.fit(chosen, "features", origins=random, **options).estimate["n"] == 16

@@ -160,6 +160,8 @@ def fit(
     from handful.pipeline import fit
     from handful.pipeline.artifacts import REPORT, RUN_LAYOUT
     from handful.pipeline.replacement import finish_replacement
+    from handful.pipeline.resume_labels import with_earlier_labels
+    from handful.pipeline.run import open_run
     from handful.pipeline.run_folder import save_label_draw
     from handful.pipeline.setup import subsample_labels
     from handful.report import leave_report
@@ -206,6 +208,8 @@ def fit(
             command=sys.argv[1:],
         )
         if per_class is not None:
+            if after is not None:
+                images = with_earlier_labels(images, open_run(after))
             save_label_draw(images, per_class, seed if draw is None else draw, out)
         if scored := test is not None and run.test is None:
             run.score_test(test, reporter.track)
@@ -226,12 +230,13 @@ def _check_labels_kept(source: str, labels: Path, out: Path) -> None:
     The labels of that run would be lost; `--after` keeps them.
     """
     from handful.pipeline.artifacts import LABELS
+    from handful.text import shell_command
 
     if labels.expanduser().resolve().parent == out.resolve() and (out / LABELS).exists():
+        again = ("fit", source, "--labels", labels, "--after", out, "--out", out, "--overwrite")
         raise HandfulError(
             f"{labels} belongs to the run in {out}, whose earlier labels, in {out / LABELS}, would "
-            f"be lost; continue that run: handful fit {source} --labels {labels} --after {out} "
-            f"--out {out} --overwrite"
+            f"be lost; continue that run: {shell_command(*again)}"
         )
 
 

@@ -14,39 +14,6 @@ SOURCE_HELP = (
     "parts are kept apart."
 )
 Source = Annotated[str, typer.Argument(help=SOURCE_HELP, show_default=False)]
-Labels = Annotated[
-    Path | None,
-    typer.Option(
-        help="CSV with columns file,label (blank: unlabeled) and perhaps group, or the label file "
-        "of another tool (Kaggle, fastai, Hugging Face, Label Studio, CVAT, Roboflow, "
-        "MegaDetector).",
-        show_default=False,
-    ),
-]
-FileColumn = Annotated[
-    str | None,
-    typer.Option(
-        help="Column of --labels that names the files; by default file, or a well-known name.",
-        metavar="NAME",
-        show_default=False,
-    ),
-]
-LabelColumn = Annotated[
-    str | None,
-    typer.Option(
-        help="Column of --labels that holds the labels; by default label, or a well-known name.",
-        metavar="NAME",
-        show_default=False,
-    ),
-]
-DataRoot = Annotated[
-    Path | None,
-    typer.Option(
-        help="Where known data sets are, or are downloaded to.",
-        envvar="HANDFUL_DATA",
-        show_default=False,
-    ),
-]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout, nothing else there.")
 ]
@@ -73,19 +40,6 @@ Init = Annotated[
 ]
 TestFraction = Annotated[
     float, typer.Option(help="Share of the labelled images to set aside as the test part.")
-]
-Folders = Annotated[
-    str,
-    typer.Option(
-        help="What the sub-folders are: classes; groups (sites, cameras, patients that are never "
-        "split), with the classes below them; ignore: nothing. auto: classes, but ask where "
-        "groups may be meant, too.",
-        metavar="auto|classes|groups|ignore",
-    ),
-]
-Encoding = Annotated[str, typer.Option(help="Text encoding of the label file.")]
-FollowLinks = Annotated[
-    bool, typer.Option(help="Follow symbolic links that lead out of the folder.")
 ]
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from handful.cli.options import AsJson, DataRoot, FollowLinks
+from handful.cli.options import AsJson
+from handful.cli.source_options import DataRoot, FollowLinks
 from handful.cli.terminal import (
     left_out_of,
     print_counts,
@@ -154,6 +155,4 @@ def _check_into(source: str, into: Path, trained: "Run") -> None:
 
     if source in SOURCES:
         raise HandfulError(f"--into copies files, but {source!r} is a data set without files")
-    learned_from = trained.record["data"]["source"]
-    folder = None if learned_from in SOURCES else Path(learned_from).expanduser()
-    check_target(Path(source).expanduser(), into, trained.classes, folder)
+    check_target(Path(source).expanduser(), into, trained.classes, trained.source_folder)

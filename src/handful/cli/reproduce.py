@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from handful.cli.options import AsJson, DataRoot
+from handful.cli.options import AsJson
+from handful.cli.source_options import DataRoot
 from handful.cli.terminal import print_json, print_reproduced, reporting
 from handful.errors import HandfulError
 

@@ -4,21 +4,62 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
-from handful.cli.options import (
-    DataRoot,
-    Encoding,
-    FileColumn,
-    Folders,
-    FollowLinks,
-    LabelColumn,
-    Labels,
-)
+import typer
 
 if TYPE_CHECKING:
     from handful.data.imageset import ImageSet
     from handful.progress import Reporter
+
+
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        help="CSV with columns file,label (blank: unlabeled) and perhaps group, or the label file "
+        "of another tool (Kaggle, fastai, Hugging Face, Label Studio, CVAT, Roboflow, "
+        "MegaDetector).",
+        show_default=False,
+    ),
+]
+FileColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of --labels that names the files; by default file, or a well-known name.",
+        metavar="NAME",
+        show_default=False,
+    ),
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of --labels that holds the labels; by default label, or a well-known name.",
+        metavar="NAME",
+        show_default=False,
+    ),
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where known data sets are, or are downloaded to.",
+        envvar="HANDFUL_DATA",
+        show_default=False,
+    ),
+]
+Folders = Annotated[
+    str,
+    typer.Option(
+        help="What the sub-folders are: classes; groups (sites, cameras, patients that are never "
+        "split), with the classes below them; ignore: nothing. auto: classes, but ask where "
+        "groups may be meant, too.",
+        metavar="auto|classes|groups|ignore",
+    ),
+]
+Encoding = Annotated[str, typer.Option(help="Text encoding of the label file.")]
+FollowLinks = Annotated[
+    bool, typer.Option(help="Follow symbolic links that lead out of the folder.")
+]
 
 Command = TypeVar("Command", bound=Callable[..., None])
 

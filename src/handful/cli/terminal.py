@@ -1,6 +1,7 @@
 """Print to the terminal: progress bars and messages on stderr, results on stdout."""
 
 import logging
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,9 +133,10 @@ def print_run(run: "Run", out: Path) -> None:
     if run.test is not None:
         answer.print(f"accuracy on {run.test['n']} test images: {_interval(run.test)}")
     if suggested := run.record.get("label_next"):
+        again = ("--labels", f"{out}/label-next.csv", "--after", str(out))
         answer.print(
             f"to label next: the {len(suggested)} images in {out}/label-next.csv; fill in what you "
-            f"know and fit again with --labels {out}/label-next.csv --after {out}",
+            f"know and fit again with {shlex.join(again)}",
             soft_wrap=True,
         )
     answer.print(f"saved in {out}; next: {shell_command('predict', out, 'PHOTOS')}", soft_wrap=True)

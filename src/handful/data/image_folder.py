@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from handful.data.class_names import normalized
-from handful.data.decoding.formats import by_ending
+from handful.data.decoding.unread_formats import by_ending
 from handful.data.decoding.value_range import fingerprints_at, value_range
 from handful.data.folder_layout import Place, in_test_part, layout
 from handful.data.imageset import ImageSet, sorted_classes

@@ -27,7 +27,7 @@ def plot_confusion(evaluation: Evaluation, path: str | os.PathLike[str]) -> None
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(k), classes, rotation=90, fontsize=font, parse_math=False)
     axes.set_yticks(range(k), classes, fontsize=font, parse_math=False)
-    axes.set_xlabel("guess")
+    axes.set_xlabel("predicted class")
     axes.set_ylabel("label")
     if k <= 25:
         for row, column in np.argwhere(counts):

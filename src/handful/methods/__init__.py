@@ -61,7 +61,7 @@ def about(method: str | Method) -> About:
     """The description of a method, by name or as an object; empty for an unknown name.
 
     A class without an `about` of its own is described by the first line of its file, after the
-    colon.
+    colon; whether it uses unlabelled images, and its counterpart, it inherits.
     """
     made = METHODS.get(method) if isinstance(method, str) else type(method)
     if made is None:
@@ -70,4 +70,7 @@ def about(method: str | Method) -> About:
         return known
     module = inspect.getmodule(made)
     first = ((module.__doc__ if module else "") or "").strip().split("\n")[0]
-    return About(first.partition(": ")[2].rstrip("."))
+    inherited: About = getattr(made, "about", About(""))
+    return inherited._replace(
+        what=first.partition(": ")[2].rstrip("."), strengths="", weaknesses=""
+    )

@@ -416,9 +416,8 @@ def _save_artifacts(
     task, assessment = decision.task, decision.assessment
     pretrained = decision.pretrained.folder if decision.pretrained is not None else None
     save_labels_and_predictions(run, task, folder, request.origins, task.track)
-    if (
-        pretrained is not None and (pretrained / HISTORY).exists()
-    ):  # the cache may have been cleaned
+    # The cache, where the pre-training is, may have been cleared meanwhile.
+    if pretrained is not None and (pretrained / HISTORY).exists():
         shutil.copyfile(pretrained / HISTORY, folder / STAGE_HISTORY)
     run.record["label_next"] = save_label_next(run, task, request.seed, folder, task.track)
     if assessment is not None:

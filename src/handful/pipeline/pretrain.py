@@ -217,9 +217,9 @@ def cached_pretraining(
             deadline = reserve()
         unlabeled_task = replace(task, images=task.images.seen(np.empty(0, np.int64)))
         with explained(folder):
-            plots = (
-                PretrainPlots(folder / PICTURES, unlabeled_task, brief=True) if pictures else None
-            )
+            plots = None
+            if pictures:
+                plots = PretrainPlots(folder / PICTURES, unlabeled_task, brief=True)
             _train_and_write(
                 resolved, unlabeled_task, fingerprint, folder, plots, say, (), deadline
             )

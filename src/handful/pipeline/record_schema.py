@@ -340,11 +340,9 @@ class ComparisonRecord(StrictModel):
     data: ComparisonData | dict[str, Any] | None = None
 
 
-DEFAULTS: dict[str, Any] = {
-    key: field.get_default(call_default_factory=True)
-    for key, field in RunRecord.model_fields.items()
-    if not field.is_required()
-}
+def parsed(schema: type[StrictModel], found: Any, path: Path) -> dict[str, Any]:
+    """Check `found` and return it with the defaults of all keys that are missing."""
+    return schema.model_validate(checked(schema, found, path)).model_dump()
 
 
 def checked(schema: type[StrictModel], found: Any, path: Path) -> dict[str, Any]:

@@ -125,6 +125,11 @@ def with_earlier_options(options: FitOptions, earlier: Run, say: Say = silent) -
     """Return the options, with those of an earlier run filled in where none are given."""
     before = earlier_settings(earlier, options.method, options.init, options.backbone)
     settings, budget = before.pop("settings"), before.pop("budget", None)
+    if options.schedule is not None:
+        settings, budget = _without("schedule.", settings), None
+    given = options.backbone
+    if isinstance(given, BackboneSpec) or given not in (None, before.get("backbone")):
+        settings = _without("backbone.", settings)
     if options.budget is not None:
         settings.pop("schedule.steps", None)
         budget = options.budget
@@ -144,6 +149,10 @@ def with_earlier_options(options: FitOptions, earlier: Run, say: Say = silent) -
     inputs = replace(options.inputs, **repeated)
     settings = settings | dict(options.settings)
     return replace(options, inputs=inputs, settings=settings, budget=budget, **again)
+
+
+def _without(prefix: str, settings: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in settings.items() if not key.startswith(prefix)}
 
 
 def earlier_settings(
@@ -192,7 +201,7 @@ def earlier_settings(
         beside["budget"] = budget
     settings |= {f"backbone.{key}": str(value) for key, value in network.get("options", {}).items()}
     if init is not None:
-        settings = {k: v for k, v in settings.items() if not k.startswith("backbone.")}
+        settings = _without("backbone.", settings)
         repeated = {"method": record["method"]["name"], "flips": record["input"]["flips"]}
         return repeated | {"settings": settings} | beside
     repeated = {

@@ -25,7 +25,7 @@ from handful.models.classifier import Predictor
 from handful.pipeline.artifacts import IN_DISTRIBUTION, LABELS, MODEL, RECORD, RUN_LAYOUT
 from handful.pipeline.model_file import load_predictor, save_predictor
 from handful.pipeline.predictions import Predictions
-from handful.pipeline.record_schema import DEFAULTS, RunRecord, checked
+from handful.pipeline.record_schema import RunRecord, parsed
 from handful.pipeline.replacement import finish_replacement
 from handful.progress import Track, quiet, silent
 
@@ -171,6 +171,19 @@ class Run:
         known = {row.get("pixels") for row in read_csv(self.folder / LABELS)}
         return sum(mark in known for mark in pixel_fingerprints(images[images.labeled]))
 
+    @property
+    def source_folder(self) -> Path | None:
+        """The folder of the images that the run learned from, if they are still there.
+
+        The record has the path as it was typed, so the folder counts only while it holds the first
+        of the labelled images.
+        """
+        folder = Path(self.record["data"]["source"]).expanduser()
+        if self.folder is None or not (self.folder / LABELS).exists():
+            return None
+        first = next((row.get("file", "") for row in read_csv(self.folder / LABELS)), "")
+        return folder if first and (folder / first).is_file() else None
+
     def score_test(self, test: ImageSet, track: Track = quiet) -> Evaluation:
         """Evaluate on the sealed test part and write the outcome into the record."""
         evaluation = self.evaluate(test, track)
@@ -207,7 +220,7 @@ def pixel_fingerprints(images: ImageSet) -> list[str]:
 def read_record(folder: Path) -> dict[str, Any]:
     """Read and check run.json; keys that earlier versions did not write get defaults."""
     path = folder / RECORD
-    return DEFAULTS | checked(RunRecord, read_json(path), path)
+    return parsed(RunRecord, read_json(path), path)
 
 
 def open_run(folder: Path | str) -> Run:

@@ -140,9 +140,9 @@ def _pretraining_pictures(folder: Path) -> list[dict[str, str]]:
     return kept
 
 
-def thumbnails(images: ImageSet, size: int, fit: str) -> dict[str, str]:
+def thumbnails(images: ImageSet, size: int, aspect: str) -> dict[str, str]:
     """Return name → thumbnail (base 64) of each image as a network of side `size` sees it."""
-    pixels = (picture for batch in images.stream(size, fit) for picture in batch.numpy())
+    pixels = (picture for batch in images.stream(size, aspect) for picture in batch.numpy())
     return {name: _encoded(thumbnail) for name, thumbnail in zip(images.names, pixels, strict=True)}
 
 
@@ -201,11 +201,12 @@ def _augmented(task: Task, method: Trained, seed: int) -> list[dict[str, Any]]:
     strips = []
     for name, pipeline in pipelines:
         generator = torch.Generator().manual_seed(seed)
-        labeled = pipeline(pixels.repeat_interleave(VIEWS, dim=0), generator)
-        labeled = (labeled.clamp(0, 1) * 255).round().to(torch.uint8).unflatten(0, (-1, VIEWS))
+        augmented = pipeline(pixels.repeat_interleave(VIEWS, dim=0), generator)
+        augmented = (augmented.clamp(0, 1) * 255).round().to(torch.uint8)
+        augmented = augmented.unflatten(0, (-1, VIEWS))
         rows = [
             [_encoded(thumbnail.numpy()) for thumbnail in (original, *variants)]
-            for original, variants in zip(pixels, labeled, strict=True)
+            for original, variants in zip(pixels, augmented, strict=True)
         ]
         strips.append({"name": name, "rows": rows})
     return strips

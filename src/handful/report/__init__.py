@@ -10,6 +10,7 @@ from pathlib import Path
 
 from handful.files import write_text
 from handful.pipeline.artifacts import REPORT
+from handful.text import shell_command
 
 __all__ = ["leave_report", "render", "write_report"]
 
@@ -38,4 +39,4 @@ def leave_report(folder: Path | str, say: Callable[[str], None] = lambda text: N
     try:
         write_report([folder], Path(folder) / REPORT)
     except Exception as error:
-        say(f"the report could not be written ({error}); try: handful report {folder}")
+        say(f"the report could not be written ({error}); try: {shell_command('report', folder)}")

@@ -4,7 +4,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from handful.data.decoding.formats import by_ending
+from handful.data.decoding.unread_formats import by_ending
 from handful.data.findings import ClassCount, Findings
 from handful.text import for_terminal
 

@@ -51,7 +51,7 @@ _CURVE_NAMES = {
     "validation_accuracy": "validation images",
     "kept": "unlabelled images used",
     "mask": "unlabelled images used",
-    "agreement": "guesses that agree",
+    "agreement": "pseudo-labels that agree",
     "prior_distance": "distance from the label shares",
 }
 

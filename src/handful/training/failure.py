@@ -1,4 +1,4 @@
-"""Detect a failed training from its history, and find the last checkpoint before the failure.
+"""Detect a failed training from its history, and find the best checkpoint before the failure.
 
 Four failures are known; none of the tests reads a test label.
 

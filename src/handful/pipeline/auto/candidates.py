@@ -83,9 +83,8 @@ def plan_candidates(
         if frozen and spare - remaining >= _EXPENSIVE_FROM:
             fixed = {"embed_size": str(frozen[0].size)}
             at = replace(inputs, size=inputs.size or _FINE_TUNING_SIZE)
-            expensive = _plan_training(
-                "fine_tuning", images, spare, seed, at, fixed, reporter
-            )  # computes the features of the remaining images
+            # It computes the features of the remaining images, too.
+            expensive = _plan_training("fine_tuning", images, spare, seed, at, fixed, reporter)
     elif images.channels == 1 and spare >= _EXPENSIVE_FROM:
         if _MIN_POOL <= len(images.unlabeled) <= _MAX_GRAPH:
             expensive = _plan_training(

@@ -100,9 +100,8 @@ def prior(
         if alike and row["source"] != without:
             cell = accuracy.setdefault((row["source"], row["per_class"]), {})
             cell[row["method"]] = row["accuracy"]
-    by_source: dict[
-        str, dict[float, list[float]]
-    ] = {}  # source → log-ratio of labels → differences
+    # source → log-ratio of labels → differences
+    by_source: dict[str, dict[float, list[float]]] = {}
     for (source, labels), cell in accuracy.items():
         if method in cell and reference in cell:
             distance = round(abs(math.log(labels / per_class)), 6)
