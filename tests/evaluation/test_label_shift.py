@@ -8,7 +8,7 @@ from handful.evaluation.calibration import calibrated
 from handful.evaluation.cross_validation import OutOfFold, Scheme
 from handful.evaluation.label_shift import expected_shares, unlabeled_shares
 from handful.pipeline.assess import assess
-from handful.pipeline.resume_labels import earlier_settings
+from handful.pipeline.earlier_run import earlier_settings
 from tiny import stripes
 
 

@@ -17,7 +17,7 @@ import handful
 from handful.errors import HandfulError
 from handful.files import read_json, read_tensors, tensor_bytes, write_json, write_tensors
 from handful.pipeline.artifacts import LABELS, MODEL, RECORD
-from handful.pipeline.resume_labels import earlier_settings, with_earlier_labels
+from handful.pipeline.earlier_run import earlier_settings, with_earlier_labels
 from handful.pipeline.run import open_run
 from handful.report import render
 from handful.text import as_json_line, for_terminal

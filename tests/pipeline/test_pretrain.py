@@ -29,6 +29,7 @@ from handful.methods.schedule import Schedule, ScheduleProgress
 from handful.methods.self_training import SelfTraining
 from handful.methods.simclr import SimCLR
 from handful.methods.supervised import Supervised
+from handful.pipeline.earlier_run import earlier_settings
 from handful.pipeline.options import InputSpec
 from handful.pipeline.pretrain import (
     cached_pretraining,
@@ -37,7 +38,6 @@ from handful.pipeline.pretrain import (
     pretraining_fingerprint,
 )
 from handful.pipeline.pretrained import open_pretrained
-from handful.pipeline.resume_labels import earlier_settings
 from handful.pipeline.run import open_run
 from handful.pipeline.setup import prepare
 from handful.pipeline.thumbnails import load_pictures

@@ -15,7 +15,7 @@ from handful.pipeline.auto import select
 from handful.pipeline.auto.candidates import Candidate
 from handful.pipeline.auto.past_results import Normal, Prior
 from handful.pipeline.auto.select import Evidence, paired_difference, select_by_evidence
-from handful.pipeline.resume_labels import earlier_settings
+from handful.pipeline.earlier_run import earlier_settings
 from handful.training.plan import Plan
 from handful.training.time_budget import Cost
 from handful.training.trainer import train_task

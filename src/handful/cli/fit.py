@@ -159,8 +159,8 @@ def fit(
     from handful.data.checks import spelling_problems
     from handful.pipeline import fit
     from handful.pipeline.artifacts import REPORT, RUN_LAYOUT
+    from handful.pipeline.earlier_run import with_earlier_labels
     from handful.pipeline.replacement import finish_replacement
-    from handful.pipeline.resume_labels import with_earlier_labels
     from handful.pipeline.run import open_run
     from handful.pipeline.run_folder import save_label_draw
     from handful.pipeline.setup import subsample_labels

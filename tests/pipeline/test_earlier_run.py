@@ -14,7 +14,7 @@ from handful import cli
 from handful.errors import HandfulError
 from handful.methods.schedule import Schedule
 from handful.models.classifier import BackboneSpec
-from handful.pipeline.resume_labels import read_labels
+from handful.pipeline.earlier_run import read_labels
 from handful.progress import Reporter
 from handful.training.time_budget import Cost
 from tiny import stripes
