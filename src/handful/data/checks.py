@@ -240,7 +240,7 @@ def _group_problems(images: ImageSet, every: _Everything) -> Iterable[Problem]:
 
 def _class_problems(counts: Sequence[ClassCount]) -> Iterable[Problem]:
     if few := [count for count in counts if count.labeled < FEW]:
-        names = _listed(f"{count.name} ({count.labeled})" for count in few[:5])
+        names = ", ".join(f"{count.name} ({count.labeled})" for count in few[:5])
         more = f" and {len(few) - 5} more" if len(few) > 5 else ""
         yield Problem("few", f"fewer than {FEW} labels in class {names}{more}", serious=True)
     known = sorted((count for count in counts if count.labeled), key=lambda count: count.labeled)
@@ -258,7 +258,7 @@ def _class_problems(counts: Sequence[ClassCount]) -> Iterable[Problem]:
 def spelling_problems(classes: Iterable[str]) -> list[str]:
     """A sentence for every set of class names that may mean one class, such as 'Cat' and 'cat'."""
     return [
-        f"classes that differ in spelling only: {_listed(map(repr, names))}; if they are one, "
+        f"classes that differ in spelling only: {', '.join(map(repr, names))}; if they are one, "
         f"give them one name"
         for names in alike(classes)
     ]
@@ -332,7 +332,3 @@ def _is(n: int) -> str:
 
 def _look(n: int) -> str:
     return "looks" if n == 1 else "look"
-
-
-def _listed(words: Iterable[str]) -> str:
-    return ", ".join(words)

@@ -17,7 +17,7 @@ from handful.evaluation.cross_validation import OutOfFold
 
 LABELED, UNLABELED = "labels", "unlabeled"  # names of priors, beside explicit shares
 ROUNDS = 1000  # iterations of expectation maximisation, at most
-SETTLED = 1e-6  # the iterations end when no share changes by more
+TOLERANCE = 1e-6  # the iterations end when no share changes by more
 
 
 def unlabeled_shares(
@@ -54,6 +54,6 @@ def expected_shares(probabilities: np.ndarray, seen: np.ndarray) -> np.ndarray:
     for _ in range(ROUNDS):
         joint = likelihood * shares
         before, shares = shares, (joint / joint.sum(axis=1, keepdims=True)).mean(axis=0)
-        if np.abs(shares - before).max() < SETTLED:
+        if np.abs(shares - before).max() < TOLERANCE:
             break
     return np.asarray(shares)

@@ -22,7 +22,6 @@ from handful.methods.schedule import ScheduleProgress
 SAMPLE = 1_000  # images measured, at most
 LABELED = 2_000  # labelled images for the nearest-neighbour accuracy, at most
 CONSTANT = 0.01  # spread below which features count as constant
-SETTLED = 0.2  # share of the steps during which no collapse is reported
 
 
 def spread(features: Tensor) -> float:
@@ -127,9 +126,9 @@ def representation(model: nn.Module, precision: str) -> Callable[[Tensor], Tenso
 def collapse(line: dict[str, float], progress: ScheduleProgress) -> str | None:
     """The collapse that one evaluation's metrics show, as a sentence, or None.
 
-    No collapse is reported in the first SETTLED share of the steps.
+    No collapse is reported early in the schedule, see `ScheduleProgress.is_early`.
     """
-    if progress.position(int(line["step"])) <= SETTLED * progress.steps or "spread" not in line:
+    if progress.is_early(line["step"]) or "spread" not in line:
         return None
     where = f"at step {line['step']:.0f} of {progress.last}"
     if line["spread"] < CONSTANT:

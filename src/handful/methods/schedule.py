@@ -12,6 +12,8 @@ Scaling = Literal["none", "linear", "sqrt"]
 MOST_STEPS, LARGEST_BATCH, MOST_EVALUATIONS = 100_000_000, 65_536, 100_000
 Decay = Literal["cosine", "cosine7/16", "linear", "step", "constant"]
 
+GRACE = 0.2  # share of the schedule in which no failure is reported
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -150,6 +152,10 @@ class ScheduleProgress:
     def counted_steps(self) -> int:
         """The number of steps by which periods are counted."""
         return self.reschedules[-1].steps if self.reschedules else self.steps
+
+    def is_early(self, step: float) -> bool:
+        """Whether a step lies in the first GRACE of the schedule, where no failure is reported."""
+        return self.position(int(step)) <= GRACE * self.steps
 
     def rescheduled(self, step: int, last: int, counted: int | None = None) -> "ScheduleProgress":
         """The progress with a reschedule after `step`, to `last` steps in all.

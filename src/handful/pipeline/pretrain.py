@@ -30,7 +30,7 @@ from handful.data.decoding.value_range import in_words
 from handful.data.imageset import ImageSet
 from handful.data.vanished import on_the_rest
 from handful.errors import HandfulError
-from handful.evaluation.representation import SETTLED, Health, collapse
+from handful.evaluation.representation import Health, collapse
 from handful.files import sole_writer, write_json, write_tensors, write_text
 from handful.methods.base import Method, Task, Trained, Tunable, as_json
 from handful.methods.schedule import Schedule, ScheduleProgress
@@ -450,6 +450,6 @@ def _failure(
 
     The features are checked first, then the method's own figures.
     """
-    if progress.position(int(line["step"])) <= SETTLED * progress.steps:
+    if progress.is_early(line["step"]):
         return None
     return collapse(line, progress) or method.failure(line)

@@ -35,7 +35,7 @@ LARGEST = 25  # most classes for which a confusion matrix is shown
 CONFUSED = 5  # pairs of classes listed as most confused
 FEWEST = 10  # least test images in a group of the confidence plot
 MOST_ROWS = 100  # rows of the table of classes, at most
-TARGET_ACCURACIES = (0.8, 0.9, 0.95)
+SHOWN_TARGETS = (0.8, 0.9, 0.95)
 
 _LOSSES = ("labeled", "unlabeled", "supervised", "unsupervised", "total")
 _CURVE_NAMES = {
@@ -357,11 +357,11 @@ def _bins(name: str, rows: Sequence[Mapping[str, Any]]) -> plots.Bins:
 def _abstentions(
     estimate: Mapping[str, Any] | None,
 ) -> tuple[tuple[float, Mapping[str, float] | None], ...]:
-    """The threshold for each of TARGET_ACCURACIES; None where no threshold reaches it."""
+    """The threshold for each of SHOWN_TARGETS; None where no threshold reaches it."""
     if estimate is None or estimate["accuracy"] is None:
         return ()
     known = {float(row["sure"]): row for row in estimate["abstentions"]}
-    return tuple((target, known.get(target)) for target in TARGET_ACCURACIES)
+    return tuple((target, known.get(target)) for target in SHOWN_TARGETS)
 
 
 def _mistake(run: RunFolder, classes: Sequence[str], at: int) -> Card:

@@ -18,11 +18,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from handful.methods.schedule import ScheduleProgress
+from handful.methods.schedule import GRACE, ScheduleProgress
 
 Line = dict[str, float]
 
-GRACE = 0.2  # share of the steps before which nothing is tested
 COLLAPSED = 0.9  # `swallowed` above this is class collapse: 0 is the prior, 1 is all pseudo-labels
 FORGOTTEN = 0.25  # drop of the training accuracy below its maximum that counts as forgotten
 LEARNED_BY = 0.5  # share of the steps by which the labels must be learned
@@ -156,7 +155,7 @@ class FailureDetector:
         return int(max(healthy, key=rank)["step"])
 
     def _past_grace(self, line: Line) -> bool:
-        return self._position(line) > GRACE * self.progress.steps
+        return not self.progress.is_early(line["step"])
 
     def _position(self, line: Line) -> float:
         """The evaluation's position in the schedule, which may differ from its step."""
