@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from handful.errors import HandfulError
@@ -44,6 +45,15 @@ def did_you_mean(given: str, known: Iterable[str], most: int = 1) -> str:
     """
     close = difflib.get_close_matches(given, list(known), n=most)
     return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def similar_file(path: Path) -> str:
+    """The question of `did_you_mean` about what lies beside a path that is not there."""
+    try:
+        beside = [found.name for found in path.parent.iterdir()]
+    except OSError:
+        return ""
+    return did_you_mean(path.name, beside)
 
 
 def duration(seconds: float) -> str:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -483,3 +484,14 @@ def test_a_dry_run_is_of_into_alone(handful, run_folder, photos, tmp_path, monke
     status, _, err = handful("predict", run_folder, photos, *words)
     assert status == 2 and "use it with --into and without --out" in err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_fit_on_features_prints_no_steps_and_says_that_no_label_looks_wrong(
+    handful, photos, tmp_path
+):
+    words = ["--method", "features", "--size", "32", "--precision", "fp32"]
+    status, out, _ = handful("fit", photos, "--out", tmp_path / "my run", *words)
+    assert status == 0
+    assert "steps" not in out and re.search(r"fitted in \d+ s", out)
+    assert "no label looks wrong" in out
+    assert f"handful predict '{tmp_path / 'my run'}' PHOTOS" in out

@@ -112,9 +112,11 @@ def _interval(found: dict[str, Any]) -> str:
 def print_run(run: "Run", out: Path) -> None:
     """Print the result of a fit: data, candidates, estimate, test accuracy and next steps."""
     data, training = run.record["data"], run.record["training"]
+    trained = f"{training['steps']} steps in {training['seconds']:.0f} s"
+    fitted = f"fitted in {run.record['seconds']:.0f} s"
     answer.print(
         f"{data['labeled']} labelled and {data['unlabeled']} unlabelled images, "
-        f"{len(data['classes'])} classes; {training['steps']} steps in {training['seconds']:.0f} s"
+        f"{len(data['classes'])} classes; {trained if training['steps'] else fitted}"
     )
     before = (run.record["after"] or {}).get("estimate")
     if before is not None:
@@ -130,6 +132,8 @@ def print_run(run: "Run", out: Path) -> None:
                 f"{run.record['label_issues']} labels look wrong: see {out}/label-issues.csv",
                 soft_wrap=True,
             )
+        elif run.record["label_issues"] == 0:
+            answer.print("no label looks wrong")
     if run.test is not None:
         answer.print(f"accuracy on {run.test['n']} test images: {_interval(run.test)}")
     if suggested := run.record.get("label_next"):

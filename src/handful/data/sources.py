@@ -19,7 +19,7 @@ from handful.data.splits import holdout, with_test
 from handful.data.store import FileStore, Skipped, array_store
 from handful.errors import HandfulError
 from handful.progress import Track, quiet
-from handful.text import did_you_mean
+from handful.text import did_you_mean, similar_file
 
 
 class Part(NamedTuple):
@@ -214,9 +214,10 @@ def _check_path(name: str) -> None:
     if Path(name).expanduser().exists():
         return
     if "/" in name or "\\" in name:
-        raise HandfulError(f"no folder {name!r}; check the path")
+        raise HandfulError(f"no folder {name!r}; check the path.{similar_file(Path(name))}")
     raise HandfulError(
-        f"no source {name!r} and no folder of that name.{did_you_mean(name, SOURCES)} "
+        f"no source {name!r} and no folder of that name."
+        f"{did_you_mean(name, SOURCES) or similar_file(Path(name))} "
         f"Sources: {', '.join(sorted(SOURCES))}, or the path of a folder"
     )
 

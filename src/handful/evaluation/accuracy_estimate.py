@@ -118,7 +118,8 @@ def estimate(
     if why := _impossible(counted, alone):
         return Estimate(None, None, None, level, f"no estimate: {why}", caveats=caveats)
     if alone.any():
-        caveats += (f"{alone.sum()} labels are the only one of their class and count as wrong",)
+        how_many = "1 label is" if alone.sum() == 1 else f"{alone.sum()} labels are"
+        caveats += (f"{how_many} the only one of their class and count as wrong",)
     if prior is None and out.stratified:
         caveats += (BY_HAND,)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from handful.csv_files import long_cells
 from handful.errors import HandfulError
+from handful.text import similar_file
 
 DELIMITERS = ",;\t"
 LIMIT = 1 << 29  # bytes of a label file
@@ -90,7 +91,9 @@ def _content(path: Path) -> bytes:
         with open(path, "rb") as file:
             content = file.read(LIMIT + 1)
     except OSError as error:
-        raise HandfulError(f"cannot read the label file {path}: {error.strerror}") from error
+        raise HandfulError(
+            f"cannot read the label file {path}: {error.strerror}.{similar_file(path)}"
+        ) from error
     if len(content) > LIMIT:
         raise HandfulError(
             f"the label file {path} is larger than {LIMIT >> 20} MB; leave out columns not needed"
