@@ -85,7 +85,7 @@ def test_a_probe_leaves_the_network_as_it_was():
 
 
 def test_a_probe_that_forgets_eval_is_caught(monkeypatch):
-    monkeypatch.setattr(feature_cache, "_ready", lambda network: network.train())
+    monkeypatch.setattr(feature_cache, "in_evaluation_mode", lambda network: network.train())
     model = classifier(task())
     network = nn.Sequential(model.normalize, model.backbone)
     with pytest.raises(RuntimeError, match="the probe changed the network it was to judge"):

@@ -223,7 +223,7 @@ def test_self_training_uses_the_shape_of_the_unlabelled_clusters():
 
 
 def test_nearest_neighbours_match_brute_force_across_blocks(monkeypatch):
-    monkeypatch.setattr("handful.methods.propagation._HELD", 7 * 30)
+    monkeypatch.setattr("handful.methods.propagation.SIMILARITIES_AT_ONCE", 7 * 30)
     x = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
     similarity, neighbors = nearest(x, 3)
     for row in range(30):

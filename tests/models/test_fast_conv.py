@@ -75,7 +75,7 @@ def narrow(plain):
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(("height", "width"), [(9, 9), (5, 7), (7, 3), (1, 1)])
 def test_maps_side_by_side_change_no_gradient(amx, monkeypatch, height, width, bias):
-    monkeypatch.setattr(module, "_in_bf16", lambda images: True)
+    monkeypatch.setattr(module, "computes_in_bf16", lambda images: True)
     plain = nn.Conv2d(3, 5, 3, padding=1, bias=bias).double()
     fast = narrow(plain)
     images = torch.randn(11, 3, height, width, dtype=torch.float64)
@@ -92,7 +92,7 @@ def test_maps_are_side_by_side_with_zeros_after_each():
 
 
 def test_inputs_without_gradient_get_none(amx, monkeypatch):
-    monkeypatch.setattr(module, "_in_bf16", lambda images: True)
+    monkeypatch.setattr(module, "computes_in_bf16", lambda images: True)
     fast = narrow(nn.Conv2d(3, 5, 3, padding=1))
     fast(torch.randn(4, 3, 7, 7)).sum().backward()
     known = fast.weight.grad.clone()

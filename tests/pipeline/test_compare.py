@@ -135,13 +135,13 @@ def test_cells_share_the_features_of_an_image(tmp_path, monkeypatch):
 
     every = stripes(80, size=16, labeled=80, seed=7)  # images that no other test has embedded
     images = replace(every[np.arange(60)], test=every[np.arange(60, 80)])
-    seen, embed = [], feature_cache._embed
+    seen, embed = [], feature_cache.compute_features
 
     def counted(images, *rest):
         seen.append(len(images))
         return embed(images, *rest)
 
-    monkeypatch.setattr(feature_cache, "_embed", counted)
+    monkeypatch.setattr(feature_cache, "compute_features", counted)
     found = run(images, tmp_path / "cmp", names=("features", "self_training"), estimate="folds")
     assert len(found.cells) == 4
     assert sum(seen) == 60 + 20  # folds, draws and methods embed none again

@@ -192,7 +192,7 @@ def test_a_failed_overwrite_leaves_the_old_run_open(tmp_path, monkeypatch):
 
     again = {"settings": QUICK, "estimate": "none", "out": tmp_path / "run", "overwrite": True}
     with monkeypatch.context() as patch:
-        patch.setattr("handful.pipeline.fit._save_artifacts", stop)
+        patch.setattr("handful.pipeline.fit.save_artifacts", stop)
         with pytest.raises(KeyboardInterrupt):
             handful.fit(images, "supervised", seed=1, **again)
     assert handful.open_run(tmp_path / "run").record["fingerprint"] == first.record["fingerprint"]

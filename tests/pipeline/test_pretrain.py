@@ -395,7 +395,7 @@ def test_a_full_disk_is_said_as_such(monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("handful.pipeline.pretrain._train_and_write", full)
+    monkeypatch.setattr("handful.pipeline.pretrain.train_and_write", full)
     with pytest.raises(ValueError, match="No space left on device; free some space or set HANDFUL"):
         handful.fit(stripes(seed=33), "simclr", settings=QUICK, estimate="none")
 

@@ -100,13 +100,13 @@ def test_time_for_predictions_is_reserved_only_where_there_are_some(
 
 def test_time_is_reserved_for_the_images_that_are_predicted_at_the_end(monkeypatch, tmp_path):
     streamed, images = [], stripes()
-    plain = Predictor._streamed
+    plain = Predictor.stream_features
 
     def counting(self, some, *rest):
         streamed.append(len(some))
         return plain(self, some, *rest)
 
-    monkeypatch.setattr(Predictor, "_streamed", counting)
+    monkeypatch.setattr(Predictor, "stream_features", counting)
     handful.fit(images, settings=QUICK | {"steps": "4"}, estimate="none", out=tmp_path)
     assert sum(streamed) == images_to_predict(images) == 24 + 24 + 16
 
@@ -294,7 +294,7 @@ def test_a_plan_counts_the_pauses_of_a_method(clock):
 )
 def test_the_faster_of_two_timings_of_short_steps_counts(monkeypatch, timed, best):
     times = iter(timed)
-    monkeypatch.setattr("handful.training.plan._seconds_per_step", lambda *_: next(times))
+    monkeypatch.setattr("handful.training.plan.time_step", lambda *_: next(times))
     monkeypatch.setattr("handful.training.plan.devices.has_bf16", lambda: True)
     found = measure_plan(Supervised(), task(), SCHEDULE, 0)
     assert (found.precision, found.seconds_per_step) == (best.precision, best.seconds_per_step)
@@ -302,7 +302,7 @@ def test_the_faster_of_two_timings_of_short_steps_counts(monkeypatch, timed, bes
 
 def test_long_steps_are_timed_once(monkeypatch):
     times = iter([3.0, 2.9])
-    monkeypatch.setattr("handful.training.plan._seconds_per_step", lambda *_: next(times))
+    monkeypatch.setattr("handful.training.plan.time_step", lambda *_: next(times))
     monkeypatch.setattr("handful.training.plan.devices.has_bf16", lambda: True)
     assert measure_plan(Supervised(), task(), SCHEDULE, 0).precision == "fp32"
 

@@ -397,7 +397,7 @@ def test_methods_receive_the_fraction_of_the_schedule():
 
 def test_fewer_steps_leave_the_number_of_graphs_unchanged(monkeypatch):
     made = []
-    monkeypatch.setattr(DeepPropagation, "_relabel", lambda self, batch: made.append(batch.step))
+    monkeypatch.setattr(DeepPropagation, "relabel", lambda self, batch: made.append(batch.step))
     method, schedule = DeepPropagation(period=4, neighbors=3, rank=6), replace(SCHEDULE, steps=12)
     state = begin(method, task(), schedule, 0)
     state.schedule_progress = state.schedule_progress.rescheduled(0, 9).rescheduled(4, 8)

@@ -332,7 +332,7 @@ def test_short_steps_are_timed_twice_and_the_faster_time_counts(
 ):
     left = list(timings)
     monkeypatch.setattr("handful.devices.has_bf16", lambda: True)
-    monkeypatch.setattr("handful.training.plan._seconds_per_step", lambda *_: left.pop(0))
+    monkeypatch.setattr("handful.training.plan.time_step", lambda *_: left.pop(0))
     planned = measure_plan(Supervised(), task(), SCHEDULE, 0)
     assert (planned.precision, planned.seconds_per_step) == (precision, seconds)
     assert not left

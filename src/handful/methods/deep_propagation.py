@@ -114,7 +114,7 @@ class DeepPropagation:
         if not batch.unlabeled:
             return Supervised().loss(model, batch)
         if batch.schedule_progress.starts_period(batch.step, self.period):
-            self._relabel(batch)
+            self.relabel(batch)
         learned = batch.state["learned"][batch.unlabeled_ids]  # (M,)
         has_label = learned >= 0
         labels = has_label.sum()  # ()
@@ -128,7 +128,7 @@ class DeepPropagation:
         return Step(loss, {"unlabeled": loss} | logs | {"agreement": agreement})
 
     @torch.no_grad()
-    def _relabel(self, batch: Batch) -> None:
+    def relabel(self, batch: Batch) -> None:
         """Write the labels of a new graph to `learned` in the state."""
         state = batch.state
         images, known, prior = state["images"], state["known"], state["prior"]

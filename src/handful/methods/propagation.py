@@ -20,7 +20,7 @@ from handful.errors import HandfulError
 from handful.methods.base import About
 from handful.methods.heads import align, check_fit, fit_logistic, principal, prior_of, subsample
 
-_HELD = 2**26  # similarities in memory at once: 256 MB
+SIMILARITIES_AT_ONCE = 2**26  # similarities in memory at once: 256 MB
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def propagate(
 def nearest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Cosine similarities and positions, (N, k) each, of the exact k nearest neighbours."""
     unit = F.normalize(x)
-    block = max(1, _HELD // len(unit))
+    block = max(1, SIMILARITIES_AT_ONCE // len(unit))
     similarities, neighbors = [], []
     for start in range(0, len(unit), block):
         similarity = unit[start : start + block] @ unit.T  # (block, N)

@@ -105,7 +105,7 @@ class Predictor:
         if self.frozen:
             precision = self._precision()
             return embed(images, self.model.eval(), self.size, self.aspect, precision, track)
-        rows = [found.cpu() for found in self._streamed(images, batch, track, "embedding")]
+        rows = [found.cpu() for found in self.stream_features(images, batch, track, "embedding")]
         width = int(self.model.backbone.width)  # type: ignore[arg-type]
         return torch.cat(rows) if rows else torch.empty(0, width)
 
@@ -123,11 +123,13 @@ class Predictor:
         if self.frozen:
             return self.of_features(self.features(images, track=track))
         images = images.scaled_by(self.value_range)
-        streamed = self._streamed(images, batch, track, "predicting")
+        streamed = self.stream_features(images, batch, track, "predicting")
         rows = [self.of_features(found) for found in streamed]
         return torch.cat(rows) if rows else torch.empty(0, len(self.classes))
 
-    def _streamed(self, images: ImageSet, batch: int, track: Track, what: str) -> Iterator[Tensor]:
+    def stream_features(
+        self, images: ImageSet, batch: int, track: Track, what: str
+    ) -> Iterator[Tensor]:
         """Yield (batch, D) float32 features of one batch after another."""
         self.model.eval()
         if self.size > 256:  # bounds the memory of a batch

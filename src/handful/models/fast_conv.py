@@ -53,12 +53,12 @@ class NarrowConv2d(nn.Conv2d):
     """`nn.Conv2d` with 3x3 kernels and padding 1: (N, C, H, W) -> (N, D, H, W)."""
 
     def forward(self, images: Tensor) -> Tensor:
-        if images.shape[3] > _ROW // _FEWEST - 1 or not _in_bf16(images):
+        if images.shape[3] > _ROW // _FEWEST - 1 or not computes_in_bf16(images):
             return super().forward(images)
         return _Narrow.apply(images, self.weight, self.bias)
 
 
-def _in_bf16(images: Tensor) -> bool:
+def computes_in_bf16(images: Tensor) -> bool:
     return _kind(images) == torch.bfloat16
 
 

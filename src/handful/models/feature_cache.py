@@ -68,7 +68,7 @@ def features(
         new = _first_of_each(prints, known)
         try:
             if len(new):
-                _embed(images[new], network, size, aspect, view, precision, folder, track)
+                compute_features(images[new], network, size, aspect, view, precision, folder, track)
                 known = _known(folder)
                 about(folder, source=images.store.source or images.source, size=size)
                 keep_within_limit()
@@ -140,7 +140,7 @@ def seconds_per_image(
     precision: str = "auto",
 ) -> float:
     """Seconds per image, decoding included, measured on a sample of the images."""
-    network, precision = _ready(network), resolved(precision)
+    network, precision = in_evaluation_mode(network), resolved(precision)
     sample = images[np.linspace(0, len(images) - 1, min(len(images), _SAMPLE)).astype(np.int64)]
     noise = torch.randint(0, 256, (len(sample), images.channels, size, size), dtype=torch.uint8)
     _forward(network, noise, "plain", precision)  # the first pass has one-time costs
@@ -163,7 +163,7 @@ def resolved(precision: str) -> str:
     return precision
 
 
-def _embed(
+def compute_features(
     images: ImageSet,
     network: nn.Module,
     size: int,
@@ -175,7 +175,7 @@ def _embed(
 ) -> None:
     """Compute the features of all images, and write files of `_SHARD` images each."""
     prints = _prints(images)
-    network = _ready(network)
+    network = in_evaluation_mode(network)
     rows: list[Tensor] = []
     done = 0
     batches = images.stream(size, aspect, _BATCH)
@@ -190,7 +190,7 @@ def _embed(
             rows, done = [], done + count
 
 
-def _ready(network: nn.Module) -> nn.Module:
+def in_evaluation_mode(network: nn.Module) -> nn.Module:
     network = network.to(devices.device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.eval()
 

@@ -162,7 +162,7 @@ def fit(
         record = record_of(images, resolved.request, decision, learned, seconds)
         run = Run(record | {"fingerprint": resolved.fingerprint}, learned.predictor)
         if folder is not None and built is not None:
-            _save_artifacts(run, decision, resolved.request, built, pictures)
+            save_artifacts(run, decision, resolved.request, built, pictures)
             run.record["seconds"] = round(time.perf_counter() - begun, 2)
             run.save(built, learned.history)
             finish(folder, built, say=reporter.say)
@@ -409,7 +409,7 @@ def _checked_shares(
     return shares
 
 
-def _save_artifacts(
+def save_artifacts(
     run: Run, decision: Decision, request: FitRequest, folder: Path, pictures: bool
 ) -> None:
     """Write the files of the run folder beside model and record: tables and thumbnails."""

@@ -157,7 +157,7 @@ def pretrain(
             scale = in_words(images.value_range)
             say(f"values of more than 8 bits are scaled {scale}; fit --init keeps this scale")
         plots = PretrainPlots(built / PICTURES, task) if pictures else None
-        _train_and_write(resolved, task, fingerprint, built, plots, say, command, deadline)
+        train_and_write(resolved, task, fingerprint, built, plots, say, command, deadline)
         finish(folder, built, LAYOUT, say)
     return open_pretrained(folder)
 
@@ -220,9 +220,7 @@ def cached_pretraining(
             plots = None
             if pictures:
                 plots = PretrainPlots(folder / PICTURES, unlabeled_task, brief=True)
-            _train_and_write(
-                resolved, unlabeled_task, fingerprint, folder, plots, say, (), deadline
-            )
+            train_and_write(resolved, unlabeled_task, fingerprint, folder, plots, say, (), deadline)
             clean_up(folder)
         source = task.images.store.source or task.images.source
         about(folder, source=source, method=resolved.method.name)
@@ -302,7 +300,7 @@ def deadline_with_reserve(
     return replace(deadline, reserved=reserved + fits * median(seconds), heads=fits)
 
 
-def _train_and_write(
+def train_and_write(
     resolved: Settings,
     task: Task,
     fingerprint: str,

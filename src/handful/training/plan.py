@@ -85,7 +85,7 @@ def measure_plan(
         choices = ["fp32", "bf16"] if devices.has_bf16() else ["fp32"]
 
     def timed() -> dict[str, float]:
-        return {x: _seconds_per_step(method, task, schedule, seed, x) for x in choices}
+        return {x: time_step(method, task, schedule, seed, x) for x in choices}
 
     seconds = timed()
     if len(choices) > 1 and min(seconds.values()) < _SHORT_STEP:
@@ -103,9 +103,7 @@ def measure_plan(
     return Plan(best, torch.get_num_threads(), seconds[best], None, later, period, first)
 
 
-def _seconds_per_step(
-    method: Trained, task: Task, schedule: Schedule, seed: int, precision: str
-) -> float:
+def time_step(method: Trained, task: Task, schedule: Schedule, seed: int, precision: str) -> float:
     """Median over up to five steps or about two seconds, after two steps that are not counted.
 
     The first step of all is left out, since a method may do work once there.
