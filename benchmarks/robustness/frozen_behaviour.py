@@ -189,12 +189,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("write", "check"))
+    parser.add_argument("what", choices=("write", "check", "compare"))
     parser.add_argument("file", type=Path)
+    parser.add_argument("after", type=Path, nargs="?", help="of compare: the second file")
     parser.add_argument("--kind", choices=("dev", "final"), help="keep a line of the outcome")
     parser.add_argument("--only", nargs="*", default=[], help="names of commands, such as fit-uda")
     given = parser.parse_args()
-    found = all_hashes(given.only)
+    if given.what == "compare":
+        found = json.loads(given.after.read_text())
+    else:
+        found = all_hashes(given.only)
     if given.what == "write":
         given.file.write_text(json.dumps(found, indent=1))
         return
