@@ -2,6 +2,7 @@
 
     python -m benchmarks run frozen_behaviour write before.json     # on the commit before
     python -m benchmarks run frozen_behaviour check before.json     # on the commit after
+    python -m benchmarks run frozen_behaviour compare before.json after.json   # both are written
 
 Every command of the command line runs on small data in a process of its own: one thread, fp32, and
 a clock that moves by a fixed step each time it is read, so that budgets buy the same steps. What
