@@ -13,6 +13,6 @@ def test_a_printed_command_can_be_pasted_into_a_shell():
 
 def test_a_path_that_is_not_there_leads_to_its_neighbour(tmp_path):
     (tmp_path / "Mappe1.csv").touch()
-    assert similar_file(tmp_path / "Mape1.csv") == " Did you mean 'Mappe1.csv'?"
+    assert similar_file(tmp_path / "Mape1.csv") == ". Did you mean 'Mappe1.csv'?"
     assert similar_file(tmp_path / "labels.txt") == ""
     assert similar_file(tmp_path / "gone" / "Mappe1.csv") == ""

@@ -48,12 +48,13 @@ def did_you_mean(given: str, known: Iterable[str], most: int = 1) -> str:
 
 
 def similar_file(path: Path) -> str:
-    """The question of `did_you_mean` about what lies beside a path that is not there."""
+    """The end of a sentence: the question of `did_you_mean` about what lies beside a lost path."""
     try:
         beside = [found.name for found in path.parent.iterdir()]
     except OSError:
         return ""
-    return did_you_mean(path.name, beside)
+    question = did_you_mean(path.name, beside)
+    return f".{question}" if question else ""
 
 
 def duration(seconds: float) -> str:

@@ -214,10 +214,11 @@ def _check_path(name: str) -> None:
     if Path(name).expanduser().exists():
         return
     if "/" in name or "\\" in name:
-        raise HandfulError(f"no folder {name!r}; check the path.{similar_file(Path(name))}")
+        raise HandfulError(f"no folder {name!r}; check the path{similar_file(Path(name))}")
+    question = did_you_mean(name, SOURCES)
+    hint = f".{question}" if question else similar_file(Path(name)) or "."
     raise HandfulError(
-        f"no source {name!r} and no folder of that name."
-        f"{did_you_mean(name, SOURCES) or similar_file(Path(name))} "
+        f"no source {name!r} and no folder of that name{hint} "
         f"Sources: {', '.join(sorted(SOURCES))}, or the path of a folder"
     )
 

@@ -92,7 +92,7 @@ def _content(path: Path) -> bytes:
             content = file.read(LIMIT + 1)
     except OSError as error:
         raise HandfulError(
-            f"cannot read the label file {path}: {error.strerror}.{similar_file(path)}"
+            f"cannot read the label file {path}: {error.strerror}{similar_file(path)}"
         ) from error
     if len(content) > LIMIT:
         raise HandfulError(
