@@ -279,7 +279,7 @@ def test_memory_of_a_large_image_is_returned_to_the_system(tmp_path):
 import re, threading
 from pathlib import Path
 from handful.data.decoding import decode
-held = lambda: int(re.search(r"VmRSS:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
+held = lambda: int(re.search(r"RssAnon:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
 decode.inspect(Path({str(tmp_path / "a.png")!r}))
 before = held()
 def twice():
@@ -291,7 +291,7 @@ print(held() - before)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 30_000  # kilobytes; 80,000 and more if the memory is kept
+    assert int(done.stdout) < 60_000  # kilobytes: about 28,000; 80,000 and more if it is kept
 
 
 def test_a_memory_error_is_a_reason(tmp_path, monkeypatch):
