@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from handful.data import scan, store, thread_pool
-from handful.data.decoding import decode
+from handful.data import decode, scan, store, thread_pool
 from handful.data.sources import load
 
 thread_pool.workers = lambda: 2

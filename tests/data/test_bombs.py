@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import bombs
-from handful.data.decoding.decode import Unreadable, guarded, inspect
+from handful.data.decode import Unreadable, guarded, inspect
 
 
 def outcome(path: Path) -> str:

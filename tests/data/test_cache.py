@@ -13,8 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from handful.data import cache, cache_entries, store
-from handful.data.decoding import decode
+from handful.data import cache, cache_entries, decode, store
 from handful.data.sources import load
 from handful.errors import HandfulError
 from handful.files import beside, write_tensors, write_text

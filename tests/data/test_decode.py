@@ -13,7 +13,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from handful.data.decoding import decode
+from handful.data import decode
 from handful.data.decoding.containers import jpeg_scans
 from handful.data.decoding.memory import budget
 from handful.data.decoding.value_range import FULL, ValueRange, Values, scaled, value_range
@@ -278,7 +278,7 @@ def test_memory_of_a_large_image_is_returned_to_the_system(tmp_path):
     script = f"""
 import re, threading
 from pathlib import Path
-from handful.data.decoding import decode
+from handful.data import decode
 held = lambda: int(re.search(r"RssAnon:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
 decode.inspect(Path({str(tmp_path / "a.png")!r}))
 before = held()

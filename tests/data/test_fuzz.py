@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from handful.data.decoding import decode
+from handful.data import decode
 from handful.data.imageset import ImageSet
 from handful.data.sources import load
 from image_files import class_folder, noise, smooth

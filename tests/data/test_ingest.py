@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from handful.data import scan
-from handful.data.decoding import decode
+from handful.data import decode, scan
 from handful.data.sources import load
 from handful.data.store import Skipped
 from image_files import class_folder, noise, save, smooth

@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image
 
 import handful as package
-from handful.data.decoding import decode
+from handful.data import decode
 from handful.data.decoding.value_range import FULL, Ranges, ValueRange
 from handful.data.sources import load
 from handful.pipeline.compare import compare

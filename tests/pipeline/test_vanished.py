@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import handful as package
-from handful.data.decoding import decode
+from handful.data import decode
 from handful.data.sources import load
 from handful.data.store import FileStore, Vanished
 from handful.errors import HandfulError

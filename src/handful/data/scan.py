@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import PIL
 
+from handful.data import decode
 from handful.data.cache import VERSION, about, cache_folder, explained, locked, used
-from handful.data.decoding import decode
-from handful.data.decoding.decode import ENDINGS, Facts, Unreadable
+from handful.data.decode import ENDINGS, Facts, Unreadable
 from handful.data.decoding.unread_formats import ending_of, why_unread
 from handful.data.decoding.value_range import Values
 from handful.data.store import Skipped

@@ -18,9 +18,9 @@ import PIL
 import torch
 import torch.nn.functional as F
 
+from handful.data import decode
 from handful.data.cache import VERSION, about, cache_folder, explained, locked, read_about, used
 from handful.data.cache_entries import keep_within_limit, remove
-from handful.data.decoding import decode
 from handful.data.decoding.value_range import Scale, fingerprints_at, merged
 from handful.data.thread_pool import in_order
 from handful.errors import HandfulError

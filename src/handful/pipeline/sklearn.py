@@ -19,7 +19,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from handful import methods
-from handful.data.decoding import decode
+from handful.data import decode
 from handful.data.image_folder import file_store
 from handful.data.imageset import ImageSet
 from handful.data.scan import Found, Scan

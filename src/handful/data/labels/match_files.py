@@ -13,7 +13,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from handful.csv_files import restored_name
-from handful.data.decoding.decode import ENDINGS
+from handful.data.decode import ENDINGS
 
 EXACT = "by its name"
 DEPTH = 8  # parts of a path that are compared from its end
