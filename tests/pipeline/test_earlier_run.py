@@ -155,6 +155,17 @@ def test_drawn_labels_are_random(monkeypatch, tmp_path):
 
 
 @pytest.mark.thorough
+@pytest.mark.parametrize("out", ["second", "first"])
+def test_a_draw_after_an_earlier_run_lists_all_labels_that_were_trained_on(handful, tmp_path, out):
+    words = ["fit", "digits", "--per-class", 2, *QUICK, "--estimate", "none"]
+    assert handful(*words, "--out", tmp_path / "first")[0] == 0
+    again = ["--draw", 1, "--after", tmp_path / "first", "--overwrite"]
+    assert handful(*words, *again, "--out", tmp_path / out)[0] == 0
+    draw = json.loads((tmp_path / out / "draw.json").read_text())
+    assert len(draw["positions"]) == len(labels_of(tmp_path / out)) > 20
+
+
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "change, message",
     [

@@ -161,7 +161,6 @@ def fit(
     from handful.pipeline.artifacts import REPORT, RUN_LAYOUT
     from handful.pipeline.earlier_run import with_earlier_labels
     from handful.pipeline.replacement import finish_replacement
-    from handful.pipeline.run import open_run
     from handful.pipeline.run_folder import save_label_draw
     from handful.pipeline.setup import subsample_labels
     from handful.report import leave_report
@@ -209,7 +208,7 @@ def fit(
         )
         if per_class is not None:
             if after is not None:
-                images = with_earlier_labels(images, open_run(after))
+                images = with_earlier_labels(images, run)
             save_label_draw(images, per_class, seed if draw is None else draw, out)
         if scored := test is not None and run.test is None:
             run.score_test(test, reporter.track)

@@ -340,15 +340,20 @@ class ComparisonRecord(StrictModel):
     data: ComparisonData | dict[str, Any] | None = None
 
 
-def parsed(schema: type[StrictModel], found: Any, path: Path) -> dict[str, Any]:
-    """Check `found` and return it with the defaults of all keys that are missing."""
-    return schema.model_validate(checked(schema, found, path)).model_dump()
-
-
 def checked(schema: type[StrictModel], found: Any, path: Path) -> dict[str, Any]:
     """Return `found` unchanged; HandfulError names the file and its first error."""
+    _validated(schema, found, path)
+    return found
+
+
+def parsed(schema: type[StrictModel], found: Any, path: Path) -> dict[str, Any]:
+    """Check `found` and return it with the defaults of all keys that are missing."""
+    return _validated(schema, found, path).model_dump()
+
+
+def _validated(schema: type[StrictModel], found: Any, path: Path) -> StrictModel:
     try:
-        schema.model_validate(found)
+        return schema.model_validate(found)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))[:200] or "all of it"
@@ -356,4 +361,3 @@ def checked(schema: type[StrictModel], found: Any, path: Path) -> dict[str, Any]
             f"{path} does not hold what handful writes there ({place}: {first['msg']}); is "
             f"{path.parent} a run folder? If so, restore it or fit again"
         ) from None
-    return found
