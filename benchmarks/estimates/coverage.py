@@ -41,6 +41,7 @@ from handful.evaluation.accuracy_estimate import estimate
 from handful.evaluation.calibration import calibrated
 from handful.evaluation.cross_validation import out_of_fold
 from handful.evaluation.metrics import accuracy_interval, calibration_error, reliability_bins
+from handful.evaluation.pool_confidence import expected_accuracy
 from handful.methods import heads
 from handful.methods.base import Tunable
 from handful.models.classifier import Normalize
@@ -49,6 +50,7 @@ from handful.models.feature_cache import features
 SOURCES = ("mnist", "fashion-mnist", "cifar10-jpeg")
 KINDS = ("natural", "unbalanced", "balanced")
 POOL = 10_000
+CONFIDENT = 1_000  # images without a label whose mean confidence is used
 IMBALANCE = 20  # the commonest class to the rarest
 LEVEL = 0.9
 SURE = 0.95
@@ -140,15 +142,23 @@ def run_draw(pool: Pool, kind: str, per_class: int, seed: int, method: str) -> d
     groups = None if pool.images.groups is None else pool.images.groups[positions]
     out = out_of_fold(labels, pool.classes, fit_and_predict, seed=seed, groups=groups)
     found = estimate(out, LEVEL)
-    seconds = time.perf_counter() - begun
 
     rest = np.setdiff1d(np.arange(len(pool.labels)), positions)
     predicted = fit(seen, labels, pool.classes, seed)(pool.features[rest])
     weights = (shares / np.bincount(pool.labels[rest], minlength=pool.classes))[pool.labels[rest]]
+    row_alone = {f"{key}_alone": getattr(found, key) for key in ("accuracy", "low", "high")}
+    some = np.random.default_rng(seed).choice(len(rest), CONFIDENT, p=weights / weights.sum())
+    sharp = calibrated(predicted[some], found.temperature)
+    seen_shares = np.bincount(labels, minlength=pool.classes) / len(labels)
+    confidence = expected_accuracy(sharp, seen_shares, seen_shares if out.stratified else None)
+    found = estimate(out, LEVEL, confidence=confidence)
+    seconds = time.perf_counter() - begun
     right = predicted.argmax(axis=1) == pool.labels[rest]
     row = {
         "n": len(labels),
         "truth": float(weights @ right),
+        "confidence": confidence,
+        **row_alone,
         **{key: getattr(found, key) for key in KEPT},
         "seconds": seconds,
         **calibration(predicted, pool.labels[rest], weights, found.temperature),

@@ -23,7 +23,7 @@ from handful.data.cache import cache_folder, data_folder
 from handful.data.imageset import ImageSet
 from handful.evaluation.accuracy_estimate import usual_correction
 from handful.evaluation.calibration import calibrated, fit_temperature
-from handful.evaluation.cross_validation import OutOfFold, Scheme
+from handful.evaluation.cross_validation import Scheme
 from handful.evaluation.metrics import wilson
 from handful.methods.base import Task
 from handful.pipeline.cross_validate import fold_predictor, predicted_out_of_fold
@@ -149,9 +149,7 @@ def summary(name: str, draws: list[Any]) -> dict[str, float]:
         ("both_wide", both, 0.6),
     ):
         error = guess - truth
-        low, high = np.array(
-            [wilson(p, share * m, LEVEL) for p, m in zip(guess, n, strict=True)]
-        ).T
+        low, high = np.array([wilson(p, share * m, LEVEL) for p, m in zip(guess, n, strict=True)]).T
         figures[key] = {
             "bias": round(float(error.mean()), 4),
             "rmse": round(float(np.sqrt((error**2).mean())), 4),

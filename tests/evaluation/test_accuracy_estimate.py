@@ -9,6 +9,7 @@ import torch
 from handful.evaluation.accuracy_estimate import (
     DEPENDENCE,
     DEPENDENCE_ONCE,
+    Selected,
     effective_n,
     estimate,
     learning_curve_correction,
@@ -196,20 +197,56 @@ def test_learning_curve_correction_by_hand():
     assert learning_curve_correction(given(labels, whole), weights) == 0
 
 
+def most_right(right):
+    """The usual rule: the method with the most images right."""
+    return int(right.mean(axis=1).argmax())
+
+
 def test_selection_optimism_corrects_the_best_of_many_random_methods():
     right = np.random.default_rng(0).integers(2, size=(20, 100)).astype(float)
     ranked = right[np.argsort(-right.mean(axis=1), kind="stable")]
     weights = np.full(100, 0.01)
-    left = ranked[0].mean() - selection_optimism(list(ranked), weights)
+    left = ranked[0].mean() - selection_optimism(Selected(ranked, 0, most_right), weights)
     assert ranked[0].mean() >= 0.6 and abs(left - 0.5) < 0.05
 
 
-def test_selection_optimism_is_zero_without_rivals_or_with_a_clear_winner():
+def test_selection_optimism_is_zero_without_others_or_with_a_clear_winner():
     good, bad = np.ones(50), np.zeros(50)
     weights = np.full(50, 0.02)
-    assert selection_optimism([good], weights) == 0
-    assert selection_optimism([good, bad], weights) == 0
-    assert selection_optimism([good, good], weights) == 0
+    for rows in ([good], [good, bad], [good, good]):
+        assert selection_optimism(Selected(np.stack(rows), 0, most_right), weights) == 0
+
+
+def test_selection_optimism_repeats_the_rule_that_selected():
+    right = np.random.default_rng(0).integers(2, size=(20, 100)).astype(float)
+    weights = np.full(100, 0.01)
+    assert selection_optimism(Selected(right, 3, lambda _: 3), weights) == 0
+
+
+def test_the_rule_sees_only_images_that_count():
+    right = np.random.default_rng(0).integers(2, size=(2, 40)).astype(float)
+    weights = np.repeat([0.0, 0.05], 20)
+    seen = []
+
+    def rule(sample):
+        seen.append(sample)
+        return most_right(sample)
+
+    selection_optimism(Selected(right, 0, rule), weights, draws=5)
+    known = {tuple(column) for column in right[:, 20:].T}
+    assert all(sample.shape == (2, 20) for sample in seen)
+    assert all(tuple(column) in known for sample in seen for column in sample.T)
+
+
+def test_the_estimate_is_the_mean_with_the_confidence_on_unlabelled_images():
+    labels = np.arange(40) % 2
+    out = given(labels, guesses(np.where(np.arange(40) < 8, 1 - labels, labels), 2))
+    alone, both = estimate(out), estimate(out, confidence=0.9)
+    assert both.accuracy == pytest.approx((alone.accuracy + 0.9) / 2)
+    assert both.confidence == 0.9 and alone.confidence is None
+    assert both.high - both.low < alone.high - alone.low
+    assert both.effective_n <= both.n == 40
+    assert "90.0 %, the mean confidence" in both.how
 
 
 def test_prior_reweights_the_classes():

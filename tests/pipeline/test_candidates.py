@@ -1,36 +1,41 @@
-"""The plan of `auto`: candidates that fit into the time."""
+"""The candidates of `auto`: what fits into the time, and in which order it is tried."""
 
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from handful.pipeline.auto import candidates
-from handful.pipeline.auto.candidates import plan_candidates, split_steps
+from handful.pipeline.auto import candidates, race
+from handful.pipeline.auto.candidates import FOLD_SHARE, plan_features, plan_training, split_steps
 from handful.pipeline.auto.past_results import Normal, Prior
+from handful.pipeline.auto.race import Race
 from handful.pipeline.cross_validate import FOLDS
 from handful.pipeline.options import InputSpec
 from handful.progress import QUIET, Reporter
 from handful.training.plan import Plan
-from handful.training.time_budget import Cost
+from handful.training.time_budget import Cost, Deadline
 from tiny import stripes
 
 PLAN = Plan("fp32", 1, 0.0)
 
 
 @pytest.mark.parametrize(
-    "total, expected", [(100_000, (400, 400)), (1_400, (400, 200)), (140, (70, 14)), (0, (0, 0))]
+    "total, expected",
+    [(100_000, (400, 400)), (1_400, (400, 333)), (280, (100, 60)), (0, (0, 0)), (-5, (0, 0))],
 )
-def test_the_last_fit_gets_up_to_half_of_the_steps(total, expected):
-    assert split_steps(total, 400) == expected
-    steps, in_folds = split_steps(total, 400)
-    assert steps + FOLDS.folds * in_folds <= total
+def test_folds_get_most_of_the_steps_of_the_last_fit(total, expected):
+    steps, fold_steps = split_steps(total, 400)
+    assert (steps, fold_steps) == pytest.approx(expected, abs=1)
+    assert fold_steps >= FOLD_SHARE * steps - 1
+    assert steps + FOLDS.folds * fold_steps <= max(total, 0)
 
 
 @pytest.fixture
 def inputs(monkeypatch):
     """A machine on which a pixel's side of an image takes a millisecond, a step ten."""
-    monkeypatch.setattr(candidates, "time", SimpleNamespace(perf_counter=lambda: 0.0))
+    still = SimpleNamespace(perf_counter=lambda: 0.0)
+    monkeypatch.setattr(candidates, "time", still)
+    monkeypatch.setattr("handful.training.time_budget.time", still)
     monkeypatch.setattr(candidates, "make_plan", lambda *_: PLAN)
     seconds = lambda task, _: len(task.images) * task.size / 1e3  # noqa: E731
     monkeypatch.setattr(candidates, "embedding_seconds", seconds)
@@ -38,80 +43,113 @@ def inputs(monkeypatch):
     return InputSpec(precision="fp32")
 
 
-def test_a_larger_budget_plans_larger_images_and_more_steps(inputs, monkeypatch):
+def test_more_time_plans_larger_images_and_heads_with_unlabelled_ones(inputs):
     said = []
-    images = stripes()
-    poor, rich = (
-        plan_candidates(images, budget, 0, inputs, Reporter(say=said.append))
-        for budget in (20.0, 90.0)
-    )
-    assert [row.method for row in rich] == ["features", "self_training", "supervised"]
-    assert (poor[0].size, rich[0].size) == (96, 160)
-    assert poor[-1].fold_steps < rich[-1].fold_steps == 600
-    assert sum(row.seconds for row in poor) < 20
+    images, reporter = stripes(), Reporter(say=said.append)
+    rich = plan_features(images, 9.0, 0, inputs, reporter)
+    assert [row.method for row in rich] == ["features", *candidates.HEADS_WITH_POOL]
+    assert {row.size for row in rich} == {160}
+    assert rich[1].settings == {"limit": "24"}
     assert not said
-    slow = plan_candidates(images, 9.0, 0, inputs, Reporter(say=said.append))
-    assert [row.method for row in slow] == ["features", "supervised"]
-    assert (slow[0].size, slow[0].seconds) == (128, pytest.approx(16 * 128 / 1e3, abs=0.01))
-    assert said == [
-        "features of the images that the choice does not need would take about 3 s more: they are "
-        "made beyond the budget, for the predictions, if features is chosen"
-    ]
-    alone = plan_candidates(images[images.labeled], 9.0, 0, inputs, Reporter(say=said.append))
-    assert [(row.method, row.size) for row in alone] == [("features", 128), ("supervised", 8)]
-    monkeypatch.setattr(candidates, "_HEAD_SECONDS", 1.0)  # as with tens of thousands of labels
-    many = plan_candidates(images, 90.0, 0, inputs, Reporter(say=said.append))
-    assert [row.method for row in many] == ["supervised"]
-    assert said[-1].endswith("heads on them, would take about 26 min: left out")
-    monkeypatch.setattr(candidates, "_HEAD_SECONDS", 0.0)
-    asked = plan_candidates(images, 90.0, 0, replace(inputs, size=32), Reporter(say=said.append))
+    poor = plan_features(images, 2.2, 0, inputs, reporter)
+    assert [(row.method, row.size) for row in poor] == [("features", 128)]
+    assert "beyond the budget" in said[-1]
+    assert plan_features(images, 1.0, 0, inputs, reporter) == []
+    assert "left out" in said[-1]
+    asked = plan_features(images, 9.0, 0, replace(inputs, size=32), reporter)
     assert {row.size for row in asked} == {32}
-    with pytest.raises(ValueError, match="no method can be evaluated within 1 s"):
-        plan_candidates(images, 1.0, 0, inputs, Reporter(say=said.append))
-    assert any("left out" in text for text in said)
 
 
-def test_trainings_keep_to_their_time_where_that_is_what_limits_them(inputs, monkeypatch):
+def test_heads_share_the_cost_of_their_features(inputs):
+    features, first, *others = plan_features(stripes(), 90.0, 0, inputs, QUIET)
+    assert first.seconds > 24 * 0.16 > max(row.seconds for row in others)
+    assert features.seconds == pytest.approx(16 * 0.16, abs=0.01)
+
+
+def test_many_labels_make_heads_slow(inputs, monkeypatch):
+    monkeypatch.setattr(candidates, "_HEAD_SECONDS", 1.0)
+    said = []
+    assert plan_features(stripes(), 90.0, 0, inputs, Reporter(say=said.append)) == []
+    assert "would take about 17 min" in said[-1]
+
+
+def test_a_training_and_its_folds_fill_the_time(inputs, monkeypatch):
     cost = Cost(start=1.0, step=0.01, evaluation=0.1, image=0.0, clocked=0.5)
     monkeypatch.setattr(candidates, "measured", lambda *_: cost)
 
-    def trained(budget):
-        return plan_candidates(stripes(), budget, 0, inputs, QUIET)[-1]
+    def planned(seconds):
+        return plan_training("supervised", stripes(), seconds, 0, inputs, {}, QUIET)
 
-    poor, rich = trained(40.0), trained(90.0)
-    assert poor.plan.steps == 600 > poor.fold_steps  # 600 are the method's own
+    (poor,), (rich,) = planned(16.0), planned(60.0)
     looks = 0.5 + 10 * 0.1
-    assert poor.plan.allowed == pytest.approx(0.01 * 600 + looks)
+    assert poor.seconds == pytest.approx(16.0, abs=0.1)
+    assert poor.plan.allowed == pytest.approx(0.01 * poor.plan.steps + looks)
     assert poor.fold_seconds == pytest.approx(0.01 * poor.fold_steps + looks)
-    assert poor.plan.look == 0.1
-    assert rich.fold_steps == 600
+    assert poor.fold_steps == pytest.approx(FOLD_SHARE * poor.plan.steps, abs=1)
+    assert 0 < poor.last_seconds < poor.seconds
+    assert rich.plan.steps == rich.fold_steps == 600  # the method's own
     assert (rich.plan.allowed, rich.fold_seconds) == (None, None)
 
 
+def test_a_training_that_does_not_fit_says_which_budget_holds_it(inputs):
+    said = []
+    reporter = Reporter(say=said.append)
+    assert plan_training("supervised", stripes(), 0.1, 0, inputs, {}, reporter) == []
+    assert "a --budget that is 1 s longer holds it" in said[0]
+
+
+def raced(images, budget, inputs, belief, monkeypatch):
+    """The methods in the order in which a race would evaluate them."""
+    monkeypatch.setattr(race, "prior_for", lambda *_: lambda *_: Prior(Normal(belief, 0.1), 3))
+    deadline = Deadline(budget, 0.0)
+    this = Race(images, deadline, 0, ["random"] * 16, None, inputs, QUIET)
+    return [candidate.method for candidate in this._candidates()]
+
+
+def test_what_is_ahead_on_other_data_sets_is_tried_first(inputs, monkeypatch):
+    heads = list(candidates.HEADS_WITH_POOL)
+    photographs, drawings = (
+        raced(stripes(), 90.0, inputs, belief, monkeypatch) for belief in (-0.1, 0.1)
+    )
+    assert photographs == ["features", *heads, "supervised"]
+    assert drawings == ["features", "supervised", *heads]
+
+
 def test_a_long_budget_lets_methods_train_on_unlabelled_images(inputs, monkeypatch):
-    monkeypatch.setattr(candidates, "_MIN_POOL", 4)
-    images = stripes()
-    known = candidates.BUDGET + candidates._EXPENSIVE_FROM
+    monkeypatch.setattr(race, "_MIN_POOL", 4)
+    long = race.BUDGET + race._EXPENSIVE_FROM
+    images, colour = stripes(), stripes(channels=3)
 
-    def planned(images, budget):
-        return plan_candidates(images, budget, 0, inputs, QUIET)
+    def last(images, budget, belief=-0.1):
+        return raced(images, budget, inputs, belief, monkeypatch)[-1]
 
-    short, long = planned(images, known), planned(images, known + 30)
-    assert [row.method for row in short] == ["features", "self_training", "supervised"]
-    assert [row.method for row in long] == [*(row.method for row in short), "deep_propagation"]
-    assert sum(row.seconds for row in long) < known + 30
-    assert "deep_propagation" not in [
-        row.method for row in planned(images[images.labeled], known + 30)
-    ]
-    photographs = planned(stripes(channels=3), known + 30)
-    assert [row.method for row in photographs][-1] == "fine_tuning"
-    slow = replace(PLAN, pause=1.0, period=1000, first=60.0)
-    monkeypatch.setattr(candidates, "make_plan", lambda *_: slow)
-    assert sum(row.seconds for row in planned(images, known + 30)) < known + 30
-    monkeypatch.setattr(candidates, "_MAX_GRAPH", 4)
-    assert "deep_propagation" not in [row.method for row in planned(images, known + 30)]
-    monkeypatch.setattr(candidates, "_MAX_GRAPH", 100)
-    ahead = Prior(Normal(0.1, 0.1), 3)  # of a network from scratch
-    monkeypatch.setattr(candidates, "prior_for", lambda _: lambda *_: ahead)
-    drawings = planned(stripes(channels=3), known + 30)
-    assert [row.method for row in drawings][-1] == "supervised"
+    assert last(images, long - 1) == "supervised"
+    assert last(images, long + 30) == "deep_propagation"
+    assert last(images[images.labeled], long + 30) == "supervised"
+    assert last(colour, long + 30) == "fine_tuning"
+    assert last(colour, long + 30, belief=0.1) != "fine_tuning"
+    monkeypatch.setattr(race, "_MAX_GRAPH", 4)
+    assert last(images, long + 30) == "supervised"
+
+
+def test_a_long_budget_is_not_spent_on_supervised_alone(inputs, monkeypatch):
+    monkeypatch.setattr(race, "prior_for", lambda *_: lambda *_: Prior(Normal(-0.1, 0.1), 3))
+    given = []
+    monkeypatch.setattr(
+        race, "plan_training", lambda method, _, allowed, *rest: given.append(allowed) or []
+    )
+    Race(stripes(), Deadline(1000.0, 0.0), 0, (), None, inputs, QUIET)._supervised(0.0)
+    Race(stripes(), Deadline(600.0, 0.0), 0, (), None, inputs, QUIET)._supervised(20.0)
+    assert given == [race.BUDGET, 580.0]
+
+
+def test_the_plan_of_a_stage_is_read_again(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(race, "prior_for", lambda *_: lambda *_: Prior(Normal(-0.1, 0.1), 3))
+
+    def stages():
+        this = Race(stripes(), Deadline(90.0, 0.0), 0, (), tmp_path, inputs, QUIET)
+        return list(this._candidates())
+
+    first = stages()
+    monkeypatch.setattr(candidates, "measured", lambda *_: Cost(0.0, 99.0, 0.0, 0.0))
+    assert stages() == first

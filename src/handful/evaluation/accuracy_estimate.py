@@ -13,7 +13,7 @@ Letters in shapes: n labelled images, K classes, R repeats.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -34,8 +34,19 @@ DEPENDENCE_ONCE = 0.4
 # Power of the number of labels by which the share of wrong answers is taken to fall where no fits
 # on half the labels show it. From development draws.
 USUAL_SLOPE = 0.5
+# Factor of the effective number where the mean confidence on images without a label is half of the
+# estimate: it depends on the same labels, but little on which of them were predicted rightly.
+WITH_CONFIDENCE = 1.5
 BY_HAND = "the classes look balanced by hand; if they are not as common in new images, give --prior"
 FEWEST_PER_CLASS = 5  # labels of a class below which no recall is estimated for it
+
+
+class Selected(NamedTuple):
+    """A method that was selected among M on the labelled images, and the rule that selected it."""
+
+    right: np.ndarray  # (M, n) share of the repeats in which each image is predicted rightly
+    at: int  # row of the selected method
+    rule: Callable[[np.ndarray], int]  # (M, m) of any m images → row of the selected method
 
 
 class ClassEstimate(NamedTuple):
@@ -65,6 +76,7 @@ class Estimate:
     out_of_fold: float | None = None  # accuracy before any correction
     learning_curve: float = 0.0  # correction added: the saved model sees more labels than the folds
     selection: float = 0.0  # correction subtracted: the best of several methods looks too good
+    confidence: float | None = None  # mean confidence without labels, which is half of `accuracy`
     extrapolated: bool = False  # `learning_curve` follows USUAL_SLOPE: no fits on half the labels
     balanced_accuracy: float | None = None  # None if a class has too few labels
     balanced_low: float | None = None
@@ -92,8 +104,9 @@ def estimate(
     level: float = 0.9,
     prior: Sequence[float] | None = None,
     origins: Sequence[str] | None = None,
-    rivals: Sequence[OutOfFold] = (),
+    selected: Selected | None = None,
     prior_how: str = "as given",
+    confidence: float | None = None,
 ) -> Estimate:
     """Estimate the accuracy of the saved model from out-of-fold predictions.
 
@@ -104,8 +117,10 @@ def estimate(
         origins: (n,) how each label came about: "random" (the image was picked at random),
             "chosen" (by the tool, or for being odd) or "unknown". Chosen images are no sample of
             new images: they train, but do not count.
-        rivals: out-of-fold predictions of the other methods that were tried on these labels.
+        selected: how the method was selected on these labels, if several were tried.
         prior_how: how `prior` was found, for the record.
+        confidence: mean calibrated confidence of the saved model on images without a label, as
+            `pool_confidence.expected_accuracy` gives it. None: it is not used.
 
     Returns:
         The estimate; its `accuracy` is None where no label counts or most classes have one label.
@@ -130,10 +145,13 @@ def estimate(
         correction = usual_correction(plain, out.share)
     else:
         correction = learning_curve_correction(out, weights)
-    optimism = selection_optimism([out.right, *(rival.right for rival in rivals)], weights)
-    shift = correction - optimism
-    accuracy = min(max(plain + shift, 0.0), 1.0)
+    optimism = 0.0 if selected is None else selection_optimism(selected, weights)
+    accuracy = min(max(plain + correction - optimism, 0.0), 1.0)
     effective = _effective_n(out, weights)
+    if confidence is not None:
+        accuracy = (accuracy + confidence) / 2
+        effective = min(WITH_CONFIDENCE * effective, float(counted.sum()))
+    shift = accuracy - plain
     low, high = wilson(accuracy, effective, level)
 
     balanced = _balanced(out, counted, shift, level)
@@ -151,6 +169,7 @@ def estimate(
             effective,
             correction,
             optimism,
+            confidence,
             "as labelled" if prior is None else prior_how,
         ),
         n=int(counted.sum()),
@@ -158,6 +177,7 @@ def estimate(
         out_of_fold=plain,
         learning_curve=correction,
         selection=optimism,
+        confidence=confidence,
         extrapolated=out.extrapolated,
         **balanced,
         per_class=_per_class(out, counted, shift, level),
@@ -217,34 +237,46 @@ def learning_curve_correction(out: OutOfFold, weights: np.ndarray) -> float:
 
 
 def selection_optimism(
-    right: Sequence[np.ndarray], weights: np.ndarray, draws: int = 1000, seed: int = 0
+    selected: Selected, weights: np.ndarray, draws: int = 300, seed: int = 0
 ) -> float:
-    """Optimism of the first of several methods because it was selected on these images; 0 or more.
+    """Optimism of a method because it was selected on these images; 0 or more.
 
-    The selection is repeated on bootstrap samples of the images and scored on the images that each
-    sample leaves out. Nothing is fitted again. The optimism is 0 where the selection does not vary.
+    The selection is repeated, by its own rule, on bootstrap samples of the images that count, and
+    scored on the images that each sample leaves out. Nothing is fitted again. The optimism is 0
+    where the selection does not vary.
 
     Args:
-        right: one array (n,) for each method, the selected method first: the share of repeats in
-            which each image is predicted rightly.
-        weights: (n,) of the images, adding up to 1.
+        weights: (n,) of the images, adding up to 1; images of weight 0 do not count.
         draws: bootstrap samples.
 
     Source: Tsamardinos et al. 2018, "Bootstrapping the out-of-sample predictions for efficient and
     accurate cross-validation", Machine Learning 107, algorithm 4 (BBC-CV).
     """
-    if len(right) == 1:
-        return 0.0
-    table = np.stack(right, axis=1)  # (n, M)
-    n = len(table)
-    times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)  # (draws, n)
-    left_out = (times == 0) * weights
-    scored = left_out.sum(axis=1) > 0  # with few images a sample may hold all that count
-    times, left_out = times[scored], left_out[scored]
-    held = (left_out @ table) / left_out.sum(axis=1, keepdims=True)  # (draws, M)
-    winner = ((times * weights) @ table).argmax(axis=1)  # the selected method wins a tie
-    apart = held[:, 0] - held[np.arange(len(held)), winner]
-    return max(float(apart.mean()), 0.0) if len(apart) else 0.0
+    counted = np.flatnonzero(weights)
+    generator = np.random.default_rng(seed)
+    apart = []
+    for _ in range(draws if len(selected.right) > 1 else 0):
+        sample = generator.choice(counted, len(counted))
+        left_out = np.setdiff1d(counted, sample)
+        if len(left_out):  # with few images a sample may hold all of them
+            winner = selected.rule(selected.right[:, sample])
+            ahead = selected.right[selected.at] - selected.right[winner]
+            apart.append(float(np.average(ahead[left_out], weights=weights[left_out])))
+    return max(float(np.mean(apart)), 0.0) if apart else 0.0
+
+
+def seen_out_of_fold(
+    out: OutOfFold, origins: Sequence[str] | None, level: float
+) -> dict[str, float]:
+    """`accuracy` of the labelled images that count, with `low`, `high` and `level`.
+
+    Nothing is corrected. Where no label counts, all are used.
+    """
+    counted, _ = countable(len(out.labels), origins)
+    weights = _weights(out.labels, counted if counted.any() else np.ones_like(counted), None)
+    accuracy = float(weights @ out.right)
+    low, high = wilson(accuracy, _effective_n(out, weights), level)
+    return {"accuracy": accuracy, "low": low, "high": high, "level": level}
 
 
 def check_prior(
@@ -347,6 +379,7 @@ def _how(
     effective: float,
     correction: float,
     optimism: float,
+    confidence: float | None,
     prior_how: str,
 ) -> str:
     """The estimate's `how`: every step from the share of right predictions to the interval."""
@@ -364,6 +397,11 @@ def _how(
         parts.append(f"{100 * correction:+.1f} points as the saved model learns from more labels")
     if optimism:
         parts.append(f"{-100 * optimism:+.1f} points as the best of several methods looks too good")
+    if confidence is not None:
+        parts.append(
+            f"averaged with {100 * confidence:.1f} %, the mean confidence of the saved model on "
+            f"images without a label"
+        )
     parts.append(
         f"the interval is Wilson's for {effective:.0f} independent images, fewer than the labels "
         f"because predictions out of fold depend on one another"

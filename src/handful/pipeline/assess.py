@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from handful.evaluation.accuracy_estimate import Estimate, estimate
-from handful.evaluation.calibration import averaged
+from handful.evaluation.accuracy_estimate import Estimate, Selected, estimate
+from handful.evaluation.calibration import averaged, calibrated
 from handful.evaluation.cross_validation import THOROUGH, OutOfFold, Scheme
 from handful.evaluation.label_errors import LabelIssue, label_issues
 from handful.evaluation.label_shift import unlabeled_shares
 from handful.evaluation.learning_curve import Forecast, forecast
+from handful.evaluation.pool_confidence import expected_accuracy
 from handful.methods.base import Task, Trained
 from handful.pipeline.auto.select import Selection, with_more_folds
 from handful.pipeline.cross_validate import FOLDS, fold_predictor, predicted_out_of_fold
@@ -33,8 +34,9 @@ class Assessment(NamedTuple):
     out: OutOfFold
     origins: Sequence[str]  # of the n labels: random, chosen or unknown
     shares: Sequence[float] | None  # class shares among new images; None: those of the labels
-    others: Sequence[OutOfFold] = ()  # of the candidates that were not selected
+    selected: Selected | None = None  # how `auto` selected the method
     remarks: tuple[str, ...] = ()  # appended to `estimate.how`
+    shares_how: str = "as given"  # where `shares` come from
 
     def with_remark(self, remark: str) -> "Assessment":
         """Return a copy with a remark appended to `estimate.how`."""
@@ -50,23 +52,49 @@ class Assessment(NamedTuple):
         """
         shares = unlabeled_shares(self.out, predicted, self.origins).tolist()
         how = f"as predicted for {len(predicted):,} images without a label"
-        assessment = assess(self.out, self.origins, shares, self.others, how)
-        return reduce(Assessment.with_remark, self.remarks, assessment)
+        return self._again(shares, how, None)
 
-    def estimate_of(self, other: OutOfFold) -> Estimate:
-        """Return the estimate of another candidate, without the correction for selection."""
-        return estimate(other, prior=self.shares, origins=self.origins)
+    def with_confidence(self, predicted: np.ndarray) -> "Assessment":
+        """Return the assessment with the model's confidence on unlabelled images in its estimate.
+
+        Args:
+            predicted: (m, K) probabilities that the saved model gives to unlabelled images, which
+                are a sample of new images, and on which it was not trained.
+        """
+        if self.estimate.accuracy is None:
+            return self
+        seen = np.bincount(self.out.labels, minlength=predicted.shape[1]) / len(self.out.labels)
+        # Labels balanced by hand do not say how common the classes are, and the estimate is for
+        # their shares; else the images without a label are as common as new images.
+        shares = np.asarray(self.shares) if self.shares is not None else seen
+        wanted = shares if self.out.stratified or self.shares is not None else None
+        sharp = calibrated(predicted, self.estimate.temperature)
+        return self._again(self.shares, self.shares_how, expected_accuracy(sharp, seen, wanted))
+
+    def _again(
+        self, shares: Sequence[float] | None, how: str, confidence: float | None
+    ) -> "Assessment":
+        found = assess(self.out, self.origins, shares, self.selected, how, confidence)
+        return reduce(Assessment.with_remark, self.remarks, found)
 
 
 def assess(
     out: OutOfFold,
     origins: Sequence[str],
     shares: Sequence[float] | None,
-    others: Sequence[OutOfFold] = (),
+    selected: Selected | None = None,
     shares_how: str = "as given",
+    confidence: float | None = None,
 ) -> Assessment:
     """Return the assessment of a model from its out-of-fold predictions; see `estimate`."""
-    estimated = estimate(out, prior=shares, origins=origins, rivals=others, prior_how=shares_how)
+    estimated = estimate(
+        out,
+        prior=shares,
+        origins=origins,
+        selected=selected,
+        prior_how=shares_how,
+        confidence=confidence,
+    )
     return Assessment(
         estimated,
         label_issues(out),
@@ -75,7 +103,8 @@ def assess(
         out,
         origins,
         shares,
-        others,
+        selected,
+        shares_how=shares_how,
     )
 
 
@@ -110,9 +139,8 @@ def assess_selected_method(
 
     The estimate is corrected downwards, since the same labels selected the method.
     """
-    assessment = assess(
-        with_more_folds(selection.selected, seed), origins, shares, selection.others
-    )
+    out = with_more_folds(selection.selected, seed)
+    assessment = assess(out, origins, shares, selection.for_correction)
     candidate = selection.selected.candidate
     if candidate.fold_steps == candidate.plan.steps or assessment.estimate.accuracy is None:
         return assessment

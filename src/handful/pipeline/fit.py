@@ -17,6 +17,8 @@ from handful.errors import HandfulError
 from handful.evaluation.accuracy_estimate import check_prior
 from handful.evaluation.cross_validation import THOROUGH
 from handful.evaluation.label_shift import LABELED, UNLABELED
+from handful.evaluation.novelty import POOL_SHIFT
+from handful.evaluation.pool_confidence import FEWEST
 from handful.files import sole_writer
 from handful.methods import about
 from handful.methods.base import Fitted, Method, Task
@@ -31,10 +33,11 @@ from handful.pipeline.assess import (
     assess_selected_method,
     scheme_for,
 )
-from handful.pipeline.auto.candidates import BUDGET
+from handful.pipeline.auto.race import BUDGET
 from handful.pipeline.auto.select import AUTO, select_method
 from handful.pipeline.earlier_run import with_earlier_labels, with_earlier_options
 from handful.pipeline.options import FitOptions, InputSpec
+from handful.pipeline.pool_check import shift_of_pool, some_unlabeled
 from handful.pipeline.pretrain import TRAINING_SHARE, after_pretraining, deadline_with_reserve
 from handful.pipeline.pretrained import HISTORY, Pretrained, on_scale_of
 from handful.pipeline.record import Decision, FitRequest, record_of
@@ -271,7 +274,8 @@ def _train_on_all_labels(
         learned = replace(learned, remark=why_unused)
     if assessment is None:
         return decision, learned
-    assessment = _complete_assessment(assessment, learned.predictor, task, resolved.request)
+    assessment = _complete_assessment(decision, learned.predictor, resolved.request)
+    assert assessment is not None
     calibrated = replace(learned.predictor, temperature=assessment.estimate.temperature)
     return decision._replace(assessment=assessment), replace(learned, predictor=calibrated)
 
@@ -282,7 +286,7 @@ def _decide_by_auto(
     """Select a method among the candidates that can be evaluated before the deadline."""
     images, request, inputs = resolved.task.images, resolved.request, resolved.inputs
     selection = select_method(
-        images, deadline.left, request.seed, request.origins, work, inputs, reporter
+        images, deadline, request.seed, request.origins, work, inputs, reporter
     )
     selected = selection.selected
     reporter.say(f"{selected.settings.method.name} is chosen")
@@ -363,22 +367,50 @@ def _pretrain_first(
 
 
 def _complete_assessment(
-    assessment: Assessment, predictor: Predictor, task: Task, request: FitRequest
-) -> Assessment:
-    """Return the assessment with class shares of the unlabelled images and a remark on `init`.
+    decision: Decision, predictor: Predictor, request: FitRequest
+) -> Assessment | None:
+    """Return the assessment with what the saved model says of the images without a label.
 
-    The class shares are those that the saved model predicts, with `prior` "unlabeled".
+    With `prior` "unlabeled", class shares are those that it predicts. Its mean confidence on a
+    sample of them enters the estimate where they are like the labelled images.
     """
+    task, assessment = decision.task, decision.assessment
+    if assessment is None:
+        return None
+    images, pool = task.images, task.images.unlabeled
     if request.prior == UNLABELED:
-        others = task.images[task.images.unlabeled]
-        assessment = assessment.with_pool_shares(
-            predictor.predict_proba(others, track=task.track).numpy()
-        )
+        predicted = predictor.predict_proba(images[pool], track=task.track).numpy()
+        assessment = assessment.with_pool_shares(predicted)
+    if _pool_is_a_sample(decision, request):
+        some = images[some_unlabeled(task, request.seed)]
+        predicted = predictor.predict_proba(some, track=task.track).numpy()
+        assessment = assessment.with_confidence(predicted)
     if task.init is not None:
         assessment = assessment.with_remark(
             "the backbone learned without labels before, also from held-out images"
         )
     return assessment
+
+
+def _pool_is_a_sample(decision: Decision, request: FitRequest) -> bool:
+    """Return whether the confidence on unlabelled images says how good the saved model is.
+
+    The method must not have learned from them, and they must look like the labelled images, of
+    which none was chosen.
+    """
+    settings, task, plan, *_ = decision
+    if (
+        about(settings.method).uses_unlabeled is not False
+        or task.init is not None
+        or len(task.images.unlabeled) < FEWEST
+        or "chosen" in request.origins
+    ):
+        return False
+    if decision.selection is not None:
+        return not decision.selection.shifted
+    if not isinstance(settings.method, Fitted):
+        return False
+    return shift_of_pool(task, plan.precision, request.seed) <= POOL_SHIFT
 
 
 def _deadline_after_pretraining(following: Settings, deadline: Deadline) -> Deadline | None:

@@ -10,9 +10,11 @@ import torch
 from handful import devices, models
 from handful._version import __version__
 from handful.data.imageset import ImageSet
+from handful.evaluation.accuracy_estimate import seen_out_of_fold
 from handful.evaluation.label_shift import LABELED
 from handful.methods.base import Task, as_json
 from handful.pipeline.assess import Assessment
+from handful.pipeline.auto.candidates import Candidate
 from handful.pipeline.auto.select import Selection
 from handful.pipeline.pretrained import Pretrained
 from handful.pipeline.run import Run
@@ -125,25 +127,37 @@ def record_of(
 def _selection_rows(
     selection: Selection | None, assessment: Assessment | None
 ) -> list[dict[str, Any]]:
-    """Return a row for every evaluated candidate; none where the user named the method."""
+    """Return a row for every candidate; none where the user named the method.
+
+    Accuracy and interval are those out of fold, on the folds that all candidates share, without
+    any correction: so the differences between rows are the ones that were compared.
+    """
     if selection is None or assessment is None:
         return []
-    rows = []
-    for evaluated, verdict in zip(selection.evaluated, selection.verdicts, strict=True):
-        own = evaluated is selection.selected
-        estimate = assessment.estimate if own else assessment.estimate_of(evaluated.out)
-        rows.append(
-            {
-                "method": evaluated.candidate.method,
-                "backbone": evaluated.candidate.backbone,
-                "size": evaluated.candidate.size,
-                **{key: getattr(estimate, key) for key in ("accuracy", "low", "high", "level")},
-                "seconds": round(evaluated.seconds, 2),
-                "verdict": verdict,
-                "chosen": own,
-            }
-        )
+    rows = [
+        {
+            **_candidate_row(evaluated.candidate, evaluated.seconds, verdict),
+            **seen_out_of_fold(evaluated.out, assessment.origins, assessment.estimate.level),
+            "chosen": evaluated is selection.selected,
+        }
+        for evaluated, verdict in zip(selection.evaluated, selection.verdicts, strict=True)
+    ]
+    nothing = {"accuracy": None, "low": None, "high": None, "level": assessment.estimate.level}
+    rows += [
+        {**_candidate_row(left.candidate, left.seconds, left.why), **nothing, "chosen": False}
+        for left in selection.left
+    ]
     return rows
+
+
+def _candidate_row(candidate: Candidate, seconds: float, verdict: str) -> dict[str, Any]:
+    return {
+        "method": candidate.method,
+        "backbone": candidate.backbone,
+        "size": candidate.size,
+        "seconds": round(seconds, 2),
+        "verdict": verdict,
+    }
 
 
 def _shares_by_name(

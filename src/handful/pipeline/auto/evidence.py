@@ -1,0 +1,165 @@
+"""What labels and past results say of candidates: the rules by which `auto` selects.
+
+What is compared is what was seen: all candidates predict the same images out of fold, after
+training on the same labels. A difference that the labels show clearly decides. Past results on
+other data sets (`past_results.prior`) only order the trying, and decide between methods that the
+labels cannot tell apart.
+
+Letters in shapes: n labelled images, M methods.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from handful import methods
+from handful.evaluation.accuracy_estimate import DEPENDENCE_ONCE
+from handful.pipeline.auto.past_results import Normal, Prior
+
+SIGNIFICANT = 1.645  # standard errors of a 90 % interval
+_GIVEN_UP = 1.28  # standard errors: a candidate that wins in fewer than 1 of 10 cases is given up
+
+Priors = Callable[[str, str], Prior]  # (method, reference) → belief about their difference
+
+
+class Evidence(NamedTuple):
+    """What the labels show of a method."""
+
+    method: str
+    right: np.ndarray  # (n,) 1 where the out-of-fold prediction is right, else 0
+
+
+def paired_difference(right: np.ndarray, other: np.ndarray) -> Normal:
+    """Return mean and standard error of the accuracy difference of two methods.
+
+    One image that only one method has right is added to the variance, so that two methods which
+    agree on all images are not equal with certainty. The effective number of images is reduced,
+    since out-of-fold predictions depend on each other.
+
+    Args:
+        right, other: (n,) 1 where the method predicts the image rightly, else 0.
+    """
+    difference = right - other
+    n = len(difference)
+    variance = (float((difference**2).sum()) + 1) / (n + 1) - float(difference.mean()) ** 2
+    return Normal(float(difference.mean()), math.sqrt(max(variance, 0.0) / (DEPENDENCE_ONCE * n)))
+
+
+def best_of(evidence: Sequence[Evidence]) -> Evidence:
+    """Return the method with the most images right; the first of equal ones."""
+    return max(evidence, key=lambda one: float(one.right.mean()))
+
+
+def cannot_win(method: str, evidence: Sequence[Evidence], priors: Priors) -> str:
+    """Return why a method is not worth an evaluation; empty where it may win.
+
+    It is expected to differ from a method already seen as on other data sets.
+    """
+    names = [one.method for one in evidence]
+    reference = methods.about(method).counterpart
+    reference = reference if reference in names else "features"
+    if reference not in names:
+        return ""
+    leader = best_of(evidence)
+    seen = paired_difference(evidence[names.index(reference)].right, leader.right)
+    belief = priors(method, reference).belief
+    mean, sd = belief.mean + seen.mean, math.hypot(belief.sd, seen.sd)
+    if leader.method == reference or mean + _GIVEN_UP * sd >= 0:
+        return ""
+    return (
+        f"is not tried: {leader.method} is {-100 * seen.mean:.0f} points ahead of {reference}, and "
+        f"{method} has never gained as much"
+    )
+
+
+def hopeless(right: np.ndarray, others: Sequence[Evidence]) -> str:
+    """Return why a method is given up after one fold; empty where it may still win.
+
+    Args:
+        right: (n,) 1 where the method predicts an image of this fold rightly, else 0.
+        others: evidence on the same images.
+    """
+    leader = best_of(others)
+    seen = paired_difference(right, leader.right)
+    if seen.mean + _GIVEN_UP * seen.sd >= 0:
+        return ""
+    return (
+        f"is given up after one of its folds: {-100 * seen.mean:.0f} points below {leader.method} "
+        f"there"
+    )
+
+
+def select_by_evidence(evidence: Sequence[Evidence], priors: Priors) -> tuple[int, list[str]]:
+    """Return the position of the selected method, and a verdict on each method.
+
+    A method that is worse out of fold than the best one, by more than the standard error of the
+    paired difference, is excluded. Among the others, the labels and past results decide together.
+
+    Args:
+        evidence: simpler methods first, all on the same images.
+    """
+    reasons = _exclusions(evidence, priors)
+    best = _best_allowed(evidence, reasons, priors)
+    return best, [
+        "chosen" if at == best else reasons[at] or _verdict_against(evidence[at], evidence[best])
+        for at in range(len(evidence))
+    ]
+
+
+def selected(right: np.ndarray, names: Sequence[str], priors: Priors) -> int:
+    """Return the position of the selected method for (M, n) `right`, as `select_by_evidence`."""
+    evidence = [Evidence(name, row) for name, row in zip(names, right, strict=True)]
+    return _best_allowed(evidence, _exclusions(evidence, priors), priors)
+
+
+def _best_allowed(evidence: Sequence[Evidence], reasons: Sequence[str], priors: Priors) -> int:
+    first, *others = evidence
+    scores = [0.0]
+    for one in others:
+        belief = priors(one.method, first.method).belief
+        scores.append(belief.combined(paired_difference(one.right, first.right)).mean)
+    allowed = [at for at, reason in enumerate(reasons) if not reason]
+    return max(allowed, key=lambda at: scores[at])
+
+
+def _exclusions(evidence: Sequence[Evidence], priors: Priors) -> list[str]:
+    """Return why each method may not be selected; empty where it may."""
+    reasons = [_why_unlabeled_unused(one, evidence, priors) for one in evidence]
+    leader = best_of([one for one, reason in zip(evidence, reasons, strict=True) if not reason])
+    return [
+        reason or _why_seen_worse(one, leader)
+        for one, reason in zip(evidence, reasons, strict=True)
+    ]
+
+
+def _why_unlabeled_unused(one: Evidence, evidence: Sequence[Evidence], priors: Priors) -> str:
+    """Return why a method should not use the unlabelled images; empty where it may."""
+    counterpart = methods.about(one.method).counterpart
+    simpler = [other for other in evidence if other.method == counterpart]
+    if not simpler:
+        return ""
+    seen = paired_difference(one.right, simpler[0].right)
+    if priors(one.method, simpler[0].method).belief.mean <= 0 and seen.mean <= seen.sd:
+        return f"no sign that it is better than {counterpart}, here or on other data sets"
+    return ""
+
+
+def _why_seen_worse(one: Evidence, leader: Evidence) -> str:
+    """Return why a method is excluded as worse than the leader out of fold; empty if it is not."""
+    seen = paired_difference(one.right, leader.right)
+    if seen.mean >= -seen.sd:
+        return ""
+    return f"{-100 * seen.mean:.0f} points below {leader.method} on the same images"
+
+
+def _verdict_against(one: Evidence, best: Evidence) -> str:
+    """Return how a method compares to the selected one, in points of accuracy."""
+    seen = paired_difference(one.right, best.right)
+    margin = 100 * SIGNIFICANT * seen.sd
+    if abs(100 * seen.mean) <= margin:
+        return f"as good as {best.method}, within {margin:.0f} points"
+    if seen.mean > 0:
+        return f"{100 * seen.mean:.0f} points above {best.method} here, far below it elsewhere"
+    return f"{-100 * seen.mean:.0f} points below {best.method} on the same images"

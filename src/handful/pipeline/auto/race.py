@@ -1,0 +1,279 @@
+"""Evaluate candidates one after the other, each planned with the time that is left.
+
+All candidates predict the labelled images out of fold, on common folds. A candidate that cannot
+win any more is not evaluated, or not to its end, and the time goes to the others.
+
+Letters in shapes: n labelled images, K classes.
+"""
+
+import time
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from handful.data.imageset import ImageSet
+from handful.errors import HandfulError
+from handful.evaluation.accuracy_estimate import countable
+from handful.evaluation.cross_validation import FitAndPredict, Key, OutOfFold, plan_fits
+from handful.evaluation.novelty import POOL_SHIFT
+from handful.files import read_json, write_json
+from handful.methods.base import Task, Trained
+from handful.pipeline.auto.candidates import Candidate, plan_features, plan_training
+from handful.pipeline.auto.evidence import Evidence, Prior, cannot_win, hopeless
+from handful.pipeline.auto.past_results import prior_for
+from handful.pipeline.cross_validate import FOLDS, fold_predictor, predicted_out_of_fold
+from handful.pipeline.options import InputSpec
+from handful.pipeline.pool_check import shift_message, shift_of_pool
+from handful.pipeline.run_folder import SavedFolds
+from handful.pipeline.setup import prepare
+from handful.progress import Reporter
+from handful.text import duration
+from handful.training.plan import Plan
+from handful.training.settings import Settings
+from handful.training.time_budget import Deadline
+
+BUDGET = 180.0  # seconds; the default budget, and the most that `supervised` gets of a longer one
+
+# Shares of the time for features and heads on them: where heads on features are ahead on other
+# data sets, and where a network trained from scratch is.
+_FEATURES_SHARE_FAVOURED, _FEATURES_SHARE = 0.5, 0.25
+_EXPENSIVE_FROM = 480.0  # seconds that must be left for the methods below
+_MIN_POOL, _MAX_GRAPH = 1_000, 100_000  # images that `deep_propagation` needs, and can hold
+_FINE_TUNING_SIZE = 96
+
+
+class Evaluated(NamedTuple):
+    """A candidate with its out-of-fold predictions."""
+
+    candidate: Candidate
+    settings: Settings
+    task: Task
+    out: OutOfFold
+    saved_folds: MutableMapping[Key, np.ndarray]
+    seconds: float  # of the evaluation
+
+
+class Left(NamedTuple):
+    """A candidate that was not evaluated to its end, and why."""
+
+    candidate: Candidate
+    why: str
+    seconds: float = 0.0
+
+
+@dataclass(eq=False)
+class Race:
+    """The candidates of a fit, evaluated in order of what they are likely to bring.
+
+    Args:
+        images: without a test part.
+        origins: of the labels, as in `estimate`: chosen labels do not count.
+        work: folder for plans and predictions, so that an interrupted race resumes; None saves
+            nothing.
+        inputs: as for `prepare`.
+    """
+
+    images: ImageSet
+    deadline: Deadline
+    seed: int
+    origins: Sequence[str]
+    work: Path | None
+    inputs: InputSpec
+    reporter: Reporter
+    evaluated: list[Evaluated] = field(default_factory=list)
+    left: list[Left] = field(default_factory=list)
+    earlier: float = 0.0  # seconds that evaluations of an interrupted fit took
+
+    def run(self) -> None:
+        """Plan and evaluate the candidates.
+
+        Raises:
+            HandfulError: none fits into the time.
+        """
+        for candidate in self._candidates():
+            self.reporter.say(candidate.text)
+            self._evaluate(candidate)
+        if not self.evaluated:
+            raise HandfulError(
+                f"no method can be evaluated within {duration(self.deadline.budget)}; give a "
+                f"larger budget, or name a method"
+            )
+
+    def _candidates(self) -> Iterator[Candidate]:
+        """The candidates, each planned when its turn comes."""
+        scratch_first = self.priors("supervised", "features").belief.mean > 0
+        share = _FEATURES_SHARE if scratch_first else _FEATURES_SHARE_FAVOURED
+        heads = self._plan("features", lambda: self._features(share))
+        yield from heads[:1]
+        if not scratch_first:
+            yield from heads[1:]
+        later = sum(head.seconds for head in heads[1:]) if scratch_first else 0.0
+        yield from self._plan("supervised", lambda: self._supervised(later))
+        if scratch_first:
+            yield from heads[1:]
+        expensive = self._expensive(heads)
+        if expensive is not None:
+            yield from self._plan(expensive, lambda: self._long_training(expensive, heads))
+
+    def _features(self, share: float) -> list[Candidate]:
+        allowed = share * self.remaining
+        return plan_features(self.images, allowed, self.seed, self.inputs, self.reporter)
+
+    def _supervised(self, later: float) -> list[Candidate]:
+        """Plan `supervised`; `later` seconds are needed for heads that come after it."""
+        allowed = self.remaining - later
+        if allowed - BUDGET >= _EXPENSIVE_FROM:
+            allowed = BUDGET
+        return self._training("supervised", allowed, self.inputs, {})
+
+    def _expensive(self, heads: Sequence[Candidate]) -> str | None:
+        """Return the method that a long budget adds, if its time and the images allow it."""
+        if self.deadline.budget < BUDGET + _EXPENSIVE_FROM:
+            return None
+        if self.images.channels == 3:
+            favoured = self.priors("supervised", "features").belief.mean <= 0
+            return "fine_tuning" if heads and favoured else None
+        pool = len(self.images.unlabeled)
+        return "deep_propagation" if _MIN_POOL <= pool <= _MAX_GRAPH else None
+
+    def _long_training(self, method: str, heads: Sequence[Candidate]) -> list[Candidate]:
+        if self.remaining < _EXPENSIVE_FROM:
+            return []
+        inputs, settings = self.inputs, {}
+        if method == "fine_tuning":
+            settings = {"embed_size": str(heads[0].size)}
+            inputs = replace(inputs, size=inputs.size or _FINE_TUNING_SIZE)
+        return self._training(method, self.remaining, inputs, settings)
+
+    def _training(
+        self, method: str, allowed: float, inputs: InputSpec, settings: dict[str, str]
+    ) -> list[Candidate]:
+        return plan_training(
+            method, self.images, allowed, self.seed, inputs, settings, self.reporter
+        )
+
+    def _plan(self, stage: str, make: Callable[[], list[Candidate]]) -> list[Candidate]:
+        """Return the candidates of a stage; an interrupted fit reads what it planned."""
+        path = self.work / f"plan-{stage}.json" if self.work is not None else None
+        if path is not None and path.exists():
+            return [Candidate(**row | {"plan": Plan(**row["plan"])}) for row in read_json(path)]
+        planned = make()
+        if path is not None:
+            write_json(path, [asdict(candidate) for candidate in planned])
+        return planned
+
+    @property
+    def remaining(self) -> float:
+        """Seconds that are left for evaluations and a last fit."""
+        return self.deadline.left - self.earlier
+
+    @cached_property
+    def priors(self) -> Callable[[str, str], Prior]:
+        """(method, reference) → belief from past results, before the pool is compared."""
+        return prior_for(self.images)
+
+    @cached_property
+    def counted(self) -> np.ndarray:
+        """(n,) mask of the labelled images that count; all where none does."""
+        counted, _ = countable(len(self.images.labeled), self.origins)
+        return counted if counted.any() else np.ones_like(counted)
+
+    @cached_property
+    def shifted(self) -> bool:
+        """Whether the unlabelled images are unlike the labelled ones; it is reported once.
+
+        They are compared by the features of the candidate `features`; without it the answer is
+        True, since nothing speaks against it.
+        """
+        for this in self.evaluated:
+            if this.candidate.method == "features":
+                share = shift_of_pool(this.task, this.candidate.plan.precision, self.seed)
+                if share > POOL_SHIFT:
+                    self.reporter.say(shift_message(share))
+                return share > POOL_SHIFT
+        return True
+
+    def evidence(self) -> list[Evidence]:
+        """What the labels that count show of each evaluated candidate."""
+        return [
+            Evidence(this.candidate.method, this.out.right[self.counted]) for this in self.evaluated
+        ]
+
+    def _evaluate(self, candidate: Candidate) -> None:
+        """Cross-validate a candidate; finished folds are read from `work`."""
+        if why := cannot_win(candidate.method, self.evidence(), self.priors):
+            self._leave(Left(candidate, why))
+            return
+        begun = time.perf_counter()
+        settings, task = self._prepare(candidate)
+        folder = self.work / candidate.method if self.work is not None else None
+        if folder is not None:
+            folder.mkdir(exist_ok=True)
+        saved: MutableMapping[Key, np.ndarray] = {} if folder is None else SavedFolds(folder)
+        predictor = self._predictor(candidate, settings, task, folder)
+        if isinstance(settings.method, Trained):
+            why = self._hopeless_after_one_fold(predictor, saved)
+            if why:
+                self._leave(Left(candidate, why, time.perf_counter() - begun))
+                return
+        out = predicted_out_of_fold(task, predictor, FOLDS, self.seed, saved)
+        seconds = self._kept_seconds(folder, time.perf_counter() - begun)
+        self.evaluated.append(Evaluated(candidate, settings, task, out, saved, seconds))
+
+    def _leave(self, left: Left) -> None:
+        self.left.append(left)
+        self.reporter.say(f"{left.candidate.method} {left.why}")
+
+    def _prepare(self, candidate: Candidate) -> tuple[Settings, Task]:
+        steps = {"steps": str(candidate.plan.steps)} if candidate.plan.steps is not None else {}
+        return prepare(
+            self.images,
+            candidate.method,
+            backbone=candidate.backbone,
+            settings=candidate.settings | steps,
+            inputs=replace(self.inputs, size=candidate.size, precision=candidate.plan.precision),
+            track=self.reporter.track,
+        )
+
+    def _predictor(
+        self, candidate: Candidate, settings: Settings, task: Task, folder: Path | None
+    ) -> FitAndPredict:
+        if settings.schedule is not None and candidate.fold_steps is not None:
+            shorter = replace(settings.schedule, steps=candidate.fold_steps)
+            settings = replace(settings, schedule=shorter)
+        planned = replace(candidate.plan, allowed=candidate.fold_seconds)
+        return fold_predictor(settings, task, self.seed, planned, folder, self.reporter.say)
+
+    def _hopeless_after_one_fold(
+        self, predictor: FitAndPredict, saved: MutableMapping[Key, np.ndarray]
+    ) -> str:
+        """Fit the first fold, and return why the others are not worth their time; else ""."""
+        if not self.evaluated:
+            return ""
+        labels = self.images.labels[self.images.labeled]
+        groups = None if self.images.groups is None else self.images.groups[self.images.labeled]
+        first = plan_fits(labels, FOLDS, self.seed, groups)[0]
+        if first.key not in saved:
+            saved[first.key] = np.asarray(predictor(first.train, first.held, first.seed))
+        some = first.held[self.counted[first.held]]
+        if not len(some):
+            return ""
+        guessed = dict(zip(first.held.tolist(), saved[first.key].argmax(axis=1), strict=True))
+        right = np.array([guessed[at] == labels[at] for at in some.tolist()], dtype=float)
+        others = [Evidence(this.candidate.method, this.out.right[some]) for this in self.evaluated]
+        return hopeless(right, others)
+
+    def _kept_seconds(self, folder: Path | None, seconds: float) -> float:
+        """Return the seconds of an evaluation; those of an interrupted fit are read."""
+        if folder is None:
+            return seconds
+        path = folder / "seconds.json"
+        if path.exists():
+            self.earlier += float(read_json(path))
+        else:
+            write_json(path, seconds)
+        return float(read_json(path))
