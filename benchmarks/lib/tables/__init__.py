@@ -47,6 +47,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "peers": peers.peers,
     "coverage": coverage.coverage,
     "coverage_pooled": coverage.coverage_pooled,
+    "coverage_auto": coverage.coverage_auto,
     "forecast": forecast.forecast,
     "label_problems": label_problems.label_problems,
     "throughput": speed.throughput,

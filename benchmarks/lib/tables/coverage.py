@@ -1,6 +1,8 @@
 """How often the interval of the estimate held the truth."""
 
+from collections import Counter
 from statistics import mean
+from typing import Any
 
 from benchmarks.lib import record
 from benchmarks.lib.tables.shown import markdown, percent
@@ -31,3 +33,31 @@ def coverage_pooled() -> str:
     header = ["method", "labels per class", "cells", "draws", "least covered", "covered"]
     header += ["lower bound holds", "width", "hold-out covered", "narrower than hold-out"]
     return markdown(header, rows)
+
+
+def coverage_auto() -> str:
+    """Whole fits of `auto` on each source: how often the interval held the truth."""
+    lines = record.final("coverage_auto")
+    by_source: dict[str, list[dict[str, Any]]] = {}
+    for line in lines:
+        by_source.setdefault(line["name"].split()[0], []).append(line["figures"])
+    rows = [[source, *_of_fits(found)] for source, found in sorted(by_source.items())]
+    if rows:
+        every = [figures for found in by_source.values() for figures in found]
+        rows.append(["all", *_of_fits(every)])
+    header = ["source", "fits", "truth inside", "lower bound holds", "mean error", "width"]
+    return markdown([*header, "narrower than hold-out", "methods chosen"], rows)
+
+
+def _of_fits(found: list[dict[str, Any]]) -> list[Any]:
+    width = mean(x["high"] - x["low"] for x in found)
+    chosen = Counter(x["method"] for x in found).most_common()
+    return [
+        len(found),
+        percent(mean(x["low"] <= x["truth"] <= x["high"] for x in found)),
+        percent(mean(x["low"] <= x["truth"] for x in found)),
+        f"{100 * mean(x['accuracy'] - x['truth'] for x in found):+.1f}",
+        percent(width),
+        percent(1 - width / mean(x["holdout_width"] for x in found)),
+        ", ".join(f"{name} {count}" for name, count in chosen),
+    ]

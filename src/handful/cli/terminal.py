@@ -147,11 +147,12 @@ def print_run(run: "Run", out: Path) -> None:
 
 
 def print_selection(rows: list[dict[str, Any]]) -> None:
-    """Print a row for each evaluated candidate: estimate, seconds and verdict.
+    """Print a row for each candidate: share right out of fold, interval, seconds and result.
 
-    Only the estimate of the selected method is corrected for the selection.
+    The estimate of the selected method, printed below, differs from its row: it is of the model
+    trained on all labels, and is corrected for the selection.
     """
-    table = Table("method", "estimate", "interval", "seconds", "verdict")
+    table = Table("method", "right out of fold", "interval", "seconds", "result")
     for row in rows:
         known = row["accuracy"] is not None
         table.add_row(

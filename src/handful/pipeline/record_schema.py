@@ -189,6 +189,7 @@ class Estimate(Scored):
     balanced_accuracy: Share | None = None
     balanced_low: Share | None = None
     balanced_high: Share | None = None
+    confidence: Share | None = None
 
 
 class Tested(StrictModel):
