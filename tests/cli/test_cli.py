@@ -61,6 +61,21 @@ def test_help_comes_without_what_takes_long_to_import():
     assert "predict" in found.stdout
 
 
+@pytest.mark.parametrize("command", ["fit", "data", "embed"])
+def test_a_wrong_path_is_answered_before_torch_is_imported(command, tmp_path):
+    code = (
+        "import sys; from handful import cli\n"
+        f"sys.argv = ['handful', {command!r}, '/no/such', '--out', {str(tmp_path / 'out')!r}]\n"
+        "try: cli.main()\n"
+        "except SystemExit as leaving: status = leaving.code\n"
+        "assert status == 2, status\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "no folder '/no/such'" in done.stderr
+
+
 def test_the_help_of_fit_names_every_method(handful):
     status, out, _ = handful("fit", "--help")
     assert status == 0

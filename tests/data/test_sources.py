@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from handful.data.source_names import NAMES
 from handful.data.sources import SOURCES, load
 from handful.data.splits import draw
 from image_files import class_folder, noise, save
@@ -147,7 +148,7 @@ def test_a_mistyped_name_is_answered_with_the_nearest():
         "no source 'mnits' and no folder of that name. Did you mean 'mnist'? "
         "Sources: cifar10, digits, fashion-mnist, mnist, stl10, or the path of a folder"
     )
-    assert set(SOURCES) == {"digits", "mnist", "fashion-mnist", "cifar10", "stl10"}
+    assert tuple(SOURCES) == NAMES == ("digits", "mnist", "fashion-mnist", "cifar10", "stl10")
 
 
 def test_a_missing_folder_is_not_taken_for_a_name():

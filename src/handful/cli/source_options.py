@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from handful.data.source_names import check_source
+
 if TYPE_CHECKING:
     from handful.data.imageset import ImageSet
     from handful.progress import Reporter
@@ -113,6 +115,8 @@ def takes_source_options(**defaults: Any) -> Callable[[Command], Command]:
         @wraps(command)
         def called(**given: Any) -> None:
             own = {option.name: given.pop(option.name) for option in options}
+            if "source" in given:
+                check_source(given["source"])  # before torch is imported
             command(where=SourceOptions(**own), **given)
 
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

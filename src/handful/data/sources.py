@@ -15,11 +15,11 @@ from handful.data.folder_layout import check_folders
 from handful.data.image_folder import Wanted, load_folder
 from handful.data.imageset import ImageSet
 from handful.data.labels.label_file import LabelFile
+from handful.data.source_names import check_source
 from handful.data.splits import holdout, with_test
 from handful.data.store import FileStore, Skipped, array_store
 from handful.errors import HandfulError
 from handful.progress import Track, quiet
-from handful.text import did_you_mean, similar_file
 
 
 class Part(NamedTuple):
@@ -93,7 +93,7 @@ def load(
             raise HandfulError(f"{name} has its own labels; labels={str(labels)!r} is for a folder")
         images = _public(name, Path(data_root).expanduser() if data_root else data_folder())
     else:
-        _check_path(name)
+        check_source(name)
         table = label_file(labels, encoding, file_column, label_column)
         wanted = Wanted(folders, labeled, every_class)
         images = load_folder(name, table, follow_links, track, wanted=wanted, say=say)
@@ -207,20 +207,6 @@ def _array_set(
 
 def _numbered(part: str, n: int) -> list[str]:
     return [f"{part}/{number:05d}" for number in range(n)]
-
-
-def _check_path(name: str) -> None:
-    """HandfulError unless the path exists; suggests a data set's name for a mistyped one."""
-    if Path(name).expanduser().exists():
-        return
-    if "/" in name or "\\" in name:
-        raise HandfulError(f"no folder {name!r}; check the path{similar_file(Path(name))}")
-    question = did_you_mean(name, SOURCES)
-    hint = f".{question}" if question else similar_file(Path(name)) or "."
-    raise HandfulError(
-        f"no source {name!r} and no folder of that name{hint} "
-        f"Sources: {', '.join(sorted(SOURCES))}, or the path of a folder"
-    )
 
 
 def check_labels(images: ImageSet) -> None:

@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as tv
 
 from handful.data.augmentation import photometric
 from handful.data.augmentation.base import Operation, coin
@@ -48,6 +47,18 @@ def _factor(change: Callable[[Tensor, Tensor], Tensor]) -> Member:
     return Member(_up_to(0.9), True, lambda images, level: change(images, 1 + level))
 
 
+def _torchvision(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return an operation of torchvision, which takes a second to import: only where it is used."""
+
+    def change(images: Tensor, level: Tensor) -> Tensor:
+        from torchvision.transforms.v2 import functional
+
+        changed: Tensor = getattr(functional, name)(images)
+        return changed
+
+    return change
+
+
 MEMBERS: dict[str, Member] = {
     "identity": Member(_up_to(0)),
     "shear_x": Member(_up_to(0.3), signed=True),  # pixels to the side per pixel down
@@ -63,9 +74,9 @@ MEMBERS: dict[str, Member] = {
         lambda strength, size: (8 - 4 * strength).round(), False, photometric.posterize
     ),
     "solarize": Member(lambda strength, size: 1 - strength, False, photometric.solarize),
-    "autocontrast": Member(_up_to(0), False, lambda images, level: tv.autocontrast(images)),
-    "equalize": Member(_up_to(0), False, lambda images, level: tv.equalize(images)),
-    "invert": Member(_up_to(0), False, lambda images, level: tv.invert(images)),
+    "autocontrast": Member(_up_to(0), False, _torchvision("autocontrast")),
+    "equalize": Member(_up_to(0), False, _torchvision("equalize")),
+    "invert": Member(_up_to(0), False, _torchvision("invert")),
 }
 
 
