@@ -8,9 +8,9 @@ from handful.evaluation.novelty import pool_shift
 from handful.methods.base import Task, classifier
 from handful.methods.heads import subsample
 from handful.models.classifier import embed
-from handful.pipeline.auto.candidates import POOL
 from handful.seeds import Stream
 
+POOL = 4_000  # unlabelled images at most that heads use in `auto`: more add time and little else
 LABELED, UNLABELED = 2_000, 1_000  # images of each kind that are compared, at most
 
 

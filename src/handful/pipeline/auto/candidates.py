@@ -7,6 +7,7 @@ from handful.data.imageset import ImageSet
 from handful.models.feature_cache import SIZES
 from handful.pipeline.cross_validate import FOLDS
 from handful.pipeline.options import InputSpec
+from handful.pipeline.pool_check import POOL
 from handful.pipeline.setup import prepare
 from handful.progress import Reporter
 from handful.text import duration
@@ -16,7 +17,6 @@ from handful.training.time_budget import embedding_seconds, measured
 # Methods that fit a head to the features of labelled and unlabelled images, and the seconds that
 # one fit takes for each image, on two cores.
 HEADS_WITH_POOL = {"self_training": 6e-4, "propagation": 6e-4}
-POOL = 4_000  # unlabelled images at most that these use in `auto`: more add time and little else
 
 _MIN_SIZE = 96  # pixels a side for features
 # The fits of the folds take this share of the steps of the last fit, or more. Below it, their
