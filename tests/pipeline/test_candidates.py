@@ -5,12 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from handful.methods.schedule import Schedule
 from handful.pipeline.auto import candidates, race
 from handful.pipeline.auto.candidates import FOLD_SHARE, plan_features, plan_training, split_steps
 from handful.pipeline.auto.past_results import Normal, Prior
-from handful.pipeline.auto.race import Race
+from handful.pipeline.auto.race import Race, first_candidate
 from handful.pipeline.cross_validate import FOLDS
-from handful.pipeline.options import InputSpec
+from handful.pipeline.options import FitOptions, InputSpec
 from handful.progress import QUIET, Reporter
 from handful.training.plan import Plan
 from handful.training.time_budget import Cost, Deadline
@@ -31,7 +32,7 @@ def test_folds_get_most_of_the_steps_of_the_last_fit(total, expected):
 
 
 @pytest.fixture
-def inputs(monkeypatch):
+def options(monkeypatch):
     """A machine on which a pixel's side of an image takes a millisecond, a step ten."""
     still = SimpleNamespace(perf_counter=lambda: 0.0)
     monkeypatch.setattr(candidates, "time", still)
@@ -40,45 +41,54 @@ def inputs(monkeypatch):
     seconds = lambda task, _: len(task.images) * task.size / 1e3  # noqa: E731
     monkeypatch.setattr(candidates, "embedding_seconds", seconds)
     monkeypatch.setattr(candidates, "measured", lambda *_: Cost(0.0, 0.01, 0.0, 0.0))
-    return InputSpec(precision="fp32")
+    return FitOptions(inputs=InputSpec(precision="fp32"))
 
 
-def test_more_time_plans_larger_images_and_heads_with_unlabelled_ones(inputs):
+HEADS = ["features", *candidates.HEADS_WITH_POOL]
+
+
+def planned_heads(images, seconds, options, reporter=QUIET, names=HEADS):
+    return plan_features(images, seconds, options, names, reporter)
+
+
+def test_more_time_plans_larger_images_and_heads_with_unlabelled_ones(options):
     said = []
     images, reporter = stripes(), Reporter(say=said.append)
-    rich = plan_features(images, 9.0, 0, inputs, reporter)
+    rich = planned_heads(images, 9.0, options, reporter)
     assert [row.method for row in rich] == ["features", *candidates.HEADS_WITH_POOL]
     assert {row.size for row in rich} == {160}
     assert rich[1].settings == {"limit": "24"}
     assert not said
-    poor = plan_features(images, 2.2, 0, inputs, reporter)
+    poor = planned_heads(images, 2.2, options, reporter)
     assert [(row.method, row.size) for row in poor] == [("features", 128)]
     assert "beyond the budget" in said[-1]
-    assert plan_features(images, 1.0, 0, inputs, reporter) == []
+    assert planned_heads(images, 1.0, options, reporter) == []
     assert "left out" in said[-1]
-    asked = plan_features(images, 9.0, 0, replace(inputs, size=32), reporter)
+    asked = planned_heads(
+        images, 9.0, replace(options, inputs=InputSpec(32, precision="fp32")), reporter
+    )
     assert {row.size for row in asked} == {32}
 
 
-def test_heads_share_the_cost_of_their_features(inputs):
-    features, first, *others = plan_features(stripes(), 90.0, 0, inputs, QUIET)
+def test_heads_share_the_cost_of_their_features(options):
+    features, first, *others = planned_heads(stripes(), 90.0, options, QUIET)
     assert first.seconds > 24 * 0.16 > max(row.seconds for row in others)
     assert features.seconds == pytest.approx(16 * 0.16, abs=0.01)
 
 
-def test_many_labels_make_heads_slow(inputs, monkeypatch):
+def test_many_labels_make_heads_slow(options, monkeypatch):
     monkeypatch.setattr(candidates, "_HEAD_SECONDS", 1.0)
     said = []
-    assert plan_features(stripes(), 90.0, 0, inputs, Reporter(say=said.append)) == []
+    assert planned_heads(stripes(), 90.0, options, Reporter(say=said.append)) == []
     assert "would take about 17 min" in said[-1]
 
 
-def test_a_training_and_its_folds_fill_the_time(inputs, monkeypatch):
+def test_a_training_and_its_folds_fill_the_time(options, monkeypatch):
     cost = Cost(start=1.0, step=0.01, evaluation=0.1, image=0.0, clocked=0.5)
     monkeypatch.setattr(candidates, "measured", lambda *_: cost)
 
     def planned(seconds):
-        return plan_training("supervised", stripes(), seconds, 0, inputs, {}, QUIET)
+        return plan_training("supervised", stripes(), seconds, options, {}, QUIET)
 
     (poor,), (rich,) = planned(16.0), planned(60.0)
     looks = 0.5 + 10 * 0.1
@@ -91,37 +101,37 @@ def test_a_training_and_its_folds_fill_the_time(inputs, monkeypatch):
     assert (rich.plan.allowed, rich.fold_seconds) == (None, None)
 
 
-def test_a_training_that_does_not_fit_says_which_budget_holds_it(inputs):
+def test_a_training_that_does_not_fit_says_which_budget_holds_it(options):
     said = []
     reporter = Reporter(say=said.append)
-    assert plan_training("supervised", stripes(), 0.1, 0, inputs, {}, reporter) == []
+    assert plan_training("supervised", stripes(), 0.1, options, {}, reporter) == []
     assert "a --budget that is 1 s longer holds it" in said[0]
 
 
-def raced(images, budget, inputs, belief, monkeypatch):
+def raced(images, budget, options, belief, monkeypatch):
     """The methods in the order in which a race would evaluate them."""
     monkeypatch.setattr(race, "prior_for", lambda *_: lambda *_: Prior(Normal(belief, 0.1), 3))
     deadline = Deadline(budget, 0.0)
-    this = Race(images, deadline, 0, ["random"] * 16, None, inputs, QUIET)
+    this = Race(images, deadline, options, ["random"] * 16, None, QUIET)
     return [candidate.method for candidate in this._candidates()]
 
 
-def test_what_is_ahead_on_other_data_sets_is_tried_first(inputs, monkeypatch):
+def test_what_is_ahead_on_other_data_sets_is_tried_first(options, monkeypatch):
     heads = list(candidates.HEADS_WITH_POOL)
     photographs, drawings = (
-        raced(stripes(), 90.0, inputs, belief, monkeypatch) for belief in (-0.1, 0.1)
+        raced(stripes(), 90.0, options, belief, monkeypatch) for belief in (-0.1, 0.1)
     )
     assert photographs == ["features", *heads, "supervised"]
     assert drawings == ["features", "supervised", *heads]
 
 
-def test_a_long_budget_lets_methods_train_on_unlabelled_images(inputs, monkeypatch):
+def test_a_long_budget_lets_methods_train_on_unlabelled_images(options, monkeypatch):
     monkeypatch.setattr(race, "_MIN_POOL", 4)
     long = race.BUDGET + race._EXPENSIVE_FROM
     images, colour = stripes(), stripes(channels=3)
 
     def last(images, budget, belief=-0.1):
-        return raced(images, budget, inputs, belief, monkeypatch)[-1]
+        return raced(images, budget, options, belief, monkeypatch)[-1]
 
     assert last(images, long - 1) == "supervised"
     assert last(images, long + 30) == "deep_propagation"
@@ -132,22 +142,52 @@ def test_a_long_budget_lets_methods_train_on_unlabelled_images(inputs, monkeypat
     assert last(images, long + 30) == "supervised"
 
 
-def test_a_long_budget_is_not_spent_on_supervised_alone(inputs, monkeypatch):
+def test_a_long_budget_is_not_spent_on_supervised_alone(options, monkeypatch):
     monkeypatch.setattr(race, "prior_for", lambda *_: lambda *_: Prior(Normal(-0.1, 0.1), 3))
     given = []
     monkeypatch.setattr(
         race, "plan_training", lambda method, _, allowed, *rest: given.append(allowed) or []
     )
-    Race(stripes(), Deadline(1000.0, 0.0), 0, (), None, inputs, QUIET)._supervised(0.0)
-    Race(stripes(), Deadline(600.0, 0.0), 0, (), None, inputs, QUIET)._supervised(20.0)
+    Race(stripes(), Deadline(1000.0, 0.0), options, (), None, QUIET)._supervised(0.0)
+    Race(stripes(), Deadline(600.0, 0.0), options, (), None, QUIET)._supervised(20.0)
     assert given == [race.BUDGET, 580.0]
 
 
-def test_the_plan_of_a_stage_is_read_again(inputs, tmp_path, monkeypatch):
+def test_what_the_user_fixes_restricts_the_candidates(options, monkeypatch):
+    monkeypatch.setattr(race, "_MIN_POOL", 4)
+    long = race.BUDGET + race._EXPENSIVE_FROM + 30
+
+    def methods(channels=1, budget=90.0, **fixed):
+        images = stripes(channels=channels)
+        return raced(images, budget, replace(options, **fixed), -0.1, monkeypatch)
+
+    assert methods(backbone="lite0") == HEADS
+    assert methods(backbone="small") == ["supervised"]
+    assert methods(budget=long, backbone="small") == ["supervised", "deep_propagation"]
+    assert methods(settings={"rounds": "3"}) == ["self_training"]
+    assert methods(settings={"batch": "8"}) == ["supervised"]
+    assert methods(schedule=Schedule(steps=5)) == ["supervised"]
+    assert methods(channels=3, budget=long, backbone="lite0")[-1] == "fine_tuning"
+
+
+def test_steps_that_the_user_fixes_are_taken_whatever_the_time(options):
+    fixed = replace(options, settings={"steps": "50"})
+    (one,) = plan_training("supervised", stripes(), 0.1, fixed, {}, QUIET)
+    assert one.plan.steps == one.fold_steps == 50
+    assert one.plan.allowed is None
+
+
+def test_a_setting_that_no_method_has_is_refused(options):
+    unknown = replace(options, settings={"stepz": "5"})
+    with pytest.raises(ValueError, match="no method that auto may choose .*stepz.*steps"):
+        first_candidate(stripes(), unknown, QUIET)
+
+
+def test_the_plan_of_a_stage_is_read_again(options, tmp_path, monkeypatch):
     monkeypatch.setattr(race, "prior_for", lambda *_: lambda *_: Prior(Normal(-0.1, 0.1), 3))
 
     def stages():
-        this = Race(stripes(), Deadline(90.0, 0.0), 0, (), tmp_path, inputs, QUIET)
+        this = Race(stripes(), Deadline(90.0, 0.0), options, (), tmp_path, QUIET)
         return list(this._candidates())
 
     first = stages()

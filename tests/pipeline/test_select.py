@@ -16,9 +16,8 @@ from handful.pipeline.auto.candidates import Candidate
 from handful.pipeline.auto.past_results import Normal, Prior
 from handful.pipeline.earlier_run import earlier_settings
 from handful.training.plan import Plan
-from handful.training.time_budget import Cost
 from handful.training.trainer import train_task
-from tiny import SCHEDULE, stripes
+from tiny import stripes
 
 LOOK = {"size": 32, "precision": "fp32", "method": "auto"}
 PLAN = Plan("fp32", 1, 0.0)
@@ -161,39 +160,28 @@ def test_a_killed_selection_reads_its_plan_and_its_folds_again(
 
 
 @pytest.mark.thorough
-def test_auto_is_the_default_and_supervised_where_auto_would_have_to_decide(
-    quick_plan, monkeypatch, steady, clock
-):
+def test_auto_is_the_default_whatever_is_fixed(quick_plan):
     look = {key: value for key, value in LOOK.items() if key != "method"}
-    assert handful.fit(stripes(), **look).record["choice"]
-    quick = {"steps": "2", "backbone.base": "8"}
     for given in (
-        {"settings": quick},
-        {"schedule": SCHEDULE},
-        {"backbone": BackboneSpec("small", {"base": 4}), "settings": {"steps": "2"}},
-        {"estimate": "none", "budget": 30.0},
+        {},
+        {"settings": {"backbone.base": "8"}},
+        {"backbone": BackboneSpec("small", {"base": 4})},
+        {"estimate": "none"},
     ):
-        if "budget" in given:
-            monkeypatch.setattr(
-                "handful.training.time_budget.measured", lambda *_: Cost(0.0, 10.0, 0.0, 0.0)
-            )
         run = handful.fit(stripes(), **look | {"size": 8}, **given)
-        assert run.record["method"]["name"] == "supervised"
-        assert run.record["choice"] == []
-    assert quick_plan == ["features", "supervised"]
+        assert run.record["choice"]
+    assert run.estimate is None
+    assert quick_plan.count("supervised") == 4
+    assert quick_plan.count("features") == 2  # no features where the network is another
 
 
-@pytest.mark.parametrize(
-    "given, named",
-    [
-        ({"backbone": "small"}, "backbone"),
-        ({"settings": {"steps": "3"}}, "settings"),
-        ({"estimate": "none"}, "estimate"),
-    ],
-)
-def test_auto_refuses_what_it_chooses_itself(given, named):
-    with pytest.raises(ValueError, match=f"auto chooses .*{named}"):
-        handful.fit(stripes(), "auto", **given)
+@pytest.mark.thorough
+def test_what_the_user_fixed_is_repeated_after_auto(quick_plan, tmp_path):
+    given = {"backbone": "small", "settings": {"batch": "8"}}
+    run = handful.fit(stripes(), **LOOK | {"size": 8}, **given, out=tmp_path / "run")
+    assert run.record["fixed"] == {"backbone": "small", "settings": {"batch": "8"}}
+    again = earlier_settings(handful.open_run(tmp_path / "run"))
+    assert again["backbone"] == "small" and again["settings"] == {"batch": "8"}
 
 
 def test_a_run_after_auto_selects_again(auto_run):
@@ -211,7 +199,7 @@ def test_a_run_after_auto_selects_again(auto_run):
 def test_the_command_line_leaves_the_choice_to_auto(quick_plan, tmp_path, monkeypatch):
     monkeypatch.setattr("handful.data.sources.load", lambda *_, **__: stripes())
     out = tmp_path / "run"
-    found = CliRunner().invoke(app, ["fit", "photos", "--out", str(out), "--size", "32"])
+    found = CliRunner().invoke(app, ["fit", "digits", "--out", str(out), "--size", "32"])
     assert found.exit_code == 0, found.output
     assert "features with lite0 at 32 pixels" in found.stderr
     assert handful.open_run(out).record["choice"]

@@ -52,8 +52,8 @@ def fit(
         str | None,
         typer.Option(
             help="How to learn. auto (the default): try what fits into --budget (3 minutes if not "
-            "given) and take the best. supervised: from the labels alone (the default where "
-            "--estimate none, --backbone, --init or --set is given, which auto decides itself); "
+            "given) and take the best of the methods that take the --backbone, --init and --set "
+            "given. supervised: from the labels alone; "
             "with unlabelled images too: deep_propagation (of digits and symbols), fixmatch, "
             "softmatch, uda, mean_teacher, pseudo_label; on ImageNet features: features, "
             "self_training, propagation, mlp_head, fine_tuning; "

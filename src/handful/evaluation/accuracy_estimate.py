@@ -37,6 +37,7 @@ USUAL_SLOPE = 0.5
 # Factor of the effective number where the mean confidence on images without a label is half of the
 # estimate: it depends on the same labels, but little on which of them were predicted rightly.
 WITH_CONFIDENCE = 1.5
+LEVEL = 0.9  # coverage of the intervals, unless another is asked for
 BY_HAND = "the classes look balanced by hand; if they are not as common in new images, give --prior"
 FEWEST_PER_CLASS = 5  # labels of a class below which no recall is estimated for it
 
@@ -101,7 +102,7 @@ class Estimate:
 
 def estimate(
     out: OutOfFold,
-    level: float = 0.9,
+    level: float = LEVEL,
     prior: Sequence[float] | None = None,
     origins: Sequence[str] | None = None,
     selected: Selected | None = None,

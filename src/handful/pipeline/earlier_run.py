@@ -163,8 +163,9 @@ def earlier_settings(
 ) -> dict[str, Any]:
     """Return the arguments of `fit` that repeat an earlier run, read from its record.
 
-    With another `method`, or where the earlier run used `auto`, only aspect, flips and class
-    shares are repeated: with more labels another method may be selected. With `init`, network and
+    With another `method`, or where the earlier run used `auto`, only aspect, flips, class shares
+    and what the user fixed for `auto` are repeated: with more labels another method may be
+    selected. With `init`, network and
     size come from that folder. Where a budget set the number of steps, the budget is repeated.
 
     Raises:
@@ -185,6 +186,11 @@ def earlier_settings(
     if selected_itself or method not in (None, record["method"]["name"]):
         inputs = record["input"]
         repeated = {"aspect": inputs["aspect"], "flips": inputs["flips"], "settings": {}}
+        if selected_itself:
+            fixed = record.get("fixed", {})
+            repeated["settings"] = dict(fixed.get("settings", {}))
+            if fixed.get("backbone") == record["backbone"]["name"]:
+                repeated["backbone"] = fixed["backbone"]
         return repeated | beside
     started = record.get("init") and not record.get("stage")
     if started and init is None:

@@ -33,7 +33,7 @@ from handful.pipeline.assess import (
     assess_selected_method,
     scheme_for,
 )
-from handful.pipeline.auto.race import BUDGET
+from handful.pipeline.auto.race import BUDGET, first_candidate
 from handful.pipeline.auto.select import AUTO, select_method
 from handful.pipeline.earlier_run import with_earlier_labels, with_earlier_options
 from handful.pipeline.options import FitOptions, InputSpec
@@ -96,9 +96,8 @@ def fit(
         images: labels are -1 where unknown. A test part is set aside and not read.
         method: a name (`handful fit --help` lists them) or a method object. By default "auto",
             which cross-validates the methods that fit into `budget` (3 minutes by default) and
-            selects the best; see `auto.select`. "auto" needs an estimate, and chooses network and
-            settings itself: with `estimate="none"`, or with one of schedule, backbone, init and
-            settings, the default is "supervised".
+            selects the best; see `auto.select`. What is given of schedule, backbone, init and
+            settings restricts it to the methods that take it.
         schedule: of the training; by default the method's own.
         backbone: a name, or a name with options; by default the method's own.
         out: folder for the run. An unfinished run there with equal images, settings and seed is
@@ -179,7 +178,7 @@ class _ResolvedOptions(NamedTuple):
     settings: Settings  # with `auto`: of the first candidate
     task: Task
     request: FitRequest
-    inputs: InputSpec
+    options: FitOptions
     auto: bool
     fingerprint: str  # equal for runs with equal images, settings and seed
 
@@ -195,27 +194,13 @@ def _resolve(
     check_labels(images)
     origins = [images.origins.get(name, "unknown") for name in images[images.labeled].names]
     shares = _checked_shares(images, options.prior, options.estimate, origins)
-    method, why_not, budget = options.method, options.why_not_auto, options.budget
-    if method is None:
-        method = "supervised" if why_not else AUTO
-    auto = method == AUTO
-    if auto and why_not:
-        raise HandfulError(why_not)
-    if auto and budget is None:
-        budget = BUDGET
-    settings, task = prepare(
-        images,
-        "features" if auto else method,
-        schedule=options.schedule,
-        backbone=options.backbone,
-        inputs=options.inputs,
-        settings=options.settings,
-        init=options.init,
-        track=reporter.track,
-    )
+    auto = options.method in (None, AUTO)
+    budget = BUDGET if auto and options.budget is None else options.budget
+    settings, task = _prepared(images, options, reporter)
     if budget is not None:
         budget = float(budget)
-        check_budget(budget, {} if settings.schedule is None else options.settings)
+        given = options.budget is not None and settings.schedule is not None
+        check_budget(budget, options.settings if given else {})
     fingerprint = make_fingerprint(
         task.images.hash,
         settings.as_json(),
@@ -229,12 +214,39 @@ def _resolve(
         *([] if budget is None else [budget]),
         *([] if task.init is None else [task.init.hash]),
         *([AUTO, options.inputs.size] if auto else []),
+        *([options.fixed] if auto and options.fixed else []),
     )
     wanted = options.estimate == "folds"
     request = FitRequest(
-        options.seed, origins, wanted, options.prior, shares, budget, after, command
+        options.seed,
+        origins,
+        wanted,
+        options.prior,
+        shares,
+        budget,
+        after,
+        command,
+        options.fixed,
     )
-    return _ResolvedOptions(settings, task, request, options.inputs, auto, fingerprint)
+    return _ResolvedOptions(settings, task, request, options, auto, fingerprint)
+
+
+def _prepared(images: ImageSet, options: FitOptions, reporter: Reporter) -> tuple[Settings, Task]:
+    """Resolve the given method; with `auto` the first candidate that takes what the user fixed."""
+    method = options.method
+    if method in (None, AUTO):
+        method = first_candidate(images, options, reporter)
+    assert method is not None
+    return prepare(
+        images,
+        method,
+        schedule=options.schedule,
+        backbone=options.backbone,
+        inputs=options.inputs,
+        settings=options.settings,
+        init=options.init,
+        track=reporter.track,
+    )
 
 
 def _reopen(folder: Path, pictures: bool, say: Say) -> Run:
@@ -284,13 +296,15 @@ def _decide_by_auto(
     resolved: _ResolvedOptions, deadline: Deadline, work: Path | None, reporter: Reporter
 ) -> Decision:
     """Select a method among the candidates that can be evaluated before the deadline."""
-    images, request, inputs = resolved.task.images, resolved.request, resolved.inputs
-    selection = select_method(
-        images, deadline, request.seed, request.origins, work, inputs, reporter
-    )
+    images, request, options = resolved.task.images, resolved.request, resolved.options
+    selection = select_method(images, deadline, options, request.origins, work, reporter)
     selected = selection.selected
     reporter.say(f"{selected.settings.method.name} is chosen")
-    assessment = assess_selected_method(selection, request.seed, request.origins, request.shares)
+    assessment = None
+    if request.estimate:
+        assessment = assess_selected_method(
+            selection, request.seed, request.origins, request.shares
+        )
     return Decision(
         selected.settings, selected.task, selected.candidate.plan, assessment, selection
     )

@@ -1,8 +1,9 @@
 """Options of a fit as frozen objects: InputSpec and FitOptions."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from handful.errors import HandfulError
 from handful.methods.base import Method
@@ -46,14 +47,25 @@ class FitOptions:
             raise HandfulError(f"seed is a whole number of 64 bits, got {self.seed}")
 
     @property
-    def why_not_auto(self) -> str:
-        """Why `auto` cannot be used with these options; empty where it can."""
-        if self.estimate == "none":
-            return "auto chooses by the estimate; leave out estimate none, or name a method"
-        for name in ("schedule", "backbone", "init", "settings"):
-            if getattr(self, name):
-                return (
-                    f"auto chooses the network and its settings, and {name} is given too; name a "
-                    f"method, or leave out {name}"
-                )
-        return ""
+    def fixed(self) -> dict[str, Any]:
+        """What the user fixed of network and training: `backbone`, a name, and `settings`, texts.
+
+        `auto` chooses the rest.
+        """
+        network, settings = self.backbone, dict(self.settings)
+        if self.schedule is not None:
+            fields = asdict(self.schedule)
+            if self.budget is not None:
+                del fields["steps"]
+            settings = {f"schedule.{key}": str(value) for key, value in fields.items()} | settings
+        if isinstance(network, BackboneSpec):
+            options = {f"backbone.{key}": str(value) for key, value in network.options.items()}
+            network, settings = network.name, options | settings
+        fixed = {"backbone": network, "settings": settings}
+        return {name: value for name, value in fixed.items() if value}
+
+    @property
+    def fixes_steps(self) -> bool:
+        """Whether the number of training steps is given, and does not follow from the budget."""
+        named = {"steps", "schedule.steps"} & self.settings.keys()
+        return bool(named) or (self.schedule is not None and self.budget is None)

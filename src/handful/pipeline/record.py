@@ -10,7 +10,7 @@ import torch
 from handful import devices, models
 from handful._version import __version__
 from handful.data.imageset import ImageSet
-from handful.evaluation.accuracy_estimate import seen_out_of_fold
+from handful.evaluation.accuracy_estimate import LEVEL, seen_out_of_fold
 from handful.evaluation.label_shift import LABELED
 from handful.methods.base import Task, as_json
 from handful.pipeline.assess import Assessment
@@ -35,6 +35,7 @@ class FitRequest:
     budget: float | None  # seconds
     after: Run | None
     command: Sequence[str]
+    fixed: Mapping[str, Any]  # what restricts `auto`, see FitOptions.fixed
 
 
 class Decision(NamedTuple):
@@ -108,7 +109,8 @@ def record_of(
         "label_next": [],
         "test": None,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "choice": _selection_rows(selection, assessment),
+        "choice": _selection_rows(selection, request.origins),
+        "fixed": request.fixed if selection is not None else {},
         "init": task.init.hash if task.init is not None else None,
         "stage": None,
         "prior": _shares_by_name(assessment, images.classes),
@@ -124,25 +126,23 @@ def record_of(
     return record
 
 
-def _selection_rows(
-    selection: Selection | None, assessment: Assessment | None
-) -> list[dict[str, Any]]:
+def _selection_rows(selection: Selection | None, origins: Sequence[str]) -> list[dict[str, Any]]:
     """Return a row for every candidate; none where the user named the method.
 
     Accuracy and interval are those out of fold, on the folds that all candidates share, without
     any correction: so the differences between rows are the ones that were compared.
     """
-    if selection is None or assessment is None:
+    if selection is None:
         return []
     rows = [
         {
             **_candidate_row(evaluated.candidate, evaluated.seconds, verdict),
-            **seen_out_of_fold(evaluated.out, assessment.origins, assessment.estimate.level),
+            **seen_out_of_fold(evaluated.out, origins, LEVEL),
             "chosen": evaluated is selection.selected,
         }
         for evaluated, verdict in zip(selection.evaluated, selection.verdicts, strict=True)
     ]
-    nothing = {"accuracy": None, "low": None, "high": None, "level": assessment.estimate.level}
+    nothing = {"accuracy": None, "low": None, "high": None, "level": LEVEL}
     rows += [
         {**_candidate_row(left.candidate, left.seconds, left.why), **nothing, "chosen": False}
         for left in selection.left

@@ -216,6 +216,13 @@ class Candidate(Scored):
     chosen: bool = False
 
 
+class Fixed(StrictModel):
+    """What the user fixed of network and training where `auto` chose the rest."""
+
+    backbone: Word | None = None
+    settings: dict[Word, Word] = Field(default={}, max_length=1_000)
+
+
 class Suggestion(StrictModel):
     file: Name
     why: Word
@@ -249,6 +256,7 @@ class RunRecord(StrictModel):
     forecast: list[Forecast] = Field(default=[], max_length=1_000)
     label_next: list[Suggestion] | None = Field(default=[], max_length=1_000_000)
     choice: list[Candidate] = Field(default=[], max_length=1_000)
+    fixed: Fixed = Field(default_factory=lambda: Fixed())
     init: Word | None = None
     stage: Pretraining | None = None
     prior: dict[ClassName, Share] | None = None

@@ -1,17 +1,24 @@
 """Plan a candidate of `auto`: a method with the input size and the steps that fit into the time."""
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
+from handful import methods, models
 from handful.data.imageset import ImageSet
+from handful.errors import HandfulError
+from handful.methods.base import Fitted, Task
+from handful.models.classifier import BackboneSpec
 from handful.models.feature_cache import SIZES
 from handful.pipeline.cross_validate import FOLDS
-from handful.pipeline.options import InputSpec
+from handful.pipeline.options import FitOptions, InputSpec
 from handful.pipeline.pool_check import POOL
-from handful.pipeline.setup import prepare
+from handful.pipeline.setup import prepare, validate
 from handful.progress import Reporter
 from handful.text import duration
 from handful.training.plan import Plan, make_plan
+from handful.training.settings import Settings
 from handful.training.time_budget import embedding_seconds, measured
 
 # Methods that fit a head to the features of labelled and unlabelled images, and the seconds that
@@ -52,23 +59,75 @@ class Candidate:
         return f"{self.method} with {how}: about {duration(self.seconds)}"
 
 
+def prepared(
+    images: ImageSet,
+    method: str,
+    options: FitOptions,
+    reporter: Reporter,
+    settings: Mapping[str, str] = MappingProxyType({}),
+    inputs: InputSpec | None = None,
+) -> tuple[Settings, Task]:
+    """Return `prepare` for a candidate: with what the user fixed, and with its own settings.
+
+    Args:
+        settings: of the candidate; those of the user win.
+        inputs: of the candidate, by default those of the user.
+
+    Raises:
+        HandfulError: the method does not take what the user fixed.
+    """
+    return prepare(
+        images,
+        method,
+        schedule=options.schedule,
+        backbone=options.backbone,
+        inputs=inputs or options.inputs,
+        settings={**settings, **options.settings},
+        init=options.init,
+        track=reporter.track,
+    )
+
+
+def why_excluded(images: ImageSet, method: str, options: FitOptions, reporter: Reporter) -> str:
+    """Return why a method does not go with what the user fixed; empty where it does."""
+    network = options.backbone
+    name = network.name if isinstance(network, BackboneSpec) else network
+    if name is not None and models.pretrained(name) != methods.about(method).learned_weights:
+        return f"{method} is not for backbone {name}"
+    if options.init is not None and method == "fine_tuning":
+        return f"{method} has weights of its own, and init is given"
+    try:
+        settings, task = prepared(images, method, options, reporter)
+        validate(settings, task, options.seed)
+    except HandfulError as error:
+        return str(error)
+    if options.schedule is not None and isinstance(settings.method, Fitted):
+        return f"{method} trains no network, and a schedule is given"
+    return ""
+
+
 def plan_features(
-    images: ImageSet, allowed: float, seed: int, inputs: InputSpec, reporter: Reporter
+    images: ImageSet, allowed: float, options: FitOptions, names: Sequence[str], reporter: Reporter
 ) -> list[Candidate]:
-    """Plan `features`, and the heads that use unlabelled images, within `allowed` seconds.
+    """Plan heads on features, of labelled or also of unlabelled images, within `allowed` seconds.
 
     The size is the largest at which the features of the labelled and of enough unlabelled images
     fit; else the largest at which those of the labelled images fit.
 
+    Args:
+        names: the methods, first those that use labelled images only.
+
     Returns:
-        `features`, then the heads with unlabelled images; empty where nothing fits.
+        a candidate for each of `names` that fits.
     """
-    resolved, task = prepare(images, "features", inputs=inputs, track=reporter.track)
-    plan = make_plan(resolved, task, seed)
-    sizes = [] if inputs.size else [size for size in SIZES if _MIN_SIZE <= size < task.size]
+    resolved, task = prepared(images, names[0], options, reporter)
+    plan = make_plan(resolved, task, options.seed)
+    fixed = options.inputs.size or task.init is not None
+    sizes = [] if fixed else [size for size in SIZES if _MIN_SIZE <= size < task.size]
     pool, n, found = len(images.unlabeled), len(images.labeled), None
     heads = (FOLDS.folds + 1) * _HEAD_SECONDS * n * min(n, _FEATURE_WIDTH)
-    fits = (FOLDS.folds + 1) * sum(HEADS_WITH_POOL.values())  # seconds for each unlabelled image
+    with_pool = {name: HEADS_WITH_POOL[name] for name in names if name in HEADS_WITH_POOL}
+    fits = (FOLDS.folds + 1) * sum(with_pool.values())  # seconds for each unlabelled image
     for size in (task.size, *sizes):
         at = replace(task, size=size)
         labeled = embedding_seconds(replace(at, images=at.images[images.labeled]), plan.precision)
@@ -90,10 +149,15 @@ def plan_features(
         )
         return []
     size, labeled, used, embedding, remaining = found
-    candidates = [Candidate("features", "lite0", size, {}, labeled, plan)]
-    for method, fit in HEADS_WITH_POOL.items() if used else ():
+    network = task.backbone.name
+    candidates = [
+        Candidate(method, network, size, {}, labeled, plan)
+        for method in names
+        if method not in with_pool
+    ]
+    for method, fit in with_pool.items() if used else ():
         cost = embedding + (FOLDS.folds + 1) * used * fit
-        candidates.append(Candidate(method, "lite0", size, {"limit": str(used)}, cost, plan))
+        candidates.append(Candidate(method, network, size, {"limit": str(used)}, cost, plan))
         embedding = 0.0  # the others share these features
     if remaining > _REPORTED_FROM:
         reporter.say(
@@ -108,14 +172,17 @@ def plan_training(
     method: str,
     images: ImageSet,
     allowed: float,
-    seed: int,
-    inputs: InputSpec,
+    options: FitOptions,
     settings: dict[str, str],
     reporter: Reporter,
 ) -> list[Candidate]:
-    """Plan a training and its folds in `allowed` seconds; empty if folds would be too short."""
+    """Plan a training and its folds in `allowed` seconds; empty if folds would be too short.
+
+    Where the user fixed the number of steps, all trainings take it, however long that is.
+    """
     begun = time.perf_counter()
-    resolved, task = prepare(images, method, settings=settings, inputs=inputs, track=reporter.track)
+    seed = options.seed
+    resolved, task = prepared(images, method, options, reporter, settings)
     assert resolved.schedule is not None
     plan = make_plan(resolved, task, seed)
     cost = measured(resolved, task, seed, plan, min(_PILOT_SECONDS, 0.02 * max(allowed, 0.0)))
@@ -124,7 +191,10 @@ def plan_training(
     each = cost.of(0, looks) + plan.first
     predictions = len(images.unlabeled) * cost.image
     beside = (FOLDS.folds + 1) * each + predictions + time.perf_counter() - begun
-    steps, fold_steps = split_steps(int((allowed - beside) * plan.period / plan.whole), full_steps)
+    total = int((allowed - beside) * plan.period / plan.whole)
+    if options.fixes_steps:
+        total = (FOLDS.folds + 1) * full_steps
+    steps, fold_steps = split_steps(total, full_steps)
     floor = max(1, int(_MIN_SHARE_OF_STEPS * full_steps))
     if fold_steps < floor:
         needed = beside + (FOLDS.folds + 1 / FOLD_SHARE) * plan.seconds(floor)

@@ -22,14 +22,20 @@ from handful.evaluation.cross_validation import FitAndPredict, Key, OutOfFold, p
 from handful.evaluation.novelty import POOL_SHIFT
 from handful.files import read_json, write_json
 from handful.methods.base import Task, Trained
-from handful.pipeline.auto.candidates import Candidate, plan_features, plan_training
+from handful.pipeline.auto.candidates import (
+    HEADS_WITH_POOL,
+    Candidate,
+    plan_features,
+    plan_training,
+    prepared,
+    why_excluded,
+)
 from handful.pipeline.auto.evidence import Evidence, Prior, cannot_win, hopeless
 from handful.pipeline.auto.past_results import prior_for
 from handful.pipeline.cross_validate import FOLDS, fold_predictor, predicted_out_of_fold
-from handful.pipeline.options import InputSpec
+from handful.pipeline.options import FitOptions
 from handful.pipeline.pool_check import shift_message, shift_of_pool
 from handful.pipeline.run_folder import SavedFolds
-from handful.pipeline.setup import prepare
 from handful.progress import Reporter
 from handful.text import duration
 from handful.training.plan import Plan
@@ -41,9 +47,25 @@ BUDGET = 180.0  # seconds; the default budget, and the most that `supervised` ge
 # Shares of the time for features and heads on them: where heads on features are ahead on other
 # data sets, and where a network trained from scratch is.
 _FEATURES_SHARE_FAVOURED, _FEATURES_SHARE = 0.5, 0.25
+_EXPENSIVE = ("fine_tuning", "deep_propagation")
 _EXPENSIVE_FROM = 480.0  # seconds that must be left for the methods below
 _MIN_POOL, _MAX_GRAPH = 1_000, 100_000  # images that `deep_propagation` needs, and can hold
 _FINE_TUNING_SIZE = 96
+
+
+def first_candidate(images: ImageSet, options: FitOptions, reporter: Reporter) -> str:
+    """Return the first method that `auto` may choose with what the user fixed.
+
+    Raises:
+        HandfulError: there is none.
+    """
+    names = ("features", *HEADS_WITH_POOL, "supervised", *_EXPENSIVE)
+    why = {}
+    for name in names:
+        why[name] = why_excluded(images, name, options, reporter)
+        if not why[name]:
+            return name
+    raise HandfulError(f"no method that auto may choose takes these options: {why['supervised']}")
 
 
 class Evaluated(NamedTuple):
@@ -71,22 +93,22 @@ class Race:
 
     Args:
         images: without a test part.
+        options: what the user fixed restricts the candidates.
         origins: of the labels, as in `estimate`: chosen labels do not count.
         work: folder for plans and predictions, so that an interrupted race resumes; None saves
             nothing.
-        inputs: as for `prepare`.
     """
 
     images: ImageSet
     deadline: Deadline
-    seed: int
+    options: FitOptions
     origins: Sequence[str]
     work: Path | None
-    inputs: InputSpec
     reporter: Reporter
     evaluated: list[Evaluated] = field(default_factory=list)
     left: list[Left] = field(default_factory=list)
     earlier: float = 0.0  # seconds that evaluations of an interrupted fit took
+    _why: dict[str, str] = field(default_factory=dict)  # method → why it is excluded
 
     def run(self) -> None:
         """Plan and evaluate the candidates.
@@ -107,28 +129,41 @@ class Race:
         """The candidates, each planned when its turn comes."""
         scratch_first = self.priors("supervised", "features").belief.mean > 0
         share = _FEATURES_SHARE if scratch_first else _FEATURES_SHARE_FAVOURED
-        heads = self._plan("features", lambda: self._features(share))
-        yield from heads[:1]
+        heads = self._plan("features", lambda: self._heads(share))
+        simple = [head for head in heads if head.method not in HEADS_WITH_POOL]
+        with_pool = [head for head in heads if head.method in HEADS_WITH_POOL]
+        yield from simple
         if not scratch_first:
-            yield from heads[1:]
-        later = sum(head.seconds for head in heads[1:]) if scratch_first else 0.0
+            yield from with_pool
+        later = sum(head.seconds for head in with_pool) if scratch_first else 0.0
         yield from self._plan("supervised", lambda: self._supervised(later))
         if scratch_first:
-            yield from heads[1:]
+            yield from with_pool
         expensive = self._expensive(heads)
         if expensive is not None:
             yield from self._plan(expensive, lambda: self._long_training(expensive, heads))
 
-    def _features(self, share: float) -> list[Candidate]:
-        allowed = share * self.remaining
-        return plan_features(self.images, allowed, self.seed, self.inputs, self.reporter)
+    def _excluded(self, method: str) -> str:
+        """Return why a method does not go with what the user fixed; empty where it does."""
+        if method not in self._why:
+            self._why[method] = why_excluded(self.images, method, self.options, self.reporter)
+        return self._why[method]
+
+    def _heads(self, share: float) -> list[Candidate]:
+        names = [name for name in ("features", *HEADS_WITH_POOL) if not self._excluded(name)]
+        if not names:
+            return []
+        # Where no network is trained beside them, heads have all of the time.
+        others = [name for name in ("supervised", *_EXPENSIVE) if not self._excluded(name)]
+        allowed = (share if others else 1.0) * self.remaining
+        return plan_features(self.images, allowed, self.options, names, self.reporter)
 
     def _supervised(self, later: float) -> list[Candidate]:
         """Plan `supervised`; `later` seconds are needed for heads that come after it."""
         allowed = self.remaining - later
-        if allowed - BUDGET >= _EXPENSIVE_FROM:
+        if allowed - BUDGET >= _EXPENSIVE_FROM and not all(map(self._excluded, _EXPENSIVE)):
             allowed = BUDGET
-        return self._training("supervised", allowed, self.inputs, {})
+        return self._training("supervised", allowed, self.options, {})
 
     def _expensive(self, heads: Sequence[Candidate]) -> str | None:
         """Return the method that a long budget adds, if its time and the images allow it."""
@@ -143,18 +178,19 @@ class Race:
     def _long_training(self, method: str, heads: Sequence[Candidate]) -> list[Candidate]:
         if self.remaining < _EXPENSIVE_FROM:
             return []
-        inputs, settings = self.inputs, {}
+        options, settings = self.options, {}
         if method == "fine_tuning":
             settings = {"embed_size": str(heads[0].size)}
-            inputs = replace(inputs, size=inputs.size or _FINE_TUNING_SIZE)
-        return self._training(method, self.remaining, inputs, settings)
+            size = options.inputs.size or _FINE_TUNING_SIZE
+            options = replace(options, inputs=replace(options.inputs, size=size))
+        return self._training(method, self.remaining, options, settings)
 
     def _training(
-        self, method: str, allowed: float, inputs: InputSpec, settings: dict[str, str]
+        self, method: str, allowed: float, options: FitOptions, settings: dict[str, str]
     ) -> list[Candidate]:
-        return plan_training(
-            method, self.images, allowed, self.seed, inputs, settings, self.reporter
-        )
+        if self._excluded(method):
+            return []
+        return plan_training(method, self.images, allowed, options, settings, self.reporter)
 
     def _plan(self, stage: str, make: Callable[[], list[Candidate]]) -> list[Candidate]:
         """Return the candidates of a stage; an interrupted fit reads what it planned."""
@@ -191,7 +227,7 @@ class Race:
         """
         for this in self.evaluated:
             if this.candidate.method == "features":
-                share = shift_of_pool(this.task, this.candidate.plan.precision, self.seed)
+                share = shift_of_pool(this.task, this.candidate.plan.precision, self.options.seed)
                 if share > POOL_SHIFT:
                     self.reporter.say(shift_message(share))
                 return share > POOL_SHIFT
@@ -220,7 +256,7 @@ class Race:
             if why:
                 self._leave(Left(candidate, why, time.perf_counter() - begun))
                 return
-        out = predicted_out_of_fold(task, predictor, FOLDS, self.seed, saved)
+        out = predicted_out_of_fold(task, predictor, FOLDS, self.options.seed, saved)
         seconds = self._kept_seconds(folder, time.perf_counter() - begun)
         self.evaluated.append(Evaluated(candidate, settings, task, out, saved, seconds))
 
@@ -230,14 +266,11 @@ class Race:
 
     def _prepare(self, candidate: Candidate) -> tuple[Settings, Task]:
         steps = {"steps": str(candidate.plan.steps)} if candidate.plan.steps is not None else {}
-        return prepare(
-            self.images,
-            candidate.method,
-            backbone=candidate.backbone,
-            settings=candidate.settings | steps,
-            inputs=replace(self.inputs, size=candidate.size, precision=candidate.plan.precision),
-            track=self.reporter.track,
+        inputs = replace(
+            self.options.inputs, size=candidate.size, precision=candidate.plan.precision
         )
+        own = candidate.settings | steps
+        return prepared(self.images, candidate.method, self.options, self.reporter, own, inputs)
 
     def _predictor(
         self, candidate: Candidate, settings: Settings, task: Task, folder: Path | None
@@ -246,7 +279,7 @@ class Race:
             shorter = replace(settings.schedule, steps=candidate.fold_steps)
             settings = replace(settings, schedule=shorter)
         planned = replace(candidate.plan, allowed=candidate.fold_seconds)
-        return fold_predictor(settings, task, self.seed, planned, folder, self.reporter.say)
+        return fold_predictor(settings, task, self.options.seed, planned, folder, self.reporter.say)
 
     def _hopeless_after_one_fold(
         self, predictor: FitAndPredict, saved: MutableMapping[Key, np.ndarray]
@@ -256,7 +289,7 @@ class Race:
             return ""
         labels = self.images.labels[self.images.labeled]
         groups = None if self.images.groups is None else self.images.groups[self.images.labeled]
-        first = plan_fits(labels, FOLDS, self.seed, groups)[0]
+        first = plan_fits(labels, FOLDS, self.options.seed, groups)[0]
         if first.key not in saved:
             saved[first.key] = np.asarray(predictor(first.train, first.held, first.seed))
         some = first.held[self.counted[first.held]]

@@ -14,7 +14,7 @@ from handful.pipeline.auto.evidence import select_by_evidence, selected
 from handful.pipeline.auto.past_results import prior_for
 from handful.pipeline.auto.race import Evaluated, Left, Race
 from handful.pipeline.cross_validate import fold_predictor, predicted_out_of_fold
-from handful.pipeline.options import InputSpec
+from handful.pipeline.options import FitOptions
 from handful.progress import Reporter
 from handful.training.time_budget import Deadline
 
@@ -42,10 +42,9 @@ class Selection(NamedTuple):
 def select_method(
     images: ImageSet,
     deadline: Deadline,
-    seed: int,
+    options: FitOptions,
     origins: Sequence[str],
     work: Path | None,
-    inputs: InputSpec,
     reporter: Reporter,
 ) -> Selection:
     """Evaluate all candidates that fit into the budget on common folds, and select one.
@@ -53,7 +52,7 @@ def select_method(
     Args:
         as for `Race`.
     """
-    race = Race(images, deadline, seed, origins, work, inputs, reporter)
+    race = Race(images, deadline, options, origins, work, reporter)
     race.run()
     priors = cache(prior_for(images, race.shifted))
     evidence = race.evidence()
