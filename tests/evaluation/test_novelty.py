@@ -139,7 +139,9 @@ def test_predict_marks_and_sorts_them(run, tmp_path, monkeypatch, capsys):
 
 
 def test_a_run_without_a_folder_says_what_is_missing():
-    run = handful.fit(stripes(), settings={"steps": "2", "backbone.base": "8"}, estimate="none")
+    run = handful.fit(
+        stripes(), "supervised", settings={"steps": "2", "backbone.base": "8"}, estimate="none"
+    )
     with pytest.raises(ValueError, match="fit with out"):
         run.predict(stripes(), none_of_these=True)
 

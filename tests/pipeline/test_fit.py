@@ -27,7 +27,7 @@ QUICK = {"steps": "3", "backbone.base": "8"}
 @pytest.mark.thorough
 def test_fit_predict_and_evaluate_in_python(tmp_path):
     images = stripes(channels=3)
-    run = handful.fit(images, settings=QUICK, precision="fp32", out=tmp_path / "run")
+    run = handful.fit(images, "supervised", settings=QUICK, precision="fp32", out=tmp_path / "run")
     assert 0 <= run.estimate["low"] <= run.estimate["accuracy"] <= run.estimate["high"] <= 1
     assert run.test is None
     predictions = run.predict(images)
@@ -39,7 +39,7 @@ def test_fit_predict_and_evaluate_in_python(tmp_path):
 
 
 def test_a_run_needs_no_folder():
-    run = handful.fit(stripes(), settings=QUICK, estimate="none")
+    run = handful.fit(stripes(), "supervised", settings=QUICK, estimate="none")
     assert run.folder is None
     assert run.estimate is None
 
@@ -52,7 +52,7 @@ def test_permuting_the_test_labels_changes_no_weight_and_no_choice(tmp_path):
     train, test = every[np.arange(40)].seen(np.arange(16)), every[np.arange(40, 60)]
     shuffled = test.with_labels(np.random.default_rng(0).permutation(test.labels))
     runs = [
-        handful.fit(replace(train, test=part), settings=QUICK, precision="fp32")
+        handful.fit(replace(train, test=part), "supervised", settings=QUICK, precision="fp32")
         for part in (test, shuffled)
     ]
     states = [run.predictor.model.state_dict() for run in runs]
@@ -128,7 +128,7 @@ def test_the_backbone_of_a_features_run_is_the_one_that_was_installed(features_r
 @pytest.mark.parametrize("classes, labeled", [(2, 4), (3, 7), (10, 30)])
 def test_any_number_of_classes_and_few_labels_end_in_an_estimate(classes, labeled):
     images = stripes(60, classes=classes, labeled=labeled)
-    run = handful.fit(images, settings=QUICK, precision="fp32")
+    run = handful.fit(images, "supervised", settings=QUICK, precision="fp32")
     found = run.estimate
     assert found["n"] == labeled
     assert 0 < found["low"] < found["accuracy"] < found["high"] < 1
@@ -137,7 +137,7 @@ def test_any_number_of_classes_and_few_labels_end_in_an_estimate(classes, labele
 
 def test_a_schedule_and_a_network_may_be_given_as_objects():
     schedule, network = Schedule(steps=3, batch=4), BackboneSpec("small", {"base": 4})
-    run = handful.fit(stripes(), schedule=schedule, backbone=network, estimate="none")
+    run = handful.fit(stripes(), "supervised", schedule=schedule, backbone=network, estimate="none")
     assert run.record["training"]["steps"] == 3
     assert run.record["schedule"]["batch"] == 4
     assert run.record["backbone"]["options"] == {"base": 4}
@@ -159,7 +159,7 @@ def test_a_class_with_one_label_is_fine():
     images = stripes(40, classes=3, labeled=16)
     lonely = images.labels.copy()
     lonely[np.flatnonzero(lonely == 2)[1:]] = -1
-    run = handful.fit(images.with_labels(lonely), settings=QUICK, precision="fp32")
+    run = handful.fit(images.with_labels(lonely), "supervised", settings=QUICK, precision="fp32")
     assert any("only one of their class" in caveat for caveat in run.estimate["caveats"])
 
 

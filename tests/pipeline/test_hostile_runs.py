@@ -33,7 +33,7 @@ IMAGES = stripes()
 def whole(tmp_path_factory):
     """A finished run with its report."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    run = handful.fit(IMAGES, settings=QUICK, precision="fp32", out=folder)
+    run = handful.fit(IMAGES, "supervised", settings=QUICK, precision="fp32", out=folder)
     run.score_test(IMAGES)
     return folder
 
@@ -442,7 +442,14 @@ def test_a_file_of_tensors_reads_as_it_was_written(tmp_path):
 
 def test_two_equal_fits_leave_equal_models(tmp_path):
     for name in "ab":
-        handful.fit(IMAGES, settings=QUICK, precision="fp32", estimate="none", out=tmp_path / name)
+        handful.fit(
+            IMAGES,
+            "supervised",
+            settings=QUICK,
+            precision="fp32",
+            estimate="none",
+            out=tmp_path / name,
+        )
     assert (tmp_path / "a" / MODEL).read_bytes() == (tmp_path / "b" / MODEL).read_bytes()
 
 

@@ -97,6 +97,7 @@ def made(tmp_path_factory):
     every = stripes(60, labeled=60, channels=3)
     done = handful.fit(
         every[np.arange(40)].seen(np.arange(16)),
+        "supervised",
         settings=QUICK, precision="fp32", out=folder, command=["fit", "my photos", "--seed", "0"],
     )  # fmt: skip
     done.score_test(every[np.arange(40, 60)])
@@ -141,7 +142,14 @@ def test_without_images_no_picture_is_in_the_page(made):
 
 
 def test_no_thumbnails_are_kept_where_none_are_wanted(tmp_path):
-    handful.fit(stripes(), settings=QUICK, estimate="none", out=tmp_path / "run", pictures=False)
+    handful.fit(
+        stripes(),
+        "supervised",
+        settings=QUICK,
+        estimate="none",
+        out=tmp_path / "run",
+        pictures=False,
+    )
     assert not (tmp_path / "run" / "pictures.json").exists()
     page = checked(report.render([tmp_path / "run"]))
     assert page.all("img") == []
@@ -150,10 +158,10 @@ def test_no_thumbnails_are_kept_where_none_are_wanted(tmp_path):
 
 def test_thumbnails_that_an_earlier_run_kept_go_where_none_are_wanted(tmp_path):
     options = {"settings": QUICK, "estimate": "none", "out": tmp_path / "run"}
-    handful.fit(stripes(), **options)
+    handful.fit(stripes(), "supervised", **options)
     report.write_report([tmp_path / "run"], tmp_path / "run" / "report.html")
     weights = (tmp_path / "run" / "model.safetensors").read_bytes()
-    handful.fit(stripes(), **options, pictures=False)
+    handful.fit(stripes(), "supervised", **options, pictures=False)
     assert not {"pictures.json", "report.html"} & {p.name for p in (tmp_path / "run").iterdir()}
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == weights
 

@@ -66,6 +66,7 @@ def test_the_steps_a_budget_buys_are_in_the_record(monkeypatch, steady, clock):
     said = []
     run = handful.fit(
         stripes(),
+        "supervised",
         settings=QUICK,
         budget=1000.0,
         estimate="none",
@@ -89,7 +90,7 @@ def test_time_for_predictions_is_reserved_only_where_there_are_some(
     options = {"settings": QUICK, "budget": 1200.0, "precision": "fp32"}
 
     def steps(**more):
-        return handful.fit(stripes(), **(options | more)).record["schedule"]["steps"]
+        return handful.fit(stripes(), "supervised", **(options | more)).record["schedule"]["steps"]
 
     assert steps(estimate="none") == 1200 // 60
     kept = 10 * (24 + 24 + 16)  # predictions, and what to label next
@@ -107,7 +108,9 @@ def test_time_is_reserved_for_the_images_that_are_predicted_at_the_end(monkeypat
         return plain(self, some, *rest)
 
     monkeypatch.setattr(Predictor, "stream_features", counting)
-    handful.fit(images, settings=QUICK | {"steps": "4"}, estimate="none", out=tmp_path)
+    handful.fit(
+        images, "supervised", settings=QUICK | {"steps": "4"}, estimate="none", out=tmp_path
+    )
     assert sum(streamed) == images_to_predict(images) == 24 + 24 + 16
 
 
@@ -145,7 +148,7 @@ def test_after_a_budget_too_short_the_folder_can_be_used_again(
             "handful.training.time_budget.measured", lambda *_: Cost(0.0, step, 0.0, 0.0)
         )
         options = {"settings": QUICK, "budget": budget, "estimate": "none"}
-        return handful.fit(stripes(), **options, out=tmp_path / "run")
+        return handful.fit(stripes(), "supervised", **options, out=tmp_path / "run")
 
     with pytest.raises(ValueError, match="give a larger --budget"):
         fit(100.0, 20.0)
@@ -158,7 +161,12 @@ def test_another_budget_is_another_run(monkeypatch):
     )
     marks = {
         handful.fit(
-            stripes(), settings=QUICK, budget=budget, estimate="none", precision="fp32"
+            stripes(),
+            "supervised",
+            settings=QUICK,
+            budget=budget,
+            estimate="none",
+            precision="fp32",
         ).record["fingerprint"]
         for budget in (60, 61)
     }
@@ -167,7 +175,7 @@ def test_another_budget_is_another_run(monkeypatch):
 
 def test_impossible_budgets_are_refused():
     with pytest.raises(ValueError, match="budget fixes the steps, and steps=5 is set too"):
-        handful.fit(stripes(), settings={"steps": "5"}, budget=60)
+        handful.fit(stripes(), "supervised", settings={"steps": "5"}, budget=60)
     with pytest.raises(ValueError, match="above 0, got -1"):
         handful.fit(stripes(), budget=-1)
 

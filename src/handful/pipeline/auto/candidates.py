@@ -101,8 +101,9 @@ def why_excluded(images: ImageSet, method: str, options: FitOptions, reporter: R
         validate(settings, task, options.seed)
     except HandfulError as error:
         return str(error)
-    if options.schedule is not None and isinstance(settings.method, Fitted):
-        return f"{method} trains no network, and a schedule is given"
+    trains = options.schedule is not None or options.fixes_steps
+    if trains and isinstance(settings.method, Fitted):
+        return f"{method} trains no network, and steps are given"
     return ""
 
 
