@@ -18,9 +18,16 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.stats import beta
 
 from handful.errors import HandfulError
-from handful.evaluation.calibration import Abstention, abstentions, calibrated, fit_temperature
+from handful.evaluation.calibration import (
+    INDEPENDENCE,
+    Abstention,
+    abstentions,
+    calibrated,
+    fit_temperature,
+)
 from handful.evaluation.cross_validation import OutOfFold
 from handful.evaluation.metrics import wilson
 
@@ -34,6 +41,7 @@ DEPENDENCE_ONCE = 0.4
 # Power of the number of labels by which the share of wrong answers is taken to fall where no fits
 # on half the labels show it. From development draws.
 USUAL_SLOPE = 0.5
+GUESSING = 0.05  # chance that a guessing classifier passes for better than guessing
 BY_HAND = "the classes look balanced by hand; if they are not as common in new images, give --prior"
 FEWEST_PER_CLASS = 5  # labels of a class below which no recall is estimated for it
 
@@ -63,15 +71,16 @@ class Estimate:
     n: int = 0  # labelled images that count
     effective_n: float = 0.0  # number of independent images that give an interval as wide
     out_of_fold: float | None = None  # accuracy before any correction
-    learning_curve: float = 0.0  # correction added: the saved model sees more labels than the folds
+    learning_curve: float = 0.0  # correction added, may be negative: the saved model sees more labels than the folds
     selection: float = 0.0  # correction subtracted: the best of several methods looks too good
+    guessing: bool = False  # not shown to be right more often than naming the commonest class is
     extrapolated: bool = False  # `learning_curve` follows USUAL_SLOPE: no fits on half the labels
     balanced_accuracy: float | None = None  # None if a class has too few labels
     balanced_low: float | None = None
     balanced_high: float | None = None
     per_class: tuple[ClassEstimate, ...] = ()  # classes with enough labels
     temperature: float = 1.0
-    abstentions: tuple[Abstention, ...] = ()  # for those of TARGET_ACCURACIES that can be reached
+    abstentions: tuple[Abstention, ...] = ()  # for those of TARGET_ACCURACIES that are shown
     caveats: tuple[str, ...] = ()
 
     def as_json(self, classes: Sequence[str]) -> dict[str, Any]:
@@ -126,14 +135,23 @@ def estimate(
     weights = _weights(out.labels, counted, prior)
     right = out.right
     plain = float(weights @ right)
-    if out.extrapolated:
+    effective = _effective_n(out, weights)
+    chance = guessing_accuracy(out.labels, weights)
+    guessing = not better_than_guessing(plain, effective, chance)
+    if guessing:
+        correction = 0.0
+        caveats += (
+            f"no better than guessing: naming the commonest class each time is right for "
+            f"{100 * chance:.0f} % of images, and these labels do not show that the model is right "
+            f"more often",
+        )
+    elif out.extrapolated:
         correction = usual_correction(plain, out.share)
     else:
         correction = learning_curve_correction(out, weights)
     optimism = selection_optimism([out.right, *(rival.right for rival in rivals)], weights)
     shift = correction - optimism
     accuracy = min(max(plain + shift, 0.0), 1.0)
-    effective = _effective_n(out, weights)
     low, high = wilson(accuracy, effective, level)
 
     balanced = _balanced(out, counted, shift, level)
@@ -149,7 +167,7 @@ def estimate(
             float(right[counted].mean()),
             int(counted.sum()),
             effective,
-            correction,
+            None if guessing else correction,
             optimism,
             "as labelled" if prior is None else prior_how,
         ),
@@ -158,12 +176,16 @@ def estimate(
         out_of_fold=plain,
         learning_curve=correction,
         selection=optimism,
+        guessing=guessing,
         extrapolated=out.extrapolated,
         **balanced,
         per_class=_per_class(out, counted, shift, level),
         temperature=temperature,
         abstentions=abstentions(
-            calibrated(out.probabilities[:, counted], temperature), out.labels[counted]
+            calibrated(out.probabilities[:, counted], temperature),
+            out.labels[counted],
+            weights[counted],
+            INDEPENDENCE * effective / DEPENDENCE * float(weights @ weights),
         ),
         caveats=caveats,
     )
@@ -197,23 +219,40 @@ def _effective_n(out: OutOfFold, weights: np.ndarray) -> float:
     return effective_n(out.right, weights, out.groups, len(out.probabilities))
 
 
+def guessing_accuracy(labels: np.ndarray, weights: np.ndarray) -> float:
+    """Accuracy of naming the commonest class each time, by labels (n,) and their weights (n,)."""
+    return float(np.bincount(labels, weights).max())
+
+
+def better_than_guessing(accuracy: float, effective: float, chance: float) -> bool:
+    """Whether an accuracy on `effective` independent images is shown to be above `chance`.
+
+    An exact one-sided binomial test: a classifier that is right with probability `chance` passes
+    with a probability of at most GUESSING.
+    """
+    right = accuracy * effective
+    least = beta.ppf(GUESSING, right, effective - right + 1) if right > 0 else 0.0
+    return bool(least > chance)
+
+
 def usual_correction(accuracy: float, share: float) -> float:
     """Gain of accuracy from `share` of the labels to all, by the usual slope USUAL_SLOPE."""
     return float((1 - accuracy) * (1 - share**USUAL_SLOPE))
 
 
 def learning_curve_correction(out: OutOfFold, weights: np.ndarray) -> float:
-    """Gain of accuracy from the labels that the folds' models saw to all n; 0 or more.
+    """Gain of accuracy from the labels that the folds' models saw to all n.
 
     The gain from half the labels to the folds' share is measured. Beyond, accuracy is taken to grow
-    with the logarithm of the number of labels, at the measured rate. A measured loss counts as 0.
+    with the logarithm of the number of labels, at the measured rate. A measured loss is subtracted:
+    to count it as 0 would add half of the noise of a flat curve to every estimate.
     """
     seen = math.log(out.share / out.half_share)
     if out.extrapolated or seen < 0.1:  # too close together to see a slope
         return 0.0
     half = (out.halves.argmax(axis=2) == out.labels).mean(axis=0)  # (n,)
     gain = float(weights @ (out.right - half))
-    return max(gain, 0.0) * math.log(1 / out.share) / seen
+    return gain * math.log(1 / out.share) / seen
 
 
 def selection_optimism(
@@ -345,17 +384,22 @@ def _how(
     seen: float,
     n: int,
     effective: float,
-    correction: float,
+    correction: float | None,
     optimism: float,
     prior_how: str,
 ) -> str:
-    """The estimate's `how`: every step from the share of right predictions to the interval."""
+    """The estimate's `how`: every step from the share of right predictions to the interval.
+
+    `correction` is None for a model that is no better than guessing.
+    """
     folds = f"{out.scheme.folds} {'stratified ' if out.stratified else ''}folds"
     times = "once" if out.scheme.repeats == 1 else f"{out.scheme.repeats} times"
     parts = [f"{100 * seen:.1f} % of {n} labels right out of fold ({folds}, {times})"]
     if abs(plain - seen) > 5e-4:
         parts.append(f"{100 * plain:.1f} % with every class weighted by its share")
-    if out.extrapolated:
+    if correction is None:
+        parts.append("nothing is added for more labels to a model that is no better than guessing")
+    elif out.extrapolated:
         more = f"more than the {out.share:.0%} of the labels that the folds learn from"
         parts.append(
             f"{100 * correction:+.1f} points as is usual for a model that learns from {more}"
