@@ -71,7 +71,9 @@ class Estimate:
     n: int = 0  # labelled images that count
     effective_n: float = 0.0  # number of independent images that give an interval as wide
     out_of_fold: float | None = None  # accuracy before any correction
-    learning_curve: float = 0.0  # correction added, may be negative: the saved model sees more labels than the folds
+    learning_curve: float = (
+        0.0  # correction added, may be negative: the saved model sees more labels than the folds
+    )
     selection: float = 0.0  # correction subtracted: the best of several methods looks too good
     guessing: bool = False  # not shown to be right more often than naming the commonest class is
     extrapolated: bool = False  # `learning_curve` follows USUAL_SLOPE: no fits on half the labels
