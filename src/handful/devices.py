@@ -25,9 +25,8 @@ def processor() -> str:
     if device().type == "cuda":
         return torch.cuda.get_device_name()
     with suppress(OSError):
-        for line in (
-            Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        ):
+        cores = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        for line in cores.splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()

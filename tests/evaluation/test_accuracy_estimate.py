@@ -189,6 +189,18 @@ def test_effective_n_by_hand():
     assert effective_n(right, even, np.arange(4)) == pytest.approx(4 * DEPENDENCE)
 
 
+def test_groups_that_are_all_right_are_no_more_images_than_groups():
+    right, even, groups = np.ones(96), np.full(96, 1 / 96), np.arange(96) // 6
+    assert effective_n(right, even, groups) == pytest.approx(16 * DEPENDENCE)
+    assert effective_n(right, even) == pytest.approx(96 * DEPENDENCE)
+
+
+def test_groups_whose_images_have_nothing_in_common_cost_little():
+    right = (np.random.default_rng(0).random(300) < 0.7).astype(float)
+    grouped = effective_n(right, np.full(300, 1 / 300), np.arange(300) // 3)
+    assert 0.75 * 300 < grouped / DEPENDENCE <= 300
+
+
 def test_learning_curve_correction_by_hand():
     labels = np.zeros(10, int)
     whole = guesses([0] * 8 + [1] * 2, 2)
@@ -433,6 +445,7 @@ def test_repeats_groups_and_a_prior_count_for_a_threshold():
     labels = np.zeros(100, int)
     once, thrice = (abstention(np.stack([rows] * r), labels, 0.9) for r in (1, 3))
     assert thrice == pytest.approx(once)
+    assert abstention(np.stack([rows] * 3), labels, 0.98) is None  # three times the same answers
     # Half the independence needs twice the answers, and so do images half of which hardly count.
     assert abstention(rows[None], labels, 0.95, independence=0.4) is None
     uneven = np.where(np.arange(100) % 2, 1.0, 1e-9)

@@ -41,6 +41,7 @@ DEPENDENCE_ONCE = 0.4
 # Power of the number of labels by which the share of wrong answers is taken to fall where no fits
 # on half the labels show it. From development draws.
 USUAL_SLOPE = 0.5
+GROUP_SEEN = 0.5  # groups, right or wrong as a whole, that count beside those that were seen
 GUESSING = 0.05  # chance that a guessing classifier passes for better than guessing
 BY_HAND = "the classes look balanced by hand; if they are not as common in new images, give --prior"
 FEWEST_PER_CLASS = 5  # labels of a class below which no recall is estimated for it
@@ -71,9 +72,8 @@ class Estimate:
     n: int = 0  # labelled images that count
     effective_n: float = 0.0  # number of independent images that give an interval as wide
     out_of_fold: float | None = None  # accuracy before any correction
-    learning_curve: float = (
-        0.0  # correction added, may be negative: the saved model sees more labels than the folds
-    )
+    # Correction added, which may be negative: the saved model sees more labels than the folds.
+    learning_curve: float = 0.0
     selection: float = 0.0  # correction subtracted: the best of several methods looks too good
     guessing: bool = False  # not shown to be right more often than naming the commonest class is
     extrapolated: bool = False  # `learning_curve` follows USUAL_SLOPE: no fits on half the labels
@@ -199,8 +199,8 @@ def effective_n(
     """Number of independent images that tell as much as the given weighted, dependent ones.
 
     Three things reduce the number: uneven weights (Kish's formula); groups whose images are right
-    or wrong together (the variance between groups over the variance between images); and the one
-    set of labels behind all models (DEPENDENCE, or DEPENDENCE_ONCE for one repeat).
+    or wrong together (see `_grouped`); and the one set of labels behind all models (DEPENDENCE, or
+    DEPENDENCE_ONCE for one repeat).
 
     Args:
         right: (n,) share of repeats in which each image was predicted rightly.
@@ -210,11 +210,22 @@ def effective_n(
     """
     n = 1 / float(weights @ weights)
     if groups is not None:
-        residual = weights * (right - weights @ right)
-        together = np.bincount(np.unique(groups, return_inverse=True)[1], residual)
-        apart = float(residual @ residual)
-        n /= max(float(together @ together) / apart, 1.0) if apart else 1.0
+        n /= _grouped(right, weights, np.unique(groups, return_inverse=True)[1])
     return (DEPENDENCE if repeats > 1 else DEPENDENCE_ONCE) * n
+
+
+def _grouped(right: np.ndarray, weights: np.ndarray, groups: np.ndarray) -> float:
+    """How many images tell as much as one independent image, 1 or more; groups (n,) count from 0.
+
+    The variance between groups over the variance between images. Where every image is predicted
+    rightly there is no variance to see, and where few are not there is little. So half a group of
+    mean size that is right or wrong as a whole is added to what was seen.
+    """
+    residual = weights * (right - weights @ right)
+    together, shares = np.bincount(groups, residual), np.bincount(groups, weights)
+    usual = GROUP_SEEN / max(np.count_nonzero(shares), 1)
+    between = together @ together + usual * (shares @ shares)
+    return max(float(between / (residual @ residual + usual * (weights @ weights))), 1.0)
 
 
 def _effective_n(out: OutOfFold, weights: np.ndarray) -> float:
