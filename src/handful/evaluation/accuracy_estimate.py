@@ -223,7 +223,7 @@ def _grouped(right: np.ndarray, weights: np.ndarray, groups: np.ndarray) -> floa
     """
     residual = weights * (right - weights @ right)
     together, shares = np.bincount(groups, residual), np.bincount(groups, weights)
-    usual = GROUP_SEEN / max(np.count_nonzero(shares), 1)
+    usual = GROUP_SEEN / max(int(np.count_nonzero(shares)), 1)
     between = together @ together + usual * (shares @ shares)
     return max(float(between / (residual @ residual + usual * (weights @ weights))), 1.0)
 
