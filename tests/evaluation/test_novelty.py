@@ -54,7 +54,7 @@ def test_fewer_than_nine_images_allow_no_promise_so_nothing_is_flagged():
     assert float(known.flagged) == 0
     other = cloud(50, 2).roll(20, dims=1)
     assert not known.out_of_distribution(other).any()
-    assert fit_in_distribution(cloud(FEWEST, 1)).out_of_distribution(other).float().mean() > 0.9
+    assert fit_in_distribution(cloud(FEWEST, 1)).out_of_distribution(other).any()
 
 
 def test_a_file_of_an_earlier_version_promises_what_its_calibration_allowed(tmp_path):
