@@ -187,6 +187,10 @@ def test_effective_n_by_hand():
     # Two groups, each right or wrong as a whole, are two images.
     assert effective_n(right, even, np.array([5, 5, 9, 9])) == pytest.approx(2 * DEPENDENCE)
     assert effective_n(right, even, np.arange(4)) == pytest.approx(4 * DEPENDENCE)
+    # One wrong of four: 1 / 32 between groups, 3 / 64 between images; half a group that is wrong as
+    # a whole adds 1 / 8 and 1 / 16.
+    one_wrong = effective_n(np.array([1, 1, 1, 0.0]), even, np.array([5, 5, 9, 9]))
+    assert one_wrong == pytest.approx(4 / ((1 / 32 + 1 / 8) / (3 / 64 + 1 / 16)) * DEPENDENCE)
 
 
 def test_groups_that_are_all_right_are_no_more_images_than_groups():

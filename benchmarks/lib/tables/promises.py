@@ -44,9 +44,12 @@ def none_of_these() -> str:
     for images in sorted({line["images"] for line in lines}):
         some = [line for line in lines if line["images"] == images]
         flagged = [line["flagged"] for line in some]
-        cells = [some[0]["promised"], mean(flagged), max(flagged)]
-        rows.append([images, sum(line["draws"] for line in some), *map(percent, cells)])
-    header = ["images seen", "runs", "promised: at most", "flagged", "most of a data set"]
+        error = sum(line["error"] ** 2 for line in some) ** 0.5 / len(some)
+        found = f"{100 * mean(flagged):.1f} ± {100 * error:.1f} %"
+        runs = sum(line["draws"] for line in some)
+        rows.append([images, runs, percent(some[0]["promised"]), found, percent(max(flagged))])
+    header = ["images seen", "runs", "promised: at most", "flagged ± its standard error"]
+    header += ["in the worst of the data sets"]
     return markdown(header, rows)
 
 
@@ -89,8 +92,9 @@ def guessing() -> str:
     draws = sum(line["draws"] for line in lines)
     held = sum(line["covered"] * line["draws"] for line in lines) / draws
     most = max(line["most_added"] for line in lines)
+    others = f" (to the others at most {100 * most:.1f} points)" if said < draws else ""
     return (
         f"Labels dealt as noise over eleven classes: {said:.0f} of {draws} models are called no "
-        f"better than guessing, nothing is added to those, at most {100 * most:.1f} points to the "
-        f"others, and the interval holds the chance of one in eleven in {percent(held)}."
+        f"better than guessing, and nothing is added to them{others}. The interval holds the "
+        f"chance of one in eleven in {percent(held)}."
     )
