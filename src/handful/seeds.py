@@ -19,7 +19,6 @@ import numpy as np
 import torch
 
 _turn = RLock()
-_turns = 0  # blocks that the thread whose turn it is has entered
 
 
 class Stream(IntEnum):
@@ -58,37 +57,20 @@ def seeded(seed: int) -> Iterator[None]:
 
     Afterwards it is as it was before. Other threads that reach such a block wait for their turn.
     """
-    with _own_turn(apart=True):
+    with own_turn(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
 
 
 @contextmanager
 def own_turn() -> Iterator[None]:
-    """A block that may draw from torch's generator, and whose numbers do not matter.
+    """A block that may draw from torch's generator, which goes on where it is.
 
     Layers draw initial weights as they are made, even where other weights replace them. Without a
-    turn of its own, that would change what another thread draws within `seeded`. Afterwards the
-    generator is as it was before; within `seeded` it goes on.
+    turn of its own, that would change what another thread draws within `seeded`.
     """
-    with _own_turn(apart=False):
-        yield
-
-
-@contextmanager
-def _own_turn(apart: bool) -> Iterator[None]:
-    """Wait for the turn; restore the generator with `apart`, and after the outermost block."""
-    global _turns
     with _turn:
-        _turns += 1
-        try:
-            if apart or _turns == 1:
-                with torch.random.fork_rng(devices=[]):
-                    yield
-            else:
-                yield
-        finally:
-            _turns -= 1
+        yield
 
 
 def of_fold(*numbers: int) -> int:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import handful
-from handful import models
+from handful import models, seeds
 from tiny import stripes
 
 STEPS = {"steps": "8", "backbone.base": "8", "dropout": "0.3"}
@@ -20,10 +20,10 @@ def trained(seed):
 
 
 def test_fits_in_threads_at_once_give_the_bits_of_fits_alone():
-    seeds = [0, 1, 2]
-    alone = {seed: trained(seed) for seed in seeds}
+    numbers = [0, 1, 2]
+    alone = {seed: trained(seed) for seed in numbers}
     found = {}
-    threads = [Thread(target=lambda s=s: found.__setitem__(s, trained(s))) for s in seeds]
+    threads = [Thread(target=lambda s=s: found.__setitem__(s, trained(s))) for s in numbers]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -39,9 +39,27 @@ def test_fits_in_threads_at_once_give_the_bits_of_fits_alone():
         pytest.param("mlp_head", {"size": 32, "estimate": "none"}, marks=pytest.mark.thorough),
     ],
 )
-def test_a_fit_leaves_the_generator_of_torch_alone(method, options, tmp_path):
-    """Whatever draws from it outside of a turn would change what other threads draw."""
-    images = stripes()
-    before = torch.get_rng_state()
-    handful.fit(images, method, out=tmp_path / "run", precision="fp32", **options)
-    assert torch.equal(torch.get_rng_state(), before)
+def test_a_fit_draws_from_torch_in_a_turn_of_its_own_only(method, options, tmp_path, monkeypatch):
+    """Whatever draws outside of a turn would change what other threads draw."""
+    turn = Watched()
+    monkeypatch.setattr(seeds, "_turn", turn)
+    handful.fit(stripes(), method, out=tmp_path / "run", precision="fp32", **options)
+    assert turn.entered > 1 and turn.untouched()
+
+
+class Watched:
+    """A turn that sees whether anything was drawn from torch's generator since the last one."""
+
+    def __init__(self):
+        self.depth, self.entered, self.left = 0, 0, torch.get_rng_state()
+
+    def untouched(self):
+        return torch.equal(torch.get_rng_state(), self.left)
+
+    def __enter__(self):
+        assert self.depth or self.untouched()
+        self.depth, self.entered = self.depth + 1, self.entered + 1
+
+    def __exit__(self, *_):
+        self.depth -= 1
+        self.left = torch.get_rng_state()
