@@ -3,7 +3,8 @@
 import ctypes
 import platform
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
 from threading import Lock
 
 import torch
@@ -17,6 +18,18 @@ _lock = Lock()
 def device() -> torch.device:
     """The first CUDA device if there is one, else the CPU."""
     return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+
+
+def processor() -> str:
+    """The model of the device that computes, as its maker names it."""
+    if device().type == "cuda":
+        return torch.cuda.get_device_name()
+    with suppress(OSError):
+        cores = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        for line in cores.splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def has_bf16() -> bool:

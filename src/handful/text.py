@@ -119,3 +119,8 @@ def counted(n: int, one: str) -> str:
 def shell_command(*words: object) -> str:
     """A command of handful as a shell takes it: `handful data 'my photos'`."""
     return shlex.join(["handful", *map(str, words)])
+
+
+def often(share: float) -> str:
+    """A share in words that go before a plural: "nine in ten", or "95 of 100"."""
+    return "nine in ten" if share == 0.9 else f"{100 * share:.0f} of 100"

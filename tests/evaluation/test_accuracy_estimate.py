@@ -10,12 +10,18 @@ from handful.evaluation.accuracy_estimate import (
     DEPENDENCE,
     DEPENDENCE_ONCE,
     Selected,
+    better_than_guessing,
     effective_n,
     estimate,
     learning_curve_correction,
     selection_optimism,
 )
-from handful.evaluation.calibration import abstention, calibrated, fit_temperature
+from handful.evaluation.calibration import (
+    abstention,
+    calibrated,
+    fewest_labels,
+    fit_temperature,
+)
 from handful.evaluation.cross_validation import (
     OutOfFold,
     Scheme,
@@ -165,7 +171,7 @@ def test_saved_estimates_keep_the_keys_of_older_runs():
     labels = np.arange(60) % 3
     saved = estimate(given(labels, guesses(labels, 3))).as_json("abc")
     assert saved["rough"] and "extrapolated" not in saved
-    assert list(saved["abstentions"][0]) == ["sure", "threshold", "share", "accuracy"]
+    assert list(saved["abstentions"][0]) == ["sure", "threshold", "share", "accuracy", "held"]
     assert saved["abstentions"][0]["sure"] == 0.7
 
 
@@ -182,6 +188,22 @@ def test_effective_n_by_hand():
     # Two groups, each right or wrong as a whole, are two images.
     assert effective_n(right, even, np.array([5, 5, 9, 9])) == pytest.approx(2 * DEPENDENCE)
     assert effective_n(right, even, np.arange(4)) == pytest.approx(4 * DEPENDENCE)
+    # One wrong of four: 1 / 32 between groups, 3 / 64 between images; half a group that is wrong as
+    # a whole adds 1 / 8 and 1 / 16.
+    one_wrong = effective_n(np.array([1, 1, 1, 0.0]), even, np.array([5, 5, 9, 9]))
+    assert one_wrong == pytest.approx(4 / ((1 / 32 + 1 / 8) / (3 / 64 + 1 / 16)) * DEPENDENCE)
+
+
+def test_groups_that_are_all_right_are_no_more_images_than_groups():
+    right, even, groups = np.ones(96), np.full(96, 1 / 96), np.arange(96) // 6
+    assert effective_n(right, even, groups) == pytest.approx(16 * DEPENDENCE)
+    assert effective_n(right, even) == pytest.approx(96 * DEPENDENCE)
+
+
+def test_groups_whose_images_have_nothing_in_common_cost_little():
+    right = (np.random.default_rng(0).random(300) < 0.7).astype(float)
+    grouped = effective_n(right, np.full(300, 1 / 300), np.arange(300) // 3)
+    assert 0.75 * 300 < grouped / DEPENDENCE <= 300
 
 
 def test_learning_curve_correction_by_hand():
@@ -193,7 +215,10 @@ def test_learning_curve_correction_by_hand():
     assert learning_curve_correction(given(labels, whole, half), weights) == pytest.approx(
         correction
     )
-    assert learning_curve_correction(given(labels, half, whole), weights) == 0
+    # A loss counts as it is: where the curve is flat, chance shows as many losses as gains.
+    assert learning_curve_correction(given(labels, half, whole), weights) == pytest.approx(
+        -correction
+    )
     assert learning_curve_correction(given(labels, whole), weights) == 0
 
 
@@ -352,6 +377,43 @@ def test_few_fits_extrapolate_the_learning_curve_say_so_and_widen_the_interval()
     assert not thorough.extrapolated and "usual" not in thorough.how
 
 
+def noise(n, classes, seed, folds=2):
+    """OutOfFold of labels that have nothing to do with the images, by five folds once."""
+    generator = np.random.default_rng(seed)
+    labels, said = generator.integers(classes, size=(2, n))
+    changes = {"share": 1 - 1 / folds, "scheme": Scheme(folds, 1, 0)}
+    return given(labels, guesses(said, classes, confidence=0.5), **changes)
+
+
+def test_nothing_is_added_for_more_labels_where_the_labels_are_noise():
+    found = [estimate(noise(120, 11, seed)) for seed in range(60)]
+    lucky = [one for one in found if not one.guessing]
+    assert len(lucky) <= 6
+    for one in found:
+        if one.guessing:
+            assert one.learning_curve == 0 and one.accuracy == one.out_of_fold
+            assert "no better than guessing" in one.how
+            assert any(caveat.startswith("no better than guessing") for caveat in one.caveats)
+            assert one.as_json([str(k) for k in range(11)])["guessing"] is True
+
+
+def test_a_classifier_that_names_the_commonest_class_is_guessing_however_often_it_is_right():
+    labels = np.where(np.arange(100) < 90, 0, 1)
+    always = estimate(given(labels, guesses(np.zeros(100, int), 2)))
+    assert always.guessing and always.out_of_fold == pytest.approx(0.9)
+    assert "right for 90 % of images" in " ".join(always.caveats)
+    assert not estimate(given(labels, guesses(labels, 2))).guessing
+    # With a prior, the commonest class of new images is named.
+    even = estimate(given(labels, guesses(np.zeros(100, int), 2)), prior=[0.5, 0.5])
+    assert even.guessing and "right for 50 % of images" in " ".join(even.caveats)
+
+
+def test_better_than_guessing_is_an_exact_binomial_test():
+    # 0.5 ** 5 = 0.03 and 0.5 ** 4 = 0.06: five of five right at a chance of a half.
+    assert better_than_guessing(1.0, 5, 0.5) and not better_than_guessing(1.0, 4, 0.5)
+    assert not better_than_guessing(0.0, 1000, 0.0)
+
+
 def test_renaming_the_classes_changes_nothing():
     points, labels = blobs()
     order = np.array([2, 0, 1])
@@ -379,19 +441,57 @@ def test_temperature_is_found_again(true):
 
 
 def test_abstention_keeps_the_most_confident_answers_that_reach_the_target():
-    confidence = np.linspace(0.99, 0.51, 100)
-    right = np.arange(100) < 60
+    confidence = np.linspace(0.99, 0.51, 400)
+    right = (np.arange(400) < 200) & (np.arange(400) != 50)
     probabilities = np.stack([confidence, 1 - confidence], axis=1)
     found = abstention(probabilities[None], np.where(right, 0, 1), target_accuracy=0.95)
-    # 60 right ones and k wrong ones pass while (k + 1) / (61 + k) <= 0.05: k = 2.
-    assert found.share == pytest.approx(0.62)
-    assert found.threshold == pytest.approx(confidence[61])
-    assert found.accuracy == pytest.approx(60 / 62)
-    assert abstention(probabilities[None], np.ones(100, int), target_accuracy=0.95) is None
+    # With none wrong 0.95 ** 44.9 is a tenth, so the first of the thresholds answers 45 / 0.8
+    # images; each of the others 1.25 times as many. Those with one wrong answer pass from 77
+    # independent ones on: at 87.7 / 0.8, 109.6 / 0.8, 137 / 0.8 images; the next has 14 wrong ones.
+    assert found.share == pytest.approx(math.ceil(44.89 * 1.25**5 / 0.8) / 400)
+    assert found.threshold == pytest.approx(confidence[round(400 * found.share) - 1])
+    assert found.accuracy == pytest.approx(1 - 1 / (400 * found.share))
+    assert found.held == 0.9
+    assert abstention(probabilities[None], np.ones(400, int), target_accuracy=0.95) is None
 
 
-def test_too_few_labels_allow_no_threshold():
-    assert abstention(guesses([0] * 15, 2)[None], np.zeros(15, int), target_accuracy=0.95) is None
+def test_too_few_labels_allow_no_threshold_however_right_they_are():
+    for target in (0.7, 0.9, 0.95, 0.98):
+        n = fewest_labels(target)
+        few, enough = (
+            abstention(guesses([0] * m, 2)[None], np.zeros(m, int), target) for m in (n - 1, n)
+        )
+        assert few is None and enough is not None and enough.share == 1
+    assert fewest_labels(0.95) == 57 and fewest_labels(0.98) == 143
+
+
+def test_at_most_one_label_set_in_ten_leads_to_answers_that_are_right_less_often_than_promised():
+    generator = np.random.default_rng(0)
+    missed = found = 0
+    for _ in range(300):
+        confidence = generator.uniform(0.5, 1, 150)  # right with this probability
+        labels = (generator.random(150) > confidence).astype(int)
+        threshold = abstention(
+            np.stack([confidence, 1 - confidence], axis=1)[None], labels, 0.85, independence=1.0
+        )
+        if threshold is not None:
+            found += 1
+            missed += (threshold.threshold + 1) / 2 < 0.85
+    assert found > 100 and missed <= 30
+
+
+def test_repeats_groups_and_a_prior_count_for_a_threshold():
+    confidence = np.linspace(0.99, 0.6, 100)
+    rows = np.stack([confidence, 1 - confidence], axis=1)
+    labels = np.zeros(100, int)
+    once, thrice = (abstention(np.stack([rows] * r), labels, 0.9) for r in (1, 3))
+    assert thrice == pytest.approx(once)
+    assert abstention(np.stack([rows] * 3), labels, 0.98) is None  # three times the same answers
+    # Half the independence needs twice the answers, and so do images half of which hardly count.
+    assert abstention(rows[None], labels, 0.95, independence=0.4) is None
+    uneven = np.where(np.arange(100) % 2, 1.0, 1e-9)
+    assert abstention(rows[None], labels, 0.95, weights=uneven) is None
+    assert abstention(rows[None], labels, 0.95) is not None
 
 
 def test_flipped_labels_are_listed_the_worst_first():

@@ -74,6 +74,16 @@ def test_there_is_no_forecast_without_fits_on_half_the_labels():
     assert forecast(estimate(out), out) == []
 
 
+def test_there_is_no_forecast_for_a_model_that_is_no_better_than_guessing():
+    out = predicted(102, 90)
+    assert estimate(out).guessing and forecast(estimate(out), out) == []
+
+
+def test_a_measured_loss_is_no_reason_to_expect_less_of_more_labels():
+    out = predicted(150, 190)
+    assert learning_slope(estimate(out), out)[0] == 0
+
+
 def test_there_is_no_forecast_without_an_estimate():
     out = predicted(150, 120)
     assert forecast(estimate(out, origins=["chosen"] * 200), out) == []

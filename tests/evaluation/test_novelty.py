@@ -1,7 +1,9 @@
 """Out-of-distribution detection, and the shift between labelled and unlabelled images."""
 
 import csv
+import re
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,13 +12,14 @@ import torch
 import handful
 from handful import cli
 from handful.evaluation.novelty import (
-    FLAGGED,
+    FEWEST,
     POOL_SHIFT,
     fit_in_distribution,
     load_in_distribution,
     pool_shift,
     save_in_distribution,
 )
+from handful.files import write_tensors
 from image_files import save, smooth
 from tiny import stripes
 
@@ -30,18 +33,40 @@ def cloud(n, seed, width=40, axes=6):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("images", [60, 300, 3000])
-def test_about_two_percent_of_in_distribution_images_are_flagged(images):
+@pytest.mark.parametrize(
+    ("images", "runs", "promised"),
+    [(9, 60, 0.1), (20, 60, 1 / 21), (48, 60, 1 / 49), (49, 60, 0.02), (150, 40, 0.02)]
+    + [(300, 20, 0.02), (3000, 8, 0.02)],
+)
+def test_no_more_in_distribution_images_are_flagged_than_promised(images, runs, promised):
+    known = [fit_in_distribution(cloud(images, seed)) for seed in range(runs)]
     flagged = [
-        fit_in_distribution(cloud(images, seed))
-        .out_of_distribution(cloud(2000, 100 + seed))
-        .float()
-        .mean()
-        .item()
-        for seed in range(8)
+        one.out_of_distribution(cloud(2000, 1000 + seed)).float().mean().item()
+        for seed, one in enumerate(known)
     ]
-    assert np.mean(flagged) < (2 * FLAGGED if images > 200 else 0.1)
-    assert images < 3000 or np.mean(flagged) > FLAGGED / 2
+    assert float(known[0].flagged) == pytest.approx(promised)
+    assert np.mean(flagged) < promised + 2 * np.std(flagged) / runs**0.5
+    assert np.mean(flagged) > promised / 4  # a threshold that flags nothing would be no use
+
+
+def test_fewer_than_nine_images_allow_no_promise_so_nothing_is_flagged():
+    known = fit_in_distribution(cloud(FEWEST - 1, 1))
+    assert float(known.flagged) == 0
+    other = cloud(50, 2).roll(20, dims=1)
+    assert not known.out_of_distribution(other).any()
+    assert fit_in_distribution(cloud(FEWEST, 1)).out_of_distribution(other).any()
+
+
+def test_a_file_of_an_earlier_version_promises_what_its_calibration_allowed(tmp_path):
+    path = tmp_path / "familiar.safetensors"
+    for references, promised in ((20, 1 / 10), (200, 0.02)):  # 9 or 10 and about 100 scores
+        known = fit_in_distribution(cloud(references, 1))
+        tensors = {
+            name: getattr(known, name) for name in ("mean", "axes", "scale", "threshold")
+        } | {"reference": known.coordinates(cloud(references, 1)).half()}
+        write_tensors(path, tensors)
+        read = load_in_distribution(path, 40)
+        assert float(read.flagged) == pytest.approx(promised)
 
 
 def test_images_outside_the_axes_are_out_of_distribution():
@@ -135,7 +160,25 @@ def test_predict_marks_and_sorts_them(run, tmp_path, monkeypatch, capsys):
     flagged = [row for row in rows if row["none_of_these"] == "yes"]
     assert len(flagged) >= 9 and all(row["label"] == "" for row in flagged)
     assert len(list((tmp_path / "to" / "none of these").iterdir())) == len(flagged)
-    assert f"none of these: {len(flagged)}" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert f"none of these: {len(flagged)}" in printed.out
+    assert "at most 2 % of images like those that this run has seen are marked" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("flagged", "frozen", "said"),
+    [
+        (1 / 31, True, "at most 3.3 % of images"),  # never less than it is
+        (0.02, False, "about 2 % of images.*there may be more, since the network has learned"),
+        (0.0, True, "fewer than 9 images, too few .* none is marked; fit again with more"),
+    ],
+)
+def test_a_run_says_how_many_images_are_mistaken(run, monkeypatch, flagged, frozen, said):
+    monkeypatch.setattr(
+        type(run), "in_distribution", replace(run.in_distribution, flagged=torch.tensor(flagged))
+    )
+    monkeypatch.setattr(run.predictor, "frozen", frozen)
+    assert re.search(said, run.mistaken_for_none)
 
 
 def test_a_run_without_a_folder_says_what_is_missing():

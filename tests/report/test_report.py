@@ -304,6 +304,17 @@ def test_the_page_offers_only_target_accuracies_that_can_be_reached(copied):
         assert ("--abstain 0.9 answers only where" in text) == bool(promised), target
 
 
+def test_the_page_says_for_how_many_sets_of_labels_a_threshold_holds(copied):
+    kept = json.loads((copied / "run.json").read_text())["estimate"]
+    row = {"sure": 0.9, "threshold": 0.7, "share": 0.5, "accuracy": 0.95}
+    said = {}
+    for held in (0.9, None):
+        change(copied, estimate=kept | {"abstentions": [row | ({"held": held} if held else {})]})
+        said[held] = checked(report.render([copied])).words
+    assert "Each line holds for nine in ten sets of labels picked as these were" in said[0.9]
+    assert "about half of such thresholds give fewer right answers than they say" in said[None]
+
+
 def test_a_test_score_without_its_interval_is_refused_by_name(copied):
     score = json.loads((copied / "run.json").read_text())["test"]
     for missing in ("level", "low"):

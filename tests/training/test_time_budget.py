@@ -300,7 +300,8 @@ def test_a_plan_counts_the_pauses_of_a_method(clock):
         ([0.5, 0.19, 0.1, 0.05], Plan("bf16", 1, 0.05)),
     ],
 )
-def test_the_faster_of_two_timings_of_short_steps_counts(monkeypatch, timed, best):
+def test_the_faster_of_two_timings_of_short_steps_counts(monkeypatch, timed, best, tmp_path):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))  # no choice is remembered
     times = iter(timed)
     monkeypatch.setattr("handful.training.plan.time_step", lambda *_: next(times))
     monkeypatch.setattr("handful.training.plan.devices.has_bf16", lambda: True)
@@ -308,7 +309,8 @@ def test_the_faster_of_two_timings_of_short_steps_counts(monkeypatch, timed, bes
     assert (found.precision, found.seconds_per_step) == (best.precision, best.seconds_per_step)
 
 
-def test_long_steps_are_timed_once(monkeypatch):
+def test_long_steps_are_timed_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))  # no choice is remembered
     times = iter([3.0, 2.9])
     monkeypatch.setattr("handful.training.plan.time_step", lambda *_: next(times))
     monkeypatch.setattr("handful.training.plan.devices.has_bf16", lambda: True)

@@ -328,8 +328,9 @@ def test_a_plan_is_measured_and_says_its_precision(monkeypatch, clock):
     ],
 )
 def test_short_steps_are_timed_twice_and_the_faster_time_counts(
-    monkeypatch, timings, precision, seconds
+    monkeypatch, timings, precision, seconds, tmp_path
 ):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))  # no choice is remembered
     left = list(timings)
     monkeypatch.setattr("handful.devices.has_bf16", lambda: True)
     monkeypatch.setattr("handful.training.plan.time_step", lambda *_: left.pop(0))

@@ -36,8 +36,8 @@ def cache(
     place is HANDFUL_CACHE, else the system's folder for caches (on Linux XDG_CACHE_HOME/handful or
     ~/.cache/handful). What was used longest ago is removed where all is more than
     HANDFUL_CACHE_LIMIT, such as 10GB; by default 20 GB, and a fifth of the disk at most. Nothing
-    that a running process uses is removed, no downloaded data set, and no file that is not the
-    cache's own.
+    that a running process uses is removed, no downloaded data set, no file that is not the
+    cache's own, and not the few bytes that say which number format was the faster one here.
 
     Examples:
 

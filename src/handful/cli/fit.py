@@ -131,7 +131,11 @@ def fit(
     seed: Annotated[
         int,
         typer.Option(
-            min=0, max=LARGEST_SEED, help="The run repeats bit for bit with the same seed."
+            min=0,
+            max=LARGEST_SEED,
+            help="With the same seed, images, settings and threads, a run repeats bit for bit on "
+            "the same kind of processor and the same versions, unless a budget sets the number of "
+            "steps: as with auto, whose trainings last as many steps as the machine has time for.",
         ),
     ] = 0,
     no_images: Annotated[

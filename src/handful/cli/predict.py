@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,7 +18,7 @@ from handful.cli.terminal import (
     say_skipped,
 )
 from handful.errors import HandfulError
-from handful.text import for_terminal
+from handful.text import for_terminal, often
 
 if TYPE_CHECKING:
     from handful.pipeline.run import Run
@@ -48,8 +48,8 @@ def predict(
     abstain: Annotated[
         float | None,
         typer.Option(
-            help="Answer only where answers are right this often, as in --abstain 0.95; other "
-            "images get no label.",
+            help="Answer only where at least this share of the answers is right, as in --abstain "
+            "0.95; other images get no label.",
             show_default=False,
         ),
     ] = None,
@@ -58,7 +58,8 @@ def predict(
         typer.Option(
             "--none-of-these",
             help="Look for images unlike any that the run has seen: they get no label, and a yes "
-            "in the column none_of_these. About 2 % of the others get one, too.",
+            "in the column none_of_these. Of images like its own, few get one, too: at most 2 %, "
+            "or what 9 to 48 images allow.",
         ),
     ] = False,
     follow_links: FollowLinks = False,
@@ -67,10 +68,10 @@ def predict(
 ) -> None:
     """Classify new images with a run. Any size and colour; folders larger than memory stream.
 
-    Confidence is calibrated on the labels of the run, so with --abstain 0.95 about 19 of 20
-    answers are right on images like those. With --none-of-these, images are left out that no
-    confidence can warn of: of things that are in none of the images the run has seen, labelled or
-    not.
+    With --abstain 0.95 at least 19 of 20 answers are right on images like the labelled ones. That
+    holds for nine in ten sets of labels; a run whose labels are too few to show it refuses. With
+    --none-of-these, images are left out that no confidence can warn of: of things that are in none
+    of the images the run has seen, labelled or not.
 
     Example: handful predict run/ more-photos/ --out predictions.csv
     """
@@ -91,10 +92,9 @@ def predict(
             _check_into(source, into, trained)
         if abstain is not None:
             promised = trained.answering(abstain)
-            reporter.say(
-                f"answers that are right {promised['sure']:.0%} of the time are expected for "
-                f"{promised['share']:.0%} of images like the labelled ones; others get no label"
-            )
+            reporter.say(_promise(promised))
+        if none_of_these:
+            reporter.say(trained.mistaken_for_none)
         images = load(
             source,
             data_root=data_root,
@@ -146,6 +146,20 @@ def predict(
         if placed is not None:
             print_sorted(placed)
         print_skipped(images)
+
+
+def _promise(promised: dict[str, Any]) -> str:
+    """Return in one sentence what the threshold of `Run.answering` promises."""
+    answered = f"about {promised['share']:.0%} of images like the labelled ones get an answer"
+    if promised["held"] is None:
+        return (
+            f"{answered}, and about {promised['sure']:.0%} of the answers are right: this run was "
+            f"made by an earlier version, which promised no more; fit again to be told at least"
+        )
+    return (
+        f"{answered}; at least {promised['sure']:.0%} of the answers are right, for "
+        f"{often(promised['held'])} sets of labels picked as these were"
+    )
 
 
 def _check_into(source: str, into: Path, trained: "Run") -> None:

@@ -73,7 +73,8 @@ def pretrain(
         typer.Option(
             min=0,
             max=LARGEST_SEED,
-            help="The same seed gives the same bits; by default 0.",
+            help="The same seed gives the same bits on the same kind of processor, unless a budget "
+            "sets the number of steps; by default 0.",
             show_default=False,
         ),
     ] = None,

@@ -4,6 +4,7 @@
     pixels/      decoded images
     features/    features of images from a frozen network
     pretrained/  networks from self-supervised pre-training
+    precisions/  the number format that was faster for a kind of training on this machine
     in-use/      one file for each running process: the entries it has used
     data/        downloaded public data sets
 
@@ -33,6 +34,7 @@ OURS = {
     "pixels",
     "features",
     "pretrained",
+    "precisions",
     "in-use",
     "data",
     "matplotlib",

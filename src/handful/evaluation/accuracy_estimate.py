@@ -18,9 +18,16 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.stats import beta
 
 from handful.errors import HandfulError
-from handful.evaluation.calibration import Abstention, abstentions, calibrated, fit_temperature
+from handful.evaluation.calibration import (
+    INDEPENDENCE,
+    Abstention,
+    abstentions,
+    calibrated,
+    fit_temperature,
+)
 from handful.evaluation.cross_validation import OutOfFold
 from handful.evaluation.metrics import wilson
 
@@ -38,6 +45,8 @@ USUAL_SLOPE = 0.5
 # estimate: it depends on the same labels, but little on which of them were predicted rightly.
 WITH_CONFIDENCE = 1.5
 LEVEL = 0.9  # coverage of the intervals, unless another is asked for
+GROUP_SEEN = 0.5  # groups, right or wrong as a whole, that count beside those that were seen
+GUESSING = 0.05  # chance that a guessing classifier passes for better than guessing
 BY_HAND = "the classes look balanced by hand; if they are not as common in new images, give --prior"
 FEWEST_PER_CLASS = 5  # labels of a class below which no recall is estimated for it
 
@@ -75,16 +84,18 @@ class Estimate:
     n: int = 0  # labelled images that count
     effective_n: float = 0.0  # number of independent images that give an interval as wide
     out_of_fold: float | None = None  # accuracy before any correction
-    learning_curve: float = 0.0  # correction added: the saved model sees more labels than the folds
+    # Correction added, which may be negative: the saved model sees more labels than the folds.
+    learning_curve: float = 0.0
     selection: float = 0.0  # correction subtracted: the best of several methods looks too good
     confidence: float | None = None  # mean confidence without labels, which is half of `accuracy`
+    guessing: bool = False  # not shown to be right more often than naming the commonest class is
     extrapolated: bool = False  # `learning_curve` follows USUAL_SLOPE: no fits on half the labels
     balanced_accuracy: float | None = None  # None if a class has too few labels
     balanced_low: float | None = None
     balanced_high: float | None = None
     per_class: tuple[ClassEstimate, ...] = ()  # classes with enough labels
     temperature: float = 1.0
-    abstentions: tuple[Abstention, ...] = ()  # for those of TARGET_ACCURACIES that can be reached
+    abstentions: tuple[Abstention, ...] = ()  # for those of TARGET_ACCURACIES that are shown
     caveats: tuple[str, ...] = ()
 
     def as_json(self, classes: Sequence[str]) -> dict[str, Any]:
@@ -142,18 +153,27 @@ def estimate(
     weights = _weights(out.labels, counted, prior)
     right = out.right
     plain = float(weights @ right)
-    if out.extrapolated:
+    effective = _effective_n(out, weights)
+    chance = guessing_accuracy(out.labels, weights)
+    guessing = not better_than_guessing(plain, effective, chance)
+    if guessing:
+        correction = 0.0
+        caveats += (
+            f"no better than guessing: naming the commonest class each time is right for "
+            f"{100 * chance:.0f} % of images, and these labels do not show that the model is right "
+            f"more often",
+        )
+    elif out.extrapolated:
         correction = usual_correction(plain, out.share)
     else:
         correction = learning_curve_correction(out, weights)
     optimism = 0.0 if selected is None else selection_optimism(selected, weights)
-    accuracy = min(max(plain + correction - optimism, 0.0), 1.0)
-    effective = _effective_n(out, weights)
-    if confidence is not None:
+    accuracy, independent = min(max(plain + correction - optimism, 0.0), 1.0), effective
+    if confidence is not None and not guessing:
         accuracy = (accuracy + confidence) / 2
-        effective = min(WITH_CONFIDENCE * effective, float(counted.sum()))
+        independent = min(WITH_CONFIDENCE * effective, float(counted.sum()))
     shift = accuracy - plain
-    low, high = wilson(accuracy, effective, level)
+    low, high = wilson(accuracy, independent, level)
 
     balanced = _balanced(out, counted, shift, level)
     temperature = fit_temperature(out.probabilities[:, counted], out.labels[counted])
@@ -167,24 +187,28 @@ def estimate(
             plain,
             float(right[counted].mean()),
             int(counted.sum()),
-            effective,
-            correction,
+            independent,
+            None if guessing else correction,
             optimism,
-            confidence,
+            None if guessing else confidence,
             "as labelled" if prior is None else prior_how,
         ),
         n=int(counted.sum()),
-        effective_n=effective,
+        effective_n=independent,
         out_of_fold=plain,
         learning_curve=correction,
         selection=optimism,
-        confidence=confidence,
+        confidence=None if guessing else confidence,
+        guessing=guessing,
         extrapolated=out.extrapolated,
         **balanced,
         per_class=_per_class(out, counted, shift, level),
         temperature=temperature,
         abstentions=abstentions(
-            calibrated(out.probabilities[:, counted], temperature), out.labels[counted]
+            calibrated(out.probabilities[:, counted], temperature),
+            out.labels[counted],
+            weights[counted],
+            INDEPENDENCE * effective / DEPENDENCE * float(weights @ weights),
         ),
         caveats=caveats,
     )
@@ -196,8 +220,8 @@ def effective_n(
     """Number of independent images that tell as much as the given weighted, dependent ones.
 
     Three things reduce the number: uneven weights (Kish's formula); groups whose images are right
-    or wrong together (the variance between groups over the variance between images); and the one
-    set of labels behind all models (DEPENDENCE, or DEPENDENCE_ONCE for one repeat).
+    or wrong together (see `_grouped`); and the one set of labels behind all models (DEPENDENCE, or
+    DEPENDENCE_ONCE for one repeat).
 
     Args:
         right: (n,) share of repeats in which each image was predicted rightly.
@@ -207,15 +231,42 @@ def effective_n(
     """
     n = 1 / float(weights @ weights)
     if groups is not None:
-        residual = weights * (right - weights @ right)
-        together = np.bincount(np.unique(groups, return_inverse=True)[1], residual)
-        apart = float(residual @ residual)
-        n /= max(float(together @ together) / apart, 1.0) if apart else 1.0
+        n /= _grouped(right, weights, np.unique(groups, return_inverse=True)[1])
     return (DEPENDENCE if repeats > 1 else DEPENDENCE_ONCE) * n
+
+
+def _grouped(right: np.ndarray, weights: np.ndarray, groups: np.ndarray) -> float:
+    """How many images tell as much as one independent image, 1 or more; groups (n,) count from 0.
+
+    The variance between groups over the variance between images. Where every image is predicted
+    rightly there is no variance to see, and where few are not there is little. So half a group of
+    mean size that is right or wrong as a whole is added to what was seen.
+    """
+    residual = weights * (right - weights @ right)
+    together, shares = np.bincount(groups, residual), np.bincount(groups, weights)
+    usual = GROUP_SEEN / max(int(np.count_nonzero(shares)), 1)
+    between = together @ together + usual * (shares @ shares)
+    return max(float(between / (residual @ residual + usual * (weights @ weights))), 1.0)
 
 
 def _effective_n(out: OutOfFold, weights: np.ndarray) -> float:
     return effective_n(out.right, weights, out.groups, len(out.probabilities))
+
+
+def guessing_accuracy(labels: np.ndarray, weights: np.ndarray) -> float:
+    """Accuracy of naming the commonest class each time, by labels (n,) and their weights (n,)."""
+    return float(np.bincount(labels, weights).max())
+
+
+def better_than_guessing(accuracy: float, effective: float, chance: float) -> bool:
+    """Whether an accuracy on `effective` independent images is shown to be above `chance`.
+
+    An exact one-sided binomial test: a classifier that is right with probability `chance` passes
+    with a probability of at most GUESSING.
+    """
+    right = accuracy * effective
+    least = beta.ppf(GUESSING, right, effective - right + 1) if right > 0 else 0.0
+    return bool(least > chance)
 
 
 def usual_correction(accuracy: float, share: float) -> float:
@@ -224,17 +275,18 @@ def usual_correction(accuracy: float, share: float) -> float:
 
 
 def learning_curve_correction(out: OutOfFold, weights: np.ndarray) -> float:
-    """Gain of accuracy from the labels that the folds' models saw to all n; 0 or more.
+    """Gain of accuracy from the labels that the folds' models saw to all n.
 
     The gain from half the labels to the folds' share is measured. Beyond, accuracy is taken to grow
-    with the logarithm of the number of labels, at the measured rate. A measured loss counts as 0.
+    with the logarithm of the number of labels, at the measured rate. A measured loss is subtracted:
+    to count it as 0 would add half of the noise of a flat curve to every estimate.
     """
     seen = math.log(out.share / out.half_share)
     if out.extrapolated or seen < 0.1:  # too close together to see a slope
         return 0.0
     half = (out.halves.argmax(axis=2) == out.labels).mean(axis=0)  # (n,)
     gain = float(weights @ (out.right - half))
-    return max(gain, 0.0) * math.log(1 / out.share) / seen
+    return gain * math.log(1 / out.share) / seen
 
 
 def selection_optimism(
@@ -378,18 +430,23 @@ def _how(
     seen: float,
     n: int,
     effective: float,
-    correction: float,
+    correction: float | None,
     optimism: float,
     confidence: float | None,
     prior_how: str,
 ) -> str:
-    """The estimate's `how`: every step from the share of right predictions to the interval."""
+    """The estimate's `how`: every step from the share of right predictions to the interval.
+
+    `correction` is None for a model that is no better than guessing.
+    """
     folds = f"{out.scheme.folds} {'stratified ' if out.stratified else ''}folds"
     times = "once" if out.scheme.repeats == 1 else f"{out.scheme.repeats} times"
     parts = [f"{100 * seen:.1f} % of {n} labels right out of fold ({folds}, {times})"]
     if abs(plain - seen) > 5e-4:
         parts.append(f"{100 * plain:.1f} % with every class weighted by its share")
-    if out.extrapolated:
+    if correction is None:
+        parts.append("nothing is added for more labels to a model that is no better than guessing")
+    elif out.extrapolated:
         more = f"more than the {out.share:.0%} of the labels that the folds learn from"
         parts.append(
             f"{100 * correction:+.1f} points as is usual for a model that learns from {more}"

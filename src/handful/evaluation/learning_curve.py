@@ -36,13 +36,14 @@ class Forecast:
 def forecast(found: Estimate, out: OutOfFold, times: Sequence[int] = TIMES) -> list[Forecast]:
     """Forecast the accuracy with `times` as many labels; empty where no slope was measured.
 
-    Methods that train a network have no fits on half the labels, so they have no forecast.
+    Methods that train a network have no fits on half the labels, so they have no forecast. A model
+    that is no better than guessing has shown nothing that more labels could make better.
 
     Args:
         found: the estimate that was made from `out`.
         times: factors on the number of labels.
     """
-    if found.accuracy is None or found.out_of_fold is None or out.extrapolated:
+    if found.accuracy is None or found.out_of_fold is None or out.extrapolated or found.guessing:
         return []
     assert found.low is not None and found.high is not None
     slope, error = learning_slope(found, out)
@@ -61,16 +62,17 @@ def forecast(found: Estimate, out: OutOfFold, times: Sequence[int] = TIMES) -> l
 
 
 def learning_slope(found: Estimate, out: OutOfFold) -> tuple[float, float]:
-    """The power by which wrong answers fall with labels, and its standard error.
+    """The power by which wrong answers fall with labels, 0 or more, and its standard error.
 
-    The power is the mean of this draw's slope and SLOPE, weighted by their inverse variances.
+    The power is the mean of this draw's slope and SLOPE, weighted by their inverse variances. More
+    labels are not expected to make a model worse, whatever chance showed.
     """
     assert found.out_of_fold is not None
     seen = math.log(out.share / out.half_share)
     gain = found.learning_curve * seen / max(math.log(1 / out.share), 1e-9)
     own = (_log_wrong(found.out_of_fold - gain) - _log_wrong(found.out_of_fold)) / max(seen, 1e-9)
     weight = SPREAD**2 / (SPREAD**2 + ERROR**2)
-    return SLOPE + weight * (own - SLOPE), SPREAD * math.sqrt(1 - weight)
+    return max(SLOPE + weight * (own - SLOPE), 0.0), SPREAD * math.sqrt(1 - weight)
 
 
 def _log_wrong(accuracy: float) -> float:

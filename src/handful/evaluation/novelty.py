@@ -2,8 +2,17 @@
 
 An image is represented by its coordinates along the first principal axes of the run's own images
 (labelled or not) and by the length of the residual outside of these axes. Its score is the
-distance to the 15th nearest reference image. A third of the run's images calibrate the threshold:
-98 % of them lie within it, so about 2 % of new images that are in distribution are flagged.
+distance to the 15th nearest reference image. The threshold is the distance that only few of the
+run's own images exceed when each is scored as if it were new. A new image that is drawn as they
+were takes any place in their order with the same chance, so one in n + 1 lies beyond the farthest
+of n scores. With 49 scores or more at most 2 % of such images are flagged, in the mean over runs,
+with fewer at most one in n + 1, and with fewer than 9 nothing is flagged.
+
+Where there are images enough, a third of them are scored and the others are the reference. Where
+there are fewer, all are the reference, and each is scored by the others.
+
+Conformal p-values for outliers: Bates et al. 2023, arXiv:2104.08279; scores by leaving one out:
+Barber et al. 2021, arXiv:1905.02928 (their bound is twice the share that they and we observe).
 
 Distance to a neighbour: Sun et al. 2022, arXiv:2204.06507; residual: Wang et al. 2022, "ViM",
 arXiv:2203.10807. Where we differ: the two make one distance, the axes are half whitened (divided
@@ -29,8 +38,10 @@ from handful.files import read_tensors, write_tensors
 from handful.methods.heads import principal
 from handful.seeds import Stream
 
-FLAGGED = 0.02  # share of in-distribution images beyond the threshold
-CALIBRATING = 3  # one image in this many calibrates the threshold
+FLAGGED = 0.02  # largest share of in-distribution images beyond the threshold, with images enough
+ENOUGH = 49  # scores that allow FLAGGED: 1 / (49 + 1)
+FEWEST = 9  # scores below which nothing is flagged: it would be more than one image in ten
+CALIBRATING = 3  # one image in this many calibrates the threshold, where those are ENOUGH
 NEIGHBOR = 15  # rank of the neighbour whose distance counts; lower below 60 reference images
 RANK = 128  # principal axes; fewer where there are fewer than 8 reference images per axis
 OUTSIDE = 2.0  # weight of the residual, beside coordinates along the axes of length 1
@@ -49,11 +60,12 @@ class InDistribution:
     scale: Tensor  # (R,) root of the standard deviation along each axis
     reference: Tensor  # (M, R + 1) float16, coordinates of the reference images
     threshold: Tensor  # () the distance above which an image is out of distribution
+    flagged: Tensor  # () largest share of in-distribution images above it; 0: nothing is flagged
 
-    def distances(self, features: Tensor) -> Tensor:
-        """(N,) distances of features (N, D) to their NEIGHBOR-th nearest reference image."""
+    def distances(self, features: Tensor, neighbor: int | None = None) -> Tensor:
+        """(N,) distances of features (N, D) to their `neighbor`-th nearest reference image."""
         reference = self.reference.float()
-        neighbor = max(1, min(NEIGHBOR, len(reference) // 4))
+        neighbor = neighbor or _neighbor(len(reference))
         found = [
             torch.cdist(self.coordinates(some), reference).kthvalue(neighbor).values
             for some in features.split(_BLOCK)
@@ -74,19 +86,63 @@ class InDistribution:
 
 def fit_in_distribution(features: Tensor, seed: int = 0) -> InDistribution:
     """Fit the distribution of a run's own images from their features (M, D), M of 2 or more."""
+    features = features.float()
+    apart = len(features) // CALIBRATING
+    if len(features) < FEWEST:
+        return _reference(features)
+    if apart < ENOUGH:
+        return _with_threshold(_reference(features), _left_out_distances(features))
     order = torch.from_numpy(seeds.generator(seed, Stream.NOVELTY).permutation(len(features)))
-    apart = max(1, len(features) // CALIBRATING)
-    own = features[order[apart:]].float()
-    coordinates = principal(own, max(2, min(RANK, len(own) // 8)))
+    known = _reference(features[order[apart:]])
+    return _with_threshold(known, known.distances(features[order[:apart]]))
+
+
+def _reference(own: Tensor, rank: int | None = None) -> InDistribution:
+    """The distribution of features (M, D), all of them references, without a threshold yet."""
+    coordinates = principal(own, rank or _rank(len(own)))
     axes = F.normalize(coordinates.basis, dim=0)
     spread = coordinates.of(own).square().mean(dim=0)  # (R,) of features of mean square length 1
     scale = spread.clamp_min(1e-12) ** 0.25
     empty = own.new_empty(0, axes.shape[1] + 1)
-    known = InDistribution(coordinates.mean, axes, scale, empty, torch.tensor(math.inf))
-    known = replace(known, reference=known.coordinates(own).half())
-    usual = known.distances(features[order[:apart]]).sort().values
-    within = min(math.ceil((apart + 1) * (1 - FLAGGED)), apart)
-    return replace(known, threshold=usual[within - 1])
+    no_threshold = torch.tensor(torch.finfo(torch.float32).max), torch.tensor(0.0)
+    known = InDistribution(coordinates.mean, axes, scale, empty, *no_threshold)
+    return replace(known, reference=known.coordinates(own).half())
+
+
+def _left_out_distances(features: Tensor) -> Tensor:
+    """(M,) distance of each image to the others, by axes and references that leave it out.
+
+    Rank and neighbour are those of all M images, else the distances would not be comparable.
+    """
+    rank, neighbor = _rank(len(features)), _neighbor(len(features))
+    every = torch.arange(len(features))
+    return torch.cat(
+        [
+            _reference(features[every != at], rank).distances(features[at : at + 1], neighbor)
+            for at in range(len(features))
+        ]
+    )
+
+
+def _with_threshold(known: InDistribution, scores: Tensor) -> InDistribution:
+    """The distribution with the threshold that the scores (n,) of its own images allow."""
+    n = len(scores)
+    within = min(math.ceil((n + 1) * (1 - FLAGGED)), n)
+    flagged = torch.tensor(_flagged(n))
+    return replace(known, threshold=scores.sort().values[within - 1], flagged=flagged)
+
+
+def _flagged(n: int) -> float:
+    """Largest share of in-distribution images that n scores can promise, FLAGGED or more."""
+    return max(FLAGGED, 1 / (n + 1))
+
+
+def _rank(images: int) -> int:
+    return max(2, min(RANK, images // 8))
+
+
+def _neighbor(references: int) -> int:
+    return max(1, min(NEIGHBOR, references // 4))
 
 
 def save_in_distribution(known: InDistribution, path: Path) -> None:
@@ -102,6 +158,9 @@ def load_in_distribution(path: Path, width: int) -> InDistribution:
     if not path.exists():
         raise HandfulError(f"{path} is missing, so what is none of these is not known; fit again")
     tensors, _ = read_tensors(path, lambda shapes, _: _check_shapes(shapes, width, path))
+    # Earlier versions scored half as many images as there are references, whatever their number.
+    earlier = _flagged(max(1, (len(tensors["reference"]) - 1) // 2))
+    tensors.setdefault("flagged", torch.tensor(earlier))
     if not all(t.is_floating_point() and bool(t.isfinite().all()) for t in tensors.values()):
         raise HandfulError(f"{path} holds values that are not finite; restore it or fit again")
     return InDistribution(**tensors)
@@ -110,13 +169,15 @@ def load_in_distribution(path: Path, width: int) -> InDistribution:
 def _check_shapes(shapes: Mapping[str, tuple[int, ...]], width: int, path: Path) -> None:
     rank = shapes.get("scale", (0,))[0] if len(shapes.get("scale", ())) == 1 else 0
     rows = shapes.get("reference", (0,))[:1]
-    expected = {
+    expected: dict[str, tuple[int, ...]] = {
         "mean": (width,),
         "axes": (width, rank),
         "scale": (rank,),
         "reference": (*rows, rank + 1),
         "threshold": (),
     }
+    if "flagged" in shapes:  # earlier versions did not write it
+        expected["flagged"] = ()
     if dict(shapes) != expected or not rank or not rows or not rows[0]:
         raise HandfulError(f"{path} was not written by handful for this network; fit again")
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
+from handful import seeds
 from handful.errors import HandfulError
 
 _SMALL = 1_000_000  # elements: one thread multiplies smaller matrices faster
@@ -31,7 +32,8 @@ class Coordinates(NamedTuple):
     def head(self, weight: Tensor, bias: Tensor) -> nn.Linear:
         """The head on features that equals (R, K) `weight` and (K,) `bias` on coordinates."""
         on_features = self.basis @ weight  # (D, K)
-        head = nn.Linear(len(self.mean), weight.shape[1])
+        with seeds.own_turn():
+            head = nn.Linear(len(self.mean), weight.shape[1])
         with torch.no_grad():
             head.weight.copy_(on_features.T)
             head.bias.copy_(bias - self.mean @ on_features)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from handful import seeds
 from handful.errors import HandfulError
 from handful.methods.base import About
 from handful.methods.heads import check_fit
@@ -43,8 +44,7 @@ class MLPHead:
         """The head fitted to (N, D) features and (N,) labels; unlabelled features are not used."""
         check_fit(labeled, labels, num_classes)
         x = labeled.float()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeds.seeded(seed):
             head = make_head(x.shape[1], self.hidden, num_classes)
             optimizer = torch.optim.Adam(head.parameters(), self.lr, weight_decay=self.weight_decay)
             for _ in range(self.epochs):

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from handful import seeds
 from handful.errors import HandfulError
 from handful.models.fast import Fast
 from handful.models.imagenet import Lite, Lite0, Lite1, Lite2, Timm
@@ -115,7 +116,9 @@ def make(name: str, channels: int, size: int, **options: Any) -> nn.Module:
             f"backbone {name!r} has no option {unknown[0]!r}."
             f"{did_you_mean(unknown[0], known)} Its options: {takes}"
         )
-    return backbone(channels, size, **options)
+    with seeds.own_turn():
+        made: nn.Module = backbone(channels, size, **options)
+    return made
 
 
 def check_name(name: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from handful import devices, models
+from handful import devices, models, seeds
 from handful.data.decoding.value_range import Scale
 from handful.data.imageset import ImageSet
 from handful.models.feature_cache import features
@@ -61,7 +61,8 @@ class Classifier(nn.Module):
         self.dropout = nn.Dropout(dropout)
         bias = bool(getattr(backbone, "head_bias", True))
         width = int(backbone.width)  # type: ignore[arg-type]
-        self.head: nn.Module = nn.Linear(width, num_classes, bias)
+        with seeds.own_turn():
+            self.head: nn.Module = nn.Linear(width, num_classes, bias)
 
     def features(self, images: Tensor) -> Tensor:
         """(N, C, S, S) in [0, 1] → (N, D)."""

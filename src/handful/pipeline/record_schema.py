@@ -180,12 +180,14 @@ class Abstention(StrictModel):
     threshold: Share
     share: Share
     accuracy: Share
+    held: Share | None = None  # earlier versions promised nothing: half of their thresholds fail
 
 
 class Estimate(Scored):
     how: Text
     caveats: list[Text] = Field(default=[], max_length=100)
     abstentions: list[Abstention] = Field(default=[], max_length=100)
+    guessing: bool = False
     balanced_accuracy: Share | None = None
     balanced_low: Share | None = None
     balanced_high: Share | None = None

@@ -5,6 +5,7 @@ unfinished run, or none.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,9 @@ from handful.csv_files import read_csv
 from handful.data.imageset import ImageSet
 from handful.data.vanished import with_the_rest
 from handful.errors import HandfulError
+from handful.evaluation.calibration import fewest_labels
 from handful.evaluation.metrics import Evaluation, evaluate, with_foreign
-from handful.evaluation.novelty import InDistribution, load_in_distribution
+from handful.evaluation.novelty import FEWEST, InDistribution, load_in_distribution
 from handful.evaluation.plots import plot_confusion
 from handful.files import beside, read_json, write_json, write_text
 from handful.models.classifier import Predictor
@@ -67,8 +69,8 @@ class Run:
         Args:
             abstain: target accuracy of the answers in (0, 1), such as 0.95. Images whose
                 confidence is too low for it get no label.
-            none_of_these: detect out-of-distribution images, which get no label either. About 2 %
-                of the in-distribution images are taken for such.
+            none_of_these: detect out-of-distribution images, which get no label either;
+                `mistaken_for_none` says how many in-distribution images are taken for such.
             say: gets a line for each image that vanishes meanwhile; it is added to
                 `images.store.skipped` too.
 
@@ -108,12 +110,35 @@ class Run:
         width = int(self.predictor.model.backbone.width)  # type: ignore[arg-type]
         return load_in_distribution(self.folder / IN_DISTRIBUTION, width)
 
-    def answering(self, target_accuracy: float) -> dict[str, float]:
-        """Return the confidence threshold at which answers reach `target_accuracy`.
+    @property
+    def mistaken_for_none(self) -> str:
+        """A sentence: which share of images like the run's own `none_of_these` marks, too.
+
+        HandfulError without a folder.
+        """
+        flagged = float(self.in_distribution.flagged)
+        if not flagged:
+            return (
+                f"this run has seen fewer than {FEWEST} images, too few to tell which images are "
+                f"unlike them, so none is marked; fit again with more images, labelled or not"
+            )
+        share = f"{_rounded_up(flagged)} % of images like those that this run has seen"
+        learned = self.record.get("init") or self.record.get("stage")
+        if self.predictor.frozen and not learned:
+            return f"at most {share} are marked as none of these, too, in the mean over such runs"
+        return (
+            f"about {share} are marked as none of these, too; there may be more, since the network "
+            f"has learned from some of these images"
+        )
+
+    def answering(self, target_accuracy: float) -> dict[str, Any]:
+        """Return the confidence threshold above which answers reach `target_accuracy`.
 
         Returns:
-            sure (the next supported target), threshold, share (of new images that are answered)
-            and accuracy (of the answers, out of fold).
+            sure (the next supported target: at least this share of the answers is right), held
+            (the share of label sets for which that is so; None in runs of earlier versions, where
+            it is so for about half), threshold, share (of new images that are answered) and
+            accuracy (of the answers, out of fold).
 
         Raises:
             HandfulError: the run has no estimate, or too few labels for this target.
@@ -127,16 +152,24 @@ class Run:
                 "this run has no estimate, so the accuracy of its answers is not known; fit again "
                 "with --estimate folds"
             )
-        known: list[dict[str, float]] = self.estimate["abstentions"]
+        known: list[dict[str, Any]] = self.estimate["abstentions"]
         enough = [row for row in known if row["sure"] >= target_accuracy]
         if not enough:
             most = max((row["sure"] for row in known), default=None)
             instead = f"ask for {most} at most" if most else "predict without --abstain"
+            needed = self._needed(target_accuracy)
             raise HandfulError(
-                f"the labels of this run cannot promise answers that are right "
-                f"{target_accuracy:.0%} of the time; {instead}, or label more images"
+                f"the labels of this run cannot promise that {target_accuracy:.0%} of the answers "
+                f"are right; {instead}, or label more images: it takes {needed}"
             )
         return min(enough, key=lambda row: row["sure"])
+
+    def _needed(self, target_accuracy: float) -> str:
+        """Return in words what labels would have to show for a promise to be possible."""
+        fewest = fewest_labels(target_accuracy)
+        if self.estimate.get("n", 0) < fewest:
+            return f"at least {fewest} labels that count, all of them predicted rightly"
+        return "more labels that count, or a model whose surest answers are right more often"
 
     def evaluate(self, images: ImageSet, track: Track = quiet) -> Evaluation:
         """Score the labelled images, matched to the classes of this run by name.
@@ -204,6 +237,11 @@ class Run:
         save_predictor(self.predictor, self.folder / MODEL)
         write_text(self.folder / "history.jsonl", "".join(json.dumps(h) + "\n" for h in history))
         write_json(self.folder / RECORD, self.record)
+
+
+def _rounded_up(share: float) -> str:
+    """Return a share in per cent with one decimal at most, never less than it is."""
+    return f"{math.ceil(round(1000 * share, 3)) / 10:g}"
 
 
 def _some(names: Iterable[str]) -> str:

@@ -224,7 +224,8 @@ def check_opens(settings: Settings, task: Task, seed: int) -> None:
     classes = len(task.classes)
     model = Classifier(backbone, classes, Normalize(constants, constants))
     if type(method) not in methods.METHODS.values():
-        noise = torch.randn(4 * classes, int(backbone.width))
+        own = torch.Generator().manual_seed(seed)
+        noise = torch.randn(4 * classes, int(backbone.width), generator=own)
         labels = torch.arange(4 * classes) % classes
         try:
             model.head = method.fit_features(noise, labels, noise[:0], classes, seed)

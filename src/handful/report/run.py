@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from handful import methods
+from handful.evaluation.calibration import HELD
 from handful.evaluation.label_errors import CONTRADICTED
 from handful.evaluation.metrics import equal_groups, evaluate
 from handful.methods.base import About
@@ -28,7 +29,7 @@ from handful.report import plots
 from handful.report.plots import Plot
 from handful.report.read import HeldOut, RunFolder
 from handful.report.sentences import Story, sentence, tell
-from handful.text import time
+from handful.text import often, time
 from handful.training.failure import recorded_failures
 
 LARGEST = 25  # most classes for which a confusion matrix is shown
@@ -141,6 +142,7 @@ class Page:
     augmented: tuple[Augmented, ...]
     next: tuple[Card, ...]
     contradicted: float  # a label is listed where a class is this many times as probable
+    promise_holds: str  # for how many sets of labels, in words; "" if an earlier version said more
     promised: float  # the highest target accuracy that a threshold reaches; 0 if unknown
     folder: str  # path of the run, quoted for a shell
     files: tuple[tuple[str, str], ...]
@@ -188,6 +190,7 @@ def page(run: RunFolder) -> Page:
         augmented=run.pictures.augmented,
         next=tuple(_next(run, row) for row in run.next[:SHOWN]),
         contradicted=CONTRADICTED,
+        promise_holds=_promise_holds([row for _, row in offered if row]),
         promised=max((target for target, row in offered if row), default=0.0),
         folder=shlex.quote(str(run.folder)),
         files=tuple((name, text) for name, text in FILES.items() if (run.folder / name).exists()),
@@ -362,6 +365,11 @@ def _abstentions(
         return ()
     known = {float(row["sure"]): row for row in estimate["abstentions"]}
     return tuple((target, known.get(target)) for target in SHOWN_TARGETS)
+
+
+def _promise_holds(rows: Sequence[Mapping[str, float]]) -> str:
+    held = [row.get("held") for row in rows] or [HELD]
+    return "" if None in held else often(min(float(share) for share in held if share))
 
 
 def _mistake(run: RunFolder, classes: Sequence[str], at: int) -> Card:

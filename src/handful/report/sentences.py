@@ -6,7 +6,7 @@ from typing import Any
 
 from handful.evaluation.accuracy_estimate import BY_HAND
 from handful.evaluation.label_shift import LABELED, UNLABELED
-from handful.text import counted, percent, span
+from handful.text import counted, often, percent, span
 
 
 def sentence(text: str) -> str:
@@ -47,7 +47,7 @@ def tell(
     means = (
         f"Of 100 new images drawn like the labelled ones, expect about {100 * accuracy:.0f} to be "
         f"classified rightly. Rely on the interval, {span(low, high)}: it is made so that it holds "
-        f"the true accuracy of the saved model for {_often(float(estimate['level']))} sets of "
+        f"the true accuracy of the saved model for {often(float(estimate['level']))} sets of "
         f"labels picked in this way."
     )
     hint = "" if BY_HAND in estimate["caveats"] else " (where they are not, give --prior)"
@@ -68,10 +68,6 @@ def tell(
 
 def _sources(prior_from: str) -> str:
     return "the model sees them in the unlabelled ones" if prior_from == UNLABELED else "given"
-
-
-def _often(level: float) -> str:
-    return "nine in ten" if level == 0.9 else f"{100 * level:.0f} of 100"
 
 
 def _tested(low: float, high: float, test: Mapping[str, Any] | None) -> str:

@@ -2,7 +2,7 @@
 
 A step depends only on the state before it and on (seed, step): the generator that draws its images,
 augmentations and dropout is seeded by these two numbers. A checkpoint therefore holds tensors and a
-step count, and no random state.
+step count, and no random state. Trainings in several threads take turns step by step.
 """
 
 from collections.abc import Iterator, Mapping
@@ -107,8 +107,7 @@ def train(
         rate = schedule.rate(state.schedule_progress.position(state.step))
         for group in state.optimizer.param_groups:
             group["lr"] = rate * group["rate"]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seeds.hashed(batches.seed, state.step, seeds.DROPOUT))
+        with seeds.seeded(seeds.hashed(batches.seed, state.step, seeds.DROPOUT)):
             loss, logs = _gradients(state, method, batches[state.step], precision)
         if not torch.isfinite(loss):
             raise Diverged(
@@ -144,8 +143,7 @@ def fresh(method: Trained, task: Task, seed: int) -> nn.Module:
 
     The global random state is left unchanged.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeds.seeded(seed):
         network = method.build(task)
     if devices.device().type == "cpu":
         use_fast_backward(network)
@@ -157,6 +155,5 @@ def begin(method: Trained, task: Task, schedule: Schedule, seed: int) -> State:
     network = fresh(method, task, seed)
     if not isinstance(method, Stateful):
         return State(network, schedule)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeds.hashed(seed, seeds.Purpose.METHOD_STATE))
+    with seeds.seeded(seeds.hashed(seed, seeds.Purpose.METHOD_STATE)):
         return State(network, schedule, method.state(task))

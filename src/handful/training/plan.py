@@ -15,6 +15,7 @@ from handful.methods.schedule import Schedule, ScheduleProgress
 from handful.models.feature_cache import resolved
 from handful.training.batches import Batches
 from handful.training.loop import begin, train
+from handful.training.precision import FORMATS, kind_of, remember, remembered
 from handful.training.settings import Settings
 
 _SHORT_STEP = 0.2  # seconds: shorter steps are timed twice
@@ -78,22 +79,26 @@ def measure_plan(
 
     bf16 is chosen where the processor has it and it saves more than a tenth of the time. Short
     steps are timed twice, and the faster time of each precision counts, since other work comes in
-    bursts.
+    bursts. The choice is made once for a kind of training on this machine, see `precision`.
     """
-    choices = [precision]
-    if precision == "auto":
-        choices = ["fp32", "bf16"] if devices.has_bf16() else ["fp32"]
+    choosing = precision == "auto" and devices.has_bf16()
+    choices = ["fp32" if precision == "auto" else precision]
+    if choosing:
+        kind = kind_of(method, task, schedule)
+        known = remembered(kind)
+        choices = list(FORMATS) if known is None else [known]
 
     def timed() -> dict[str, float]:
         return {x: time_step(method, task, schedule, seed, x) for x in choices}
 
     seconds = timed()
-    if len(choices) > 1 and min(seconds.values()) < _SHORT_STEP:
+    if choosing and min(seconds.values()) < _SHORT_STEP:
         again = timed()
         seconds = {x: min(seconds[x], again[x]) for x in choices}
     best = choices[0]
-    if len(choices) > 1 and seconds["bf16"] < 0.9 * seconds["fp32"]:
-        best = "bf16"
+    if len(choices) > 1:
+        faster = "bf16" if seconds["bf16"] < 0.9 * seconds["fp32"] else "fp32"
+        best = remember(kind, faster)
     period: int = getattr(method, "period", 1)
     pauses = [0.0, 0.0]
     if period > 1:
