@@ -32,6 +32,7 @@ FILE = "coverage_auto"
 SOURCES = ("digits", "mnist", "fashion-mnist", "sign-digits", "tin10", "cifar10-jpeg", "steel")
 OWN_TEST = {"sign-digits": 0.3, "steel": 0.3}
 IMAGES, SCORED = 5_000, 2_000
+SHORT = "40s"  # budget of a fit, unless another is given
 
 
 def main() -> None:
@@ -42,6 +43,7 @@ def main() -> None:
             for labels in options.labels:
                 for kind in options.kinds:
                     name = f"{source} {kind} {labels} {options.method}"
+                    name += f" {options.budget}" * (options.budget != SHORT)
                     if not record.recorded(FILE, name, options.part, number):
                         run(name, source, kind, labels, number, options)
 
@@ -148,7 +150,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--method", default="auto")
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--first", type=int, default=0, help="the first of them")
-    parser.add_argument("--budget", default="40s")
+    parser.add_argument("--budget", default=SHORT)
     parser.add_argument("--dry", action="store_true", help="print only, write no line")
     return parser.parse_args()
 

@@ -37,7 +37,7 @@ def coverage_pooled() -> str:
 
 def coverage_auto() -> str:
     """Whole fits of `auto` on each source: how often the interval held the truth."""
-    lines = record.final("coverage_auto")
+    lines = [x for x in record.final("coverage_auto") if x["name"].endswith(" auto")]
     by_source: dict[str, list[dict[str, Any]]] = {}
     for line in lines:
         by_source.setdefault(line["name"].split()[0], []).append(line["figures"])
