@@ -1,8 +1,9 @@
 """Self-training: a linear head learns its own most confident predictions in rounds.
 
 A head fitted to the labelled features predicts the unlabelled ones. The predictions are aligned to
-the class shares of the labels, the most confident ones of each class become pseudo-labels, and a
-new head is fitted to labels and pseudo-labels. Each round uses more pseudo-labels.
+class shares, given or estimated (`class_shares`), the most confident ones of each class become
+pseudo-labels, and a new head is fitted to labels and pseudo-labels. Each round uses more
+pseudo-labels.
 
 Scudder 1965, "Probability of error of some adaptive pattern-recognition machines"; balanced by
 class as in Zou et al. 2018, arXiv:1810.07911, the growing share as in Cascante-Bonilla et al.
@@ -19,7 +20,8 @@ from torch import Tensor, nn
 
 from handful.errors import HandfulError
 from handful.methods.base import About
-from handful.methods.heads import align, check_fit, fit_logistic, principal, prior_of, subsample
+from handful.methods.class_shares import wanted_shares
+from handful.methods.heads import align, check_fit, fit_logistic, principal, subsample
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class SelfTraining:
         counterpart="features",
         learned_weights=True,
     )
+    aligns: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 < self.first_share <= self.last_share <= 1:
@@ -58,18 +61,29 @@ class SelfTraining:
                 raise HandfulError(f"{field} must be more than 0, got {getattr(self, field)}")
 
     def fit_features(
-        self, labeled: Tensor, labels: Tensor, unlabeled: Tensor, num_classes: int, seed: int
+        self,
+        labeled: Tensor,
+        labels: Tensor,
+        unlabeled: Tensor,
+        num_classes: int,
+        seed: int,
+        shares: Tensor | None = None,
     ) -> nn.Linear:
-        """The last head, on (N, D) labelled features, (N,) labels and (M, D) unlabelled ones."""
+        """The last head, on (N, D) labelled features, (N,) labels and (M, D) unlabelled ones.
+
+        Args:
+            shares: (K,) class shares among the unlabelled images; None: estimated.
+        """
         check_fit(labeled, labels, num_classes)
+        shares = wanted_shares(shares, labeled, labels, unlabeled, num_classes, seed)
         unlabeled = subsample(unlabeled, self.limit, seed).float()
         coordinates = principal(torch.cat([labeled.float(), unlabeled]), self.rank)
         x, u = coordinates.of(labeled), coordinates.of(unlabeled)
-        targets, prior = F.one_hot(labels, num_classes).float(), prior_of(labels, num_classes)
+        targets = F.one_hot(labels, num_classes).float()
         weight, bias = fit_logistic(x, targets, self.first_strength)
-        for share in self.shares() if len(u) else ():
-            probabilities = align((u @ weight + bias).softmax(dim=1), prior)
-            used = most_confident(probabilities, prior, share)
+        for used_share in self.shares() if len(u) else ():
+            probabilities = align((u @ weight + bias).softmax(dim=1), shares)
+            used = most_confident(probabilities, shares, used_share)
             pseudo = F.one_hot(probabilities[used].argmax(dim=1), num_classes).float()
             weight, bias = fit_logistic(
                 torch.cat([x, u[used]]),

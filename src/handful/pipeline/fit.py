@@ -192,6 +192,7 @@ def _resolve(
     check_labels(images)
     origins = [images.origins.get(name, "unknown") for name in images[images.labeled].names]
     shares = _checked_shares(images, options.prior, options.estimate, origins)
+    inputs = replace(options.inputs, shares=None if shares is None else tuple(shares))
     method, why_not, budget = options.method, options.why_not_auto, options.budget
     if method is None:
         method = "supervised" if why_not else AUTO
@@ -205,7 +206,7 @@ def _resolve(
         "features" if auto else method,
         schedule=options.schedule,
         backbone=options.backbone,
-        inputs=options.inputs,
+        inputs=inputs,
         settings=options.settings,
         init=options.init,
         track=reporter.track,
@@ -231,7 +232,7 @@ def _resolve(
     request = FitRequest(
         options.seed, origins, wanted, options.prior, shares, budget, after, command
     )
-    return _ResolvedOptions(settings, task, request, options.inputs, auto, fingerprint)
+    return _ResolvedOptions(settings, task, request, inputs, auto, fingerprint)
 
 
 def _reopen(folder: Path, pictures: bool, say: Say) -> Run:
