@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from handful.errors import HandfulError
 from handful.methods.base import About
 from handful.methods.class_shares import wanted_shares
-from handful.methods.heads import check_fit, principal, subsample
+from handful.methods.heads import check_fit, mixed, principal, subsample
 from handful.methods.linear_head import Features
 
 
@@ -144,22 +144,3 @@ def shrunk(covariance: Tensor, share: float) -> Tensor:
     variance = covariance.diagonal().mean().clamp_min(1e-12)
     equal = variance * torch.eye(len(covariance), dtype=covariance.dtype)
     return (1 - share) * covariance + max(share, 1e-6) * equal
-
-
-def mixed(own: nn.Linear, plain: nn.Linear, features: Tensor, share: float) -> nn.Linear:
-    """A head with `share` of `plain` in its logits; both at the same spread on (m, D) features.
-
-    The spread is the root mean squared difference of a logit to the mean of its image. The mixture
-    has the spread of `plain`, so that its confidence is comparable.
-    """
-    with torch.no_grad():
-        spreads = [_spread(head(features)) for head in (own, plain)]
-        scale = spreads[1] / spreads[0].clamp_min(1e-12)
-        head = nn.Linear(own.in_features, own.out_features)
-        head.weight.copy_((1 - share) * scale * own.weight + share * plain.weight)
-        head.bias.copy_((1 - share) * scale * own.bias + share * plain.bias)
-    return head
-
-
-def _spread(logits: Tensor) -> Tensor:
-    return (logits - logits.mean(dim=1, keepdim=True)).square().mean().sqrt()

@@ -8,7 +8,8 @@ pseudo-labels.
 Scudder 1965, "Probability of error of some adaptive pattern-recognition machines"; balanced by
 class as in Zou et al. 2018, arXiv:1810.07911, the growing share as in Cascante-Bonilla et al.
 2020, arXiv:2001.06001 ("Curriculum Labeling"). Where we differ: only the head is fitted again;
-theirs train the network from scratch.
+theirs train the network from scratch. The head that learned from the labels alone is mixed into the
+outcome: where pseudo-labels confirm their errors, it holds against them.
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 from handful.errors import HandfulError
 from handful.methods.base import About
 from handful.methods.class_shares import wanted_shares
-from handful.methods.heads import align, check_fit, fit_logistic, principal, subsample
+from handful.methods.heads import align, check_fit, fit_logistic, mixed, principal, subsample
+from handful.methods.linear_head import Features
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class SelfTraining:
     first_strength: float = 3e-3  # L2 penalty of the head on labels alone
     strength: float = 1e-4  # L2 penalty of the later heads
     rank: int = 256  # principal axes of the features that are used
+    labels_only: float = 0.4  # share of the labels-only head in the logits
     limit: int = 50_000  # most unlabelled images used; a random sample of more
 
     name: ClassVar[str] = "self_training"
@@ -51,6 +54,8 @@ class SelfTraining:
     aligns: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        if not 0 <= self.labels_only <= 1:
+            raise HandfulError(f"labels_only lies in [0, 1], got {self.labels_only}")
         if not 0 < self.first_share <= self.last_share <= 1:
             raise HandfulError(
                 f"first_share and last_share are shares with 0 < first <= last <= 1, "
@@ -69,7 +74,9 @@ class SelfTraining:
         seed: int,
         shares: Tensor | None = None,
     ) -> nn.Linear:
-        """The last head, on (N, D) labelled features, (N,) labels and (M, D) unlabelled ones.
+        """The last head, from (N, D) labelled features, (N,) labels and (M, D) unlabelled ones.
+
+        A share of the labels-only head is mixed into it.
 
         Args:
             shares: (K,) class shares among the unlabelled images; None: estimated.
@@ -98,7 +105,11 @@ class SelfTraining:
                 start=(weight, bias),
                 iterations=40,
             )
-        return coordinates.head(weight, bias)
+        own = coordinates.head(weight, bias)
+        if not len(u):
+            return own
+        plain = Features().fit_features(labeled, labels, unlabeled[:0], num_classes, seed)
+        return mixed(own, plain, unlabeled, self.labels_only)
 
     def shares(self) -> list[float]:
         """The share of pseudo-labels used in each round, rising linearly."""

@@ -30,8 +30,8 @@ def fold_predictor(
 
     It takes positions among the labelled images of the task, (n_train,) and (n_held,), and a
     seed, and returns (n_held, K) probabilities. Held-out images are removed from the unlabelled
-    pool too. Images in neither part, dropped to keep the classes even, lose their label. Features are
-    computed, and settings tuned on the labels, once for all folds.
+    pool too. Images in neither part, dropped to keep the classes even, lose their label. Features
+    are computed, and settings tuned on the labels, once for all folds.
 
     Args:
         work: folder in which fits of networks keep their checkpoints, or None.
