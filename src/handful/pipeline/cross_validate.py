@@ -82,6 +82,7 @@ def predicted_out_of_fold(
             new ones are added.
     """
     images, labeled = task.images, task.images.labeled
+    origins = [images.origins.get(name, "unknown") for name in images[labeled].names]
     return out_of_fold(
         images.labels[labeled],
         len(task.classes),
@@ -91,4 +92,5 @@ def predicted_out_of_fold(
         None if images.groups is None else images.groups[labeled],
         finished=finished,
         track=task.track,
+        origins=origins,
     )

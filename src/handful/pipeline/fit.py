@@ -16,10 +16,11 @@ from handful.data.vanished import on_the_rest
 from handful.errors import HandfulError
 from handful.evaluation.accuracy_estimate import check_prior
 from handful.evaluation.cross_validation import THOROUGH
-from handful.evaluation.label_shift import LABELED, UNLABELED
+from handful.evaluation.label_shift import LABELED, UNLABELED, counted_shares
 from handful.files import sole_writer
 from handful.methods import about
 from handful.methods.base import Fitted, Method, Task
+from handful.methods.class_shares import ClassShares
 from handful.methods.consistency import Consistency, has_unlabeled
 from handful.methods.schedule import Schedule
 from handful.methods.self_supervised import SelfSupervised
@@ -36,6 +37,7 @@ from handful.pipeline.auto.select import AUTO, select_method
 from handful.pipeline.earlier_run import with_earlier_labels, with_earlier_options
 from handful.pipeline.options import FitOptions, InputSpec
 from handful.pipeline.pretrain import TRAINING_SHARE, after_pretraining, deadline_with_reserve
+from handful.pipeline.pool_shares import pool_shares
 from handful.pipeline.pretrained import HISTORY, Pretrained, on_scale_of
 from handful.pipeline.record import Decision, FitRequest, record_of
 from handful.pipeline.run import Run, open_run
@@ -272,7 +274,9 @@ def _train_on_all_labels(
         learned = replace(learned, remark=why_unused)
     if assessment is None:
         return decision, learned
-    assessment = _complete_assessment(assessment, learned.predictor, task, resolved.request)
+    assessment = _complete_assessment(
+        assessment, learned.predictor, settings.method, task, resolved.request
+    )
     calibrated = replace(learned.predictor, temperature=assessment.estimate.temperature)
     return decision._replace(assessment=assessment), replace(learned, predictor=calibrated)
 
@@ -364,22 +368,35 @@ def _pretrain_first(
 
 
 def _complete_assessment(
-    assessment: Assessment, predictor: Predictor, task: Task, request: FitRequest
+    assessment: Assessment, predictor: Predictor, method: Method, task: Task, request: FitRequest
 ) -> Assessment:
     """Return the assessment with class shares of the unlabelled images and a remark on `init`.
 
-    The class shares are those that the saved model predicts, with `prior` "unlabeled".
+    The class shares, with `prior` "unlabeled", are those of `pool_shares`; where it has none, those
+    that the saved model predicts.
     """
     if request.prior == UNLABELED:
-        others = task.images[task.images.unlabeled]
-        assessment = assessment.with_pool_shares(
-            predictor.predict_proba(others, track=task.track).numpy()
-        )
+        found = pool_shares(method, task, predictor.precision)
+        if found is None:
+            others = task.images[task.images.unlabeled]
+            assessment = assessment.with_pool_shares(
+                predictor.predict_proba(others, track=task.track).numpy()
+            )
+        else:
+            counted = counted_shares(found.mean, assessment.out.labels, request.origins)
+            assessment = assessment.with_shares(counted.tolist(), _how_found(found, task))
     if task.init is not None:
         assessment = assessment.with_remark(
             "the backbone learned without labels before, also from held-out images"
         )
     return assessment
+
+
+def _how_found(found: ClassShares, task: Task) -> str:
+    return (
+        f"as predicted for {len(task.images.unlabeled):,} images without a label by a model that "
+        f"learned from the labels alone, give or take up to {100 * found.sd.max():.0f} points"
+    )
 
 
 def _deadline_after_pretraining(following: Settings, deadline: Deadline) -> Deadline | None:
