@@ -36,8 +36,8 @@ from handful.pipeline.auto.candidates import BUDGET
 from handful.pipeline.auto.select import AUTO, select_method
 from handful.pipeline.earlier_run import with_earlier_labels, with_earlier_options
 from handful.pipeline.options import FitOptions, InputSpec
-from handful.pipeline.pretrain import TRAINING_SHARE, after_pretraining, deadline_with_reserve
 from handful.pipeline.pool_shares import pool_shares
+from handful.pipeline.pretrain import TRAINING_SHARE, after_pretraining, deadline_with_reserve
 from handful.pipeline.pretrained import HISTORY, Pretrained, on_scale_of
 from handful.pipeline.record import Decision, FitRequest, record_of
 from handful.pipeline.run import Run, open_run
