@@ -56,7 +56,8 @@ def fit(
             "--estimate none, --backbone, --init or --set is given, which auto decides itself); "
             "with unlabelled images too: deep_propagation (of digits and symbols), fixmatch, "
             "softmatch, uda, mean_teacher, pseudo_label; on ImageNet features: features, "
-            "self_training, propagation, gaussian_mixture, mlp_head, fine_tuning; "
+            "self_training, propagation, gaussian_mixture (with few labels), mlp_head, "
+            "fine_tuning; "
             "pre-training without labels first: simclr, vicreg, cmc, autoencoder.",
             show_default=False,
         ),
