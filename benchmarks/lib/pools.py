@@ -2,7 +2,8 @@
 
 Development scores on training images, the final part on test images; the two have no image to label
 in common. Sign-digits has no test part: two fifths of it, always the same, take its place, and
-development divides the rest in the same way.
+development divides the rest in the same way. So it is with any source that has no test part or
+fewer labelled images than twice `most`; the latter are scored on their test part in the final.
 """
 
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from handful.pipeline.options import InputSpec
 from handful.pipeline.setup import default_backbone, make_task
 
 SIZES = {"cifar10-jpeg": 160, "fashion-mnist": 64, "sign-digits": 96}  # pixels the network sees
+MORE_SIZES = SIZES | {"tin10": 160, "steel": 160, "mnist": 64}
 POOL = 10_000
 SCORED = 0.4  # of a source without a test part
 
@@ -35,28 +37,37 @@ class Pool(NamedTuple):
     classes: int
 
 
-def pool(source: str, part: str) -> Pool:
-    """The images of `part`, "dev" or "final", of a source named in SIZES."""
-    to_label, to_score = _parts(source, part)
-    size = SIZES[source]
+def pool(source: str, part: str, most: int = POOL) -> Pool:
+    """The images of `part`, "dev" or "final", of a source named in MORE_SIZES.
+
+    Args:
+        most: images to label from, and images to score on; fewer where a source has fewer.
+    """
+    to_label, to_score = _parts(opened(source), part, most)
+    size = MORE_SIZES[source]
     return Pool(
-        _embedded(to_label, size),
+        embedded(to_label, size),
         to_label.labels,
-        _embedded(to_score, size),
+        embedded(to_score, size),
         to_score.labels,
         to_label.num_classes,
     )
 
 
-def _parts(source: str, part: str) -> tuple[ImageSet, ImageSet]:
+def opened(source: str) -> ImageSet:
     folder = data_folder() / source
-    images = handful.load(folder if folder.is_dir() else source)
-    if images.test is None:
-        rest, scored = _divided(images)
-        return _divided(rest) if part == "dev" else (rest, scored)
-    order = np.random.default_rng(0).choice(len(images), 2 * POOL, replace=False)
-    first, second = images[order[:POOL]], images[order[POOL:]]
-    return (first, second) if part == "dev" else (second, images.test)
+    return handful.load(folder if folder.is_dir() else source)
+
+
+def _parts(images: ImageSet, part: str, most: int) -> tuple[ImageSet, ImageSet]:
+    rest, test = images[images.labeled], images.test
+    if test is None:
+        rest, test = _divided(rest)
+    elif len(rest) >= 2 * most:
+        order = np.random.default_rng(0).choice(len(rest), 2 * most, replace=False)
+        first, second = rest[order[:most]], rest[order[most:]]
+        return (first, second) if part == "dev" else (second, test)
+    return _divided(rest) if part == "dev" else (rest, test)
 
 
 def _divided(images: ImageSet) -> tuple[ImageSet, ImageSet]:
@@ -65,6 +76,7 @@ def _divided(images: ImageSet) -> tuple[ImageSet, ImageSet]:
     return images[~held], images[held]
 
 
-def _embedded(images: ImageSet, size: int) -> torch.Tensor:
+def embedded(images: ImageSet, size: int) -> torch.Tensor:
+    """(N, D) float32 features at `size` pixels, from the cache where they are known."""
     task = make_task(images, default_backbone(Features(), None), InputSpec(size))
     return embed(task.images, classifier(task), size, task.aspect, "auto").float()

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from handful.evaluation.accuracy_estimate import (
+    BY_HAND,
     DEPENDENCE,
     DEPENDENCE_ONCE,
+    EVEN,
     Selected,
     better_than_guessing,
     effective_n,
@@ -130,6 +132,28 @@ def test_even_counts_are_recognised_as_balanced_by_hand_and_random_ones_hardly_e
     generator = np.random.default_rng(0)
     taken = [balanced_by_hand(generator.integers(10, size=100)) for _ in range(500)]
     assert np.mean(taken) < 0.03
+
+
+def test_balance_is_judged_by_the_labels_of_one_origin():
+    generator = np.random.default_rng(0)
+    labels = np.concatenate([np.repeat(np.arange(10), 4), generator.integers(10, size=40)])
+    origins = ["unknown"] * 40 + ["random"] * 10 + ["chosen"] * 30
+    assert not balanced_by_hand(labels)
+    assert balanced_by_hand(labels, origins)
+    assert not balanced_by_hand(labels[::-1], origins)
+    assert not balanced_by_hand(labels, ["unknown"] * 30 + ["random"] * 50)
+    assert not balanced_by_hand(labels[:40], ["chosen"] * 40)
+    out = out_of_fold(
+        labels, 10, lambda train, held, seed: np.eye(10)[labels[held]], SMALL, origins=origins
+    )
+    assert out.stratified
+    assert BY_HAND in estimate(out, origins=origins).caveats
+
+
+def test_even_counts_that_chance_brings_about_too_are_called_so():
+    for labels, caveat in ((np.array([0, 0, 1, 1]), EVEN), (np.arange(40) % 10, BY_HAND)):
+        out = given(labels, guesses(labels, 10), stratified=True)
+        assert [x for x in estimate(out).caveats if x in (BY_HAND, EVEN)] == [caveat]
 
 
 def test_killed_and_resumed_equals_straight_through():

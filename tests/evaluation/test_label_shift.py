@@ -2,13 +2,17 @@
 
 import numpy as np
 import pytest
+import torch
 
 import handful
 from handful.evaluation.calibration import calibrated
 from handful.evaluation.cross_validation import OutOfFold, Scheme
 from handful.evaluation.label_shift import expected_shares, unlabeled_shares
+from handful.methods.fixmatch import FixMatch
+from handful.methods.self_training import SelfTraining
 from handful.pipeline.assess import assess
 from handful.pipeline.earlier_run import earlier_settings
+from handful.pipeline.pool_shares import pool_shares
 from tiny import stripes
 
 
@@ -115,6 +119,24 @@ def test_a_fit_takes_the_shares_from_its_unlabelled_images_and_says_so(images):
     assert run.estimate["temperature"] == plain.estimate["temperature"]
     assert (plain.record["prior_from"], plain.record["prior"]) == ("labels", None)
     assert "class shares as labelled" in plain.estimate["how"]
+
+
+@pytest.mark.thorough
+def test_shares_after_self_training_are_seen_by_the_labels_alone(images, monkeypatch):
+    """A model that aligned its guesses to equal shares would see equal shares."""
+    fit_features = SelfTraining.fit_features
+
+    def aligned_to_equal_shares(self, *arguments, shares=None):
+        return fit_features(self, *arguments, shares=torch.tensor([0.5, 0.5]))
+
+    monkeypatch.setattr(SelfTraining, "fit_features", aligned_to_equal_shares)
+    run = handful.fit(images, "self_training", size=32, precision="fp32", prior="unlabeled")
+    assert run.record["prior"]["b"] == pytest.approx(0.8, abs=0.1)
+    assert "a model that learned from the labels alone, give or take" in run.estimate["how"]
+
+
+def test_a_network_that_aligns_nothing_is_asked_itself(images):
+    assert pool_shares(FixMatch(), None, "fp32") is None
 
 
 @pytest.mark.thorough

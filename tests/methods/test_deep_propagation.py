@@ -13,7 +13,7 @@ import handful
 from handful import devices
 from handful.data.store import array_store
 from handful.methods.base import Batch, Init
-from handful.methods.deep_propagation import DeepPropagation, default_alpha
+from handful.methods.deep_propagation import DeepPropagation, default_alpha, seed_weights
 from handful.methods.propagation import propagate
 from handful.models import make
 from handful.models.classifier import BackboneSpec, Classifier
@@ -145,6 +145,18 @@ def test_alpha_grows_with_the_number_of_images():
     far = after(METHOD, given, 5).method_state["learned"].tolist()
     near = after(replace(METHOD, alpha=0.9), given, 5).method_state["learned"].tolist()
     assert after(chosen, given, 5).method_state["learned"].tolist() == near != far
+
+
+def test_labels_of_a_class_spread_with_its_share_however_many_they_are():
+    one_hot = F.one_hot(torch.tensor([0, 0, 0, 1]), 2).float()
+    even, given = torch.tensor([0.5, 0.5]), torch.tensor([0.75, 0.25])
+    assert (one_hot * seed_weights(one_hot, even)).sum(dim=0).tolist() == pytest.approx([2, 2])
+    assert seed_weights(one_hot, given).tolist() == pytest.approx([1, 1])
+
+
+def test_the_shares_of_a_task_are_those_that_the_graph_takes():
+    given = replace(hard(), shares=(0.1, 0.2, 0.3, 0.4))
+    assert METHOD.state(given)["prior"].tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4])
 
 
 class Fixed(torch.nn.Module):

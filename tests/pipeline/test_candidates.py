@@ -164,7 +164,7 @@ def test_what_the_user_fixes_restricts_the_candidates(options, monkeypatch):
     assert methods(backbone="lite0") == HEADS
     assert methods(backbone="small") == ["supervised"]
     assert methods(budget=long, backbone="small") == ["supervised", "deep_propagation"]
-    assert methods(settings={"rounds": "3"}) == ["self_training"]
+    assert methods(settings={"first_share": "0.2"}) == ["self_training"]
     assert methods(settings={"batch": "8"}) == ["supervised"]
     assert methods(schedule=Schedule(steps=5)) == ["supervised"]
     assert methods(channels=3, budget=long, backbone="lite0")[-1] == "fine_tuning"

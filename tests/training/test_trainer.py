@@ -304,6 +304,22 @@ def test_held_out_images_are_not_in_the_training_pool_of_their_fold():
     assert len(seen[0].labeled) == 12
 
 
+def test_labels_in_neither_part_of_a_fold_are_not_trained_on():
+    seen = []
+
+    @dataclass(frozen=True)
+    class Looking(Supervised):
+        def views(self, task):
+            seen.append(task)
+            return super().views(task)
+
+    predict = fold_predictor(replace(SETTINGS, method=Looking(augment="none")), task(), 0, PLAN)
+    predict(np.arange(8), np.arange(12, 16), 5)  # 8 to 11 were dropped to keep classes even
+    images = seen[0].images
+    assert [images.names[i] for i in seen[0].labeled] == [f"{i:03}.png" for i in range(8)]
+    assert {"008.png", "011.png"} <= set(images.names)  # without a label
+
+
 def test_a_plan_is_measured_and_says_its_precision(monkeypatch, clock):
     plain = Supervised.loss
 

@@ -56,7 +56,8 @@ def fit(
             "given. supervised: from the labels alone; "
             "with unlabelled images too: deep_propagation (of digits and symbols), fixmatch, "
             "softmatch, uda, mean_teacher, pseudo_label; on ImageNet features: features, "
-            "self_training, propagation, mlp_head, fine_tuning; "
+            "self_training, propagation, gaussian_mixture (with few labels), mlp_head, "
+            "fine_tuning; "
             "pre-training without labels first: simclr, vicreg, cmc, autoencoder.",
             show_default=False,
         ),
@@ -93,9 +94,9 @@ def fit(
     prior: Annotated[
         str | None,
         typer.Option(
-            help="How common the classes are among new images, for the estimate; by default as "
-            "among the labels. unlabeled: as the saved model finds them among the images without "
-            "a label.",
+            help="How common the classes are among new images, for the estimate and for methods "
+            "that align to it; by default the estimate takes them as among the labels. unlabeled: "
+            "as a model from the labels alone finds them among the images without a label.",
             metavar="CLASS=SHARE,...|unlabeled|labels",
             show_default=False,
         ),

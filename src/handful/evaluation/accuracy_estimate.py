@@ -28,8 +28,9 @@ from handful.evaluation.calibration import (
     calibrated,
     fit_temperature,
 )
-from handful.evaluation.cross_validation import OutOfFold
+from handful.evaluation.cross_validation import OutOfFold, of_one_origin
 from handful.evaluation.metrics import wilson
+from handful.methods.class_shares import chance_of_even_counts
 
 # Effective share of n: one set of labels made all models, so their errors are correlated, and n
 # images tell as much as DEPENDENCE * n independent ones. Chosen by simulation, see
@@ -48,6 +49,13 @@ LEVEL = 0.9  # coverage of the intervals, unless another is asked for
 GROUP_SEEN = 0.5  # groups, right or wrong as a whole, that count beside those that were seen
 GUESSING = 0.05  # chance that a guessing classifier passes for better than guessing
 BY_HAND = "the classes look balanced by hand; if they are not as common in new images, give --prior"
+EVEN = (
+    "the classes are equally common among the labels, by hand or by chance; if not by chance, and "
+    "they are not as common in new images, give --prior"
+)
+_RARE = (
+    0.05  # chance of counts as even, in a random draw, below which classes look balanced by hand
+)
 FEWEST_PER_CLASS = 5  # labels of a class below which no recall is estimated for it
 
 
@@ -148,7 +156,8 @@ def estimate(
         how_many = "1 label is" if alone.sum() == 1 else f"{alone.sum()} labels are"
         caveats += (f"{how_many} the only one of their class and count as wrong",)
     if prior is None and out.stratified:
-        caveats += (BY_HAND,)
+        chance = chance_of_even_counts(of_one_origin(out.labels, origins))
+        caveats += (BY_HAND if chance < _RARE else EVEN,)
 
     weights = _weights(out.labels, counted, prior)
     right = out.right

@@ -5,16 +5,16 @@ A method is known only as a callable, so anything that fits and predicts can be 
 Letters in shapes: n labelled images, K classes, R repeats.
 """
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import chi2
 
 from handful import seeds
 from handful.data.folds import estimate_folds
 from handful.errors import HandfulError
+from handful.methods.class_shares import even_counts
 from handful.progress import Track, quiet
 
 # (positions to train on, positions held out, seed) -> (len(held out), K) probabilities.
@@ -142,6 +142,7 @@ def out_of_fold(
     groups: np.ndarray | None = None,
     finished: MutableMapping[Key, np.ndarray] | None = None,
     track: Track = quiet,
+    origins: Sequence[str] | None = None,
 ) -> OutOfFold:
     """Do the fits of `scheme` and collect the predictions for the images that each held out.
 
@@ -153,9 +154,10 @@ def out_of_fold(
         groups: (n,) images of one group are never split between folds.
         finished: predictions by fit. Fits found here are not done again, and new ones are added as
             they finish: a mapping that is kept on disk lets a killed estimate resume.
+        origins: (n,) how each label came about, as in `estimate`; see `balanced_by_hand`.
     """
     labels = np.asarray(labels)
-    stratified = balanced_by_hand(labels)
+    stratified = balanced_by_hand(labels, origins)
     finished = {} if finished is None else finished
     fits = plan_fits(labels, scheme, seed, groups, stratified)
     rows = {this: np.full((len(labels), num_classes), np.nan) for this in scheme.rounds}
@@ -187,16 +189,31 @@ def out_of_fold(
     )
 
 
-def balanced_by_hand(labels: np.ndarray) -> bool:
+def balanced_by_hand(labels: np.ndarray, origins: Sequence[str] | None = None) -> bool:
     """Whether the class counts of labels (n,) are too even for images picked at random.
 
-    Pearson's chi-squared statistic is near 0 for even counts. Random picks exceed the bound used
-    here 99 times in 100, even if all classes are equally common.
+    Only the labels of one origin are looked at (`of_one_origin`): labels that were added later,
+    at random or by choice, would hide that the first ones were balanced. With few labels, equal
+    counts come about by chance too; `class_shares.chance_of_even_counts` says how often.
     """
-    counts = np.bincount(labels)
-    counts = counts[counts > 0]
-    statistic = ((counts - counts.mean()) ** 2).sum() / counts.mean()
-    return len(counts) > 1 and bool(statistic <= chi2.ppf(0.01, len(counts) - 1))
+    return even_counts(of_one_origin(labels, origins))
+
+
+def of_one_origin(labels: np.ndarray, origins: Sequence[str] | None) -> np.ndarray:
+    """The labels of unknown origin or those picked at random, whichever are more.
+
+    Chosen labels never count: they say nothing of how the others were picked.
+
+    Args:
+        labels: (n,) class numbers.
+        origins: (n,) "random", "chosen" or "unknown"; None: all unknown.
+    """
+    labels = np.asarray(labels)
+    if origins is None:
+        return labels
+    kinds = np.asarray(origins)
+    unknown, random = labels[kinds == "unknown"], labels[kinds == "random"]
+    return unknown if len(unknown) >= len(random) else random
 
 
 def _same_share(labels: np.ndarray, train: np.ndarray, seed: int) -> np.ndarray:

@@ -14,10 +14,9 @@ import numpy as np
 from handful.evaluation.accuracy_estimate import countable
 from handful.evaluation.calibration import calibrated, fit_temperature
 from handful.evaluation.cross_validation import OutOfFold
+from handful.methods.class_shares import combined_shares
 
 LABELED, UNLABELED = "labels", "unlabeled"  # names of priors, beside explicit shares
-ROUNDS = 1000  # iterations of expectation maximisation, at most
-TOLERANCE = 1e-6  # the iterations end when no share changes by more
 
 
 def unlabeled_shares(
@@ -34,8 +33,7 @@ def unlabeled_shares(
     temperature = fit_temperature(out.probabilities[:, counted], out.labels[counted])
     seen = np.bincount(out.labels, minlength=probabilities.shape[1]) / len(out.labels)
     shares = expected_shares(calibrated(probabilities, temperature), seen)
-    shares[np.bincount(out.labels[counted], minlength=len(shares)) == 0] = 0
-    return np.asarray(shares / shares.sum())
+    return counted_shares(shares, out.labels, origins)
 
 
 def expected_shares(probabilities: np.ndarray, seen: np.ndarray) -> np.ndarray:
@@ -48,12 +46,14 @@ def expected_shares(probabilities: np.ndarray, seen: np.ndarray) -> np.ndarray:
     priori probabilities", Neural Computation 14, equation 2.9; on calibrated probabilities, as
     Alexandari et al. 2020, arXiv:1901.06852, recommend.
     """
-    factor = (seen > 0) / np.maximum(seen, 1e-12)
-    likelihood = probabilities.astype(np.float64) * factor  # (m, K), up to one factor per image
-    shares = seen
-    for _ in range(ROUNDS):
-        joint = likelihood * shares
-        before, shares = shares, (joint / joint.sum(axis=1, keepdims=True)).mean(axis=0)
-        if np.abs(shares - before).max() < TOLERANCE:
-            break
-    return np.asarray(shares)
+    return combined_shares(probabilities, seen, np.zeros(len(seen)), 1.0).mean
+
+
+def counted_shares(
+    shares: np.ndarray, labels: np.ndarray, origins: Sequence[str] | None = None
+) -> np.ndarray:
+    """(K,) shares with 0 for every class of which no label (n,) counts in the estimate."""
+    counted, _ = countable(len(labels), origins)
+    seen = np.bincount(labels[counted], minlength=len(shares)) > 0
+    shares = np.where(seen, shares, 0.0)
+    return np.asarray(shares / shares.sum())

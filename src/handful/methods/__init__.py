@@ -10,6 +10,7 @@ from handful.methods.cmc import CMC
 from handful.methods.deep_propagation import DeepPropagation
 from handful.methods.fine_tuning import FineTuning
 from handful.methods.fixmatch import FixMatch
+from handful.methods.gaussian_mixture import GaussianMixture
 from handful.methods.linear_head import Features
 from handful.methods.mean_teacher import MeanTeacher
 from handful.methods.mlp_head import MLPHead
@@ -29,6 +30,7 @@ METHODS: dict[str, type[Method]] = {
     "mlp_head": MLPHead,
     "self_training": SelfTraining,
     "propagation": Propagation,
+    "gaussian_mixture": GaussianMixture,
     "fine_tuning": FineTuning,
     "deep_propagation": DeepPropagation,
     "pseudo_label": PseudoLabel,

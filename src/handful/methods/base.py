@@ -7,7 +7,7 @@ training loop saves it in every checkpoint. It is not averaged, and it is no par
 Letters in shapes: N images, K classes, C channels, S the side in pixels, D features.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -52,6 +52,7 @@ class Task:
     flips: bool = True  # whether mirrored images are of the same class
     validation: tuple[int, ...] = ()  # labelled positions set aside for early stopping
     init: Init | None = None  # None: the backbone's own initial weights
+    shares: tuple[float, ...] | None = None  # (K,) class shares among the images, where given
     track: Track = field(default=quiet, repr=False)
 
     def __post_init__(self) -> None:
@@ -220,6 +221,27 @@ class Fitted(Protocol):
 
 
 @runtime_checkable
+class Aligning(Fitted, Protocol):
+    """A fitted method that aligns pseudo-labels to class shares.
+
+    `fit_features` takes the shares among the unlabelled images where the user gave them; with None
+    it estimates them from its arguments, as `class_shares.estimated_shares` does.
+    """
+
+    aligns: ClassVar[bool]
+
+    def fit_features(
+        self,
+        labeled: Tensor,
+        labels: Tensor,
+        unlabeled: Tensor,
+        num_classes: int,
+        seed: int,
+        shares: Tensor | None = None,
+    ) -> nn.Module: ...
+
+
+@runtime_checkable
 class Tunable(Fitted, Protocol):
     """A fitted method that tunes some of its settings by cross-validation."""
 
@@ -234,6 +256,22 @@ Method = Trained | Fitted
 def as_json(method: Method) -> dict[str, Any]:
     """The record of a method: its name and its fields."""
     return {"name": method.name, **asdict(method)}  # type: ignore[call-overload]
+
+
+def fit_head(
+    method: Fitted,
+    labeled: Tensor,
+    labels: Tensor,
+    unlabeled: Tensor,
+    num_classes: int,
+    seed: int,
+    shares: Sequence[float] | None = None,
+) -> nn.Module:
+    """`method.fit_features`, with the class shares that were given if the method aligns to them."""
+    if shares is not None and isinstance(method, Aligning):
+        given = torch.tensor(shares)
+        return method.fit_features(labeled, labels, unlabeled, num_classes, seed, shares=given)
+    return method.fit_features(labeled, labels, unlabeled, num_classes, seed)
 
 
 def body(task: Task) -> tuple[Normalize, nn.Module]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from handful.errors import HandfulError
 from handful.methods.base import Batch, Step, Task, Views, classifier
+from handful.methods.first_features import task_shares
 from handful.methods.heads import prior_of
 from handful.methods.losses import aligned
 from handful.methods.schedule import Schedule
@@ -51,7 +52,7 @@ class Consistency(ABC):
     unlabeled_weight: float = 1.0  # lambda: loss = labelled + lambda * unlabelled
     unlabeled_ratio: int = 4  # mu: unlabelled images for each labelled one in a batch
     teacher: bool = False  # pseudo-labels come from the weight average, not from the network
-    align: bool = False  # align pseudo-labels to the class shares of the labels
+    align: bool = False  # align pseudo-labels to class shares, given or estimated
     augment: str = "auto"  # pipeline of labelled images; auto: digits for grey ones, else strong
     weak: str = "auto"  # of the pseudo-label view; auto: digits or weak, like augment if "same"
     strong: str = "auto"  # of the trained view, or "same"; auto: digits-strong or strong
@@ -90,8 +91,14 @@ class Consistency(ABC):
         return classifier(task)
 
     def state(self, task: Task) -> dict[str, Tensor]:
-        """Class shares, (K,) each: of the labels, of all predictions, of used pseudo-labels."""
-        prior = prior_of(task.labels[task.labeled], len(task.classes))
+        """Class shares, (K,) each: expected ones, of all predictions, of used pseudo-labels.
+
+        The expected ones are those of the labels; with `align` those given, else estimated.
+        """
+        if self.align and self.unlabeled_weight and has_unlabeled(task):
+            prior = task_shares(task)
+        else:
+            prior = prior_of(task.labels[task.labeled], len(task.classes))
         return {"prior": prior, "guessed": prior.clone(), "used": prior.clone()}
 
     def loss(self, model: nn.Module, batch: Batch) -> Step:

@@ -10,8 +10,10 @@ Where we differ:
   network trained on the labels alone.
 - Later graphs use these first coordinates beside the features, so that they do not depend on the
   network alone.
-- All images have equal weights; theirs depend on certainty and class frequency. A batch has no
-  fixed share of labelled images.
+- The labels of a class spread with the weight of its share among all images, given or estimated
+  (`class_shares`), divided by the number of its labels; theirs with equal weights for all classes.
+- All images have equal weights in the loss; theirs depend on certainty and class frequency. A batch
+  has no fixed share of labelled images.
 - Neighbours are searched in a few principal axes, and the scores are computed by power iteration
   instead of conjugate gradients.
 - The learning rate is constant, and features come from averaged weights: with a falling rate the
@@ -25,18 +27,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from handful import devices, models
+from handful import devices
 from handful.errors import HandfulError
 from handful.methods.base import About, Batch, Step, Task, Views, classifier
 from handful.methods.consistency import UnlabeledCost, has_unlabeled, monitoring_logs
+from handful.methods.first_features import first_features, shares_for
 from handful.methods.heads import principal, prior_of
 from handful.methods.propagation import propagate
 from handful.methods.schedule import Schedule
 from handful.methods.supervised import Supervised
-from handful.models.classifier import Classifier, embed
+from handful.models.classifier import Classifier
 
 _BATCH = 500  # images in one forward pass for a graph
-_BLURRED = 14  # approximate side in pixels of the images of the first graph
 
 
 @dataclass(frozen=True)
@@ -97,18 +99,21 @@ class DeepPropagation:
 
         Returns:
             known, learned: (N,) given and propagated labels, -1 for none.
-            prior, used: (K,) class shares, see `monitoring_logs`.
+            prior, used: (K,) class shares, see `monitoring_logs`; `prior` given or estimated.
             images: (U,) positions of the graph's images.
             first: (U, R) float16 coordinates before training.
         """
-        prior = prior_of(task.labels[task.labeled], len(task.classes))
         known = torch.full_like(task.labels, -1)
         known[task.labeled] = task.labels[task.labeled]
-        state = {"known": known, "learned": known.clone(), "prior": prior, "used": prior.clone()}
+        state = {"known": known, "learned": known.clone()}
         if not has_unlabeled(task):
-            return state
-        first = self._coordinates(_first(task)).half()
-        return state | {"images": task.training_pool, "first": first}
+            prior = prior_of(task.labels[task.labeled], len(task.classes))
+            return state | {"prior": prior, "used": prior.clone()}
+        images = task.training_pool
+        first = self._coordinates(first_features(task, images))
+        prior = shares_for(task, first, images)
+        state |= {"prior": prior, "used": prior.clone()}
+        return state | {"images": images, "first": first.half()}
 
     def loss(self, model: nn.Module, batch: Batch) -> Step:
         if not batch.unlabeled:
@@ -139,7 +144,8 @@ class DeepPropagation:
                 x = torch.cat([x, F.normalize(self._coordinates(now))], dim=1)
             given = known[images] >= 0
             labels = torch.zeros(len(x), len(prior), device=x.device)  # (U, K)
-            labels[given] = F.one_hot(known[images][given], len(prior)).to(labels)
+            one_hot = F.one_hot(known[images][given], len(prior)).to(labels)
+            labels[given] = one_hot * seed_weights(one_hot, prior)
             alpha = self.alpha or default_alpha(len(x))
             scores = propagate(
                 x.cpu(), labels.cpu(), self.neighbors, self.sharpness, alpha, self.spread_steps
@@ -152,27 +158,25 @@ class DeepPropagation:
         return principal(features, self.rank).of(features)
 
 
+def seed_weights(one_hot: Tensor, shares: Tensor) -> Tensor:
+    """(K,) weight of each labelled image by its class: 1 in the mean where no class is missing.
+
+    The labelled images of a class together weigh its share, however many they are.
+
+    Args:
+        one_hot: (n, K) labels.
+        shares: (K,) class shares among all images.
+    """
+    counts = one_hot.sum(dim=0)
+    return shares.to(one_hot) * len(one_hot) / counts.clamp_min(1)
+
+
 def default_alpha(n: int) -> float:
     """alpha for n images: 0.9 up to 1,000 and 0.99 from 10,000 on.
 
     Chosen on digits, MNIST and Fashion-MNIST (benchmarks/log/semi_supervised.md).
     """
     return 1 - min(0.1, max(0.01, 100 / n))
-
-
-def _first(task: Task) -> Tensor:
-    """(U, D) features of learned weights; without such weights, pixels of blurred images."""
-    if task.init is not None or models.pretrained(task.backbone.name):
-        images = task.images[task.training_pool.numpy()]
-        return embed(images, classifier(task), task.size, task.aspect, "auto", task.track).float()
-    pixels = task.pixels[task.training_pool]
-    step = max(1, round(task.size / _BLURRED))
-    return torch.cat(
-        [
-            F.avg_pool2d(part.float() / 255, step + 1, step, step // 2).flatten(1)
-            for part in pixels.split(_BATCH)
-        ]
-    )
 
 
 def _features(batch: Batch) -> Tensor:

@@ -2,8 +2,8 @@
 
 First a head on frozen features predicts every unlabelled image (`SelfTraining`). Then the whole
 network is trained, under augmentation, on the labels and on pseudo-labels. These come from the
-head at first, and in a growing part from the weight average on unaugmented images, aligned to the
-class shares of the labels.
+head at first, and in a growing part from the weight average on unaugmented images, aligned to class
+shares, given or estimated from the features of the head.
 
 Source: Noisy Student (Xie et al. 2020, arXiv:1911.04252). Where we differ: the first teacher is a
 head, and Mean Teacher (Tarvainen and Valpola 2017, arXiv:1703.01780) replaces later generations.
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from handful import devices, models
 from handful.errors import HandfulError
 from handful.methods.base import About, Batch, Step, Task, Views, classifier
-from handful.methods.heads import prior_of
+from handful.methods.first_features import shares_for
 from handful.methods.schedule import Schedule
 from handful.methods.self_training import SelfTraining
 from handful.models.classifier import BackboneSpec, Classifier, embed
@@ -88,8 +88,7 @@ class FineTuning:
         self._freeze(network.backbone, task.backbone.name)
         student = Student(network, self.frozen_norm)
         if self.unlabeled_ratio:
-            student.pseudo_labels = self._first_pseudo_labels(task)
-        student.prior = prior_of(task.labels[task.labeled], len(task.classes))
+            student.pseudo_labels, student.prior = self._first_pseudo_labels(task)
         return student
 
     def loss(self, model: nn.Module, batch: Batch) -> Step:
@@ -143,28 +142,32 @@ class FineTuning:
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
 
-    def _first_pseudo_labels(self, task: Task) -> Tensor:
-        """(N, K) probabilities of the head for all images; the one-hot label of a labelled one."""
+    def _first_pseudo_labels(self, task: Task) -> tuple[Tensor, Tensor]:
+        """(N, K) probabilities of the head for all images, and (K,) class shares.
+
+        The probabilities of a labelled image are its label, one-hot.
+        """
         stages = {"stages": 3} if models.multi_stage(task.backbone.name) else {}
         options = task.backbone.options | stages
         spec = BackboneSpec(task.backbone.name, options)
         frozen = classifier(replace(task, backbone=spec, size=self.embed_size))
         features = embed(task.images, frozen, self.embed_size, task.aspect, "auto", task.track)
         labels = task.labels[task.labeled]
-        pool = features[task.training_pool]
+        known, pool = features[task.labeled], features[task.training_pool]
         classes = len(task.classes)
-        head = SelfTraining().fit_features(features[task.labeled], labels, pool, classes, seed=0)
+        shares = shares_for(task, pool, task.training_pool)
+        head = SelfTraining().fit_features(known, labels, pool, classes, seed=0, shares=shares)
         with torch.no_grad():
             probabilities = head(features.float()).softmax(dim=1)
         probabilities[task.labeled] = F.one_hot(labels, classes).float()
-        return probabilities.to(devices.device())
+        return probabilities.to(devices.device()), shares.to(devices.device())
 
 
 class Student(Classifier):
     """A classifier with its pseudo-labels in buffers; only the classifier is saved."""
 
     pseudo_labels: Tensor  # (N, K) probabilities of the head for all images of the task
-    prior: Tensor  # (K,) class shares of the labels
+    prior: Tensor  # (K,) class shares among all images
 
     def __init__(self, network: Classifier, frozen_norm: bool) -> None:
         classes = int(network.head.out_features)  # type: ignore[arg-type]

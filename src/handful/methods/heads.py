@@ -183,3 +183,22 @@ def subsample(features: Tensor, limit: int, seed: int) -> Tensor:
         return features
     generator = torch.Generator().manual_seed(seed)
     return features[torch.randperm(len(features), generator=generator)[:limit].sort().values]
+
+
+def mixed(own: nn.Linear, plain: nn.Linear, features: Tensor, share: float) -> nn.Linear:
+    """A head with `share` of `plain` in its logits; both at the same spread on (m, D) features.
+
+    The spread is the root mean squared difference of a logit to the mean of its image. The mixture
+    has the spread of `plain`, so that its confidence is comparable.
+    """
+    with torch.no_grad():
+        spreads = [_spread(head(features)) for head in (own, plain)]
+        scale = spreads[1] / spreads[0].clamp_min(1e-12)
+        head = nn.Linear(own.in_features, own.out_features)
+        head.weight.copy_((1 - share) * scale * own.weight + share * plain.weight)
+        head.bias.copy_((1 - share) * scale * own.bias + share * plain.bias)
+    return head
+
+
+def _spread(logits: Tensor) -> Tensor:
+    return (logits - logits.mean(dim=1, keepdim=True)).square().mean().sqrt()

@@ -2,8 +2,9 @@
 
 Zhou et al. 2003, "Learning with Local and Global Consistency" (NIPS 16); on deep features with
 the graph and the sparse solution of Iscen et al. 2019, arXiv:1904.04717. Where we differ: the
-scores are aligned to the class shares of the labels, and a linear head is fitted to them so that it
-predicts new images; each image is weighted by its certainty.
+scores are aligned to class shares, given or estimated (`class_shares`); a linear head is fitted to
+them so that it predicts new images; each image is weighted by its certainty; the head that learned
+from the labels alone is mixed into it, which holds where classes overlap in the graph.
 """
 
 import math
@@ -18,7 +19,9 @@ from torch import Tensor, nn
 
 from handful.errors import HandfulError
 from handful.methods.base import About
-from handful.methods.heads import align, check_fit, fit_logistic, principal, prior_of, subsample
+from handful.methods.class_shares import wanted_shares
+from handful.methods.heads import align, check_fit, fit_logistic, mixed, principal, subsample
+from handful.methods.linear_head import Features
 
 SIMILARITIES_AT_ONCE = 2**26  # similarities in memory at once: 256 MB
 
@@ -38,6 +41,7 @@ class Propagation:
     steps: int = 50  # steps of the power iteration
     strength: float = 1e-4  # L2 penalty of the head
     rank: int = 128  # principal axes for the search of neighbours
+    labels_only: float = 0.5  # share of the labels-only head in the logits
     limit: int = 100_000  # most unlabelled images used; a random sample of more
 
     name: ClassVar[str] = "propagation"
@@ -50,8 +54,11 @@ class Propagation:
         counterpart="features",
         learned_weights=True,
     )
+    aligns: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        if not 0 <= self.labels_only <= 1:
+            raise HandfulError(f"labels_only lies in [0, 1], got {self.labels_only}")
         if not 0 < self.alpha < 1:
             raise HandfulError(f"alpha lies between 0 and 1, got {self.alpha}")
         for field in ("neighbors", "sharpness", "steps", "strength", "rank", "limit"):
@@ -59,10 +66,21 @@ class Propagation:
                 raise HandfulError(f"{field} must be more than 0, got {getattr(self, field)}")
 
     def fit_features(
-        self, labeled: Tensor, labels: Tensor, unlabeled: Tensor, num_classes: int, seed: int
+        self,
+        labeled: Tensor,
+        labels: Tensor,
+        unlabeled: Tensor,
+        num_classes: int,
+        seed: int,
+        shares: Tensor | None = None,
     ) -> nn.Linear:
-        """A head fitted to the scores of (N, D) labelled and (M, D) unlabelled features."""
+        """A head fitted to the scores of (N, D) labelled and (M, D) unlabelled features.
+
+        Args:
+            shares: (K,) class shares among the unlabelled images; None: estimated.
+        """
         check_fit(labeled, labels, num_classes)
+        shares = wanted_shares(shares, labeled, labels, unlabeled, num_classes, seed)
         unlabeled = subsample(unlabeled, self.limit, seed)
         everything = torch.cat([labeled, unlabeled]).float()
         coordinates = principal(everything, 2 * self.rank)
@@ -71,11 +89,15 @@ class Propagation:
         known = torch.cat([one_hot, torch.zeros(len(unlabeled), num_classes)])
         near = x[:, : self.rank]
         scores = propagate(near, known, self.neighbors, self.sharpness, self.alpha, self.steps)
-        targets, importance = soft_targets(scores, prior_of(labels, num_classes))
+        targets, importance = soft_targets(scores, shares)
         targets[: len(labels)] = one_hot
-        return coordinates.head(
+        own = coordinates.head(
             *fit_logistic(x, targets, self.strength, importance=importance, iterations=60)
         )
+        if not len(unlabeled):
+            return own
+        plain = Features().fit_features(labeled, labels, unlabeled[:0], num_classes, seed)
+        return mixed(own, plain, unlabeled.float(), self.labels_only)
 
 
 def propagate(

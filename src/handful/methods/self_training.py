@@ -1,13 +1,15 @@
 """Self-training: a linear head learns its own most confident predictions in rounds.
 
 A head fitted to the labelled features predicts the unlabelled ones. The predictions are aligned to
-the class shares of the labels, the most confident ones of each class become pseudo-labels, and a
-new head is fitted to labels and pseudo-labels. Each round uses more pseudo-labels.
+class shares, given or estimated (`class_shares`), the most confident ones of each class become
+pseudo-labels, and a new head is fitted to labels and pseudo-labels. Each round uses more
+pseudo-labels.
 
 Scudder 1965, "Probability of error of some adaptive pattern-recognition machines"; balanced by
 class as in Zou et al. 2018, arXiv:1810.07911, the growing share as in Cascante-Bonilla et al.
 2020, arXiv:2001.06001 ("Curriculum Labeling"). Where we differ: only the head is fitted again;
-theirs train the network from scratch.
+theirs train the network from scratch. The head that learned from the labels alone is mixed into the
+outcome: where pseudo-labels confirm their errors, it holds against them.
 """
 
 from dataclasses import dataclass
@@ -19,7 +21,9 @@ from torch import Tensor, nn
 
 from handful.errors import HandfulError
 from handful.methods.base import About
-from handful.methods.heads import align, check_fit, fit_logistic, principal, prior_of, subsample
+from handful.methods.class_shares import wanted_shares
+from handful.methods.heads import align, check_fit, fit_logistic, mixed, principal, subsample
+from handful.methods.linear_head import Features
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class SelfTraining:
     first_strength: float = 3e-3  # L2 penalty of the head on labels alone
     strength: float = 1e-4  # L2 penalty of the later heads
     rank: int = 256  # principal axes of the features that are used
+    labels_only: float = 0.4  # share of the labels-only head in the logits
     limit: int = 50_000  # most unlabelled images used; a random sample of more
 
     name: ClassVar[str] = "self_training"
@@ -46,8 +51,11 @@ class SelfTraining:
         counterpart="features",
         learned_weights=True,
     )
+    aligns: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        if not 0 <= self.labels_only <= 1:
+            raise HandfulError(f"labels_only lies in [0, 1], got {self.labels_only}")
         if not 0 < self.first_share <= self.last_share <= 1:
             raise HandfulError(
                 f"first_share and last_share are shares with 0 < first <= last <= 1, "
@@ -58,18 +66,31 @@ class SelfTraining:
                 raise HandfulError(f"{field} must be more than 0, got {getattr(self, field)}")
 
     def fit_features(
-        self, labeled: Tensor, labels: Tensor, unlabeled: Tensor, num_classes: int, seed: int
+        self,
+        labeled: Tensor,
+        labels: Tensor,
+        unlabeled: Tensor,
+        num_classes: int,
+        seed: int,
+        shares: Tensor | None = None,
     ) -> nn.Linear:
-        """The last head, on (N, D) labelled features, (N,) labels and (M, D) unlabelled ones."""
+        """The last head, from (N, D) labelled features, (N,) labels and (M, D) unlabelled ones.
+
+        A share of the labels-only head is mixed into it.
+
+        Args:
+            shares: (K,) class shares among the unlabelled images; None: estimated.
+        """
         check_fit(labeled, labels, num_classes)
+        shares = wanted_shares(shares, labeled, labels, unlabeled, num_classes, seed)
         unlabeled = subsample(unlabeled, self.limit, seed).float()
         coordinates = principal(torch.cat([labeled.float(), unlabeled]), self.rank)
         x, u = coordinates.of(labeled), coordinates.of(unlabeled)
-        targets, prior = F.one_hot(labels, num_classes).float(), prior_of(labels, num_classes)
+        targets = F.one_hot(labels, num_classes).float()
         weight, bias = fit_logistic(x, targets, self.first_strength)
-        for share in self.shares() if len(u) else ():
-            probabilities = align((u @ weight + bias).softmax(dim=1), prior)
-            used = most_confident(probabilities, prior, share)
+        for used_share in self.shares() if len(u) else ():
+            probabilities = align((u @ weight + bias).softmax(dim=1), shares)
+            used = most_confident(probabilities, shares, used_share)
             pseudo = F.one_hot(probabilities[used].argmax(dim=1), num_classes).float()
             weight, bias = fit_logistic(
                 torch.cat([x, u[used]]),
@@ -84,7 +105,11 @@ class SelfTraining:
                 start=(weight, bias),
                 iterations=40,
             )
-        return coordinates.head(weight, bias)
+        own = coordinates.head(weight, bias)
+        if not len(u):
+            return own
+        plain = Features().fit_features(labeled, labels, unlabeled[:0], num_classes, seed)
+        return mixed(own, plain, unlabeled, self.labels_only)
 
     def shares(self) -> list[float]:
         """The share of pseudo-labels used in each round, rising linearly."""

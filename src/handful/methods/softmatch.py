@@ -5,7 +5,7 @@ Learning", arXiv:2301.10921. A pseudo-label more confident than the running mean
 the mean the weight is a Gaussian with the running variance. Alignment affects the weights only: the
 pseudo-label is the most probable class before alignment.
 
-Where we differ: probabilities are aligned to the class shares of the labels, not to equal shares;
+Where we differ: probabilities are aligned to class shares, given or estimated, not to equal shares;
 the running moments adapt ten times faster, since our runs are shorter than the authors' million
 steps.
 """

@@ -51,7 +51,12 @@ class Assessment(NamedTuple):
             predicted: (m, K) probabilities that the saved model gives to the unlabelled images.
         """
         shares = unlabeled_shares(self.out, predicted, self.origins).tolist()
-        how = f"as predicted for {len(predicted):,} images without a label"
+        return self.with_shares(
+            shares, f"as predicted for {len(predicted):,} images without a label"
+        )
+
+    def with_shares(self, shares: Sequence[float], how: str) -> "Assessment":
+        """Return the assessment for other class shares; `how` says where they come from."""
         return self._again(shares, how, None)
 
     def with_confidence(self, predicted: np.ndarray) -> "Assessment":

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from handful.evaluation.cross_validation import FitAndPredict, Key, OutOfFold, Scheme, out_of_fold
-from handful.methods.base import Task, Trained, Tunable
+from handful.methods.base import Task, Trained, Tunable, fit_head
 from handful.progress import Say, quiet, silent
 from handful.training.plan import Plan
 from handful.training.settings import Settings
@@ -30,7 +30,8 @@ def fold_predictor(
 
     It takes positions among the labelled images of the task, (n_train,) and (n_held,), and a
     seed, and returns (n_held, K) probabilities. Held-out images are removed from the unlabelled
-    pool too. Features are computed, and settings tuned on the labels, once for all folds.
+    pool too. Images in neither part, dropped to keep the classes even, lose their label. Features
+    are computed, and settings tuned on the labels, once for all folds.
 
     Args:
         work: folder in which fits of networks keep their checkpoints, or None.
@@ -41,7 +42,8 @@ def fold_predictor(
         def trained(train: np.ndarray, held: np.ndarray, seed: int) -> np.ndarray:
             kept = np.ones(len(images), bool)
             kept[labeled[held]] = False
-            part = replace(task, images=images[kept], validation=(), track=quiet)
+            seen = images.seen(labeled[train])[kept]
+            part = replace(task, images=seen, validation=(), track=quiet)
             folder = work / f"fold-{seed}" if work is not None else None
             learned = train_task(settings, part, seed, folder, planned)
             if learned.collapse is not None:
@@ -50,7 +52,7 @@ def fold_predictor(
 
         return trained
 
-    method, labels = settings.method, task.labels[labeled]
+    method, labels, shares = settings.method, task.labels[labeled], task.shares
     known, pool = extract_features(method, task, planned.precision, seed)
     if isinstance(method, Tunable):
         method = method.tuned(known, labels, len(task.classes), seed)
@@ -58,7 +60,7 @@ def fold_predictor(
     def fitted(train: np.ndarray, held: np.ndarray, seed: int) -> np.ndarray:
         if len(seen := labels[train].unique()) == 1:  # a class with one label is held out
             return np.tile(np.eye(len(task.classes), dtype=np.float32)[seen], (len(held), 1))
-        head = method.fit_features(known[train], labels[train], pool, len(task.classes), seed)
+        head = fit_head(method, known[train], labels[train], pool, len(task.classes), seed, shares)
         with torch.inference_mode():
             return head(known[held].float()).softmax(dim=1).numpy()
 
@@ -80,6 +82,7 @@ def predicted_out_of_fold(
             new ones are added.
     """
     images, labeled = task.images, task.images.labeled
+    origins = [images.origins.get(name, "unknown") for name in images[labeled].names]
     return out_of_fold(
         images.labels[labeled],
         len(task.classes),
@@ -89,4 +92,5 @@ def predicted_out_of_fold(
         None if images.groups is None else images.groups[labeled],
         finished=finished,
         track=task.track,
+        origins=origins,
     )

@@ -16,12 +16,13 @@ from handful.data.vanished import on_the_rest
 from handful.errors import HandfulError
 from handful.evaluation.accuracy_estimate import check_prior
 from handful.evaluation.cross_validation import THOROUGH
-from handful.evaluation.label_shift import LABELED, UNLABELED
+from handful.evaluation.label_shift import LABELED, UNLABELED, counted_shares
 from handful.evaluation.novelty import POOL_SHIFT
 from handful.evaluation.pool_confidence import FEWEST
 from handful.files import sole_writer
 from handful.methods import about
 from handful.methods.base import Fitted, Method, Task
+from handful.methods.class_shares import ClassShares
 from handful.methods.consistency import Consistency, has_unlabeled
 from handful.methods.schedule import Schedule
 from handful.methods.self_supervised import SelfSupervised
@@ -38,6 +39,7 @@ from handful.pipeline.auto.select import AUTO, select_method
 from handful.pipeline.earlier_run import with_earlier_labels, with_earlier_options
 from handful.pipeline.options import FitOptions, InputSpec
 from handful.pipeline.pool_check import shift_of_pool, some_unlabeled
+from handful.pipeline.pool_shares import pool_shares
 from handful.pipeline.pretrain import TRAINING_SHARE, after_pretraining, deadline_with_reserve
 from handful.pipeline.pretrained import HISTORY, Pretrained, on_scale_of
 from handful.pipeline.record import Decision, FitRequest, record_of
@@ -194,6 +196,8 @@ def _resolve(
     check_labels(images)
     origins = [images.origins.get(name, "unknown") for name in images[images.labeled].names]
     shares = _checked_shares(images, options.prior, options.estimate, origins)
+    inputs = replace(options.inputs, shares=None if shares is None else tuple(shares))
+    options = replace(options, inputs=inputs)
     auto = options.method in (None, AUTO)
     budget = BUDGET if auto and options.budget is None else options.budget
     settings, task = _prepared(images, options, reporter)
@@ -383,18 +387,24 @@ def _pretrain_first(
 def _complete_assessment(
     decision: Decision, predictor: Predictor, request: FitRequest
 ) -> Assessment | None:
-    """Return the assessment with what the saved model says of the images without a label.
+    """Return the assessment with what is known of the images without a label.
 
-    With `prior` "unlabeled", class shares are those that it predicts. Its mean confidence on a
-    sample of them enters the estimate where they are like the labelled images.
+    With `prior` "unlabeled", class shares are those of `pool_shares`; where it has none, those that
+    the saved model predicts. The model's mean confidence on a sample of the images enters the
+    estimate where they are like the labelled ones.
     """
     task, assessment = decision.task, decision.assessment
     if assessment is None:
         return None
     images, pool = task.images, task.images.unlabeled
     if request.prior == UNLABELED:
-        predicted = predictor.predict_proba(images[pool], track=task.track).numpy()
-        assessment = assessment.with_pool_shares(predicted)
+        found = pool_shares(decision.settings.method, task, predictor.precision)
+        if found is None:
+            predicted = predictor.predict_proba(images[pool], track=task.track).numpy()
+            assessment = assessment.with_pool_shares(predicted)
+        else:
+            counted = counted_shares(found.mean, assessment.out.labels, request.origins)
+            assessment = assessment.with_shares(counted.tolist(), _how_found(found, task))
     if _pool_is_a_sample(decision, request):
         some = images[some_unlabeled(task, request.seed)]
         predicted = predictor.predict_proba(some, track=task.track).numpy()
@@ -425,6 +435,13 @@ def _pool_is_a_sample(decision: Decision, request: FitRequest) -> bool:
     if not isinstance(settings.method, Fitted):
         return False
     return shift_of_pool(task, plan.precision, request.seed) <= POOL_SHIFT
+
+
+def _how_found(found: ClassShares, task: Task) -> str:
+    return (
+        f"as predicted for {len(task.images.unlabeled):,} images without a label by a model that "
+        f"learned from the labels alone, give or take up to {100 * found.sd.max():.0f} points"
+    )
 
 
 def _deadline_after_pretraining(following: Settings, deadline: Deadline) -> Deadline | None:

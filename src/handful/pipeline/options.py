@@ -19,6 +19,7 @@ class InputSpec:
     aspect: str | None = None  # how images become square: crop (the default), pad or stretch
     flips: bool | None = None  # whether a mirrored image is of the same class
     precision: str = "auto"  # fp32, bf16 or auto
+    shares: tuple[float, ...] | None = None  # (K,) class shares that `prior` gives, for methods
 
     def __post_init__(self) -> None:
         if self.precision not in ("auto", "fp32", "bf16"):

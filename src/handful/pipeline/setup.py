@@ -176,6 +176,7 @@ def make_task(
         size or default_size(images, backbone),
         aspect,
         images.channels == 3 if flips is None else flips,
+        shares=inputs.shares,
         track=track,
     )
 

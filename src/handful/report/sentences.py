@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from handful.evaluation.accuracy_estimate import BY_HAND
+from handful.evaluation.accuracy_estimate import BY_HAND, EVEN
 from handful.evaluation.label_shift import LABELED, UNLABELED
 from handful.text import counted, often, percent, span
 
@@ -50,7 +50,9 @@ def tell(
         f"the true accuracy of the saved model for {often(float(estimate['level']))} sets of "
         f"labels picked in this way."
     )
-    hint = "" if BY_HAND in estimate["caveats"] else " (where they are not, give --prior)"
+    hint = (
+        "" if {BY_HAND, EVEN} & set(estimate["caveats"]) else " (where they are not, give --prior)"
+    )
     shares = (
         f"classes are as common there as among the labels{hint}"
         if not prior or prior_from == LABELED

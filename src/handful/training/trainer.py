@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.data.splits import holdout
-from handful.methods.base import Fitted, Task, Trained, classifier
+from handful.methods.base import Fitted, Task, Trained, classifier, fit_head
 from handful.methods.heads import subsample
 from handful.methods.schedule import Schedule, ScheduleProgress
 from handful.models.classifier import Classifier, Predictor, embed
@@ -97,7 +97,7 @@ def _fit(settings: Settings, task: Task, seed: int, planned: Plan) -> TrainingRe
     start = time.perf_counter()
     known, pool = extract_features(settings.method, task, planned.precision, seed)
     labels = task.labels[task.images.labeled]
-    head = settings.method.fit_features(known, labels, pool, len(task.classes), seed)
+    head = fit_head(settings.method, known, labels, pool, len(task.classes), seed, task.shares)
     model = classifier(task)
     model.head = head
     seconds = time.perf_counter() - start

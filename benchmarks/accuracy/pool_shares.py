@@ -1,0 +1,195 @@
+"""Methods on frozen features where the unlabelled images have other class shares than the labels.
+
+    python -m benchmarks run pool_shares dev   --draws 3
+    python -m benchmarks run pool_shares final --draws 3
+
+A draw makes a pool whose commonest class is 1, 10 or 20 times as common as the rarest, in an order
+of the draw, and labels 4 or 10 images for each class: the same number of every class, taken beside
+the pool ("balanced"), or images of the pool at random ("natural"). In the cells "half outside" and
+"all outside" the images without a label are, to a half or all of them, of classes that no label
+names (tin10 only). Every method fits a head; it is scored on images that are never labelled,
+weighted so that classes are as common as in the pool. Features are the first 256 principal axes of
+all images of a source, found without labels: heads on them are as good as on all, and faster. A
+draw that has its line is not made again.
+"""
+
+import argparse
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from benchmarks.lib import arguments, record
+from benchmarks.lib.pools import MORE_SIZES, Pool, embedded, opened, pool
+from handful import methods
+from handful.methods.class_shares import estimated_shares
+from handful.methods.heads import principal
+
+METHODS = ("features", "self_training", "propagation", "gaussian_mixture")
+KINDS = ("balanced", "natural")
+RATIOS = (1, 10, 20)
+PER_CLASS = (4, 10)
+OUTSIDE = {"half outside": 0.5, "all outside": 1.0}  # share of foreign images in the pool
+MOST = 4_000  # images of a source to label from, and to score on
+POOL = 2_000  # unlabelled images
+AXES = 256
+SURE = 1.645  # standard deviations of a 90 % interval
+
+
+class Data(NamedTuple):
+    """A source in principal axes, and foreign images where it has some."""
+
+    source: Pool
+    foreign: torch.Tensor  # (F, AXES)
+
+
+class Draw(NamedTuple):
+    """Labelled and unlabelled images of one draw, and the class shares of the unlabelled ones."""
+
+    labeled: torch.Tensor
+    labels: torch.Tensor
+    unlabeled: torch.Tensor
+    shares: np.ndarray  # (K,)
+
+
+def main() -> None:
+    options = parse()
+    first = 1000 if options.part == "dev" else 0
+    for source in options.sources:
+        data = None
+        for draw in range(first, first + options.draws):
+            for cell in cells(source):
+                name = f"{source} {cell}"
+                if record.recorded("pool_shares", name, options.part, draw):
+                    continue
+                data = data or loaded(source, options.part)
+                figures = run(data, cell, draw)
+                print(name, draw, figures, flush=True)
+                settings = {"size": MORE_SIZES[source], "axes": AXES, "pool": POOL}
+                if not options.dry:
+                    record.append(
+                        "pool_shares", name, options.part, figures, draw=draw, settings=settings
+                    )
+
+
+def cells(source: str) -> list[str]:
+    """Names of cells: ratio or foreign share, kind of labels, labels per class."""
+    pools = [f"{ratio}:1" for ratio in RATIOS]
+    found = [f"{x} {kind} {n}" for x in pools for kind in KINDS for n in PER_CLASS]
+    if source == "tin10":
+        found += [f"{outside} balanced {n}" for outside in OUTSIDE for n in PER_CLASS]
+    return found
+
+
+def loaded(source: str, part: str) -> Data:
+    whole = pool(source, part, MOST)
+    coordinates = principal(whole.features, AXES)
+    foreign = torch.empty(0, AXES)
+    if source == "tin10":
+        images = opened(source)
+        order = np.random.default_rng(0).permutation(images.unlabeled)
+        foreign = coordinates.of(embedded(images[order[:POOL]], MORE_SIZES[source]))
+    scored = evenly(whole.truth, 2 * MOST)
+    reduced = whole._replace(
+        features=coordinates.of(whole.features),
+        scored=coordinates.of(whole.scored[scored]),
+        truth=whole.truth[scored],
+    )
+    return Data(reduced, foreign)
+
+
+def evenly(items: np.ndarray, most: int) -> np.ndarray:
+    return np.arange(len(items))[:: -(-len(items) // most)]
+
+
+def drawn(data: Data, cell: str, seed: int) -> Draw:
+    *kind_of_pool, kind, number = cell.split()
+    per_class, what = int(number), " ".join(kind_of_pool)
+    ratio = 1 if what in OUTSIDE else int(what.split(":")[0])
+    source, generator = data.source, np.random.default_rng([seed, per_class, ratio])
+    classes, labels = source.classes, source.labels
+    shares = generator.permutation(np.geomspace(1, 1 / ratio, classes))
+    everyone = np.arange(len(labels))
+    n = per_class * classes
+    if kind == "balanced":
+        chosen = np.concatenate(
+            [_some(generator, everyone[labels == k], per_class) for k in range(classes)]
+        )
+        inside = _by_shares(generator, np.setdiff1d(everyone, chosen), labels, shares, POOL)
+    else:
+        together = _by_shares(generator, everyone, labels, shares, POOL + n)
+        chosen = _some(generator, together, n)
+        inside = np.setdiff1d(together, chosen)
+    unlabeled = source.features[inside]
+    if what in OUTSIDE:
+        kept = 0 if OUTSIDE[what] == 1 else len(inside)
+        foreign = len(inside) if kept else POOL
+        unlabeled = torch.cat([unlabeled[:kept], data.foreign[:foreign]])
+    known = torch.from_numpy(labels[chosen])
+    return Draw(source.features[chosen], known, unlabeled, shares / shares.sum())
+
+
+def _some(generator: np.random.Generator, positions: np.ndarray, n: int) -> np.ndarray:
+    return generator.choice(positions, n, replace=False)
+
+
+def _by_shares(
+    generator: np.random.Generator,
+    positions: np.ndarray,
+    labels: np.ndarray,
+    shares: np.ndarray,
+    most: int,
+) -> np.ndarray:
+    """At most `most` of the positions, classes in the proportion of `shares` (K,), none empty."""
+    there = np.bincount(labels[positions], minlength=len(shares))
+    scale = min(float((there / shares).min()), most / shares.sum())
+    wanted = np.maximum(1, np.round(scale * shares)).astype(int)
+    return np.concatenate(
+        [_some(generator, positions[labels[positions] == k], n) for k, n in enumerate(wanted)]
+    )
+
+
+def run(data: Data, cell: str, seed: int) -> dict[str, Any]:
+    """Accuracy and seconds of every method, and how far the estimated shares are from the truth.
+
+    `shares_apart` is the sum of absolute differences, `shares_inside` the part of classes whose
+    share lies in its 90 % interval; `labels_apart` is that of the shares of the labels.
+    """
+    made = drawn(data, cell, seed)
+    classes, truth = data.source.classes, data.source.truth
+    weights = (made.shares / np.bincount(truth, minlength=classes))[truth]
+    found = estimated_shares(made.labeled, made.labels, made.unlabeled, classes, seed)
+    seen = np.bincount(made.labels.numpy(), minlength=classes) / len(made.labels)
+    figures: dict[str, Any] = {
+        "pool": len(made.unlabeled),
+        "shares_apart": round(float(np.abs(found.mean - made.shares).sum()), 4),
+        "labels_apart": round(float(np.abs(seen - made.shares).sum()), 4),
+        "shares_inside": round(
+            float((np.abs(found.mean - made.shares) <= SURE * found.sd).mean()), 4
+        ),
+    }
+    for name in METHODS:
+        begun = time.perf_counter()
+        head = methods.make(name).fit_features(  # type: ignore[union-attr]
+            made.labeled, made.labels, made.unlabeled, classes, seed
+        )
+        seconds = time.perf_counter() - begun
+        with torch.inference_mode():
+            right = head(data.source.scored).argmax(dim=1).numpy() == truth
+        figures[name] = round(float(weights @ right), 5)
+        figures[f"{name}_seconds"] = round(seconds, 2)
+    return figures
+
+
+def parse() -> argparse.Namespace:
+    parser = arguments.parser(__doc__)
+    parser.add_argument("part", choices=("dev", "final"))
+    parser.add_argument("--sources", nargs="+", default=list(MORE_SIZES), choices=list(MORE_SIZES))
+    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--dry", action="store_true", help="print only, write no line")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
