@@ -116,7 +116,9 @@ def test_the_nearest_others_are_found_whatever_the_block(monkeypatch, block):
     partners = near_module._nearest(x, 4, lambda items, *_: items)
     agree = x @ x.T
     for one in range(20):
-        others = sorted((other for other in range(20) if other != one), key=lambda at: -agree[one, at])
+        others = sorted(
+            (other for other in range(20) if other != one), key=lambda at: -agree[one, at]
+        )
         assert partners[one].tolist() == others[:4]
 
 

@@ -24,10 +24,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from handful.data.imageset import ImageSet
+
 SIZE = 32  # pixels; images are compared at this size, stretched and grey
 NEIGHBOUR = 10  # the neighbour whose distance a pair is judged by; bursts have fewer images
 CHANCE = 0.0185  # probability, for one image, that a pair counts as close by chance
 CLOSEST, CLOSE = 0.1, 0.2  # bounds of the share of the reference that counts as close
+ALIKE = 0.9  # least likeness of images of one scene, however unlike the others are
 SAMPLE = 500  # images among which the reference is looked for
 LEAST = 1e-6  # a distance; less is rounding
 BLOCK = 2048  # pairs compared at a time
@@ -43,6 +46,14 @@ class Moves:
 
 NEAR = Moves(2, (32,))  # for near-copies
 SCENE = Moves(4, (32, 36))  # for images of one scene
+
+
+def thumbnails(images: ImageSet) -> Tensor:
+    """(N, 1, 32, 32) uint8 of the images, read without caching them; may raise `Vanished`."""
+    return torch.cat(
+        [torch.empty(0, 1, SIZE, SIZE, dtype=torch.uint8)]
+        + list(images.stream(SIZE, "stretch", channels=1))
+    )
 
 
 def likeness_of_all(pictures: Tensor, moves: Moves) -> Tensor:

@@ -61,19 +61,25 @@ def of_keys(
 
 
 def of_pairs(
-    likeness: np.ndarray, classes: np.ndarray, pairs: np.ndarray, near: np.ndarray
+    likeness: np.ndarray,
+    classes: np.ndarray,
+    known: np.ndarray,
+    pairs: np.ndarray,
+    near: np.ndarray,
 ) -> Verdict:
     """The verdict on pairs (P, 2) of positions.
 
     Args:
         likeness: (N, N) of the images.
         classes: (N,) class numbers.
+        known: (N,) numbers of groups that are sure already: all pairs between two of them count as
+            one, since they look alike or not together.
         near: (Q, 2) pairs that may be of one scene: they are no unrelated images to compare with.
     """
     related = np.zeros(likeness.shape, bool)
     related[near[:, 0], near[:, 1]] = related[near[:, 1], near[:, 0]] = True
     np.fill_diagonal(related, True)
-    wins = []
+    wins: dict[tuple[int, int], list[float]] = {}
     for one, two in pairs:
         shares = [
             _share_won(likeness[here, [there]], likeness[here, others])
@@ -81,8 +87,9 @@ def of_pairs(
             if len(others := np.flatnonzero((classes == classes[there]) & ~related[here]))
         ]
         if shares:
-            wins.append(np.mean(shares))
-    return _verdict(np.array(wins))
+            unit = (int(known[[one, two]].min()), int(known[[one, two]].max()))
+            wins.setdefault(unit, []).append(float(np.mean(shares)))
+    return _verdict(np.array([np.mean(shares) for shares in wins.values()]))
 
 
 def rare_likeness(likeness: np.ndarray, classes: np.ndarray, near: np.ndarray) -> float:

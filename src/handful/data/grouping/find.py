@@ -25,12 +25,13 @@ from handful.data.grouping.rules import joined, linked
 from handful.data.grouping.signs import Line, Partition, numbers, partitions, times
 from handful.data.imageset import ImageSet
 from handful.data.likeness import (
+    ALIKE,
     SCENE,
-    SIZE,
     distances_from,
     likeness_of_all,
     likeness_of_pairs,
     reference_of,
+    thumbnails,
 )
 from handful.data.near_duplicates import near_duplicates
 from handful.data.store import FileStore
@@ -38,7 +39,6 @@ from handful.progress import Track, quiet
 
 MOST_COPIES = 5_000  # labelled images among which near-copies are looked for: it takes seconds
 MOST = 1_000  # labelled images of which all pairs are compared; of more, a part is looked at
-ALIKE = 0.9  # least likeness of near-copies
 MOST_OF_THEM = 0.5  # share of near pairs that look alike; the others are then of other scenes
 GAP = 3.0  # times as far as its images from each other is a scene from all other images
 RUN = 50  # images that follow each other by name, which are looked at together
@@ -69,7 +69,7 @@ def find_groups(images: ImageSet, track: Track = quiet) -> Found:
     copies = np.arange(n) if images.groups is None else images.groups
     if n < 2:
         return Found(copies)
-    pictures = torch.cat(list(images.stream(SIZE, "stretch", channels=1)))
+    pictures = thumbnails(images)
     names, labels = images.names, [images.classes[label] for label in images.labels]
     seen = _part(names)
     likeness = likeness_of_all(pictures[torch.from_numpy(seen)], SCENE)
@@ -174,7 +174,8 @@ def _with_line(found: Found, line: Line, looks: _Looks) -> Found:
         waiting = np.concatenate([waiting, pairs[(apart > start) & (apart <= end)]])
         start = end
         new = waiting[found.groups[waiting[:, 0]] != found.groups[waiting[:, 1]]]
-        verdict = of_pairs(looks.likeness, classes, looks.inside(new), near)
+        known = found.groups[looks.seen]
+        verdict = of_pairs(looks.likeness, classes, known, looks.inside(new), near)
         if verdict.units < FEWEST:
             continue  # too few to tell: looked at with the next ones
         if not verdict.likely:
