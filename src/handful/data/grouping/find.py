@@ -37,8 +37,8 @@ from handful.data.near_duplicates import near_duplicates
 from handful.data.store import FileStore
 from handful.progress import Track, quiet
 
-MOST_COPIES = 5_000  # labelled images among which near-copies are looked for: it takes seconds
-MOST = 1_000  # labelled images of which all pairs are compared; of more, a part is looked at
+MOST_COPIES = 5_000  # labelled images of which all are looked at; of more, only names count
+MOST = 600  # labelled images of which all pairs are compared; of more, a part is looked at
 MOST_OF_THEM = 0.5  # share of near pairs that look alike; the others are then of other scenes
 GAP = 3.0  # times as far as its images from each other is a scene from all other images
 RUN = 50  # images that follow each other by name, which are looked at together
@@ -69,15 +69,15 @@ def find_groups(images: ImageSet, track: Track = quiet) -> Found:
     copies = np.arange(n) if images.groups is None else images.groups
     if n < 2:
         return Found(copies)
-    pictures = thumbnails(images)
     names, labels = images.names, [images.classes[label] for label in images.labels]
-    seen = _part(names)
-    likeness = likeness_of_all(pictures[torch.from_numpy(seen)], SCENE)
+    seen, few = _part(names), n <= MOST_COPIES
+    pictures = thumbnails(images if few else images[seen])
+    likeness = likeness_of_all(pictures[torch.from_numpy(seen)] if few else pictures, SCENE)
     looks = _Looks(pictures, seen, likeness.numpy(), images.labels)
     near: list[tuple[int, int]] = []
     if len(seen) == n:
         near = _near_copies(likeness)
-    elif n <= MOST_COPIES:
+    elif few:
         near = [pair[:2] for pair in near_duplicates(pictures, track)]
     found = Found(linked(copies, _rows(near)))
     if found.scenes < len(np.unique(copies)):
@@ -85,7 +85,7 @@ def find_groups(images: ImageSet, track: Track = quiet) -> Found:
     finer = np.arange(n)
     for sign in partitions(names, labels):
         found, finer = _with_partition(found, sign, looks, finer)
-    for line in (numbers(names), times(_captures(images), names)):
+    for line in (numbers(names), times(_captures(images), names)) if few else ():
         if line is not None:
             found = _with_line(found, line, looks)
     return _without_what_is_sure(found)
@@ -95,7 +95,7 @@ def find_groups(images: ImageSet, track: Track = quiet) -> Found:
 class _Looks:
     """What the labelled images look like."""
 
-    pictures: Tensor  # (n, 1, 32, 32)
+    pictures: Tensor  # (n, 1, 32, 32); of many images, only those that are seen
     seen: np.ndarray  # (N,) positions of the images that evidence is taken from
     likeness: np.ndarray  # (N, N) of these
     classes: np.ndarray  # (n,)
