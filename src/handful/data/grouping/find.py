@@ -165,14 +165,13 @@ def _with_partition(
 
 def _with_line(found: Found, line: Line, looks: _Looks) -> Found:
     pairs = line.pairs()
-    near = looks.inside(pairs)
     classes = looks.classes[looks.seen]
-    rare = rare_likeness(looks.likeness, classes, near)
     apart = np.array([line.apart(*pair) for pair in pairs])
     waiting, start = pairs[:0], -1.0
     for end in line.gaps:
         waiting = np.concatenate([waiting, pairs[(apart > start) & (apart <= end)]])
         start = end
+        near = looks.inside(pairs[apart <= end])
         new = waiting[found.groups[waiting[:, 0]] != found.groups[waiting[:, 1]]]
         known = found.groups[looks.seen]
         verdict = of_pairs(looks.likeness, classes, known, looks.inside(new), near)
@@ -180,7 +179,7 @@ def _with_line(found: Found, line: Line, looks: _Looks) -> Found:
             continue  # too few to tell: looked at with the next ones
         if not verdict.likely:
             break
-        alike = looks.of_pairs(new) > rare
+        alike = looks.of_pairs(new) > rare_likeness(looks.likeness, classes, near)
         found = _with_pairs(found, new if verdict.sure else new[alike], line.what)
         if not verdict.sure and alike.mean() < MOST_OF_THEM:
             found = _told(found, new, line.what)
