@@ -28,7 +28,7 @@ from handful.seeds import Stream
 POOL = 4_000  # images to choose from, a random sample of larger pools: the choice takes seconds
 RANDOM_SHARE = 0.25  # share of the suggestions that are drawn at random
 FEWEST, MOST = 20, 100  # bounds of the number of suggestions after a fit
-ROUNDS = 4  # at most: images that show a scene again are left out, and others suggested
+ROUNDS = 10  # at most: images that show a scene again are left out, and others suggested
 KNOWN = 1_000  # labelled images that suggestions are compared with, at most
 RANK = 128  # principal axes along which images are compared
 
