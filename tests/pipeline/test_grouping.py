@@ -54,6 +54,7 @@ def test_found_scenes_are_said_kept_together_and_recorded(fit):
         "auto", "found", 20, 10
     )  # fmt: skip
     assert groups["signs"] and groups["likely"] is None
+    assert "20 labels are about 10 independent scenes" in record["estimate"]["caveats"]
     again, err, same = fit("run")
     assert again == 0 and "already holds this run" in err
     assert same["fingerprint"] == record["fingerprint"]
@@ -133,6 +134,7 @@ def test_what_the_figure_would_be_with_likely_groups_comes_from_images_that_are_
     text = likely().warned(assessed(right))
     assert "perhaps the 60 labels are only 50 independent scenes" in text
     assert "about 63 % rather than 80 %" in text and "--groups REGEX" in text
+    assert likely().caveats() == ["perhaps the labels are only 50 independent scenes: see --groups"]
 
 
 def test_no_figure_is_given_where_few_images_tell():

@@ -171,6 +171,8 @@ def fit(
         seconds = time.perf_counter() - begun
         record = record_of(images, resolved.request, decision, learned, seconds)
         record["groups"] = grouping.as_json(decision.assessment)
+        if record["estimate"] is not None:
+            record["estimate"]["caveats"] += grouping.caveats()
         run = Run(record | {"fingerprint": resolved.fingerprint}, learned.predictor)
         if folder is not None and built is not None:
             save_artifacts(run, decision, resolved.request, built, pictures)

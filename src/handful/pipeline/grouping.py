@@ -60,6 +60,18 @@ class Grouping:
         shift = float(right[alone].mean() - right[counted].mean())
         return min(max(assessment.estimate.accuracy + shift, 0.0), 1.0)
 
+    def caveats(self) -> list[str]:
+        """Short forms of `said` and `warned`, for the estimate."""
+        if self.found is None:
+            return []
+        short = []
+        if self.found.signs:
+            short.append(f"{self.labels:,} labels are about {self.scenes:,} independent scenes")
+        if self.found.likely is not None:
+            scenes = len(np.unique(self.found.likely))
+            short.append(f"perhaps the labels are only {scenes:,} independent scenes: see --groups")
+        return short
+
     def said(self) -> str:
         """A sentence on the groups that were found; empty without."""
         if self.found is None or not self.found.signs:
