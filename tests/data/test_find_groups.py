@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from handful.data.grouping import find as find_module
@@ -135,3 +136,15 @@ def test_of_many_labels_a_part_is_looked_at_and_all_are_grouped(tmp_path, monkey
 def test_the_same_images_give_the_same_groups(tmp_path):
     images = burst(tmp_path, letters)
     assert (find_groups(images).groups == find_groups(load(tmp_path)).groups).all()
+
+
+def test_images_that_are_alike_by_degrees_are_no_scene():
+    apart = 0.5 + 0.01 * np.random.default_rng(0).random((40, 40))
+    place = np.cumsum([0, 0.01, 0.02, 0.04, 0.08, 0.16])  # each next one is twice as far
+    apart[:6, :6] = abs(place[:, None] - place[None, :])
+    apart = np.minimum(apart, apart.T)
+    likeness = torch.from_numpy(1 - apart).float()
+    assert find_module._near_copies(likeness) == []
+    apart[10, 11] = apart[11, 10] = 0.02
+    likeness = torch.from_numpy(1 - apart).float()
+    assert [set(pair) for pair in find_module._near_copies(likeness)] == [{10, 11}]

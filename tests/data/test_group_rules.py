@@ -77,6 +77,8 @@ def test_the_first_bracket_of_a_match_is_the_group_else_the_whole_match(tracks):
     assert len(groups_of(by_bracket)) == 4
     by_match = grouped_by_rule(tracks, "^[0-9]+_")
     assert groups_of(by_match) == groups_of(by_bracket)
+    frames = grouped_by_rule(tracks, "^[0-9]+_([0-9]+)")  # the bracket is not at the beginning
+    assert {"cat/a/01_1.png", "cat/b/02_1.png"} in groups_of(frames)
     by_path = grouped_by_rule(tracks, "^(.+)/[0-9]+_")
     assert {"cat/a/01_1.png", "cat/a/01_2.png"} in groups_of(by_path)
     assert {"dog/a/01_3.png"} in groups_of(by_path)
