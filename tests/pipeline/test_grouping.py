@@ -142,7 +142,7 @@ def test_no_figure_is_given_where_few_images_tell():
     assert likely().accuracy_if_likely(None) is None
     assert likely().accuracy_if_likely(assessed(np.ones(60), accuracy=None)) is None
     assert "rather than" not in likely().warned(None) and likely().warned(None)
-    chosen = ["chosen"] * 25 + ["random"] * 35
+    chosen = ["random"] * 35 + ["chosen"] * 25
     assert likely().accuracy_if_likely(assessed(np.ones(60), origins=chosen)) is None
 
 
