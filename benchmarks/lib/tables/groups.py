@@ -67,9 +67,10 @@ def near_copies() -> str:
 
 
 def _lines() -> dict[str, dict[str, Any]]:
-    """The last final line of every cell."""
+    """The final line of every cell, of the code that made the last line."""
     lines = [line for line in record.read("groups") if line["kind"] == "final"]
-    return {line["name"]: line["figures"] for line in lines}
+    code = lines[-1]["settings"]["code"] if lines else ""
+    return {x["name"]: x["figures"] for x in lines if x["settings"]["code"] == code}
 
 
 def _pooled(found: list[dict[str, Any]], key: str) -> float:
