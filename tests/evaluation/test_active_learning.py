@@ -14,9 +14,12 @@ from handful.evaluation.active_learning import (
     herd,
     how_many,
     kernel_width,
+    shown_again,
     shuffled,
     suggest,
+    suggest_new_scenes,
 )
+from scenes import frame, thumbnail
 
 QUICK = ["--set", "steps=3", "--set", "backbone.base=8", "--precision", "fp32"]
 
@@ -220,3 +223,45 @@ def test_more_first_labels_than_images_are_refused(handful, photos, tmp_path):
 def test_without_labels_data_says_how_to_begin(handful, photos):
     status, out, _ = handful("data", photos, "--no-near")
     assert status == 0 and "--first-labels 20" in out
+
+
+def pictures_of_scenes(count):
+    """(count, 1, 32, 32): pairs of frames of one scene follow each other."""
+    frames = [frame(at // 2, at % 2) for at in range(count)]
+    return torch.from_numpy(np.stack([thumbnail(one) for one in frames]))
+
+
+def test_no_labelled_scene_and_no_scene_twice_is_suggested():
+    looks = pictures_of_scenes(60)
+    features = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
+    known = pictures_of_scenes(8)  # the first four scenes
+    suggested = suggest_new_scenes(
+        features, features[:0], None, 16, lambda positions: looks[positions], known
+    )
+    scenes = [at // 2 for at, _ in suggested]
+    assert len(suggested) == 16 and len(set(scenes)) == 16 and min(scenes) >= 4
+    assert [why for _, why in suggested].count("random") == 4
+
+
+def test_where_every_scene_is_new_the_suggestions_are_those_without_pictures():
+    looks = pictures_of_scenes(60)[::2]
+    features = torch.randn(30, 5, generator=torch.Generator().manual_seed(0))
+    new = suggest_new_scenes(
+        features, features[:2], None, 12, lambda positions: looks[positions], looks[:0]
+    )
+    assert new == suggest(features, features[:2], None, 12)
+
+
+def test_where_scenes_run_out_their_images_are_suggested_all_the_same():
+    looks = pictures_of_scenes(20)
+    features = torch.randn(20, 5, generator=torch.Generator().manual_seed(0))
+    suggested = suggest_new_scenes(
+        features, features[:0], None, 20, lambda positions: looks[positions], looks
+    )
+    assert sorted(at for at, _ in suggested) == list(range(20))
+
+
+def test_a_picture_is_shown_again_if_a_known_one_or_one_before_shows_its_scene():
+    looks = pictures_of_scenes(40)
+    assert shown_again(looks[[0, 2, 1, 4, 6, 8, 10, 12, 14, 16, 18]], looks[[5]]) == [2, 3]
+    assert shown_again(looks[:0], looks) == [] and shown_again(looks[:1], looks[:0]) == []

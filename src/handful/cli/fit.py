@@ -122,6 +122,18 @@ def fit(
         ),
     ] = None,
     precision: Precision = "auto",
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            help="Which images belong together (frames of one scene, photos of one patient) and "
+            "are never split between folds. auto (the default): found among the labelled images, "
+            "by look, names and times. folder: those of one folder below the classes. none. Or a "
+            "regular expression: its first bracket, found in the name of a file, names the group. "
+            "A column group in --labels always counts.",
+            metavar="none|auto|folder|REGEX",
+            show_default=False,
+        ),
+    ] = None,
     after: Annotated[
         Path | None,
         typer.Option(
@@ -176,8 +188,9 @@ def fit(
         _check_labels_kept(source, where.labels, out)
     with reporting() as reporter:
         images = where.load(
-            source, reporter, test_fraction=test_fraction, seed=seed, labeled=after is None
-        )
+            source, reporter, test_fraction=test_fraction, seed=seed, labeled=after is None,
+            groups=groups,
+        )  # fmt: skip
         for problem in spelling_problems(images.classes):
             reporter.say(problem)
         if after is not None and where.labels is not None and not len(images.labeled):
@@ -206,6 +219,7 @@ def fit(
             settings=pairs(set_ or []),
             init=init,
             budget=None if budget is None else in_seconds(budget),
+            groups=groups,
             after=after,
             pictures=not no_images,
             reporter=reporter,

@@ -156,6 +156,20 @@ def read(
     return _with(path, use, at_least=2 * size)
 
 
+@contextmanager
+def header(path: Path) -> Iterator[Image.Image]:
+    """An opened photograph (JPEG or HEIF) whose pixels are not decoded, for what it says of itself.
+
+    Raises `Unreadable`, or whatever Pillow raises on damaged bytes.
+    """
+    _register_heif()
+    with open(path, "rb") as file:
+        _check_structure(path, file.read(16))
+    formats = tuple(name for name in ("JPEG", "HEIF") if name in _formats())
+    with _unlimited(), closing(Image.open(path, formats=formats)) as image:
+        yield image
+
+
 def _facts(loaded: _Loaded) -> Facts:
     notes = loaded.notes
     full = loaded.full[::-1] if loaded.orientation >= 5 else loaded.full

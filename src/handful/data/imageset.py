@@ -35,6 +35,9 @@ class ImageSet:
     test: "ImageSet | None" = None  # the labelled test part, if the source has one
     # Image name → "random" or "chosen": how the image was picked for labelling, if a file says so.
     origins: Mapping[str, str] = field(default_factory=dict)
+    # What `groups` rest on: "source" (a column of the label file, folders, the caller), "copies"
+    # (equal pixels alone), or the rule that was typed as --groups.
+    grouped_by: str = "source"
 
     def __post_init__(self) -> None:
         if len(self.labels) != len(self.rows):

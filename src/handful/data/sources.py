@@ -12,6 +12,7 @@ import numpy as np
 
 from handful.data.cache import data_folder
 from handful.data.folder_layout import check_folders
+from handful.data.grouping.rules import check_rule, grouped_by_rule
 from handful.data.image_folder import Wanted, load_folder
 from handful.data.imageset import ImageSet
 from handful.data.labels.label_file import LabelFile
@@ -53,6 +54,7 @@ def load(
     labeled: bool = True,
     folders: str | None = None,
     every_class: bool = False,
+    groups: str | None = None,
     track: Track = quiet,
     say: Callable[[str], None] = lambda text: None,
 ) -> ImageSet:
@@ -77,6 +79,9 @@ def load(
             below them), "ignore" (no labels), or "auto": decide, and refuse an ambiguous folder.
             None is "auto", but with labeled=False an ambiguous folder has no labels.
         every_class: keep test images of classes that no training image has. True to evaluate.
+        groups: "folder" or a regular expression groups the images by their folders or names before
+            a test part is drawn; "none" and "auto" (for `fit`, which looks for groups among the
+            labelled images) do nothing here. Groups that the source gives always count.
         track: wraps long loops, `track(items, total, what)`, to show progress.
         say: receives sentences on how the source was interpreted.
 
@@ -86,6 +91,8 @@ def load(
     """
     name = str(source)
     check_folders(folders)
+    if groups is not None:
+        check_rule(groups)
     if name in SOURCES and not isinstance(source, Path):
         if Path(name).is_dir():
             say(f"{name} is the data set of that name; for the folder here type ./{name}")
@@ -100,6 +107,8 @@ def load(
     if labeled:
         check_labels(images)
     images = _with_duplicates_grouped(images)
+    if groups is not None:
+        images = grouped_by_rule(images, groups)
     if test_fraction:
         images = _with_new_test(images, test_fraction, seed)
     return images if keep_leaks else _without_leaks(images)
@@ -230,13 +239,15 @@ def _with_duplicates_grouped(images: ImageSet) -> ImageSet:
     keys = _pixel_keys(images) + (_pixel_keys(test) if test else [])
     if images.groups is None and len(set(keys)) == len(keys):
         return images
+    grouped_by = images.grouped_by
     if images.groups is None or (test and test.groups is None):
-        groups = np.arange(len(keys))
+        groups, grouped_by = np.arange(len(keys)), "copies"
     else:
         groups = np.concatenate([images.groups, test.groups if test else images.groups[:0]])
     joined = _joined(keys, groups)
     n = len(images)
-    return replace(images, groups=joined[:n], test=test and replace(test, groups=joined[n:]))
+    test = test and replace(test, groups=joined[n:], grouped_by=grouped_by)
+    return replace(images, groups=joined[:n], grouped_by=grouped_by, test=test)
 
 
 def _joined(keys: list[bytes], groups: np.ndarray) -> np.ndarray:

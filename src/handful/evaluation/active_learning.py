@@ -12,6 +12,7 @@ of images per label, not from the distances between labelled images.
 Letters in shapes: M images to choose from, n labelled ones, D features, R coordinates, K classes.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -20,12 +21,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from handful import seeds
+from handful.data.likeness import ALIKE, LEAST, SCENE, likeness_between, reference_of
 from handful.methods.heads import principal
 from handful.seeds import Stream
 
 POOL = 4_000  # images to choose from, a random sample of larger pools: the choice takes seconds
 RANDOM_SHARE = 0.25  # share of the suggestions that are drawn at random
 FEWEST, MOST = 20, 100  # bounds of the number of suggestions after a fit
+ROUNDS = 10  # at most: images that show a scene again are left out, and others suggested
+KNOWN = 1_000  # labelled images that suggestions are compared with, at most
 RANK = 128  # principal axes along which images are compared
 
 
@@ -75,6 +79,65 @@ def suggest(
         for position in herd(pool, known, doubts, count - drawn)
     ]
     return _interleaved([Suggestion(position, "random") for position in range(drawn)], chosen)
+
+
+def suggest_new_scenes(
+    features: Tensor,
+    labeled: Tensor,
+    probabilities: Tensor | None,
+    count: int,
+    pictures_of: Callable[[list[int]], Tensor],
+    known: Tensor,
+) -> list[Suggestion]:
+    """Suggest images as `suggest`, but none that shows a labelled scene, or one that is suggested.
+
+    Such images are left out, random ones too, and others are suggested for them, a few times over.
+    Where not enough others are left, some of them are suggested all the same.
+
+    Args:
+        pictures_of: (m, 1, 32, 32) uint8 of the images at these positions of `features`.
+        known: (n, 1, 32, 32) uint8, pictures of labelled images.
+    """
+    left = np.arange(len(features))
+    looks: dict[int, Tensor] = {}
+    suggestions: list[Suggestion] = []
+    for _ in range(ROUNDS):
+        some = torch.from_numpy(left)
+        predicted = None if probabilities is None else probabilities[some]
+        suggestions = [
+            Suggestion(int(left[at]), why)
+            for at, why in suggest(features[some], labeled, predicted, count)
+        ]
+        if unseen := [at for at, _ in suggestions if at not in looks]:
+            looks |= zip(unseen, pictures_of(unseen), strict=True)
+        again = shown_again(torch.stack([looks[at] for at, _ in suggestions]), known)
+        repeated = [suggestions[place].position for place in again]
+        if not repeated or len(left) - len(repeated) < len(suggestions):
+            break
+        left = np.setdiff1d(left, repeated, assume_unique=True)
+    return suggestions
+
+
+def shown_again(pictures: Tensor, known: Tensor) -> list[int]:
+    """Positions of the pictures that show the scene of a known one or of a picture before.
+
+    Args:
+        pictures: (m, 1, 32, 32) uint8.
+        known: (n, 1, 32, 32) uint8.
+    """
+    every = torch.cat([known, pictures])
+    first = len(known)
+    distances = (1 - likeness_between(pictures, every, SCENE)).clamp_min(LEAST)
+    own = torch.arange(len(pictures))
+    distances[own, first + own] = torch.inf
+    usual = reference_of(distances)
+    close = distances <= (usual.distance * usual.close)[:, None].clamp_max(1 - ALIKE)
+    again: set[int] = set()
+    for at in own.tolist():
+        earlier = [first + other for other in range(at) if other not in again]
+        if close[at, :first].any() or close[at, earlier].any():
+            again.add(at)
+    return sorted(again)
 
 
 def doubt(probabilities: Tensor) -> Tensor:

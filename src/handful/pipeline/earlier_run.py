@@ -12,6 +12,7 @@ import numpy as np
 
 from handful.csv_files import read_csv
 from handful.data.class_names import normalized
+from handful.data.grouping.rules import AUTO, FOLDER, NONE, check_rule, safe_to_repeat
 from handful.data.imageset import ImageSet, sorted_classes
 from handful.errors import HandfulError
 from handful.methods.base import Method
@@ -147,8 +148,28 @@ def with_earlier_options(options: FitOptions, earlier: Run, say: Say = silent) -
         if k in before and getattr(options.inputs, k) is None
     }
     inputs = replace(options.inputs, **repeated)
+    if options.groups is None:
+        again["groups"] = earlier_groups(earlier)
     settings = settings | dict(options.settings)
     return replace(options, inputs=inputs, settings=settings, budget=budget, **again)
+
+
+def earlier_groups(earlier: Run) -> str | None:
+    """The `groups` that an earlier run was given; None where it was given none.
+
+    Raises:
+        HandfulError: it is a regular expression that may take very long to match.
+    """
+    rule = (earlier.record.get("groups") or {}).get("asked", AUTO)
+    if rule == AUTO:
+        return None
+    check_rule(rule)
+    if rule not in (NONE, FOLDER) and not safe_to_repeat(rule):
+        raise HandfulError(
+            f"{earlier.folder} was made with --groups {rule}, which may take very long for some "
+            f"names; to use it again, give --groups again, or another one"
+        )
+    return str(rule)
 
 
 def _without(prefix: str, settings: dict[str, str]) -> dict[str, str]:

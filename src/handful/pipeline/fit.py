@@ -37,6 +37,7 @@ from handful.pipeline.assess import (
 from handful.pipeline.auto.race import BUDGET, first_candidate
 from handful.pipeline.auto.select import AUTO, select_method
 from handful.pipeline.earlier_run import with_earlier_labels, with_earlier_options
+from handful.pipeline.grouping import group_images, warn
 from handful.pipeline.options import FitOptions, InputSpec
 from handful.pipeline.pool_check import shift_of_pool, some_unlabeled
 from handful.pipeline.pool_shares import pool_shares
@@ -87,6 +88,7 @@ def fit(
     budget: float | None = None,
     init: Path | str | None = None,
     origins: Mapping[str, str] | None = None,
+    groups: str | None = None,
     after: Run | Path | str | None = None,
     pictures: bool = True,
     reporter: Reporter = QUIET,
@@ -117,6 +119,11 @@ def fit(
             images.
         origins: image name → "random", "chosen" or "unknown": how the image was picked for
             labelling. Chosen labels are trained on but do not count in the estimate.
+        groups: which images are never split between folds, such as frames of one scene: "auto"
+            (the default) looks for them among the labelled images, by their look, names and times;
+            "folder": images of one folder below the classes; "none"; or a regular expression, of
+            which the first bracket (else the whole match) in a file's name is its group. Groups
+            that come with the images count whatever is given here.
         after: an earlier run, or its folder. Its labels and settings are used where none are
             given, and its estimate is put into the record.
         pictures: save thumbnails for the report. False for private photos: thumbnails and report
@@ -136,8 +143,9 @@ def fit(
     begun = time.perf_counter()
     inputs = InputSpec(size, aspect, flips, precision)
     options = FitOptions(
-        method, seed, schedule, backbone, inputs, estimate, prior, settings or {}, budget, init
-    )
+        method, seed, schedule, backbone, inputs, estimate, prior, settings or {}, budget, init,
+        groups,
+    )  # fmt: skip
     earlier = open_run(after) if isinstance(after, Path | str) else after
     if origins is not None:
         images = replace(images, origins={**images.origins, **origins})
@@ -145,6 +153,7 @@ def fit(
         images = with_earlier_labels(images, earlier, reporter.say)
         options = with_earlier_options(options, earlier, reporter.say)
     images = on_scale_of(images, options.init, reporter.say)
+    images, grouping = group_images(images, options.groups, options.estimate == "folds", reporter)
     resolved = _resolve(images, options, earlier, command, reporter)
     folder = Path(out) if out is not None else None
     validate(resolved.settings, resolved.task, seed)
@@ -162,8 +171,12 @@ def fit(
         with release_on_refusal(work):
             decision = _decide(resolved, begun, work, pictures, reporter)
         decision, learned = _train_on_all_labels(resolved, decision, work, reporter.say)
+        warn(grouping, decision.assessment, reporter.say)
         seconds = time.perf_counter() - begun
         record = record_of(images, resolved.request, decision, learned, seconds)
+        record["groups"] = grouping.as_json(decision.assessment)
+        if record["estimate"] is not None:
+            record["estimate"]["caveats"] += grouping.caveats()
         run = Run(record | {"fingerprint": resolved.fingerprint}, learned.predictor)
         if folder is not None and built is not None:
             save_artifacts(run, decision, resolved.request, built, pictures)

@@ -12,8 +12,14 @@ import torch
 from handful.csv_files import write_csv
 from handful.data.imageset import ImageSet
 from handful.data.labels.columns import ORIGIN
+from handful.data.likeness import thumbnails
 from handful.errors import HandfulError
-from handful.evaluation.active_learning import Suggestion, shuffled, suggest
+from handful.evaluation.active_learning import (
+    KNOWN,
+    Suggestion,
+    shuffled,
+    suggest_new_scenes,
+)
 from handful.pipeline.embed import embed
 from handful.progress import QUIET, Reporter
 
@@ -42,7 +48,14 @@ def first_labels(
     features = torch.from_numpy(embed(candidates, reporter=reporter).features)
     candidates.store.check(candidates.rows)  # what vanished has no features
     names = candidates.names
-    suggestions = suggest(features[: len(pool)], features[len(pool) :], None, count)
+    suggestions = suggest_new_scenes(
+        features[: len(pool)],
+        features[len(pool) :],
+        None,
+        count,
+        lambda positions: thumbnails(candidates[np.array(positions)]),
+        thumbnails(candidates[len(pool) :][:KNOWN]),
+    )
     return {names[suggestion.position]: suggestion for suggestion in suggestions}
 
 

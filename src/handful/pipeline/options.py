@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from handful.data.grouping.rules import check_rule
 from handful.errors import HandfulError
 from handful.methods.base import Method
 from handful.methods.schedule import Schedule
@@ -40,8 +41,11 @@ class FitOptions:
     settings: Mapping[str, str] = field(default_factory=dict)
     budget: float | None = None  # seconds
     init: Path | str | None = None
+    groups: str | None = None
 
     def __post_init__(self) -> None:
+        if self.groups is not None:
+            check_rule(self.groups)
         if self.estimate not in ("folds", "none"):
             raise HandfulError(f"no estimate {self.estimate!r}; choose folds or none")
         if not -(2**63) <= self.seed < 2**63:

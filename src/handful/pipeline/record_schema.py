@@ -231,6 +231,19 @@ class Suggestion(StrictModel):
     pixels: Name
 
 
+class Groups(StrictModel):
+    """How the labelled images were grouped."""
+
+    asked: Text
+    by: Text
+    labels: Count
+    scenes: Count
+    signs: list[Text] = Field(default=[], max_length=100)
+    likely: Count | None = None
+    likely_signs: list[Text] = Field(default=[], max_length=100)
+    likely_accuracy: Share | None = None
+
+
 class EarlierRun(StrictModel):
     fingerprint: Word
     labeled: Count
@@ -264,6 +277,7 @@ class RunRecord(StrictModel):
     prior: dict[ClassName, Share] | None = None
     prior_from: Text = "labels"
     after: EarlierRun | None = None
+    groups: Groups | None = None
 
 
 class PredictorHeader(StrictModel):

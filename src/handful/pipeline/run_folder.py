@@ -10,10 +10,17 @@ import torch
 
 from handful.csv_files import write_csv
 from handful.data.imageset import ImageSet
+from handful.data.likeness import thumbnails
 from handful.data.splits import save_draw
 from handful.data.store import Vanished
 from handful.errors import HandfulError
-from handful.evaluation.active_learning import POOL, how_many, shuffled, suggest
+from handful.evaluation.active_learning import (
+    KNOWN,
+    POOL,
+    how_many,
+    shuffled,
+    suggest_new_scenes,
+)
 from handful.evaluation.cross_validation import Key
 from handful.evaluation.label_errors import LabelIssue
 from handful.evaluation.novelty import fit_in_distribution, save_in_distribution
@@ -279,7 +286,15 @@ def save_label_next(
     probabilities = predictor.of_features(pool_features)
     confidence, predicted = (column.tolist() for column in probabilities.max(dim=1))
     count = how_many(len(images.labeled), len(pool))
-    suggestions = suggest(pool_features, labeled_features, probabilities, count)
+    known = labeled[:KNOWN]
+    suggestions = suggest_new_scenes(
+        pool_features,
+        labeled_features,
+        probabilities,
+        count,
+        lambda positions: thumbnails(pool[np.array(positions)]),
+        thumbnails(known),
+    )
     names, fingerprints = pool.names, pixel_fingerprints(pool)
     rows = (
         [names[at], "", why, images.classes[predicted[at]], f"{confidence[at]:.4f}", str(rank)]

@@ -1,0 +1,174 @@
+"""How alike images are, and how alike images of this kind are anyway.
+
+The likeness of two images is the correlation of their grey levels, slightly blurred, where they fit
+best after a small move of the camera. How much likeness says depends on the images: digits are
+all alike, photographs are not. So a pair is judged by its distance, 1 - likeness, against the
+distance from each of the two to its tenth nearest image. Copies cannot move that reference: if
+every image is there twice, the tenth nearest becomes the fifth, which is hardly nearer.
+
+By how much closer a pair must be than the tenth nearest follows from the dimension d in which the
+images vary. Where images lie by chance, the nearest of k is nearer than c times the distance to the
+k-th with probability k c^d. Here, distances are squared ones.
+
+Source of the estimate of d: Levina and Bickel 2004, "Maximum likelihood estimation of intrinsic
+dimension"; here from the distances to two neighbours only.
+
+Letters in shapes: N images, P pairs, W values of a window.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from handful.data.imageset import ImageSet
+
+SIZE = 32  # pixels; images are compared at this size, stretched and grey
+NEIGHBOUR = 10  # the neighbour whose distance a pair is judged by; bursts have fewer images
+CHANCE = 0.0185  # probability, for one image, that a pair counts as close by chance
+CLOSEST, CLOSE = 0.1, 0.2  # bounds of the share of the reference that counts as close
+ALIKE = 0.9  # least likeness of images of one scene, however unlike the others are
+SAMPLE = 500  # images among which the reference is looked for
+LEAST = 1e-6  # a distance; less is rounding
+BLOCK = 2048  # pairs compared at a time
+
+
+@dataclass(frozen=True)
+class Moves:
+    """The moves of the camera that are tried to make two images fit."""
+
+    reach: int  # pixels of SIZE to each side; what is compared is the middle that this leaves
+    sides: tuple[int, ...]  # pixels; sides to which the second image is resized before
+
+
+NEAR = Moves(2, (32,))  # for near-copies
+SCENE = Moves(4, (32, 36))  # for images of one scene
+
+
+def thumbnails(images: ImageSet) -> Tensor:
+    """(N, 1, 32, 32) uint8 of the images, read without caching them; may raise `Vanished`."""
+    return torch.cat(
+        [torch.empty(0, 1, SIZE, SIZE, dtype=torch.uint8)]
+        + list(images.stream(SIZE, "stretch", channels=1))
+    )
+
+
+def likeness_of_all(pictures: Tensor, moves: Moves) -> Tensor:
+    """Likeness (N, N) of all pairs of pictures (N, 1, 32, 32) uint8, at most 1."""
+    middle = _middle(pictures, moves)
+    found = torch.full((len(pictures), len(pictures)), -1.0)
+    for window in _windows(pictures, moves):
+        torch.maximum(found, middle @ window.T, out=found)
+    return found.maximum(found.T)
+
+
+def likeness_between(some: Tensor, others: Tensor, moves: Moves) -> Tensor:
+    """Likeness (A, B) of each of the pictures (A, 1, 32, 32) with each of (B, 1, 32, 32)."""
+    found = torch.full((len(some), len(others)), -1.0)
+    middle, other_middle = _middle(some, moves), _middle(others, moves)
+    for window in _windows(others, moves):
+        torch.maximum(found, middle @ window.T, out=found)
+    for window in _windows(some, moves):
+        torch.maximum(found, window @ other_middle.T, out=found)
+    return found
+
+
+def likeness_of_pairs(pictures: Tensor, first: Tensor, second: Tensor, moves: Moves) -> Tensor:
+    """Likeness (P,) of the pictures (N, 1, 32, 32) at the positions `first` and `second` (P,)."""
+    parts = [pictures.new_empty(0, dtype=torch.float32)]
+    for one, two in zip(first.split(BLOCK), second.split(BLOCK), strict=True):
+        best = torch.full((len(one),), -1.0)
+        for here, there in ((one, two), (two, one)):
+            middle = _middle(pictures[here], moves)
+            for window in _windows(pictures[there], moves):
+                best = best.maximum((middle * window).sum(1))
+        parts.append(best)
+    return torch.cat(parts)
+
+
+class Reference(NamedTuple):
+    """How far apart images are that have nothing to do with each other."""
+
+    distance: Tensor  # (P,) from each image to its NEIGHBOUR-th nearest
+    close: float  # share of that distance below which a pair is closer than by chance
+    dimension: float  # in which the images vary, as estimated
+
+
+def reference(pictures: Tensor, positions: Tensor, moves: Moves) -> Reference:
+    """The reference of the pictures at `positions` (P,) among all pictures (N, 1, 32, 32)."""
+    n = len(pictures)
+    sample = torch.arange(min(n, SAMPLE)) * n // min(n, SAMPLE)
+    rows = [
+        _reference_distances(pictures, some, sample, moves)
+        for some in positions.split(BLOCK)
+        if len(some)
+    ]
+    distances = torch.cat(rows) if rows else torch.empty(0, len(sample))
+    return reference_of(distances, share=min(1.0, len(sample) / n) if n else 1.0)
+
+
+def reference_of(distances: Tensor, share: float = 1.0) -> Reference:
+    """The reference from distances.
+
+    Args:
+        distances: (P, M) from each image to M images; infinite to itself.
+        share: of all images that are among the M.
+    """
+    k = min(NEIGHBOUR, (distances.shape[1] - 1) // 2)
+    if k < 1 or not len(distances):
+        return Reference(torch.zeros(len(distances)), 0.0, 0.0)
+    nearest = distances.topk(2 * k, dim=1, largest=False).values
+    at_k = nearest[:, k - 1]
+    # Distances are squared ones: (r_2k / r_k)^d = 2 gives d = 2 log 2 / log of their ratio.
+    growth = float((nearest[:, -1] / at_k).log().mean())
+    dimension = min(2 * 0.6931 / max(growth, 1e-3), 100.0)
+    close = min(max((CHANCE / k) ** (2 / dimension), CLOSEST), CLOSE)
+    return Reference(at_k, close * share ** (2 / dimension), dimension)
+
+
+def distances_from(likeness: Tensor) -> Tensor:
+    """Distances (N, N) of likeness (N, N), infinite from each image to itself."""
+    return (1 - likeness).clamp_min(LEAST).fill_diagonal_(torch.inf)
+
+
+def _reference_distances(pictures: Tensor, some: Tensor, sample: Tensor, moves: Moves) -> Tensor:
+    likeness = likeness_between(pictures[some], pictures[sample], moves)
+    distances = (1 - likeness).clamp_min(LEAST)
+    return distances.masked_fill(some[:, None] == sample[None, :], torch.inf)
+
+
+def _middle(pictures: Tensor, moves: Moves) -> Tensor:
+    """(N, W) the middle of each picture, blurred, with mean 0 and length 1; 0 if it is flat."""
+    return _normalized(_blurred(pictures.float())[_cut(moves.reach, moves.reach, moves)])
+
+
+def _windows(pictures: Tensor, moves: Moves) -> Iterator[Tensor]:
+    """(N, W) as `_middle`, for every move of the camera."""
+    for side in moves.sides:
+        resized = pictures.float()
+        if side != SIZE:
+            resized = F.interpolate(resized, size=(side, side), mode="bilinear", antialias=True)
+        blurred = _blurred(resized)
+        centre = (side - SIZE) // 2 + moves.reach
+        steps = range(centre - moves.reach, centre + moves.reach + 1)
+        for down in steps:
+            for right in steps:
+                yield _normalized(blurred[_cut(down, right, moves)])
+
+
+def _cut(down: int, right: int, moves: Moves) -> tuple[slice | type(Ellipsis), ...]:  # type: ignore[valid-type]
+    side = SIZE - 2 * moves.reach
+    return (..., slice(down, down + side), slice(right, right + side))
+
+
+def _blurred(pictures: Tensor) -> Tensor:
+    """Means of 3 x 3 pixels: moves of part of a pixel then matter less."""
+    return F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, 1)
+
+
+def _normalized(windows: Tensor) -> Tensor:
+    values = windows.flatten(1)
+    return F.normalize(values - values.mean(1, keepdim=True), eps=1e-3)

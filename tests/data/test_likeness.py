@@ -1,0 +1,113 @@
+"""Likeness of images, and the reference that copies cannot move."""
+
+import numpy as np
+import pytest
+import torch
+
+from handful.data.likeness import (
+    NEAR,
+    SCENE,
+    Moves,
+    distances_from,
+    likeness_between,
+    likeness_of_all,
+    likeness_of_pairs,
+    reference,
+    reference_of,
+)
+from handful.data.near_duplicates import near_duplicates
+from scenes import frame, thumbnail
+
+
+def pictures(*frames):
+    return torch.from_numpy(np.stack([thumbnail(one) for one in frames]))
+
+
+def scenes(count, first=0):
+    return pictures(*(frame(first + seed) for seed in range(count)))
+
+
+def slow_likeness(one, two, reach):
+    """The best correlation of the middle of one picture with a window of another, in loops."""
+
+    def blurred(picture):
+        padded = np.pad(picture.numpy()[0].astype(float), 1, mode="edge")
+        return np.array(
+            [[padded[y : y + 3, x : x + 3].mean() for x in range(32)] for y in range(32)]
+        )
+
+    def best(middle, other):
+        middle = blurred(middle)[reach : 32 - reach, reach : 32 - reach]
+        found = -1.0
+        for y in range(2 * reach + 1):
+            for x in range(2 * reach + 1):
+                window = blurred(other)[y : y + 32 - 2 * reach, x : x + 32 - 2 * reach]
+                found = max(found, np.corrcoef(middle.ravel(), window.ravel())[0, 1])
+        return found
+
+    return max(best(one, two), best(two, one))
+
+
+def test_likeness_is_the_best_correlation_over_all_small_moves():
+    some = pictures(frame(1), frame(1, right=2), frame(2))
+    moves = Moves(2, (32,))
+    expected = [[slow_likeness(a, b, 2) for b in some] for a in some]
+    assert torch.allclose(likeness_of_all(some, moves), torch.tensor(expected).float(), atol=1e-4)
+
+
+@pytest.mark.parametrize("moves", [NEAR, SCENE])
+def test_all_ways_to_compare_agree(moves):
+    some = scenes(5)
+    every = likeness_of_all(some, moves)
+    torch.testing.assert_close(likeness_between(some[:2], some, moves), every[:2])
+    first, second = torch.tensor([0, 3, 1]), torch.tensor([4, 2, 1])
+    pairs = likeness_of_pairs(some, first, second, moves)
+    torch.testing.assert_close(pairs, every[first, second])
+    torch.testing.assert_close(every, every.T)
+
+
+def test_moved_and_darker_frames_are_alike_and_others_are_not():
+    some = pictures(frame(1), frame(1, right=3, down=-2, light=0.8), frame(2))
+    every = likeness_of_all(some, NEAR)
+    assert every[0, 1] > 0.95 and every[0, 2] < 0.8
+
+
+def test_a_flat_picture_is_like_nothing():
+    some = torch.cat([torch.full((1, 1, 32, 32), 9, dtype=torch.uint8), scenes(1)])
+    assert likeness_of_all(some, NEAR)[0].abs().max() == 0
+
+
+def test_doubling_every_image_hardly_moves_the_reference():
+    some = scenes(60)
+    alone = reference(some, torch.arange(60), NEAR)
+    doubled = reference(torch.cat([some, some]), torch.arange(60), NEAR)
+    assert float(doubled.distance.median() / alone.distance.median()) > 0.75
+    assert 0.1 <= doubled.close <= 0.2
+
+
+def test_the_reference_is_the_tenth_nearest_and_the_dimension_that_of_the_points():
+    points = torch.rand(800, 3, generator=torch.Generator().manual_seed(0))
+    distances = (torch.cdist(points, points) ** 2).fill_diagonal_(torch.inf)
+    known = reference_of(distances)
+    assert torch.equal(known.distance, distances.sort(dim=1).values[:, 9])
+    assert known.dimension == pytest.approx(3, abs=0.5)
+    part = reference_of(distances[:, :200], share=0.25)
+    assert part.close == pytest.approx(0.1 * 0.25 ** (2 / part.dimension))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_too_few_images_give_no_reference(count):
+    known = reference_of(distances_from(torch.ones(count, count)))
+    assert known.close == 0 and len(known.distance) == count
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
+def test_near_copies_are_found_however_many_images_have_one(share):
+    rng = np.random.default_rng(0)
+    originals = [frame(seed) for seed in range(60)]
+    copied = round(share * 60)
+    copies = [
+        frame(seed, *rng.integers(-1, 2, 2), light=rng.uniform(0.9, 1)) for seed in range(copied)
+    ]
+    found = {pair[:2] for pair in near_duplicates(pictures(*originals, *copies))}
+    assert found == {(seed, 60 + seed) for seed in range(copied)}
