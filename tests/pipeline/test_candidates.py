@@ -177,6 +177,19 @@ def test_steps_that_the_user_fixes_are_taken_whatever_the_time(options):
     assert one.plan.allowed is None
 
 
+def test_no_candidate_is_made_only_to_see_whether_it_is_allowed(options, monkeypatch):
+    """`fine_tuning` computes the features of all images when it is made."""
+
+    def refuse(*_):
+        raise AssertionError("a network was made")
+
+    monkeypatch.setattr("handful.methods.fine_tuning.FineTuning.build", refuse)
+    colour = stripes(channels=3)
+    assert (
+        raced(colour, 90.0, replace(options, backbone="lite0"), -0.1, monkeypatch)[0] == "features"
+    )
+
+
 def test_a_setting_that_no_method_has_is_refused(options):
     unknown = replace(options, settings={"stepz": "5"})
     with pytest.raises(ValueError, match="no method that auto may choose .*stepz.*steps"):

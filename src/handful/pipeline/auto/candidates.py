@@ -14,7 +14,7 @@ from handful.models.feature_cache import SIZES
 from handful.pipeline.cross_validate import FOLDS
 from handful.pipeline.options import FitOptions, InputSpec
 from handful.pipeline.pool_check import POOL
-from handful.pipeline.setup import prepare, validate
+from handful.pipeline.setup import prepare
 from handful.progress import Reporter
 from handful.text import duration
 from handful.training.plan import Plan, make_plan
@@ -24,6 +24,9 @@ from handful.training.time_budget import embedding_seconds, measured
 # Methods that fit a head to the features of labelled and unlabelled images, and the seconds that
 # one fit takes for each image. `propagation` is hardly ever the best of them.
 HEADS_WITH_POOL = {"gaussian_mixture": 5e-4, "self_training": 6e-4}
+
+# The folds for the estimate of such a method, if it is selected; the first of them are FOLDS.
+MORE_FOLDS = replace(FOLDS, repeats=3)
 
 _MIN_SIZE = 96  # pixels a side for features
 # The fits of the folds take this share of the steps of the last fit, or more. Below it, their
@@ -97,8 +100,7 @@ def why_excluded(images: ImageSet, method: str, options: FitOptions, reporter: R
     if options.init is not None and method == "fine_tuning":
         return f"{method} has weights of its own, and init is given"
     try:
-        settings, task = prepared(images, method, options, reporter)
-        validate(settings, task, options.seed)
+        settings, _ = prepared(images, method, options, reporter)
     except HandfulError as error:
         return str(error)
     trains = options.schedule is not None or options.fixes_steps
@@ -128,7 +130,10 @@ def plan_features(
     pool, n, found = len(images.unlabeled), len(images.labeled), None
     heads = (FOLDS.folds + 1) * _HEAD_SECONDS * n * min(n, _FEATURE_WIDTH)
     with_pool = {name: HEADS_WITH_POOL[name] for name in names if name in HEADS_WITH_POOL}
-    fits = (FOLDS.folds + 1) * sum(with_pool.values())  # seconds for each unlabelled image
+    more = MORE_FOLDS.fits - FOLDS.fits  # fits of the selected one, for its estimate
+    slowest = max(with_pool.values(), default=0.0)
+    # Seconds for each unlabelled image.
+    fits = (FOLDS.folds + 1) * sum(with_pool.values()) + more * slowest
     for size in (task.size, *sizes):
         at = replace(task, size=size)
         labeled = embedding_seconds(replace(at, images=at.images[images.labeled]), plan.precision)
@@ -158,7 +163,9 @@ def plan_features(
     ]
     for method, fit in with_pool.items() if used else ():
         cost = embedding + (FOLDS.folds + 1) * used * fit
-        candidates.append(Candidate(method, network, size, {"limit": str(used)}, cost, plan))
+        last = (1 + more) * used * fit
+        limit = {"limit": str(used)}
+        candidates.append(Candidate(method, network, size, limit, cost, plan, last_seconds=last))
         embedding = 0.0  # the others share these features
     if remaining > _REPORTED_FROM:
         reporter.say(

@@ -10,6 +10,8 @@ import numpy as np
 from handful.data.imageset import ImageSet
 from handful.evaluation.accuracy_estimate import Selected
 from handful.evaluation.cross_validation import THOROUGH, OutOfFold
+from handful.methods.base import Fitted
+from handful.pipeline.auto.candidates import HEADS_WITH_POOL, MORE_FOLDS
 from handful.pipeline.auto.evidence import select_by_evidence, selected
 from handful.pipeline.auto.past_results import prior_for
 from handful.pipeline.auto.race import Evaluated, Left, Race
@@ -73,7 +75,9 @@ def with_more_folds(selected: Evaluated, seed: int) -> OutOfFold:
 
     The estimate becomes more precise. Else its own predictions are returned.
     """
-    if selected.candidate.method != "features" or len(selected.out.labels) > _MORE_FOLDS_UP_TO:
+    method, candidate = selected.settings.method, selected.candidate
+    if not isinstance(method, Fitted) or len(selected.out.labels) > _MORE_FOLDS_UP_TO:
         return selected.out
-    predictor = fold_predictor(selected.settings, selected.task, seed, selected.candidate.plan)
-    return predicted_out_of_fold(selected.task, predictor, THOROUGH, seed, selected.saved_folds)
+    scheme = MORE_FOLDS if candidate.method in HEADS_WITH_POOL else THOROUGH
+    predictor = fold_predictor(selected.settings, selected.task, seed, candidate.plan)
+    return predicted_out_of_fold(selected.task, predictor, scheme, seed, selected.saved_folds)
