@@ -22,7 +22,7 @@ PLAN = Plan("fp32", 1, 0.0)
 
 @pytest.mark.parametrize(
     "total, expected",
-    [(100_000, (400, 400)), (1_400, (400, 333)), (280, (100, 60)), (0, (0, 0)), (-5, (0, 0))],
+    [(100_000, (400, 400)), (1_400, (400, 250)), (340, (100, 60)), (0, (0, 0)), (-5, (0, 0))],
 )
 def test_folds_get_most_of_the_steps_of_the_last_fit(total, expected):
     steps, fold_steps = split_steps(total, 400)

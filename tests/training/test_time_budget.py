@@ -95,8 +95,8 @@ def test_time_for_predictions_is_reserved_only_where_there_are_some(
     assert steps(estimate="none") == 1200 // 60
     kept = 10 * (24 + 24 + 16)  # predictions, and what to label next
     assert steps(estimate="none", out=tmp_path) == (1200 - kept) // 60
-    assert steps() == 1200 // (4 * 60)
-    assert steps(prior="unlabeled") == (1200 - 240) // (4 * 60)
+    assert steps() == 1200 // (5 * 60)
+    assert steps(prior="unlabeled") == (1200 - 240) // (5 * 60)
 
 
 def test_time_is_reserved_for_the_images_that_are_predicted_at_the_end(monkeypatch, tmp_path):

@@ -15,7 +15,7 @@ from handful.training.settings import Settings
 from handful.training.trainer import extract_features, train_task
 
 # For methods that train a network. `auto` uses the same folds for all candidates.
-FOLDS = Scheme(folds=3, repeats=1, halves=0)
+FOLDS = Scheme(folds=4, repeats=1, halves=0)
 
 
 def fold_predictor(
