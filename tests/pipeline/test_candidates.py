@@ -80,7 +80,7 @@ def test_many_labels_make_heads_slow(options, monkeypatch):
     monkeypatch.setattr(candidates, "_HEAD_SECONDS", 1.0)
     said = []
     assert planned_heads(stripes(), 90.0, options, Reporter(say=said.append)) == []
-    assert "would take about 17 min" in said[-1]
+    assert "would take about 21 min" in said[-1]
 
 
 def test_a_training_and_its_folds_fill_the_time(options, monkeypatch):
