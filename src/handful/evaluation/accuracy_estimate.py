@@ -152,75 +152,105 @@ def estimate(
     alone = np.bincount(out.labels)[out.labels] == 1
     if why := _impossible(counted, alone):
         return Estimate(None, None, None, level, f"no estimate: {why}", caveats=caveats)
-    if alone.any():
-        how_many = "1 label is" if alone.sum() == 1 else f"{alone.sum()} labels are"
-        caveats += (f"{how_many} the only one of their class and count as wrong",)
-    if prior is None and out.stratified:
-        chance = chance_of_even_counts(of_one_origin(out.labels, origins))
-        caveats += (BY_HAND if chance < _RARE else EVEN,)
-
     weights = _weights(out.labels, counted, prior)
-    right = out.right
-    plain = float(weights @ right)
-    effective = _effective_n(out, weights)
-    chance = guessing_accuracy(out.labels, weights)
-    guessing = not better_than_guessing(plain, effective, chance)
-    if guessing:
-        correction = 0.0
-        caveats += (
-            f"no better than guessing: naming the commonest class each time is right for "
-            f"{100 * chance:.0f} % of images, and these labels do not show that the model is right "
-            f"more often",
-        )
-    elif out.extrapolated:
-        correction = usual_correction(plain, out.share)
-    else:
-        correction = learning_curve_correction(out, weights)
-    optimism = 0.0 if selected is None else selection_optimism(selected, weights)
-    accuracy, independent = min(max(plain + correction - optimism, 0.0), 1.0), effective
-    if confidence is not None and not guessing:
-        accuracy = (accuracy + confidence) / 2
-        independent = min(WITH_CONFIDENCE * effective, float(counted.sum()))
-    shift = accuracy - plain
-    low, high = wilson(accuracy, independent, level)
-
-    balanced = _balanced(out, counted, shift, level)
+    found = _corrected(out, counted, weights, selected, confidence)
+    low, high = wilson(found.accuracy, found.independent, level)
+    shift = found.accuracy - found.out_of_fold
     temperature = fit_temperature(out.probabilities[:, counted], out.labels[counted])
     return Estimate(
-        accuracy=accuracy,
+        accuracy=found.accuracy,
         low=low,
         high=high,
         level=level,
-        how=_how(
-            out,
-            plain,
-            float(right[counted].mean()),
-            int(counted.sum()),
-            independent,
-            None if guessing else correction,
-            optimism,
-            None if guessing else confidence,
-            "as labelled" if prior is None else prior_how,
-        ),
+        how=_how(out, counted, found, "as labelled" if prior is None else prior_how),
         n=int(counted.sum()),
-        effective_n=independent,
-        out_of_fold=plain,
-        learning_curve=correction,
-        selection=optimism,
-        confidence=None if guessing else confidence,
-        guessing=guessing,
+        effective_n=found.independent,
+        out_of_fold=found.out_of_fold,
+        learning_curve=found.learning_curve or 0.0,
+        selection=found.selection,
+        confidence=found.confidence,
+        guessing=found.guessing,
         extrapolated=out.extrapolated,
-        **balanced,
+        **_balanced(out, counted, shift, level),
         per_class=_per_class(out, counted, shift, level),
         temperature=temperature,
         abstentions=abstentions(
             calibrated(out.probabilities[:, counted], temperature),
             out.labels[counted],
             weights[counted],
-            INDEPENDENCE * effective / DEPENDENCE * float(weights @ weights),
+            INDEPENDENCE * found.effective / DEPENDENCE * float(weights @ weights),
         ),
-        caveats=caveats,
+        caveats=caveats + _caveats(out, alone, prior, origins, weights, found),
     )
+
+
+class _Corrected(NamedTuple):
+    """The accuracy out of fold, its corrections, and what they come to; see `Estimate`."""
+
+    out_of_fold: float
+    learning_curve: float | None  # None where nothing is added to a model that guesses
+    selection: float
+    confidence: float | None
+    accuracy: float
+    effective: float  # independent images that tell as much as the predictions out of fold...
+    independent: float  # ...and as much as these together with the confidence
+
+    @property
+    def guessing(self) -> bool:
+        return self.learning_curve is None
+
+
+def _corrected(
+    out: OutOfFold,
+    counted: np.ndarray,
+    weights: np.ndarray,
+    selected: Selected | None,
+    confidence: float | None,
+) -> _Corrected:
+    plain, effective = float(weights @ out.right), _effective_n(out, weights)
+    optimism = 0.0 if selected is None else selection_optimism(selected, weights)
+    if not better_than_guessing(plain, effective, guessing_accuracy(out.labels, weights)):
+        accuracy = max(plain - optimism, 0.0)
+        return _Corrected(plain, None, optimism, None, accuracy, effective, effective)
+    if out.extrapolated:
+        correction = usual_correction(plain, out.share)
+    else:
+        correction = learning_curve_correction(out, weights)
+    accuracy, independent = min(max(plain + correction - optimism, 0.0), 1.0), effective
+    if confidence is not None:
+        accuracy = (accuracy + confidence) / 2
+        independent = min(WITH_CONFIDENCE * effective, float(counted.sum()))
+    return _Corrected(plain, correction, optimism, confidence, accuracy, effective, independent)
+
+
+def _caveats(
+    out: OutOfFold,
+    alone: np.ndarray,
+    prior: Sequence[float] | None,
+    origins: Sequence[str] | None,
+    weights: np.ndarray,
+    found: _Corrected,
+) -> tuple[str, ...]:
+    """Return caveats beside those of `countable`.
+
+    Args:
+        alone: (n,) whether a label is the only one of its class.
+    """
+    caveats: tuple[str, ...] = ()
+    if alone.any():
+        how_many = "1 label is" if alone.sum() == 1 else f"{alone.sum()} labels are"
+        caveats += (f"{how_many} the only one of their class and count as wrong",)
+    if prior is None and out.stratified:
+        even = chance_of_even_counts(of_one_origin(out.labels, origins))
+        caveats += (BY_HAND if even < _RARE else EVEN,)
+    if found.guessing:
+        chance = 100 * guessing_accuracy(out.labels, weights)
+        caveats += (
+            f"no better than guessing: naming the commonest class each time is right for "
+            f"{chance:.0f} % of images, and these labels do not show that the model is right more "
+            f"often",
+        )
+    return caveats
 
 
 def effective_n(
@@ -433,45 +463,34 @@ def _per_class(
     return tuple(rows)
 
 
-def _how(
-    out: OutOfFold,
-    plain: float,
-    seen: float,
-    n: int,
-    effective: float,
-    correction: float | None,
-    optimism: float,
-    confidence: float | None,
-    prior_how: str,
-) -> str:
-    """The estimate's `how`: every step from the share of right predictions to the interval.
-
-    `correction` is None for a model that is no better than guessing.
-    """
+def _how(out: OutOfFold, counted: np.ndarray, found: _Corrected, prior_how: str) -> str:
+    """The estimate's `how`: every step from the share of right predictions to the interval."""
+    seen, plain = float(out.right[counted].mean()), found.out_of_fold
     folds = f"{out.scheme.folds} {'stratified ' if out.stratified else ''}folds"
     times = "once" if out.scheme.repeats == 1 else f"{out.scheme.repeats} times"
-    parts = [f"{100 * seen:.1f} % of {n} labels right out of fold ({folds}, {times})"]
+    parts = [f"{100 * seen:.1f} % of {counted.sum()} labels right out of fold ({folds}, {times})"]
     if abs(plain - seen) > 5e-4:
         parts.append(f"{100 * plain:.1f} % with every class weighted by its share")
-    if correction is None:
+    if found.learning_curve is None:
         parts.append("nothing is added for more labels to a model that is no better than guessing")
     elif out.extrapolated:
         more = f"more than the {out.share:.0%} of the labels that the folds learn from"
-        parts.append(
-            f"{100 * correction:+.1f} points as is usual for a model that learns from {more}"
-        )
+        gain = 100 * found.learning_curve
+        parts.append(f"{gain:+.1f} points as is usual for a model that learns from {more}")
     else:
-        parts.append(f"{100 * correction:+.1f} points as the saved model learns from more labels")
-    if optimism:
-        parts.append(f"{-100 * optimism:+.1f} points as the best of several methods looks too good")
-    if confidence is not None:
+        gain = 100 * found.learning_curve
+        parts.append(f"{gain:+.1f} points as the saved model learns from more labels")
+    if found.selection:
+        less = -100 * found.selection
+        parts.append(f"{less:+.1f} points as the best of several methods looks too good")
+    if found.confidence is not None:
         parts.append(
-            f"averaged with {100 * confidence:.1f} %, the mean confidence of the saved model on "
-            f"images without a label"
+            f"averaged with {100 * found.confidence:.1f} %, the mean confidence of the saved model "
+            f"on images without a label"
         )
     parts.append(
-        f"the interval is Wilson's for {effective:.0f} independent images, fewer than the labels "
-        f"because predictions out of fold depend on one another"
+        f"the interval is Wilson's for {found.independent:.0f} independent images, fewer than the "
+        f"labels because predictions out of fold depend on one another"
     )
     parts.append(f"class shares {prior_how}")
     return "; ".join(parts)
