@@ -80,14 +80,3 @@ def regret() -> str:
         rows.append(["mean", "", "", "", *[""] * len(methods), *points])
     header = ["source", "labels per class", "draws", "auto", *methods, "regret"]
     return markdown([*header, "over the best without unlabelled images"], rows)
-
-
-def regret_in_words() -> str:
-    made = choices()
-    lost = [100 * cell.lost for cell in made]
-    worst = made[lost.index(max(lost))]
-    return (
-        f"On {len(made)} pairs of data set and number of labels, with 3 minutes on one thread, the "
-        f"choice lost {mean(lost):.1f} points beside the best method alone in the mean, and "
-        f"{max(lost):.1f} in the worst ({worst.source}, {worst.per_class} labels per class)."
-    )
