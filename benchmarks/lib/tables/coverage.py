@@ -59,10 +59,10 @@ def coverage_auto_in_words() -> str:
     width = mean(x["high"] - x["low"] for x in found)
     narrower = 1 - width / mean(x["holdout_width"] for x in found)
     return (
-        f"In {len(found)} whole fits of the default on seven data sets, with 40 and 100 labels and 40 "
-        f"seconds each, the 90 % interval held the test accuracy in {percent(inside)}; the estimate "
-        f"was off by {error:+.1f} points in the mean, and the interval {percent(narrower)} narrower "
-        f"than that of a held-out fifth of the labels."
+        f"In {len(found)} whole fits of the default on seven data sets, with 40 and 100 labels and "
+        f"40 seconds each, the 90 % interval held the test accuracy in {percent(inside)}; the "
+        f"estimate was off by {error:+.1f} points in the mean, and the interval "
+        f"{percent(narrower)} narrower than that of a held-out fifth of the labels."
     )
 
 
