@@ -144,7 +144,11 @@ def test_balance_is_judged_by_the_labels_of_one_origin():
     assert not balanced_by_hand(labels, ["unknown"] * 30 + ["random"] * 50)
     assert not balanced_by_hand(labels[:40], ["chosen"] * 40)
     out = out_of_fold(
-        labels, 10, lambda train, held, seed: np.eye(10)[labels[held]], SMALL, origins=origins
+        labels,
+        10,
+        lambda train, held, seed: np.eye(10)[labels[held]],
+        SMALL,
+        stratified=balanced_by_hand(labels, origins),
     )
     assert out.stratified
     assert BY_HAND in estimate(out, origins=origins).caveats
@@ -556,3 +560,11 @@ def test_weak_contradictions_are_not_listed():
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_no_threshold_lies_within_answers_of_the_same_confidence():
+    sure = np.tile([[1.0, 0.0]], (130, 1))
+    labels = np.repeat([0, 1], [60, 70])
+    assert abstention(sure[None], labels, 0.95) is None
+    right = abstention(sure[None, :60], labels[:60], 0.95)
+    assert right is not None and right.share == 1.0

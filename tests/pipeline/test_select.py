@@ -203,3 +203,24 @@ def test_the_command_line_leaves_the_choice_to_auto(quick_plan, tmp_path, monkey
     assert found.exit_code == 0, found.output
     assert "features with lite0 at 32 pixels" in found.stderr
     assert handful.open_run(out).record["choice"]
+
+
+def test_the_first_fold_of_a_training_is_the_fold_that_is_read(monkeypatch):
+    """Labels of two origins: even ones of unknown origin, and uneven ones picked at random."""
+    images = stripes(60, labeled=36)
+    uneven = [at for at in range(24, 36) if images.labels[at] == 0]
+    images = images.seen(np.r_[np.arange(24), uneven])
+    names = [images.names[at] for at in uneven]
+    images = replace(images, origins=dict.fromkeys(names, "random"))
+    monkeypatch.setattr(race, "prior_for", lambda *_: undecided)
+    monkeypatch.setattr(race, "plan_features", lambda *_: HEADS[:1])
+    monkeypatch.setattr(race, "plan_training", lambda *_: [SUPERVISED])
+
+    def perfect(settings, task, *_):
+        labels = task.images.labels[task.images.labeled]
+        return lambda train, held, seed: np.eye(2)[labels[held]] * 0.8 + 0.1
+
+    monkeypatch.setattr(race, "fold_predictor", perfect)
+    monkeypatch.setattr("handful.pipeline.auto.select.fold_predictor", perfect)
+    run = handful.fit(images, **LOOK)
+    assert [row["accuracy"] for row in run.record["choice"]] == pytest.approx([1, 1])

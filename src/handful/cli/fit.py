@@ -176,8 +176,9 @@ def fit(
     from handful.data.checks import spelling_problems
     from handful.pipeline import fit
     from handful.pipeline.artifacts import REPORT, RUN_LAYOUT
-    from handful.pipeline.earlier_run import with_earlier_labels
+    from handful.pipeline.earlier_run import earlier_groups, with_earlier_labels
     from handful.pipeline.replacement import finish_replacement
+    from handful.pipeline.run import open_run
     from handful.pipeline.run_folder import save_label_draw
     from handful.pipeline.setup import subsample_labels
     from handful.report import leave_report
@@ -186,6 +187,8 @@ def fit(
     finish_replacement(out, RUN_LAYOUT)  # before labels and an earlier run are read from there
     if overwrite and where.labels is not None and after is None:
         _check_labels_kept(source, where.labels, out)
+    if after is not None and groups is None:
+        groups = earlier_groups(open_run(after))  # before a test part is drawn
     with reporting() as reporter:
         images = where.load(
             source, reporter, test_fraction=test_fraction, seed=seed, labeled=after is None,

@@ -121,7 +121,7 @@ def abstention(
     answers = independence / repeats * mass**2 / np.maximum(squared, 1e-300)
     share_wrong = np.cumsum(ordered * wrong[order]) / np.maximum(mass, 1e-300)
     shown = most_wrong(share_wrong, answers) <= 1 - target_accuracy + 1e-12
-    tried = _tried(answers, fewest_answers(target_accuracy))
+    tried = _last_of_equals(_tried(answers, fewest_answers(target_accuracy)), confidence[order])
     passed = [at for at in tried if shown[at]]
     if not passed:
         return None
@@ -166,6 +166,15 @@ def fewest_answers(target_accuracy: float, held: float = HELD) -> float:
 def fewest_labels(target_accuracy: float) -> int:
     """Labels below which no threshold can promise a target accuracy, however good the model is."""
     return math.ceil(fewest_answers(target_accuracy) / INDEPENDENCE)
+
+
+def _last_of_equals(positions: list[int], confidence: np.ndarray) -> list[int]:
+    """The last position of the same confidence as each of the positions, in falling (m,) order.
+
+    A threshold answers all images of its confidence.
+    """
+    ends = np.searchsorted(-confidence, -confidence[positions], side="right") - 1
+    return [int(end) for end in ends]
 
 
 def _tried(answers: np.ndarray, fewest: float) -> list[int]:

@@ -142,7 +142,7 @@ def out_of_fold(
     groups: np.ndarray | None = None,
     finished: MutableMapping[Key, np.ndarray] | None = None,
     track: Track = quiet,
-    origins: Sequence[str] | None = None,
+    stratified: bool | None = None,
 ) -> OutOfFold:
     """Do the fits of `scheme` and collect the predictions for the images that each held out.
 
@@ -154,10 +154,11 @@ def out_of_fold(
         groups: (n,) images of one group are never split between folds.
         finished: predictions by fit. Fits found here are not done again, and new ones are added as
             they finish: a mapping that is kept on disk lets a killed estimate resume.
-        origins: (n,) how each label came about, as in `estimate`; see `balanced_by_hand`.
+        stratified: whether classes were balanced by hand; None decides by `balanced_by_hand`.
     """
     labels = np.asarray(labels)
-    stratified = balanced_by_hand(labels, origins)
+    if stratified is None:
+        stratified = balanced_by_hand(labels)
     finished = {} if finished is None else finished
     fits = plan_fits(labels, scheme, seed, groups, stratified)
     rows = {this: np.full((len(labels), num_classes), np.nan) for this in scheme.rounds}

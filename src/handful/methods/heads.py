@@ -194,7 +194,8 @@ def mixed(own: nn.Linear, plain: nn.Linear, features: Tensor, share: float) -> n
     with torch.no_grad():
         spreads = [_spread(head(features)) for head in (own, plain)]
         scale = spreads[1] / spreads[0].clamp_min(1e-12)
-        head = nn.Linear(own.in_features, own.out_features)
+        with seeds.own_turn():
+            head = nn.Linear(own.in_features, own.out_features)
         head.weight.copy_((1 - share) * scale * own.weight + share * plain.weight)
         head.bias.copy_((1 - share) * scale * own.bias + share * plain.bias)
     return head

@@ -7,7 +7,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from handful.evaluation.cross_validation import FitAndPredict, Key, OutOfFold, Scheme, out_of_fold
+from handful.evaluation.cross_validation import (
+    FitAndPredict,
+    FoldFit,
+    Key,
+    OutOfFold,
+    Scheme,
+    balanced_by_hand,
+    out_of_fold,
+    plan_fits,
+)
 from handful.methods.base import Task, Trained, Tunable, fit_head
 from handful.progress import Say, quiet, silent
 from handful.training.plan import Plan
@@ -82,7 +91,6 @@ def predicted_out_of_fold(
             new ones are added.
     """
     images, labeled = task.images, task.images.labeled
-    origins = [images.origins.get(name, "unknown") for name in images[labeled].names]
     return out_of_fold(
         images.labels[labeled],
         len(task.classes),
@@ -92,5 +100,19 @@ def predicted_out_of_fold(
         None if images.groups is None else images.groups[labeled],
         finished=finished,
         track=task.track,
-        origins=origins,
+        stratified=_stratified(task),
     )
+
+
+def first_fit(task: Task, scheme: Scheme, seed: int) -> FoldFit:
+    """Return the first fit of `predicted_out_of_fold`."""
+    images, labeled = task.images, task.images.labeled
+    groups = None if images.groups is None else images.groups[labeled]
+    return plan_fits(images.labels[labeled], scheme, seed, groups, _stratified(task))[0]
+
+
+def _stratified(task: Task) -> bool:
+    """Return whether the classes of the labelled images look balanced by hand."""
+    images, labeled = task.images, task.images.labeled
+    origins = [images.origins.get(name, "unknown") for name in images[labeled].names]
+    return balanced_by_hand(images.labels[labeled], origins)

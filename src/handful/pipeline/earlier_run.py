@@ -15,6 +15,7 @@ from handful.data.class_names import normalized
 from handful.data.grouping.rules import AUTO, FOLDER, NONE, check_rule, safe_to_repeat
 from handful.data.imageset import ImageSet, sorted_classes
 from handful.errors import HandfulError
+from handful.evaluation.label_shift import UNLABELED
 from handful.methods.base import Method
 from handful.models.classifier import BackboneSpec
 from handful.pipeline.artifacts import LABEL_NEXT, LABELS
@@ -133,11 +134,13 @@ def with_earlier_options(options: FitOptions, earlier: Run, say: Say = silent) -
         settings = _without("backbone.", settings)
     if options.budget is not None:
         settings.pop("schedule.steps", None)
+        if earlier.record.get("choice"):
+            settings.pop("steps", None)
         budget = options.budget
     elif {"steps", "schedule.steps"} & options.settings.keys():
         budget = None
-    if options.estimate == "none":
-        before.pop("prior", None)
+    if options.estimate == "none" and before.get("prior") == UNLABELED:
+        before.pop("prior")
     elif options.prior is None and "prior" in before:
         say(f"class shares are those of {earlier.folder}; --prior labels drops them")
     names = ("method", "backbone", "prior")
@@ -209,8 +212,9 @@ def earlier_settings(
         repeated = {"aspect": inputs["aspect"], "flips": inputs["flips"], "settings": {}}
         if selected_itself:
             fixed = record.get("fixed", {})
-            repeated["settings"] = dict(fixed.get("settings", {}))
-            if fixed.get("backbone") == record["backbone"]["name"]:
+            settings = dict(fixed.get("settings", {}))
+            repeated["settings"] = settings if init is None else _without("backbone.", settings)
+            if init is None and fixed.get("backbone") == record["backbone"]["name"]:
                 repeated["backbone"] = fixed["backbone"]
         return repeated | beside
     started = record.get("init") and not record.get("stage")

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from handful import devices
 from handful.data.checks import check as inspect
 from handful.data.imageset import ImageSet
@@ -16,7 +18,7 @@ from handful.data.vanished import on_the_rest
 from handful.errors import HandfulError
 from handful.evaluation.accuracy_estimate import check_prior
 from handful.evaluation.cross_validation import THOROUGH
-from handful.evaluation.label_shift import LABELED, UNLABELED, counted_shares
+from handful.evaluation.label_shift import UNLABELED, counted_shares
 from handful.evaluation.novelty import POOL_SHIFT
 from handful.evaluation.pool_confidence import FEWEST
 from handful.files import sole_writer
@@ -153,7 +155,7 @@ def fit(
         images = with_earlier_labels(images, earlier, reporter.say)
         options = with_earlier_options(options, earlier, reporter.say)
     images = on_scale_of(images, options.init, reporter.say)
-    images, grouping = group_images(images, options.groups, options.estimate == "folds", reporter)
+    images, grouping = group_images(images, options.groups, options.cross_validates, reporter)
     resolved = _resolve(images, options, earlier, command, reporter)
     folder = Path(out) if out is not None else None
     validate(resolved.settings, resolved.task, seed)
@@ -436,6 +438,11 @@ def _pool_is_a_sample(decision: Decision, request: FitRequest) -> bool:
     which none was chosen.
     """
     settings, task, plan, *_ = decision
+    groups = task.images.groups
+    if groups is not None:
+        scenes = np.unique(groups[task.images.labeled])
+        if len(scenes) < len(task.images.labeled):
+            return False  # the unlabelled images may be of the scenes that the model learned
     if (
         about(settings.method).uses_unlabeled is not False
         or task.init is not None
@@ -444,7 +451,7 @@ def _pool_is_a_sample(decision: Decision, request: FitRequest) -> bool:
     ):
         return False
     if decision.selection is not None:
-        return not decision.selection.shifted
+        return decision.selection.shifted is False
     if not isinstance(settings.method, Fitted):
         return False
     return shift_of_pool(task, plan.precision, request.seed) <= POOL_SHIFT
@@ -473,8 +480,10 @@ def _checked_shares(
 ) -> list[float] | None:
     """Return the class shares given as `prior`; HandfulError if they cannot be right."""
     shares = class_shares(prior, images.classes)
-    if prior not in (None, LABELED) and estimate == "none":
-        raise HandfulError("prior is for the estimate, and estimate is none; leave out one of them")
+    if prior == UNLABELED and estimate == "none":
+        raise HandfulError(
+            "prior unlabeled is for the estimate, and estimate is none; leave out one of them"
+        )
     if shares is not None:
         check_prior(images.labels[images.labeled], shares, origins)
     elif prior == UNLABELED and not len(images.unlabeled):

@@ -110,7 +110,7 @@ def group_images(
     Args:
         rule: none, auto (also None), folder or a regular expression. Groups that the source gives,
             in a column of the label file for example, count whatever the rule.
-        wanted: whether groups are looked for with auto: without an estimate they change nothing.
+        wanted: whether groups are looked for with auto: without folds they change nothing.
     """
     asked = rule or AUTO
     found = None

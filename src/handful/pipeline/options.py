@@ -70,6 +70,11 @@ class FitOptions:
         return {name: value for name, value in fixed.items() if value}
 
     @property
+    def cross_validates(self) -> bool:
+        """Whether labelled images are predicted out of fold, for the estimate or by `auto`."""
+        return self.estimate == "folds" or self.method in (None, "auto")
+
+    @property
     def fixes_steps(self) -> bool:
         """Whether the number of training steps is given, and does not follow from the budget."""
         named = {"steps", "schedule.steps"} & self.settings.keys()

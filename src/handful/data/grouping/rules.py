@@ -13,7 +13,7 @@ from handful.errors import HandfulError
 NONE, AUTO, FOLDER = "none", "auto", "folder"
 LONGEST = 200  # characters of a regular expression
 _REPEATED_PART = re.compile(r"\)[*+?{]|\\\d|\(\?P=")
-_REPEATED = re.compile(r"[*+{]")
+_REPEATED = re.compile(r"[*+?{]")
 
 
 def check_rule(rule: str) -> None:
@@ -40,9 +40,10 @@ def check_rule(rule: str) -> None:
 def safe_to_repeat(rule: str) -> bool:
     """Whether a rule from the record of a run, perhaps a stranger's, takes no long time to match.
 
-    Repeated parts in brackets and references back may take time that doubles with every letter.
+    Repeated parts in brackets, references back and many repeated or optional letters may take time
+    that doubles with every letter.
     """
-    return not _REPEATED_PART.search(rule) and len(_REPEATED.findall(rule)) <= 3
+    return not _REPEATED_PART.search(rule) and len(_REPEATED.findall(rule)) <= 2
 
 
 def grouped_by_rule(images: ImageSet, rule: str) -> ImageSet:

@@ -52,7 +52,6 @@ class Candidate:
     plan: Plan  # `plan.steps`: steps of the last fit; None for a method on features
     fold_steps: int | None = None  # steps of the fit of a fold
     fold_seconds: float | None = None  # time limit of the fit of a fold; None: no limit
-    last_seconds: float = 0.0  # part of `seconds` for the last fit
 
     @property
     def text(self) -> str:
@@ -163,9 +162,7 @@ def plan_features(
     ]
     for method, fit in with_pool.items() if used else ():
         cost = embedding + (FOLDS.folds + 1) * used * fit
-        last = (1 + more) * used * fit
-        limit = {"limit": str(used)}
-        candidates.append(Candidate(method, network, size, limit, cost, plan, last_seconds=last))
+        candidates.append(Candidate(method, network, size, {"limit": str(used)}, cost, plan))
         embedding = 0.0  # the others share these features
     if remaining > _REPORTED_FROM:
         reporter.say(
@@ -219,7 +216,7 @@ def plan_training(
     most, fold = (plan.seconds(n) + clocked if limited else None for n in (steps, fold_steps))
     plan = replace(plan, steps=steps, look=cost.evaluation, allowed=most)
     name = task.backbone.name
-    return [Candidate(method, name, task.size, settings, seconds, plan, fold_steps, fold, last)]
+    return [Candidate(method, name, task.size, settings, seconds, plan, fold_steps, fold)]
 
 
 def split_steps(total: int, full_steps: int) -> tuple[int, int]:

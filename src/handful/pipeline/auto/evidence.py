@@ -70,7 +70,7 @@ def cannot_win(method: str, evidence: Sequence[Evidence], priors: Priors) -> str
         return ""
     return (
         f"is not tried: {leader.method} is {-100 * seen.mean:.0f} points ahead of {reference}, and "
-        f"{method} has never gained as much"
+        f"{method} seldom gains as much"
     )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from handful.data.imageset import ImageSet
 from handful.errors import HandfulError
 from handful.evaluation.accuracy_estimate import countable
-from handful.evaluation.cross_validation import FitAndPredict, Key, OutOfFold, plan_fits
+from handful.evaluation.cross_validation import FitAndPredict, Key, OutOfFold
 from handful.evaluation.novelty import POOL_SHIFT
 from handful.files import read_json, write_json
 from handful.methods.base import Task, Trained
@@ -32,7 +32,12 @@ from handful.pipeline.auto.candidates import (
 )
 from handful.pipeline.auto.evidence import Evidence, Prior, cannot_win, hopeless
 from handful.pipeline.auto.past_results import prior_for
-from handful.pipeline.cross_validate import FOLDS, fold_predictor, predicted_out_of_fold
+from handful.pipeline.cross_validate import (
+    FOLDS,
+    first_fit,
+    fold_predictor,
+    predicted_out_of_fold,
+)
 from handful.pipeline.options import FitOptions
 from handful.pipeline.pool_check import shift_message, shift_of_pool
 from handful.pipeline.run_folder import SavedFolds
@@ -107,7 +112,7 @@ class Race:
     reporter: Reporter
     evaluated: list[Evaluated] = field(default_factory=list)
     left: list[Left] = field(default_factory=list)
-    earlier: float = 0.0  # seconds that evaluations of an interrupted fit took
+    earlier: float = 0.0  # seconds that an interrupted fit used before
     _why: dict[str, str] = field(default_factory=dict)  # method → why it is excluded
 
     def run(self) -> None:
@@ -116,9 +121,13 @@ class Race:
         Raises:
             HandfulError: none fits into the time.
         """
+        path = self.work / "elapsed.json" if self.work is not None else None
+        if path is not None and path.exists():
+            self.earlier = float(read_json(path))
         for candidate in self._candidates():
             self.reporter.say(candidate.text)
             self._evaluate(candidate)
+            self._keep_elapsed()
         if not self.evaluated:
             raise HandfulError(
                 f"no method can be evaluated within {duration(self.deadline.budget)}; give a "
@@ -136,10 +145,10 @@ class Race:
         if not scratch_first:
             yield from with_pool
         later = sum(head.seconds for head in with_pool) if scratch_first else 0.0
-        yield from self._plan("supervised", lambda: self._supervised(later))
+        expensive = self._expensive(heads)
+        yield from self._plan("supervised", lambda: self._supervised(later, expensive))
         if scratch_first:
             yield from with_pool
-        expensive = self._expensive(heads)
         if expensive is not None:
             yield from self._plan(expensive, lambda: self._long_training(expensive, heads))
 
@@ -158,10 +167,15 @@ class Race:
         allowed = (share if others else 1.0) * self.remaining
         return plan_features(self.images, allowed, self.options, names, self.reporter)
 
-    def _supervised(self, later: float) -> list[Candidate]:
-        """Plan `supervised`; `later` seconds are needed for heads that come after it."""
+    def _supervised(self, later: float, follower: str | None) -> list[Candidate]:
+        """Plan `supervised`.
+
+        Args:
+            later: seconds that heads need which come after it.
+            follower: the method that a long budget adds after it, if there is one.
+        """
         allowed = self.remaining - later
-        if allowed - BUDGET >= _EXPENSIVE_FROM and not all(map(self._excluded, _EXPENSIVE)):
+        if follower is not None and allowed - BUDGET >= _EXPENSIVE_FROM:
             allowed = BUDGET
         return self._training("supervised", allowed, self.options, {})
 
@@ -169,11 +183,13 @@ class Race:
         """Return the method that a long budget adds, if its time and the images allow it."""
         if self.deadline.budget < BUDGET + _EXPENSIVE_FROM:
             return None
+        method = None
         if self.images.channels == 3:
             favoured = self.priors("supervised", "features").belief.mean <= 0
-            return "fine_tuning" if heads and favoured else None
-        pool = len(self.images.unlabeled)
-        return "deep_propagation" if _MIN_POOL <= pool <= _MAX_GRAPH else None
+            method = "fine_tuning" if heads and favoured else None
+        elif _MIN_POOL <= len(self.images.unlabeled) <= _MAX_GRAPH:
+            method = "deep_propagation"
+        return None if method is None or self._excluded(method) else method
 
     def _long_training(self, method: str, heads: Sequence[Candidate]) -> list[Candidate]:
         if self.remaining < _EXPENSIVE_FROM:
@@ -219,11 +235,10 @@ class Race:
         return counted if counted.any() else np.ones_like(counted)
 
     @cached_property
-    def shifted(self) -> bool:
+    def shifted(self) -> bool | None:
         """Whether the unlabelled images are unlike the labelled ones; it is reported once.
 
-        They are compared by the features of the candidate `features`; without it the answer is
-        True, since nothing speaks against it.
+        They are compared by the features of the candidate `features`; None: it was not evaluated.
         """
         for this in self.evaluated:
             if this.candidate.method == "features":
@@ -231,7 +246,7 @@ class Race:
                 if share > POOL_SHIFT:
                     self.reporter.say(shift_message(share))
                 return share > POOL_SHIFT
-        return True
+        return None
 
     def evidence(self) -> list[Evidence]:
         """What the labels that count show of each evaluated candidate."""
@@ -252,9 +267,10 @@ class Race:
         saved: MutableMapping[Key, np.ndarray] = {} if folder is None else SavedFolds(folder)
         predictor = self._predictor(candidate, settings, task, folder)
         if isinstance(settings.method, Trained):
-            why = self._hopeless_after_one_fold(predictor, saved)
+            why = self._hopeless_after_one_fold(task, predictor, saved)
             if why:
-                self._leave(Left(candidate, why, time.perf_counter() - begun))
+                seconds = self._kept_seconds(folder, time.perf_counter() - begun)
+                self._leave(Left(candidate, why, seconds))
                 return
         out = predicted_out_of_fold(task, predictor, FOLDS, self.options.seed, saved)
         seconds = self._kept_seconds(folder, time.perf_counter() - begun)
@@ -282,16 +298,16 @@ class Race:
         return fold_predictor(settings, task, self.options.seed, planned, folder, self.reporter.say)
 
     def _hopeless_after_one_fold(
-        self, predictor: FitAndPredict, saved: MutableMapping[Key, np.ndarray]
+        self, task: Task, predictor: FitAndPredict, saved: MutableMapping[Key, np.ndarray]
     ) -> str:
         """Fit the first fold, and return why the others are not worth their time; else ""."""
         if not self.evaluated:
             return ""
         labels = self.images.labels[self.images.labeled]
-        groups = None if self.images.groups is None else self.images.groups[self.images.labeled]
-        first = plan_fits(labels, FOLDS, self.options.seed, groups)[0]
+        first = first_fit(task, FOLDS, self.options.seed)
         if first.key not in saved:
             saved[first.key] = np.asarray(predictor(first.train, first.held, first.seed))
+            self._keep_elapsed()
         some = first.held[self.counted[first.held]]
         if not len(some):
             return ""
@@ -305,8 +321,12 @@ class Race:
         if folder is None:
             return seconds
         path = folder / "seconds.json"
-        if path.exists():
-            self.earlier += float(read_json(path))
-        else:
+        if not path.exists():
             write_json(path, seconds)
         return float(read_json(path))
+
+    def _keep_elapsed(self) -> None:
+        """Write down the time used so far, which a resumed fit does not have any more."""
+        if self.work is not None:
+            used = self.deadline.budget - self.remaining
+            write_json(self.work / "elapsed.json", used)

@@ -31,7 +31,7 @@ class Selection(NamedTuple):
     evaluated: list[Evaluated]
     verdicts: list[str]  # one for each of `evaluated`
     left: list[Left]  # candidates that were not evaluated to their end
-    shifted: bool  # whether the unlabelled images are unlike the labelled ones
+    shifted: bool | None  # whether the unlabelled images are unlike the labelled ones, if known
     rule: Callable[[np.ndarray], int]  # (M, m) right, in the order of `evaluated` → position
 
     @property
@@ -56,7 +56,7 @@ def select_method(
     """
     race = Race(images, deadline, options, origins, work, reporter)
     race.run()
-    priors = cache(prior_for(images, race.shifted))
+    priors = cache(prior_for(images, bool(race.shifted)))
     evidence = race.evidence()
     best, verdicts = select_by_evidence(evidence, priors)
     names = [one.method for one in evidence]
