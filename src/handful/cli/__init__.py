@@ -32,7 +32,8 @@ from handful.text import for_terminal
 
 # In the order of the help.
 COMMANDS = (
-    fit, label, data, compare, report, recipes, reproduce, predict, evaluate, embed, pretrain, cache,
+    fit, label, data, compare, report, recipes, reproduce, predict, evaluate, embed, pretrain,
+    cache,
 )  # fmt: skip
 
 app = typer.Typer(

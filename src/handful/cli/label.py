@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from handful.cli.source_options import FollowLinks, Folders
+from handful.cli.source_options import Folders, FollowLinks
 from handful.text import for_terminal
 
 
@@ -30,7 +30,7 @@ def label(
     classes: Annotated[
         str | None,
         typer.Option(
-            help="Classes in the order of their keys, as in cat,dog; more can be typed on the page.",
+            help="Classes in the order of their keys, as in cat,dog; the page takes more.",
             show_default=False,
         ),
     ] = None,

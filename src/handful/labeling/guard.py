@@ -2,9 +2,9 @@
 
 A page on this machine can be reached by every other page that the browser has open, and by every
 user of the machine. So: the host name must be the one that was opened (against DNS rebinding); a
-token of one use becomes a cookie that scripts and other sites cannot use; what changes anything must
-come from the page itself; nothing is shared with other origins, and a strict policy allows no script
-but ours.
+token of one use becomes a cookie that scripts and other sites cannot use; what changes anything
+must come from the page itself; nothing is shared with other origins, and a strict policy allows no
+script but ours.
 """
 
 import hmac

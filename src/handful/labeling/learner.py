@@ -34,7 +34,9 @@ class Learner:
         self.session, self.photos = session, photos
         self.problem = ""  # why nothing is learned any more, if so
         self.estimate: dict[str, Any] | None = None
-        self.history: list[tuple[int, float, float, float]] = []  # labels, accuracy, low, high
+        self.history: list[
+            tuple[int, float | None, float | None, float | None]
+        ] = []  # labels, accuracy, low, high
         self.features_made = 0
         self._log = log
         self._stop = threading.Event()

@@ -7,7 +7,7 @@ is scanned. Pictures are encoded anew and carry no EXIF. This module does not im
 import io
 import threading
 from abc import ABC, abstractmethod
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -84,7 +84,8 @@ class Photos(ABC):
         """The readable ones of these images, without labels, and their numbers."""
 
     def finished(self) -> None:
-        """Called when every image was in a call of `images`."""
+        """Keep what was found; called when every image was in a call of `images`."""
+        return
 
 
 class FolderPhotos(Photos):
@@ -119,11 +120,8 @@ class FolderPhotos(Photos):
             else:
                 self.unreadable[number] = known
         files = [self.found[number] for number in kept]
-        store = file_store(
-            self.root,
-            Scan(files, [facts[file.name] for file in files], [], {}),
-            [],  # type: ignore
-        )
+        read = [known for file in files if isinstance(known := facts[file.name], Facts)]
+        store = file_store(self.root, Scan(files, read, [], Counter()), [])
         if self._colour:
             store.grey[:] = False  # grey images are treated as those in colour beside them
         rows = np.arange(len(kept), dtype=np.int64)
@@ -172,7 +170,7 @@ class SetPhotos(Photos):
 
 
 def encoded(pixels: np.ndarray) -> Picture:
-    """(H, W) or (H, W, 3) uint8 as PNG if small, else as JPEG; there is nothing but pixels in it."""
+    """(H, W) or (H, W, 3) uint8 as PNG if small, else as JPEG, with nothing but pixels in it."""
     image = Image.fromarray(np.ascontiguousarray(pixels))
     file = io.BytesIO()
     if max(image.size) <= SHARP:

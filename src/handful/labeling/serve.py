@@ -14,9 +14,9 @@ from handful.labeling.server import Page, application
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 OPEN_NETWORK = (
-    "--host {host} lets other machines reach the page. The connection is not encrypted: whoever can "
-    "listen in sees the images, and can take over the page. Add --allow-network if that is right; "
-    "else leave --host out, and reach this machine with ssh -L {port}:127.0.0.1:{port}"
+    "--host {host} lets other machines reach the page. The connection is not encrypted: whoever "
+    "can listen in sees the images, and can take over the page. Add --allow-network if that is "
+    "right; else leave --host out, and reach this machine with ssh -L {port}:127.0.0.1:{port}"
 )
 
 

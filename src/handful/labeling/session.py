@@ -103,6 +103,7 @@ class Session:
         self.unreadable: Mapping[int, str] = {}
         self.changed = threading.Event()  # set whenever marks change
         self._lock = threading.RLock()
+        self._table_lock = threading.Lock()
         self._journal = journal
         self._tabs: dict[str, _Tab] = {}
         self._aside: list[tuple[int, str | None]] = []  # (image, class that it is not)
@@ -111,8 +112,7 @@ class Session:
         for event in journal.events:
             self.marks.apply(event)
         self._take_up(start or {}, classes)
-        ranks = np.array([_rank(name) for name in self.names], np.uint64)
-        self._order = np.argsort(ranks, kind="stable").tolist()
+        self._order = in_random_order(self.names)
         self._deal()
         self._writer = _Writer(self)
         if start or self.marks.of:
@@ -469,21 +469,22 @@ class Session:
         The hash is in the journal before the file has its name: at the next start, a file of
         another hash was edited by someone else.
         """
-        with self._lock:
-            marks, groups = dict(self.marks.of), self.groups
-        staged = self.table.with_name(f".{self.table.name}.new")
-        tidy(staged.parent, staged.name)
-        write_labels(staged, marks, groups)
-        sha256 = digest(staged)
-        assert sha256 is not None
-        with self._lock:
-            if sha256 not in self.marks.written:
-                self._apply_quietly({"do": "written", "sha256": sha256})
-        found = digest(self.table)
-        if found is not None and found not in self.marks.written | self._found_at_start:
-            kept = self.table.with_name(f"{self.table.stem} (edited elsewhere){self.table.suffix}")
-            replace(self.table, kept)
-        replace(staged, self.table)
+        with self._table_lock:
+            with self._lock:
+                marks, groups = dict(self.marks.of), self.groups
+            staged = self.table.with_name(f".{self.table.name}.new")
+            tidy(staged.parent, staged.name)
+            write_labels(staged, marks, groups)
+            sha256 = digest(staged)
+            assert sha256 is not None
+            with self._lock:
+                if sha256 not in self.marks.written:
+                    self._apply_quietly({"do": "written", "sha256": sha256})
+            found = digest(self.table)
+            if found is not None and found not in self.marks.written | self._found_at_start:
+                kept = f"{self.table.stem} (edited elsewhere){self.table.suffix}"
+                replace(self.table, self.table.with_name(kept))
+            replace(staged, self.table)
 
 
 class _Writer:
@@ -502,9 +503,9 @@ class _Writer:
         while True:
             self.wake.wait()
             self.wake.clear()
-            self._write()
             if self._ended:
                 return
+            self._write()
             self._end.wait(PAUSE)
 
     def _write(self) -> None:
@@ -519,12 +520,19 @@ class _Writer:
         self._end.set()
         self.wake.set()
         self._thread.join()
+        self._write()
 
 
 def sample_size(images: int) -> int:
     """Images of the random sample among so many."""
     wanted = min(max(SAMPLE_LEAST, round(SAMPLE_SHARE * images)), SAMPLE_MOST)
     return max(min(wanted, images // 3), min(images, 1))
+
+
+def in_random_order(names: Sequence[str]) -> list[int]:
+    """Numbers of the names in a random order that is always the same; see `Session`."""
+    ranks = np.array([_rank(name) for name in names], np.uint64)
+    return np.argsort(ranks, kind="stable").tolist()
 
 
 def _rank(name: str) -> int:

@@ -1,6 +1,6 @@
 """Put a labelling page together: images, earlier labels, journal, and what the folders mean."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,12 +48,16 @@ class FromFolders:
 
 
 def open_page(
-    wanted: Wanted, say: Callable[[str], None] = lambda text: None, photos: Photos | None = None
+    wanted: Wanted,
+    say: Callable[[str], None] = lambda text: None,
+    photos: Photos | None = None,
+    known: Mapping[str, Mark] | None = None,
 ) -> Page:
     """The page of a folder, with the labels that are known; nothing is decoded or trained yet.
 
     Args:
         photos: the images, where they are not those of the folder `wanted.source`.
+        known: their labels, for those images.
 
     Raises:
         HandfulError: the folder or the label file is not usable, or another process labels.
@@ -77,7 +81,7 @@ def open_page(
             photos.names,
             journal,
             table,
-            start={**found.marks, **start},
+            start={**found.marks, **(known or {}), **start},
             groups={**found.groups, **groups},
             hidden=found.hidden,
             classes=wanted.classes,
@@ -86,6 +90,7 @@ def open_page(
     except BaseException:
         journal.close()
         raise
+    session.unreadable = photos.unreadable
     if journal.events and not table.exists():
         say(f"{table} was missing and is made again from {journal.path}")
     fitting = Fitting(wanted.source, table, wanted.run, fit_options(wanted, folders))

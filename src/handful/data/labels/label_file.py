@@ -1,10 +1,10 @@
 """Read a label file, a CSV or the file of another tool, and match its rows to images.
 
 A CSV has the columns file and label, and may have group, origin and seen, in any order. Other
-columns are ignored. `columns` lists the names that are recognised. A blank label means unlabelled. Labels are
-text: "01" differs from "1", and "NA" is a name. Spaces around a cell are ignored. `match_files`
-finds the image that a row names. Rows that cannot be used are listed, and their images have no
-label.
+columns are ignored. `columns` lists the names that are recognised. A blank label means unlabelled.
+Labels are text: "01" differs from "1", and "NA" is a name. Spaces around a cell are ignored.
+`match_files` finds the image that a row names. Rows that cannot be used are listed, and their
+images have no label.
 """
 
 from collections import Counter, defaultdict
