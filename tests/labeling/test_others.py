@@ -52,9 +52,7 @@ def test_merge_refuses_a_file_that_is_not_its_own(tmp_path: Path) -> None:
         merge([tmp_path / "x.csv"])
 
 
-def test_the_command_merges_and_lists(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_merges_and_lists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from handful.cli import app
 
     words = ["labels", "merge", *map(str, two_files(tmp_path)), "--out", str(tmp_path / "m.csv")]

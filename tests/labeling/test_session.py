@@ -260,8 +260,6 @@ def test_offers_are_of_classes_whose_page_would_be_right(tmp_path: Path) -> None
         opinion(page.session, [])
         assert [offer["label"] for offer in page.session.offers(24)] == ["cat"]
         shares = np.full((40, 2), 0.5, np.float32)
-        page.session.opinion = Opinion(
-            2, ("cat", "dog"), np.arange(40, dtype=np.int32), shares, ()
-        )
+        page.session.opinion = Opinion(2, ("cat", "dog"), np.arange(40, dtype=np.int32), shares, ())
         assert page.session.offers(24) == []
     assert sessions.SURE_PAGE == 0.9

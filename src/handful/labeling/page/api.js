@@ -33,7 +33,10 @@ const waiting = [];
 let sending = false;
 export const acknowledged = { count: 0 };
 
-export function unsent() { return waiting.length; }
+// Until every answer is on disk, so that what is asked for next knows of them.
+export async function settled() {
+  while (waiting.length) await new Promise((done) => setTimeout(done, 20));
+}
 
 // The promise is fulfilled with the answer once it is on disk, or rejected if it was refused.
 export function send(path, body) {

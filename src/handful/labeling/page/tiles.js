@@ -1,6 +1,6 @@
 // A page of tiles that the classifier believes to be alike: take out the wrong ones, confirm the rest.
 
-import { post, send } from "/api.js";
+import { post, send, settled } from "/api.js";
 import { byId, make, onPress, picture, say } from "/dom.js";
 
 const TILE = 200;
@@ -50,6 +50,7 @@ export class Tiles {
 
   async load(kind, value, label = null) {
     this.kind = kind;
+    await settled();
     try {
       const found = await post("/api/tiles", { kind, value, label, size: this.size });
       await this.render(found);
