@@ -15,8 +15,8 @@ import time
 
 import numpy as np
 
-from benchmarks.lib.chromium import Annotator, chromium, labelling, scratch, unlabelled_copy
 from benchmarks.lib import record
+from benchmarks.lib.chromium import Annotator, chromium, labelling, scratch, unlabelled_copy
 from handful.csv_files import read_csv
 
 

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.lib.chromium import labelling, scratch
 from benchmarks.lib import record
+from benchmarks.lib.chromium import labelling, scratch
 from handful.csv_files import read_csv
 from handful.labeling.journal import Journal
 from handful.labeling.marks import Marks
@@ -117,7 +117,7 @@ def kill_many(photos: Path, work: Path, kills: int, draws: random.Random) -> dic
 
 
 def missing(work: Path, sender: Sender) -> int:
-    """Acknowledged labels that the journal does not have; a later one that was sent may have won."""
+    """Acknowledged labels that the journal lacks; a later one that was sent may have won."""
     marks = Marks()
     for line in (work / "labels.csv.journal").read_bytes().splitlines(keepends=True):
         if line.endswith(b"\n"):

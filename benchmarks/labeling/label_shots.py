@@ -17,8 +17,8 @@ from typing import Any
 
 from PIL import Image
 
-from benchmarks.lib.chromium import Annotator, chromium, labelling, scratch, unlabelled_copy
 from benchmarks.lib import record
+from benchmarks.lib.chromium import Annotator, chromium, labelling, scratch, unlabelled_copy
 from benchmarks.lib.paths import ROOT
 
 DOCS = ROOT / "docs"

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.lib.chromium import Annotator, chromium, labelling, scratch, unlabelled_copy
 from benchmarks.labeling.sessions import NoJournal, NoWriter
 from benchmarks.lib import record
+from benchmarks.lib.chromium import Annotator, chromium, labelling, scratch, unlabelled_copy
 from handful.labeling import learning
 from handful.labeling import session as sessions
 from handful.labeling.learner import opinion_of

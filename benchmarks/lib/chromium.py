@@ -144,7 +144,7 @@ class Annotator:
             if label not in self.classes:
                 self.classes.append(label)
                 self.page.wait_for_function(
-                    "n => [...document.querySelectorAll('#classes button')].some(b => b.title === n)",
+                    "n => window.handful.state.classes.some(row => row.name === n)",
                     arg=label,
                 )
         self.labels += 1

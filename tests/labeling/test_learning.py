@@ -4,12 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from labeling.pages import folder, opened
-from soon import soon
 
 from handful.labeling import learning
 from handful.labeling.learner import opinion_of
 from handful.methods.linear_head import Features
+from labeling.pages import folder, opened
+from soon import soon
 
 
 def blobs(count: int, classes: int = 3, seed: int = 0) -> tuple[torch.Tensor, np.ndarray]:

@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 import pytest
-from labeling.pages import folder, opened
 
 from handful import load
 from handful.csv_files import read_csv
@@ -14,6 +13,7 @@ from handful.labeling.label_table import write_labels
 from handful.labeling.marks import Mark
 from handful.labeling.merge import merge
 from handful.labeling.static_page import export_page, page_of
+from labeling.pages import folder, opened
 
 
 def two_files(root: Path) -> list[Path]:

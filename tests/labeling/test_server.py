@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
-from labeling.pages import ORIGIN, OWN, Client, folder, label, opened
 from PIL import Image
 
 from handful.labeling import guard
+from labeling.pages import ORIGIN, OWN, Client, folder, label, opened
 
 
 def status(client: Client, **headers: str) -> int:
@@ -138,7 +138,8 @@ def test_other_methods_and_forms_are_refused(tmp_path: Path) -> None:
     "path",
     ["/image/../../etc/passwd", "/image/%2e%2e%2fphotos/200", "/image/-1/200", "/image/12/200",
      "/image/0/99999", "/image/0/0", "/image/99999999999999999999/200", "/image/0x1/200",
-     "/image/000.png", "/page/index.html", "/..%2f..%2flabels.csv", "//etc/passwd", "/image/1e3/200"],
+     "/image/000.png", "/page/index.html", "/..%2f..%2flabels.csv", "//etc/passwd",
+     "/image/1e3/200"],
 )  # fmt: skip
 def test_no_path_leads_out_and_images_have_numbers_only(tmp_path: Path, path: str) -> None:
     with opened(folder(tmp_path / "photos", 12)) as page:

@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from labeling.pages import folder, opened
 
 from handful import load
 from handful.csv_files import read_csv, write_csv
@@ -11,6 +10,7 @@ from handful.errors import HandfulError
 from handful.labeling import session as sessions
 from handful.labeling.server import Page
 from handful.labeling.session import Opinion, Session, sample_size
+from labeling.pages import folder, opened
 
 
 def answer(session: Session, number: int, label: str = "cat", seen: str = "blind") -> None:

@@ -1,11 +1,11 @@
 from pathlib import Path
 
 import pytest
-from labeling.pages import folder, opened
 
 from handful.csv_files import read_csv
 from handful.errors import HandfulError
 from handful.labeling.serve import check_host
+from labeling.pages import folder, opened
 
 
 def test_class_folders_give_labels_and_a_test_part_is_not_shown(tmp_path: Path) -> None:
