@@ -9,19 +9,18 @@ knows the labels uses the keyboard alone, and what the page offers: a page of ti
 button for it is there.
 """
 
-import argparse
 import shutil
 import time
 
 import numpy as np
 
-from benchmarks.lib import record
+from benchmarks.lib import arguments, record
 from benchmarks.lib.chromium import Annotator, chromium, labelling, scratch, unlabelled_copy
 from handful.csv_files import read_csv
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments.parser(__doc__)
     parser.add_argument("source")
     parser.add_argument("way", choices=("one", "tiles"))
     parser.add_argument("--most", type=int, default=0, help="labels, 0 for all")
@@ -46,7 +45,7 @@ def main() -> None:
             if annotator.labels % 250 < 2:
                 print(annotator.labels, annotator.keys, flush=True)
         seconds = time.perf_counter() - start
-        page.wait_for_function("document.getElementById('saving').textContent === ''")
+        page.wait_for_function("() => document.getElementById('saving').textContent === ''")
         times = page.evaluate("performance.getEntriesByName('key-to-image').map(e => e.duration)")
         problems = [one for one in page.problems if "404" not in one]
         if problems:

@@ -7,7 +7,6 @@ after each start every answer that was acknowledged must be there, and `labels.c
 whenever it is looked at. Then the same on a disk of 256 KB that fills up.
 """
 
-import argparse
 import json
 import os
 import random
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.lib import record
+from benchmarks.lib import arguments, record
 from benchmarks.lib.chromium import labelling, scratch
 from handful.csv_files import read_csv
 from handful.labeling.journal import Journal
@@ -34,7 +33,7 @@ IMAGES = 3_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments.parser(__doc__)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--draw", type=int, default=0)
     options = parser.parse_args()

@@ -1,7 +1,7 @@
 """Pictures of the labelling page for the documentation, a recording, and an accessibility check.
 
     python -m benchmarks run label_shots shots
-    python -m benchmarks run label_shots axe --axe node_modules/axe-core/axe.min.js
+    AXE=node_modules/axe-core/axe.min.js python -m benchmarks run label_shots axe
 
 The pictures are of tin10 as it is labelled by the keyboard: docs/label.webp (desktop),
 docs/label-tiles.webp, docs/label-phone.webp, docs/label-dark.webp, and the recording
@@ -9,15 +9,15 @@ docs/label-session.webp. `axe` looks at each way to label, on desktop, phone and
 and Chinese class names and with 200 classes (npm install axe-core).
 """
 
-import argparse
 import io
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from benchmarks.lib import record
+from benchmarks.lib import arguments, record
 from benchmarks.lib.chromium import Annotator, chromium, labelling, scratch, unlabelled_copy
 from benchmarks.lib.paths import ROOT
 
@@ -27,9 +27,8 @@ FRAMES = 75  # of the recording, at 5 a second
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments.parser(__doc__)
     parser.add_argument("what", choices=("shots", "axe"))
-    parser.add_argument("--axe", type=Path)
     parser.add_argument("--images", type=int, default=2_000)
     options = parser.parse_args()
     work = scratch()
@@ -37,7 +36,7 @@ def main() -> None:
     if options.what == "shots":
         shots(work, truth)
     else:
-        figures = accessibility(work, truth, options.axe.read_text())
+        figures = accessibility(work, truth, Path(os.environ["AXE"]).read_text())
         record.append("label", "accessibility", "final", figures)
         print(figures)
     shutil.rmtree(work, ignore_errors=True)
@@ -62,7 +61,9 @@ def shots(work: Path, truth: dict[str, str]) -> None:
                 frames.append(page.screenshot())
         save(page.screenshot(), "label.webp")
         page.keyboard.press("Shift+P")
-        page.wait_for_function("Number(document.getElementById('grid').dataset.page ?? 0) > 0")
+        page.wait_for_function(
+            "() => Number(document.getElementById('grid').dataset.page ?? 0) > 0"
+        )
         save(page.screenshot(), "label-tiles.webp")
         while len(frames) < FRAMES:
             frames.append(page.screenshot())
@@ -127,14 +128,16 @@ def accessibility(work: Path, truth: dict[str, str], axe: str) -> dict[str, Any]
             while annotator.labels < 24:
                 annotator.one()
             page.wait_for_function(
-                "window.handful.state.learner.estimate !== null", timeout=180_000
+                "() => window.handful.state.learner.estimate !== null", timeout=180_000
             )
             views.append(look(page, axe))
             page.keyboard.press("/")
             views.append(look(page, axe))
             page.keyboard.press("Escape")
             page.evaluate("window.handful.tiles.unsure()")
-            page.wait_for_function("Number(document.getElementById('grid').dataset.page ?? 0) > 0")
+            page.wait_for_function(
+                "() => Number(document.getElementById('grid').dataset.page ?? 0) > 0"
+            )
             page.keyboard.press("x")
             views.append(look(page, axe))
             page.keyboard.press("Escape")

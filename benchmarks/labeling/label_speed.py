@@ -11,7 +11,6 @@ keys    from a key to the next image, while features are being made
 refit   a new head and a new order, at 5,000 and at 50,000 images and 500 labels
 """
 
-import argparse
 import os
 import shutil
 import time
@@ -23,7 +22,7 @@ import torch
 from PIL import Image
 
 from benchmarks.labeling.sessions import NoJournal, NoWriter
-from benchmarks.lib import record
+from benchmarks.lib import arguments, record
 from benchmarks.lib.chromium import Annotator, chromium, labelling, scratch, unlabelled_copy
 from handful.labeling import learning
 from handful.labeling import session as sessions
@@ -34,7 +33,7 @@ DIFFERENT = 20
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments.parser(__doc__)
     parser.add_argument("what", choices=("first", "keys", "refit"))
     parser.add_argument("--images", type=int, default=5_000)
     parser.add_argument("--side", type=int, default=4_000, help="longer side of the photographs")

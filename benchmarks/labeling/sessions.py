@@ -15,7 +15,6 @@ fitted to the labels of the session, on all other images of the source.
     curve      accuracy against labels, beside labels of images drawn at random
 """
 
-import argparse
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ import numpy as np
 import torch
 
 import handful
-from benchmarks.lib import record
+from benchmarks.lib import arguments, record
 from handful.data.cache import data_folder
 from handful.data.imageset import ImageSet
 from handful.evaluation.metrics import wilson
@@ -67,7 +66,7 @@ class NoWriter:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments.parser(__doc__)
     parser.add_argument("what", choices=("coverage", "follow", "curve"))
     parser.add_argument("--part", choices=("dev", "final"), default="dev")
     parser.add_argument("--sources", nargs="+", default=["tin10", "mnist", "sign-digits"])

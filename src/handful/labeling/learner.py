@@ -326,8 +326,9 @@ def opinion_of(
         probabilities = head(features)
     marks, _ = session.snapshot()
     open_ = [n for n in at if n not in marks and n not in session.sample][: learning.CANDIDATES]
-    upcoming = [n for n in session.shuffled[: len(session.sample)] if row[n] >= 0][:64]
-    known = sorted({n for n in marks if row[n] >= 0} | set(upcoming))[-learning.CANDIDATES :]
+    # The random sample does not count as known: if choice avoided what is near its images, the
+    # classifier would be worse on them than on new images, and the estimate too low.
+    known = [n for n in marks if row[n] >= 0 and n not in session.sample][-learning.CANDIDATES :]
     pool = row[open_]
     order = learning.choose(
         features[pool.tolist()],

@@ -59,8 +59,8 @@ export class Done {
       + (found.hidden ? ` ${found.hidden} images are kept unseen for the estimate, or have a label by now.` : "");
     const grid = byId("bins-grid");
     const tiles = found.tiles.map((tile) => {
-      const button = make("button", { type: "button", class: "tile", "aria-label": `${tile.label}: ${tile.name}`, "data-number": String(tile.number) },
-        picture(tile.number, TILE, ""), make("span", { class: "guess" }, percent(tile.confidence)));
+      const button = make("button", { type: "button", class: "tile", "data-number": String(tile.number) },
+        picture(tile.number, TILE, tile.name), make("span", { class: "guess" }, percent(tile.confidence)));
       onPress(button, () => this.app.chooseClass(`${tile.name} is:`, (given) => {
         send("/api/answer", { items: [{ number: tile.number, kind: "label", label: given, seen: "page" }] })
           .then((state) => { this.app.counted(state); button.remove(); say(`${tile.name} is ${given}.`); }, (error) => say(error.message));

@@ -62,10 +62,10 @@ export class Tiles {
     if (label) byId("tiles-class").value = label;
     byId("tiles-title").textContent = label ? `All “${label}”?` : "Is each guess right?";
     this.tiles = tiles.map((tile, at) => {
-      const image = picture(tile.number, TILE, "");
+      const image = picture(tile.number, TILE, tile.name);
       const button = make("button", { type: "button", class: "tile", "aria-pressed": "true",
-        "aria-label": `${tile.label}: ${tile.name}`, tabindex: at ? "-1" : "0", "data-number": String(tile.number) }, image);
-      button.append(make("kbd", { "aria-hidden": "true" }, HINTS[at] ?? ""));
+        tabindex: at ? "-1" : "0", "data-number": String(tile.number) }, image);
+      button.append(make("kbd", {}, HINTS[at] ?? ""));
       if (!label) button.append(make("span", { class: "guess" }, tile.label));
       const entry = { ...tile, button, kept: true };
       button.addEventListener("click", () => this.toggle(entry));
