@@ -62,9 +62,9 @@ def labelling(
         environment["HANDFUL_CACHE"] = str(cache)
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "handful", "label", str(folder), "--no-browser",
+        [sys.executable, "-m", "handful", "label", folder.name, "--no-browser",
          "--labels", str(work / "labels.csv"), "--run", str(work / "run"), *options],
-        stderr=subprocess.PIPE, text=True, env=environment,
+        stderr=subprocess.PIPE, text=True, env=environment, cwd=folder.parent,
     )  # fmt: skip
     try:
         assert process.stderr is not None

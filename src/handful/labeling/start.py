@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -132,9 +133,10 @@ def from_folders(names: Sequence[str], folders: str, labels_given: bool) -> From
         test = in_test_part(names)
         return FromFolders({}, {}, frozenset(n for n, name in enumerate(names) if name in test))
     found = layout(names, folders)
+    plain = cache(normalized)  # few folders, many images
     marks, groups, hidden = {}, {}, set()
     for number, (name, place) in enumerate(zip(names, found.places, strict=True)):
-        label = normalized(place.label or "")
+        label = plain(place.label or "")
         if label and not labels_given:
             marks[name] = Mark(LABEL, label)
         if place.group:
