@@ -42,6 +42,7 @@ def test_what_two_annotators_disagree_on_has_no_label(tmp_path: Path) -> None:
     assert found.disagreements == {"b": {str(paths[0]): "cat", str(paths[1]): "dog"}}
     assert found.marks["a"] == Mark("label", "cat", "random", "blind", "ann bo")
     assert found.groups == {"a": "east"} and found.agreed == 1
+    assert merge(paths[::-1]).marks == found.marks
 
 
 def test_merge_refuses_a_file_that_is_not_its_own(tmp_path: Path) -> None:
