@@ -95,7 +95,7 @@ def kill_many(photos: Path, work: Path, kills: int, draws: random.Random) -> dic
             watcher = threading.Thread(target=watch, args=(work / "labels.csv", ended, watched))
             watcher.start()
             threading.Timer(
-                draws.uniform(0.05, 1.5), process.send_signal, (signal.SIGKILL,)
+                draws.uniform(0.05, 2.5), process.send_signal, (signal.SIGKILL,)
             ).start()
             try:
                 for _ in range(100_000):

@@ -36,7 +36,10 @@ export class Panel {
   learned({ learner, settings, unreadable }) {
     const found = learner.estimate;
     const text = byId("estimate");
-    if (!found) text.textContent = "No estimate yet: it needs labels of two classes.";
+    if (!found) {
+      const known = this.app.state.classes.filter((row) => row.labels).length;
+      text.textContent = known < 2 ? "No estimate yet: it needs labels of two classes." : "The classifier is getting ready.";
+    }
     else if (found.accuracy === null) text.textContent = found.how;
     else {
       text.replaceChildren(make("strong", {}, percent(found.accuracy)),
