@@ -26,7 +26,7 @@ from benchmarks.lib import arguments, record
 from benchmarks.lib.chromium import Annotator, chromium, labelling, scratch, unlabelled_copy
 from handful.labeling import learning
 from handful.labeling import session as sessions
-from handful.labeling.learner import opinion_of
+from handful.labeling.opinions import opinion_of
 from handful.labeling.session import Session
 
 DIFFERENT = 20

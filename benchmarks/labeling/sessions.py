@@ -29,7 +29,7 @@ from handful.data.imageset import ImageSet
 from handful.evaluation.metrics import wilson
 from handful.labeling import learning
 from handful.labeling import session as sessions
-from handful.labeling.learner import feature_network, labeled_rows, opinion_of
+from handful.labeling.opinions import feature_network, labeled_rows, opinion_of
 from handful.labeling.session import Session
 from handful.models.feature_cache import features
 

@@ -33,11 +33,12 @@ def folder(root: Path, count: int = 12, names: list[str] | None = None, side: in
 
 
 @contextmanager
-def opened(source: Path, **wanted: Any) -> Iterator[Page]:
-    """A page whose learner is not running; its label file is beside the folder."""
+def opened(source: Path, learn: bool = False, **wanted: Any) -> Iterator[Page]:
+    """A page whose label file is beside the folder; its learner runs with `learn` only."""
     wanted.setdefault("labels", source.parent / "labels.csv")
     wanted.setdefault("run", source.parent / "run")
     page = open_page(Wanted(str(source), **wanted))
+    page.learner._started = not learn
     try:
         yield page
     finally:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from handful.labeling import learning
-from handful.labeling.learner import opinion_of
+from handful.labeling.opinions import opinion_of
 from handful.methods.linear_head import Features
 from labeling.pages import folder, opened
 from soon import soon
@@ -78,6 +78,30 @@ def test_an_opinion_leaves_the_random_sample_out_of_the_order(tmp_path: Path) ->
         assert np.mean(right) > 0.8
 
 
+def test_the_labels_of_the_random_sample_do_not_steer_the_choice(tmp_path: Path) -> None:
+    orders = []
+    for at, shift in enumerate((0, 1)):
+        with opened(folder(tmp_path / str(at) / "photos", 60)) as page:
+            session = page.session
+            x, labels = blobs(60)
+            numbers = session.shuffled[:6] + session.shuffled[-6:]
+            items = [
+                {
+                    "number": n,
+                    "kind": "label",
+                    "label": f"c{(labels[n] + shift * (n in session.sample)) % 3}",
+                    "seen": "blind",
+                }
+                for n in numbers
+            ]
+            session.answer("1", items)
+            row = np.arange(60, dtype=np.int32)
+            found = opinion_of(session, x, row, list(range(60)), learning.map_of(x), 1.0, 1)
+            orders.append((found.order, found.guess(session.shuffled[30])))
+    assert orders[0][0] == orders[1][0]
+    assert orders[0][1] != orders[1][1]
+
+
 def test_without_two_classes_there_is_an_order_and_no_guess(tmp_path: Path) -> None:
     with opened(folder(tmp_path / "photos", 30)) as page:
         x, _ = blobs(30)
@@ -89,7 +113,7 @@ def test_without_two_classes_there_is_an_order_and_no_guess(tmp_path: Path) -> N
 @pytest.mark.thorough
 def test_a_learner_makes_features_head_and_estimate(tmp_path: Path) -> None:
 
-    with opened(folder(tmp_path / "photos", 40, side=32)) as page:
+    with opened(folder(tmp_path / "photos", 40, side=32), learn=True) as page:
         numbers = page.session.shuffled[:16]
         items = [
             {"number": n, "kind": "label", "label": "ab"[at % 2], "seen": "blind"}

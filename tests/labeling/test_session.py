@@ -7,7 +7,6 @@ import pytest
 from handful import load
 from handful.csv_files import read_csv, write_csv
 from handful.errors import HandfulError
-from handful.labeling import session as sessions
 from handful.labeling.server import Page
 from handful.labeling.session import Opinion, Session, sample_size
 from labeling.pages import folder, opened
@@ -262,4 +261,3 @@ def test_offers_are_of_classes_whose_page_would_be_right(tmp_path: Path) -> None
         shares = np.full((40, 2), 0.5, np.float32)
         page.session.opinion = Opinion(2, ("cat", "dog"), np.arange(40, dtype=np.int32), shares, ())
         assert page.session.offers(24) == []
-    assert sessions.SURE_PAGE == 0.9

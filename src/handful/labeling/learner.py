@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from handful.errors import HandfulError
-from handful.labeling.marks import LABEL
 from handful.labeling.photos import Photos
-from handful.labeling.session import Opinion, Session
+from handful.labeling.session import Session
 
 if TYPE_CHECKING:
     import torch
 
 MOST_FEATURES = 50_000  # images that the page learns to know; `fit` predicts all others
 CHUNKS = (16, 32, 64, 128, 256)  # images of the first chunks of features, and of all later ones
-BACKBONE = "lite0"
 NICENESS = 10
 
 
@@ -50,8 +48,14 @@ class Learner:
         self._assessed_numbers: list[int] = []
         self._temperature = 1.0
         self._threads: list[threading.Thread] = []
+        self._started = False
 
     def start(self) -> None:
+        """Start the threads, at the first call."""
+        with self._lock:
+            started, self._started = self._started, True
+        if started:
+            return
         for work in (self._make_features, self._learn, self._assess):
             thread = threading.Thread(target=self._guarded, args=(work,), daemon=True)
             thread.start()
@@ -102,6 +106,8 @@ class Learner:
 
     def _make_features(self) -> None:
         import torch
+
+        from handful.labeling.opinions import feature_network
 
         made = 0
         network, size, channels = None, 0, 0
@@ -184,7 +190,7 @@ class Learner:
     # -- head and order --------------------------------------------------------------------------
 
     def _learn(self) -> None:
-        from handful.labeling import learning
+        from handful.labeling import learning, opinions
 
         version, known, coordinates = 0, (-1, -1), None
         while not self._stop.is_set():
@@ -200,7 +206,7 @@ class Learner:
             if coordinates is None or len(at) >= 2 * known[0]:
                 coordinates, known = learning.map_of(features), (len(at), 0)
             version += 1
-            self.session.opinion = opinion_of(
+            self.session.opinion = opinions.opinion_of(
                 self.session, features, row, at, coordinates, self._temperature, version
             )
             self._to_assess.set()
@@ -208,7 +214,7 @@ class Learner:
     # -- estimate --------------------------------------------------------------------------------
 
     def _assess(self) -> None:
-        from handful.labeling import learning
+        from handful.labeling import learning, opinions
 
         last: tuple[int, ...] = ()
         while not self._stop.is_set():
@@ -216,7 +222,7 @@ class Learner:
             self._to_assess.clear()
             with self._lock:
                 features, row = self._features, self._row.copy()
-            found = labeled_rows(self.session, row)
+            found = opinions.labeled_rows(self.session, row)
             if features is None or found is None or not self._is_news(found.key, last):
                 continue
             x = features[found.rows.tolist()]
@@ -258,115 +264,6 @@ class Learner:
         except Exception as error:  # labelling goes on without it
             self.problem = f"no suggestions any more: {type(error).__name__}: {error}"
             self._log("".join(traceback.format_exception(error)))
-
-
-class Labeled:
-    """The labelled images that have features, as arrays."""
-
-    def __init__(
-        self, numbers: list[int], rows: np.ndarray, marks: dict[int, Any], session: Session
-    ) -> None:
-        names = sorted({marks[n].label for n in numbers})
-        index = {name: k for k, name in enumerate(names)}
-        self.numbers, self.rows, self.classes = numbers, rows, tuple(names)
-        self.labels = np.array([index[marks[n].label] for n in numbers], np.int64)
-        self.origins = [marks[n].origin if _counts(marks[n]) else "chosen" for n in numbers]
-        groups = [session.groups.get(session.names[n]) for n in numbers]
-        self.groups = _numbered(groups) if any(groups) else None
-        self.key = tuple(hash((n, marks[n].label)) for n in numbers)
-
-
-def _counts(mark: Any) -> bool:
-    """Whether the label may feed the estimate: it was drawn at random and given blind."""
-    return mark.origin == "unknown" or (mark.origin == "random" and mark.seen in ("", "blind"))
-
-
-def _numbered(groups: list[str | None]) -> np.ndarray:
-    index: dict[object, int] = {}
-    return np.array([index.setdefault(g or (at,), len(index)) for at, g in enumerate(groups)])
-
-
-def labeled_rows(session: Session, row: np.ndarray) -> Labeled | None:
-    """The labelled images that have features; None unless they are of two classes."""
-    marks, _ = session.snapshot()
-    numbers = sorted(
-        n for n, mark in marks.items()
-        if mark.kind == LABEL and row[n] >= 0 and n not in session.hidden
-    )  # fmt: skip
-    if len({marks[n].label for n in numbers}) < 2:
-        return None
-    return Labeled(numbers, row[numbers], marks, session)
-
-
-def opinion_of(
-    session: Session,
-    features: "torch.Tensor",
-    row: np.ndarray,
-    at: list[int],
-    coordinates: Any,
-    temperature: float,
-    version: int,
-) -> Opinion:
-    """Fit the head to the labels so far, predict all images, and choose those to label next.
-
-    Args:
-        features: (M, D) float16; `row` maps numbers of images to rows, `at` rows to numbers.
-        temperature: of the last estimate, for calibrated confidences.
-    """
-    import torch
-
-    from handful.evaluation.calibration import calibrated
-    from handful.labeling import learning
-
-    found = labeled_rows(session, row)
-    probabilities = None
-    if found is not None:
-        labels = torch.from_numpy(found.labels)
-        head = learning.fit_head(features[found.rows.tolist()], labels, len(found.classes))
-        probabilities = head(features)
-    marks, _ = session.snapshot()
-    open_ = [n for n in at if n not in marks and n not in session.sample][: learning.CANDIDATES]
-    # The random sample does not count as known: if choice avoided what is near its images, the
-    # classifier would be worse on them than on new images, and the estimate too low.
-    known = [n for n in marks if row[n] >= 0 and n not in session.sample][-learning.CANDIDATES :]
-    pool = row[open_]
-    order = learning.choose(
-        features[pool.tolist()],
-        features[row[known].tolist()],
-        None if probabilities is None else probabilities[pool.tolist()],
-        coordinates,
-        learning.AHEAD,
-    )
-    shares = (
-        np.zeros((len(at), 1), np.float32)
-        if probabilities is None
-        else calibrated(probabilities.numpy(), temperature).astype(np.float32)
-    )
-    known_row = np.where(row >= len(at), -1, row)
-    return Opinion(
-        version,
-        () if found is None else found.classes,
-        known_row,
-        shares,
-        tuple(open_[position] for position in order),
-        sure=found is not None,
-    )
-
-
-def feature_network(images: Any) -> tuple[Any, int]:
-    """The network whose features the page uses, and its side in pixels: those of a usual `fit`."""
-    from dataclasses import replace
-
-    from handful import models
-    from handful.methods.linear_head import Features
-    from handful.pipeline.embed import feature_network as network_of
-    from handful.pipeline.setup import default_backbone, default_size
-
-    spec = default_backbone(Features(), BACKBONE)
-    if images.channels == 1 and models.mirrors(spec.name):
-        spec = replace(spec, options={**spec.options, "mirrored": False})
-    size = default_size(images, spec)
-    return network_of(images, spec, size), size
 
 
 def lower_priority() -> None:

@@ -33,7 +33,6 @@ class Labeling:
         self._context = listening_server(self._page, "127.0.0.1", port)
         self._server, sockets, self.address = self._context.__enter__()
         self._guarded.__enter__()
-        self._page.learner.start()
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": sockets}, daemon=True
         )

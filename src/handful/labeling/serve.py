@@ -75,7 +75,6 @@ def serve(page: Page, host: str, port: int, browser: bool, say: Callable[[str], 
             say(f"labelling page: {address}")
             if browser:
                 threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-            page.learner.start()
             server.run(sockets=sockets)
     except KeyboardInterrupt:
         pass

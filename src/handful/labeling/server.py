@@ -202,6 +202,7 @@ def _image(page: Page) -> Callable[[Request], Awaitable[Response]]:
             picture = await run_in_threadpool(page.photos.picture, number, side)
         except Unreadable as error:
             return Json({"error": str(error)}, 422)
+        page.learner.start()  # torch takes a second of all processors: after the first picture
         return Response(picture.content, media_type=picture.kind)
 
     return send

@@ -30,7 +30,8 @@ export class One {
     this.filling = true;
     let more = false;
     try {
-      const count = AHEAD - this.queue.length;
+      // The first image is not to wait for others.
+      const count = this.current ? AHEAD - this.queue.length : 1;
       const { items } = await post("/api/next", { tab, have: this.held(), count });
       const held = new Set(this.held());
       for (const item of items) {
