@@ -36,7 +36,7 @@ RANDOM_EVERY = 4  # every fourth image that comes up is of the random sample
 SAMPLE_SHARE, SAMPLE_LEAST, SAMPLE_MOST = 0.1, 100, 500  # images of the random sample
 LEASED = 64  # images that one tab may hold ahead, which no other tab gets
 PAUSE = 0.3  # seconds between two writes of the label file
-SURE_PAGE = 0.8  # share of a page's tiles that should be right before the page is offered
+SURE_PAGE = 0.9  # share of a page's tiles that should be right before the page is offered
 
 
 @dataclass(frozen=True, eq=False)
