@@ -254,6 +254,14 @@ def test_a_disk_that_is_full_is_told_and_no_label_is_taken(
         assert page.session.state()["labels"] == 1
 
 
+def test_an_opinion_is_fresh_until_a_label_is_given(tmp_path: Path) -> None:
+    with opened(folder(tmp_path / "photos", 40)) as page:
+        opinion(page.session, [])
+        assert page.session.state()["fresh"]
+        answer(page.session, 3)
+        assert not page.session.state()["fresh"]
+
+
 def test_offers_are_of_classes_whose_page_would_be_right(tmp_path: Path) -> None:
     with opened(folder(tmp_path / "photos", 40)) as page:
         opinion(page.session, [])

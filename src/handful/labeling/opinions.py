@@ -78,6 +78,7 @@ def opinion_of(
         features: (M, D) float16; `row` maps numbers of images to rows, `at` rows to numbers.
         temperature: of the last estimate, for calibrated confidences.
     """
+    changes = session.changes
     found = labeled_rows(session, row)
     shares = np.zeros((len(at), 1), np.float32)
     if found is not None:
@@ -90,6 +91,7 @@ def opinion_of(
         np.where(row >= len(at), -1, row),
         shares,
         tuple(order),
+        changes,
         sure=found is not None,
     )
 

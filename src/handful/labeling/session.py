@@ -48,6 +48,7 @@ class Opinion:
     row: np.ndarray  # (N,) int32: the image's row in `probabilities`, -1 where it has none yet
     probabilities: np.ndarray  # (M, K) float32, calibrated
     order: tuple[int, ...]  # images to label next, the most useful first
+    changes: int = 0  # acts of the session that it knows of
     sure: bool = True  # whether there are labels of two classes, so that there are guesses
 
     def guess(self, number: int, but: str | None = None) -> tuple[str, float] | None:
@@ -102,6 +103,7 @@ class Session:
         self.opinion: Opinion | None = None
         self.unreadable: Mapping[int, str] = {}
         self.changed = threading.Event()  # set whenever marks change
+        self.changes = 0  # acts since the start
         self._lock = threading.RLock()
         self._table_lock = threading.Lock()
         self._journal = journal
@@ -294,6 +296,7 @@ class Session:
     def _apply(self, event: Event) -> list[str]:
         self._journal.append(event)
         changed = self.marks.apply(event)
+        self.changes += 1
         gone = {self.number.get(name) for name in changed}
         self._aside = [pair for pair in self._aside if pair[0] not in gone]
         for tab in self._tabs.values():
@@ -417,6 +420,7 @@ class Session:
                 "left": max(left, 0),
                 "classes": [{"name": name, "labels": counts[name]} for name in self.marks.classes],
                 "undo": self.marks.can_undo,
+                "fresh": self.opinion is not None and self.opinion.changes == self.changes,
                 "table": str(self.table),
                 "problem": self._writer.problem,
             }

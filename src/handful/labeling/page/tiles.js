@@ -4,6 +4,7 @@ import { post, send, settled } from "/api.js";
 import { byId, make, onPress, picture, say } from "/dom.js";
 
 const TILE = 200;
+const PATIENCE = 1500; // milliseconds
 const HINTS = "abcdefghijklmnopqrstuvwyz0123456789ABCDEFGHIJKLMNOPQRSTUVWYZ";
 
 export class Tiles {
@@ -34,7 +35,13 @@ export class Tiles {
 
   // The page of the class that is surest; false where none is.
   async open() {
-    const state = await this.app.poll();
+    await settled();
+    let state = await this.app.poll();
+    // A page is better after a refit; it takes a part of a second.
+    for (let waited = 0; state && !state.fresh && waited < PATIENCE; waited += 100) {
+      await new Promise((done) => setTimeout(done, 100));
+      state = await this.app.poll();
+    }
     const offer = state?.offers[0];
     if (!offer) {
       say("No class is sure enough for a page yet: go on one by one.");
