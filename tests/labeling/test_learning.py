@@ -32,7 +32,7 @@ def test_the_head_is_that_of_the_method_features() -> None:
 def test_the_head_for_many_labels_gives_the_same_answers() -> None:
     x, labels = blobs(learning.MANY + 60)
     new, truth = blobs(300, seed=1)
-    head = learning.fit_head(x, torch.from_numpy(labels), 3)
+    head = learning.fit_head(x, torch.from_numpy(labels), 3, learning.map_of(x))
     assert (head(new).argmax(dim=1).numpy() == truth).mean() > 0.97
 
 
@@ -78,7 +78,9 @@ def test_an_opinion_leaves_the_random_sample_out_of_the_order(tmp_path: Path) ->
         assert np.mean(right) > 0.8
 
 
-def test_the_labels_of_the_random_sample_do_not_steer_the_choice(tmp_path: Path) -> None:
+def test_the_labels_of_the_random_sample_steer_neither_choice_nor_suggestions(
+    tmp_path: Path,
+) -> None:
     orders = []
     for at, shift in enumerate((0, 1)):
         with opened(folder(tmp_path / str(at) / "photos", 60)) as page:
@@ -97,9 +99,10 @@ def test_the_labels_of_the_random_sample_do_not_steer_the_choice(tmp_path: Path)
             session.answer("1", items)
             row = np.arange(60, dtype=np.int32)
             found = opinion_of(session, x, row, list(range(60)), learning.map_of(x), 1.0, 1)
-            orders.append((found.order, found.guess(session.shuffled[30])))
-    assert orders[0][0] == orders[1][0]
-    assert orders[0][1] != orders[1][1]
+            guesses = [found.guess(number) for number in session.shuffled]
+            orders.append((found.order, guesses, found.probabilities))
+    assert orders[0][:2] == orders[1][:2]
+    assert not np.array_equal(orders[0][2], orders[1][2])  # pages are of all labels
 
 
 def test_without_two_classes_there_is_an_order_and_no_guess(tmp_path: Path) -> None:

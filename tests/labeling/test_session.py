@@ -22,7 +22,10 @@ def opinion(session: Session, order: list[int], classes: tuple[str, ...] = ("cat
     count = len(session.names)
     first = 1 - np.arange(count, dtype=np.float32) / 1000
     shares = np.stack([first, 1 - first], axis=1)
-    session.opinion = Opinion(1, classes, np.arange(count, dtype=np.int32), shares, tuple(order))
+    row = np.arange(count, dtype=np.int32)
+    session.opinion = Opinion(
+        1, classes, row, shares, tuple(order), session.changes, suggested=(classes, shares)
+    )
 
 
 def rows(page: Page) -> dict[str, dict[str, str]]:

@@ -25,10 +25,13 @@ from handful.methods.heads import Coordinates, fit_logistic, principal
 from handful.methods.linear_head import Features
 
 STRENGTH = Features().strength
-MANY = 400  # labels above which the head is fitted in few coordinates, in single precision
-HEAD_RANK = 256  # coordinates of that head
-CANDIDATES = 2_000  # images that the order is chosen from
-AHEAD = 32  # images that an order holds
+FEW_LABELS = 150  # labels up to which the head is that of the method `features`
+MANY = 400  # labels above which the estimate is made in few coordinates and with fewer fits
+HEAD_RANK = 256  # coordinates
+SAMPLED = 1_000  # images that coordinates are made from
+ITERATIONS = 40  # of a fit of the head to many labels
+CANDIDATES = 1_500  # images that the order is chosen from
+AHEAD = 24  # images that an order holds
 NEXT = 50  # labels whose gain is forecast
 FEW = Scheme(folds=5, repeats=2, halves=1)  # the fits of an estimate from many labels
 
@@ -49,26 +52,31 @@ class Head:
         return torch.cat(rows) if rows else torch.empty(0, len(self.bias))
 
 
-def fit_head(features: Tensor, labels: Tensor, num_classes: int) -> Head:
+def fit_head(
+    features: Tensor, labels: Tensor, num_classes: int, coordinates: Coordinates | None = None
+) -> Head:
     """The classifier of (n, D) features and (n,) labels of two classes or more.
 
-    Up to MANY labels it is that of the method `features`. Beyond, it is fitted in HEAD_RANK
-    principal coordinates in single precision, which takes a part of a second for thousands.
+    Up to FEW_LABELS labels, or without coordinates, it is that of the method `features`. Beyond, it
+    is fitted in coordinates that are made once, in single precision: a part of a second for
+    thousands of labels.
     """
-    if len(labels) <= MANY:
+    if coordinates is None or len(labels) <= FEW_LABELS:
         head = Features().fit_features(features, labels, features[:0], num_classes, 0)
         return Head(head.weight.detach().T.contiguous(), head.bias.detach())
-    coordinates = principal(features.float(), HEAD_RANK)
     x, targets = coordinates.of(features), F.one_hot(labels, num_classes).float()
-    weight, bias = fit_logistic(x, targets, STRENGTH, iterations=60)
+    weight, bias = fit_logistic(x, targets, STRENGTH, iterations=ITERATIONS)
     on_features = coordinates.basis @ weight
     return Head(on_features, bias - coordinates.mean @ on_features)
 
 
 def map_of(features: Tensor) -> Coordinates:
-    """Coordinates in which images are compared, from a sample of (M, D) features."""
-    step = max(1, len(features) // 1_500)
-    return principal(features[::step].float(), RANK)
+    """Coordinates in which images are compared and heads fitted, from a sample of (M, D) features.
+
+    The first RANK of them are those that images are compared in.
+    """
+    step = max(1, len(features) // SAMPLED)
+    return principal(features[::step].float(), HEAD_RANK)
 
 
 def choose(
@@ -83,7 +91,8 @@ def choose(
     """
     if len(pool) < 2:
         return list(range(len(pool)))
-    x, seen = (F.normalize(coordinates.of(some.float())) for some in (pool, known))
+    few = Coordinates(coordinates.mean, coordinates.basis[:, :RANK])
+    x, seen = (F.normalize(few.of(some.float())) for some in (pool, known))
     weights = torch.ones(len(x)) if probabilities is None else doubt(probabilities)
     return herd(x, seen, weights, min(count, len(pool) - 1))
 

@@ -71,8 +71,10 @@ def opinion_of(
 ) -> Opinion:
     """Fit the head to the labels so far, predict all images, and choose those to label next.
 
-    The choice knows nothing of the random sample, neither its images nor its labels: what chooses
-    around them makes the classifier worse on them than on new images, and the estimate too low.
+    Choice and suggestions know nothing of the random sample, neither its images nor its labels:
+    what chooses around them makes the classifier worse on them than on new images, and the estimate
+    too low; suggestions, where an annotator follows wrong ones, make it too high. Pages of tiles
+    are of all labels.
 
     Args:
         features: (M, D) float16; `row` maps numbers of images to rows, `at` rows to numbers.
@@ -80,40 +82,54 @@ def opinion_of(
     """
     changes = session.changes
     found = labeled_rows(session, row)
-    shares = np.zeros((len(at), 1), np.float32)
+    chosen = labeled_rows(session, row, without=session.sample)
+    shares, unbiased = np.zeros((len(at), 1), np.float32), None
     if found is not None:
-        probabilities = _head_of(features, found)(features).numpy()
-        shares = calibrated(probabilities, temperature).astype(np.float32)
-    order = _order(session, features, row, at, coordinates)
+        probabilities = _head_of(features, found, coordinates)(features)
+        shares = calibrated(probabilities.numpy(), temperature).astype(np.float32)
+    if chosen is not None:
+        unbiased = _head_of(features, chosen, coordinates)(features)
+    suggested = None
+    if chosen is not None and unbiased is not None:
+        own = calibrated(unbiased.numpy(), temperature).astype(np.float32)
+        suggested = chosen.classes, own
     return Opinion(
         version,
         () if found is None else found.classes,
         np.where(row >= len(at), -1, row),
         shares,
-        tuple(order),
+        tuple(_order(session, features, row, at, unbiased, coordinates)),
         changes,
-        sure=found is not None,
+        found is not None,
+        suggested,
     )
 
 
-def _head_of(features: Tensor, found: Labeled) -> learning.Head:
+def _head_of(features: Tensor, found: Labeled, coordinates: Any) -> learning.Head:
     labels = torch.from_numpy(found.labels)
-    return learning.fit_head(features[found.rows.tolist()], labels, len(found.classes))
+    return learning.fit_head(features[found.rows.tolist()], labels, len(found.classes), coordinates)
 
 
 def _order(
-    session: Session, features: Tensor, row: np.ndarray, at: list[int], coordinates: Any
+    session: Session,
+    features: Tensor,
+    row: np.ndarray,
+    at: list[int],
+    probabilities: Tensor | None,
+    coordinates: Any,
 ) -> list[int]:
     """Numbers of the images to label next, outside of the random sample."""
     marks, _ = session.snapshot()
     others = [n for n in at if n not in session.sample]
     numbers = [n for n in others if n not in marks][: learning.CANDIDATES]
     known = [n for n in others if n in marks][-learning.CANDIDATES :]
-    pool = features[row[numbers].tolist()]
-    chosen = labeled_rows(session, row, without=session.sample)
-    probabilities = None if chosen is None else _head_of(features, chosen)(pool)
+    pool = row[numbers].tolist()
     order = learning.choose(
-        pool, features[row[known].tolist()], probabilities, coordinates, learning.AHEAD
+        features[pool],
+        features[row[known].tolist()],
+        None if probabilities is None else probabilities[pool],
+        coordinates,
+        learning.AHEAD,
     )
     return [numbers[position] for position in order]
 

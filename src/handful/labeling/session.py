@@ -50,18 +50,27 @@ class Opinion:
     order: tuple[int, ...]  # images to label next, the most useful first
     changes: int = 0  # acts of the session that it knows of
     sure: bool = True  # whether there are labels of two classes, so that there are guesses
+    # The classes and probabilities (M, L) of a classifier that knows no label of the random sample,
+    # for suggestions; None if there are no other labels of two classes.
+    suggested: tuple[tuple[str, ...], np.ndarray] | None = None
 
     def guess(self, number: int, but: str | None = None) -> tuple[str, float] | None:
-        """The likeliest class of an image, but for one that is ruled out, and its probability."""
+        """The class to suggest for an image, but for one that is ruled out, and its probability.
+
+        The classifier that suggests knows no label of the random sample. An annotator may follow
+        a wrong suggestion, and these would be rarer near images of the sample: the estimate would
+        be too high.
+        """
         at = int(self.row[number])
-        if not self.sure or at < 0:
+        if self.suggested is None or at < 0:
             return None
-        shares = self.probabilities[at]
-        if but in self.classes:
+        classes, probabilities = self.suggested
+        shares = probabilities[at]
+        if but in classes:
             shares = shares.copy()
-            shares[self.classes.index(but)] = -1
+            shares[classes.index(but)] = -1
         best = int(shares.argmax())
-        return self.classes[best], float(max(shares[best], 0))
+        return classes[best], float(max(shares[best], 0))
 
 
 @dataclass
