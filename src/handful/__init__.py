@@ -4,12 +4,23 @@ from typing import TYPE_CHECKING, Any
 
 from handful._version import __version__ as __version__
 
-__all__ = ["Classifier", "HandfulError", "ImageSet", "Run", "embed", "fit", "load", "open_run"]
+__all__ = [
+    "Classifier",
+    "HandfulError",
+    "ImageSet",
+    "Run",
+    "embed",
+    "fit",
+    "label",
+    "load",
+    "open_run",
+]
 
 if TYPE_CHECKING:
     from handful.data.imageset import ImageSet
     from handful.data.sources import load
     from handful.errors import HandfulError
+    from handful.labeling.notebook import label
     from handful.pipeline.embed import embed
     from handful.pipeline.fit import fit
     from handful.pipeline.run import Run, open_run
@@ -20,6 +31,7 @@ _HOME = {
     "HandfulError": "handful.errors",
     "ImageSet": "handful.data.imageset",
     "load": "handful.data.sources",
+    "label": "handful.labeling.notebook",
     "embed": "handful.pipeline.embed",
     "fit": "handful.pipeline.fit",
     "Run": "handful.pipeline.run",

@@ -19,6 +19,8 @@ from handful.cli.embed import embed
 from handful.cli.evaluate import evaluate
 from handful.cli.failures import INTERRUPTED, TERMINATED, sigterm_as_interrupt, user_message
 from handful.cli.fit import fit
+from handful.cli.label import label
+from handful.cli.labels import labels
 from handful.cli.predict import predict
 from handful.cli.pretrain import pretrain
 from handful.cli.recipes import recipes
@@ -30,7 +32,8 @@ from handful.text import for_terminal
 
 # In the order of the help.
 COMMANDS = (
-    fit, data, compare, report, recipes, reproduce, predict, evaluate, embed, pretrain, cache,
+    fit, label, data, compare, report, recipes, reproduce, predict, evaluate, embed, pretrain,
+    cache,
 )  # fmt: skip
 
 app = typer.Typer(
@@ -45,6 +48,7 @@ app = typer.Typer(
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(labels, name="labels")
 
 
 @app.callback(invoke_without_command=True)

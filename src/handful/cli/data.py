@@ -103,5 +103,8 @@ def data(
                 soft_wrap=True,
             )
         elif not findings.labeled:
-            hint = f"which to label first: {shell_command('data', source, '--first-labels', 20)}"
+            hint = (
+                f"label them with keys: {shell_command('label', source)}; or which to label first, "
+                f"as a list: {shell_command('data', source, '--first-labels', 20)}"
+            )
             answer.print(hint, soft_wrap=True)

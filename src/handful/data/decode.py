@@ -170,6 +170,23 @@ def header(path: Path) -> Iterator[Image.Image]:
         yield image
 
 
+def read_within(path: Path, side: int, scale: Scale | None = None) -> np.ndarray:
+    """Pixels (H, W) or (H, W, 3) uint8 of one file, upright, at most `side` pixels a side.
+
+    The proportions of the image are kept, and small images keep their size. Raises `Unreadable`.
+    """
+
+    def use(loaded: _Loaded) -> np.ndarray:
+        image = _eight_bit(loaded, scale)
+        image = _small(image, _background(image), side)
+        if loaded.orientation in TURNS:
+            image = image.transpose(TURNS[loaded.orientation])
+        image.thumbnail((side, side), Image.Resampling.BICUBIC)
+        return np.asarray(image)
+
+    return _with(path, use, at_least=side)
+
+
 def _facts(loaded: _Loaded) -> Facts:
     notes = loaded.notes
     full = loaded.full[::-1] if loaded.orientation >= 5 else loaded.full

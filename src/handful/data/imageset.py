@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,6 +109,14 @@ class ImageSet:
             return self
         test = self.test and self.test.scaled_by(value_range)
         return replace(self, store=store.scaled_by(value_range), test=test)
+
+    def label(self, labels: str = "labels.csv", **options: Any) -> Any:
+        """Open a page to label these images; as `handful.label`, which has the options.
+
+        The result has the page's `address`, `images` with the labels so far, and `close()`.
+        """
+        # By name: this package must not import one above it.
+        return import_module("handful.labeling.notebook").label(self, labels, **options)
 
     @property
     def value_range(self) -> Scale | None:

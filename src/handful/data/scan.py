@@ -21,10 +21,10 @@ from handful.data.cache import VERSION, about, cache_folder, explained, locked, 
 from handful.data.decode import ENDINGS, Facts, Unreadable
 from handful.data.decoding.unread_formats import ending_of, why_unread
 from handful.data.decoding.value_range import Values
-from handful.data.store import Skipped
+from handful.data.skipped import Skipped
 from handful.data.thread_pool import in_order
 from handful.files import write_text
-from handful.progress import Track
+from handful.progress import Track, quiet
 
 BATCH = 64  # files inspected by one worker at a time
 SYSTEM = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "icon\r"}
@@ -51,8 +51,12 @@ class Scan:
     ignored: Counter[str]  # ending → files that are no images; hidden files are not counted
 
 
-def scan(root: Path, follow_links: bool, track: Track) -> Scan:
-    """Find and inspect every image under `root`; images that cannot be read are in `skipped`."""
+def listing(root: Path, follow_links: bool) -> tuple[list[Found], list[Skipped], Counter[str]]:
+    """Every file under `root` that may be an image, sorted by name; no file is decoded.
+
+    Returns:
+        The files, those that were left out, and the endings of files that are no images.
+    """
     found: list[Found] = []
     skipped: list[Skipped] = []
     ignored: Counter[str] = Counter()
@@ -64,6 +68,12 @@ def scan(root: Path, follow_links: bool, track: Track) -> Scan:
         else:
             ignored[item] += 1
     found.sort(key=lambda file: file.name)
+    return found, skipped, ignored
+
+
+def scan(root: Path, follow_links: bool, track: Track) -> Scan:
+    """Find and inspect every image under `root`; images that cannot be read are in `skipped`."""
+    found, skipped, ignored = listing(root, follow_links)
     files, facts = [], []
     for file, result in zip(found, _inspected(root, found, track), strict=True):
         if isinstance(result, Facts):
@@ -170,6 +180,28 @@ def _inspected(root: Path, found: list[Found], track: Track) -> Iterable[Facts |
     if path.exists():
         used(path)
     return [known[file.name] for file in found]
+
+
+def remembered_facts(root: Path, found: list[Found]) -> dict[str, Facts | str]:
+    """The facts of unchanged files that an earlier scan of the folder found, by name."""
+    return _load(cache_folder() / "manifests" / f"{_key(root)}.json", found)
+
+
+def remember_facts(root: Path, found: list[Found], known: dict[str, Facts | str]) -> None:
+    """Keep the facts of all files of a folder, so that the next scan need not decode them.
+
+    Args:
+        known: facts, or why a file cannot be read, for every file of `found`.
+    """
+    path = cache_folder() / "manifests" / f"{_key(root)}.json"
+    with locked(path):
+        _save(path, found, known)
+        about(path, source=os.path.realpath(root))
+
+
+def inspect_files(root: Path, files: list[Found]) -> dict[str, Facts | str]:
+    """The facts of each file, or why it cannot be read, by name; files are decoded in parallel."""
+    return _look(root, files, quiet)
 
 
 def _look(root: Path, files: list[Found], track: Track) -> dict[str, Facts | str]:

@@ -22,6 +22,7 @@ from handful.data import decode
 from handful.data.cache import VERSION, about, cache_folder, explained, locked, read_about, used
 from handful.data.cache_entries import keep_within_limit, remove
 from handful.data.decoding.value_range import Scale, fingerprints_at, merged
+from handful.data.skipped import Skipped as Skipped
 from handful.data.thread_pool import in_order
 from handful.errors import HandfulError
 from handful.files import beside
@@ -29,13 +30,6 @@ from handful.progress import Track, quiet
 
 MEMORY_LIMIT = 2**30  # bytes; larger pixel arrays are memory-mapped
 BATCH = 64  # images decoded by one worker at a time
-
-
-class Skipped(NamedTuple):
-    """A file that was left out, and the reason."""
-
-    name: str
-    reason: str
 
 
 class Vanished(HandfulError):

@@ -111,7 +111,7 @@ def embed(
     spec = configure(settings or {}, backbone=default_backbone(Features(), backbone))["backbone"]
     precision = resolved(precision)
     selected = _select_size(images, spec, size, budget, aspect, precision)
-    network = _network(images, spec, selected.size)
+    network = feature_network(images, spec, selected.size)
     reporter.say(f"{backbone} at {selected.size} pixels: {selected.reason}")
     parts = _parts(images)
     how: dict[str, Any] = {"aspect": aspect, "view": view, "precision": precision}
@@ -163,7 +163,7 @@ def _select_size(
     share = len(images) / sum(map(len, _parts(images)))
     found, seconds = choose_size(
         images,
-        lambda side: _network(images, spec, side),
+        lambda side: feature_network(images, spec, side),
         budget * share,
         aspect=aspect,
         precision=precision,
@@ -175,7 +175,7 @@ def _select_size(
     return _Size(found, f"the largest of {SIZES} within {duration(budget)}")
 
 
-def _network(images: ImageSet, spec: BackboneSpec, size: int) -> Classifier:
+def feature_network(images: ImageSet, spec: BackboneSpec, size: int) -> Classifier:
     """Return the network that a fit would use, so that both share cached features."""
     backbone: Any = spec.make(images.channels, size)
     network = Classifier(backbone, 1, Normalize(list(backbone.mean), list(backbone.std)))

@@ -14,6 +14,7 @@ from handful.errors import HandfulError
 from handful.text import did_you_mean
 
 ORIGIN = "origin"  # only its values "random" and "chosen" have a meaning
+SEEN = "seen"  # what the annotator saw: "blind" is no suggestion, any other value is one
 FILES = (
     "file filename file_name fname name path filepath file_path image image_id image_name "
     "image_path image_file img img_id img_name img_path id id_code imageid imagename photo picture "
@@ -23,7 +24,7 @@ LABELS = (
     "label labels class classes category target diagnosis breed species class_name label_name "
     "category_name finding_labels choice tag y class_id label_id category_id"
 ).split()
-KNOWN = {*FILES, *LABELS, "group", ORIGIN}
+KNOWN = {*FILES, *LABELS, "group", ORIGIN, SEEN}
 _SAMPLE = 200  # records whose cells are compared with the images
 _NONE_OR_ONE = {"": 0, "0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 
@@ -37,6 +38,7 @@ class Columns:
     one_hot: tuple[int, ...] = ()
     group: int | None = None
     origin: int | None = None
+    seen: int | None = None
     guessed: bool = False  # whether the user did not name the columns
 
 
@@ -54,10 +56,10 @@ def find_columns(
     for own, chosen in (("file", file), ("label", label), ("group", None)):
         if chosen is None and names.count(own) > 1:
             raise HandfulError(f"{path} has {names.count(own)} columns {own!r}")
-    group, origin = (names.index(n) if n in names else None for n in ("group", ORIGIN))
+    group, origin, seen = (names.index(n) if n in names else None for n in ("group", ORIGIN, SEEN))
     plain = file is None and label is None and {"file", "label"} <= set(names)
     if plain:
-        return table, Columns(names.index("file"), names.index("label"), (), group, origin)
+        return table, Columns(names.index("file"), names.index("label"), (), group, origin, seen)
     typed = {}
     for flag, name in (("--file-column", file), ("--label-column", label)):
         if name is not None:
@@ -73,7 +75,7 @@ def find_columns(
     elif to == at:
         raise HandfulError(f"{path}: the files and the labels cannot both be in column {label!r}")
     guessed = len(typed) < 2
-    return table, Columns(at, to, one_hot, group, origin, guessed)
+    return table, Columns(at, to, one_hot, group, origin, seen, guessed)
 
 
 def _key(name: str) -> str:
@@ -166,7 +168,7 @@ def _label_column(
         raise _two(path, table, "labels", "--label-column", known)
     if known:
         return known[0], ()
-    rest = [at for at in others if names[at] not in ("group", ORIGIN)]
+    rest = [at for at in others if names[at] not in ("group", ORIGIN, SEEN)]
     rest = [at for at in rest if any(cell.strip() for cell in _cells(table, at))]
     if len(rest) > 1 and all(_is_one_hot(_cells(table, at)) for at in rest):
         return None, tuple(rest)

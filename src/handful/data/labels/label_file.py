@@ -1,10 +1,10 @@
 """Read a label file, a CSV or the file of another tool, and match its rows to images.
 
-A CSV has the columns file and label, and may have group and origin, in any order. Other columns are
-ignored. `columns` lists the names that are recognised. A blank label means unlabelled. Labels are
-text: "01" differs from "1", and "NA" is a name. Spaces around a cell are ignored. `match_files`
-finds the image that a row names. Rows that cannot be used are listed, and their images have no
-label.
+A CSV has the columns file and label, and may have group, origin and seen, in any order. Other
+columns are ignored. `columns` lists the names that are recognised. A blank label means unlabelled.
+Labels are text: "01" differs from "1", and "NA" is a name. Spaces around a cell are ignored.
+`match_files` finds the image that a row names. Rows that cannot be used are listed, and their
+images have no label.
 """
 
 from collections import Counter, defaultdict
@@ -25,7 +25,7 @@ from handful.data.labels.tables import (
     read_json_value,
     read_text,
 )
-from handful.data.store import Skipped
+from handful.data.skipped import Skipped
 from handful.errors import HandfulError
 
 _OWN = {"pixels", "confidence", "guess"}  # columns that only CSVs written by handful have
@@ -203,6 +203,8 @@ def _row(path: Path, table: Table, line: int, cells: list[str], columns: Columns
         )
     origin = cell(columns.origin).strip().lower()
     known = origin if origin in ("random", "chosen") else None
+    if known == "random" and cell(columns.seen).strip().lower() not in ("", "blind"):
+        known = "chosen"  # a suggestion may have made the label, so an estimate must not count it
     row = Row(line, file, None, group or None, known)
     if columns.one_hot:
         return _with_labels(row, tuple(one_hot_labels(table, cells, columns)))

@@ -1,0 +1,1 @@
+"""The labelling page: keys, times, crashes, and whether its figure holds."""

@@ -1,0 +1,139 @@
+"""Run `handful fit` on the labels of a session, and read what it answers.
+
+The fit is a process of its own: it may take all the memory it needs, and the page goes on.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from handful.csv_files import read_csv
+from handful.errors import HandfulError
+from handful.files import read_json
+from handful.text import in_seconds, shell_command
+
+RECORD, PREDICTIONS, REPORT = "run.json", "predictions.csv", "report.html"
+NOTHING_YET = "not started"
+
+
+class Fitting:
+    """One fit at a time, and the predictions of the last one."""
+
+    def __init__(self, source: str, table: Path, run: Path, options: list[str]) -> None:
+        """Prepare; nothing is started.
+
+        Args:
+            options: further options of `fit`, such as --folders or --after.
+        """
+        self.source, self.table, self.run, self.options = source, table, run, options
+        self.lines: list[str] = []
+        self._process: subprocess.Popen[str] | None = None
+        self._lock = threading.Lock()
+        self._predictions: tuple[float, dict[str, list[tuple[str, float]]]] | None = None
+
+    def command(self, budget: str) -> list[str]:
+        """The command of the fit, as words after `handful`."""
+        words = ["fit", self.source, "--labels", str(self.table), "--out", str(self.run)]
+        if budget:
+            in_seconds(budget)
+            words += ["--budget", budget]
+        if (self.run / RECORD).exists():
+            words.append("--overwrite")
+        return words + self.options
+
+    def start(self, budget: str) -> None:
+        """Start the fit; HandfulError if one is running, or the budget is no time."""
+        with self._lock:
+            if self.running:
+                raise HandfulError("a fit is running; wait for it, or stop it")
+            words = self.command(budget)
+            self.lines = [shell_command(*words)]
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "handful", *words],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                text=True,
+                errors="replace",
+                env={**os.environ, "NO_COLOR": "1", "COLUMNS": "120", "TERM": "dumb"},
+            )
+            threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
+
+    def stop(self) -> None:
+        """End the fit; it goes on where it was when it is started again."""
+        if self._process is not None and self.running:
+            self._process.terminate()
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def state(self) -> dict[str, Any]:
+        """How far the fit is, and what the last one found."""
+        code = None if self._process is None else self._process.poll()
+        state: dict[str, Any] = {
+            "running": self.running,
+            "failed": code not in (None, 0),
+            "lines": self.lines[-12:],
+            "run": str(self.run),
+            "result": None,
+            "commands": [],
+        }
+        if not self.running and (self.run / RECORD).exists():
+            state["result"] = self._result()
+            state["commands"] = [
+                shell_command("predict", self.run, self.source, "--into", "sorted/"),
+                shell_command("predict", self.run, self.source, "--out", "predictions.csv"),
+                shell_command("report", self.run),
+                shell_command("fit", self.source, "--labels", self.table, "--after", self.run,
+                              "--out", self.run, "--overwrite"),
+            ]  # fmt: skip
+        return state
+
+    def bins(self) -> dict[str, list[tuple[str, float]]]:
+        """Class → (image name, confidence) of the images that the last fit answered, surest first.
+
+        Empty without a fit.
+        """
+        path = self.run / PREDICTIONS
+        try:
+            changed = path.stat().st_mtime
+        except FileNotFoundError:
+            return {}
+        if self._predictions is None or self._predictions[0] != changed:
+            found: dict[str, list[tuple[str, float]]] = {}
+            for row in read_csv(path):
+                if row["label"]:
+                    found.setdefault(row["label"], []).append(
+                        (row["file"], float(row["confidence"]))
+                    )
+            for rows in found.values():
+                rows.sort(key=lambda pair: -pair[1])
+            self._predictions = changed, found
+        return self._predictions[1]
+
+    def _result(self) -> dict[str, Any] | None:
+        try:
+            record = read_json(self.run / RECORD)
+            estimate = record["estimate"] or {}
+            return {
+                "method": record["method"]["name"],
+                "labels": record["data"]["labeled"],
+                "accuracy": estimate.get("accuracy"),
+                "low": estimate.get("low"),
+                "high": estimate.get("high"),
+                "report": str(self.run / REPORT),
+            }
+        except (HandfulError, KeyError, TypeError):
+            return None
+
+    def _read(self, process: "subprocess.Popen[str]") -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            text = line.rstrip()
+            if text:
+                self.lines.append(text[:400])
+                del self.lines[1:-200]

@@ -1,0 +1,203 @@
+// One image at a time: a key labels and goes on; the next images are there already.
+
+import { post, send, tab } from "/api.js";
+import { byId, make, onPress, percent, picture, say } from "/dom.js";
+
+const AHEAD = 6;
+const VIEW = 1000;
+const ZOOM = 2400;
+
+export class One {
+  constructor(app) {
+    this.app = app;
+    this.queue = [];
+    this.current = null;
+    this.history = [];
+    this.keys = "";
+    this.filling = false;
+    this.pressed = null;
+    this.pending = new Set(); // answered, and not on disk yet
+    onPress(byId("suggestion"), () => this.accept());
+    onPress(byId("unsure"), () => this.answer("unsure"));
+    onPress(byId("none"), () => this.answer("none"));
+    onPress(byId("undo"), () => this.undo());
+    onPress(byId("zoom"), () => this.zoom());
+    onPress(byId("like"), () => this.like());
+  }
+
+  async fill() {
+    if (this.filling || this.queue.length >= AHEAD) return;
+    this.filling = true;
+    let more = false;
+    try {
+      // The first image is not to wait for others.
+      const count = this.current ? AHEAD - this.queue.length : 1;
+      const { items } = await post("/api/next", { tab, have: this.held(), count });
+      const held = new Set(this.held());
+      for (const item of items) {
+        if (!held.has(item.number)) this.queue.push(this.loaded(item));
+      }
+      more = items.length > 0;
+    } catch (error) {
+      say(error.message);
+    } finally {
+      this.filling = false;
+    }
+    if (!this.current) await this.show(this.queue.shift() ?? null);
+    if (more) this.fill();
+  }
+
+  held() {
+    const held = [...this.pending, ...this.queue.map((item) => item.number)];
+    if (this.current) held.push(this.current.number);
+    return held;
+  }
+
+  loaded(item) {
+    return { ...item, image: picture(item.number, VIEW, `Image to label: ${item.name}`) };
+  }
+
+  async show(item) {
+    this.current = item;
+    const frame = byId("frame");
+    frame.classList.remove("zoomed");
+    byId("zoom").setAttribute("aria-pressed", "false");
+    if (!item) {
+      frame.replaceChildren(make("p", {}, this.app.state?.left === 0 ? "Every image is looked through." : "Loading…"));
+      byId("caption").textContent = "";
+      byId("suggestion").hidden = true;
+      return;
+    }
+    if (!item.image.complete) await item.image.ready;
+    if (this.current !== item) return;
+    if (!item.image.naturalWidth && !(await item.image.ready)) {
+      say(`${item.name} cannot be read, and is left out`);
+      return this.advance();
+    }
+    frame.replaceChildren(item.image);
+    byId("caption").textContent = item.name;
+    const button = byId("suggestion");
+    button.hidden = !item.suggestion;
+    if (item.suggestion) {
+      button.replaceChildren(make("kbd", {}, "Enter"), ` ${item.suggestion} (${percent(item.confidence)})`);
+    }
+    if (this.pressed !== null) {
+      const start = this.pressed;
+      this.pressed = null;
+      requestAnimationFrame(() => performance.measure("key-to-image", { start, end: performance.now() }));
+    }
+  }
+
+  advance() {
+    const next = this.queue.shift() ?? null;
+    const shown = this.show(next);
+    this.fill();
+    return shown;
+  }
+
+  answer(kind, label = null) {
+    const item = this.current;
+    if (!item) return;
+    const seen = item.suggestion ? "suggested" : "blind";
+    this.history.push(item);
+    this.pending.add(item.number);
+    this.advance();
+    send("/api/answer", { items: [{ number: item.number, kind, label, seen }] })
+      .then((state) => this.app.counted(state), (error) => this.refused(item, error))
+      .finally(() => this.pending.delete(item.number));
+  }
+
+  refused(item, error) {
+    say(error.message);
+    this.history = this.history.filter((other) => other !== item);
+    this.back(item);
+  }
+
+  accept() {
+    if (this.current?.suggestion) this.answer("label", this.current.suggestion);
+    else if (this.current) say("No suggestion for this one: what you see for yourself counts for the estimate.");
+  }
+
+  back(item) {
+    if (this.current) this.queue.unshift(this.current);
+    this.show(item);
+  }
+
+  undo() {
+    const item = this.history.pop();
+    if (item) this.back(item);
+    send("/api/undo", {}).then((state) => {
+      this.app.counted(state);
+      if (!item && state.shown.length) this.back(this.loaded(state.shown[0]));
+      if (!item && !state.shown.length) say("Nothing is left to undo.");
+    }, (error) => say(error.message));
+  }
+
+  async zoom() {
+    const frame = byId("frame");
+    const item = this.current;
+    if (!item) return;
+    const zoomed = frame.classList.toggle("zoomed");
+    byId("zoom").setAttribute("aria-pressed", String(zoomed));
+    if (zoomed && !item.large) {
+      item.large = picture(item.number, ZOOM, item.image.alt);
+      await item.large.ready;
+    }
+    if (this.current === item) frame.replaceChildren(zoomed ? item.large : item.image);
+  }
+
+  like() {
+    const item = this.current ?? this.history.at(-1);
+    if (!item) return;
+    this.app.chooseClass(`Images like ${item.name} are all:`, (label) => this.app.tiles.like(item.number, label));
+  }
+
+  drop(numbers) {
+    const gone = new Set(numbers);
+    this.queue = this.queue.filter((item) => !gone.has(item.number));
+    if (this.current && gone.has(this.current.number)) this.advance();
+  }
+
+  // What waits was chosen before; the images that were just taken out come first.
+  refresh() {
+    this.queue = [];
+    this.fill();
+  }
+
+  classes(names, keys) {
+    const box = byId("classes");
+    const wanted = JSON.stringify(names);
+    if (box.dataset.names === wanted) return;
+    box.dataset.names = wanted;
+    this.names = names;
+    this.keys = keys;
+    box.replaceChildren(...names.map((name, at) => {
+      const key = keys[at];
+      const button = make("button", { type: "button", "aria-keyshortcuts": key ?? null, title: name });
+      if (key) button.append(make("kbd", {}, key), " ");
+      button.append(name);
+      onPress(button, () => this.answer("label", name));
+      return button;
+    }));
+  }
+
+  key(event) {
+    const key = event.key;
+    this.pressed = performance.now();
+    if (event.shiftKey && key.toLowerCase() === "p") return this.app.go("tiles");
+    if (event.shiftKey && key.toLowerCase() === "l") return this.like();
+    if (event.shiftKey && key.toLowerCase() === "u") return this.app.tiles.unsure();
+    if (key === "Enter") return this.accept();
+    if (key === " ") return this.answer("unsure");
+    if (key === "Backspace") return this.undo();
+    if (key === "/") return this.app.chooseClass("", (label) => this.answer("label", label));
+    if (key.toLowerCase() === "n") return this.answer("none");
+    if (key.toLowerCase() === "z") return this.zoom();
+    const at = this.keys.indexOf(key.toLowerCase());
+    if (key.length === 1 && at >= 0 && this.names && at < this.names.length) {
+      return this.answer("label", this.names[at]);
+    }
+    this.pressed = null;
+    return false;
+  }
+}

@@ -1,0 +1,568 @@
+"""A labelling session: which image comes next, and what becomes of an answer.
+
+A session knows neither the web nor torch. Its methods may be called from several threads.
+
+A part of the images, the *random sample*, is set aside by a hash of their names. Its images come up
+in the order of that hash, are always shown without a suggestion, and are in no page of tiles, so
+that the labelled ones among them are a sample of the folder whatever else was chosen. Only their
+labels feed the estimate.
+"""
+
+import hashlib
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from handful.errors import HandfulError
+from handful.files import replace, tidy
+from handful.labeling.journal import Event, Journal
+from handful.labeling.label_table import digest, write_labels
+from handful.labeling.marks import (
+    CLEAR,
+    LABEL,
+    Mark,
+    Marks,
+    as_event,
+    class_name,
+)
+from handful.text import counted
+
+RANDOM_EVERY = 4  # every fourth image that comes up is of the random sample
+SAMPLE_SHARE, SAMPLE_LEAST, SAMPLE_MOST = 0.1, 100, 500  # images of the random sample
+LEASED = 64  # images that one tab may hold ahead, which no other tab gets
+PAUSE = 0.3  # seconds between two writes of the label file
+SURE_PAGE = 0.9  # share of a page's tiles that should be right before the page is offered
+
+
+@dataclass(frozen=True, eq=False)
+class Opinion:
+    """What the classifier says at one moment."""
+
+    version: int
+    classes: tuple[str, ...]
+    row: np.ndarray  # (N,) int32: the image's row in `probabilities`, -1 where it has none yet
+    probabilities: np.ndarray  # (M, K) float32, calibrated
+    order: tuple[int, ...]  # images to label next, the most useful first
+    changes: int = 0  # acts of the session that it knows of
+    sure: bool = True  # whether there are labels of two classes, so that there are guesses
+    # The classes and probabilities (M, L) of a classifier that knows no label of the random sample,
+    # for suggestions; None if there are no other labels of two classes.
+    suggested: tuple[tuple[str, ...], np.ndarray] | None = None
+
+    def guess(self, number: int, but: str | None = None) -> tuple[str, float] | None:
+        """The class to suggest for an image, but for one that is ruled out, and its probability.
+
+        The classifier that suggests knows no label of the random sample. An annotator may follow
+        a wrong suggestion, and these would be rarer near images of the sample: the estimate would
+        be too high.
+        """
+        at = int(self.row[number])
+        if self.suggested is None or at < 0:
+            return None
+        classes, probabilities = self.suggested
+        shares = probabilities[at]
+        if but in classes:
+            shares = shares.copy()
+            shares[classes.index(but)] = -1
+        best = int(shares.argmax())
+        return classes[best], float(max(shares[best], 0))
+
+
+@dataclass
+class _Tab:
+    held: list[int] = field(default_factory=list)
+    handed: int = 0
+
+
+class Session:
+    """Marks, journal, label file and queue of one annotator."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        journal: Journal,
+        table: Path,
+        start: Mapping[str, Mark] | None = None,
+        groups: Mapping[str, str] | None = None,
+        hidden: frozenset[int] = frozenset(),
+        classes: Sequence[str] = (),
+        annotator: str = "",
+    ) -> None:
+        """Take up the journal; `start` and `classes` are added where they are new.
+
+        Args:
+            names: of the images, by number.
+            table: the label file, which is kept up to date.
+            start: marks of a label file or of folders. They replace those of the journal only if
+                the label file was changed by someone else.
+            groups: image name → group, written to the label file.
+            hidden: numbers of images that do not come up, such as a test part.
+        """
+        self.names = list(names)
+        self.number = {name: at for at, name in enumerate(self.names)}
+        self.groups = dict(groups or {})
+        self.hidden = hidden
+        self.annotator = annotator
+        self.table = table
+        self.opinion: Opinion | None = None
+        self.unreadable: Mapping[int, str] = {}
+        self.changed = threading.Event()  # set whenever marks change
+        self.changes = 0  # acts since the start
+        self._lock = threading.RLock()
+        self._table_lock = threading.Lock()
+        self._journal = journal
+        self._tabs: dict[str, _Tab] = {}
+        self._aside: list[tuple[int, str | None]] = []  # (image, class that it is not)
+        self._again: dict[int, None] = {}  # images to be looked at again, blind
+        self.marks = Marks()
+        for event in journal.events:
+            self.marks.apply(event)
+        self._take_up(start or {}, classes)
+        self._order = in_random_order(self.names)
+        self._deal()
+        self._writer = _Writer(self)
+        if start or self.marks.of:
+            self._writer.wake.set()
+
+    def _deal(self) -> None:
+        """Set the random sample aside."""
+        self.shuffled: list[int] = [n for n in self._order if n not in self.hidden]
+        self.sample = frozenset(self.shuffled[: sample_size(len(self.shuffled))])
+
+    def take_folders(
+        self, marks: Mapping[str, Mark], groups: Mapping[str, str], hidden: frozenset[int]
+    ) -> None:
+        """Add what the folders say, once the user has told what they are."""
+        with self._lock:
+            self.hidden, self.groups = hidden, {**groups, **self.groups}
+            new = {name: mark for name, mark in marks.items() if name not in self.marks.of}
+            if new:
+                self._apply({"do": "import", "id": "", "marks": as_event(new)})
+            self._deal()
+
+    # -- what comes up ---------------------------------------------------------------------------
+
+    def next(self, tab: str, have: Sequence[int], count: int) -> list[dict[str, Any]]:
+        """Up to `count` images for a tab that already holds `have`."""
+        with self._lock:
+            own = self._tabs.setdefault(tab, _Tab())
+            own.held = [n for n in have if 0 <= n < len(self.names)][:LEASED]
+            shown = []
+            for _ in range(min(count, LEASED - len(own.held))):
+                item = self._next_one(own)
+                if item is None and len(self._tabs) > 1:  # what closed tabs held is free again
+                    self._tabs = {tab: own}
+                    item = self._next_one(own)
+                if item is None:
+                    break
+                own.held.append(item["number"])
+                own.handed += 1
+                shown.append(item)
+            return shown
+
+    def _next_one(self, tab: _Tab) -> dict[str, Any] | None:
+        taken = {number for other in self._tabs.values() for number in other.held}
+        for number in list(self._again):
+            if number not in taken:
+                del self._again[number]
+                return self.item(number, again=True)
+        random = tab.handed % RANDOM_EVERY == 0
+        ways = (self._random, self._chosen) if random else (self._chosen, self._random)
+        for way in (*ways, self._rest):
+            item = way(taken)
+            if item is not None:
+                return item
+        return None
+
+    def _random(self, taken: set[int]) -> dict[str, Any] | None:
+        for number in self.shuffled[: len(self.sample)]:
+            if self._open(number, taken):
+                return self.item(number)
+        return None
+
+    def _chosen(self, taken: set[int]) -> dict[str, Any] | None:
+        while self._aside:
+            number, but = self._aside[0]
+            if self._open(number, taken):
+                return self.item(number, but)
+            del self._aside[0]
+        opinion = self.opinion
+        for number in opinion.order if opinion is not None else ():
+            if number not in self.sample and self._open(number, taken):
+                return self.item(number)
+        return None
+
+    def _rest(self, taken: set[int]) -> dict[str, Any] | None:
+        return next((self.item(n) for n in self.shuffled if self._open(n, taken)), None)
+
+    def _open(self, number: int, taken: set[int]) -> bool:
+        name = self.names[number]
+        return not (name in self.marks.of or number in taken or number in self.unreadable)
+
+    def item(self, number: int, but: str | None = None, again: bool = False) -> dict[str, Any]:
+        """An image as a page shows it; images of the random sample have no suggestion."""
+        if but is None:
+            but = next((other for n, other in self._aside if n == number), None)
+        guess = None
+        if self.opinion is not None and number not in self.sample and not again:
+            guess = self.opinion.guess(number, but)
+        return {
+            "number": number,
+            "name": shown_name(self.names[number]),
+            "suggestion": guess and guess[0],
+            "confidence": guess and round(guess[1], 4),
+        }
+
+    # -- answers ---------------------------------------------------------------------------------
+
+    def answer(self, identity: str, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Record what was said of images, as one act that `undo` takes back.
+
+        Args:
+            identity: of the act. An act that was recorded already is not recorded again, so a
+                page may send it again where an answer was lost.
+            items: each with `number`, `kind`, `label` for kind "label", and `seen`.
+
+        Raises:
+            HandfulError: an item makes no sense.
+            NotSaved: the journal cannot be written; nothing has changed.
+        """
+        with self._lock:
+            marks: dict[str, Mark] = {}
+            for item in items:
+                name, mark = self._mark_of(item)
+                marks[name] = mark
+            return self._record({"do": "mark", "id": identity, "marks": as_event(marks)})
+
+    def confirm(
+        self, identity: str, items: Sequence[Mapping[str, Any]], out: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """Record the confirmed tiles of a page, and put those that were taken out into the queue.
+
+        Args:
+            out: `number` and `label`, the class that the image is not.
+        """
+        with self._lock:
+            removed = [(self.checked(item["number"]), item.get("label")) for item in out]
+            found = self.answer(identity, items) if items else self.state()
+            known = {number for number, _ in self._aside}
+            self._aside += [pair for pair in removed if pair[0] not in known]
+            return found
+
+    def undo(self, identity: str) -> dict[str, Any]:
+        """Take the last act back; `shown` has its images, if they are few."""
+        with self._lock:
+            if not self.marks.can_undo:
+                return {"shown": [], **self.state()}
+            changed = self._apply({"do": "undo", "id": identity})
+            numbers = [self.number[name] for name in changed if name in self.number]
+            again = [n for n in numbers if self.names[n] not in self.marks.of]
+            return {"shown": [self.item(n) for n in again[:1]], **self.state()}
+
+    def add_class(self, identity: str, given: object) -> str:
+        """Add a class; return its name, or that of the class that is spelt alike."""
+        with self._lock:
+            name = class_name(given, self.marks.classes)
+            if name not in self.marks.classes:
+                self._apply({"do": "class", "id": identity, "name": name})
+            return name
+
+    def rename_class(self, identity: str, old: str, given: object) -> str:
+        """Give a class another name; with the name of another class, both become one."""
+        with self._lock:
+            if old not in self.marks.classes:
+                raise HandfulError(f"there is no class {old!r} to rename")
+            new = class_name(given, [name for name in self.marks.classes if name != old])
+            if new != old:
+                self._apply({"do": "rename", "id": identity, "old": old, "new": new})
+            return new
+
+    def set(self, key: str, value: Any) -> None:
+        """Keep a setting of the page with the journal."""
+        with self._lock:
+            self._apply({"do": "set", "key": key, "value": value})
+
+    def look_again(self, numbers: Sequence[int]) -> None:
+        """Let images come up next, without a suggestion and without their label."""
+        with self._lock:
+            self._again |= dict.fromkeys(self.checked(number) for number in numbers)
+
+    def set_aside(self, numbers: Sequence[int]) -> None:
+        """Let images come up next."""
+        with self._lock:
+            self._aside = [(self.checked(n), None) for n in numbers] + self._aside
+
+    def _record(self, event: Event) -> dict[str, Any]:
+        if event["id"] not in self.marks.seen_events:
+            self._apply(event)
+        return self.state()
+
+    def _apply(self, event: Event) -> list[str]:
+        self._journal.append(event)
+        changed = self.marks.apply(event)
+        self.changes += 1
+        gone = {self.number.get(name) for name in changed}
+        self._aside = [pair for pair in self._aside if pair[0] not in gone]
+        for tab in self._tabs.values():
+            tab.held = [number for number in tab.held if number not in gone]
+        self.changed.set()
+        self._writer.wake.set()
+        return changed
+
+    def _mark_of(self, item: Mapping[str, Any]) -> tuple[str, Mark]:
+        number = self.checked(item.get("number"))
+        name, kind, seen = self.names[number], item.get("kind"), item.get("seen")
+        if kind not in (LABEL, "unsure", "none", CLEAR) or seen not in (
+            "blind",
+            "suggested",
+            "page",
+        ):
+            raise HandfulError("an answer has a kind and says what was seen; reload the page")
+        label = class_name(item.get("label"), self.marks.classes) if kind == LABEL else None
+        before = self.marks.of.get(name)
+        origin = "random" if number in self.sample and seen == "blind" else "chosen"
+        if before is not None and before.origin == "unknown" and seen == "blind":
+            origin = "unknown"  # a label of before, looked at again
+        return name, Mark(kind, label, origin, seen, self.annotator)
+
+    def checked(self, number: object) -> int:
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise HandfulError("an image has a number; reload the page")
+        if not 0 <= number < len(self.names) or number in self.hidden:
+            raise HandfulError(f"there is no image {number} to label")
+        return number
+
+    # -- pages of tiles --------------------------------------------------------------------------
+
+    def tiles(self, kind: str, value: object, size: int) -> dict[str, Any]:
+        """A page of unlabelled images that the classifier believes to be of one class.
+
+        Args:
+            kind: "class" (of the class `value`, surest first) or "unsure" (those of which the
+                classifier is least sure, each with its own guess).
+            size: tiles.
+        """
+        with self._lock:
+            opinion = self.opinion
+            numbers, guess, confidence = self._candidates(opinion)
+            if opinion is None or not len(numbers):
+                return {"label": None, "tiles": []}
+            label = None
+            if kind == "class":
+                label = class_name(value, self.marks.classes)
+                if label not in opinion.classes:
+                    return {"label": label, "tiles": []}
+                mine = np.flatnonzero(guess == opinion.classes.index(label))
+                picked = mine[np.argsort(-confidence[mine], kind="stable")][:size]
+            else:
+                picked = np.argsort(confidence, kind="stable")[:size]
+            return {
+                "label": label,
+                "tiles": [
+                    self._tile(int(numbers[at]), opinion.classes[int(guess[at])]) for at in picked
+                ],
+            }
+
+    def tiles_of(self, numbers: Sequence[int], label: str | None) -> list[dict[str, Any]]:
+        """Tiles of unlabelled images outside of the random sample."""
+        with self._lock:
+            return [
+                self._tile(n, label)
+                for n in numbers
+                if n not in self.sample and n not in self.hidden and self._open(n, set())
+            ]
+
+    def offers(self, size: int) -> list[dict[str, Any]]:
+        """Classes of which a full page of sure tiles is at hand, the surest first."""
+        with self._lock:
+            opinion = self.opinion
+            numbers, guess, confidence = self._candidates(opinion)
+            found = []
+            for k, name in enumerate(opinion.classes if opinion is not None else ()):
+                best = np.sort(confidence[guess == k])[::-1][:size]
+                if len(best) >= min(size, 4) and best.mean() >= SURE_PAGE:
+                    found.append({"label": name, "tiles": len(best), "sure": float(best.mean())})
+            return sorted(found, key=lambda row: (-row["tiles"], -row["sure"]))
+
+    def _candidates(self, opinion: Opinion | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Numbers, likeliest classes and confidences of the images that may be in a page."""
+        none = np.empty(0, np.int64)
+        if opinion is None or not opinion.sure:
+            return none, none, np.empty(0, np.float32)
+        open_ = opinion.row >= 0
+        marked = [self.number[name] for name in self.marks.of if name in self.number]
+        aside = [number for number, _ in self._aside]
+        for some in (marked, aside, list(self.sample), list(self.unreadable), list(self.hidden)):
+            open_[some] = False
+        numbers = np.flatnonzero(open_)
+        shares = opinion.probabilities[opinion.row[numbers]]
+        if not len(numbers):
+            return none, none, np.empty(0, np.float32)
+        return numbers, shares.argmax(axis=1), shares.max(axis=1)
+
+    def _tile(self, number: int, label: str | None) -> dict[str, Any]:
+        return {"number": number, "name": shown_name(self.names[number]), "label": label}
+
+    # -- state -----------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Counts for the page."""
+        with self._lock:
+            counts = self.marks.counts()
+            kinds: Counter[tuple[str, bool]] = Counter()
+            left = len(self.shuffled) - len(self.unreadable)
+            for name, mark in self.marks.of.items():
+                kinds[mark.kind, mark.origin == "random"] += 1
+                left -= self.number.get(name, -1) not in self.hidden and name in self.number
+            return {
+                "images": len(self.shuffled),
+                "labels": kinds[LABEL, True] + kinds[LABEL, False],
+                "unsure": kinds["unsure", True] + kinds["unsure", False],
+                "none": kinds["none", True] + kinds["none", False],
+                "blind": kinds[LABEL, True],
+                "blind_skipped": kinds["unsure", True] + kinds["none", True],
+                "left": max(left, 0),
+                "classes": [{"name": name, "labels": counts[name]} for name in self.marks.classes],
+                "undo": self.marks.can_undo,
+                "fresh": self.opinion is not None and self.opinion.changes == self.changes,
+                "table": str(self.table),
+                "problem": self._writer.problem,
+            }
+
+    def snapshot(self) -> tuple[dict[int, Mark], tuple[str, ...]]:
+        """The marks by number, and the classes, for a thread that learns of them."""
+        with self._lock:
+            marks = {self.number[n]: m for n, m in self.marks.of.items() if n in self.number}
+            return marks, tuple(self.marks.classes)
+
+    def wanted(self) -> list[int]:
+        """Images whose features are needed first: those labelled, held by tabs, or next."""
+        with self._lock:
+            labeled = [self.number[name] for name in self.marks.of if name in self.number]
+            held = [number for tab in self._tabs.values() for number in tab.held]
+            return [*labeled, *held]
+
+    def close(self) -> None:
+        """Write the label file and release the journal."""
+        self._writer.stop()
+        self._journal.close()
+
+    # -- start and label file --------------------------------------------------------------------
+
+    def _take_up(self, start: Mapping[str, Mark], classes: Sequence[str]) -> None:
+        own = digest(self.table)
+        self._found_at_start = {own}
+        edited = own is not None and own not in self.marks.written
+        first = not self._journal.events
+        known = self.marks.of
+        new = {
+            name: mark
+            for name, mark in start.items()
+            if (known.get(name) != mark if edited or first else False)
+        }
+        if new:
+            self._apply_quietly({"do": "import", "id": "", "marks": as_event(new)})
+        for name in classes:
+            given = class_name(name, self.marks.classes)
+            if given not in self.marks.classes:
+                self._apply_quietly({"do": "class", "id": "", "name": given})
+
+    def _apply_quietly(self, event: Event) -> None:
+        self._journal.append(event)
+        self.marks.apply(event)
+
+    def write_table(self) -> None:
+        """Replace the label file by one of the present marks.
+
+        The hash is in the journal before the file has its name: at the next start, a file of
+        another hash was edited by someone else.
+        """
+        with self._table_lock:
+            with self._lock:
+                marks, groups = dict(self.marks.of), self.groups
+            staged = self.table.with_name(f".{self.table.name}.new")
+            tidy(staged.parent, staged.name)
+            write_labels(staged, marks, groups)
+            sha256 = digest(staged)
+            assert sha256 is not None
+            with self._lock:
+                if sha256 not in self.marks.written:
+                    self._apply_quietly({"do": "written", "sha256": sha256})
+            found = digest(self.table)
+            if found is not None and found not in self.marks.written | self._found_at_start:
+                kept = f"{self.table.stem} (edited elsewhere){self.table.suffix}"
+                replace(self.table, self.table.with_name(kept))
+            replace(staged, self.table)
+
+
+class _Writer:
+    """A thread that writes the label file whenever marks have changed."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.wake = threading.Event()
+        self.problem = ""
+        self._ended = False
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="labels.csv")
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            self.wake.wait()
+            self.wake.clear()
+            if self._ended:
+                return
+            self._write()
+            self._end.wait(PAUSE)
+
+    def _write(self) -> None:
+        try:
+            self.session.write_table()
+            self.problem = ""
+        except (OSError, HandfulError) as error:
+            self.problem = f"{self.session.table} cannot be written: {error}"
+
+    def stop(self) -> None:
+        self._ended = True
+        self._end.set()
+        self.wake.set()
+        self._thread.join()
+        self._write()
+
+
+def sample_size(images: int) -> int:
+    """Images of the random sample among so many."""
+    wanted = min(max(SAMPLE_LEAST, round(SAMPLE_SHARE * images)), SAMPLE_MOST)
+    return max(min(wanted, images // 3), min(images, 1))
+
+
+def in_random_order(names: Sequence[str]) -> list[int]:
+    """Numbers of the names in a random order that is always the same; see `Session`."""
+    ranks = np.array([_rank(name) for name in names], np.uint64)
+    return np.argsort(ranks, kind="stable").tolist()
+
+
+def _rank(name: str) -> int:
+    """A number that is random, and the same for the same name whatever else is in the folder."""
+    content = name.encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8, key=b"sample").digest(), "big")
+
+
+def shown_name(name: str) -> str:
+    """A file name as text of a page: what is no valid Unicode is replaced."""
+    return name.encode("utf-8", "replace").decode("utf-8")
+
+
+def summary(session: Session) -> str:
+    """What a session leaves, in one sentence."""
+    state = session.state()
+    return f"{counted(state['labels'], 'label')} are in {session.table}"
+
+
+Say = Callable[[str], None]

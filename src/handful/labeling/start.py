@@ -1,0 +1,196 @@
+"""Put a labelling page together: images, earlier labels, journal, and what the folders mean."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from handful.csv_files import read_csv
+from handful.data.class_names import normalized
+from handful.data.folder_layout import check_folders, in_test_part, layout
+from handful.errors import HandfulError
+from handful.labeling.fitting import RECORD, Fitting
+from handful.labeling.journal import Journal
+from handful.labeling.label_table import for_annotator, is_own, read_labels
+from handful.labeling.learner import Learner
+from handful.labeling.marks import LABEL, ORIGINS, Mark
+from handful.labeling.photos import FolderPhotos, Photos
+from handful.labeling.server import Page
+from handful.labeling.session import Session
+
+TABLE, RUN = "labels.csv", "run"
+KEYS = "123456789qwertyuiopasdfghjklcvbm"  # of the classes, in their order; n, x, z have a meaning
+ANSWERS = ("classes", "groups", "ignore")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What was typed after `handful label`."""
+
+    source: str
+    labels: Path | None = None  # by default labels.csv in the present folder
+    run: Path = Path(RUN)
+    after: Path | None = None
+    classes: tuple[str, ...] = ()
+    folders: str = "auto"
+    annotator: str = ""
+    follow_links: bool = False
+
+
+@dataclass(frozen=True)
+class FromFolders:
+    """What the names of folders say of the images."""
+
+    marks: dict[str, Mark]
+    groups: dict[str, str]
+    hidden: frozenset[int]
+    question: str = ""
+
+
+def open_page(
+    wanted: Wanted,
+    say: Callable[[str], None] = lambda text: None,
+    photos: Photos | None = None,
+    known: Mapping[str, Mark] | None = None,
+) -> Page:
+    """The page of a folder, with the labels that are known; nothing is decoded or trained yet.
+
+    Args:
+        photos: the images, where they are not those of the folder `wanted.source`.
+        known: their labels, for those images.
+
+    Raises:
+        HandfulError: the folder or the label file is not usable, or another process labels.
+    """
+    check_folders(wanted.folders)
+    if photos is None:
+        photos = FolderPhotos(wanted.source, wanted.follow_links)
+    given = wanted.labels or Path(TABLE)
+    table = _own_table(given, wanted.annotator, say)
+    journal = Journal(table.with_name(f"{table.name}.journal"))
+    try:
+        folders = wanted.folders
+        if folders == "auto":
+            folders = next(
+                (event["value"] for event in reversed(journal.events)
+                 if event["do"] == "set" and event["key"] == "folders"), "auto",
+            )  # fmt: skip
+        start, groups = _earlier(wanted, given, table, photos, say)
+        found = from_folders(photos.names, folders, labels_given=bool(start))
+        session = Session(
+            photos.names,
+            journal,
+            table,
+            start={**found.marks, **(known or {}), **start},
+            groups={**found.groups, **groups},
+            hidden=found.hidden,
+            classes=wanted.classes,
+            annotator=wanted.annotator,
+        )
+    except BaseException:
+        journal.close()
+        raise
+    session.unreadable = photos.unreadable
+    if journal.events and not table.exists():
+        say(f"{table} was missing and is made again from {journal.path}")
+    fitting = Fitting(wanted.source, table, wanted.run, fit_options(wanted, folders))
+    learner = Learner(session, photos, say)
+
+    def answer(folders: str) -> None:
+        now = from_folders(photos.names, folders, labels_given=False)
+        session.take_folders(now.marks, now.groups, now.hidden)
+        fitting.options = fit_options(wanted, folders)
+
+    about: dict[str, Any] = {
+        "source": wanted.source,
+        "question": found.question,
+        "keys": KEYS,
+        "annotator": wanted.annotator,
+    }
+    return Page(session, photos, learner, fitting, about, answer)
+
+
+def fit_options(wanted: Wanted, folders: str) -> list[str]:
+    """Options that `fit` needs to see the images as the page does."""
+    options = ["--folders", "ignore"] if folders == "ignore" else []
+    if wanted.follow_links:
+        options.append("--follow-links")
+    if wanted.after is not None:
+        options += ["--after", str(wanted.after)]
+    return options
+
+
+def from_folders(names: Sequence[str], folders: str, labels_given: bool) -> FromFolders:
+    """Labels, groups and hidden images (a test part) by the names of folders.
+
+    Args:
+        labels_given: labels come from elsewhere, so that folders give none.
+    """
+    if not any("/" in name for name in names) or folders == "ignore":
+        return FromFolders({}, {}, frozenset())
+    if labels_given and folders in ("auto", "ignore"):
+        test = in_test_part(names)
+        return FromFolders({}, {}, frozenset(n for n, name in enumerate(names) if name in test))
+    found = layout(names, folders)
+    plain = cache(normalized)  # few folders, many images
+    marks, groups, hidden = {}, {}, set()
+    for number, (name, place) in enumerate(zip(names, found.places, strict=True)):
+        label = plain(place.label or "")
+        if label and not labels_given:
+            marks[name] = Mark(LABEL, label)
+        if place.group:
+            groups[name] = place.group
+        if place.test or place.reason:
+            hidden.add(number)
+    return FromFolders(marks, groups, frozenset(hidden), found.question)
+
+
+def _own_table(given: Path, annotator: str, say: Callable[[str], None]) -> Path:
+    """The label file that is written: the given one, unless it is not the page's to replace."""
+    given = given.expanduser()
+    if annotator:
+        return for_annotator(given, annotator)
+    if given.exists() and not is_own(given):
+        table = given.with_name(f"{given.stem}-labelled.csv")
+        say(
+            f"{given} has columns that are not handful's, and stays as it is; its labels are taken "
+            f"over, and all labels are written to {table}"
+        )
+        return table
+    return given
+
+
+def _earlier(
+    wanted: Wanted, given: Path, table: Path, photos: Photos, say: Callable[[str], None]
+) -> tuple[dict[str, Mark], dict[str, str]]:
+    """The labels to start with: of the run to go on from, then of the label file."""
+    marks: dict[str, Mark] = {}
+    groups: dict[str, str] = {}
+    run = wanted.after
+    if run is None and not given.exists() and not table.exists():
+        run = wanted.run if (wanted.run / RECORD).exists() else None
+    if run is not None:
+        marks = labels_of_run(run, set(photos.names))
+        say(f"{len(marks)} labels are taken over from {run}")
+    elif wanted.labels is not None and not (given.exists() or table.exists()):
+        say(f"{table} is new")
+    for path in dict.fromkeys((given, table)):
+        if path.exists():
+            more, of_group = read_labels(path, photos.names, photos.root, say)
+            marks |= more
+            groups |= of_group
+    return marks, groups
+
+
+def labels_of_run(run: Path, names: set[str]) -> dict[str, Mark]:
+    """The labels of a run folder, of images that are there; HandfulError if it has none."""
+    path = run / TABLE
+    if not path.exists():
+        raise HandfulError(f"{path} is missing; is {run} a run folder?")
+    marks = {}
+    for row in read_csv(path):
+        origin, label = row.get("origin", ""), normalized(row.get("label", ""))
+        if label and row["file"] in names:
+            marks[row["file"]] = Mark(LABEL, label, origin if origin in ORIGINS else "unknown")
+    return marks

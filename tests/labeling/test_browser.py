@@ -1,0 +1,100 @@
+"""The page in Chromium, by the keyboard; skipped where there is no Chromium."""
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from handful.csv_files import read_csv
+from handful.labeling.serve import listening_server
+from labeling.pages import folder, opened
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Any]:
+    """A Chromium page at a labelling page of 30 images; what went wrong is in `problems`."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with (
+        opened(folder(tmp_path / "photos", 30)) as page,
+        listening_server(page, "127.0.0.1", 0) as (server, sockets, address),
+        sync_api.sync_playwright() as playwright,
+    ):
+        thread = threading.Thread(target=server.run, kwargs={"sockets": sockets})
+        thread.start()
+        shown = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        tab = shown.new_page()
+        tab.problems, tab.session = [], page.session
+        tab.on("pageerror", lambda error: tab.problems.append(str(error)))
+        tab.goto(address)
+        tab.wait_for_selector("#frame img")
+        try:
+            yield tab
+        finally:
+            shown.close()
+            server.should_exit = True
+            thread.join()
+
+
+def typed_class(tab: Any, name: str) -> None:
+    if not tab.is_visible("#finder"):
+        tab.keyboard.press("/")
+    tab.keyboard.type(name)
+    tab.keyboard.press("Enter")
+
+
+def saved(tab: Any, labels: int) -> None:
+    tab.wait_for_function(
+        "n => document.getElementById('totals').textContent.startsWith(n + ' labels')", arg=labels
+    )
+
+
+def test_keys_label_and_undo_and_a_reload_keeps_all(browser: Any, tmp_path: Path) -> None:
+    typed_class(browser, "Bär")
+    saved(browser, 1)
+    typed_class(browser, "大熊猫")
+    saved(browser, 2)
+    browser.keyboard.press("1")
+    browser.keyboard.press("2")
+    browser.keyboard.press("Space")
+    saved(browser, 4)
+    browser.keyboard.press("Backspace")
+    browser.keyboard.press("Backspace")
+    saved(browser, 3)
+    browser.reload()
+    browser.wait_for_selector("#frame img")
+    saved(browser, 3)
+    browser.session.write_table()
+    found = sorted(row["label"] for row in read_csv(tmp_path / "labels.csv"))
+    assert found == ["Bär", "Bär", "大熊猫"]
+    assert browser.problems == []
+
+
+def test_a_class_named_like_a_script_runs_nothing(browser: Any) -> None:
+    name = '<img src=x onerror="window.evil=1">'
+    typed_class(browser, name)
+    saved(browser, 1)
+    assert browser.inner_text("#classes button") == f"1 {name}"
+    assert browser.evaluate("window.evil") is None
+    assert browser.evaluate("document.querySelectorAll('#classes img, aside img').length") == 0
+
+
+def test_markup_cannot_be_made_of_a_text_in_the_page(browser: Any) -> None:
+    made = browser.evaluate(
+        "() => { try { document.body.innerHTML = '<b>x</b>'; return 'made'; }"
+        " catch (error) { return error.name; } }"
+    )
+    assert made == "TypeError"
+
+
+def test_the_cookie_cannot_be_read_by_scripts(browser: Any) -> None:
+    assert browser.evaluate("document.cookie") == ""

@@ -1,0 +1,274 @@
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from handful import load
+from handful.csv_files import read_csv, write_csv
+from handful.errors import HandfulError
+from handful.labeling.server import Page
+from handful.labeling.session import Opinion, Session, sample_size
+from labeling.pages import folder, opened
+
+
+def answer(session: Session, number: int, label: str = "cat", seen: str = "blind") -> None:
+    item = {"number": number, "kind": "label", "label": label, "seen": seen}
+    session.answer(f"{number}{label}{seen}", [item])
+
+
+def opinion(session: Session, order: list[int], classes: tuple[str, ...] = ("cat", "dog")) -> None:
+    """An opinion that gives image number n the first class with probability 1 - n / 1000."""
+    count = len(session.names)
+    first = 1 - np.arange(count, dtype=np.float32) / 1000
+    shares = np.stack([first, 1 - first], axis=1)
+    row = np.arange(count, dtype=np.int32)
+    session.opinion = Opinion(
+        1, classes, row, shares, tuple(order), session.changes, suggested=(classes, shares)
+    )
+
+
+def rows(page: Page) -> dict[str, dict[str, str]]:
+    page.session.write_table()
+    return {row["file"]: row for row in read_csv(page.session.table)}
+
+
+def test_random_images_have_no_suggestion_and_chosen_ones_have(tmp_path: Path) -> None:
+    with opened(folder(tmp_path / "photos", 40)) as page:
+        session = page.session
+        opinion(session, [n for n in range(40) if n not in session.sample])
+        items = session.next("tab", [], 12)
+        blind = [item["number"] in session.sample for item in items]
+        assert blind == [True, False, False, False] * 3
+        assert [item["suggestion"] is None for item in items] == blind
+
+
+def test_only_blind_labels_of_the_random_sample_are_random(tmp_path: Path) -> None:
+    with opened(folder(tmp_path / "photos", 30)) as page:
+        session = page.session
+        inside, other = session.shuffled[:2]
+        outside = session.shuffled[-1]
+        answer(session, inside)
+        answer(session, other, seen="page")
+        answer(session, outside)
+        found = rows(page)
+        kinds = [found[session.names[n]]["origin"] for n in (inside, other, outside)]
+        assert kinds == ["random", "chosen", "chosen"]
+        assert found[session.names[inside]]["seen"] == "blind"
+
+
+def test_the_random_sample_is_in_no_page_of_tiles(tmp_path: Path) -> None:
+    with opened(folder(tmp_path / "photos", 40)) as page:
+        session = page.session
+        answer(session, session.shuffled[-1])
+        opinion(session, [])
+        numbers = {tile["number"] for tile in session.tiles("class", "cat", 48)["tiles"]}
+        assert numbers == set(range(40)) - session.sample - {session.shuffled[-1]}
+        everything = session.tiles_of(range(40), "cat")
+        assert numbers == {tile["number"] for tile in everything}
+
+
+def test_a_page_has_the_surest_tiles_first(tmp_path: Path) -> None:
+    with opened(folder(tmp_path / "photos", 40)) as page:
+        opinion(page.session, [])
+        page.session.add_class("1", "cat")
+        tiles = [tile["number"] for tile in page.session.tiles("class", "cat", 24)["tiles"]]
+        assert tiles == sorted(tiles) and len(tiles) == 24
+        least = [tile["number"] for tile in page.session.tiles("unsure", None, 24)["tiles"]]
+        assert least == sorted(least, reverse=True)
+
+
+def test_what_was_taken_out_of_a_page_comes_next_with_another_guess(tmp_path: Path) -> None:
+    with opened(folder(tmp_path / "photos", 40)) as page:
+        session = page.session
+        opinion(session, [])
+        out = session.shuffled[-1]
+        session.confirm("1", [], [{"number": out, "label": "cat"}])
+        shown = session.next("tab", [], 2)[1]
+        assert (shown["number"], shown["suggestion"]) == (out, "dog")
+
+
+def test_an_answer_that_is_sent_twice_counts_once(tmp_path: Path) -> None:
+    with opened(folder(tmp_path / "photos")) as page:
+        answer(page.session, 3)
+        answer(page.session, 3)
+        page.session.undo("u")
+        assert page.session.state()["labels"] == 0
+
+
+def test_two_tabs_get_different_images(tmp_path: Path) -> None:
+    with opened(folder(tmp_path / "photos", 30)) as page:
+        one, two = (page.session.next(tab, [], 6) for tab in ("one", "two"))
+        assert not {item["number"] for item in one} & {item["number"] for item in two}
+
+
+def test_what_a_closed_tab_held_comes_up_when_nothing_else_is_left(tmp_path: Path) -> None:
+    with opened(folder(tmp_path / "photos", 5)) as page:
+        assert len(page.session.next("closed", [], 5)) == 5
+        assert len(page.session.next("open", [], 5)) == 5
+
+
+def test_a_session_goes_on_where_it_was(tmp_path: Path) -> None:
+    source = folder(tmp_path / "photos", 20)
+    with opened(source) as page:
+        answer(page.session, 3)
+        answer(page.session, 4, "dog")
+    with opened(source) as page:
+        assert page.session.state()["labels"] == 2
+        assert page.session.marks.classes == ["cat", "dog"]
+        page.session.undo("u")
+        assert [row["file"] for row in rows(page).values()] == ["003.png"]
+
+
+def test_the_label_file_is_made_again_from_the_journal(tmp_path: Path) -> None:
+    source = folder(tmp_path / "photos", 20)
+    with opened(source) as page:
+        answer(page.session, 3)
+    (tmp_path / "labels.csv").unlink()
+    with opened(source) as page:
+        assert rows(page)["003.png"]["label"] == "cat"
+
+
+def test_a_label_file_that_lags_behind_the_journal_loses_nothing(tmp_path: Path) -> None:
+    source = folder(tmp_path / "photos", 20)
+    with opened(source) as page:
+        answer(page.session, 3)
+        page.session.write_table()
+        old = (tmp_path / "labels.csv").read_bytes()
+        answer(page.session, 4)
+    (tmp_path / "labels.csv").write_bytes(old)  # as a crash would leave it
+    with opened(source) as page:
+        assert page.session.state()["labels"] == 2
+
+
+def test_what_was_edited_by_hand_between_sessions_counts(tmp_path: Path) -> None:
+    source = folder(tmp_path / "photos", 20)
+    with opened(source) as page:
+        answer(page.session, 3)
+    write_csv(tmp_path / "labels.csv", ["file", "label"], [["003.png", "dog"], ["004.png", "cow"]])
+    with opened(source) as page:
+        assert page.session.marks.labeled() == {"003.png": "dog", "004.png": "cow"}
+
+
+def test_what_was_edited_during_a_session_is_kept_aside(tmp_path: Path) -> None:
+    with opened(folder(tmp_path / "photos", 20)) as page:
+        answer(page.session, 3)
+        page.session.write_table()
+        (tmp_path / "labels.csv").write_text("file,label\n007.png,mine\n")
+        page.session.write_table()
+    kept = tmp_path / "labels (edited elsewhere).csv"
+    assert "mine" in kept.read_text()
+
+
+def test_fit_reads_the_label_file_and_counts_blind_labels_only(tmp_path: Path) -> None:
+    source = folder(tmp_path / "photos", 30)
+    with opened(source) as page:
+        session = page.session
+        inside, other = session.shuffled[:2]
+        answer(session, inside)
+        answer(session, other, "dog", seen="page")
+        answer(session, session.shuffled[-1], "dog")
+        session.answer("x", [{"number": session.shuffled[5], "kind": "unsure", "seen": "blind"}])
+        names = [session.names[n] for n in (inside, other, session.shuffled[-1])]
+    images = load(source, labels=tmp_path / "labels.csv")
+    assert images.origins == dict(zip(names, ["random", "chosen", "chosen"], strict=True))
+    assert len(images.labeled) == 3
+
+
+def test_a_random_label_with_a_suggestion_does_not_count_wherever_it_comes_from(
+    tmp_path: Path,
+) -> None:
+    source = folder(tmp_path / "photos", 4)
+    table = tmp_path / "other.csv"
+    table.write_text(
+        "file,label,origin,seen\n000.png,a,random,blind\n001.png,b,random,suggested\n"
+        "002.png,b,random,\n"
+    )
+    images = load(source, labels=table)
+    assert images.origins == {"000.png": "random", "001.png": "chosen", "002.png": "random"}
+
+
+@pytest.mark.parametrize("number", [-1, 12, 10**12, True, None, "3", 2.0])
+def test_an_image_that_is_not_there_is_refused(tmp_path: Path, number: object) -> None:
+    with opened(folder(tmp_path / "photos", 12)) as page:
+        with pytest.raises(HandfulError):
+            page.session.answer("1", [{"number": number, "kind": "unsure", "seen": "blind"}])
+        assert page.session.state()["unsure"] == 0
+
+
+def test_an_image_to_look_at_again_comes_next_without_its_label(tmp_path: Path) -> None:
+    with opened(folder(tmp_path / "photos", 30)) as page:
+        session = page.session
+        number = session.shuffled[-1]
+        answer(session, number, seen="suggested")
+        opinion(session, [])
+        session.look_again([number])
+        item = session.next("tab", [], 1)[0]
+        assert item["number"] == number and item["suggestion"] is None
+
+
+def test_the_random_sample_is_the_same_when_images_are_added(tmp_path: Path) -> None:
+    source = folder(tmp_path / "photos", 30)
+    with opened(source) as page:
+        before = {page.session.names[n] for n in page.session.sample}
+    folder(source, names=[f"late-{n}.png" for n in range(3)])
+    with opened(source) as page:
+        after = {page.session.names[n] for n in page.session.sample}
+        first = [page.session.names[n] for n in page.session.shuffled]
+    assert after - before <= {name for name in first[: len(after)]}
+    assert sorted(after) == sorted(first[: len(after)])
+
+
+def test_the_sample_leaves_most_images_to_choose_from() -> None:
+    assert [sample_size(n) for n in (0, 1, 2, 30, 900, 2062, 5500, 100_000)] == [
+        0, 1, 1, 10, 100, 206, 500, 500,
+    ]  # fmt: skip
+
+
+def test_labels_from_many_threads_are_all_recorded(tmp_path: Path) -> None:
+    source = folder(tmp_path / "photos", 64)
+    with opened(source) as page:
+        threads = [
+            threading.Thread(target=answer, args=(page.session, number)) for number in range(64)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    with opened(source) as page:
+        assert page.session.state()["labels"] == 64
+
+
+def test_a_disk_that_is_full_is_told_and_no_label_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from handful.labeling import journal
+
+    def full(file: object, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    with opened(folder(tmp_path / "photos")) as page:
+        with monkeypatch.context() as patched:
+            patched.setattr(journal, "_write_all", full)
+            with pytest.raises(journal.NotSaved):
+                answer(page.session, 3)
+        assert page.session.state()["labels"] == 0
+        answer(page.session, 3)
+        assert page.session.state()["labels"] == 1
+
+
+def test_an_opinion_is_fresh_until_a_label_is_given(tmp_path: Path) -> None:
+    with opened(folder(tmp_path / "photos", 40)) as page:
+        opinion(page.session, [])
+        assert page.session.state()["fresh"]
+        answer(page.session, 3)
+        assert not page.session.state()["fresh"]
+
+
+def test_offers_are_of_classes_whose_page_would_be_right(tmp_path: Path) -> None:
+    with opened(folder(tmp_path / "photos", 40)) as page:
+        opinion(page.session, [])
+        assert [offer["label"] for offer in page.session.offers(24)] == ["cat"]
+        shares = np.full((40, 2), 0.5, np.float32)
+        page.session.opinion = Opinion(2, ("cat", "dog"), np.arange(40, dtype=np.int32), shares, ())
+        assert page.session.offers(24) == []
