@@ -256,7 +256,7 @@ BAD = [
     (["fit", "digits", "--prior", "0=.5,l=.5", "--out", "{new}"], "prior names no class 'l'"),
     (["fit", "digits", "--prior", "0=.5,1=.5", "--out", "{new}"], "'2' has none; give it 0"),
     (["fit", "{photos}", "--prior", "blue jay=1,red fox=1", "--out", "{new}"], "add up to 2"),
-    (["fit", "{photos}", "--prior", "blue jay=0,red fox=1", "--out", "{new}", *PLAIN], "is none"),
+    (["fit", "{photos}", "--prior", "unlabeled", "--out", "{new}", *PLAIN], "is none"),
     (["predict", "{run}", "digits", "--abstain", "0.95"], "this run has no estimate"),
     (["predict", "{run}", "digits", "--abstain", "95"], "got 95.0; try 0.95"),
     (["fit", "digits", "--aspect", "squash", "--out", "{new}"], "choose one of crop, pad, stretch"),

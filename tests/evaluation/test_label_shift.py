@@ -152,7 +152,7 @@ def test_what_is_repeated_is_the_prior_as_it_was_asked_for(images):
     ("changes", "message"),
     [
         ({"prior": "unlabelled"}, "no prior 'unlabelled'; choose labels or unlabeled"),
-        ({"prior": "unlabeled", "estimate": "none"}, "prior is for the estimate"),
+        ({"prior": "unlabeled", "estimate": "none"}, "prior unlabeled is for the estimate"),
     ],
 )
 def test_a_wrong_prior_is_refused(images, changes, message):

@@ -42,9 +42,6 @@ DEPENDENCE_ONCE = 0.4
 # Power of the number of labels by which the share of wrong answers is taken to fall where no fits
 # on half the labels show it. From development draws.
 USUAL_SLOPE = 0.5
-# Factor of the effective number where the mean confidence on images without a label is half of the
-# estimate: it depends on the same labels, but little on which of them were predicted rightly.
-WITH_CONFIDENCE = 1.5
 LEVEL = 0.9  # coverage of the intervals, unless another is asked for
 GROUP_SEEN = 0.5  # groups, right or wrong as a whole, that count beside those that were seen
 GUESSING = 0.05  # chance that a guessing classifier passes for better than guessing
@@ -153,8 +150,8 @@ def estimate(
     if why := _impossible(counted, alone):
         return Estimate(None, None, None, level, f"no estimate: {why}", caveats=caveats)
     weights = _weights(out.labels, counted, prior)
-    found = _corrected(out, counted, weights, selected, confidence)
-    low, high = wilson(found.accuracy, found.independent, level)
+    found = _corrected(out, weights, selected, confidence)
+    low, high = wilson(found.accuracy, found.effective, level)
     shift = found.accuracy - found.out_of_fold
     temperature = fit_temperature(out.probabilities[:, counted], out.labels[counted])
     return Estimate(
@@ -164,7 +161,7 @@ def estimate(
         level=level,
         how=_how(out, counted, found, "as labelled" if prior is None else prior_how),
         n=int(counted.sum()),
-        effective_n=found.independent,
+        effective_n=found.effective,
         out_of_fold=found.out_of_fold,
         learning_curve=found.learning_curve or 0.0,
         selection=found.selection,
@@ -192,8 +189,7 @@ class _Corrected(NamedTuple):
     selection: float
     confidence: float | None
     accuracy: float
-    effective: float  # independent images that tell as much as the predictions out of fold...
-    independent: float  # ...and as much as these together with the confidence
+    effective: float  # independent images that tell as much
 
     @property
     def guessing(self) -> bool:
@@ -202,7 +198,6 @@ class _Corrected(NamedTuple):
 
 def _corrected(
     out: OutOfFold,
-    counted: np.ndarray,
     weights: np.ndarray,
     selected: Selected | None,
     confidence: float | None,
@@ -211,16 +206,15 @@ def _corrected(
     optimism = 0.0 if selected is None else selection_optimism(selected, weights)
     if not better_than_guessing(plain, effective, guessing_accuracy(out.labels, weights)):
         accuracy = max(plain - optimism, 0.0)
-        return _Corrected(plain, None, optimism, None, accuracy, effective, effective)
+        return _Corrected(plain, None, optimism, None, accuracy, effective)
     if out.extrapolated:
         correction = usual_correction(plain, out.share)
     else:
         correction = learning_curve_correction(out, weights)
-    accuracy, independent = min(max(plain + correction - optimism, 0.0), 1.0), effective
+    accuracy = min(max(plain + correction - optimism, 0.0), 1.0)
     if confidence is not None:
         accuracy = (accuracy + confidence) / 2
-        independent = min(WITH_CONFIDENCE * effective, float(counted.sum()))
-    return _Corrected(plain, correction, optimism, confidence, accuracy, effective, independent)
+    return _Corrected(plain, correction, optimism, confidence, accuracy, effective)
 
 
 def _caveats(
@@ -289,7 +283,9 @@ def _grouped(right: np.ndarray, weights: np.ndarray, groups: np.ndarray) -> floa
 
 
 def _effective_n(out: OutOfFold, weights: np.ndarray) -> float:
-    return effective_n(out.right, weights, out.groups, len(out.probabilities))
+    # A few folds, repeated, only average out the assignment: it counts as one.
+    repeats = 1 if out.extrapolated else len(out.probabilities)
+    return effective_n(out.right, weights, out.groups, repeats)
 
 
 def guessing_accuracy(labels: np.ndarray, weights: np.ndarray) -> float:
@@ -489,7 +485,7 @@ def _how(out: OutOfFold, counted: np.ndarray, found: _Corrected, prior_how: str)
             f"on images without a label"
         )
     parts.append(
-        f"the interval is Wilson's for {found.independent:.0f} independent images, fewer than the "
+        f"the interval is Wilson's for {found.effective:.0f} independent images, fewer than the "
         f"labels because predictions out of fold depend on one another"
     )
     parts.append(f"class shares {prior_how}")

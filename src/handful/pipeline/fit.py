@@ -155,6 +155,7 @@ def fit(
         images = with_earlier_labels(images, earlier, reporter.say)
         options = with_earlier_options(options, earlier, reporter.say)
     images = on_scale_of(images, options.init, reporter.say)
+    _prepared(images, options, reporter)  # options are checked before anything takes time
     images, grouping = group_images(images, options.groups, options.cross_validates, reporter)
     resolved = _resolve(images, options, earlier, command, reporter)
     folder = Path(out) if out is not None else None
