@@ -79,10 +79,10 @@ def coverage_auto_in_words() -> str:
     narrower = 1 - width / _holdout_width(found)
     return (
         f"In {len(found)} whole fits of the default on seven data sets, with 40 and 100 labels and "
-        f"40 seconds each, the 90 % interval held the test accuracy in {percent(before)}. It was then "
-        f"made wider: the same fits are inside the present one in {percent(inside)}. The estimate was "
-        f"off by {error:+.1f} points in the mean, and the present interval is {percent(narrower)} "
-        f"narrower than that of a held-out fifth of the labels."
+        f"40 seconds each, the 90 % interval held the test accuracy in {percent(before)}. It was "
+        f"then made wider: the same fits are inside the present one in {percent(inside)}. The "
+        f"estimate was off by {error:+.1f} points in the mean, and the present interval is "
+        f"{percent(narrower)} narrower than that of a held-out fifth of the labels."
     )
 
 
