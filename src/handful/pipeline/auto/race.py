@@ -129,10 +129,17 @@ class Race:
             self._evaluate(candidate)
             self._keep_elapsed()
         if not self.evaluated:
+            self._forget_plans()
             raise HandfulError(
                 f"no method can be evaluated within {duration(self.deadline.budget)}; give a "
                 f"larger budget, or name a method"
             )
+
+    def _forget_plans(self) -> None:
+        """Delete the plans, so that the folder can be used with another budget."""
+        if self.work is not None:
+            for path in [*self.work.glob("plan-*.json"), self.work / "elapsed.json"]:
+                path.unlink(missing_ok=True)
 
     def _candidates(self) -> Iterator[Candidate]:
         """The candidates, each planned when its turn comes."""
