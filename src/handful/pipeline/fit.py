@@ -36,6 +36,7 @@ from handful.pipeline.assess import (
     assess_selected_method,
     scheme_for,
 )
+from handful.pipeline.auto.candidates import prepared
 from handful.pipeline.auto.race import BUDGET, first_candidate
 from handful.pipeline.auto.select import AUTO, select_method
 from handful.pipeline.earlier_run import with_earlier_labels, with_earlier_options
@@ -59,7 +60,7 @@ from handful.pipeline.run_folder import (
     save_labels_and_predictions,
     save_out_of_fold,
 )
-from handful.pipeline.setup import check_opens, class_shares, prepare, validate
+from handful.pipeline.setup import check_opens, class_shares, validate
 from handful.pipeline.thumbnails import save_pictures
 from handful.progress import QUIET, Reporter, Say
 from handful.text import duration
@@ -254,19 +255,9 @@ def _resolve(
 def _prepared(images: ImageSet, options: FitOptions, reporter: Reporter) -> tuple[Settings, Task]:
     """Resolve the given method; with `auto` the first candidate that takes what the user fixed."""
     method = options.method
-    if method in (None, AUTO):
+    if method is None or method == AUTO:
         method = first_candidate(images, options, reporter)
-    assert method is not None
-    return prepare(
-        images,
-        method,
-        schedule=options.schedule,
-        backbone=options.backbone,
-        inputs=options.inputs,
-        settings=options.settings,
-        init=options.init,
-        track=reporter.track,
-    )
+    return prepared(images, method, options, reporter)
 
 
 def _reopen(folder: Path, pictures: bool, say: Say) -> Run:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from handful import methods, models
 from handful.data.imageset import ImageSet
 from handful.errors import HandfulError
-from handful.methods.base import Fitted, Task
+from handful.methods.base import Fitted, Method, Task
 from handful.models.classifier import BackboneSpec
 from handful.models.feature_cache import SIZES
 from handful.pipeline.cross_validate import FOLDS
@@ -63,13 +63,13 @@ class Candidate:
 
 def prepared(
     images: ImageSet,
-    method: str,
+    method: str | Method,
     options: FitOptions,
     reporter: Reporter,
     settings: Mapping[str, str] = MappingProxyType({}),
     inputs: InputSpec | None = None,
 ) -> tuple[Settings, Task]:
-    """Return `prepare` for a candidate: with what the user fixed, and with its own settings.
+    """Return `prepare` for a method: with what the user fixed, and with a candidate's settings.
 
     Args:
         settings: of the candidate; those of the user win.
