@@ -3,7 +3,7 @@
     python -m benchmarks run label_problems dev   --draws 5 --dry
     python -m benchmarks run label_problems final --draws 20
 
-A draw takes 25 labels per class in the mean from 10,000 images (see coverage.py), flips 5 % of them
+A draw takes `--per-class` labels of each class in the mean from 10,000 images (see coverage.py), flips 5 % of them
 and lists the labels that `features` doubts out of fold. Precision is the flipped share of the
 list, recall the listed share of the flipped, over all draws together. Wrong labels that a source
 has of itself count as right.
@@ -21,24 +21,26 @@ from handful.evaluation.cross_validation import out_of_fold
 from handful.evaluation.label_errors import CONTRADICTED, label_issues
 
 FLIPPED = 0.05
+USUAL = 25  # labels per class
 
 
 def main() -> None:
     options = parse()
     for source in options.sources:
+        name = source if options.per_class == USUAL else f"{source} {options.per_class} per class"
         done = [x for x in record.read("label_problems") if x["kind"] == options.part]
-        if any(line["name"] == source for line in done) and not options.again:
-            print(f"{source}: has its line", flush=True)
+        if any(line["name"] == name for line in done) and not options.again:
+            print(f"{name}: has its line", flush=True)
             continue
         pool = Pool(source, options.part, options.size)
         first = 1000 if options.part == "dev" else 0
         draws = range(first, first + options.draws)
         figures = summary([run_draw(pool, draw, options) for draw in draws])
-        print(source, json.dumps(figures), flush=True)
+        print(name, json.dumps(figures), flush=True)
         if not options.dry:
             settings = {"method": options.method, "size": options.size, "times": CONTRADICTED}
             settings |= {"per_class": options.per_class, "flipped": FLIPPED}
-            record.append("label_problems", source, options.part, figures, settings=settings)
+            record.append("label_problems", name, options.part, figures, settings=settings)
 
 
 def run_draw(pool: Pool, draw: int, options: argparse.Namespace) -> dict[str, int]:
@@ -90,7 +92,7 @@ def parse() -> argparse.Namespace:
     parser = arguments.parser(__doc__)
     parser.add_argument("part", choices=("dev", "final"))
     parser.add_argument("--sources", nargs="+", default=SOURCES, choices=SOURCES)
-    parser.add_argument("--per-class", type=int, default=25)
+    parser.add_argument("--per-class", type=int, default=USUAL)
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--method", default="features", help="or ridge, a plain reference")
     parser.add_argument("--size", type=int, default=96, help="pixels the network sees")

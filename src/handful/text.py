@@ -4,7 +4,7 @@ import difflib
 import json
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,11 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
+def sentence(text: str) -> str:
+    """The text with a capital at its start and a full stop at its end; "" stays ""."""
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') or not text else '.'}"
+
+
 def counted(n: int, one: str) -> str:
     """A number with its noun: "1 label" or "1,200 labels"."""
     return f"{n:,} {one}{'' if n == 1 else 's'}"
@@ -124,3 +129,29 @@ def shell_command(*words: object) -> str:
 def often(share: float) -> str:
     """A share in words that go before a plural: "nine in ten", or "95 of 100"."""
     return "nine in ten" if share == 0.9 else f"{100 * share:.0f} of 100"
+
+
+def times_of(share: float) -> str:
+    """How often something holds: "nine times in ten", or "95 times in 100"."""
+    return "nine times in ten" if share == 0.9 else f"{100 * share:.0f} times in 100"
+
+
+FEW = 20  # labels that count below which an accuracy is no more than a bound
+
+
+def about_right(estimate: Mapping[str, Any], on: str = "", sure: str = "") -> str:
+    """Say how often a classifier is right, as exactly as is known: "about 75 % right (59–87 %)".
+
+    Args:
+        estimate: accuracy, low and high in [0, 1], and n where few labels count.
+        on: words after "right".
+        sure: words after the interval.
+    """
+    accuracy, low, high = (estimate[key] for key in ("accuracy", "low", "high"))
+    if accuracy is None:
+        return "no figure yet"
+    if estimate.get("n", FEW) < FEW:
+        return f"above about {100 * low:.0f} % right{on}"
+    digits = 0 if high - low > 0.02 else 1
+    at, least, most = (f"{100 * share:.{digits}f}" for share in (accuracy, low, high))
+    return f"about {at} % right{on} ({least}–{most} %{sure})"

@@ -19,8 +19,10 @@ from handful.cli.embed import embed
 from handful.cli.evaluate import evaluate
 from handful.cli.failures import INTERRUPTED, TERMINATED, sigterm_as_interrupt, user_message
 from handful.cli.fit import fit
+from handful.cli.help import HelpCommand, with_verbosity
 from handful.cli.label import label
 from handful.cli.labels import labels
+from handful.cli.methods import methods
 from handful.cli.predict import predict
 from handful.cli.pretrain import pretrain
 from handful.cli.recipes import recipes
@@ -32,32 +34,46 @@ from handful.text import for_terminal
 
 # In the order of the help.
 COMMANDS = (
-    fit, label, data, compare, report, recipes, reproduce, predict, evaluate, embed, pretrain,
-    cache,
+    label, fit, predict, data, report, evaluate, methods, compare, embed, pretrain, recipes,
+    reproduce, cache,
 )  # fmt: skip
+
+START = """\
+handful trains an image classifier from a few labels, and says how good it is.
+
+Start with one of these:
+
+  handful label photos/                look at your photos and label some of them
+  handful fit photos/                  train on labelled photos, classify the others
+  handful predict photos-run/ more/    classify more photos
+
+Without photos of your own: handful fit digits --per-class 10
+All commands: handful --help. Options of one: handful fit --help."""
 
 app = typer.Typer(
     name="handful",
-    no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""Train the best image classifier that a handful of labels allow, and know how good it is.
 
-    Try it: `handful fit digits --per-class 10 --out run/`""",
+    Try it: `handful fit digits --per-class 10`""",
 )
 for command in COMMANDS:
-    app.command()(command)
+    app.command(cls=HelpCommand)(with_verbosity(command))
 app.add_typer(labels, name="labels")
 
 
 @app.callback(invoke_without_command=True)
 def _main(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", "-V", help="Print the version.")] = False,
 ) -> None:
     if version:
         print(f"handful {__version__}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(START)
 
 
 def main() -> None:
@@ -73,6 +89,8 @@ def main() -> None:
         try:
             if app(standalone_mode=False) == INTERRUPTED:  # how newer typers report Ctrl-C
                 raise KeyboardInterrupt
+            if terminated:  # the command kept what it had
+                sys.exit(TERMINATED)
         except typer.Exit as done:
             sys.exit(done.exit_code)
         except (typer.Abort, KeyboardInterrupt):

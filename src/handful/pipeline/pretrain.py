@@ -146,7 +146,7 @@ def pretrain(
     deadline = None if budget is None else Deadline(budget, begun)
     fingerprint, folder = pretraining_fingerprint(resolved, task, deadline), Path(out)
     with sole_writer(folder), abandon_on_vanished(folder, fingerprint):
-        built = acquire(folder, fingerprint, overwrite, LAYOUT, say)
+        built = acquire(folder, fingerprint, overwrite, LAYOUT, say=say)
         if not pictures:
             drop_pictures(built or folder)
         if built is None:

@@ -278,6 +278,7 @@ class RunRecord(StrictModel):
     prior_from: Text = "labels"
     after: EarlierRun | None = None
     groups: Groups | None = None
+    interim: bool = False  # the same command goes on and replaces this run by a better one
 
 
 class PredictorHeader(StrictModel):

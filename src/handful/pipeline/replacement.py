@@ -17,6 +17,8 @@ from handful.pipeline.typed_labels import keep_typed_labels
 from handful.progress import silent
 
 NEW = ".new"
+BETTER = ".better"  # a better interim run, while the last one is built in `.new`
+STAGES = (BETTER, NEW)  # in the order in which they are put in place
 _REPLACED = ".replaced"  # fingerprint and files of a run put in place, until its fit has read it
 
 
@@ -35,23 +37,28 @@ class Layout:
 
 def interrupted(folder: Path, layout: Layout) -> bool:
     """Return whether a process was killed while it replaced the old run by the new one."""
-    return not (folder / layout.record).exists() and _is_whole(folder, layout)
+    return not (folder / layout.record).exists() and any(
+        _is_whole(folder, layout, stage) for stage in STAGES
+    )
 
 
 def finish_replacement(folder: Path, layout: Layout) -> None:
     """Finish an interrupted replacement, if there is one; takes the lock of the folder."""
     if interrupted(folder, layout):
         with sole_writer(folder):
-            put_in_place(folder, layout)
+            for stage in STAGES:
+                put_in_place(folder, layout, stage=stage)
 
 
-def put_in_place(folder: Path, layout: Layout, say: Callable[[str], None] = silent) -> bool:
-    """Replace the run in `folder` by the one in `.new`, and return whether that was complete.
+def put_in_place(
+    folder: Path, layout: Layout, say: Callable[[str], None] = silent, stage: str = NEW
+) -> bool:
+    """Replace the run in `folder` by the one in `stage`, and return whether that was complete.
 
     The caller must hold the lock of the folder.
     """
-    new, record = folder / NEW, folder / layout.record
-    if not _is_whole(folder, layout):
+    new, record = folder / stage, folder / layout.record
+    if not _is_whole(folder, layout, stage):
         return False
     finished_at = record.stat().st_mtime if record.exists() else None
     names = [name.as_posix() for name in layout.files(new)]
@@ -95,8 +102,8 @@ def remove_if_empty(folder: Path) -> None:
         _remove_empty_folder(folder / NEW, folder)
 
 
-def _is_whole(folder: Path, layout: Layout) -> bool:
-    new = folder / NEW
+def _is_whole(folder: Path, layout: Layout, stage: str) -> bool:
+    new = folder / stage
     return not new.is_symlink() and (new / layout.record).is_file()
 
 

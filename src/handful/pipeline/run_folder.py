@@ -32,10 +32,12 @@ from handful.pipeline.artifacts import (
     LABEL_NEXT,
     LABELS,
     OUT_OF_FOLD,
+    RECORD,
     RUN_LAYOUT,
 )
 from handful.pipeline.replacement import (
     NEW,
+    STAGES,
     Layout,
     already_replaced,
     put_in_place,
@@ -81,21 +83,31 @@ def acquire(
     fingerprint: str,
     overwrite: bool,
     layout: Layout = RUN_LAYOUT,
+    *,
+    improves: str | None = None,
     say: Callable[[str], None] = silent,
 ) -> Path | None:
     """Return the folder in which to build a run; None if it is there already, finished.
 
     The run is built in `folder` itself. With `overwrite`, and another finished run in `folder`, it
-    is built in a sub-folder (see `handful.pipeline.replacement`). A process killed at any line
-    leaves a folder that the next call accepts. The caller must hold the lock of the folder.
+    is built in a sub-folder (see `handful.pipeline.replacement`); so it is where `folder` holds
+    the interim run that it improves. A process killed at any line leaves a folder that the next
+    call accepts. The caller must hold the lock of the folder.
+
+    Args:
+        improves: fingerprint of an interim run that may be replaced.
 
     Raises:
         HandfulError: the folder holds another run and `overwrite` is off, or other files.
     """
-    put_in_place(folder, layout, say)
+    for stage in STAGES:
+        put_in_place(folder, layout, say, stage)
     replaced = already_replaced(folder, fingerprint)
     fingerprint_file = folder / "checkpoint" / _FINGERPRINT_FILE
     if (folder / layout.record).exists():
+        if improves is not None and holds_interim(folder, improves):
+            remove_if_empty(folder)
+            return _start_over(folder / NEW, fingerprint, layout)
         if _recorded_fingerprint(folder / layout.record, overwrite) == fingerprint and (
             replaced or not overwrite
         ):
@@ -116,6 +128,14 @@ def acquire(
     fingerprint_file.parent.mkdir(exist_ok=True)
     write_json(fingerprint_file, fingerprint)
     return folder
+
+
+def holds_interim(folder: Path, fingerprint: str) -> bool:
+    """Return whether a folder holds the interim run of this fingerprint."""
+    found = read_json(folder / RECORD) if (folder / RECORD).exists() else None
+    if not isinstance(found, dict) or found.get("interim") is not True:
+        return False
+    return bool(found.get("fingerprint") == fingerprint)
 
 
 def _recorded_fingerprint(record: Path, overwrite: bool) -> str | None:
@@ -219,10 +239,10 @@ def clean_up(folder: Path) -> None:
 
 
 def _holds_other_files(folder: Path) -> bool:
-    """Return whether a folder holds anything but hidden files, `.new` and an empty checkpoint."""
+    """Return whether a folder holds anything but hidden files, STAGES and an empty checkpoint."""
     for path in folder.rglob("*"):
         within = path.relative_to(folder).parts
-        if within[0] != NEW and not path.name.startswith(".") and within != ("checkpoint",):
+        if within[0] not in STAGES and not path.name.startswith(".") and within != ("checkpoint",):
             return True
     return False
 
@@ -244,17 +264,12 @@ def images_to_predict(images: ImageSet) -> int:
     return unlabeled + min(unlabeled, POOL) + min(labeled, POOL)
 
 
-def save_labels_and_predictions(
-    run: Run, task: Task, folder: Path, origins: Sequence[str], track: Track
-) -> None:
-    """Write labels.csv (labels, origins, pixel hashes) and predictions.csv (all other images)."""
-    images = task.images
+def save_labels(images: ImageSet, folder: Path, origins: Sequence[str]) -> None:
+    """Write labels.csv: labels, origins and pixel hashes of the labelled images."""
     seen = images[images.labeled]
     names = [images.classes[k] for k in seen.labels]
     rows = zip(seen.names, names, origins, pixel_fingerprints(seen), strict=True)
     write_csv(folder / LABELS, ["file", "label", "origin", "pixels"], map(list, rows))
-    if len(images.unlabeled):
-        run.predict(images[images.unlabeled], track).to_csv(folder / "predictions.csv")
 
 
 def save_label_next(

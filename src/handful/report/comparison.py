@@ -16,8 +16,7 @@ from handful.report import plots
 from handful.report.plots import Plot
 from handful.report.read import RunFolder
 from handful.report.run import source_name
-from handful.report.sentences import sentence
-from handful.text import counted, listed, percent, points, span, time
+from handful.text import counted, listed, percent, points, sentence, span, time
 from handful.training.failure import recorded_failures
 
 

@@ -7,7 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from handful import text
 from handful.data.findings import valid_unicode
-from handful.report.sentences import sentence
+from handful.text import sentence
 
 FILTERS = (text.percent, text.points, text.span, text.time, text.listed, text.counted, sentence)
 

@@ -28,8 +28,8 @@ from handful.pipeline.thumbnails import SHOWN, Augmented, examples, mistakes
 from handful.report import plots
 from handful.report.plots import Plot
 from handful.report.read import HeldOut, RunFolder
-from handful.report.sentences import Story, sentence, tell
-from handful.text import often, time
+from handful.report.sentences import Story, tell
+from handful.text import often, sentence, time
 from handful.training.failure import recorded_failures
 
 LARGEST = 25  # most classes for which a confusion matrix is shown

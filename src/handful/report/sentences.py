@@ -6,12 +6,7 @@ from typing import Any
 
 from handful.evaluation.accuracy_estimate import BY_HAND, EVEN
 from handful.evaluation.label_shift import LABELED, UNLABELED
-from handful.text import counted, often, percent, span
-
-
-def sentence(text: str) -> str:
-    """The text with a capital at its start and a full stop at its end; "" stays ""."""
-    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') or not text else '.'}"
+from handful.text import counted, often, percent, sentence, span
 
 
 @dataclass(frozen=True)

@@ -115,8 +115,8 @@ class Race:
     earlier: float = 0.0  # seconds that an interrupted fit used before
     _why: dict[str, str] = field(default_factory=dict)  # method → why it is excluded
 
-    def run(self) -> None:
-        """Plan and evaluate the candidates.
+    def run(self) -> Iterator[Evaluated]:
+        """Plan and evaluate the candidates; yields each that was evaluated to its end.
 
         Raises:
             HandfulError: none fits into the time.
@@ -126,8 +126,10 @@ class Race:
             self.earlier = float(read_json(path))
         for candidate in self._candidates():
             self.reporter.say(candidate.text)
+            before = len(self.evaluated)
             self._evaluate(candidate)
             self._keep_elapsed()
+            yield from self.evaluated[before:]
         if not self.evaluated:
             self._forget_plans()
             raise HandfulError(

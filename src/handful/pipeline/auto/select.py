@@ -48,14 +48,23 @@ def select_method(
     origins: Sequence[str],
     work: Path | None,
     reporter: Reporter,
+    watch: Callable[[Selection], None] | None = None,
 ) -> Selection:
     """Evaluate all candidates that fit into the budget on common folds, and select one.
 
     Args:
         as for `Race`.
+        watch: gets the selection so far after each candidate that was evaluated.
     """
     race = Race(images, deadline, options, origins, work, reporter)
-    race.run()
+    for _ in race.run():
+        if watch is not None:
+            watch(_selection(race, images))
+    return _selection(race, images)
+
+
+def _selection(race: Race, images: ImageSet) -> Selection:
+    """Select among the candidates that were evaluated so far."""
     priors = cache(prior_for(images, bool(race.shifted)))
     evidence = race.evidence()
     best, verdicts = select_by_evidence(evidence, priors)

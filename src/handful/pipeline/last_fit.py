@@ -1,0 +1,119 @@
+"""Train on all labels, and complete the assessment with what is known without labels."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from handful.evaluation.label_shift import UNLABELED, counted_shares
+from handful.evaluation.novelty import POOL_SHIFT
+from handful.evaluation.pool_confidence import FEWEST
+from handful.methods import about
+from handful.methods.base import Fitted, Method, Task
+from handful.methods.class_shares import ClassShares
+from handful.methods.consistency import Consistency, has_unlabeled
+from handful.models.classifier import Predictor
+from handful.pipeline.assess import Assessment
+from handful.pipeline.pool_check import shift_of_pool, some_unlabeled
+from handful.pipeline.pool_shares import pool_shares
+from handful.pipeline.record import Decision, FitRequest
+from handful.progress import Say
+from handful.training.trainer import TrainingResult, train_task
+
+
+def train_on_all_labels(
+    decision: Decision, request: FitRequest, work: Path | None, say: Say
+) -> tuple[Decision, TrainingResult]:
+    """Train on all labels, and set the temperature that the assessment found."""
+    settings, task, plan, assessment, *_ = decision
+    folder = work / "fit" if work is not None else None
+    learned = train_task(settings, task, request.seed, folder, plan, "training on all labels", say)
+    if decision.selection is None and (why_unused := why_unlabeled_unused(settings.method, task)):
+        learned = replace(learned, remark=why_unused)
+    if assessment is None:
+        return decision, learned
+    assessment = _complete_assessment(decision, learned.predictor, request)
+    assert assessment is not None
+    calibrated = replace(learned.predictor, temperature=assessment.estimate.temperature)
+    return decision._replace(assessment=assessment), replace(learned, predictor=calibrated)
+
+
+def _complete_assessment(
+    decision: Decision, predictor: Predictor, request: FitRequest
+) -> Assessment | None:
+    """Return the assessment with what is known of the images without a label.
+
+    With `prior` "unlabeled", class shares are those of `pool_shares`; where it has none, those that
+    the saved model predicts. The model's mean confidence on a sample of the images enters the
+    estimate where they are like the labelled ones.
+    """
+    task, assessment = decision.task, decision.assessment
+    if assessment is None:
+        return None
+    images, pool = task.images, task.images.unlabeled
+    if request.prior == UNLABELED:
+        found = pool_shares(decision.settings.method, task, predictor.precision)
+        if found is None:
+            predicted = predictor.predict_proba(images[pool], track=task.track).numpy()
+            assessment = assessment.with_pool_shares(predicted)
+        else:
+            counted = counted_shares(found.mean, assessment.out.labels, request.origins)
+            assessment = assessment.with_shares(counted.tolist(), _how_found(found, task))
+    if _pool_is_a_sample(decision, request):
+        some = images[some_unlabeled(task, request.seed)]
+        predicted = predictor.predict_proba(some, track=task.track).numpy()
+        assessment = assessment.with_confidence(predicted)
+    if task.init is not None:
+        assessment = assessment.with_remark(
+            "the backbone learned without labels before, also from held-out images"
+        )
+    return assessment
+
+
+def _pool_is_a_sample(decision: Decision, request: FitRequest) -> bool:
+    """Return whether the confidence on unlabelled images says how good the saved model is.
+
+    The method must not have learned from them, and they must look like the labelled images, of
+    which none was chosen.
+    """
+    settings, task, plan, *_ = decision
+    groups = task.images.groups
+    if groups is not None:
+        scenes = np.unique(groups[task.images.labeled])
+        if len(scenes) < len(task.images.labeled):
+            return False  # the unlabelled images may be of the scenes that the model learned
+    if (
+        about(settings.method).uses_unlabeled is not False
+        or task.init is not None
+        or len(task.images.unlabeled) < FEWEST
+        or "chosen" in request.origins
+    ):
+        return False
+    if decision.selection is not None:
+        return decision.selection.shifted is False
+    if not isinstance(settings.method, Fitted):
+        return False
+    return shift_of_pool(task, plan.precision, request.seed) <= POOL_SHIFT
+
+
+def _how_found(found: ClassShares, task: Task) -> str:
+    return (
+        f"as predicted for {len(task.images.unlabeled):,} images without a label by a model that "
+        f"learned from the labels alone, give or take up to {100 * found.sd.max():.0f} points"
+    )
+
+
+def why_unlabeled_unused(method: Method, task: Task) -> str:
+    """Return why a method that uses unlabelled images learns from none; empty where it does."""
+    known = about(method)
+    if not known.uses_unlabeled:
+        return ""
+    if not has_unlabeled(task):
+        why = f"every image has a label, so {method.name} has no unlabelled image to learn from"
+    elif isinstance(method, Consistency) and not method.unlabeled_weight:
+        why = f"unlabeled_weight is 0, so {method.name} does not learn from images without a label"
+    else:
+        return ""
+    if known.counterpart == "supervised":
+        why += ": it learns as supervised does, with its own network and schedule"
+    return why

@@ -1,0 +1,71 @@
+"""Write the files of a run folder beside model and record."""
+
+import shutil
+from pathlib import Path
+
+from handful.data.imageset import ImageSet
+from handful.pipeline.artifacts import PICTURES, PREDICTIONS, STAGE_HISTORY
+from handful.pipeline.grouping import Grouping
+from handful.pipeline.pretrained import HISTORY
+from handful.pipeline.record import Decision, FitRequest, record_of
+from handful.pipeline.run import Run
+from handful.pipeline.run_folder import (
+    save_issues,
+    save_label_next,
+    save_labels,
+    save_out_of_fold,
+)
+from handful.pipeline.thumbnails import save_pictures
+from handful.training.trainer import TrainingResult
+
+
+def run_of(
+    images: ImageSet,
+    request: FitRequest,
+    decision: Decision,
+    learned: TrainingResult,
+    grouping: Grouping,
+    seconds: float = 0.0,
+) -> Run:
+    """Return the run of a decision that was trained on all labels, not saved yet."""
+    record = record_of(images, request, decision, learned, seconds)
+    record["groups"] = grouping.as_json(decision.assessment)
+    if record["estimate"] is not None:
+        record["estimate"]["caveats"] += grouping.caveats()
+    return Run(record, learned.predictor)
+
+
+def save_artifacts(
+    run: Run,
+    decision: Decision,
+    request: FitRequest,
+    folder: Path,
+    pictures: bool,
+    answers: bool = True,
+) -> None:
+    """Write the files of the run folder beside model and record: tables and thumbnails.
+
+    Args:
+        answers: predict the images without a label, and list those to label next.
+    """
+    task, assessment = decision.task, decision.assessment
+    pretrained = decision.pretrained.folder if decision.pretrained is not None else None
+    save_labels(task.images, folder, request.origins)
+    if answers and len(task.images.unlabeled):
+        pool = task.images[task.images.unlabeled]
+        run.predict(pool, task.track).to_csv(folder / PREDICTIONS)
+    # The cache, where the pre-training is, may have been cleared meanwhile.
+    if pretrained is not None and (pretrained / HISTORY).exists():
+        shutil.copyfile(pretrained / HISTORY, folder / STAGE_HISTORY)
+    if answers:
+        run.record["label_next"] = save_label_next(run, task, request.seed, folder, task.track)
+    if assessment is not None:
+        save_issues(assessment.issues, task.images, folder)
+        save_out_of_fold(assessment.probabilities, task.images, folder)
+    if pictures:
+        probabilities = assessment.probabilities if assessment is not None else None
+        issues = assessment.issues if assessment is not None else []
+        method = decision.settings.method
+        save_pictures(folder, task, method, probabilities, issues, request.seed, pretrained)
+    else:
+        (folder / PICTURES).unlink(missing_ok=True)

@@ -1,0 +1,175 @@
+"""Sum up a run in short sentences, for people who have not read the documentation."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from handful.csv_files import read_csv
+from handful.pipeline.artifacts import ISSUES, LABEL_NEXT, OUT_OF_FOLD, PREDICTIONS, REPORT
+from handful.pipeline.run import Run
+from handful.text import FEW, about_right, counted, percent, sentence, shell_command, times_of
+
+WEAK = 0.15  # recall below the accuracy at which a class counts as weak
+SHOWN = 3  # weak classes that are named, at most
+SHARE = 0.05  # of images answered below which sure answers are not worth a sentence
+MOST_CAVEATS = 2  # that are shown; the report has all
+FEWEST = 5  # labels of a class below which nothing is said of it
+
+
+class Weak(NamedTuple):
+    """A class that is recognised less often than the others."""
+
+    name: str
+    n: int  # labelled images of the class
+    right: int  # of these, out of fold
+    taken_for: str  # the class that it is most often taken for
+    times: int
+
+
+def summary(run: Run, source: str) -> list[str]:
+    """Return what a run gives, one sentence a line: data, accuracy, weak classes, then next steps.
+
+    Args:
+        run: saved to a folder.
+        source: the images that it learned from, as typed.
+    """
+    said = [*_data(run), *_accuracy(run), *_answers(run)]
+    return [*map(sentence, said), *_next(run, source)]
+
+
+def _data(run: Run) -> list[str]:
+    data = run.record["data"]
+    classes = data["classes"]
+    names = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
+    test = f", {data['test']:,} to test" if data["test"] else ""
+    return [
+        f"{counted(data['labeled'] + data['unlabeled'], 'image')}: {data['labeled']:,} with a "
+        f"label, {data['unlabeled']:,} without{test}; {len(classes)} classes: {names}"
+    ]
+
+
+def _accuracy(run: Run) -> list[str]:
+    estimate = run.estimate
+    if estimate is None:
+        return ["how often it is right was not estimated (--estimate none)", *_tested(run)]
+    said = [how_right(estimate), *estimate["caveats"][:MOST_CAVEATS]]
+    before = (run.record["after"] or {}).get("estimate")
+    if before is not None and before["accuracy"] is not None:
+        labels = run.record["after"]["labeled"]
+        said.append(f"the earlier run, from {counted(labels, 'label')}: {about_right(before)}")
+        said += _worse(estimate, before)
+    said += _tested(run)
+    if run.record["interim"]:
+        said.append("the fit was stopped; the same command goes on and makes it better")
+    if estimate["accuracy"] is None or estimate["n"] < FEW or estimate["guessing"]:
+        return said
+    said += [_weak_in_words(weak) for weak in weak_classes(run)]
+    said += _sure(estimate)
+    for row in run.record.get("forecast", [])[:1]:
+        said.append(f"with {row['labels']:,} labels: {about_right(row)}")
+    return said
+
+
+def how_right(estimate: Mapping[str, Any]) -> str:
+    """Say how often a run is right, and what to do where the labels do not tell."""
+    n = estimate["n"]
+    if estimate["accuracy"] is None:
+        return f"how often it is right is not known: {estimate['how']}"
+    if estimate["guessing"]:
+        return (
+            f"no better than guessing, as far as {counted(n, 'label')} can tell; check a few "
+            f"labels, or label more images"
+        )
+    if n < FEW:
+        return (
+            f"{about_right(estimate)} on new images; {counted(n, 'label')} that count are too few "
+            f"for a figure, {FEW} give one"
+        )
+    return about_right(estimate, " on new images", f", {times_of(estimate['level'])}")
+
+
+def _tested(run: Run) -> list[str]:
+    test = run.test
+    return [f"on {counted(test['n'], 'test image')}: {about_right(test)}"] if test else []
+
+
+def _worse(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
+    """Say why a run with more labels may look worse than the earlier one."""
+    if now["accuracy"] is None or now["accuracy"] >= before["accuracy"]:
+        return []
+    if now["low"] <= before["accuracy"] and before["low"] <= now["accuracy"]:
+        return ["that it looks worse now is within what chance does"]
+    return [
+        "it is worse than before: the new labels may be of other images than the first ones, or "
+        f"some may be wrong: see {ISSUES}"
+    ]
+
+
+def weak_classes(run: Run) -> list[Weak]:
+    """Return the classes that are recognised clearly less often than others, worst first.
+
+    They are read from the out-of-fold predictions in the folder of the run.
+    """
+    if run.folder is None or not (run.folder / OUT_OF_FOLD).exists():
+        return []
+    rows = read_csv(run.folder / OUT_OF_FOLD)
+    pairs = [(row.get("label", ""), row.get("guess", "")) for row in rows]
+    return _weak(pairs)
+
+
+def _weak(pairs: Sequence[tuple[str, str]]) -> list[Weak]:
+    everything = sum(label == guess for label, guess in pairs) / max(len(pairs), 1)
+    found = []
+    for name in dict.fromkeys(label for label, _ in pairs):
+        guesses = Counter(guess for label, guess in pairs if label == name)
+        n, right = guesses.total(), guesses.pop(name, 0)
+        if n >= FEWEST and right / n < everything - WEAK and guesses:
+            other, times = guesses.most_common(1)[0]
+            found.append(Weak(name, n, right, other, times))
+    return sorted(found, key=lambda weak: weak.right / weak.n)[:SHOWN]
+
+
+def _weak_in_words(weak: Weak) -> str:
+    return (
+        f"weak: {weak.name}, right for {weak.right} of {weak.n}, most often taken for "
+        f"{weak.taken_for}"
+    )
+
+
+def _sure(estimate: Mapping[str, Any]) -> list[str]:
+    """Say which share of new images is answered where only sure answers count."""
+    for row in reversed(estimate["abstentions"]):
+        if row["share"] >= SHARE and row["sure"] > estimate["accuracy"]:
+            return [
+                f"sure answers only (--abstain {row['sure']:g}): {percent(row['share'], 0)} of "
+                f"images are answered, at least {percent(row['sure'], 0)} of the answers are right"
+            ]
+    return []
+
+
+def _answers(run: Run) -> list[str]:
+    folder, pool = run.folder, run.record["data"]["unlabeled"]
+    if folder is None or not pool or (folder / PREDICTIONS).exists():
+        return []
+    return ["the other images are not classified yet"]
+
+
+def _next(run: Run, source: str) -> list[str]:
+    folder = run.folder
+    if folder is None:
+        return []
+    steps = []
+    if (folder / PREDICTIONS).exists():
+        pool = counted(run.record["data"]["unlabeled"], "other image")
+        steps.append(f"answers {folder / PREDICTIONS}: the {pool}, classified")
+    issues = run.record["label_issues"]
+    if issues:
+        steps.append(f"check   {folder / ISSUES}: {counted(issues, 'label')} may be wrong")
+    steps.append(f"look    {folder / REPORT}")
+    if run.record.get("label_next") and Path(source).is_dir():
+        steps.append(f"improve {shell_command('label', source, '--after', folder)}")
+        steps.append(f"        or fill in {folder / LABEL_NEXT}, and give it with --labels")
+    use = shell_command("predict", folder, "MORE-IMAGES", "--into", "sorted")
+    steps.append(f"use     {use}")
+    return steps
