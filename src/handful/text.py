@@ -150,7 +150,7 @@ def about_right(estimate: Mapping[str, Any], on: str = "", sure: str = "") -> st
     accuracy, low, high = (estimate[key] for key in ("accuracy", "low", "high"))
     if accuracy is None:
         return "no figure yet"
-    if estimate.get("n", FEW) < FEW:
+    if estimate.get("n", FEW) < FEW or (accuracy > 0.995 and low < 0.99):
         return f"above about {100 * low:.0f} % right{on}"
     digits = 0 if high - low > 0.02 else 1
     at, least, most = (f"{100 * share:.{digits}f}" for share in (accuracy, low, high))

@@ -15,7 +15,6 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from handful.cli import app
-from handful.methods import METHODS
 
 QUICK = ["--set", "steps=4", "--set", "backbone.base=8", "--precision", "fp32"]
 PLAIN = [*QUICK, "--estimate", "none"]
@@ -76,19 +75,12 @@ def test_a_wrong_path_is_answered_before_torch_is_imported(command, tmp_path):
     assert "no folder '/no/such'" in done.stderr
 
 
-def test_the_help_of_fit_names_every_method(handful):
-    status, out, _ = handful("fit", "--help")
-    assert status == 0
-    for name in METHODS:
-        assert name in out
-
-
 def test_fit_leaves_a_run_and_says_how_good_it_is(handful, tmp_path):
     out = tmp_path / "run"
     status, printed, _ = handful("fit", "digits", "--per-class", 3, "--out", out, *QUICK)
     assert status == 0
-    assert "estimated accuracy on new images:" in printed
-    assert "accuracy on 359 test images:" in printed
+    assert "better than guessing" in printed
+    assert "On 359 test images: about" in printed
     record = json.loads((out / "run.json").read_text())
     assert record["data"]["labeled"] == 30
     assert record["data"]["unlabeled"] == 1408
@@ -248,7 +240,7 @@ BAD = [
     (["fit", "digits", "--set", "lr=-1", "--out", "{new}"], "lr must be above 0, got -1.0"),
     (["fit", "digits", "--set", "augment=digitz", "--out", "{new}"], "Did you mean 'digits'?"),
     (["fit", "digits", "--precision", "fp16", "--out", "{new}"], "choose one of auto, fp32, bf16"),
-    (["fit", "digits", "--estimate", "guess", "--out", "{new}"], "choose folds or none"),
+    (["fit", "digits", "--estimate", "guess", "--out", "{new}"], "choose one of folds, none"),
     (
         ["fit", "digits", "--prior", "7", "--out", "{new}"],
         "--prior takes CLASS=SHARE,..., unlabeled or labels, got '7'",
@@ -263,7 +255,6 @@ BAD = [
     (["fit", "digits", "--size", "0", "--out", "{new}"], "8 to 2048, got 0"),
     (["fit", "digits", "--out", "{other}"], "holds other files"),
     (["fit", "digits", "--out", "{file}"], "is a file"),
-    (["fit", "digits"], "--out"),
     (["fit", "digits", "--outt", "{new}"], "--out"),
     (["predict", "{empty}", "digits"], "run.json is missing"),
     (["predict", "{new}", "digits"], "is not a folder"),
@@ -398,7 +389,7 @@ def test_a_full_or_read_only_disk_is_one_line(handful, monkeypatch, tmp_path):
 
 
 def test_our_own_mistakes_show_a_traceback_and_exit_one(handful, monkeypatch, tmp_path):
-    monkeypatch.setattr("handful.pipeline.fit.check_labels", lambda *_: 1 / 0)
+    monkeypatch.setattr("handful.pipeline.resolve.check_labels", lambda *_: 1 / 0)
     status, _, err = handful("fit", "digits", "--out", tmp_path / "run")
     assert status == 1
     assert "ZeroDivisionError" in err
@@ -501,12 +492,13 @@ def test_a_dry_run_is_of_into_alone(handful, run_folder, photos, tmp_path, monke
     assert not list(tmp_path.iterdir())
 
 
-def test_a_fit_on_features_prints_no_steps_and_says_that_no_label_looks_wrong(
-    handful, photos, tmp_path
-):
+def test_a_fit_on_features_explains_itself_where_it_is_asked(handful, photos, tmp_path):
     words = ["--method", "features", "--size", "32", "--precision", "fp32"]
     status, out, _ = handful("fit", photos, "--out", tmp_path / "my run", *words)
     assert status == 0
-    assert "steps" not in out and re.search(r"fitted in \d+ s", out)
-    assert "no label looks wrong" in out
-    assert f"handful predict '{tmp_path / 'my run'}' PHOTOS" in out
+    assert "method: features" not in out and "out of fold" not in out
+    assert "The 6 other images" not in out and "the 6 other images, classified" in out
+    assert f"handful predict '{tmp_path / 'my run'}' MORE-IMAGES" in out
+    status, out, _ = handful("fit", photos, "--out", tmp_path / "my run", *words, "--explain")
+    assert status == 0 and " steps " not in out
+    assert re.search(r"method: features, \d+ s in all", out) and "out of fold" in out

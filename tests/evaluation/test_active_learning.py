@@ -153,7 +153,7 @@ def first_run(handful, photos, tmp_path):
     words = ["fit", photos, "--labels", table, "--out", tmp_path / "one", *QUICK]
     status, out, err = handful(*words)
     assert status == 0, err
-    assert "to label next: the 20 images" in out
+    assert f"or fill in {tmp_path / 'one' / 'label-next.csv'}" in out
     return tmp_path / "one"
 
 

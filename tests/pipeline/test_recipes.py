@@ -134,7 +134,7 @@ def test_a_recipe_runs_draw_by_draw_and_what_is_finished_is_not_run_again(
     seen = [(tmp_path / f"draw-{k}" / "labels.csv").read_text() for k in range(2)]
     assert seen[0] != seen[1]
     assert len(seen[0].splitlines()) == 1 + 2 * 4
-    monkeypatch.setattr("handful.pipeline.fit.train_task", None)  # a call would fail
+    monkeypatch.setattr("handful.pipeline.last_fit.train_task", None)  # a call would fail
     again = list(reproduce.reproduce(TINY, range(2), tmp_path))
     assert [x.accuracy for x in again] == [x.accuracy for x in found]
 

@@ -110,7 +110,7 @@ def test_folds_and_the_last_fit_are_told_how_long_they_may_take(monkeypatch):
         return train_task(settings, task, seed, folder, replace(planned, allowed=None), *rest)
 
     monkeypatch.setattr("handful.pipeline.cross_validate.train_task", spying)
-    monkeypatch.setattr("handful.pipeline.fit.train_task", spying)
+    monkeypatch.setattr("handful.pipeline.last_fit.train_task", spying)
     handful.fit(stripes(), **LOOK)
     assert told == [5.0] * 4 + [9.0]
 

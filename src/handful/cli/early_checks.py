@@ -24,8 +24,13 @@ def check_choices(**given: str | None) -> None:
     for name, value in given.items():
         known = _CHOICES[name]
         if value is not None and value not in known:
-            hint = did_you_mean(value, known)
-            raise HandfulError(f"no {name} {value!r}.{hint} Choose one of {', '.join(known)}")
+            question = did_you_mean(value, known) if name == "method" else ""
+            hint = (
+                f".{question} There are {', '.join(known)}"
+                if question
+                else (f"; choose one of {', '.join(known)}")
+            )
+            raise HandfulError(f"no {name} {value!r}{hint}")
 
 
 def check_folders_given(labels: Path | None, *folders: Path | None) -> None:

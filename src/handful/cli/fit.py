@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from handful.progress import Reporter
 
 
+SHARES_OF = ("unlabeled", "labels")  # what --prior may take class shares from
+
+
 @takes_source_options()
 def fit(
     source: Source,
@@ -387,9 +390,7 @@ def _check_labels_kept(source: str, labels: Path, out: Path) -> None:
 
 def _prior(text: str | None) -> dict[str, float] | str | None:
     """Return `cat=0.2,dog=0.8` as a mapping; "labels" and "unlabeled" unchanged."""
-    from handful.evaluation.label_shift import LABELED, UNLABELED
-
-    if text in (None, LABELED, UNLABELED):
+    if text in (None, *SHARES_OF):
         return text
     shares: dict[str, float] = {}
     for pair in text.split(","):
@@ -398,7 +399,7 @@ def _prior(text: str | None) -> dict[str, float] | str | None:
             shares[name.strip()] = float(share)
         except ValueError:
             raise HandfulError(
-                f"--prior takes CLASS=SHARE,..., {UNLABELED} or {LABELED}, got {text!r}; for "
+                f"--prior takes CLASS=SHARE,..., {' or '.join(SHARES_OF)}, got {text!r}; for "
                 f"example --prior cat=0.2,dog=0.8"
             ) from None
     return shares

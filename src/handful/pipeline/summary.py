@@ -43,6 +43,10 @@ def _data(run: Run) -> list[str]:
     classes = data["classes"]
     names = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
     test = f", {data['test']:,} to test" if data["test"] else ""
+    if run.record["interim"] and not data["unlabeled"]:  # the others were not read yet
+        return [
+            f"{counted(data['labeled'], 'image')} with a label; {len(classes)} classes: {names}"
+        ]
     return [
         f"{counted(data['labeled'] + data['unlabeled'], 'image')}: {data['labeled']:,} with a "
         f"label, {data['unlabeled']:,} without{test}; {len(classes)} classes: {names}"
@@ -62,7 +66,7 @@ def _accuracy(run: Run) -> list[str]:
     said += _tested(run)
     if run.record["interim"]:
         said.append("the fit was stopped; the same command goes on and makes it better")
-    if estimate["accuracy"] is None or estimate["n"] < FEW or estimate["guessing"]:
+    if estimate["accuracy"] is None or estimate.get("n", FEW) < FEW or estimate["guessing"]:
         return said
     said += [_weak_in_words(weak) for weak in weak_classes(run)]
     said += _sure(estimate)
@@ -73,7 +77,7 @@ def _accuracy(run: Run) -> list[str]:
 
 def how_right(estimate: Mapping[str, Any]) -> str:
     """Say how often a run is right, and what to do where the labels do not tell."""
-    n = estimate["n"]
+    n = estimate.get("n", FEW)  # runs of earlier versions may lack it
     if estimate["accuracy"] is None:
         return f"how often it is right is not known: {estimate['how']}"
     if estimate["guessing"]:
@@ -98,7 +102,7 @@ def _worse(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
     """Say why a run with more labels may look worse than the earlier one."""
     if now["accuracy"] is None or now["accuracy"] >= before["accuracy"]:
         return []
-    if now["low"] <= before["accuracy"] and before["low"] <= now["accuracy"]:
+    if now["high"] >= before["low"]:
         return ["that it looks worse now is within what chance does"]
     return [
         "it is worse than before: the new labels may be of other images than the first ones, or "
@@ -150,7 +154,7 @@ def _sure(estimate: Mapping[str, Any]) -> list[str]:
 
 def _answers(run: Run) -> list[str]:
     folder, pool = run.folder, run.record["data"]["unlabeled"]
-    if folder is None or not pool or (folder / PREDICTIONS).exists():
+    if folder is None or (folder / PREDICTIONS).exists() or not (pool or run.record["interim"]):
         return []
     return ["the other images are not classified yet"]
 

@@ -1,0 +1,89 @@
+"""A run in sentences."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from handful.pipeline.summary import _weak, how_right, summary
+from handful.text import about_right
+
+
+def estimate(accuracy=0.75, low=0.59, high=0.87, n=60, **others):
+    whole = {"accuracy": accuracy, "low": low, "high": high, "level": 0.9, "n": n}
+    return whole | {"guessing": False, "caveats": [], "abstentions": []} | others
+
+
+def run(record=None, **others):
+    whole = {
+        "data": {
+            "labeled": 60, "unlabeled": 1960, "test": 0, "classes": ["cat", "dog", "fox"],
+        },
+        "estimate": estimate(), "after": None, "forecast": [], "label_issues": 0,
+        "label_next": [], "interim": False,
+    }  # fmt: skip
+    whole |= record or {}
+    return SimpleNamespace(record=whole, estimate=whole["estimate"], test=None, folder=None)
+
+
+@pytest.mark.parametrize(
+    "found, said",
+    [
+        (estimate(), "about 75 % right (59–87 %)"),
+        (estimate(0.7549, 0.746, 0.764), "about 75.5 % right (74.6–76.4 %)"),
+        (estimate(1.0, 0.42, 1.0, n=5), "above about 42 % right"),
+        (estimate(1.0, 0.84, 1.0, n=24), "above about 84 % right"),
+        (estimate(0.998, 0.992, 1.0, n=900), "about 99.8 % right (99.2–100.0 %)"),
+        (estimate(None, None, None), "no figure yet"),
+    ],
+)
+def test_an_accuracy_is_as_exact_as_what_is_known(found, said):
+    assert about_right(found) == said
+
+
+def test_few_labels_give_a_bound_and_no_figure():
+    said = how_right(estimate(1.0, 0.42, 1.0, n=5))
+    assert said.startswith("above about 42 % right on new images")
+    assert "100" not in said
+    record = {"estimate": estimate(1.0, 0.42, 1.0, n=5), "forecast": [estimate() | {"labels": 9}]}
+    assert "9 labels" not in " ".join(summary(run(record), "photos"))
+
+
+def test_a_classifier_that_guesses_is_called_so_and_has_no_forecast():
+    record = {"estimate": estimate(guessing=True), "forecast": [estimate() | {"labels": 120}]}
+    said = summary(run(record), "photos")
+    assert any(line.startswith("No better than guessing") for line in said)
+    assert "120" not in " ".join(said)
+
+
+def test_the_data_the_accuracy_and_the_forecast_are_said_in_this_order():
+    said = summary(run({"forecast": [estimate(0.8, 0.7, 0.9) | {"labels": 120}]}), "photos")
+    assert said[0].startswith("2,020 images: 60 with a label, 1,960 without; 3 classes: cat, dog")
+    assert said[1] == "About 75 % right on new images (59–87 %, nine times in ten)."
+    assert said[2] == "With 120 labels: about 80 % right (70–90 %)."
+
+
+def test_a_weak_class_is_named_with_what_it_is_taken_for():
+    pairs = [("cat", "cat")] * 10 + [("dog", "dog")] * 4 + [("dog", "fox")] * 6
+    assert _weak(pairs) == [("dog", 10, 4, "fox", 6)]
+    assert _weak([("cat", "cat")] * 10 + [("dog", "fox")] * 4) == []  # too few to tell
+
+
+@pytest.mark.parametrize(
+    "now, said",
+    [(0.55, "looks worse now is within"), (0.3, "It is worse than before"), (0.8, "")],
+)
+def test_a_run_with_more_labels_that_is_worse_says_so(now, said):
+    earlier = {"estimate": estimate(0.75, 0.6, 0.87), "labeled": 40}
+    record = {"after": earlier, "estimate": estimate(now, now - 0.1, now + 0.1)}
+    text = " ".join(summary(run(record), "photos"))
+    assert "The earlier run, from 40 labels: about 75 % right" in text
+    assert (said in text) if said else ("worse" not in text)
+
+
+def test_sure_answers_are_offered_where_they_are_better_than_all_answers():
+    def sure(least):
+        row = {"sure": least, "share": 0.5}
+        return " ".join(summary(run({"estimate": estimate(abstentions=[row])}), "photos"))
+
+    assert "--abstain 0.9" in sure(0.9)
+    assert "--abstain" not in sure(0.7)
