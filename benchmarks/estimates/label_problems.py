@@ -3,10 +3,10 @@
     python -m benchmarks run label_problems dev   --draws 5 --dry
     python -m benchmarks run label_problems final --draws 20
 
-A draw takes `--per-class` labels of each class in the mean from 10,000 images (see coverage.py), flips 5 % of them
-and lists the labels that `features` doubts out of fold. Precision is the flipped share of the
-list, recall the listed share of the flipped, over all draws together. Wrong labels that a source
-has of itself count as right.
+A draw takes `--per-class` labels of each class in the mean from 10,000 images (see coverage.py),
+flips 5 % of them and lists the labels that `features` doubts out of fold. Precision is the flipped
+share of the list, recall the listed share of the flipped, over all draws together. Wrong labels
+that a source has of itself count as right.
 """
 
 import argparse

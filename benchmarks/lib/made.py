@@ -10,7 +10,7 @@ from benchmarks.lib import experience, measured
 from benchmarks.lib.paths import DOCS, ROOT
 from benchmarks.lib.tables import TABLES
 
-PAGES = (ROOT / "README.md", *sorted(DOCS.glob("*.md")))
+PAGES = (ROOT / "README.md", *sorted(DOCS.rglob("*.md")))
 RESOURCES = {made.TARGET: made.text for made in (experience, measured)}
 MARKED = re.compile(r"<!-- table (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 

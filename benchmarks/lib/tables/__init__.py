@@ -23,6 +23,7 @@ from benchmarks.lib.tables import (
     pool_shares,
     probes,
     promises,
+    readme,
     recipes,
     regret,
     speed,
@@ -31,6 +32,11 @@ from handful.methods import METHODS
 
 TABLES: dict[str, Callable[[], str]] = {
     "headline": headline.headline,
+    "headline_short": readme.headline_short,
+    "faq_labels": readme.faq_labels,
+    "fit_screen": readme.fit_screen,
+    "first_in_words": readme.first_in_words,
+    "commands": readme.commands,
     "draws": headline.draws,
     "recipes": recipes.recipes,
     "twins": recipes.twins,

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from handful.cli.help import HelpCommand
 from handful.cli.terminal import answer
 from handful.errors import HandfulError
 from handful.text import counted, for_terminal
@@ -17,7 +18,7 @@ def _labels() -> None:
     """Work on label files that `handful label` wrote."""
 
 
-@labels.command()
+@labels.command(cls=HelpCommand)
 def merge(
     files: Annotated[list[Path], typer.Argument(help="Label files of the annotators.")],
     out: Annotated[Path, typer.Option(help="Label file to write.")] = Path("labels.csv"),
