@@ -282,3 +282,35 @@ def test_what_went_wrong_in_a_cell_is_said_kept_and_printed(images, capsys, monk
 def test_a_source_without_a_test_part_is_told_what_to_do(capsys, images, tmp_path):
     with pytest.raises(ValueError, match="no labelled test part .* --test-fraction 0.3"):
         run(images[:], tmp_path / "cmp")
+
+
+def test_a_budget_is_of_every_fit_and_a_part_of_what_a_cell_is(images, tmp_path, monkeypatch):
+    given = []
+
+    def fitted(images, method, **changes):
+        given.append(changes["budget"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compare, "fit", fitted)
+    with pytest.raises(KeyboardInterrupt):
+        run(images, tmp_path / "cmp", budget=7.0)
+    assert given == [7.0]
+    options = {"precision": "fp32", "size": 16}
+    names = [
+        compare._fingerprint_of(images, "supervised", 4, 0, {}, options | more)
+        for more in ({}, {"budget": None}, {"budget": 7.0}, {"budget": 8.0})
+    ]
+    assert names[0] == names[1] and len(set(names)) == 3
+
+
+def test_a_folder_without_a_test_part_is_refused_before_an_image_is_read(
+    handful, tmp_path, monkeypatch
+):
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "1.png").write_bytes(b"not read")
+    monkeypatch.setattr("handful.data.sources.load", lambda *_, **__: pytest.fail("read"))
+    words = ["compare", tmp_path / "photos", "--per-class", 1, "--out", tmp_path / "cmp"]
+    status, _, err = handful(*words)
+    assert status == 2 and "no test part to compare on" in err
+    assert not (tmp_path / "cmp").exists()

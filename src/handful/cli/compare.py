@@ -17,6 +17,7 @@ from handful.cli.options import (
 )
 from handful.cli.source_options import SourceOptions, takes_source_options
 from handful.cli.terminal import print_comparison, print_json, reporting
+from handful.errors import HandfulError
 
 
 @takes_source_options()
@@ -60,6 +61,14 @@ def compare(
             metavar="METHOD.NAME=VALUE",
         ),
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Time for each fit, as in 90s, 10m or 1h; by default each method's own steps.",
+            metavar="TIME",
+            show_default=False,
+        ),
+    ] = None,
     precision: Precision = "auto",
     seed: Annotated[
         int,
@@ -76,6 +85,12 @@ def compare(
 
     Example: handful compare digits --per-class 10 --methods supervised,features --out cmp/
     """
+    from handful.text import in_seconds
+
+    seconds = None if budget is None else in_seconds(budget)
+    if not test_fraction:
+        _check_test_part(source, where)
+
     from handful.pipeline.compare import compare as run_comparison
     from handful.report import leave_report
 
@@ -94,9 +109,24 @@ def compare(
             init=init,
             size=size,
             precision=precision,
+            budget=seconds,
         )
         leave_report(out, reporter.say)
     if as_json:
         print_json(comparison.as_json())
     else:
         print_comparison(comparison)
+
+
+def _check_test_part(source: str, where: SourceOptions) -> None:
+    """Raise HandfulError if the names in a folder show that it has no test part."""
+    from handful.data.folder_layout import in_test_part
+    from handful.data.scan import listing
+
+    if not Path(source).is_dir():
+        return
+    names = [file.name for file in listing(Path(source), where.follow_links).files]
+    if names and not in_test_part(names):
+        raise HandfulError(
+            f"{source} has no test part to compare on; set one aside with --test-fraction 0.3"
+        )

@@ -13,6 +13,7 @@ from scipy.stats import norm
 
 from handful.evaluation.accuracy_estimate import Estimate
 from handful.evaluation.cross_validation import OutOfFold
+from handful.text import FEW
 
 TIMES = (2, 4)  # factors on the number of labels
 # Wrong answers ~ labels ** -SLOPE: the mean and the standard deviation of the slope over draws and
@@ -37,13 +38,16 @@ def forecast(found: Estimate, out: OutOfFold, times: Sequence[int] = TIMES) -> l
     """Forecast the accuracy with `times` as many labels; empty where no slope was measured.
 
     Methods that train a network have no fits on half the labels, so they have no forecast. A model
-    that is no better than guessing has shown nothing that more labels could make better.
+    that is no better than guessing has shown nothing that more labels could make better, and fewer
+    than FEW labels show no slope.
 
     Args:
         found: the estimate that was made from `out`.
         times: factors on the number of labels.
     """
-    if found.accuracy is None or found.out_of_fold is None or out.extrapolated or found.guessing:
+    if found.accuracy is None or found.out_of_fold is None or out.extrapolated:
+        return []
+    if found.guessing or found.n < FEW:
         return []
     assert found.low is not None and found.high is not None
     slope, error = learning_slope(found, out)

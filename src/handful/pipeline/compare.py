@@ -128,7 +128,8 @@ def compare(
             holds another comparison is refused.
         estimate: "folds" or "none", as in `fit`.
         settings: as in `fit`, for all methods, or for one: `features.strength` → "0.01".
-        options: backbone, init, size, aspect, flips and precision, as in `fit`.
+        options: backbone, init, size, aspect, flips, precision and budget (of each fit), as in
+            `fit`.
 
     Raises:
         HandfulError: there is no labelled test part, a method is unknown or named twice, or
@@ -248,7 +249,8 @@ def _fingerprint_of(
     """Return the fingerprint of a method's settings; HandfulError if they do not fit together."""
     try:
         given = {key: options[key] for key in ("backbone", "init") if key in options}
-        inputs = {key: value for key, value in options.items() if key not in given}
+        others = (*given, "budget")
+        inputs = {key: value for key, value in options.items() if key not in others}
         labeled_images = subsample_labels(images[:], per_class, draw)
         resolved, task = prepare(
             labeled_images, name, inputs=InputSpec(**inputs), settings=settings, **given
@@ -258,8 +260,10 @@ def _fingerprint_of(
         raise
     except HandfulError as error:
         raise HandfulError(f"{name}: {error}") from None
-    init = [] if task.init is None else [task.init.hash]
-    return make_fingerprint(resolved.as_json(), task.size, task.aspect, task.flips, *init)
+    more = [] if task.init is None else [task.init.hash]
+    if options.get("budget") is not None:
+        more.append(float(options["budget"]))
+    return make_fingerprint(resolved.as_json(), task.size, task.aspect, task.flips, *more)
 
 
 def _acquire(folder: Path, fingerprint: str) -> None:
