@@ -7,11 +7,11 @@ BIN := .venv/bin
 WORKERS ?= auto
 DEMO_RUN ?= runs/demo
 
-.PHONY: demo test test-thorough test-slow lint format clean
+.PHONY: demo test test-thorough test-slow lint docs format clean
 
 demo: .venv/installed
 	rm -rf $(DEMO_RUN)
-	$(BIN)/handful fit digits --per-class 10 --out $(DEMO_RUN)
+	$(BIN)/handful fit digits --per-class 10 --budget 40s --out $(DEMO_RUN)
 	@echo "The run is in $(DEMO_RUN)/: open its report.html in a browser. Next: $(BIN)/handful predict $(DEMO_RUN)/ PHOTO.png"
 
 test: .venv/installed-dev
@@ -29,6 +29,10 @@ lint: .venv/installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m benchmarks check
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/site
+
+docs: .venv/installed-dev
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/site
 
 format: .venv/installed-dev
 	$(BIN)/ruff format src tests benchmarks examples
