@@ -38,7 +38,7 @@ from handful.evaluation.active_learning import RANDOM_SHARE, RANK, doubt, herd
 from handful.evaluation.calibration import calibrated
 from handful.evaluation.cross_validation import OutOfFold, Scheme, out_of_fold
 from handful.methods.heads import principal
-from handful.pipeline.auto.evidence import selected
+from handful.pipeline.auto.evidence import Evidence, selected
 from handful.pipeline.auto.past_results import prior
 
 SOURCES = ("digits", "mnist", "sign-digits", "tin10", "cifar10-jpeg")
@@ -179,8 +179,7 @@ def fitted(data: Data, labeled: np.ndarray, method: str, seed: int) -> Fit:
     outs = [folds(name, RACE) for name in RACED]
     channels = 1 if data.source in ("digits", "mnist") else 3
     best = selected(
-        np.stack([out.right for out in outs]),
-        RACED,
+        [Evidence(name, out.right) for name, out in zip(RACED, outs, strict=True)],
         lambda name, other: prior(name, other, channels, len(x) / data.classes, data.source),
     )
     return Fit(RACED[best], head_of(RACED[best], np.arange(len(x))), outs[best])
