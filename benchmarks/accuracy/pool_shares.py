@@ -142,7 +142,7 @@ def drawn(data: Data, cell: str, seed: int) -> Draw:
             picked = _even(generator, np.setdiff1d(together, chosen), labels, n - first)
             chosen, counted = np.append(chosen, picked), np.arange(first + len(picked)) < first
         while kind == "offered" and len(chosen) < n:
-            found, random = _offered(source, together, chosen, generator, seed)
+            found, random = _offered(source, together, chosen, counted, generator, seed)
             chosen, counted = np.append(chosen, found), np.append(counted, random)
         inside = np.setdiff1d(together, chosen)
     unlabeled = source.features[inside]
@@ -164,6 +164,7 @@ def _offered(
     source: Pool,
     together: np.ndarray,
     labeled: np.ndarray,
+    counted: np.ndarray,
     generator: np.random.Generator,
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -172,7 +173,8 @@ def _offered(
     x, some = source.features[labeled], source.features[left]
     known = torch.from_numpy(source.labels[labeled])
     guesses = calibrated_predictions(x, known, some, source.classes, seed)
-    found = suggest(some, x, torch.from_numpy(guesses).float(), len(labeled))
+    probabilities, count = torch.from_numpy(guesses).float(), len(labeled)
+    found = suggest(some, x, probabilities, count, torch.from_numpy(counted))
     random = np.array([one.why == "random" for one in found])
     return left[[one.position for one in found]], random
 

@@ -8,10 +8,12 @@ are the truth. It begins with 20 labels of random images. Each round labels as m
 are labels, up to 160, and fits on all labels so far. Rules to choose by:
 
 - random: random images, all of which count;
-- all: a quarter is random; the others are chosen by the classifier of all labels, away from all;
+- all: a quarter is random; the others are chosen by the classifier of all labels, away from all
+  labelled images and from the random ones of the round;
 - outside: as `all`, but the classifier learned only the labels that do not count, and the choice is
-  away from these only, once there are OUTSIDE of them;
-- cover: by the classifier of all labels, away from those that do not count;
+  away from these only, once there are as many of them;
+- cover: by the classifier of all labels, away from images whose labels do not count, once there are
+  OUTSIDE of them, as `suggest` does it;
 - apart: as `all`, but not away from the random images of the same round;
 - blind: as `outside`, from the first round on: without other labels all images weigh the same.
 
@@ -34,7 +36,7 @@ from benchmarks.lib import arguments, record
 from benchmarks.lib.pools import ALL_SIZES, pool
 from handful import methods
 from handful.evaluation.accuracy_estimate import estimate
-from handful.evaluation.active_learning import RANDOM_SHARE, RANK, doubt, herd
+from handful.evaluation.active_learning import OUTSIDE, RANDOM_SHARE, RANK, doubt, herd
 from handful.evaluation.calibration import calibrated
 from handful.evaluation.cross_validation import OutOfFold, Scheme, out_of_fold
 from handful.methods.heads import principal
@@ -49,7 +51,6 @@ MOST = 2_000  # images of a source to label from, and to score on
 AXES = 256
 FOLDS = Scheme(folds=10, repeats=2, halves=1)
 RACE = Scheme(folds=4, repeats=1, halves=0)
-OUTSIDE = 10  # labels that do not count, from which the rule `outside` makes a classifier
 
 
 class Data(NamedTuple):

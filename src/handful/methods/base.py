@@ -87,8 +87,7 @@ class Task:
     @cached_property
     def counted(self) -> Tensor:
         """(n,) whether each image of `labeled` tells how common classes are: it was not chosen."""
-        names, origins = self.images[self.labeled.numpy()].names, self.images.origins
-        return torch.tensor([origins.get(name) != "chosen" for name in names], dtype=torch.bool)
+        return torch.from_numpy(self.images[self.labeled.numpy()].counted)
 
     @cached_property
     def training_pool(self) -> Tensor:
