@@ -25,6 +25,7 @@ from benchmarks.lib.tables import (
     promises,
     recipes,
     regret,
+    rounds,
     speed,
 )
 from handful.methods import METHODS
@@ -47,6 +48,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "budgets_kept": budgets.budgets_kept,
     "probes": probes.probes,
     "active": active.active,
+    "rounds": rounds.rounds,
     "pool_shares": pool_shares.pool_shares,
     "pool_shares_by_source": pool_shares.pool_shares_by_source,
     "peers": peers.peers,

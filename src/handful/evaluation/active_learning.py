@@ -6,7 +6,9 @@ image covers its neighbourhood in feature space, and each next image adds the mo
 by the model's uncertainty. Without a model all weights are equal, and typical images come first.
 Labelled images that count in the estimate cover nothing once there are enough others: a choice that
 keeps away from them leaves them without labelled neighbours, which new images have, and the
-estimate becomes too low (benchmarks/log/active_labelling.md).
+estimate becomes too low. The model's uncertainty, which is low near them, still makes it too low by
+some points; a model that did not learn them would not, and costs accuracy
+(benchmarks/log/active_labelling.md).
 
 Bae et al. 2025, "Uncertainty Herding: One Active Learning Method for All Label Budgets",
 arXiv:2412.20644, algorithm 1. Where we differ: the kernel width follows from the number
