@@ -15,6 +15,8 @@ are labels, up to 160, and fits on all labels so far. Rules to choose by:
 - cover: by the classifier of all labels, away from images whose labels do not count, once there are
   OUTSIDE of them, as `suggest` does it;
 - apart: as `all`, but not away from the random images of the same round;
+- taught: as `cover`, by a classifier that learned the labels that do not count, and, in place of the
+  others, guesses for as many random images;
 - blind: as `outside`, from the first round on: without other labels all images weigh the same.
 
 The method is `features`, or `race`: what the rules of `auto` select of RACED after four folds.
@@ -44,7 +46,7 @@ from handful.pipeline.auto.evidence import Evidence, selected
 from handful.pipeline.auto.past_results import prior
 
 SOURCES = ("digits", "mnist", "sign-digits", "tin10", "cifar10-jpeg")
-RULES = ("random", "all", "outside", "cover", "apart", "blind")
+RULES = ("random", "all", "outside", "cover", "taught", "apart", "blind")
 RACED = ("features", "self_training", "gaussian_mixture")
 STEPS = (20, 40, 80, 160)
 MOST = 2_000  # images of a source to label from, and to score on
@@ -202,8 +204,10 @@ def offered(
     outside = labeled[~counted]
     head: nn.Module | None = fit.head
     covered = np.concatenate([labeled, chosen])
-    if rule == "cover" and len(outside) >= OUTSIDE:
+    if rule in ("cover", "taught") and len(outside) >= OUTSIDE:
         covered = outside
+        if rule == "taught":
+            head = taught(data, fit, outside, random.choice(left, int(counted.sum()), False))
     elif rule == "apart":
         covered = labeled
     elif rule == "blind" or (rule == "outside" and len(outside) >= OUTSIDE):
@@ -218,6 +222,17 @@ def offered(
         known, some = (F.normalize(coordinates.of(data.x[at])) for at in (covered, others))
         found = others[herd(some, known, weights, count - drawn)]
     return np.concatenate([chosen, found]), np.arange(count) < drawn
+
+
+def taught(data: Data, fit: Fit, outside: np.ndarray, guessed: np.ndarray) -> nn.Module:
+    """A head of the labels of some images, and of guesses for others."""
+    with torch.inference_mode():
+        guesses = fit.head(data.x[guessed]).argmax(dim=1)
+    x = data.x[np.concatenate([outside, guessed])]
+    labels = torch.cat([torch.from_numpy(data.labels[outside]), guesses.clone()])
+    made: Any = methods.make("features")
+    learned: nn.Module = made.fit_features(x, labels, data.x[:0], data.classes, 0)
+    return learned
 
 
 def doubts(head: nn.Module, x: Tensor, fit: Fit) -> Tensor:
