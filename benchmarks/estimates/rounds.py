@@ -15,14 +15,14 @@ are labels, up to 160, and fits on all labels so far. Rules to choose by:
 - cover: by the classifier of all labels, away from images whose labels do not count, once there are
   OUTSIDE of them, as `suggest` does it;
 - apart: as `all`, but not away from the random images of the same round;
-- taught: as `cover`, by a classifier that learned the labels that do not count, and, in place of the
-  others, guesses for as many random images;
+- taught: as `cover`, by a classifier that learned the labels that do not count, and guesses for as
+  many random images as there are others;
 - blind: as `outside`, from the first round on: without other labels all images weigh the same.
 
 The method is `features`, or `race`: what the rules of `auto` select of RACED after four folds.
 Features are the first AXES principal axes of all images of a source, found without labels: heads
-on them are as good as on all, and faster. One line holds all
-draws of a source, a rule and a method; those that have theirs are not made again.
+on them are as good as on all, and faster. One line holds all draws of a source, a rule and a
+method; those that have theirs are not made again.
 """
 
 import argparse

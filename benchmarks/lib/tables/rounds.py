@@ -9,7 +9,7 @@ OFFERED, RANDOM = "cover", "random"  # rules: what `label-next.csv` offers, and 
 
 
 def rounds() -> str:
-    """Of every source and step: labels as offered beside random ones, and what the estimate says."""
+    """Of every source and step: labels as offered beside random ones, and the estimate's error."""
     lines = {line["name"]: line for line in record.final("rounds")}
     rows = []
     for name, line in lines.items():
