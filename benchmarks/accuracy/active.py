@@ -55,7 +55,7 @@ def main() -> None:
 
 def run(data: Pool, arm: str, draw: int) -> tuple[list[float], float]:
     """Accuracy at each of BUDGETS, and the seconds it took to choose."""
-    labeled = np.empty(0, np.int64)
+    labeled, counted = np.empty(0, np.int64), np.empty(0, bool)
     head, temperature = None, 1.0
     accuracies, choosing = [], 0.0
     for budget in BUDGETS:
@@ -66,8 +66,10 @@ def run(data: Pool, arm: str, draw: int) -> tuple[list[float], float]:
         if arm == "active":
             some = data.features[order]
             guesses = None if head is None else (head(some) / temperature).softmax(dim=1).detach()
-            found = suggest(some, data.features[labeled], guesses, count)
+            known = torch.from_numpy(counted)
+            found = suggest(some, data.features[labeled], guesses, count, known)
             order = order[[suggestion.position for suggestion in found]]
+            counted = np.append(counted, [suggestion.why == "random" for suggestion in found])
         choosing += time.perf_counter() - begun
         labeled = np.concatenate([labeled, order[:count]])
         head, temperature = fit(data, labeled, draw)

@@ -23,6 +23,7 @@ from handful.pipeline.setup import default_backbone, make_task
 
 SIZES = {"cifar10-jpeg": 160, "fashion-mnist": 64, "sign-digits": 96}  # pixels the network sees
 MORE_SIZES = SIZES | {"tin10": 160, "steel": 160, "mnist": 64}
+ALL_SIZES = MORE_SIZES | {"digits": 64}
 POOL = 10_000
 SCORED = 0.4  # of a source without a test part
 
@@ -38,13 +39,13 @@ class Pool(NamedTuple):
 
 
 def pool(source: str, part: str, most: int = POOL) -> Pool:
-    """The images of `part`, "dev" or "final", of a source named in MORE_SIZES.
+    """The images of `part`, "dev" or "final", of a source named in ALL_SIZES.
 
     Args:
         most: images to label from, and images to score on; fewer where a source has fewer.
     """
     to_label, to_score = _parts(opened(source), part, most)
-    size = MORE_SIZES[source]
+    size = ALL_SIZES[source]
     return Pool(
         embedded(to_label, size),
         to_label.labels,

@@ -6,10 +6,13 @@ import json
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
+import handful as library
 from handful.evaluation.active_learning import (
     RANDOM_SHARE,
+    RANK,
     doubt,
     herd,
     how_many,
@@ -19,7 +22,10 @@ from handful.evaluation.active_learning import (
     suggest,
     suggest_new_scenes,
 )
+from handful.methods.heads import principal
+from handful.models.classifier import BackboneSpec
 from scenes import frame, thumbnail
+from tiny import SCHEDULE, stripes
 
 QUICK = ["--set", "steps=3", "--set", "backbone.base=8", "--precision", "fp32"]
 
@@ -91,6 +97,48 @@ def test_a_quarter_is_random_and_any_beginning_has_its_share():
         assert len(drawn) == RANDOM_SHARE * some
         assert drawn == list(range(len(drawn)))  # the first in random order
     assert {why for _, why in suggestions} == {"random", "typical"}
+
+
+def test_the_choice_is_not_kept_away_from_labels_that_count_once_there_are_enough_others():
+    """A cloud in which only labels that count lie gets a label; one with others does not."""
+    x, corner = clouds([40, 40])
+    labeled = torch.cat([x[corner == 0][:10], x[corner == 1][:10]]) + 0.1
+    counted = torch.arange(20) < 10
+    shuffled_x = x[torch.randperm(80, generator=torch.Generator().manual_seed(1))]
+    in_first = (shuffled_x @ torch.eye(6)[0]) > 4
+
+    def chosen_in_first(known, mask):
+        found = suggest(shuffled_x, known, None, 4, mask)
+        return [bool(in_first[at]) for at, why in found if why != "random"]
+
+    assert chosen_in_first(labeled, counted) == [True] * 3
+    assert chosen_in_first(labeled, ~counted) == [False] * 3
+    for few in (None, torch.arange(20) < 11):  # nine that do not count are too few
+        assert suggest(shuffled_x, labeled, None, 4, few) == suggest(shuffled_x, labeled, None, 4)
+
+
+def test_random_images_of_a_round_keep_nothing_away_either():
+    """Chosen images are those that would be chosen if other images were drawn at random."""
+    x, _ = clouds([30, 30, 30], seed=2)
+    labeled, counted = x[:12] + 0.1, torch.zeros(12, dtype=torch.bool)
+    coordinates = principal(torch.cat([x, labeled]), RANK)
+    known, pool = (F.normalize(coordinates.of(some)) for some in (labeled, x[2:]))
+    expected = [at + 2 for at in herd(pool, known, torch.ones(88), 6)]
+    found = suggest(x, labeled, None, 8, counted)
+    assert [at for at, why in found if why != "random"] == expected
+
+
+def test_a_fit_says_which_of_its_labels_count(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        "handful.pipeline.run_folder.suggest_new_scenes",
+        lambda *given: told.append(given[-1]) or [],
+    )
+    images, spec = stripes(), BackboneSpec("small", {"base": 8})
+    origins = dict.fromkeys(images.names[4:16], "chosen")
+    given = {"schedule": SCHEDULE, "backbone": spec, "precision": "fp32", "estimate": "none"}
+    library.fit(images, "supervised", **given, origins=origins, out=tmp_path / "run")
+    assert told[0].tolist() == (shuffled(16, 0) < 4).tolist()
 
 
 def test_an_uncertain_prediction_is_given_as_the_reason():

@@ -1,23 +1,30 @@
 """Class shares of unlabelled images from few labels and a labels-only head."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from handful.methods.base import Aligning, fit_head
+from handful.methods.base import Aligning
 from handful.methods.class_shares import (
     POOL,
     ClassShares,
+    calibrated_predictions,
     chance_of_even_counts,
     combined_shares,
     estimated_shares,
     even_counts,
+    fit_head,
+    telling_labels,
     towards_equal,
     wanted_shares,
 )
+from handful.methods.first_features import shares_for
 from handful.methods.linear_head import Features
 from handful.methods.self_training import SelfTraining
+from tiny import stripes, task
 
 EVEN = torch.tensor([0, 1, 2]).repeat(10)
 
@@ -70,6 +77,84 @@ def test_labels_count_where_they_are_uneven_and_not_where_they_are_even():
         for labels in (EVEN, uneven)
     ]
     assert counted[1] < counted[0]
+
+
+def offered(seed):
+    """15 random labels of a pool of 8 to 1 to 1, then 45 chosen ones, as many of each class."""
+    labels = torch.cat([pool([12, 2, 1]), pool([15, 15, 15])])
+    return points(labels, seed, apart=1.5), labels, torch.arange(60) < 15
+
+
+def test_chosen_labels_of_other_classes_do_not_count_in_the_shares():
+    others, true = pool([800, 100, 100]), np.array([0.8, 0.1, 0.1])
+    for seed in range(3):
+        x, labels, counted = offered(seed)
+        u = points(others, seed + 20, apart=1.5)
+        every, some = (
+            np.abs(estimated_shares(x, labels, u, 3, 0, mask).mean - true).sum()
+            for mask in (None, counted)
+        )
+        assert some < 0.7 * every
+
+
+def test_shares_of_counted_labels_are_those_of_a_plain_calculation():
+    """The shares start from, and are held to, the counts of labels that are counted."""
+    x, labels, counted = offered(3)
+    u = points(pool([24, 3, 3]), 4, apart=1.5)
+    predicted = calibrated_predictions(x, labels, u, 3, 0)
+    expected = slow_shares(predicted, [27 / 60, 17 / 60, 16 / 60], np.array([12.5, 2.5, 1.5]), 1.0)
+    found = estimated_shares(x, labels, u, 3, 0, counted)
+    kept = (found.mean - 1 / 3) / (np.array(expected) - 1 / 3)
+    assert kept == pytest.approx([kept[0]] * 3, rel=1e-3) and 0.5 < kept[0] <= 1
+
+
+def test_chosen_labels_of_classes_as_common_as_the_others_count():
+    as_common = torch.cat([pool([12, 2, 1]), pool([36, 6, 3])])
+    _, uncommon, counted = offered(0)
+    assert torch.equal(telling_labels(as_common, counted), as_common)
+    assert torch.equal(telling_labels(uncommon, counted), uncommon[:15])
+    few = torch.arange(60) < 2  # two labels do not show a difference
+    assert torch.equal(telling_labels(uncommon, few), uncommon)
+
+
+def test_chosen_labels_seldom_pass_for_different_by_chance():
+    generator, labels = torch.Generator().manual_seed(0), pool([20, 10, 6, 4])
+    divided = [torch.randperm(40, generator=generator) < 15 for _ in range(50)]
+    assert 1 <= sum(len(telling_labels(labels, mask)) == 15 for mask in divided) <= 6
+
+
+def test_without_a_counted_label_and_without_a_chosen_one_all_labels_count():
+    x, labels, counted = offered(5)
+    u = points(pool([800, 100, 100]), 6)
+    plain = estimated_shares(x, labels, u, 3, 0)
+    for mask in (counted | True, counted & False):
+        found = estimated_shares(x, labels, u, 3, 0, mask)
+        assert (found.mean == plain.mean).all() and (found.sd == plain.sd).all()
+
+
+def test_the_last_fit_and_methods_that_align_take_shares_of_counted_labels():
+    x, labels, counted = offered(7)
+    u = points(pool([800, 100, 100]), 8, apart=1.5)
+    method = SelfTraining(rounds=3, rank=8, labels_only=0.0)
+    shares = wanted_shares(None, x, labels, u, 3, 0, counted)
+    by_hand = method.fit_features(x, labels, u, 3, 0, shares)
+    assert torch.equal(fit_head(method, x, labels, u, 3, 0, None, counted).weight, by_hand.weight)
+    plain = method.fit_features(x, labels, u, 3, 0)
+    assert not torch.equal(plain.weight, by_hand.weight)
+    for mask in (None, counted | True):
+        assert torch.equal(fit_head(method, x, labels, u, 3, 0, None, mask).weight, plain.weight)
+
+
+def test_a_network_aligns_to_the_shares_of_labels_that_were_not_chosen():
+    images = stripes()
+    chosen = replace(images, origins=dict.fromkeys(images.names[1:16:2], "chosen"))
+    some = task(chosen, validation=(0, 5))
+    x = points(torch.arange(40) % 2 * (torch.arange(40) < 18), 9)
+    known = torch.tensor([i for i in range(16) if i not in (0, 5)])
+    by_hand = estimated_shares(x[known], known % 2, x[16:], 2, 0, known % 2 == 0)
+    others = np.r_[known.numpy(), np.arange(16, 40)]
+    found = shares_for(some, x[others], torch.from_numpy(others))
+    assert found.tolist() == pytest.approx(by_hand.mean.tolist(), abs=1e-6)
 
 
 def slow_shares(probabilities, seen, images, weight):

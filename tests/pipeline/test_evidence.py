@@ -31,13 +31,34 @@ def right(n, hits):
 def test_a_paired_difference_at_forty_labels_spreads_by_about_six_points():
     rng = np.random.default_rng(0)
     a, b = (rng.random((2, 40)) < 0.8).astype(float)
-    assert 0.05 < paired_difference(a, b).sd < 0.13
+    assert 0.05 < paired_difference(Evidence("a", a), Evidence("b", b)).sd < 0.13
 
 
 def test_methods_that_agree_on_every_image_are_not_equal_with_certainty():
-    found = paired_difference(right(40, 30), right(40, 30))
+    found = paired_difference(*[Evidence("a", right(40, 30))] * 2)
     assert found.mean == 0
     assert 0 < found.sd < 0.05
+
+
+def test_a_difference_on_images_of_few_scenes_is_as_uncertain_as_one_on_so_many_images():
+    """Ten scenes of eight images each; in three of them one method has all images right."""
+    a, b = right(10, 8), right(10, 5)
+    of_scenes = paired_difference(Evidence("a", a), Evidence("b", b))
+    a, b, scenes = (np.repeat(some, 8) for some in (a, b, np.arange(10)))
+    alone = paired_difference(Evidence("a", a), Evidence("b", b))
+    together = paired_difference(Evidence("a", a, scenes), Evidence("b", b, scenes))
+    assert together.mean == alone.mean == pytest.approx(0.3)
+    assert together.sd == pytest.approx(of_scenes.sd) and alone.sd < 0.4 * together.sd
+    own = paired_difference(*(Evidence("a", some, np.arange(80)) for some in (a, b)))
+    assert own.sd == pytest.approx(alone.sd)
+
+
+def test_what_few_scenes_show_excludes_no_method():
+    a, b, scenes = (np.repeat(some, 12) for some in (right(5, 4), right(5, 3), np.arange(5)))
+    rivals = [Evidence("features", b), Evidence("supervised", a)]
+    assert "20 points below" in select_by_evidence(rivals, sure_of(-0.2))[1][0]
+    rivals = [one._replace(groups=scenes) for one in rivals]
+    assert select_by_evidence(rivals, sure_of(-0.2))[0] == 0
 
 
 def test_two_beliefs_are_weighted_by_their_precisions():
@@ -106,13 +127,13 @@ def test_unlabelled_images_are_used_only_with_evidence_or_past_results_on_their_
     assert select_by_evidence(clearly, undecided)[0] == 1
 
 
-def test_the_rule_on_a_table_is_the_rule_on_evidence():
+def test_the_rule_without_verdicts_is_the_rule_with_them():
     rng = np.random.default_rng(0)
     names = ["features", "self_training", "supervised"]
     for _ in range(20):
         table = (rng.random((3, 30)) < rng.random((3, 1))).astype(float)
         evidence = [Evidence(name, row) for name, row in zip(names, table, strict=True)]
-        assert selected(table, names, sure_of(0.1)) == select_by_evidence(evidence, sure_of(0.1))[0]
+        assert selected(evidence, sure_of(0.1)) == select_by_evidence(evidence, sure_of(0.1))[0]
 
 
 def test_a_candidate_that_never_gained_as_much_is_not_tried():
@@ -126,6 +147,6 @@ def test_a_candidate_that_never_gained_as_much_is_not_tried():
 
 def test_a_training_is_given_up_after_one_fold_only_where_it_is_far_behind():
     others = [Evidence("features", right(30, 28)), Evidence("self_training", right(30, 20))]
-    assert "28 points" not in hopeless(right(30, 20), others)
-    assert hopeless(right(30, 25), others) == ""
-    assert "83 points below features" in hopeless(right(30, 3), others)
+    assert "28 points" not in hopeless(Evidence("supervised", right(30, 20)), others)
+    assert hopeless(Evidence("supervised", right(30, 25)), others) == ""
+    assert "83 points below features" in hopeless(Evidence("supervised", right(30, 3)), others)

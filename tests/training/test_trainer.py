@@ -12,6 +12,7 @@ from torch import nn
 import handful.training.trainer
 from handful.files import read_tensors
 from handful.methods.base import Batch, Step, Views, classifier
+from handful.methods.class_shares import wanted_shares
 from handful.methods.schedule import Schedule
 from handful.methods.supervised import Supervised
 from handful.models.classifier import BackboneSpec
@@ -318,6 +319,32 @@ def test_labels_in_neither_part_of_a_fold_are_not_trained_on():
     images = seen[0].images
     assert [images.names[i] for i in seen[0].labeled] == [f"{i:03}.png" for i in range(8)]
     assert {"008.png", "011.png"} <= set(images.names)  # without a label
+
+
+def test_the_last_fit_and_the_folds_align_to_shares_of_labels_that_were_not_chosen():
+    told = []
+
+    @dataclass(frozen=True)
+    class Looking:
+        name: ClassVar[str] = "looking"
+        aligns: ClassVar[bool] = True
+
+        def fit_features(self, labeled, labels, unlabeled, num_classes, seed, shares=None):
+            told.append((labeled, labels, unlabeled, shares))
+            return nn.Linear(labeled.shape[1], num_classes)
+
+    settings = replace(SETTINGS, method=Looking(), schedule=None)
+    images = stripes()
+    chosen = replace(images, origins=dict.fromkeys(images.names[1:16:2], "chosen"))
+    assert task(chosen).counted.tolist() == [True, False] * 8
+    train_task(settings, task(chosen), 0, planned=PLAN)
+    fold_predictor(settings, task(chosen), 0, PLAN)(np.arange(12), np.arange(12, 16), 5)
+    for (x, labels, u, shares), seed in zip(told, (0, 5), strict=True):
+        assert torch.equal(shares, wanted_shares(None, x, labels, u, 2, seed, labels == 0))
+        assert not torch.equal(shares, wanted_shares(None, x, labels, u, 2, seed))
+    told.clear()
+    train_task(settings, task(images), 0, planned=PLAN)
+    assert told[0][3] is None  # where none was chosen, the method estimates them
 
 
 def test_a_plan_is_measured_and_says_its_precision(monkeypatch, clock):

@@ -26,6 +26,7 @@ from benchmarks.lib.tables import (
     readme,
     recipes,
     regret,
+    rounds,
     speed,
 )
 from handful.methods import METHODS
@@ -53,6 +54,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "budgets_kept": budgets.budgets_kept,
     "probes": probes.probes,
     "active": active.active,
+    "rounds": rounds.rounds,
     "pool_shares": pool_shares.pool_shares,
     "pool_shares_by_source": pool_shares.pool_shares_by_source,
     "peers": peers.peers,

@@ -155,6 +155,12 @@ class ImageSet:
         """Positions of the images whose label is unknown."""
         return np.flatnonzero(self.labels < 0)
 
+    @property
+    def counted(self) -> np.ndarray:
+        """(n,) whether the label of each labelled image counts in estimates: it was not chosen."""
+        names = self[self.labeled].names
+        return np.array([self.origins.get(name) != "chosen" for name in names], dtype=bool)
+
     @cached_property
     def hash(self) -> str:
         """SHA-256 of the pixels' fingerprints, labels, classes, names and groups."""

@@ -61,7 +61,7 @@ class Selected(NamedTuple):
 
     right: np.ndarray  # (M, n) share of the repeats in which each image is predicted rightly
     at: int  # row of the selected method
-    rule: Callable[[np.ndarray], int]  # (M, m) of any m images → row of the selected method
+    rule: Callable[[np.ndarray], int]  # positions (m,) of any images → row of the selected method
 
 
 class ClassEstimate(NamedTuple):
@@ -203,7 +203,7 @@ def _corrected(
     confidence: float | None,
 ) -> _Corrected:
     plain, effective = float(weights @ out.right), _effective_n(out, weights)
-    optimism = 0.0 if selected is None else selection_optimism(selected, weights)
+    optimism = 0.0 if selected is None else selection_optimism(selected, weights, out.groups)
     if not better_than_guessing(plain, effective, guessing_accuracy(out.labels, weights)):
         accuracy = max(plain - optimism, 0.0)
         return _Corrected(plain, None, optimism, None, accuracy, effective)
@@ -325,29 +325,38 @@ def learning_curve_correction(out: OutOfFold, weights: np.ndarray) -> float:
 
 
 def selection_optimism(
-    selected: Selected, weights: np.ndarray, draws: int = 300, seed: int = 0
+    selected: Selected,
+    weights: np.ndarray,
+    groups: np.ndarray | None = None,
+    draws: int = 300,
+    seed: int = 0,
 ) -> float:
     """Optimism of a method because it was selected on these images; 0 or more.
 
     The selection is repeated, by its own rule, on bootstrap samples of the images that count, and
-    scored on the images that each sample leaves out. Nothing is fitted again. The optimism is 0
-    where the selection does not vary.
+    scored on the images that each sample leaves out; images of one group are drawn together.
+    Nothing is fitted again. The optimism is 0 where the selection does not vary.
 
     Args:
         weights: (n,) of the images, adding up to 1; images of weight 0 do not count.
+        groups: (n,) group numbers, or None if every image is its own group.
         draws: bootstrap samples.
 
     Source: Tsamardinos et al. 2018, "Bootstrapping the out-of-sample predictions for efficient and
     accurate cross-validation", Machine Learning 107, algorithm 4 (BBC-CV).
     """
     counted = np.flatnonzero(weights)
+    group_of = counted if groups is None else groups[counted]
+    names = np.unique(group_of)
+    members = {name: counted[group_of == name] for name in names}
     generator = np.random.default_rng(seed)
     apart = []
     for _ in range(draws if len(selected.right) > 1 else 0):
-        sample = generator.choice(counted, len(counted))
+        drawn = generator.choice(names, len(names))
+        sample = np.concatenate([members[name] for name in drawn])
         left_out = np.setdiff1d(counted, sample)
         if len(left_out):  # with few images a sample may hold all of them
-            winner = selected.rule(selected.right[:, sample])
+            winner = selected.rule(sample)
             ahead = selected.right[selected.at] - selected.right[winner]
             apart.append(float(np.average(ahead[left_out], weights=weights[left_out])))
     return max(float(np.mean(apart)), 0.0) if apart else 0.0

@@ -7,7 +7,7 @@ training loop saves it in every checkpoint. It is not averaged, and it is no par
 Letters in shapes: N images, K classes, C channels, S the side in pixels, D features.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -83,6 +83,11 @@ class Task:
         held = set(self.validation)
         positions = [i for i in self.images.labeled.tolist() if i not in held]
         return torch.tensor(positions, dtype=torch.int64)
+
+    @cached_property
+    def counted(self) -> Tensor:
+        """(n,) whether each image of `labeled` tells how common classes are: it was not chosen."""
+        return torch.from_numpy(self.images[self.labeled.numpy()].counted)
 
     @cached_property
     def training_pool(self) -> Tensor:
@@ -225,7 +230,8 @@ class Aligning(Fitted, Protocol):
     """A fitted method that aligns pseudo-labels to class shares.
 
     `fit_features` takes the shares among the unlabelled images where the user gave them; with None
-    it estimates them from its arguments, as `class_shares.estimated_shares` does.
+    it estimates them from its arguments, as `class_shares.estimated_shares` does. Where labels were
+    chosen, `class_shares.fit_head` estimates them from the others and hands them over.
     """
 
     aligns: ClassVar[bool]
@@ -256,22 +262,6 @@ Method = Trained | Fitted
 def as_json(method: Method) -> dict[str, Any]:
     """The record of a method: its name and its fields."""
     return {"name": method.name, **asdict(method)}  # type: ignore[call-overload]
-
-
-def fit_head(
-    method: Fitted,
-    labeled: Tensor,
-    labels: Tensor,
-    unlabeled: Tensor,
-    num_classes: int,
-    seed: int,
-    shares: Sequence[float] | None = None,
-) -> nn.Module:
-    """`method.fit_features`, with the class shares that were given if the method aligns to them."""
-    if shares is not None and isinstance(method, Aligning):
-        given = torch.tensor(shares)
-        return method.fit_features(labeled, labels, unlabeled, num_classes, seed, shares=given)
-    return method.fit_features(labeled, labels, unlabeled, num_classes, seed)
 
 
 def body(task: Task) -> tuple[Normalize, nn.Module]:

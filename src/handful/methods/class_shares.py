@@ -3,7 +3,10 @@
 Methods that align pseudo-labels to class shares fail where these are wrong, and the shares of a few
 labels often are: classes may have been balanced by hand, and a random draw of few images is
 uneven. Two sources are therefore combined as counts of images. The labels count as what they are,
-unless their counts are so even that the classes look balanced by hand. The unlabelled images count
+unless their counts are so even that the classes look balanced by hand. Labels of images that were
+chosen count too, unless their classes differ clearly from those of the others: what `label-next`
+chooses covers all images, and its classes are nearer to theirs than those of a few random images;
+what somebody chose may be anything. The unlabelled images count
 through the calibrated predictions of a labels-only head, by expectation maximisation, but never as
 more than twice the labels: a head from few labels makes the same mistakes on any number of images.
 
@@ -18,15 +21,17 @@ with Quadratic Loss", for the last step. Weights were chosen on development draw
 Letters in shapes: n labelled and m unlabelled images, K classes, D features.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.stats import chi2
-from torch import Tensor
+from torch import Tensor, nn
 
 from handful.data.folds import stratified_folds
+from handful.methods.base import Aligning, Fitted
 from handful.methods.heads import fit_logistic, principal, prior_of, subsample
 from handful.methods.linear_head import TEMPERATURES, Features
 
@@ -35,7 +40,8 @@ POOL = 2.0  # unlabelled images count as at most so many images for each label
 _SAMPLE = 5_000  # unlabelled images that are predicted at most
 _FOLDS = 5
 _ROUNDS, _TOLERANCE = 1000, 1e-6  # of the iteration, which ends when no share changes by more
-_DRAWS = 20_000  # random draws of labels that even counts are compared with
+_DRAWS = 20_000  # random draws of labels that counts are compared with
+_DIFFERENT = 0.05  # chance below which chosen labels are of other classes than the others
 
 
 class ClassShares(NamedTuple):
@@ -45,6 +51,30 @@ class ClassShares(NamedTuple):
     sd: np.ndarray  # (K,)
 
 
+def fit_head(
+    method: Fitted,
+    labeled: Tensor,
+    labels: Tensor,
+    unlabeled: Tensor,
+    num_classes: int,
+    seed: int,
+    shares: Sequence[float] | None = None,
+    counted: Tensor | None = None,
+) -> nn.Module:
+    """`method.fit_features`, with class shares if the method aligns to them.
+
+    Args:
+        shares: (K,) where they are given.
+        counted: (n,) see `estimated_shares`.
+    """
+    if not isinstance(method, Aligning):
+        return method.fit_features(labeled, labels, unlabeled, num_classes, seed)
+    wanted = None if shares is None else torch.tensor(shares)
+    if wanted is None and counted is not None and not counted.all():
+        wanted = wanted_shares(None, labeled, labels, unlabeled, num_classes, seed, counted)
+    return method.fit_features(labeled, labels, unlabeled, num_classes, seed, shares=wanted)
+
+
 def wanted_shares(
     given: Tensor | None,
     labeled: Tensor,
@@ -52,17 +82,23 @@ def wanted_shares(
     unlabeled: Tensor,
     num_classes: int,
     seed: int,
+    counted: Tensor | None = None,
 ) -> Tensor:
     """(K,) float32 class shares to align to: those given, else estimated ones; none is 0."""
     if given is None:
-        found = estimated_shares(labeled, labels, unlabeled, num_classes, seed).mean
+        found = estimated_shares(labeled, labels, unlabeled, num_classes, seed, counted).mean
         given = torch.from_numpy(found)
     shares = given.float().clamp_min(1e-6)
     return shares / shares.sum()
 
 
 def estimated_shares(
-    labeled: Tensor, labels: Tensor, unlabeled: Tensor, num_classes: int, seed: int
+    labeled: Tensor,
+    labels: Tensor,
+    unlabeled: Tensor,
+    num_classes: int,
+    seed: int,
+    counted: Tensor | None = None,
 ) -> ClassShares:
     """The class shares among the unlabelled images, and how uncertain they are.
 
@@ -72,11 +108,17 @@ def estimated_shares(
         labeled: (n, D) features.
         labels: (n,) class numbers.
         unlabeled: (m, D) features; m may be 0.
+        counted: (n,) whether a label is of an image that was not chosen; None: none was. Every
+            label teaches the head.
     """
-    counts = np.bincount(labels.numpy(), minlength=num_classes).astype(np.float64)
-    images = EQUAL + (np.zeros_like(counts) if even_counts(labels.numpy()) else counts)  # (K,)
+    telling = telling_labels(labels, counted)
+    counts, told = (
+        np.bincount(some.numpy(), minlength=num_classes).astype(np.float64)
+        for some in (labels, telling)
+    )
+    images = EQUAL + (np.zeros_like(told) if even_counts(telling.numpy()) else told)  # (K,)
     if not len(unlabeled) or (counts > 0).sum() < 2:
-        fixed = prior_of(labels, num_classes).double().numpy() * (len(labels) + num_classes)
+        fixed = prior_of(telling, num_classes).double().numpy() * (len(telling) + num_classes)
         return ClassShares(fixed / fixed.sum(), _deviation(fixed, fixed / fixed.sum()))
     pool = subsample(unlabeled, _SAMPLE, seed)
     predicted = calibrated_predictions(labeled, labels, pool, num_classes, seed)
@@ -157,6 +199,30 @@ def _deviation(
     if total > 0:  # shares add up to 1
         inverse = inverse - np.outer(inverse.sum(axis=1), inverse.sum(axis=0)) / total
     return np.asarray(np.sqrt(np.maximum(inverse.diagonal(), 0.0)))
+
+
+def telling_labels(labels: Tensor, counted: Tensor | None) -> Tensor:
+    """Of the labels (n,) those that tell how common the classes are.
+
+    All of them, unless the classes of the chosen ones differ from those of the counted ones by more
+    than _DIFFERENT of random divisions into as many do.
+
+    Args:
+        counted: (n,) whether a label is of an image that was not chosen; None: none was.
+    """
+    if counted is None or counted.all() or not counted.any():
+        return labels
+    every, some = np.bincount(labels.numpy()), np.bincount(labels[counted].numpy())
+    some = np.pad(some, (0, len(every) - len(some)))
+    counts, inside = every[every > 0], some[every > 0]
+    expected = counts * counted.double().mean().item()  # of the counted ones
+    drawn = np.random.default_rng(0).multivariate_hypergeometric(
+        counts, int(counted.sum()), size=_DRAWS
+    )
+    # Pearson's statistic of the table of classes, counted and chosen, up to a factor.
+    apart = ((drawn - expected) ** 2 / expected).sum(axis=1)
+    seen = ((inside - expected) ** 2 / expected).sum()
+    return labels[counted] if (apart >= seen - 1e-9).mean() <= _DIFFERENT else labels
 
 
 def even_counts(labels: np.ndarray) -> bool:

@@ -46,7 +46,8 @@ def shares_for(task: Task, features: Tensor, positions: Tensor) -> Tensor:
         positions: (U,) of the images of `features` in the task, all labelled ones among them.
     """
     given = None if task.shares is None else torch.tensor(task.shares)
-    return wanted_shares(given, *_divided(task, features, positions), len(task.classes), seed=0)
+    labeled, labels, unlabeled, counted = _divided(task, features, positions)
+    return wanted_shares(given, labeled, labels, unlabeled, len(task.classes), 0, counted)
 
 
 def task_shares(task: Task) -> Tensor:
@@ -62,7 +63,8 @@ def shares_seen(task: Task, precision: str = "auto") -> ClassShares:
     """The class shares estimated from a sample of the images, whatever was given."""
     positions = _sample(task)
     features = first_features(task, positions, precision)
-    return estimated_shares(*_divided(task, features, positions), len(task.classes), seed=0)
+    labeled, labels, unlabeled, counted = _divided(task, features, positions)
+    return estimated_shares(labeled, labels, unlabeled, len(task.classes), 0, counted)
 
 
 def _sample(task: Task) -> Tensor:
@@ -72,10 +74,14 @@ def _sample(task: Task) -> Tensor:
     return torch.cat([task.labeled, some]).sort().values
 
 
-def _divided(task: Task, features: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Features (n, D) of labelled images, their labels (n,), and (m, D) of the others."""
+def _divided(
+    task: Task, features: Tensor, positions: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Features (n, D) and labels (n,) of labelled images, (m, D) of others, and `counted` (n,)."""
     labels = torch.full_like(task.labels, -1)
     labels[task.labeled] = task.labels[task.labeled]
-    labels = labels[positions]
-    known = labels >= 0
-    return features[known], labels[known], features[~known]
+    counted = torch.zeros_like(labels, dtype=torch.bool)
+    counted[task.labeled] = task.counted
+    known = labels[positions] >= 0
+    inside = positions[known]
+    return features[known], labels[inside], features[~known], counted[inside]

@@ -17,7 +17,8 @@ from handful.evaluation.cross_validation import (
     out_of_fold,
     plan_fits,
 )
-from handful.methods.base import Task, Trained, Tunable, fit_head
+from handful.methods.base import Task, Trained, Tunable
+from handful.methods.class_shares import fit_head
 from handful.progress import Say, quiet, silent
 from handful.training.plan import Plan
 from handful.training.settings import Settings
@@ -61,15 +62,23 @@ def fold_predictor(
 
         return trained
 
-    method, labels, shares = settings.method, task.labels[labeled], task.shares
+    method, labels, shares, counted = (
+        settings.method,
+        task.labels[labeled],
+        task.shares,
+        task.counted,
+    )
+    classes = len(task.classes)
     known, pool = extract_features(method, task, planned.precision, seed)
     if isinstance(method, Tunable):
-        method = method.tuned(known, labels, len(task.classes), seed)
+        method = method.tuned(known, labels, classes, seed)
 
     def fitted(train: np.ndarray, held: np.ndarray, seed: int) -> np.ndarray:
         if len(seen := labels[train].unique()) == 1:  # a class with one label is held out
-            return np.tile(np.eye(len(task.classes), dtype=np.float32)[seen], (len(held), 1))
-        head = fit_head(method, known[train], labels[train], pool, len(task.classes), seed, shares)
+            return np.tile(np.eye(classes, dtype=np.float32)[seen], (len(held), 1))
+        head = fit_head(
+            method, known[train], labels[train], pool, classes, seed, shares, counted[train]
+        )
         with torch.inference_mode():
             return head(known[held].float()).softmax(dim=1).numpy()
 

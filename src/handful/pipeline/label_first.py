@@ -55,6 +55,7 @@ def first_labels(
         count,
         lambda positions: thumbnails(candidates[np.array(positions)]),
         thumbnails(candidates[len(pool) :][:KNOWN]),
+        torch.from_numpy(candidates.counted),
     )
     return {names[suggestion.position]: suggestion for suggestion in suggestions}
 

@@ -309,6 +309,7 @@ def save_label_next(
         count,
         lambda positions: thumbnails(pool[np.array(positions)]),
         thumbnails(known),
+        torch.from_numpy(labeled.counted),
     )
     names, fingerprints = pool.names, pixel_fingerprints(pool)
     rows = (

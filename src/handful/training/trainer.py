@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from handful.data.splits import holdout
-from handful.methods.base import Fitted, Task, Trained, classifier, fit_head
+from handful.methods.base import Fitted, Task, Trained, classifier
+from handful.methods.class_shares import fit_head
 from handful.methods.heads import subsample
 from handful.methods.schedule import Schedule, ScheduleProgress
 from handful.models.classifier import Classifier, Predictor, embed
@@ -96,8 +97,8 @@ def _fit(settings: Settings, task: Task, seed: int, planned: Plan) -> TrainingRe
     assert isinstance(settings.method, Fitted)
     start = time.perf_counter()
     known, pool = extract_features(settings.method, task, planned.precision, seed)
-    labels = task.labels[task.images.labeled]
-    head = fit_head(settings.method, known, labels, pool, len(task.classes), seed, task.shares)
+    labels, classes = task.labels[task.images.labeled], len(task.classes)
+    head = fit_head(settings.method, known, labels, pool, classes, seed, task.shares, task.counted)
     model = classifier(task)
     model.head = head
     seconds = time.perf_counter() - start

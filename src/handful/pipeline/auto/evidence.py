@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from handful import methods
-from handful.evaluation.accuracy_estimate import DEPENDENCE_ONCE
+from handful.evaluation.accuracy_estimate import DEPENDENCE_ONCE, effective_n
 from handful.pipeline.auto.past_results import Normal, Prior
 
 SIGNIFICANT = 1.645  # standard errors of a 90 % interval
@@ -29,22 +29,33 @@ class Evidence(NamedTuple):
 
     method: str
     right: np.ndarray  # (n,) 1 where the out-of-fold prediction is right, else 0
+    groups: np.ndarray | None = None  # (n,) scenes; None: each image is one
+
+    def at(self, some: np.ndarray) -> "Evidence":
+        """Return the evidence of some of the images, at positions or where a mask is true."""
+        groups = None if self.groups is None else self.groups[some]
+        return Evidence(self.method, self.right[some], groups)
 
 
-def paired_difference(right: np.ndarray, other: np.ndarray) -> Normal:
+def paired_difference(one: Evidence, other: Evidence) -> Normal:
     """Return mean and standard error of the accuracy difference of two methods.
 
-    One image that only one method has right is added to the variance, so that two methods which
+    One scene that only one method has right is added to the variance, so that two methods which
     agree on all images are not equal with certainty. The effective number of images is reduced,
-    since out-of-fold predictions depend on each other.
+    since out-of-fold predictions depend on each other, and the more so for images of one scene.
 
     Args:
-        right, other: (n,) 1 where the method predicts the image rightly, else 0.
+        one, other: evidence on the same images.
     """
-    difference = right - other
+    difference = one.right - other.right
     n = len(difference)
-    variance = (float((difference**2).sum()) + 1) / (n + 1) - float(difference.mean()) ** 2
-    return Normal(float(difference.mean()), math.sqrt(max(variance, 0.0) / (DEPENDENCE_ONCE * n)))
+    independent, scene = DEPENDENCE_ONCE * n, 1.0
+    if one.groups is not None:
+        independent = effective_n(difference, np.full(n, 1 / n), one.groups, repeats=1)
+        scene = n / len(np.unique(one.groups))
+    mean_square = (float((difference**2).sum()) + scene) / (n + scene)
+    variance = mean_square - float(difference.mean()) ** 2
+    return Normal(float(difference.mean()), math.sqrt(max(variance, 0.0) / independent))
 
 
 def best_of(evidence: Sequence[Evidence]) -> Evidence:
@@ -63,7 +74,7 @@ def cannot_win(method: str, evidence: Sequence[Evidence], priors: Priors) -> str
     if reference not in names:
         return ""
     leader = best_of(evidence)
-    seen = paired_difference(evidence[names.index(reference)].right, leader.right)
+    seen = paired_difference(evidence[names.index(reference)], leader)
     belief = priors(method, reference).belief
     mean, sd = belief.mean + seen.mean, math.hypot(belief.sd, seen.sd)
     if leader.method == reference or mean + _GIVEN_UP * sd >= 0:
@@ -74,15 +85,14 @@ def cannot_win(method: str, evidence: Sequence[Evidence], priors: Priors) -> str
     )
 
 
-def hopeless(right: np.ndarray, others: Sequence[Evidence]) -> str:
+def hopeless(one: Evidence, others: Sequence[Evidence]) -> str:
     """Return why a method is given up after one fold; empty where it may still win.
 
     Args:
-        right: (n,) 1 where the method predicts an image of this fold rightly, else 0.
-        others: evidence on the same images.
+        one, others: evidence on the images of this fold.
     """
     leader = best_of(others)
-    seen = paired_difference(right, leader.right)
+    seen = paired_difference(one, leader)
     if seen.mean + _GIVEN_UP * seen.sd >= 0:
         return ""
     return (
@@ -108,9 +118,8 @@ def select_by_evidence(evidence: Sequence[Evidence], priors: Priors) -> tuple[in
     ]
 
 
-def selected(right: np.ndarray, names: Sequence[str], priors: Priors) -> int:
-    """Return the position of the selected method for (M, n) `right`, as `select_by_evidence`."""
-    evidence = [Evidence(name, row) for name, row in zip(names, right, strict=True)]
+def selected(evidence: Sequence[Evidence], priors: Priors) -> int:
+    """Return the position of the selected method, as `select_by_evidence`."""
     return _best_allowed(evidence, _exclusions(evidence, priors), priors)
 
 
@@ -119,7 +128,7 @@ def _best_allowed(evidence: Sequence[Evidence], reasons: Sequence[str], priors: 
     scores = [0.0]
     for one in others:
         belief = priors(one.method, first.method).belief
-        scores.append(belief.combined(paired_difference(one.right, first.right)).mean)
+        scores.append(belief.combined(paired_difference(one, first)).mean)
     allowed = [at for at, reason in enumerate(reasons) if not reason]
     return max(allowed, key=lambda at: scores[at])
 
@@ -140,7 +149,7 @@ def _why_unlabeled_unused(one: Evidence, evidence: Sequence[Evidence], priors: P
     simpler = [other for other in evidence if other.method == counterpart]
     if not simpler:
         return ""
-    seen = paired_difference(one.right, simpler[0].right)
+    seen = paired_difference(one, simpler[0])
     if priors(one.method, simpler[0].method).belief.mean <= 0 and seen.mean <= seen.sd:
         return f"no sign that it is better than {counterpart}, here or on other data sets"
     return ""
@@ -148,7 +157,7 @@ def _why_unlabeled_unused(one: Evidence, evidence: Sequence[Evidence], priors: P
 
 def _why_seen_worse(one: Evidence, leader: Evidence) -> str:
     """Return why a method is excluded as worse than the leader out of fold; empty if it is not."""
-    seen = paired_difference(one.right, leader.right)
+    seen = paired_difference(one, leader)
     if seen.mean >= -seen.sd:
         return ""
     return f"{-100 * seen.mean:.0f} points below {leader.method} on the same images"
@@ -156,7 +165,7 @@ def _why_seen_worse(one: Evidence, leader: Evidence) -> str:
 
 def _verdict_against(one: Evidence, best: Evidence) -> str:
     """Return how a method compares to the selected one, in points of accuracy."""
-    seen = paired_difference(one.right, best.right)
+    seen = paired_difference(one, best)
     margin = 100 * SIGNIFICANT * seen.sd
     if abs(100 * seen.mean) <= margin:
         return f"as good as {best.method}, within {margin:.0f} points"

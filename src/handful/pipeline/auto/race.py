@@ -259,9 +259,17 @@ class Race:
 
     def evidence(self) -> list[Evidence]:
         """What the labels that count show of each evaluated candidate."""
+        return self.evidence_of(self.counted)
+
+    def evidence_of(self, some: np.ndarray) -> list[Evidence]:
+        """What some of the n labelled images, at positions or in a mask, show of each candidate."""
         return [
-            Evidence(this.candidate.method, this.out.right[self.counted]) for this in self.evaluated
+            self._shown(this.candidate.method, this.out.right).at(some) for this in self.evaluated
         ]
+
+    def _shown(self, method: str, right: np.ndarray) -> Evidence:
+        groups = self.images.groups
+        return Evidence(method, right, None if groups is None else groups[self.images.labeled])
 
     def _evaluate(self, candidate: Candidate) -> None:
         """Cross-validate a candidate; finished folds are read from `work`."""
@@ -321,9 +329,9 @@ class Race:
         if not len(some):
             return ""
         guessed = dict(zip(first.held.tolist(), saved[first.key].argmax(axis=1), strict=True))
-        right = np.array([guessed[at] == labels[at] for at in some.tolist()], dtype=float)
-        others = [Evidence(this.candidate.method, this.out.right[some]) for this in self.evaluated]
-        return hopeless(right, others)
+        right = np.zeros(len(labels))
+        right[some] = [guessed[at] == labels[at] for at in some.tolist()]
+        return hopeless(self._shown("", right).at(some), self.evidence_of(some))
 
     def _kept_seconds(self, folder: Path | None, seconds: float) -> float:
         """Return the seconds of an evaluation; those of an interrupted fit are read."""

@@ -32,7 +32,7 @@ class Selection(NamedTuple):
     verdicts: list[str]  # one for each of `evaluated`
     left: list[Left]  # candidates that were not evaluated to their end
     shifted: bool | None  # whether the unlabelled images are unlike the labelled ones, if known
-    rule: Callable[[np.ndarray], int]  # (M, m) right, in the order of `evaluated` → position
+    rule: Callable[[np.ndarray], int]  # positions (m,) of images → that of the selected method
 
     @property
     def for_correction(self) -> Selected:
@@ -68,14 +68,14 @@ def _selection(race: Race, images: ImageSet) -> Selection:
     priors = cache(prior_for(images, bool(race.shifted)))
     evidence = race.evidence()
     best, verdicts = select_by_evidence(evidence, priors)
-    names = [one.method for one in evidence]
+    every = race.evidence_of(np.arange(len(images.labeled)))
     return Selection(
         race.evaluated[best],
         race.evaluated,
         verdicts,
         race.left,
         race.shifted,
-        lambda right: selected(right, names, priors),
+        lambda some: selected([one.at(some) for one in every], priors),
     )
 
 
