@@ -4,7 +4,8 @@ import difflib
 import json
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,21 @@ def similar_file(path: Path) -> str:
         return ""
     question = did_you_mean(path.name, beside)
     return f".{question}" if question else ""
+
+
+def some_of(texts: Sequence[str], most: int) -> str:
+    """Texts in a row, `most` of them at most: "a, b and 3 more"."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
+
+
+def as_html_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A small table for a notebook, with all text escaped."""
+    lines = [f"<p>{escape(title)}</p>", "<table>"]
+    for tag, cells in [("th", header), *(("td", row) for row in rows)]:
+        shown = "".join(f"<{tag}>{escape(for_terminal(cell))}</{tag}>" for cell in cells)
+        lines.append(f"<tr>{shown}</tr>")
+    return "\n".join([*lines, "</table>"])
 
 
 def duration(seconds: float) -> str:
@@ -124,3 +140,22 @@ def shell_command(*words: object) -> str:
 def often(share: float) -> str:
     """A share in words that go before a plural: "nine in ten", or "95 of 100"."""
     return "nine in ten" if share == 0.9 else f"{100 * share:.0f} of 100"
+
+
+FEW = 20  # labels that count below which an accuracy is no more than a bound
+
+
+def about_right(estimate: Mapping[str, Any]) -> str:
+    """Say how often a classifier is right, as exactly as is known: "about 75 % right (59–87 %)".
+
+    Args:
+        estimate: as in run.json.
+    """
+    accuracy, low, high = (estimate[key] for key in ("accuracy", "low", "high"))
+    if accuracy is None:
+        return "no figure yet"
+    if estimate.get("n", FEW) < FEW:
+        return f"above about {100 * low:.0f} % right"
+    digits = 0 if high - low > 0.02 else 1
+    at, least, most = (f"{100 * share:.{digits}f}" for share in (accuracy, low, high))
+    return f"about {at} % right ({least}–{most} %)"
