@@ -74,7 +74,8 @@ def pixels_of(picture: Any, what: str) -> np.ndarray:
         if isinstance(picture, Mapping) and picture.get("path"):
             picture = picture["path"]
         if isinstance(picture, str | os.PathLike):
-            return _pixels_of_pillow(Image.open(picture, formats=decode.FORMATS))
+            with decode.guarded(), Image.open(picture, formats=decode.FORMATS) as opened:
+                return _pixels_of_pillow(opened)
         return _pixels_of_array(picture)
     except HandfulError as error:
         raise HandfulError(f"{what} {error}") from None
@@ -99,7 +100,7 @@ def _pixels_of_pillow(picture: Image.Image) -> np.ndarray:
 def _pixels_of_array(picture: Any) -> np.ndarray:
     array = _channels_last(picture) if isinstance(picture, torch.Tensor) else np.asarray(picture)
     shape = np.shape(picture)
-    if array.ndim == 3 and array.shape[2] not in CHANNELS and array.shape[0] in CHANNELS:
+    if array.ndim == 3 and array.shape[2] not in CHANNELS and array.shape[0] in (1, 3):
         raise HandfulError(
             f"is an array of shape {shape}, and arrays are height x width x channels; for channels "
             f"first, give array.transpose(1, 2, 0)"
@@ -492,7 +493,7 @@ def _with_targets(store: Store, targets: Sequence[Any], names: Sequence[str] | N
     """Images with the labels of a data set: class numbers, with names or without, or text."""
     texts: list[str] = []
     for row, target in enumerate(targets):
-        if hasattr(target, "item") and np.size(target) == 1:
+        if hasattr(target, "item") and getattr(target, "ndim", None) == 0:
             target = target.item()
         if is_missing(target):
             texts.append("")
@@ -559,5 +560,5 @@ def _unlabelled(store: Store, source: str = IN_MEMORY) -> ImageSet:
 
 def _kind(value: Any) -> str:
     """A value's type with its article, for messages."""
-    name = type(value).__name__
+    name = "array" if isinstance(value, np.ndarray) else type(value).__name__
     return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
