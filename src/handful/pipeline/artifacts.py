@@ -7,7 +7,7 @@ LABELS, ISSUES = "labels.csv", "label-issues.csv"
 OUT_OF_FOLD, REPORT = "out-of-fold.csv", "report.html"
 LABEL_NEXT, IN_DISTRIBUTION = "label-next.csv", "familiar.safetensors"
 HISTORY, STAGE_HISTORY = "history.jsonl", "stage-history.jsonl"
-PICTURES = "pictures.json"
+PICTURES, PREDICTIONS = "pictures.json", "predictions.csv"
 ARTIFACTS = (
     MODEL,
     HISTORY,
@@ -18,7 +18,7 @@ ARTIFACTS = (
     IN_DISTRIBUTION,
     OUT_OF_FOLD,
     PICTURES,
-    "predictions.csv",
+    PREDICTIONS,
     "draw.json",
     "test.json",
     "confusion.svg",

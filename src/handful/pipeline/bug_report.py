@@ -43,7 +43,9 @@ NUMBERS = {  # part of run.json → keys that hold a number, a flag or nothing
     "test": ("accuracy", "low", "high", "level", "n"),
     "groups": ("labels", "scenes", "likely"),
 }
-WORDS = {  # part of run.json → key → words that are shown as they are
+WORDS: dict[
+    str, dict[str, tuple[str, ...]]
+] = {  # part of run.json → key → words that are shown as they are
     "input": {"aspect": ("crop", "pad", "stretch")},
     "training": {"device": ("cpu", "cuda", "mps"), "precision": ("fp32", "bf16")},
     "groups": {
