@@ -379,7 +379,7 @@ def test_the_answers_of_a_class_are_its_surest_and_its_least_sure_without_overla
     predicted = np.array([0, 0, 0, 1, -1, 0] + [2] * 40)
     confidence = np.array([0.5, 0.9, 0.7, 0.6, 0.1, 0.8] + [k / 40 for k in range(40)])
     found = answers(predicted, confidence, 4)
-    assert [one.count for one in found] == [4, 1, 40, 0]
+    assert [one.total for one in found] == [4, 1, 40, 0]
     assert (found[0].surest.tolist(), found[0].least_sure.tolist()) == ([1, 5], [0, 2])
     assert (found[1].surest.tolist(), found[1].least_sure.tolist()) == ([3], [])
     assert found[2].surest.tolist() == [45, 44, 43, 42, 41]
@@ -393,7 +393,7 @@ def test_the_page_shows_what_it_answers_before_how_often_it_is_right(made):
     shown = run.page(read.read_run(made.folder)).answers
     assert all(card.source for row in shown for card in (*row.surest, *row.least_sure))
     assert page.words.index("What it answers") < page.words.index("How often it is right")
-    for name, n in zip(made.classes, np.bincount(rows.classes), strict=True):
+    for name, n in zip(made.classes, np.bincount(rows.classes, minlength=2), strict=True):
         assert f"{name} {n} images" in page.words or f"{name}{n} images" in page.words
 
 

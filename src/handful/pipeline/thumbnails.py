@@ -84,7 +84,7 @@ def examples(labels: np.ndarray, num_classes: int) -> list[np.ndarray]:
 class Answers(NamedTuple):
     """Positions of the answers of a class that are shown."""
 
-    count: int
+    total: int
     surest: np.ndarray  # the most confident first
     least_sure: np.ndarray  # the least confident first
 

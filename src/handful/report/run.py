@@ -246,7 +246,7 @@ def _answers(run: RunFolder, classes: Sequence[str]) -> tuple[AnswerRow, ...]:
 
     rows = [
         AnswerRow(
-            name, found.count, found.count / len(predicted.names), cards(found.surest),
+            name, found.total, found.total / len(predicted.names), cards(found.surest),
             cards(found.least_sure),
         )
         for name, found in zip(
