@@ -7,7 +7,7 @@ BIN := .venv/bin
 WORKERS ?= auto
 DEMO_RUN ?= runs/demo
 
-.PHONY: demo test test-thorough test-slow lint docs format clean
+.PHONY: demo test test-thorough test-slow lint docs format dist clean
 
 demo: .venv/installed
 	rm -rf $(DEMO_RUN)
@@ -37,6 +37,10 @@ docs: .venv/installed-dev
 format: .venv/installed-dev
 	$(BIN)/ruff format src tests benchmarks examples
 	$(BIN)/ruff check --fix src tests benchmarks examples
+
+# The wheel and the sdist in dist/, tried out in an environment of their own.
+dist: .venv/installed
+	PYTHON=$(CURDIR)/$(BIN)/python .ci/dist
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "handful needs Python 3.11 or newer; give one with make PYTHON=python3.12")'

@@ -8,6 +8,7 @@ __all__ = [
     "Classifier",
     "HandfulError",
     "ImageSet",
+    "Predictions",
     "Run",
     "embed",
     "fit",
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from handful.labeling.notebook import label
     from handful.pipeline.embed import embed
     from handful.pipeline.fit import fit
+    from handful.pipeline.predictions import Predictions
     from handful.pipeline.run import Run, open_run
     from handful.pipeline.sklearn import Classifier
 
@@ -34,6 +36,7 @@ _HOME = {
     "label": "handful.labeling.notebook",
     "embed": "handful.pipeline.embed",
     "fit": "handful.pipeline.fit",
+    "Predictions": "handful.pipeline.predictions",
     "Run": "handful.pipeline.run",
     "open_run": "handful.pipeline.run",
 }
@@ -46,3 +49,8 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, and only those."""
+    return sorted(__all__)

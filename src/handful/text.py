@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,21 @@ def similar_file(path: Path) -> str:
         return ""
     question = did_you_mean(path.name, beside)
     return f".{question}" if question else ""
+
+
+def some_of(texts: Sequence[str], most: int) -> str:
+    """Texts in a row, `most` of them at most: "a, b and 3 more"."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
+
+
+def as_html_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A small table for a notebook, with all text escaped."""
+    lines = [f"<p>{escape(title)}</p>", "<table>"]
+    for tag, cells in [("th", header), *(("td", row) for row in rows)]:
+        shown = "".join(f"<{tag}>{escape(for_terminal(cell))}</{tag}>" for cell in cells)
+        lines.append(f"<tr>{shown}</tr>")
+    return "\n".join([*lines, "</table>"])
 
 
 def duration(seconds: float) -> str:

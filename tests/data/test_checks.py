@@ -220,6 +220,10 @@ class Tables(HTMLParser):
         elif tag in ("td", "th"):
             self._table[-1].append("")
 
+    def handle_endtag(self, tag):
+        if tag == "table":
+            self._table = None
+
     def handle_data(self, data):
         if self._table and self._table[-1]:
             self._table[-1][-1] += data.strip()
@@ -232,13 +236,15 @@ def test_the_page_is_escaped_whole_and_needs_no_network(awkward, tmp_path):
     page = Tables()
     page.feed(text)
     assert "script" not in page.tags and "link" not in page.tags
-    assert page.addresses and all(at.startswith("data:image/jpeg;base64,") for at in page.addresses)
-    assert [row[:3] for row in page.tables["classes"]] == [
-        ["class", "labelled", "test"],
-        ["<script>alert(1)", "3", "0"],
-        ["[red]dog & cat", "4", "0"],
+    pictures = [at for at in page.addresses if not at.startswith("#")]
+    assert pictures and all(at.startswith("data:image/jpeg;base64,") for at in pictures)
+    assert page.tables["by-folder"] == [
+        ["folder", "images", "taken for"],
+        ["[red]dog & cat/", "4", "class [red]dog & cat"],
+        ["<script>alert(1)/", "3", "class <script>alert(1)"],
     ]
-    assert page.tables["skipped"][1] == ["<b>.png", "empty file (0 bytes)"]
+    assert page.tables["left-out"][1] == ["<b>.png", "empty file (0 bytes)"]
+    assert "to test on" not in text  # there is no test part: no empty column
     assert "prefers-color-scheme: dark" in text
     assert html.escape(findings.hash) in text
 
@@ -248,6 +254,19 @@ def test_the_page_shows_examples_duplicates_and_look_alikes(tmp_path):
     save(tmp_path / "cat" / "copy.png", seed=1)
     images = load(tmp_path)
     text = render(check(images), images)
-    assert text.count("<img") == 2 * 8 + 2
-    assert "Identical images (1)" in text
-    assert "cat/copy.png · labeled · cat" in text
+    assert text.count("<img") == 24 + 2 * 8 + 2  # random ones, of each class, and the copies
+    assert "Identical images" in text
+    assert '<div class="file">cat/copy.png</div>' in text
+
+
+def test_the_page_says_what_sub_folders_were_taken_for(tmp_path):
+    folders = ["train/cat", "train/dog", "train/unlabeled", "test/cat", "test/dog"]
+    for number, name in enumerate(folders * 3):
+        save(tmp_path / name / f"{number}.png", seed=100 + number)
+    images = load(tmp_path)
+    page = Tables()
+    page.feed(render(check(images), images))
+    found = {row[0]: row[1:] for row in page.tables["by-folder"][1:]}
+    assert found["train/cat/"] == ["3", "class cat"]
+    assert found["train/unlabeled/"] == ["3", "no label"]
+    assert found["test/dog/"][1] == "test part, class dog"

@@ -547,6 +547,17 @@ def test_flipped_labels_are_listed_the_worst_first():
     assert [issue.guess for issue in issues] == labels[[17, 4]].tolist()
 
 
+def test_no_label_is_doubted_where_most_of_a_list_would_be_right():
+    labels = np.arange(60) % 3
+    flipped = labels.copy()
+    flipped[[4, 17]] = (flipped[[4, 17]] + 1) % 3
+    rows = guesses(labels, 3, confidence=0.95)
+    assert len(label_issues(given(flipped, rows))) == 2
+    assert label_issues(given(flipped[:29], rows[:29])) is None  # fewer than ten of each class
+    wrong = guesses((labels + (np.arange(60) < 20)) % 3, 3, confidence=0.95)
+    assert label_issues(given(labels, wrong)) is None  # two thirds are right
+
+
 def test_weak_contradictions_are_not_listed():
     labels = np.arange(60) % 3
     out = given(labels, guesses((labels + (np.arange(60) < 12)) % 3, 3, confidence=0.6))

@@ -115,9 +115,12 @@ def test_a_clone_has_the_same_parameters():
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda x, y: (x * 2.0, y), r"images of float64 are floats in \[0, 1\], got 0 to"),
-        (lambda x, y: (x.astype(int) * 9, y), "whole numbers from 0 to 255, got"),
-        (lambda x, y: (np.stack([x] * 4, 3), y), r"with 1 or 3 channels, got X of shape"),
+        (lambda x, y: (x * 2.0, y), r"from 0 to 508 \(float64\), and pixels are floats in \[0, 1"),
+        (
+            lambda x, y: (x.astype(int) * 9, y),
+            "pixels are whole numbers from 0 to 255; divide by the larg",
+        ),
+        (lambda x, y: (np.stack([x] * 5, 3), y), r"8, 8, 5\); images are .* 1, 3 or 4 chan"),
         (lambda x, y: (x, y[:-1]), "40 images and 39 labels"),
         (lambda x, y: (x, np.where(y == 1, -1, y)), "two classes or more, got 1 class"),
         (
@@ -125,7 +128,7 @@ def test_a_clone_has_the_same_parameters():
             "choose a method for features: features, mlp_head, self_t",
         ),
         (lambda x, y: ("photos", y), "X is one path, 'photos'; pass a list of paths"),
-        (lambda x, y: (["no.png"] * 40, y), "cannot read .*no.png: .*; leave it out of X and y"),
+        (lambda x, y: (["no.png"] * 40, y), "cannot read .*no.png: .*; leave it out of the list"),
     ],
 )
 def test_what_does_not_fit_is_said(images, change, message):

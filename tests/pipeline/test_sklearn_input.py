@@ -130,41 +130,64 @@ def test_one_image_is_no_list_of_images(fitted, image):
         fitted.predict(image)
 
 
+def test_one_image_is_no_row_of_features():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(12, 8)), [0, 1] * 6
+    with pytest.raises(HandfulError, match=r"one image of 8x8 pixels; pass a list: \[image\]"):
+        Classifier("features").fit(x, y).predict(Image.new("L", (8, 8)))
+
+
+def test_one_colour_image_with_channels_first_is_not_three_answers():
+    made = stripes(labeled=40, channels=3)
+    x = made.at(8).numpy().transpose(0, 2, 3, 1)
+    settings = {"steps": 1, "batch": 16, "backbone.base": 8}
+    colour = Classifier(settings=settings, precision="fp32", flips=False).fit(x, made.labels)
+    with pytest.raises(HandfulError, match=r"may be one colour image, channels first"):
+        colour.predict(x[0].transpose(2, 0, 1))
+    assert len(colour.predict(list(x[:3]))) == 3
+
+
+def test_pictures_of_several_sizes_are_classified(fitted):
+    assert len(fitted.predict([Image.new("L", (8, 8)), Image.new("RGBA", (30, 9))])) == 2
+
+
 def test_a_list_of_one_image_is_one_answer(fitted):
     assert len(fitted.predict([Image.new("L", (8, 8))])) == 1
     assert len(fitted.predict([np.zeros((8, 8), np.uint8)])) == 1
 
 
-def pixels(store):
-    return np.stack([store.pixels(row) for row in range(len(store.names))])
+def shown(store, size, channels=1):
+    rows = np.arange(len(store.names))
+    return store.batch(rows, size, "crop", channels)
 
 
 def test_pillow_images_are_the_pixels_that_they_show():
     colour = np.arange(12, dtype=np.uint8).reshape(2, 2, 3) * 20
-    shown = Image.fromarray(colour)
-    palette = shown.quantize(4)
+    picture = Image.fromarray(colour)
+    palette = picture.quantize(4)
     np.testing.assert_array_equal(
-        _store([shown, palette]).images, np.stack([colour, colour]).transpose(0, 3, 1, 2)
+        shown(_store([picture, palette]), 2, 3), np.stack([colour, colour]).transpose(0, 3, 1, 2)
     )
-    grey = Image.fromarray(np.array([[0, 255]], np.uint8))
-    np.testing.assert_array_equal(_store([grey, grey.convert("1")]).images[:, 0, 0], [[0, 255]] * 2)
+    grey = Image.fromarray(np.array([[0, 255], [255, 0]], np.uint8))
+    bits = shown(_store([grey, grey.convert("1")]), 2)
+    np.testing.assert_array_equal(bits[:, 0], [[[0, 255], [255, 0]]] * 2)
 
 
 def test_pillow_images_are_turned_as_their_camera_says():
     lying = Image.fromarray(np.array([[1, 2], [3, 4]], np.uint8))
     lying.getexif()[0x0112] = 6
-    np.testing.assert_array_equal(_store([lying]).images[0, 0], [[3, 1], [4, 2]])
+    np.testing.assert_array_equal(shown(_store([lying]), 2)[0, 0], [[3, 1], [4, 2]])
 
 
 @pytest.mark.parametrize(
     "pictures, message",
     [
         (
-            [Image.new("RGB", (8, 8)), Image.new("RGBA", (8, 8))],
-            r"X\[1\] is a picture of mode RGBA",
+            [Image.new("L", (8, 8)), Image.new("I;16", (8, 8))],
+            r"picture 1 is .* of mode I;16, of m",
         ),
-        ([Image.new("I;16", (8, 8))], r"X\[0\] is a picture of mode I;16; convert it to RGB or L"),
-        ([Image.new("L", (8, 8)), Image.new("L", (9, 8))], "several sizes, such as 8x8 and 9x8"),
+        ([Image.new("F", (8, 8))], "picture 0 is a Pillow image of mode F, of more than 8 bits"),
+        ([np.zeros((3, 9, 8), np.uint8)], r"shape \(3, 9, 8\).*transpose\(1, 2, 0\)"),
     ],
 )
 def test_pillow_images_that_need_a_decision_are_refused(pictures, message):

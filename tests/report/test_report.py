@@ -17,7 +17,7 @@ import handful
 from handful import cli, report
 from handful.errors import HandfulError
 from handful.evaluation.accuracy_estimate import BY_HAND
-from handful.pipeline.thumbnails import mistakes
+from handful.pipeline.thumbnails import answers, mistakes
 from handful.report import comparison, plots, read, run, sentences
 from handful.text import percent
 from tiny import stripes
@@ -32,6 +32,7 @@ TAGS = {
     "html", "head", "meta", "title", "style", "body", "header", "nav", "section", "div", "span",
     "p", "h1", "h2", "h3", "a", "b", "i", "br", "small", "code", "pre", "ul", "li", "dl", "dt",
     "dd", "table", "thead", "tbody", "tr", "th", "td", "figure", "figcaption", "img",
+    "details", "summary",
     "svg", "g", "defs", "path", "use", "text", "tspan", "circle", "clippath", "rect",
 }  # fmt: skip
 
@@ -82,7 +83,10 @@ def checked(html):
     for _, attributes in page.elements:
         assert not any(name.startswith("on") for name in attributes)
         for name in ("src", "href", "xlink:href", "action", "srcset"):
-            assert re.match("data:image/(png|jpeg);base64,|#", attributes.get(name) or "#")
+            allowed = (
+                "data:image/(png|jpeg);base64,|#|(" + "|".join(map(re.escape, run.FILES)) + ")$"
+            )
+            assert re.match(allowed, attributes.get(name) or "#")
         assert "url(" not in (attributes.get("style") or "").replace("url(#", "")
     policy = next(a["content"] for a in page.all("meta") if "http-equiv" in a)
     assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -118,9 +122,9 @@ def change(folder, **keys):
 def test_the_page_of_a_run_shows_its_record(made):
     page = checked(report.render([made.folder]))
     estimate, test = made.estimate, made.test
-    assert "stripes: 2 classes from 16 labels" in page.words
-    assert percent(estimate["accuracy"]).replace("\xa0", " ") in page.words
-    assert f"expect about {100 * estimate['accuracy']:.0f} to be classified rightly" in page.words
+    assert "A classifier for 2 classes, from 16 labels" in page.words
+    assert "stripes: 16 images with a label and 24 images without" in page.words
+    assert f"above about {100 * estimate['low']:.0f} %" in page.words  # 16 labels are few
     assert f"The {test['n']} test images" in page.words
     assert "handful fit 'my photos' --seed 0" in page.words
     assert len(page.all("img")) >= 16 + 2 * 7  # examples, and rows of augmented views
@@ -182,7 +186,7 @@ def test_hostile_names_of_classes_files_and_all_else_are_only_text(made, copied)
     for name in ("run.json", "test.json"):
         path = copied / name
         path.write_text(json.dumps(hostile(json.loads(path.read_text()))))
-    for name in ("labels.csv", "out-of-fold.csv"):
+    for name in ("labels.csv", "out-of-fold.csv", "predictions.csv"):
         lines = [line.split(",") for line in (copied / name).read_text().splitlines()]
         quoted = ['"' + text.replace('"', '""') + '"' for text in HOSTILE]
         text = [
@@ -247,7 +251,7 @@ def test_a_training_that_went_wrong_is_said_before_any_figure(copied):
         "label: no use."
     )
     assert text in page.words
-    assert page.words.index(text) < page.words.index("Accuracy on test images")
+    assert page.words.index(text) < page.words.index("On the test images it was right")
     change(copied, training=training | {"collapse": found})  # as older runs have it
     assert "the averaged weights of step 30 are kept." in checked(report.render([copied])).words
     for damaged in (3, {"step": 40}):
@@ -266,7 +270,7 @@ def test_a_remark_on_training_is_said_before_any_figure_too(copied):
     change(copied, training=training | {"remark": "nearly all guesses are of <b>"})
     page = checked(report.render([copied]))
     text = "Please check. Nearly all guesses are of <b>."
-    assert page.words.index(text) < page.words.index("Accuracy on test images")
+    assert page.words.index(text) < page.words.index("On the test images it was right")
     del training["remark"]  # as older runs have it
     change(copied, training=training)
     report.render([copied])
@@ -284,8 +288,8 @@ def test_parts_of_missing_files_are_left_out(copied):
             path.unlink()
     page = checked(report.render([copied]))
     ids = {attributes.get("id") for attributes in page.all("section")}
-    assert ids == {"confusion", "confidence", "files", "again"}
-    assert "predictions.csv" not in page.words
+    assert ids == {"accuracy", "confusion", "next", "statistics", "files", "again"}
+    assert "All answers" not in page.words
 
 
 def test_the_page_lists_the_files_of_the_run_and_the_next_command(made):
@@ -332,9 +336,76 @@ def test_labels_that_were_chosen_do_not_count_in_the_confusion_matrix(made, copi
 
 
 def test_the_forecast_for_more_labels_is_shown(copied):
-    change(copied, forecast=[{"labels": 32, "accuracy": 0.9, "low": 0.8, "high": 0.95}])
-    page = checked(report.render([copied]))
-    assert "32 labels of the same kind: 90.0 % (80.0 to 95.0 %)" in page.words
+    kept = json.loads((copied / "run.json").read_text())["estimate"]
+    forecast = [{"labels": 32, "accuracy": 0.9, "low": 0.8, "high": 0.95}]
+    said = "With 32 labels it should be right for about 90 % (80 to 95)."
+    for n in (16, 60):
+        change(copied, forecast=forecast, estimate=kept | {"n": n})
+        assert (said in checked(report.render([copied])).words) == (n == 60)
+
+
+@pytest.mark.parametrize(
+    "accuracy, low, high, n, value, interval",
+    [
+        (0.7162, 0.5809, 0.8212, 60, "about 72 %", "58 to 82 %, nine in ten times"),
+        (0.9912, 0.9853, 0.9943, 4000, "about 99.1 %", "98.5 to 99.4 %, nine in ten times"),
+        (1.0, 0.42, 1.0, 19, "above about 42 %", ""),
+    ],
+)
+def test_an_accuracy_is_said_as_exactly_as_it_is_known(accuracy, low, high, n, value, interval):
+    told = sentences.headline(
+        {"accuracy": accuracy, "low": low, "high": high, "n": n, "level": 0.9}
+    )
+    assert (told.value, told.range) == (
+        value.replace(" %", "\xa0%"),
+        interval.replace(" %", "\xa0%"),
+    )
+    assert told.bound == (n < 20)
+
+
+def test_whether_it_is_good_enough_is_said_in_counts_of_images():
+    estimate = {"accuracy": 0.72, "low": 0.581, "high": 0.821, "n": 60, "level": 0.9}
+    row = {"sure": 0.9, "threshold": 0.7, "share": 0.44, "accuracy": 0.95}
+    said = sentences.good_enough(estimate | {"abstentions": [row]}, 2002, {"fox": 45, "a": 15}, "r")
+    assert "Of the 2,002 images that it classified, expect about 360 to 840 to be wrong" in said[0]
+    assert "To answer “fox” each time would be right for about 75" in said[1]
+    assert "answers for about 44" in said[2] and "handful predict r PHOTOS --abstain 0.9" in said[2]
+    few = sentences.good_enough(estimate | {"abstentions": [], "n": 12}, 2002, {"fox": 9}, "r")
+    assert "12 labels of images that were picked at random count" in few[0]
+    assert "Of the 2,002" not in " ".join(few)
+
+
+def test_the_answers_of_a_class_are_its_surest_and_its_least_sure_without_overlap():
+    predicted = np.array([0, 0, 0, 1, -1, 0] + [2] * 40)
+    confidence = np.array([0.5, 0.9, 0.7, 0.6, 0.1, 0.8] + [k / 40 for k in range(40)])
+    found = answers(predicted, confidence, 4)
+    assert [one.total for one in found] == [4, 1, 40, 0]
+    assert (found[0].surest.tolist(), found[0].least_sure.tolist()) == ([1, 5], [0, 2])
+    assert (found[1].surest.tolist(), found[1].least_sure.tolist()) == ([3], [])
+    assert found[2].surest.tolist() == [45, 44, 43, 42, 41]
+    assert found[2].least_sure.tolist() == [6, 7, 8, 9, 10]
+
+
+def test_the_page_shows_what_it_answers_before_how_often_it_is_right(made):
+    page = checked(report.render([made.folder]))
+    rows = read.read_run(made.folder).predicted
+    assert len(rows.names) == 24
+    shown = run.page(read.read_run(made.folder)).answers
+    assert all(card.source for row in shown for card in (*row.surest, *row.least_sure))
+    assert page.words.index("What it answers") < page.words.index("How often it is right")
+    for name, n in zip(made.classes, np.bincount(rows.classes, minlength=2), strict=True):
+        assert f"{name} {n} images" in page.words or f"{name}{n} images" in page.words
+
+
+def test_files_are_linked_only_where_the_page_lies_beside_them(made, tmp_path):
+    report.write_report([made.folder], made.folder / "report.html")
+    inside = checked((made.folder / "report.html").read_text())
+    report.write_report([made.folder], tmp_path / "elsewhere.html")
+    outside = checked((tmp_path / "elsewhere.html").read_text())
+    linked = [[a["href"] for a in p.all("a") if a["href"][0] != "#"] for p in (inside, outside)]
+    assert "predictions.csv" in linked[0]
+    assert all((made.folder / name).is_file() for name in linked[0])
+    assert linked[1] == []
 
 
 def test_every_method_that_was_tried_has_its_row_and_its_bar(copied):
@@ -389,7 +460,7 @@ def test_images_to_label_next_are_shown_with_their_reason(copied):
         "file,why,prediction,confidence\n001.png,uncertain,a,0.51\n030.png,random,,\n"
     )
     page = checked(report.render([copied]))
-    assert "What to label next" in page.words
+    assert "Images to label next" in page.words
     assert "uncertain looks like a 51 % 001.png" in page.words
     assert "random 030.png" in page.words
 
@@ -439,7 +510,7 @@ def test_the_test_score_is_compared_with_the_interval(accuracy, said):
     assert "test score is the more precise" in told.tested
     wide = narrow | {"low": accuracy - 0.3, "high": accuracy + 0.3, "n": 9}
     assert "the surer one" not in sentences.tell(estimate, wide, None, ["random"]).tested
-    assert "75.0 to 90.0" in told.means
+    assert "it may be 75 to 90" in told.means
     assert not any("not recorded" in doubt for doubt in told.doubts)
     told = sentences.tell(estimate, None, {"cat": 0.2, "dog": 0.8}, ["unknown"])
     assert "cat 20" in told.assumes

@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from handful._version import __version__
+from handful.cli.bug_report import bug_report
 from handful.cli.cache import cache
 from handful.cli.compare import compare
 from handful.cli.data import data
@@ -35,7 +36,7 @@ from handful.text import for_terminal
 # In the order of the help.
 COMMANDS = (
     label, fit, predict, data, report, evaluate, methods, compare, embed, pretrain, recipes,
-    reproduce, cache,
+    reproduce, cache, bug_report,
 )  # fmt: skip
 
 START = """\
@@ -120,7 +121,7 @@ def _exit_with(error: Exception) -> NoReturn:
         traceback.print_exc()
         _print_error(
             "This is a fault in handful, not in what you gave it. Please report it with the "
-            "lines above, the command, and what `handful --version` prints."
+            "lines above, the command, and what `handful bug-report` prints."
         )
         sys.exit(1)
     if os.environ.get("HANDFUL_DEBUG"):

@@ -187,6 +187,19 @@ def read_within(path: Path, side: int, scale: Scale | None = None) -> np.ndarray
     return _with(path, use, at_least=side)
 
 
+def upright(picture: Image.Image) -> np.ndarray:
+    """Pixels (H, W) or (H, W, 3) uint8 of a Pillow image of 8 bits, decoded as its file would be.
+
+    Raises `Unreadable`, or what Pillow raises on damaged bytes.
+    """
+    _check_sides(*picture.size)
+    orientation = _orientation(picture)
+    image = _flat(picture, _background(picture))
+    if orientation in TURNS:
+        image = image.transpose(TURNS[orientation])
+    return np.array(image)
+
+
 def _facts(loaded: _Loaded) -> Facts:
     notes = loaded.notes
     full = loaded.full[::-1] if loaded.orientation >= 5 else loaded.full
@@ -208,7 +221,7 @@ def _facts(loaded: _Loaded) -> Facts:
         if pixels.ndim == 2:
             grey_digest.update(pixels.data)
             continue
-        grey = grey and _is_grey(pixels)
+        grey = grey and is_grey(pixels)
         if grey:
             grey_digest.update(np.ascontiguousarray(pixels[..., 0]).data)
         digest.update(pixels.data)
@@ -223,7 +236,7 @@ def _facts_of_values(
     values: np.ndarray, alpha: bool, size: tuple[int, int], notes: tuple[str, ...]
 ) -> Facts:
     colours = values[..., :-1] if alpha else values
-    grey = colours.ndim == 2 or colours.shape[2] == 1 or _is_grey(colours)
+    grey = colours.ndim == 2 or colours.shape[2] == 1 or is_grey(colours)
     first = colours[..., 0] if grey and colours.ndim == 3 else colours
     own = fingerprint(values if alpha else first, size)
     blank = bool((values == values[:1, :1]).all())
@@ -713,7 +726,7 @@ def _factor(image: Image.Image, at_least: int) -> int:
     return max(1, min(width, height) // at_least) if width * height > LARGE else 1
 
 
-def _is_grey(pixels: np.ndarray) -> bool:
+def is_grey(pixels: np.ndarray) -> bool:
     """Whether the channels of pixels (H, W, 3) are equal."""
     red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
     return bool(np.array_equal(red, green) and np.array_equal(red, blue))

@@ -222,7 +222,7 @@ def _image_set(
     )
     test = np.setdiff1d(test, foreign)
     labels = np.array([number.get(place.label or "", -1) for place in places], np.int64)
-    groups = _group_numbers([place.group for place in places])
+    groups = group_numbers([place.group for place in places])
     origins = {
         name: place.origin for name, place in zip(store.names, places, strict=True) if place.origin
     }
@@ -258,7 +258,7 @@ def file_store(root: Path, found: Scan, skipped: list[Skipped]) -> FileStore:
     )
 
 
-def _group_numbers(names: list[str | None]) -> np.ndarray | None:
+def group_numbers(names: list[str | None]) -> np.ndarray | None:
     """Group number of each image, or None without groups; an image without a name is alone."""
     if not any(names):
         return None

@@ -5,7 +5,7 @@ Letters in shapes: N images, C channels (1 or 3), S working size.
 
 import hashlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
@@ -20,13 +20,29 @@ from handful.data.decoding.value_range import Scale
 from handful.data.store import BATCH, MEMORY_LIMIT, FileStore, Store
 from handful.errors import HandfulError
 from handful.progress import Total, Track, quiet
+from handful.text import as_html_table, counted, for_terminal, some_of
 
 __all__ = ["ImageSet", "Total", "Track", "quiet", "sorted_classes"]
 
 
-@dataclass(frozen=True, eq=False)
+LISTED = 12  # classes that are shown
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageSet:
-    """Images with the labels that are known. Subsets share the store and its pixels."""
+    """Images with the labels that are known. Subsets share the store and its pixels.
+
+    `handful.load` makes one. `labels` are class numbers, -1 where unknown; `names` are file paths
+    relative to the source.
+
+    >>> images = handful.load("digits")
+    >>> images
+    ImageSet of 1,438 images from digits: 1,438 labelled, 0 not; 10 classes (0: 142, 1: 146, ...
+    >>> len(images), images.num_classes, images.test
+    (1438, 10, ImageSet of 359 images from digits: 359 labelled, 0 not; ...)
+    >>> images[:3].names
+    ['train/00000', 'train/00001', 'train/00002']
+    """
 
     store: Store
     rows: np.ndarray  # (N,) int64 rows of the store
@@ -62,18 +78,46 @@ class ImageSet:
         rows, labels = self.rows[positions], self.labels[positions]
         return replace(self, rows=rows, labels=labels, groups=groups, test=None)
 
-    def with_labels(self, labels: np.ndarray) -> "ImageSet":
-        """These images with other labels: (N,) class numbers, -1 where unknown."""
+    def __repr__(self) -> str:
+        counts = np.bincount(self.labels[self.labeled], minlength=self.num_classes)
+        classes = [f"{name}: {n}" for name, n in zip(self.classes, counts, strict=True)]
+        source = f" from {self.source}" if self.source else ""
+        return for_terminal(
+            f"ImageSet of {counted(len(self), 'image')}{source}: {len(self.labeled):,} labelled, "
+            f"{len(self.unlabeled):,} not; {_counted_classes(classes)}"
+        )
+
+    def _repr_html_(self) -> str:
+        counts = np.bincount(self.labels[self.labeled], minlength=self.num_classes)
+        rows = [[name, f"{n:,}"] for name, n in zip(self.classes, counts, strict=True)]
+        if len(rows) > LISTED:
+            rows = [*rows[:LISTED], [f"and {len(rows) - LISTED} more", ""]]
+        return as_html_table(repr(self), ["class", "labels"], rows)
+
+    def with_labels(self, labels: np.ndarray | Sequence[int]) -> "ImageSet":
+        """These images with other labels: (N,) class numbers, -1 where unknown.
+
+        >>> images[:2].with_labels([3, -1]).labels
+        array([ 3, -1])
+        """
         return replace(self, labels=np.asarray(labels, np.int64))
 
-    def seen(self, positions: np.ndarray) -> "ImageSet":
-        """These images with every label removed except those at `positions`."""
+    def seen(self, positions: np.ndarray | Sequence[int]) -> "ImageSet":
+        """These images with every label removed except those at `positions`.
+
+        >>> len(images.seen([0, 1, 2]).labeled)
+        3
+        """
         labels = np.full(len(self), -1, np.int64)
-        labels[positions] = self.labels[positions]
+        labels[np.asarray(positions)] = self.labels[np.asarray(positions)]
         return self.with_labels(labels)
 
     def relabeled(self, classes: tuple[str, ...]) -> "ImageSet":
-        """These images with labels that index `classes`; HandfulError if it lacks a used class."""
+        """These images with labels that index `classes`; HandfulError if it lacks a used class.
+
+        >>> images[:3].relabeled(("none", *images.classes)).labels - images[:3].labels
+        array([1, 1, 1])
+        """
         index = {normalized(name): number for number, name in enumerate(classes)}
         index |= {name: number for number, name in enumerate(classes)}
         numbers = [index.get(name, index.get(normalized(name), -1)) for name in self.classes]
@@ -91,6 +135,10 @@ class ImageSet:
         """The labelled images of `classes`, with labels that index it, and counts of the others.
 
         The counts are name → number of images, for classes that are not in `classes`.
+
+        >>> known, others = images.known_to(("0", "1"))
+        >>> len(known), sum(others.values())
+        (288, 1150)
         """
         known = {*classes, *map(normalized, classes)}
         foreign = [not {name, normalized(name)} & known for name in self.classes]
@@ -103,6 +151,9 @@ class ImageSet:
         """These images, with images of more than 8 bits scaled by `value_range`; None: unchanged.
 
         The shared store is not changed.
+
+        >>> images.scaled_by(None) is images
+        True
         """
         store = self.store
         if not isinstance(store, FileStore) or store.scaled_by(value_range) is store:
@@ -114,6 +165,11 @@ class ImageSet:
         """Open a page to label these images; as `handful.label`, which has the options.
 
         The result has the page's `address`, `images` with the labels so far, and `close()`.
+
+        >>> page = images[:20].label("digits.csv")
+        digits.csv is new...
+        >>> page.close()
+        ImageSet of 20 images from digits: 20 labelled, 0 not; ...
         """
         # By name: this package must not import one above it.
         return import_module("handful.labeling.notebook").label(self, labels, **options)
@@ -180,6 +236,9 @@ class ImageSet:
         Images are decoded once, in parallel, and cached. Large results are memory-mapped. Raises
         `Vanished` if a file can no longer be read.
 
+        >>> images[:5].at(8).shape
+        torch.Size([5, 1, 8, 8])
+
         Args:
             size: S, in pixels.
             aspect: how images become square. "crop" resizes the short side to S and keeps the
@@ -198,6 +257,9 @@ class ImageSet:
 
         Images that can no longer be read are black. In that case it raises `Vanished` after the
         last batch, and the caller must discard its results.
+
+        >>> [len(batch) for batch in images[:5].stream(8, batch=2)]
+        [2, 2, 1]
         """
         channels = channels or self.channels
         rows = self.rows
@@ -210,6 +272,12 @@ class ImageSet:
             batches = self.store.batches(rows, size, aspect, channels, batch)
             yield from (torch.from_numpy(pixels) for pixels in batches)
             self.store.check(rows)
+
+
+def _counted_classes(classes: list[str]) -> str:
+    """Classes with their counts, in brackets: "2 classes (fox: 1, hare: 1)"."""
+    many = f"{len(classes)} class{'' if len(classes) == 1 else 'es'}"
+    return f"{many} ({some_of(classes, LISTED)})" if classes else "no class"
 
 
 def sorted_classes(names: set[str]) -> tuple[str, ...]:

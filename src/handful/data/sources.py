@@ -15,7 +15,9 @@ from handful.data.folder_layout import check_folders
 from handful.data.grouping.rules import check_rule, grouped_by_rule
 from handful.data.image_folder import Wanted, load_folder
 from handful.data.imageset import ImageSet
-from handful.data.labels.label_file import LabelFile
+from handful.data.in_memory import image_set, is_path, with_labels
+from handful.data.labels.given import label_table
+from handful.data.labels.label_file import GIVEN, LabelFile
 from handful.data.source_names import check_source
 from handful.data.splits import holdout, some, with_test
 from handful.data.store import FileStore, Skipped, array_store
@@ -40,8 +42,8 @@ class Public(NamedTuple):
 
 
 def load(
-    source: str | Path,
-    labels: str | Path | None = None,
+    source: Any,
+    labels: Any = None,
     *,
     data_root: str | Path | None = None,
     test_fraction: float = 0.0,
@@ -59,13 +61,22 @@ def load(
     track: Track = quiet,
     say: Callable[[str], None] = lambda text: None,
 ) -> ImageSet:
-    """Load a public data set or a folder of images, with the labels that are known.
+    """Load images, with the labels that are known: a folder, a data set, or pictures in memory.
+
+    >>> images = handful.load("photos", labels={"fox-1.png": "fox", "hare-1.png": "hare"})
+    >>> images
+    ImageSet of 4 images from photos: 2 labelled, 2 not; 2 classes (fox: 1, hare: 1)
 
     Args:
         source: a name in `SOURCES`, or the path of a folder of images. A string that is a name is
             taken as a name, even if there is a folder of that name; a Path is always a folder.
+            Or pictures in memory: a Pillow image, an array (N, H, W) or (N, H, W, C), a list of
+            these or of paths, a torch `Dataset` of (picture, label), or a `datasets.Dataset`.
         labels: a CSV of file,label[,group], or the label file of another tool, for a folder whose
-            sub-folders are not classes.
+            sub-folders are not classes. Or the same in memory: a dict from file to label, a data
+            frame with these columns, or a Series of labels with the files as its index. For
+            pictures in memory a list with a label for each. None, NaN, "" and the number -1 mean
+            that the label is not known.
         data_root: folder of public data sets, into which missing ones are downloaded; by default
             HANDFUL_DATA.
         test_fraction: share of the labelled images that becomes `test`, if the source has none.
@@ -92,15 +103,19 @@ def load(
         The images. Files that cannot be read are left out and listed in `store.skipped`.
         HandfulError for a source that is missing, empty or ambiguous.
     """
-    name = str(source)
     check_folders(folders)
     if groups is not None:
         check_rule(groups)
-    if name in SOURCES and not isinstance(source, Path):
+    name = str(source) if is_path(source) else ""
+    if not is_path(source):
+        images = source if isinstance(source, ImageSet) else image_set(source)
+        images = images if labels is None else with_labels(images, labels, say)
+    elif name in SOURCES and not isinstance(source, Path):
         if Path(name).is_dir():
             say(f"{name} is the data set of that name; for the folder here type ./{name}")
         if labels is not None:
-            raise HandfulError(f"{name} has its own labels; labels={str(labels)!r} is for a folder")
+            given = repr(str(labels)) if is_path(labels) else "..."
+            raise HandfulError(f"{name} has its own labels; labels={given} is for a folder")
         images = _public(name, Path(data_root).expanduser() if data_root else data_folder())
     else:
         check_source(name)
@@ -120,9 +135,12 @@ def load(
 
 
 def label_file(
-    labels: str | Path | None, encoding: str, file_column: str | None, label_column: str | None
+    labels: Any, encoding: str, file_column: str | None, label_column: str | None
 ) -> LabelFile | None:
-    """The label file that was typed, or None; HandfulError for a column without a file."""
+    """The labels that were given, or None; HandfulError for a column without a file."""
+    if labels is not None and not is_path(labels):
+        table = label_table(labels)
+        return LabelFile(GIVEN, encoding, file_column, label_column, table)
     if labels is not None:
         return LabelFile(Path(labels).expanduser(), encoding, file_column, label_column)
     for name, value in (("--file-column", file_column), ("--label-column", label_column)):

@@ -153,7 +153,7 @@ def assess(
     return Assessed(
         found,
         out,
-        tuple(issue.position for issue in label_issues(out)),
+        tuple(issue.position for issue in label_issues(out) or ()),
         more[0].accuracy if more else None,
         found.temperature,
     )

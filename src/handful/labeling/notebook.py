@@ -3,7 +3,7 @@
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from handful.labeling.marks import LABEL, Mark
 from handful.labeling.photos import SetPhotos
 from handful.labeling.serve import close, listening_server
 from handful.labeling.start import TABLE, Wanted, open_page
+from handful.pipeline.given import images_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +71,7 @@ class Labeling:
 
 
 def label(
-    images: ImageSet,
+    images: Any,
     labels: Path | str = TABLE,
     *,
     classes: "Sequence[str]" = (),
@@ -78,7 +79,16 @@ def label(
 ) -> Labeling:
     """Open a labelling page for images, and return at once; the result has its address.
 
+    >>> page = handful.label(handful.load("photos", labeled=False), classes=["fox", "hare"])
+    labels.csv is new...
+    >>> page  # doctest: +SKIP
+    labelling page: http://127.0.0.1:40123/?token=… (0 labels so far)
+    >>> images = page.close()  # with the labels so far
+    >>> len(images)
+    4
+
     Args:
+        images: what `load` takes: a folder, or pictures in memory; or what it returned.
         labels: label file that is written while you label; with the journal beside it the same
             call goes on where it was.
         classes: in the order of their keys, if no image has a label yet.
@@ -86,5 +96,6 @@ def label(
     Raises:
         HandfulError: another page writes the same label file, or the port is taken.
     """
+    images = images_of(images)
     wanted = Wanted(images.source, Path(labels), classes=tuple(classes), folders="ignore")
     return Labeling(images, wanted, port)

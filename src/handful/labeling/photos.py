@@ -153,14 +153,18 @@ class SetPhotos(Photos):
         self._pixels_lock = threading.Lock()
 
     def _pixels(self, number: int, side: int) -> np.ndarray:
+        from handful.data.in_memory import PictureStore
         from handful.data.store import ArrayStore, FileStore
 
         store, row = self.of.store, int(self.of.rows[number])
         if isinstance(store, FileStore):
             return decode.read_within(store.root / store.names[row], side, store.value_range)
-        assert isinstance(store, ArrayStore)
-        pixels = store.images[row]
-        image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+        if isinstance(store, PictureStore):
+            image = Image.fromarray(store.picture(row))
+        else:
+            assert isinstance(store, ArrayStore)
+            pixels = store.images[row]
+            image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
         image.thumbnail((side, side), Image.Resampling.BICUBIC)
         return np.asarray(image)
 

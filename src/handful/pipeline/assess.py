@@ -28,7 +28,7 @@ class Assessment(NamedTuple):
     """The accuracy estimate of a model and what else its out-of-fold predictions show."""
 
     estimate: Estimate
-    issues: list[LabelIssue]
+    issues: list[LabelIssue] | None  # None: the labels cannot tell
     probabilities: np.ndarray  # (n, K) of the n labelled images, out of fold
     forecast: list[Forecast]
     out: OutOfFold

@@ -260,7 +260,7 @@ def _fingerprint_of(
         raise
     except HandfulError as error:
         raise HandfulError(f"{name}: {error}") from None
-    more = [] if task.init is None else [task.init.hash]
+    more: list[Any] = [] if task.init is None else [task.init.hash]
     if options.get("budget") is not None:
         more.append(float(options["budget"]))
     return make_fingerprint(resolved.as_json(), task.size, task.aspect, task.flips, *more)

@@ -27,9 +27,10 @@ from handful.models.feature_cache import (
 )
 from handful.output import written
 from handful.pipeline.configure import configure
+from handful.pipeline.given import on_any_images
 from handful.pipeline.setup import default_backbone, default_size
 from handful.progress import QUIET, Reporter
-from handful.text import duration
+from handful.text import duration, in_seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,29 +71,38 @@ class Embedding:
             np.savez(file, **content)
 
 
+@on_any_images(labeled=False)
 @on_the_rest
 def embed(
     images: ImageSet,
     backbone: str = "lite0",
     *,
+    labels: Any = None,
     size: int | None = None,
-    budget: float | None = None,
+    budget: float | str | None = None,
     aspect: str = "crop",
     view: str = "plain",
     precision: str = "auto",
     settings: dict[str, str] | None = None,
+    progress: bool = False,
     reporter: Reporter = QUIET,
 ) -> Embedding:
     """Return the features of all images, test part included, from a pre-trained network.
+
+    >>> handful.embed("photos", size=32).features.shape
+    (4, 1792)
 
     Features are cached by image: a fit with equal network and size reads them, and an interrupted
     call resumes.
 
     Args:
+        images: what `load` takes: a folder, a data set, pictures in memory; or what it returned.
+        labels: as in `load`; they are in the result only.
+        progress: show bars and messages, in a terminal or a notebook.
         backbone: lite0, lite1, lite2 or timm:NAME.
         size: side in pixels to which images are resized; by default the one that suits network and
             images, or the largest that fits into the budget.
-        budget: seconds for all images.
+        budget: seconds for all images, or text such as "10m".
         aspect: how images become square: crop, pad or stretch.
         view: plain, or flipped left to right.
         precision: fp32, bf16, or auto: bf16 where the processor computes in it.
@@ -101,6 +111,7 @@ def embed(
     Raises:
         HandfulError: the backbone has no pre-trained weights, or size and budget are both given.
     """
+    budget = in_seconds(budget) if isinstance(budget, str) else budget
     if not models.pretrained(backbone):
         raise HandfulError(
             f"backbone {backbone!r} has no learned weights, so its features tell nothing; use "

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from handful import devices
 from handful.data.checks import check as inspect
@@ -23,6 +23,7 @@ from handful.pipeline.assess import assess_given_method, assess_selected_method,
 from handful.pipeline.auto.select import select_method
 from handful.pipeline.best_so_far import BestSoFar
 from handful.pipeline.earlier_run import with_earlier_labels, with_earlier_options
+from handful.pipeline.given import on_any_images
 from handful.pipeline.grouping import group_images, warn
 from handful.pipeline.last_fit import train_on_all_labels, why_unlabeled_unused
 from handful.pipeline.options import FitOptions, InputSpec
@@ -42,17 +43,19 @@ from handful.pipeline.run_folder import (
 from handful.pipeline.save import run_of, save_artifacts
 from handful.pipeline.setup import check_opens, validate
 from handful.progress import QUIET, Reporter, Say
-from handful.text import duration
+from handful.text import duration, in_seconds
 from handful.training.plan import Plan, load_or_make_plan, make_plan
 from handful.training.settings import Settings
 from handful.training.time_budget import Deadline, affordable, embedding_seconds
 from handful.training.trainer import feature_positions
 
 
+@on_any_images(labeled=True)
 def fit(
     images: ImageSet,
     method: str | Method | None = None,
     *,
+    labels: Any = None,
     seed: int = 0,
     out: Path | str | None = None,
     overwrite: bool = False,
@@ -64,20 +67,34 @@ def fit(
     precision: str = "auto",
     estimate: str = "folds",
     prior: Mapping[str, float] | str | None = None,
-    settings: dict[str, str] | None = None,
-    budget: float | None = None,
+    settings: Mapping[str, Any] | None = None,
+    budget: float | str | None = None,
     init: Path | str | None = None,
     origins: Mapping[str, str] | None = None,
     groups: str | None = None,
     after: Run | Path | str | None = None,
     pictures: bool = True,
+    progress: bool = False,
     reporter: Reporter = QUIET,
     command: Sequence[str] = (),
 ) -> Run:
     """Train a classifier on partly labelled images and estimate its accuracy on new images.
 
+    >>> run = handful.fit(
+    ...     "photos",
+    ...     "supervised",
+    ...     labels={"fox-1.png": "fox", "fox-2.png": "fox", "hare-1.png": "hare"},
+    ...     settings={"steps": 2},
+    ...     estimate="none",
+    ... )
+    >>> run.classes
+    ('fox', 'hare')
+
     Args:
-        images: labels are -1 where unknown. A test part is set aside and not read.
+        images: what `load` takes: a folder, a data set, pictures in memory; or what it returned. A
+            test part is set aside and not read.
+        labels: as in `load`: a CSV, a dict from file to label, a data frame, or a list with a
+            label for each picture in memory. Missing ones are None, NaN, "" or -1.
         method: a name (`handful fit --help` lists them) or a method object. By default "auto",
             which cross-validates the methods that fit into `budget` (3 minutes by default) and
             selects the best; see `auto.select`. What is given of schedule, backbone, init and
@@ -108,11 +125,13 @@ def fit(
             given, and its estimate is put into the record.
         pictures: save thumbnails for the report. False for private photos: thumbnails and report
             of a finished run in `out` are then deleted too.
-        settings: fields of the method, the schedule or the backbone, as text, by name.
-        budget: seconds for the whole fit, estimate included. Training steps are timed first, and
-            the number that fits is trained, adjusted while the training runs. A method on features
-            has no steps: a message says whether the time is enough. "auto" plans its candidates
-            with the budget. Features needed only for predictions are not covered.
+        settings: fields of the method, the schedule or the backbone, by name.
+        progress: show bars and messages, in a terminal or a notebook.
+        budget: seconds for the whole fit, estimate included, or text such as "10m". Training steps
+            are timed first, and the number that fits is trained, adjusted while the training runs.
+            A method on features has no steps: a message says whether the time is enough. "auto"
+            plans its candidates with the budget. Features needed only for predictions are not
+            covered.
 
     Returns:
         The Run: `run.estimate`, `run.predict(...)`, `run.evaluate(...)`.
@@ -121,10 +140,11 @@ def fit(
         HandfulError: options do not fit together or to the images, or `out` holds another run.
     """
     inputs = InputSpec(size, aspect, flips, precision)
+    texts = {name: str(value) for name, value in (settings or {}).items()}
+    budget = in_seconds(budget) if isinstance(budget, str) else budget
     options = FitOptions(
-        method, seed, schedule, backbone, inputs, estimate, prior, settings or {}, budget, init,
-        groups,
-    )  # fmt: skip
+        method, seed, schedule, backbone, inputs, estimate, prior, texts, budget, init, groups
+    )
     if origins is not None:
         images = replace(images, origins={**images.origins, **origins})
     target = Target(None if out is None else Path(out), overwrite, pictures)

@@ -1,26 +1,103 @@
 """Predictions for new images, and their CSV file."""
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple, overload
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from handful.csv_files import write_csv
+from handful.errors import HandfulError
 from handful.output import written
 from handful.pipeline.sorting import Sorted, sort_into_folders
 from handful.progress import Track, quiet
+from handful.text import as_html_table, counted, for_terminal, some_of
+
+LISTED = 5  # rows in a notebook; classes in a line
 
 
-@dataclass(frozen=True, eq=False)
+class Prediction(NamedTuple):
+    """The prediction for one image."""
+
+    name: str
+    label: str  # "" without an answer
+    confidence: float  # probability of the likeliest class
+    probabilities: dict[str, float]  # class → probability
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Predictions:
-    """Predictions for N images: name, likeliest class and probabilities of all classes."""
+    """Predictions for N images: name, likeliest class and probabilities of all classes.
+
+    >>> predictions = run.predict(images[:3])
+    >>> len(predictions)
+    3
+    >>> first = predictions[0]  # or predictions["train/00000"]
+    >>> first.name, first.label == predictions.labels[0]
+    ('train/00000', True)
+    >>> [one.name for one in predictions[1:]]
+    ['train/00001', 'train/00002']
+    """
 
     names: tuple[str, ...]
     classes: tuple[str, ...]
     probabilities: Tensor  # (N, K)
     threshold: float = 0.0  # images of lower confidence get an empty label
     out_of_distribution: Tensor | None = None  # (N,) bool: out of distribution; None if not tested
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Prediction]:
+        labels, confidence = self.labels, self.confidence
+        for row, shares in enumerate(self.probabilities.tolist()):
+            named = dict(zip(self.classes, shares, strict=True))
+            yield Prediction(self.names[row], labels[row], confidence[row], named)
+
+    @overload
+    def __getitem__(self, key: int | str) -> Prediction: ...
+    @overload
+    def __getitem__(self, key: slice | np.ndarray | list[int]) -> "Predictions": ...
+
+    def __getitem__(self, key: Any) -> "Prediction | Predictions":
+        """The prediction at a position or of a name; or those of a slice, positions or a mask."""
+        if isinstance(key, str):
+            if self.names.count(key) != 1:
+                many = "several images have" if key in self.names else "no image has"
+                raise KeyError(f"{many} the name {key!r}")
+            key = self.names.index(key)
+        if isinstance(key, int | np.integer):
+            at = range(len(self))[key]
+            return next(iter(self._at(np.array([at]))))
+        return self._at(np.arange(len(self))[key])
+
+    def _at(self, rows: np.ndarray) -> "Predictions":
+        chosen = torch.from_numpy(rows.astype(np.int64))
+        foreign = self.out_of_distribution
+        return replace(
+            self,
+            names=tuple(self.names[row] for row in rows.tolist()),
+            probabilities=self.probabilities[chosen],
+            out_of_distribution=None if foreign is None else foreign[chosen],
+        )
+
+    def __repr__(self) -> str:
+        return for_terminal(f"Predictions for {counted(len(self), 'image')}{self._shares()}")
+
+    def _shares(self) -> str:
+        """How many images are of which class: ": fox 3, hare 1, no answer 2"."""
+        common = Counter(self.places).most_common()
+        return ": " + some_of([f"{name} {n}" for name, n in common], LISTED) if common else ""
+
+    def _repr_html_(self) -> str:
+        rows = [[one.name, one.label, f"{one.confidence:.2f}"] for one in self[:LISTED]]
+        if len(self) > LISTED:
+            rows.append(["…", "", ""])
+        return as_html_table(repr(self), ["file", "label", "confidence"], rows)
 
     @property
     def labels(self) -> list[str]:
@@ -54,6 +131,11 @@ class Predictions:
         return self.probabilities.amax(dim=1).tolist()
 
     def rows(self) -> Iterator[list[str]]:
+        """The rows of the CSV file, as text.
+
+        >>> next(run.predict(images).rows())[0]
+        'train/00000'
+        """
         cells: list[list[str]] = [[] for _ in self.names]
         if self.out_of_distribution is not None:
             cells = [
@@ -70,12 +152,37 @@ class Predictions:
             yield [name, label, f"{confidence:.4f}", *cell, *(f"{share:.4f}" for share in shares)]
 
     def to_csv(self, path: Path | str) -> None:
-        """Write a UTF-8 table: file, label, confidence, none_of_these (if tested), p(class)..."""
+        """Write a UTF-8 table: file, label, confidence, none_of_these (if tested), p(class)...
+
+        >>> run.predict(images).to_csv("predictions.csv")
+        """
         marked = [] if self.out_of_distribution is None else ["none_of_these"]
         shares = (f"p({name})" for name in self.classes)
         header = ["file", "label", "confidence", *marked, *shares]
         with written(Path(path)) as whole:
             write_csv(whole, header, self.rows())
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` with the columns of `to_csv`; HandfulError without pandas.
+
+        >>> table = run.predict(images).to_pandas()  # doctest: +SKIP
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise HandfulError(
+                "pandas is not installed here: pip install pandas; or use to_csv(path)"
+            ) from None
+        columns: dict[str, Any] = {
+            "file": list(self.names),
+            "label": [label or None for label in self.labels],
+            "confidence": self.confidence,
+        }
+        if self.out_of_distribution is not None:
+            columns["none_of_these"] = self.none_of_these
+        shares = self.probabilities.T.tolist()
+        columns |= {f"p({name})": share for name, share in zip(self.classes, shares, strict=True)}
+        return pandas.DataFrame(columns)
 
     def into_folders(
         self, source: Path | str, target: Path | str, dry_run: bool = False, track: Track = quiet
@@ -84,6 +191,11 @@ class Predictions:
 
         Originals and files of the user are not changed. Copies of an earlier call are moved where
         their class has changed. With `dry_run` nothing is written.
+
+        >>> run = handful.open_run("photos-run")
+        >>> done = run.predict("photos").into_folders("photos", "sorted", dry_run=True)
+        >>> done.counts()["copied"]
+        4
         """
         return sort_into_folders(
             Path(source),

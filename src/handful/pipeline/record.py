@@ -104,7 +104,9 @@ def record_of(
             "budget": request.budget,
         },
         "estimate": assessment.estimate.as_json(images.classes) if assessment is not None else None,
-        "label_issues": len(assessment.issues) if assessment is not None else None,
+        "label_issues": None
+        if assessment is None or assessment.issues is None
+        else len(assessment.issues),
         "forecast": [asdict(row) for row in assessment.forecast] if assessment is not None else [],
         "label_next": [],
         "test": None,

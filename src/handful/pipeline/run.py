@@ -25,16 +25,31 @@ from handful.evaluation.plots import plot_confusion
 from handful.files import beside, read_json, write_json, write_text
 from handful.models.classifier import Predictor
 from handful.pipeline.artifacts import IN_DISTRIBUTION, LABELS, MODEL, RECORD, RUN_LAYOUT
+from handful.pipeline.given import images_of
 from handful.pipeline.model_file import load_predictor, save_predictor
 from handful.pipeline.predictions import Predictions
 from handful.pipeline.record_schema import RunRecord, parsed
 from handful.pipeline.replacement import finish_replacement
 from handful.progress import Track, quiet, silent
+from handful.text import about_right, as_html_table, counted, for_terminal, some_of
+
+LISTED = 12  # classes in a notebook
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Run:
-    """A trained classifier with its record, and the folder where both are saved."""
+    """A trained classifier with its record, and the folder where both are saved.
+
+    >>> images = handful.load("digits").seen(range(60))  # 60 labels; the others are hidden
+    >>> run = handful.fit(images, "supervised", settings={"steps": 5}, estimate="none")
+    >>> run
+    Run: 10 classes from 60 labels, by supervised; accuracy not estimated
+    >>> len(run.classes)
+    10
+
+    `classes` are the names of the classes; `estimate` and `test` are dicts with accuracy, low and
+    high in [0, 1]; `record` is the content of run.json.
+    """
 
     record: dict[str, Any]  # content of run.json; docs/design.md lists the keys
     predictor: Predictor
@@ -56,9 +71,29 @@ class Run:
         not scored."""
         return self.record["test"]
 
+    def __repr__(self) -> str:
+        data = self.record["data"]
+        right = "accuracy not estimated" if self.estimate is None else about_right(self.estimate)
+        saved = "" if self.folder is None else f"; in {self.folder}"
+        return for_terminal(
+            f"Run: {len(self.classes)} classes from {counted(data['labeled'], 'label')}, by "
+            f"{self.record['method']['name']}; {right}{saved}"
+        )
+
+    def _repr_html_(self) -> str:
+        data = self.record["data"]
+        rows = [
+            ["classes", some_of(self.classes, LISTED)],
+            ["images", f"{data['labeled']:,} labelled, {data['unlabeled']:,} not"],
+            ["method", self.record["method"]["name"]],
+            ["right on new images", about_right(self.estimate) if self.estimate else "not known"],
+            ["folder", "not saved" if self.folder is None else str(self.folder)],
+        ]
+        return as_html_table(repr(self), [], rows)
+
     def predict(
         self,
-        images: ImageSet,
+        images: Any,
         track: Track = quiet,
         abstain: float | None = None,
         none_of_these: bool = False,
@@ -66,7 +101,14 @@ class Run:
     ) -> "Predictions":
         """Classify images of any size and colour, in batches; a test part comes last.
 
+        >>> run.predict(images[:2]).names
+        ('train/00000', 'train/00001')
+        >>> len(run.predict(digits.images[:5] / 16)), len(run.predict(digits.images[0] / 16))
+        (5, 1)
+
         Args:
+            images: what `load` takes: a path, a picture, an array, a list of these, a data set; or
+                what it returned. The predictions are in the order of a list.
             abstain: target accuracy of the answers in (0, 1), such as 0.95. Images whose
                 confidence is too low for it get no label.
             none_of_these: detect out-of-distribution images, which get no label either;
@@ -80,7 +122,9 @@ class Run:
         """
         least = 0.0 if abstain is None else self.answering(abstain)["threshold"]
         return with_the_rest(
-            images, lambda rest: self._predict(rest, track, least, none_of_these), say
+            images_of(images, self.record["input"]["channels"]),
+            lambda rest: self._predict(rest, track, least, none_of_these),
+            say,
         )
 
     def _predict(
@@ -134,6 +178,12 @@ class Run:
     def answering(self, target_accuracy: float) -> dict[str, Any]:
         """Return the confidence threshold above which answers reach `target_accuracy`.
 
+        >>> run = handful.open_run("photos-run")
+        >>> run.answering(0.9)
+        Traceback (most recent call last):
+        ...
+        handful.errors.HandfulError: this run has no estimate, so the accuracy of its answers is ...
+
         Returns:
             sure (the next supported target: at least this share of the answers is right), held
             (the share of label sets for which that is so; None in runs of earlier versions, where
@@ -176,6 +226,10 @@ class Run:
 
         Images of unknown classes are left out of the figures and counted in `foreign`.
 
+        >>> found = run.evaluate(images.test)
+        >>> found.n, 0 <= found.accuracy <= 1
+        (359, True)
+
         Raises:
             HandfulError: there is no labelled image, or none of a known class.
         """
@@ -198,7 +252,11 @@ class Run:
         return with_foreign(found, foreign)
 
     def trained_on(self, images: ImageSet) -> int:
-        """Return how many labelled images have the pixels of a training image of this run."""
+        """Return how many labelled images have the pixels of a training image of this run.
+
+        >>> handful.open_run("photos-run").trained_on(handful.load("photos-by-class"))
+        2
+        """
         if self.folder is None or not (self.folder / LABELS).exists():
             return 0
         known = {row.get("pixels") for row in read_csv(self.folder / LABELS)}
@@ -218,7 +276,13 @@ class Run:
         return folder if first and (folder / first).is_file() else None
 
     def score_test(self, test: ImageSet, track: Track = quiet) -> Evaluation:
-        """Evaluate on the sealed test part and write the outcome into the record."""
+        """Evaluate on the sealed test part and write the outcome into the record.
+
+        >>> run.score_test(images.test).n
+        359
+        >>> sorted(run.test)[:3]
+        ['accuracy', 'balanced_accuracy', 'high']
+        """
         evaluation = self.evaluate(test, track)
         keys = ("accuracy", "low", "high", "level", "n", "balanced_accuracy", "macro_f1")
         found = evaluation.as_json()
@@ -231,7 +295,12 @@ class Run:
         return evaluation
 
     def save(self, folder: Path | str, history: Iterable[dict[str, float]] = ()) -> None:
-        """Write the model, the history and, last, the record."""
+        """Write the model, the history and, last, the record.
+
+        >>> run.save("digits-run")
+        >>> handful.open_run("digits-run").classes == run.classes
+        True
+        """
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         save_predictor(self.predictor, self.folder / MODEL)
@@ -262,7 +331,11 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def open_run(folder: Path | str) -> Run:
-    """Open the run in a folder; HandfulError if a file is missing, damaged or of another run."""
+    """Open the run in a folder; HandfulError if a file is missing, damaged or of another run.
+
+    >>> handful.open_run("photos-run").classes
+    ('fox', 'hare')
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise HandfulError(

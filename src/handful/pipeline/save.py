@@ -60,11 +60,12 @@ def save_artifacts(
     if answers:
         run.record["label_next"] = save_label_next(run, task, request.seed, folder, task.track)
     if assessment is not None:
-        save_issues(assessment.issues, task.images, folder)
+        if assessment.issues is not None:
+            save_issues(assessment.issues, task.images, folder)
         save_out_of_fold(assessment.probabilities, task.images, folder)
     if pictures:
         probabilities = assessment.probabilities if assessment is not None else None
-        issues = assessment.issues if assessment is not None else []
+        issues = (assessment.issues if assessment is not None else None) or []
         method = decision.settings.method
         save_pictures(folder, task, method, probabilities, issues, request.seed, pretrained)
     else:

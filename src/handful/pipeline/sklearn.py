@@ -3,31 +3,36 @@
 Letters in shapes: N images, H height, W width, C channels (1 or 3), D features, K classes.
 """
 
-import os
-from collections import Counter
 from collections.abc import Sequence
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_array
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from handful import methods
-from handful.data import decode
-from handful.data.image_folder import file_store
 from handful.data.imageset import ImageSet
-from handful.data.scan import Found, Scan
-from handful.data.store import Store, array_store
-from handful.data.thread_pool import in_order
+from handful.data.in_memory import (
+    CHANNELS,
+    check_not_channels_first,
+    is_path,
+    is_picture,
+    path_store,
+    picture_store,
+    stacked_store,
+)
+from handful.data.labels.given import is_missing, refuse_mixed
+from handful.data.store import Store
 from handful.errors import HandfulError
 from handful.methods.base import Fitted, Method
 from handful.pipeline.configure import configure
+
+AUTO = "auto"
 
 
 class Classifier(ClassifierMixin, BaseEstimator):
@@ -37,16 +42,25 @@ class Classifier(ClassifierMixin, BaseEstimator):
         - (N, H, W) or (N, H, W, C) array: whole numbers from 0 to 255, or floats in [0, 1], which
           are rounded to 8 bits;
         - N paths of image files, of any sizes;
-        - N Pillow images of one size and of mode 1, L, P or RGB;
+        - a list of N pictures of any sizes: Pillow images of 8 bits, or arrays (H, W), (H, W, C);
         - (N, D) array of features, for a method that is fitted to features.
 
     What y may be: N labels of one type: numbers or text. -1, blank text and what numpy and pandas
     put where a value is missing (None, NaN, NaT, NA) mark an image without a label. Such images
     are learned from too, by the methods that can. -1 is thus no class.
 
+    One image is a list of one: [image].
+
+    >>> X, y = digits.images[:60] / 16, digits.target[:60]
+    >>> classifier = handful.Classifier("supervised", settings={"steps": 5}).fit(X, y)
+    >>> classifier.predict(digits.images[60:64] / 16).shape
+    (4,)
+
     Args:
-        method: a name (`handful fit --help` lists them) or a method object. No "auto": it chooses
-            by an estimate, and a pipeline or a search has its own.
+        method: a name (`handful fit --help` lists them) or a method object; with images also
+            "auto", which tries several methods and takes `budget` for every `fit`.
+        budget: seconds, or text such as "2m", for each `fit`; None: as long as the method takes,
+            and three minutes with "auto".
         backbone, size, aspect, flips, precision: as in `handful.fit`; not used with features.
         settings: fields of the method, the schedule or the backbone by name: {"steps": 500}.
         seed: the same seed gives the same classifier.
@@ -67,6 +81,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         flips: bool | None = None,
         settings: dict[str, Any] | None = None,
         precision: str = "auto",
+        budget: float | str | None = None,
         seed: int = 0,
     ) -> None:
         self.method = method
@@ -76,10 +91,14 @@ class Classifier(ClassifierMixin, BaseEstimator):
         self.flips = flips
         self.settings = settings
         self.precision = precision
+        self.budget = budget
         self.seed = seed
 
     def fit(self, X: Any, y: Any) -> "Classifier":
         """Train on images or features, with and without labels.
+
+        >>> classifier.fit(digits.images[:40] / 16, [0, 1, None, None] * 10).classes_
+        array([0, 1])
 
         Raises:
             HandfulError: X or y are not of the kinds above, or y has fewer than two classes.
@@ -103,20 +122,35 @@ class Classifier(ClassifierMixin, BaseEstimator):
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """(N, K) probabilities, columns in the order of `classes_`."""
+        """(N, K) probabilities, columns in the order of `classes_`.
+
+        >>> classifier.predict_proba(digits.images[:5] / 16).shape
+        (5, 10)
+        """
         check_is_fitted(self)
         if self.head_ is None:
-            return self.run_.predictor.predict_proba(_image_set(_store(X))).numpy()
+            store = _store(X, self.run_.record["input"]["channels"])
+            return self.run_.predictor.predict_proba(_image_set(store)).numpy()
+        _refuse_one(X)
         x = torch.from_numpy(validate_data(self, X, dtype=np.float32, reset=False))
         with torch.inference_mode():
             return self.head_(x).softmax(dim=1).numpy()
 
     def predict(self, X: Any) -> np.ndarray:
-        """(N,) the likeliest label of each image."""
+        """(N,) the likeliest label of each image.
+
+        >>> classifier.predict([digits.images[0] / 16]).shape  # one image is a list of one
+        (1,)
+        """
         probabilities = self.predict_proba(X)
         return self.classes_[probabilities.argmax(axis=1)]
 
     def _fit_features(self, x: np.ndarray, labels: np.ndarray, text: dict[str, str]) -> Any:
+        if self.method == AUTO:
+            raise HandfulError(
+                f"'auto' chooses among methods for images, and X has the shape {x.shape} of "
+                f"features; name a method for features, such as 'features'"
+            )
         method = methods.make(self.method) if isinstance(self.method, str) else self.method
         if not isinstance(method, Fitted):
             fitted = [
@@ -145,6 +179,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
             aspect=self.aspect,
             flips=self.flips,
             precision=self.precision,
+            budget=self.budget,
             estimate="none",
             settings=text,
         )
@@ -158,24 +193,35 @@ class Classifier(ClassifierMixin, BaseEstimator):
 
 def _is_features(X: Any) -> bool:
     """Return whether X is neither images nor paths; scikit-learn then checks it as features."""
-    if isinstance(X, str | os.PathLike):
-        raise HandfulError(f"X is one path, {str(X)!r}; pass a list of paths")
-    if isinstance(X, Image.Image):
-        raise HandfulError(f"X is one image of {X.width}x{X.height} pixels; pass a list: [image]")
+    _refuse_one(X)
     if _are_pictures(X):
         return False
     shape = np.asarray(X).shape
     if len(shape) == 1:
-        return not (shape[0] and all(isinstance(item, str | os.PathLike) for item in X))
+        return not (shape[0] and all(map(is_path, X)))
     return len(shape) not in (3, 4)
 
 
-def _store(X: Any) -> Store:
-    """Return a store of the images that X holds or names; HandfulError for anything else."""
-    if not _is_features(X) and _are_pictures(X):
-        X = _arrays(X)
+def _refuse_one(X: Any) -> None:
+    """Raise HandfulError for one image, or its path, where a list of images is due."""
+    if is_path(X):
+        raise HandfulError(f"X is one path, {str(X)!r}; pass a list of paths")
+    if isinstance(X, Image.Image):
+        raise HandfulError(f"X is one image of {X.width}x{X.height} pixels; pass a list: [image]")
+
+
+def _store(X: Any, channels: int = 1) -> Store:
+    """Return a store of the images that X holds or names; HandfulError for anything else.
+
+    Args:
+        channels: of the images that the classifier has learned from.
+    """
+    _refuse_one(X)
+    if _are_pictures(X):
+        return picture_store(list(X))
+    check_not_channels_first(X.numpy() if isinstance(X, torch.Tensor) else X, channels)
     shape = np.asarray(X).shape
-    if len(shape) == 3 and shape[2] in (1, 3, 4):
+    if len(shape) == 3 and shape[2] in CHANNELS:
         raise HandfulError(
             f"X is one image of shape {shape}, height x width x channels; pass a list: [image]"
         )
@@ -184,69 +230,17 @@ def _store(X: Any) -> Store:
             f"X has the shape {shape}; the classifier was fitted to images: pass an array "
             f"(N, H, W) or (N, H, W, C), or a list of paths; of one image [image]"
         )
-    if np.asarray(X).ndim == 1:
-        return _files([os.fspath(path) for path in X])
-    images = _bytes(check_array(X, allow_nd=True, dtype="numeric"))
-    images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-    if images.shape[1] not in (1, 3):
-        raise HandfulError(
-            f"images are (N, H, W) or (N, H, W, C) with 1 or 3 channels, got X of shape "
-            f"{np.asarray(X).shape}"
-        )
-    return array_store(np.ascontiguousarray(images), [f"{i:05}" for i in range(len(images))])
+    if len(shape) == 1:
+        return path_store(list(X))
+    if isinstance(X, torch.Tensor) and X.ndim == 4 and shape[3] not in CHANNELS:
+        return stacked_store(X)
+    return stacked_store(check_array(X, allow_nd=True, dtype="numeric"))
 
 
 def _are_pictures(X: Any) -> bool:
-    """Return whether X is a list of Pillow images."""
+    """Return whether X is a list of pictures, as Pillow images or as arrays."""
     listed = isinstance(X, Sequence) or (isinstance(X, np.ndarray) and X.ndim == 1)
-    return listed and len(X) > 0 and all(isinstance(item, Image.Image) for item in X)
-
-
-def _arrays(pictures: Sequence[Image.Image]) -> np.ndarray:
-    """Return (N, H, W) or (N, H, W, 3) uint8, rotated as the EXIF data say."""
-    for position, picture in enumerate(pictures):
-        if picture.mode not in ("1", "L", "P", "RGB") or "transparency" in picture.info:
-            raise HandfulError(
-                f"X[{position}] is a picture of mode {picture.mode}"
-                f"{' with transparency' * ('transparency' in picture.info)}; convert it to RGB or L"
-            )
-    turned = [ImageOps.exif_transpose(picture) for picture in pictures]
-    sizes = sorted({picture.size for picture in turned})
-    if len(sizes) > 1:
-        (w, h), (other_w, other_h) = sizes[0], sizes[-1]
-        raise HandfulError(
-            f"X holds pictures of several sizes, such as {w}x{h} and {other_w}x{other_h}; bring "
-            f"them to one size, or pass the paths of their files"
-        )
-    mode = "L" if all(picture.mode in ("1", "L") for picture in turned) else "RGB"
-    return np.stack([np.asarray(picture.convert(mode)) for picture in turned])
-
-
-def _bytes(images: np.ndarray) -> np.ndarray:
-    """Convert floats in [0, 1], or whole numbers up to 255, to uint8."""
-    low, high = images.min(), images.max()
-    most = 1 if images.dtype.kind == "f" else 255
-    if low < 0 or high > most:
-        kind = "floats in [0, 1]" if most == 1 else "whole numbers from 0 to 255"
-        raise HandfulError(f"images of {images.dtype} are {kind}, got {low:g} to {high:g}; scale X")
-    return np.rint(images * 255).astype(np.uint8) if most == 1 else images.astype(np.uint8)
-
-
-def _files(paths: list[str]) -> Store:
-    """Return a store of image files; HandfulError if one is unreadable: every row needs one."""
-    paths = [os.path.abspath(path) for path in paths]
-    with decode.guarded():
-        facts = list(in_order(_facts, paths))
-    states = ((path, os.stat(path)) for path in paths)
-    found = [Found(path, state.st_size, state.st_mtime_ns) for path, state in states]
-    return file_store(Path(os.sep), Scan(found, facts, [], Counter()), [])
-
-
-def _facts(path: str) -> decode.Facts:
-    try:
-        return decode.inspect(Path(path))
-    except decode.Unreadable as error:
-        raise HandfulError(f"cannot read {path}: {error}; leave it out of X and y") from None
+    return listed and len(X) > 0 and all(map(is_picture, X))
 
 
 def _image_set(
@@ -264,10 +258,10 @@ def _labels(y: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     y = column_or_1d(y, warn=True)
     if len(y) != n:
         raise HandfulError(f"X and y have inconsistent lengths: {n} images and {len(y)} labels")
-    missing = np.array([_is_missing(label) for label in y.tolist()], bool)
+    missing = np.array([is_missing(label) for label in y.tolist()], bool)
     known = y[~missing]
     if known.dtype == object:
-        _refuse_mixed(known)
+        refuse_mixed(known)
         if len(known) and isinstance(known[0], str | Real):
             known = np.array(known.tolist())
     check_classification_targets(known)
@@ -279,29 +273,3 @@ def _labels(y: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     labels = np.full(n, -1, np.int64)
     labels[~missing] = numbers
     return classes, labels
-
-
-def _is_missing(label: Any) -> bool:
-    """Return whether a label means "no label": -1, blank text, None, NaN, NaT, pandas' NA."""
-    if label is None or isinstance(label, str):
-        return label is None or not label.strip()
-    try:
-        return bool(label != label or label == -1)
-    except TypeError:  # pandas' NA has no truth value
-        return type(label).__name__ == "NAType"
-
-
-def _refuse_mixed(labels: np.ndarray) -> None:
-    """Raise HandfulError for text beside numbers: "1" and 1 may be one class or two."""
-    examples = {_kind(label): label for label in reversed(labels.tolist())}
-    if len(examples) > 1:
-        named = " and ".join(f"{kind} ({label!r})" for kind, label in sorted(examples.items()))
-        raise HandfulError(f"y mixes {named}; give all labels as one type, such as text")
-
-
-def _kind(label: Any) -> str:
-    if isinstance(label, bool | np.bool_):
-        return "true or false"
-    if isinstance(label, str):
-        return "text"
-    return "numbers" if isinstance(label, Real) else f"{type(label).__name__} objects"

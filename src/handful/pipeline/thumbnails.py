@@ -11,7 +11,7 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,14 +25,16 @@ from handful.files import read_json, write_json
 from handful.methods.base import Task, Trained
 from handful.methods.schedule import Schedule
 from handful.pipeline import pretrained
-from handful.pipeline.artifacts import LABEL_NEXT, PICTURES
+from handful.pipeline.artifacts import LABEL_NEXT, PICTURES, PREDICTIONS
 from handful.training.batches import Batches
 
-SIDE = 96  # pixels: larger images are reduced to this side
+SIDE = 176  # pixels: larger images are reduced to this side; a click enlarges them to it
 SHARP = 32  # pixels: up to this side thumbnails are PNG, without loss
 SHOWN = 24  # mistakes, and as many doubted labels
 EXAMPLES = 8  # images per class
 MOST_EXAMPLES = 200  # images of all classes together
+ANSWERS = 5  # of each class: surest answers for unlabelled images, and as many least sure ones
+MOST_ANSWERS = 240  # of all classes together
 VIEWED = 4  # training images shown augmented
 VIEWS = 6  # augmented views of each of them
 CAPTIONS = {
@@ -79,6 +81,33 @@ def examples(labels: np.ndarray, num_classes: int) -> list[np.ndarray]:
     return [np.flatnonzero(labels == k)[:each] for k in shown]
 
 
+class Answers(NamedTuple):
+    """Positions of the answers of a class that are shown."""
+
+    total: int
+    surest: np.ndarray  # the most confident first
+    least_sure: np.ndarray  # the least confident first
+
+
+def answers(predicted: np.ndarray, confidence: np.ndarray, num_classes: int) -> list[Answers]:
+    """Return for each class its surest and its least sure answers, no image in both.
+
+    Args:
+        predicted: (N,) class numbers, -1 for no answer.
+        confidence: (N,).
+    """
+    each = min(ANSWERS, max(1, MOST_ANSWERS // max(1, 2 * num_classes)))
+    found = []
+    for k in range(num_classes):
+        of_class = np.flatnonzero(predicted == k)
+        order = of_class[np.argsort(-confidence[of_class], kind="stable")]
+        surest = order[: min(each, (len(order) + 1) // 2)]
+        rest = order[len(surest) :][::-1]
+        shown = each if k < MOST_ANSWERS else 0
+        found.append(Answers(len(order), surest[:shown], rest[:shown]))
+    return found
+
+
 def save_pictures(
     folder: Path,
     task: Task,
@@ -90,7 +119,8 @@ def save_pictures(
 ) -> None:
     """Write the thumbnails of a report: examples, mistakes, doubted labels, augmented views.
 
-    The first images of label-next.csv are included if the folder holds that file.
+    The first images of label-next.csv, and the surest and least sure answers of predictions.csv,
+    are included if the folder holds these files.
 
     Args:
         probabilities: (n, K) out-of-fold predictions of the n labelled images, or None.
@@ -102,7 +132,8 @@ def save_pictures(
     positions += [issue.position for issue in issues[:SHOWN]]
     if probabilities is not None:
         positions += mistakes(labeled.labels, probabilities)[:SHOWN].tolist()
-    rows = set(labeled.rows[positions].tolist()) | _rows_named(task.images, _to_label(folder))
+    named = [*_to_label(folder), *_answered(folder, task.images.classes)]
+    rows = set(labeled.rows[positions].tolist()) | _rows_named(task.images, named)
     shown = task.images[np.isin(task.images.rows, list(rows))]
     augmented = _augmented(task, method, seed) if isinstance(method, Trained) else []
     write_json(
@@ -178,6 +209,17 @@ def _to_label(folder: Path) -> list[str]:
     """Return the first file names in label-next.csv; none if there is no such file."""
     path = folder / LABEL_NEXT
     return [row["file"] for row in read_csv(path)][:SHOWN] if path.exists() else []
+
+
+def _answered(folder: Path, classes: Sequence[str]) -> list[str]:
+    """Return the file names of the answers in predictions.csv that are shown."""
+    path = folder / PREDICTIONS
+    rows = read_csv(path) if path.exists() else []
+    number = {name: k for k, name in enumerate(classes)}
+    predicted = np.array([number.get(row["label"], -1) for row in rows], np.int64)
+    confidence = np.array([float(row["confidence"]) for row in rows])
+    shown = answers(predicted, confidence, len(classes))
+    return [rows[at]["file"] for one in shown for at in (*one.surest, *one.least_sure)]
 
 
 def _rows_named(images: ImageSet, names: Iterable[str]) -> set[int]:

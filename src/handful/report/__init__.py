@@ -15,7 +15,7 @@ from handful.text import shell_command
 __all__ = ["leave_report", "render", "write_report"]
 
 
-def render(folders: Sequence[Path | str], pictures: bool = True) -> str:
+def render(folders: Sequence[Path | str], pictures: bool = True, links: bool = False) -> str:
     """The HTML report of a run, of a comparison, or of several runs side by side.
 
     HandfulError for a folder that is neither a run nor a comparison, or has a damaged file.
@@ -23,15 +23,17 @@ def render(folders: Sequence[Path | str], pictures: bool = True) -> str:
     Args:
         folders: one folder of `handful fit` or `handful compare`, or several folders of runs.
         pictures: include thumbnails of images.
+        links: link the other files of the folder, which the page lies in.
     """
     from handful.report.page import page_of  # imports matplotlib, which is slow
 
-    return page_of([Path(folder) for folder in folders], pictures)
+    return page_of([Path(folder) for folder in folders], pictures, links)
 
 
 def write_report(folders: Sequence[Path | str], out: Path | str, pictures: bool = True) -> None:
-    """Write the report of `render` to a file."""
-    write_text(Path(out), render(folders, pictures))
+    """Write the report of `render` to a file; in a run's folder it has links to its files."""
+    inside = len(folders) == 1 and Path(out).resolve().parent == Path(folders[0]).resolve()
+    write_text(Path(out), render(folders, pictures, inside))
 
 
 def leave_report(folder: Path | str, say: Callable[[str], None] = lambda text: None) -> None:

@@ -10,7 +10,7 @@ from handful.report.read import read_run
 from handful.report.rendering import rendered
 
 
-def page_of(folders: Sequence[Path], pictures: bool) -> str:
+def page_of(folders: Sequence[Path], pictures: bool, links: bool = False) -> str:
     """The HTML page of a run, a comparison or several runs.
 
     HandfulError for a folder that is neither a run nor a comparison, or has a damaged file.
@@ -24,7 +24,7 @@ def page_of(folders: Sequence[Path], pictures: bool) -> str:
     (folder,) = folders
     if (_checked(folder) / comparison.RESULT).exists():
         return rendered("comparison.html", page=comparison.page(comparison.of_folder(folder)))
-    return rendered("run.html", page=run.page(read_run(folder, pictures)))
+    return rendered("run.html", page=run.page(read_run(folder, pictures), links))
 
 
 def _checked(folder: Path) -> Path:

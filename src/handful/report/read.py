@@ -20,6 +20,7 @@ from handful.pipeline.artifacts import (
     LABEL_NEXT,
     LABELS,
     OUT_OF_FOLD,
+    PREDICTIONS,
     STAGE_HISTORY,
 )
 from handful.pipeline.record_schema import TestRecord, checked
@@ -33,6 +34,14 @@ class HeldOut(NamedTuple):
     names: list[str]
     labels: np.ndarray  # (n,)
     probabilities: np.ndarray  # (n, K), each row adding up to 1
+
+
+class Predicted(NamedTuple):
+    """The predictions for N images without a label."""
+
+    names: list[str]
+    classes: np.ndarray  # (N,) class numbers, -1 for no answer
+    confidence: np.ndarray  # (N,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +59,7 @@ class RunFolder:
     next: list[dict[str, str]]  # images to label next
     pictures: Pictures
     stage_history: list[dict[str, float]]  # of self-supervised pre-training
+    predicted: Predicted | None = None  # None if every image had a label
 
 
 def read_run(folder: Path, pictures: bool = True) -> RunFolder:
@@ -68,6 +78,25 @@ def read_run(folder: Path, pictures: bool = True) -> RunFolder:
         next=_rows(folder / LABEL_NEXT, "why", shares=("confidence",)),
         pictures=load_pictures(folder) if pictures else Pictures({}),
         stage_history=_history(folder / STAGE_HISTORY),
+        predicted=_predicted(folder / PREDICTIONS, record["data"]["classes"]),
+    )
+
+
+def _predicted(path: Path, classes: list[str]) -> Predicted | None:
+    """Read predictions.csv; HandfulError unless its classes are those of the run."""
+    rows = _rows(path, "label", "confidence", shares=("confidence",))
+    if not rows:
+        return None
+    number = {name: k for k, name in enumerate(classes)} | {"": -1}
+    if unknown := [row["label"] for row in rows if row["label"] not in number]:
+        raise HandfulError(
+            f"{path} names {unknown[0][:50]!r}, which is no class of this run; delete it or fit "
+            f"again"
+        )
+    return Predicted(
+        [row["file"] for row in rows],
+        np.array([number[row["label"]] for row in rows], np.int64),
+        np.array([float(row["confidence"] or 0) for row in rows]),
     )
 
 

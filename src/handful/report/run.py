@@ -4,6 +4,7 @@ Letters in shapes: n labelled images, K classes.
 """
 
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +22,16 @@ from handful.pipeline.artifacts import (
     LABEL_NEXT,
     LABELS,
     OUT_OF_FOLD,
+    PREDICTIONS,
     RECORD,
     STAGE_HISTORY,
 )
-from handful.pipeline.thumbnails import SHOWN, Augmented, examples, mistakes
+from handful.pipeline.thumbnails import SHOWN, Augmented, answers, examples, mistakes
 from handful.report import plots
 from handful.report.plots import Plot
 from handful.report.read import HeldOut, RunFolder
-from handful.report.sentences import Story, tell
-from handful.text import often, sentence, time
+from handful.report.sentences import Headline, Story, good_enough, headline, tell
+from handful.text import counted, often, sentence, time
 from handful.training.failure import recorded_failures
 
 LARGEST = 25  # most classes for which a confusion matrix is shown
@@ -37,6 +39,7 @@ CONFUSED = 5  # pairs of classes listed as most confused
 FEWEST = 10  # least test images in a group of the confidence plot
 MOST_ROWS = 100  # rows of the table of classes, at most
 SHOWN_TARGETS = (0.8, 0.9, 0.95)
+MOST_ANSWERED = 12  # classes whose answers are shown at once; those of the others are folded away
 
 _LOSSES = ("labeled", "unlabeled", "supervised", "unsupervised", "total")
 _CURVE_NAMES = {
@@ -75,7 +78,7 @@ _STAGE_CURVES = {
 }
 
 FILES = {
-    "predictions.csv": "predictions for the images without a label",
+    PREDICTIONS: "the answers for the images without a label, with their probabilities",
     LABEL_NEXT: "images whose label would help most, to fill in",
     ISSUES: "labels that look wrong",
     OUT_OF_FOLD: "out-of-fold predictions for the labelled images",
@@ -119,11 +122,30 @@ class Card:
 
 
 @dataclass(frozen=True)
+class AnswerRow:
+    """The answers of one class for the images without a label."""
+
+    name: str
+    count: int
+    share: float  # of the images without a label
+    surest: tuple[Card, ...]
+    least_sure: tuple[Card, ...]
+
+
+@dataclass(frozen=True)
 class Page:
     """The data of run.html."""
 
     run: RunFolder
     title: str
+    source: str  # name of the folder or data set
+    links: bool  # whether the page lies in the run's folder, so that its files can be linked
+    answers: tuple[AnswerRow, ...]  # the most frequent class first; empty if all images had labels
+    at_once: int  # rows of `answers` that are not folded away
+    no_answer: int  # images without an answer
+    headline: Headline | None  # None without an estimate
+    enough: tuple[str, ...]  # is it good enough? in sentences
+    forecast: tuple[Mapping[str, Any], ...]
     about: About
     story: Story
     trouble: str  # what went wrong in training, or ""
@@ -145,29 +167,42 @@ class Page:
     promise_holds: str  # for how many sets of labels, in words; "" if an earlier version said more
     promised: float  # the highest target accuracy that a threshold reaches; 0 if unknown
     folder: str  # path of the run, quoted for a shell
+    source_quoted: str  # the source as it was typed, quoted for a shell
     files: tuple[tuple[str, str], ...]
     command: str
     facts: tuple[tuple[str, str], ...]
 
 
-def page(run: RunFolder) -> Page:
-    """Prepare the page; parts without data are left out."""
+def page(run: RunFolder, links: bool = False) -> Page:
+    """Prepare the page; parts without data are left out.
+
+    Args:
+        links: link the files of the run: the page lies beside them.
+    """
     record, classes = run.record, [str(name) for name in run.record["data"]["classes"]]
-    counted = _counted(run)
+    sample = _counted(run)
     held = (
-        evaluate(counted.probabilities, counted.labels, tuple(classes)).as_json()
-        if counted
-        else None
+        evaluate(sample.probabilities, sample.labels, tuple(classes)).as_json() if sample else None
     )
     estimate = record["estimate"]
     known = estimate is not None and estimate["accuracy"] is not None
     wrong = mistakes(run.held_out.labels, run.held_out.probabilities) if run.held_out else ()
     offered = _abstentions(estimate)
     parts = [("Labelled images, out of fold", held), ("Test images", run.test)]
+    folder, told = shlex.quote(str(run.folder)), headline(estimate) if known else None
+    answered = _answers(run, classes)
     return Page(
         run=run,
-        title=f"{source_name(record)}: {len(classes)} classes from "
-        f"{record['data']['labeled']} labels",
+        title=f"A classifier for {len(classes)} classes, from "
+        f"{counted(record['data']['labeled'], 'label')}",
+        source=source_name(record),
+        links=links,
+        answers=answered,
+        at_once=len(answered) if len(answered) <= MOST_ANSWERED + 3 else MOST_ANSWERED,
+        no_answer=0 if run.predicted is None else int((run.predicted.classes < 0).sum()),
+        headline=told,
+        enough=_enough(run, folder) if known else (),
+        forecast=() if told is None or told.bound else tuple(record["forecast"]),
         about=methods.about(str(record["method"]["name"])),
         story=tell(
             estimate, record["test"], record["prior"], run.origins.values(), record["prior_from"]
@@ -179,7 +214,7 @@ def page(run: RunFolder) -> Page:
         else None,  # type: ignore[arg-type]
         matrices=tuple(_matrix(title, found, classes) for title, found in parts if found),
         classes=_class_rows(classes, held, run.test),
-        reliability=_reliability(counted, run.test),
+        reliability=_reliability(sample, run.test),
         abstentions=offered,
         mistakes=tuple(_mistake(run, classes, at) for at in wrong[:SHOWN]),
         wrong=len(wrong),
@@ -192,11 +227,52 @@ def page(run: RunFolder) -> Page:
         contradicted=CONTRADICTED,
         promise_holds=_promise_holds([row for _, row in offered if row]),
         promised=max((target for target, row in offered if row), default=0.0),
-        folder=shlex.quote(str(run.folder)),
+        folder=folder,
+        source_quoted=shlex.quote(str(record["data"]["source"])),
         files=tuple((name, text) for name, text in FILES.items() if (run.folder / name).exists()),
         command=shlex.join(["handful", *map(str, record["command"] or ())]),
         facts=_facts(record),
     )
+
+
+def _answers(run: RunFolder, classes: Sequence[str]) -> tuple[AnswerRow, ...]:
+    """Each class with the number of its answers, the surest and the least sure of them."""
+    predicted = run.predicted
+    if predicted is None:
+        return ()
+
+    def cards(positions: np.ndarray) -> tuple[Card, ...]:
+        return tuple(_answer(run, int(at)) for at in positions)
+
+    rows = [
+        AnswerRow(
+            name, found.total, found.total / len(predicted.names), cards(found.surest),
+            cards(found.least_sure),
+        )
+        for name, found in zip(
+            classes, answers(predicted.classes, predicted.confidence, len(classes)), strict=True
+        )
+    ]  # fmt: skip
+    return (
+        tuple(rows)
+        if len(rows) <= MOST_ANSWERED + 3
+        else tuple(sorted(rows, key=lambda row: -row.count))
+    )
+
+
+def _answer(run: RunFolder, at: int) -> Card:
+    assert run.predicted is not None
+    name = run.predicted.names[at]
+    confidence = float(run.predicted.confidence[at])
+    return Card(name, run.pictures.images.get(name, ""), confidence=confidence)
+
+
+def _enough(run: RunFolder, folder: str) -> tuple[str, ...]:
+    labels = Counter(run.labels.values())
+    unlabeled = len(run.predicted.names) if run.predicted is not None else 0
+    if not labels:
+        return ()
+    return good_enough(run.record["estimate"], unlabeled, labels, folder)
 
 
 def source_name(record: Mapping[str, Any]) -> str:
@@ -308,11 +384,11 @@ def _class_rows(
     return tuple(rows[:MOST_ROWS]) if held or test else ()
 
 
-def _reliability(counted: HeldOut | None, test: Mapping[str, Any] | None) -> Plot | None:
+def _reliability(sample: HeldOut | None, test: Mapping[str, Any] | None) -> Plot | None:
     parts = []
-    if counted is not None:
-        confidence = counted.probabilities.max(axis=1)
-        right = counted.probabilities.argmax(axis=1) == counted.labels
+    if sample is not None:
+        confidence = sample.probabilities.max(axis=1)
+        right = sample.probabilities.argmax(axis=1) == sample.labels
         found = [row._asdict() for row in equal_groups(confidence, right)]
         parts.append(_bins("labelled images, out of fold", found))
     if test is not None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from handful.evaluation.accuracy_estimate import BY_HAND, EVEN
 from handful.evaluation.label_shift import LABELED, UNLABELED
-from handful.text import counted, often, percent, sentence, span
+from handful.text import FEW, NBSP, counted, often, percent, sentence
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,92 @@ class Story:
     assumes: str
     doubts: tuple[str, ...]  # reasons to doubt it
     how: str  # how it was made
+
+
+@dataclass(frozen=True)
+class Headline:
+    """An accuracy as it may be said in large letters."""
+
+    value: str  # "about 72 %"; "above about 42 %" where few labels count
+    range: str  # its interval in words; "" for a bound
+    bound: bool  # whether only the lower end is known well enough to be said
+
+
+def headline(estimate: Mapping[str, Any]) -> Headline:
+    """Say an accuracy as exactly as it is known, and no more exactly.
+
+    With fewer than FEW labels that count, only the lower end of the interval is said.
+
+    Args:
+        estimate: as in run.json, with an accuracy.
+    """
+    accuracy, low, high = (100 * float(estimate[key]) for key in ("accuracy", "low", "high"))
+    if estimate.get("n", FEW) < FEW:
+        return Headline(f"above about {low:.0f}{NBSP}%", "", True)
+    digits = 0 if high - low > 2 else 1
+    at, least, most = (f"{share:.{digits}f}" for share in (accuracy, low, high))
+    times = often(float(estimate["level"]))
+    return Headline(f"about {at}{NBSP}%", f"{least} to {most}{NBSP}%, {times} times", False)
+
+
+def good_enough(
+    estimate: Mapping[str, Any], unlabeled: int, labels: Mapping[str, int], folder: str
+) -> tuple[str, ...]:
+    """Sentences that help to judge whether a classifier is good enough for a task.
+
+    Args:
+        estimate: as in run.json, with an accuracy.
+        unlabeled: images that it classified.
+        labels: class → number of its labels.
+        folder: the run, quoted for a shell.
+    """
+    low, high, few = float(estimate["low"]), float(estimate["high"]), headline(estimate).bound
+    said = []
+    if few:
+        said.append(
+            f"{counted(int(estimate['n']), 'label')} of images that were picked at random count in "
+            f"this figure, too few for more than a bound. Label {FEW} or more random images to "
+            f"learn how often it is right."
+        )
+    elif unlabeled:
+        least, most = _rounded((1 - high) * unlabeled), _rounded((1 - low) * unlabeled)
+        wrong = f"about {least:,} to {most:,}" if most > least else f"about {least:,}"
+        said.append(
+            f"Of the {unlabeled:,} images that it classified, expect {wrong} to be wrong, if they "
+            f"are like the labelled ones."
+        )
+    commonest = max(labels, key=lambda name: labels[name])
+    share = labels[commonest] / max(1, sum(labels.values()))
+    if estimate.get("guessing"):
+        said.append("It is not shown to be better than guessing: label more images.")
+    elif not few:
+        said.append(
+            f"To answer “{commonest}” each time would be right for about {percent(share, 0)}."
+        )
+    return (*said, _only_sure(estimate, folder))
+
+
+def _rounded(count: float) -> int:
+    """A count with two digits that are not 0: 358 as 360."""
+    whole = round(count)
+    return round(whole, 2 - len(str(whole))) if whole >= 100 else whole
+
+
+def _only_sure(estimate: Mapping[str, Any], folder: str) -> str:
+    """What is promised where only sure answers count."""
+    known = [row for row in estimate["abstentions"] if row["share"] > 0]
+    worth = [row for row in known if row["sure"] >= 0.8] or known
+    if not worth:
+        return (
+            "If it may answer only where it is sure: these labels are too few to promise that such "
+            "answers are right more often."
+        )
+    best = max(worth, key=lambda row: row["sure"])
+    return (
+        f"If it may answer only where it is sure, it answers for about {percent(best['share'], 0)} "
+        f"of the images, and at least {percent(best['sure'], 0)} of these answers are right "
+        f"(handful predict {folder} PHOTOS --abstain {best['sure']})."
+    )
 
 
 def tell(
@@ -39,9 +125,12 @@ def tell(
     if estimate is None or estimate["accuracy"] is None:
         return Story("", "", "", (), estimate["how"] if estimate else "No estimate was asked for.")
     accuracy, low, high = (float(estimate[key]) for key in ("accuracy", "low", "high"))
+    least, most, told = round(100 * low), round(100 * high), headline(estimate)
     means = (
-        f"Of 100 new images drawn like the labelled ones, expect about {100 * accuracy:.0f} to be "
-        f"classified rightly. Rely on the interval, {span(low, high)}: it is made so that it holds "
+        f"The {counted(int(estimate['n']), 'label')} that count show no more than a bound."
+        if told.bound
+        else f"Of 100 new images like the labelled ones, expect about {100 * accuracy:.0f} to be "
+        f"classified rightly; it may be {least} to {most}. The interval is made so that it holds "
         f"the true accuracy of the saved model for {often(float(estimate['level']))} sets of "
         f"labels picked in this way."
     )
@@ -55,8 +144,8 @@ def tell(
         + ", ".join(f"{name} {percent(share, 0)}" for name, share in prior.items())
     )
     assumes = (
-        f"The labelled images are a random sample of the images that the model will meet, and "
-        f"{shares}."
+        f"We assume that the labelled images were picked at random from the images that it will "
+        f"meet, and that {shares}."
     )
     return Story(
         means, _tested(low, high, test), assumes, _doubts(estimate, origins), estimate["how"]

@@ -52,7 +52,7 @@ def find_columns(
 
     HandfulError for columns that are missing or ambiguous.
     """
-    names = [_key(name) for name in table.columns]
+    names = [key_of(name) for name in table.columns]
     for own, chosen in (("file", file), ("label", label), ("group", None)):
         if chosen is None and names.count(own) > 1:
             raise HandfulError(f"{path} has {names.count(own)} columns {own!r}")
@@ -78,13 +78,13 @@ def find_columns(
     return table, Columns(at, to, one_hot, group, origin, seen, guessed)
 
 
-def _key(name: str) -> str:
+def key_of(name: str) -> str:
     return re.sub(r"[\s\-]+", "_", name.strip().lower())
 
 
 def _typed(path: Path, table: Table, flag: str, name: str) -> int:
     """The column of that name, exactly or ignoring letter case and spaces."""
-    for same in (str, _key):
+    for same in (str, key_of):
         found = [at for at, column in enumerate(table.columns) if same(column) == same(name)]
         if len(found) > 1:
             raise HandfulError(f"{path} has {len(found)} columns {name!r}; rename one of them")
@@ -103,7 +103,7 @@ def _listed(columns: list[str]) -> str:
 
 def _without_header(table: Table, matcher: FileMatcher) -> tuple[Table, Columns] | None:
     """The table and columns of a file without a header: two columns, and line 1 names an image."""
-    if len(table.columns) != 2 or {_key(name) for name in table.columns} & KNOWN:
+    if len(table.columns) != 2 or {key_of(name) for name in table.columns} & KNOWN:
         return None
     named = [matcher.find(cell) is not None for cell in table.columns]
     if sum(named) != 1:

@@ -32,6 +32,9 @@ _OWN = {"pixels", "confidence", "guess"}  # columns that only CSVs written by ha
 Say = Callable[[str], None]
 
 
+GIVEN = Path("the labels given")  # stands in messages for the file of labels that are in memory
+
+
 @dataclass(frozen=True)
 class LabelFile:
     """A label file, with the encoding and the columns that the user named."""
@@ -40,6 +43,7 @@ class LabelFile:
     encoding: str = "utf-8"
     file_column: str | None = None
     label_column: str | None = None
+    table: Table | None = None  # its content, if the labels are in memory: there is no file
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,8 @@ def _is_one(match: Match) -> bool:
 
 
 def _read(labels: LabelFile, matcher: FileMatcher, say: Say) -> list[Row]:
+    if labels.table is not None:
+        return _from_table(labels, labels.table, "", matcher, say)
     path = labels.path
     text = read_text(path, labels.encoding)
     start = text.lstrip("\ufeff \t\r\n")
@@ -243,7 +249,8 @@ def _not_encoded(
     Names of files that are themselves no valid text are allowed. So are labels in CSVs that handful
     wrote; elsewhere such labels show that the file has another encoding.
     """
-    if labels.encoding.lower().replace("-", "") not in ("utf8", "utf8sig"):
+    encoding = labels.encoding.lower().replace("-", "")
+    if labels.table is not None or encoding not in ("utf8", "utf8sig"):
         return None
     own = _OWN & {name.strip().lower() for name in table.columns}
     for row in rows:

@@ -1,0 +1,59 @@
+"""What users may give a job instead of an ImageSet and a Reporter."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from handful.data.imageset import ImageSet
+from handful.data.in_memory import check_not_channels_first, is_path
+from handful.data.sources import load
+from handful.progress import QUIET, Reporter, shown
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+Job = Callable[Concatenate[ImageSet, P], T]
+
+
+def on_any_images(labeled: bool) -> Callable[[Job[P, T]], Callable[Concatenate[Any, P], T]]:
+    """Decorate a job on an ImageSet that has the options `labels`, `progress` and `reporter`.
+
+    It then takes what `load` takes as images.
+
+    Args:
+        labeled: refuse images without labels, unless the option `after` is given.
+    """
+
+    def decorated(job: Job[P, T]) -> Callable[Concatenate[Any, P], T]:
+        @wraps(job)
+        def done(images: Any, *args: P.args, **named: P.kwargs) -> T:
+            options: dict[str, Any] = dict(named)
+            labels = options.pop("labels", None)
+            with shown(options.pop("progress", False)) as reporter:
+                if reporter is not QUIET:
+                    options["reporter"] = reporter
+                if labels is not None or not isinstance(images, ImageSet):
+                    needed = labeled and options.get("after") is None
+                    told: Reporter = options.get("reporter", QUIET)
+                    images = load(images, labels, labeled=needed, track=told.track, say=told.say)
+                whole: Any = job
+                result: T = whole(images, *args, **options)
+                return result
+
+        return done
+
+    return decorated
+
+
+def images_of(given: Any, channels: int = 1) -> ImageSet:
+    """The images to predict or to score in what a user gave: as `load` takes it, labelled or not.
+
+    Args:
+        channels: of the images that the classifier has learned from.
+    """
+    if isinstance(given, ImageSet):
+        return given
+    check_not_channels_first(given, channels)
+    folders = "ignore" if is_path(given) else None
+    return load(given, labeled=False, folders=folders, keep_leaks=True)

@@ -1,0 +1,206 @@
+"""What Python users give `fit` and `predict`, and what they see of runs and predictions."""
+
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import handful
+from handful.data.imageset import ImageSet
+from handful.data.store import array_store
+from handful.errors import HandfulError
+from handful.pipeline.predictions import Predictions
+from image_files import save
+from tiny import stripes
+
+QUICK = {"steps": 2, "batch": 8, "backbone.base": 8}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Eight photographs of stripes, in a folder without sub-folders."""
+    root = tmp_path_factory.mktemp("stripes")
+    for name, pixels in zip("abcdefgh", stripes().at(8).numpy()[:8, 0], strict=True):
+        save(root / f"{name}.png", pixels)
+    return root
+
+
+@pytest.fixture(scope="module")
+def labels():
+    return {f"{name}.png": "ab"[k % 2] for k, name in enumerate("abcdef")}
+
+
+def quick(images, **options):
+    return handful.fit(
+        images, "supervised", settings=QUICK, estimate="none", precision="fp32", **options
+    )
+
+
+@pytest.fixture(scope="module")
+def run(folder, labels):
+    return quick(folder, labels=labels)
+
+
+def test_a_fit_takes_a_path_and_labels_and_is_that_of_the_loaded_images(folder, labels, run):
+    loaded = quick(handful.load(folder, labels=labels))
+    assert loaded.record["fingerprint"] == run.record["fingerprint"]
+    assert run.record["data"]["labeled"] == 6
+
+
+def test_everything_that_holds_one_picture_gets_one_equal_prediction(folder, run):
+    path = folder / "a.png"
+    with Image.open(path) as opened:
+        picture = opened.copy()
+    pixels = np.array(picture)
+    expected = run.predict(path).probabilities
+    for given in (str(path), [path], picture, pixels, [pixels], torch.from_numpy(pixels)):
+        found = run.predict(given)
+        assert len(found) == 1
+        torch.testing.assert_close(found.probabilities, expected)
+    assert len(run.predict(folder)) == 8
+    assert len(run.predict(handful.load(folder, labeled=False))) == 8
+
+
+def test_a_colour_image_with_channels_first_is_not_three_answers():
+    made = stripes(channels=3)
+    run = quick(made)
+    pixels = made.at(8).numpy()[0]
+    with pytest.raises(HandfulError, match="may be one colour image, channels first"):
+        run.predict(pixels)
+    assert (
+        len(run.predict(pixels.transpose(1, 2, 0))) == len(run.predict(torch.tensor(pixels))) == 1
+    )
+
+
+def test_a_budget_is_typed_as_on_the_command_line(monkeypatch):
+    asked = []
+
+    def stop(budget, settings):
+        asked.append(budget)
+        raise HandfulError("enough")
+
+    monkeypatch.setattr("handful.pipeline.fit.check_budget", stop)
+    for budget in ("10m", "90s", 90):
+        with pytest.raises(HandfulError, match="enough"):
+            handful.fit(stripes(), "supervised", budget=budget)
+    assert asked == [600, 90, 90]
+
+
+def test_progress_shows_messages_on_stderr_and_is_silent_otherwise(folder, labels, capsys):
+    frame = {"a.png": "a", "B.png": "b"}
+    quick(folder, labels=frame)
+    assert capsys.readouterr().err == ""
+    quick(folder, labels=frame, progress=True)
+    assert "name an image: 1 by its name, 1 by letter case" in capsys.readouterr().err
+
+
+def test_images_without_labels_are_refused_before_any_work(folder):
+    with pytest.raises(HandfulError, match="holds 8 images but no label"):
+        quick(folder)
+
+
+# --- predictions
+
+
+@pytest.fixture
+def predictions():
+    return Predictions(
+        ("x.png", "y.png", "z.png"),
+        ("fox", "hare"),
+        torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]]),
+        threshold=0.7,
+    )
+
+
+def test_predictions_are_counted_iterated_and_indexed(predictions):
+    assert len(predictions) == 3
+    assert [one.label for one in predictions] == ["fox", "", "hare"]
+    assert predictions[0] == predictions["x.png"] == next(iter(predictions))
+    assert predictions[-1].probabilities == pytest.approx({"fox": 0.2, "hare": 0.8})
+    assert predictions[1:].names == ("y.png", "z.png")
+    sure = np.array(predictions.confidence) > 0.7
+    assert predictions[sure].names == ("x.png", "z.png")
+    assert predictions[[2, 0]].labels == ["hare", "fox"]
+    with pytest.raises(IndexError):
+        predictions[3]
+    with pytest.raises(KeyError, match="no image has the name 'w.png'"):
+        predictions["w.png"]
+
+
+def test_none_of_these_stays_with_its_image(predictions):
+    marked = Predictions(
+        predictions.names, predictions.classes, predictions.probabilities, 0.0,
+        torch.tensor([False, False, True]),
+    )  # fmt: skip
+    assert marked[1:].none_of_these == [False, True]
+
+
+def test_predictions_are_a_data_frame_where_pandas_is_installed(predictions, monkeypatch):
+    fake = types.ModuleType("pandas")
+    fake.DataFrame = dict
+    monkeypatch.setitem(sys.modules, "pandas", fake)
+    table = predictions.to_pandas()
+    assert table["file"] == ["x.png", "y.png", "z.png"]
+    assert table["label"] == ["fox", None, "hare"]
+    assert table["p(hare)"] == pytest.approx([0.1, 0.6, 0.8])
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(HandfulError, match="pip install pandas; or use to_csv"):
+        predictions.to_pandas()
+
+
+# --- what a notebook shows
+
+
+def hostile():
+    """Images, predictions and a run folder with names that are markup and control a terminal."""
+    bad = "<script>alert(1)</script>\x1b[2J"
+    store = array_store(np.zeros((2, 1, 4, 4), np.uint8), [bad, "b"])
+    images = ImageSet(store, np.arange(2), np.array([0, 1]), (bad, "b"), source=bad)
+    return images, Predictions((bad, "b"), (bad, "b"), torch.eye(2))
+
+
+def test_what_is_shown_is_short_escaped_and_controls_no_terminal(run):
+    run.record["data"]["source"] = "x"
+    for shown in (*hostile(), run):
+        assert len(repr(shown)) < 400
+        assert "\n" not in repr(shown)
+        assert "\x1b" not in repr(shown) + shown._repr_html_()
+        assert "<script" not in shown._repr_html_()
+
+
+def test_a_run_says_its_classes_labels_method_and_accuracy(run, monkeypatch):
+    assert repr(run) == "Run: 2 classes from 6 labels, by supervised; accuracy not estimated"
+    estimate = {"accuracy": 0.75, "low": 0.59, "high": 0.87, "n": 60}
+    monkeypatch.setitem(run.record, "estimate", estimate)
+    assert "about 75 % right (59–87 %)" in repr(run)
+    monkeypatch.setitem(run.record, "estimate", estimate | {"n": 12, "accuracy": 1.0})
+    assert "above about 59 % right" in repr(run)
+    assert "100" not in repr(run)
+
+
+def test_a_set_of_many_classes_is_shown_in_a_line():
+    n = 300
+    store = array_store(np.zeros((n, 1, 4, 4), np.uint8), [str(k) for k in range(n)])
+    images = ImageSet(store, np.arange(n), np.arange(n), tuple(f"class {k}" for k in range(n)))
+    assert repr(images).endswith("and 288 more)")
+    assert images._repr_html_().count("<tr>") == 14
+
+
+# --- Classifier
+
+
+def test_auto_is_not_for_features():
+    with pytest.raises(HandfulError, match="'auto' chooses among methods for images"):
+        handful.Classifier("auto").fit(np.eye(6), [0, 1] * 3)
+
+
+@pytest.mark.thorough
+def test_a_classifier_chooses_its_method_within_its_budget():
+    made = stripes(labeled=40)
+    classifier = handful.Classifier("auto", budget="12s", settings={"backbone.base": 8})
+    classifier.fit(made.at(8).numpy()[:, 0], made.labels)
+    assert classifier.run_.record["choice"]
+    assert len(classifier.predict(made.at(8).numpy()[:5, 0])) == 5

@@ -1,0 +1,95 @@
+"""The example of every public docstring runs, in a folder with the photographs that it names."""
+
+import copy
+import doctest
+import inspect
+
+import numpy as np
+import pytest
+
+import handful
+from image_files import save
+
+OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+THOROUGH = {"embed"}  # features of a pre-trained network take seconds
+
+
+def public():
+    """Every public name, and the public methods of the classes among them."""
+    for name in handful.__all__:
+        found = getattr(handful, name)
+        yield name, found
+        if inspect.isclass(found):
+            own = [(key, value) for key, value in vars(found).items() if not key.startswith("_")]
+            yield from ((f"{name}.{key}", value) for key, value in own if inspect.isfunction(value))
+
+
+def marked(name):
+    return pytest.param(name, marks=[pytest.mark.thorough] if name in THOROUGH else [])
+
+
+EVERY = dict(public())
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with photos/, photos-by-class/ and photos-run/."""
+    folder = tmp_path_factory.mktemp("examples")
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(("fox-1", "fox-2", "hare-1", "hare-2")):
+        picture = rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+        save(folder / "photos" / f"{name}.png", picture)
+        if number % 2 == 0:
+            save(folder / "photos-by-class" / name[:-2] / f"{name}.png", picture)
+    handful.fit(
+        folder / "photos-by-class",
+        "supervised",
+        settings={"steps": 1},
+        estimate="none",
+        out=folder / "photos-run",
+        pictures=False,
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def known():
+    """The names that examples use without defining them."""
+    from sklearn.datasets import load_digits
+
+    images, digits = handful.load("digits"), load_digits()
+    settings = {"steps": 3}
+    run = handful.fit(
+        images.seen(range(60)), "supervised", settings=settings, estimate="none", pictures=False
+    )
+    classifier = handful.Classifier("supervised", settings=settings)
+    classifier.fit(digits.images[:60] / 16, digits.target[:60])
+    return {
+        "handful": handful,
+        "digits": digits,
+        "images": images,
+        "run": run,
+        "classifier": classifier,
+    }
+
+
+@pytest.mark.parametrize("name", [marked(name) for name in EVERY])
+def test_the_example_of_a_docstring_runs(name, place, known, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    changing = copy.deepcopy({key: known[key] for key in ("run", "classifier")})
+    examples = doctest.DocTestParser().get_doctest(
+        inspect.getdoc(EVERY[name]) or "", {**known, **changing}, name, None, 0
+    )
+    assert examples.examples, f"{name} has no example"
+    failed, _ = doctest.DocTestRunner(optionflags=OPTIONS).run(examples)
+    assert not failed, capsys.readouterr().out
+
+
+def test_dir_shows_the_public_names_and_only_those():
+    assert dir(handful) == sorted(handful.__all__)
+
+
+def test_type_checkers_find_the_annotations():
+    from importlib.resources import files
+
+    assert (files("handful") / "py.typed").is_file()
