@@ -93,8 +93,7 @@ def test_fit_leaves_a_run_and_says_how_good_it_is(handful, tmp_path):
     files = {path.name for path in out.iterdir()}
     assert files == {
         "run.json", "model.safetensors", "history.jsonl", "labels.csv", "predictions.csv",
-        "label-issues.csv", "label-next.csv", "familiar.safetensors",
-        "out-of-fold.csv", "pictures.json", "report.html",
+        "label-next.csv", "familiar.safetensors", "out-of-fold.csv", "pictures.json", "report.html",
         "draw.json", "test.json", "confusion.svg",
     }  # fmt: skip
     assert len(rows_of(out / "labels.csv")) == 30

@@ -82,7 +82,7 @@ def test_a_budget_is_typed_as_on_the_command_line(monkeypatch):
         asked.append(budget)
         raise HandfulError("enough")
 
-    monkeypatch.setattr("handful.pipeline.fit.check_budget", stop)
+    monkeypatch.setattr("handful.pipeline.resolve.check_budget", stop)
     for budget in ("10m", "90s", 90):
         with pytest.raises(HandfulError, match="enough"):
             handful.fit(stripes(), "supervised", budget=budget)
