@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import beta
 
 from handful.errors import HandfulError
 from handful.evaluation.calibration import (
@@ -299,6 +298,8 @@ def better_than_guessing(accuracy: float, effective: float, chance: float) -> bo
     An exact one-sided binomial test: a classifier that is right with probability `chance` passes
     with a probability of at most GUESSING.
     """
+    from scipy.stats import beta  # slow to import, and not needed to predict
+
     right = accuracy * effective
     least = beta.ppf(GUESSING, right, effective - right + 1) if right > 0 else 0.0
     return bool(least > chance)

@@ -17,8 +17,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.stats import beta
 
 from handful.errors import HandfulError
 from handful.evaluation.cross_validation import OutOfFold
@@ -68,6 +66,8 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
         rows = calibrated(probabilities, math.exp(log_temperature))
         of_label = rows[:, np.arange(len(labels)), labels]
         return -float(np.log(np.maximum(of_label, 1e-12)).mean())
+
+    from scipy.optimize import minimize_scalar  # slow to import, and not needed to predict
 
     found = minimize_scalar(loss, bounds=(-math.log(10), math.log(10)), method="bounded")
     return float(math.exp(found.x))
@@ -153,6 +153,8 @@ def most_wrong(share: np.ndarray, answers: np.ndarray, held: float = HELD) -> np
 
     In a share `held` of samples the bound is at or above the true share (Clopper and Pearson 1934).
     """
+    from scipy.stats import beta  # slow to import, and not needed to predict
+
     wrong = share * answers
     bound = beta.ppf(held, wrong + 1, np.maximum(answers - wrong, 1e-9))
     return np.where(answers - wrong > 1e-9, bound, 1.0)

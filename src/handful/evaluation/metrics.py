@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import binomtest, norm
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from handful.errors import HandfulError
 
@@ -96,6 +94,8 @@ def wilson(share: float, n: float, level: float) -> Interval:
 
     `n` need not be whole: dependent images count as fewer independent ones.
     """
+    from scipy.stats import norm  # slow to import, and not needed to predict
+
     z = norm.ppf((1 + level) / 2)
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
@@ -112,6 +112,8 @@ def accuracy_interval(correct: int, n: int, level: float = 0.9) -> Interval:
         raise ValueError(f"accuracy_interval needs 0 <= correct <= n and n >= 1, got {correct}/{n}")
     if not 0 < level < 1:
         raise HandfulError(f"level is a probability between 0 and 1, got {level}; the usual is 0.9")
+    from scipy.stats import binomtest
+
     low, high = binomtest(int(correct), int(n)).proportion_ci(level, method="wilson")
     return Interval(float(low), float(high))
 
@@ -126,6 +128,8 @@ def evaluate(
 
     Source of the calibration error: arXiv:1706.04599, section 2, with 15 bins of equal width.
     """
+    from sklearn.metrics import confusion_matrix  # slow to import, and not needed to predict
+
     probabilities, labels = _checked(probabilities, labels, classes)
     guesses = probabilities.argmax(axis=1)  # (N,)
     right = guesses == labels
@@ -219,6 +223,8 @@ def calibration_error(reliability: tuple[Bin, ...]) -> float:
 def _per_class(
     guesses: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], level: float
 ) -> tuple[ClassRow, ...]:
+    from sklearn.metrics import precision_recall_fscore_support
+
     k = len(classes)
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, guesses, labels=range(k), zero_division=0

@@ -29,7 +29,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.stats import mannwhitneyu
 from torch import Tensor
 
 from handful import seeds
@@ -205,5 +204,7 @@ def pool_shift(labeled: Tensor, unlabeled: Tensor, groups: np.ndarray | None = N
     rows = torch.arange(len(unlabeled))
     similarity[n + rows, rows % n] = -torch.inf
     nearest = similarity.amax(dim=1).numpy()
+    from scipy.stats import mannwhitneyu  # slow to import, and not needed to predict
+
     found = mannwhitneyu(nearest[:n], nearest[n:], alternative="greater")
     return float(found.statistic) / (n * len(unlabeled)) if found.pvalue < _CHANCE else 0.5

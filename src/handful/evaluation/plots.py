@@ -4,9 +4,7 @@ import os
 import warnings
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
 from handful.evaluation.metrics import Evaluation
 
@@ -16,6 +14,9 @@ def plot_confusion(evaluation: Evaluation, path: str | os.PathLike[str]) -> None
 
     With more than 25 classes there is no room for counts, and only the colours are drawn.
     """
+    import matplotlib  # slow to import, and not needed to predict
+    from matplotlib.figure import Figure
+
     counts, classes = evaluation.confusion, [_short(name) for name in evaluation.classes]
     k = len(classes)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # (K, K)

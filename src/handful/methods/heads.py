@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from handful import seeds
@@ -125,6 +124,8 @@ def fit_logistic(
         first = torch.cat([start[0], start[1].unsqueeze(0)]).double().numpy().ravel()
     tolerances = {"maxiter": iterations, "ftol": 1e-9, "gtol": 1e-5}
     with _one_thread(x.numel() < _SMALL):
+        from scipy.optimize import minimize  # slow to import, and not needed to predict
+
         found = minimize(cost, first, jac=True, method="L-BFGS-B", options=tolerances).x
     both = torch.from_numpy(found).to(x.dtype).view(rank + 1, classes)
     return both[:-1], both[-1]
