@@ -1,5 +1,6 @@
 """`handful compare`: compare methods on common draws of labels."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -94,6 +95,7 @@ def compare(
             init=init,
             size=size,
             precision=precision,
+            command=sys.argv[1:],
         )
         leave_report(out, reporter.say)
     if as_json:
