@@ -519,7 +519,7 @@ def test_a_report_names_the_table_that_is_damaged(copy, name, old, new, words):
 
 
 def test_a_fault_in_a_report_is_not_blamed_on_its_folder(copy, monkeypatch):
-    def faulty(run):
+    def faulty(run, links):
         return [][1]
 
     monkeypatch.setattr("handful.report.run.page", faulty)

@@ -397,6 +397,19 @@ def test_the_page_shows_what_it_answers_before_how_often_it_is_right(made):
         assert f"{name} {n} images" in page.words or f"{name}{n} images" in page.words
 
 
+@pytest.mark.parametrize(
+    "row, said",
+    [
+        ("030.png,owl,0.5", "names 'owl', which is no class"),
+        ("030.png,a,2", "'2' is no number fro"),
+    ],
+)
+def test_answers_that_are_not_of_this_run_are_one_line_not_a_traceback(copied, row, said):
+    (copied / "predictions.csv").write_text(f"file,label,confidence\n{row}\n")
+    with pytest.raises(HandfulError, match=said):
+        report.render([copied])
+
+
 def test_files_are_linked_only_where_the_page_lies_beside_them(made, tmp_path):
     report.write_report([made.folder], made.folder / "report.html")
     inside = checked((made.folder / "report.html").read_text())
@@ -558,6 +571,24 @@ def test_a_comparison_shows_every_draw_and_how_many_estimates_held(tmp_path):
     assert table[1:3] == [["draw 0", "80.0", "85.0"], ["draw 1", "60.0", "90.0"]]
     assert table[-1] == ["estimates held", "1 of 2", "1 of 2"]
     assert "in 2 of 4 fits" in page.words
+
+
+def test_a_comparison_states_its_command_and_what_was_changed(tmp_path):
+    study(tmp_path, a=[0.80, 0.60], b=[0.85, 0.90])
+    assert "How it was made" not in checked(report.render([tmp_path])).words
+    kept = json.loads((tmp_path / "comparison.json").read_text())
+    made = {"command": ["compare", "my photos"], "changed": {"steps": "5", "size": "32"}}
+    (tmp_path / "comparison.json").write_text(json.dumps(kept | made))
+    page = checked(report.render([tmp_path]))
+    assert "handful compare 'my photos'" in page.words
+    assert page.rows["changed"][1:] == [["steps", "5"], ["size", "32"]]
+
+
+def test_runs_side_by_side_state_the_settings_that_differ(made, copied):
+    record = json.loads((copied / "run.json").read_text())
+    change(copied, seed=7, schedule=record["schedule"] | {"steps": 4})
+    rows = checked(report.render([made.folder, copied])).rows["changed"]
+    assert rows[1:] == [["schedule.steps", "3", "4"], ["seed", "0", "7"]]
 
 
 def test_the_differences_are_those_of_the_draws_that_both_saw(tmp_path):

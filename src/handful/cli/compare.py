@@ -1,5 +1,6 @@
 """`handful compare`: compare methods on common draws of labels."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -110,6 +111,7 @@ def compare(
             size=size,
             precision=precision,
             budget=seconds,
+            command=sys.argv[1:],
         )
         leave_report(out, reporter.say)
     if as_json:

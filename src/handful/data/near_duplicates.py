@@ -11,7 +11,6 @@ Letters in shapes: N images.
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.fft import dctn
 from torch import Tensor
 
 from handful.data.likeness import NEAR, SIZE, likeness_of_pairs, reference
@@ -62,6 +61,8 @@ def _frequencies(pictures: Tensor) -> tuple[Tensor, np.ndarray]:
 
     Pictures of the same look but other brightness or contrast have the same frequencies.
     """
+    from scipy.fft import dctn  # slow to import, and not needed to predict
+
     lowest = np.empty((len(pictures), 63), np.float32)
     spread = np.empty(len(pictures), np.float32)
     for start in range(0, len(pictures), BLOCK):

@@ -9,8 +9,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.stats import norm
-
 from handful.evaluation.accuracy_estimate import Estimate
 from handful.evaluation.cross_validation import OutOfFold
 from handful.text import FEW
@@ -50,6 +48,8 @@ def forecast(found: Estimate, out: OutOfFold, times: Sequence[int] = TIMES) -> l
     if found.guessing or found.n < FEW:
         return []
     assert found.low is not None and found.high is not None
+    from scipy.stats import norm  # slow to import, and not needed to predict
+
     slope, error = learning_slope(found, out)
     z = float(norm.ppf((1 + found.level) / 2))
     wrong, most, least = (_log_wrong(share) for share in (found.accuracy, found.low, found.high))

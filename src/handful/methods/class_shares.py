@@ -27,7 +27,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.stats import chi2
 from torch import Tensor, nn
 
 from handful.data.folds import stratified_folds
@@ -234,6 +233,8 @@ def even_counts(labels: np.ndarray) -> bool:
     """
     counts = np.bincount(labels)
     counts = counts[counts > 0]
+    from scipy.stats import chi2  # slow to import, and not needed to predict
+
     return len(counts) > 1 and bool(_unevenness(counts) <= chi2.ppf(0.01, len(counts) - 1))
 
 

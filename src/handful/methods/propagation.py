@@ -9,10 +9,9 @@ from the labels alone is mixed into it, which holds where classes overlap in the
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import scipy.sparse
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,6 +21,9 @@ from handful.methods.base import About
 from handful.methods.class_shares import wanted_shares
 from handful.methods.heads import align, check_fit, fit_logistic, mixed, principal, subsample
 from handful.methods.linear_head import Features
+
+if TYPE_CHECKING:
+    import scipy.sparse
 
 SIMILARITIES_AT_ONCE = 2**26  # similarities in memory at once: 256 MB
 
@@ -129,8 +131,10 @@ def nearest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return torch.cat(similarities), torch.cat(neighbors)
 
 
-def normalized_graph(weights: Tensor, neighbors: Tensor) -> scipy.sparse.csr_matrix:
+def normalized_graph(weights: Tensor, neighbors: Tensor) -> "scipy.sparse.csr_matrix":
     """D^-1/2 (A + A^T) D^-1/2 from (N, k) edge weights and the (N, k) neighbours."""
+    import scipy.sparse  # slow to import, and not needed to predict
+
     n, k = neighbors.shape
     starts = np.arange(0, n * k + 1, k)
     edges = scipy.sparse.csr_matrix((weights.numpy().ravel(), neighbors.numpy().ravel(), starts))
@@ -141,7 +145,7 @@ def normalized_graph(weights: Tensor, neighbors: Tensor) -> scipy.sparse.csr_mat
     return (scale @ edges @ scale).tocsr().astype(np.float32)
 
 
-def spread(graph: scipy.sparse.csr_matrix, known: Tensor, alpha: float, steps: int) -> Tensor:
+def spread(graph: "scipy.sparse.csr_matrix", known: Tensor, alpha: float, steps: int) -> Tensor:
     """(N, K) scores after `steps` of F <- alpha S F + (1 - alpha) Y, from F = Y."""
     start = known.numpy()
     scores = start

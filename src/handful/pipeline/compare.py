@@ -69,6 +69,8 @@ class Comparison:
     draws: tuple[int, ...]
     cells: tuple[Cell, ...]
     data: dict[str, Any] = field(default_factory=dict)  # source, per_class, classes, test
+    command: tuple[str, ...] = ()  # as it was typed; empty from Python
+    changed: dict[str, str] = field(default_factory=dict)  # settings that are not the defaults
 
     def accuracies(self, method: str) -> list[float]:
         """Return the test accuracy of a method on each of `draws`."""
@@ -91,7 +93,8 @@ class Comparison:
             mean, _, low, high, n = spread(self.differences(a, b))
             paired.append({"a": a, "b": b, "difference": mean, "low": low, "high": high, "n": n})
         cells = [asdict(cell) for cell in self.cells]
-        return {"data": self.data, "cells": cells, "summary": summary, "paired": paired}
+        made = {"command": list(self.command), "changed": self.changed}
+        return {"data": self.data, **made, "cells": cells, "summary": summary, "paired": paired}
 
 
 def spread(values: Sequence[float], level: float = LEVEL) -> Spread:
@@ -115,6 +118,7 @@ def compare(
     estimate: str = "folds",
     settings: Mapping[str, str] | None = None,
     reporter: Reporter = QUIET,
+    command: Sequence[str] = (),
     **options: Any,
 ) -> Comparison:
     """Fit every method on every draw and score each fit on the test part of `images`.
@@ -127,6 +131,7 @@ def compare(
         out: folder for the cells. Finished cells in it are not computed again; a folder that
             holds another comparison is refused.
         estimate: "folds" or "none", as in `fit`.
+        command: as it was typed, for the report.
         settings: as in `fit`, for all methods, or for one: `features.strength` → "0.01".
         options: backbone, init, size, aspect, flips, precision and budget (of each fit), as in
             `fit`.
@@ -168,7 +173,11 @@ def compare(
             "classes": images.num_classes,
             "test": len(images.test.labeled),
         }
-        comparison = Comparison(tuple(names), draws, cells, data)
+        given = {key: value for key, value in options.items() if value is not None}
+        changed = {key: str(value) for key, value in {**given, **(settings or {})}.items()}
+        if estimate != "folds":
+            changed["estimate"] = estimate
+        comparison = Comparison(tuple(names), draws, cells, data, tuple(command), changed)
         write_json(folder / RESULT, comparison.as_json())
         tidy(folder)
     return comparison

@@ -364,6 +364,8 @@ class ComparisonRecord(StrictModel):
 
     cells: list[CellRecord] = Field(min_length=1, max_length=100_000)
     data: ComparisonData | dict[str, Any] | None = None
+    command: Annotated[list[Name], Field(max_length=1_000)] = []
+    changed: Annotated[dict[Word, Name], Field(max_length=1_000)] = {}
 
 
 def checked(schema: type[StrictModel], found: Any, path: Path) -> dict[str, Any]:

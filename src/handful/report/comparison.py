@@ -1,5 +1,6 @@
 """Prepare the page of a comparison: methods on equal draws of labels, or several runs."""
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,10 @@ class Study:
     about: str  # the data and the protocol, in sentences
     tested: bool  # whether accuracies are measured on test images; otherwise they are estimates
     fits: tuple[Fit, ...]
+    commands: tuple[str, ...] = ()  # as they were typed
+    # What the user changed, or what differs between the runs: (setting, value of each).
+    changed: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    columns: tuple[str, ...] = ()  # headings of the values in `changed`
 
     @property
     def names(self) -> list[str]:
@@ -138,7 +143,17 @@ def of_folder(folder: Path) -> Study:
             f"{counted(int(data['per_class']), 'label')} of each of {data['classes']} classes, "
             f"chosen anew in each draw. {about} There are {data['test']:,} of them."
         )
-    return Study(f"{_title(names)} on {source}", about, True, fits)
+    command = shlex.join(["handful", *kept["command"]]) if kept.get("command") else ""
+    changed = tuple((key, (value,)) for key, value in kept.get("changed", {}).items())
+    return Study(
+        f"{_title(names)} on {source}",
+        about,
+        True,
+        fits,
+        (command,) if command else (),
+        changed,
+        ("value",),
+    )
 
 
 def of_runs(runs: Sequence[RunFolder]) -> Study:
@@ -178,9 +193,36 @@ def of_runs(runs: Sequence[RunFolder]) -> Study:
         about += " Not all have a test part, so what is compared are their estimates."
     if len(sources) > 1:
         about += " Their images differ: accuracies on different images do not compare."
+    typed = [run.record.get("command") for run in runs]
     return Study(
-        f"{_title(list(dict.fromkeys(names)))} on {listed(sources)}", about, tested, tuple(fits)
+        f"{_title(list(dict.fromkeys(names)))} on {listed(sources)}",
+        about,
+        tested,
+        tuple(fits),
+        tuple(dict.fromkeys(shlex.join(["handful", *words]) for words in typed if words)),
+        _differing(runs),
+        tuple(_short_paths([run.folder for run in runs])),
     )
+
+
+def _differing(runs: Sequence[RunFolder]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Each setting that is not equal in all runs, with its value in each; – where it has none."""
+    settings = [_flat_settings(run.record) for run in runs]
+    keys = dict.fromkeys(key for one in settings for key in one)
+    values = {key: tuple(one.get(key, "–") for one in settings) for key in keys}
+    return tuple((key, row) for key, row in values.items() if len(set(row)) > 1)
+
+
+def _flat_settings(record: dict[str, Any]) -> dict[str, str]:
+    """The settings of a run by name."""
+    method, network = dict(record["method"]), record["backbone"]
+    found = {"method": method.pop("name"), **method}
+    found |= {f"schedule.{key}": value for key, value in (record["schedule"] or {}).items()}
+    found |= {"backbone": network["name"]}
+    found |= {f"backbone.{key}": value for key, value in network.get("options", {}).items()}
+    found |= {key: record["input"][key] for key in ("size", "aspect", "flips")}
+    found |= {"budget": record["training"].get("budget"), "seed": record["seed"]}
+    return {key: str(value) for key, value in found.items() if value is not None}
 
 
 def _title(names: list[str]) -> str:
