@@ -56,11 +56,13 @@ def run_draw(pool: Pool, draw: int, options: argparse.Namespace) -> dict[str, in
 
     groups = None if pool.images.groups is None else pool.images.groups[positions]
     out = out_of_fold(labels, pool.classes, fit_and_predict, seed=draw, groups=groups)
-    listed = {issue.position for issue in label_issues(out)}
+    issues = label_issues(out)  # None: the labels are too few for a list
+    listed = {issue.position for issue in issues or ()}
     return {
         "draw": draw,
         "n": len(labels),
         "wrong": len(wrong),
+        "shown": int(issues is not None),
         "listed": len(listed),
         "found": len(listed & set(wrong.tolist())),
     }
@@ -79,6 +81,7 @@ def summary(rows: list[dict[str, int]]) -> dict[str, Any]:
     listed, wrong, found = (sum(row[key] for row in rows) for key in ("listed", "wrong", "found"))
     return {
         "draws": len(rows),
+        "shown": sum(row["shown"] for row in rows),
         "n": max(row["n"] for row in rows),
         "wrong": wrong / len(rows),
         "listed": listed / len(rows),
