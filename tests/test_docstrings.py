@@ -11,7 +11,9 @@ import handful
 from image_files import save
 
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-THOROUGH = {"embed"}  # features of a pre-trained network take seconds
+# What takes a second: features of a pre-trained network, and fits with the default network.
+THOROUGH = {"embed", "fit", "Run", "Classifier", "Classifier.fit"}
+QUICK = {"steps": 1, "batch": 8, "backbone.base": 8}
 
 
 def public():
@@ -44,7 +46,8 @@ def place(tmp_path_factory):
     handful.fit(
         folder / "photos-by-class",
         "supervised",
-        settings={"steps": 1},
+        settings=QUICK,
+        precision="fp32",
         estimate="none",
         out=folder / "photos-run",
         pictures=False,
@@ -58,11 +61,9 @@ def known():
     from sklearn.datasets import load_digits
 
     images, digits = handful.load("digits"), load_digits()
-    settings = {"steps": 3}
-    run = handful.fit(
-        images.seen(range(60)), "supervised", settings=settings, estimate="none", pictures=False
-    )
-    classifier = handful.Classifier("supervised", settings=settings)
+    some = images.seen(range(60))
+    run = handful.fit(some, "supervised", settings=QUICK, precision="fp32", estimate="none")
+    classifier = handful.Classifier("supervised", settings=QUICK, precision="fp32")
     classifier.fit(digits.images[:60] / 16, digits.target[:60])
     return {
         "handful": handful,

@@ -18,14 +18,16 @@ def run(tmp_path_factory):
     root = tmp_path_factory.mktemp(SECRET)
     photos = class_folder(root / f"{SECRET}-photos", classes=(f"{SECRET} A", f"{SECRET} B"))
     command = ["fit", str(photos), f"--out={root}/{SECRET}", "--prior", f"{SECRET} A=0.5"]
-    settings = {"steps": 1, "backbone.base": 8}
+    settings = {"steps": 1, "batch": 4, "backbone.base": 8}
     return fit(
         photos,
         "supervised",
         settings=settings,
+        precision="fp32",
+        estimate="none",
+        pictures=False,
         out=root / "run",
         command=command,
-        prior={f"{SECRET} A": 0.5, f"{SECRET} B": 0.5},
         groups=f"({SECRET}|.)[.]png",
     ).folder
 
