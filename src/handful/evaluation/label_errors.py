@@ -10,7 +10,7 @@ from handful.evaluation.cross_validation import OutOfFold
 # How many times as likely another class must be for a label to be listed; see
 # benchmarks/log/estimates.md.
 CONTRADICTED = 20
-# Labels per class in the mean, and share right out of fold, below which most of a list would be right
+# Labels per class in the mean, and share right out of fold, below which a list is mostly of right
 # labels: on development draws with 5 % of the labels flipped its precision is 0.23 to 0.33 with 4
 # labels per class, and 0.47 with 10 where 60 % are right.
 FEWEST_PER_CLASS, LEAST_RIGHT = 10, 0.7
