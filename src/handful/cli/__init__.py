@@ -17,6 +17,7 @@ from handful.cli.compare import compare
 from handful.cli.data import data
 from handful.cli.embed import embed
 from handful.cli.evaluate import evaluate
+from handful.cli.export import export
 from handful.cli.failures import INTERRUPTED, TERMINATED, sigterm_as_interrupt, user_message
 from handful.cli.fit import fit
 from handful.cli.label import label
@@ -32,8 +33,8 @@ from handful.text import for_terminal
 
 # In the order of the help.
 COMMANDS = (
-    fit, label, data, compare, report, recipes, reproduce, predict, evaluate, embed, pretrain,
-    cache,
+    fit, label, data, compare, report, recipes, reproduce, predict, export, evaluate, embed,
+    pretrain, cache,
 )  # fmt: skip
 
 app = typer.Typer(
