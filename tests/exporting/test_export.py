@@ -17,7 +17,7 @@ from benchmarks.lib.made_runs import made_run
 from handful.errors import HandfulError
 from handful.exporting import agreement, job
 from handful.models import onnx_graph
-from handful.models.onnx_runtime import OnnxModel
+from handful.onnx_runtime import OnnxModel
 from image_files import class_folder, smooth
 
 FILES = {"model.onnx", "predict.py", "pictures.py", "check.npz", "card.md"}

@@ -16,7 +16,7 @@ from handful.evaluation.novelty import InDistribution
 from handful.exporting.check_images import CheckImages, read_file
 from handful.exporting.folder import pictures
 from handful.models.classifier import Predictor
-from handful.models.onnx_runtime import Answers, OnnxModel
+from handful.onnx_runtime import Answers, OnnxModel
 from handful.pipeline.onnx_model import about_input
 
 TOLERANCE = 1e-3  # largest difference of a probability

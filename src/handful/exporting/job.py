@@ -21,7 +21,7 @@ from handful.exporting.agreement import (
 )
 from handful.exporting.card import card
 from handful.files import write_text
-from handful.models.onnx_runtime import OnnxModel
+from handful.onnx_runtime import OnnxModel
 from handful.output import check_new_folder, new_folder
 from handful.pipeline.run import Run
 from handful.progress import QUIET, Reporter

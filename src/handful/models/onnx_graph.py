@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from handful.models.classifier import Predictor
 from handful.models.fast_conv import use_plain_backward
-from handful.models.onnx_runtime import DISTANCES, IMAGES, PROBABILITIES
+from handful.onnx_runtime import DISTANCES, IMAGES, PROBABILITIES
 
 _EXAMPLE = 2  # images that it is traced with: a batch of 1 would be taken for a constant
 
