@@ -27,13 +27,14 @@ from handful.cli.pretrain import pretrain
 from handful.cli.recipes import recipes
 from handful.cli.report import report
 from handful.cli.reproduce import reproduce
+from handful.cli.serve import serve
 from handful.data.cache import cache_folder
 from handful.errors import HandfulError
 from handful.text import for_terminal
 
 # In the order of the help.
 COMMANDS = (
-    fit, label, data, compare, report, recipes, reproduce, predict, export, evaluate, embed,
+    fit, label, data, compare, report, recipes, reproduce, predict, export, serve, evaluate, embed,
     pretrain, cache,
 )  # fmt: skip
 

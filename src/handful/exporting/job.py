@@ -72,6 +72,14 @@ def export(
     return Exported(out, agreement, tuple(remarks))
 
 
+def checked_model(run: Run) -> bytes:
+    """The ONNX model of a run, compared with it; HandfulError where it answers otherwise."""
+    content = run.to_onnx()
+    images = [check_images.of_run(run).pixels, check_images.made(run.predictor)]
+    check_answers(OnnxModel(content), run.predictor, np.concatenate(images), run.known())
+    return content
+
+
 def _check(
     run: Run, folder: Path, images: ImageSet | None, keep_images: bool
 ) -> tuple[Agreement, list[str]]:
