@@ -4,6 +4,7 @@ Letters in shapes: N images, K classes, C channels, S the side in pixels.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,12 @@ from handful.errors import HandfulError
 
 IMAGES, PROBABILITIES, DISTANCES = "images", "probabilities", "distances"  # names in the model
 _BATCH = 64  # images in a pass where none is given: bounds the memory
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed is not None else os.cpu_count() or 1
 
 
 class Answers(NamedTuple):
@@ -27,12 +34,14 @@ class OnnxModel:
     """A model in memory, with its metadata."""
 
     def __init__(self, content: bytes | Path, threads: int = 0) -> None:
-        """`threads` is the number for one pass; 0 is one for each core.
+        """`threads` is the number for one pass; 0 is one for each core that the process may use.
 
         HandfulError if the content is no model that handful exported.
         """
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or cores()
+        # Threads that spin while they wait take the time of those that decode.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         source = content if isinstance(content, bytes) else str(content)
         try:

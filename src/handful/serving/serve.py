@@ -1,6 +1,5 @@
 """Open a model, and serve it until it is stopped."""
 
-import os
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ import uvicorn
 from handful.data import decode
 from handful.data.decoding.value_range import Ranges, Scale, ValueRange
 from handful.errors import HandfulError
-from handful.onnx_runtime import OnnxModel
+from handful.onnx_runtime import OnnxModel, cores
 from handful.serving.guard import Limits
 from handful.serving.service import Service, application
 
@@ -90,7 +89,7 @@ def service_of(
         threshold=0.0 if abstain is None else threshold(model, abstain),
         none_of_these=none_of_these,
         limits=limits,
-        decoders=os.cpu_count() or 1,
+        decoders=cores(),
     )
 
 
