@@ -5,9 +5,9 @@
 
 Both serve the same network (EfficientNet-Lite0, three stages, 160 pixels, random head) and get the
 same JPEG over loopback (640 x 480, or as `--side` says), by 1 and by 16 clients that each wait for
-their answer. They take turns within one run. Ours is `handful serve` of an exported folder; the plain side is what a
-tutorial shows (below, PLAIN), in a thread pool and without gradients. `--seconds` is per side and
-number of clients, over all `--rounds`.
+their answer. They take turns within one run. Ours is `handful serve` of an exported folder; the
+plain side is what a tutorial shows (below, PLAIN), in a thread pool and without gradients.
+`--seconds` is per side and number of clients, over all `--rounds`.
 
 Then ours alone: 1,000 malformed bodies (none may get an answer other than 4xx, and memory must not
 grow), and 16 clients while it is killed and started again.
