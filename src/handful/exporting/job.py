@@ -19,15 +19,18 @@ from handful.exporting.agreement import (
     check_files,
     read_files,
 )
-from handful.exporting.card import card
+from handful.exporting.card import card, front_matter
+from handful.exporting.quantize import quantized
 from handful.files import write_text
 from handful.onnx_runtime import OnnxModel
 from handful.output import check_new_folder, new_folder
+from handful.pipeline.model_file import save_predictor
 from handful.pipeline.run import Run
 from handful.progress import QUIET, Reporter
 from handful.text import counted
 
 MODEL, CHECK, CARD = "model.onnx", "check.npz", "card.md"
+INT8, HUB_CARD, WEIGHTS = "model-int8.onnx", "README.md", "model.safetensors"
 CODE = ("predict.py", "pictures.py")
 
 
@@ -46,6 +49,8 @@ def export(
     *,
     images: ImageSet | None = None,
     keep_images: bool = True,
+    int8: bool = False,
+    hub: bool = False,
     reporter: Reporter = QUIET,
 ) -> Exported:
     """Write a folder with the model of a run that needs neither handful nor torch.
@@ -54,6 +59,8 @@ def export(
         out: a folder that is new or empty; it is there whole, or not at all.
         images: images to check it on; by default those of the run, where they are still there.
         keep_images: whether images of the run may be among those in check.npz.
+        int8: leave a smaller model, too, if it is as accurate.
+        hub: leave the layout of the Hugging Face hub: a card with front matter, and safetensors.
 
     Raises:
         HandfulError: `out` holds files, or the exported model does not answer as the run does.
@@ -67,7 +74,18 @@ def export(
             code = files("handful.exporting").joinpath("folder", name).read_text(encoding="utf-8")
             write_text(folder / name, code)
         agreement, remarks = _check(run, folder, images, keep_images)
-        write_text(folder / CARD, card(run, agreement, remarks))
+        if int8:
+            reporter.say("making the int8 model, and comparing it on the labelled images")
+            smaller = quantized(run, content, images)
+            remarks.append(smaller.said)
+            if smaller.content is not None:
+                (folder / INT8).write_bytes(smaller.content)
+        text = card(run, agreement, remarks)
+        if hub:
+            write_text(folder / HUB_CARD, front_matter(run) + text)
+            save_predictor(run.predictor, folder / WEIGHTS)
+        else:
+            write_text(folder / CARD, text)
         _check_itself(folder)
     return Exported(out, agreement, tuple(remarks))
 

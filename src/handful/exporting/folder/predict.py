@@ -15,12 +15,11 @@ import onnxruntime
 from pictures import load
 
 HERE, BATCH = Path(__file__).resolve().parent, 32
-ENDINGS = """.jpg .jpeg .jpe .jfif .mpo .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .avif
-    .heic .heif"""
+ENDINGS = "jpg jpeg jpe jfif mpo png webp bmp gif tif tiff ppm pgm pbm pnm avif heic heif"
 
 
 class Model:
-    def __init__(self, path=HERE / "model.onnx"):
+    def __init__(self, path):
         self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         about = self.session.get_modelmeta().custom_metadata_map
         self.about = {key: json.loads(text) for key, text in about.items()}
@@ -54,9 +53,17 @@ def rows(model, files, least, none_of_these):
         for (name, _), shares, strange in zip(read, *answers, strict=True):
             answered = shares.max() >= least and not (none_of_these and strange)
             label = model.about["classes"][shares.argmax()] if answered else ""
-            mark = ["yes" if strange else ""] if none_of_these else []
-            numbers = [f"{share:.4f}" for share in (shares.max(), *shares)]
-            yield [harmless(name), harmless(label), numbers[0], *mark, *numbers[1:]]
+            numbers, mark = (
+                [f"{n:.4f}" for n in (shares.max(), *shares)],
+                ["yes" if strange else ""],
+            )
+            yield [
+                harmless(name),
+                harmless(label),
+                numbers[0],
+                *mark[: int(none_of_these)],
+                *numbers[1:],
+            ]
 
 
 def harmless(cell):
@@ -81,11 +88,13 @@ def main():
     parser.add_argument("--abstain", type=float, metavar="0.95", help="share that is to be right")
     parser.add_argument("--none-of-these", action="store_true", help="mark strange pictures")
     parser.add_argument("--check", action="store_true", help="compare with check.npz")
-    asked, model, files = parser.parse_args(), Model(), []
+    parser.add_argument("--model", type=Path, default=HERE / "model.onnx", help="another one")
+    asked, files = parser.parse_args(), []
+    model = Model(asked.model)
     if asked.check:
         check(model)
     for path in asked.pictures:
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS.split())
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower()[1:] in ENDINGS.split())
         files += [(p.relative_to(path).as_posix(), p) for p in inside if p.is_file()]
         files += [] if path.is_dir() else [(path.name, path)]
     least = 0 if asked.abstain is None else model.threshold(asked.abstain)
