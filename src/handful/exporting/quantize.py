@@ -24,7 +24,7 @@ from handful.methods.linear_head import Features
 from handful.onnx_runtime import IMAGES, OnnxModel
 from handful.pipeline.run import Run
 
-CALIBRATED_ON = 100  # images without a label
+CALIBRATED_ON = 100  # images, without a label where there are such
 MOST = 1_000  # labelled images that are asked
 FEWEST = 20  # labelled images below which the accuracy of int8 is not known
 _FOLDS = 5
@@ -48,15 +48,16 @@ def quantized(run: Run, content: bytes, given: ImageSet | None) -> Quantized:
     labeled, names = named(run, given, [row["file"] for row in labels_of(run)], MOST)
     label = {row["file"]: run.classes.index(row["label"]) for row in labels_of(run)}
     free, _ = named(run, given, unlabeled_names(run), CALIBRATED_ON)
-    if len(names) < FEWEST or not len(free.pixels):
+    if len(names) < FEWEST:
         raise HandfulError(
-            f"--int8 needs {FEWEST} labelled images of the run and some without a label, and found "
-            f"{len(names)} and {len(free.pixels)}; give the images of the run with --images"
+            f"--int8 compares accuracies on {FEWEST} labelled images of the run or more, and found "
+            f"{len(names)}; give the images of the run with --images, or leave --int8 out"
         )
+    ranges = free.pixels if len(free.pixels) else labeled.pixels[:CALIBRATED_ON]
     labels = np.array([label[name] for name in names])
     said = ""
     for start, what in _PARTS:
-        smaller = _int8(content, free.pixels, start)
+        smaller = _int8(content, ranges, start)
         before, after, how = _accuracies(run, content, smaller, labeled.pixels, labels)
         fall, error = before - after, np.sqrt(max(before * (1 - before), 0.01) / len(labels))
         said = (

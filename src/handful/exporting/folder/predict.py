@@ -53,17 +53,9 @@ def rows(model, files, least, none_of_these):
         for (name, _), shares, strange in zip(read, *answers, strict=True):
             answered = shares.max() >= least and not (none_of_these and strange)
             label = model.about["classes"][shares.argmax()] if answered else ""
-            numbers, mark = (
-                [f"{n:.4f}" for n in (shares.max(), *shares)],
-                ["yes" if strange else ""],
-            )
-            yield [
-                harmless(name),
-                harmless(label),
-                numbers[0],
-                *mark[: int(none_of_these)],
-                *numbers[1:],
-            ]
+            mark = ["yes" if strange else ""] * none_of_these
+            first, *others = (f"{share:.4f}" for share in (shares.max(), *shares))
+            yield [harmless(name), harmless(label), first, *mark, *others]
 
 
 def harmless(cell):
@@ -90,8 +82,7 @@ def main():
     parser.add_argument("--check", action="store_true", help="compare with check.npz")
     parser.add_argument("--model", type=Path, default=HERE / "model.onnx", help="another one")
     asked, files = parser.parse_args(), []
-    model = Model(asked.model)
-    if asked.check:
+    if (model := Model(asked.model)) and asked.check:
         check(model)
     for path in asked.pictures:
         inside = sorted(p for p in path.rglob("*") if p.suffix.lower()[1:] in ENDINGS.split())
