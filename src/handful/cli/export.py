@@ -35,6 +35,14 @@ def export(
             "no loss of accuracy beyond its standard error.",
         ),
     ] = False,
+    web: Annotated[
+        bool,
+        typer.Option(
+            "--web",
+            help="Leave a page that classifies pictures and the camera in the browser, too; it "
+            "fetches onnxruntime-web from npm once.",
+        ),
+    ] = False,
     hub_folder: Annotated[
         bool,
         typer.Option(

@@ -21,6 +21,7 @@ from handful.exporting.agreement import (
 )
 from handful.exporting.card import card, front_matter
 from handful.exporting.quantize import quantized
+from handful.exporting.web_page import write_page
 from handful.files import write_text
 from handful.onnx_runtime import OnnxModel
 from handful.output import check_new_folder, new_folder
@@ -51,6 +52,7 @@ def export(
     keep_images: bool = True,
     int8: bool = False,
     hub: bool = False,
+    web: bool = False,
     reporter: Reporter = QUIET,
 ) -> Exported:
     """Write a folder with the model of a run that needs neither handful nor torch.
@@ -60,6 +62,7 @@ def export(
         images: images to check it on; by default those of the run, where they are still there.
         keep_images: whether images of the run may be among those in check.npz.
         int8: leave a smaller model, too, if it is as accurate.
+        web: leave a page that runs the model in the browser; needs npm and the network.
         hub: leave the layout of the Hugging Face hub: a card with front matter, and safetensors.
 
     Raises:
@@ -80,6 +83,8 @@ def export(
             remarks.append(smaller.said)
             if smaller.content is not None:
                 (folder / INT8).write_bytes(smaller.content)
+        if web:
+            remarks.append(write_page(folder, folder / MODEL))
         text = card(run, agreement, remarks)
         if hub:
             write_text(folder / HUB_CARD, front_matter(run) + text)
