@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-FOLDERS = ("accuracy", "estimates", "labeling", "speed", "peers", "robustness")
+FOLDERS = ("accuracy", "estimates", "labeling", "speed", "export", "peers", "robustness")
 
 
 def modules() -> dict[str, Path]:

@@ -13,7 +13,16 @@ from handful import files, output
 from handful.cli.failures import sigterm_as_interrupt, user_message
 from handful.errors import HandfulError
 from handful.files import beside, sole_writer, tidy, write_text
-from handful.output import EVALUATION, FEATURES, FINDINGS, PAGE, PREDICTIONS, output_target, written
+from handful.output import (
+    EVALUATION,
+    FEATURES,
+    FINDINGS,
+    PAGE,
+    PREDICTIONS,
+    new_folder,
+    output_target,
+    written,
+)
 from handful.training.interrupt import graceful_stop
 
 OURS = "file,label,confidence,p(a),p(b)\n1.png,a,0.9,0.9,0.1\n"
@@ -290,3 +299,27 @@ def test_the_command_line_loads_torch_only_when_it_is_needed():
     code = "import sys; sys.modules['torch'] = None; import handful.cli"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name in ("new", "in/new", "empty"):
+        with new_folder(tmp_path / name) as folder:
+            (folder / "a").write_text("a")
+            assert not (tmp_path / name / "a").exists()
+        assert (tmp_path / name / "a").read_text() == "a"
+    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "broken") as folder:
+        (folder / "a").write_text("a")
+        raise ZeroDivisionError
+    assert {path.name for path in tmp_path.iterdir()} == {"new", "in", "empty"}
+
+
+def test_a_folder_that_got_files_meanwhile_keeps_them_and_gets_no_others(tmp_path):
+    with pytest.raises(HandfulError, match="they stay"), new_folder(tmp_path / "new") as folder:
+        (folder / "a").write_text("a")
+        (tmp_path / "new").mkdir()
+        (tmp_path / "new" / "mine").write_text("mine")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["mine"]
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(HandfulError, match="is a file"), new_folder(tmp_path / "file"):
+        pass

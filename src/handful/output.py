@@ -144,6 +144,45 @@ def folder_target(folder: Path, name: str, kind: Kind) -> Path:
     return target
 
 
+def check_new_folder(folder: Path) -> None:
+    """HandfulError unless a command may make this folder: nothing is there, or it is empty."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise HandfulError(f"--out is a folder to make, and {folder} is a file; give another name")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise HandfulError(
+            f"{folder} holds files, and they stay; give --out a folder that is new or empty"
+        )
+    if files.WINDOWS and _RESERVED.fullmatch(folder.name.partition(".")[0].rstrip()):
+        raise HandfulError(f"Windows keeps the name {folder.name} for itself; give another --out")
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that gets the name `folder` at the end; on an error, remove it.
+
+    Others see the whole folder or none. HandfulError as `check_new_folder`.
+    """
+    check_new_folder(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(".part", f".{folder.name[:60]}.", folder.parent.resolve()))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_mask())
+        check_new_folder(folder)  # again: the work took a while
+        if folder.exists():
+            folder.rmdir()
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _mask() -> int:
+    """The permissions that this process takes from what it makes."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
     """Yield a path to write to, whose content then goes to `path`: a file, link, pipe or device."""

@@ -14,6 +14,7 @@ from handful import cli
 from handful.evaluation.novelty import (
     FEWEST,
     POOL_SHIFT,
+    Distances,
     fit_in_distribution,
     load_in_distribution,
     pool_shift,
@@ -218,3 +219,11 @@ def test_labelled_images_of_one_group_do_not_make_a_pool_shifted():
     groups = np.arange(40) % 20
     assert pool_shift(pairs, blobs(0, 1, 200)) > POOL_SHIFT
     assert pool_shift(pairs, blobs(0, 1, 200), groups) < POOL_SHIFT
+
+
+def test_the_network_of_distances_gives_the_distances_that_decide():
+    features = torch.randn(90, 12, generator=torch.Generator().manual_seed(1))
+    known = fit_in_distribution(features[:60])
+    torch.testing.assert_close(
+        Distances(known)(features), known.distances(features), rtol=1e-4, atol=1e-5
+    )

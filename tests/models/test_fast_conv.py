@@ -13,6 +13,7 @@ from handful.models.fast_conv import (
     NarrowConv2d,
     side_by_side,
     use_fast_backward,
+    use_plain_backward,
 )
 
 
@@ -160,3 +161,18 @@ def test_only_depthwise_convolutions_change_and_copies_are_independent():
     other = copy.deepcopy(network)
     nn.init.zeros_(other[1].weight)
     assert network[1].weight.abs().sum() > 0
+
+
+def test_the_plain_backward_pass_comes_back_with_the_plain_layers():
+    from timm.layers import Conv2dSame
+
+    def layers():
+        return nn.Sequential(
+            nn.Conv2d(4, 4, 3, padding=1, groups=4), Conv2dSame(4, 4, 3, groups=4, stride=2)
+        )
+
+    network = layers()
+    use_fast_backward(network)
+    assert [type(layer).__name__ for layer in network] == ["DepthwiseConv2d", "DepthwiseConv2dSame"]
+    use_plain_backward(network)
+    assert [type(layer) for layer in network] == [nn.Conv2d, Conv2dSame]

@@ -11,6 +11,7 @@ from benchmarks.lib.tables import (
     budgets,
     coverage,
     curves,
+    export,
     forecast,
     gap,
     groups,
@@ -78,6 +79,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "label_curve": label.curve,
     "label_times": label.times,
     "label_safe": label.safe,
+    "parity": export.parity,
+    "engine": export.engine,
+    "serve_load": export.serve_load,
     "ingest": speed.ingest,
     "ingest_in_words": speed.ingest_in_words,
 }

@@ -18,6 +18,7 @@ from handful.cli.compare import compare
 from handful.cli.data import data
 from handful.cli.embed import embed
 from handful.cli.evaluate import evaluate
+from handful.cli.export import export
 from handful.cli.failures import INTERRUPTED, TERMINATED, sigterm_as_interrupt, user_message
 from handful.cli.fit import fit
 from handful.cli.help import HelpCommand, with_verbosity
@@ -29,14 +30,20 @@ from handful.cli.pretrain import pretrain
 from handful.cli.recipes import recipes
 from handful.cli.report import report
 from handful.cli.reproduce import reproduce
+from handful.cli.serve import serve
 from handful.data.cache import cache_folder
 from handful.errors import HandfulError
 from handful.text import for_terminal
 
 # In the order of the help.
 COMMANDS = (
+<<<<<<< HEAD
     label, fit, predict, data, report, evaluate, methods, compare, embed, pretrain, recipes,
     reproduce, cache, bug_report,
+=======
+    fit, label, data, compare, report, recipes, reproduce, predict, export, serve, evaluate, embed,
+    pretrain, cache,
+>>>>>>> export
 )  # fmt: skip
 
 START = """\

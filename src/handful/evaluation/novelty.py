@@ -29,7 +29,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+<<<<<<< HEAD
 from torch import Tensor
+=======
+from scipy.stats import mannwhitneyu
+from torch import Tensor, nn
+>>>>>>> export
 
 from handful import seeds
 from handful.errors import HandfulError
@@ -81,6 +86,20 @@ class InDistribution:
         along = centred @ self.axes
         outside = (centred - along @ self.axes.T).norm(dim=1) / centred.norm(dim=1).clamp_min(1e-6)
         return torch.cat([F.normalize(along / self.scale), OUTSIDE * outside.unsqueeze(1)], dim=1)
+
+
+class Distances(nn.Module):
+    """`InDistribution.distances` as a network, for the export: (N, D) features → (N,)."""
+
+    def __init__(self, known: InDistribution) -> None:
+        super().__init__()
+        self.known, self.neighbor = known, _neighbor(len(known.reference))
+
+    def forward(self, features: Tensor) -> Tensor:
+        own, reference = self.known.coordinates(features), self.known.reference.float()
+        lengths = own.square().sum(1, keepdim=True) + reference.square().sum(1)  # (N, M)
+        squares = (lengths - 2 * own @ reference.T).clamp_min(0)
+        return squares.topk(self.neighbor, dim=1, largest=False).values[:, -1].sqrt()
 
 
 def fit_in_distribution(features: Tensor, seed: int = 0) -> InDistribution:

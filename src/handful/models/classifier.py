@@ -104,7 +104,7 @@ class Predictor:
         """
         images = images.scaled_by(self.value_range)
         if self.frozen:
-            precision = self._precision()
+            precision = self.precision_here()
             return embed(images, self.model.eval(), self.size, self.aspect, precision, track)
         rows = [found.cpu() for found in self.stream_features(images, batch, track, "embedding")]
         width = int(self.model.backbone.width)  # type: ignore[arg-type]
@@ -137,11 +137,12 @@ class Predictor:
             batch = max(1, batch * 256**2 // self.size**2)
         stream = images.stream(self.size, self.aspect, batch, self.channels)
         for pixels in track(stream, -(-len(images) // batch), what):
-            with torch.inference_mode(), devices.autocast(self._precision()):
+            with torch.inference_mode(), devices.autocast(self.precision_here()):
                 found = self.model.features(pixels.to(devices.device()).float() / 255)
             yield found.float()
 
-    def _precision(self) -> str:
+    def precision_here(self) -> str:
+        """The number format of features on this machine: bf16 or fp32."""
         return self.precision if devices.has_bf16() else "fp32"
 
 

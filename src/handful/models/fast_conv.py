@@ -35,6 +35,17 @@ def use_fast_backward(network: nn.Module) -> None:
             module.__class__ = NarrowConv2d
 
 
+def use_plain_backward(network: nn.Module) -> None:
+    """Undo `use_fast_backward` in place, so that other programs know all layers of `network`."""
+    for module in network.modules():
+        if type(module) in (NarrowConv2d, DepthwiseConv2d):
+            module.__class__ = nn.Conv2d
+        elif type(module) is DepthwiseConv2dSame:
+            from timm.layers import Conv2dSame
+
+            module.__class__ = Conv2dSame  # type: ignore[assignment]
+
+
 def _depthwise(module: nn.Conv2d) -> bool:
     return (
         1 < module.groups == module.in_channels == module.out_channels

@@ -154,6 +154,29 @@ class Run:
         width = int(self.predictor.model.backbone.width)  # type: ignore[arg-type]
         return load_in_distribution(self.folder / IN_DISTRIBUTION, width)
 
+    def known(self) -> InDistribution | None:
+        """`in_distribution`, or None where the run has none, or saw too few images to use it."""
+        if self.folder is None or not (self.folder / IN_DISTRIBUTION).exists():
+            return None
+        found = self.in_distribution
+        return found if float(found.flagged) > 0 else None
+
+    def to_onnx(self, path: Path | str | None = None) -> bytes:
+        """The ONNX model of this run: uint8 images in, calibrated probabilities out.
+
+        `handful export` checks the model, and adds what loads pictures as in training.
+
+        Args:
+            path: file to write it to, too.
+        """
+        from handful.pipeline.onnx_model import onnx_model
+
+        content = onnx_model(self.record, self.predictor, self.known())
+        if path is not None:
+            with beside(Path(path)) as temporary:
+                temporary.write_bytes(content)
+        return content
+
     @property
     def mistaken_for_none(self) -> str:
         """A sentence: which share of images like the run's own `none_of_these` marks, too.

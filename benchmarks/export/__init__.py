@@ -1,0 +1,1 @@
+"""Exported models: do they answer as their runs do, and how fast are they?"""

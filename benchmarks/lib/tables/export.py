@@ -1,0 +1,54 @@
+"""Exported models: whether they answer as their runs do, how fast they are, and the service."""
+
+from benchmarks.lib import record
+from benchmarks.lib.tables.shown import markdown
+
+
+def parity() -> str:
+    """Each network, head and kind of input: 1,000 images in batches of 1, 2, 5 and 17."""
+    rows = []
+    for line in record.final("parity"):
+        found = line["figures"]
+        rows.append([
+            line["name"], f"{found['images']:,}", f"{found['worst']:.0e}", found["other_class"],
+            f"{found['megabytes']:.1f}", f"{found['first_answer_seconds']:.1f}",
+        ])  # fmt: skip
+    header = [
+        "network, head, input", "images", "largest difference", "other class", "MB",
+        "seconds to the first answer",
+    ]  # fmt: skip
+    return markdown(header, rows)
+
+
+def engine() -> str:
+    """Milliseconds of processor time an image, of the network alone."""
+    rows = []
+    for line in record.final("engine"):
+        found = line["figures"]
+        times = [f"{found[f'{side}_ms']:.2f}" for side in ("onnx", "fp32", "bf16")]
+        ratios = [f"{found['ratio_to_fp32']:.2f}", f"{found['bf16_ms'] / found['onnx_ms']:.2f}"]
+        rows.append([line["name"], *times, *ratios, line["hardware"]])
+    header = [
+        "network", "ONNX Runtime, ms", "PyTorch fp32, ms", "PyTorch bf16, ms", "ratio to fp32",
+        "ratio to bf16", "on",
+    ]  # fmt: skip
+    return markdown(header, rows)
+
+
+def serve_load() -> str:
+    """Requests per second, ours beside the plain script."""
+    rows = []
+    for line in record.final("serve_load"):
+        found = line["figures"]
+        if "ratio" not in found:
+            continue
+        ours, plain = found["ours"], found["plain"]
+        rows.append([
+            line["name"], f"{ours['per_second']:.1f}", f"{plain['per_second']:.1f}",
+            f"{found['ratio']:.2f}", f"{ours['p50_ms']:.0f} / {ours['p99_ms']:.0f}",
+            f"{plain['p50_ms']:.0f} / {plain['p99_ms']:.0f}", ours["errors"],
+        ])  # fmt: skip
+    header = [
+        "load", "requests/s", "plain script", "ratio", "p50 / p99 ms", "plain", "errors",
+    ]  # fmt: skip
+    return markdown(header, rows)

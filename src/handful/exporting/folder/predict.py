@@ -1,0 +1,99 @@
+"""Classify pictures with the model.onnx beside this file; needs numpy, pillow and onnxruntime.
+
+python predict.py photos/ > answers.csv; with --check: does it answer here as it did at home?
+"""
+
+import argparse
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from pictures import load
+
+HERE, BATCH = Path(__file__).resolve().parent, 32
+ENDINGS = "jpg jpeg jpe jfif mpo png webp bmp gif tif tiff ppm pgm pbm pnm avif heic heif"
+
+
+class Model:
+    def __init__(self, path):
+        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        about = self.session.get_modelmeta().custom_metadata_map
+        self.about = {key: json.loads(text) for key, text in about.items()}
+
+    def load(self, file):
+        return load(file, **self.about["input"])
+
+    def answer(self, images):
+        """Probabilities (N, K) of images (N, C, S, S), and which (N,) are none of the classes."""
+        found, known = self.session.run(None, {"images": images}), self.about["none_of_these"]
+        return found[0], found[1] > known["distance"] if known else np.zeros(len(images), bool)
+
+    def threshold(self, target):
+        """The confidence from which on at least the share `target` of the answers is right."""
+        enough = [row for row in self.about["abstentions"] if row["sure"] >= target]
+        if not enough:
+            sys.exit(f"the labels behind this model cannot promise that {target:.0%} are right")
+        return min(enough, key=lambda row: row["sure"])["threshold"]
+
+
+def rows(model, files, least, none_of_these):
+    """Name, label, confidence, mark and probabilities of each picture that can be read."""
+    for start in range(0, len(files), BATCH):
+        read = []
+        for name, path in files[start : start + BATCH]:
+            try:
+                read.append((name, model.load(path)))
+            except (OSError, ValueError, SyntaxError) as error:
+                print(f"{name} is left out: {error}", file=sys.stderr)
+        answers = model.answer(np.stack([pixels for _, pixels in read])) if read else ((), ())
+        for (name, _), shares, strange in zip(read, *answers, strict=True):
+            answered = shares.max() >= least and not (none_of_these and strange)
+            label = model.about["classes"][shares.argmax()] if answered else ""
+            mark = ["yes" if strange else ""] * none_of_these
+            first, *others = (f"{share:.4f}" for share in (shares.max(), *shares))
+            yield [harmless(name), harmless(label), first, *mark, *others]
+
+
+def harmless(cell):
+    return f"'{cell}" if cell[:1] in tuple("=+-@\t\r") else cell  # a spreadsheet would run it
+
+
+def check(model):
+    """Exit with status 0 where model and pictures are as they were where they were exported."""
+    kept = np.load(HERE / "check.npz")
+    found, expected = model.answer(kept["images"])[0], kept["probabilities"]
+    worst, same = abs(found - expected).max(), (found.argmax(1) == expected.argmax(1)).all()
+    files = {io.BytesIO(kept[key].tobytes()): kept[key[5:]] for key in kept if key[:5] == "file "}
+    off = max(abs(model.load(file) - pixels.astype(int)).max() for file, pixels in files.items())
+    print(f"{len(found)} images: probabilities differ by {worst:.1e} at most, classes are equal: "
+          f"{same}; {len(files)} files: pixels differ by {off} of 255 at most")  # fmt: skip
+    sys.exit(0 if worst <= 1e-3 and same and off <= 2 else 1)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pictures", nargs="*", type=Path, help="files, or folders of them")
+    parser.add_argument("--abstain", type=float, metavar="0.95", help="share that is to be right")
+    parser.add_argument("--none-of-these", action="store_true", help="mark strange pictures")
+    parser.add_argument("--check", action="store_true", help="compare with check.npz")
+    parser.add_argument("--model", type=Path, default=HERE / "model.onnx", help="another one")
+    asked, files = parser.parse_args(), []
+    if (model := Model(asked.model)) and asked.check:
+        check(model)
+    for path in asked.pictures:
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower()[1:] in ENDINGS.split())
+        files += [(p.relative_to(path).as_posix(), p) for p in inside if p.is_file()]
+        files += [] if path.is_dir() else [(path.name, path)]
+    least = 0 if asked.abstain is None else model.threshold(asked.abstain)
+    header = ["file", "label", "confidence", *["none_of_these"] * asked.none_of_these]
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    table.writerow(header + [f"p({name})" for name in model.about["classes"]])
+    table.writerows(rows(model, files, least, asked.none_of_these))
+
+
+if __name__ == "__main__":
+    main()

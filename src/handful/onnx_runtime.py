@@ -1,0 +1,72 @@
+"""Run an ONNX model on the processor; the only module that knows ONNX Runtime.
+
+Letters in shapes: N images, K classes, C channels, S the side in pixels.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnxruntime
+
+from handful.errors import HandfulError
+
+IMAGES, PROBABILITIES, DISTANCES = "images", "probabilities", "distances"  # names in the model
+_BATCH = 64  # images in a pass where none is given: bounds the memory
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed is not None else os.cpu_count() or 1
+
+
+class Answers(NamedTuple):
+    """What a model says of N images."""
+
+    probabilities: np.ndarray  # (N, K) float32
+    distances: np.ndarray | None  # (N,) float32, to the images of the run; None if not in the model
+
+
+class OnnxModel:
+    """A model in memory, with its metadata."""
+
+    def __init__(self, content: bytes | Path, threads: int = 0) -> None:
+        """`threads` is the number for one pass; 0 is one for each core that the process may use.
+
+        HandfulError if the content is no model that handful exported.
+        """
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or cores()
+        # Threads that spin while they wait take the time of those that decode.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        source = content if isinstance(content, bytes) else str(content)
+        try:
+            self.session = onnxruntime.InferenceSession(
+                source, options, providers=["CPUExecutionProvider"]
+            )
+            texts = self.session.get_modelmeta().custom_metadata_map
+            self.about: dict[str, Any] = {key: json.loads(text) for key, text in texts.items()}
+            self.size, self.channels = self.about["input"]["size"], self.about["input"]["channels"]
+            self.classes = tuple(self.about["classes"])
+        except Exception as error:  # ONNX Runtime raises types of its own
+            what = "the model" if isinstance(content, bytes) else str(content)
+            reason = " ".join(str(error).split())[:200]
+            raise HandfulError(
+                f"{what} is no model that `handful export` wrote, or is damaged ({reason}); "
+                f"export again"
+            ) from error
+
+    def answer(self, images: np.ndarray, batch: int = _BATCH) -> Answers:
+        """Probabilities of images (N, C, S, S) uint8."""
+        parts = [
+            self.session.run(None, {IMAGES: images[start : start + batch]})
+            for start in range(0, len(images), batch)
+        ]
+        if not parts:
+            return Answers(np.empty((0, len(self.classes)), np.float32), None)
+        first, *rest = (np.concatenate(found) for found in zip(*parts, strict=True))
+        return Answers(first, rest[0] if rest else None)

@@ -1,0 +1,112 @@
+"""`--web`: the page in Chromium gives the answers of predict.py."""
+
+import functools
+import http.server
+import shutil
+import threading
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.lib.made_runs import made_run
+from handful.errors import HandfulError
+from handful.exporting import job, web_page
+from handful.exporting.agreement import run_answers
+from handful.exporting.check_images import of_files
+from image_files import smooth
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@contextmanager
+def served(folder):
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder))
+    )
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def photographs(folder):
+    """Picture files, and how far a probability may be from that of predict.py."""
+    turn = Image.Exif()
+    turn[0x0112] = 6
+    photo = Image.fromarray(smooth(90, 130, seed=1))
+    large = Image.fromarray(smooth(600, 900, seed=2))
+    clear = photo.convert("RGBA")
+    clear.putalpha(Image.fromarray(smooth(90, 130, seed=3)[..., 0]))
+    named = {"a.png": (photo, 1e-3), "turned.jpg": (photo, 0.02), "large.jpg": (large, 0.02),
+             "small.png": (photo.resize((9, 7)), 1e-3), "clear.png": (clear, 0.02)}  # fmt: skip
+    for name, (image, _) in named.items():
+        options = {"exif": turn, "quality": 92} if name.endswith("jpg") else {}
+        image.save(folder / name, **options)
+    return {name: tolerance for name, (_, tolerance) in named.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+@pytest.mark.skipif(shutil.which("npm") is None, reason="there is no npm")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(("aspect", "channels"), [("crop", 3), ("pad", 1), ("stretch", 3)])
+def test_the_page_answers_as_predict_py_does(aspect, channels, tmp_path):
+    sync_api = pytest.importorskip("playwright.sync_api")
+    run = made_run("small", base=8, size=32, aspect=aspect, channels=channels)
+    folder = job.export(run, tmp_path / "model", web=True).folder
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    allowed = photographs(photos)
+    paths = [photos / name for name in allowed]
+    expected = run_answers(run.predictor, of_files(paths, run.predictor).pixels).probabilities
+    with served(folder / "web") as address, sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--use-fake-device-for-media-stream",
+                  "--use-fake-ui-for-media-stream"],
+        )  # fmt: skip
+        page, problems, hosts = browser.new_page(), [], set()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda asked: hosts.add(asked.url.split("/")[2]))
+        page.goto(address)
+        for path, shares in zip(paths, expected, strict=True):
+            page.set_input_files("#files", path)
+            row = f"#answers li:has(small:text-is('{path.name}'))"
+            page.wait_for_selector(f"{row} meter")
+            found = page.eval_on_selector_all(
+                f"{row} [data-share]", "all => all.map((one) => Number(one.dataset.share))"
+            )
+            label = page.inner_text(f"{row} strong")
+            assert label == run.classes[shares.argmax()], path.name
+            off = np.abs(np.sort(shares)[::-1] - found).max()
+            assert off < allowed[path.name], path.name
+        if aspect == "crop":
+            page.click("#camera")
+            page.wait_for_selector("#answers li:has(small:text-is('camera')) meter")
+            page.click("#camera")
+        assert problems == []
+        assert hosts == {address.split("/")[2], ""} or hosts == {address.split("/")[2]}
+        browser.close()
+
+
+def test_a_package_with_other_content_is_not_unpacked(tmp_path):
+    package = tmp_path / "other.tgz"
+    package.write_bytes(b"something else")
+    with pytest.raises(HandfulError, match="is not onnxruntime-web"):
+        web_page.unpack(package.read_bytes(), package, tmp_path)
+
+
+def test_without_npm_the_page_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(HandfulError, match="install Node.js"):
+        web_page.write_page(tmp_path, tmp_path / "model.onnx")

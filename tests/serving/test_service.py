@@ -1,0 +1,277 @@
+"""The service: what gets in, what comes out, and what it bounds. No model and no clock."""
+
+import asyncio
+import io
+import json
+import socket
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from handful.onnx_runtime import Answers
+from handful.serving.batching import Batches, Full
+from handful.serving.guard import Limits
+from handful.serving.service import Service, application
+
+HOST = "localhost:8000"
+
+
+class Model:
+    """Answers by the brightness of an image; the distance is that of bright ones."""
+
+    classes = ("dark", "bright")
+    about = {
+        "handful": "0",
+        "input": {"size": 4, "channels": 1, "aspect": "crop"},
+        "none_of_these": {"distance": 0.95},
+    }
+
+    def answer(self, images, batch):
+        bright = images.reshape(len(images), -1).mean(axis=1, dtype=np.float32) / 255
+        return Answers(np.stack([1 - bright, bright], axis=1), bright)
+
+
+def picture(level, kind="PNG"):
+    with io.BytesIO() as file:
+        Image.new("L", (9, 7), level).save(file, kind)
+        return file.getvalue()
+
+
+def asked(*requests, token=None, hosts=frozenset({HOST}), limits=None, **options):
+    """The answers to requests (method, path, arguments of httpx), one after the other."""
+    service = Service(Model(), None, limits=limits, **options)
+    app = application(service, hosts, token)
+
+    async def ask():
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url=f"http://{HOST}") as client:
+            return [await client.request(method, path, **more) for method, path, more in requests]
+
+    try:
+        return asyncio.run(ask())
+    finally:
+        service.close()
+
+
+def post(**more):
+    return "POST", "/predict", more
+
+
+def test_one_picture_gets_one_prediction():
+    (answer,) = asked(post(content=picture(51)))
+    (found,) = answer.json()["predictions"]
+    assert answer.status_code == 200
+    assert found.pop("probabilities") == pytest.approx({"dark": 0.8, "bright": 0.2})
+    assert found.pop("confidence") == pytest.approx(0.8)
+    assert found == {"file": None, "label": "dark", "abstained": False, "none_of_these": False}
+
+
+def test_several_pictures_in_a_form_are_answered_in_their_order_and_unreadable_ones_named():
+    files = [("a", ("x.png", picture(250))), ("b", ("y.jpg", b"no")), ("c", ("z", picture(0)))]
+    (answer,) = asked(post(files=files, data={"note": "ignored"}))
+    found = answer.json()["predictions"]
+    assert answer.status_code == 200
+    assert [one["file"] for one in found] == ["x.png", "y.jpg", "z"]
+    assert [one.get("label") for one in found] == ["bright", None, "dark"]
+    assert found[1]["error"] == "not an image in a known format"
+
+
+def test_what_is_unsure_or_unlike_all_images_of_the_run_gets_no_label_if_so_asked():
+    unsure, strange = post(content=picture(140)), post(content=picture(255))
+    plain = asked(unsure, strange)
+    careful = asked(unsure, strange, threshold=0.9, none_of_these=True)
+    said = [
+        [(one["label"], one["abstained"], one["none_of_these"])
+         for answer in answers for one in answer.json()["predictions"]]
+        for answers in (plain, careful)
+    ]  # fmt: skip
+    assert said[0] == [("bright", False, False), ("bright", False, True)]
+    assert said[1] == [(None, True, False), (None, False, True)]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"hello", 422),
+        (picture(9)[:30], 422),
+        (picture(9, "JPEG")[:80], 422),
+        (b"\x89PNG\r\n\x1a\n" + bytes(99), 422),
+        (b"P6 99999999 99999999 255\n", 422),
+        (b"BM" + bytes(60), 422),
+        (bytes(2**20 + 1), 413),
+    ],
+)
+def test_a_body_that_is_no_picture_is_refused_with_a_reason(body, status):
+    (answer,) = asked(post(content=body), limits=Limits(body=2**20))
+    assert answer.status_code == status
+    said = answer.json()
+    assert said.get("error") or said["predictions"][0]["error"]
+
+
+def test_a_body_longer_than_it_said_is_refused():
+    async def endless():
+        for _ in range(5):
+            yield bytes(2**18)
+
+    (answer,) = asked(post(content=endless()), limits=Limits(body=2**20))
+    assert answer.status_code == 413
+
+
+def test_a_broken_form_is_refused():
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    many = [("f", (f"{n}.png", picture(n))) for n in range(5)]
+    answers = asked(
+        post(content=b"nothing of a form", headers=kind),
+        post(content=b"--x\r\n\r\n--x--", headers=kind),
+        post(content=b"", headers={"content-type": "multipart/form-data"}),
+        post(files=many),
+        limits=Limits(images=4),
+    )
+    assert [answer.status_code for answer in answers] == [400] * 4
+
+
+def test_a_request_of_another_site_or_host_is_refused():
+    own = {"content": picture(9)}
+    answers = asked(
+        post(**own, headers={"origin": "http://evil.example"}),
+        post(**own, headers={"sec-fetch-site": "cross-site"}),
+        post(**own, headers={"host": "evil.example"}),
+        post(**own, headers={"origin": f"http://{HOST}", "sec-fetch-site": "same-origin"}),
+        ("GET", "/predict", {}),
+        ("GET", "/nothing", {}),
+    )
+    assert [answer.status_code for answer in answers] == [403, 403, 421, 200, 405, 404]
+
+
+def test_with_a_token_only_its_owner_gets_an_answer_and_the_page_opens_for_all():
+    own = {"content": picture(9)}
+    answers = asked(
+        post(**own),
+        post(**own, headers={"authorization": "Bearer wrong"}),
+        post(**own, headers={"authorization": "Bearer ö".encode()}),
+        post(**own, headers={"authorization": "Bearer right"}),
+        ("GET", "/metrics", {}),
+        ("GET", "/", {}),
+        ("GET", "/healthz", {}),
+        token="right",
+    )
+    assert [a.status_code for a in answers] == [401, 401, 401, 200, 401, 200, 200]
+
+
+def test_every_answer_forbids_scripts_of_others():
+    for answer in asked(("GET", "/", {}), ("GET", "/app.js", {}), ("GET", "/no", {}), post()):
+        assert "script-src 'self'" in answer.headers["content-security-policy"]
+        assert "unsafe" not in answer.headers["content-security-policy"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_metrics_count_answers_images_and_seconds():
+    *_, metrics = asked(
+        post(content=picture(9)), post(content=b"no"), post(content=b""), ("GET", "/metrics", {})
+    )
+    lines = metrics.text.splitlines()
+    for line in (
+        'handful_requests_total{status="200"} 1',
+        'handful_requests_total{status="422"} 1',
+        'handful_requests_total{status="400"} 1',
+        "handful_images_total 1",
+        "handful_unreadable_images_total 1",
+        "handful_request_seconds_count 3",
+        'handful_request_seconds_bucket{le="+Inf"} 3',
+    ):
+        assert line in lines
+
+
+def test_a_request_that_takes_too_long_is_told_to_come_again():
+    class Slow(Model):
+        def answer(self, images, batch):
+            release.wait()
+            return super().answer(images, batch)
+
+    import threading
+
+    release = threading.Event()
+    service = Service(Slow(), None, limits=Limits(seconds=0.01))
+    app = application(service, frozenset({HOST}), None)
+
+    async def ask():
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url=f"http://{HOST}") as client:
+            answer = await client.post("/predict", content=picture(9))
+        release.set()
+        return answer
+
+    answer = asyncio.run(ask())
+    service.close()
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "1"
+
+
+def test_more_requests_than_allowed_at_a_time_are_told_to_come_again():
+    answer, health = asked(
+        post(content=picture(9)), ("GET", "/healthz", {}), limits=Limits(requests=0)
+    )
+    assert (answer.status_code, health.status_code) == (503, 200)
+    assert json.loads(answer.text)["error"].startswith("too many requests")
+
+
+def test_what_waits_while_a_batch_is_computed_is_the_next_batch():
+    import threading
+
+    sizes, release = [], threading.Event()
+
+    def answer(images):
+        sizes.append(len(images))
+        if len(sizes) == 1:
+            release.wait()
+        return Answers(images.reshape(len(images), -1)[:, :2] / 255.0, None)
+
+    async def ask():
+        batches = Batches(answer, most_waiting=6, largest=4)
+        images = [np.full((1, 2, 2), number, np.uint8) for number in range(8)]
+        first = asyncio.create_task(batches.ask(images[:1]))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # the first batch has begun
+        others = [asyncio.create_task(batches.ask([image])) for image in images[1:7]]
+        await asyncio.sleep(0)
+        with pytest.raises(Full):
+            await batches.ask(images[7:])
+        others[2].cancel()
+        release.set()
+        found = await asyncio.gather(first, *others, return_exceptions=True)
+        batches.close()
+        return found
+
+    found = asyncio.run(ask())
+    assert sizes == [1, 3, 2]  # the one that was cancelled is not computed
+    assert isinstance(found[3], asyncio.CancelledError)
+    levels = [round(one[0].probabilities[0] * 255) for n, one in enumerate(found) if n != 3]
+    assert levels == [0, 1, 2, 4, 5, 6]
+
+
+def test_a_fault_of_the_model_is_told_to_each_who_asked_and_the_next_batch_goes_on():
+    def answer(images):
+        if images.max() > 100:
+            raise RuntimeError("broken")
+        return Answers(np.zeros((len(images), 2), np.float32), None)
+
+    async def ask():
+        batches = Batches(answer, most_waiting=9, largest=4)
+        bad, good = np.full((1, 2, 2), 200, np.uint8), np.zeros((1, 2, 2), np.uint8)
+        with pytest.raises(RuntimeError, match="broken"):
+            await batches.ask([bad, bad])
+        found = await batches.ask([good])
+        batches.close()
+        return found
+
+    assert len(asyncio.run(ask())) == 1
+
+
+def test_the_socket_is_one_whose_small_answers_do_not_wait():
+    from handful.serving.serve import listening
+
+    with listening("127.0.0.1", 0) as found:
+        assert found.proto == socket.IPPROTO_TCP  # asyncio sets TCP_NODELAY for these alone
