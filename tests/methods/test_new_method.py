@@ -68,7 +68,7 @@ def test_a_new_method_is_fitted_by_name_and_its_report_describes_it(images, tmp_
     assert torch.equal(again, run.predict(images.test).probabilities)
     page = report.render([tmp_path / "run"])
     assert "nearest_mean" in page and NearestMean.about.what in page
-    assert "from which it does not learn" in page  # the unlabelled images
+    assert "It learns from the labelled images only." in page
 
 
 def test_a_new_method_is_compared_by_name_and_the_comparison_describes_it(images, tmp_path):

@@ -37,13 +37,8 @@ from handful.text import for_terminal
 
 # In the order of the help.
 COMMANDS = (
-<<<<<<< HEAD
-    label, fit, predict, data, report, evaluate, methods, compare, embed, pretrain, recipes,
-    reproduce, cache, bug_report,
-=======
-    fit, label, data, compare, report, recipes, reproduce, predict, export, serve, evaluate, embed,
-    pretrain, cache,
->>>>>>> export
+    label, fit, predict, export, serve, data, report, evaluate, methods, compare, embed, pretrain,
+    recipes, reproduce, cache, bug_report,
 )  # fmt: skip
 
 START = """\

@@ -29,12 +29,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-<<<<<<< HEAD
-from torch import Tensor
-=======
-from scipy.stats import mannwhitneyu
 from torch import Tensor, nn
->>>>>>> export
 
 from handful import seeds
 from handful.errors import HandfulError
