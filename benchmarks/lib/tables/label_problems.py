@@ -9,7 +9,13 @@ def label_problems() -> str:
     rows = []
     for line in record.final("label_problems"):
         found = line["figures"]
-        counts = [found["draws"], found["n"], f"{found['wrong']:.0f}", f"{found['listed']:.1f}"]
-        rows.append([line["name"], *counts, percent(found["precision"]), percent(found["recall"])])
-    header = ["source", "draws", "labels", "flipped", "listed", "precision", "recall"]
+        shown = found.get("shown", found["draws"])  # draws that have a list
+        counts = [found["draws"], shown, found["n"], f"{found['wrong']:.0f}"]
+        of_list = ["–"] * 3
+        if shown:
+            listed = f"{found['listed'] * found['draws'] / shown:.1f}"
+            of_list = [listed, percent(found["precision"]), percent(found["recall"])]
+        rows.append([line["name"], *counts, *of_list])
+    header = ["source", "draws", "with a list", "labels", "flipped", "listed"]
+    header += ["precision", "recall, all draws"]
     return markdown(header, rows)

@@ -65,10 +65,9 @@ class Classifier(ClassifierMixin, BaseEstimator):
         settings: fields of the method, the schedule or the backbone by name: {"steps": 500}.
         seed: the same seed gives the same classifier.
 
-    Attributes after `fit`:
-        classes_: (K,) labels in rising order: the columns of `predict_proba`.
-        n_features_in_: D; only with features.
-        run_: the `handful.Run` (`run_.save(folder)`); None with features.
+    After `fit` there are `classes_`, the (K,) labels in rising order, which are the columns of
+    `predict_proba`; `run_`, the `handful.Run` (`run_.save(folder)`; None with features); and with
+    features `n_features_in_`, which is D.
     """
 
     def __init__(
