@@ -230,7 +230,7 @@ def test_the_command_prints_one_object_and_then_every_draw(capsys, monkeypatch, 
     words = [*WORDS, *QUICK, "--first-draw", 5, "--out", tmp_path / "cmp"]
     assert handful(*words, "--json") == 0
     found = json.loads(capsys.readouterr().out)
-    assert set(found) == {"data", "cells", "summary", "paired"}
+    assert set(found) == {"data", "command", "changed", "cells", "summary", "paired"}
     assert [cell["draw"] for cell in found["cells"]] == [5, 6]
     assert set(found["cells"][0]) == {
         "method",

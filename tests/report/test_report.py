@@ -729,7 +729,7 @@ def test_a_fit_leaves_a_report_with_its_test_score(monkeypatch, capsys, tmp_path
     more = ("--precision", "fp32", "--estimate", "none", "--out", out)
     assert command(monkeypatch, capsys, *FIT, *more)[0] == 0
     page = checked((out / "report.html").read_text())
-    assert "Accuracy on test images" in page.words
+    assert "On the test images it was right for" in page.words
     (out / "report.html").unlink()
     assert command(monkeypatch, capsys, *FIT, *more)[0] == 0
     assert (out / "report.html").exists()

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from handful.data.imageset import ImageSet
+from handful.devices import one_thread
 
 SIZE = 32  # pixels; images are compared at this size, stretched and grey
 NEIGHBOUR = 10  # the neighbour whose distance a pair is judged by; bursts have fewer images
@@ -34,6 +35,7 @@ ALIKE = 0.9  # least likeness of images of one scene, however unlike the others 
 SAMPLE = 500  # images among which the reference is looked for
 LEAST = 1e-6  # a distance; less is rounding
 BLOCK = 2048  # pairs compared at a time
+FEW = 300  # images whose pairs one thread compares faster
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,12 @@ def thumbnails(images: ImageSet) -> Tensor:
 
 def likeness_of_all(pictures: Tensor, moves: Moves) -> Tensor:
     """Likeness (N, N) of all pairs of pictures (N, 1, 32, 32) uint8, at most 1."""
-    middle = _middle(pictures, moves)
-    found = torch.full((len(pictures), len(pictures)), -1.0)
-    for window in _windows(pictures, moves):
-        torch.maximum(found, middle @ window.T, out=found)
-    return found.maximum(found.T)
+    with one_thread(len(pictures) < FEW):
+        middle = _middle(pictures, moves)
+        found = torch.full((len(pictures), len(pictures)), -1.0)
+        for window in _windows(pictures, moves):
+            torch.maximum(found, middle @ window.T, out=found)
+        return found.maximum(found.T)
 
 
 def likeness_between(some: Tensor, others: Tensor, moves: Moves) -> Tensor:

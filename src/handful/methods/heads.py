@@ -3,8 +3,6 @@
 Letters in shapes: N images, K classes, D features, R coordinates.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful import seeds
+from handful.devices import one_thread
 from handful.errors import HandfulError
 
-_SMALL = 1_000_000  # elements: one thread multiplies smaller matrices faster
+SMALL = 1_000_000  # elements: one thread multiplies smaller matrices faster
 
 
 class Coordinates(NamedTuple):
@@ -123,24 +122,12 @@ def fit_logistic(
     if start is not None:
         first = torch.cat([start[0], start[1].unsqueeze(0)]).double().numpy().ravel()
     tolerances = {"maxiter": iterations, "ftol": 1e-9, "gtol": 1e-5}
-    with _one_thread(x.numel() < _SMALL):
+    with one_thread(x.numel() < SMALL):
         from scipy.optimize import minimize  # slow to import, and not needed to predict
 
         found = minimize(cost, first, jac=True, method="L-BFGS-B", options=tolerances).x
     both = torch.from_numpy(found).to(x.dtype).view(rank + 1, classes)
     return both[:-1], both[-1]
-
-
-@contextmanager
-def _one_thread(wanted: bool) -> Iterator[None]:
-    """A context in which torch uses one thread, which is faster on small matrices."""
-    threads = torch.get_num_threads()
-    if wanted:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def align(probabilities: Tensor, prior: Tensor, rounds: int = 20) -> Tensor:

@@ -14,9 +14,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful.data.folds import stratified_folds
+from handful.devices import one_thread
 from handful.errors import HandfulError
 from handful.methods.base import About
-from handful.methods.heads import Coordinates, check_fit, fit_logistic, principal, standardized
+from handful.methods.heads import (
+    SMALL,
+    Coordinates,
+    check_fit,
+    fit_logistic,
+    principal,
+    standardized,
+)
 
 STRENGTHS = (0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4, 3e-5, 1e-5)  # from strong to weak
 TEMPERATURES = torch.logspace(-2, 2, 21, base=4)
@@ -52,9 +60,10 @@ class Features:
         self, labeled: Tensor, labels: Tensor, unlabeled: Tensor, num_classes: int, seed: int
     ) -> nn.Linear:
         """The head fitted to (N, D) features and (N,) labels; unlabelled features are not used."""
-        coordinates, x, targets = self._problem(labeled, labels, num_classes)
-        strength = self.strength or choose_strength(x, targets, self.folds, seed)
-        return coordinates.head(*fit_logistic(x, targets, strength))
+        with one_thread(labeled.numel() < SMALL):
+            coordinates, x, targets = self._problem(labeled, labels, num_classes)
+            strength = self.strength or choose_strength(x, targets, self.folds, seed)
+            return coordinates.head(*fit_logistic(x, targets, strength))
 
     def tuned(self, labeled: Tensor, labels: Tensor, num_classes: int, seed: int) -> "Features":
         """The method with the strength that `fit_features` would choose on these images.
@@ -63,8 +72,9 @@ class Features:
         """
         if self.strength:
             return self
-        _, x, targets = self._problem(labeled, labels, num_classes)
-        return replace(self, strength=choose_strength(x, targets, self.folds, seed))
+        with one_thread(labeled.numel() < SMALL):
+            _, x, targets = self._problem(labeled, labels, num_classes)
+            return replace(self, strength=choose_strength(x, targets, self.folds, seed))
 
     def _problem(
         self, labeled: Tensor, labels: Tensor, num_classes: int
