@@ -2,7 +2,7 @@
 
 import logging
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from handful.pipeline.recipes.recipe import Recipe
     from handful.pipeline.run import Run
     from handful.pipeline.sorting import Sorted
-    from handful.progress import Reporter, Total
+    from handful.progress import Reporter
 
 T = TypeVar("T")
 
@@ -73,44 +73,18 @@ def reporting() -> "Iterator[Reporter]":
 
     A message that was shown before is not repeated.
     """
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from handful.progress import Reporter, shown
 
-    from handful.progress import Reporter
-
-    if _verbosity["quiet"]:
-        yield Reporter()
-        return
-    shown: set[str] = set()
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=screen, transient=True) as bars:
-
-        def track(items: Iterable[T], total: "Total", description: str) -> Iterator[T]:
-            bar = bars.add_task(description, total=total() if callable(total) else total)
-            try:
-                for item in items:
-                    yield item
-                    bars.update(bar, advance=1, total=total() if callable(total) else total)
-            finally:
-                bars.remove_task(bar)
+    said: set[str] = set()
+    with shown(not _verbosity["quiet"], screen) as reporter:
 
         def say(text: str) -> None:
-            if text not in shown:
-                shown.add(text)
-                bars.console.print(text, soft_wrap=True)
+            if text not in said:
+                said.add(text)
+                reporter.say(text)
 
         with _forward_log("handful.cache", say):
-            yield Reporter(track, say)
+            yield Reporter(reporter.track, say)
 
 
 @contextmanager
