@@ -65,9 +65,10 @@ def make(root: Path, images: int, labels: int) -> None:
 
 
 def varied(content: bytes, variant: int) -> bytes:
-    """A JPEG file with another value in its first quantisation table: other pixels, equal cost."""
-    at = content.index(b"\xff\xdb") + 5 + variant  # marker, length and number of the table
-    return content[:at] + bytes([content[at] + 1]) + content[at + 1 :]
+    """A JPEG file whose table for colours begins with another value: other pixels, equal cost."""
+    first = content.index(b"\xff\xdb")
+    at = content.index(b"\xff\xdb", first + 2) + 5  # marker, length and number of the table
+    return content[:at] + bytes([content[at] + variant]) + content[at + 1 :]
 
 
 def run(root: Path, options: argparse.Namespace) -> dict[str, float | int | str]:

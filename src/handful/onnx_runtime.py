@@ -14,6 +14,7 @@ import onnxruntime
 from handful.errors import HandfulError
 
 IMAGES, PROBABILITIES, DISTANCES = "images", "probabilities", "distances"  # names in the model
+_TOLD = ("handful", "classes", "input", "abstentions", "none_of_these")  # a model tells these
 _BATCH = 64  # images in a pass where none is given: bounds the memory
 
 
@@ -50,7 +51,8 @@ class OnnxModel:
             )
             texts = self.session.get_modelmeta().custom_metadata_map
             self.about: dict[str, Any] = {key: json.loads(text) for key, text in texts.items()}
-            self.size, self.channels = self.about["input"]["size"], self.about["input"]["channels"]
+            for key in _TOLD:
+                self.about[key]
             self.classes = tuple(self.about["classes"])
         except Exception as error:  # ONNX Runtime raises types of its own
             what = "the model" if isinstance(content, bytes) else str(content)

@@ -234,5 +234,5 @@ def test_the_head_of_int8_learns_from_32_bits_and_is_asked_by_images_it_did_not_
     assert plain.mean() > 0.9
     assert (plain == same).all()
     assert lost.mean() < 0.6
-    by_noise, _ = _out_of_fold([noise, features], labels, 3)
-    assert by_noise.mean() < 0.6
+    for right in _out_of_fold([noise, features], labels, 3):
+        assert right.mean() < 0.8  # a head of the features themselves has 0.9 and more

@@ -237,10 +237,12 @@ def test_what_waits_while_a_batch_is_computed_is_the_next_batch():
         await asyncio.sleep(0)  # the first batch has begun
         others = [asyncio.create_task(batches.ask([image])) for image in images[1:7]]
         await asyncio.sleep(0)
-        with pytest.raises(Full):
-            await batches.ask(images[7:])
+        refused = asyncio.create_task(batches.ask(images[7:]))
+        await asyncio.sleep(0)
         others[2].cancel()
         release.set()
+        with pytest.raises(Full):
+            await refused
         found = await asyncio.gather(first, *others, return_exceptions=True)
         batches.close()
         return found

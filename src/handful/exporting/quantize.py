@@ -45,8 +45,10 @@ def quantized(run: Run, content: bytes, given: ImageSet | None) -> Quantized:
     First all convolutions are made int8, then, if that costs too much, the later half of them.
     HandfulError where the images are not there, or the network has no convolutions.
     """
-    labeled, names = named(run, given, [row["file"] for row in labels_of(run)], MOST)
-    label = {row["file"]: run.classes.index(row["label"]) for row in labels_of(run)}
+    number = {name: k for k, name in enumerate(run.classes)}
+    rows = [(row.get("file", ""), row.get("label", "")) for row in labels_of(run)]
+    label = {file: number[name] for file, name in rows if name in number}
+    labeled, names = named(run, given, list(label), MOST)
     free, _ = named(run, given, unlabeled_names(run), CALIBRATED_ON)
     if len(names) < FEWEST:
         raise HandfulError(
