@@ -66,14 +66,14 @@ def predict(
     data_root: DataRoot = None,
     as_json: AsJson = False,
 ) -> None:
-    """Classify new images with a run. Any size and colour; folders larger than memory stream.
+    """Classify new images with a run.
+
+    handful predict photos-run more-photos/ --out predictions.csv
+    handful predict photos-run more-photos/ --into sorted/
 
     With --abstain 0.95 at least 19 of 20 answers are right on images like the labelled ones. That
     holds for nine in ten sets of labels; a run whose labels are too few to show it refuses. With
-    --none-of-these, images are left out that no confidence can warn of: of things that are in none
-    of the images the run has seen, labelled or not.
-
-    Example: handful predict run/ more-photos/ --out predictions.csv
+    --none-of-these, photos of things that the model has never seen get no answer.
     """
     from handful.data.sources import load
     from handful.output import PREDICTIONS, output_target

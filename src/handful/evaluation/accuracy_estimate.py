@@ -400,7 +400,9 @@ def countable(n: int, origins: Sequence[str] | None) -> tuple[np.ndarray, tuple[
     chosen = int((kinds == "chosen").sum())
     caveats: tuple[str, ...] = ()
     if chosen:
-        caveats += (f"{chosen} chosen labels train but do not count: they are no sample",)
+        caveats += (
+            f"{chosen} labels were hand-picked, so they teach the model but cannot measure it",
+        )
     counted = kinds != "chosen"
     if (kinds == "unknown").any():
         caveats += ("this holds if the labelled images were picked at random",)
@@ -480,9 +482,11 @@ def _how(out: OutOfFold, counted: np.ndarray, found: _Corrected, prior_how: str)
     if found.learning_curve is None:
         parts.append("nothing is added for more labels to a model that is no better than guessing")
     elif out.extrapolated:
-        more = f"more than the {out.share:.0%} of the labels that the folds learn from"
         gain = 100 * found.learning_curve
-        parts.append(f"{gain:+.1f} points as is usual for a model that learns from {more}")
+        parts.append(
+            f"{gain:+.1f} points, a typical gain: the final model sees all labels, the test models "
+            f"only {out.share:.0%}"
+        )
     else:
         gain = 100 * found.learning_curve
         parts.append(f"{gain:+.1f} points as the saved model learns from more labels")
@@ -495,8 +499,8 @@ def _how(out: OutOfFold, counted: np.ndarray, found: _Corrected, prior_how: str)
             f"on images without a label"
         )
     parts.append(
-        f"the interval is Wilson's for {found.effective:.0f} independent images, fewer than the "
-        f"labels because predictions out of fold depend on one another"
+        f"the {counted.sum()} labels count as about {found.effective:.0f} independent ones, since "
+        f"one set of labels made all models"
     )
     parts.append(f"class shares {prior_how}")
     return "; ".join(parts)
