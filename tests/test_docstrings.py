@@ -12,7 +12,7 @@ from image_files import save
 
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 # What takes a second: features of a pre-trained network, and fits with the default network.
-THOROUGH = {"embed", "fit", "Run", "Classifier", "Classifier.fit"}
+THOROUGH = {"embed", "fit", "Run", "Run.to_onnx", "Classifier", "Classifier.fit"}
 QUICK = {"steps": 1, "batch": 8, "backbone.base": 8}
 
 

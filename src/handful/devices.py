@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
-from threading import Lock
+from threading import Lock, local
+from typing import Any
 
 import torch
 from threadpoolctl import ThreadpoolController
@@ -70,9 +71,43 @@ def keeps_memory() -> bool:
     return device().type == "cpu" and platform.libc_ver()[0] == "glibc"
 
 
+class _OneThread:
+    """Blocks of `one_thread` in all threads of the process."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.active = 0  # threads inside of a block
+        self.usual = 0  # torch's threads outside of all blocks
+        self.blas = ThreadpoolController()
+        self.limited: AbstractContextManager[Any] = nullcontext()
+        self.own = local()  # depth of the blocks of a thread
+
+    def enter(self) -> None:
+        self.own.depth = getattr(self.own, "depth", 0) + 1
+        if self.own.depth > 1:
+            return
+        with self.lock:
+            if not self.active:
+                self.usual = torch.get_num_threads()
+                self.limited = self.blas.limit(limits=1, user_api="blas")
+                self.limited.__enter__()
+            self.active += 1
+        torch.set_num_threads(1)
+
+    def leave(self) -> None:
+        self.own.depth -= 1
+        if self.own.depth:
+            return
+        with self.lock:
+            torch.set_num_threads(self.usual)
+            self.active -= 1
+            if not self.active:
+                self.limited.__exit__(None, None, None)
+
+
 @cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController()
+def _one_thread() -> _OneThread:
+    return _OneThread()
 
 
 @contextmanager
@@ -80,18 +115,16 @@ def one_thread(wanted: bool = True) -> Iterator[None]:
     """Let torch and BLAS use one thread within the block, which is faster on small matrices.
 
     On a machine with other work several threads wait for each other: five times as long for heads
-    on a hundred labels.
+    on a hundred labels. Blocks may be nested, and overlap in several threads.
     """
     if not wanted:
         yield
         return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    _one_thread().enter()
     try:
-        with _blas().limit(limits=1, user_api="blas"):
-            yield
+        yield
     finally:
-        torch.set_num_threads(threads)
+        _one_thread().leave()
 
 
 @contextmanager

@@ -392,7 +392,7 @@ def test_chosen_labels_do_not_count_where_random_ones_are_known():
     assert estimate(out).accuracy == pytest.approx(0.75)
     found = estimate(out, origins=origins)
     assert found.accuracy == 1 and found.n == 30
-    assert any("10 chosen labels" in caveat for caveat in found.caveats)
+    assert any("10 labels were hand-picked" in caveat for caveat in found.caveats)
     mixed = ["unknown"] * 20 + ["random"] * 10 + ["chosen"] * 10
     assert estimate(out, origins=mixed).n == 30
     none = estimate(out, origins=["chosen"] * 40)
@@ -411,7 +411,7 @@ def test_few_fits_extrapolate_the_learning_curve_say_so_and_widen_the_interval()
     assert found.extrapolated and found.out_of_fold is not None and found.out_of_fold < 1
     wrong = 1 - found.out_of_fold
     assert found.accuracy == pytest.approx(1 - wrong * math.sqrt(2 / 3), abs=1e-3)
-    assert "more than the 67% of the labels that the folds learn from" in found.how
+    assert "the final model sees all labels, the test models only 67%" in found.how
     assert found.effective_n == pytest.approx(DEPENDENCE_ONCE * len(labels))
     thorough = estimate(out_of_fold(labels, 3, nearest_mean(points, labels, 3), SMALL))
     assert not thorough.extrapolated and "usual" not in thorough.how

@@ -2,14 +2,18 @@
 
 import csv
 import json
+import threading
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import handful
 from handful.data import decode
+from handful.data.splits import labeled_sample
+from handful.devices import one_thread
 from handful.files import write_json
 from handful.pipeline.artifacts import RUN_LAYOUT
 from handful.pipeline.best_so_far import BestSoFar
@@ -74,13 +78,19 @@ def test_a_fit_that_is_stopped_keeps_the_first_classifier_and_can_go_on(
     assert status == 0
     assert "a first classifier, from 12 labels, above about" in err
     assert "The fit was stopped; the same command goes on" in printed
-    assert "The other images are not classified yet." in printed
+    assert "This classifier has seen the images with a label only." in printed
     first = json.loads((out / "run.json").read_text())
     assert first["interim"] and first["method"]["name"] == "features"
     assert first["data"]["labeled"] == 12 and (out / "report.html").exists()
     assert len(handful_predict(out, photos)) == 30
     status, _, err = handful(*words, "--seed", 1)
-    assert status == 2 and "holds another run" in err
+    assert status == 2 and "holds another run, stopped before its end" in err
+    with monkeypatch.context() as patch:
+        patch.setattr("handful.pipeline.fit.select_method", stop)
+        kept = (out / "model.safetensors").stat().st_mtime_ns
+        status, printed, err = handful(*words, "--overwrite")  # goes on, and does not start over
+    assert status == 0 and "the best classifier so far, from 12 labels" in err
+    assert (out / "model.safetensors").stat().st_mtime_ns == kept
     status, printed, _ = handful(*words)
     assert status == 0 and "18 other images, classified" in printed
     last = json.loads((out / "run.json").read_text())
@@ -101,6 +111,76 @@ def test_a_process_killed_while_it_kept_a_better_run_leaves_a_whole_one(tmp_path
     finish_replacement(tmp_path, RUN_LAYOUT)
     assert json.loads((tmp_path / "run.json").read_text()) == {"fingerprint": "a"}
     assert (tmp_path / "labels.csv").exists() and not better.exists()
+
+
+def test_what_a_killed_process_began_is_in_no_later_run(tmp_path):
+    (tmp_path / BETTER).mkdir()
+    (tmp_path / BETTER / "pictures.json").write_text("{}")
+    assert acquire(tmp_path, "whole", overwrite=False) == tmp_path
+    assert not (tmp_path / BETTER).exists()
+
+
+def test_another_budget_does_not_replace_what_an_unfinished_fit_has_learned(tmp_path):
+    write_json(tmp_path / "run.json", {"fingerprint": "first", "interim": True})
+    acquire(tmp_path, "3 minutes", overwrite=False, improves="first")
+    (tmp_path / NEW / "checkpoint" / "learned").write_text("much")
+    with pytest.raises(handful.HandfulError, match="holds another run, unfinished"):
+        acquire(tmp_path, "10 minutes", overwrite=False, improves="first")
+    assert (tmp_path / NEW / "checkpoint" / "learned").read_text() == "much"
+    acquire(tmp_path, "3 minutes", overwrite=True, improves="first")
+    assert (tmp_path / NEW / "checkpoint" / "learned").read_text() == "much"
+
+
+def test_a_sample_of_labelled_images_has_some_of_every_class():
+    labels = ["common"] * 600 + ["rare"] * 3 + ["single"]
+    for seed in range(5):
+        drawn = labeled_sample(np.arange(604), labels, 300, seed)
+        found = [labels[at] for at in drawn]
+        assert 300 <= len(drawn) <= 303 and (np.diff(drawn) > 0).all()
+        assert found.count("rare") >= 2 and found.count("single") == 1
+    assert np.array_equal(labeled_sample(np.arange(5), labels, 5, 0), np.arange(5))
+
+
+def test_mistakes_are_told_before_the_other_images_are_read(handful, photos, tmp_path, monkeypatch):
+    seen = []
+    inspect = decode.inspect
+    monkeypatch.setattr(decode, "inspect", lambda path: seen.append(path.name) or inspect(path))
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path / "cache"))
+    words = ["fit", photos / "photos", "--labels", photos / "labels.csv", "--out", tmp_path / "run"]
+    for mistake in (["--backbone", "nope"], ["--prior", "green=1"], ["--set", "stepz=3"]):
+        status, _, err = handful(*words, *mistake)
+        assert status == 2 and len(err.strip().splitlines()) == 1
+    assert len(seen) == 12 and not (tmp_path / "run").exists()
+
+
+def test_blocks_of_one_thread_may_overlap_in_threads():
+    usual = torch.get_num_threads()
+    torch.set_num_threads(2)
+    inside, leave = threading.Event(), threading.Event()
+
+    def other():
+        with one_thread():
+            inside.set()
+            leave.wait(60)
+
+    try:
+        thread = threading.Thread(target=other)
+        with one_thread():
+            thread.start()
+            assert inside.wait(60)
+            with one_thread():
+                pass
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+        leave.set()
+        thread.join(60)
+        fresh = []
+        thread = threading.Thread(target=lambda: fresh.append(torch.get_num_threads()))
+        thread.start()
+        thread.join(60)
+        assert fresh == [2]
+    finally:
+        torch.set_num_threads(usual)
 
 
 def test_only_the_command_that_made_an_interim_run_replaces_it(tmp_path):

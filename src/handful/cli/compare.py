@@ -124,10 +124,11 @@ def _check_test_part(source: str, where: SourceOptions) -> None:
     """Raise HandfulError if the names in a folder show that it has no test part."""
     from handful.data.folder_layout import in_test_part
     from handful.data.scan import listing
+    from handful.data.source_names import is_folder
 
-    if not Path(source).is_dir():
+    if not is_folder(source):
         return
-    names = [file.name for file in listing(Path(source), where.follow_links).files]
+    names = [file.name for file in listing(Path(source).expanduser(), where.follow_links).files]
     if names and not in_test_part(names):
         raise HandfulError(
             f"{source} has no test part to compare on; set one aside with --test-fraction 0.3"

@@ -51,5 +51,7 @@ def check_run_folder(out: Path) -> None:
     if not out.exists():
         return
     names = {path.name for path in out.iterdir() if not path.name.startswith(".")}
+    if any((out / stage / "run.json").exists() for stage in (".new", ".better")):
+        return  # a replacement that was interrupted, and is finished first
     if names and not names & {"run.json", "checkpoint"}:
         raise HandfulError(f"{out} holds other files; give --out a folder that is new or empty")

@@ -216,7 +216,7 @@ def fit(
     from handful.data.source_names import default_run_folder
     from handful.text import in_seconds
 
-    out = out or default_run_folder(source)
+    out = out.expanduser() if out is not None else default_run_folder(source)
     seconds = None if budget is None else in_seconds(budget)
     settings, shares = pairs(set_ or []), _prior(prior)
     check_choices(method=method, estimate=estimate, precision=precision, aspect=aspect)
@@ -288,10 +288,11 @@ def _run(job: _Job, reporter: "Reporter") -> "tuple[Run, ImageSet | None]":
 
     out = job.target.out
     assert out is not None
+    kept: list[str] = []
     try:
-        run, images = _fit(job, reporter)
+        run, images = _fit(job, reporter, kept)
     except KeyboardInterrupt:
-        best = _kept(out)
+        best = _best_kept(out, kept)
         if best is None:
             raise
         leave_report(out, reporter.say)
@@ -306,9 +307,14 @@ def _run(job: _Job, reporter: "Reporter") -> "tuple[Run, ImageSet | None]":
     return run, images
 
 
-def _fit(job: _Job, reporter: "Reporter") -> "tuple[Run, ImageSet]":
-    """Load the images and fit; first to the labelled images alone."""
-    from handful.data.splits import some
+def _fit(job: _Job, reporter: "Reporter", kept: list[str]) -> "tuple[Run, ImageSet]":
+    """Load the images and fit; first to the labelled images alone.
+
+    Args:
+        kept: gets the fingerprint of the interim run that is in the folder.
+    """
+    from handful.data.source_names import is_folder
+    from handful.data.splits import labeled_sample
     from handful.pipeline.earlier_run import earlier_groups
     from handful.pipeline.first_result import FIRST_LABELS, first_result
     from handful.pipeline.fit import run_fit
@@ -327,16 +333,17 @@ def _fit(job: _Job, reporter: "Reporter") -> "tuple[Run, ImageSet]":
 
     # Only the labelled files are decoded at first, where names alone tell which these are.
     labels = job.where.labels
-    from_names = job.drawn is None and not job.test_fraction and Path(job.source).is_dir()
+    from_names = job.drawn is None and not job.test_fraction and is_folder(job.source)
     early = from_names and after is None and (labels is None or labels.expanduser().is_file())
     first = None
     if early:
         first = first_result(lambda: load(FIRST_LABELS), options, target, reporter, command)
     images = _as_asked(load(), job, reporter)
     if not early and after is None:
-        kept = some(images.labeled, FIRST_LABELS, options.seed)
-        first = first_result(lambda: images[kept], options, target, reporter, command)
+        some = labeled_sample(images.labeled, images.labels, FIRST_LABELS, options.seed)
+        first = first_result(lambda: images[some], options, target, reporter, command)
     if first is not None:
+        kept.append(first.record["fingerprint"])
         target = target._replace(improves=first.record["fingerprint"])
     run = run_fit(images, options, target, after=after, reporter=reporter, command=command)
     return run, images
@@ -361,15 +368,15 @@ def _as_asked(images: "ImageSet", job: _Job, reporter: "Reporter") -> "ImageSet"
     return replace(images, origins={**drawn, **images.origins})
 
 
-def _kept(out: Path) -> "Run | None":
-    """Return the interim run in a folder, after the fit was stopped."""
-    from handful.pipeline.artifacts import RECORD
+def _best_kept(out: Path, kept: list[str]) -> "Run | None":
+    """Return the interim run of this command, after it was stopped; None where there is none."""
+    from handful.pipeline.artifacts import RUN_LAYOUT
+    from handful.pipeline.replacement import finish_replacement
     from handful.pipeline.run import open_run
+    from handful.pipeline.run_folder import holds_interim
 
-    if not (out / RECORD).exists():
-        return None
-    run = open_run(out)
-    return run if run.record["interim"] else None
+    finish_replacement(out, RUN_LAYOUT)
+    return open_run(out) if kept and holds_interim(out, kept[-1]) else None
 
 
 def _check_labels_kept(source: str, labels: Path, out: Path) -> None:

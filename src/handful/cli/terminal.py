@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from handful.errors import HandfulError
-from handful.text import as_json_line, for_terminal, sentence
+from handful.text import FEW, about_right, as_json_line, for_terminal, sentence
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -195,7 +195,10 @@ def print_estimate(estimate: dict[str, Any]) -> None:
     if estimate["accuracy"] is None:
         answer.print(estimate["how"])
         return
-    answer.print(f"estimated accuracy on new images: {_interval(estimate)}")
+    if estimate.get("n", FEW) < FEW:
+        answer.print(f"{about_right(estimate)} on new images")
+    else:
+        answer.print(f"estimated accuracy on new images: {_interval(estimate)}")
     rough = "approximate; " if estimate.get("rough") else ""
     answer.print(f"  {rough}{estimate['how']}")
     if estimate["balanced_accuracy"] is not None:

@@ -18,7 +18,7 @@ from handful.data.folder_layout import Place, in_test_part, layout
 from handful.data.imageset import ImageSet, sorted_classes
 from handful.data.labels.label_file import LabelFile, match_labels
 from handful.data.scan import Listing, Scan, listing, scan, scan_file, scan_listed
-from handful.data.splits import some
+from handful.data.splits import labeled_sample
 from handful.data.store import FileStore, Skipped
 from handful.errors import HandfulError
 from handful.progress import Track, silent
@@ -87,8 +87,10 @@ def _load_labeled(
         if place.label is not None and not place.test and not place.reason
     }
     assert wanted.labeled_only is not None
-    names = some(np.array(sorted(chosen), object), wanted.labeled_only, wanted.seed).tolist()
-    files = [file for file in listed.files if file.name in set(names)]
+    files = [file for file in listed.files if file.name in chosen]
+    labels_of = [chosen[file.name].label for file in files]
+    drawn = labeled_sample(np.arange(len(files)), labels_of, wanted.labeled_only, wanted.seed)
+    files = [files[at] for at in drawn]
     found = scan_listed(root, listed, track, files)
     if not found.files:
         raise HandfulError(f"{source} holds no labelled image that can be read")

@@ -22,6 +22,11 @@ def check_source(source: str) -> None:
     )
 
 
+def is_folder(source: str) -> bool:
+    """Return whether a typed source is a folder, and no name of a data set."""
+    return source not in NAMES and Path(source).expanduser().is_dir()
+
+
 def default_run_folder(source: str) -> Path:
     """Return where a run on `source` goes unless a folder is given: photos/ → photos-run."""
     path = Path(source).expanduser()

@@ -19,7 +19,7 @@ from handful.data.in_memory import image_set, is_path, with_labels
 from handful.data.labels.given import label_table
 from handful.data.labels.label_file import GIVEN, LabelFile
 from handful.data.source_names import check_source
-from handful.data.splits import holdout, some, with_test
+from handful.data.splits import holdout, labeled_sample, with_test
 from handful.data.store import FileStore, Skipped, array_store
 from handful.errors import HandfulError
 from handful.progress import Track, quiet
@@ -123,7 +123,7 @@ def load(
         wanted = Wanted(folders, labeled, every_class, labeled_only, seed)
         images = load_folder(name, table, follow_links, track, wanted=wanted, say=say)
     if labeled_only is not None:
-        images = images[some(images.labeled, labeled_only, seed)]
+        images = images[labeled_sample(images.labeled, images.labels, labeled_only, seed)]
     if labeled:
         check_labels(images)
     images = _with_duplicates_grouped(images)

@@ -8,6 +8,7 @@ Letters in shapes: N images, n labelled images.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from torch import Tensor
 from handful.data.imageset import ImageSet
 from handful.errors import HandfulError
 from handful.files import write_text
+
+LEAST = 2  # labels of every class in a sample of labelled images, as far as there are so many
 
 
 def draw(
@@ -196,9 +199,22 @@ def _hash(record: dict[str, Any]) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def some(items: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """Return at most `most` of the items (N,), drawn at random, in their order."""
+def labeled_sample(
+    items: np.ndarray, labels: Sequence[Any] | np.ndarray, most: int, seed: int
+) -> np.ndarray:
+    """Return about `most` of the items (N,), drawn at random, in their order.
+
+    Of every class at least LEAST are kept, as far as there are so many.
+
+    Args:
+        labels: (M,) labels, at the positions that `items` holds.
+    """
     if len(items) <= most:
         return items
-    drawn = np.random.default_rng([seed, most]).choice(len(items), most, replace=False)
-    return items[np.sort(drawn)]
+    order = np.random.default_rng([seed, most]).permutation(items)
+    kept, seen = list(order[:most]), Counter(labels[at] for at in order[:most])
+    for at in order[most:]:
+        if seen[labels[at]] < LEAST:
+            seen[labels[at]] += 1
+            kept.append(at)
+    return np.sort(np.array(kept))

@@ -1,5 +1,6 @@
 """Keep the best classifier so far in the run folder while `auto` goes on."""
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,13 @@ class BestSoFar:
         if not isinstance(best.settings.method, Fitted):
             return
         images, answers = best.task.images, _pool_is_known(selection)
-        assessment = assess(
-            best.out, self.request.origins, self.request.shares, selection.for_correction
-        )
-        if not self._is_better(best, assessment.estimate.accuracy) and (
+        assessment = None
+        if self.request.estimate:
+            assessment = assess(
+                best.out, self.request.origins, self.request.shares, selection.for_correction
+            )
+        accuracy = None if assessment is None else assessment.estimate.accuracy
+        if not self._is_better(best, accuracy) and (
             answers <= (self.folder / PREDICTIONS).exists()
         ):
             return
@@ -59,7 +63,8 @@ class BestSoFar:
         fingerprint = self._kept["fingerprint"]
         run.record |= {"fingerprint": fingerprint, "interim": True}
         built = self.folder / BETTER
-        built.mkdir(exist_ok=True)
+        shutil.rmtree(built, ignore_errors=True)  # what a killed process began
+        built.mkdir()
         save_artifacts(run, decision, self.request, built, self.pictures, answers)
         run.save(built, learned.history)
         put_in_place(self.folder, RUN_LAYOUT, self.say, BETTER)

@@ -11,7 +11,9 @@ from handful.pipeline.auto.candidates import why_excluded
 from handful.pipeline.auto.select import AUTO
 from handful.pipeline.fit import Target, run_fit
 from handful.pipeline.options import FitOptions
-from handful.pipeline.run import Run, read_record
+from handful.pipeline.resolve import resolve
+from handful.pipeline.run import Run
+from handful.pipeline.run_folder import holds_interim
 from handful.progress import QUIET, Reporter, silent
 from handful.text import about_right, counted
 
@@ -29,33 +31,35 @@ def first_result(
     """Fit a head to the features of labelled images, and leave it as an interim run.
 
     Args:
-        load: returns the labelled images, at most FIRST_LABELS.
+        load: returns the labelled images, about FIRST_LABELS at most.
         options: of the whole fit, whose method is chosen by `auto`.
         target: of the whole fit.
 
     Returns:
-        The run; None where `auto` may not choose this method, where the folder holds a finished
-        run, or where something is wrong, which the whole fit will tell.
+        The run; None where `auto` may not choose this method, or the folder holds another run.
+
+    Raises:
+        HandfulError: the options do not fit together or to the images.
     """
     if options.method not in (None, AUTO) or target.out is None:
         return None
+    goes_on = (target.out / RECORD).exists()
+    if goes_on and not holds_interim(target.out):
+        return None
+    images = load()
+    prior = None if options.prior == UNLABELED else options.prior
+    resolve(images, replace(options, prior=prior), None, command, QUIET)  # mistakes are told now
+    if why_excluded(images, FIRST_METHOD, options, QUIET):
+        return None
+    first = replace(options, method=FIRST_METHOD, budget=None, prior=prior)
+    quiet = Reporter(reporter.track, silent)  # the whole fit says what there is to say
+    interim = target._replace(interim=True)
     try:
-        if (target.out / RECORD).exists() and not read_record(target.out)["interim"]:
-            return None
-        images = load()
-        if why_excluded(images, FIRST_METHOD, options, QUIET):
-            return None
-        prior = None if options.prior == UNLABELED else options.prior
-        first = replace(options, method=FIRST_METHOD, budget=None, prior=prior)
-        # What there is to say is said by the whole fit.
-        quiet = Reporter(reporter.track, silent)
-        run = run_fit(images, first, target._replace(interim=True), reporter=quiet, command=command)
-    except HandfulError:
+        run = run_fit(images, first, interim, reporter=quiet, command=command)
+    except HandfulError:  # the folder holds another run, which the whole fit refuses, too
         return None
     figure = "" if run.estimate is None else f", {about_right(run.estimate)}"
     labels = counted(run.record["data"]["labeled"], "label")
-    reporter.say(
-        f"a first classifier, from {labels}{figure}, is in {target.out}; Ctrl-C keeps the best "
-        f"one so far"
-    )
+    which = "the best classifier so far" if goes_on else "a first classifier"
+    reporter.say(f"{which}, from {labels}{figure}, is in {target.out}; Ctrl-C keeps the best one")
     return run

@@ -45,7 +45,7 @@ from handful.pipeline.setup import check_opens, validate
 from handful.progress import QUIET, Reporter, Say
 from handful.text import duration, in_seconds
 from handful.training.plan import Plan, load_or_make_plan, make_plan
-from handful.training.settings import Settings
+from handful.training.settings import Settings, make_fingerprint
 from handful.training.time_budget import Deadline, affordable, embedding_seconds
 from handful.training.trainer import feature_positions
 
@@ -95,7 +95,7 @@ def fit(
             test part is set aside and not read.
         labels: as in `load`: a CSV, a dict from file to label, a data frame, or a list with a
             label for each picture in memory. Missing ones are None, NaN, "" or -1.
-        method: a name (`handful fit --help` lists them) or a method object. By default "auto",
+        method: a name (`handful methods` lists them) or a method object. By default "auto",
             which cross-validates the methods that fit into `budget` (3 minutes by default) and
             selects the best; see `auto.select`. What is given of schedule, backbone, init and
             settings restricts it to the methods that take it.
@@ -182,6 +182,8 @@ def run_fit(
     prepare_first(images, options, reporter)  # options are checked before anything takes time
     images, grouping = group_images(images, options.groups, options.cross_validates, reporter)
     resolved = resolve(images, options, earlier, command, reporter)
+    if target.interim:
+        resolved = resolved._replace(fingerprint=make_fingerprint(resolved.fingerprint, "interim"))
     validate(resolved.settings, resolved.task, options.seed)
     folder = target.out
     if folder is not None:

@@ -154,7 +154,7 @@ class Run:
         width = int(self.predictor.model.backbone.width)  # type: ignore[arg-type]
         return load_in_distribution(self.folder / IN_DISTRIBUTION, width)
 
-    def known(self) -> InDistribution | None:
+    def _known(self) -> InDistribution | None:
         """`in_distribution`, or None where the run has none, or saw too few images to use it."""
         if self.folder is None or not (self.folder / IN_DISTRIBUTION).exists():
             return None
@@ -168,10 +168,14 @@ class Run:
 
         Args:
             path: file to write it to, too.
+
+        >>> content = run.to_onnx("model.onnx")
+        >>> len(content) > 10_000
+        True
         """
         from handful.pipeline.onnx_model import onnx_model
 
-        content = onnx_model(self.record, self.predictor, self.known())
+        content = onnx_model(self.record, self.predictor, self._known())
         if path is not None:
             with beside(Path(path)) as temporary:
                 temporary.write_bytes(content)

@@ -36,6 +36,7 @@ from handful.pipeline.artifacts import (
     RUN_LAYOUT,
 )
 from handful.pipeline.replacement import (
+    BETTER,
     NEW,
     STAGES,
     Layout,
@@ -102,17 +103,23 @@ def acquire(
     """
     for stage in STAGES:
         put_in_place(folder, layout, say, stage)
+    shutil.rmtree(folder / BETTER, ignore_errors=True)  # what a killed process began
     replaced = already_replaced(folder, fingerprint)
     fingerprint_file = folder / "checkpoint" / _FINGERPRINT_FILE
     if (folder / layout.record).exists():
         if improves is not None and holds_interim(folder, improves):
             remove_if_empty(folder)
+            begun = folder / NEW / "checkpoint" / _FINGERPRINT_FILE
+            if begun.exists() and read_json(begun) != fingerprint:
+                _refuse_unless_overwrite(overwrite, f"{folder} holds another run, unfinished,")
             return _start_over(folder / NEW, fingerprint, layout)
+        stopped = holds_interim(folder, fingerprint)  # and the same command goes on with it
         if _recorded_fingerprint(folder / layout.record, overwrite) == fingerprint and (
-            replaced or not overwrite
+            stopped or replaced or not overwrite
         ):
             return None
-        _refuse_unless_overwrite(overwrite, f"{folder} holds another run, finished,")
+        state = "finished" if not holds_interim(folder) else "stopped before its end"
+        _refuse_unless_overwrite(overwrite, f"{folder} holds another run, {state},")
         remove_if_empty(folder)
         return _start_over(folder / NEW, fingerprint, layout)
     if fingerprint_file.exists():
@@ -130,12 +137,15 @@ def acquire(
     return folder
 
 
-def holds_interim(folder: Path, fingerprint: str) -> bool:
-    """Return whether a folder holds the interim run of this fingerprint."""
-    found = read_json(folder / RECORD) if (folder / RECORD).exists() else None
+def holds_interim(folder: Path, fingerprint: str | None = None) -> bool:
+    """Return whether a folder holds an interim run, or the one of this fingerprint."""
+    try:
+        found = read_json(folder / RECORD) if (folder / RECORD).exists() else None
+    except HandfulError:  # damaged
+        return False
     if not isinstance(found, dict) or found.get("interim") is not True:
         return False
-    return bool(found.get("fingerprint") == fingerprint)
+    return fingerprint is None or bool(found.get("fingerprint") == fingerprint)
 
 
 def _recorded_fingerprint(record: Path, overwrite: bool) -> str | None:

@@ -57,7 +57,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
     (4,)
 
     Args:
-        method: a name (`handful fit --help` lists them) or a method object; with images also
+        method: a name (`handful methods` lists them) or a method object; with images also
             "auto", which tries several methods and takes `budget` for every `fit`.
         budget: seconds, or text such as "2m", for each `fit`; None: as long as the method takes,
             and three minutes with "auto".

@@ -2,10 +2,10 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from handful.csv_files import read_csv
+from handful.data.source_names import is_folder
 from handful.pipeline.artifacts import ISSUES, LABEL_NEXT, OUT_OF_FOLD, PREDICTIONS, REPORT
 from handful.pipeline.run import Run
 from handful.text import FEW, about_right, counted, percent, sentence, shell_command, times_of
@@ -57,7 +57,8 @@ def _accuracy(run: Run) -> list[str]:
     estimate = run.estimate
     if estimate is None:
         return ["how often it is right was not estimated (--estimate none)", *_tested(run)]
-    said = [how_right(estimate), *estimate["caveats"][:MOST_CAVEATS]]
+    caveats = estimate["caveats"][:MOST_CAVEATS] if estimate["accuracy"] is not None else []
+    said = [how_right(estimate), *caveats]
     before = (run.record["after"] or {}).get("estimate")
     if before is not None and before["accuracy"] is not None:
         labels = run.record["after"]["labeled"]
@@ -101,6 +102,8 @@ def _tested(run: Run) -> list[str]:
 def _worse(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
     """Say why a run with more labels may look worse than the earlier one."""
     if now["accuracy"] is None or now["accuracy"] >= before["accuracy"]:
+        return []
+    if min(now.get("n", FEW), before.get("n", FEW)) < FEW:  # no figures to compare
         return []
     if now["high"] >= before["low"]:
         return ["that it looks worse now is within what chance does"]
@@ -153,10 +156,11 @@ def _sure(estimate: Mapping[str, Any]) -> list[str]:
 
 
 def _answers(run: Run) -> list[str]:
-    folder, pool = run.folder, run.record["data"]["unlabeled"]
-    if folder is None or (folder / PREDICTIONS).exists() or not (pool or run.record["interim"]):
+    if run.folder is None or (run.folder / PREDICTIONS).exists():
         return []
-    return ["the other images are not classified yet"]
+    if run.record["interim"]:
+        return ["this classifier has seen the images with a label only"]
+    return []
 
 
 def _next(run: Run, source: str) -> list[str]:
@@ -171,7 +175,7 @@ def _next(run: Run, source: str) -> list[str]:
     if issues:
         steps.append(f"check   {folder / ISSUES}: {counted(issues, 'label')} may be wrong")
     steps.append(f"look    {folder / REPORT}")
-    if run.record.get("label_next") and Path(source).is_dir():
+    if run.record.get("label_next") and is_folder(source):
         steps.append(f"improve {shell_command('label', source, '--after', folder)}")
         steps.append(f"        or fill in {folder / LABEL_NEXT}, and give it with --labels")
     use = shell_command("predict", folder, "MORE-IMAGES", "--into", "sorted")
