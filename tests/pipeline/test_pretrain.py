@@ -47,7 +47,7 @@ from handful.training.failure import recorded_failures
 from handful.training.time_budget import Cost, Deadline
 from tiny import stripes, task
 
-PRETRAINED = "<h2>Self-supervised pre-training</h2>"  # a section of the report
+PRETRAINED = "<summary>Self-supervised pre-training</summary>"  # a section of the report
 QUICK = {"steps": "4", "batch": "8", "looks": "2", "backbone.base": "8"}
 COLOR = {key: QUICK[key] for key in ("steps", "batch", "looks")} | {"negatives": "8"}
 

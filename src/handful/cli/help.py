@@ -54,11 +54,18 @@ def _row(parameter: Any) -> tuple[str, str, str] | None:
     shown = ", ".join(names)
     if not (parameter.is_flag or parameter.count):
         shown += f" {parameter.metavar or parameter.name.rstrip('_').upper()}"
+    elif parameter.secondary_opts and parameter.default:
+        shown = parameter.secondary_opts[0]
     elif parameter.default is None and parameter.secondary_opts:
         shown += f", {parameter.secondary_opts[0]}"
     said = parameter.help or ""
     given = parameter.default
-    if parameter.show_default and given is not None and not callable(given) and given is not False:
+    if (
+        parameter.show_default
+        and given is not None
+        and not callable(given)
+        and not isinstance(given, bool)
+    ):
         said += f" [{given}]"
     if parameter.required:
         said += " [needed]"

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from handful.cli.source_options import Folders, FollowLinks
-from handful.text import for_terminal
+from handful.text import for_terminal, shell_command
 
 
 def label(
@@ -62,7 +62,8 @@ def label(
         typer.Option("--allow-network", help="Let --host be one that other machines can reach."),
     ] = False,
     browser: Annotated[
-        bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")
+        bool,
+        typer.Option("--browser/--no-browser", help="Only print the address."),
     ] = True,
     follow_links: FollowLinks = False,
 ) -> None:
@@ -100,6 +101,7 @@ def label(
     from handful.labeling.session import summary
 
     say(summary(page.session))
+    say(f"next: {shell_command('fit', source, '--labels', page.session.table)}")
 
 
 def _listed(classes: str | None) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from handful.data.store import FileStore, Skipped
 from handful.errors import HandfulError
 from handful.progress import Track, silent
 
+MOST_FOLDERS = 1_000  # sub-folders that may be sites
 MANIFEST = ".handful-sorted.json"  # lies in a folder that `predict --into` sorted images into
 
 
@@ -118,8 +119,23 @@ def _places(
             )
     else:
         places, unknown = places_by_table(found, root, labels, say)
+        _tell_unused_folders(source, names, wanted, say)
         places = _folders_beside_table(names, places, wanted.folders)
     return _with_plain_labels(places, say), unknown
+
+
+def _tell_unused_folders(
+    source: str, names: list[str], wanted: Wanted, say: Callable[[str], None]
+) -> None:
+    """Say that sub-folders beside a label file mean nothing, unless they are a data set's parts."""
+    folders = sorted({name.split("/", 1)[0] for name in names if "/" in name})
+    if wanted.training and wanted.folders in (None, "auto") and 2 <= len(folders) <= MOST_FOLDERS:
+        if not in_test_part(names):
+            say(
+                f"{source}: the labels are in the table, and its {len(folders)} sub-folders mean "
+                f"nothing; if they are sites, cameras or patients, --folders groups keeps the "
+                f"images of each together"
+            )
 
 
 def places_by_folder(

@@ -23,6 +23,7 @@ from handful.data.splits import holdout, labeled_sample, with_test
 from handful.data.store import FileStore, Skipped, array_store
 from handful.errors import HandfulError
 from handful.progress import Track, quiet
+from handful.text import shell_command
 
 
 class Part(NamedTuple):
@@ -247,7 +248,8 @@ def check_labels(images: ImageSet) -> None:
     if not len(used):
         raise HandfulError(
             f"{images.source} holds {len(images)} images but no label; put labelled images in one "
-            f"sub-folder per class, or give a CSV with the columns file and label (--labels)"
+            f"sub-folder per class, give a CSV with the columns file and label (--labels), or look "
+            f"at the images and press keys: {shell_command('label', images.source)}"
         )
     if len(used) == 1:
         raise HandfulError(

@@ -562,7 +562,8 @@ def shown_name(name: str) -> str:
 def summary(session: Session) -> str:
     """What a session leaves, in one sentence."""
     state = session.state()
-    return f"{counted(state['labels'], 'label')} are in {session.table}"
+    number = counted(state["labels"], "label")
+    return f"{number} {'is' if state['labels'] == 1 else 'are'} in {session.table}"
 
 
 Say = Callable[[str], None]

@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful.data.folds import stratified_folds
+from handful.devices import one_thread
 from handful.methods.base import Aligning, Fitted
 from handful.methods.heads import fit_logistic, principal, prior_of, subsample
 from handful.methods.linear_head import TEMPERATURES, Features
@@ -39,6 +40,7 @@ POOL = 2.0  # unlabelled images count as at most so many images for each label
 _SAMPLE = 5_000  # unlabelled images that are predicted at most
 _FOLDS = 5
 _ROUNDS, _TOLERANCE = 1000, 1e-6  # of the iteration, which ends when no share changes by more
+_FEW = 8_000_000  # values of features, of 6,000 images, that one thread fits faster
 _DRAWS = 20_000  # random draws of labels that counts are compared with
 _DIFFERENT = 0.05  # chance below which chosen labels are of other classes than the others
 
@@ -66,12 +68,13 @@ def fit_head(
         shares: (K,) where they are given.
         counted: (n,) see `estimated_shares`.
     """
-    if not isinstance(method, Aligning):
-        return method.fit_features(labeled, labels, unlabeled, num_classes, seed)
-    wanted = None if shares is None else torch.tensor(shares)
-    if wanted is None and counted is not None and not counted.all():
-        wanted = wanted_shares(None, labeled, labels, unlabeled, num_classes, seed, counted)
-    return method.fit_features(labeled, labels, unlabeled, num_classes, seed, shares=wanted)
+    with one_thread(labeled.numel() + unlabeled.numel() < _FEW):
+        if not isinstance(method, Aligning):
+            return method.fit_features(labeled, labels, unlabeled, num_classes, seed)
+        wanted = None if shares is None else torch.tensor(shares)
+        if wanted is None and counted is not None and not counted.all():
+            wanted = wanted_shares(None, labeled, labels, unlabeled, num_classes, seed, counted)
+        return method.fit_features(labeled, labels, unlabeled, num_classes, seed, shares=wanted)
 
 
 def wanted_shares(

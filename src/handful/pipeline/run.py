@@ -154,8 +154,12 @@ class Run:
         width = int(self.predictor.model.backbone.width)  # type: ignore[arg-type]
         return load_in_distribution(self.folder / IN_DISTRIBUTION, width)
 
-    def _known(self) -> InDistribution | None:
-        """`in_distribution`, or None where the run has none, or saw too few images to use it."""
+    def known(self) -> InDistribution | None:
+        """`in_distribution`, or None where the run has none, or saw too few images to use it.
+
+        >>> run.known() is None
+        True
+        """
         if self.folder is None or not (self.folder / IN_DISTRIBUTION).exists():
             return None
         found = self.in_distribution
@@ -175,7 +179,7 @@ class Run:
         """
         from handful.pipeline.onnx_model import onnx_model
 
-        content = onnx_model(self.record, self.predictor, self._known())
+        content = onnx_model(self.record, self.predictor, self.known())
         if path is not None:
             with beside(Path(path)) as temporary:
                 temporary.write_bytes(content)

@@ -260,7 +260,7 @@ def _holds_other_files(folder: Path) -> bool:
 def _refuse_unless_overwrite(overwrite: bool, description: str) -> None:
     if not overwrite:
         raise HandfulError(
-            f"{description} made with other images, settings or seed; give another --out, or "
+            f"{description} made with other images, settings, time or seed; give another --out, or "
             f"--overwrite to put this one in its place"
         )
 

@@ -1,7 +1,9 @@
 """Sum up a run in short sentences, for people who have not read the documentation."""
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from handful.csv_files import read_csv
@@ -58,7 +60,7 @@ def _accuracy(run: Run) -> list[str]:
     if estimate is None:
         return ["how often it is right was not estimated (--estimate none)", *_tested(run)]
     caveats = estimate["caveats"][:MOST_CAVEATS] if estimate["accuracy"] is not None else []
-    said = [how_right(estimate), *caveats]
+    said = [how_right(estimate), *_grouped(run), *caveats]
     before = (run.record["after"] or {}).get("estimate")
     if before is not None and before["accuracy"] is not None:
         labels = run.record["after"]["labeled"]
@@ -81,17 +83,29 @@ def how_right(estimate: Mapping[str, Any]) -> str:
     n = estimate.get("n", FEW)  # runs of earlier versions may lack it
     if estimate["accuracy"] is None:
         return f"how often it is right is not known: {estimate['how']}"
+    if n < FEW:
+        return (
+            f"{about_right(estimate)} on new images; {counted(n, 'label')} of random images are "
+            f"too few for a figure, {FEW} give one"
+        )
     if estimate["guessing"]:
         return (
             f"no better than guessing, as far as {counted(n, 'label')} can tell; check a few "
             f"labels, or label more images"
         )
-    if n < FEW:
-        return (
-            f"{about_right(estimate)} on new images; {counted(n, 'label')} that count are too few "
-            f"for a figure, {FEW} give one"
-        )
     return about_right(estimate, " on new images", f", {times_of(estimate['level'])}")
+
+
+def _grouped(run: Run) -> list[str]:
+    """Say that the labels are of fewer groups, which are never split."""
+    groups = run.record.get("groups") or {}
+    labels, scenes = groups.get("labels", 0), groups.get("scenes", 0)
+    if not 0 < scenes < labels:
+        return []
+    return [
+        f"the {labels:,} labelled images are of {counted(scenes, 'group')} (sites, scenes or "
+        f"copies), which are kept together: the figure is for images of new groups"
+    ]
 
 
 def _tested(run: Run) -> list[str]:
@@ -111,6 +125,11 @@ def _worse(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
         "it is worse than before: the new labels may be of other images than the first ones, or "
         f"some may be wrong: see {ISSUES}"
     ]
+
+
+def quote(path: Path) -> str:
+    """A path as a shell takes it."""
+    return shlex.quote(str(path))
 
 
 def weak_classes(run: Run) -> list[Weak]:
@@ -170,14 +189,14 @@ def _next(run: Run, source: str) -> list[str]:
     steps = []
     if (folder / PREDICTIONS).exists():
         pool = counted(run.record["data"]["unlabeled"], "other image")
-        steps.append(f"answers {folder / PREDICTIONS}: the {pool}, classified")
+        steps.append(f"answers {quote(folder / PREDICTIONS)}: the {pool}, classified")
     issues = run.record["label_issues"]
     if issues:
-        steps.append(f"check   {folder / ISSUES}: {counted(issues, 'label')} may be wrong")
-    steps.append(f"look    {folder / REPORT}")
+        steps.append(f"check   {quote(folder / ISSUES)}: {counted(issues, 'label')} may be wrong")
+    steps.append(f"look    {quote(folder / REPORT)}")
     if run.record.get("label_next") and is_folder(source):
         steps.append(f"improve {shell_command('label', source, '--after', folder)}")
-        steps.append(f"        or fill in {folder / LABEL_NEXT}, and give it with --labels")
+        steps.append(f"        or fill in {quote(folder / LABEL_NEXT)}, and give it with --labels")
     use = shell_command("predict", folder, "MORE-IMAGES", "--into", "sorted")
     steps.append(f"use     {use}")
     return steps
