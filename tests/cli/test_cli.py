@@ -209,7 +209,7 @@ def test_another_run_is_refused_until_overwrite(handful, tmp_path):
     status, _, err = handful(*words, "--seed", 1)
     assert status == 2
     assert err.strip().endswith(
-        "run holds another run, finished, made with other images, settings or seed; "
+        "run holds another run, finished, made with other images, settings, time or seed; "
         "give another --out, or --overwrite to put this one in its place"
     )
     assert handful(*words, "--seed", 1, "--overwrite")[0] == 0

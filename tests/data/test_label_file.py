@@ -165,7 +165,8 @@ REFUSED = {
         "paths must be relative to the folder or to the label file",
     "file,label\na.png,\nb.png,\n":
         "{folder} holds 4 images but no label; put labelled images in one sub-folder per class, "
-        "or give a CSV with the columns file and label (--labels)",
+        "give a CSV with the columns file and label (--labels), or look at the images and press "
+        "keys: handful label {folder}",
     "file,label\na.png,x\nb.png,x\n":
         "{folder} has labels of one class only ('x'); a classifier needs two or more",
 }  # fmt: skip
