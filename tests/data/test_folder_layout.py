@@ -111,6 +111,8 @@ QUESTIONS = [
     ("test/cat test/dog extra", ("test/", "extra/")),
     ("2024-01 2024-02 2024-11", ("2024-01", "--folders ignore")),
     ("DCIM/100APPLE DCIM/101APPLE", ("100APPLE", "dates")),
+    ("site-0 site-1 site-2", ("site-1", "--folders groups")),
+    ("camera_01 camera_02 unlabeled", ("camera_02", "sites or patients")),
     ("20240131 20240201 unlabeled", ("20240201", "dates")),
 ]
 
@@ -123,8 +125,10 @@ def test_ambiguous_folders_lead_to_a_question_that_names_them(folders, named):
     assert not any(place.label for place in found.places)
 
 
-@pytest.mark.parametrize("folders", ["2024 2025", "0 1 2", "2024-01 fox", "1999-13 1999-14"])
-def test_other_numbers_may_be_classes(folders):
+@pytest.mark.parametrize(
+    "folders", ["2024 2025", "0 1 2", "2024-01 fox", "1999-13 1999-14", "site-1 fox", "cam2 campus"]
+)
+def test_other_names_may_be_classes(folders):
     assert not layout(tree(folders)).question
 
 

@@ -30,6 +30,11 @@ KINDS = {word: kind for kind, words in PART_WORDS.items() for word in words}
 FILL = PLAIN | {"set", "dataset", "split", "part", "folder", "imageset", "the"}
 # 2024-01, 20240131, 100APPLE
 _DATED = re.compile(r"(19|20)\d\d[-_. ]?(0[1-9]|1[0-2])([-_. ]?\d\d)?|\d{3}[A-Z_]{5}")
+# site-1, camera_02, Patient 7, plotB
+_SITE = re.compile(
+    r"(site|camera|cam|location|plot|station|trap|patient|subject|visit)s?[-_. ]?(\d+|[a-z])",
+    re.IGNORECASE,
+)
 _YEAR = re.compile(r"(19|20)\d\d")
 NAMED = 5  # names listed in a sentence, at most
 
@@ -273,7 +278,7 @@ def _inside_part(top: str, members: list[_Image], classes: set[str]) -> list[_Im
 def _question(members: list[_Image]) -> str:
     """The question to ask where folders may be no classes, or "".
 
-    Their names are dates, or equally named folders lie in several of them.
+    Their names are dates or sites, or equally named folders lie in several of them.
     """
     below: dict[str, set[str]] = {}
     tops = {t: m for t, m in _by_top(members).items() if t.lower() not in UNLABELED}
@@ -282,6 +287,14 @@ def _question(members: list[_Image]) -> str:
             f"the folders {_listed(sorted(tops))} are named like dates, or as cameras name theirs: "
             f"--folders ignore if they are no classes (labels then come from --labels, or from "
             f"folders that you make for the classes), --folders classes if they are"
+        )
+    flat = not any(len(image.path) > 2 for inside in tops.values() for image in inside)
+    if len(tops) > 1 and flat and all(_SITE.fullmatch(top) for top in tops):
+        return (
+            f"the folders {_listed(sorted(tops))} are named like sites or patients, which are no "
+            f"classes: label some images (handful label) and give the table with --labels, and "
+            f"--folders groups keeps the images of each together; --folders classes if they are "
+            f"classes"
         )
     for top, inside in tops.items():
         loose = sum(len(image.path) == 2 for image in inside)
