@@ -395,7 +395,7 @@ def photos(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("blank", BLANKS, ids=repr)
+@pytest.mark.parametrize("blank", BLANKS, ids=[str(at) for at in range(len(BLANKS))])
 def test_labels_of_a_folder_come_as_a_dict_a_frame_or_a_series(blank, photos):
     files, values = ["a.png", "b.png", "c.png"], ["fox", "hare", blank]
     for labels in (
