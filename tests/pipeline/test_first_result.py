@@ -13,7 +13,7 @@ from PIL import Image
 import handful
 from handful.data import decode
 from handful.data.splits import labeled_sample
-from handful.devices import one_thread
+from handful.devices import _one_thread, one_thread
 from handful.files import write_json
 from handful.pipeline.artifacts import RUN_LAYOUT
 from handful.pipeline.best_so_far import BestSoFar
@@ -179,6 +179,7 @@ def test_blocks_of_one_thread_may_overlap_in_threads():
         thread.start()
         thread.join(60)
         assert fresh == [2]
+        assert _one_thread().active == 0
     finally:
         torch.set_num_threads(usual)
 

@@ -43,7 +43,8 @@ def test_an_accuracy_is_as_exact_as_what_is_known(found, said):
 def test_few_labels_give_a_bound_and_no_figure():
     said = how_right(estimate(1.0, 0.42, 1.0, n=5))
     assert said.startswith("above about 42 % right on new images")
-    assert "100" not in said
+    assert "100" not in said and "5 labels of random images are too few" in said
+    assert "guessing" not in how_right(estimate(0.4, 0.1, 0.8, n=5, guessing=True))
     record = {"estimate": estimate(1.0, 0.42, 1.0, n=5), "forecast": [estimate() | {"labels": 9}]}
     assert "9 labels" not in " ".join(summary(run(record), "photos"))
 
@@ -66,6 +67,7 @@ def test_a_weak_class_is_named_with_what_it_is_taken_for():
     pairs = [("cat", "cat")] * 10 + [("dog", "dog")] * 4 + [("dog", "fox")] * 6
     assert _weak(pairs) == [("dog", 10, 4, "fox", 6)]
     assert _weak([("cat", "cat")] * 10 + [("dog", "fox")] * 4) == []  # too few to tell
+    assert _weak([("cat", "cat")] * 10 + [("dog", "dog")] * 9 + [("dog", "fox")]) == []
 
 
 @pytest.mark.parametrize(
