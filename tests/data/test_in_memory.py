@@ -14,25 +14,11 @@ from handful.data.imageset import ImageSet
 from handful.data.in_memory import image_set, pixels_of
 from handful.errors import HandfulError
 from image_files import noise, save, smooth
+from not_available import NAType
 
 
 def pixels(images, size, channels=None):
     return images.at(size, channels=channels).numpy()
-
-
-class NAType:
-    """As pandas.NA: compared with anything, itself too, it is neither true nor false."""
-
-    def __eq__(self, other):
-        return self
-
-    def __ne__(self, other):
-        return self
-
-    def __bool__(self):
-        raise TypeError("boolean value of NA is ambiguous")
-
-    __hash__ = object.__hash__
 
 
 class Series:

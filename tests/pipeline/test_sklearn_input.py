@@ -7,22 +7,8 @@ from PIL import Image
 from handful import Classifier
 from handful.errors import HandfulError
 from handful.pipeline.sklearn import _labels, _store
+from not_available import NAType
 from tiny import stripes
-
-
-class NAType:
-    """As pandas.NA: compared with anything, itself too, it is neither true nor false."""
-
-    def __eq__(self, other):
-        return self
-
-    def __ne__(self, other):
-        return self
-
-    def __bool__(self):
-        raise TypeError("boolean value of NA is ambiguous")
-
-    __hash__ = object.__hash__
 
 
 class Series:

