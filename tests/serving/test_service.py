@@ -273,7 +273,7 @@ def test_a_fault_of_the_model_is_told_to_each_who_asked_and_the_next_batch_goes_
 
 
 def test_the_socket_is_one_whose_small_answers_do_not_wait():
-    from handful.serving.serve import listening
+    from handful.sockets import listening
 
-    with listening("127.0.0.1", 0) as found:
+    with listening("127.0.0.1", 0, 2048, "give another") as found:
         assert found.proto == socket.IPPROTO_TCP  # asyncio sets TCP_NODELAY for these alone

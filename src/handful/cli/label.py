@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from handful.cli.options import AllowNetwork, Host
 from handful.cli.source_options import Folders, FollowLinks
 from handful.text import for_terminal, shell_command
 
@@ -54,13 +55,8 @@ def label(
     ] = None,
     most: Annotated[int, typer.Option(help="Images in --export, drawn at random.", min=1)] = 500,
     port: Annotated[int, typer.Option(help="Port of the page; 0: a free one.", min=0)] = 0,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; other machines need --allow-network.")
-    ] = "127.0.0.1",
-    allow_network: Annotated[
-        bool,
-        typer.Option("--allow-network", help="Let --host be one that other machines can reach."),
-    ] = False,
+    host: Host = "127.0.0.1",
+    allow_network: AllowNetwork = False,
     browser: Annotated[
         bool,
         typer.Option("--browser/--no-browser", help="Only print the address."),

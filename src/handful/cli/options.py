@@ -48,6 +48,13 @@ Init = Annotated[
         rich_help_panel=EXPERT,
     ),
 ]
+Host = Annotated[
+    str, typer.Option(help="Address to listen on; other machines need --allow-network.")
+]
+AllowNetwork = Annotated[
+    bool,
+    typer.Option("--allow-network", help="Let --host be one that other machines can reach."),
+]
 TestFraction = Annotated[
     float,
     typer.Option(

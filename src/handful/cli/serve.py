@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from handful.cli.options import AllowNetwork, Host
 from handful.text import for_terminal
 
 
@@ -14,13 +15,8 @@ def serve(
         Path, typer.Argument(help="A folder that `handful fit` or `handful export` left.")
     ],
     port: Annotated[int, typer.Option(help="Port; 0: a free one.", min=0, max=65535)] = 8000,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; other machines need --allow-network.")
-    ] = "127.0.0.1",
-    allow_network: Annotated[
-        bool,
-        typer.Option("--allow-network", help="Let --host be one that other machines can reach."),
-    ] = False,
+    host: Host = "127.0.0.1",
+    allow_network: AllowNetwork = False,
     name: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,20 +63,19 @@ def serve(
     """
     from handful.serving.guard import Limits
     from handful.serving.serve import (
-        LOOPBACK,
         check_host,
-        listening,
         names_of,
         open_model,
         service_of,
     )
     from handful.serving.serve import serve as serve_model
+    from handful.sockets import LOOPBACK, listening
 
     def say(text: str) -> None:
         print(for_terminal(text), file=sys.stderr, flush=True)
 
     check_host(host, allow_network)
-    found = listening(host, port)
+    found = listening(host, port, 2048, "give another --port, or 0 for any")
     try:
         model = open_model(run, say)
         limits = Limits(body=max_mb * 2**20, seconds=seconds)

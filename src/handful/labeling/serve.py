@@ -11,8 +11,8 @@ import uvicorn
 from handful.data import decode
 from handful.errors import HandfulError
 from handful.labeling.server import Page, application
+from handful.sockets import LOOPBACK, listening
 
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 OPEN_NETWORK = (
     "--host {host} lets other machines reach the page. The connection is not encrypted: whoever "
     "can listen in sees the images, and can take over the page. Add --allow-network if that is "
@@ -35,20 +35,9 @@ def listening_server(
     Raises:
         HandfulError: the port cannot be used.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol named asyncio sends small answers at once (TCP_NODELAY).
-    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    found = listening(host, port, 128, "leave --port out, or give another")
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((host, port))
-            listening.listen(128)
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise HandfulError(
-                f"port {port} of {host} cannot be used: {reason}; leave --port out, or give another"
-            ) from error
-        port = listening.getsockname()[1]
+        port = found.getsockname()[1]
         named = f"[{host}]" if ":" in host else host
         names = {named, "localhost"} if host in LOOPBACK else {named, socket.gethostname()}
         guard = application(page, frozenset(names), port)
@@ -64,9 +53,9 @@ def listening_server(
             timeout_graceful_shutdown=1,
         )
         shown = named if host != "0.0.0.0" else socket.gethostname()
-        yield uvicorn.Server(config), [listening], f"http://{shown}:{port}/?token={guard.token}"
+        yield uvicorn.Server(config), [found], f"http://{shown}:{port}/?token={guard.token}"
     finally:
-        listening.close()
+        found.close()
 
 
 def serve(page: Page, host: str, port: int, browser: bool, say: Callable[[str], None]) -> None:

@@ -13,8 +13,8 @@ from handful.errors import HandfulError
 from handful.onnx_runtime import OnnxModel, cores
 from handful.serving.guard import Limits
 from handful.serving.service import Service, application
+from handful.sockets import LOOPBACK
 
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 MODEL = "model.onnx"
 GRACE = 10  # seconds that running requests have when the service is stopped
 OPEN_NETWORK = (
@@ -91,24 +91,6 @@ def service_of(
         limits=limits,
         decoders=cores(),
     )
-
-
-def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens; HandfulError where the port cannot be used."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol named, asyncio sends small answers at once: else each waits 40 ms (Nagle).
-    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind((host, port))
-        found.listen(2048)
-    except (OSError, OverflowError) as error:
-        found.close()
-        reason = getattr(error, "strerror", None) or error
-        raise HandfulError(
-            f"port {port} of {host} cannot be used: {reason}; give another --port, or 0 for any"
-        ) from error
-    return found
 
 
 def serve(
