@@ -97,7 +97,9 @@ def test_a_training_and_its_folds_fill_the_time(options, monkeypatch):
     assert poor.fold_seconds == pytest.approx(0.01 * poor.fold_steps + looks)
     assert poor.fold_steps == pytest.approx(FOLD_SHARE * poor.plan.steps, abs=1)
     assert rich.plan.steps == rich.fold_steps == 600  # the method's own
-    assert (rich.plan.allowed, rich.fold_seconds) == (None, None)
+    assert (poor.plan.longer, rich.plan.longer) == (True, False)
+    trainings = rich.plan.allowed + 4 * rich.fold_seconds
+    assert trainings == pytest.approx(60.0 - 5 * 0.5, abs=0.1)
 
 
 def test_a_training_that_does_not_fit_says_which_budget_holds_it(options):

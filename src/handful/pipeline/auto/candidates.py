@@ -213,8 +213,14 @@ def plan_training(
     seconds = last + FOLDS.folds * (cost.of(0, looks) + plan.seconds(fold_steps))
     clocked = cost.clocked + looks * cost.evaluation
     limited = fold_steps < full_steps
-    most, fold = (plan.seconds(n) + clocked if limited else None for n in (steps, fold_steps))
-    plan = replace(plan, steps=steps, look=cost.evaluation, allowed=most)
+    training = FOLDS.folds * plan.seconds(fold_steps) + plan.seconds(steps)
+    # Where all steps fit, the spare time is a reserve for a machine that becomes slower.
+    reserve = 1.0 if limited else max(1.0, (allowed - beside) / training)
+    most, fold = (
+        None if options.fixes_steps else reserve * plan.seconds(n) + clocked
+        for n in (steps, fold_steps)
+    )
+    plan = replace(plan, steps=steps, look=cost.evaluation, allowed=most, longer=limited)
     name = task.backbone.name
     return [Candidate(method, name, task.size, settings, seconds, plan, fold_steps, fold)]
 
