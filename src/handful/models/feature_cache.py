@@ -8,8 +8,9 @@ Letters in shapes: N images, C channels, S the side in pixels, D features.
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -37,6 +38,17 @@ _SHARD = 16 * _BATCH  # images in one file; a killed process loses at most one f
 _VERSION = 1  # increase when a key would give other features
 
 
+@runtime_checkable
+class SideBySide(Protocol):
+    """A network that may be several networks, whose features are cached one by one."""
+
+    def each(self) -> list[nn.Module]:
+        """The networks, normalisation included; itself where it is one."""
+
+    def join(self, rows: Sequence[Tensor]) -> Tensor:
+        """(N, D) of the (N, D_i) features of each."""
+
+
 @devices.memory_kept()
 def features(
     images: ImageSet,
@@ -61,6 +73,9 @@ def features(
         precision: "bf16", "fp32", or "auto": bf16 where the processor computes in it.
     """
     precision = resolved(precision)
+    if isinstance(network, SideBySide) and len(networks := network.each()) > 1:
+        how: Any = {"aspect": aspect, "view": view, "precision": precision, "track": track}
+        return network.join([features(images, one, size, **how) for one in networks])
     folder = _folder(network, size, aspect, view, precision, images.channels)
     prints = _prints(images)
     for last in (False, True):  # again if another process clears the cache
@@ -90,9 +105,20 @@ def not_yet_known(
     view: str = "plain",
     precision: str = "auto",
 ) -> ImageSet:
-    """The images that `features` would run the network on, duplicates once."""
-    folder = _folder(network, size, aspect, view, resolved(precision), images.channels)
-    return images[_first_of_each(_prints(images), _known(folder))]
+    """The images that `features` would run the network on, duplicates once.
+
+    Of networks side by side, an image counts if it is new to one of them.
+    """
+    prints, new = _prints(images), np.zeros(len(images), bool)
+    for one in each_of(network):
+        folder = _folder(one, size, aspect, view, resolved(precision), images.channels)
+        new[_first_of_each(prints, _known(folder))] = True
+    return images[new]
+
+
+def each_of(network: nn.Module) -> list[nn.Module]:
+    """The networks of which `network` consists; itself where it is one."""
+    return network.each() if isinstance(network, SideBySide) else [network]
 
 
 def choose_size(
