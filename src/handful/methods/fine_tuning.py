@@ -96,9 +96,9 @@ class FineTuning:
             )
         network = classifier(task)
         self._freeze(network.backbone, task.backbone.name)
-        if self.first_head == "linear":
-            network.head = self._fitted_head(network, task)
         student = Student(network, self.frozen_norm)
+        if self.first_head == "linear":
+            student.head = self._fitted_head(network, task)
         if self.unlabeled_ratio:
             student.pseudo_labels, student.prior = self._first_pseudo_labels(task)
         return student
