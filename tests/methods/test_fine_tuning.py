@@ -143,7 +143,7 @@ def test_the_trained_head_starts_as_a_fitted_one_at_the_temperature_found_out_of
     images = photographs()
     task = Task(images, BackboneSpec("lite0"), size=32)
     model = FineTuning(unlabeled_ratio=0).build(task).eval()
-    found = embed(images, model, 32, "crop", "fp32").float()
+    found = embed(images, model, 32, "crop", "auto").float()
     labels = task.labels[task.labeled]
     fitted = Features().fit_features(found[:6], labels, found[:0], 2, seed=0)
     with torch.inference_mode():
