@@ -8,6 +8,7 @@ from functools import partial
 
 from benchmarks.lib.tables import (
     active,
+    backbones,
     budgets,
     coverage,
     curves,
@@ -51,6 +52,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "minutes": minutes.minutes_grid,
     "timed": minutes.timed,
     "pairs": minutes.pairs,
+    "backbones": backbones.backbones,
+    "backbones_by_source": backbones.backbones_by_source,
     "budgets": budgets.budgets,
     "budgets_kept": budgets.budgets_kept,
     "probes": probes.probes,

