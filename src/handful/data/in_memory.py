@@ -34,6 +34,7 @@ from handful.data.image_folder import file_store, group_numbers
 from handful.data.imageset import ImageSet, sorted_classes
 from handful.data.labels.given import by_position, class_text, is_missing, label_table
 from handful.data.labels.label_file import GIVEN, LabelFile, match_labels
+from handful.data.opened import Folder
 from handful.data.scan import Found, Scan
 from handful.data.store import Store, array_store
 from handful.data.thread_pool import in_order
@@ -227,7 +228,7 @@ def path_store(paths: Sequence[str | os.PathLike[str]]) -> Store:
         facts = list(in_order(lambda name: _facts(root, name), names))
     states = ((name, os.stat(root / name)) for name in names)
     found = [Found(name, state.st_size, state.st_mtime_ns) for name, state in states]
-    return file_store(root, Scan(found, facts, [], Counter()), [])
+    return file_store(Folder(root), Scan(found, facts, [], Counter()), [])
 
 
 def stacked_store(values: Any) -> Store:
