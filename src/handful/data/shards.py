@@ -32,8 +32,8 @@ class Shard:
 
     number: int
     of: int
-    # Called with the whole source's list, before an image is read.
-    seen: Callable[[Listed], None] = lambda listed: None
+    # Called with the names of all images of the source, in their order, before one is read.
+    seen: Callable[[Sequence[str]], None] = lambda names: None
 
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"
@@ -45,7 +45,7 @@ class Shard:
 
     def of_listing(self, listed: Listing) -> Listing:
         """The files of this shard; what is left out is listed by the shard of its name."""
-        self.seen(listed_names([file.name for file in listed.files]))
+        self.seen([file.name for file in listed.files])
         return Listing(
             [file for file in listed.files if self.holds(file.name)],
             [skipped for skipped in listed.skipped if self.holds(skipped.name)],
@@ -73,8 +73,8 @@ def shard_of(text: str) -> Shard:
 
 
 def listed_names(names: Sequence[str]) -> Listed:
-    """Of a list of names, in any order."""
+    """Of a list of names, in their order."""
     digest = sha256()
-    for name in sorted(names):
+    for name in names:
         digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
     return Listed(len(names), digest.hexdigest()[:32])

@@ -18,7 +18,7 @@ from handful.data.imageset import ImageSet
 from handful.data.in_memory import image_set, is_path, with_labels
 from handful.data.labels.given import label_table
 from handful.data.labels.label_file import GIVEN, LabelFile
-from handful.data.shards import NothingInShard, Shard, listed_names
+from handful.data.shards import NothingInShard, Shard
 from handful.data.source_names import check_source
 from handful.data.splits import holdout, labeled_sample, with_test
 from handful.data.store import FileStore, Skipped, array_store
@@ -145,7 +145,7 @@ def load(
 def _of_shard(images: ImageSet, shard: Shard) -> ImageSet:
     """The images of a shard, its test part included."""
     parts = [images] if images.test is None else [images, images.test]
-    shard.seen(listed_names([name for part in parts for name in part.names]))
+    shard.seen([name for part in parts for name in part.names])
     held = [part[np.array([shard.holds(name) for name in part.names], bool)] for part in parts]
     if not any(map(len, held)):
         raise NothingInShard(shard)
