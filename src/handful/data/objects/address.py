@@ -69,6 +69,13 @@ def place_of(address: str) -> Place:
         return Place(*url_to_fs(address))
 
 
+def place_now(address: str) -> Place:
+    """As `place_of`, of whose listing nothing is remembered from earlier in this process."""
+    place = place_of(address)
+    place.system.invalidate_cache()
+    return place
+
+
 @contextmanager
 def explained(address: str) -> Iterator[None]:
     """Turn what a file system raises within the block into a HandfulError that says what to do."""

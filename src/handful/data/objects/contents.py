@@ -118,7 +118,7 @@ def ending(address: str) -> str:
 
 def is_container(address: str) -> bool:
     """Whether a file of this name holds images, or addresses of images."""
-    return ending(address) in (*TABLES, *ARCHIVES)
+    return not address.endswith("/") and ending(address) in (*TABLES, *ARCHIVES)
 
 
 def container(address: str) -> Part:
@@ -202,32 +202,38 @@ def _tar(address: str) -> Part:
 
     def members() -> tuple[_Sorted, dict[str, str]]:
         images, labels = _Sorted(), dict[str, str]()
-        with tarfile.open(fileobj=reader.file(), mode="r:") as archive:
-            for number, member in enumerate(archive):
-                archive.members = []  # type: ignore[attr-defined]  # else every header stays
-                name = member.name.removeprefix("./")
-                if not member.isreg() or getattr(member, "sparse", None) is not None:
-                    continue
-                if number > 2 * MOST:
-                    raise HandfulError(f"{address} has more than {2 * MOST:,} members")
-                key, _, kind = name.rpartition("/")[2].partition(".")
-                if kind in ("cls", "json") and member.size <= SMALL:
-                    file = archive.extractfile(member)
-                    label = _label_beside(kind, file.read() if file else b"")
-                    if label:
-                        labels[name.removesuffix(kind)] = label
-                    continue
-                version = int(member.mtime) if member.mtime == member.mtime else 0
-                images.add(Item(name, member.size, max(0, version), member.offset_data))
+        try:
+            with tarfile.open(fileobj=reader.file(), mode="r:") as archive:
+                for number, member in enumerate(archive):
+                    archive.members = []  # type: ignore[attr-defined]  # else all headers stay
+                    if number > 2 * MOST:
+                        raise HandfulError(f"{address} has more than {2 * MOST:,} members")
+                    _sort_member(archive, member, images, labels)
+        except tarfile.TarError as error:
+            if not images.items:
+                raise HandfulError(f"{address} is no tar file ({error}); get it anew") from error
+            images.skipped.append(Skipped(posixpath.basename(address), f"damaged: {error}"))
         return images, labels
 
-    try:
-        images, labels = retried(members)
-    except tarfile.TarError as error:
-        raise HandfulError(f"{address} is no tar file ({error}); get it anew") from error
+    images, labels = retried(members)
     if labels:
         images.items = [item._replace(label=_beside(item.name, labels)) for item in images.items]
     return images.part(reader, bool(labels))
+
+
+def _sort_member(
+    archive: tarfile.TarFile, member: tarfile.TarInfo, images: _Sorted, labels: dict[str, str]
+) -> None:
+    name = member.name.removeprefix("./")
+    if not member.isreg() or getattr(member, "sparse", None) is not None:
+        return
+    kind = name.rpartition("/")[2].partition(".")[2]
+    if kind in ("cls", "json") and member.size <= SMALL:
+        file = archive.extractfile(member)
+        if label := _label_beside(kind, file.read() if file else b""):
+            labels[name.removesuffix(kind)] = label
+        return
+    images.add(Item(name, member.size, max(0, int(member.mtime)), member.offset_data))
 
 
 def _beside(name: str, labels: dict[str, str]) -> str | None:

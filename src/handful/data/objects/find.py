@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from handful.data.cache import VERSION, about, cache_folder, explained, used
 from handful.data.objects import contents, readers
-from handful.data.objects.address import place_of, retried, scheme_of, stamp_of
+from handful.data.objects.address import place_now, place_of, retried, scheme_of, stamp_of
 from handful.data.objects.contents import METADATA, Item, Part, is_container, metadata_labels
 from handful.data.objects.files import FETCHERS, Entry, Objects
 from handful.data.objects.readers import AddressReader, Reader
@@ -52,7 +52,7 @@ def find(source: str) -> Contents:
         source = os.path.abspath(Path(source).expanduser())
     if is_container(source):
         return _contents(source, [_kept(source)])
-    place = place_of(source)
+    place = place_now(source)
     if scheme_of(source) in IMAGE_SCHEMES:
         return _contents(source, [contents.one_object(source, place)])
     part, inside = contents.objects(source, place)
@@ -133,7 +133,7 @@ def _contents(source: str, parts: list[Part]) -> Contents:
 
 def _kept(address: str) -> Part:
     """What is in an archive or a table, from the cache if it has not changed."""
-    place = place_of(address)
+    place = place_now(address)
     with contents.explained(address):
         stamp = stamp_of(retried(lambda: place.system.info(place.path)))
     name = sha256(f"contents\0{address}".encode(errors="surrogateescape")).hexdigest()[:32]

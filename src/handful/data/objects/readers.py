@@ -9,6 +9,7 @@ import gzip
 import lzma
 import tempfile
 import threading
+import weakref
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
@@ -94,7 +95,7 @@ class TarReader(Reader):
         check_size(size)
         opened = self.opened()
         if isinstance(opened, Place):
-            found: bytes = opened.system.cat_file(opened.path, key, key + size)
+            found: bytes = opened.system.cat_file(opened.path, start=key, end=key + size)
         else:
             with self._lock:
                 opened.seek(key)
@@ -114,7 +115,11 @@ class TarReader(Reader):
     def _open(self) -> Any:
         place = place_of(self.address)
         packed = packing(place.path)
-        return place if packed is None else _unpacked(place, packed, self.address)
+        if packed is None:
+            return place
+        whole = _unpacked(place, packed, self.address)
+        weakref.finalize(self, whole.close)
+        return whole
 
 
 def packing(path: str) -> Any:
@@ -128,8 +133,8 @@ def _unpacked(place: Place, packed: Any, address: str) -> IO[bytes]:
     with explained(folder / "unpacked"):
         folder.mkdir(parents=True, exist_ok=True)
         whole = tempfile.TemporaryFile(dir=folder)
-    with place.system.open(place.path, "rb") as file, packed(file) as source:
-        try:
+    try:
+        with place.system.open(place.path, "rb") as file, packed(file) as source:
             while part := source.read(2**20):
                 whole.write(part)
                 if whole.tell() > most:
@@ -137,8 +142,11 @@ def _unpacked(place: Place, packed: Any, address: str) -> IO[bytes]:
                         f"{address} unpacks to more than {UNPACKED} times its size; unpack it "
                         f"yourself if you trust it, and give the folder"
                     )
-        except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+    except Exception as error:
+        whole.close()
+        if isinstance(error, EOFError | zlib.error | lzma.LZMAError | gzip.BadGzipFile):
             raise HandfulError(f"{address} is damaged ({error}); get it anew") from error
+        raise
     return whole
 
 
