@@ -26,7 +26,7 @@ class Shard:
 
     >>> from handful.data.shards import shard_of
     >>> shard = shard_of("3/64")
-    >>> shard.holds("fox-1.png"), shard_of("54/64").holds("fox-1.png")
+    >>> shard.holds("fox-1.png"), shard_of("33/64").holds("fox-1.png")
     (False, True)
     """
 

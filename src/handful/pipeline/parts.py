@@ -76,7 +76,7 @@ class Part:
     def names(self) -> list[str]:
         ends = self.tensors["ends"].tolist()
         content = self.tensors["names"].numpy().tobytes()
-        starts = [0, *ends[:-1]]
+        starts = [0, *ends][: len(ends)]
         return [
             content[start:end].decode("utf-8", "surrogateescape")
             for start, end in zip(starts, ends, strict=True)

@@ -17,7 +17,6 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from handful.csv_files import long_cells
 from handful.data.decode import ENDINGS
 from handful.data.decoding.unread_formats import EXPORT, FORMAT, ending_of
 from handful.data.labels.columns import FILES, LABELS, key_of
@@ -291,13 +290,12 @@ def _cells(text: str) -> Iterator[list[str]]:
     """
     first = text[: text.find("\n") + 1] or text
     delimiter = max(DELIMITERS, key=first.count)
-    with long_cells(SMALL):
-        try:
-            for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):
-                if any(cell.strip() for cell in row):
-                    yield row
-        except csv.Error as error:
-            raise HandfulError(f"the list is no CSV: {error}") from None
+    try:
+        for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):
+            if any(cell.strip() for cell in row):
+                yield row
+    except csv.Error as error:
+        raise HandfulError(f"the list is no CSV: {error}") from None
 
 
 def _listed(address: str, rows: Iterable[tuple[str, str]], labeled: bool) -> Part:
