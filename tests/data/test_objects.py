@@ -1,5 +1,6 @@
 """Sources that are no folder: the same images, and nothing that a stranger's file can break."""
 
+import contextlib
 import gzip
 import io
 import json
@@ -7,8 +8,11 @@ import pickle
 import stat
 import tarfile
 import tempfile
+import threading
 import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import fsspec
 import numpy as np
@@ -501,3 +505,74 @@ def test_images_of_an_archive_are_not_sorted_into_folders(handful, photos, tmp_p
     status, _, said = handful("predict", run, tmp_path / "p.zip", "--into", tmp_path / "sorted")
     assert status == 2
     assert "--into copies the files of a folder" in " ".join(said.split())
+
+
+def test_a_list_of_addresses_in_python_is_in_its_order(photos, bucket):
+    at, system = bucket
+    held = files(photos)
+    for name, content in held.items():
+        system.pipe(f"{at}/{name}", content)
+    names = [f"{at}/dog/1.png", str(photos / "cat/0.png")]
+    found = handful.load(names, labeled=False)
+    here = handful.load([photos / "dog/1.png", photos / "cat/0.png"], labeled=False)
+    assert found.names == names
+    assert (found.at(8).numpy() == here.at(8).numpy()).all()
+    with pytest.raises(HandfulError, match="cannot read memory://.*none.png: vanished"):
+        handful.load([f"{at}/none.png"], labeled=False)
+
+
+class _Site(BaseHTTPRequestHandler):
+    """A web server with pictures; /more/ sends more than it announces."""
+
+    pictures: ClassVar[dict[str, bytes]] = {}
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        path = self.path.partition("?")[0]
+        content = self.pictures.get(path.removeprefix("/more"))
+        if content is None:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        if not path.startswith("/more"):
+            self.send_header("Content-Length", str(len(content)))
+        self.send_header("ETag", f'"{len(content)}"')
+        self.end_headers()
+        if self.command == "GET":
+            with contextlib.suppress(OSError):
+                self.wfile.write(content)
+                for _ in range(200 if path.startswith("/more") else 0):
+                    self.wfile.write(b"\0" * 2**16)
+
+    def log_message(self, *_):
+        return
+
+
+@pytest.fixture
+def site(photos):
+    pytest.importorskip("aiohttp")
+    _Site.pictures = {f"/{name}": content for name, content in files(photos).items()}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Site)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_web_server_gives_a_list_and_its_pictures(photos, site, monkeypatch):
+    monkeypatch.setattr(address, "LARGEST", 2_000_000)
+    lines = ["uri,label", "cat/0.png,cat", f"{site}/dog/0.png?key=1,dog", "none.png,dog",
+             f"{site}/more/dog/1.png,dog"]  # fmt: skip
+    _Site.pictures["/list.csv"] = "\n".join(lines).encode()
+    found = handful.load(f"{site}/list.csv?key=2")
+    assert found.names == ["cat/0.png", f"{site}/dog/0.png?key=1"]
+    assert [one.reason for one in found.store.skipped] == [
+        "larger than 1 MB",
+        "there is nothing at this address",
+    ]
+    here = handful.load([photos / "cat/0.png", photos / "dog/0.png"], labeled=False)
+    assert (found.at(8).numpy() == here.at(8).numpy()).all()
+    assert handful.load(f"{site}/cat/1.png", labeled=False).names == ["1.png"]
