@@ -58,12 +58,16 @@ class Objects(Files):
 
     def each(self, names: Iterable[str]) -> Iterator[AbstractContextManager[Path]]:
         waiting: deque[tuple[str, Future[bytes]]] = deque()
-        for name in names:
-            waiting.append((name, _pool().submit(self.fetch, name)))
-            if len(waiting) > AHEAD:
+        try:
+            for name in names:
+                waiting.append((name, _pool().submit(self.fetch, name)))
+                if len(waiting) > AHEAD:
+                    yield _fetched(*waiting.popleft())
+            while waiting:
                 yield _fetched(*waiting.popleft())
-        while waiting:
-            yield _fetched(*waiting.popleft())
+        finally:
+            for _, fetching in waiting:  # the caller has stopped
+                fetching.cancel()
 
     def change(self, name: str, stamp: tuple[int, int]) -> str:
         return ""  # to ask would be a request for each image; `fetch` compares the size
