@@ -360,7 +360,9 @@ def test_links_and_devices_in_a_tar_file_are_passed_over(photos, tmp_path):
             member.type, member.linkname = kind, "/etc/passwd"
             archive.addfile(member)
         archive.add(photos / "cat" / "0.png", "real.png")
-    assert handful.load(tmp_path / "p.tar", labeled=False).names == ["real.png"]
+    found = handful.load(tmp_path / "p.tar", labeled=False)
+    assert found.names == ["real.png"]
+    assert not found.store.skipped
 
 
 def test_members_that_are_too_large_are_left_out_unread(photos, tmp_path, monkeypatch):

@@ -132,6 +132,13 @@ def test_a_shard_without_an_image_is_an_empty_part(place):
     assert merge_parts(Path("parts"), Path("merged.csv")).images == 19
 
 
+def test_python_loads_a_shard_of_a_folder_and_of_a_data_set(place):
+    for source, n in (("photos", 19), ("digits", 1797)):
+        found = [sources.load(source, labeled=False, shard=f"{k}/2") for k in (1, 2)]
+        names = [name for one in found for name in one.names + (one.test.names if one.test else [])]
+        assert len(set(names)) == len(names) == n
+
+
 def test_only_images_of_the_shard_are_read(place, monkeypatch):
     seen = []
     whole = sources.load_folder

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 def predict(
     run: Annotated[Path, typer.Argument(help="The folder that `handful fit --out` left.")],
     source: Annotated[
-        str, typer.Argument(help="A folder of images, one image file, or a data set.")
+        str,
+        typer.Argument(
+            help="A folder of images, one image file, an address (s3://bucket/photos/), archive, "
+            "table or list of images, or a data set."
+        ),
     ],
     out: Annotated[
         Path | None,

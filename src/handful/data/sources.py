@@ -18,7 +18,7 @@ from handful.data.imageset import ImageSet
 from handful.data.in_memory import image_set, is_path, with_labels
 from handful.data.labels.given import label_table
 from handful.data.labels.label_file import GIVEN, LabelFile
-from handful.data.shards import NothingInShard, Shard
+from handful.data.shards import NothingInShard, Shard, shard_of
 from handful.data.source_names import check_source
 from handful.data.splits import holdout, labeled_sample, with_test
 from handful.data.store import FileStore, Skipped, array_store
@@ -60,7 +60,7 @@ def load(
     every_class: bool = False,
     groups: str | None = None,
     labeled_only: int | None = None,
-    shard: Shard | None = None,
+    shard: Shard | str | None = None,
     track: Track = quiet,
     say: Callable[[str], None] = lambda text: None,
 ) -> ImageSet:
@@ -101,7 +101,8 @@ def load(
             labelled images) do nothing here. Groups that the source gives always count.
         labeled_only: return the labelled training images only, and at most so many, drawn at
             random by `seed`. The other files of a folder are listed, but not decoded.
-        shard: return only the images that this shard holds. The others are listed, not decoded.
+        shard: "3/64" returns only the images of the third of 64 shards, chosen by a hash of their
+            names. The others are listed, but not decoded.
         track: wraps long loops, `track(items, total, what)`, to show progress.
         say: receives sentences on how the source was interpreted.
 
@@ -112,6 +113,7 @@ def load(
     check_folders(folders)
     if groups is not None:
         check_rule(groups)
+    shard = shard_of(shard) if isinstance(shard, str) else shard
     name = str(source) if is_path(source) else ""
     if not is_path(source):
         images = source if isinstance(source, ImageSet) else image_set(source)
