@@ -244,6 +244,11 @@ class FileStore(Store):
         """A path of the file, within the block. The block raises `decode.Unreadable`."""
         return self.files.opened(self.names[row])
 
+    def picture(self, row: int, side: int) -> np.ndarray:
+        """Pixels (H, W) or (H, W, 3) uint8 of an image, at most `side` a side, to be looked at."""
+        with self.opened(row) as path:
+            return decode.read_within(path, side, self.value_range)
+
     def batch(self, rows: np.ndarray, size: int, aspect: str, channels: int) -> np.ndarray:
         pixels = np.zeros((len(rows), channels, size, size), np.uint8)
         opened = self.files.each(self.names[row] for row in rows.tolist())

@@ -159,8 +159,7 @@ class SetPhotos(Photos):
 
         store, row = self.of.store, int(self.of.rows[number])
         if isinstance(store, FileStore):
-            with store.opened(row) as path:
-                return decode.read_within(path, side, store.value_range)
+            return store.picture(row, side)
         if isinstance(store, PictureStore):
             image = Image.fromarray(store.picture(row))
         else:
