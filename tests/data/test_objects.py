@@ -229,6 +229,19 @@ def test_an_archive_is_listed_once_until_it_changes(photos, tmp_path, monkeypatc
     assert len(listed) == 2
 
 
+@pytest.mark.parametrize("kind", ["p.tar", "p.zip", "rows.parquet"])
+def test_a_member_of_an_archive_that_changed_is_inspected_again(photos, tmp_path, kind):
+    WAYS[kind](photos, tmp_path / kind)
+    handful.load(tmp_path / kind)
+    length = (photos / "cat" / "0.png").stat().st_size
+    changed = save(tmp_path / "other.png", seed=99).read_bytes()
+    assert len(changed) <= length
+    (photos / "cat" / "0.png").write_bytes(changed.ljust(length, b"\0"))  # of the same size
+    WAYS[kind](photos, tmp_path / kind)
+    here, there = handful.load(photos), handful.load(tmp_path / kind, folders="classes")
+    assert (there.store.fingerprints == here.store.fingerprints).all()
+
+
 def test_an_object_is_inspected_again_when_its_version_changes(bucket, monkeypatch, tmp_path):
     at, system = bucket
     for number in range(2):
