@@ -24,6 +24,7 @@ from handful.cli.fit import fit
 from handful.cli.help import HelpCommand, with_verbosity
 from handful.cli.label import label
 from handful.cli.labels import labels
+from handful.cli.merge import merge
 from handful.cli.methods import methods
 from handful.cli.predict import predict
 from handful.cli.pretrain import pretrain
@@ -37,8 +38,8 @@ from handful.text import for_terminal
 
 # In the order of the help.
 COMMANDS = (
-    label, fit, predict, export, serve, data, report, evaluate, methods, compare, embed, pretrain,
-    recipes, reproduce, cache, bug_report,
+    label, fit, predict, export, serve, data, report, evaluate, methods, compare, embed, merge,
+    pretrain,    recipes, reproduce, cache, bug_report,
 )  # fmt: skip
 
 START = """\

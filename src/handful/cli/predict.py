@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from handful.cli.options import AsJson
+from handful.cli.shards import ShardOption, parts_folder, print_part
 from handful.cli.source_options import DataRoot, FollowLinks
 from handful.cli.terminal import (
     left_out_of,
@@ -27,11 +28,19 @@ if TYPE_CHECKING:
 def predict(
     run: Annotated[Path, typer.Argument(help="The folder that `handful fit --out` left.")],
     source: Annotated[
-        str, typer.Argument(help="A folder of images, one image file, or a data set.")
+        str,
+        typer.Argument(
+            help="A folder of images, one image file, an address (s3://bucket/photos/), archive, "
+            "table or list of images, or a data set."
+        ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="CSV to write: file, label, confidence, p(class)...", show_default=False),
+        typer.Option(
+            help="CSV to write: file, label, confidence, p(class)...; or Parquet, by the ending. "
+            "With --shard the folder for the parts.",
+            show_default=False,
+        ),
     ] = None,
     into: Annotated[
         Path | None,
@@ -62,6 +71,7 @@ def predict(
             "or what 9 to 48 images allow.",
         ),
     ] = False,
+    shard: ShardOption = None,
     follow_links: FollowLinks = False,
     data_root: DataRoot = None,
     as_json: AsJson = False,
@@ -77,6 +87,7 @@ def predict(
     """
     from handful.data.sources import load
     from handful.output import PREDICTIONS, output_target
+    from handful.parquet_files import check_parquet, is_parquet
     from handful.pipeline.run import open_run
     from handful.pipeline.typed_labels import keep_typed_labels
 
@@ -85,7 +96,14 @@ def predict(
             "--dry-run reports what --into would do and writes nothing; use it with --into and "
             "without --out"
         )
+    if shard is not None:
+        _predict_shard(
+            run, source, shard, out, into, abstain, none_of_these, follow_links, data_root, as_json
+        )
+        return
     target = None if out is None else output_target(out, PREDICTIONS)
+    if out is not None:
+        check_parquet(out)
     with reporting() as reporter:
         trained = open_run(run)
         if into is not None:
@@ -109,8 +127,9 @@ def predict(
         if as_json or (out is None and into is None):
             say_skipped(images, reporter.say)
         if out is not None and target is not None:
-            keep_typed_labels(target, reporter.say)
-            predictions.to_csv(out)
+            if not is_parquet(out):
+                keep_typed_labels(target, reporter.say)
+            predictions.save(out)
         placed = None
         if into is not None:
             placed = predictions.into_folders(
@@ -148,6 +167,38 @@ def predict(
         print_skipped(images)
 
 
+def _predict_shard(
+    run: Path,
+    source: str,
+    shard: str,
+    out: Path | None,
+    into: Path | None,
+    abstain: float | None,
+    none_of_these: bool,
+    follow_links: bool,
+    data_root: Path | None,
+    as_json: bool,
+) -> None:
+    """Write the part of one shard, or say that it is there."""
+    from handful.pipeline.shards import predict_shard
+
+    if into is not None:
+        raise HandfulError("--into sorts all images at once; leave out --shard, or merge first")
+    with reporting() as reporter:
+        done = predict_shard(
+            run,
+            source,
+            shard,
+            parts_folder(out),
+            abstain=abstain,
+            none_of_these=none_of_these,
+            reporter=reporter,
+            follow_links=follow_links,
+            data_root=data_root,
+        )
+    print_part(done.part, done.before, as_json)
+
+
 def _promise(promised: dict[str, Any]) -> str:
     """Return in one sentence what the threshold of `Run.answering` promises."""
     answered = f"about {promised['share']:.0%} of images like the labelled ones get an answer"
@@ -164,9 +215,15 @@ def _promise(promised: dict[str, Any]) -> str:
 
 def _check_into(source: str, into: Path, trained: "Run") -> None:
     """Raise HandfulError, before anything is predicted, if copies cannot be written to `into`."""
+    from handful.data.objects.find import is_elsewhere
     from handful.data.sources import SOURCES
     from handful.pipeline.sorting import check_target
 
+    if is_elsewhere(source):
+        raise HandfulError(
+            f"--into copies the files of a folder, and {source} is none; use --out, or copy the "
+            f"images to a folder first"
+        )
     if source in SOURCES:
         raise HandfulError(f"--into copies files, but {source!r} is a data set without files")
     check_target(Path(source).expanduser(), into, trained.classes, trained.source_folder)

@@ -18,6 +18,7 @@ from handful.data.imageset import ImageSet
 from handful.data.in_memory import image_set, is_path, with_labels
 from handful.data.labels.given import label_table
 from handful.data.labels.label_file import GIVEN, LabelFile
+from handful.data.shards import NothingInShard, Shard, shard_of
 from handful.data.source_names import check_source
 from handful.data.splits import holdout, labeled_sample, with_test
 from handful.data.store import FileStore, Skipped, array_store
@@ -59,6 +60,7 @@ def load(
     every_class: bool = False,
     groups: str | None = None,
     labeled_only: int | None = None,
+    shard: Shard | str | None = None,
     track: Track = quiet,
     say: Callable[[str], None] = lambda text: None,
 ) -> ImageSet:
@@ -71,6 +73,8 @@ def load(
     Args:
         source: a name in `SOURCES`, or the path of a folder of images. A string that is a name is
             taken as a name, even if there is a folder of that name; a Path is always a folder.
+            Or an address (s3://…, https://…), an archive (zip, tar), or a table or list of images
+            (Parquet, CSV); see "Photos in a bucket, an archive or a list".
             Or pictures in memory: a Pillow image, an array (N, H, W) or (N, H, W, C), a list of
             these or of paths, a torch `Dataset` of (picture, label), or a `datasets.Dataset`.
         labels: a CSV of file,label[,group], or the label file of another tool, for a folder whose
@@ -97,6 +101,8 @@ def load(
             labelled images) do nothing here. Groups that the source gives always count.
         labeled_only: return the labelled training images only, and at most so many, drawn at
             random by `seed`. The other files of a folder are listed, but not decoded.
+        shard: "3/64" returns only the images of the third of 64 shards, chosen by a hash of their
+            names. The others are listed, but not decoded.
         track: wraps long loops, `track(items, total, what)`, to show progress.
         say: receives sentences on how the source was interpreted.
 
@@ -107,6 +113,7 @@ def load(
     check_folders(folders)
     if groups is not None:
         check_rule(groups)
+    shard = shard_of(shard) if isinstance(shard, str) else shard
     name = str(source) if is_path(source) else ""
     if not is_path(source):
         images = source if isinstance(source, ImageSet) else image_set(source)
@@ -121,8 +128,10 @@ def load(
     else:
         check_source(name)
         table = label_file(labels, encoding, file_column, label_column)
-        wanted = Wanted(folders, labeled, every_class, labeled_only, seed)
+        wanted = Wanted(folders, labeled, every_class, labeled_only, seed, shard)
         images = load_folder(name, table, follow_links, track, wanted=wanted, say=say)
+    if shard is not None and not isinstance(images.store, FileStore):
+        images = _of_shard(images, shard)
     if labeled_only is not None:
         images = images[labeled_sample(images.labeled, images.labels, labeled_only, seed)]
     if labeled:
@@ -133,6 +142,16 @@ def load(
     if test_fraction:
         images = _with_new_test(images, test_fraction, seed)
     return images if keep_leaks else _without_leaks(images)
+
+
+def _of_shard(images: ImageSet, shard: Shard) -> ImageSet:
+    """The images of a shard, its test part included."""
+    parts = [images] if images.test is None else [images, images.test]
+    shard.seen([name for part in parts for name in part.names])
+    held = [part[np.array([shard.holds(name) for name in part.names], bool)] for part in parts]
+    if not any(map(len, held)):
+        raise NothingInShard(shard)
+    return replace(held[0], test=held[1] if len(held) > 1 and len(held[1]) else None)
 
 
 def label_file(

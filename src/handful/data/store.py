@@ -8,6 +8,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,7 @@ from handful.data import decode
 from handful.data.cache import VERSION, about, cache_folder, explained, locked, read_about, used
 from handful.data.cache_entries import keep_within_limit, remove
 from handful.data.decoding.value_range import Scale, fingerprints_at, merged
+from handful.data.opened import Files
 from handful.data.skipped import Skipped as Skipped
 from handful.data.thread_pool import in_order
 from handful.errors import HandfulError
@@ -39,7 +41,7 @@ class Vanished(HandfulError):
         first = int(rows[0])
         others, what = (f" and {len(rows) - 1:,} others", "them") if len(rows) > 1 else ("", "it")
         super().__init__(
-            f"{Path(store.source) / store.names[first]}{others} could be read a moment ago, but "
+            f"{store.shown(first)}{others} could be read a moment ago, but "
             f"not now ({store.lost[first]}); run the same command again to leave {what} out"
         )
         self.store = store
@@ -80,8 +82,12 @@ class Store(ABC):
 
     @property
     def source(self) -> str:
-        """The folder of the images, or "" if they are not on disk."""
+        """The folder or the address of the images, or "" if they are in memory."""
         return ""
+
+    def shown(self, row: int) -> str:
+        """The path or the address of an image, for messages."""
+        return self.names[row]
 
     @abstractmethod
     def batch(self, rows: np.ndarray, size: int, aspect: str, channels: int) -> np.ndarray:
@@ -204,9 +210,9 @@ class Store(ABC):
 
 @dataclass(eq=False, kw_only=True)
 class FileStore(Store):
-    """Image files under one folder; `names` are paths relative to it."""
+    """Image files of one folder, bucket, archive or list; `names` are those of `files`."""
 
-    root: Path
+    files: Files
     stamps: np.ndarray  # (N, 2) int64: bytes and modification time in ns, when inspected
     notes: tuple[tuple[str, ...], ...]  # treatments of every file in decoding, see `Facts`
     file_fingerprints: np.ndarray  # (N, 16) uint8: of the files' own values, before any scale
@@ -229,15 +235,27 @@ class FileStore(Store):
 
     @property
     def source(self) -> str:
-        return os.path.abspath(self.root)
+        return self.files.source
+
+    def shown(self, row: int) -> str:
+        return self.files.shown(self.names[row])
+
+    def opened(self, row: int) -> AbstractContextManager[Path]:
+        """A path of the file, within the block. The block raises `decode.Unreadable`."""
+        return self.files.opened(self.names[row])
+
+    def picture(self, row: int, side: int) -> np.ndarray:
+        """Pixels (H, W) or (H, W, 3) uint8 of an image, at most `side` a side, to be looked at."""
+        with self.opened(row) as path:
+            return decode.read_within(path, side, self.value_range)
 
     def batch(self, rows: np.ndarray, size: int, aspect: str, channels: int) -> np.ndarray:
         pixels = np.zeros((len(rows), channels, size, size), np.uint8)
-        for target, row in zip(pixels, rows.tolist(), strict=True):
+        opened = self.files.each(self.names[row] for row in rows.tolist())
+        for target, row, file in zip(pixels, rows.tolist(), opened, strict=True):
             try:
-                image = decode.read(
-                    self.root / self.names[row], size, aspect, channels, self.value_range
-                )
+                with file as path:
+                    image = decode.read(path, size, aspect, channels, self.value_range)
             except decode.Unreadable as error:
                 self.lost[row] = self._change(row) or str(error)
             else:
@@ -257,14 +275,8 @@ class FileStore(Store):
 
     def _change(self, row: int) -> str:
         """How a file has changed since it was inspected, or ""."""
-        try:
-            now = os.stat(self.root / self.names[row])
-        except FileNotFoundError:
-            return "vanished"
-        except OSError as error:
-            return f"cannot be read any more: {error.strerror or error}"
-        same = (now.st_size, now.st_mtime_ns) == tuple(self.stamps[row])
-        return "" if same else "changed while it was read"
+        stamp = (int(self.stamps[row, 0]), int(self.stamps[row, 1]))
+        return self.files.change(self.names[row], stamp)
 
 
 @dataclass(eq=False, kw_only=True)

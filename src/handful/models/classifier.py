@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from handful import devices, models, seeds
 from handful.data.decoding.value_range import Scale
 from handful.data.imageset import ImageSet
-from handful.models.feature_cache import features
+from handful.models.feature_cache import features, filled
 from handful.models.joined import Joined
 from handful.progress import Track, quiet
 
@@ -160,9 +160,11 @@ class Predictor:
             batch = max(1, batch * 256**2 // self.size**2)
         stream = images.stream(self.size, self.aspect, batch, self.channels)
         for pixels in track(stream, -(-len(images) // batch), what):
+            # The last bits depend on the number of images in a pass: all passes are of one size.
+            whole = filled(pixels, batch) if len(images) > batch else pixels
             with torch.inference_mode(), devices.autocast(self.precision_here()):
-                found = self.model.features(pixels.to(devices.device()).float() / 255)
-            yield found.float()
+                found = self.model.features(whole.to(devices.device()).float() / 255)
+            yield found[: len(pixels)].float()
 
     def precision_here(self) -> str:
         """The number format of features on this machine: bf16 or fp32."""

@@ -208,7 +208,7 @@ def compute_features(
     done = 0
     batches = images.stream(size, aspect, _BATCH)
     for pixels in track(batches, -(-len(images) // _BATCH), "embedding"):
-        rows.append(_forward(network, pixels, view, precision))
+        rows.append(_forward(network, pixels, view, precision, len(images)))
         count = sum(map(len, rows))
         if count == _SHARD or done + count == len(images):
             part = slice(done, done + count)
@@ -223,16 +223,37 @@ def in_evaluation_mode(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
-def _forward(network: nn.Module, pixels: Tensor, view: str, precision: str) -> Tensor:
-    """(N, C, S, S) uint8 → (N, D) float16 on the processor."""
+def _forward(network: nn.Module, pixels: Tensor, view: str, precision: str, of: int = 0) -> Tensor:
+    """(N, C, S, S) uint8 → (N, D) float16 on the processor.
+
+    The last bits depend on the number of images in a pass, and features are kept by image. So of
+    more images than go into a pass, each goes in a pass of that many.
+
+    Args:
+        of: number of images in all.
+    """
     pixels = pixels.flip(-1) if view == "flipped" else pixels
-    few = max(1, _PASS // pixels[0, 0].numel()) if devices.device().type == "cpu" else len(pixels)
+    few = _images_in_a_pass(pixels[0, 0].numel())
     rows = []
     with torch.inference_mode(), devices.autocast(precision):
         for some in pixels.split(few):
-            images = some.to(devices.device()).to(memory_format=torch.channels_last).float() / 255
-            rows.append(network(images).to("cpu", torch.float16))
+            whole = filled(some, few) if max(of, len(pixels)) > few else some
+            images = whole.to(devices.device()).to(memory_format=torch.channels_last).float() / 255
+            rows.append(network(images)[: len(some)].to("cpu", torch.float16))
     return torch.cat(rows)
+
+
+def _images_in_a_pass(numel: int) -> int:
+    """How many images of so many pixels go through the network at once: a part of `_BATCH`."""
+    if devices.device().type != "cpu":
+        return _BATCH
+    return min(_BATCH, 1 << (max(1, _PASS // numel).bit_length() - 1))
+
+
+def filled(pixels: Tensor, count: int) -> Tensor:
+    """Pixels (N, C, S, S) with black images after them, so that there are `count`."""
+    missing = count - len(pixels)
+    return torch.cat([pixels, pixels.new_zeros(missing, *pixels.shape[1:])]) if missing else pixels
 
 
 def _folder(

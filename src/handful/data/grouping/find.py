@@ -237,4 +237,4 @@ def _captures(images: ImageSet) -> list[Capture | None]:
     store = images.store
     if not isinstance(store, FileStore):
         return [None] * len(images)
-    return captures([store.root / store.names[row] for row in images.rows])
+    return captures(store.files.each(store.names[row] for row in images.rows))
