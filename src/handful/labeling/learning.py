@@ -23,6 +23,8 @@ from handful.evaluation.label_errors import label_issues
 from handful.evaluation.learning_curve import forecast
 from handful.methods.heads import Coordinates, fit_logistic, principal
 from handful.methods.linear_head import Features
+from handful.text import FEW as FEW_COUNTED
+from handful.text import about_right
 
 STRENGTH = Features().strength
 FEW_LABELS = 150  # labels up to which the head is that of the method `features`
@@ -32,6 +34,7 @@ SAMPLED = 1_000  # images that coordinates are made from
 ITERATIONS = 40  # of a fit of the head to many labels
 CANDIDATES = 1_500  # images that the order is chosen from
 AHEAD = 24  # images that an order holds
+GUESSING = "no better than guessing"
 NEXT = 50  # labels whose gain is forecast
 FEW = Scheme(folds=5, repeats=2, halves=1)  # the fits of an estimate from many labels
 
@@ -162,6 +165,7 @@ def assess(
 def as_json(found: Assessed, origins: Sequence[str], target: float | None) -> dict[str, Any]:
     """What the page shows of an estimate."""
     one = found.estimate
+    seen = {"accuracy": one.accuracy, "low": one.low, "high": one.high, "n": one.n}
     shown = {
         "labels": len(origins),
         "counted": one.n,
@@ -170,6 +174,8 @@ def as_json(found: Assessed, origins: Sequence[str], target: float | None) -> di
         "high": one.high,
         "level": one.level,
         "how": one.how,
+        "few": one.n < FEW_COUNTED,
+        "said": GUESSING if one.guessing and one.n >= FEW_COUNTED else about_right(seen),
         "next": NEXT,
         "next_accuracy": found.next_accuracy,
         "issues": len(found.issues),

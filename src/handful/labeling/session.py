@@ -34,6 +34,7 @@ from handful.text import counted
 
 RANDOM_EVERY = 4  # every fourth image that comes up is of the random sample
 SAMPLE_SHARE, SAMPLE_LEAST, SAMPLE_MOST = 0.1, 100, 500  # images of the random sample
+RECENT = 12  # images answered last that can be opened again
 LEASED = 64  # images that one tab may hold ahead, which no other tab gets
 PAUSE = 0.3  # seconds between two writes of the label file
 SURE_PAGE = 0.9  # share of a page's tiles that should be right before the page is offered
@@ -258,11 +259,12 @@ class Session:
         """Take the last act back; `shown` has its images, if they are few."""
         with self._lock:
             if not self.marks.can_undo:
-                return {"shown": [], **self.state()}
+                return {"shown": [], "undone": False, **self.state()}
             changed = self._apply({"do": "undo", "id": identity})
             numbers = [self.number[name] for name in changed if name in self.number]
             again = [n for n in numbers if self.names[n] not in self.marks.of]
-            return {"shown": [self.item(n) for n in again[:1]], **self.state()}
+            shown = [self.item(n) for n in again[:1]]
+            return {"shown": shown, "undone": True, **self.state()}
 
     def add_class(self, identity: str, given: object) -> str:
         """Add a class; return its name, or that of the class that is spelt alike."""
@@ -429,10 +431,25 @@ class Session:
                 "left": max(left, 0),
                 "classes": [{"name": name, "labels": counts[name]} for name in self.marks.classes],
                 "undo": self.marks.can_undo,
+                "recent": self._recent(),
                 "fresh": self.opinion is not None and self.opinion.changes == self.changes,
                 "table": str(self.table),
                 "problem": self._writer.problem,
             }
+
+    def _recent(self) -> list[dict[str, Any]]:
+        """The images answered last, the latest first, each with its answer and what was seen.
+
+        There is no guess of the classifier in it: a label of the random sample that is changed
+        here was still given without one.
+        """
+        found = []
+        for name in self.marks.recent(RECENT):
+            number, mark = self.number.get(name), self.marks.of[name]
+            if number is not None and number not in self.hidden:
+                shown = {"number": number, "name": shown_name(name), "kind": mark.kind}
+                found.append({**shown, "label": mark.label, "seen": mark.seen or "blind"})
+        return found
 
     def snapshot(self) -> tuple[dict[int, Mark], tuple[str, ...]]:
         """The marks by number, and the classes, for a thread that learns of them."""

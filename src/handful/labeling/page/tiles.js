@@ -5,7 +5,8 @@ import { byId, make, onPress, picture, say } from "/dom.js";
 
 const TILE = 200;
 const PATIENCE = 1500; // milliseconds
-const HINTS = "abcdefghijklmnopqrstuvwyz0123456789ABCDEFGHIJKLMNOPQRSTUVWYZ";
+const HINTS = "abcdefghijklmnopqrstuvwyz0123456789ABCDEFGHIJKLM"; // 48 tiles
+const shownKey = (key) => (key >= "A" && key <= "Z" ? `Shift+${key}` : key);
 
 export class Tiles {
   constructor(app) {
@@ -72,7 +73,7 @@ export class Tiles {
       const image = picture(tile.number, TILE, tile.name);
       const button = make("button", { type: "button", class: "tile", "aria-pressed": "true",
         tabindex: at ? "-1" : "0", "data-number": String(tile.number) }, image);
-      button.append(make("kbd", {}, HINTS[at] ?? ""));
+      button.append(make("kbd", { "data-key": HINTS[at] }, shownKey(HINTS[at])));
       if (!label) button.append(make("span", { class: "guess" }, tile.label));
       const entry = { ...tile, button, kept: true };
       button.addEventListener("click", () => this.toggle(entry));
@@ -131,6 +132,8 @@ export class Tiles {
     if (key === "Escape") return this.app.go("one");
     if (key === "Enter") return this.confirm();
     if (key === "Backspace") return this.undo();
+    if (key === "U") return this.unsure();
+    if (key === "P") return this.open();
     if (key === "x" || key === " ") return this.toggle(entries[at]);
     const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: this.columns(), ArrowUp: -this.columns() }[key];
     if (step) {
