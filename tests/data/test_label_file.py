@@ -148,8 +148,8 @@ REFUSED = {
         "{table} has the columns 'foo', 'label', 'baz', and its first line does not tell which "
         "holds the file names; give --file-column NAME, or name the columns file and label",
     "file,bar,baz\na.png,x,1\n":
-        "{table} has the columns 'file', 'bar', 'baz', and its first line does not tell which holds "
-        "the labels; give --label-column NAME, or name the columns file and label",
+        "{table} has the columns 'file', 'bar', 'baz', and its first line does not tell which "
+        "holds the labels; give --label-column NAME, or name the columns file and label",
     "": "{table} needs a first line with the columns file and label (and group, if wanted); "
         "it starts with ''",
     "file,label,label\na.png,x,x\n": "{table} has 2 columns 'label'",

@@ -238,6 +238,7 @@ class Learner:
             self._assessed, self._assessed_numbers = assessed, found.numbers
             self._origins = found.origins
             self._temperature = assessed.temperature
+            self.session.precision = assessed.precision(found.classes)
             self._publish()
             one = assessed.estimate
             if one.accuracy is not None and one.n >= FEW:

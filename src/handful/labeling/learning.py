@@ -110,6 +110,20 @@ class Assessed:
     next_accuracy: float | None = None  # expected with NEXT more labels
     temperature: float = 1.0
 
+    def precision(self, classes: Sequence[str]) -> dict[str, float]:
+        """Class → share of the guesses of this class that are right, on labels not seen.
+
+        A class that is never guessed has 0.
+        """
+        if self.out is None:
+            return {}
+        guess = averaged(self.out, self.temperature).argmax(axis=1)
+        shares = {}
+        for k, name in enumerate(classes):
+            mine = guess == k
+            shares[name] = float((self.out.labels[mine] == k).mean()) if mine.any() else 0.0
+        return shares
+
     def answering(self, target: float, origins: Sequence[str]) -> dict[str, float] | None:
         """The share of images that is answered where answers are to be right so often, or None."""
         if self.out is None or self.estimate.accuracy is None:

@@ -21,6 +21,7 @@ export class Tiles {
     byId("tiles-size").addEventListener("change", () => { byId("tiles-size").blur(); this.load("class", byId("tiles-class").value); });
   }
 
+  // Tiles of a page, 0: 24, or 48 where the classifier is sure of them.
   get size() { return Number(byId("tiles-size").value); }
 
   offers(offers, names) {
@@ -49,18 +50,18 @@ export class Tiles {
       this.app.go("one");
       return false;
     }
-    await this.load("class", offer.label);
+    await this.load("class", offer.label, null, offer.tiles);
     return true;
   }
 
   unsure() { this.app.go("tiles", false); this.load("unsure", null); }
   like(number, label) { this.app.go("tiles", false); this.load("like", number, label); }
 
-  async load(kind, value, label = null) {
+  async load(kind, value, label = null, size = this.size || 24) {
     this.kind = kind;
     await settled();
     try {
-      const found = await post("/api/tiles", { kind, value, label, size: this.size });
+      const found = await post("/api/tiles", { kind, value, label, size });
       await this.render(found);
     } catch (error) { say(error.message); }
   }
@@ -110,7 +111,7 @@ export class Tiles {
     const numbers = this.tiles.map((entry) => entry.number);
     this.tiles = [];
     try {
-      const state = await send("/api/confirm", { items, out });
+      const state = await send("/api/confirm", { page: this.kind, items, out });
       this.app.one.history.length = 0;
       this.app.one.drop(numbers);
       if (out.length) this.app.one.refresh();
