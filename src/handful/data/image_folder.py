@@ -22,6 +22,7 @@ from handful.data.splits import labeled_sample
 from handful.data.store import FileStore, Skipped
 from handful.errors import HandfulError
 from handful.progress import Track, silent
+from handful.text import shell_command
 
 MOST_FOLDERS = 1_000  # sub-folders that may be sites
 MANIFEST = ".handful-sorted.json"  # lies in a folder that `predict --into` sorted images into
@@ -94,7 +95,11 @@ def _load_labeled(
     files = [files[at] for at in drawn]
     found = scan_listed(root, listed, track, files)
     if not found.files:
-        raise HandfulError(f"{source} holds no labelled image that can be read")
+        raise HandfulError(
+            f"{source} holds no labelled image that can be read; label some "
+            f"({shell_command('label', source)}), put them into a sub-folder for each class, or "
+            f"give a table with --labels"
+        )
     return _image_set(source, root, found, [chosen[file.name] for file in found.files], [])
 
 

@@ -26,7 +26,7 @@ from handful.methods.linear_head import Features
 from handful.text import FEW as FEW_COUNTED
 from handful.text import about_right
 
-STRENGTH = Features().strength
+STRENGTH = 1e-4  # L2 penalty of a head of more than FEW_LABELS labels
 FEW_LABELS = 150  # labels up to which the head is that of the method `features`
 MANY = 400  # labels above which the estimate is made in few coordinates and with fewer fits
 HEAD_RANK = 256  # coordinates
