@@ -12,6 +12,7 @@ from handful.labeling.server import Page
 from handful.labeling.session import (
     PAGE_LABELS,
     PAGE_PRECISION,
+    PAGE_TILE,
     Opinion,
     Session,
     sample_size,
@@ -295,11 +296,31 @@ def test_a_page_is_offered_of_a_class_with_labels_precision_and_sure_tiles(tmp_p
         assert offered(session) == []
         session.precision = {}  # no estimate yet
         assert offered(session) == []
+
+
+def test_a_page_has_sure_tiles_and_48_of_them_where_these_are_very_sure(tmp_path: Path) -> None:
+    with opened(folder(tmp_path / "photos", 100)) as page:
+        session = page.session
         ready(session)
-        shares = np.full((60, 2), 0.5, np.float32)
-        row = np.arange(60, dtype=np.int32)
-        session.opinion = Opinion(2, ("cat", "dog"), row, shares, ())
-        assert offered(session) == []
+
+        def tiles(*sure: float) -> list[int]:
+            """Tiles of each page that is offered, for images of these confidences."""
+            first = np.array([*sure, *[0.5] * (100 - len(sure))], np.float32)
+            shares = np.zeros((100, 2), np.float32)
+            outside = (
+                session.shuffled[len(session.sample) :] + session.shuffled[: len(session.sample)]
+            )
+            shares[outside, 0] = first
+            shares[:, 1] = 1 - shares[:, 0]
+            row = np.arange(100, dtype=np.int32)
+            session.opinion = Opinion(2, ("cat", "dog"), row, shares, ())
+            return [offer["tiles"] for offer in session.offers()]
+
+        assert tiles() == []
+        assert tiles(*[0.97] * 50) == [48]
+        assert tiles(*[0.9] * 50) == [24]
+        assert tiles(*[0.9] * 7, *[PAGE_TILE - 0.01] * 40) == [7]
+        assert tiles(*[0.75] * 30) == []  # each is sure enough, and together they are not
 
 
 def test_after_a_page_with_many_wrong_tiles_the_class_waits_for_labels(tmp_path: Path) -> None:
