@@ -154,6 +154,14 @@ def test_the_trained_head_starts_as_a_fitted_one_at_the_temperature_found_out_of
     assert (logits[:6].argmax(dim=1) == labels).all()
 
 
+def test_the_first_head_learns_nothing_of_images_set_aside_for_validation(tmp_path, monkeypatch):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    calls = spied_embeddings(monkeypatch)
+    task = Task(photographs(), BackboneSpec("lite0"), size=32, validation=(0, 1))
+    FineTuning(unlabeled_ratio=0).build(task)
+    assert calls == [("Lite0", 32, 4)]
+
+
 def test_a_random_first_head_is_left_as_it_is(tmp_path, monkeypatch):
     monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
     calls = spied_embeddings(monkeypatch)
@@ -219,5 +227,8 @@ def test_impossible_settings_are_refused_when_made():
         FineTuning(own_share=2)
     with pytest.raises(ValueError, match="unlabeled_ratio must be 0 or more, got -1"):
         FineTuning(unlabeled_ratio=-1)
+    task = Task(photographs(), BackboneSpec("lite0"), size=32)
+    with pytest.raises(ValueError, match="embed_backbone has no learned weights, got 'small'"):
+        FineTuning(embed_backbone="small", first_head="random").build(task)
     with pytest.raises(ValueError, match="first_head is linear or random, got 'zero'"):
         FineTuning(first_head="zero")

@@ -361,6 +361,14 @@ def test_a_stranger_s_record_does_not_have_weights_fetched(copy):
     with pytest.raises(HandfulError, match="--backbone timm:resnet18"):
         earlier_settings(run)
     assert earlier_settings(run, backbone="timm:resnet18")["backbone"] == "timm:resnet18"
+    run.record["backbone"] = {"name": "lite0", "options": {}}
+    run.record["method"] = {"name": "fine_tuning", "embed_backbone": "lite0+timm:hf_hub:a/b"}
+    with pytest.raises(HandfulError, match="used lite0.timm:hf_hub:a/b, whose weights may"):
+        earlier_settings(run)
+    run.record["method"] = {"name": "features"}
+    run.record["fixed"] = {"settings": {"embed_backbone": "timm:resnet18"}}
+    with pytest.raises(HandfulError, match="used timm:resnet18, whose weights may"):
+        earlier_settings(run)
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,8 @@ class FineTuning:
         A head of random weights would send random gradients through learned features.
         """
         size, track = task.size, task.track
-        found = embed(task.images[task.images.labeled], network, size, task.aspect, "auto", track)
+        images = task.images[task.labeled.numpy()]
+        found = embed(images, network, size, task.aspect, "auto", track)
         labels, classes = task.labels[task.labeled], len(task.classes)
         head = Features().fit_features(found.float(), labels, found[:0].float(), classes, seed=0)
         temperature = best_temperature(found.double(), labels, classes, seed=0)
@@ -175,6 +176,11 @@ class FineTuning:
         The probabilities of a labelled image are its label, one-hot.
         """
         name = self.embed_backbone or task.backbone.name
+        if not models.pretrained(name):
+            raise HandfulError(
+                f"embed_backbone has no learned weights, got {name!r}; name pre-trained "
+                f"networks, as in lite0+lite2, or leave it out"
+            )
         stages = {"stages": 3} if models.multi_stage(name) else {}
         own = task.backbone.options if name == task.backbone.name else {}
         spec = BackboneSpec(name, own | stages)

@@ -152,7 +152,8 @@ def check_name(name: str) -> None:
             known = [*BACKBONES, *packaged.names()]
             raise HandfulError(
                 f"no backbone {one!r}.{did_you_mean(one, known)} "
-                f"Backbones: {', '.join(known)}, or {_TIMM}MODEL for any model of timm"
+                f"Backbones: {', '.join(known)}, {_TIMM}MODEL for any model of timm, or one that a "
+                f"package brings: install that package"
             )
 
 

@@ -203,6 +203,14 @@ def earlier_settings(
             f"{earlier.folder} was trained with {name}, whose weights may have to be downloaded; "
             f"to allow that, give --backbone {name}"
         )
+    fixed = record.get("fixed", {}).get("settings", {})
+    others = [record["method"].get("embed_backbone", ""), *map(str, fixed.values())]
+    if downloaded := [one for one in others if isinstance(one, str) and "timm:" in one]:
+        raise HandfulError(
+            f"{earlier.folder} used {downloaded[0]}, whose weights may have to be downloaded; to "
+            f"allow that, leave --after out and give --method fine_tuning with "
+            f"--set embed_backbone={downloaded[0]}"
+        )
     again = {"given": record.get("prior"), "unlabeled": "unlabeled"}
     prior = again.get(record.get("prior_from", "labels"))
     beside = {} if prior is None else {"prior": prior}

@@ -49,8 +49,10 @@ class Plan:
         return steps * self.seconds_per_step + self.first + later * self.pause
 
     def expected(self, steps: int) -> float:
-        """Seconds of a training of `steps` steps; with a budget the allowed time."""
-        return self.seconds(steps) if self.allowed is None else self.allowed
+        """Seconds of a training of `steps` steps; with a budget the time that it is to use."""
+        if self.allowed is None or not self.longer:
+            return self.seconds(steps)
+        return self.allowed
 
     def within(self, seconds: float) -> "Plan":
         """The plan with the number of steps that fits into `seconds`; 0 where not one fits.
