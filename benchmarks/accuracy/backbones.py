@@ -2,15 +2,16 @@
 
     python -m benchmarks run backbones dev   --draws 6
     python -m benchmarks run backbones final --draws 5
+    python -m benchmarks run backbones cost
     python -m benchmarks run backbones --plot            # docs/backbones.svg from the dev lines
 
 A draw labels 4 or 10 images of each class; the other images to label from, at most POOL of them,
-are the pool. All backbones and heads get the same draws and the same image sizes. A line has the
-milliseconds that one image takes (decoding included, one thread, measured in that run), by which
-the accuracies are drawn against their cost. A draw that has its line is not made again.
+are the pool. All backbones and heads get the same draws and the same image sizes. A draw that has
+its line is not made again. `cost` measures the time of an image with each network.
 """
 
 import argparse
+import math
 import time
 from itertools import product
 from typing import Any
@@ -21,17 +22,16 @@ import torch
 
 from benchmarks.lib import arguments, record
 from benchmarks.lib.paths import DOCS
-from benchmarks.lib.pools import ALL_SIZES, opened, pool
+from benchmarks.lib.pools import ALL_SIZES, pool
 from handful import methods
 from handful.data.splits import draw as drawn
-from handful.methods.base import classifier
 from handful.methods.class_shares import fit_head
 from handful.methods.linear_head import Features
-from handful.models.feature_cache import seconds_per_image
-from handful.pipeline.options import InputSpec
-from handful.pipeline.setup import default_backbone, make_task
+from handful.models.classifier import Classifier, Normalize
+from handful.models.feature_cache import _forward, in_evaluation_mode, resolved
+from handful.pipeline.setup import default_backbone
 
-FILE = "backbones"
+FILE, COST = "backbones", "cost"
 BACKBONES = ("lite0", "lite1", "lite2", "lite0+lite2", "lite1+lite2", "lite0+lite1+lite2")
 METHODS = ("features", "gaussian_mixture", "self_training")
 PER_CLASS = (4, 10)
@@ -44,6 +44,8 @@ def main() -> None:
     options = parse()
     if options.plot:
         return plot()
+    if options.part == "cost":
+        return cost(options.backbones)
     first = 1000 if options.part == "dev" else 0
     for source, backbone in product(options.sources, options.backbones):
         name, draws = f"{source} {backbone}", range(first, first + options.draws)
@@ -53,10 +55,9 @@ def main() -> None:
         begun = time.perf_counter()
         images = pool(source, options.part, MOST, backbone)
         print(f"{name}: features after {time.perf_counter() - begun:.0f} s", flush=True)
-        cost = round(1000 * seconds(source, backbone), 2)
         settings = {"size": ALL_SIZES[source], "pool": POOL, "threads": torch.get_num_threads()}
         for draw in missing:
-            figures = {"milliseconds": cost} | scores(images, draw, options.methods)
+            figures = scores(images, draw, options.methods)
             print(name, draw, figures, flush=True)
             if not options.dry:
                 record.append(FILE, name, options.part, figures, draw=draw, settings=settings)
@@ -72,15 +73,15 @@ def plot() -> None:
     pyplot.rcParams.update({"svg.hashsalt": "backbones", "font.size": 9})
     figure, panels = pyplot.subplots(1, len(PER_CLASS), figsize=(7.2, 3.2), layout="constrained")
     names = sorted(table.figures_by(), key=table.relative_cost)
-    cost = [table.relative_cost(name) for name in names]
+    times = [table.relative_cost(name) for name in names]
     for panel, per_class in zip(panels, PER_CLASS, strict=True):
         for method in METHODS:
             column = f"{method} {per_class}"
             y = [100 * table.mean_accuracy(name, column) for name in names]
-            panel.plot(cost, y, marker="o", ms=3, label=method)
+            panel.plot(times, y, marker="o", ms=3, label=method)
         panel.set_title(f"{per_class} labels per class")
         panel.set(xlabel="time of an image, lite0 = 1", ylabel="accuracy, mean over sources, %")
-        panel.set_xticks(cost, names, rotation=40, ha="right", fontsize=7)
+        panel.set_xticks(times, names, rotation=40, ha="right", fontsize=7)
         panel.grid(alpha=0.3)
     panels[-1].legend(frameon=False, fontsize=8)
     figure.savefig(PLOT, metadata={"Date": None})
@@ -107,19 +108,36 @@ def scores(images: Any, draw: int, names: list[str]) -> dict[str, float]:
     return found
 
 
-def seconds(source: str, backbone: str) -> float:
-    """Seconds for the features of one image."""
-    images = opened(source)
-    spec = default_backbone(Features(), backbone)
-    task = make_task(images, spec, InputSpec(ALL_SIZES[source]))
-    network = classifier(task)
-    network.head = torch.nn.Identity()
-    return seconds_per_image(task.images, network, task.size, aspect=task.aspect)
+def cost(backbones: list[str], size: int = 160, images: int = 16, rounds: int = 3) -> None:
+    """Keep the processor time of an image with each network: the least of some passes.
+
+    It is processor time on one thread, and all networks are measured in one run in turn, so other
+    work on the machine hardly matters.
+    """
+    torch.set_num_threads(1)
+    pixels = torch.zeros(images, 3, size, size, dtype=torch.uint8)
+    precision = resolved("auto")
+    networks = {}
+    for name in backbones:
+        spec = default_backbone(Features(), name)
+        backbone: Any = spec.make(3, size)
+        network = Classifier(backbone, 1, Normalize(list(backbone.mean), list(backbone.std)))
+        network.head = torch.nn.Identity()
+        networks[name] = in_evaluation_mode(network)
+        _forward(networks[name], pixels, "plain", precision)
+    least = dict.fromkeys(backbones, math.inf)
+    for _, name in product(range(rounds), backbones):
+        begun = time.process_time()
+        _forward(networks[name], pixels, "plain", precision)
+        least[name] = min(least[name], (time.process_time() - begun) / images)
+    figures = {name: round(1000 * seconds, 2) for name, seconds in least.items()}
+    print(figures, flush=True)
+    record.append(FILE, COST, "dev", figures, settings={"size": size, "precision": precision})
 
 
 def parse() -> argparse.Namespace:
     parser = arguments.parser(__doc__)
-    parser.add_argument("part", nargs="?", choices=("dev", "final"), default="dev")
+    parser.add_argument("part", nargs="?", choices=("dev", "final", "cost"), default="dev")
     parser.add_argument("--sources", nargs="+", default=list(ALL_SIZES), choices=list(ALL_SIZES))
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES))
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)

@@ -84,7 +84,7 @@ def test_heads_share_the_cost_of_their_features(options):
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(90.0, ("lite0+lite2", 160)), (18.0, ("lite0+lite2", 128)), (12.0, ("lite0", 160))],
+    [(90.0, ("lite0+lite2", 160)), (14.0, ("lite0+lite2", 128)), (11.0, ("lite0", 160))],
 )
 def test_time_that_features_leave_goes_into_more_accurate_networks(options, seconds, expected):
     rich = planned_heads(stripes(), seconds, options)

@@ -2,7 +2,7 @@
 
 from statistics import mean
 
-from benchmarks.accuracy.backbones import FILE, METHODS, PER_CLASS
+from benchmarks.accuracy.backbones import COST, FILE, METHODS, PER_CLASS
 from benchmarks.lib import record
 from benchmarks.lib.tables.shown import markdown, percent
 
@@ -13,20 +13,16 @@ def figures_by() -> dict[str, dict[str, list[dict[str, float]]]]:
     """Backbone → source → figures of each draw, of development draws."""
     found: dict[str, dict[str, list[dict[str, float]]]] = {}
     for line in record.read(FILE):
-        if line["kind"] == "dev":
+        if line["kind"] == "dev" and line["name"] != COST:
             source, backbone = line["name"].split()
             found.setdefault(backbone, {}).setdefault(source, []).append(line["figures"])
     return found
 
 
 def relative_cost(backbone: str) -> float:
-    """Mean over sources of the time of an image, relative to lite0 in the same run."""
-    by = figures_by()
-    return mean(
-        draws[0]["milliseconds"] / by["lite0"][source][0]["milliseconds"]
-        for source, draws in by[backbone].items()
-        if source in by["lite0"]
-    )
+    """The time of an image, relative to lite0 in the same run."""
+    last = [line for line in record.read(FILE) if line["name"] == COST][-1]["figures"]
+    return float(last[backbone] / last["lite0"])
 
 
 def mean_accuracy(backbone: str, column: str) -> float:

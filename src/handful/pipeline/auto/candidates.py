@@ -33,7 +33,7 @@ MORE_FOLDS = replace(FOLDS, repeats=3)
 _MIN_SIZE = 96  # pixels a side for features
 # Networks for heads, with the seconds of one image relative to the default network at the same
 # size. What takes longer is more accurate in the mean over data sets: see docs/how-to/backbone.md.
-COST = {"lite0": 1.0, "lite0+lite2": 3.3}
+COST = {"lite0": 1.0, "lite0+lite2": 2.4}
 _LEAST_SIDE = 128  # pixels; below it a more accurate network does not make up for the size
 _NEARLY = 1.3  # multiple of the time up to which an option is measured
 # The fits of the folds take this share of the steps of the last fit, or more. Below it, their
