@@ -59,7 +59,7 @@ def load_folder(
     if root.is_file():
         root, found = root.parent, scan_file(root)
     else:
-        _check_folder(root, source)
+        check_folder(root, source)
         if wanted.labeled_only is not None:
             return _load_labeled(source, root, labels, listing(root, follow_links), track, wanted)
         found = scan(root, follow_links, track)
@@ -119,12 +119,12 @@ def _places(
             )
     else:
         places, unknown = places_by_table(found, root, labels, say)
-        _tell_unused_folders(source, names, wanted, say)
-        places = _folders_beside_table(names, places, wanted.folders)
-    return _with_plain_labels(places, say), unknown
+        tell_unused_folders(source, names, wanted, say)
+        places = folders_beside_table(names, places, wanted.folders)
+    return with_plain_labels(places, say), unknown
 
 
-def _tell_unused_folders(
+def tell_unused_folders(
     source: str, names: list[str], wanted: Wanted, say: Callable[[str], None]
 ) -> None:
     """Say that sub-folders beside a label file mean nothing, unless they are a data set's parts."""
@@ -156,9 +156,7 @@ def places_by_folder(
     return found.places
 
 
-def _folders_beside_table(
-    names: list[str], places: list[Place], folders: str | None
-) -> list[Place]:
+def folders_beside_table(names: list[str], places: list[Place], folders: str | None) -> list[Place]:
     """Apply --folders where a label file gives the labels."""
     if folders == "classes":
         raise HandfulError(
@@ -176,7 +174,7 @@ def _folders_beside_table(
     return places
 
 
-def _with_plain_labels(places: list[Place], say: Callable[[str], None]) -> list[Place]:
+def with_plain_labels(places: list[Place], say: Callable[[str], None]) -> list[Place]:
     """Places with normalised labels; tells the user which spellings became one class."""
     spellings: defaultdict[str, set[str]] = defaultdict(set)
     for place in places:
@@ -227,6 +225,13 @@ def _image_set(
         if place.reason
     ]
     store = file_store(root, found, [*found.skipped, *left_out, *unknown])
+    return placed(source, store, places, every_class)
+
+
+def placed(
+    source: str, store: FileStore, places: list[Place], every_class: bool = False
+) -> ImageSet:
+    """The images of a store at their places; those with a reason to be left out are left out."""
     used = [row for row, place in enumerate(places) if not place.reason]
     train = np.array([row for row in used if not places[row].test], np.int64)
     test = np.array([row for row in used if places[row].test], np.int64)
@@ -287,7 +292,8 @@ def group_numbers(names: list[str | None]) -> np.ndarray | None:
     )
 
 
-def _check_folder(root: Path, source: str) -> None:
+def check_folder(root: Path, source: str) -> None:
+    """HandfulError unless the folder is there and can be opened."""
     if not root.exists():
         raise HandfulError(f"no folder {source!r}; check the path")
     if not root.is_dir():

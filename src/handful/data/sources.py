@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from handful.data.boxes.crop_folder import load_crops
+from handful.data.boxes.options import boxes_of
 from handful.data.cache import data_folder
 from handful.data.folder_layout import check_folders
 from handful.data.grouping.rules import check_rule, grouped_by_rule
@@ -59,6 +61,7 @@ def load(
     every_class: bool = False,
     groups: str | None = None,
     labeled_only: int | None = None,
+    boxes: Any = None,
     track: Track = quiet,
     say: Callable[[str], None] = lambda text: None,
 ) -> ImageSet:
@@ -97,6 +100,9 @@ def load(
             labelled images) do nothing here. Groups that the source gives always count.
         labeled_only: return the labelled training images only, and at most so many, drawn at
             random by `seed`. The other files of a folder are listed, but not decoded.
+        boxes: a file of boxes in the photos of a folder (MegaDetector's output, COCO, or a CSV), or
+            `Boxes` with how crops are made of them. The images are then the crops, named after
+            their photo and box: `IMG_0001.jpg#2`. Crops of one photo are in one group.
         track: wraps long loops, `track(items, total, what)`, to show progress.
         say: receives sentences on how the source was interpreted.
 
@@ -107,7 +113,12 @@ def load(
     check_folders(folders)
     if groups is not None:
         check_rule(groups)
-    name = str(source) if is_path(source) else ""
+    name, boxes = str(source) if is_path(source) else "", boxes_of(boxes)
+    if boxes is not None and (not name or (name in SOURCES and not isinstance(source, Path))):
+        raise HandfulError(
+            f"boxes={str(boxes.file)!r} is for a folder of photos; give the folder of the photos "
+            f"that the file names"
+        )
     if not is_path(source):
         images = source if isinstance(source, ImageSet) else image_set(source)
         images = images if labels is None else with_labels(images, labels, say)
@@ -122,7 +133,10 @@ def load(
         check_source(name)
         table = label_file(labels, encoding, file_column, label_column)
         wanted = Wanted(folders, labeled, every_class, labeled_only, seed)
-        images = load_folder(name, table, follow_links, track, wanted=wanted, say=say)
+        if boxes is None:
+            images = load_folder(name, table, follow_links, track, wanted=wanted, say=say)
+        else:
+            images = load_crops(name, boxes, table, follow_links, track, wanted=wanted, say=say)
     if labeled_only is not None:
         images = images[labeled_sample(images.labeled, images.labels, labeled_only, seed)]
     if labeled:

@@ -83,6 +83,10 @@ class Store(ABC):
         """The folder of the images, or "" if they are not on disk."""
         return ""
 
+    def file(self, row: int) -> str:
+        """The name of the file that an image is in: its own, but for crops."""
+        return self.names[row]
+
     @abstractmethod
     def batch(self, rows: np.ndarray, size: int, aspect: str, channels: int) -> np.ndarray:
         """Pixels (len(rows), channels, S, S) uint8 made from the source; zeros for lost rows."""
@@ -231,22 +235,39 @@ class FileStore(Store):
     def source(self) -> str:
         return os.path.abspath(self.root)
 
+    def path(self, row: int) -> Path:
+        """The file of an image."""
+        return self.root / self.file(row)
+
+    def picture(self, row: int, side: int) -> np.ndarray:
+        """Pixels (H, W) or (H, W, 3) uint8 of an image, at most `side` a side, to be looked at."""
+        return decode.read_within(self.path(row), side, self.value_range)
+
     def batch(self, rows: np.ndarray, size: int, aspect: str, channels: int) -> np.ndarray:
         pixels = np.zeros((len(rows), channels, size, size), np.uint8)
-        for target, row in zip(pixels, rows.tolist(), strict=True):
+        for places in self._read_together(rows, size):
+            some = rows[places].tolist()
             try:
-                image = decode.read(
-                    self.root / self.names[row], size, aspect, channels, self.value_range
-                )
+                images = self._read(some, size, aspect, channels)
             except decode.Unreadable as error:
-                self.lost[row] = self._change(row) or str(error)
+                self.lost |= {row: self._change(row) or str(error) for row in some}
             else:
                 # The cache identifies pixels by the inspected file: it must not have changed.
-                if change := self._change(row):
-                    self.lost[row] = change
+                if change := self._change(some[0]):
+                    self.lost |= dict.fromkeys(some, change)
                 else:
-                    target[:] = image
+                    pixels[places] = images
         return pixels
+
+    def _read_together(self, rows: np.ndarray, size: int) -> list[list[int]]:
+        """Positions in `rows` of images that are read from one file at once."""
+        return [[place] for place in range(len(rows))]
+
+    def _read(self, rows: list[int], size: int, aspect: str, channels: int) -> Sequence[np.ndarray]:
+        """Pixels (channels, S, S) of images that are read at once; raises `Unreadable`."""
+        return [
+            decode.read(self.path(row), size, aspect, channels, self.value_range) for row in rows
+        ]
 
     def vanished(self, rows: np.ndarray) -> Vanished:
         """The error for all lost rows: every row is checked, so that a job restarts only once."""
@@ -258,7 +279,7 @@ class FileStore(Store):
     def _change(self, row: int) -> str:
         """How a file has changed since it was inspected, or ""."""
         try:
-            now = os.stat(self.root / self.names[row])
+            now = os.stat(self.path(row))
         except FileNotFoundError:
             return "vanished"
         except OSError as error:

@@ -158,7 +158,7 @@ class SetPhotos(Photos):
 
         store, row = self.of.store, int(self.of.rows[number])
         if isinstance(store, FileStore):
-            return decode.read_within(store.root / store.names[row], side, store.value_range)
+            return store.picture(row, side)
         if isinstance(store, PictureStore):
             image = Image.fromarray(store.picture(row))
         else:

@@ -69,7 +69,7 @@ def find_groups(images: ImageSet, track: Track = quiet) -> Found:
     copies = np.arange(n) if images.groups is None else images.groups
     if n < 2:
         return Found(copies)
-    names, labels = images.names, [images.classes[label] for label in images.labels]
+    names, labels = images.files, [images.classes[label] for label in images.labels]
     seen, few = _part(names), n <= MOST_COPIES
     pictures = thumbnails(images if few else images[seen])
     likeness = likeness_of_all(pictures[torch.from_numpy(seen)] if few else pictures, SCENE)
@@ -237,4 +237,4 @@ def _captures(images: ImageSet) -> list[Capture | None]:
     store = images.store
     if not isinstance(store, FileStore):
         return [None] * len(images)
-    return captures([store.root / store.names[row] for row in images.rows])
+    return captures([store.path(row) for row in images.rows.tolist()])
