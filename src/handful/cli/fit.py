@@ -322,8 +322,11 @@ def _fit(job: _Job, reporter: "Reporter", kept: list[str]) -> "tuple[Run, ImageS
 
     options, target, after = job.options, job.target, job.after
     groups, command = options.groups, sys.argv[1:]
-    if after is not None and groups is None:
-        groups = earlier_groups(open_run(after))  # before a test part is drawn
+    if after is not None:
+        earlier = open_run(after)
+        _check_boxes_again(earlier, job.where.boxes)
+        if groups is None:
+            groups = earlier_groups(earlier)  # before a test part is drawn
 
     def load(labeled_only: int | None = None) -> "ImageSet":
         how: dict[str, Any] = {"seed": options.seed, "labeled": after is None, "groups": groups}
@@ -333,7 +336,8 @@ def _fit(job: _Job, reporter: "Reporter", kept: list[str]) -> "tuple[Run, ImageS
 
     # Only the labelled files are decoded at first, where names alone tell which these are.
     labels = job.where.labels
-    from_names = job.drawn is None and not job.test_fraction and is_folder(job.source)
+    whole = job.where.boxes is None  # which crops have a label is not known from names
+    from_names = job.drawn is None and not job.test_fraction and is_folder(job.source) and whole
     early = from_names and after is None and (labels is None or labels.expanduser().is_file())
     first = None
     if early:
@@ -392,6 +396,16 @@ def _check_labels_kept(source: str, labels: Path, out: Path) -> None:
         raise HandfulError(
             f"{labels} belongs to the run in {out}, whose earlier labels, in {out / LABELS}, would "
             f"be lost; continue that run: {shell_command(*again)}"
+        )
+
+
+def _check_boxes_again(earlier: "Run", boxes: Path | None) -> None:
+    """Raise HandfulError if the labels of an earlier run are of crops, and no boxes are given."""
+    cut = earlier.record["data"].get("boxes")
+    if cut is not None and boxes is None:
+        raise HandfulError(
+            f"{earlier.folder} learned from crops, and its labels are theirs; give the boxes "
+            f"again, with --boxes {cut['file']}"
         )
 
 

@@ -78,6 +78,7 @@ def embed(
     backbone: str = "lite0",
     *,
     labels: Any = None,
+    boxes: Any = None,
     size: int | None = None,
     budget: float | str | None = None,
     aspect: str = "crop",
@@ -98,6 +99,7 @@ def embed(
     Args:
         images: what `load` takes: a folder, a data set, pictures in memory; or what it returned.
         labels: as in `load`; they are in the result only.
+        boxes: as in `load`: the features are those of the crops.
         progress: show bars and messages, in a terminal or a notebook.
         backbone: lite0, lite1, lite2 or timm:NAME.
         size: side in pixels to which images are resized; by default the one that suits network and

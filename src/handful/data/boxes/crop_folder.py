@@ -30,7 +30,7 @@ from handful.data.image_folder import (
 from handful.data.imageset import ImageSet
 from handful.data.labels.label_file import LabelFile, Row, match_labels
 from handful.data.labels.match_files import FileMatcher
-from handful.data.scan import Found, Listing, Scan, listing, scan_listed
+from handful.data.scan import Found, Listing, listing, scan_listed
 from handful.data.skipped import Skipped
 from handful.errors import HandfulError
 from handful.progress import Track

@@ -18,6 +18,7 @@ from handful.data.boxes.formats import BoxFile, Detection
 from handful.data.boxes.options import crop_name
 from handful.data.decode import Facts
 from handful.data.decoding.value_range import fingerprints_at, value_range
+from handful.data.imageset import ImageSet
 from handful.data.scan import Scan
 from handful.data.skipped import Skipped
 from handful.data.store import FileStore
@@ -245,3 +246,9 @@ def _fingerprint(crop: Crop) -> bytes:
     digest = hashlib.blake2b(crop.facts.fingerprint, digest_size=16)
     digest.update(np.array(crop.box, "<i8").tobytes())
     return digest.digest()
+
+
+def boxes_in(images: ImageSet) -> dict[str, Any] | None:
+    """How the crops of an image set were made, for the record of a run; None for whole images."""
+    store = images.store
+    return store.detected.as_json() if isinstance(store, CropStore) else None

@@ -235,9 +235,8 @@ def _from_table(path: Path, table: Table) -> BoxFile:
     return _with_categories(BoxFile(path, "CSV", photos, _is_relative(photos)), least=1)
 
 
-_KNOWN = {
-    *FILES, *LABELS, *CONFIDENCES, *(name for names in (*CORNERS, *STARTS, *SIDES) for name in names)
-}  # fmt: skip
+_COORDINATES = (name for names in (*CORNERS, *STARTS, *SIDES) for name in names)
+_KNOWN = {*FILES, *LABELS, *CONFIDENCES, *_COORDINATES}
 
 
 def _is_relative(photos: Sequence[Photo]) -> bool:
