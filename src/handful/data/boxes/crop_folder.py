@@ -316,9 +316,11 @@ def _unclear(photo: str, label: str, crops: int) -> Skipped:
 
 def _grouped(images: ImageSet, store: CropStore, places: list[Place]) -> ImageSet:
     """The images with the crops of a photo in one group, and with the groups of the source."""
+    if not len(store.names):
+        return images
     given = group_numbers([place.group for place in places])
     before = np.arange(len(store.names)) if given is None else given
-    groups = joined(before, list(store.files)) if len(before) else before
+    groups = joined(before, list(store.files))
     by = CROPS if given is None else "source"
     test = images.test
     if test is not None:

@@ -235,7 +235,7 @@ def _from_table(path: Path, table: Table) -> BoxFile:
     return _with_categories(BoxFile(path, "CSV", photos, _is_relative(photos)), least=1)
 
 
-_COORDINATES = (name for names in (*CORNERS, *STARTS, *SIDES) for name in names)
+_COORDINATES = tuple(name for names in (*CORNERS, *STARTS, *SIDES) for name in names)
 _KNOWN = {*FILES, *LABELS, *CONFIDENCES, *_COORDINATES}
 
 
