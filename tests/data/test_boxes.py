@@ -177,7 +177,7 @@ def test_missing_and_unnamed_photos_are_listed_and_no_path_is_opened(photos, tmp
         ('{"images": [{"file": 3}], "detection_categories": {}}', "image 1 has no 'file'"),
         ('{"images": [null], "detection_categories": {}}', "image 1 has no 'file'"),
         ('{"images": [], "detection_categories": 3}', "not as MegaDetector or COCO"),
-        ('{"images": [{"file": "a.png", "detections": {}}], "detection_categories": {}}', "no list"),
+        ('{"images": [{"file": "a", "detections": {}}], "detection_categories": {}}', "no list"),
         ('{"images": [{"file_name": "a.png", "id": []}], "annotations": []}', "not as MegaD"),
         ('{"images": [], "annotations": [], "categories": [{}]}', "not as MegaDetector or COCO"),
         ('{"images": [], "annotations": []}', "none of the 0 photos"),
@@ -337,8 +337,8 @@ def test_with_groups_given_crops_of_photos_of_one_group_stay_together(many):
 
 def test_a_label_of_a_photo_is_that_of_its_only_crop(photos, tmp_path):
     one, two, three = (f"site{n % 2}/IMG_{n:04}.png" for n in (0, 1, 2))
-    boxes = megadetector(tmp_path / "b.json", {
-        one: [detection(BOX), detection(BOX, 0.1)], two: [detection(BOX)] * 2, three: []})  # fmt: skip
+    found = {one: [detection(BOX), detection(BOX, 0.1)], two: [detection(BOX)] * 2, three: []}
+    boxes = megadetector(tmp_path / "b.json", found)
     table = tmp_path / "labels.csv"
     table.write_text(f"file,label\n{one},fox\n{two},hare\n{three},deer\n{two}#2,wolf\n")
     images = crops(photos, boxes, labels=table, folders=None)

@@ -208,8 +208,9 @@ def test_boxes_in_pixels_are_written_relative_to_the_photo(place, tmp_path):
     found["info"]["detector"] = ""
     check_megadetector(found, classified=1)
     assert found["detection_categories"] == {"1": "animal"}
-    assert [image["detections"] and image["detections"][0]["bbox"] for image in found["images"]] == [
-        [0.1, 0.2, 0.5, 0.5], []]  # fmt: skip
+    pixels, without = found["images"]
+    assert pixels["detections"][0]["bbox"] == [0.1, 0.2, 0.5, 0.5]
+    assert without == {"file": "site0/IMG_0002.png", "detections": []}
 
 
 def test_photos_are_sorted_whole_by_their_answer(place, predictions, tmp_path):
@@ -218,7 +219,8 @@ def test_photos_are_sorted_whole_by_their_answer(place, predictions, tmp_path):
     copied = {path.name: path.parent.name for path in (tmp_path / "sorted").rglob("*.png")}
     answers = {one.name: one for one in predictions.by_photo()}
     assert copied["site1_deep_IMG_0001.png"] == answers[WHOLE].label
-    assert copied["site0_IMG_0002.png"] == "no answer"
+    assert copied["site0_IMG_0002.png"] == "no detection"
+    assert copied["site0_IMG_0004.png"] == copied["top.png"] == "no answer"
     assert (tmp_path / "sorted").is_dir() and len(copied) == 7
 
 

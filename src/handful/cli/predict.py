@@ -187,7 +187,8 @@ def predict(
         for name, label, confidence, *_ in predictions.rows():
             print(f"{for_terminal(name)}\t{for_terminal(label)}\t{confidence}")
     else:
-        print_counts(predictions.places, [str(path) for path in written])
+        places = [one.label or one.remark for one in photos] if crops else predictions.places
+        print_counts(places, [str(path) for path in written])
         if placed is not None:
             print_sorted(placed)
         print_skipped(images)

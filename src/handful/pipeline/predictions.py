@@ -1,7 +1,7 @@
 """Predictions for new images, and their CSV file."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -21,7 +21,7 @@ from handful.pipeline.photo_answers import (
     write_photo_csv,
     write_recognitions,
 )
-from handful.pipeline.sorting import NONE_OF_THESE, Sorted, sort_into_folders
+from handful.pipeline.sorting import Sorted, sort_into_folders
 from handful.progress import Track, quiet
 from handful.text import as_html_table, counted, for_terminal, some_of
 
@@ -255,18 +255,17 @@ class Predictions:
         >>> done.counts()["copied"]
         4
         """
-        names: Sequence[str] = self.names
-        labels, none_of_these = self.labels, self.none_of_these
+        names, labels, reasons = list(self.names), self.labels, self.places
         if self.detected is not None:
             photos = self.by_photo()
             names, labels = [one.name for one in photos], [one.label for one in photos]
-            none_of_these = [one.remark == NONE_OF_THESE.name for one in photos]
+            reasons = [one.remark for one in photos]
         return sort_into_folders(
             Path(source),
             Path(target),
             names,
             labels,
-            none_of_these,
+            reasons,
             self.classes,
             dry_run,
             track,

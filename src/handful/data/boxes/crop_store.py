@@ -23,6 +23,7 @@ from handful.data.scan import Scan
 from handful.data.skipped import Skipped
 from handful.data.store import FileStore
 
+NO_DETECTION = "no detection"  # of a photo: no box of it is sure enough
 TINY = 1e-6  # pixels that a product of real numbers may be off
 LEAST = 4  # pixels a side: a smaller part of a photo shows nothing
 
@@ -69,7 +70,7 @@ class Detected:
         }
 
     def without_crop(self, photo: str) -> str:
-        """Why a photo has no crop: "no detection", or what was detected instead."""
+        """Why a photo has no crop: NO_DETECTION, or what was detected instead."""
         if photo in self.failures:
             return f"the detector failed: {self.failures[photo]}"
         if photo in self.unreadable:
@@ -84,7 +85,7 @@ class Detected:
         others = Counter(one.category for one in sure if self.of.only not in (None, one.category))
         if others:
             return "only " + ", ".join(f"{n} {name}" for name, n in sorted(others.items()))
-        return "no box that can be used" if sure else "no detection"
+        return "no box that can be used" if sure else NO_DETECTION
 
 
 @dataclass(eq=False, kw_only=True)

@@ -52,6 +52,9 @@ class Boxes:
     def as_in(self, record: dict[str, Any] | None) -> "Boxes":
         """These boxes, cut as those of a run, where nothing else is asked for.
 
+        >>> handful.Boxes("boxes.csv", padding=0).as_in({"padding": 0.3, "square": False})
+        Boxes(file='boxes.csv', min_confidence=None, padding=0, square=False)
+
         Args:
             record: padding and square of the run's own boxes, or None.
         """
