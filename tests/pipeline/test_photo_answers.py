@@ -328,3 +328,57 @@ def test_commands_that_load_images_take_boxes(place, tmp_path, handful):
 def test_features_are_those_of_crops(place):
     found = handful.embed(place / "photos", boxes=place / "detections.json", size=32)
     assert found.names[0] == "site0/IMG_0000.png#1" and len(np.unique(found.features, axis=0)) == 3
+
+
+@pytest.mark.thorough
+def test_the_way_of_a_fit_on_crops_goes_on_with_its_next_labels(place, tmp_path, handful):
+    """Fit, fill in label-next.csv, which names crops, fit again, and predict, by commands."""
+    rng = np.random.default_rng(0)
+    lines, labels = ["file,x1,y1,x2,y2"], ["file,label"]
+    for number in range(24):
+        file = f"site{number % 4}/IMG_{number:04}.png"
+        pixels = rng.integers(0, 60, (48, 64, 3), dtype=np.uint8)
+        for box, at in enumerate((4, 36), 1):
+            kind = int(rng.integers(2))
+            pixels[10:30, at : at + 20, 2 * kind] += 150
+            lines.append(f"{file},{at},10,{at + 20},30")
+            if number < 16:
+                labels.append(f"{file}#{box},{('red', 'blue')[kind]}")
+        save(tmp_path / "photos" / file, pixels)
+    (tmp_path / "boxes.csv").write_text("\n".join(lines))
+    (tmp_path / "labels.csv").write_text("\n".join(labels))
+    photos, boxes = tmp_path / "photos", ["--boxes", tmp_path / "boxes.csv"]
+    how = ["--method", "supervised", "--set", "steps=3", "--set", "backbone.base=8"]
+    run = ["fit", photos, *boxes, "--padding", "0", *how, "--out", tmp_path / "run"]
+    status, said, err = handful(*run, "--labels", tmp_path / "labels.csv")
+    assert status == 0, err
+    assert "--by-photo by-photo.csv" in said and "handful label" not in said
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["groups"]["labels"] == 32 and record["groups"]["scenes"] <= 16
+    assert record["data"]["boxes"]["padding"] == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert f"--boxes {tmp_path / 'boxes.csv'} --labels" in page and "PHOTOS --boxes BOXES" in page
+    table = tmp_path / "run" / "label-next.csv"
+    rows = table.read_text().splitlines()
+    assert len(rows) > 3 and all("#" in row.split(",")[0] for row in rows[1:])
+    first = rows[1].split(",")
+    first[rows[0].split(",").index("label")] = "red"
+    table.write_text("\n".join([rows[0], ",".join(first), *rows[2:]]))
+    again = ["fit", photos, *boxes, "--labels", table, "--after", tmp_path / "run"]
+    status, _, err = handful(*again, "--out", tmp_path / "run-2")
+    assert status == 0, err
+    assert "1 labels are new, 32 are kept" in " ".join(err.split())
+    record = json.loads((tmp_path / "run-2" / "run.json").read_text())
+    assert record["data"]["boxes"]["padding"] == 0 and record["data"]["labeled"] == 33
+    into = ["--into", tmp_path / "sorted", "--by-photo", tmp_path / "p.csv"]
+    status, said, err = handful("predict", tmp_path / "run-2", photos, *boxes, *into)
+    assert status == 0, err
+    assert len(list((tmp_path / "sorted").rglob("*.png"))) == 24
+    assert len(check_timelapse_csv(tmp_path / "p.csv")[1]) == 24
+    held = {row["file"] for row in _rows(tmp_path / "run-2" / "predictions.csv")}
+    assert len(held) == 48 - 33
+
+
+def _rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))

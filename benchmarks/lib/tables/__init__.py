@@ -8,6 +8,7 @@ from functools import partial
 
 from benchmarks.lib.tables import (
     active,
+    boxes,
     budgets,
     coverage,
     curves,
@@ -51,6 +52,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "minutes": minutes.minutes_grid,
     "timed": minutes.timed,
     "pairs": minutes.pairs,
+    "boxes_in_words": boxes.boxes_in_words,
     "budgets": budgets.budgets,
     "budgets_kept": budgets.budgets_kept,
     "probes": probes.probes,
