@@ -90,7 +90,7 @@ def test_a_box_is_padded_and_made_square_within_the_photo(photos, tmp_path):
     assert crops(photos, wide, square=True).store.boxes.tolist() == [[0, 0, 100, 80]]
     assert Boxes(boxes).as_in(None).padding is None
     default = load(photos, boxes=boxes, labeled=False, folders="ignore")
-    assert default.store.boxes.tolist() == [[1, 16, 49, 64]]  # 0.1 a side, and square
+    assert default.store.boxes.tolist() == [[5, 20, 45, 60]]  # no padding, and square
 
 
 def test_a_name_has_the_number_in_the_file_whichever_boxes_are_used(photos, tmp_path):

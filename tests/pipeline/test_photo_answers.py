@@ -309,7 +309,7 @@ def test_commands_that_load_images_take_boxes(place, tmp_path, handful):
     where = [place / "photos", "--boxes", place / "detections.json", "--folders", "ignore"]
     status, said, _ = handful("data", *where, "--json")
     found = json.loads(said)
-    assert status == 0 and found["images"] == 3 and found["smallest"] == [20, 20]
+    assert status == 0 and found["images"] == 3 and found["smallest"] == [16, 16]
     labels = tmp_path / "labels.csv"
     rows = [f"site0/IMG_0000.png#{n},{name}" for n, name in ((1, "fox"), (2, "hare"))]
     labels.write_text("\n".join(["file,label", *rows]))
@@ -349,13 +349,13 @@ def test_the_way_of_a_fit_on_crops_goes_on_with_its_next_labels(place, tmp_path,
     (tmp_path / "labels.csv").write_text("\n".join(labels))
     photos, boxes = tmp_path / "photos", ["--boxes", tmp_path / "boxes.csv"]
     how = ["--method", "supervised", "--set", "steps=3", "--set", "backbone.base=8"]
-    run = ["fit", photos, *boxes, "--padding", "0", *how, "--out", tmp_path / "run"]
+    run = ["fit", photos, *boxes, "--padding", "0.2", *how, "--out", tmp_path / "run"]
     status, said, err = handful(*run, "--labels", tmp_path / "labels.csv")
     assert status == 0, err
     assert "--by-photo by-photo.csv" in said and "handful label" not in said
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["groups"]["labels"] == 32 and record["groups"]["scenes"] <= 16
-    assert record["data"]["boxes"]["padding"] == 0
+    assert record["data"]["boxes"]["padding"] == 0.2
     page = (tmp_path / "run" / "report.html").read_text()
     assert f"--boxes {tmp_path / 'boxes.csv'} --labels" in page and "PHOTOS --boxes BOXES" in page
     table = tmp_path / "run" / "label-next.csv"
@@ -369,7 +369,7 @@ def test_the_way_of_a_fit_on_crops_goes_on_with_its_next_labels(place, tmp_path,
     assert status == 0, err
     assert "1 labels are new, 32 are kept" in " ".join(err.split())
     record = json.loads((tmp_path / "run-2" / "run.json").read_text())
-    assert record["data"]["boxes"]["padding"] == 0 and record["data"]["labeled"] == 33
+    assert record["data"]["boxes"]["padding"] == 0.2 and record["data"]["labeled"] == 33
     into = ["--into", tmp_path / "sorted", "--by-photo", tmp_path / "p.csv"]
     status, said, err = handful("predict", tmp_path / "run-2", photos, *boxes, *into)
     assert status == 0, err

@@ -31,7 +31,7 @@ MinConfidence = Annotated[
 Padding = Annotated[
     float | None,
     typer.Option(
-        help="Added to every side of --boxes, as a share; by default 0.1.",
+        help="Added to every side of --boxes, as a share; by default 0.",
         metavar="SHARE",
         show_default=False,
         rich_help_panel=EXPERT,
