@@ -5,16 +5,21 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from handful.data import decode
 from handful.data.boxes.formats import MOST_IN_A_PHOTO, read_boxes
 from handful.data.boxes.options import Boxes
 from handful.data.folds import stratified_folds
+from handful.data.grouping.find import find_groups
 from handful.data.sources import load
 from handful.errors import HandfulError
-from image_files import noise, save
+from image_files import noise, save, smooth
 
+KEYS = st.sampled_from(["category", "conf", "bbox", "id", "detector", "detector_metadata",
+                        "typical_detection_threshold", "bbox", "score"])  # fmt: skip
 ANIMAL = {"1": "animal", "2": "person"}
 
 
@@ -203,6 +208,37 @@ def test_too_many_boxes_are_refused_or_listed(photos, tmp_path, monkeypatch):
     monkeypatch.setattr("handful.data.boxes.formats.MOST_BOXES", 10)
     with pytest.raises(HandfulError, match="1,002 boxes, and 10 is the most"):
         read_boxes(boxes)
+    monkeypatch.setattr("handful.data.boxes.formats.MOST_VALUES", 1000)
+    monkeypatch.setattr("json.loads", None)  # counted before it is parsed
+    with pytest.raises(HandfulError, match="more than 1,000 values"):
+        read_boxes(boxes)
+
+
+NUMBERS = st.floats() | st.integers(-5, 5) | st.none() | st.text(max_size=3) | st.booleans()
+ANY = st.recursive(
+    NUMBERS, lambda inner: st.lists(inner, max_size=5) | st.dictionaries(KEYS, inner), max_leaves=9
+)
+
+
+@settings(max_examples=20)
+@given(boxes=ANY, more=ANY, info=ANY, coco=st.booleans())
+def test_any_json_is_read_or_refused(tmp_path_factory, boxes, more, info, coco):
+    """No other error than HandfulError, and all that is used is finite and in the photo."""
+    folder = tmp_path_factory.mktemp("any")
+    save(folder / "photos" / "a.png", noise(20, 20, seed=0))
+    one = {"category": "1", "conf": 0.9, "bbox": boxes}
+    value = {"info": info, "detection_categories": {"1": "animal"},
+             "images": [{"file": "a.png", "detections": [one, more], "x": info}]}  # fmt: skip
+    if coco:
+        marked = [{"image_id": 1, "bbox": boxes, "category_id": 1, "score": more}, more]
+        value = {"images": [{"id": 1, "file_name": "a.png", "width": more}], "annotations": marked}
+    (folder / "b.json").write_text(json.dumps(value))
+    try:
+        images = crops(folder / "photos", folder / "b.json", min_confidence=0)
+    except HandfulError:
+        return
+    assert ((images.store.boxes >= 0) & (images.store.boxes <= 20)).all()
+    assert (images.store.sizes > 0).all()
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.5, math.nan, "much", True])
@@ -359,6 +395,31 @@ def test_folders_that_are_classes_label_photos_with_one_crop(tmp_path):
     assert images.names == ["fox/1.png#1", "hare/3.png#1", "hare/3.png#2", "hare/4.png#1"]
     assert [images.classes[k] if k >= 0 else "" for k in images.labels] == ["fox", "", "", "hare"]
     assert "hare/3.png" in dict(images.store.skipped)
+
+
+def test_folders_win_over_labels_of_boxes_where_they_are_said_to_be_classes(many):
+    with_boxes = load(many[0], boxes=many[1])
+    assert with_boxes.classes == ("fox", "hare")
+    by_folder = load(many[0], boxes=many[1], folders="classes", labeled=False)
+    assert by_folder.classes == () and len(by_folder.store.skipped) == 60  # two or three crops each
+
+
+def test_scenes_are_found_among_photos_not_among_their_crops(tmp_path):
+    """Crops of a photo look alike and have one number: that tells nothing of other photos."""
+    rows = ["file,x1,y1,x2,y2,label"]
+    for number in range(40):
+        file = f"IMG_{number:04}.png"
+        save(tmp_path / "p" / file, np.tile(smooth(24, 24, seed=number), (1, 3, 1)))
+        rows += [
+            f"{file},{24 * k},0,{24 * k + 24},24,{('fox', 'hare')[number % 2]}" for k in range(3)
+        ]
+    (tmp_path / "b.csv").write_text("\n".join(rows))
+    images = load(tmp_path / "p", boxes=tmp_path / "b.csv")
+    found = find_groups(images)
+    assert found.scenes == 40 and not found.signs and found.likely is None
+    assert len(np.unique(found.groups.reshape(40, 3), axis=1).T) == 1
+    alone = find_groups(images[::3])
+    assert (found.groups[::3] == alone.groups).all()
 
 
 def test_categories_of_coco_are_labels_where_they_tell_things_apart(photos, tmp_path):

@@ -232,7 +232,7 @@ def _places(
     """The place of each crop, and what cannot be used of the labels."""
     names, several = store.names, _with_several(store)
     unknown: list[Skipped] = []
-    if labels is None and not store.detected.of.labelled:
+    if labels is None and (wanted.folders == "classes" or not store.detected.of.labelled):
         if not names:
             return [], []
         places = places_by_folder(source, names, wanted, say)

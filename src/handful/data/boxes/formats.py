@@ -12,6 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from handful.data.labels.tables import (
 from handful.errors import HandfulError
 
 MOST_BOXES = 2_000_000
+MOST_VALUES = 30_000_000  # values in JSON, which take some 2 GB of memory
 MOST_IN_A_PHOTO = 1_000
 LONGEST = 1_000  # characters of a category, and of what a file says of its detector
 # Categories of detectors: they tell that something is there, and are no labels.
@@ -80,7 +82,7 @@ class BoxFile:
     categories: dict[str, str] = field(default_factory=dict)  # the detector's, id → name
     info: dict[str, Any] = field(default_factory=dict)  # what MegaDetector's file says of itself
 
-    @property
+    @cached_property
     def labelled(self) -> bool:
         """Whether some boxes have labels."""
         return any(one.label for photo in self.photos for one in photo.detections)
@@ -91,7 +93,7 @@ class BoxFile:
         about = self.info.get("detector_metadata", {})
         return float(about.get("typical_detection_threshold", MIN_CONFIDENCE))
 
-    @property
+    @cached_property
     def only(self) -> str | None:
         """The one category that is classified: animals, where the detector tells them apart."""
         named = (name for name in self.categories.values() if name.lower() == ANIMAL)
@@ -106,6 +108,11 @@ def read_boxes(path: Path) -> BoxFile:
         raise HandfulError(f"no file {str(path)!r} for --boxes; check the path")
     text = read_text(path, "utf-8")
     if text.lstrip("\ufeff \t\r\n").startswith(("{", "[")):
+        if sum(map(text.count, ",[{")) > MOST_VALUES:
+            raise HandfulError(
+                f"{path} has more than {MOST_VALUES:,} values; split it, or leave out boxes of low "
+                f"confidence"
+            )
         found = _from_json(path, read_json_value(path, text))
     else:
         found = _from_table(path, read_csv_table(path, text, _KNOWN))
@@ -272,7 +279,7 @@ def _no_box(reason: str, category: str = "") -> Detection:
 
 def _number(value: Any) -> float:
     """A number, or NaN for what is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if type(value) not in (int, float, str):
         return math.nan
     try:
         return float(value[:40] if isinstance(value, str) else value)
