@@ -91,6 +91,10 @@ def test_a_box_is_padded_and_made_square_within_the_photo(photos, tmp_path):
     assert crops(photos, boxes, square=True).store.boxes.tolist() == [[5, 20, 45, 60]]
     edge = megadetector(tmp_path / "e.json", {"site0/IMG_0000.png": [detection([0, 0, 0.1, 0.5])]})
     assert crops(photos, edge, square=True).store.boxes.tolist() == [[0, 0, 40, 40]]  # moved
+    end = megadetector(
+        tmp_path / "r.json", {"site0/IMG_0000.png": [detection([0.9, 0.5, 0.1, 0.5])]}
+    )
+    assert crops(photos, end, square=True).store.boxes.tolist() == [[60, 40, 100, 80]]
     wide = megadetector(tmp_path / "w.json", {"site0/IMG_0000.png": [detection([0, 0, 1, 0.5])]})
     assert crops(photos, wide, square=True).store.boxes.tolist() == [[0, 0, 100, 80]]
     assert Boxes(boxes).as_in(None).padding is None
@@ -282,6 +286,18 @@ def test_a_crop_of_a_large_jpeg_is_as_sharp_as_the_photo(tmp_path):
     assert decode.crop_reduction((0, 0, 300, 300), 224) == 1
 
 
+def test_a_crop_of_a_reduced_jpeg_is_at_its_place(tmp_path):
+    pixels = np.full((1600, 2400, 3), 255, np.uint8)
+    pixels[800:1200, 600:1200] = 0
+    save(tmp_path / "p" / "a.jpg", pixels)
+    csv = tmp_path / "b.csv"
+    csv.write_text("file,x1,y1,x2,y2\na.jpg,616,816,1184,1184\na.jpg,1216,16,2384,1584\n")
+    images = crops(tmp_path / "p", csv)
+    assert [decode.crop_reduction(box, 16) for box in images.store.boxes.tolist()] == [8, 8]
+    black, white = images.at(16)
+    assert black.max() < 16 and white.min() > 240
+
+
 def test_boxes_are_of_the_upright_photo(tmp_path):
     pixels = np.zeros((80, 100, 3), np.uint8)
     pixels[:40, 50:] = 255  # upright, after a turn by 90 degrees to the right: right and below
@@ -404,8 +420,12 @@ def test_folders_win_over_labels_of_boxes_where_they_are_said_to_be_classes(many
     assert by_folder.classes == () and len(by_folder.store.skipped) == 60  # two or three crops each
 
 
-def test_scenes_are_found_among_photos_not_among_their_crops(tmp_path):
-    """Crops of a photo look alike and have one number: that tells nothing of other photos."""
+def test_scenes_are_found_among_photos_not_among_their_crops(tmp_path, monkeypatch):
+    """Crops of a photo look alike and have one number and time: a photo counts once."""
+    counted = []
+    monkeypatch.setattr(
+        "handful.data.grouping.find.times", lambda taken, names: counted.append(list(names))
+    )
     rows = ["file,x1,y1,x2,y2,label"]
     for number in range(40):
         file = f"IMG_{number:04}.png"
@@ -416,6 +436,7 @@ def test_scenes_are_found_among_photos_not_among_their_crops(tmp_path):
     (tmp_path / "b.csv").write_text("\n".join(rows))
     images = load(tmp_path / "p", boxes=tmp_path / "b.csv")
     found = find_groups(images)
+    assert counted == [[f"IMG_{number:04}.png" for number in range(40)]]
     assert found.scenes == 40 and not found.signs and found.likely is None
     assert len(np.unique(found.groups.reshape(40, 3), axis=1).T) == 1
     alone = find_groups(images[::3])
