@@ -258,12 +258,12 @@ def _places(
 
 def _with_several(store: CropStore) -> dict[str, int]:
     """Photo → number of its crops, for photos that have more than one."""
-    return {photo: n for photo, n in Counter(store.files).items() if n > 1}
+    return {photo: n for photo, n in Counter(store.photos).items() if n > 1}
 
 
 def _label_of(store: CropStore, row: int) -> str | None:
     number = int(store.names[row].rpartition("#")[2])
-    return store.detected.photos[store.files[row]][number - 1].label
+    return store.detected.photos[store.photos[row]][number - 1].label
 
 
 def _only_where_one(
@@ -272,7 +272,7 @@ def _only_where_one(
     """The places by folder, without the labels of photos that have several crops."""
     unclear: dict[str, Skipped] = {}
     kept = []
-    for photo, place in zip(store.files, places, strict=True):
+    for photo, place in zip(store.photos, places, strict=True):
         if place.label is not None and photo in several:
             unclear[photo] = _unclear(photo, place.label, several[photo])
             reason = "of a test photo with several crops and one label" if place.test else ""
@@ -287,7 +287,7 @@ def _from_rows(
     """Places by a label file that names crops or photos."""
     unclear: dict[str, Skipped] = {}
     places = []
-    for name, photo in zip(store.names, store.files, strict=True):
+    for name, photo in zip(store.names, store.photos, strict=True):
         whole, own = rows.get(photo), rows.get(name)
         group = next((row.group for row in (own, whole) if row and row.group), None)
         row = own if own and own.label else whole
@@ -297,7 +297,7 @@ def _from_rows(
         label = row.label if row else None
         origin = row.origin if row and label else None
         places.append(Place(label, group, label is not None and name in test, origin=origin))
-    known = {*store.files, *store.names}
+    known = {*store.photos, *store.names}
     without = [
         Skipped(name, f"labelled, and without a crop: {row.label!r}")
         for name, row in rows.items()
@@ -320,7 +320,7 @@ def _grouped(images: ImageSet, store: CropStore, places: list[Place]) -> ImageSe
         return images
     given = group_numbers([place.group for place in places])
     before = np.arange(len(store.names)) if given is None else given
-    groups = joined(before, list(store.files))
+    groups = joined(before, list(store.photos))
     by = CROPS if given is None else "source"
     test = images.test
     if test is not None:

@@ -90,15 +90,15 @@ class Detected:
 
 @dataclass(eq=False, kw_only=True)
 class CropStore(FileStore):
-    """Parts of image files; `names` are those of the crops, and `files` those of the photos."""
+    """Parts of image files; `names` are those of the crops, and `photos` those of the files."""
 
-    files: list[str]
+    photos: list[str]  # N names of the files
     boxes: np.ndarray  # (N, 4) int64 left, top, right, bottom, in pixels of the upright photo
     full: np.ndarray  # (N, 2) int64 height and width of the photo
     detected: Detected
 
     def file(self, row: int) -> str:
-        return self.files[row]
+        return self.photos[row]
 
     def picture(self, row: int, side: int) -> np.ndarray:
         whole = self.batch(np.array([row]), side, "pad", self.channels)[0]
@@ -110,7 +110,7 @@ class CropStore(FileStore):
         together: list[list[int]] = []
         last: tuple[str, int] | None = None
         for place, row in enumerate(rows.tolist()):
-            key = (self.files[row], decode.crop_reduction(self.boxes[row].tolist(), size))
+            key = (self.photos[row], decode.crop_reduction(self.boxes[row].tolist(), size))
             if key != last:
                 together.append([])
             together[-1].append(place)
@@ -148,7 +148,7 @@ def crop_store(root: Path, found: Scan, crops: list[Crop], detected: Detected) -
         deep=deep,
         blank=np.array([crop.facts.blank for crop in crops], bool),
         value_range=scale,
-        files=[crop.file for crop in crops],
+        photos=[crop.file for crop in crops],
         boxes=boxes,
         full=np.array(full, np.int64).reshape(-1, 2),
         detected=detected,
