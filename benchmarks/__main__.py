@@ -19,7 +19,9 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-FOLDERS = ("accuracy", "estimates", "labeling", "speed", "export", "peers", "robustness")
+FOLDERS = (
+    "accuracy", "estimates", "labeling", "speed", "export", "cluster", "peers", "robustness",
+)  # fmt: skip
 
 
 def modules() -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -107,3 +108,45 @@ def _fill_in(table):
     for row in cells[:24]:
         row[at] = ("red", "blue")[int(row[0][:2]) % 2]
     table.write_text("\n".join([header, *map(",".join, cells)]))
+
+
+@pytest.fixture
+def bucket(folder, monkeypatch):
+    """The photos on an S3 server on this machine, in `s3://bucket`, and as photos.zip here."""
+    pytest.importorskip("pyarrow")
+    s3fs, moto = pytest.importorskip("s3fs"), pytest.importorskip("moto.server")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port()))
+    system = s3fs.S3FileSystem()
+    system.mkdir("bucket")
+    names = []
+    with zipfile.ZipFile("photos.zip", "w") as archive:
+        for path in sorted((folder / "photos").iterdir()):
+            archive.write(path, path.name)
+            system.pipe(f"bucket/photos/{path.name}", path.read_bytes())
+            names.append(f"photos/{path.name}")
+    system.pipe("bucket/list.csv", "\n".join(["uri", *names]).encode())
+    yield system
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+@pytest.mark.thorough
+@pytest.mark.filterwarnings("ignore")
+def test_the_page_on_buckets_and_shards_can_be_followed(handful, folder, bucket):
+    for words in commands(ROOT / "docs" / "how-to" / "sources.md"):
+        more = ["--budget", "10s"] if words[0] == "fit" else []
+        status, _, err = handful(*words, *more)
+        assert status == 0, (words, err)
+    from pyarrow.parquet import read_table
+
+    listed, merged = read_table("listed.parquet"), read_table("predictions.parquet")
+    assert [name.removeprefix("photos/") for name in listed["file"].to_pylist()] == merged[
+        "file"
+    ].to_pylist()
+    assert listed.drop(["file"]).equals(merged.drop(["file"]))
+    assert len(read_table("features.parquet")) == 40

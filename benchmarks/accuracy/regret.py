@@ -23,6 +23,7 @@ METHODS = (
     AUTO,
     "features",
     "self_training",
+    "gaussian_mixture",
     "propagation",
     "supervised",
     "fixmatch",

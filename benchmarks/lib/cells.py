@@ -20,8 +20,9 @@ from handful.pipeline.setup import subsample_labels
 from handful.progress import Reporter
 from handful.text import in_seconds
 
-SOURCES = ("digits", "mnist", "fashion-mnist", "cifar10-jpeg", "sign-digits", "tin10")
-OWN_TEST = {"sign-digits": 0.3}  # the share that is set aside where a source has no test part
+SOURCES = ("digits", "mnist", "fashion-mnist", "cifar10-jpeg", "sign-digits", "tin10", "steel")
+# The share that is set aside where a source has no test part.
+OWN_TEST = {"sign-digits": 0.3, "steel": 0.3}
 DEVELOPMENT = 0.2  # of the labelled training images, or less: what development draws are scored on
 MOST = 10_000
 FIRST_DEVELOPMENT = 1000

@@ -38,18 +38,19 @@ class Pool(NamedTuple):
     classes: int
 
 
-def pool(source: str, part: str, most: int = POOL) -> Pool:
+def pool(source: str, part: str, most: int = POOL, backbone: str | None = None) -> Pool:
     """The images of `part`, "dev" or "final", of a source named in ALL_SIZES.
 
     Args:
         most: images to label from, and images to score on; fewer where a source has fewer.
+        backbone: of the features; None: the default.
     """
-    to_label, to_score = _parts(opened(source), part, most)
+    to_label, to_score = parts(opened(source), part, most)
     size = ALL_SIZES[source]
     return Pool(
-        embedded(to_label, size),
+        embedded(to_label, size, backbone),
         to_label.labels,
-        embedded(to_score, size),
+        embedded(to_score, size, backbone),
         to_score.labels,
         to_label.num_classes,
     )
@@ -60,7 +61,8 @@ def opened(source: str) -> ImageSet:
     return handful.load(folder if folder.is_dir() else source)
 
 
-def _parts(images: ImageSet, part: str, most: int) -> tuple[ImageSet, ImageSet]:
+def parts(images: ImageSet, part: str, most: int) -> tuple[ImageSet, ImageSet]:
+    """At most `most` images to label from, and as many to score on."""
     rest, test = images[images.labeled], images.test
     if test is None:
         rest, test = _divided(rest)
@@ -77,7 +79,7 @@ def _divided(images: ImageSet) -> tuple[ImageSet, ImageSet]:
     return images[~held], images[held]
 
 
-def embedded(images: ImageSet, size: int) -> torch.Tensor:
+def embedded(images: ImageSet, size: int, backbone: str | None = None) -> torch.Tensor:
     """(N, D) float32 features at `size` pixels, from the cache where they are known."""
-    task = make_task(images, default_backbone(Features(), None), InputSpec(size))
+    task = make_task(images, default_backbone(Features(), backbone), InputSpec(size))
     return embed(task.images, classifier(task), size, task.aspect, "auto").float()

@@ -87,7 +87,31 @@ def _recognitions(path: Path) -> bool:
     return isinstance(info, dict) and str(info.get("classifier", "")).startswith("handful ")
 
 
+PARQUET_KIND = "handful.kind"  # the key under which a Parquet file says what it is
+
+
+def _parquet(kind: str, path: Path) -> bool:
+    """Whether a file is Parquet that handful wrote; its footer holds the kind as plain text."""
+    with open(path, "rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(0, file.tell() - 8))
+        end = file.read(8)
+        if end[4:] != b"PAR1":
+            return False
+        length = int.from_bytes(end[:4], "little") + 8
+        file.seek(0, os.SEEK_END)
+        file.seek(max(0, file.tell() - min(length, 2**26)))
+        footer = file.read(length)
+    return PARQUET_KIND.encode() in footer and kind.encode() in footer
+
+
+def _predictions(path: Path) -> bool:
+    return _begins("file", "label", "confidence")(path) or _parquet("predictions", path)
+
+
 def _features(path: Path) -> bool:
+    if _parquet("features", path):
+        return True
     try:
         with zipfile.ZipFile(path) as archive:
             return {"features.npy", "names.npy", "backbone.npy"} <= set(archive.namelist())
@@ -95,12 +119,12 @@ def _features(path: Path) -> bool:
         return False
 
 
-PREDICTIONS = Kind("predictions, a CSV", "predictions.csv", _begins("file", "label", "confidence"))
+PREDICTIONS = Kind("predictions, a CSV or Parquet", "predictions.csv", _predictions)
 PHOTO_ANSWERS = Kind(
     "answers for photos, a CSV", "by-photo.csv", _begins("RelativePath", "File", "Label")
 )
 RECOGNITIONS = Kind("recognitions, JSON", "recognitions.json", _recognitions)
-FEATURES = Kind("features, an .npz", "features.npz", _features)
+FEATURES = Kind("features, an .npz or Parquet", "features.npz", _features)
 # The last two texts are in pages that older versions wrote.
 PAGE = Kind(
     "a page, HTML",

@@ -74,6 +74,20 @@ def test_mistakes_are_answered_before_torch_is_imported(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["diary.txt", "full"]
 
 
+def test_the_help_imports_no_library_that_it_does_not_need():
+    code = (
+        "import sys; from handful import cli\n"
+        "sys.argv = ['handful', '--help']\n"
+        "try: cli.main()\n"
+        "except SystemExit: pass\n"
+        "slow = {'torch', 'numpy', 'scipy', 'sklearn', 'PIL', 'pydantic', 'filelock', 'fsspec'}\n"
+        "assert not slow & set(sys.modules), slow & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--help" in done.stdout
+
+
 def test_methods_are_listed_with_what_they_need(handful):
     status, out, _ = handful("methods")
     assert status == 0

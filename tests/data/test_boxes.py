@@ -2,6 +2,7 @@
 
 import json
 import math
+import zipfile
 
 import numpy as np
 import pytest
@@ -443,6 +444,25 @@ def test_scenes_are_found_among_photos_not_among_their_crops(tmp_path, monkeypat
     assert (found.groups[::3] == alone.groups).all()
 
 
+def test_a_metadata_csv_in_the_folder_labels_photos_with_one_crop(photos, tmp_path):
+    rows = [f"site{n % 2}/IMG_{n:04}.png,{('fox', 'hare')[n % 2]}" for n in range(4)]
+    (photos / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
+    found = {f"site{n % 2}/IMG_{n:04}.png": [detection(BOX)] for n in range(3)}
+    found["site0/IMG_0002.png"].append(detection([0.5, 0.5, 0.4, 0.4]))
+    boxes = megadetector(tmp_path / "b.json", found)
+    images = load(photos, boxes=boxes)
+    labels = [images.classes[k] if k >= 0 else None for k in images.labels.tolist()]
+    assert dict(zip(images.names, labels, strict=True)) == {
+        "site0/IMG_0000.png#1": "fox",
+        "site0/IMG_0002.png#1": None,
+        "site0/IMG_0002.png#2": None,
+        "site1/IMG_0001.png#1": "hare",
+    }
+    said = {one.name: one.reason for one in images.store.skipped}
+    assert "one label and several crops: 'fox'" in said["site0/IMG_0002.png"]
+    assert not load(photos, boxes=boxes, labeled=False, folders="ignore").labeled.any()
+
+
 def test_categories_of_coco_are_labels_where_they_tell_things_apart(photos, tmp_path):
     file = "site0/IMG_0000.png"
     content = {
@@ -476,6 +496,18 @@ def test_boxes_are_for_a_folder_of_photos(photos, tmp_path):
         load(photos, boxes=tmp_path / "none.json")
     with pytest.raises(HandfulError, match="is a folder"):
         load(photos, boxes=tmp_path)
+    with pytest.raises(HandfulError, match="and s3://bucket/photos/ is none; copy or unpack"):
+        load("s3://bucket/photos/", boxes=boxes)
+    packed = tmp_path / "packed" / "photos.zip"
+    packed.parent.mkdir()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.write(photos / "site0" / "IMG_0000.png", "site0/IMG_0000.png")
+    with pytest.raises(HandfulError, match=r"photos.zip is none; copy or unpack its photos into"):
+        load(packed, boxes=boxes)
+    with pytest.raises(HandfulError, match="no photo but photos.zip, .*; unpack the photos into"):
+        load(packed.parent, boxes=boxes)
+    with pytest.raises(HandfulError, match="shard='1/2' takes a part of them; leave one of the"):
+        load(photos, boxes=boxes, shard="1/2")
     one = crops(photos / "site0" / "IMG_0000.png", boxes)
     assert one.names == ["IMG_0000.png#1"] and not one.store.skipped
     strict = Boxes(boxes, min_confidence=0.95)

@@ -6,10 +6,13 @@ from torch import nn
 
 from handful.data.imageset import ImageSet
 from handful.data.store import array_store
+from handful.methods import fine_tuning
 from handful.methods.base import Batch, Task
+from handful.methods.class_shares import best_temperature
 from handful.methods.fine_tuning import FineTuning, Student
+from handful.methods.linear_head import Features
 from handful.methods.schedule import ScheduleProgress
-from handful.models.classifier import BackboneSpec, Classifier, Normalize
+from handful.models.classifier import BackboneSpec, Classifier, Normalize, embed
 
 
 class Flat(nn.Module):
@@ -113,11 +116,59 @@ def photographs(n=24, size=8) -> ImageSet:
 def test_the_head_gives_pseudo_labels_to_all_but_labelled_images(tmp_path, monkeypatch):
     monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
     task = Task(photographs(), BackboneSpec("lite0", {"pretrained": False}), size=32)
+    torch.manual_seed(0)  # of the random weights
     model = FineTuning(embed_size=32).build(task)
     assert model.pseudo_labels.shape == (24, 2)
     assert model.pseudo_labels[:6].tolist() == F.one_hot(torch.arange(6) % 2, 2).tolist()
     assert model.pseudo_labels.argmax(dim=1).tolist() == [0, 1] * 12
     assert model.prior.tolist() == [0.5, 0.5]
+
+
+def spied_embeddings(monkeypatch):
+    """Record the network and size of every call of `embed`."""
+    calls = []
+
+    def spying(images, network, size, *rest):
+        calls.append((type(network.backbone).__name__, size, len(images)))
+        return embed(images, network, size, *rest)
+
+    monkeypatch.setattr(fine_tuning, "embed", spying)
+    return calls
+
+
+def test_the_trained_head_starts_as_a_fitted_one_at_the_temperature_found_out_of_fold(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    images = photographs()
+    task = Task(images, BackboneSpec("lite0"), size=32)
+    model = FineTuning(unlabeled_ratio=0).build(task).eval()
+    found = embed(images, model, 32, "crop", "auto").float()
+    labels = task.labels[task.labeled]
+    fitted = Features().fit_features(found[:6], labels, found[:0], 2, seed=0)
+    with torch.inference_mode():
+        logits, expected = model.head(found), fitted(found)
+    scale = expected.norm() / logits.norm()
+    assert best_temperature(found[:6].double(), labels, 2, 0) == pytest.approx(scale.item())
+    torch.testing.assert_close(logits * scale, expected, atol=1e-3, rtol=1e-3)
+    assert (logits[:6].argmax(dim=1) == labels).all()
+
+
+def test_a_random_first_head_is_left_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    calls = spied_embeddings(monkeypatch)
+    task = Task(photographs(), BackboneSpec("lite0"), size=32)
+    FineTuning(unlabeled_ratio=0, first_head="random").build(task)
+    assert calls == []
+
+
+def test_pseudo_labels_may_come_from_several_networks(tmp_path, monkeypatch):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    calls = spied_embeddings(monkeypatch)
+    task = Task(photographs(), BackboneSpec("lite0"), size=32)
+    model = FineTuning(embed_size=48, embed_backbone="lite0+lite1").build(task)
+    assert calls == [("Lite0", 32, 6), ("Joined", 48, 24)]
+    assert type(model.backbone).__name__ == "Lite0"
 
 
 def test_without_unlabeled_images_no_features_are_computed():
@@ -168,3 +219,5 @@ def test_impossible_settings_are_refused_when_made():
         FineTuning(own_share=2)
     with pytest.raises(ValueError, match="unlabeled_ratio must be 0 or more, got -1"):
         FineTuning(unlabeled_ratio=-1)
+    with pytest.raises(ValueError, match="first_head is linear or random, got 'zero'"):
+        FineTuning(first_head="zero")

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 
+from handful.methods import heads
 from handful.methods.heads import align, check_fit, fit_logistic, principal, prior_of, subsample
 
 
@@ -44,6 +45,24 @@ def test_fit_logistic_matches_scikit_learn(strength):
     theirs = LogisticRegression(C=1 / (strength * len(x)), tol=1e-8, max_iter=5000).fit(x, labels)
     ours = (x @ weight + bias).softmax(dim=1)
     torch.testing.assert_close(ours, torch.from_numpy(theirs.predict_proba(x)), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("rows", [400, 64])
+def test_wide_features_have_nearly_the_same_axes_from_a_randomized_decomposition(monkeypatch, rows):
+    own = torch.Generator().manual_seed(0)
+    scales = torch.logspace(0, -2, 50)
+    x = torch.randn(400, 50, generator=own) * scales + 3.0
+    exact = principal(x, 8)
+    monkeypatch.setattr(heads, "_LARGE", 40)
+    monkeypatch.setattr(heads, "_ROWS", rows)
+    before = torch.get_rng_state()
+    found = principal(x, 8)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(principal(x, 8).basis, found.basis)
+    assert found.basis.shape == exact.basis.shape
+    a, b = exact.of(x), found.of(x)
+    difference = torch.linalg.matrix_norm(a @ a.T - b @ b.T) / torch.linalg.matrix_norm(a @ a.T)
+    assert difference < (1e-3 if rows == 400 else 0.4)  # 64 images tell less of the axes
 
 
 def test_an_image_of_importance_two_equals_two_images():

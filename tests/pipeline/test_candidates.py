@@ -38,8 +38,13 @@ def options(monkeypatch):
     monkeypatch.setattr(candidates, "time", still)
     monkeypatch.setattr("handful.training.time_budget.time", still)
     monkeypatch.setattr(candidates, "make_plan", lambda *_: PLAN)
-    seconds = lambda task, _: len(task.images) * task.size / 1e3  # noqa: E731
+
+    def seconds(task, _):
+        cost = candidates.COST.get(task.backbone.name, 1.0)
+        return cost * len(task.images) * task.size / 1e3
+
     monkeypatch.setattr(candidates, "embedding_seconds", seconds)
+    monkeypatch.setattr(candidates.models, "installed", lambda _: True)
     monkeypatch.setattr(candidates, "measured", lambda *_: Cost(0.0, 0.01, 0.0, 0.0))
     return FitOptions(inputs=InputSpec(precision="fp32"))
 
@@ -71,9 +76,46 @@ def test_more_time_plans_larger_images_and_heads_with_unlabelled_ones(options):
 
 
 def test_heads_share_the_cost_of_their_features(options):
+    options = replace(options, backbone="lite0")
     features, first, *others = planned_heads(stripes(), 90.0, options, QUIET)
     assert first.seconds > 24 * 0.16 > max(row.seconds for row in others)
     assert features.seconds == pytest.approx(16 * 0.16, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(90.0, ("lite0+lite2", 160)), (18.0, ("lite0+lite2", 128)), (12.0, ("lite0", 160))],
+)
+def test_time_that_features_leave_goes_into_more_accurate_networks(options, seconds, expected):
+    rich = planned_heads(stripes(), seconds, options)
+    assert {(row.backbone, row.size) for row in rich} == {expected}
+    assert sum(row.seconds for row in rich[1:]) <= seconds
+    assert rich[0].seconds == pytest.approx(
+        candidates.COST[expected[0]] * 16 * expected[1] / 1e3, abs=0.01
+    )
+
+
+def test_networks_that_are_not_installed_or_not_wanted_are_not_planned(options, monkeypatch):
+    def network(options):
+        (name,) = {row.backbone for row in planned_heads(stripes(), 90.0, options)}
+        return name
+
+    assert network(options) == "lite0+lite2"
+    assert network(replace(options, backbone="lite0")) == "lite0"
+    assert network(replace(options, inputs=InputSpec(64, precision="fp32"))) == "lite0"
+    monkeypatch.setattr(candidates.models, "installed", lambda _: False)
+    assert network(options) == "lite0"
+
+
+def test_what_is_likely_to_take_too_long_is_not_measured(options, monkeypatch):
+    real, asked = candidates.embedding_seconds, []
+    monkeypatch.setattr(
+        candidates,
+        "embedding_seconds",
+        lambda task, *rest: asked.append(task.backbone.name) or real(task, *rest),
+    )
+    planned_heads(stripes(), 7.0, options)
+    assert set(asked) == {"lite0"}
 
 
 def test_many_labels_make_heads_slow(options, monkeypatch):
@@ -97,7 +139,9 @@ def test_a_training_and_its_folds_fill_the_time(options, monkeypatch):
     assert poor.fold_seconds == pytest.approx(0.01 * poor.fold_steps + looks)
     assert poor.fold_steps == pytest.approx(FOLD_SHARE * poor.plan.steps, abs=1)
     assert rich.plan.steps == rich.fold_steps == 600  # the method's own
-    assert (rich.plan.allowed, rich.fold_seconds) == (None, None)
+    assert (poor.plan.longer, rich.plan.longer) == (True, False)
+    trainings = rich.plan.allowed + 4 * rich.fold_seconds
+    assert trainings == pytest.approx(60.0 - 5 * 0.5, abs=0.1)
 
 
 def test_a_training_that_does_not_fit_says_which_budget_holds_it(options):

@@ -303,6 +303,10 @@ def test_predict_writes_what_timelapse_reads_and_keeps_the_detectors_file(place,
     for wrong in (["--by-photo", "p.csv"], ["--padding", "0.1"], ["--recognitions", "r.json"]):
         status, _, err = handful("predict", *where[:2], *wrong)
         assert status == 2 and "--boxes" in err
+    shard = [*where, "--shard", "1/2", "--out", tmp_path / "parts"]
+    for command in (["predict", *shard], ["embed", *shard[1:]]):
+        status, _, err = handful(*command)
+        assert status == 2 and "--boxes needs all " in err and not (tmp_path / "parts").exists()
 
 
 def test_commands_that_load_images_take_boxes(place, tmp_path, handful):

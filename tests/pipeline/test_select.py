@@ -115,6 +115,16 @@ def test_folds_and_the_last_fit_are_told_how_long_they_may_take(monkeypatch):
     assert told == [5.0] * 4 + [9.0]
 
 
+def test_a_last_fit_is_shorter_where_the_evaluations_took_longer_than_planned():
+    limited = replace(SUPERVISED, plan=replace(PLAN, steps=3, allowed=10.0))
+    one = race.Evaluated(limited, None, None, None, {}, 1.0)
+
+    def allowed(remaining):
+        return select.Selection(one, [one], [""], [], None, len, remaining).plan.allowed
+
+    assert [allowed(seconds) for seconds in (60.0, 8.0, -3.0)] == [10.0, 8.0, 5.0]
+
+
 @pytest.mark.thorough
 def test_permuting_the_test_labels_changes_no_selection(quick_plan):
     every = stripes(60, labeled=60)

@@ -154,6 +154,26 @@ def test_the_time_limit_holds_however_the_speed_changes(clock, step):
     assert progress.reschedules
 
 
+RESERVE = replace(PLAN, allowed=200.0, longer=False)
+
+
+def test_a_reserve_of_time_is_not_used_for_more_steps(clock):
+    assert trained(clock, RESERVE) == (pytest.approx(100), ScheduleProgress(1000))
+
+
+def test_a_reserve_of_time_is_used_where_the_machine_becomes_slower(clock):
+    assert trained(clock, RESERVE, step=lambda now: 0.19)[0] == pytest.approx(190)
+    clock.now = 0.0
+    taken, progress = trained(clock, RESERVE, step=lambda now: 0.1 if now < 30 else 0.4)
+    assert (taken, progress.last < 800) == (pytest.approx(200, rel=0.01), True)
+
+
+def test_steps_that_were_cut_come_back_when_the_machine_is_fast_again(clock):
+    taken, progress = trained(clock, RESERVE, step=lambda now: 0.5 if now < 100 else 0.05)
+    assert taken <= 200
+    assert 900 < progress.last <= 1000
+
+
 def test_a_constantly_slower_machine_needs_one_reschedule(clock):
     taken, progress = trained(clock, step=lambda now: 0.13)
     assert len(progress.reschedules) == 1

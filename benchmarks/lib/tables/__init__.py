@@ -8,6 +8,7 @@ from functools import partial
 
 from benchmarks.lib.tables import (
     active,
+    backbones,
     boxes,
     budgets,
     coverage,
@@ -53,6 +54,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "timed": minutes.timed,
     "pairs": minutes.pairs,
     "boxes_in_words": boxes.boxes_in_words,
+    "backbones": backbones.backbones,
+    "backbones_by_source": backbones.backbones_by_source,
     "budgets": budgets.budgets,
     "budgets_kept": budgets.budgets_kept,
     "probes": probes.probes,

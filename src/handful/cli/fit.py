@@ -127,8 +127,8 @@ def fit(
     backbone: Annotated[
         str | None,
         typer.Option(
-            help="The network: lite0, lite1, lite2 (trained on ImageNet), small, fast, cnn, "
-            "resnet18, timm:NAME, ...",
+            help="The network: lite0, lite2 or both, lite0+lite2 (trained on ImageNet), small, "
+            "fast, cnn, resnet18, timm:NAME, ...",
             show_default=False,
             rich_help_panel=EXPERT,
         ),

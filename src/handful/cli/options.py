@@ -10,9 +10,9 @@ from handful.errors import HandfulError
 LARGEST_SEED = 2**63 - 1
 DATA, TIME, RESULT, EXPERT = "Data", "Time", "Result", "Expert"  # groups of options in a help
 SOURCE_HELP = (
-    "A folder of images, or one of: digits, mnist, fashion-mnist, cifar10, stl10. In a folder, "
-    "sub-folders are classes; images at the top or in unlabeled/ have no label; train/ and test/ "
-    "parts are kept apart."
+    "A folder of images; an address (s3://bucket/photos/), archive, table or list of images; or "
+    "one of: digits, mnist, fashion-mnist, cifar10, stl10. In a folder, sub-folders are classes; "
+    "images at the top or in unlabeled/ have no label; train/ and test/ parts are kept apart."
 )
 Source = Annotated[str, typer.Argument(help=SOURCE_HELP, show_default=False)]
 AsJson = Annotated[

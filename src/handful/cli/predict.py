@@ -9,6 +9,7 @@ import typer
 
 from handful.cli.box_options import BoxFile, MinConfidence, Padding, Square, boxes_given
 from handful.cli.options import AsJson
+from handful.cli.shards import ShardOption, parts_folder, print_part
 from handful.cli.source_options import DataRoot, FollowLinks
 from handful.cli.terminal import (
     left_out_of,
@@ -29,11 +30,19 @@ if TYPE_CHECKING:
 def predict(
     run: Annotated[Path, typer.Argument(help="The folder that `handful fit --out` left.")],
     source: Annotated[
-        str, typer.Argument(help="A folder of images, one image file, or a data set.")
+        str,
+        typer.Argument(
+            help="A folder of images, one image file, an address (s3://bucket/photos/), archive, "
+            "table or list of images, or a data set."
+        ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="CSV to write: file, label, confidence, p(class)...", show_default=False),
+        typer.Option(
+            help="CSV to write: file, label, confidence, p(class)...; or Parquet, by the ending. "
+            "With --shard the folder for the parts.",
+            show_default=False,
+        ),
     ] = None,
     into: Annotated[
         Path | None,
@@ -85,6 +94,7 @@ def predict(
     min_confidence: MinConfidence = None,
     padding: Padding = None,
     square: Square = None,
+    shard: ShardOption = None,
     follow_links: FollowLinks = False,
     data_root: DataRoot = None,
     as_json: AsJson = False,
@@ -101,6 +111,7 @@ def predict(
     """
     from handful.data.sources import load
     from handful.output import PHOTO_ANSWERS, PREDICTIONS, RECOGNITIONS, output_target
+    from handful.parquet_files import check_parquet, is_parquet
     from handful.pipeline.run import open_run
     from handful.pipeline.typed_labels import keep_typed_labels
 
@@ -109,7 +120,6 @@ def predict(
             "--dry-run reports what --into would do and writes nothing; use it with --into and "
             "without --out"
         )
-    target = None if out is None else output_target(out, PREDICTIONS)
     crops = boxes_given(boxes, min_confidence, padding, square)
     for name, file, kind in (
         ("--by-photo", by_photo, PHOTO_ANSWERS),
@@ -119,6 +129,19 @@ def predict(
             raise HandfulError(f"{name} is for the crops of photos; give their --boxes")
         if file is not None:
             output_target(file, kind)
+    if shard is not None:
+        if crops is not None:
+            raise HandfulError(
+                "--boxes needs all photos at once, and --shard reads a part of them; leave one of "
+                "the two out"
+            )
+        _predict_shard(
+            run, source, shard, out, into, abstain, none_of_these, follow_links, data_root, as_json
+        )
+        return
+    target = None if out is None else output_target(out, PREDICTIONS)
+    if out is not None:
+        check_parquet(out)
     with reporting() as reporter:
         trained = open_run(run)
         if into is not None:
@@ -147,8 +170,9 @@ def predict(
         if remarks := Counter(one.remark for one in photos if one.remark):
             reporter.say(_without_answer(remarks, len(photos)))
         if out is not None and target is not None:
-            keep_typed_labels(target, reporter.say)
-            predictions.to_csv(out)
+            if not is_parquet(out):
+                keep_typed_labels(target, reporter.say)
+            predictions.save(out)
         if by_photo is not None:
             predictions.to_photo_csv(by_photo)
         if recognitions is not None:
@@ -194,6 +218,38 @@ def predict(
         print_skipped(images)
 
 
+def _predict_shard(
+    run: Path,
+    source: str,
+    shard: str,
+    out: Path | None,
+    into: Path | None,
+    abstain: float | None,
+    none_of_these: bool,
+    follow_links: bool,
+    data_root: Path | None,
+    as_json: bool,
+) -> None:
+    """Write the part of one shard, or say that it is there."""
+    from handful.pipeline.shards import predict_shard
+
+    if into is not None:
+        raise HandfulError("--into sorts all images at once; leave out --shard, or merge first")
+    with reporting() as reporter:
+        done = predict_shard(
+            run,
+            source,
+            shard,
+            parts_folder(out),
+            abstain=abstain,
+            none_of_these=none_of_these,
+            reporter=reporter,
+            follow_links=follow_links,
+            data_root=data_root,
+        )
+    print_part(done.part, done.before, as_json)
+
+
 def _promise(promised: dict[str, Any]) -> str:
     """Return in one sentence what the threshold of `Run.answering` promises."""
     answered = f"about {promised['share']:.0%} of images like the labelled ones get an answer"
@@ -216,9 +272,15 @@ def _without_answer(remarks: "Counter[str]", photos: int) -> str:
 
 def _check_into(source: str, into: Path, trained: "Run") -> None:
     """Raise HandfulError, before anything is predicted, if copies cannot be written to `into`."""
+    from handful.data.objects.find import is_elsewhere
     from handful.data.sources import SOURCES
     from handful.pipeline.sorting import check_target
 
+    if is_elsewhere(source):
+        raise HandfulError(
+            f"--into copies the files of a folder, and {source} is none; use --out, or copy the "
+            f"images to a folder first"
+        )
     if source in SOURCES:
         raise HandfulError(f"--into copies files, but {source!r} is a data set without files")
     check_target(Path(source).expanduser(), into, trained.classes, trained.source_folder)

@@ -4,6 +4,7 @@ Modification times of files are not read: copying, unpacking and synchronising c
 """
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -26,16 +27,20 @@ class Capture(NamedTuple):
     camera: str
 
 
-def captures(paths: Iterable[Path]) -> list[Capture | None]:
-    """Of each file; None where it says nothing."""
+def captures(files: Iterable[AbstractContextManager[Path]]) -> list[Capture | None]:
+    """Of each file, as `Files.each` gives them; None where it says nothing."""
     with decode.guarded():
-        return list(in_order(capture, paths))
+        return list(in_order(_capture, files))
 
 
 def capture(path: Path) -> Capture | None:
     """When and by which camera a file was taken; None where it does not say, or not readably."""
+    return _capture(nullcontext(path))
+
+
+def _capture(file: AbstractContextManager[Path]) -> Capture | None:
     try:
-        with decode.header(path) as image:
+        with file as path, decode.header(path) as image:
             return _said(image)
     except Exception:  # a damaged EXIF block must not exclude the photo
         return None

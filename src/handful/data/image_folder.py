@@ -17,7 +17,17 @@ from handful.data.decoding.value_range import fingerprints_at, value_range
 from handful.data.folder_layout import Place, in_test_part, layout
 from handful.data.imageset import ImageSet, sorted_classes
 from handful.data.labels.label_file import LabelFile, match_labels
-from handful.data.scan import Listing, Scan, listing, scan, scan_file, scan_listed
+from handful.data.objects.files import Objects
+from handful.data.objects.find import (
+    find,
+    find_inside,
+    folder_labels,
+    is_elsewhere,
+    with_stamps,
+)
+from handful.data.opened import Files, Folder
+from handful.data.scan import Found, Listing, Scan, listing, scan_file, scan_listed
+from handful.data.shards import NothingInShard, Shard
 from handful.data.splits import labeled_sample
 from handful.data.store import FileStore, Skipped
 from handful.errors import HandfulError
@@ -36,6 +46,7 @@ class Wanted(NamedTuple):
     # Inspect and return only labelled images of no test part, at most so many; None: all images.
     labeled_only: int | None = None
     seed: int = 0  # of the draw of these
+    shard: Shard | None = None  # list all files, and inspect and return only those of this shard
 
 
 def load_folder(
@@ -50,30 +61,66 @@ def load_folder(
     """Load the images of a folder, or one image file; labels may be missing.
 
     Args:
-        source: the path as the user typed it.
+        source: the path as the user typed it; or an address, an archive, a table or a list.
         follow_links: read symbolic links that lead out of the folder.
         say: receives a sentence on how the folders were interpreted.
     """
     wanted = wanted or Wanted()
     root = Path(source).expanduser()
-    if root.is_file():
-        root, found = root.parent, scan_file(root)
+    if not is_elsewhere(source) and root.is_file():
+        files: Files = Folder(root.parent)
+        found, own = scan_file(root), None
+        if wanted.shard is not None and not wanted.shard.of_listing(_as_listing(found)).files:
+            raise NothingInShard(wanted.shard)
     else:
-        check_folder(root, source)
+        files, listed, own = _listed(source, root, follow_links)
+        part = ""
+        if wanted.shard is not None:
+            listed, part = wanted.shard.of_listing(listed), str(wanted.shard)
         if wanted.labeled_only is not None:
-            return _load_labeled(source, root, labels, listing(root, follow_links), track, wanted)
-        found = scan(root, follow_links, track)
+            return _load_labeled(source, files, labels, listed, own, track, wanted)
+        found = scan_listed(files, _with_stamps(files, listed, listed.files), track, part=part)
     if not found.files:
+        if wanted.shard is not None:
+            raise NothingInShard(wanted.shard, found.skipped)
         raise HandfulError(_nothing_found(source, found))
-    places, unknown = _places(source, root, found, labels, wanted, say)
-    return _image_set(source, root, found, places, unknown, wanted.every_class)
+    places, unknown = _places(source, root, found, labels, own, wanted, say)
+    return _image_set(source, files, found, places, unknown, wanted.every_class)
+
+
+def _listed(
+    source: str, root: Path, follow_links: bool
+) -> tuple[Files, Listing, dict[str, str] | None]:
+    """The files of a source, without a look into them, and the labels that it gives itself."""
+    if is_elsewhere(source):
+        return find(source)
+    check_folder(root, source)
+    listed = listing(root, follow_links)
+    inside = find_inside(root) if not listed.files else None
+    return inside or (Folder(root), listed, folder_labels(root))
+
+
+def _with_stamps(files: Files, listed: Listing, wanted: list[Found]) -> Listing:
+    """The listing with sizes and versions of the wanted files, where only a list names them."""
+    if not isinstance(files, Objects):
+        return listed
+    known, missing = with_stamps(files, wanted)
+    stamped = {file.name: file for file in known}
+    gone = {skipped.name for skipped in missing}
+    kept = [stamped.get(file.name, file) for file in listed.files if file.name not in gone]
+    return Listing(kept, [*listed.skipped, *missing], listed.ignored)
+
+
+def _as_listing(found: Scan) -> Listing:
+    return Listing(found.files, found.skipped, found.ignored)
 
 
 def _load_labeled(
     source: str,
-    root: Path,
+    files: Files,
     labels: LabelFile | None,
     listed: Listing,
+    own: dict[str, str] | None,
     track: Track,
     wanted: Wanted,
 ) -> ImageSet:
@@ -81,21 +128,23 @@ def _load_labeled(
     every = Scan(listed.files, [], listed.skipped, listed.ignored)
     if not every.files:
         raise HandfulError(_nothing_found(source, every))
-    places, _ = _places(source, root, every, labels, wanted, silent)
+    root = Path(source).expanduser()
+    places, _ = _places(source, root, every, labels, own, wanted, silent)
     chosen = {
         file.name: place
         for file, place in zip(listed.files, places, strict=True)
         if place.label is not None and not place.test and not place.reason
     }
     assert wanted.labeled_only is not None
-    files = [file for file in listed.files if file.name in chosen]
-    labels_of = [chosen[file.name].label for file in files]
-    drawn = labeled_sample(np.arange(len(files)), labels_of, wanted.labeled_only, wanted.seed)
-    files = [files[at] for at in drawn]
-    found = scan_listed(root, listed, track, files)
+    named = [file.name for file in listed.files if file.name in chosen]
+    labels_of = [chosen[name].label for name in named]
+    drawn = labeled_sample(np.arange(len(named)), labels_of, wanted.labeled_only, wanted.seed)
+    names = {named[at] for at in drawn}
+    listed = _with_stamps(files, listed, [file for file in listed.files if file.name in names])
+    found = scan_listed(files, listed, track, [f for f in listed.files if f.name in names])
     if not found.files:
         raise HandfulError(f"{source} holds no labelled image that can be read")
-    return _image_set(source, root, found, [chosen[file.name] for file in found.files], [])
+    return _image_set(source, files, found, [chosen[file.name] for file in found.files], [])
 
 
 def _places(
@@ -103,13 +152,20 @@ def _places(
     root: Path,
     found: Scan,
     labels: LabelFile | None,
+    own: dict[str, str] | None,
     wanted: Wanted,
     say: Callable[[str], None],
 ) -> tuple[list[Place], list[Skipped]]:
-    """The place of each file of a scan, and the label file's rows that cannot be used."""
+    """The place of each file of a scan, and the label file's rows that cannot be used.
+
+    Args:
+        own: labels by name that the source itself gives; None where folders may be classes.
+    """
     names = [file.name for file in found.files]
     unknown: list[Skipped] = []
-    if labels is None:
+    if labels is None and own is not None and wanted.folders in (None, "auto"):
+        places = places_of_source(source, names, own, say)
+    elif labels is None:
         places = places_by_folder(source, names, wanted, say)
         if (root / MANIFEST).exists() and any(place.label for place in places):
             say(
@@ -122,6 +178,17 @@ def _places(
         tell_unused_folders(source, names, wanted, say)
         places = folders_beside_table(names, places, wanted.folders)
     return with_plain_labels(places, say), unknown
+
+
+def places_of_source(
+    source: str, names: list[str], own: dict[str, str], say: Callable[[str], None]
+) -> list[Place]:
+    """The place of each image, with the labels that the source itself gives."""
+    labeled = sum(name in own for name in names)
+    if labeled:
+        say(f"{source}: its own table labels {labeled:,} of {len(names):,} images")
+    test = in_test_part(names) if labeled else set()
+    return [Place(own.get(name), test=name in own and name in test) for name in names]
 
 
 def tell_unused_folders(
@@ -213,7 +280,7 @@ def places_by_table(
 
 def _image_set(
     source: str,
-    root: Path,
+    files: Files,
     found: Scan,
     places: list[Place],
     unknown: list[Skipped],
@@ -224,7 +291,7 @@ def _image_set(
         for file, place in zip(found.files, places, strict=True)
         if place.reason
     ]
-    store = file_store(root, found, [*found.skipped, *left_out, *unknown])
+    store = file_store(files, found, [*found.skipped, *left_out, *unknown])
     return placed(source, store, places, every_class)
 
 
@@ -257,7 +324,7 @@ def placed(
     return part(train, part(test) if len(test) else None)
 
 
-def file_store(root: Path, found: Scan, skipped: list[Skipped]) -> FileStore:
+def file_store(files: Files, found: Scan, skipped: list[Skipped]) -> FileStore:
     """A store of the readable files of a scan."""
     joined = b"".join(facts.fingerprint for facts in found.facts)
     of_files = np.frombuffer(joined, np.uint8).reshape(-1, 16)
@@ -271,7 +338,7 @@ def file_store(root: Path, found: Scan, skipped: list[Skipped]) -> FileStore:
         grey=np.array([facts.grey for facts in found.facts], bool),
         skipped=tuple(skipped),
         other=found.ignored,
-        root=root,
+        files=files,
         stamps=np.array([(file.bytes, file.changed) for file in found.files], np.int64),
         notes=tuple(facts.notes for facts in found.facts),
         file_fingerprints=of_files,

@@ -20,6 +20,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,10 @@ from handful.data.image_folder import file_store, group_numbers
 from handful.data.imageset import ImageSet, sorted_classes
 from handful.data.labels.given import by_position, class_text, is_missing, label_table
 from handful.data.labels.label_file import GIVEN, LabelFile, match_labels
-from handful.data.scan import Found, Scan
+from handful.data.objects.address import scheme_of
+from handful.data.objects.files import at_addresses
+from handful.data.opened import Files, Folder
+from handful.data.scan import UNKNOWN, Found, Scan
 from handful.data.store import Store, array_store
 from handful.data.thread_pool import in_order
 from handful.errors import HandfulError
@@ -220,14 +224,22 @@ def _mark(pixels: np.ndarray) -> tuple[bytes, bool]:
 
 
 def path_store(paths: Sequence[str | os.PathLike[str]]) -> Store:
-    """A store of image files; HandfulError if one is unreadable: every position needs one."""
+    """A store of image files, or of addresses; HandfulError if one is unreadable.
+
+    Every position needs an image, so none is left out.
+    """
     names = [os.fspath(path) for path in paths]
-    root = Path.cwd()
+    files: Files = Folder(Path.cwd())
+    if any(map(scheme_of, names)):
+        files = at_addresses(names)
     with decode.guarded():
-        facts = list(in_order(lambda name: _facts(root, name), names))
-    states = ((name, os.stat(root / name)) for name in names)
-    found = [Found(name, state.st_size, state.st_mtime_ns) for name, state in states]
-    return file_store(root, Scan(found, facts, [], Counter()), [])
+        opened = zip(names, files.each(names), strict=True)
+        facts = list(in_order(lambda item: _facts(*item), opened))
+    found = [Found(name, -1, UNKNOWN) for name in names]
+    if isinstance(files, Folder):
+        states = ((name, os.stat(files.root / name)) for name in names)
+        found = [Found(name, state.st_size, state.st_mtime_ns) for name, state in states]
+    return file_store(files, Scan(found, facts, [], Counter()), [])
 
 
 def stacked_store(values: Any) -> Store:
@@ -283,9 +295,10 @@ def _read(pictures: Sequence[Any], row: int) -> np.ndarray:
     return pixels_of(picture, f"picture {row}")
 
 
-def _facts(root: Path, name: str) -> decode.Facts:
+def _facts(name: str, file: AbstractContextManager[Path]) -> decode.Facts:
     try:
-        return decode.inspect(root / name)
+        with file as path:
+            return decode.inspect(path)
     except decode.Unreadable as error:
         raise HandfulError(f"cannot read {name}: {error}; leave it out of the list") from None
 

@@ -4,12 +4,12 @@ A manifest in the cache keeps the results of `decode.inspect` by path, size and 
 Opening a folder again then costs one directory walk.
 """
 
-import hashlib
 import json
 import os
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -21,11 +21,13 @@ from handful.data.cache import VERSION, about, cache_folder, explained, locked, 
 from handful.data.decode import ENDINGS, Facts, Unreadable
 from handful.data.decoding.unread_formats import ending_of, why_unread
 from handful.data.decoding.value_range import Values
+from handful.data.opened import Files, Folder
 from handful.data.skipped import Skipped
 from handful.data.thread_pool import in_order
 from handful.files import write_text
 from handful.progress import Track, quiet
 
+UNKNOWN = -1  # `Found.changed` of a file whose version nothing tells: it is read again each time
 BATCH = 64  # files inspected by one worker at a time
 SYSTEM = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "icon\r"}
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF",
@@ -38,7 +40,7 @@ class Found(NamedTuple):
 
     name: str  # path relative to the folder, with forward slashes
     bytes: int
-    changed: int  # mtime in nanoseconds
+    changed: int  # mtime in nanoseconds, or a hash of what else tells versions apart
 
 
 @dataclass(frozen=True)
@@ -77,22 +79,31 @@ def listing(root: Path, follow_links: bool) -> Listing:
 
 def scan(root: Path, follow_links: bool, track: Track) -> Scan:
     """Find and inspect every image under `root`; images that cannot be read are in `skipped`."""
-    return scan_listed(root, listing(root, follow_links), track)
+    return scan_listed(Folder(root), listing(root, follow_links), track)
 
 
 def scan_listed(
-    root: Path, listed: Listing, track: Track, chosen: list[Found] | None = None
+    files: Files,
+    listed: Listing,
+    track: Track,
+    chosen: list[Found] | None = None,
+    part: str = "",
 ) -> Scan:
-    """Inspect the listed files, or only `chosen` of them."""
-    files, facts, skipped = [], [], [*listed.skipped]
+    """Inspect the listed files, or only `chosen` of them.
+
+    Args:
+        part: which part of the source is listed, such as "3/64"; "" if all of it is.
+    """
+    readable, facts, skipped = [], [], [*listed.skipped]
     wanted = listed.files if chosen is None else chosen
-    for file, result in zip(wanted, _inspected(root, listed.files, wanted, track), strict=True):
+    inspected = _inspected(files, listed.files, wanted, track, part)
+    for file, result in zip(wanted, inspected, strict=True):
         if isinstance(result, Facts):
-            files.append(file)
+            readable.append(file)
             facts.append(result)
         else:
             skipped.append(Skipped(file.name, result))
-    return Scan(files, facts, sorted(skipped), listed.ignored)
+    return Scan(readable, facts, sorted(skipped), listed.ignored)
 
 
 def scan_file(path: Path) -> Scan:
@@ -100,7 +111,7 @@ def scan_file(path: Path) -> Scan:
     status = path.stat()
     file = Found(path.name, status.st_size, status.st_mtime_ns)
     with decode.guarded():
-        result = _inspect(path.parent, file)
+        result = _inspect(Folder(path.parent).opened(path.name))
     if isinstance(result, Facts):
         return Scan([file], [result], [], Counter())
     return Scan([], [], [Skipped(path.name, result)], Counter())
@@ -178,22 +189,22 @@ def _leads_inside(root: Path, path: str) -> bool:
 
 
 def _inspected(
-    root: Path, found: list[Found], wanted: list[Found], track: Track
+    files: Files, found: list[Found], wanted: list[Found], track: Track, part: str
 ) -> Iterable[Facts | str]:
     """The facts of each wanted file, or why it cannot be read; from the manifest where possible.
 
     Args:
-        found: all files of the folder; what the manifest knows of them stays in it.
+        found: all files of the source, or of this part; what the manifest knows of them stays.
     """
-    path = cache_folder() / "manifests" / f"{_key(root)}.json"
+    path = _manifest(files, part)
     known = _load(path, found)
     if not all(file.name in known for file in wanted):
         with locked(path):
             known = _load(path, found)  # another process may have written it meanwhile
             if unknown := [file for file in wanted if file.name not in known]:
-                known.update(_look(root, unknown, track))
+                known.update(_look(files, unknown, track))
                 _save(path, found, known)
-                about(path, source=os.path.realpath(root))
+                about(path, source=files.identity)
     if path.exists():
         used(path)
     return [known[file.name] for file in wanted]
@@ -201,7 +212,7 @@ def _inspected(
 
 def remembered_facts(root: Path, found: list[Found]) -> dict[str, Facts | str]:
     """The facts of unchanged files that an earlier scan of the folder found, by name."""
-    return _load(cache_folder() / "manifests" / f"{_key(root)}.json", found)
+    return _load(_manifest(Folder(root)), found)
 
 
 def remember_facts(root: Path, found: list[Found], known: dict[str, Facts | str]) -> None:
@@ -210,7 +221,7 @@ def remember_facts(root: Path, found: list[Found], known: dict[str, Facts | str]
     Args:
         known: facts, or why a file cannot be read, by name.
     """
-    path = cache_folder() / "manifests" / f"{_key(root)}.json"
+    path = _manifest(Folder(root))
     with locked(path):
         _save(path, found, known)
         about(path, source=os.path.realpath(root))
@@ -218,26 +229,31 @@ def remember_facts(root: Path, found: list[Found], known: dict[str, Facts | str]
 
 def inspect_files(root: Path, files: list[Found]) -> dict[str, Facts | str]:
     """The facts of each file, or why it cannot be read, by name; files are decoded in parallel."""
-    return _look(root, files, quiet)
+    return _look(Folder(root), files, quiet)
 
 
-def _look(root: Path, files: list[Found], track: Track) -> dict[str, Facts | str]:
-    parts = [files[start : start + BATCH] for start in range(0, len(files), BATCH)]
-    results = in_order(lambda part: [(file.name, _inspect(root, file)) for file in part], parts)
+def _look(files: Files, found: list[Found], track: Track) -> dict[str, Facts | str]:
+    def look(part: list[Found]) -> list[tuple[str, Facts | str]]:
+        names = [file.name for file in part]
+        return [(n, _inspect(file)) for n, file in zip(names, files.each(names), strict=True)]
+
+    parts = [found[start : start + BATCH] for start in range(0, len(found), BATCH)]
+    results = in_order(look, parts)
     with decode.guarded():
         tracked = track(results, len(parts), "looking at files")
         return {name: facts for part in tracked for name, facts in part}
 
 
-def _inspect(root: Path, file: Found) -> Facts | str:
+def _inspect(file: AbstractContextManager[Path]) -> Facts | str:
     try:
-        return decode.inspect(root / file.name)
+        with file as path:
+            return decode.inspect(path)
     except Unreadable as error:
         return str(error)
 
 
-def _key(root: Path) -> str:
-    return hashlib.sha256(os.path.realpath(root).encode(errors="surrogateescape")).hexdigest()[:32]
+def _manifest(files: Files, part: str = "") -> Path:
+    return cache_folder() / "manifests" / f"{files.manifest(part)}.json"
 
 
 def _save(path: Path, found: list[Found], known: dict[str, Facts | str]) -> None:
@@ -284,7 +300,11 @@ def _load(path: Path, found: list[Found]) -> dict[str, Facts | str]:
         }
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    states = ((file.name, (file.name, file.bytes, file.changed)) for file in found)
+    states = (
+        (file.name, (file.name, file.bytes, file.changed))
+        for file in found
+        if file.changed != UNKNOWN
+    )
     return {name: remembered[state] for name, state in states if state in remembered}
 
 

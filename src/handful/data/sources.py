@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from handful.data.boxes.crop_folder import load_crops
-from handful.data.boxes.options import boxes_of
+from handful.data.boxes.options import Boxes, boxes_of
 from handful.data.cache import data_folder
 from handful.data.folder_layout import check_folders
 from handful.data.grouping.rules import check_rule, grouped_by_rule
@@ -20,6 +20,8 @@ from handful.data.imageset import ImageSet
 from handful.data.in_memory import image_set, is_path, with_labels
 from handful.data.labels.given import label_table
 from handful.data.labels.label_file import GIVEN, LabelFile
+from handful.data.objects.find import is_elsewhere
+from handful.data.shards import NothingInShard, Shard, shard_of
 from handful.data.source_names import check_source
 from handful.data.splits import holdout, labeled_sample, with_test
 from handful.data.store import FileStore, Skipped, array_store
@@ -62,6 +64,7 @@ def load(
     groups: str | None = None,
     labeled_only: int | None = None,
     boxes: Any = None,
+    shard: Shard | str | None = None,
     track: Track = quiet,
     say: Callable[[str], None] = lambda text: None,
 ) -> ImageSet:
@@ -74,6 +77,8 @@ def load(
     Args:
         source: a name in `SOURCES`, or the path of a folder of images. A string that is a name is
             taken as a name, even if there is a folder of that name; a Path is always a folder.
+            Or an address (s3://…, https://…), an archive (zip, tar), or a table or list of images
+            (Parquet, CSV); see "Photos in a bucket, an archive or a list".
             Or pictures in memory: a Pillow image, an array (N, H, W) or (N, H, W, C), a list of
             these or of paths, a torch `Dataset` of (picture, label), or a `datasets.Dataset`.
         labels: a CSV of file,label[,group], or the label file of another tool, for a folder whose
@@ -103,6 +108,8 @@ def load(
         boxes: a file of boxes in the photos of a folder (MegaDetector's output, COCO, or a CSV), or
             `Boxes` with how crops are made of them. The images are then the crops, named after
             their photo and box: `IMG_0001.jpg#2`. Crops of one photo are in one group.
+        shard: "3/64" returns only the images of the third of 64 shards, chosen by a hash of their
+            names. The others are listed, but not decoded.
         track: wraps long loops, `track(items, total, what)`, to show progress.
         say: receives sentences on how the source was interpreted.
 
@@ -113,12 +120,10 @@ def load(
     check_folders(folders)
     if groups is not None:
         check_rule(groups)
+    shard = shard_of(shard) if isinstance(shard, str) else shard
     name, boxes = str(source) if is_path(source) else "", boxes_of(boxes)
-    if boxes is not None and (not name or (name in SOURCES and not isinstance(source, Path))):
-        raise HandfulError(
-            f"boxes={str(boxes.file)!r} is for a folder of photos; give the folder of the photos "
-            f"that the file names"
-        )
+    if boxes is not None:
+        _check_boxes(source, boxes, shard)
     if not is_path(source):
         images = source if isinstance(source, ImageSet) else image_set(source)
         images = images if labels is None else with_labels(images, labels, say)
@@ -132,11 +137,13 @@ def load(
     else:
         check_source(name)
         table = label_file(labels, encoding, file_column, label_column)
-        wanted = Wanted(folders, labeled, every_class, labeled_only, seed)
+        wanted = Wanted(folders, labeled, every_class, labeled_only, seed, shard)
         if boxes is None:
             images = load_folder(name, table, follow_links, track, wanted=wanted, say=say)
         else:
             images = load_crops(name, boxes, table, follow_links, track, wanted=wanted, say=say)
+    if shard is not None and not isinstance(images.store, FileStore):
+        images = _of_shard(images, shard)
     if labeled_only is not None:
         images = images[labeled_sample(images.labeled, images.labels, labeled_only, seed)]
     if labeled:
@@ -147,6 +154,35 @@ def load(
     if test_fraction:
         images = _with_new_test(images, test_fraction, seed)
     return images if keep_leaks else _without_leaks(images)
+
+
+def _check_boxes(source: Any, boxes: Boxes, shard: Shard | None) -> None:
+    """HandfulError unless the images are all photos of a folder on this machine, or one photo."""
+    given, name = f"boxes={str(boxes.file)!r}", str(source) if is_path(source) else ""
+    if not name or (name in SOURCES and not isinstance(source, Path)):
+        raise HandfulError(
+            f"{given} is for a folder of photos; give the folder of the photos that the file names"
+        )
+    if is_elsewhere(name):
+        raise HandfulError(
+            f"{given} is for a folder of photos on this machine, and {name} is none; copy or "
+            f"unpack its photos into a folder, and give that folder"
+        )
+    if shard is not None:
+        raise HandfulError(
+            f"{given} is for all photos of a folder, and shard='{shard}' takes a part of them; "
+            f"leave one of the two out"
+        )
+
+
+def _of_shard(images: ImageSet, shard: Shard) -> ImageSet:
+    """The images of a shard, its test part included."""
+    parts = [images] if images.test is None else [images, images.test]
+    shard.seen([name for part in parts for name in part.names])
+    held = [part[np.array([shard.holds(name) for name in part.names], bool)] for part in parts]
+    if not any(map(len, held)):
+        raise NothingInShard(shard)
+    return replace(held[0], test=held[1] if len(held) > 1 and len(held[1]) else None)
 
 
 def label_file(

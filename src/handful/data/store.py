@@ -8,6 +8,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,7 @@ from handful.data import decode
 from handful.data.cache import VERSION, about, cache_folder, explained, locked, read_about, used
 from handful.data.cache_entries import keep_within_limit, remove
 from handful.data.decoding.value_range import Scale, fingerprints_at, merged
+from handful.data.opened import Files
 from handful.data.skipped import Skipped as Skipped
 from handful.data.thread_pool import in_order
 from handful.errors import HandfulError
@@ -39,7 +41,7 @@ class Vanished(HandfulError):
         first = int(rows[0])
         others, what = (f" and {len(rows) - 1:,} others", "them") if len(rows) > 1 else ("", "it")
         super().__init__(
-            f"{Path(store.source) / store.names[first]}{others} could be read a moment ago, but "
+            f"{store.shown(first)}{others} could be read a moment ago, but "
             f"not now ({store.lost[first]}); run the same command again to leave {what} out"
         )
         self.store = store
@@ -80,11 +82,15 @@ class Store(ABC):
 
     @property
     def source(self) -> str:
-        """The folder of the images, or "" if they are not on disk."""
+        """The folder or the address of the images, or "" if they are in memory."""
         return ""
 
     def file(self, row: int) -> str:
         """The name of the file that an image is in: its own, but for crops."""
+        return self.names[row]
+
+    def shown(self, row: int) -> str:
+        """The path or the address of an image, for messages."""
         return self.names[row]
 
     @abstractmethod
@@ -208,9 +214,9 @@ class Store(ABC):
 
 @dataclass(eq=False, kw_only=True)
 class FileStore(Store):
-    """Image files under one folder; `names` are paths relative to it."""
+    """Image files of one folder, bucket, archive or list; `names` are those of `files`."""
 
-    root: Path
+    files: Files
     stamps: np.ndarray  # (N, 2) int64: bytes and modification time in ns, when inspected
     notes: tuple[tuple[str, ...], ...]  # treatments of every file in decoding, see `Facts`
     file_fingerprints: np.ndarray  # (N, 16) uint8: of the files' own values, before any scale
@@ -233,22 +239,29 @@ class FileStore(Store):
 
     @property
     def source(self) -> str:
-        return os.path.abspath(self.root)
+        return self.files.source
 
-    def path(self, row: int) -> Path:
-        """The file of an image."""
-        return self.root / self.file(row)
+    def shown(self, row: int) -> str:
+        return self.files.shown(self.file(row))
+
+    def opened(self, row: int) -> AbstractContextManager[Path]:
+        """A path of the file, within the block. The block raises `decode.Unreadable`."""
+        return self.files.opened(self.file(row))
 
     def picture(self, row: int, side: int) -> np.ndarray:
         """Pixels (H, W) or (H, W, 3) uint8 of an image, at most `side` a side, to be looked at."""
-        return decode.read_within(self.path(row), side, self.value_range)
+        with self.opened(row) as path:
+            return decode.read_within(path, side, self.value_range)
 
     def batch(self, rows: np.ndarray, size: int, aspect: str, channels: int) -> np.ndarray:
         pixels = np.zeros((len(rows), channels, size, size), np.uint8)
-        for places in self._read_together(rows, size):
+        together = self._read_together(rows, size)
+        opened = self.files.each(self.file(int(rows[places[0]])) for places in together)
+        for places, file in zip(together, opened, strict=True):
             some = rows[places].tolist()
             try:
-                images = self._read(some, size, aspect, channels)
+                with file as path:
+                    images = self._read(path, some, size, aspect, channels)
             except decode.Unreadable as error:
                 self.lost |= {row: self._change(row) or str(error) for row in some}
             else:
@@ -263,11 +276,11 @@ class FileStore(Store):
         """Positions in `rows` of images that are read from one file at once."""
         return [[place] for place in range(len(rows))]
 
-    def _read(self, rows: list[int], size: int, aspect: str, channels: int) -> Sequence[np.ndarray]:
-        """Pixels (channels, S, S) of images that are read at once; raises `Unreadable`."""
-        return [
-            decode.read(self.path(row), size, aspect, channels, self.value_range) for row in rows
-        ]
+    def _read(
+        self, path: Path, rows: list[int], size: int, aspect: str, channels: int
+    ) -> Sequence[np.ndarray]:
+        """Pixels (channels, S, S) of images in one file; raises `Unreadable`."""
+        return [decode.read(path, size, aspect, channels, self.value_range) for _ in rows]
 
     def vanished(self, rows: np.ndarray) -> Vanished:
         """The error for all lost rows: every row is checked, so that a job restarts only once."""
@@ -278,14 +291,8 @@ class FileStore(Store):
 
     def _change(self, row: int) -> str:
         """How a file has changed since it was inspected, or ""."""
-        try:
-            now = os.stat(self.path(row))
-        except FileNotFoundError:
-            return "vanished"
-        except OSError as error:
-            return f"cannot be read any more: {error.strerror or error}"
-        same = (now.st_size, now.st_mtime_ns) == tuple(self.stamps[row])
-        return "" if same else "changed while it was read"
+        stamp = (int(self.stamps[row, 0]), int(self.stamps[row, 1]))
+        return self.files.change(self.file(row), stamp)
 
 
 @dataclass(eq=False, kw_only=True)

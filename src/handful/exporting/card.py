@@ -3,9 +3,11 @@
 import json
 from pathlib import PurePath
 
+from handful import models
 from handful._version import __version__
 from handful.exporting.agreement import TOLERANCE, Agreement
 from handful.exporting.check_images import labels_of
+from handful.models import packaged
 from handful.pipeline.run import Run
 from handful.report.sentences import Story, tell
 from handful.text import counted, percent, span
@@ -17,6 +19,8 @@ _WEIGHTS = {
     "ImageNet's images are for non-commercial research; whether that binds weights is disputed.",
     "timm:": "The network started from the weights {name} of timm. Their licence is on their model "
     "card: https://huggingface.co/timm/{model}.",
+    "package": "The network started from the weights {name} of an installed package, which gives "
+    "their licence as {licence} and their source as {source}.",
     "": "The network was trained from random weights: no licence of others applies to them.",
 }
 
@@ -55,7 +59,14 @@ def plain(text: str) -> str:
 
 
 def weights(backbone: str) -> str:
-    """Where the weights of a backbone come from, and under which licence, in a sentence."""
+    """Where the weights of a backbone come from, and under which licence, in sentences."""
+    if models.SIGN in backbone:
+        return "\n\n".join(map(weights, backbone.split(models.SIGN)))
+    if backbone in packaged.names():
+        said = packaged.weights(backbone)
+        return _WEIGHTS["package"].format(
+            name=plain(backbone), licence=plain(said.licence), source=plain(said.source)
+        )
     if backbone.startswith("timm:"):
         name = backbone.removeprefix("timm:")
         return _WEIGHTS["timm:"].format(name=plain(name), model=name)
@@ -141,6 +152,13 @@ def _checked(agreement: Agreement, remarks: list[str]) -> str:
     return "\n\n".join(lines)
 
 
+def _base_model(backbone: str) -> str:
+    """The network on the hub that a backbone starts from; "" where there is none."""
+    if backbone.startswith("lite"):
+        return f"timm/tf_efficientnet_{backbone}.in1k"
+    return "timm/" + backbone.removeprefix("timm:") if backbone.startswith("timm:") else ""
+
+
 def front_matter(run: Run) -> str:
     """What the Hugging Face hub reads at the top of a model card, in YAML.
 
@@ -149,10 +167,8 @@ def front_matter(run: Run) -> str:
     name, data = run.record["backbone"]["name"], run.record["data"]
     lines = ["---", "license: other  # yours to choose", "pipeline_tag: image-classification"]
     lines += ["tags: [onnx, safetensors, image-classification, handful]"]
-    if name.startswith("lite"):
-        lines.append(f"base_model: timm/tf_efficientnet_{name}.in1k")
-    elif name.startswith("timm:"):
-        lines.append(f"base_model: {json.dumps('timm/' + name.removeprefix('timm:'))}")
+    if bases := list(filter(None, map(_base_model, name.split(models.SIGN)))):
+        lines.append(f"base_model: {json.dumps(bases[0] if len(bases) == 1 else bases)}")
     if run.test is not None:
         source = json.dumps(PurePath(data["source"]).name or data["source"])
         lines += [

@@ -109,6 +109,7 @@ class FolderPhotos(Photos):
     def images(self, numbers: list[int]) -> "tuple[ImageSet, list[int]]":
         from handful.data.image_folder import file_store
         from handful.data.imageset import ImageSet
+        from handful.data.opened import Folder
 
         facts = self._known(numbers)
         kept = []
@@ -121,7 +122,7 @@ class FolderPhotos(Photos):
                 self.unreadable[number] = known
         files = [self.found[number] for number in kept]
         read = [known for file in files if isinstance(known := facts[file.name], Facts)]
-        store = file_store(self.root, Scan(files, read, [], Counter()), [])
+        store = file_store(Folder(self.root), Scan(files, read, [], Counter()), [])
         if self._colour:
             store.grey[:] = False  # grey images are treated as those in colour beside them
         rows = np.arange(len(kept), dtype=np.int64)

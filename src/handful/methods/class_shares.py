@@ -147,19 +147,32 @@ def calibrated_predictions(
     """(m, K) probabilities of a `Features` head at the temperature found out of fold."""
     coordinates = principal(labeled.double())
     x, targets = coordinates.of(labeled), F.one_hot(labels, num_classes).double()
-    strength = Features().strength
-    weight, bias = fit_logistic(x, targets, strength)
+    head = fit_logistic(x, targets, Features().strength)
+    temperature = _temperature(x, targets, head, seed)
+    on_pool = coordinates.of(unlabeled) @ head[0] + head[1]
+    predicted: np.ndarray = (on_pool / temperature).softmax(dim=1).numpy()
+    return predicted
+
+
+def best_temperature(labeled: Tensor, labels: Tensor, num_classes: int, seed: int) -> float:
+    """The temperature of a `Features` head on (n, D) features, found out of fold."""
+    x = principal(labeled.double()).of(labeled)
+    targets = F.one_hot(labels, num_classes).double()
+    head = fit_logistic(x, targets, Features().strength)
+    return float(_temperature(x, targets, head, seed))
+
+
+def _temperature(x: Tensor, targets: Tensor, head: tuple[Tensor, Tensor], seed: int) -> Tensor:
+    """The one of TEMPERATURES with the lowest cross-entropy out of fold; `head` of all images."""
+    labels = targets.argmax(dim=1)
     fold = torch.from_numpy(stratified_folds(labels.numpy(), _FOLDS, seed))
     logits = torch.empty_like(targets)  # (n, K), out of fold
     for held in fold.unique():
         inside = fold != held
-        fitted = fit_logistic(x[inside], targets[inside], strength, start=(weight, bias))
+        fitted = fit_logistic(x[inside], targets[inside], Features().strength, start=head)
         logits[~inside] = x[~inside] @ fitted[0] + fitted[1]
     losses = torch.stack([F.cross_entropy(logits / t, targets) for t in TEMPERATURES])
-    temperature = TEMPERATURES[losses.argmin()]
-    on_pool = coordinates.of(unlabeled) @ weight + bias
-    predicted: np.ndarray = (on_pool / temperature).softmax(dim=1).numpy()
-    return predicted
+    return TEMPERATURES[losses.argmin()]
 
 
 def combined_shares(

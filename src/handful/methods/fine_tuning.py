@@ -20,10 +20,14 @@ from torch import Tensor, nn
 from handful import devices, models
 from handful.errors import HandfulError
 from handful.methods.base import About, Batch, Step, Task, Views, classifier
+from handful.methods.class_shares import best_temperature
 from handful.methods.first_features import shares_for
+from handful.methods.linear_head import Features
 from handful.methods.schedule import Schedule
 from handful.methods.self_training import SelfTraining
 from handful.models.classifier import BackboneSpec, Classifier, embed
+
+_FIRST_HEADS = ("linear", "random")
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class FineTuning:
     label_smoothing: float = 0.1  # probability distributed evenly over all classes
     augment: str = "strong"  # a named pipeline
     embed_size: int = 160  # side in pixels of the images for the head
+    embed_backbone: str = ""  # networks of the head, as in lite0+lite2; "": the trained one
+    first_head: str = "linear"  # the trained head starts as a fitted one, or "random"
     frozen_norm: bool = False  # keep batch norm's statistics of the pre-training
     frozen_parts: int = 0  # number of lite's nine parts, from the input on, that are not trained
 
@@ -54,6 +60,10 @@ class FineTuning:
         for field in ("own_share", "label_smoothing"):
             if not 0 <= getattr(self, field) <= 1:
                 raise HandfulError(f"{field} lies in [0, 1], got {getattr(self, field)}")
+        if self.first_head not in _FIRST_HEADS:
+            raise HandfulError(
+                f"first_head is {' or '.join(_FIRST_HEADS)}, got {self.first_head!r}"
+            )
         for field in ("unlabeled_ratio", "unlabeled_weight", "frozen_parts"):
             if getattr(self, field) < 0:
                 raise HandfulError(f"{field} must be 0 or more, got {getattr(self, field)}")
@@ -87,6 +97,8 @@ class FineTuning:
         network = classifier(task)
         self._freeze(network.backbone, task.backbone.name)
         student = Student(network, self.frozen_norm)
+        if self.first_head == "linear":
+            student.head = self._fitted_head(network, task)
         if self.unlabeled_ratio:
             student.pseudo_labels, student.prior = self._first_pseudo_labels(task)
         return student
@@ -142,14 +154,30 @@ class FineTuning:
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
 
+    def _fitted_head(self, network: Classifier, task: Task) -> nn.Module:
+        """A linear head fitted to the labelled images, its logits at their best temperature.
+
+        A head of random weights would send random gradients through learned features.
+        """
+        size, track = task.size, task.track
+        found = embed(task.images[task.images.labeled], network, size, task.aspect, "auto", track)
+        labels, classes = task.labels[task.labeled], len(task.classes)
+        head = Features().fit_features(found.float(), labels, found[:0].float(), classes, seed=0)
+        temperature = best_temperature(found.double(), labels, classes, seed=0)
+        with torch.no_grad():
+            head.weight.div_(temperature)
+            head.bias.div_(temperature)
+        return head
+
     def _first_pseudo_labels(self, task: Task) -> tuple[Tensor, Tensor]:
         """(N, K) probabilities of the head for all images, and (K,) class shares.
 
         The probabilities of a labelled image are its label, one-hot.
         """
-        stages = {"stages": 3} if models.multi_stage(task.backbone.name) else {}
-        options = task.backbone.options | stages
-        spec = BackboneSpec(task.backbone.name, options)
+        name = self.embed_backbone or task.backbone.name
+        stages = {"stages": 3} if models.multi_stage(name) else {}
+        own = task.backbone.options if name == task.backbone.name else {}
+        spec = BackboneSpec(name, own | stages)
         frozen = classifier(replace(task, backbone=spec, size=self.embed_size))
         features = embed(task.images, frozen, self.embed_size, task.aspect, "auto", task.track)
         labels = task.labels[task.labeled]

@@ -14,6 +14,9 @@ from handful import seeds
 from handful.devices import one_thread
 from handful.errors import HandfulError
 
+_LARGE = 2_048  # rows and columns of a Gram matrix that takes seconds to decompose
+_ROWS = 4_096  # images of a randomised decomposition
+_OVERSAMPLED = 32  # axes that it finds beyond those wanted, for precision
 SMALL = 1_000_000  # elements: one thread multiplies smaller matrices faster
 
 
@@ -50,9 +53,13 @@ def principal(features: Tensor, rank: int | None = None) -> Coordinates:
     """The first `rank` principal axes of (N, D) features; by default all with variance.
 
     All axes together lose nothing for a ridge or logistic head, whose solution lies in the span of
-    the features. The cost is one eigendecomposition of the smaller of the two Gram matrices.
+    the features. The cost is one eigendecomposition of the smaller of the two Gram matrices. Where
+    both are large and a `rank` is given, the axes come from a randomised decomposition (Halko et
+    al. 2011, arXiv:0909.4061) of a sample of the images, which is many times as fast.
     """
     n, width = features.shape
+    if rank is not None and min(n, width) > _LARGE:
+        return _randomized(features, rank)
     mean = features.mean(dim=0)
     centred = features - mean
     # After a failed training squares may overflow float32. Scaling by a power of 2 is exact.
@@ -68,6 +75,19 @@ def principal(features: Tensor, rank: int | None = None) -> Coordinates:
     basis = F.normalize(basis[:, chosen], dim=0)
     length = (values.clamp_min(0).sum() / n).sqrt().clamp_min(torch.finfo(values.dtype).tiny)
     return Coordinates(mean, basis / length / scale)
+
+
+def _randomized(features: Tensor, rank: int) -> Coordinates:
+    """`principal` of wide features, from at most _ROWS of the images, evenly spaced."""
+    some = features[:: -(-len(features) // _ROWS)]
+    mean = some.mean(dim=0)
+    centred = some - mean
+    with seeds.seeded(0):
+        _, values, axes = torch.svd_lowrank(centred, q=rank + _OVERSAMPLED, niter=2)
+    kept = values[:rank] > values.max() * 1e-3
+    length = (centred.square().sum() / len(some)).sqrt()
+    length = length.clamp_min(torch.finfo(values.dtype).tiny)
+    return Coordinates(mean, axes[:, :rank][:, kept] / length)
 
 
 def _eigh(gram: Tensor) -> tuple[Tensor, Tensor]:

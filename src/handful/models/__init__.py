@@ -21,8 +21,11 @@ from torch import Tensor, nn
 
 from handful import seeds
 from handful.errors import HandfulError
+from handful.models import packaged
 from handful.models.fast import Fast
 from handful.models.imagenet import Lite, Lite0, Lite1, Lite2, Timm
+from handful.models.joined import SIGN, Joined
+from handful.models.packaged import Packaged
 from handful.models.published import (
     CNN,
     MLP,
@@ -42,6 +45,7 @@ from handful.text import did_you_mean
 
 __all__ = [
     "BACKBONES",
+    "SIGN",
     "SmallDecoder",
     "SmallEncoder",
     "check_name",
@@ -73,13 +77,25 @@ _TIMM = "timm:"
 
 
 def pretrained(name: str) -> bool:
-    """Whether backbone `name` has weights learned on other images."""
-    return multi_stage(name) or name.startswith(_TIMM)
+    """Whether backbone `name` has weights learned on other images; of several, whether all have."""
+    return all(
+        issubclass(BACKBONES.get(one, nn.Module), Lite) or one.startswith(_TIMM) or _of_package(one)
+        for one in name.split(SIGN)
+    )
+
+
+def installed(name: str) -> bool:
+    """Whether the weights of backbone `name` are on this machine, without a hub."""
+    kinds = [BACKBONES.get(one) for one in name.split(SIGN)]
+    return all(kind is not None and issubclass(kind, Lite) and kind.installed() for kind in kinds)
 
 
 def multi_stage(name: str) -> bool:
-    """Whether backbone `name` has the option `stages`, for features of earlier stages too."""
-    return issubclass(BACKBONES.get(name, nn.Module), Lite)
+    """Whether backbone `name` has the option `stages`, for features of earlier stages too.
+
+    Of several networks side by side, one that has it is enough.
+    """
+    return any(issubclass(BACKBONES.get(one, nn.Module), Lite) for one in name.split(SIGN))
 
 
 def mirrors(name: str) -> bool:
@@ -91,7 +107,9 @@ def make(name: str, channels: int, size: int, **options: Any) -> nn.Module:
     """The backbone `name` for images of `channels` x `size` x `size`.
 
     Args:
-        name: a key of `BACKBONES`, or `timm:` and the name of any timm model.
+        name: a key of `BACKBONES`, a network of an installed package (see `packaged`), or
+            `timm:` and the name of any timm model; pre-trained networks side by side are joined by
+            "+", as in lite0+lite1.
         channels: 1 for grey images, 3 for colour.
         options: the backbone's own, such as `dropout` of `cifar-cnn`.
 
@@ -99,9 +117,15 @@ def make(name: str, channels: int, size: int, **options: Any) -> nn.Module:
         HandfulError: there is no such backbone, or it has no such option.
     """
     check_name(name)
-    backbone: Any = Timm if name.startswith(_TIMM) else BACKBONES[name]
-    if name.startswith(_TIMM):
-        options = {"model": name.removeprefix(_TIMM), **options}
+    backbone: Any
+    if SIGN in name:
+        backbone, options = Joined, {"networks": tuple(name.split(SIGN)), **options}
+    elif name.startswith(_TIMM):
+        backbone, options = Timm, {"model": name.removeprefix(_TIMM), **options}
+    else:
+        backbone = BACKBONES.get(name, Packaged)
+        if backbone is Packaged:
+            options = {"package": name, **options}
     if channels not in (1, 2, 3):
         raise HandfulError(
             f"channels is 1 (grey), 3 (colour), or 2 for a pair of Lab channels; got {channels}"
@@ -123,11 +147,18 @@ def make(name: str, channels: int, size: int, **options: Any) -> nn.Module:
 
 def check_name(name: str) -> None:
     """Raise HandfulError if there is no backbone of this name."""
-    if name not in BACKBONES and not name.startswith(_TIMM):
-        raise HandfulError(
-            f"no backbone {name!r}.{did_you_mean(name, BACKBONES)} "
-            f"Backbones: {', '.join(BACKBONES)}, or {_TIMM}MODEL for any model of timm"
-        )
+    for one in name.split(SIGN):
+        if one not in BACKBONES and not one.startswith(_TIMM) and not _of_package(one):
+            known = [*BACKBONES, *packaged.names()]
+            raise HandfulError(
+                f"no backbone {one!r}.{did_you_mean(one, known)} "
+                f"Backbones: {', '.join(known)}, or {_TIMM}MODEL for any model of timm"
+            )
+
+
+def _of_package(name: str) -> bool:
+    """Whether an installed package brings the network; a name of ours is never taken from one."""
+    return name not in BACKBONES and name in packaged.names()
 
 
 def fingerprint(module: nn.Module) -> str:

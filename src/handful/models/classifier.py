@@ -4,9 +4,9 @@ Letters in shapes: N images, K classes, C channels, S the side in pixels, D feat
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from handful import devices, models, seeds
 from handful.data.decoding.value_range import Scale
 from handful.data.imageset import ImageSet
-from handful.models.feature_cache import features
+from handful.models.feature_cache import features, filled
+from handful.models.joined import Joined
 from handful.progress import Track, quiet
 
 
@@ -63,6 +64,28 @@ class Classifier(nn.Module):
         width = int(backbone.width)  # type: ignore[arg-type]
         with seeds.own_turn():
             self.head: nn.Module = nn.Linear(width, num_classes, bias)
+
+    def each(self) -> list[nn.Module]:
+        """Itself, or for networks side by side: each with its normalisation and without a head."""
+        if not isinstance(self.backbone, Joined):
+            return [self]
+        found: list[nn.Module] = []
+        for network in self.backbone.networks:
+            one, known = copy.copy(self), cast(Any, network)
+            normalize = Normalize(list(known.mean), list(known.std))
+            one._modules = {
+                **self._modules,
+                "normalize": normalize,
+                "backbone": network,
+                "head": nn.Identity(),
+            }
+            found.append(one)
+        return found
+
+    def join(self, rows: Sequence[Tensor]) -> Tensor:
+        """(N, D) of the (N, D_i) features of `each`."""
+        assert isinstance(self.backbone, Joined)
+        return self.backbone.join(rows)
 
     def features(self, images: Tensor) -> Tensor:
         """(N, C, S, S) in [0, 1] → (N, D)."""
@@ -137,9 +160,11 @@ class Predictor:
             batch = max(1, batch * 256**2 // self.size**2)
         stream = images.stream(self.size, self.aspect, batch, self.channels)
         for pixels in track(stream, -(-len(images) // batch), what):
+            # The last bits depend on the number of images in a pass: all passes are of one size.
+            whole = filled(pixels, batch) if len(images) > batch else pixels
             with torch.inference_mode(), devices.autocast(self.precision_here()):
-                found = self.model.features(pixels.to(devices.device()).float() / 255)
-            yield found.float()
+                found = self.model.features(whole.to(devices.device()).float() / 255)
+            yield found[: len(pixels)].float()
 
     def precision_here(self) -> str:
         """The number format of features on this machine: bf16 or fp32."""

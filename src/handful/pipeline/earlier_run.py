@@ -197,8 +197,8 @@ def earlier_settings(
             its network would be downloaded from a hub, and no `backbone` is typed.
     """
     record = earlier.record
-    if backbone is None and init is None and record["backbone"]["name"].startswith("timm:"):
-        name = record["backbone"]["name"]
+    name = record["backbone"]["name"]
+    if backbone is None and init is None and "timm:" in name:
         raise HandfulError(
             f"{earlier.folder} was trained with {name}, whose weights may have to be downloaded; "
             f"to allow that, give --backbone {name}"

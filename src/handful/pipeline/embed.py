@@ -1,6 +1,7 @@
 """`handful.embed`: compute the features of an image set, and save them as .npz."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ from handful.models.feature_cache import (
     small,
 )
 from handful.output import written
+from handful.parquet_files import is_parquet, write_parquet
 from handful.pipeline.configure import configure
 from handful.pipeline.given import on_any_images
 from handful.pipeline.setup import default_backbone, default_size
@@ -58,17 +60,35 @@ class Embedding:
         return {"images": images, "width": width, "backbone": asdict(self.backbone), **shared}
 
     def save(self, path: Path | str) -> None:
-        """Write one .npz file, which `numpy.load` opens without pickle.
+        """Write one .npz file, which `numpy.load` opens without pickle; or Parquet, by the ending.
 
         Keys: features, labels, test, names, classes, and as single values backbone, options
-        (JSON), weights, size, aspect, view, precision, hash.
+        (JSON), weights, size, aspect, view, precision, hash. Parquet has the columns file, label,
+        test and features (a list of D float32, the same numbers).
         """
+        if is_parquet(Path(path)):
+            labels = [self.classes[k] if k >= 0 else None for k in self.labels.tolist()]
+            block = feature_columns(self.names, self.features, labels, self.test)
+            write_parquet(Path(path), "features", [block], self.about())
+            return
         arrays = (item for item in vars(self).items() if item[0] != "backbone")
         content: dict[str, Any] = {key: np.array(value) for key, value in arrays}
         content["backbone"] = np.array(self.backbone.name)
         content["options"] = np.array(json.dumps(self.backbone.options))
         with written(Path(path)) as temporary, open(temporary, "wb") as file:
             np.savez(file, **content)
+
+
+def feature_columns(
+    names: Sequence[str], features: np.ndarray, labels: Sequence[str | None], test: np.ndarray
+) -> dict[str, Any]:
+    """The columns of a Parquet file of features (N, D): float32, which more programs read."""
+    return {
+        "file": names,
+        "label": labels,
+        "test": test,
+        "features": features.astype(np.float32),
+    }
 
 
 @on_any_images(labeled=False)
@@ -101,7 +121,8 @@ def embed(
         labels: as in `load`; they are in the result only.
         boxes: as in `load`: the features are those of the crops.
         progress: show bars and messages, in a terminal or a notebook.
-        backbone: lite0, lite1, lite2 or timm:NAME.
+        backbone: lite0, lite1, lite2, a network of an installed package, or timm:NAME; several
+            side by side are joined by "+", as in lite0+lite2.
         size: side in pixels to which images are resized; by default the one that suits network and
             images, or the largest that fits into the budget.
         budget: seconds for all images, or text such as "10m".

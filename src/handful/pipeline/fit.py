@@ -273,9 +273,7 @@ def _decide_by_auto(
         assessment = assess_selected_method(
             selection, request.seed, request.origins, request.shares
         )
-    return Decision(
-        selected.settings, selected.task, selected.candidate.plan, assessment, selection
-    )
+    return Decision(selected.settings, selected.task, selection.plan, assessment, selection)
 
 
 def _decide_for_given_method(

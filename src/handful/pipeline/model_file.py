@@ -122,7 +122,8 @@ def _build_on_meta(header: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -
     name, options = header["backbone"]["name"], dict(header["backbone"].get("options", {}))
     if models.pretrained(name):
         options["pretrained"] = False
-        if ":" in (inner := name.partition(":")[2]) or "model" in options or "/" in inner:
+        inner = [one.partition(":")[2] for one in name.split(models.SIGN)]
+        if any(":" in one or "/" in one for one in inner) or {"model", "networks"} & set(options):
             raise HandfulError(
                 f"backbone {name!r} is described on a hub, which is not accessed for a saved run"
             )

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -14,6 +15,7 @@ from handful.csv_files import write_csv
 from handful.data.boxes.crop_store import Detected
 from handful.errors import HandfulError
 from handful.output import written
+from handful.parquet_files import columns_of, is_parquet, write_parquet
 from handful.pipeline.photo_answers import (
     CropAnswer,
     PhotoAnswer,
@@ -166,11 +168,23 @@ class Predictions:
 
         >>> run.predict(images).to_csv("predictions.csv")
         """
-        marked = [] if self.out_of_distribution is None else ["none_of_these"]
-        shares = (f"p({name})" for name in self.classes)
-        header = ["file", "label", "confidence", *marked, *shares]
-        with written(Path(path)) as whole:
-            write_csv(whole, header, self.rows())
+        write_predictions(Path(path), iter([self]), csv=True)
+
+    def to_parquet(self, path: Path | str) -> None:
+        """Write the columns of `to_csv` as Parquet, with all digits; HandfulError without pyarrow.
+
+        An image without an answer has no label (null).
+
+        >>> run.predict(images).to_parquet("predictions.parquet")
+        """
+        write_predictions(Path(path), iter([self]), csv=False)
+
+    def save(self, path: Path | str) -> None:
+        """Write Parquet where the name ends in .parquet, else CSV.
+
+        >>> run.predict(images).save("predictions.csv")
+        """
+        write_predictions(Path(path), iter([self]), csv=not is_parquet(Path(path)))
 
     def by_photo(self) -> list[PhotoAnswer]:
         """The answer for every photo, of predictions for crops: the class of its surest crop.
@@ -270,3 +284,34 @@ class Predictions:
             dry_run,
             track,
         )
+
+
+def write_predictions(path: Path, blocks: Iterator[Predictions], csv: bool) -> int:
+    """Write predictions that come in blocks as one table, and return the number of images.
+
+    Args:
+        blocks: at least one, all with the same classes.
+        csv: write a CSV instead of Parquet.
+    """
+    first = next(blocks)
+    every = chain([first], blocks)
+    marked = [] if first.out_of_distribution is None else ["none_of_these"]
+    shares = [f"p({name})" for name in first.classes]
+    if not csv:
+        return write_parquet(path, "predictions", (_columns(one, shares) for one in every))
+    counted_rows = count()
+    rows = (row for one in every for row in one.rows() if next(counted_rows) >= 0)
+    with written(path) as whole:
+        write_csv(whole, ["file", "label", "confidence", *marked, *shares], rows)
+    return next(counted_rows)
+
+
+def _columns(one: Predictions, shares: list[str]) -> dict[str, Any]:
+    columns: dict[str, Any] = {
+        "file": one.names,
+        "label": [label or None for label in one.labels],
+        "confidence": one.probabilities.amax(dim=1).numpy(),
+    }
+    if one.out_of_distribution is not None:
+        columns["none_of_these"] = one.out_of_distribution.numpy().astype(bool)
+    return columns | columns_of(shares, one.probabilities.numpy())

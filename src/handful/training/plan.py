@@ -36,6 +36,7 @@ class Plan:
     taken: int | None = None  # steps that the schedule is rescaled to; None: its own
     look: float = 0.0  # seconds of an evaluation
     allowed: float | None = None  # seconds of a training, its first evaluation included
+    longer: bool = True  # whether time that is left is used for more steps than the schedule has
 
     @property
     def whole(self) -> float:

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from handful.errors import HandfulError
 from handful.methods.base import Task, Trained, classifier
-from handful.models.feature_cache import not_yet_known, seconds_per_image
+from handful.models.feature_cache import each_of, not_yet_known, seconds_per_image
 from handful.progress import quiet
 from handful.text import duration
 from handful.training.history import History
@@ -189,9 +190,9 @@ def embedding_seconds(task: Task, precision: str) -> float:
     """Seconds to compute those features of a fitted method that are not in the cache."""
     network = classifier(task)
     network.head = nn.Identity()
-    new = not_yet_known(task.images, network, task.size, aspect=task.aspect, precision=precision)
-    if not len(new):
-        return 0.0
-    return len(new) * seconds_per_image(
-        new, network, task.size, aspect=task.aspect, precision=precision
-    )
+    how: Any = {"aspect": task.aspect, "precision": precision}
+    seconds = 0.0
+    for one in each_of(network):
+        if len(new := not_yet_known(task.images, one, task.size, **how)):
+            seconds += len(new) * seconds_per_image(new, one, task.size, **how)
+    return seconds

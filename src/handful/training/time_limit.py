@@ -33,6 +33,7 @@ class TimeLimit:
 
     def __init__(self, state: State, planned: Plan) -> None:
         self.state, self.allowed, self.period = state, planned.allowed, planned.period
+        self.longer = planned.longer
         self.step, self.pause = planned.seconds_per_step, planned.pause
         self.evaluation = planned.look
         self._first = planned.first
@@ -94,7 +95,10 @@ class TimeLimit:
         room -= pauses * self.pause
         new = left
         if abs(room - left * self.step) > _TOLERANCE * self.allowed:
-            fewest, most = math.ceil(left / _LARGEST_FACTOR), math.floor(left * _LARGEST_FACTOR)
+            fewest = math.ceil(left / _LARGEST_FACTOR)
+            most = math.floor(left * _LARGEST_FACTOR)
+            if not self.longer:
+                most = min(most, progress.steps - state.step)
             new = min(max(round(room / self.step), fewest), most)
         if new != left:
             state.schedule_progress = progress.rescheduled(

@@ -1,8 +1,9 @@
 """Load the crops of a folder of photos, given a file of boxes, as an ImageSet.
 
-Labels come from a label file, which may name crops or photos; else from the boxes; else from the
-folders. A label of a photo is that of its crop where it has one, and of no crop where it has
-several: nobody knows which of them is meant. Crops of one photo are in one group.
+Labels come from a label file, which may name crops or photos; else from the boxes; else from a
+metadata.csv in the folder; else from its sub-folders. A label of a photo is that of its crop where
+it has one, and of no crop where it has several: nobody knows which of them is meant. Crops of one
+photo are in one group.
 """
 
 from collections import Counter, defaultdict
@@ -24,12 +25,15 @@ from handful.data.image_folder import (
     group_numbers,
     placed,
     places_by_folder,
+    places_of_source,
     tell_unused_folders,
     with_plain_labels,
 )
 from handful.data.imageset import ImageSet
 from handful.data.labels.label_file import LabelFile, Row, match_labels
 from handful.data.labels.match_files import FileMatcher
+from handful.data.objects.find import containers_in, folder_labels
+from handful.data.opened import Folder
 from handful.data.scan import Found, Listing, listing, scan_listed
 from handful.data.skipped import Skipped
 from handful.errors import HandfulError
@@ -70,7 +74,8 @@ def load_crops(
     if Path(source).expanduser().is_file():
         skipped = []  # that the file names other photos, too, is no news
     used = {photo: some for photo in detected.photos if (some := _used(photo, detected, skipped))}
-    found = scan_listed(root, listed, track, [one for one in listed.files if one.name in used])
+    files = Folder(root)
+    found = scan_listed(files, listed, track, [one for one in listed.files if one.name in used])
     here = {one.name for one in found.files}
     detected.unreadable.update(
         (name, reason) for name, reason in found.skipped if name in used and name not in here
@@ -84,7 +89,7 @@ def load_crops(
     if not crops and wanted.training:
         raise HandfulError(_no_crop(source, detected, skipped))
     _tell(detected, crops, skipped, say)
-    store = crop_store(root, found, crops, detected)
+    store = crop_store(files, found, crops, detected)
     places, unknown = _places(source, root, store, listed, labels, wanted, say)
     left_out = [
         Skipped(name, place.reason)
@@ -104,7 +109,13 @@ def _listed(source: str, follow_links: bool) -> tuple[Path, Listing]:
         one = Found(root.name, status.st_size, status.st_mtime_ns)
         return root.parent, Listing([one], [], Counter())
     check_folder(root, source)
-    return root, listing(root, follow_links)
+    listed = listing(root, follow_links)
+    if not listed.files and (packed := [path.name for path in containers_in(root)]):
+        raise HandfulError(
+            f"{source} holds no photo but {some_of(packed, SHOWN)}, and boxes are for photos in a "
+            f"folder; unpack the photos into a folder, and give that folder"
+        )
+    return root, listed
 
 
 def _matched(
@@ -235,7 +246,12 @@ def _places(
     if labels is None and (wanted.folders == "classes" or not store.detected.of.labelled):
         if not names:
             return [], []
-        places = places_by_folder(source, names, wanted, say)
+        whole = wanted.folders in (None, "auto") and Path(source).expanduser().is_dir()
+        own = folder_labels(root) if whole else None
+        if own is None:
+            places = places_by_folder(source, names, wanted, say)
+        else:
+            places = places_of_source(source, store.photos, own, say)
         places, unknown = _only_where_one(store, places, several)
         return with_plain_labels(places, say), unknown
     test = in_test_part(names)

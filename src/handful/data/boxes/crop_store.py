@@ -19,6 +19,7 @@ from handful.data.boxes.options import crop_name
 from handful.data.decode import Facts
 from handful.data.decoding.value_range import fingerprints_at, value_range
 from handful.data.imageset import ImageSet
+from handful.data.opened import Files
 from handful.data.scan import Scan
 from handful.data.skipped import Skipped
 from handful.data.store import FileStore
@@ -117,15 +118,17 @@ class CropStore(FileStore):
             last = key
         return together
 
-    def _read(self, rows: list[int], size: int, aspect: str, channels: int) -> Sequence[np.ndarray]:
+    def _read(
+        self, path: Path, rows: list[int], size: int, aspect: str, channels: int
+    ) -> Sequence[np.ndarray]:
         height, width = self.full[rows[0]].tolist()
         boxes = self.boxes[rows].tolist()
         return decode.read_crops(
-            self.path(rows[0]), boxes, (height, width), size, aspect, channels, self.value_range
+            path, boxes, (height, width), size, aspect, channels, self.value_range
         )
 
 
-def crop_store(root: Path, found: Scan, crops: list[Crop], detected: Detected) -> CropStore:
+def crop_store(files: Files, found: Scan, crops: list[Crop], detected: Detected) -> CropStore:
     """A store of crops of the files of a scan."""
     values = [facts.values for facts in found.facts]
     scale = value_range([file for file in values if file is not None])
@@ -141,7 +144,7 @@ def crop_store(root: Path, found: Scan, crops: list[Crop], detected: Detected) -
         grey=np.array([crop.facts.grey for crop in crops], bool),
         skipped=(),
         other=found.ignored,
-        root=root,
+        files=files,
         stamps=np.array([stamps[crop.file] for crop in crops], np.int64).reshape(-1, 2),
         notes=tuple(crop.facts.notes for crop in crops),
         file_fingerprints=marks,

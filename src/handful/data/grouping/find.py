@@ -246,4 +246,4 @@ def _captures(images: ImageSet) -> list[Capture | None]:
     store = images.store
     if not isinstance(store, FileStore):
         return [None] * len(images)
-    return captures([store.path(row) for row in images.rows.tolist()])
+    return captures(store.files.each(images.files))

@@ -1,9 +1,11 @@
 """Plan a candidate of `auto`: a method with the input size and the steps that fit into the time."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import NamedTuple
 
 from handful import methods, models
 from handful.data.imageset import ImageSet
@@ -29,6 +31,11 @@ HEADS_WITH_POOL = {"gaussian_mixture": 5e-4, "self_training": 6e-4}
 MORE_FOLDS = replace(FOLDS, repeats=3)
 
 _MIN_SIZE = 96  # pixels a side for features
+# Networks for heads, with the seconds of one image relative to the default network at the same
+# size. What takes longer is more accurate in the mean over data sets: see docs/results.md.
+COST = {"lite0": 1.0, "lite0+lite2": 3.3}
+_LEAST_SIDE = 128  # pixels; below it a more accurate network does not make up for the size
+_NEARLY = 1.3  # multiple of the time up to which an option is measured
 # The fits of the folds take this share of the steps of the last fit, or more. Below it, their
 # accuracy says little of that of the last fit: see benchmarks/log/estimates.md.
 FOLD_SHARE = 0.6
@@ -114,7 +121,8 @@ def plan_features(
     """Plan heads on features, of labelled or also of unlabelled images, within `allowed` seconds.
 
     The size is the largest at which the features of the labelled and of enough unlabelled images
-    fit; else the largest at which those of the labelled images fit.
+    fit; else the largest at which those of the labelled images fit. Where the features of all
+    images fit, slower and more accurate networks take their turn; see `_more_accurate`.
 
     Args:
         names: the methods, first those that use labelled images only.
@@ -122,39 +130,40 @@ def plan_features(
     Returns:
         a candidate for each of `names` that fits.
     """
+    begun = time.perf_counter()
     resolved, task = prepared(images, names[0], options, reporter)
     plan = make_plan(resolved, task, options.seed)
     fixed = options.inputs.size or task.init is not None
     sizes = [] if fixed else [size for size in SIZES if _MIN_SIZE <= size < task.size]
-    pool, n, found = len(images.unlabeled), len(images.labeled), None
+    n = len(images.labeled)
     heads = (FOLDS.folds + 1) * _HEAD_SECONDS * n * min(n, _FEATURE_WIDTH)
     with_pool = {name: HEADS_WITH_POOL[name] for name in names if name in HEADS_WITH_POOL}
     more = MORE_FOLDS.fits - FOLDS.fits  # fits of the selected one, for its estimate
     slowest = max(with_pool.values(), default=0.0)
     # Seconds for each unlabelled image.
     fits = (FOLDS.folds + 1) * sum(with_pool.values()) + more * slowest
+    found, took = None, 0.0
     for size in (task.size, *sizes):
-        at = replace(task, size=size)
-        labeled = embedding_seconds(replace(at, images=at.images[images.labeled]), plan.precision)
-        labeled += heads
-        if labeled > allowed:
+        one = _embedded(replace(task, size=size), plan.precision, allowed, heads, fits)
+        took = one.labeled
+        if one.labeled > allowed:
             continue
-        whole = max(labeled, embedding_seconds(at, plan.precision) + heads)
-        each = (whole - labeled) / pool if pool else 0.0
-        used = min(pool, POOL, int((allowed - labeled) / (each + fits)))
-        used = used if used >= min(pool, _MIN_POOL) else 0
-        if found is None or used:
-            found = (size, labeled, used, used * each, whole - labeled - used * each)
-        if used or not pool:
+        if found is None or one.used:
+            found = one
+        if one.used or not one.pool:
             break
     if found is None:
         reporter.say(
             f"features of a pre-trained network, and heads on them, would take about "
-            f"{duration(labeled)}: left out"
+            f"{duration(took)}: left out"
         )
         return []
-    size, labeled, used, embedding, remaining = found
-    network = task.backbone.name
+    if found.whole and found.task.size == task.size and options.backbone is None and not fixed:
+        left = allowed - (time.perf_counter() - begun)
+        found = _more_accurate(found, plan.precision, left, heads, fits) or found
+    size, labeled, used = found.task.size, found.labeled, found.used
+    embedding, remaining = found.embedding, found.remaining
+    network = found.task.backbone.name
     candidates = [
         Candidate(method, network, size, {}, labeled, plan)
         for method in names
@@ -171,6 +180,69 @@ def plan_features(
             f"a head on features is chosen"
         )
     return candidates
+
+
+class _Embedded(NamedTuple):
+    """What heads on the features of one network at one size take."""
+
+    task: Task
+    labeled: float  # seconds for the features of the labelled images, and for heads on them
+    used: int  # unlabelled images that heads may learn from in the time
+    embedding: float  # seconds for their features
+    remaining: float  # seconds for the features of the other images
+    pool: int  # number of unlabelled images
+
+    @property
+    def whole(self) -> bool:
+        """Whether the features of all images fit."""
+        return self.used == min(self.pool, POOL) and self.remaining <= _REPORTED_FROM
+
+
+def _embedded(task: Task, precision: str, allowed: float, heads: float, fits: float) -> _Embedded:
+    """Measure the features of a task, and divide `allowed` seconds.
+
+    Args:
+        heads: seconds of heads on the labelled images.
+        fits: seconds of heads for each unlabelled image.
+    """
+    images, pool = task.images, len(task.images.unlabeled)
+    labeled = heads + embedding_seconds(replace(task, images=images[images.labeled]), precision)
+    if labeled > allowed:
+        return _Embedded(task, labeled, 0, 0.0, math.inf, pool)
+    whole = max(labeled, embedding_seconds(task, precision) + heads)
+    each = (whole - labeled) / pool if pool else 0.0
+    used = min(pool, POOL, int((allowed - labeled) / (each + fits)))
+    used = used if used >= min(pool, _MIN_POOL) else 0
+    return _Embedded(task, labeled, used, used * each, whole - labeled - used * each, pool)
+
+
+def _more_accurate(
+    found: _Embedded, precision: str, allowed: float, heads: float, fits: float
+) -> _Embedded | None:
+    """Return the slowest network and size at which the features of all images still fit.
+
+    Only networks that are installed are tried, and what is likely to take too long is not
+    measured.
+    """
+    size, name = found.task.size, found.task.backbone.name
+    if name not in COST or not found.pool:
+        return None
+    options = [
+        (COST[network] * (side / size) ** 2, network, side)
+        for network in COST
+        for side in (size, *(side for side in SIZES if _LEAST_SIDE <= side < size))
+        if network != name and models.installed(network)
+    ]
+    known = found.labeled + found.embedding + found.remaining - heads  # seconds
+    for cost, network, side in sorted(options, reverse=True):
+        if cost <= COST[name] or known * cost / COST[name] > _NEARLY * allowed:
+            continue
+        spec = replace(found.task.backbone, name=network)
+        richer = replace(found.task, backbone=spec, size=side)
+        one = _embedded(richer, precision, allowed, heads, fits)
+        if one.whole and one.labeled + one.embedding + one.remaining <= allowed:
+            return one
+    return None
 
 
 def plan_training(
@@ -213,8 +285,14 @@ def plan_training(
     seconds = last + FOLDS.folds * (cost.of(0, looks) + plan.seconds(fold_steps))
     clocked = cost.clocked + looks * cost.evaluation
     limited = fold_steps < full_steps
-    most, fold = (plan.seconds(n) + clocked if limited else None for n in (steps, fold_steps))
-    plan = replace(plan, steps=steps, look=cost.evaluation, allowed=most)
+    training = FOLDS.folds * plan.seconds(fold_steps) + plan.seconds(steps)
+    # Where all steps fit, the spare time is a reserve for a machine that becomes slower.
+    reserve = 1.0 if limited else max(1.0, (allowed - beside) / training)
+    most, fold = (
+        None if options.fixes_steps else reserve * plan.seconds(n) + clocked
+        for n in (steps, fold_steps)
+    )
+    plan = replace(plan, steps=steps, look=cost.evaluation, allowed=most, longer=limited)
     name = task.backbone.name
     return [Candidate(method, name, task.size, settings, seconds, plan, fold_steps, fold)]
 

@@ -205,7 +205,7 @@ class Race:
             return []
         options, settings = self.options, {}
         if method == "fine_tuning":
-            settings = {"embed_size": str(heads[0].size)}
+            settings = {"embed_size": str(heads[0].size), "embed_backbone": heads[0].backbone}
             size = options.inputs.size or _FINE_TUNING_SIZE
             options = replace(options, inputs=replace(options.inputs, size=size))
         return self._training(method, self.remaining, options, settings)
@@ -302,8 +302,10 @@ class Race:
         inputs = replace(
             self.options.inputs, size=candidate.size, precision=candidate.plan.precision
         )
-        own = candidate.settings | steps
-        return prepared(self.images, candidate.method, self.options, self.reporter, own, inputs)
+        own, options = candidate.settings | steps, self.options
+        if options.backbone is None and options.init is None:
+            options = replace(options, backbone=candidate.backbone)
+        return prepared(self.images, candidate.method, options, self.reporter, own, inputs)
 
     def _predictor(
         self, candidate: Candidate, settings: Settings, task: Task, folder: Path | None

@@ -1,6 +1,8 @@
 """Select a method by cross-validation and past results, within a time budget."""
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -18,9 +20,11 @@ from handful.pipeline.auto.race import Evaluated, Left, Race
 from handful.pipeline.cross_validate import fold_predictor, predicted_out_of_fold
 from handful.pipeline.options import FitOptions
 from handful.progress import Reporter
+from handful.training.plan import Plan
 from handful.training.time_budget import Deadline
 
 AUTO = "auto"
+_LEAST_TRAINING = 0.5  # share of its planned time that a last fit gets in any case
 _MORE_FOLDS_UP_TO = 1_000  # labelled images up to which more folds of a head cost little
 
 
@@ -33,6 +37,15 @@ class Selection(NamedTuple):
     left: list[Left]  # candidates that were not evaluated to their end
     shifted: bool | None  # whether the unlabelled images are unlike the labelled ones, if known
     rule: Callable[[np.ndarray], int]  # positions (m,) of images → that of the selected method
+    remaining: float = math.inf  # seconds of the budget
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the last fit, which ends in time where the evaluations took longer."""
+        plan = self.selected.candidate.plan
+        if plan.allowed is None or plan.allowed <= self.remaining:
+            return plan
+        return replace(plan, allowed=max(_LEAST_TRAINING * plan.allowed, self.remaining))
 
     @property
     def for_correction(self) -> Selected:
@@ -76,6 +89,7 @@ def _selection(race: Race, images: ImageSet) -> Selection:
         race.left,
         race.shifted,
         lambda some: selected([one.at(some) for one in every], priors),
+        race.remaining,
     )
 
 

@@ -1,0 +1,1 @@
+"""Do shards, buckets and archives give what one process gives for a folder?"""

@@ -1,0 +1,64 @@
+"""The option `--shard` of predict and embed, and what they print of a part."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from handful.cli.options import EXPERT
+from handful.cli.terminal import answer, print_json
+from handful.errors import HandfulError
+from handful.text import counted, for_terminal
+
+if TYPE_CHECKING:
+    from handful.pipeline.parts import Part
+
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        help="Do only this share of the images, as in 3/64: the third of 64, chosen by a hash of "
+        "the names. --out is a folder, and `handful merge` makes one file of its parts.",
+        metavar="K/N",
+        show_default=False,
+        rich_help_panel=EXPERT,
+    ),
+]
+
+
+def parts_folder(out: Path | None) -> Path:
+    """The folder given with --out; HandfulError without one."""
+    if out is None:
+        raise HandfulError("--shard writes a part of the result; give --out a folder for the parts")
+    if out.suffix.lower() in (".csv", ".npz", ".parquet"):
+        raise HandfulError(
+            f"with --shard, --out is a folder for the parts, and {out} is the name of a file; try "
+            f"--out parts/, and handful merge parts/ --out {out}"
+        )
+    return out
+
+
+def print_part(part: "Part", before: bool, as_json: bool) -> None:
+    """Print where a part is, and how many images it has."""
+    about = part.about
+    shard = f"{about['number']}/{about['of']}"
+    if as_json:
+        print_json(
+            {
+                "part": str(part.path),
+                "shard": shard,
+                "images": len(part.at),
+                "left_out": about["left_out"],
+                "done_before": before,
+            }
+        )
+        return
+    left_out = f", {about['left_out']:,} left out" if about["left_out"] else ""
+    images = f"{counted(len(part.at), 'image')}{left_out} → {part.path}"
+    text = f"shard {shard} is there already: {images}" if before else f"shard {shard}: {images}"
+    answer.print(for_terminal(text), markup=False, soft_wrap=True)
+    if about["unfetched"]:
+        answer.print(
+            f"{about['unfetched']:,} could not be fetched; the same command tries them again",
+            soft_wrap=True,
+        )

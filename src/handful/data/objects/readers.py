@@ -1,0 +1,236 @@
+"""Read the bytes of one image: an object, a member of an archive, a row of a table.
+
+A reader is made of addresses alone and opens what it needs at the first read, so it can be sent to
+another process. Names in archives are names only: nothing is unpacked to a path.
+"""
+
+import bz2
+import gzip
+import lzma
+import tempfile
+import threading
+import weakref
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from typing import IO, Any
+
+from handful.data.cache import cache_folder, explained
+from handful.data.decode import Unreadable
+from handful.data.objects.address import INSTALL, LARGEST, Place, check_size, content, place_of
+from handful.errors import HandfulError
+
+MOST_GROUP = 2**30  # bytes of the pictures in one row group of a Parquet file
+GROUPS = 2  # row groups that are kept in memory
+UNPACKED = 20  # a compressed tar file holds at most so many times its size
+PACKED = {
+    ".tar.gz": gzip.open, ".tgz": gzip.open, ".tar.bz2": bz2.open, ".tbz2": bz2.open,
+    ".tar.xz": lzma.open, ".txz": lzma.open,
+}  # fmt: skip
+DAMAGED = (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError)
+
+
+class Reader(ABC):
+    """Reads the images of one place."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._lock = threading.RLock()
+        self._made: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_made")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock, self._made = threading.RLock(), None
+
+    @abstractmethod
+    def read(self, key: Any, size: int) -> bytes:
+        """The bytes of an image. `key` says where it is, and size is -1 where it is not known."""
+
+    def shown(self, key: Any) -> str:
+        """Where the place of a key is, for messages."""
+        return self.address
+
+    def opened(self) -> Any:
+        """What `_open` returns, made once."""
+        with self._lock:
+            if self._made is None:
+                self._made = self._open()
+            return self._made
+
+    def _open(self) -> Any:
+        return place_of(self.address)
+
+
+class ObjectReader(Reader):
+    """Objects below one address; a key is the path in its file system."""
+
+    def read(self, key: str, size: int) -> bytes:
+        return content(Place(self.opened().system, key), size)
+
+    def shown(self, key: str) -> str:
+        return str(self.opened().system.unstrip_protocol(key))
+
+
+class AddressReader(Reader):
+    """Objects anywhere; a key is an address, or a path on this machine."""
+
+    def read(self, key: str, size: int) -> bytes:
+        return content(place_of(key), size)
+
+    def shown(self, key: str) -> str:
+        return key
+
+
+class TarReader(Reader):
+    """Members of a tar file; a key is the offset of the member's bytes.
+
+    A compressed tar file cannot be read from the middle: it is unpacked as a whole into a temporary
+    file without a name, which ends with the process.
+    """
+
+    def read(self, key: int, size: int) -> bytes:
+        check_size(size)
+        opened = self.opened()
+        if isinstance(opened, Place):
+            found: bytes = opened.system.cat_file(opened.path, start=key, end=key + size)
+        else:
+            with self._lock:
+                opened.seek(key)
+                found = opened.read(size)
+        if len(found) < size:
+            raise Unreadable("damaged: the archive ends before it")
+        return found
+
+    def file(self) -> IO[bytes]:
+        """The tar file, unpacked."""
+        opened = self.opened()
+        if isinstance(opened, Place):
+            return opened.system.open(opened.path, "rb", block_size=2**20)
+        opened.seek(0)
+        return opened
+
+    def _open(self) -> Any:
+        place = place_of(self.address)
+        packed = packing(place.path)
+        if packed is None:
+            return place
+        whole = _unpacked(place, packed, self.address)
+        weakref.finalize(self, whole.close)
+        return whole
+
+
+def packing(path: str) -> Any:
+    """What opens a compressed tar file of this name; None for other names."""
+    return next((way for end, way in PACKED.items() if path.lower().endswith(end)), None)
+
+
+def _unpacked(place: Place, packed: Any, address: str) -> IO[bytes]:
+    most = UNPACKED * int(place.system.size(place.path) or 0) + 2**20
+    folder = cache_folder()
+    with explained(folder / "unpacked"):
+        folder.mkdir(parents=True, exist_ok=True)
+        whole = tempfile.TemporaryFile(dir=folder)
+    try:
+        with place.system.open(place.path, "rb") as file, packed(file) as source:
+            while part := source.read(2**20):
+                whole.write(part)
+                if whole.tell() > most:
+                    raise HandfulError(
+                        f"{address} unpacks to more than {UNPACKED} times its size; unpack it "
+                        f"yourself if you trust it, and give the folder"
+                    )
+    except Exception as error:
+        whole.close()
+        if isinstance(error, EOFError | zlib.error | lzma.LZMAError | gzip.BadGzipFile):
+            raise HandfulError(f"{address} is damaged ({error}); get it anew") from error
+        raise
+    return whole
+
+
+class ZipReader(Reader):
+    """Members of a zip file; a key is the position in its directory."""
+
+    def read(self, key: int, size: int) -> bytes:
+        check_size(size)
+        archive: zipfile.ZipFile = self.opened()
+        member = archive.infolist()[key]
+        try:
+            with archive.open(member) as file:  # reads at most what the directory announces
+                return file.read(LARGEST + 1)
+        except DAMAGED as error:
+            raise Unreadable(f"damaged: {error}") from error
+        except RuntimeError as error:  # encrypted
+            raise Unreadable("encrypted") from error
+
+    def _open(self) -> zipfile.ZipFile:
+        place = place_of(self.address)
+        try:
+            return zipfile.ZipFile(place.system.open(place.path, "rb"))
+        except zipfile.BadZipFile as error:
+            raise HandfulError(f"{self.address} is no zip file ({error}); get it anew") from error
+
+
+class RowReader(Reader):
+    """Pictures in a column of a Parquet file; a key is (row group, row in it).
+
+    Images are read in their order, so a row group is read about once.
+    """
+
+    def __init__(self, address: str, column: str) -> None:
+        super().__init__(address)
+        self.column = column  # "image.bytes" is a part of a struct
+        self._kept: dict[int, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_kept": {}}
+
+    def read(self, key: tuple[int, int], size: int) -> bytes:
+        group, row = key
+        with self._lock:
+            if group not in self._kept:
+                rows = self._group(group)
+                while len(self._kept) >= GROUPS:
+                    self._kept.pop(next(iter(self._kept)))
+                self._kept[group] = rows
+            found = self._kept[group][row].as_py()
+        if not isinstance(found, bytes):
+            raise Unreadable("the row holds no bytes of an image")
+        check_size(len(found))
+        return found
+
+    def _group(self, group: int) -> Any:
+        file = self.opened()
+        about = file.metadata.row_group(group)
+        bytes_ = sum(
+            about.column(at).total_uncompressed_size
+            for at in range(about.num_columns)
+            if about.column(at).path_in_schema == self.column
+        )
+        if bytes_ > MOST_GROUP:
+            raise Unreadable(
+                f"in a row group of {bytes_ >> 20:,} MB, and {MOST_GROUP >> 20:,} are read; write "
+                f"the table with smaller row groups"
+            )
+        column = file.read_row_group(group, columns=[self.column]).column(0).combine_chunks()
+        return column.field(0) if hasattr(column, "field") else column
+
+    def _open(self) -> Any:
+        return parquet_file(self.address)
+
+
+def parquet_file(address: str) -> Any:
+    """An opened `pyarrow.parquet.ParquetFile`; HandfulError without pyarrow or for other files."""
+    try:
+        from pyarrow import ArrowInvalid
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise HandfulError(f"{address} is Parquet, which needs pyarrow; {INSTALL}") from None
+    place = place_of(address)
+    try:
+        return ParquetFile(place.system.open(place.path, "rb"))
+    except ArrowInvalid as error:
+        said = " ".join(str(error).split())
+        raise HandfulError(f"{address} is no Parquet file ({said[:120]}); get it anew") from error
