@@ -24,8 +24,8 @@ test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m slow --timeout 3600
 
 lint: .venv/installed-dev
-	$(BIN)/ruff format --check src tests benchmarks examples
-	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks examples scripts
+	$(BIN)/ruff check src tests benchmarks examples scripts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m benchmarks check
@@ -35,8 +35,8 @@ docs: .venv/installed-dev
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/site
 
 format: .venv/installed-dev
-	$(BIN)/ruff format src tests benchmarks examples
-	$(BIN)/ruff check --fix src tests benchmarks examples
+	$(BIN)/ruff format src tests benchmarks examples scripts
+	$(BIN)/ruff check --fix src tests benchmarks examples scripts
 
 # The wheel and the sdist in dist/, tried out in an environment of their own.
 dist: .venv/installed

@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("source")
     parser.add_argument("way", choices=("one", "tiles"))
     parser.add_argument("--most", type=int, default=0, help="labels, 0 for all")
-    parser.add_argument("--tiles", type=int, default=24, choices=(24, 48))
+    parser.add_argument("--tiles", type=int, choices=(24, 48), help="by default as offered")
     parser.add_argument("--wait", type=float, default=0.0, help="seconds of a look at each image")
     options = parser.parse_args()
     work = scratch()
@@ -33,8 +33,8 @@ def main() -> None:
     with labelling(work / "photos", work) as (_, address, _), chromium() as page:
         page.goto(address)
         page.wait_for_selector("#frame img")
-        if options.tiles == 48:
-            page.evaluate("document.getElementById('tiles-size').value = '48'")
+        if options.tiles:
+            page.select_option("#tiles-size", str(options.tiles))
         annotator = Annotator(page, truth, options.wait)
         start = time.perf_counter()
         while annotator.labels < most:
@@ -64,7 +64,7 @@ def main() -> None:
         "key_to_image_ms_p95": round(float(np.quantile(times, 0.95)), 1),
         "seconds": round(seconds, 1),
     }
-    name = f"keys {options.source} {options.way}" + (" 48" if options.tiles == 48 else "")
+    name = f"keys {options.source} {options.way}" + (f" {options.tiles}" if options.tiles else "")
     record.append("label", name, "final", figures)
     print(figures)
     shutil.rmtree(work, ignore_errors=True)

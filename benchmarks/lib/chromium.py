@@ -171,7 +171,7 @@ class Annotator:
             number = self.page.evaluate("Number(document.getElementById('grid').dataset.page)")
             tiles = self.page.evaluate(
                 "window.handful.tiles.tiles.map(t => [t.name, t.label,"
-                " t.button.querySelector('kbd').textContent])"
+                " t.button.querySelector('kbd').dataset.key])"
             )
             for name, label, hint in tiles:
                 if self.truth[name] != label:

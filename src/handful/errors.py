@@ -13,3 +13,7 @@ class HandfulError(ValueError):
     ...     print(error)
     no folder 'photos/2025'; check the path
     """
+
+
+class BudgetTooShort(HandfulError):
+    """Raised where no method fits into the budget; what was kept before it is still there."""

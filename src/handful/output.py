@@ -186,7 +186,8 @@ def check_new_folder(folder: Path) -> None:
         raise HandfulError(f"--out is a folder to make, and {folder} is a file; give another name")
     if folder.is_dir() and any(folder.iterdir()):
         raise HandfulError(
-            f"{folder} holds files, and they stay; give --out a folder that is new or empty"
+            f"{folder} holds files, and they stay; give --out a folder that is new or empty, or "
+            f"remove this one yourself"
         )
     if files.WINDOWS and _RESERVED.fullmatch(folder.name.partition(".")[0].rstrip()):
         raise HandfulError(f"Windows keeps the name {folder.name} for itself; give another --out")

@@ -319,7 +319,9 @@ def test_prior_reweights_the_classes():
     out = given(labels, guesses([0] * 25, 2), share=1.0)  # right on class 0, wrong on class 1
     assert estimate(out).accuracy == pytest.approx(0.8)
     assert estimate(out, prior=[0.3, 0.7]).accuracy == pytest.approx(0.3)
-    assert estimate(out).how.startswith("80.0 % of 25 labels right out of fold (")
+    assert estimate(out).how.startswith(
+        "80.0 % of 25 labels predicted right by models that had not seen them (out of fold: "
+    )
     assert "weighted" not in estimate(out).how
     told = estimate(out, prior=[0.3, 0.7]).how
     assert told.startswith("80.0 % of 25") and "30.0 % with every class weighted" in told

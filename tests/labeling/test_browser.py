@@ -98,3 +98,56 @@ def test_markup_cannot_be_made_of_a_text_in_the_page(browser: Any) -> None:
 
 def test_the_cookie_cannot_be_read_by_scripts(browser: Any) -> None:
     assert browser.evaluate("document.cookie") == ""
+
+
+def answers(tab: Any) -> list[str]:
+    return tab.eval_on_selector_all("#recent-list span", "all => all.map(one => one.textContent)")
+
+
+def test_an_earlier_answer_is_opened_again_by_a_key_or_a_click(browser: Any) -> None:
+    for name in ("cat", "dog"):
+        typed_class(browser, name)
+    saved(browser, 2)
+    browser.keyboard.press("1")
+    saved(browser, 3)
+    assert answers(browser) == ["cat", "dog", "cat"]
+    waiting = browser.inner_text("#caption")
+    browser.keyboard.press("ArrowLeft")
+    browser.keyboard.press("ArrowLeft")  # the second image
+    assert "Your answer was: dog" in browser.inner_text("#reopened")
+    assert not browser.is_visible("#suggestion")
+    browser.keyboard.press("1")
+    browser.wait_for_function(
+        "() => document.querySelectorAll('#recent-list span')[2].textContent === 'cat'"
+        " && document.querySelectorAll('#counts li')[1].textContent.startsWith('dog0')"
+    )
+    assert browser.inner_text("#caption") == waiting  # on with the one that waited
+    browser.keyboard.press("Backspace")
+    browser.wait_for_function(
+        "() => document.querySelectorAll('#counts li')[1].textContent.startsWith('dog1')"
+    )
+    assert "Your answer was: dog" in browser.inner_text("#reopened")
+    browser.keyboard.press("Enter")  # it stays
+    assert browser.inner_text("#caption") == waiting
+    browser.click("#recent-list li:first-child button")
+    assert "Your answer was: cat" in browser.inner_text("#reopened")
+    browser.keyboard.press("Escape")
+    assert browser.inner_text("#caption") == waiting
+    saved(browser, 3)
+    marks = browser.session.marks.of.values()
+    assert [(mark.label, mark.seen) for mark in marks] == [
+        ("cat", "blind"), ("dog", "blind"), ("cat", "blind"),
+    ]  # fmt: skip
+    assert browser.problems == []
+
+
+def test_the_page_names_the_keys_that_must_be_pressed(browser: Any) -> None:
+    for button, key in (("to-tiles", "P"), ("like", "L"), ("tiles-unsure", "U")):
+        assert browser.text_content(f"#{button} kbd") == f"Shift+{key}"
+        assert browser.get_attribute(f"#{button}", "aria-keyshortcuts") == f"Shift+{key}"
+    typed_class(browser, "cat")
+    saved(browser, 1)
+    browser.keyboard.press("p")  # without Shift it is nothing
+    assert browser.is_visible("#one")
+    browser.keyboard.press("Shift+U")
+    assert browser.is_visible("#tiles")

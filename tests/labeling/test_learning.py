@@ -8,6 +8,7 @@ import torch
 from handful.labeling import learning
 from handful.labeling.opinions import opinion_of
 from handful.methods.linear_head import Features
+from handful.text import FEW
 from labeling.pages import folder, opened
 from soon import soon
 
@@ -51,6 +52,32 @@ def test_chosen_labels_train_but_do_not_count() -> None:
     assert found.estimate.n == 30
     shown = learning.as_json(found, origins, 0.9)
     assert shown["counted"] == 30 and shown["target"] == 0.9
+
+
+def test_few_countable_labels_give_a_bound_and_no_figure() -> None:
+    x, labels = blobs(60)
+    few = ["random"] * (FEW - 1) + ["chosen"] * (61 - FEW)
+    shown = learning.as_json(learning.assess(x, labels, few, 3), few, None)
+    assert shown["few"] and shown["said"] == f"above about {100 * shown['low']:.0f} % right"
+    enough = ["random"] * FEW + ["chosen"] * (60 - FEW)
+    assert not learning.as_json(learning.assess(x, labels, enough, 3), enough, None)["few"]
+
+
+def test_labels_that_mean_nothing_are_said_to_be_guessing() -> None:
+    x, labels = blobs(60)
+    random = np.random.default_rng(0).permutation(labels)
+    found = learning.assess(x, random, ["random"] * 60, 3)
+    assert learning.as_json(found, ["random"] * 60, None)["said"] == "no better than guessing"
+
+
+def test_the_precision_of_a_class_is_that_of_its_guesses_on_labels_not_seen() -> None:
+    x, labels = blobs(60)
+    given = labels.copy()
+    given[(labels == 1) & (np.arange(60) < 15)] = 0  # 5 of 20: guesses of class 1 are wrong there
+    found = learning.assess(x, given, ["random"] * 60, 3)
+    shares = found.precision(("a", "b", "c"))
+    assert shares["c"] == 1.0
+    assert shares["b"] == pytest.approx(15 / 20, abs=0.1)
 
 
 def test_contradicted_labels_are_found() -> None:

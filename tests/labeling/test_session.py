@@ -7,8 +7,16 @@ import pytest
 from handful import load
 from handful.csv_files import read_csv, write_csv
 from handful.errors import HandfulError
+from handful.labeling.opinions import Labeled, with_random_shares
 from handful.labeling.server import Page
-from handful.labeling.session import Opinion, Session, sample_size
+from handful.labeling.session import (
+    PAGE_LABELS,
+    PAGE_PRECISION,
+    PAGE_TILE,
+    Opinion,
+    Session,
+    sample_size,
+)
 from labeling.pages import folder, opened
 
 
@@ -265,10 +273,93 @@ def test_an_opinion_is_fresh_until_a_label_is_given(tmp_path: Path) -> None:
         assert not page.session.state()["fresh"]
 
 
-def test_offers_are_of_classes_whose_page_would_be_right(tmp_path: Path) -> None:
+def ready(session: Session, labels: int = PAGE_LABELS, precision: float = 1.0) -> None:
+    """Give the class cat so many labels, and its guesses this precision, out of fold."""
+    for number in session.shuffled[:labels]:
+        answer(session, number)
+    session.precision = {"cat": precision, "dog": precision}
+    opinion(session, [])
+
+
+def offered(session: Session) -> list[str]:
+    return [offer["label"] for offer in session.offers(24)]
+
+
+def test_a_page_is_offered_of_a_class_with_labels_precision_and_sure_tiles(tmp_path: Path) -> None:
+    with opened(folder(tmp_path / "photos", 60)) as page:
+        session = page.session
+        ready(session, PAGE_LABELS - 1)
+        assert offered(session) == []
+        answer(session, session.shuffled[PAGE_LABELS - 1])
+        assert offered(session) == ["cat"]
+        session.precision = {"cat": PAGE_PRECISION - 0.01}
+        assert offered(session) == []
+        session.precision = {}  # no estimate yet
+        assert offered(session) == []
+
+
+def test_a_page_has_sure_tiles_and_48_of_them_where_these_are_very_sure(tmp_path: Path) -> None:
+    with opened(folder(tmp_path / "photos", 100)) as page:
+        session = page.session
+        ready(session)
+
+        def tiles(*sure: float) -> list[int]:
+            """Tiles of each page that is offered, for images of these confidences."""
+            first = np.array([*sure, *[0.5] * (100 - len(sure))], np.float32)
+            shares = np.zeros((100, 2), np.float32)
+            outside = (
+                session.shuffled[len(session.sample) :] + session.shuffled[: len(session.sample)]
+            )
+            shares[outside, 0] = first
+            shares[:, 1] = 1 - shares[:, 0]
+            row = np.arange(100, dtype=np.int32)
+            session.opinion = Opinion(2, ("cat", "dog"), row, shares, ())
+            return [offer["tiles"] for offer in session.offers()]
+
+        assert tiles() == []
+        assert tiles(*[0.97] * 50) == [48]
+        assert tiles(*[0.9] * 50) == [24]
+        assert tiles(*[0.9] * 7, *[PAGE_TILE - 0.01] * 40) == [7]
+        assert tiles(*[0.75] * 30) == []  # each is sure enough, and together they are not
+
+
+def test_after_a_page_with_many_wrong_tiles_the_class_waits_for_labels(tmp_path: Path) -> None:
+    with opened(folder(tmp_path / "photos", 60)) as page:
+        session = page.session
+        ready(session)
+        outside = session.shuffled[len(session.sample) :]
+        right = [{"number": n, "kind": "label", "label": "cat", "seen": "page"} for n in outside]
+        wrong = [{"number": n, "label": "cat"} for n in outside]
+        session.confirm("1", right[:6], wrong[6:8], of_class=True)  # a quarter: no more than that
+        assert offered(session) == ["cat"]
+        session.confirm("2", [], wrong[8:10], of_class=False)  # a page of unsure images
+        assert offered(session) == ["cat"]
+        session.confirm("3", right[10:11], wrong[11:13], of_class=True)
+        assert offered(session) == []
+        for number in outside[20:24]:
+            answer(session, number)
+        assert offered(session) == ["cat"]
+
+
+def test_what_was_taken_out_may_be_on_a_page_of_another_class_only(tmp_path: Path) -> None:
     with opened(folder(tmp_path / "photos", 40)) as page:
-        opinion(page.session, [])
-        assert [offer["label"] for offer in page.session.offers(24)] == ["cat"]
-        shares = np.full((40, 2), 0.5, np.float32)
-        page.session.opinion = Opinion(2, ("cat", "dog"), np.arange(40, dtype=np.int32), shares, ())
-        assert page.session.offers(24) == []
+        session = page.session
+        opinion(session, [])
+        first, second = session.shuffled[-2:]
+        session.add_class("1", "cat")
+        session.confirm("2", [], [{"number": first, "label": "cat"}])
+        session.confirm("3", [], [{"number": second, "label": "dog"}])
+        tiles = {tile["number"] for tile in session.tiles("class", "cat", 48)["tiles"]}
+        assert first not in tiles and second in tiles
+        session.confirm("4", [], [{"number": second, "label": "cat"}])
+        assert session.item(second)["suggestion"] is None  # both classes are ruled out
+
+
+def test_pages_are_guessed_at_the_class_shares_of_random_labels() -> None:
+    found = Labeled.__new__(Labeled)
+    found.classes = ("cat", "dog")
+    found.labels = np.array([0] * 7 + [1] * 3)
+    found.origins = ["chosen"] * 6 + ["random"] * 4  # one cat, three dogs
+    even = with_random_shares(np.full((1, 2), 0.5), found)
+    odds = (2 / 6) / (8 / 12), (4 / 6) / (4 / 12)  # with one label more for each
+    assert even[0] == pytest.approx(np.array(odds) / sum(odds))

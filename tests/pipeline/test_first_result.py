@@ -77,7 +77,7 @@ def test_a_fit_that_is_stopped_keeps_the_first_classifier_and_can_go_on(
         status, printed, err = handful(*words)
     assert status == 0
     assert "a first classifier, from 12 labels, above about" in err
-    assert "The fit was stopped; the same command goes on" in printed
+    assert "The fit ended early; the same command goes on" in printed
     assert "This classifier has seen the images with a label only." in printed
     first = json.loads((out / "run.json").read_text())
     assert first["interim"] and first["method"]["name"] == "features"
@@ -221,3 +221,20 @@ def test_the_kept_run_is_replaced_by_better_ones_only(
         task=SimpleNamespace(images=SimpleNamespace(labeled=range(labels))),
     )
     assert best._is_better(found, accuracy) is better
+
+
+@pytest.mark.thorough
+def test_a_budget_too_short_for_any_method_keeps_the_first_classifier(handful, photos, tmp_path):
+    out = tmp_path / "run"
+    words = ["fit", photos / "photos", "--labels", photos / "labels.csv", "--out", out]
+    status, printed, err = handful(*words, "--budget", "0.1s")
+    assert status == 0
+    assert "no method can be evaluated within 0 s" in err and "first classifier is kept" in err
+    assert "The fit ended early; the same command goes on" in printed
+    assert json.loads((out / "run.json").read_text())["interim"]
+    assert (out / "report.html").exists()
+    status, _, _ = handful(*words, "--budget", "8s")  # without --overwrite
+    assert status == 0 and not json.loads((out / "run.json").read_text())["interim"]
+    status, _, err = handful(*words, "--overwrite", "--budget", "0.1s", "--seed", 1)
+    assert status == 2 and "no method can be evaluated" in err  # the finished run stays
+    assert not json.loads((out / "run.json").read_text())["interim"]

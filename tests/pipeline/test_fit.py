@@ -237,3 +237,17 @@ def test_a_run_that_names_no_weights_is_opened(features_run):
     del record["backbone"]["weights"]
     (run.folder / "run.json").write_text(json.dumps(record))
     assert handful.open_run(run.folder).classes == run.classes
+
+
+def test_a_run_scores_pictures_in_memory_with_their_labels():
+    images = stripes(40, labeled=40)
+    run = handful.fit(images, "supervised", settings=QUICK, estimate="none")
+    pixels = images[np.arange(10)].store.images[:10]
+    names = [images.classes[label] for label in images.labels[:10]]
+    found = run.evaluate(list(pixels[:, 0]), names)
+    assert found.n == 10 and found.accuracy == run.evaluate(images[np.arange(10)]).accuracy
+    assert run.evaluate(images.with_labels(images.labels), None).n == 40
+    missing = [None, *names[1:]]
+    assert run.evaluate(list(pixels[:, 0]), missing).n == 9
+    with pytest.raises(handful.HandfulError, match="label"):
+        run.evaluate(list(pixels[:, 0]))

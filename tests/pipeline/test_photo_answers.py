@@ -328,6 +328,12 @@ def test_commands_that_load_images_take_boxes(place, tmp_path, handful):
     assert status == 2 and "--min-confidence is for boxes in photos" in err
 
 
+def test_a_run_scores_the_crops_of_a_folder(place):
+    run = handful.open_run(place / "run")
+    labels = {f"site0/IMG_0000.png#{n}": name for n, name in ((1, "fox"), (2, "hare"))}
+    assert run.evaluate(place / "photos", labels, boxes=place / "detections.json").n == 2
+
+
 @pytest.mark.thorough
 def test_features_are_those_of_crops(place):
     found = handful.embed(place / "photos", boxes=place / "detections.json", size=32)

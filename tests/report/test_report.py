@@ -776,3 +776,15 @@ def test_a_browser_finds_nothing_to_complain_of_and_nothing_to_load(made, tmp_pa
     path.write_text(path.read_text().replace("<h1>", '<img src="https://example.com/a.png"><h1>'))
     (refused,) = browse(path, tmp_path / "profile")
     assert "Content Security Policy" in refused
+
+
+def test_the_report_begins_with_how_often_it_is_right(made, copied):
+    estimate = {**made.record["estimate"], "n": 40, "accuracy": 0.75, "low": 0.59, "high": 0.87}
+    change(copied, estimate={**estimate, "guessing": False})
+    html = report.render([copied])
+    said = "About 75 % right on new images (59–87 %, nine times in ten)."
+    assert html.index("<h1>") < html.index(said) < html.index("<nav>")
+    change(copied, estimate={**estimate, "n": 12})
+    assert "Above about 59 % right on new images; 12 labels" in report.render([copied])
+    change(copied, estimate=None)
+    assert "How often it is right is not known." in report.render([copied])

@@ -30,7 +30,7 @@ from handful.cli.terminal import (
     say_skipped,
     verbose,
 )
-from handful.errors import HandfulError
+from handful.errors import BudgetTooShort, HandfulError
 
 if TYPE_CHECKING:
     from handful.data.boxes.options import Boxes
@@ -280,7 +280,8 @@ def _run(job: _Job, reporter: "Reporter") -> "tuple[Run, ImageSet | None]":
     """Fit, score the test part and write the report.
 
     Returns:
-        The run and its images. When the user stops the fit, the best run so far, and None.
+        The run and its images. When the user stops the fit, or the budget is too short for any
+        method, the best run so far, and None.
     """
     from handful.pipeline.artifacts import REPORT
     from handful.pipeline.earlier_run import with_earlier_labels
@@ -292,10 +293,15 @@ def _run(job: _Job, reporter: "Reporter") -> "tuple[Run, ImageSet | None]":
     kept: list[str] = []
     try:
         run, images = _fit(job, reporter, kept)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BudgetTooShort) as end:
         best = _best_kept(out, kept)
         if best is None:
             raise
+        if isinstance(end, BudgetTooShort):
+            reporter.say(
+                f"{end}; the first classifier is kept in {out}, and the same command with a larger "
+                f"--budget goes on from it"
+            )
         leave_report(out, reporter.say)
         return best, None
     if job.drawn is not None:

@@ -157,7 +157,7 @@ def print_selection(rows: list[dict[str, Any]]) -> None:
     The estimate of the selected method, printed below, differs from its row: it is of the model
     trained on all labels, and is corrected for the selection.
     """
-    table = Table("method", "right out of fold", "interval", "seconds", "result")
+    table = Table("method", "right on labels not seen", "interval", "seconds", "result")
     for row in rows:
         known = row["accuracy"] is not None
         table.add_row(

@@ -32,6 +32,7 @@ from handful.data.splits import labeled_sample
 from handful.data.store import FileStore, Skipped
 from handful.errors import HandfulError
 from handful.progress import Track, silent
+from handful.text import shell_command
 
 MOST_FOLDERS = 1_000  # sub-folders that may be sites
 MANIFEST = ".handful-sorted.json"  # lies in a folder that `predict --into` sorted images into
@@ -143,7 +144,11 @@ def _load_labeled(
     listed = _with_stamps(files, listed, [file for file in listed.files if file.name in names])
     found = scan_listed(files, listed, track, [f for f in listed.files if f.name in names])
     if not found.files:
-        raise HandfulError(f"{source} holds no labelled image that can be read")
+        raise HandfulError(
+            f"{source} holds no labelled image that can be read; label some "
+            f"({shell_command('label', source)}), put them into a sub-folder for each class, or "
+            f"give a table with --labels"
+        )
     return _image_set(source, files, found, [chosen[file.name] for file in found.files], [])
 
 

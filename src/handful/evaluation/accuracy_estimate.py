@@ -476,7 +476,10 @@ def _how(out: OutOfFold, counted: np.ndarray, found: _Corrected, prior_how: str)
     seen, plain = float(out.right[counted].mean()), found.out_of_fold
     folds = f"{out.scheme.folds} {'stratified ' if out.stratified else ''}folds"
     times = "once" if out.scheme.repeats == 1 else f"{out.scheme.repeats} times"
-    parts = [f"{100 * seen:.1f} % of {counted.sum()} labels right out of fold ({folds}, {times})"]
+    parts = [
+        f"{100 * seen:.1f} % of {counted.sum()} labels predicted right by models that had not seen "
+        f"them (out of fold: {folds}, {times})"
+    ]
     if abs(plain - seen) > 5e-4:
         parts.append(f"{100 * plain:.1f} % with every class weighted by its share")
     if found.learning_curve is None:

@@ -16,6 +16,7 @@ import numpy as np
 from handful.errors import HandfulError
 from handful.labeling.photos import Photos
 from handful.labeling.session import Session
+from handful.text import FEW
 
 if TYPE_CHECKING:
     import torch
@@ -237,9 +238,10 @@ class Learner:
             self._assessed, self._assessed_numbers = assessed, found.numbers
             self._origins = found.origins
             self._temperature = assessed.temperature
+            self.session.precision = assessed.precision(found.classes)
             self._publish()
             one = assessed.estimate
-            if one.accuracy is not None:
+            if one.accuracy is not None and one.n >= FEW:
                 self.history.append((len(found.labels), one.accuracy, one.low, one.high))
 
     @staticmethod

@@ -23,8 +23,10 @@ from handful.evaluation.label_errors import label_issues
 from handful.evaluation.learning_curve import forecast
 from handful.methods.heads import Coordinates, fit_logistic, principal
 from handful.methods.linear_head import Features
+from handful.text import FEW as FEW_COUNTED
+from handful.text import about_right
 
-STRENGTH = Features().strength
+STRENGTH = 1e-4  # L2 penalty of a head of more than FEW_LABELS labels
 FEW_LABELS = 150  # labels up to which the head is that of the method `features`
 MANY = 400  # labels above which the estimate is made in few coordinates and with fewer fits
 HEAD_RANK = 256  # coordinates
@@ -32,6 +34,7 @@ SAMPLED = 1_000  # images that coordinates are made from
 ITERATIONS = 40  # of a fit of the head to many labels
 CANDIDATES = 1_500  # images that the order is chosen from
 AHEAD = 24  # images that an order holds
+GUESSING = "no better than guessing"
 NEXT = 50  # labels whose gain is forecast
 FEW = Scheme(folds=5, repeats=2, halves=1)  # the fits of an estimate from many labels
 
@@ -107,6 +110,20 @@ class Assessed:
     next_accuracy: float | None = None  # expected with NEXT more labels
     temperature: float = 1.0
 
+    def precision(self, classes: Sequence[str]) -> dict[str, float]:
+        """Class → share of the guesses of this class that are right, on labels not seen.
+
+        A class that is never guessed has 0.
+        """
+        if self.out is None:
+            return {}
+        guess = averaged(self.out, self.temperature).argmax(axis=1)
+        shares = {}
+        for k, name in enumerate(classes):
+            mine = guess == k
+            shares[name] = float((self.out.labels[mine] == k).mean()) if mine.any() else 0.0
+        return shares
+
     def answering(self, target: float, origins: Sequence[str]) -> dict[str, float] | None:
         """The share of images that is answered where answers are to be right so often, or None."""
         if self.out is None or self.estimate.accuracy is None:
@@ -162,6 +179,7 @@ def assess(
 def as_json(found: Assessed, origins: Sequence[str], target: float | None) -> dict[str, Any]:
     """What the page shows of an estimate."""
     one = found.estimate
+    seen = {"accuracy": one.accuracy, "low": one.low, "high": one.high, "n": one.n}
     shown = {
         "labels": len(origins),
         "counted": one.n,
@@ -170,6 +188,8 @@ def as_json(found: Assessed, origins: Sequence[str], target: float | None) -> di
         "high": one.high,
         "level": one.level,
         "how": one.how,
+        "few": one.n < FEW_COUNTED,
+        "said": GUESSING if one.guessing and one.n >= FEW_COUNTED else about_right(seen),
         "next": NEXT,
         "next_accuracy": found.next_accuracy,
         "issues": len(found.issues),

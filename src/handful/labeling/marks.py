@@ -90,6 +90,16 @@ class Marks:
         """Labels of each class."""
         return Counter(mark.label for mark in self.of.values() if mark.label is not None)
 
+    def recent(self, count: int) -> list[str]:
+        """Names of the images that were marked last and still are, the latest first."""
+        found: dict[str, None] = {}
+        for act in reversed(self._done):
+            if act.classes is None:  # a renamed class is no answer to an image
+                found |= dict.fromkeys(name for name in reversed(act.before) if name in self.of)
+            if len(found) >= count:
+                break
+        return list(found)[:count]
+
     def _mark(self, identity: str, marks: Mapping[str, Mark], undoable: bool) -> list[str]:
         before = {name: self.of.get(name) for name in marks}
         if undoable:

@@ -86,7 +86,8 @@ def opinion_of(
     shares, unbiased = np.zeros((len(at), 1), np.float32), None
     if found is not None:
         probabilities = _head_of(features, found, coordinates)(features)
-        shares = calibrated(probabilities.numpy(), temperature).astype(np.float32)
+        shares = calibrated(probabilities.numpy(), temperature)
+        shares = with_random_shares(shares, found).astype(np.float32)
     if chosen is not None:
         unbiased = _head_of(features, chosen, coordinates)(features)
     suggested = None
@@ -103,6 +104,19 @@ def opinion_of(
         found is not None,
         suggested,
     )
+
+
+def with_random_shares(probabilities: np.ndarray, found: Labeled) -> np.ndarray:
+    """Probabilities (M, K) at the class shares of the random labels, instead of those of all.
+
+    Pages add many labels of one class, which is then guessed too often; this turned half of the
+    tiles of some pages wrong. Each class has one label more, so that none has a share of 0.
+    """
+    counts = np.bincount(found.labels, minlength=len(found.classes)) + 1
+    random = [origin != "chosen" for origin in found.origins]
+    drawn = np.bincount(found.labels[random], minlength=len(found.classes)) + 1
+    rows = probabilities * (drawn / drawn.sum()) / (counts / counts.sum())
+    return np.asarray(rows / rows.sum(axis=1, keepdims=True))
 
 
 def _head_of(features: Tensor, found: Labeled, coordinates: Any) -> learning.Head:

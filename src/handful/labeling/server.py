@@ -19,9 +19,8 @@ from handful.labeling.guard import Guard
 from handful.labeling.journal import NotSaved
 from handful.labeling.learner import Learner
 from handful.labeling.photos import SIDES, Photos
-from handful.labeling.session import Session, shown_name
+from handful.labeling.session import PAGE_SIZES, Session, shown_name
 
-PAGE_SIZES = (24, 48)
 MOST_ITEMS = 500  # of one answer
 BIN = 48  # images of a bin shown at a time
 ASSETS = {
@@ -52,8 +51,7 @@ class Page:
     # Each of these answers one address; the argument is the request's JSON.
 
     def state(self, body: Body) -> dict[str, Any]:
-        size = body.get("size") if body.get("size") in PAGE_SIZES else PAGE_SIZES[0]
-        assert isinstance(size, int)
+        size = body.get("size") if body.get("size") in PAGE_SIZES else None
         return {
             **self.about,
             **self.session.state(),
@@ -78,7 +76,7 @@ class Page:
 
     def confirm(self, body: Body) -> dict[str, Any]:
         items, out = ([_object(one) for one in _list(body, key)] for key in ("items", "out"))
-        return self.session.confirm(_text(body, "id"), items, out)
+        return self.session.confirm(_text(body, "id"), items, out, body.get("page") == "class")
 
     def undo(self, body: Body) -> dict[str, Any]:
         return self.session.undo(_text(body, "id"))
@@ -109,9 +107,9 @@ class Page:
         return self.state({})
 
     def tiles(self, body: Body) -> dict[str, Any]:
-        size, kind = body.get("size"), body.get("kind")
-        if size not in PAGE_SIZES:
-            raise HandfulError(f"a page has {' or '.join(map(str, PAGE_SIZES))} tiles")
+        size, kind = _integer(body, "size", PAGE_SIZES[0]), body.get("kind")
+        if not 1 <= size <= PAGE_SIZES[1]:
+            raise HandfulError(f"a page has 1 to {PAGE_SIZES[1]} tiles")
         if kind == "like":
             number, label = body.get("value"), body.get("label")
             near = self.learner.like(self.session.checked(number), 4 * size)

@@ -11,7 +11,7 @@ labels feed the estimate.
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,18 @@ from handful.text import counted
 
 RANDOM_EVERY = 4  # every fourth image that comes up is of the random sample
 SAMPLE_SHARE, SAMPLE_LEAST, SAMPLE_MOST = 0.1, 100, 500  # images of the random sample
+RECENT = 12  # images answered last that can be opened again
 LEASED = 64  # images that one tab may hold ahead, which no other tab gets
 PAUSE = 0.3  # seconds between two writes of the label file
-SURE_PAGE = 0.9  # share of a page's tiles that should be right before the page is offered
+# When a page of a class is offered; from simulations, see benchmarks/log/labelling_page.md.
+PAGE_LABELS = 8  # labels that the class has
+PAGE_PRECISION = 0.7  # share of the guesses of this class that are right, on labels not seen
+PAGE_SURE = 0.8  # mean confidence of the tiles
+PAGE_TILE = 0.6  # confidence of the least sure tile
+PAGE_LEAST = 4  # tiles
+PAGE_LARGE = 0.95  # mean confidence of 48 tiles from which so many are offered, not 24
+PAGE_SIZES = (24, 48)  # tiles of a page
+PAGE_WRONG = 0.25  # share taken out of a page above which its class waits for more labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +63,8 @@ class Opinion:
     # for suggestions; None if there are no other labels of two classes.
     suggested: tuple[tuple[str, ...], np.ndarray] | None = None
 
-    def guess(self, number: int, but: str | None = None) -> tuple[str, float] | None:
-        """The class to suggest for an image, but for one that is ruled out, and its probability.
+    def guess(self, number: int, but: Set[str] = frozenset()) -> tuple[str, float] | None:
+        """The class to suggest for an image, but for those ruled out, and its probability.
 
         The classifier that suggests knows no label of the random sample. An annotator may follow
         a wrong suggestion, and these would be rarer near images of the sample: the estimate would
@@ -66,11 +75,11 @@ class Opinion:
             return None
         classes, probabilities = self.suggested
         shares = probabilities[at]
-        if but in classes:
+        if but:
             shares = shares.copy()
-            shares[classes.index(but)] = -1
+            shares[[k for k, name in enumerate(classes) if name in but]] = -1
         best = int(shares.argmax())
-        return classes[best], float(max(shares[best], 0))
+        return (classes[best], float(shares[best])) if shares[best] >= 0 else None
 
 
 @dataclass
@@ -117,7 +126,9 @@ class Session:
         self._table_lock = threading.Lock()
         self._journal = journal
         self._tabs: dict[str, _Tab] = {}
-        self._aside: list[tuple[int, str | None]] = []  # (image, class that it is not)
+        self._aside: dict[int, frozenset[str]] = {}  # image to come next → classes that it is not
+        self.precision: Mapping[str, float] = {}  # class → share of its guesses that are right
+        self._waits: dict[str, int] = {}  # class → labels from which its pages are offered again
         self._again: dict[int, None] = {}  # images to be looked at again, blind
         self.marks = Marks()
         for event in journal.events:
@@ -186,11 +197,11 @@ class Session:
         return None
 
     def _chosen(self, taken: set[int]) -> dict[str, Any] | None:
-        while self._aside:
-            number, but = self._aside[0]
+        for number in list(self._aside):
             if self._open(number, taken):
-                return self.item(number, but)
-            del self._aside[0]
+                return self.item(number)
+            if number not in taken:
+                del self._aside[number]
         opinion = self.opinion
         for number in opinion.order if opinion is not None else ():
             if number not in self.sample and self._open(number, taken):
@@ -204,13 +215,11 @@ class Session:
         name = self.names[number]
         return not (name in self.marks.of or number in taken or number in self.unreadable)
 
-    def item(self, number: int, but: str | None = None, again: bool = False) -> dict[str, Any]:
+    def item(self, number: int, again: bool = False) -> dict[str, Any]:
         """An image as a page shows it; images of the random sample have no suggestion."""
-        if but is None:
-            but = next((other for n, other in self._aside if n == number), None)
         guess = None
         if self.opinion is not None and number not in self.sample and not again:
-            guess = self.opinion.guess(number, but)
+            guess = self.opinion.guess(number, self._aside.get(number, frozenset()))
         return {
             "number": number,
             "name": shown_name(self.names[number]),
@@ -240,29 +249,37 @@ class Session:
             return self._record({"do": "mark", "id": identity, "marks": as_event(marks)})
 
     def confirm(
-        self, identity: str, items: Sequence[Mapping[str, Any]], out: Sequence[Mapping[str, Any]]
-    ) -> dict[str, Any]:
+        self, identity: str, items: Sequence[Mapping[str, Any]], out: Sequence[Mapping[str, Any]],
+        of_class: bool = False,
+    ) -> dict[str, Any]:  # fmt: skip
         """Record the confirmed tiles of a page, and put those that were taken out into the queue.
 
         Args:
             out: `number` and `label`, the class that the image is not.
+            of_class: the page was of images that the classifier believes to be of one class. If
+                many were not, no page of this class is offered before there are more labels.
         """
         with self._lock:
             removed = [(self.checked(item["number"]), item.get("label")) for item in out]
             found = self.answer(identity, items) if items else self.state()
-            known = {number for number, _ in self._aside}
-            self._aside += [pair for pair in removed if pair[0] not in known]
+            for number, label in removed:
+                ruled_out = {label} if isinstance(label, str) else set()
+                self._aside[number] = self._aside.get(number, frozenset()) | ruled_out
+            if of_class and len(removed) > PAGE_WRONG * (len(removed) + len(items)):
+                for _, label in removed:
+                    self._waits[str(label)] = len(self.marks.of) + 2 * len(removed)
             return found
 
     def undo(self, identity: str) -> dict[str, Any]:
         """Take the last act back; `shown` has its images, if they are few."""
         with self._lock:
             if not self.marks.can_undo:
-                return {"shown": [], **self.state()}
+                return {"shown": [], "undone": False, **self.state()}
             changed = self._apply({"do": "undo", "id": identity})
             numbers = [self.number[name] for name in changed if name in self.number]
             again = [n for n in numbers if self.names[n] not in self.marks.of]
-            return {"shown": [self.item(n) for n in again[:1]], **self.state()}
+            shown = [self.item(n) for n in again[:1]]
+            return {"shown": shown, "undone": True, **self.state()}
 
     def add_class(self, identity: str, given: object) -> str:
         """Add a class; return its name, or that of the class that is spelt alike."""
@@ -292,11 +309,6 @@ class Session:
         with self._lock:
             self._again |= dict.fromkeys(self.checked(number) for number in numbers)
 
-    def set_aside(self, numbers: Sequence[int]) -> None:
-        """Let images come up next."""
-        with self._lock:
-            self._aside = [(self.checked(n), None) for n in numbers] + self._aside
-
     def _record(self, event: Event) -> dict[str, Any]:
         if event["id"] not in self.marks.seen_events:
             self._apply(event)
@@ -307,7 +319,7 @@ class Session:
         changed = self.marks.apply(event)
         self.changes += 1
         gone = {self.number.get(name) for name in changed}
-        self._aside = [pair for pair in self._aside if pair[0] not in gone]
+        self._aside = {n: ruled_out for n, ruled_out in self._aside.items() if n not in gone}
         for tab in self._tabs.values():
             tab.held = [number for number in tab.held if number not in gone]
         self.changed.set()
@@ -357,7 +369,7 @@ class Session:
                 label = class_name(value, self.marks.classes)
                 if label not in opinion.classes:
                     return {"label": label, "tiles": []}
-                mine = np.flatnonzero(guess == opinion.classes.index(label))
+                mine = self._believed(label, numbers, guess, opinion)
                 picked = mine[np.argsort(-confidence[mine], kind="stable")][:size]
             else:
                 picked = np.argsort(confidence, kind="stable")[:size]
@@ -377,17 +389,40 @@ class Session:
                 if n not in self.sample and n not in self.hidden and self._open(n, set())
             ]
 
-    def offers(self, size: int) -> list[dict[str, Any]]:
-        """Classes of which a full page of sure tiles is at hand, the surest first."""
+    def offers(self, size: int | None = None) -> list[dict[str, Any]]:
+        """Classes of which a page of sure tiles is at hand, the largest and surest first.
+
+        Args:
+            size: tiles at most; None: 24, and 48 where these are sure enough.
+        """
         with self._lock:
             opinion = self.opinion
             numbers, guess, confidence = self._candidates(opinion)
-            found = []
-            for k, name in enumerate(opinion.classes if opinion is not None else ()):
-                best = np.sort(confidence[guess == k])[::-1][:size]
-                if len(best) >= min(size, 4) and best.mean() >= SURE_PAGE:
+            counts, found = self.marks.counts(), []
+            for name in opinion.classes if opinion is not None else ():
+                if (
+                    counts[name] < PAGE_LABELS
+                    or self.precision.get(name, 0.0) < PAGE_PRECISION
+                    or len(self.marks.of) < self._waits.get(name, 0)
+                ):
+                    continue
+                mine = self._believed(name, numbers, guess, opinion)
+                best = np.sort(confidence[mine])[::-1]
+                best = best[best >= PAGE_TILE][: size or PAGE_SIZES[1]]
+                if size is None and len(best) and best.mean() < PAGE_LARGE:
+                    best = best[: PAGE_SIZES[0]]
+                if len(best) >= PAGE_LEAST and best.mean() >= PAGE_SURE:
                     found.append({"label": name, "tiles": len(best), "sure": float(best.mean())})
             return sorted(found, key=lambda row: (-row["tiles"], -row["sure"]))
+
+    def _believed(
+        self, label: str, numbers: np.ndarray, guess: np.ndarray, opinion: Opinion | None
+    ) -> np.ndarray:
+        """Positions of the candidates of a class, but for those that were taken out of its page."""
+        assert opinion is not None
+        mine = np.flatnonzero(guess == opinion.classes.index(label))
+        out = [n for n, ruled_out in self._aside.items() if label in ruled_out]
+        return mine[~np.isin(numbers[mine], out)]
 
     def _candidates(self, opinion: Opinion | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Numbers, likeliest classes and confidences of the images that may be in a page."""
@@ -396,8 +431,7 @@ class Session:
             return none, none, np.empty(0, np.float32)
         open_ = opinion.row >= 0
         marked = [self.number[name] for name in self.marks.of if name in self.number]
-        aside = [number for number, _ in self._aside]
-        for some in (marked, aside, list(self.sample), list(self.unreadable), list(self.hidden)):
+        for some in (marked, list(self.sample), list(self.unreadable), list(self.hidden)):
             open_[some] = False
         numbers = np.flatnonzero(open_)
         shares = opinion.probabilities[opinion.row[numbers]]
@@ -429,10 +463,25 @@ class Session:
                 "left": max(left, 0),
                 "classes": [{"name": name, "labels": counts[name]} for name in self.marks.classes],
                 "undo": self.marks.can_undo,
+                "recent": self._recent(),
                 "fresh": self.opinion is not None and self.opinion.changes == self.changes,
                 "table": str(self.table),
                 "problem": self._writer.problem,
             }
+
+    def _recent(self) -> list[dict[str, Any]]:
+        """The images answered last, the latest first, each with its answer and what was seen.
+
+        There is no guess of the classifier in it: a label of the random sample that is changed
+        here was still given without one.
+        """
+        found = []
+        for name in self.marks.recent(RECENT):
+            number, mark = self.number.get(name), self.marks.of[name]
+            if number is not None and number not in self.hidden:
+                shown = {"number": number, "name": shown_name(name), "kind": mark.kind}
+                found.append({**shown, "label": mark.label, "seen": mark.seen or "blind"})
+        return found
 
     def snapshot(self) -> tuple[dict[int, Mark], tuple[str, ...]]:
         """The marks by number, and the classes, for a thread that learns of them."""

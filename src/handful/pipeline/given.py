@@ -54,6 +54,15 @@ def on_any_images(labeled: bool) -> Callable[[Job[P, T]], Callable[Concatenate[A
     return decorated
 
 
+def labeled_images(given: Any, labels: Any, channels: int, boxes: Any = None) -> ImageSet:
+    """The images to score in what a user gave, with their labels; see `images_of`."""
+    if isinstance(given, ImageSet) and labels is None and boxes is None:
+        return given
+    if not isinstance(given, ImageSet):
+        check_not_channels_first(given, channels)
+    return load(given, labels, keep_leaks=True, boxes=boxes)
+
+
 def images_of(given: Any, channels: int = 1, boxes: Any = None) -> ImageSet:
     """The images to predict or to score in what a user gave: as `load` takes it, labelled or not.
 

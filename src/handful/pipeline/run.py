@@ -27,7 +27,7 @@ from handful.evaluation.plots import plot_confusion
 from handful.files import beside, read_json, write_json, write_text
 from handful.models.classifier import Predictor
 from handful.pipeline.artifacts import IN_DISTRIBUTION, LABELS, MODEL, RECORD, RUN_LAYOUT
-from handful.pipeline.given import images_of
+from handful.pipeline.given import images_of, labeled_images
 from handful.pipeline.model_file import load_predictor, save_predictor
 from handful.pipeline.predictions import Predictions
 from handful.pipeline.record_schema import RunRecord, parsed
@@ -284,7 +284,9 @@ class Run:
             return f"at least {fewest} labels that count, all of them predicted rightly"
         return "more labels that count, or a model whose surest answers are right more often"
 
-    def evaluate(self, images: ImageSet, track: Track = quiet) -> Evaluation:
+    def evaluate(
+        self, images: Any, labels: Any = None, *, boxes: Any = None, track: Track = quiet
+    ) -> Evaluation:
         """Score the labelled images, matched to the classes of this run by name.
 
         Images of unknown classes are left out of the figures and counted in `foreign`.
@@ -292,11 +294,20 @@ class Run:
         >>> found = run.evaluate(images.test)
         >>> found.n, 0 <= found.accuracy <= 1
         (359, True)
+        >>> run.evaluate(digits.images[:50] / 16, [str(one) for one in digits.target[:50]]).n
+        50
+
+        Args:
+            images: what `load` takes: a path, pictures, an array, a data set; or what it returned.
+            labels: of these images, as `load` takes them; None where they have labels already.
+            boxes: as in `predict`: the crops of a folder of photos are scored.
 
         Raises:
             HandfulError: there is no labelled image, or none of a known class.
         """
-        return with_the_rest(images[images.labeled], lambda rest: self._evaluate(rest, track))
+        channels = self.record["input"]["channels"]
+        scored = labeled_images(images, labels, channels, self.cut_alike(boxes))
+        return with_the_rest(scored[scored.labeled], lambda rest: self._evaluate(rest, track))
 
     def _evaluate(self, images: ImageSet, track: Track) -> Evaluation:
         labeled, foreign = images.known_to(self.classes)
@@ -347,7 +358,7 @@ class Run:
         >>> sorted(run.test)[:3]
         ['accuracy', 'balanced_accuracy', 'high']
         """
-        evaluation = self.evaluate(test, track)
+        evaluation = self.evaluate(test, track=track)
         keys = ("accuracy", "low", "high", "level", "n", "balanced_accuracy", "macro_f1")
         found = evaluation.as_json()
         self.record["test"] = {key: found[key] for key in keys}

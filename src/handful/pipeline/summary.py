@@ -68,7 +68,9 @@ def _accuracy(run: Run) -> list[str]:
         said += _worse(estimate, before)
     said += _tested(run)
     if run.record["interim"]:
-        said.append("the fit was stopped; the same command goes on and makes it better")
+        said.append(
+            "the fit ended early; the same command goes on and, with enough time, makes it better"
+        )
     if estimate["accuracy"] is None or estimate.get("n", FEW) < FEW or estimate["guessing"]:
         return said
     said += [_weak_in_words(weak) for weak in weak_classes(run)]

@@ -26,6 +26,7 @@ from handful.pipeline.artifacts import (
     RECORD,
     STAGE_HISTORY,
 )
+from handful.pipeline.summary import how_right
 from handful.pipeline.thumbnails import SHOWN, Augmented, answers, examples, mistakes
 from handful.report import plots
 from handful.report.plots import Plot
@@ -143,6 +144,7 @@ class Page:
     answers: tuple[AnswerRow, ...]  # the most frequent class first; empty if all images had labels
     at_once: int  # rows of `answers` that are not folded away
     no_answer: int  # images without an answer
+    right: str  # how often it is right, in a sentence
     headline: Headline | None  # None without an estimate
     enough: tuple[str, ...]  # is it good enough? in sentences
     forecast: tuple[Mapping[str, Any], ...]
@@ -201,6 +203,7 @@ def page(run: RunFolder, links: bool = False) -> Page:
         answers=answered,
         at_once=len(answered) if len(answered) <= MOST_ANSWERED + 3 else MOST_ANSWERED,
         no_answer=0 if run.predicted is None else int((run.predicted.classes < 0).sum()),
+        right=sentence(how_right(estimate)) if known else "How often it is right is not known.",
         headline=told,
         enough=_enough(run, folder) if known else (),
         forecast=() if told is None or told.bound else tuple(record["forecast"]),

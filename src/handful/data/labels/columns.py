@@ -66,9 +66,9 @@ def find_columns(
             typed[flag] = _typed(path, table, flag, name)
     if not typed and (headless := _without_header(table, matcher)):
         return headless
-    at = typed.get("--file-column")
-    at = _file_column(path, table, names, matcher) if at is None else at
-    to = typed.get("--label-column")
+    at, to = typed.get("--file-column"), typed.get("--label-column")
+    if at is None:
+        at = _file_column(path, table, names, matcher, to is None and not set(names) & set(LABELS))
     one_hot: tuple[int, ...] = ()
     if to is None:
         to, one_hot = _label_column(path, table, names, at)
@@ -76,6 +76,9 @@ def find_columns(
         raise HandfulError(f"{path}: the files and the labels cannot both be in column {label!r}")
     guessed = len(typed) < 2
     return table, Columns(at, to, one_hot, group, origin, seen, guessed)
+
+
+_HOLDS = {"--file-column": "file names", "--label-column": "labels"}
 
 
 def key_of(name: str) -> str:
@@ -125,8 +128,14 @@ def _cells(table: Table, at: int) -> list[str]:
     return [cells[at] if at < len(cells) else "" for _, cells in table.records]
 
 
-def _file_column(path: Path, table: Table, names: list[str], matcher: FileMatcher) -> int:
-    """The column of a well-known name whose cells name images; several of them must agree."""
+def _file_column(
+    path: Path, table: Table, names: list[str], matcher: FileMatcher, label_missing: bool
+) -> int:
+    """The column of a well-known name whose cells name images; several of them must agree.
+
+    Args:
+        label_missing: no column is known to hold labels, which an error tells, too.
+    """
     usable = _named(table)
     known = [at for at in usable if names[at] in FILES]
     if not known and len(usable) == 2:
@@ -134,7 +143,8 @@ def _file_column(path: Path, table: Table, names: list[str], matcher: FileMatche
         if not _found(table, known[0], matcher):
             known = []
     if not known:
-        raise _no_column(path, table, "file", "--file-column")
+        also = ["--label-column"] if label_missing else []
+        raise _no_column(path, table, "--file-column", *also)
     if len(known) == 1:
         return known[0]
     found = {at: _found(table, at, matcher) for at in known}
@@ -174,7 +184,7 @@ def _label_column(
         return None, tuple(rest)
     if len(rest) == 1 and len(_named(table)) == 2:
         return rest[0], ()
-    raise _no_column(path, table, "label", "--label-column")
+    raise _no_column(path, table, "--label-column")
 
 
 def _is_one_hot(cells: list[str]) -> bool:
@@ -193,13 +203,14 @@ def _two(path: Path, table: Table, what: str, flag: str, found: list[int]) -> Ha
     return HandfulError(f"{path} may hold the {what} in more than one column; give {choice}")
 
 
-def _no_column(path: Path, table: Table, what: str, flag: str) -> HandfulError:
+def _no_column(path: Path, table: Table, *flags: str) -> HandfulError:
     if not any(table.columns):
         return HandfulError(
             f"{path} needs a first line with the columns file and label (and group, if wanted); "
             f"it starts with ''"
         )
     return HandfulError(
-        f"{path} needs a first line with the columns file and label (and group, if wanted), or "
-        f"{flag} NAME for the {what}s; it starts with {_listed(table.columns)}"
+        f"{path} has {_listed(table.columns)}, and its first line does not tell which holds the "
+        f"{' and which the '.join(_HOLDS[flag] for flag in flags)}; give "
+        f"{' '.join(f'{flag} NAME' for flag in flags)}, or name the columns file and label"
     )

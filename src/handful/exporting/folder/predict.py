@@ -24,9 +24,6 @@ class Model:
         about = self.session.get_modelmeta().custom_metadata_map
         self.about = {key: json.loads(text) for key, text in about.items()}
 
-    def load(self, file):
-        return load(file, **self.about["input"])
-
     def answer(self, images):
         """Probabilities (N, K) of images (N, C, S, S), and which (N,) are none of the classes."""
         found, known = self.session.run(None, {"images": images}), self.about["none_of_these"]
@@ -46,7 +43,7 @@ def rows(model, files, least, none_of_these):
         read = []
         for name, path in files[start : start + BATCH]:
             try:
-                read.append((name, model.load(path)))
+                read.append((name, load(path, **model.about["input"])))
             except (OSError, ValueError, SyntaxError) as error:
                 print(f"{name} is left out: {error}", file=sys.stderr)
         answers = model.answer(np.stack([pixels for _, pixels in read])) if read else ((), ())
@@ -68,7 +65,8 @@ def check(model):
     found, expected = model.answer(kept["images"])[0], kept["probabilities"]
     worst, same = abs(found - expected).max(), (found.argmax(1) == expected.argmax(1)).all()
     files = {io.BytesIO(kept[key].tobytes()): kept[key[5:]] for key in kept if key[:5] == "file "}
-    off = max(abs(model.load(file) - pixels.astype(int)).max() for file, pixels in files.items())
+    off = max(abs(load(file, **model.about["input"]) - pixels.astype(int)).max()
+              for file, pixels in files.items())  # fmt: skip
     print(f"{len(found)} images: probabilities differ by {worst:.1e} at most, classes are equal: "
           f"{same}; {len(files)} files: pixels differ by {off} of 255 at most")  # fmt: skip
     sys.exit(0 if worst <= 1e-3 and same and off <= 2 else 1)
@@ -82,6 +80,8 @@ def main():
     parser.add_argument("--check", action="store_true", help="compare with check.npz")
     parser.add_argument("--model", type=Path, default=HERE / "model.onnx", help="another one")
     asked, files = parser.parse_args(), []
+    if not (asked.pictures or asked.check):
+        parser.exit(2, f"{parser.format_usage()}\n{__doc__.strip()}\n--help says more.\n")
     if (model := Model(asked.model)) and asked.check:
         check(model)
     for path in asked.pictures:

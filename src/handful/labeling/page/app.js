@@ -58,13 +58,14 @@ class App {
     const offer = state.offers[0];
     const button = byId("offer");
     button.hidden = !offer || this.mode !== "one";
-    if (offer) button.replaceChildren(make("kbd", {}, "P"), ` ${offer.tiles} images that look like “${offer.label}” (${percent(offer.sure)}): all at once`);
+    if (offer) button.replaceChildren(make("kbd", {}, "Shift+P"), ` ${offer.tiles} images that look like “${offer.label}” (${percent(offer.sure)}): all at once`);
   }
 
   counted(state) {
     this.state = { ...this.state, ...state };
     this.one.classes(state.classes.map((row) => row.name), this.state.keys ?? "");
     this.panel.counts(this.state);
+    this.one.strip(state.recent);
     byId("undo").disabled = false;
   }
 

@@ -29,9 +29,9 @@ export class Done {
     if (fit.running) { this.was = true; result.textContent = "Training…"; return; }
     if (fit.failed) result.textContent = "The training ended with an error; its last lines say why.";
     else if (fit.result) {
-      const { method, accuracy, low, high, labels } = fit.result;
+      const { method, accuracy, said, labels } = fit.result;
       result.textContent = accuracy == null ? `Trained ${method} on ${labels} labels; no estimate is possible.`
-        : `${method}, trained on ${labels} labels: ${percent(accuracy)} right on new images, ${percent(low)} to ${percent(high)}.`;
+        : `${method}, trained on ${labels} labels: ${said} on new images.`;
     }
     const said = JSON.stringify(fit.commands);
     if (fit.result && (this.said !== said || this.was)) {

@@ -6,6 +6,9 @@ import { byId, make, onPress, percent, picture, say } from "/dom.js";
 const AHEAD = 6;
 const VIEW = 1000;
 const ZOOM = 2400;
+const TILE = 200;
+
+const answered = (item) => item.label ?? { unsure: "unsure", none: "none of these" }[item.kind];
 
 export class One {
   constructor(app) {
@@ -13,6 +16,8 @@ export class One {
     this.queue = [];
     this.current = null;
     this.history = [];
+    this.recent = []; // what was answered last, the latest first
+    this.taken = new Map(); // number -> picture of an answered image, to be shown small
     this.keys = "";
     this.filling = false;
     this.pressed = null;
@@ -62,6 +67,7 @@ export class One {
     const frame = byId("frame");
     frame.classList.remove("zoomed");
     byId("zoom").setAttribute("aria-pressed", "false");
+    this.mark();
     if (!item) {
       frame.replaceChildren(make("p", {}, this.app.state?.left === 0 ? "Every image is looked through." : "Loading…"));
       byId("caption").textContent = "";
@@ -76,6 +82,9 @@ export class One {
     }
     frame.replaceChildren(item.image);
     byId("caption").textContent = item.name;
+    const note = byId("reopened");
+    note.hidden = !item.was;
+    note.textContent = item.was ? `Opened again. Your answer was: ${item.was}. Give another, or Enter to keep it.` : "";
     const button = byId("suggestion");
     button.hidden = !item.suggestion;
     if (item.suggestion) {
@@ -98,8 +107,9 @@ export class One {
   answer(kind, label = null) {
     const item = this.current;
     if (!item) return;
-    const seen = item.suggestion ? "suggested" : "blind";
+    const seen = item.seen ?? (item.suggestion ? "suggested" : "blind");
     this.history.push(item);
+    this.taken.set(item.number, item.image);
     this.pending.add(item.number);
     this.advance();
     send("/api/answer", { items: [{ number: item.number, kind, label, seen }] })
@@ -114,13 +124,60 @@ export class One {
   }
 
   accept() {
+    if (this.current?.was) return this.advance();
     if (this.current?.suggestion) this.answer("label", this.current.suggestion);
     else if (this.current) say("No suggestion for this one: what you see for yourself counts for the estimate.");
   }
 
   back(item) {
-    if (this.current) this.queue.unshift(this.current);
+    if (this.current && !this.current.was) this.queue.unshift(this.current);
     this.show(item);
+  }
+
+  // The images that were answered last, the latest at the right; each can be opened again.
+  strip(recent) {
+    this.recent = recent;
+    byId("recent").hidden = !recent.length;
+    const wanted = JSON.stringify(recent);
+    const list = byId("recent-list");
+    if (list.dataset.shown === wanted) return this.mark();
+    list.dataset.shown = wanted;
+    const old = new Map(Array.from(list.children, (item) => [item.dataset.number, item.querySelector("img")]));
+    list.replaceChildren(...recent.toReversed().map((item) => {
+      const image = old.get(String(item.number)) ?? this.picture(item.number);
+      const button = make("button", { type: "button", title: item.name, "aria-label": `Open ${item.name} again: ${answered(item)}` },
+        image, make("span", {}, answered(item)));
+      onPress(button, () => this.reopen(item));
+      return make("li", { "data-number": String(item.number) }, button);
+    }));
+    for (const { number } of recent) this.taken.delete(number);
+    list.scrollLeft = list.scrollWidth;
+    this.mark();
+  }
+
+  // A picture that was shown large already is not asked for once more.
+  picture(number) {
+    const image = this.taken.get(number);
+    return image && !image.isConnected ? image : picture(number, TILE, "");
+  }
+
+  mark() {
+    for (const item of byId("recent-list").children) {
+      const open = this.current?.was && item.dataset.number === String(this.current.number);
+      item.firstChild.setAttribute("aria-pressed", String(Boolean(open)));
+    }
+  }
+
+  // No suggestion: what was answered blind stays blind.
+  reopen(item) {
+    this.back({ ...this.loaded(item), suggestion: null, was: answered(item) });
+  }
+
+  step(by) {
+    const at = this.current?.was ? this.recent.findIndex((item) => item.number === this.current.number) : -1;
+    const to = at + by;
+    if (to < 0) return this.current?.was ? this.advance() : undefined;
+    if (to < this.recent.length) this.reopen(this.recent[to]);
   }
 
   undo() {
@@ -129,7 +186,7 @@ export class One {
     send("/api/undo", {}).then((state) => {
       this.app.counted(state);
       if (!item && state.shown.length) this.back(this.loaded(state.shown[0]));
-      if (!item && !state.shown.length) say("Nothing is left to undo.");
+      if (!state.undone) say("Nothing is left to undo.");
     }, (error) => say(error.message));
   }
 
@@ -190,6 +247,9 @@ export class One {
     if (key === "Enter") return this.accept();
     if (key === " ") return this.answer("unsure");
     if (key === "Backspace") return this.undo();
+    if (byId("frame").classList.contains("zoomed") && key.startsWith("Arrow")) return false;
+    if (key === "ArrowLeft") return this.step(1);
+    if (key === "ArrowRight" || key === "Escape") return this.step(key === "Escape" ? -Infinity : -1);
     if (key === "/") return this.app.chooseClass("", (label) => this.answer("label", label));
     if (key.toLowerCase() === "n") return this.answer("none");
     if (key.toLowerCase() === "z") return this.zoom();

@@ -42,8 +42,9 @@ export class Panel {
     }
     else if (found.accuracy === null) text.textContent = found.how;
     else {
-      text.replaceChildren(make("strong", {}, percent(found.accuracy)),
-        ` right on new images; ${percent(found.low)} to ${percent(found.high)} (from ${found.counted} labels)`);
+      text.replaceChildren(make("strong", {}, found.said), " on new images. ",
+        found.few ? `${found.counted} labels of random images are too few for a figure; 20 give one.`
+          : `${found.counted} labels count.`);
     }
     const next = found?.next_accuracy;
     byId("gain").textContent = next != null

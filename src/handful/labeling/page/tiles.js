@@ -5,7 +5,8 @@ import { byId, make, onPress, picture, say } from "/dom.js";
 
 const TILE = 200;
 const PATIENCE = 1500; // milliseconds
-const HINTS = "abcdefghijklmnopqrstuvwyz0123456789ABCDEFGHIJKLMNOPQRSTUVWYZ";
+const HINTS = "abcdefghijklmnopqrstuvwyz0123456789ABCDEFGHIJKLM"; // 48 tiles
+const shownKey = (key) => (key >= "A" && key <= "Z" ? `Shift+${key}` : key);
 
 export class Tiles {
   constructor(app) {
@@ -20,6 +21,7 @@ export class Tiles {
     byId("tiles-size").addEventListener("change", () => { byId("tiles-size").blur(); this.load("class", byId("tiles-class").value); });
   }
 
+  // Tiles of a page, 0: 24, or 48 where the classifier is sure of them.
   get size() { return Number(byId("tiles-size").value); }
 
   offers(offers, names) {
@@ -48,18 +50,18 @@ export class Tiles {
       this.app.go("one");
       return false;
     }
-    await this.load("class", offer.label);
+    await this.load("class", offer.label, null, offer.tiles);
     return true;
   }
 
   unsure() { this.app.go("tiles", false); this.load("unsure", null); }
   like(number, label) { this.app.go("tiles", false); this.load("like", number, label); }
 
-  async load(kind, value, label = null) {
+  async load(kind, value, label = null, size = this.size || 24) {
     this.kind = kind;
     await settled();
     try {
-      const found = await post("/api/tiles", { kind, value, label, size: this.size });
+      const found = await post("/api/tiles", { kind, value, label, size });
       await this.render(found);
     } catch (error) { say(error.message); }
   }
@@ -72,7 +74,7 @@ export class Tiles {
       const image = picture(tile.number, TILE, tile.name);
       const button = make("button", { type: "button", class: "tile", "aria-pressed": "true",
         tabindex: at ? "-1" : "0", "data-number": String(tile.number) }, image);
-      button.append(make("kbd", {}, HINTS[at] ?? ""));
+      button.append(make("kbd", { "data-key": HINTS[at] }, shownKey(HINTS[at])));
       if (!label) button.append(make("span", { class: "guess" }, tile.label));
       const entry = { ...tile, button, kept: true };
       button.addEventListener("click", () => this.toggle(entry));
@@ -109,7 +111,7 @@ export class Tiles {
     const numbers = this.tiles.map((entry) => entry.number);
     this.tiles = [];
     try {
-      const state = await send("/api/confirm", { items, out });
+      const state = await send("/api/confirm", { page: this.kind, items, out });
       this.app.one.history.length = 0;
       this.app.one.drop(numbers);
       if (out.length) this.app.one.refresh();
@@ -131,6 +133,8 @@ export class Tiles {
     if (key === "Escape") return this.app.go("one");
     if (key === "Enter") return this.confirm();
     if (key === "Backspace") return this.undo();
+    if (key === "U") return this.unsure();
+    if (key === "P") return this.open();
     if (key === "x" || key === " ") return this.toggle(entries[at]);
     const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: this.columns(), ArrowUp: -this.columns() }[key];
     if (step) {

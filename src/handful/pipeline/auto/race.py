@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from handful.data.imageset import ImageSet
-from handful.errors import HandfulError
+from handful.errors import BudgetTooShort, HandfulError
 from handful.evaluation.accuracy_estimate import countable
 from handful.evaluation.cross_validation import FitAndPredict, Key, OutOfFold
 from handful.evaluation.novelty import POOL_SHIFT
@@ -132,7 +132,7 @@ class Race:
             yield from self.evaluated[before:]
         if not self.evaluated:
             self._forget_plans()
-            raise HandfulError(
+            raise BudgetTooShort(
                 f"no method can be evaluated within {duration(self.deadline.budget)}; give a "
                 f"larger budget, or name a method"
             )
