@@ -47,7 +47,7 @@ def _arm(target: str, strike: Strike) -> list[int]:
 def plain(source: str, target: str, labels: dict[str, str]) -> None:
     from handful.pipeline.sorting import sort_into_folders
 
-    names, classes, none = list(labels), list(labels.values()), [False] * len(labels)
+    names, classes, none = list(labels), list(labels.values()), [""] * len(labels)
     sort_into_folders(Path(source), Path(target), names, classes, none, sorted(set(classes)))
 
 

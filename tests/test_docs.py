@@ -82,6 +82,34 @@ def test_the_tutorial_can_be_followed(handful, folder):
     assert len(list((folder / "sorted").rglob("*.png"))) == 40
 
 
+@pytest.mark.thorough
+def test_the_page_on_camera_traps_can_be_followed(handful, folder):
+    """Every command of the page works, on photos with boxes and a table of labels."""
+    rows = ["file,x_min,y_min,width,height"]
+    rows += [f"{path.name},4,4,20,20" for path in sorted((folder / "photos").iterdir())]
+    (folder / "detections.json").write_text("\n".join(rows))  # the content tells the format
+    for words in commands(ROOT / "docs" / "how-to" / "camera-traps.md"):
+        for name in ("label-first.csv", "first-run/label-next.csv"):
+            if name in words:
+                _fill_in(folder / name)
+        more = ["--budget", "10s"] if words[0] == "fit" else []
+        status, _, err = handful(*words, *more)
+        assert status == 0, (words, err)
+    assert len(list((folder / "sorted").rglob("*.png"))) == 40
+    assert (folder / "recognitions.json").exists() and (folder / "by-photo.csv").exists()
+    assert (folder / "next-run" / "run.json").exists()
+
+
+def _fill_in(table):
+    """Give some crops of a table the labels that a person would."""
+    header, *rows = table.read_text().splitlines()
+    at = header.split(",").index("label")
+    cells = [row.split(",") for row in rows]
+    for row in cells[:24]:
+        row[at] = ("red", "blue")[int(row[0][:2]) % 2]
+    table.write_text("\n".join([header, *map(",".join, cells)]))
+
+
 @pytest.fixture
 def bucket(folder, monkeypatch):
     """The photos on an S3 server on this machine, in `s3://bucket`, and as photos.zip here."""

@@ -35,7 +35,7 @@ EVERY = dict(public())
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with photos/, photos-by-class/ and photos-run/."""
+    """A folder with photos/, boxes.csv, photos-by-class/ and photos-run/."""
     folder = tmp_path_factory.mktemp("examples")
     rng = np.random.default_rng(0)
     for number, name in enumerate(("fox-1", "fox-2", "hare-1", "hare-2")):
@@ -43,6 +43,8 @@ def place(tmp_path_factory):
         save(folder / "photos" / f"{name}.png", picture)
         if number % 2 == 0:
             save(folder / "photos-by-class" / name[:-2] / f"{name}.png", picture)
+    rows = ["fox-1.png,0,0,9,9", "fox-2.png,,,,", "hare-1.png,0,0,9,9", "hare-1.png,5,5,15,15"]
+    (folder / "boxes.csv").write_text("\n".join(["file,x1,y1,x2,y2", *rows]))
     handful.fit(
         folder / "photos-by-class",
         "supervised",

@@ -36,7 +36,8 @@ def test_hooks_are_the_tools_of_make_lint():
     entries = {hook["entry"].removeprefix(".venv/bin/") for hook in hooks}
     lint = (ROOT / "Makefile").read_text().partition("\nlint:")[2].partition("\n\n")[0]
     tools = {line.partition("$(BIN)/")[2] for line in lint.splitlines() if "$(BIN)/" in line}
-    assert entries == {tool.removesuffix(" src tests benchmarks examples") for tool in tools}
+    folders = " src tests benchmarks examples scripts"
+    assert entries == {tool.removesuffix(folders) for tool in tools}
 
 
 def test_a_report_of_a_fault_asks_for_version_command_and_record():

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from handful._version import __version__ as __version__
 
 __all__ = [
+    "Boxes",
     "Classifier",
     "HandfulError",
     "ImageSet",
@@ -18,6 +19,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from handful.data.boxes.options import Boxes
     from handful.data.imageset import ImageSet
     from handful.data.sources import load
     from handful.errors import HandfulError
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from handful.pipeline.sklearn import Classifier
 
 _HOME = {
+    "Boxes": "handful.data.boxes.options",
     "Classifier": "handful.pipeline.sklearn",
     "HandfulError": "handful.errors",
     "ImageSet": "handful.data.imageset",

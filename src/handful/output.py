@@ -79,6 +79,14 @@ def _holds(*texts: str) -> Callable[[Path], bool]:
     return ours
 
 
+def _recognitions(path: Path) -> bool:
+    """A check for recognitions that handful wrote: MegaDetector's own output is never replaced."""
+    if not _json_with("info", "images", "detection_categories")(path):
+        return False
+    info = json.loads(path.read_text(encoding="utf-8"))["info"]
+    return isinstance(info, dict) and str(info.get("classifier", "")).startswith("handful ")
+
+
 PARQUET_KIND = "handful.kind"  # the key under which a Parquet file says what it is
 
 
@@ -112,6 +120,10 @@ def _features(path: Path) -> bool:
 
 
 PREDICTIONS = Kind("predictions, a CSV or Parquet", "predictions.csv", _predictions)
+PHOTO_ANSWERS = Kind(
+    "answers for photos, a CSV", "by-photo.csv", _begins("RelativePath", "File", "Label")
+)
+RECOGNITIONS = Kind("recognitions, JSON", "recognitions.json", _recognitions)
 FEATURES = Kind("features, an .npz or Parquet", "features.npz", _features)
 # The last two texts are in pages that older versions wrote.
 PAGE = Kind(

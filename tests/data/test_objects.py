@@ -505,6 +505,19 @@ def test_no_temporary_file_stays_and_others_may_not_read_it(photos, tmp_path, mo
     assert not list((tmp_path / "temporary").iterdir())
 
 
+def test_images_are_fetched_ahead_of_their_decoding(photos, tmp_path, monkeypatch):
+    as_zip(photos, tmp_path / "p.zip")
+    store = handful.load(tmp_path / "p.zip").store
+    fetch, two = Objects.fetch, threading.Barrier(2, timeout=30)
+
+    def fetched_with_another(self, name):
+        two.wait()  # one that is fetched alone waits in vain
+        return fetch(self, name)
+
+    monkeypatch.setattr(Objects, "fetch", fetched_with_another)
+    assert store.batch(np.arange(6), 8, "crop", 3).any(axis=(1, 2, 3)).all()
+
+
 def test_objects_can_be_sent_to_another_process(photos, tmp_path):
     for kind in ("p.zip", "p.tar.gz", "rows.parquet"):
         WAYS[kind](photos, tmp_path / kind)

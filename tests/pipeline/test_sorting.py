@@ -50,9 +50,9 @@ def states(root: Path) -> dict[Path, tuple[int, int, int]]:
 
 def sort(source, target, labels, classes=CLASSES, strange=(), **options):
     """Sort images with these labels, {name: class}."""
-    none_of_these = [name in strange for name in labels]
+    reasons = ["none of these" if name in strange else "" for name in labels]
     return sort_into_folders(
-        source, target, list(labels), list(labels.values()), none_of_these, classes, **options
+        source, target, list(labels), list(labels.values()), reasons, classes, **options
     )
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from benchmarks.lib.tables import (
     active,
     backbones,
+    boxes,
     budgets,
     coverage,
     curves,
@@ -52,6 +53,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "minutes": minutes.minutes_grid,
     "timed": minutes.timed,
     "pairs": minutes.pairs,
+    "boxes_in_words": boxes.boxes_in_words,
     "backbones": backbones.backbones,
     "backbones_by_source": backbones.backbones_by_source,
     "budgets": budgets.budgets,

@@ -96,15 +96,16 @@ def data(
         answer.print(summary(findings))
         if out is not None:
             answer.print(f"the whole list is in {out}/data.json, with pictures in {out}/data.html")
+        cut = () if where.boxes is None else ("--boxes", where.boxes)
         if listed is not None:
+            then = shell_command("fit", source, *cut, "--labels", listed, "--out", "run/")
             answer.print(
                 f"{first_labels} images to label first are in {listed}; fill in what you know, "
-                f"then: {shell_command('fit', source, '--labels', listed, '--out', 'run/')}",
+                f"then: {then}",
                 soft_wrap=True,
             )
         elif not findings.labeled:
-            hint = (
-                f"label them with keys: {shell_command('label', source)}; or which to label first, "
-                f"as a list: {shell_command('data', source, '--first-labels', 20)}"
-            )
+            keys = f"label them with keys: {shell_command('label', source)}; or "
+            first = shell_command("data", source, *cut, "--first-labels", 20)
+            hint = f"{'' if cut else keys}which to label first, as a list: {first}"
             answer.print(hint, soft_wrap=True)

@@ -121,6 +121,7 @@ def _check_plain(where: SourceOptions, budget: str | None, test_fraction: float)
     typed = {
         "--budget": budget is not None,
         "--test-fraction": bool(test_fraction),
+        "--boxes": where.boxes is not None,
         "--labels": where.labels is not None,
         "--folders": where.folders not in (None, "ignore"),
     }

@@ -43,7 +43,8 @@ def evaluate(
         plot = folder_target(out, "confusion.svg", PLOT)
     with reporting() as reporter:
         trained = open_run(run)
-        images = where.load(source, reporter, labeled=False, every_class=True)
+        boxes = trained.cut_alike(where.crops)
+        images = where.load(source, reporter, labeled=False, every_class=True, boxes=boxes)
         if images.test is not None and Path(source).exists():
             reporter.say(f"scored are the {len(images.test)} images of the test part")
         if known := trained.trained_on(images.test or images):

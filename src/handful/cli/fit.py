@@ -33,6 +33,7 @@ from handful.cli.terminal import (
 from handful.errors import BudgetTooShort, HandfulError
 
 if TYPE_CHECKING:
+    from handful.data.boxes.options import Boxes
     from handful.data.imageset import ImageSet
     from handful.pipeline.fit import Target
     from handful.pipeline.options import FitOptions
@@ -328,18 +329,24 @@ def _fit(job: _Job, reporter: "Reporter", kept: list[str]) -> "tuple[Run, ImageS
 
     options, target, after = job.options, job.target, job.after
     groups, command = options.groups, sys.argv[1:]
-    if after is not None and groups is None:
-        groups = earlier_groups(open_run(after))  # before a test part is drawn
+    boxes = job.where.crops
+    if after is not None:
+        earlier = open_run(after)
+        boxes = _cut_again(boxes, earlier)
+        if groups is None:
+            groups = earlier_groups(earlier)  # before a test part is drawn
 
     def load(labeled_only: int | None = None) -> "ImageSet":
         how: dict[str, Any] = {"seed": options.seed, "labeled": after is None, "groups": groups}
+        how["boxes"] = boxes
         if labeled_only is None:
             how["test_fraction"] = job.test_fraction
         return job.where.load(job.source, reporter, labeled_only=labeled_only, **how)
 
     # Only the labelled files are decoded at first, where names alone tell which these are.
     labels = job.where.labels
-    from_names = job.drawn is None and not job.test_fraction and is_folder(job.source)
+    whole = boxes is None  # which crops have a label is not known from names
+    from_names = job.drawn is None and not job.test_fraction and is_folder(job.source) and whole
     early = from_names and after is None and (labels is None or labels.expanduser().is_file())
     first = None
     if early:
@@ -399,6 +406,25 @@ def _check_labels_kept(source: str, labels: Path, out: Path) -> None:
             f"{labels} belongs to the run in {out}, whose earlier labels, in {out / LABELS}, would "
             f"be lost; continue that run: {shell_command(*again)}"
         )
+
+
+def _cut_again(boxes: "Boxes | None", earlier: "Run") -> "Boxes | None":
+    """Return the boxes, cut as those of an earlier run where nothing else is asked for.
+
+    Raises:
+        HandfulError: the labels of the earlier run are of crops, and no boxes are given.
+    """
+    cut = earlier.record["data"].get("boxes")
+    if cut is None:
+        return boxes
+    if boxes is None:
+        raise HandfulError(
+            f"{earlier.folder} learned from crops, and its labels are theirs; give the boxes "
+            f"again, with --boxes {cut['file']}"
+        )
+    if boxes.min_confidence is None:
+        boxes = replace(boxes, min_confidence=cut["min_confidence"])
+    return boxes.as_in(cut)
 
 
 def _prior(text: str | None) -> dict[str, float] | str | None:

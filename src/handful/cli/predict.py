@@ -1,11 +1,13 @@
 """`handful predict`: classify new images with a run."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from handful.cli.box_options import BoxFile, MinConfidence, Padding, Square, boxes_given
 from handful.cli.options import AsJson
 from handful.cli.shards import ShardOption, parts_folder, print_part
 from handful.cli.source_options import DataRoot, FollowLinks
@@ -19,7 +21,7 @@ from handful.cli.terminal import (
     say_skipped,
 )
 from handful.errors import HandfulError
-from handful.text import for_terminal, often
+from handful.text import counted, for_terminal, often, some_of
 
 if TYPE_CHECKING:
     from handful.pipeline.run import Run
@@ -71,6 +73,27 @@ def predict(
             "or what 9 to 48 images allow.",
         ),
     ] = False,
+    boxes: BoxFile = None,
+    by_photo: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --boxes: CSV to write, a row for every photo, which Timelapse imports.",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
+    recognitions: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --boxes: JSON to write, boxes and classes in MegaDetector's format, which "
+            "Timelapse reads.",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
+    min_confidence: MinConfidence = None,
+    padding: Padding = None,
+    square: Square = None,
     shard: ShardOption = None,
     follow_links: FollowLinks = False,
     data_root: DataRoot = None,
@@ -80,13 +103,14 @@ def predict(
 
     handful predict photos-run more-photos/ --out predictions.csv
     handful predict photos-run more-photos/ --into sorted/
+    handful predict run/ more/ --boxes more.json --by-photo photos.csv
 
     With --abstain 0.95 at least 19 of 20 answers are right on images like the labelled ones. That
     holds for nine in ten sets of labels; a run whose labels are too few to show it refuses. With
     --none-of-these, photos of things that the model has never seen get no answer.
     """
     from handful.data.sources import load
-    from handful.output import PREDICTIONS, output_target
+    from handful.output import PHOTO_ANSWERS, PREDICTIONS, RECOGNITIONS, output_target
     from handful.parquet_files import check_parquet, is_parquet
     from handful.pipeline.run import open_run
     from handful.pipeline.typed_labels import keep_typed_labels
@@ -96,7 +120,21 @@ def predict(
             "--dry-run reports what --into would do and writes nothing; use it with --into and "
             "without --out"
         )
+    crops = boxes_given(boxes, min_confidence, padding, square)
+    for name, file, kind in (
+        ("--by-photo", by_photo, PHOTO_ANSWERS),
+        ("--recognitions", recognitions, RECOGNITIONS),
+    ):
+        if file is not None and crops is None:
+            raise HandfulError(f"{name} is for the crops of photos; give their --boxes")
+        if file is not None:
+            output_target(file, kind)
     if shard is not None:
+        if crops is not None:
+            raise HandfulError(
+                "--boxes needs all photos at once, and --shard reads a part of them; leave one of "
+                "the two out"
+            )
         _predict_shard(
             run, source, shard, out, into, abstain, none_of_these, follow_links, data_root, as_json
         )
@@ -120,16 +158,25 @@ def predict(
             keep_leaks=True,
             labeled=False,
             folders="ignore",
+            boxes=trained.cut_alike(crops),
             track=reporter.track,
             say=reporter.say,
         )
         predictions = trained.predict(images, reporter.track, abstain, none_of_these, reporter.say)
-        if as_json or (out is None and into is None):
+        written = [path for path in (out, into, by_photo, recognitions) if path is not None]
+        if as_json or not written:
             say_skipped(images, reporter.say)
+        photos = predictions.by_photo() if crops is not None else []
+        if remarks := Counter(one.remark for one in photos if one.remark):
+            reporter.say(_without_answer(remarks, len(photos)))
         if out is not None and target is not None:
             if not is_parquet(out):
                 keep_typed_labels(target, reporter.say)
             predictions.save(out)
+        if by_photo is not None:
+            predictions.to_photo_csv(by_photo)
+        if recognitions is not None:
+            predictions.to_recognitions(recognitions)
         placed = None
         if into is not None:
             placed = predictions.into_folders(
@@ -154,14 +201,18 @@ def predict(
             "predictions": answers,
             "left_out": [{"file": name, "reason": reason} for name, reason in left_out],
         }
+        if crops is not None:
+            keys = ["file", "label", "confidence", "crops", "remark"]
+            found["photos"] = [dict(zip(keys, one, strict=True)) for one in photos]
         if placed is not None:
             found["sorted"] = placed.as_json()
         print_json(found)
-    elif out is None and into is None:
+    elif not written:
         for name, label, confidence, *_ in predictions.rows():
             print(f"{for_terminal(name)}\t{for_terminal(label)}\t{confidence}")
     else:
-        print_counts(predictions.places, [str(path) for path in (out, into) if path is not None])
+        places = [one.label or one.remark for one in photos] if crops else predictions.places
+        print_counts(places, [str(path) for path in written])
         if placed is not None:
             print_sorted(placed)
         print_skipped(images)
@@ -211,6 +262,12 @@ def _promise(promised: dict[str, Any]) -> str:
         f"{answered}; at least {promised['sure']:.0%} of the answers are right, for "
         f"{often(promised['held'])} sets of labels picked as these were"
     )
+
+
+def _without_answer(remarks: "Counter[str]", photos: int) -> str:
+    """Return in one sentence how many photos have no answer, and why."""
+    common = [f"{n:,} {remark}" for remark, n in remarks.most_common()]
+    return f"{remarks.total():,} of {counted(photos, 'photo')} have no class: {some_of(common, 4)}"
 
 
 def _check_into(source: str, into: Path, trained: "Run") -> None:

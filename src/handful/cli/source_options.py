@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from handful.cli.box_options import BoxFile, MinConfidence, Padding, Square, boxes_given
 from handful.cli.options import DATA, EXPERT
 from handful.data.source_names import check_source
 
 if TYPE_CHECKING:
+    from handful.data.boxes.options import Boxes
     from handful.data.imageset import ImageSet
     from handful.progress import Reporter
 
@@ -72,6 +74,8 @@ FollowLinks = Annotated[
     typer.Option(help="Follow symbolic links that lead out of the folder.", rich_help_panel=EXPERT),
 ]
 
+CUT = ("boxes", "min_confidence", "padding", "square")  # how photos are cut into crops
+
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
@@ -86,12 +90,23 @@ class SourceOptions:
     label_column: LabelColumn = None
     follow_links: FollowLinks = False
     data_root: DataRoot = None
+    boxes: BoxFile = None
+    min_confidence: MinConfidence = None
+    padding: Padding = None
+    square: Square = None
+
+    @property
+    def crops(self) -> "Boxes | None":
+        """The boxes whose crops are the images; None for whole images."""
+        return boxes_given(self.boxes, self.min_confidence, self.padding, self.square)
 
     def load(self, source: str, reporter: "Reporter", **how: Any) -> "ImageSet":
         """The images of `source`; `how` as in `handful.load`."""
         from handful.data.sources import load
 
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        names = (field.name for field in fields(self) if field.name not in CUT)
+        given = {name: getattr(self, name) for name in names}
+        how.setdefault("boxes", self.crops)
         return load(source, track=reporter.track, say=reporter.say, **given, **how)
 
 
@@ -126,6 +141,7 @@ def takes_source_options(**defaults: Any) -> Callable[[Command], Command]:
             own = {option.name: given.pop(option.name) for option in options}
             if "source" in given:
                 check_source(given["source"])  # before torch is imported
+            boxes_given(*(own[name] for name in CUT))
             command(where=SourceOptions(**own), **given)
 
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

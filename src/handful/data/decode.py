@@ -21,7 +21,7 @@ import mmap
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
@@ -143,17 +143,66 @@ def read(
     """
 
     def use(loaded: _Loaded) -> np.ndarray:
-        image = _eight_bit(loaded, scale)
-        background = _background(image)
-        image = _small(image, background, 2 * size)
-        if loaded.orientation in TURNS:
-            image = image.transpose(TURNS[loaded.orientation])
-        mode = "L" if channels == 1 else "RGB"
-        image = resized(image if image.mode == mode else image.convert(mode), size, aspect)
-        pixels = np.asarray(image)
-        return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+        return _square(_upright(loaded, scale, 2 * size), size, aspect, channels)
 
     return _with(path, use, at_least=2 * size)
+
+
+def read_crops(
+    path: Path,
+    boxes: Sequence[Sequence[int]],
+    full: tuple[int, int],
+    size: int,
+    aspect: str,
+    channels: int,
+    scale: Scale | None = None,
+) -> list[np.ndarray]:
+    """Pixels (channels, size, size) uint8 of parts of one file; raises `Unreadable`.
+
+    Like `read`, and as sharp: how far the file is reduced depends on the smallest part.
+
+    Args:
+        boxes: left, top, right and bottom of each part, in pixels of the whole image.
+        full: height and width of the whole image.
+    """
+    reduced = min(crop_reduction(box, size) for box in boxes)
+    at_least = max(1, min(full) // reduced)
+
+    def use(loaded: _Loaded) -> list[np.ndarray]:
+        image = _upright(loaded, scale, at_least)
+        across, down = image.width / full[1], image.height / full[0]
+        found = []
+        for left, top, right, bottom in boxes:
+            x, y = (
+                min(round(left * across), image.width - 1),
+                min(round(top * down), image.height - 1),
+            )
+            end = max(x + 1, round(right * across)), max(y + 1, round(bottom * down))
+            found.append(_square(image.crop((x, y, *end)), size, aspect, channels))
+        return found
+
+    return _with(path, use, at_least=at_least)
+
+
+def crop_reduction(box: Sequence[int], size: int) -> int:
+    """How far a file may be reduced (1, 2, 4 or 8) so that a part keeps twice `size` pixels."""
+    room = min(box[2] - box[0], box[3] - box[1]) // (2 * size)
+    return next((factor for factor in (8, 4, 2) if room >= factor), 1)
+
+
+def _upright(loaded: _Loaded, scale: Scale | None, at_least: int) -> Image.Image:
+    """The image with 8 bits, upright, reduced to `at_least` pixels a side at the least."""
+    image = _eight_bit(loaded, scale)
+    image = _small(image, _background(image), at_least)
+    return image.transpose(TURNS[loaded.orientation]) if loaded.orientation in TURNS else image
+
+
+def _square(image: Image.Image, size: int, aspect: str, channels: int) -> np.ndarray:
+    """Pixels (channels, size, size) of an image."""
+    mode = "L" if channels == 1 else "RGB"
+    image = resized(image if image.mode == mode else image.convert(mode), size, aspect)
+    pixels = np.asarray(image)
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
 @contextmanager
@@ -177,10 +226,7 @@ def read_within(path: Path, side: int, scale: Scale | None = None) -> np.ndarray
     """
 
     def use(loaded: _Loaded) -> np.ndarray:
-        image = _eight_bit(loaded, scale)
-        image = _small(image, _background(image), side)
-        if loaded.orientation in TURNS:
-            image = image.transpose(TURNS[loaded.orientation])
+        image = _upright(loaded, scale, side)
         image.thumbnail((side, side), Image.Resampling.BICUBIC)
         return np.asarray(image)
 

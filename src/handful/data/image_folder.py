@@ -95,7 +95,7 @@ def _listed(
     """The files of a source, without a look into them, and the labels that it gives itself."""
     if is_elsewhere(source):
         return find(source)
-    _check_folder(root, source)
+    check_folder(root, source)
     listed = listing(root, follow_links)
     inside = find_inside(root) if not listed.files else None
     return inside or (Folder(root), listed, folder_labels(root))
@@ -169,7 +169,7 @@ def _places(
     names = [file.name for file in found.files]
     unknown: list[Skipped] = []
     if labels is None and own is not None and wanted.folders in (None, "auto"):
-        places = _places_of_source(source, names, own, say)
+        places = places_of_source(source, names, own, say)
     elif labels is None:
         places = places_by_folder(source, names, wanted, say)
         if (root / MANIFEST).exists() and any(place.label for place in places):
@@ -180,12 +180,12 @@ def _places(
             )
     else:
         places, unknown = places_by_table(found, root, labels, say)
-        _tell_unused_folders(source, names, wanted, say)
-        places = _folders_beside_table(names, places, wanted.folders)
-    return _with_plain_labels(places, say), unknown
+        tell_unused_folders(source, names, wanted, say)
+        places = folders_beside_table(names, places, wanted.folders)
+    return with_plain_labels(places, say), unknown
 
 
-def _places_of_source(
+def places_of_source(
     source: str, names: list[str], own: dict[str, str], say: Callable[[str], None]
 ) -> list[Place]:
     """The place of each image, with the labels that the source itself gives."""
@@ -196,7 +196,7 @@ def _places_of_source(
     return [Place(own.get(name), test=name in own and name in test) for name in names]
 
 
-def _tell_unused_folders(
+def tell_unused_folders(
     source: str, names: list[str], wanted: Wanted, say: Callable[[str], None]
 ) -> None:
     """Say that sub-folders beside a label file mean nothing, unless they are a data set's parts."""
@@ -228,9 +228,7 @@ def places_by_folder(
     return found.places
 
 
-def _folders_beside_table(
-    names: list[str], places: list[Place], folders: str | None
-) -> list[Place]:
+def folders_beside_table(names: list[str], places: list[Place], folders: str | None) -> list[Place]:
     """Apply --folders where a label file gives the labels."""
     if folders == "classes":
         raise HandfulError(
@@ -248,7 +246,7 @@ def _folders_beside_table(
     return places
 
 
-def _with_plain_labels(places: list[Place], say: Callable[[str], None]) -> list[Place]:
+def with_plain_labels(places: list[Place], say: Callable[[str], None]) -> list[Place]:
     """Places with normalised labels; tells the user which spellings became one class."""
     spellings: defaultdict[str, set[str]] = defaultdict(set)
     for place in places:
@@ -299,6 +297,13 @@ def _image_set(
         if place.reason
     ]
     store = file_store(files, found, [*found.skipped, *left_out, *unknown])
+    return placed(source, store, places, every_class)
+
+
+def placed(
+    source: str, store: FileStore, places: list[Place], every_class: bool = False
+) -> ImageSet:
+    """The images of a store at their places; those with a reason to be left out are left out."""
     used = [row for row, place in enumerate(places) if not place.reason]
     train = np.array([row for row in used if not places[row].test], np.int64)
     test = np.array([row for row in used if places[row].test], np.int64)
@@ -359,7 +364,8 @@ def group_numbers(names: list[str | None]) -> np.ndarray | None:
     )
 
 
-def _check_folder(root: Path, source: str) -> None:
+def check_folder(root: Path, source: str) -> None:
+    """HandfulError unless the folder is there and can be opened."""
     if not root.exists():
         raise HandfulError(f"no folder {source!r}; check the path")
     if not root.is_dir():

@@ -54,7 +54,7 @@ class ImageSet:
     # Image name → "random" or "chosen": how the image was picked for labelling, if a file says so.
     origins: Mapping[str, str] = field(default_factory=dict)
     # What `groups` rest on: "source" (a column of the label file, folders, the caller), "copies"
-    # (equal pixels alone), or the rule that was typed as --groups.
+    # (equal pixels alone), "crops" (the photos of crops), or the rule that was typed as --groups.
     grouped_by: str = "source"
 
     def __post_init__(self) -> None:
@@ -187,6 +187,11 @@ class ImageSet:
     def names(self) -> list[str]:
         """File paths relative to the source, or names such as "train/00012"."""
         return [self.store.names[row] for row in self.rows]
+
+    @property
+    def files(self) -> list[str]:
+        """Names of the files that the images are in: their own, but for crops."""
+        return [self.store.file(row) for row in self.rows.tolist()]
 
     @property
     def channels(self) -> int:

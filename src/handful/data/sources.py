@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from handful.data.boxes.crop_folder import load_crops
+from handful.data.boxes.options import Boxes, boxes_of
 from handful.data.cache import data_folder
 from handful.data.folder_layout import check_folders
 from handful.data.grouping.rules import check_rule, grouped_by_rule
@@ -18,6 +20,7 @@ from handful.data.imageset import ImageSet
 from handful.data.in_memory import image_set, is_path, with_labels
 from handful.data.labels.given import label_table
 from handful.data.labels.label_file import GIVEN, LabelFile
+from handful.data.objects.find import is_elsewhere
 from handful.data.shards import NothingInShard, Shard, shard_of
 from handful.data.source_names import check_source
 from handful.data.splits import holdout, labeled_sample, with_test
@@ -60,6 +63,7 @@ def load(
     every_class: bool = False,
     groups: str | None = None,
     labeled_only: int | None = None,
+    boxes: Any = None,
     shard: Shard | str | None = None,
     track: Track = quiet,
     say: Callable[[str], None] = lambda text: None,
@@ -101,6 +105,9 @@ def load(
             labelled images) do nothing here. Groups that the source gives always count.
         labeled_only: return the labelled training images only, and at most so many, drawn at
             random by `seed`. The other files of a folder are listed, but not decoded.
+        boxes: a file of boxes in the photos of a folder (MegaDetector's output, COCO, or a CSV), or
+            `Boxes` with how crops are made of them. The images are then the crops, named after
+            their photo and box: `IMG_0001.jpg#2`. Crops of one photo are in one group.
         shard: "3/64" returns only the images of the third of 64 shards, chosen by a hash of their
             names. The others are listed, but not decoded.
         track: wraps long loops, `track(items, total, what)`, to show progress.
@@ -114,7 +121,9 @@ def load(
     if groups is not None:
         check_rule(groups)
     shard = shard_of(shard) if isinstance(shard, str) else shard
-    name = str(source) if is_path(source) else ""
+    name, boxes = str(source) if is_path(source) else "", boxes_of(boxes)
+    if boxes is not None:
+        _check_boxes(source, boxes, shard)
     if not is_path(source):
         images = source if isinstance(source, ImageSet) else image_set(source)
         images = images if labels is None else with_labels(images, labels, say)
@@ -129,7 +138,10 @@ def load(
         check_source(name)
         table = label_file(labels, encoding, file_column, label_column)
         wanted = Wanted(folders, labeled, every_class, labeled_only, seed, shard)
-        images = load_folder(name, table, follow_links, track, wanted=wanted, say=say)
+        if boxes is None:
+            images = load_folder(name, table, follow_links, track, wanted=wanted, say=say)
+        else:
+            images = load_crops(name, boxes, table, follow_links, track, wanted=wanted, say=say)
     if shard is not None and not isinstance(images.store, FileStore):
         images = _of_shard(images, shard)
     if labeled_only is not None:
@@ -142,6 +154,25 @@ def load(
     if test_fraction:
         images = _with_new_test(images, test_fraction, seed)
     return images if keep_leaks else _without_leaks(images)
+
+
+def _check_boxes(source: Any, boxes: Boxes, shard: Shard | None) -> None:
+    """HandfulError unless the images are all photos of a folder on this machine, or one photo."""
+    given, name = f"boxes={str(boxes.file)!r}", str(source) if is_path(source) else ""
+    if not name or (name in SOURCES and not isinstance(source, Path)):
+        raise HandfulError(
+            f"{given} is for a folder of photos; give the folder of the photos that the file names"
+        )
+    if is_elsewhere(name):
+        raise HandfulError(
+            f"{given} is for a folder of photos on this machine, and {name} is none; copy or "
+            f"unpack its photos into a folder, and give that folder"
+        )
+    if shard is not None:
+        raise HandfulError(
+            f"{given} is for all photos of a folder, and shard='{shard}' takes a part of them; "
+            f"leave one of the two out"
+        )
 
 
 def _of_shard(images: ImageSet, shard: Shard) -> ImageSet:

@@ -85,6 +85,10 @@ class Store(ABC):
         """The folder or the address of the images, or "" if they are in memory."""
         return ""
 
+    def file(self, row: int) -> str:
+        """The name of the file that an image is in: its own, but for crops."""
+        return self.names[row]
+
     def shown(self, row: int) -> str:
         """The path or the address of an image, for messages."""
         return self.names[row]
@@ -238,11 +242,11 @@ class FileStore(Store):
         return self.files.source
 
     def shown(self, row: int) -> str:
-        return self.files.shown(self.names[row])
+        return self.files.shown(self.file(row))
 
     def opened(self, row: int) -> AbstractContextManager[Path]:
         """A path of the file, within the block. The block raises `decode.Unreadable`."""
-        return self.files.opened(self.names[row])
+        return self.files.opened(self.file(row))
 
     def picture(self, row: int, side: int) -> np.ndarray:
         """Pixels (H, W) or (H, W, 3) uint8 of an image, at most `side` a side, to be looked at."""
@@ -251,20 +255,32 @@ class FileStore(Store):
 
     def batch(self, rows: np.ndarray, size: int, aspect: str, channels: int) -> np.ndarray:
         pixels = np.zeros((len(rows), channels, size, size), np.uint8)
-        opened = self.files.each(self.names[row] for row in rows.tolist())
-        for target, row, file in zip(pixels, rows.tolist(), opened, strict=True):
+        together = self._read_together(rows, size)
+        opened = self.files.each(self.file(int(rows[places[0]])) for places in together)
+        for places, file in zip(together, opened, strict=True):
+            some = rows[places].tolist()
             try:
                 with file as path:
-                    image = decode.read(path, size, aspect, channels, self.value_range)
+                    images = self._read(path, some, size, aspect, channels)
             except decode.Unreadable as error:
-                self.lost[row] = self._change(row) or str(error)
+                self.lost |= {row: self._change(row) or str(error) for row in some}
             else:
                 # The cache identifies pixels by the inspected file: it must not have changed.
-                if change := self._change(row):
-                    self.lost[row] = change
+                if change := self._change(some[0]):
+                    self.lost |= dict.fromkeys(some, change)
                 else:
-                    target[:] = image
+                    pixels[places] = images
         return pixels
+
+    def _read_together(self, rows: np.ndarray, size: int) -> list[list[int]]:
+        """Positions in `rows` of images that are read from one file at once."""
+        return [[place] for place in range(len(rows))]
+
+    def _read(
+        self, path: Path, rows: list[int], size: int, aspect: str, channels: int
+    ) -> Sequence[np.ndarray]:
+        """Pixels (channels, S, S) of images in one file; raises `Unreadable`."""
+        return [decode.read(path, size, aspect, channels, self.value_range) for _ in rows]
 
     def vanished(self, rows: np.ndarray) -> Vanished:
         """The error for all lost rows: every row is checked, so that a job restarts only once."""
@@ -276,7 +292,7 @@ class FileStore(Store):
     def _change(self, row: int) -> str:
         """How a file has changed since it was inspected, or ""."""
         stamp = (int(self.stamps[row, 0]), int(self.stamps[row, 1]))
-        return self.files.change(self.names[row], stamp)
+        return self.files.change(self.file(row), stamp)
 
 
 @dataclass(eq=False, kw_only=True)

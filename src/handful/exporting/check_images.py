@@ -55,7 +55,7 @@ def named(
         chosen = [known[n] for n in _spaced(len(known), most)]
         rows = np.array([row[name] for name in chosen], np.int64)
         return CheckImages(pixels_of(given[rows], predictor)), chosen
-    if folder is None:
+    if folder is None or run.record["data"].get("boxes"):  # crops are in no file of their own
         return of_files((), predictor), []
     inside = [name for name in names if _is_inside(name)]
     chosen = [inside[n] for n in _spaced(len(inside), most)]

@@ -49,7 +49,7 @@ WORDS: dict[
     "input": {"aspect": ("crop", "pad", "stretch")},
     "training": {"device": ("cpu", "cuda", "mps"), "precision": ("fp32", "bf16")},
     "groups": {
-        "by": ("source", "copies", "found", "none", "folder"),
+        "by": ("source", "copies", "crops", "found", "none", "folder"),
         "asked": ("auto", "none", "folder"),
     },
 }

@@ -98,6 +98,7 @@ def embed(
     backbone: str = "lite0",
     *,
     labels: Any = None,
+    boxes: Any = None,
     size: int | None = None,
     budget: float | str | None = None,
     aspect: str = "crop",
@@ -118,6 +119,7 @@ def embed(
     Args:
         images: what `load` takes: a folder, a data set, pictures in memory; or what it returned.
         labels: as in `load`; they are in the result only.
+        boxes: as in `load`: the features are those of the crops.
         progress: show bars and messages, in a terminal or a notebook.
         backbone: lite0, lite1, lite2, a network of an installed package, or timm:NAME; several
             side by side are joined by "+", as in lite0+lite2.

@@ -56,6 +56,7 @@ def fit(
     method: str | Method | None = None,
     *,
     labels: Any = None,
+    boxes: Any = None,
     seed: int = 0,
     out: Path | str | None = None,
     overwrite: bool = False,
@@ -95,6 +96,7 @@ def fit(
             test part is set aside and not read.
         labels: as in `load`: a CSV, a dict from file to label, a data frame, or a list with a
             label for each picture in memory. Missing ones are None, NaN, "" or -1.
+        boxes: as in `load`: the classifier learns from crops of the photos.
         method: a name (`handful methods` lists them) or a method object. By default "auto",
             which cross-validates the methods that fit into `budget` (3 minutes by default) and
             selects the best; see `auto.select`. What is given of schedule, backbone, init and

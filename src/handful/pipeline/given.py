@@ -7,6 +7,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from handful.data.imageset import ImageSet
 from handful.data.in_memory import check_not_channels_first, is_path
 from handful.data.sources import load
+from handful.errors import HandfulError
 from handful.progress import QUIET, Reporter, shown
 
 P = ParamSpec("P")
@@ -17,7 +18,7 @@ Job = Callable[Concatenate[ImageSet, P], T]
 
 
 def on_any_images(labeled: bool) -> Callable[[Job[P, T]], Callable[Concatenate[Any, P], T]]:
-    """Decorate a job on an ImageSet that has the options `labels`, `progress` and `reporter`.
+    """Decorate a job on an ImageSet that has the options `labels`, `boxes`, `progress`, `reporter`.
 
     It then takes what `load` takes as images.
 
@@ -29,14 +30,21 @@ def on_any_images(labeled: bool) -> Callable[[Job[P, T]], Callable[Concatenate[A
         @wraps(job)
         def done(images: Any, *args: P.args, **named: P.kwargs) -> T:
             options: dict[str, Any] = dict(named)
-            labels = options.pop("labels", None)
+            labels, boxes = options.pop("labels", None), options.pop("boxes", None)
             with shown(options.pop("progress", False)) as reporter:
                 if reporter is not QUIET:
                     options["reporter"] = reporter
-                if labels is not None or not isinstance(images, ImageSet):
+                if not (labels is None and boxes is None and isinstance(images, ImageSet)):
                     needed = labeled and options.get("after") is None
                     told: Reporter = options.get("reporter", QUIET)
-                    images = load(images, labels, labeled=needed, track=told.track, say=told.say)
+                    images = load(
+                        images,
+                        labels,
+                        boxes=boxes,
+                        labeled=needed,
+                        track=told.track,
+                        say=told.say,
+                    )
                 whole: Any = job
                 result: T = whole(images, *args, **options)
                 return result
@@ -46,23 +54,26 @@ def on_any_images(labeled: bool) -> Callable[[Job[P, T]], Callable[Concatenate[A
     return decorated
 
 
-def labeled_images(given: Any, labels: Any, channels: int) -> ImageSet:
+def labeled_images(given: Any, labels: Any, channels: int, boxes: Any = None) -> ImageSet:
     """The images to score in what a user gave, with their labels; see `images_of`."""
-    if isinstance(given, ImageSet) and labels is None:
+    if isinstance(given, ImageSet) and labels is None and boxes is None:
         return given
     if not isinstance(given, ImageSet):
         check_not_channels_first(given, channels)
-    return load(given, labels, keep_leaks=True)
+    return load(given, labels, keep_leaks=True, boxes=boxes)
 
 
-def images_of(given: Any, channels: int = 1) -> ImageSet:
+def images_of(given: Any, channels: int = 1, boxes: Any = None) -> ImageSet:
     """The images to predict or to score in what a user gave: as `load` takes it, labelled or not.
 
     Args:
         channels: of the images that the classifier has learned from.
+        boxes: as in `load`.
     """
     if isinstance(given, ImageSet):
+        if boxes is not None:
+            raise HandfulError("boxes is for a folder of photos; give it to load, with the folder")
         return given
     check_not_channels_first(given, channels)
     folders = "ignore" if is_path(given) else None
-    return load(given, labeled=False, folders=folders, keep_leaks=True)
+    return load(given, labeled=False, folders=folders, keep_leaks=True, boxes=boxes)

@@ -12,9 +12,17 @@ import torch
 from torch import Tensor
 
 from handful.csv_files import write_csv
+from handful.data.boxes.crop_store import Detected
 from handful.errors import HandfulError
 from handful.output import written
 from handful.parquet_files import columns_of, is_parquet, write_parquet
+from handful.pipeline.photo_answers import (
+    CropAnswer,
+    PhotoAnswer,
+    photo_answers,
+    write_photo_csv,
+    write_recognitions,
+)
 from handful.pipeline.sorting import Sorted, sort_into_folders
 from handful.progress import Track, quiet
 from handful.text import as_html_table, counted, for_terminal, some_of
@@ -50,6 +58,7 @@ class Predictions:
     probabilities: Tensor  # (N, K)
     threshold: float = 0.0  # images of lower confidence get an empty label
     out_of_distribution: Tensor | None = None  # (N,) bool: out of distribution; None if not tested
+    detected: Detected | None = None  # of crops: the boxes of all photos
 
     def __len__(self) -> int:
         return len(self.names)
@@ -85,6 +94,7 @@ class Predictions:
             names=tuple(self.names[row] for row in rows.tolist()),
             probabilities=self.probabilities[chosen],
             out_of_distribution=None if foreign is None else foreign[chosen],
+            detected=None,  # some crops do not tell what is in the photos
         )
 
     def __repr__(self) -> str:
@@ -176,6 +186,52 @@ class Predictions:
         """
         write_predictions(Path(path), iter([self]), csv=not is_parquet(Path(path)))
 
+    def by_photo(self) -> list[PhotoAnswer]:
+        """The answer for every photo, of predictions for crops: the class of its surest crop.
+
+        A photo without a label has a remark, such as "no detection".
+
+        >>> boxes = handful.Boxes("boxes.csv")
+        >>> [one.name for one in run.predict("photos", boxes=boxes).by_photo()][:2]
+        ['fox-1.png', 'fox-2.png']
+
+        Raises:
+            HandfulError: the predictions are not for the crops of a folder.
+        """
+        return photo_answers(self._crops(), self._detected())
+
+    def to_photo_csv(self, path: Path | str) -> None:
+        """Write `by_photo` as a table that Timelapse imports, a row for every photo.
+
+        Its columns are RelativePath, File, Label, Confidence, Detections and Remark.
+
+        >>> run.predict("photos", boxes="boxes.csv").to_photo_csv("by-photo.csv")
+        """
+        write_photo_csv(Path(path), self.by_photo())
+
+    def to_recognitions(self, path: Path | str) -> None:
+        """Write boxes and classes in MegaDetector's format, which Timelapse reads as recognitions.
+
+        >>> run.predict("photos", boxes="boxes.csv").to_recognitions("recognitions.json")
+        """
+        write_recognitions(Path(path), self._crops(), self.classes, self._detected())
+
+    def _detected(self) -> Detected:
+        if self.detected is None:
+            raise HandfulError(
+                "these predictions are not for all crops of a folder of photos; predict with boxes"
+            )
+        return self.detected
+
+    def _crops(self) -> list[CropAnswer]:
+        columns = (self.names, self.labels, self.confidence, self.probabilities.tolist())
+        return [
+            CropAnswer(name, label, sure, shares, "" if label else place)
+            for (name, label, sure, shares), place in zip(
+                zip(*columns, strict=True), self.places, strict=True
+            )
+        ]
+
     def to_pandas(self) -> Any:
         """A `pandas.DataFrame` with the columns of `to_csv`; HandfulError without pandas.
 
@@ -206,17 +262,24 @@ class Predictions:
         Originals and files of the user are not changed. Copies of an earlier call are moved where
         their class has changed. With `dry_run` nothing is written.
 
+        Predictions for crops put every photo, as a whole, into the folder of its own answer.
+
         >>> run = handful.open_run("photos-run")
         >>> done = run.predict("photos").into_folders("photos", "sorted", dry_run=True)
         >>> done.counts()["copied"]
         4
         """
+        names, labels, reasons = list(self.names), self.labels, self.places
+        if self.detected is not None:
+            photos = self.by_photo()
+            names, labels = [one.name for one in photos], [one.label for one in photos]
+            reasons = [one.remark for one in photos]
         return sort_into_folders(
             Path(source),
             Path(target),
-            self.names,
-            self.labels,
-            self.none_of_these,
+            names,
+            labels,
+            reasons,
             self.classes,
             dry_run,
             track,

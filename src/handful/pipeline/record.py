@@ -9,6 +9,7 @@ import torch
 
 from handful import devices, models
 from handful._version import __version__
+from handful.data.boxes.crop_store import boxes_in
 from handful.data.imageset import ImageSet
 from handful.evaluation.accuracy_estimate import LEVEL, seen_out_of_fold
 from handful.evaluation.label_shift import LABELED
@@ -76,6 +77,7 @@ def record_of(
             "test": len(images.test) if images.test is not None else 0,
             "classes": list(images.classes),
             "hash": task.images.hash,
+            "boxes": boxes_in(images),
         },
         "method": as_json(settings.method),
         "schedule": settings.as_json()["schedule"],

@@ -102,6 +102,13 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="allow", protected_namespaces=())
 
 
+class CropsMade(StrictModel):
+    file: Name
+    min_confidence: Share
+    padding: Annotated[FiniteFloat, Field(ge=0, le=2)]
+    square: bool
+
+
 class Data(StrictModel):
     source: Name
     images: Count
@@ -110,6 +117,7 @@ class Data(StrictModel):
     test: Count
     classes: ClassNames
     hash: Word
+    boxes: CropsMade | None = None
 
 
 Integer = Annotated[int, Field(ge=-(2**63), lt=2**64)]

@@ -15,6 +15,8 @@ import torch
 
 from handful import models
 from handful.csv_files import read_csv
+from handful.data.boxes.crop_store import CropStore, boxes_in
+from handful.data.boxes.options import Boxes, boxes_of, photo_of
 from handful.data.imageset import ImageSet
 from handful.data.vanished import with_the_rest
 from handful.errors import HandfulError
@@ -98,6 +100,7 @@ class Run:
         abstain: float | None = None,
         none_of_these: bool = False,
         say: Callable[[str], None] = silent,
+        boxes: Any = None,
     ) -> "Predictions":
         """Classify images of any size and colour, in batches; a test part comes last.
 
@@ -115,17 +118,42 @@ class Run:
                 `mistaken_for_none` says how many in-distribution images are taken for such.
             say: gets a line for each image that vanishes meanwhile; it is added to
                 `images.store.skipped` too.
+            boxes: as in `load`: the crops of a folder of photos are classified, cut as those of
+                this run; `by_photo` of the result has the answers for photos.
 
         Raises:
             HandfulError: the labels of the run do not support `abstain`, or `none_of_these` is
                 set and the run has no folder.
         """
         least = 0.0 if abstain is None else self.answering(abstain)["threshold"]
+        given = images_of(images, self.record["input"]["channels"], self.cut_alike(boxes))
+        self._check_cut(given, say)
         return with_the_rest(
-            images_of(images, self.record["input"]["channels"]),
-            lambda rest: self._predict(rest, track, least, none_of_these),
-            say,
+            given, lambda rest: self._predict(rest, track, least, none_of_these), say
         )
+
+    def cut_alike(self, boxes: Any) -> Boxes | None:
+        """Boxes as `load` takes them, cut as those of this run where nothing else is asked for.
+
+        >>> run.cut_alike("boxes.csv")
+        Boxes(file='boxes.csv', min_confidence=None, padding=None, square=None)
+        """
+        given = boxes_of(boxes)
+        return given and given.as_in(self.record["data"].get("boxes"))
+
+    def _check_cut(self, images: ImageSet, say: Callable[[str], None]) -> None:
+        """Say where a run of crops gets whole images, or the other way round."""
+        learned, given = self.record["data"].get("boxes"), boxes_in(images)
+        if learned is not None and given is None:
+            say(
+                "this run learned from crops, and these are whole images: its estimate is not for "
+                "them; give their --boxes"
+            )
+        elif learned is None and given is not None:
+            say(
+                "this run learned from whole images, and these are crops: its estimate is not for "
+                "them; fit with --boxes"
+            )
 
     def _predict(
         self, images: ImageSet, track: Track, least: float, none_of_these: bool
@@ -142,7 +170,11 @@ class Run:
                     for part in parts
                 ]
             )
-        return Predictions(names, self.classes, torch.cat(found), least, out_of_distribution)
+        store = images.store
+        detected = store.detected if isinstance(store, CropStore) else None
+        return Predictions(
+            names, self.classes, torch.cat(found), least, out_of_distribution, detected
+        )
 
     @property
     def in_distribution(self) -> InDistribution:
@@ -252,7 +284,9 @@ class Run:
             return f"at least {fewest} labels that count, all of them predicted rightly"
         return "more labels that count, or a model whose surest answers are right more often"
 
-    def evaluate(self, images: Any, labels: Any = None, *, track: Track = quiet) -> Evaluation:
+    def evaluate(
+        self, images: Any, labels: Any = None, *, boxes: Any = None, track: Track = quiet
+    ) -> Evaluation:
         """Score the labelled images, matched to the classes of this run by name.
 
         Images of unknown classes are left out of the figures and counted in `foreign`.
@@ -266,11 +300,13 @@ class Run:
         Args:
             images: what `load` takes: a path, pictures, an array, a data set; or what it returned.
             labels: of these images, as `load` takes them; None where they have labels already.
+            boxes: as in `predict`: the crops of a folder of photos are scored.
 
         Raises:
             HandfulError: there is no labelled image, or none of a known class.
         """
-        scored = labeled_images(images, labels, self.record["input"]["channels"])
+        channels = self.record["input"]["channels"]
+        scored = labeled_images(images, labels, channels, self.cut_alike(boxes))
         return with_the_rest(scored[scored.labeled], lambda rest: self._evaluate(rest, track))
 
     def _evaluate(self, images: ImageSet, track: Track) -> Evaluation:
@@ -311,6 +347,7 @@ class Run:
         if self.folder is None or not (self.folder / LABELS).exists():
             return None
         first = next((row.get("file", "") for row in read_csv(self.folder / LABELS)), "")
+        first = photo_of(first) if self.record["data"].get("boxes") else first
         return folder if first and (folder / first).is_file() else None
 
     def score_test(self, test: ImageSet, track: Track = quiet) -> Evaluation:

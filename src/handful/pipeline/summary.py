@@ -196,9 +196,13 @@ def _next(run: Run, source: str) -> list[str]:
     if issues:
         steps.append(f"check   {quote(folder / ISSUES)}: {counted(issues, 'label')} may be wrong")
     steps.append(f"look    {quote(folder / REPORT)}")
-    if run.record.get("label_next") and is_folder(source):
+    boxes = run.record["data"].get("boxes")
+    if run.record.get("label_next") and boxes:
+        steps.append(f"improve fill in {quote(folder / LABEL_NEXT)}, and give it with --labels")
+    elif run.record.get("label_next") and is_folder(source):
         steps.append(f"improve {shell_command('label', source, '--after', folder)}")
         steps.append(f"        or fill in {quote(folder / LABEL_NEXT)}, and give it with --labels")
-    use = shell_command("predict", folder, "MORE-IMAGES", "--into", "sorted")
-    steps.append(f"use     {use}")
+    new = ("MORE-PHOTOS", "--boxes", "THEIR-BOXES", "--by-photo", "by-photo.csv")
+    more = new if boxes else ("MORE-IMAGES", "--into", "sorted")
+    steps.append(f"use     {shell_command('predict', folder, *more)}")
     return steps

@@ -169,7 +169,8 @@ class Page:
     promise_holds: str  # for how many sets of labels, in words; "" if an earlier version said more
     promised: float  # the highest target accuracy that a threshold reaches; 0 if unknown
     folder: str  # path of the run, quoted for a shell
-    source_quoted: str  # the source as it was typed, quoted for a shell
+    source_quoted: str  # the source and its boxes as they were typed, quoted for a shell
+    more_boxes: str  # what `predict` needs for more photos: their boxes, if the run is of crops
     files: tuple[tuple[str, str], ...]
     command: str
     facts: tuple[tuple[str, str], ...]
@@ -231,11 +232,19 @@ def page(run: RunFolder, links: bool = False) -> Page:
         promise_holds=_promise_holds([row for _, row in offered if row]),
         promised=max((target for target, row in offered if row), default=0.0),
         folder=folder,
-        source_quoted=shlex.quote(str(record["data"]["source"])),
+        source_quoted=_source_quoted(record["data"]),
+        more_boxes=" --boxes BOXES" if record["data"].get("boxes") else "",
         files=tuple((name, text) for name, text in FILES.items() if (run.folder / name).exists()),
         command=shlex.join(["handful", *map(str, record["command"] or ())]),
         facts=_facts(record),
     )
+
+
+def _source_quoted(data: dict[str, Any]) -> str:
+    words = [data["source"]]
+    if boxes := data.get("boxes"):
+        words += ["--boxes", boxes["file"]]
+    return shlex.join(map(str, words))
 
 
 def _answers(run: RunFolder, classes: Sequence[str]) -> tuple[AnswerRow, ...]:

@@ -58,18 +58,27 @@ class Found:
     def scenes(self) -> int:
         return len(np.unique(self.groups))
 
+    def of(self, photo: np.ndarray) -> "Found":
+        """These groups for the crops of the photos that they were found for; photo: (N,) places."""
+        likely = None if self.likely is None else self.likely[photo]
+        return replace(self, groups=self.groups[photo], likely=likely)
+
 
 def find_groups(images: ImageSet, track: Track = quiet) -> Found:
     """Find groups among labelled images.
 
     Args:
-        images: the labelled images; their groups of exact copies are kept together.
+        images: the labelled images; their groups of exact copies are kept together. Of several
+            crops of a photo, the first one is looked at.
     """
     n = len(images)
+    _, first, photo = np.unique(images.files, return_index=True, return_inverse=True)
+    if len(first) < n:  # crops of one photo are no evidence for photos of one scene
+        return find_groups(images[first], track).of(photo)
     copies = np.arange(n) if images.groups is None else images.groups
     if n < 2:
         return Found(copies)
-    names, labels = images.names, [images.classes[label] for label in images.labels]
+    names, labels = images.files, [images.classes[label] for label in images.labels]
     seen, few = _part(names), n <= MOST_COPIES
     pictures = thumbnails(images if few else images[seen])
     likeness = likeness_of_all(pictures[torch.from_numpy(seen)] if few else pictures, SCENE)
@@ -237,4 +246,4 @@ def _captures(images: ImageSet) -> list[Capture | None]:
     store = images.store
     if not isinstance(store, FileStore):
         return [None] * len(images)
-    return captures(store.files.each(store.names[row] for row in images.rows))
+    return captures(store.files.each(images.files))

@@ -108,11 +108,11 @@ def _keys(images: ImageSet, rule: str) -> list[str | None]:
     if rule == FOLDER:
         return [
             folder_key(name, classes[label])
-            for name, label in zip(images.names, images.labels, strict=True)
+            for name, label in zip(images.files, images.labels, strict=True)
         ]
     pattern = re.compile(rule)
     keys = []
-    for name in images.names:
+    for name in images.files:
         found = pattern.search(name if "/" in rule else name.rpartition("/")[2])
         key = found and (found[1] if pattern.groups else found[0])
         keys.append(key or None)

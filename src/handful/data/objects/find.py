@@ -65,11 +65,16 @@ def find(source: str) -> Contents:
 
 def find_inside(folder: Path) -> Contents | None:
     """The images in the archives and tables of a folder on this machine; None without any."""
-    paths = sorted(path for path in folder.iterdir() if is_container(path.name) and path.is_file())
-    held = [path for path in paths if contents.ending(path.name) not in contents.LISTS]
+    held = containers_in(folder)
     if not held:
         return None
     return _contents(str(folder), [_kept(os.path.abspath(path)) for path in held])
+
+
+def containers_in(folder: Path) -> list[Path]:
+    """The archives and tables in a folder on this machine that hold pictures themselves."""
+    paths = sorted(path for path in folder.iterdir() if is_container(path.name) and path.is_file())
+    return [path for path in paths if contents.ending(path.name) not in contents.LISTS]
 
 
 def folder_labels(folder: Path) -> dict[str, str] | None:

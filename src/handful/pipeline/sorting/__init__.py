@@ -16,8 +16,7 @@ from handful.errors import HandfulError
 from handful.pipeline.sorting.execute import Execution, explained, sole_sorter
 from handful.pipeline.sorting.manifest import Manifest, read_manifest
 from handful.pipeline.sorting.names import (
-    NO_ANSWER,
-    NONE_OF_THESE,
+    WITHOUT_LABEL,
     Kind,
     folder_names,
     kinds_of,
@@ -101,7 +100,7 @@ def sort_into_folders(
     target: Path,
     names: Sequence[str],
     labels: Sequence[str],
-    none_of_these: Sequence[bool],
+    reasons: Sequence[str],
     classes: Sequence[str],
     dry_run: bool = False,
     track: Track = quiet,
@@ -114,7 +113,7 @@ def sort_into_folders(
     Args:
         source: the folder to which `names` are relative, or one file.
         labels: the class of each image; empty: no label.
-        none_of_these: whether each image has no label because it is out of distribution.
+        reasons: why each image has no label: "none of these", "no detection", or another.
         classes: all classes of the run, so that folder names do not depend on the images.
         dry_run: return the planned outcome and write nothing.
 
@@ -122,7 +121,7 @@ def sort_into_folders(
         HandfulError: the target cannot be written, or lies within the source.
     """
     check_target(source, target, classes)
-    images = list(zip(names, kinds_of(labels, none_of_these), strict=True))
+    images = list(zip(names, kinds_of(labels, reasons), strict=True))
     if dry_run:
         plan, folders, _ = _planned(source, target, images, classes, track)
         return Sorted(target, True, tuple(plan.steps), tuple(plan.left_out), folders)
@@ -151,7 +150,7 @@ def _planned(
 
 def _folders(target: Path, classes: Sequence[str]) -> tuple[Places, dict[Kind, str], Manifest]:
     """Return the state of the target, the folder of every kind, and the manifest."""
-    kinds = [*(Kind("class", name) for name in classes), NONE_OF_THESE, NO_ANSWER]
+    kinds = [*(Kind("class", name) for name in classes), *WITHOUT_LABEL]
     with explained(target):
         places = Places(target, limits(target))
         limit = places.limits.folder(target)

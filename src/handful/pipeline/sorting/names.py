@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from handful.data.boxes.crop_store import NO_DETECTION
 from handful.errors import HandfulError
 
 RESERVED = re.compile(
@@ -26,13 +27,18 @@ class Kind(NamedTuple):
 
 
 NONE_OF_THESE, NO_ANSWER = Kind("none", "none of these"), Kind("none", "no answer")
+WITHOUT_LABEL = (NONE_OF_THESE, NO_ANSWER, Kind("none", NO_DETECTION))
 
 
-def kinds_of(labels: Sequence[str], none_of_these: Sequence[bool]) -> list[Kind]:
-    """Return the kind of each image; an empty label means no label."""
+def kinds_of(labels: Sequence[str], reasons: Sequence[str]) -> list[Kind]:
+    """Return the kind of each image; an empty label means no label, for the reason that is given.
+
+    A reason without a kind of its own counts as no answer.
+    """
+    kinds = {kind.name: kind for kind in WITHOUT_LABEL}
     return [
-        Kind("class", label) if label else NONE_OF_THESE if unknown else NO_ANSWER
-        for label, unknown in zip(labels, none_of_these, strict=True)
+        Kind("class", label) if label else kinds.get(reason, NO_ANSWER)
+        for label, reason in zip(labels, reasons, strict=True)
     ]
 
 
