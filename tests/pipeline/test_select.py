@@ -116,13 +116,13 @@ def test_folds_and_the_last_fit_are_told_how_long_they_may_take(monkeypatch):
 
 
 def test_a_last_fit_is_shorter_where_the_evaluations_took_longer_than_planned():
-    limited = replace(SUPERVISED, plan=replace(PLAN, steps=3, allowed=10.0))
+    limited = replace(SUPERVISED, plan=replace(PLAN, steps=3, allowed=10.0), fold_seconds=6.0)
     one = race.Evaluated(limited, None, None, None, {}, 1.0)
 
     def allowed(remaining):
         return select.Selection(one, [one], [""], [], None, len, remaining).plan.allowed
 
-    assert [allowed(seconds) for seconds in (60.0, 8.0, -3.0)] == [10.0, 8.0, 5.0]
+    assert [allowed(seconds) for seconds in (60.0, 8.0, -3.0)] == [10.0, 8.0, 6.0]
 
 
 @pytest.mark.thorough

@@ -24,7 +24,6 @@ from handful.training.plan import Plan
 from handful.training.time_budget import Deadline
 
 AUTO = "auto"
-_LEAST_TRAINING = 0.5  # share of its planned time that a last fit gets in any case
 _MORE_FOLDS_UP_TO = 1_000  # labelled images up to which more folds of a head cost little
 
 
@@ -41,11 +40,15 @@ class Selection(NamedTuple):
 
     @property
     def plan(self) -> Plan:
-        """The plan of the last fit, which ends in time where the evaluations took longer."""
-        plan = self.selected.candidate.plan
-        if plan.allowed is None or plan.allowed <= self.remaining:
+        """The plan of the last fit, which ends in time where the evaluations took longer.
+
+        It gets the time of the fit of a fold in any case: with fewer steps than these it would be
+        worse than what they showed.
+        """
+        plan, least = self.selected.candidate.plan, self.selected.candidate.fold_seconds
+        if plan.allowed is None or least is None or plan.allowed <= self.remaining:
             return plan
-        return replace(plan, allowed=max(_LEAST_TRAINING * plan.allowed, self.remaining))
+        return replace(plan, allowed=max(least, self.remaining))
 
     @property
     def for_correction(self) -> Selected:
