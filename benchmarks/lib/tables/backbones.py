@@ -19,6 +19,13 @@ def figures_by() -> dict[str, dict[str, list[dict[str, float]]]]:
     return found
 
 
+def everywhere() -> list[str]:
+    """The backbones that were run on all sources, the fastest first; others have no mean."""
+    by = figures_by()
+    most = max(map(len, by.values()))
+    return sorted((name for name, found in by.items() if len(found) == most), key=relative_cost)
+
+
 def relative_cost(backbone: str) -> float:
     """The time of an image, relative to lite0 in the same run."""
     last = [line for line in record.read(FILE) if line["name"] == COST][-1]["figures"]
@@ -38,7 +45,7 @@ def mean_rank(backbone: str) -> float:
             means = {
                 name: mean(one[column] for one in sources[source])
                 for name, sources in by.items()
-                if source in sources
+                if name in everywhere()
             }
             own = means[backbone]
             better = sum(other > own for other in means.values())
@@ -56,7 +63,7 @@ def backbones() -> str:
             *(percent(mean_accuracy(backbone, column)) for column in _COLUMNS),
             f"{mean_rank(backbone):.1f}",
         ]
-        for backbone in figures_by()
+        for backbone in everywhere()
     ]
     heads = [f"{name}, {per_class} per class" for name, per_class in map(str.split, _COLUMNS)]
     return markdown(["network", "time", *heads, "mean rank"], rows)
