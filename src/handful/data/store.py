@@ -23,7 +23,7 @@ from handful.data import decode
 from handful.data.cache import VERSION, about, cache_folder, explained, locked, read_about, used
 from handful.data.cache_entries import keep_within_limit, remove
 from handful.data.decoding.value_range import Scale, fingerprints_at, merged
-from handful.data.opened import Files
+from handful.data.opened import Files, Folder
 from handful.data.skipped import Skipped as Skipped
 from handful.data.thread_pool import in_order
 from handful.errors import HandfulError
@@ -84,6 +84,11 @@ class Store(ABC):
     def source(self) -> str:
         """The folder or the address of the images, or "" if they are in memory."""
         return ""
+
+    @property
+    def in_folder(self) -> bool:
+        """Whether the names are those of files in a folder of this machine."""
+        return False
 
     def shown(self, row: int) -> str:
         """The path or the address of an image, for messages."""
@@ -236,6 +241,10 @@ class FileStore(Store):
     @property
     def source(self) -> str:
         return self.files.source
+
+    @property
+    def in_folder(self) -> bool:
+        return isinstance(self.files, Folder)
 
     def shown(self, row: int) -> str:
         return self.files.shown(self.names[row])

@@ -142,7 +142,14 @@ class Run:
                     for part in parts
                 ]
             )
-        return Predictions(names, self.classes, torch.cat(found), least, out_of_distribution)
+        return Predictions(
+            names,
+            self.classes,
+            torch.cat(found),
+            least,
+            out_of_distribution,
+            in_folder=images.store.in_folder,
+        )
 
     @property
     def in_distribution(self) -> InDistribution:

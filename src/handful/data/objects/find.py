@@ -69,7 +69,7 @@ def find_inside(folder: Path) -> Contents | None:
     held = [path for path in paths if contents.ending(path.name) not in contents.LISTS]
     if not held:
         return None
-    return _contents(str(folder), [_kept(os.path.abspath(path)) for path in held])
+    return _contents(os.path.abspath(folder), [_kept(os.path.abspath(path)) for path in held])
 
 
 def folder_labels(folder: Path) -> dict[str, str] | None:
