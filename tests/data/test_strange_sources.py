@@ -1,6 +1,5 @@
-"""Sources from strangers: what they hold in memory, what they may name, and what is shown of them."""
+"""Sources from strangers: what they take of memory, what they may name, what is shown of them."""
 
-import io
 import zipfile
 from pathlib import Path
 
@@ -79,3 +78,129 @@ def test_a_folder_of_archives_is_known_by_its_whole_path(photos, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     store = handful.load("held", labeled=False).store
     assert store.files.identity == store.source == str(tmp_path / "held")
+
+
+# --- what a small file holds in memory
+
+
+def dictionary_of_one(path, *, bytes_, rows, group=10**6):
+    """Parquet whose rows all hold one picture, which is in the file once."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    held = pa.DictionaryArray.from_arrays(
+        pa.array([0] * rows, pa.int32()), pa.array([b"\0" * bytes_], pa.binary())
+    )
+    table = pa.table({"image": held})
+    pq.write_table(table, path, compression="zstd", store_schema=False, row_group_size=group)
+    return path
+
+
+def test_a_row_group_is_bounded_by_what_it_holds_and_not_by_what_it_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "MOST_GROUP", 2_000_000)
+    path = dictionary_of_one(tmp_path / "p.parquet", bytes_=100_000, rows=64)
+    reader = readers.RowReader(str(path), "image")
+    opened = []
+    whole = reader._group
+    monkeypatch.setattr(reader, "_group", lambda group: opened.append(group) or whole(group))
+    for row in (0, 63, 5):
+        with pytest.raises(readers.Unreadable, match="in a row group of more than 1 MB"):
+            reader.read((0, row), -1)
+    assert opened == [0]  # it is not read again to fail again
+    monkeypatch.setattr(readers, "MOST_GROUP", 7_000_000)
+    assert readers.RowReader(str(path), "image").read((0, 63), -1) == b"\0" * 100_000
+
+
+def test_a_table_of_more_rows_than_bytes_or_than_are_read_is_refused_unread(tmp_path, monkeypatch):
+    path = dictionary_of_one(tmp_path / "p.parquet", bytes_=10, rows=30_000)
+    monkeypatch.setattr(contents, "_rows", lambda *_: pytest.fail("its rows were read"))
+    with pytest.raises(HandfulError, match="p.parquet has more rows .30,000. than bytes"):
+        handful.load(path)
+    monkeypatch.setattr(contents, "MOST", 20_000)
+    with pytest.raises(HandfulError, match="more than 20,000 images in one source"):
+        handful.load(path)
+
+
+def test_images_fetched_ahead_are_bounded_in_bytes(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "p.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(12):
+            archive.writestr(f"{number}.png", b"\0" * 1000)
+    monkeypatch.setattr(files, "MOST_AHEAD", 2500)
+    source = find.find(str(tmp_path / "p.zip")).files
+    whole, fetched = files.Objects.fetch, []
+    monkeypatch.setattr(
+        files.Objects, "fetch", lambda self, name: fetched.append(name) or whole(self, name)
+    )
+    names = [f"{number}.png" for number in range(12)]
+    for at, file in enumerate(source.each(names)):
+        with file as path:
+            assert path.stat().st_size == 1000
+        assert len(fetched) <= at + 1 + 2
+    assert sorted(fetched) == sorted(names)
+    assert files._ahead.bytes == 0
+    waiting = source.each(names)
+    next(waiting)
+    waiting.close()  # the caller stops, and never reads the image that it was handed
+    assert files._ahead.bytes == 0
+
+
+def test_an_image_larger_than_what_is_fetched_ahead_is_fetched_when_it_is_wanted(
+    tmp_path, monkeypatch
+):
+    with zipfile.ZipFile(tmp_path / "p.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(4):
+            archive.writestr(f"{number}.png", b"\0" * 1000)
+    monkeypatch.setattr(files, "MOST_AHEAD", 10)
+    source = find.find(str(tmp_path / "p.zip")).files
+    opened = list(source.each([f"{number}.png" for number in range(4)]))  # none is held yet
+    assert files._ahead.bytes == 0
+    for file in opened:
+        with file as path:
+            assert path.read_bytes() == b"\0" * 1000
+
+
+def test_a_table_of_labels_in_a_bucket_is_read_up_to_a_size(bucket, photos, monkeypatch):
+    at, system = bucket
+    system.pipe(f"{at}/0.png", (photos / "cat" / "0.png").read_bytes())
+    system.pipe(f"{at}/metadata.csv", b"file_name,label\n0.png,fox\n")
+    assert handful.load(at, labeled=False).classes == ("fox",)
+    monkeypatch.setattr(contents, "LARGEST_METADATA", 20)
+    read = []
+    monkeypatch.setattr(type(system), "cat_file", lambda *_, **__: read.append(1))
+    with pytest.raises(HandfulError, match=r"metadata.csv is larger than 0 MB"):
+        handful.load(at, labeled=False)
+    assert not read
+
+
+# --- tables of labels beside the images
+
+
+def test_a_table_of_labels_that_names_no_image_is_not_used_and_said(photos, bucket):
+    at, system = bucket
+    table = b"file_name,label\nmeadow/0.png,fox\nmeadow/1.png,hare\n"
+    (photos / "metadata.csv").write_bytes(table)
+    for path in sorted(photos.rglob("*.*")):
+        system.pipe(f"{at}/{path.relative_to(photos).as_posix()}", path.read_bytes())
+    said = []
+    here, there = handful.load(photos, say=said.append), handful.load(at)
+    for found in (here, there):
+        assert found.classes == ("cat", "dog")
+        assert len(found.labeled) == 6
+    why = "no file_name in it is that of an image, so it labels none"
+    assert any(why.replace("it is", "its metadata.csv is") in one for one in said)
+    assert ("metadata.csv", why) in there.store.skipped
+
+
+def test_a_table_of_labels_that_is_no_csv_is_named(photos, bucket):
+    at, system = bucket
+    (photos / "metadata.csv").write_text(f"file_name,label\ncat/0.png,{'x' * 140_000}\n")
+    system.pipe(f"{at}/0.png", (photos / "cat" / "0.png").read_bytes())
+    system.pipe(f"{at}/metadata.csv", (photos / "metadata.csv").read_bytes())
+    for source in (photos, at):
+        with pytest.raises(HandfulError, match="/metadata.csv is no CSV .field larger than"):
+            handful.load(source)
+
+
+def test_a_table_of_labels_in_a_folder_is_read_up_to_a_size(photos, monkeypatch):
+    (photos / "metadata.csv").write_text("file_name,label\ncat/0.png,x\n")
+    monkeypatch.setattr(find, "LARGEST_METADATA", 20)
+    with pytest.raises(HandfulError, match="/metadata.csv is larger than 0 MB"):
+        handful.load(photos)

@@ -17,6 +17,7 @@ from handful.data.decoding.value_range import fingerprints_at, value_range
 from handful.data.folder_layout import Place, in_test_part, layout
 from handful.data.imageset import ImageSet, sorted_classes
 from handful.data.labels.label_file import LabelFile, match_labels
+from handful.data.objects.contents import METADATA
 from handful.data.objects.files import Objects
 from handful.data.objects.find import (
     find,
@@ -74,7 +75,8 @@ def load_folder(
         if wanted.shard is not None and not wanted.shard.of_listing(_as_listing(found)).files:
             raise NothingInShard(wanted.shard)
     else:
-        files, listed, own = _listed(source, root, follow_links)
+        asked = labels is None and wanted.folders in (None, "auto") and not wanted.labeled_only
+        files, listed, own = _listed(source, root, follow_links, say if asked else silent)
         part = ""
         if wanted.shard is not None:
             listed, part = wanted.shard.of_listing(listed), str(wanted.shard)
@@ -90,7 +92,7 @@ def load_folder(
 
 
 def _listed(
-    source: str, root: Path, follow_links: bool
+    source: str, root: Path, follow_links: bool, say: Callable[[str], None] = silent
 ) -> tuple[Files, Listing, dict[str, str] | None]:
     """The files of a source, without a look into them, and the labels that it gives itself."""
     if is_elsewhere(source):
@@ -98,7 +100,11 @@ def _listed(
     _check_folder(root, source)
     listed = listing(root, follow_links)
     inside = find_inside(root) if not listed.files else None
-    return inside or (Folder(root), listed, folder_labels(root))
+    own = None if inside else folder_labels(root)
+    if own and not any(file.name in own for file in listed.files):
+        say(f"{source}: no file_name in its {METADATA} is that of an image, so it labels none")
+        own = None
+    return inside or (Folder(root), listed, own)
 
 
 def _with_stamps(files: Files, listed: Listing, wanted: list[Found]) -> Listing:

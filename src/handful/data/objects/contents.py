@@ -53,6 +53,8 @@ LONGEST = 4096  # characters of a name
 LARGEST_LIST = 2**31  # bytes of a CSV of addresses
 SMALL = 64 * 1024  # bytes of a label beside a picture in a WebDataset
 METADATA = "metadata.csv"
+
+LARGEST_METADATA = 2**29  # bytes of all metadata.csv of a source
 ADDRESSES = ("uri", "uris", "urls", *FILES)  # columns of a list, the most telling first
 PICTURES = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp", "bytes")
 
@@ -87,8 +89,7 @@ class _Sorted:
 
     def add(self, item: Item, any_ending: bool = False) -> None:
         name = item.name
-        if len(self.items) >= MOST:
-            raise HandfulError(f"more than {MOST:,} images in one source; give it in parts")
+        check_count(len(self.items) + 1)
         if "\0" in name or len(name) > LONGEST:
             self.skipped.append(Skipped(name[:100].replace("\0", ""), "no name of an image"))
             return
@@ -105,6 +106,12 @@ class _Sorted:
 
     def part(self, reader: Reader, labeled: bool = False) -> Part:
         return Part(reader, self.items, self.skipped, self.other, labeled)
+
+
+def check_count(images: int) -> None:
+    """HandfulError for more images than a source may have."""
+    if images > MOST:
+        raise HandfulError(f"more than {MOST:,} images in one source; give it in parts")
 
 
 def ending(address: str) -> str:
@@ -145,14 +152,44 @@ def objects(address: str, place: Place) -> tuple[Part, list[str]]:
             inside.append(str(place.system.unstrip_protocol(path)))
         images.add(Item(name, *stamp_of(info), path))
     labels: dict[str, str] = {}
+    room = LARGEST_METADATA
     for name in metadata:
-        with explained(f"{address.rstrip('/')}/{name}"):
-            text = retried(lambda name=name: place.system.cat_file(start + name))  # type: ignore[misc]
-        labels |= metadata_labels(posixpath.dirname(name), text.decode("utf-8-sig", "replace"))
+        at = f"{address.rstrip('/')}/{name}"
+        with explained(at):
+            text = _metadata(at, Place(place.system, start + name), room)
+        room -= len(text)
+        labels |= metadata_labels(posixpath.dirname(name), text.decode("utf-8-sig", "replace"), at)
+    if labels and not any(item.name in labels for item in images.items):
+        why = "no file_name in it is that of an image, so it labels none"
+        images.skipped += [Skipped(name, why) for name in metadata]
+        labels = {}
     part = images.part(ObjectReader(address), bool(labels))
     if labels:
         part.items[:] = [item._replace(label=labels.get(item.name)) for item in part.items]
     return part, inside
+
+
+def _metadata(address: str, place: Place, most: int) -> bytes:
+    """The bytes of a metadata.csv; HandfulError if there are more than `most`."""
+
+    def read() -> bytes:
+        with place.system.open(place.path, "rb") as file:
+            content: bytes = file.read(most + 1)
+        return content
+
+    check_metadata(address, retried(lambda: place.system.size(place.path)) or 0, most)
+    content = retried(read)
+    check_metadata(address, len(content), most)
+    return content
+
+
+def check_metadata(address: str, size: int, most: int) -> None:
+    """HandfulError for a metadata.csv of more bytes than are read."""
+    if size > most:
+        raise HandfulError(
+            f"{address} is larger than {most >> 20} MB, the most of labels that are read; take it "
+            f"away, or divide the images"
+        )
 
 
 def one_object(address: str, place: Place) -> Part:
@@ -165,12 +202,15 @@ def one_object(address: str, place: Place) -> Part:
     return images.part(ObjectReader(address))
 
 
-def metadata_labels(folder: str, text: str) -> dict[str, str]:
+def metadata_labels(folder: str, text: str, address: str) -> dict[str, str]:
     """Name → label from the text of a metadata.csv in `folder`, which has file_name and label.
 
     Empty for a table without these columns.
+
+    Args:
+        address: where the table is, for messages.
     """
-    rows = _cells(text)
+    rows = _cells(text, address)
     header = [key_of(name) for name in next(rows, [])]
     if "file_name" not in header or "label" not in header:
         return {}
@@ -267,7 +307,7 @@ def _csv(address: str) -> Part:
             content: bytes = file.read(LARGEST_LIST + 1)
         return content.decode("utf-8-sig", "surrogateescape")
 
-    rows = _cells(retried(text))
+    rows = _cells(retried(text), address)
     header = [key_of(name) for name in next(rows, [])]
     at = next((header.index(name) for name in ADDRESSES if name in header), None)
     if at is None:
@@ -283,7 +323,7 @@ def _csv(address: str) -> Part:
     return _listed(address, ((cell(row, at), cell(row, to)) for row in rows), to is not None)
 
 
-def _cells(text: str) -> Iterator[list[str]]:
+def _cells(text: str, address: str) -> Iterator[list[str]]:
     """The rows of a CSV whose first line says by what cells are divided; blank lines are left out.
 
     HandfulError for text that is no CSV.
@@ -295,7 +335,7 @@ def _cells(text: str) -> Iterator[list[str]]:
             if any(cell.strip() for cell in row):
                 yield row
     except csv.Error as error:
-        raise HandfulError(f"the list is no CSV: {error}") from None
+        raise HandfulError(f"{address} is no CSV ({error}); mend it, or take it away") from None
 
 
 def _listed(address: str, rows: Iterable[tuple[str, str]], labeled: bool) -> Part:
@@ -337,6 +377,8 @@ def _key(text: str, base: str, far: bool) -> tuple[str, str]:
 def _parquet(address: str) -> Part:
     """The pictures in the rows of a Parquet file, or the addresses in them."""
     file = retried(lambda: parquet_file(address))
+    count = file.metadata.num_rows
+    check_count(count)
     schema = file.schema_arrow
     names = {key_of(field.name): field.name for field in schema}
     to = next((names[name] for name in LABELS if name in names), None)
@@ -359,6 +401,12 @@ def _parquet(address: str) -> Part:
         for group in range(file.metadata.num_row_groups)
         for row in range(file.metadata.row_group(group).num_rows)
     )
+    place = place_of(address)
+    size = retried(lambda: place.system.size(place.path))
+    if size is not None and count > size:
+        raise HandfulError(
+            f"{address} has more rows ({count:,}) than bytes, so most hold no picture of their own"
+        )
     rows = list(_rows(file, schema, named, to))
     whole = len({name for name, _ in rows} - {""}) == len(rows)  # else the names are not used
     for number, (key, (name, label)) in enumerate(zip(keys, rows, strict=True)):

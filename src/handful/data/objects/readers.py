@@ -191,31 +191,44 @@ class RowReader(Reader):
         group, row = key
         with self._lock:
             if group not in self._kept:
-                rows = self._group(group)
                 while len(self._kept) >= GROUPS:
                     self._kept.pop(next(iter(self._kept)))
-                self._kept[group] = rows
-            found = self._kept[group][row].as_py()
+                try:
+                    self._kept[group] = self._group(group)
+                except Unreadable as error:  # each of its rows would be read to fail again
+                    self._kept[group] = error
+            rows = self._kept[group]
+        if isinstance(rows, Unreadable):
+            raise Unreadable(str(rows))
+        found = rows[row] if row < len(rows) else None
         if not isinstance(found, bytes):
             raise Unreadable("the row holds no bytes of an image")
         check_size(len(found))
         return found
 
-    def _group(self, group: int) -> Any:
+    def _group(self, group: int) -> list[Any]:
+        """The pictures of a row group, read one by one: what is written once may be in each row."""
         file = self.opened()
         about = file.metadata.row_group(group)
+        held = 0
         bytes_ = sum(
             about.column(at).total_uncompressed_size
             for at in range(about.num_columns)
             if about.column(at).path_in_schema == self.column
         )
+        rows: list[Any] = []
+        batches = file.iter_batches(batch_size=1, row_groups=[group], columns=[self.column])
+        while bytes_ <= MOST_GROUP and (batch := next(batches, None)) is not None:
+            column = batch.column(0)
+            rows += (column.field(0) if hasattr(column, "field") else column).to_pylist()
+            held += len(rows[-1] or b"")
+            bytes_ = max(bytes_, held)
         if bytes_ > MOST_GROUP:
             raise Unreadable(
-                f"in a row group of {bytes_ >> 20:,} MB, and {MOST_GROUP >> 20:,} are read; write "
-                f"the table with smaller row groups"
+                f"in a row group of more than {MOST_GROUP >> 20:,} MB; write the table with "
+                f"smaller row groups"
             )
-        column = file.read_row_group(group, columns=[self.column]).column(0).combine_chunks()
-        return column.field(0) if hasattr(column, "field") else column
+        return rows
 
     def _open(self) -> Any:
         return parquet_file(self.address)
