@@ -1,5 +1,8 @@
 """Sources from strangers: what they take of memory, what they may name, what is shown of them."""
 
+import gzip
+import io
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -204,3 +207,96 @@ def test_a_table_of_labels_in_a_folder_is_read_up_to_a_size(photos, monkeypatch)
     monkeypatch.setattr(find, "LARGEST_METADATA", 20)
     with pytest.raises(HandfulError, match="/metadata.csv is larger than 0 MB"):
         handful.load(photos)
+
+
+# --- files without an ending, and damaged ones
+
+
+def test_a_mark_without_an_ending_hides_no_tables_beside_it(photos, bucket):
+    at, system = bucket
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.write(photos / "cat" / "0.png", "0.png")
+    system.pipe(f"{at}/out/_SUCCESS", b"")
+    system.pipe(f"{at}/out/part-0.zip", content.getvalue())
+    assert handful.load(f"{at}/out", labeled=False).names == ["0.png"]
+    assert handful.load(f"{at}/out/", labeled=False).names == ["0.png"]
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED])
+def test_a_damaged_member_is_damaged_and_not_read_again(tmp_path, waited, how):
+    picture = save(tmp_path / "0.png", noise(30, 30, seed=1)).read_bytes()
+    with zipfile.ZipFile(tmp_path / "p.zip", "w", how) as archive:
+        archive.writestr("0.png", picture)
+        archive.writestr("1.png", picture)
+    content = bytearray((tmp_path / "p.zip").read_bytes())
+    content[60:300] = bytes(255 - byte for byte in content[60:300])
+    (tmp_path / "p.zip").write_bytes(content)
+    found = handful.load(tmp_path / "p.zip", labeled=False)
+    assert found.names == ["1.png"]
+    assert found.store.skipped[0].reason.startswith("damaged: ")
+    assert not waited
+
+
+@pytest.mark.parametrize("time", ["inf", "nan", "1e300"])
+def test_a_member_of_an_impossible_time_is_read(tmp_path, waited, time):
+    picture = save(tmp_path / "0.png").read_bytes()
+    with tarfile.open(tmp_path / "p.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("0.png")
+        member.size, member.pax_headers = len(picture), {"mtime": time}
+        archive.addfile(member, io.BytesIO(picture))
+    assert handful.load(tmp_path / "p.tar", labeled=False).names == ["0.png"]
+    assert not waited
+
+
+def test_a_compressed_tar_file_of_unknown_size_is_held_to_what_was_read(
+    photos, tmp_path, monkeypatch
+):
+    picture = save(tmp_path / "big.png", noise(800, 800, seed=1)).read_bytes()
+    assert len(picture) > 2**20
+    with tarfile.open(tmp_path / "p.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "big.png", "big.png")
+    with gzip.open(tmp_path / "bomb.tar.gz", "wb") as file:
+        file.write(b"\0" * 2**23)
+    local = type(address.place_of(str(tmp_path)).system)
+    monkeypatch.setattr(local, "size", lambda *_: None)
+    assert handful.load(tmp_path / "p.tar.gz", labeled=False).names == ["big.png"]
+    with pytest.raises(HandfulError, match="unpacks to more than 20 times its size"):
+        handful.load(tmp_path / "bomb.tar.gz")
+
+
+@pytest.mark.parametrize("packed", ["bz2", "xz", "gz"])
+def test_a_damaged_compressed_tar_file_is_unpacked_once(tmp_path, waited, packed):
+    path = tmp_path / f"p.tar.{packed}"
+    save(tmp_path / "big.png", noise(200, 200, seed=1))
+    with tarfile.open(path, f"w:{packed}") as archive:
+        archive.add(tmp_path / "big.png", "big.png")
+    content = bytearray(path.read_bytes())
+    at = len(content) // 2
+    content[at : at + 100] = b"\xff" * 100
+    path.write_bytes(content)
+    with pytest.raises(HandfulError, match="is damaged|is no tar file"):
+        handful.load(path)
+    assert not waited
+
+
+def test_a_damaged_table_is_damaged_and_not_read_again(tmp_path, waited):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    picture = save(tmp_path / "0.png", noise(30, 30, seed=1)).read_bytes()
+    pq.write_table(
+        pa.table({"image": [picture]}), tmp_path / "p.parquet", use_dictionary=False,
+        compression="zstd",
+    )  # fmt: skip
+    content = bytearray((tmp_path / "p.parquet").read_bytes())
+    content[4:1500] = b"\xff" * 1496
+    (tmp_path / "p.parquet").write_bytes(content)
+    with pytest.raises(HandfulError, match="p-0000000: damaged: "):
+        handful.load(tmp_path / "p.parquet", labeled=False)
+    assert not waited
+
+
+def test_a_single_object_is_shown_by_its_address(photos, bucket):
+    at, system = bucket
+    system.pipe(f"{at}/a.png", (photos / "cat" / "0.png").read_bytes())
+    assert handful.load(f"{at}/a.png", labeled=False).store.shown(0) == f"{at}/a.png"
+    assert handful.load(at, labeled=False).store.shown(0) == f"{at}/a.png"

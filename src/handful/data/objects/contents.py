@@ -8,6 +8,7 @@ column of a table, `.cls` or `.json` beside a picture in a WebDataset, `metadata
 import csv
 import io
 import json
+import math
 import os
 import posixpath
 import tarfile
@@ -106,6 +107,11 @@ class _Sorted:
 
     def part(self, reader: Reader, labeled: bool = False) -> Part:
         return Part(reader, self.items, self.skipped, self.other, labeled)
+
+
+def is_image(name: str) -> bool:
+    """Whether a name has the ending of an image."""
+    return PurePosixPath(name).suffix.lower() in ENDINGS
 
 
 def check_count(images: int) -> None:
@@ -248,7 +254,9 @@ def _tar(address: str) -> Part:
                     if number > 2 * MOST:
                         raise HandfulError(f"{address} has more than {2 * MOST:,} members")
                     _sort_member(archive, member, images, labels)
-        except tarfile.TarError as error:
+        except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+            if isinstance(error, HandfulError):
+                raise
             if not images.items:
                 raise HandfulError(f"{address} is no tar file ({error}); get it anew") from error
             images.skipped.append(Skipped(posixpath.basename(address), f"damaged: {error}"))
@@ -272,7 +280,8 @@ def _sort_member(
         if label := _label_beside(kind, file.read() if file else b""):
             labels[name.removesuffix(kind)] = label
         return
-    images.add(Item(name, member.size, max(0, int(member.mtime)), member.offset_data))
+    time = int(member.mtime) if math.isfinite(member.mtime) else 0
+    images.add(Item(name, member.size, max(0, time), member.offset_data))
 
 
 def _beside(name: str, labels: dict[str, str]) -> str | None:

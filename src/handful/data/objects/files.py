@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from handful.data.decode import ENDINGS, Unreadable
 from handful.data.decoding import memory
 from handful.data.objects.address import LARGEST, place_of, reason, retried, scheme_of, stamp_of
-from handful.data.objects.readers import AddressReader, Reader
+from handful.data.objects.readers import AddressReader, ObjectReader, Reader
 from handful.data.opened import Files
 from handful.data.scan import Found
 
@@ -88,8 +88,11 @@ class Objects(Files):
 
     def shown(self, name: str) -> str:
         entry = self.entries[name]
-        if isinstance(self.readers[entry.reader], AddressReader):
+        reader = self.readers[entry.reader]
+        if isinstance(reader, AddressReader):
             return str(entry.key)
+        if isinstance(reader, ObjectReader) and entry.key == reader.opened().path:
+            return self._source  # a single object
         return f"{self._source.rstrip('/')}/{name}"
 
     def fetch(self, name: str) -> bytes:

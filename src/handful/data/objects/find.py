@@ -63,7 +63,7 @@ def find(source: str) -> Contents:
     if scheme_of(source) in IMAGE_SCHEMES:
         return _contents(source, [contents.one_object(source, place)])
     part, inside = contents.objects(source, place)
-    if part.items == [] and inside:
+    if inside and not any(contents.is_image(item.name) for item in part.items):
         return _contents(source, [_kept(address) for address in inside])
     if len(part.items) == 1 and part.items[0].key == place.path:  # the address of one image
         part = contents.one_object(source, place)
