@@ -328,17 +328,21 @@ def test_parquet_has_all_digits_and_no_label_without_an_answer(place, handful):
     assert read["label"].to_pylist() == found.labels
 
 
-def test_features_do_not_depend_on_the_images_beside_them(place, monkeypatch):
-    """Features are kept by image: of any subset each has the same bits."""
+def test_features_of_a_shard_are_made_as_those_of_all_images(place, monkeypatch):
+    """The last bits depend on how many images are in a pass."""
     from handful.models import feature_cache
 
-    monkeypatch.setattr(feature_cache, "_PASS", 16 * 32 * 32)  # 16 images in a pass
-    network = torch.nn.Sequential(torch.nn.Flatten(), _SizeOfPass())
-    pixels = torch.randint(0, 256, (45, 1, 32, 32), dtype=torch.uint8)
-    found = feature_cache._forward(network, pixels, "plain", "fp32", of=45)
-    assert found.tolist() == [[16.0]] * 45
-    alone = feature_cache._forward(network, pixels[:5], "plain", "fp32", of=5)
-    assert alone.tolist() == [[5.0]] * 5  # few images are not slowed down
+    monkeypatch.setattr(feature_cache, "_PASS", 16 * 8 * 8)  # 16 images in a pass
+    found = [sources.load("photos", labeled=False, shard=f"{k}/3") for k in (1, 2, 3)]
+    assert [images.in_source for images in found] == [20] * 3
+    found += [sources.load("photos", labeled=False)]
+    found += [found[-1][:2], sources.load("photos", {"00.png": "a"}, labeled_only=5, labeled=False)]
+    for images in found:
+        assert feature_cache.features(images, _SizeOfPass(), 8).tolist() == [[16.0]] * len(images)
+    (alone,) = feature_cache.features(
+        sources.load("photos/00.png", labeled=False), _SizeOfPass(), 8
+    )
+    assert alone.tolist() == [1.0]  # a single image is not slowed down
 
 
 class _SizeOfPass(torch.nn.Module):

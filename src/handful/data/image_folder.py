@@ -71,24 +71,29 @@ def load_folder(
     root = Path(source).expanduser()
     if not is_elsewhere(source) and root.is_file():
         files: Files = Folder(root.parent)
+        whole = 1
         found, own = scan_file(root), None
         if wanted.shard is not None and not wanted.shard.of_listing(_as_listing(found)).files:
             raise NothingInShard(wanted.shard)
     else:
         asked = labels is None and wanted.folders in (None, "auto") and not wanted.labeled_only
         files, listed, own = _listed(source, root, follow_links, say if asked else silent)
-        part = ""
+        part, whole = "", len(listed.files)
         if wanted.shard is not None:
             listed, part = wanted.shard.of_listing(listed), str(wanted.shard)
         if wanted.labeled_only is not None:
-            return _load_labeled(source, files, labels, listed, own, track, wanted)
+            images = _load_labeled(source, files, labels, listed, own, track, wanted)
+            images.store.whole = whole
+            return images
         found = scan_listed(files, _with_stamps(files, listed, listed.files), track, part=part)
     if not found.files:
         if wanted.shard is not None:
             raise NothingInShard(wanted.shard, found.skipped)
         raise HandfulError(_nothing_found(source, found))
     places, unknown = _places(source, root, found, labels, own, wanted, say)
-    return _image_set(source, files, found, places, unknown, wanted.every_class)
+    images = _image_set(source, files, found, places, unknown, wanted.every_class)
+    images.store.whole = whole
+    return images
 
 
 def _listed(

@@ -66,6 +66,7 @@ class Store(ABC):
     grey: np.ndarray  # (N,) bool; red, green and blue are equal in every pixel
     skipped: tuple[Skipped, ...] = ()
     other: Mapping[str, int] = field(default_factory=dict)  # ending → files that are no images
+    whole: int = 0  # files of the source where the store holds a part of them, as of a shard
 
     def __post_init__(self) -> None:
         self._held: Held | None = None  # the pixels of the last call
