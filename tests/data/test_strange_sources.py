@@ -12,6 +12,7 @@ import pytest
 import handful
 from handful import HandfulError
 from handful.data.objects import address, contents, files, find, readers
+from handful.data.source_names import default_run_folder, redacted, source_name
 from image_files import class_folder, noise, save
 
 RUN = Path(__file__).parents[1] / "fixtures" / "run-of-0.1"
@@ -300,3 +301,81 @@ def test_a_single_object_is_shown_by_its_address(photos, bucket):
     system.pipe(f"{at}/a.png", (photos / "cat" / "0.png").read_bytes())
     assert handful.load(f"{at}/a.png", labeled=False).store.shown(0) == f"{at}/a.png"
     assert handful.load(at, labeled=False).store.shown(0) == f"{at}/a.png"
+
+
+# --- credentials in addresses
+
+SECRET = "https://user:PASSW@example.org/a/photos.zip?X-Amz-Signature=SIGN&key=SIGN"
+
+
+@pytest.mark.parametrize(
+    "given, shown",
+    [
+        (SECRET, "https://example.org/a/photos.zip?X-Amz-Signature=...&key=..."),
+        ("https://TOKEN@h/my photo.jpg?SIGN", "https://h/my photo.jpg?..."),
+        ("https://h/a#SIGN", "https://h/a"),
+        ("zip://a::https://u:p@h/b?c=d", "zip://a::https://h/b?c=..."),
+        ("abfs://container@account.net/a.png", "abfs://container@account.net/a.png"),
+        ("s3://bucket/a@2x.png", "s3://bucket/a@2x.png"),
+        (f"--source={SECRET}", "--source=https://example.org/a/photos.zip?X-Amz-Signature=...&key=..."),
+        ("photos/what?a=b#c", "photos/what?a=b#c"),
+    ],
+)  # fmt: skip
+def test_addresses_are_shown_without_credentials(given, shown):
+    assert redacted(given) == shown
+    assert redacted(shown) == shown
+
+
+def test_a_run_folder_and_a_card_are_named_without_credentials():
+    assert default_run_folder("https://user:PASSW@localhost?X-Amz-Signature=SIGN") == Path(
+        "localhost-run"
+    )
+    assert default_run_folder(SECRET) == Path("photos-run")
+    assert source_name(SECRET) == "photos.zip"
+    assert source_name("s3://bucket/photos/") == source_name("/home/me/photos") == "photos"
+    assert source_name("digits") == "digits"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [PermissionError(SECRET), FileNotFoundError(SECRET), ImportError(SECRET), OSError(SECRET)],
+)
+def test_errors_and_what_is_kept_name_no_credentials(tmp_path, monkeypatch, error):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr(contents, "container", fails)
+    monkeypatch.setattr(find, "place_now", lambda at: address.place_of(str(tmp_path)))
+    with pytest.raises(HandfulError) as raised, address.explained(SECRET):
+        handful.load(SECRET)
+    assert "example.org" in str(raised.value)
+    for word in ("PASSW", "SIGN"):
+        assert word not in str(raised.value)
+
+
+def test_a_set_of_images_knows_its_address_without_credentials(photos, tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for name in ("cat/0.png", "dog/0.png"):
+            archive.write(photos / name, name)
+    here = address.place_of(str(tmp_path / "photos.zip"))
+    for module in (find, readers):
+        monkeypatch.setattr(module, "place_of", lambda at: here)
+    monkeypatch.setattr(find, "place_now", lambda at: here)
+    monkeypatch.setattr(contents, "ending", lambda at: ".zip")
+    images = handful.load(SECRET, labeled=False)
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "cache").rglob("*.about*"))
+    assert b"example.org" in kept
+    for said in (repr(images), images.source, images.store.source, images.store.shown(0), kept):
+        assert "PASSW" not in str(said) and "SIGN" not in str(said)
+
+
+def test_only_a_folder_is_to_be_labelled_with_the_page(photos, tmp_path):
+    with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
+        archive.write(photos / "cat" / "0.png", "0.png")
+    (tmp_path / "flat").mkdir()
+    (photos / "cat" / "0.png").rename(tmp_path / "flat" / "0.png")
+    for how in ({}, {"labeled_only": 3}):
+        for source, offered in ((tmp_path / "p.zip", False), (tmp_path / "flat", True)):
+            with pytest.raises(HandfulError, match="--labels") as error:
+                handful.load(source, **how)
+            assert ("handful label" in str(error.value)) == offered

@@ -58,6 +58,7 @@ def data(
         handful data photos/ --first-labels 20
     """
     from handful.data.checks import check
+    from handful.data.source_names import redacted
     from handful.data.vanished import with_the_rest
     from handful.files import write_json
     from handful.output import FINDINGS, PAGE, folder_target
@@ -93,18 +94,21 @@ def data(
     if as_json:
         print_json(findings.as_json())
     else:
+        shown = redacted(source)
         answer.print(summary(findings))
         if out is not None:
             answer.print(f"the whole list is in {out}/data.json, with pictures in {out}/data.html")
         if listed is not None:
             answer.print(
                 f"{first_labels} images to label first are in {listed}; fill in what you know, "
-                f"then: {shell_command('fit', source, '--labels', listed, '--out', 'run/')}",
+                f"then: {shell_command('fit', shown, '--labels', listed, '--out', 'run/')}",
                 soft_wrap=True,
             )
         elif not findings.labeled:
-            hint = (
-                f"label them with keys: {shell_command('label', source)}; or which to label first, "
-                f"as a list: {shell_command('data', source, '--first-labels', 20)}"
-            )
+            hint = f"as a list: {shell_command('data', shown, '--first-labels', 20)}"
+            if images.store.in_folder:
+                keys = shell_command("label", source)
+                hint = f"label them with keys: {keys}; or which to label first, {hint}"
+            else:
+                hint = f"which to label first, {hint}"
             answer.print(hint, soft_wrap=True)

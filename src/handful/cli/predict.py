@@ -229,7 +229,10 @@ def _check_into(source: str, into: Path, trained: "Run") -> None:
 
 
 def _no_files(source: str) -> str:
+    from handful.data.source_names import redacted
+
     return (
-        f"--into copies the files of a folder, and the images of {source} are no files in one; use "
+        f"--into copies the files of a folder, and the images of {redacted(source)} are "
+        f"no files in one; use "
         f"--out, or copy the images to a folder first"
     )

@@ -29,6 +29,7 @@ from handful.data.objects.find import (
 from handful.data.opened import Files, Folder
 from handful.data.scan import Found, Listing, Scan, listing, scan_file, scan_listed
 from handful.data.shards import NothingInShard, Shard
+from handful.data.source_names import redacted
 from handful.data.splits import labeled_sample
 from handful.data.store import FileStore, Skipped
 from handful.errors import HandfulError
@@ -78,6 +79,7 @@ def load_folder(
     else:
         asked = labels is None and wanted.folders in (None, "auto") and not wanted.labeled_only
         files, listed, own = _listed(source, root, follow_links, say if asked else silent)
+        source = redacted(source)  # from here on it is only shown and kept
         part, whole = "", len(listed.files)
         if wanted.shard is not None:
             listed, part = wanted.shard.of_listing(listed), str(wanted.shard)
@@ -156,9 +158,13 @@ def _load_labeled(
     found = scan_listed(files, listed, track, [f for f in listed.files if f.name in names])
     if not found.files:
         raise HandfulError(
-            f"{source} holds no labelled image that can be read; label some "
-            f"({shell_command('label', source)}), put them into a sub-folder for each class, or "
-            f"give a table with --labels"
+            f"{source} holds no labelled image that can be read; "
+            + (
+                f"label some ({shell_command('label', source)}), put them into a sub-folder for "
+                f"each class, or give a table with --labels"
+                if isinstance(files, Folder)
+                else "give a table of labels with --labels"
+            )
         )
     return _image_set(source, files, found, [chosen[file.name] for file in found.files], [])
 

@@ -44,6 +44,7 @@ from handful.data.objects.readers import (
 )
 from handful.data.scan import SYSTEM, UNKNOWN
 from handful.data.skipped import Skipped
+from handful.data.source_names import redacted, source_name
 from handful.errors import HandfulError
 
 LISTS = (".csv", ".tsv")
@@ -193,7 +194,8 @@ def check_metadata(address: str, size: int, most: int) -> None:
     """HandfulError for a metadata.csv of more bytes than are read."""
     if size > most:
         raise HandfulError(
-            f"{address} is larger than {most >> 20} MB, the most of labels that are read; take it "
+            f"{redacted(address)} is larger than {most >> 20} MB, the most of labels that "
+            f"are read; take it "
             f"away, or divide the images"
         )
 
@@ -252,14 +254,18 @@ def _tar(address: str) -> Part:
                 for number, member in enumerate(archive):
                     archive.members = []  # type: ignore[attr-defined]  # else all headers stay
                     if number > 2 * MOST:
-                        raise HandfulError(f"{address} has more than {2 * MOST:,} members")
+                        raise HandfulError(
+                            f"{redacted(address)} has more than {2 * MOST:,} members"
+                        )
                     _sort_member(archive, member, images, labels)
         except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
             if isinstance(error, HandfulError):
                 raise
             if not images.items:
-                raise HandfulError(f"{address} is no tar file ({error}); get it anew") from error
-            images.skipped.append(Skipped(posixpath.basename(address), f"damaged: {error}"))
+                raise HandfulError(
+                    f"{redacted(address)} is no tar file ({error}); get it anew"
+                ) from error
+            images.skipped.append(Skipped(source_name(address), f"damaged: {error}"))
         return images, labels
 
     images, labels = retried(members)
@@ -307,7 +313,8 @@ def _csv(address: str) -> Part:
     size = retried(lambda: place.system.info(place.path)).get("size")
     if isinstance(size, int) and size > LARGEST_LIST:
         raise HandfulError(
-            f"{address} is larger than {LARGEST_LIST >> 30} GB; write the list as Parquet, or in "
+            f"{redacted(address)} is larger than {LARGEST_LIST >> 30} GB; write the list "
+            f"as Parquet, or in "
             f"several parts"
         )
 
@@ -321,7 +328,8 @@ def _csv(address: str) -> Part:
     at = next((header.index(name) for name in ADDRESSES if name in header), None)
     if at is None:
         raise HandfulError(
-            f"{address} has no column of images: a list has a line with the names of its columns, "
+            f"{redacted(address)} has no column of images: a list has a line with the "
+            f"names of its columns, "
             f"one of them uri, url, path or file"
         )
     to = next((header.index(name) for name in LABELS if name in header), None)
@@ -344,7 +352,9 @@ def _cells(text: str, address: str) -> Iterator[list[str]]:
             if any(cell.strip() for cell in row):
                 yield row
     except csv.Error as error:
-        raise HandfulError(f"{address} is no CSV ({error}); mend it, or take it away") from None
+        raise HandfulError(
+            f"{redacted(address)} is no CSV ({error}); mend it, or take it away"
+        ) from None
 
 
 def _listed(address: str, rows: Iterable[tuple[str, str]], labeled: bool) -> Part:
@@ -396,7 +406,8 @@ def _parquet(address: str) -> Part:
         column = next((names[name] for name in ADDRESSES if name in names), None)
         if column is None:
             raise HandfulError(
-                f"{address} has no column of images: neither one that holds pictures, as bytes, "
+                f"{redacted(address)} has no column of images: neither one that holds "
+                f"pictures, as bytes, "
                 f"nor one called uri, url, path or file"
             )
         return _listed(address, _rows(file, schema, column, to), to is not None)
@@ -414,7 +425,8 @@ def _parquet(address: str) -> Part:
     size = retried(lambda: place.system.size(place.path))
     if size is not None and count > size:
         raise HandfulError(
-            f"{address} has more rows ({count:,}) than bytes, so most hold no picture of their own"
+            f"{redacted(address)} has more rows ({count:,}) than bytes, so most hold no "
+            f"picture of their own"
         )
     rows = list(_rows(file, schema, named, to))
     whole = len({name for name, _ in rows} - {""}) == len(rows)  # else the names are not used

@@ -23,6 +23,7 @@ from handful.data.objects.address import LARGEST, place_of, reason, retried, sch
 from handful.data.objects.readers import AddressReader, ObjectReader, Reader
 from handful.data.opened import Files
 from handful.data.scan import Found
+from handful.data.source_names import redacted
 
 FETCHERS = 16  # threads that wait for bytes
 AHEAD = 8  # images fetched ahead by each worker that decodes
@@ -51,7 +52,7 @@ class Objects(Files):
 
     @property
     def source(self) -> str:
-        return self._source
+        return redacted(self._source)
 
     @property
     def identity(self) -> str:
@@ -90,10 +91,10 @@ class Objects(Files):
         entry = self.entries[name]
         reader = self.readers[entry.reader]
         if isinstance(reader, AddressReader):
-            return str(entry.key)
+            return redacted(str(entry.key))
         if isinstance(reader, ObjectReader) and entry.key == reader.opened().path:
-            return self._source  # a single object
-        return f"{self._source.rstrip('/')}/{name}"
+            return self.source  # a single object
+        return f"{self.source.rstrip('/')}/{name}"
 
     def fetch(self, name: str) -> bytes:
         """The bytes of an image; raises `Unreadable` where they cannot be had."""

@@ -28,6 +28,7 @@ from handful.data.objects.address import (
     reason,
     scheme_of,
 )
+from handful.data.source_names import redacted
 from handful.errors import HandfulError
 
 MOST_GROUP = 2**30  # bytes of the pictures in one row group of a Parquet file
@@ -163,13 +164,14 @@ def _unpacked(place: Place, packed: Any, address: str) -> IO[bytes]:
                 whole.write(part)
                 if whole.tell() > UNPACKED * int(known or read.bytes) + 2**20:
                     raise HandfulError(
-                        f"{address} unpacks to more than {UNPACKED} times its size; unpack it "
+                        f"{redacted(address)} unpacks to more than {UNPACKED} times its "
+                        f"size; unpack it "
                         f"yourself if you trust it, and give the folder"
                     )
     except Exception as error:
         whole.close()
         if is_damage(error) and not isinstance(error, HandfulError):
-            raise HandfulError(f"{address} is damaged ({error}); get it anew") from error
+            raise HandfulError(f"{redacted(address)} is damaged ({error}); get it anew") from error
         raise
     return whole
 
@@ -198,7 +200,9 @@ class ZipReader(Reader):
         except DAMAGED as error:
             if isinstance(error, HandfulError):
                 raise
-            raise HandfulError(f"{self.address} is no zip file ({error}); get it anew") from error
+            raise HandfulError(
+                f"{redacted(self.address)} is no zip file ({error}); get it anew"
+            ) from error
 
 
 class RowReader(Reader):
@@ -273,10 +277,14 @@ def parquet_file(address: str) -> Any:
         from pyarrow import ArrowInvalid
         from pyarrow.parquet import ParquetFile
     except ImportError:
-        raise HandfulError(f"{address} is Parquet, which needs pyarrow; {INSTALL}") from None
+        raise HandfulError(
+            f"{redacted(address)} is Parquet, which needs pyarrow; {INSTALL}"
+        ) from None
     place = place_of(address)
     try:
         return ParquetFile(place.system.open(place.path, "rb"))
     except ArrowInvalid as error:
         said = " ".join(str(error).split())
-        raise HandfulError(f"{address} is no Parquet file ({said[:120]}); get it anew") from error
+        raise HandfulError(
+            f"{redacted(address)} is no Parquet file ({said[:120]}); get it anew"
+        ) from error
