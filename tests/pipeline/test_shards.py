@@ -179,7 +179,10 @@ def test_a_doubled_shard_is_named(place):
 def test_parts_of_another_number_of_shards_are_refused(place):
     predicted()
     shards.predict_shard(Path("run"), "photos", "1/4", Path("parts"))
-    refused("are of another number of shards")
+    refused(
+        "holds parts of another number of shards, too: of 4 and of 3; if those of 4 are left "
+        "over, remove them: 00001-of-00004.safetensors"
+    )
 
 
 def test_parts_of_other_images_are_refused(place):
@@ -222,6 +225,9 @@ def altered(path, change, about=None):
         lambda t: t.update(probabilities=t["probabilities"][1:]),
         lambda t: t.update(probabilities=t["probabilities"] * torch.nan),
         lambda t: t.update(more=torch.zeros(1)),
+        lambda t: t.update(probabilities=t["probabilities"][:, 1:].contiguous()),
+        lambda t: t.update(left_out=torch.tensor([*b"[3]"], dtype=torch.uint8)),
+        lambda t: t.update(left_out=torch.tensor([255], dtype=torch.uint8)),
     ],
 )
 def test_a_damaged_part_is_named(place, change):
@@ -231,12 +237,28 @@ def test_a_damaged_part_is_named(place, change):
 
 
 @pytest.mark.parametrize(
-    "about", [{"number": 0}, {"of": "3"}, {"images": -1}, {"kind": "other"}, {"made": 3}]
+    "about",
+    [
+        {"number": 0},
+        {"of": "3"},
+        {"images": -1},
+        {"kind": "other"},
+        {"made": 3},
+        {"made": {}},
+        {"made": {"classes": "ab", "threshold": 0, "none_of_these": False}},
+    ],
 )
 def test_a_part_that_says_something_impossible_is_named(place, about):
     predicted()
     altered("parts/00002-of-00003.safetensors", lambda tensors: None, about)
     refused("00002-of-00003.safetensors does not hold what handful writes there")
+
+
+def test_a_part_without_what_it_says_to_have_is_named(place):
+    predicted()
+    made = {"classes": list("0123456789"), "threshold": 0.0, "none_of_these": True}
+    altered("parts/00002-of-00003.safetensors", lambda tensors: None, {"made": made})
+    refused("00002-of-00003.safetensors is damaged")
 
 
 def test_images_of_another_shard_are_refused(place):

@@ -38,9 +38,8 @@ def source_name(source: str) -> str:
     ('photos.zip', 'photos')
     """
     if ADDRESS.match(source):
-        return (
-            re.sub(r"[?#].*", "", redacted(source), flags=re.DOTALL).rstrip("/").rpartition("/")[2]
-        )
+        path = re.split(r"[?#]", redacted(source), maxsplit=1)[0]
+        return path.rstrip("/").rpartition("/")[2]
     return Path(source).name or source
 
 
