@@ -7,6 +7,7 @@ from handful.data.imageset import ImageSet
 from handful.data.store import array_store
 from handful.models import feature_cache as engine
 from handful.models import fingerprint, make
+from handful.models.classifier import BackboneSpec, Classifier, Normalize, Predictor
 from handful.models.feature_cache import choose_size, features, not_yet_known, seconds_per_image
 
 
@@ -28,7 +29,7 @@ class Spy(nn.Module):
 
     @property
     def images_seen(self) -> int:
-        return sum(map(len, self.seen))
+        return sum(int(images.flatten(1).any(1).sum()) for images in self.seen)  # none is black
 
 
 class Killed(Exception):
@@ -172,9 +173,41 @@ def test_killed_work_resumes_after_its_last_complete_file(monkeypatch):
         features(images, network, 8, track=dies)
     assert network.images_seen == 20
     resumed = features(images, network, 8)
-    # Two files of 8 were complete. Of 14 images the last pass of 4 is filled up.
-    assert network.images_seen == 20 + (30 - 16) + 2
+    assert network.images_seen == 20 + (30 - 16)  # two files of 8 were complete
     close(resumed, features(images, straight, 8))
+
+
+class SizeOfPass(nn.Module):
+    """How many images are in the pass, on which the last bits of a network depend."""
+
+    width = 1
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(images), 1), float(len(images)))
+
+
+@pytest.mark.parametrize("n, size_of_pass", [(30, 16), (17, 16), (16, 8), (9, 8), (8, 1), (1, 1)])
+def test_features_do_not_depend_on_the_images_beside_them(monkeypatch, n, size_of_pass):
+    monkeypatch.setattr(engine, "_PASS", 16 * 8 * 8)
+    images, network = image_set(n), SizeOfPass()
+    features(images[:7], network, 8)  # as after a kill, or before images were added
+    assert features(images, network, 8).tolist() == [[size_of_pass]] * n
+    assert features(images[1:], SizeOfPass(), 8).tolist() == [[size_of_pass]] * (n - 1)
+
+
+def test_features_made_when_the_source_had_few_images_are_not_taken_for_many(monkeypatch):
+    monkeypatch.setattr(engine, "_PASS", 16 * 8 * 8)
+    assert features(image_set(16), SizeOfPass(), 8).tolist() == [[8.0]] * 16
+    assert features(image_set(20), SizeOfPass(), 8).tolist() == [[16.0]] * 20
+
+
+@pytest.mark.parametrize("n, size_of_pass", [(40, 32), (32, 8), (9, 8), (8, 1)])
+def test_trained_networks_answer_alike_for_any_part_of_the_images(n, size_of_pass):
+    model = Classifier(SizeOfPass(), 2, Normalize([0.5], [0.5]))
+    predictor = Predictor(model, BackboneSpec("small"), ("a", "b"), 8, 3)
+    images = image_set(n)
+    for some in (images, images[:7], images[-1:]):
+        assert predictor.features(some, batch=32).tolist() == [[size_of_pass]] * len(some)
 
 
 def test_a_damaged_file_is_computed_again(cache):

@@ -179,7 +179,10 @@ def test_a_doubled_shard_is_named(place):
 def test_parts_of_another_number_of_shards_are_refused(place):
     predicted()
     shards.predict_shard(Path("run"), "photos", "1/4", Path("parts"))
-    refused("are of another number of shards")
+    refused(
+        "holds parts of another number of shards, too: of 4 and of 3; if those of 4 are left "
+        "over, remove them: 00001-of-00004.safetensors"
+    )
 
 
 def test_parts_of_other_images_are_refused(place):
@@ -222,6 +225,9 @@ def altered(path, change, about=None):
         lambda t: t.update(probabilities=t["probabilities"][1:]),
         lambda t: t.update(probabilities=t["probabilities"] * torch.nan),
         lambda t: t.update(more=torch.zeros(1)),
+        lambda t: t.update(probabilities=t["probabilities"][:, 1:].contiguous()),
+        lambda t: t.update(left_out=torch.tensor([*b"[3]"], dtype=torch.uint8)),
+        lambda t: t.update(left_out=torch.tensor([255], dtype=torch.uint8)),
     ],
 )
 def test_a_damaged_part_is_named(place, change):
@@ -231,12 +237,28 @@ def test_a_damaged_part_is_named(place, change):
 
 
 @pytest.mark.parametrize(
-    "about", [{"number": 0}, {"of": "3"}, {"images": -1}, {"kind": "other"}, {"made": 3}]
+    "about",
+    [
+        {"number": 0},
+        {"of": "3"},
+        {"images": -1},
+        {"kind": "other"},
+        {"made": 3},
+        {"made": {}},
+        {"made": {"classes": "ab", "threshold": 0, "none_of_these": False}},
+    ],
 )
 def test_a_part_that_says_something_impossible_is_named(place, about):
     predicted()
     altered("parts/00002-of-00003.safetensors", lambda tensors: None, about)
     refused("00002-of-00003.safetensors does not hold what handful writes there")
+
+
+def test_a_part_without_what_it_says_to_have_is_named(place):
+    predicted()
+    made = {"classes": list("0123456789"), "threshold": 0.0, "none_of_these": True}
+    altered("parts/00002-of-00003.safetensors", lambda tensors: None, {"made": made})
+    refused("00002-of-00003.safetensors is damaged")
 
 
 def test_images_of_another_shard_are_refused(place):
@@ -328,17 +350,21 @@ def test_parquet_has_all_digits_and_no_label_without_an_answer(place, handful):
     assert read["label"].to_pylist() == found.labels
 
 
-def test_features_do_not_depend_on_the_images_beside_them(place, monkeypatch):
-    """Features are kept by image: of any subset each has the same bits."""
+def test_features_of_a_shard_are_made_as_those_of_all_images(place, monkeypatch):
+    """The last bits depend on how many images are in a pass."""
     from handful.models import feature_cache
 
-    monkeypatch.setattr(feature_cache, "_PASS", 16 * 32 * 32)  # 16 images in a pass
-    network = torch.nn.Sequential(torch.nn.Flatten(), _SizeOfPass())
-    pixels = torch.randint(0, 256, (45, 1, 32, 32), dtype=torch.uint8)
-    found = feature_cache._forward(network, pixels, "plain", "fp32", of=45)
-    assert found.tolist() == [[16.0]] * 45
-    alone = feature_cache._forward(network, pixels[:5], "plain", "fp32", of=5)
-    assert alone.tolist() == [[5.0]] * 5  # few images are not slowed down
+    monkeypatch.setattr(feature_cache, "_PASS", 16 * 8 * 8)  # 16 images in a pass
+    found = [sources.load("photos", labeled=False, shard=f"{k}/3") for k in (1, 2, 3)]
+    assert [images.in_source for images in found] == [20] * 3
+    found += [sources.load("photos", labeled=False)]
+    found += [found[-1][:2], sources.load("photos", {"00.png": "a"}, labeled_only=5, labeled=False)]
+    for images in found:
+        assert feature_cache.features(images, _SizeOfPass(), 8).tolist() == [[16.0]] * len(images)
+    (alone,) = feature_cache.features(
+        sources.load("photos/00.png", labeled=False), _SizeOfPass(), 8
+    )
+    assert alone.tolist() == [1.0]  # a single image is not slowed down
 
 
 class _SizeOfPass(torch.nn.Module):

@@ -75,6 +75,16 @@ def test_a_card_that_is_mounted_where_another_was_replaces_nothing(tmp_path):
     assert tree(tmp_path / "to") == {"fox/1.jpg": "first", "fox/1 (2).jpg": "second"}
 
 
+@pytest.mark.parametrize("name", ["../private/1.jpg", "a/../../private/1.jpg", "{whole}"])
+def test_a_name_that_leads_out_of_the_source_is_refused(tmp_path, name):
+    put(tmp_path / "private", {"1.jpg": "secret"})
+    source = put(tmp_path / "from", {"1.jpg": "1"})
+    name = name.format(whole=tmp_path / "private" / "1.jpg")
+    with pytest.raises(HandfulError, match="is no file of"):
+        sort(source, tmp_path / "to", {"1.jpg": "fox", name: "fox"})
+    assert not list((tmp_path / "to").rglob("*.jpg"))
+
+
 def test_the_same_call_again_changes_nothing(tmp_path):
     source = put(tmp_path / "from", {"1.jpg": "1", "2.jpg": "2"})
     labels = {"1.jpg": "fox", "2.jpg": "hare"}

@@ -38,7 +38,7 @@ from handful.text import for_terminal
 # In the order of the help.
 COMMANDS = (
     label, fit, predict, export, serve, data, report, evaluate, methods, compare, embed, merge,
-    pretrain,    recipes, reproduce, cache, bug_report,
+    pretrain, recipes, reproduce, cache, bug_report,
 )  # fmt: skip
 
 START = """\

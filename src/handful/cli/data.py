@@ -58,6 +58,7 @@ def data(
         handful data photos/ --first-labels 20
     """
     from handful.data.checks import check
+    from handful.data.source_names import redacted
     from handful.data.vanished import with_the_rest
     from handful.files import write_json
     from handful.output import FINDINGS, PAGE, folder_target
@@ -93,19 +94,23 @@ def data(
     if as_json:
         print_json(findings.as_json())
     else:
+        shown = redacted(source)
         answer.print(summary(findings))
         if out is not None:
             answer.print(f"the whole list is in {out}/data.json, with pictures in {out}/data.html")
         cut = () if where.boxes is None else ("--boxes", where.boxes)
         if listed is not None:
-            then = shell_command("fit", source, *cut, "--labels", listed, "--out", "run/")
+            then = shell_command("fit", shown, *cut, "--labels", listed, "--out", "run/")
             answer.print(
                 f"{first_labels} images to label first are in {listed}; fill in what you know, "
                 f"then: {then}",
                 soft_wrap=True,
             )
         elif not findings.labeled:
-            keys = f"label them with keys: {shell_command('label', source)}; or "
-            first = shell_command("data", source, *cut, "--first-labels", 20)
-            hint = f"{'' if cut else keys}which to label first, as a list: {first}"
+            hint = f"as a list: {shell_command('data', shown, *cut, '--first-labels', 20)}"
+            if images.store.in_folder and not cut:
+                keys = shell_command("label", source)
+                hint = f"label them with keys: {keys}; or which to label first, {hint}"
+            else:
+                hint = f"which to label first, {hint}"
             answer.print(hint, soft_wrap=True)

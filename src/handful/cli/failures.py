@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from handful.data.source_names import redacted_within
 from handful.errors import HandfulError
 
 INTERRUPTED, TERMINATED = 130, 143  # 128 + the number of the signal, as shells have it
@@ -44,7 +45,7 @@ def user_message(error: BaseException) -> str | None:
     if usage is not None:
         return f"{usage()} (handful --help tells more)"
     if isinstance(error, HandfulError):
-        return " ".join(str(error).split())
+        return redacted_within(" ".join(str(error).split()))
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return _MEMORY
     if isinstance(error, RuntimeError | ImportError):

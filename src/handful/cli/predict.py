@@ -162,6 +162,8 @@ def predict(
             track=reporter.track,
             say=reporter.say,
         )
+        if into is not None and not images.store.in_folder:
+            raise HandfulError(_no_files(source))
         predictions = trained.predict(images, reporter.track, abstain, none_of_these, reporter.say)
         written = [path for path in (out, into, by_photo, recognitions) if path is not None]
         if as_json or not written:
@@ -277,10 +279,17 @@ def _check_into(source: str, into: Path, trained: "Run") -> None:
     from handful.pipeline.sorting import check_target
 
     if is_elsewhere(source):
-        raise HandfulError(
-            f"--into copies the files of a folder, and {source} is none; use --out, or copy the "
-            f"images to a folder first"
-        )
+        raise HandfulError(_no_files(source))
     if source in SOURCES:
         raise HandfulError(f"--into copies files, but {source!r} is a data set without files")
     check_target(Path(source).expanduser(), into, trained.classes, trained.source_folder)
+
+
+def _no_files(source: str) -> str:
+    from handful.data.source_names import redacted
+
+    return (
+        f"--into copies the files of a folder, and the images of {redacted(source)} are "
+        f"no files in one; use "
+        f"--out, or copy the images to a folder first"
+    )

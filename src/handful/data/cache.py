@@ -25,6 +25,7 @@ from typing import Any
 import platformdirs
 from filelock import FileLock, Timeout
 
+from handful.data.source_names import redacted
 from handful.errors import HandfulError
 from handful.files import tidy, write_text
 
@@ -103,7 +104,8 @@ def explained(path: Path) -> Iterator[None]:
 def about(path: Path, **what: Any) -> None:
     """Record what a cache entry was made from, and that this process uses it."""
     with suppress(OSError):  # the note is optional: `handful cache` and shared image sets read it
-        write_text(Path(f"{path}.about"), json.dumps(what))
+        told = {k: redacted(v) if isinstance(v, str) else v for k, v in what.items()}
+        write_text(Path(f"{path}.about"), json.dumps(told))
     used(path)
 
 

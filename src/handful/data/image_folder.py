@@ -17,6 +17,7 @@ from handful.data.decoding.value_range import fingerprints_at, value_range
 from handful.data.folder_layout import Place, in_test_part, layout
 from handful.data.imageset import ImageSet, sorted_classes
 from handful.data.labels.label_file import LabelFile, match_labels
+from handful.data.objects.contents import METADATA
 from handful.data.objects.files import Objects
 from handful.data.objects.find import (
     find,
@@ -28,6 +29,7 @@ from handful.data.objects.find import (
 from handful.data.opened import Files, Folder
 from handful.data.scan import Found, Listing, Scan, listing, scan_file, scan_listed
 from handful.data.shards import NothingInShard, Shard
+from handful.data.source_names import redacted
 from handful.data.splits import labeled_sample
 from handful.data.store import FileStore, Skipped
 from handful.errors import HandfulError
@@ -70,27 +72,34 @@ def load_folder(
     root = Path(source).expanduser()
     if not is_elsewhere(source) and root.is_file():
         files: Files = Folder(root.parent)
+        whole = 1
         found, own = scan_file(root), None
         if wanted.shard is not None and not wanted.shard.of_listing(_as_listing(found)).files:
             raise NothingInShard(wanted.shard)
     else:
-        files, listed, own = _listed(source, root, follow_links)
-        part = ""
+        asked = labels is None and wanted.folders in (None, "auto") and not wanted.labeled_only
+        files, listed, own = _listed(source, root, follow_links, say if asked else silent)
+        source = redacted(source)  # from here on it is only shown and kept
+        part, whole = "", len(listed.files)
         if wanted.shard is not None:
             listed, part = wanted.shard.of_listing(listed), str(wanted.shard)
         if wanted.labeled_only is not None:
-            return _load_labeled(source, files, labels, listed, own, track, wanted)
+            images = _load_labeled(source, files, labels, listed, own, track, wanted)
+            images.store.whole = whole
+            return images
         found = scan_listed(files, _with_stamps(files, listed, listed.files), track, part=part)
     if not found.files:
         if wanted.shard is not None:
             raise NothingInShard(wanted.shard, found.skipped)
         raise HandfulError(_nothing_found(source, found))
     places, unknown = _places(source, root, found, labels, own, wanted, say)
-    return _image_set(source, files, found, places, unknown, wanted.every_class)
+    images = _image_set(source, files, found, places, unknown, wanted.every_class)
+    images.store.whole = whole
+    return images
 
 
 def _listed(
-    source: str, root: Path, follow_links: bool
+    source: str, root: Path, follow_links: bool, say: Callable[[str], None] = silent
 ) -> tuple[Files, Listing, dict[str, str] | None]:
     """The files of a source, without a look into them, and the labels that it gives itself."""
     if is_elsewhere(source):
@@ -98,7 +107,11 @@ def _listed(
     check_folder(root, source)
     listed = listing(root, follow_links)
     inside = find_inside(root) if not listed.files else None
-    return inside or (Folder(root), listed, folder_labels(root))
+    own = None if inside else folder_labels(root)
+    if own and not any(file.name in own for file in listed.files):
+        say(f"{source}: no file_name in its {METADATA} is that of an image, so it labels none")
+        own = None
+    return inside or (Folder(root), listed, own)
 
 
 def _with_stamps(files: Files, listed: Listing, wanted: list[Found]) -> Listing:
@@ -145,9 +158,13 @@ def _load_labeled(
     found = scan_listed(files, listed, track, [f for f in listed.files if f.name in names])
     if not found.files:
         raise HandfulError(
-            f"{source} holds no labelled image that can be read; label some "
-            f"({shell_command('label', source)}), put them into a sub-folder for each class, or "
-            f"give a table with --labels"
+            f"{source} holds no labelled image that can be read; "
+            + (
+                f"label some ({shell_command('label', source)}), put them into a sub-folder for "
+                f"each class, or give a table with --labels"
+                if isinstance(files, Folder)
+                else "give a table of labels with --labels"
+            )
         )
     return _image_set(source, files, found, [chosen[file.name] for file in found.files], [])
 

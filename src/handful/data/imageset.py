@@ -94,6 +94,15 @@ class ImageSet:
             rows = [*rows[:LISTED], [f"and {len(rows) - LISTED} more", ""]]
         return as_html_table(repr(self), ["class", "labels"], rows)
 
+    @property
+    def in_source(self) -> int:
+        """How many images the source has, of which these may be some.
+
+        >>> images[:3].in_source
+        1797
+        """
+        return max(self.store.whole, len(self.store.names))
+
     def with_labels(self, labels: np.ndarray | Sequence[int]) -> "ImageSet":
         """These images with other labels: (N,) class numbers, -1 where unknown.
 

@@ -19,7 +19,7 @@ class Files(ABC):
     @property
     @abstractmethod
     def source(self) -> str:
-        """The folder or the address, whole."""
+        """The folder or the address, as it may be shown: without credentials."""
 
     @property
     @abstractmethod

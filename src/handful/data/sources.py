@@ -296,6 +296,11 @@ def check_labels(images: ImageSet) -> None:
     """HandfulError unless the images have labels of two classes or more."""
     used = np.unique(images.labels[images.labeled])
     if not len(used):
+        if isinstance(images.store, FileStore) and not images.store.in_folder:
+            raise HandfulError(
+                f"{images.source} holds {len(images)} images but no label; give a CSV with the "
+                f"columns file and label (--labels)"
+            )
         raise HandfulError(
             f"{images.source} holds {len(images)} images but no label; put labelled images in one "
             f"sub-folder per class, give a CSV with the columns file and label (--labels), or look "

@@ -23,7 +23,7 @@ from handful.data import decode
 from handful.data.cache import VERSION, about, cache_folder, explained, locked, read_about, used
 from handful.data.cache_entries import keep_within_limit, remove
 from handful.data.decoding.value_range import Scale, fingerprints_at, merged
-from handful.data.opened import Files
+from handful.data.opened import Files, Folder
 from handful.data.skipped import Skipped as Skipped
 from handful.data.thread_pool import in_order
 from handful.errors import HandfulError
@@ -66,6 +66,7 @@ class Store(ABC):
     grey: np.ndarray  # (N,) bool; red, green and blue are equal in every pixel
     skipped: tuple[Skipped, ...] = ()
     other: Mapping[str, int] = field(default_factory=dict)  # ending → files that are no images
+    whole: int = 0  # files of the source where the store holds a part of them, as of a shard
 
     def __post_init__(self) -> None:
         self._held: Held | None = None  # the pixels of the last call
@@ -88,6 +89,11 @@ class Store(ABC):
     def file(self, row: int) -> str:
         """The name of the file that an image is in: its own, but for crops."""
         return self.names[row]
+
+    @property
+    def in_folder(self) -> bool:
+        """Whether the names are those of files in a folder of this machine."""
+        return False
 
     def shown(self, row: int) -> str:
         """The path or the address of an image, for messages."""
@@ -240,6 +246,10 @@ class FileStore(Store):
     @property
     def source(self) -> str:
         return self.files.source
+
+    @property
+    def in_folder(self) -> bool:
+        return isinstance(self.files, Folder)
 
     def shown(self, row: int) -> str:
         return self.files.shown(self.file(row))

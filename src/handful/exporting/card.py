@@ -1,10 +1,10 @@
 """The card of an exported model: what it answers, how well, and when not to trust it."""
 
 import json
-from pathlib import PurePath
 
 from handful import models
 from handful._version import __version__
+from handful.data.source_names import source_name
 from handful.exporting.agreement import TOLERANCE, Agreement
 from handful.exporting.check_images import labels_of
 from handful.models import packaged
@@ -118,7 +118,7 @@ def _doubts(run: Run, story: Story) -> str:
 
 def _training(run: Run) -> str:
     data, record = run.record["data"], run.record
-    source = PurePath(data["source"]).name or data["source"]
+    source = source_name(data["source"])
     return plain(
         f"{counted(data['labeled'], 'labelled image')} and {data['unlabeled']:,} unlabelled ones "
         f"of {source}, brought to {run.predictor.size} × {run.predictor.size} pixels "
@@ -170,7 +170,7 @@ def front_matter(run: Run) -> str:
     if bases := list(filter(None, map(_base_model, name.split(models.SIGN)))):
         lines.append(f"base_model: {json.dumps(bases[0] if len(bases) == 1 else bases)}")
     if run.test is not None:
-        source = json.dumps(PurePath(data["source"]).name or data["source"])
+        source = json.dumps(source_name(data["source"]))
         lines += [
             "model-index:",
             "- name: classifier",

@@ -123,6 +123,7 @@ class FolderPhotos(Photos):
         files = [self.found[number] for number in kept]
         read = [known for file in files if isinstance(known := facts[file.name], Facts)]
         store = file_store(Folder(self.root), Scan(files, read, [], Counter()), [])
+        store.whole = len(self.names)
         if self._colour:
             store.grey[:] = False  # grey images are treated as those in colour beside them
         rows = np.arange(len(kept), dtype=np.int64)

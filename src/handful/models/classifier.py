@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from handful import devices, models, seeds
 from handful.data.decoding.value_range import Scale
 from handful.data.imageset import ImageSet
-from handful.models.feature_cache import features, filled
+from handful.models.feature_cache import features, filled, pass_of
 from handful.models.joined import Joined
 from handful.progress import Track, quiet
 
@@ -158,13 +158,15 @@ class Predictor:
         self.model.eval()
         if self.size > 256:  # bounds the memory of a batch
             batch = max(1, batch * 256**2 // self.size**2)
+        count = pass_of(images, batch)
         stream = images.stream(self.size, self.aspect, batch, self.channels)
         for pixels in track(stream, -(-len(images) // batch), what):
-            # The last bits depend on the number of images in a pass: all passes are of one size.
-            whole = filled(pixels, batch) if len(images) > batch else pixels
-            with torch.inference_mode(), devices.autocast(self.precision_here()):
-                found = self.model.features(whole.to(devices.device()).float() / 255)
-            yield found[: len(pixels)].float()
+            rows = []
+            for some in pixels.split(count):
+                whole = filled(some, count).to(devices.device()).float() / 255
+                with torch.inference_mode(), devices.autocast(self.precision_here()):
+                    rows.append(self.model.features(whole)[: len(some)].float())
+            yield torch.cat(rows)
 
     def precision_here(self) -> str:
         """The number format of features on this machine: bf16 or fp32."""

@@ -33,6 +33,7 @@ _BATCH = 64  # images that are decoded together
 # Pixels in a forward pass. With more, the values between two layers exceed a processor's cache, and
 # images of 224 pixels take twice as long.
 _PASS = 16 * 160 * 160
+_SOME = 8  # images in a forward pass of sources that have fewer than go into a whole one
 _SAMPLE = 32  # images for a time measurement
 _SHARD = 16 * _BATCH  # images in one file; a killed process loses at most one file
 _VERSION = 1  # increase when a key would give other features
@@ -76,7 +77,7 @@ def features(
     if isinstance(network, SideBySide) and len(networks := network.each()) > 1:
         how: Any = {"aspect": aspect, "view": view, "precision": precision, "track": track}
         return network.join([features(images, one, size, **how) for one in networks])
-    folder = _folder(network, size, aspect, view, precision, images.channels)
+    folder = _folder(network, size, aspect, view, precision, images)
     prints = _prints(images)
     for last in (False, True):  # again if another process clears the cache
         known = _known(folder)
@@ -111,7 +112,7 @@ def not_yet_known(
     """
     prints, new = _prints(images), np.zeros(len(images), bool)
     for one in each_of(network):
-        folder = _folder(one, size, aspect, view, resolved(precision), images.channels)
+        folder = _folder(one, size, aspect, view, resolved(precision), images)
         new[_first_of_each(prints, _known(folder))] = True
     return images[new]
 
@@ -171,10 +172,11 @@ def seconds_per_image(
     shape = (len(sample), images.channels, size, size)
     own = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, shape, dtype=torch.uint8, generator=own)
-    _forward(network, noise, "plain", precision)  # the first pass has one-time costs
+    count = _images_in_a_pass(images, size)
+    _forward(network, noise, "plain", precision, count)  # the first pass has one-time costs
     start = time.perf_counter()
     for pixels in sample.stream(size, aspect, _SAMPLE):
-        _forward(network, pixels, "plain", precision)
+        _forward(network, pixels, "plain", precision, count)
     return (time.perf_counter() - start) / len(sample)
 
 
@@ -205,10 +207,10 @@ def compute_features(
     prints = _prints(images)
     network = in_evaluation_mode(network)
     rows: list[Tensor] = []
-    done = 0
+    done, passed = 0, _images_in_a_pass(images, size)
     batches = images.stream(size, aspect, _BATCH)
     for pixels in track(batches, -(-len(images) // _BATCH), "embedding"):
-        rows.append(_forward(network, pixels, view, precision, len(images)))
+        rows.append(_forward(network, pixels, view, precision, passed))
         count = sum(map(len, rows))
         if count == _SHARD or done + count == len(images):
             part = slice(done, done + count)
@@ -223,31 +225,43 @@ def in_evaluation_mode(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
-def _forward(network: nn.Module, pixels: Tensor, view: str, precision: str, of: int = 0) -> Tensor:
+def _forward(network: nn.Module, pixels: Tensor, view: str, precision: str, count: int) -> Tensor:
     """(N, C, S, S) uint8 → (N, D) float16 on the processor.
 
-    The last bits depend on the number of images in a pass, and features are kept by image. So of
-    more images than go into a pass, each goes in a pass of that many.
-
     Args:
-        of: number of images in all.
+        count: images in a pass.
     """
     pixels = pixels.flip(-1) if view == "flipped" else pixels
-    few = _images_in_a_pass(pixels[0, 0].numel())
     rows = []
     with torch.inference_mode(), devices.autocast(precision):
-        for some in pixels.split(few):
-            whole = filled(some, few) if max(of, len(pixels)) > few else some
-            images = whole.to(devices.device()).to(memory_format=torch.channels_last).float() / 255
+        for some in pixels.split(count):
+            images = (
+                filled(some, count)
+                .to(devices.device())
+                .to(memory_format=torch.channels_last)
+                .float()
+                / 255
+            )
             rows.append(network(images)[: len(some)].to("cpu", torch.float16))
     return torch.cat(rows)
 
 
-def _images_in_a_pass(numel: int) -> int:
-    """How many images of so many pixels go through the network at once: a part of `_BATCH`."""
-    if devices.device().type != "cpu":
-        return _BATCH
-    return min(_BATCH, 1 << (max(1, _PASS // numel).bit_length() - 1))
+def _images_in_a_pass(images: ImageSet, size: int) -> int:
+    """How many images go through the network at once: a part of `_BATCH`; see `pass_of`."""
+    most = _BATCH
+    if devices.device().type == "cpu":
+        most = min(_BATCH, 1 << (max(1, _PASS // size**2).bit_length() - 1))
+    return pass_of(images, most)
+
+
+def pass_of(images: ImageSet, most: int) -> int:
+    """How many images go through a network at once, of at most so many.
+
+    The last bits of the output depend on this number. It depends on how many images the source has,
+    and so neither on which of them are known already, nor on those in a shard. All passes are
+    filled up to it; of one image alone `most` would take many times as long.
+    """
+    return next((n for n in (most, _SOME) if n <= most and images.in_source > n), 1)
 
 
 def filled(pixels: Tensor, count: int) -> Tensor:
@@ -257,7 +271,7 @@ def filled(pixels: Tensor, count: int) -> Tensor:
 
 
 def _folder(
-    network: nn.Module, size: int, aspect: str, view: str, precision: str, channels: int
+    network: nn.Module, size: int, aspect: str, view: str, precision: str, images: ImageSet
 ) -> Path:
     """The cache folder of features with exactly these settings.
 
@@ -267,7 +281,7 @@ def _folder(
     if view not in VIEWS:
         raise HandfulError(f"no view {view!r}; views of cached features: {', '.join(VIEWS)}")
     made = repr((_VERSION, type(network).__name__, str(network), fingerprint(network)))
-    made += repr((size, aspect, view, precision, channels))
+    made += repr((size, aspect, view, precision, images.channels, _images_in_a_pass(images, size)))
     return cache_folder() / "features" / hashlib.sha256(made.encode()).hexdigest()[:32]
 
 

@@ -20,6 +20,7 @@ from scipy import stats
 from handful import methods
 from handful.data.checks import check as inspect
 from handful.data.imageset import ImageSet
+from handful.data.source_names import redacted
 from handful.data.store import Vanished
 from handful.data.vanished import on_the_rest, say_left_out
 from handful.errors import HandfulError
@@ -93,7 +94,7 @@ class Comparison:
             mean, _, low, high, n = spread(self.differences(a, b))
             paired.append({"a": a, "b": b, "difference": mean, "low": low, "high": high, "n": n})
         cells = [asdict(cell) for cell in self.cells]
-        made = {"command": list(self.command), "changed": self.changed}
+        made = {"command": [redacted(word) for word in self.command], "changed": self.changed}
         return {"data": self.data, **made, "cells": cells, "summary": summary, "paired": paired}
 
 

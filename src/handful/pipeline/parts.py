@@ -24,7 +24,7 @@ from handful.data.shards import MOST, Listed, Shard, listed_names, shard_of
 from handful.data.skipped import Skipped
 from handful.errors import HandfulError
 from handful.files import parse_json, read_tensors, write_tensors
-from handful.pipeline.record_schema import Count, StrictModel, Word, parsed
+from handful.pipeline.record_schema import ClassNames, Count, Side, StrictModel, Word, parsed
 from handful.text import some_of
 
 Kind = Literal["predictions", "features"]
@@ -49,6 +49,36 @@ class About(StrictModel):
     scale: Any = None  # of images with more than 8 bits; None without any
     left_out: Count
     unfetched: Count  # of those left out: could not be had
+
+
+class MadePredictions(StrictModel):
+    """What `made` of a part of predictions must have."""
+
+    classes: ClassNames
+    threshold: float = Field(ge=0, le=1)
+    none_of_these: bool
+
+
+class MadeBackbone(StrictModel):
+    """The network of a part of features."""
+
+    model_config = StrictModel.model_config | {"extra": "forbid"}
+    name: Word
+    options: dict[str, Any]
+
+
+class MadeFeatures(StrictModel):
+    """What `made` of a part of features must have."""
+
+    backbone: MadeBackbone
+    weights: Word
+    size: Side
+    aspect: Word
+    view: Word
+    width: int = Field(ge=1)
+
+
+MADE: dict[str, type[StrictModel]] = {"predictions": MadePredictions, "features": MadeFeatures}
 
 
 class Done(Exception):
@@ -186,7 +216,20 @@ def open_part(path: Path) -> Part:
     tensors, metadata = read_tensors(path, check)
     about = parsed(About, parse_json(metadata["part"], path), path)
     _check_tensors(path, about, tensors)
-    return Part(path, about, tensors)
+    part = Part(path, about, tensors)
+    if len(part.at):
+        made = parsed(MADE[about["kind"]], about["made"], path)
+        width = made["width"] if about["kind"] == "features" else len(made["classes"])
+        marked = made.get("none_of_these") and "out_of_distribution" not in tensors
+        if tensors[RESULT[about["kind"]]].shape[1] != width or marked:
+            raise HandfulError(f"{path} is damaged; remove it and start its shard again")
+    try:
+        part.left_out  # noqa: B018
+    except (ValueError, TypeError) as error:
+        raise HandfulError(
+            f"{path} is damaged ({error}); remove it and start its shard again"
+        ) from None
+    return part
 
 
 def _check_tensors(path: Path, about: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -273,6 +316,7 @@ def open_parts(folder: Path) -> Parts:
         raise HandfulError(f"{folder} holds no part; give the folder that --shard wrote to")
     parts = [open_part(path) for path in paths]
     first = parts[0]
+    _check_one_number(folder, parts)
     for part in parts[1:]:
         _check_alike(first, part)
     of = first.about["of"]
@@ -299,11 +343,24 @@ def open_parts(folder: Path) -> Parts:
     return Parts([by_number[number] for number in range(1, of + 1)])
 
 
+def _check_one_number(folder: Path, parts: list[Part]) -> None:
+    """HandfulError if the parts are of jobs with different numbers of shards."""
+    by_of: dict[int, list[str]] = {}
+    for part in parts:
+        by_of.setdefault(part.about["of"], []).append(part.path.name)
+    if len(by_of) > 1:
+        fewest = min(by_of, key=lambda of: len(by_of[of]))
+        others = " and of ".join(str(of) for of in by_of if of != fewest)
+        raise HandfulError(
+            f"{folder} holds parts of another number of shards, too: of {fewest} and of {others}; "
+            f"if those of {fewest} are left over, remove them: {some_of(by_of[fewest], SHOWN)}"
+        )
+
+
 def _check_alike(first: Part, other: Part) -> None:
     """HandfulError unless two parts are of one job."""
     told: list[tuple[str, Callable[[Part], Any]]] = [
         ("made by other commands (predict and embed)", lambda part: part.about["kind"]),
-        ("of another number of shards", lambda part: part.about["of"]),
         ("made by other versions of handful", lambda part: part.about["handful"]),
         ("of other images: the source has changed", lambda part: part.about["hash"]),
         ("made with other options", lambda part: part.about["asked"]),

@@ -59,6 +59,7 @@ class Predictions:
     threshold: float = 0.0  # images of lower confidence get an empty label
     out_of_distribution: Tensor | None = None  # (N,) bool: out of distribution; None if not tested
     detected: Detected | None = None  # of crops: the boxes of all photos
+    in_folder: bool = True  # whether the names are those of files in a folder of this machine
 
     def __len__(self) -> int:
         return len(self.names)
@@ -268,7 +269,16 @@ class Predictions:
         >>> done = run.predict("photos").into_folders("photos", "sorted", dry_run=True)
         >>> done.counts()["copied"]
         4
+
+        Raises:
+            HandfulError: the images were not read from files of a folder, so that their names, such
+                as those in an archive, may be anything.
         """
+        if not self.in_folder:
+            raise HandfulError(
+                "into_folders copies the files of a folder, and these predictions are of no "
+                "folder's files; copy the images to a folder, and predict those"
+            )
         names, labels, reasons = list(self.names), self.labels, self.places
         if self.detected is not None:
             photos = self.by_photo()

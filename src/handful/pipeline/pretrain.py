@@ -28,6 +28,7 @@ from handful.data.cache import about, cache_folder, explained, locked, used
 from handful.data.cache_entries import keep_within_limit
 from handful.data.decoding.value_range import in_words
 from handful.data.imageset import ImageSet
+from handful.data.source_names import redacted
 from handful.data.vanished import on_the_rest
 from handful.errors import HandfulError
 from handful.evaluation.representation import Health, collapse
@@ -333,7 +334,7 @@ def train_and_write(
     write_text(folder / HISTORY, "".join(lines))
     record = {
         "handful": __version__,
-        "command": list(command),
+        "command": [redacted(word) for word in command],
         "fingerprint": fingerprint,
         "hash": weights_hash(weights, constants),
         "method": as_json(method),

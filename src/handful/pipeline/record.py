@@ -11,6 +11,7 @@ from handful import devices, models
 from handful._version import __version__
 from handful.data.boxes.crop_store import boxes_in
 from handful.data.imageset import ImageSet
+from handful.data.source_names import redacted
 from handful.evaluation.accuracy_estimate import LEVEL, seen_out_of_fold
 from handful.evaluation.label_shift import LABELED
 from handful.methods.base import Task, as_json
@@ -66,11 +67,11 @@ def record_of(
     backbone = learned.predictor.model.backbone
     record: dict[str, Any] = {
         "handful": __version__,
-        "command": list(request.command),
+        "command": [redacted(word) for word in request.command],
         "seed": request.seed,
         "seconds": round(seconds, 2),
         "data": {
-            "source": images.source,
+            "source": redacted(images.source),
             "images": len(images) + (len(images.test) if images.test is not None else 0),
             "labeled": len(images.labeled),
             "unlabeled": len(images.unlabeled),

@@ -173,7 +173,13 @@ class Run:
         store = images.store
         detected = store.detected if isinstance(store, CropStore) else None
         return Predictions(
-            names, self.classes, torch.cat(found), least, out_of_distribution, detected
+            names,
+            self.classes,
+            torch.cat(found),
+            least,
+            out_of_distribution,
+            detected,
+            store.in_folder,
         )
 
     @property

@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from handful import methods
+from handful.data import source_names
 from handful.errors import HandfulError
 from handful.files import read_json
 from handful.methods.base import About
@@ -134,7 +135,7 @@ def of_folder(folder: Path) -> Study:
         for cell in kept["cells"]
     )
     names = list(dict.fromkeys(fit.name for fit in fits))
-    source = Path(str(data["source"])).name if data else folder.name
+    source = source_names.source_name(str(data["source"])) if data else folder.name
     about = (
         "In a draw, every method saw the same labels, and was scored once on the same test images."
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from handful.data import source_names
 from handful.data.findings import Findings, Identical, Member, Near
 from handful.data.imageset import ImageSet
 from handful.files import write_text
@@ -87,7 +88,7 @@ def render(findings: Findings, images: ImageSet) -> str:
     return rendered(
         "data.html",
         findings=findings,
-        source=Path(findings.source).name or findings.source,
+        source=source_names.source_name(findings.source),
         overview=_overview(findings),
         pixel_summary=pixel_summary(findings),
         total=len(members),

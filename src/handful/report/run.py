@@ -7,12 +7,12 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from handful import methods
+from handful.data import source_names
 from handful.evaluation.calibration import HELD
 from handful.evaluation.label_errors import CONTRADICTED
 from handful.evaluation.metrics import equal_groups, evaluate
@@ -289,7 +289,7 @@ def _enough(run: RunFolder, folder: str) -> tuple[str, ...]:
 
 def source_name(record: Mapping[str, Any]) -> str:
     """The name of a run's source, without its parent folders."""
-    return Path(str(record["data"]["source"])).name or str(record["data"]["source"])
+    return source_names.source_name(str(record["data"]["source"]))
 
 
 def curves(history: Sequence[Mapping[str, float]], classes: Sequence[str]) -> list[Plot]:

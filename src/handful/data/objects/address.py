@@ -4,7 +4,6 @@ Credentials are read by fsspec and the package for a protocol, from where each o
 """
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from handful.data.decode import Unreadable
 from handful.data.scan import UNKNOWN
+from handful.data.source_names import ADDRESS, redacted, redacted_within
 from handful.errors import HandfulError
 
 TRIES = 6
@@ -25,7 +25,6 @@ LISTABLE = {
     "http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hf", "oss", "ftp",
     "sftp", "hdfs", "webhdfs", "memory",
 }  # fmt: skip
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://.+", re.DOTALL)
 # What file systems call the version of an object, the most telling first.
 _VERSIONS = (
     "ETag", "etag", "md5Hash", "blob_id", "generation", "content_hash", "checksum",
@@ -51,7 +50,7 @@ class Stamp(NamedTuple):
 
 def scheme_of(text: str) -> str:
     """The scheme of an address, such as "s3"; "" for what is no address."""
-    found = _ADDRESS.fullmatch(text)
+    found = ADDRESS.fullmatch(text)
     return found[1].lower() if found else ""
 
 
@@ -60,7 +59,7 @@ def place_of(address: str) -> Place:
     from fsspec.core import url_to_fs
 
     if "::" in address:
-        raise HandfulError(f"{address} chains addresses; give the address of one place")
+        raise HandfulError(f"{redacted(address)} chains addresses; give the address of one place")
     if not scheme_of(address):
         from fsspec.implementations.local import LocalFileSystem
 
@@ -79,27 +78,27 @@ def place_now(address: str) -> Place:
 @contextmanager
 def explained(address: str) -> Iterator[None]:
     """Turn what a file system raises within the block into a HandfulError that says what to do."""
+    shown = redacted(address)
     try:
         yield
     except HandfulError:
         raise
     except ImportError as error:
-        said = " ".join(str(error).split())
-        raise HandfulError(f"{address} needs a package: {said}; {INSTALL}") from error
+        raise HandfulError(f"{shown} needs a package: {reason(error)}; {INSTALL}") from error
     except FileNotFoundError as error:
-        raise HandfulError(f"there is nothing at {address}; check the address") from error
+        raise HandfulError(f"there is nothing at {shown}; check the address") from error
     except PermissionError as error:
         raise HandfulError(
-            f"{address} may not be read ({reason(error)}); credentials are those that fsspec finds "
+            f"{shown} may not be read ({reason(error)}); credentials are those that fsspec finds "
             f"for {scheme_of(address)}://"
         ) from error
     except Exception as error:  # each file system has errors of its own
-        raise HandfulError(f"cannot read {address}: {reason(error)}") from error
+        raise HandfulError(f"cannot read {shown}: {reason(error)}") from error
 
 
 def reason(error: Exception) -> str:
     """An error in a few words on one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = redacted_within(" ".join(str(error).split())) or type(error).__name__
     return text[:200]
 
 

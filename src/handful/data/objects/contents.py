@@ -8,6 +8,7 @@ column of a table, `.cls` or `.json` beside a picture in a WebDataset, `metadata
 import csv
 import io
 import json
+import math
 import os
 import posixpath
 import tarfile
@@ -43,6 +44,7 @@ from handful.data.objects.readers import (
 )
 from handful.data.scan import SYSTEM, UNKNOWN
 from handful.data.skipped import Skipped
+from handful.data.source_names import redacted, source_name
 from handful.errors import HandfulError
 
 LISTS = (".csv", ".tsv")
@@ -53,6 +55,8 @@ LONGEST = 4096  # characters of a name
 LARGEST_LIST = 2**31  # bytes of a CSV of addresses
 SMALL = 64 * 1024  # bytes of a label beside a picture in a WebDataset
 METADATA = "metadata.csv"
+
+LARGEST_METADATA = 2**29  # bytes of all metadata.csv of a source
 ADDRESSES = ("uri", "uris", "urls", *FILES)  # columns of a list, the most telling first
 PICTURES = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp", "bytes")
 
@@ -87,8 +91,7 @@ class _Sorted:
 
     def add(self, item: Item, any_ending: bool = False) -> None:
         name = item.name
-        if len(self.items) >= MOST:
-            raise HandfulError(f"more than {MOST:,} images in one source; give it in parts")
+        check_count(len(self.items) + 1)
         if "\0" in name or len(name) > LONGEST:
             self.skipped.append(Skipped(name[:100].replace("\0", ""), "no name of an image"))
             return
@@ -105,6 +108,17 @@ class _Sorted:
 
     def part(self, reader: Reader, labeled: bool = False) -> Part:
         return Part(reader, self.items, self.skipped, self.other, labeled)
+
+
+def is_image(name: str) -> bool:
+    """Whether a name has the ending of an image."""
+    return PurePosixPath(name).suffix.lower() in ENDINGS
+
+
+def check_count(images: int) -> None:
+    """HandfulError for more images than a source may have."""
+    if images > MOST:
+        raise HandfulError(f"more than {MOST:,} images in one source; give it in parts")
 
 
 def ending(address: str) -> str:
@@ -145,14 +159,45 @@ def objects(address: str, place: Place) -> tuple[Part, list[str]]:
             inside.append(str(place.system.unstrip_protocol(path)))
         images.add(Item(name, *stamp_of(info), path))
     labels: dict[str, str] = {}
+    room = LARGEST_METADATA
     for name in metadata:
-        with explained(f"{address.rstrip('/')}/{name}"):
-            text = retried(lambda name=name: place.system.cat_file(start + name))  # type: ignore[misc]
-        labels |= metadata_labels(posixpath.dirname(name), text.decode("utf-8-sig", "replace"))
+        at = f"{address.rstrip('/')}/{name}"
+        with explained(at):
+            text = _metadata(at, Place(place.system, start + name), room)
+        room -= len(text)
+        labels |= metadata_labels(posixpath.dirname(name), text.decode("utf-8-sig", "replace"), at)
+    if labels and not any(item.name in labels for item in images.items):
+        why = "no file_name in it is that of an image, so it labels none"
+        images.skipped += [Skipped(name, why) for name in metadata]
+        labels = {}
     part = images.part(ObjectReader(address), bool(labels))
     if labels:
         part.items[:] = [item._replace(label=labels.get(item.name)) for item in part.items]
     return part, inside
+
+
+def _metadata(address: str, place: Place, most: int) -> bytes:
+    """The bytes of a metadata.csv; HandfulError if there are more than `most`."""
+
+    def read() -> bytes:
+        with place.system.open(place.path, "rb") as file:
+            content: bytes = file.read(most + 1)
+        return content
+
+    check_metadata(address, retried(lambda: place.system.size(place.path)) or 0, most)
+    content = retried(read)
+    check_metadata(address, len(content), most)
+    return content
+
+
+def check_metadata(address: str, size: int, most: int) -> None:
+    """HandfulError for a metadata.csv of more bytes than are read."""
+    if size > most:
+        raise HandfulError(
+            f"{redacted(address)} is larger than {most >> 20} MB, the most of labels that "
+            f"are read; take it "
+            f"away, or divide the images"
+        )
 
 
 def one_object(address: str, place: Place) -> Part:
@@ -165,12 +210,15 @@ def one_object(address: str, place: Place) -> Part:
     return images.part(ObjectReader(address))
 
 
-def metadata_labels(folder: str, text: str) -> dict[str, str]:
+def metadata_labels(folder: str, text: str, address: str) -> dict[str, str]:
     """Name → label from the text of a metadata.csv in `folder`, which has file_name and label.
 
     Empty for a table without these columns.
+
+    Args:
+        address: where the table is, for messages.
     """
-    rows = _cells(text)
+    rows = _cells(text, address)
     header = [key_of(name) for name in next(rows, [])]
     if "file_name" not in header or "label" not in header:
         return {}
@@ -206,12 +254,18 @@ def _tar(address: str) -> Part:
                 for number, member in enumerate(archive):
                     archive.members = []  # type: ignore[attr-defined]  # else all headers stay
                     if number > 2 * MOST:
-                        raise HandfulError(f"{address} has more than {2 * MOST:,} members")
+                        raise HandfulError(
+                            f"{redacted(address)} has more than {2 * MOST:,} members"
+                        )
                     _sort_member(archive, member, images, labels)
-        except tarfile.TarError as error:
+        except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+            if isinstance(error, HandfulError):
+                raise
             if not images.items:
-                raise HandfulError(f"{address} is no tar file ({error}); get it anew") from error
-            images.skipped.append(Skipped(posixpath.basename(address), f"damaged: {error}"))
+                raise HandfulError(
+                    f"{redacted(address)} is no tar file ({error}); get it anew"
+                ) from error
+            images.skipped.append(Skipped(source_name(address), f"damaged: {error}"))
         return images, labels
 
     images, labels = retried(members)
@@ -232,7 +286,8 @@ def _sort_member(
         if label := _label_beside(kind, file.read() if file else b""):
             labels[name.removesuffix(kind)] = label
         return
-    images.add(Item(name, member.size, max(0, int(member.mtime)), member.offset_data))
+    time = int(member.mtime) if math.isfinite(member.mtime) else 0
+    images.add(Item(name, member.size, max(0, time), member.offset_data))
 
 
 def _beside(name: str, labels: dict[str, str]) -> str | None:
@@ -258,7 +313,8 @@ def _csv(address: str) -> Part:
     size = retried(lambda: place.system.info(place.path)).get("size")
     if isinstance(size, int) and size > LARGEST_LIST:
         raise HandfulError(
-            f"{address} is larger than {LARGEST_LIST >> 30} GB; write the list as Parquet, or in "
+            f"{redacted(address)} is larger than {LARGEST_LIST >> 30} GB; write the list "
+            f"as Parquet, or in "
             f"several parts"
         )
 
@@ -267,12 +323,13 @@ def _csv(address: str) -> Part:
             content: bytes = file.read(LARGEST_LIST + 1)
         return content.decode("utf-8-sig", "surrogateescape")
 
-    rows = _cells(retried(text))
+    rows = _cells(retried(text), address)
     header = [key_of(name) for name in next(rows, [])]
     at = next((header.index(name) for name in ADDRESSES if name in header), None)
     if at is None:
         raise HandfulError(
-            f"{address} has no column of images: a list has a line with the names of its columns, "
+            f"{redacted(address)} has no column of images: a list has a line with the "
+            f"names of its columns, "
             f"one of them uri, url, path or file"
         )
     to = next((header.index(name) for name in LABELS if name in header), None)
@@ -283,7 +340,7 @@ def _csv(address: str) -> Part:
     return _listed(address, ((cell(row, at), cell(row, to)) for row in rows), to is not None)
 
 
-def _cells(text: str) -> Iterator[list[str]]:
+def _cells(text: str, address: str) -> Iterator[list[str]]:
     """The rows of a CSV whose first line says by what cells are divided; blank lines are left out.
 
     HandfulError for text that is no CSV.
@@ -295,7 +352,9 @@ def _cells(text: str) -> Iterator[list[str]]:
             if any(cell.strip() for cell in row):
                 yield row
     except csv.Error as error:
-        raise HandfulError(f"the list is no CSV: {error}") from None
+        raise HandfulError(
+            f"{redacted(address)} is no CSV ({error}); mend it, or take it away"
+        ) from None
 
 
 def _listed(address: str, rows: Iterable[tuple[str, str]], labeled: bool) -> Part:
@@ -337,6 +396,8 @@ def _key(text: str, base: str, far: bool) -> tuple[str, str]:
 def _parquet(address: str) -> Part:
     """The pictures in the rows of a Parquet file, or the addresses in them."""
     file = retried(lambda: parquet_file(address))
+    count = file.metadata.num_rows
+    check_count(count)
     schema = file.schema_arrow
     names = {key_of(field.name): field.name for field in schema}
     to = next((names[name] for name in LABELS if name in names), None)
@@ -345,7 +406,8 @@ def _parquet(address: str) -> Part:
         column = next((names[name] for name in ADDRESSES if name in names), None)
         if column is None:
             raise HandfulError(
-                f"{address} has no column of images: neither one that holds pictures, as bytes, "
+                f"{redacted(address)} has no column of images: neither one that holds "
+                f"pictures, as bytes, "
                 f"nor one called uri, url, path or file"
             )
         return _listed(address, _rows(file, schema, column, to), to is not None)
@@ -359,6 +421,13 @@ def _parquet(address: str) -> Part:
         for group in range(file.metadata.num_row_groups)
         for row in range(file.metadata.row_group(group).num_rows)
     )
+    place = place_of(address)
+    size = retried(lambda: place.system.size(place.path))
+    if size is not None and count > size:
+        raise HandfulError(
+            f"{redacted(address)} has more rows ({count:,}) than bytes, so most hold no "
+            f"picture of their own"
+        )
     rows = list(_rows(file, schema, named, to))
     whole = len({name for name, _ in rows} - {""}) == len(rows)  # else the names are not used
     for number, (key, (name, label)) in enumerate(zip(keys, rows, strict=True)):

@@ -7,23 +7,28 @@ it to other libraries.
 
 import os
 import tempfile
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from handful.data.decode import ENDINGS, Unreadable
-from handful.data.objects.address import place_of, reason, retried, scheme_of, stamp_of
-from handful.data.objects.readers import AddressReader, Reader
+from handful.data.decoding import memory
+from handful.data.objects.address import LARGEST, place_of, reason, retried, scheme_of, stamp_of
+from handful.data.objects.readers import AddressReader, ObjectReader, Reader
 from handful.data.opened import Files
 from handful.data.scan import Found
+from handful.data.source_names import redacted
 
 FETCHERS = 16  # threads that wait for bytes
 AHEAD = 8  # images fetched ahead by each worker that decodes
+MOST_AHEAD = 2**27  # bytes fetched ahead by all workers together
+USUAL = 2**24  # bytes that an image is taken to have where that is not known
 UNFETCHED = "cannot be fetched"  # how the reason begins where an image could not be had
 
 
@@ -47,36 +52,49 @@ class Objects(Files):
 
     @property
     def source(self) -> str:
-        return self._source
+        return redacted(self._source)
 
     @property
     def identity(self) -> str:
         return self._source
 
     def opened(self, name: str) -> AbstractContextManager[Path]:
-        return _on_disk(name, lambda: self.fetch(name))
+        return _on_disk(name, lambda file: self._save(name, file))
+
+    def _save(self, name: str, file: IO[bytes]) -> None:
+        with memory.reserving(memory.budget()) as reserve:
+            reserve(self._cost(name))
+            file.write(self.fetch(name))
+
+    def _cost(self, name: str) -> int:
+        """The bytes of an image, as far as they are known."""
+        known = self.entries[name].bytes
+        return USUAL if known < 0 else min(known, LARGEST)
 
     def each(self, names: Iterable[str]) -> Iterator[AbstractContextManager[Path]]:
-        waiting: deque[tuple[str, Future[bytes]]] = deque()
+        waiting: deque[_Fetching] = deque()
         try:
             for name in names:
-                waiting.append((name, _pool().submit(self.fetch, name)))
+                waiting.append(_Fetching(self, name, self._cost(name)))
                 if len(waiting) > AHEAD:
-                    yield _fetched(*waiting.popleft())
+                    yield _next(waiting)
             while waiting:
-                yield _fetched(*waiting.popleft())
+                yield _next(waiting)
         finally:
-            for _, fetching in waiting:  # the caller has stopped
-                fetching.cancel()
+            for fetching in waiting:  # the caller has stopped
+                fetching.stop()
 
     def change(self, name: str, stamp: tuple[int, int]) -> str:
         return ""  # to ask would be a request for each image; `fetch` compares the size
 
     def shown(self, name: str) -> str:
         entry = self.entries[name]
-        if isinstance(self.readers[entry.reader], AddressReader):
-            return str(entry.key)
-        return f"{self._source.rstrip('/')}/{name}"
+        reader = self.readers[entry.reader]
+        if isinstance(reader, AddressReader):
+            return redacted(str(entry.key))
+        if isinstance(reader, ObjectReader) and entry.key == reader.opened().path:
+            return self.source  # a single object
+        return f"{self.source.rstrip('/')}/{name}"
 
     def fetch(self, name: str) -> bytes:
         """The bytes of an image; raises `Unreadable` where they cannot be had."""
@@ -118,20 +136,80 @@ def at_addresses(names: Iterable[str]) -> Objects:
     return Objects("", [AddressReader("")], entries)
 
 
-def _fetched(name: str, content: "Future[bytes]") -> AbstractContextManager[Path]:
-    return _on_disk(name, content.result)
+class _Ahead:
+    """Counts the bytes that are fetched ahead."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._lock = threading.Lock()
+
+    def take(self, cost: int) -> bool:
+        """Whether so many bytes may be fetched ahead, too; if so they count."""
+        with self._lock:
+            fits = self.bytes + cost <= MOST_AHEAD
+            self.bytes += cost if fits else 0
+        return fits
+
+    def give_back(self, cost: int) -> None:
+        with self._lock:
+            self.bytes -= cost
+
+
+_ahead = _Ahead()
+
+
+class _Fetching:
+    """An image that is fetched ahead if there is room, else when it is wanted."""
+
+    def __init__(self, objects: Objects, name: str, cost: int) -> None:
+        self.objects, self.name, self.cost = objects, name, cost
+        self.content: Future[bytes] | None = None
+
+    def start(self) -> bool:
+        """Fetch it if there is room; whether it is fetched."""
+        if self.content is None and _ahead.take(self.cost):
+            self.content = _pool().submit(self.objects.fetch, self.name)
+        return self.content is not None
+
+    def stop(self) -> None:
+        """Let go of the bytes."""
+        content, self.content = self.content, None
+        if content is not None:
+            content.cancel()
+            content.add_done_callback(lambda _: _ahead.give_back(self.cost))
+
+    __del__ = stop  # for a caller that never opens it
+
+    def opened(self) -> AbstractContextManager[Path]:
+        if self.content is None:
+            return self.objects.opened(self.name)
+        return _on_disk(self.name, self._save)
+
+    def _save(self, file: IO[bytes]) -> None:
+        assert self.content is not None
+        try:
+            file.write(self.content.result())
+        finally:
+            self.stop()
+
+
+def _next(waiting: deque[_Fetching]) -> AbstractContextManager[Path]:
+    """The first image; those behind it are fetched in their order, as far as there is room."""
+    for fetching in waiting:
+        if not fetching.start():
+            break
+    return waiting.popleft().opened()
 
 
 @contextmanager
-def _on_disk(name: str, content: Any) -> Iterator[Path]:
-    """A temporary file with what `content()` returns; of the name only a known ending is taken."""
+def _on_disk(name: str, save: Callable[[IO[bytes]], None]) -> Iterator[Path]:
+    """A temporary file that `save` writes; of the name only a known ending is taken."""
     path = urlsplit(name).path if scheme_of(name) else name
     ending = os.path.splitext(path)[1].lower()
-    found = content()
     handle, temporary = tempfile.mkstemp(ending if ending in ENDINGS else "", "handful-")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(found)
+            save(file)
         yield Path(temporary)
     finally:
         with suppress(OSError):

@@ -17,7 +17,15 @@ from typing import NamedTuple
 from handful.data.cache import VERSION, about, cache_folder, explained, used
 from handful.data.objects import contents, readers
 from handful.data.objects.address import place_now, place_of, retried, scheme_of, stamp_of
-from handful.data.objects.contents import METADATA, Item, Part, is_container, metadata_labels
+from handful.data.objects.contents import (
+    LARGEST_METADATA,
+    METADATA,
+    Item,
+    Part,
+    check_metadata,
+    is_container,
+    metadata_labels,
+)
 from handful.data.objects.files import FETCHERS, Entry, Objects
 from handful.data.objects.readers import AddressReader, Reader
 from handful.data.opened import Files
@@ -26,7 +34,6 @@ from handful.data.skipped import Skipped
 from handful.files import write_text
 
 IMAGE_SCHEMES = ("http", "https")  # a web address that is no archive or list is one image
-LARGEST_METADATA = 2**29  # bytes of a metadata.csv
 
 
 class Contents(NamedTuple):
@@ -56,7 +63,7 @@ def find(source: str) -> Contents:
     if scheme_of(source) in IMAGE_SCHEMES:
         return _contents(source, [contents.one_object(source, place)])
     part, inside = contents.objects(source, place)
-    if part.items == [] and inside:
+    if inside and not any(contents.is_image(item.name) for item in part.items):
         return _contents(source, [_kept(address) for address in inside])
     if len(part.items) == 1 and part.items[0].key == place.path:  # the address of one image
         part = contents.one_object(source, place)
@@ -68,7 +75,7 @@ def find_inside(folder: Path) -> Contents | None:
     held = containers_in(folder)
     if not held:
         return None
-    return _contents(str(folder), [_kept(os.path.abspath(path)) for path in held])
+    return _contents(os.path.abspath(folder), [_kept(os.path.abspath(path)) for path in held])
 
 
 def containers_in(folder: Path) -> list[Path]:
@@ -80,11 +87,15 @@ def containers_in(folder: Path) -> list[Path]:
 def folder_labels(folder: Path) -> dict[str, str] | None:
     """The labels of the metadata.csv in a folder and in the folders in it; None without any."""
     found: dict[str, str] = {}
+    room = LARGEST_METADATA
     for path in sorted([*folder.glob(METADATA), *folder.glob(f"*/{METADATA}")]):
-        if path.is_file() and path.stat().st_size <= LARGEST_METADATA:
+        if path.is_file():
+            size = path.stat().st_size
+            check_metadata(str(path), size, room)
+            room -= size
             inside = path.parent.relative_to(folder).as_posix()
             text = path.read_text("utf-8-sig", "surrogateescape")
-            found |= metadata_labels("" if inside == "." else inside, text)
+            found |= metadata_labels("" if inside == "." else inside, text, str(path))
     return found or None
 
 

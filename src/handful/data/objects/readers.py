@@ -7,6 +7,7 @@ another process. Names in archives are names only: nothing is unpacked to a path
 import bz2
 import gzip
 import lzma
+import struct
 import tempfile
 import threading
 import weakref
@@ -17,7 +18,17 @@ from typing import IO, Any
 
 from handful.data.cache import cache_folder, explained
 from handful.data.decode import Unreadable
-from handful.data.objects.address import INSTALL, LARGEST, Place, check_size, content, place_of
+from handful.data.objects.address import (
+    INSTALL,
+    LARGEST,
+    Place,
+    check_size,
+    content,
+    place_of,
+    reason,
+    scheme_of,
+)
+from handful.data.source_names import redacted
 from handful.errors import HandfulError
 
 MOST_GROUP = 2**30  # bytes of the pictures in one row group of a Parquet file
@@ -27,7 +38,16 @@ PACKED = {
     ".tar.gz": gzip.open, ".tgz": gzip.open, ".tar.bz2": bz2.open, ".tbz2": bz2.open,
     ".tar.xz": lzma.open, ".txz": lzma.open,
 }  # fmt: skip
-DAMAGED = (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError)
+DAMAGED = (
+    zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, struct.error, EOFError,
+    NotImplementedError, OverflowError, ValueError,
+)  # fmt: skip
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether what unpacks a file says that its bytes are wrong; reading again does not help."""
+    named = type(error).__name__ == "ZstdError" or str(error) == "Invalid data stream"  # bz2
+    return named or isinstance(error, DAMAGED)
 
 
 class Reader(ABC):
@@ -49,10 +69,6 @@ class Reader(ABC):
     def read(self, key: Any, size: int) -> bytes:
         """The bytes of an image. `key` says where it is, and size is -1 where it is not known."""
 
-    def shown(self, key: Any) -> str:
-        """Where the place of a key is, for messages."""
-        return self.address
-
     def opened(self) -> Any:
         """What `_open` returns, made once."""
         with self._lock:
@@ -70,18 +86,12 @@ class ObjectReader(Reader):
     def read(self, key: str, size: int) -> bytes:
         return content(Place(self.opened().system, key), size)
 
-    def shown(self, key: str) -> str:
-        return str(self.opened().system.unstrip_protocol(key))
-
 
 class AddressReader(Reader):
     """Objects anywhere; a key is an address, or a path on this machine."""
 
     def read(self, key: str, size: int) -> bytes:
         return content(place_of(key), size)
-
-    def shown(self, key: str) -> str:
-        return key
 
 
 class TarReader(Reader):
@@ -127,25 +137,41 @@ def packing(path: str) -> Any:
     return next((way for end, way in PACKED.items() if path.lower().endswith(end)), None)
 
 
+class _Counted:
+    """A file to read, and how many bytes were read; a web server need not tell its size."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.bytes = file, 0
+
+    def read(self, size: int = -1) -> bytes:
+        part = self.file.read(size)
+        self.bytes += len(part)
+        return part
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
 def _unpacked(place: Place, packed: Any, address: str) -> IO[bytes]:
-    most = UNPACKED * int(place.system.size(place.path) or 0) + 2**20
+    known = place.system.size(place.path)
     folder = cache_folder()
     with explained(folder / "unpacked"):
         folder.mkdir(parents=True, exist_ok=True)
         whole = tempfile.TemporaryFile(dir=folder)
     try:
-        with place.system.open(place.path, "rb") as file, packed(file) as source:
+        with place.system.open(place.path, "rb") as file, packed(read := _Counted(file)) as source:
             while part := source.read(2**20):
                 whole.write(part)
-                if whole.tell() > most:
+                if whole.tell() > UNPACKED * int(known or read.bytes) + 2**20:
                     raise HandfulError(
-                        f"{address} unpacks to more than {UNPACKED} times its size; unpack it "
+                        f"{redacted(address)} unpacks to more than {UNPACKED} times its "
+                        f"size; unpack it "
                         f"yourself if you trust it, and give the folder"
                     )
     except Exception as error:
         whole.close()
-        if isinstance(error, EOFError | zlib.error | lzma.LZMAError | gzip.BadGzipFile):
-            raise HandfulError(f"{address} is damaged ({error}); get it anew") from error
+        if is_damage(error) and not isinstance(error, HandfulError):
+            raise HandfulError(f"{redacted(address)} is damaged ({error}); get it anew") from error
         raise
     return whole
 
@@ -160,17 +186,23 @@ class ZipReader(Reader):
         try:
             with archive.open(member) as file:  # reads at most what the directory announces
                 return file.read(LARGEST + 1)
-        except DAMAGED as error:
-            raise Unreadable(f"damaged: {error}") from error
-        except RuntimeError as error:  # encrypted
-            raise Unreadable("encrypted") from error
+        except Exception as error:
+            if is_damage(error):
+                raise Unreadable(f"damaged: {error}") from error
+            if isinstance(error, RuntimeError):
+                raise Unreadable("encrypted") from error
+            raise
 
     def _open(self) -> zipfile.ZipFile:
         place = place_of(self.address)
         try:
             return zipfile.ZipFile(place.system.open(place.path, "rb"))
-        except zipfile.BadZipFile as error:
-            raise HandfulError(f"{self.address} is no zip file ({error}); get it anew") from error
+        except DAMAGED as error:
+            if isinstance(error, HandfulError):
+                raise
+            raise HandfulError(
+                f"{redacted(self.address)} is no zip file ({error}); get it anew"
+            ) from error
 
 
 class RowReader(Reader):
@@ -191,31 +223,49 @@ class RowReader(Reader):
         group, row = key
         with self._lock:
             if group not in self._kept:
-                rows = self._group(group)
                 while len(self._kept) >= GROUPS:
                     self._kept.pop(next(iter(self._kept)))
-                self._kept[group] = rows
-            found = self._kept[group][row].as_py()
+                try:
+                    self._kept[group] = self._group(group)
+                except Unreadable as error:  # each of its rows would be read to fail again
+                    self._kept[group] = error
+            rows = self._kept[group]
+        if isinstance(rows, Unreadable):
+            raise Unreadable(str(rows))
+        found = rows[row] if row < len(rows) else None
         if not isinstance(found, bytes):
             raise Unreadable("the row holds no bytes of an image")
         check_size(len(found))
         return found
 
-    def _group(self, group: int) -> Any:
+    def _group(self, group: int) -> list[Any]:
+        """The pictures of a row group, read one by one: what is written once may be in each row."""
         file = self.opened()
         about = file.metadata.row_group(group)
+        held = 0
         bytes_ = sum(
             about.column(at).total_uncompressed_size
             for at in range(about.num_columns)
             if about.column(at).path_in_schema == self.column
         )
+        rows: list[Any] = []
+        batches = file.iter_batches(batch_size=1, row_groups=[group], columns=[self.column])
+        try:
+            while bytes_ <= MOST_GROUP and (batch := next(batches, None)) is not None:
+                column = batch.column(0)
+                rows += (column.field(0) if hasattr(column, "field") else column).to_pylist()
+                held += len(rows[-1] or b"")
+                bytes_ = max(bytes_, held)
+        except (OSError, ValueError) as error:  # Arrow says OSError for wrong bytes, too
+            if isinstance(error, ValueError) or not scheme_of(self.address):
+                raise Unreadable(f"damaged: {reason(error)}") from error
+            raise
         if bytes_ > MOST_GROUP:
             raise Unreadable(
-                f"in a row group of {bytes_ >> 20:,} MB, and {MOST_GROUP >> 20:,} are read; write "
-                f"the table with smaller row groups"
+                f"in a row group of more than {MOST_GROUP >> 20:,} MB; write the table with "
+                f"smaller row groups"
             )
-        column = file.read_row_group(group, columns=[self.column]).column(0).combine_chunks()
-        return column.field(0) if hasattr(column, "field") else column
+        return rows
 
     def _open(self) -> Any:
         return parquet_file(self.address)
@@ -227,10 +277,14 @@ def parquet_file(address: str) -> Any:
         from pyarrow import ArrowInvalid
         from pyarrow.parquet import ParquetFile
     except ImportError:
-        raise HandfulError(f"{address} is Parquet, which needs pyarrow; {INSTALL}") from None
+        raise HandfulError(
+            f"{redacted(address)} is Parquet, which needs pyarrow; {INSTALL}"
+        ) from None
     place = place_of(address)
     try:
         return ParquetFile(place.system.open(place.path, "rb"))
     except ArrowInvalid as error:
         said = " ".join(str(error).split())
-        raise HandfulError(f"{address} is no Parquet file ({said[:120]}); get it anew") from error
+        raise HandfulError(
+            f"{redacted(address)} is no Parquet file ({said[:120]}); get it anew"
+        ) from error

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
 from handful.data.store import Skipped
+from handful.errors import HandfulError
 from handful.pipeline.sorting.manifest import Entry, Manifest
 from handful.pipeline.sorting.names import Kind, Limits, copy_names, flat, name_key, portable
 from handful.progress import Track
@@ -220,7 +221,13 @@ def make_plan(
     places: Places,
     track: Track,
 ) -> Plan:
-    """Plan the steps that bring each image, (name, kind), into the folder of its kind."""
+    """Plan the steps that bring each image, (name, kind), into the folder of its kind.
+
+    Raises:
+        HandfulError: a name leads out of the source.
+    """
+    if source.is_dir():
+        _check_inside(source, [name for name, _ in images])
     own = {os.path.realpath(places.target / folder) for folder in folders.values()}
     items: list[Item] = []
     left_out: list[Skipped] = []
@@ -244,6 +251,17 @@ def make_plan(
             left_out.append(Skipped(item.name, str(reason)))
             others += [entry] if entry else []
     return Plan(steps, left_out, others, before)
+
+
+def _check_inside(source: Path, names: Sequence[str]) -> None:
+    """Raise HandfulError unless each name is that of a file in the folder, links aside."""
+    for name in names:
+        path = source / name
+        if ".." in Path(name).parts or not path.is_relative_to(source):
+            raise HandfulError(
+                f"{name!r} is no file of {source}, so nothing is copied; give the folder that the "
+                f"predictions are of"
+            )
 
 
 def _match_entries(
