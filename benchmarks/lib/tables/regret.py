@@ -71,7 +71,8 @@ def regret() -> str:
     for cell in made:
         alone = [percent(cell.alone[name]) if name in cell.alone else "–" for name in methods]
         points = [f"{100 * cell.lost:+.1f}", f"{100 * cell.over:+.1f}"]
-        which = f"{cell.draws[0]} to {cell.draws[-1]}"
+        first, last = cell.draws[0], cell.draws[-1]
+        which = str(first) if first == last else f"{first} to {last}"
         chosen = f"**{percent(cell.chosen)}**"
         rows.append([cell.source, cell.per_class, which, chosen, *alone, *points])
     if made:
