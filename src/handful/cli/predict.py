@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from handful.cli.options import AsJson
-from handful.cli.shards import ShardOption, parts_folder, print_part
+from handful.cli.early_checks import check_cluster
+from handful.cli.options import AsJson, On
+from handful.cli.shards import ShardOption, file_for, parts_folder, print_merged, print_part
 from handful.cli.source_options import DataRoot, FollowLinks
 from handful.cli.terminal import (
     left_out_of,
@@ -72,6 +73,7 @@ def predict(
         ),
     ] = False,
     shard: ShardOption = None,
+    on: On = None,
     follow_links: FollowLinks = False,
     data_root: DataRoot = None,
     as_json: AsJson = False,
@@ -85,6 +87,8 @@ def predict(
     holds for nine in ten sets of labels; a run whose labels are too few to show it refuses. With
     --none-of-these, photos of things that the model has never seen get no answer.
     """
+    check_cluster(on, shard=shard, into=into, dry_run=dry_run)
+
     from handful.data.sources import load
     from handful.output import PREDICTIONS, output_target
     from handful.parquet_files import check_parquet, is_parquet
@@ -99,6 +103,11 @@ def predict(
     if shard is not None:
         _predict_shard(
             run, source, shard, out, into, abstain, none_of_these, follow_links, data_root, as_json
+        )
+        return
+    if on is not None:
+        _predict_on(
+            on, run, source, file_for(out), abstain, none_of_these, follow_links, data_root, as_json
         )
         return
     target = None if out is None else output_target(out, PREDICTIONS)
@@ -197,6 +206,35 @@ def _predict_shard(
             data_root=data_root,
         )
     print_part(done.part, done.before, as_json)
+
+
+def _predict_on(
+    on: str,
+    run: Path,
+    source: str,
+    out: Path,
+    abstain: float | None,
+    none_of_these: bool,
+    follow_links: bool,
+    data_root: Path | None,
+    as_json: bool,
+) -> None:
+    """Predict on a cluster, and print what was written."""
+    from handful.pipeline.on_cluster import predict_on
+
+    with reporting() as reporter:
+        merged = predict_on(
+            on,
+            run,
+            source,
+            out,
+            abstain=abstain,
+            none_of_these=none_of_these,
+            reporter=reporter,
+            follow_links=follow_links,
+            data_root=data_root,
+        )
+    print_merged(merged, out, as_json)
 
 
 def _promise(promised: dict[str, Any]) -> str:

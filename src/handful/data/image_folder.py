@@ -73,10 +73,8 @@ def load_folder(
         if wanted.shard is not None and not wanted.shard.of_listing(_as_listing(found)).files:
             raise NothingInShard(wanted.shard)
     else:
-        files, listed, own = _listed(source, root, follow_links)
-        part = ""
-        if wanted.shard is not None:
-            listed, part = wanted.shard.of_listing(listed), str(wanted.shard)
+        files, listed, own = _listed_part(source, root, follow_links, wanted.shard)
+        part = "" if wanted.shard is None else str(wanted.shard)
         if wanted.labeled_only is not None:
             return _load_labeled(source, files, labels, listed, own, track, wanted)
         found = scan_listed(files, _with_stamps(files, listed, listed.files), track, part=part)
@@ -88,7 +86,21 @@ def load_folder(
     return _image_set(source, files, found, places, unknown, wanted.every_class)
 
 
-def _listed(
+def _listed_part(
+    source: str, root: Path, follow_links: bool, shard: Shard | None
+) -> tuple[Files, Listing, dict[str, str] | None]:
+    """`list_source`, or of a shard its files."""
+    share = None if shard is None else shard.share
+    if shard is None or share is None:
+        files, listed, own = list_source(source, root, follow_links)
+        return files, listed if shard is None else shard.of_listing(listed), own
+    if not is_elsewhere(source):
+        _check_folder(root, source)
+    shard.seen(share.listed, share.at)
+    return share.files, share.listing, None
+
+
+def list_source(
     source: str, root: Path, follow_links: bool
 ) -> tuple[Files, Listing, dict[str, str] | None]:
     """The files of a source, without a look into them, and the labels that it gives itself."""
