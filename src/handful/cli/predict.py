@@ -88,6 +88,7 @@ def predict(
     --none-of-these, photos of things that the model has never seen get no answer.
     """
     check_cluster(on, shard=shard, into=into, dry_run=dry_run)
+    whole = None if on is None else file_for(out)
 
     from handful.data.sources import load
     from handful.output import PREDICTIONS, output_target
@@ -105,9 +106,9 @@ def predict(
             run, source, shard, out, into, abstain, none_of_these, follow_links, data_root, as_json
         )
         return
-    if on is not None:
+    if on is not None and whole is not None:
         _predict_on(
-            on, run, source, file_for(out), abstain, none_of_these, follow_links, data_root, as_json
+            on, run, source, whole, abstain, none_of_these, follow_links, data_root, as_json
         )
         return
     target = None if out is None else output_target(out, PREDICTIONS)

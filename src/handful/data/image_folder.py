@@ -94,8 +94,6 @@ def _listed_part(
     if shard is None or share is None:
         files, listed, own = list_source(source, root, follow_links)
         return files, listed if shard is None else shard.of_listing(listed), own
-    if not is_elsewhere(source):
-        _check_folder(root, source)
     shard.seen(share.listed, share.at)
     return share.files, share.listing, None
 
