@@ -144,7 +144,7 @@ def figures(found):
     return [{k: v for k, v in asdict(cell).items() if k != "seconds"} for cell in found.cells]
 
 
-def test_images_that_a_machine_cannot_read_are_left_out(place, here, monkeypatch):
+def test_a_cell_leaves_out_what_its_machine_cannot_read(place, here, monkeypatch):
     for kind, value in (("dark", 20), ("light", 200)):
         for number in range(8):
             for seed, part in enumerate(("train", "test")):
@@ -312,12 +312,12 @@ def test_cells_are_those_of_one_thread_though_a_worker_is_killed(nodes, images, 
 
         compare.fit = killing
         try:
-            return compare._cell_of_cluster(images, name, draw, *words, reporter=reporter)
+            return compare._fitted_cell(images, name, draw, *words, reporter=reporter)
         finally:
             compare.fit = fitted
 
     alone = compared(images, "here", names=("features", "supervised"), draws=range(2), **STEPS)
-    monkeypatch.setattr(compare, "_cell_of_cluster", killed)
+    monkeypatch.setattr(compare, "_fitted_cell", killed)
     found = compared(images, "on", "ray", names=("features", "supervised"), draws=range(2), **STEPS)
     assert mark.exists()
     assert figures(found) == figures(alone)
@@ -326,7 +326,7 @@ def test_cells_are_those_of_one_thread_though_a_worker_is_killed(nodes, images, 
                            for draw in range(2))  # fmt: skip
     whole = json.loads(Path("on/comparison.json").read_text())
     assert len(whole["cells"]) == 4
-    monkeypatch.setattr(compare, "_cell_of_cluster", lambda *_, **named: 1 / 0)
+    monkeypatch.setattr(compare, "_fitted_cell", lambda *_, **named: 1 / 0)
     again = compared(images, "on", "ray", names=("features", "supervised"), draws=range(2), **STEPS)
     assert figures(again) == figures(alone)
 

@@ -61,8 +61,8 @@ On = Annotated[
         "--on",
         help="Do the work on a cluster: ray is one on this machine, a process for each core, or "
         "that of RAY_ADDRESS; ray://HOST:10001 is one elsewhere. It needs pip install "
-        "'handful\\[ray]'.",
-        metavar="ray|ray://HOST:PORT",
+        "'handful[ray]'.",
+        metavar="CLUSTER",
         show_default=False,
         rich_help_panel=EXPERT,
     ),

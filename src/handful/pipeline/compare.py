@@ -207,7 +207,7 @@ def _fitted_cells(
     todo = tuple(todo)
     if on is None or not todo:
         for draw, name in todo:
-            yield _fitted_cell(images, name, draw, per_class, reporter, options[name])
+            yield _fitted_cell(images, name, draw, per_class, options[name], reporter)
         return
     with cluster(on, reporter.say) as nodes:
         shared = nodes.share(images)
@@ -215,33 +215,9 @@ def _fitted_cells(
             Job(None, f"{name}, draw {draw}", (shared, name, draw, per_class, options[name]))
             for draw, name in todo
         )
-        done = nodes.results(_cell_of_cluster, jobs)
+        done = nodes.results(_fitted_cell, jobs)
         for _, cell in reporter.track(done, len(todo), "cells"):
-            if isinstance(cell, _Lost):
-                images.store.lost.update(cell.why)
-                raise images.store.vanished(np.array(list(cell.why), np.int64))
             yield cell
-
-
-class _Lost(NamedTuple):
-    """What a machine of the cluster says of images that it could no longer read."""
-
-    why: dict[int, str]  # row of the store → reason
-
-
-def _cell_of_cluster(
-    images: ImageSet,
-    name: str,
-    draw: int,
-    per_class: int,
-    options: dict[str, Any],
-    reporter: Reporter,
-) -> Cell | _Lost:
-    """`_fitted_cell`, on a machine of the cluster."""
-    try:
-        return _fitted_cell(images, name, draw, per_class, reporter, options)
-    except Vanished:
-        return _Lost(dict(images.store.lost))
 
 
 def _fitted_cell(
@@ -249,8 +225,8 @@ def _fitted_cell(
     name: str,
     draw: int,
     per_class: int,
-    reporter: Reporter,
     options: dict[str, Any],
+    reporter: Reporter,
 ) -> Cell:
     """Fit one method on one draw and score it on the test part."""
     begun = time.perf_counter()
