@@ -36,6 +36,7 @@ FAILING = 0.01  # share of the GETs that are answered with an error
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 METHODS = "features,self_training,propagation,supervised"
 COMPARE = ["--per-class", "10", "--methods", METHODS, "--draws", "4", "--estimate", "none"]
+COMPARE += ["--set", "supervised.steps=2000"]
 
 
 class Workers(threading.Thread):
@@ -46,6 +47,7 @@ class Workers(threading.Thread):
         super().__init__(daemon=True)
         self.mark, self.kill_after = f"HANDFUL_CACHE={cache}".encode(), kill_after
         self.peaks: dict[int, int] = {}  # process → MB
+        self.seconds: dict[int, float] = {}  # process → of the processor
         self.killed, self.ended = 0, threading.Event()
 
     def run(self) -> None:
@@ -59,10 +61,13 @@ class Workers(threading.Thread):
                     if self.mark not in (folder / "environ").read_bytes().split(b"\0"):
                         continue
                     lines = (folder / "status").read_text().splitlines()
+                    times = (folder / "stat").read_text().rpartition(")")[2].split()[11:13]
                 except OSError:  # it has ended
                     continue
                 peak = next((line.split()[1] for line in lines if line.startswith("VmHWM")), "0")
                 self.peaks[int(folder.name)] = int(peak) // 1024
+                ticks = sum(map(int, times))
+                self.seconds[int(folder.name)] = ticks / os.sysconf("SC_CLK_TCK")
                 looks += name.startswith(b"ray::_work")
                 if self.kill_after and not self.killed and looks >= self.kill_after:
                     if name.startswith(b"ray::_work"):
@@ -93,17 +98,23 @@ def cells(folder: Path) -> dict[str, Any]:
     words = ["embed", "digits", "--out", str(folder / "digits.npz")]
     predict(words, known, ONE_THREAD)
     seconds: dict[str, float] = {}
+    cpu: dict[str, list[float]] = {}
     for way, on in (("one thread", []), ("ray", ["--on", "ray"])):
         cache, out = folder / f"cache-{way}", folder / way
         shutil.copytree(known, cache)
         words = ["compare", "digits", *COMPARE, "--out", str(out), *on]
-        seconds[way], _ = predict(words, cache, ONE_THREAD)
+        with watched(cache) as workers:
+            used = os.times().children_user
+            seconds[way], _ = predict(words, cache, ONE_THREAD)
+            own = round(os.times().children_user - used, 1)
+        cpu[way] = [round(one, 1) for one in workers.seconds.values()] or [own]
         print(way, seconds[way], file=sys.stderr)
     made = {way: json.loads((folder / way / "comparison.json").read_text()) for way in seconds}
     return {
         "cells": len(made["ray"]["cells"]),
         "equal": figures_of(made["ray"]) == figures_of(made["one thread"]),
         "seconds": seconds,
+        "cpu_seconds": cpu,  # of each worker; they tell what other work on the machine hides
         "seconds_of_cells": {
             way: round(sum(cell["seconds"] for cell in found["cells"]), 1)
             for way, found in made.items()
