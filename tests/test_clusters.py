@@ -15,7 +15,8 @@ from handful.cores import cores
 
 
 @pytest.mark.parametrize(
-    "address", ["", "dask", "ray:/head:10001", "ray://", "http://head:10001", "ray://head:99999"]
+    "address",
+    ["", "dask", "ray:/head:10001", "ray://", "http://head:10001", "head:6379", "ray://head:99999"],
 )
 def test_what_is_no_cluster_is_refused(address):
     with pytest.raises(HandfulError, match="--on ray is this machine"):
@@ -102,6 +103,20 @@ def test_jobs_are_handed_over_as_others_finish():
     assert ray.options_given == {"num_cpus": 1, "num_gpus": 0, "max_retries": 3}
 
 
+@pytest.mark.parametrize(
+    "kind, text, said",
+    [
+        ("RayTaskError", "No module named 'handful'", "handful is not installed on the cluster"),
+        ("RayError", "The worker died.\nMore", r"job 0 was given up: .* 4 times \(The worker died"),
+    ],
+)
+def test_what_the_cluster_lacks_is_told(kind, text, said):
+    ray = FakeRay()
+    ray.error = getattr(FakeRay.exceptions, kind)(text)
+    with pytest.raises(HandfulError, match=said):
+        list(Cluster(ray, 1, 0, 2, print).results(_told, [Job(0, "job 0", (0,))]))
+
+
 def _told(n, reporter):
     reporter.say(f"job {n}")
     return n * n
@@ -118,7 +133,7 @@ class FakeRay:
             pass
 
     def __init__(self):
-        self.waiting, self.most = {}, 0
+        self.waiting, self.most, self.error = {}, 0, None
 
     def remote(self, function):
         self.function = function
@@ -141,6 +156,8 @@ class FakeRay:
         return keys[:1], keys[1:]
 
     def get(self, key):
+        if self.error is not None:
+            raise self.error
         said = []
         function, arguments = self.waiting.pop(key)
         value = function(*arguments, reporter=clusters.Reporter(say=said.append))

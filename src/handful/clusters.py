@@ -119,7 +119,7 @@ class Cluster:
 
 def check_address(address: str) -> None:
     """HandfulError for what is no --on; nothing is imported or opened."""
-    if address != LOCAL and _host(address) is None:
+    if address != LOCAL and not (address.startswith("ray://") and _host(address)):
         raise HandfulError(
             f"--on {address!r} is no cluster; --on ray is this machine, or the cluster of "
             f"RAY_ADDRESS, and --on ray://HOST:{CLIENT_PORT} is another"
@@ -181,8 +181,8 @@ def _connect(ray: Any, address: str) -> None:
             where = given or "on this machine"
             raise HandfulError(
                 f"no Ray cluster {where}: {_first_line(error)}. Check the address, that its "
-                f"machines have Ray {ray.__version__} and Python {platform.python_version()}, and "
-                f"the token of its users (RAY_AUTH_TOKEN)"
+                f"machines have Ray {ray.__version__} and Python {platform.python_version()}, and, "
+                f"where it asks for a token, RAY_AUTH_MODE=token and ~/.ray/auth_token"
             ) from error
 
 
