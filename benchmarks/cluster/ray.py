@@ -36,7 +36,8 @@ FAILING = 0.01  # share of the GETs that are answered with an error
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 METHODS = "features,self_training,propagation,supervised"
 COMPARE = ["--per-class", "10", "--methods", METHODS, "--draws", "4", "--estimate", "none"]
-COMPARE += ["--set", "supervised.steps=2000"]
+# Which format is faster is measured by each cache, and on a busy machine the answers differ.
+COMPARE += ["--set", "supervised.steps=2000", "--precision", "fp32"]
 
 
 class Workers(threading.Thread):
