@@ -17,7 +17,7 @@ import numpy as np
 from handful.data import decode, scan, store, thread_pool
 from handful.data.sources import load
 
-thread_pool.workers = lambda: 2
+thread_pool.cores = lambda: 2
 scan.BATCH = store.BATCH = 1
 seconds: dict[str, list[float]] = {}
 

@@ -71,6 +71,12 @@ def keeps_memory() -> bool:
     return device().type == "cpu" and platform.libc_ver()[0] == "glibc"
 
 
+def use_threads(count: int) -> None:
+    """Let torch, BLAS and OpenMP use so many threads from now on."""
+    torch.set_num_threads(count)
+    ThreadpoolController().limit(limits=count)
+
+
 class _OneThread:
     """Blocks of `one_thread` in all threads of the process."""
 

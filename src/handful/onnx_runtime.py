@@ -4,24 +4,18 @@ Letters in shapes: N images, K classes, C channels, S the side in pixels.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
 
+from handful.cores import cores
 from handful.errors import HandfulError
 
 IMAGES, PROBABILITIES, DISTANCES = "images", "probabilities", "distances"  # names in the model
 _TOLD = ("handful", "classes", "input", "abstentions", "none_of_these")  # a model tells these
 _BATCH = 64  # images in a pass where none is given: bounds the memory
-
-
-def cores() -> int:
-    """The number of cores that this process may use."""
-    allowed = getattr(os, "sched_getaffinity", None)
-    return len(allowed(0)) if allowed is not None else os.cpu_count() or 1
 
 
 class Answers(NamedTuple):

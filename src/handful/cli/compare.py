@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
+from handful.cli.early_checks import check_cluster
 from handful.cli.options import (
     LARGEST_SEED,
     AsJson,
     Init,
+    On,
     Precision,
     Size,
     Source,
@@ -77,6 +79,7 @@ def compare(
             min=0, max=LARGEST_SEED, help="Of the test part that --test-fraction sets aside."
         ),
     ] = 0,
+    on: On = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare methods on the same draws of labels, each scored once on the test part.
@@ -89,6 +92,7 @@ def compare(
     from handful.text import in_seconds
 
     seconds = None if budget is None else in_seconds(budget)
+    check_cluster(on)
     if not test_fraction:
         _check_test_part(source, where)
 
@@ -112,6 +116,7 @@ def compare(
             precision=precision,
             budget=seconds,
             command=sys.argv[1:],
+            on=on,
         )
         leave_report(out, reporter.say)
     if as_json:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from handful.clusters import check_address, check_installed
 from handful.errors import HandfulError
 from handful.text import did_you_mean, similar_file
 
@@ -55,3 +56,19 @@ def check_run_folder(out: Path) -> None:
         return  # a replacement that was interrupted, and is finished first
     if names and not names & {"run.json", "checkpoint"}:
         raise HandfulError(f"{out} holds other files; give --out a folder that is new or empty")
+
+
+def check_cluster(on: str | None, **excluded: object) -> None:
+    """Raise HandfulError for a wrong --on, without Ray, or with an option that excludes it.
+
+    Args:
+        excluded: such options, by name; None and False are not given.
+    """
+    if on is None:
+        return
+    check_address(on)
+    check_installed()
+    for name, value in excluded.items():
+        if value not in (None, False):
+            option = f"--{name.replace('_', '-')}"
+            raise HandfulError(f"--on does not go with {option}; leave one of the two out")

@@ -5,13 +5,15 @@ from typing import Annotated, Any
 
 import typer
 
+from handful.cli.early_checks import check_cluster
 from handful.cli.options import (
     AsJson,
+    On,
     Source,
     TestFraction,
     pairs,
 )
-from handful.cli.shards import ShardOption, parts_folder, print_part
+from handful.cli.shards import ShardOption, parts_folder, print_merged, print_part
 from handful.cli.source_options import SourceOptions, takes_source_options
 from handful.cli.terminal import answer, print_json, print_skipped, reporting
 from handful.errors import HandfulError
@@ -68,6 +70,7 @@ def embed(
     ] = "auto",
     test_fraction: TestFraction = 0.0,
     shard: ShardOption = None,
+    on: On = None,
     as_json: AsJson = False,
 ) -> None:
     """Turn images into features: one row of numbers an image, from a network trained on ImageNet.
@@ -79,16 +82,22 @@ def embed(
 
     Example: handful embed photos/ --out features.npz
     """
+    check_cluster(on, shard=shard)
+
     from handful.output import FEATURES, output_target
     from handful.parquet_files import check_parquet
     from handful.pipeline.embed import embed
     from handful.text import in_seconds
 
-    if shard is not None:
-        _check_plain(where, budget, test_fraction)
-        how = {"size": size, "aspect": aspect, "view": view, "precision": precision}
-        _embed_shard(source, shard, out, where, backbone, how | {"settings": pairs(set_ or [])},
-                     as_json)  # fmt: skip
+    if shard is not None or on is not None:
+        _check_plain(where, budget, test_fraction, "--on" if shard is None else "--shard")
+        how: dict[str, Any] = {"size": size, "aspect": aspect, "view": view}
+        how |= {"precision": precision, "settings": pairs(set_ or [])}
+        if on is not None:
+            _embed_on(on, source, out, where, backbone, how, as_json)
+        else:
+            assert shard is not None
+            _embed_shard(source, shard, out, where, backbone, how, as_json)
         return
     check_parquet(out)
     output_target(out, FEATURES)
@@ -116,7 +125,9 @@ def embed(
         print_skipped(images)
 
 
-def _check_plain(where: SourceOptions, budget: str | None, test_fraction: float) -> None:
+def _check_plain(
+    where: SourceOptions, budget: str | None, test_fraction: float, reads_parts: str
+) -> None:
     """Raise HandfulError for options that need all images at once."""
     typed = {
         "--budget": budget is not None,
@@ -128,9 +139,27 @@ def _check_plain(where: SourceOptions, budget: str | None, test_fraction: float)
     for option, given in typed.items():
         if given:
             raise HandfulError(
-                f"{option} needs all images at once, and --shard reads a part of them; leave one "
-                f"of the two out"
+                f"{option} needs all images at once, and {reads_parts} reads them in parts; leave "
+                f"one of the two out"
             )
+
+
+def _embed_on(
+    on: str,
+    source: str,
+    out: Path,
+    where: SourceOptions,
+    backbone: str,
+    how: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """Embed on a cluster, and print what was written."""
+    from handful.pipeline.on_cluster import embed_on
+
+    places = {"follow_links": where.follow_links, "data_root": where.data_root}
+    with reporting() as reporter:
+        merged = embed_on(on, source, out, backbone, reporter=reporter, where=places, **how)
+    print_merged(merged, out, as_json)
 
 
 def _embed_shard(

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from handful.cli.options import AsJson
-from handful.cli.terminal import answer, print_json, reporting
-from handful.text import counted, for_terminal
+from handful.cli.shards import print_merged
+from handful.cli.terminal import reporting
 
 
 def merge(
@@ -29,21 +29,4 @@ def merge(
 
     with reporting() as reporter:
         found = merge_parts(parts, out, reporter.say)
-    if as_json:
-        left_out = [{"file": name, "reason": reason} for name, reason in found.examples]
-        print_json(
-            {
-                "out": str(out),
-                "images": found.images,
-                "shards": found.shards,
-                "kind": found.kind,
-                "left_out": left_out,
-            }
-        )
-        return
-    text = f"{counted(found.images, 'image')} from {counted(found.shards, 'shard')} → {out}"
-    answer.print(for_terminal(text), markup=False, soft_wrap=True)
-    if found.left_out:
-        first = found.examples[0]
-        text = f"{found.left_out:,} left out; the first is {first.name}: {first.reason}"
-        answer.print(for_terminal(text), markup=False, soft_wrap=True)
+    print_merged(found, out, as_json)

@@ -55,6 +55,18 @@ AllowNetwork = Annotated[
     bool,
     typer.Option("--allow-network", help="Let --host be one that other machines can reach."),
 ]
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        help="Do the work on a cluster: ray is one on this machine, a process for each core, or "
+        "that of RAY_ADDRESS; ray://HOST:10001 is one elsewhere. It needs pip install "
+        "'handful[ray]'.",
+        metavar="CLUSTER",
+        show_default=False,
+        rich_help_panel=EXPERT,
+    ),
+]
 TestFraction = Annotated[
     float,
     typer.Option(

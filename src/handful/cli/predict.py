@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from handful.cli.box_options import BoxFile, MinConfidence, Padding, Square, boxes_given
-from handful.cli.options import AsJson
-from handful.cli.shards import ShardOption, parts_folder, print_part
+from handful.cli.early_checks import check_cluster
+from handful.cli.options import AsJson, On
+from handful.cli.shards import ShardOption, file_for, parts_folder, print_merged, print_part
 from handful.cli.source_options import DataRoot, FollowLinks
 from handful.cli.terminal import (
     left_out_of,
@@ -95,6 +96,7 @@ def predict(
     padding: Padding = None,
     square: Square = None,
     shard: ShardOption = None,
+    on: On = None,
     follow_links: FollowLinks = False,
     data_root: DataRoot = None,
     as_json: AsJson = False,
@@ -109,6 +111,17 @@ def predict(
     holds for nine in ten sets of labels; a run whose labels are too few to show it refuses. With
     --none-of-these, photos of things that the model has never seen get no answer.
     """
+    check_cluster(
+        on,
+        shard=shard,
+        into=into,
+        dry_run=dry_run,
+        boxes=boxes,
+        by_photo=by_photo,
+        recognitions=recognitions,
+    )
+    whole = None if on is None else file_for(out)
+
     from handful.data.sources import load
     from handful.output import PHOTO_ANSWERS, PREDICTIONS, RECOGNITIONS, output_target
     from handful.parquet_files import check_parquet, is_parquet
@@ -137,6 +150,11 @@ def predict(
             )
         _predict_shard(
             run, source, shard, out, into, abstain, none_of_these, follow_links, data_root, as_json
+        )
+        return
+    if on is not None and whole is not None:
+        _predict_on(
+            on, run, source, whole, abstain, none_of_these, follow_links, data_root, as_json
         )
         return
     target = None if out is None else output_target(out, PREDICTIONS)
@@ -250,6 +268,35 @@ def _predict_shard(
             data_root=data_root,
         )
     print_part(done.part, done.before, as_json)
+
+
+def _predict_on(
+    on: str,
+    run: Path,
+    source: str,
+    out: Path,
+    abstain: float | None,
+    none_of_these: bool,
+    follow_links: bool,
+    data_root: Path | None,
+    as_json: bool,
+) -> None:
+    """Predict on a cluster, and print what was written."""
+    from handful.pipeline.on_cluster import predict_on
+
+    with reporting() as reporter:
+        merged = predict_on(
+            on,
+            run,
+            source,
+            out,
+            abstain=abstain,
+            none_of_these=none_of_these,
+            reporter=reporter,
+            follow_links=follow_links,
+            data_root=data_root,
+        )
+    print_merged(merged, out, as_json)
 
 
 def _promise(promised: dict[str, Any]) -> str:

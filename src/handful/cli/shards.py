@@ -1,4 +1,4 @@
-"""The option `--shard` of predict and embed, and what they print of a part."""
+"""The option `--shard` of predict and embed, and what is printed of parts."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +11,7 @@ from handful.errors import HandfulError
 from handful.text import counted, for_terminal
 
 if TYPE_CHECKING:
+    from handful.pipeline.merge_parts import Merged
     from handful.pipeline.parts import Part
 
 ShardOption = Annotated[
@@ -38,6 +39,13 @@ def parts_folder(out: Path | None) -> Path:
     return out
 
 
+def file_for(out: Path | None) -> Path:
+    """The file given with --out; HandfulError without one."""
+    if out is None:
+        raise HandfulError("--on writes a file; give it with --out predictions.csv")
+    return out
+
+
 def print_part(part: "Part", before: bool, as_json: bool) -> None:
     """Print where a part is, and how many images it has."""
     about = part.about
@@ -62,3 +70,25 @@ def print_part(part: "Part", before: bool, as_json: bool) -> None:
             f"{about['unfetched']:,} could not be fetched; the same command tries them again",
             soft_wrap=True,
         )
+
+
+def print_merged(found: "Merged", out: Path, as_json: bool) -> None:
+    """Print what one file was made of."""
+    if as_json:
+        left_out = [{"file": name, "reason": reason} for name, reason in found.examples]
+        print_json(
+            {
+                "out": str(out),
+                "images": found.images,
+                "shards": found.shards,
+                "kind": found.kind,
+                "left_out": left_out,
+            }
+        )
+        return
+    text = f"{counted(found.images, 'image')} from {counted(found.shards, 'shard')} → {out}"
+    answer.print(for_terminal(text), markup=False, soft_wrap=True)
+    if found.left_out:
+        first = found.examples[0]
+        text = f"{found.left_out:,} left out; the first is {first.name}: {first.reason}"
+        answer.print(for_terminal(text), markup=False, soft_wrap=True)

@@ -78,11 +78,10 @@ def load_folder(
             raise NothingInShard(wanted.shard)
     else:
         asked = labels is None and wanted.folders in (None, "auto") and not wanted.labeled_only
-        files, listed, own = _listed(source, root, follow_links, say if asked else silent)
+        told = say if asked else silent
+        files, listed, own, whole = _listed_part(source, root, follow_links, wanted.shard, told)
         source = redacted(source)  # from here on it is only shown and kept
-        part, whole = "", len(listed.files)
-        if wanted.shard is not None:
-            listed, part = wanted.shard.of_listing(listed), str(wanted.shard)
+        part = "" if wanted.shard is None else str(wanted.shard)
         if wanted.labeled_only is not None:
             images = _load_labeled(source, files, labels, listed, own, track, wanted)
             images.store.whole = whole
@@ -98,7 +97,29 @@ def load_folder(
     return images
 
 
-def _listed(
+class _Listed(NamedTuple):
+    """The files of a source or of a shard of it, and what the source says of them."""
+
+    files: Files
+    listed: Listing
+    own: dict[str, str] | None  # labels by name that the source itself gives
+    whole: int  # number of images of the whole source
+
+
+def _listed_part(
+    source: str, root: Path, follow_links: bool, shard: Shard | None, say: Callable[[str], None]
+) -> _Listed:
+    """`list_source`, or of a shard its files."""
+    share = None if shard is None else shard.share
+    if shard is None or share is None:
+        files, listed, own = list_source(source, root, follow_links, say)
+        part = listed if shard is None else shard.of_listing(listed)
+        return _Listed(files, part, own, len(listed.files))
+    shard.seen(share.listed, share.at)
+    return _Listed(share.files, share.listing, None, share.listed.images)
+
+
+def list_source(
     source: str, root: Path, follow_links: bool, say: Callable[[str], None] = silent
 ) -> tuple[Files, Listing, dict[str, str] | None]:
     """The files of a source, without a look into them, and the labels that it gives itself."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from typing import NamedTuple
 
+from handful.data.opened import Files
 from handful.data.scan import Listing
 from handful.data.skipped import Skipped
 from handful.errors import HandfulError
@@ -20,6 +21,15 @@ class Listed(NamedTuple):
     hash: str  # of the names
 
 
+class Share(NamedTuple):
+    """The images of one shard, where another machine has listed the source."""
+
+    files: Files
+    listing: Listing  # of this shard
+    listed: Listed  # of all images
+    at: dict[str, int]  # name → position among all images
+
+
 @dataclass(frozen=True)
 class Shard:
     """One of `of` parts of a source, counted from 1.
@@ -32,22 +42,28 @@ class Shard:
 
     number: int
     of: int
-    # Called with the names of all images of the source, in their order, before one is read.
-    seen: Callable[[Sequence[str]], None] = lambda names: None
+    # Called before an image is read: what all images are, and the positions of those held here.
+    seen: Callable[[Listed, dict[str, int]], None] = lambda listed, at: None
+    share: Share | None = None  # None: the source is listed here
 
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"
 
     def holds(self, name: str) -> bool:
         """Whether the image of this name is in this shard."""
-        digest = blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
-        return int.from_bytes(digest, "big") % self.of == self.number - 1
+        return number_of(name, self.of) == self.number
+
+    def divide(self, names: Sequence[str]) -> dict[str, int]:
+        """The positions of the images of this shard, given the names of all in their order."""
+        at = {name: position for position, name in enumerate(names) if self.holds(name)}
+        self.seen(listed_names(names), at)
+        return at
 
     def of_listing(self, listed: Listing) -> Listing:
         """The files of this shard; what is left out is listed by the shard of its name."""
-        self.seen([file.name for file in listed.files])
+        at = self.divide([file.name for file in listed.files])
         return Listing(
-            [file for file in listed.files if self.holds(file.name)],
+            [file for file in listed.files if file.name in at],
             [skipped for skipped in listed.skipped if self.holds(skipped.name)],
             listed.ignored,
         )
@@ -70,6 +86,12 @@ def shard_of(text: str) -> Shard:
             f"--shard {text!r} is no shard; the third of 64 is --shard 3/64, and the first is 1/64"
         )
     return Shard(number, of)
+
+
+def number_of(name: str, of: int) -> int:
+    """Which of `of` shards holds the image of this name."""
+    digest = blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % of + 1
 
 
 def listed_names(names: Sequence[str]) -> Listed:

@@ -178,8 +178,8 @@ def _check_boxes(source: Any, boxes: Boxes, shard: Shard | None) -> None:
 def _of_shard(images: ImageSet, shard: Shard) -> ImageSet:
     """The images of a shard, its test part included."""
     parts = [images] if images.test is None else [images, images.test]
-    shard.seen([name for part in parts for name in part.names])
-    held = [part[np.array([shard.holds(name) for name in part.names], bool)] for part in parts]
+    at = shard.divide([name for part in parts for name in part.names])
+    held = [part[np.array([name in at for name in part.names], bool)] for part in parts]
     if not any(map(len, held)):
         raise NothingInShard(shard)
     return replace(held[0], test=held[1] if len(held) > 1 and len(held[1]) else None)

@@ -1,18 +1,14 @@
 """Map a function over many files with threads, in order and in bounded memory."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from handful.cores import cores
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-def workers() -> int:
-    """Number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
@@ -21,8 +17,8 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Itera
     Threads suffice, because Pillow releases the interpreter's lock while it decodes: two cores read
     60,000 small JPEG files in about 12 seconds. Processes would have to copy the results.
     """
-    ahead = 2 * workers()
-    with ThreadPoolExecutor(workers()) as pool:
+    ahead = 2 * cores()
+    with ThreadPoolExecutor(cores()) as pool:
         waiting: deque[Future[Result]] = deque()
         try:
             for item in items:

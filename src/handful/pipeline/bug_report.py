@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from handful._version import __version__
-from handful.data.thread_pool import workers
+from handful.cores import cores
 from handful.errors import HandfulError
 from handful.pipeline.artifacts import ARTIFACTS, RECORD
 from handful.text import for_terminal
@@ -63,7 +63,7 @@ def about_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _tried(_processor),
-        "cores": {"of the machine": os.cpu_count(), "usable": workers()},
+        "cores": {"of the machine": os.cpu_count(), "usable": cores()},
         "memory": _tried(_memory),
         "device": _tried(_device),
         "packages": {name: _version(name) for name in PACKAGES},

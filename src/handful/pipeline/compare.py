@@ -8,7 +8,7 @@ Differences between methods are paired by draw, so the variation between draws c
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import combinations
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 from scipy import stats
 
 from handful import methods
+from handful.clusters import Job, check_address, cluster
 from handful.data.checks import check as inspect
 from handful.data.imageset import ImageSet
 from handful.data.source_names import redacted
@@ -120,6 +121,7 @@ def compare(
     settings: Mapping[str, str] | None = None,
     reporter: Reporter = QUIET,
     command: Sequence[str] = (),
+    on: str | None = None,
     **options: Any,
 ) -> Comparison:
     """Fit every method on every draw and score each fit on the test part of `images`.
@@ -133,6 +135,8 @@ def compare(
             holds another comparison is refused.
         estimate: "folds" or "none", as in `fit`.
         command: as it was typed, for the report.
+        on: fit the cells on a cluster, each with one thread; see `handful.clusters.cluster`. Its
+            machines see the images at the same paths. None: one after the other, here.
         settings: as in `fit`, for all methods, or for one: `features.strength` → "0.01".
         options: backbone, init, size, aspect, flips, precision and budget (of each fit), as in
             `fit`.
@@ -142,6 +146,8 @@ def compare(
             options do not fit together.
     """
     draws, folder = tuple(draws), Path(out)
+    if on is not None:
+        check_address(on)
     images = on_scale_of(images, options.get("init"), reporter.say)
     _check(images, names, draws)
     settings_of = _settings_of(names, settings or {})
@@ -158,14 +164,15 @@ def compare(
             reporter.say(problem.text)
         saved = _saved_cells(folder, names, draws, fingerprints)
         todo = [(draw, name) for draw in draws for name in names if (name, draw) not in saved]
-        for done, (draw, name) in enumerate(todo, 1):
-            cell = _fitted_cell(images, name, draw, per_class, reporter, own[name])
+        for cell in _fitted_cells(images, todo, per_class, own, on, reporter):
+            name, draw = cell.method, cell.draw
             write_json(_path(folder, name, draw), {"settings": fingerprints[name]} | asdict(cell))
             saved[name, draw] = cell
+            todo.remove((draw, name))
             reporter.say(
                 f"{name}, draw {draw}: {cell.test_accuracy:.1%} in {cell.seconds:.0f} s"
                 + (f"; its training went wrong: {cell.trouble}" if cell.trouble else "")
-                + _remaining(saved.values(), todo[done:])
+                + _remaining(saved.values(), todo)
             )
         cells = tuple(saved[name, draw] for draw in draws for name in names)
         data = {
@@ -184,13 +191,43 @@ def compare(
     return comparison
 
 
+def _fitted_cells(
+    images: ImageSet,
+    todo: Sequence[tuple[int, str]],
+    per_class: int,
+    options: dict[str, dict[str, Any]],
+    on: str | None,
+    reporter: Reporter,
+) -> Iterator[Cell]:
+    """Yield the cells as they are fitted: one after the other here, or on a cluster.
+
+    Args:
+        todo: draws and names of methods.
+        options: of each method.
+    """
+    todo = tuple(todo)
+    if on is None or not todo:
+        for draw, name in todo:
+            yield _fitted_cell(images, name, draw, per_class, options[name], reporter)
+        return
+    with cluster(on, reporter.say) as nodes:
+        shared = nodes.share(images)
+        jobs = (
+            Job(None, f"{name}, draw {draw}", (shared, name, draw, per_class, options[name]))
+            for draw, name in todo
+        )
+        done = nodes.results(_fitted_cell, jobs)
+        for _, cell in reporter.track(done, len(todo), "cells"):
+            yield cell
+
+
 def _fitted_cell(
     images: ImageSet,
     name: str,
     draw: int,
     per_class: int,
-    reporter: Reporter,
     options: dict[str, Any],
+    reporter: Reporter,
 ) -> Cell:
     """Fit one method on one draw and score it on the test part."""
     begun = time.perf_counter()

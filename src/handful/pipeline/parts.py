@@ -20,7 +20,7 @@ from torch import Tensor
 
 from handful._version import __version__
 from handful.data.objects.files import UNFETCHED
-from handful.data.shards import MOST, Listed, Shard, listed_names, shard_of
+from handful.data.shards import MOST, Listed, Shard, Share, shard_of
 from handful.data.skipped import Skipped
 from handful.errors import HandfulError
 from handful.files import parse_json, read_tensors, write_tensors
@@ -81,6 +81,11 @@ class MadeFeatures(StrictModel):
 MADE: dict[str, type[StrictModel]] = {"predictions": MadePredictions, "features": MadeFeatures}
 
 
+def ending(of: int) -> str:
+    """How the names of the parts of a job of `of` shards end."""
+    return f"-of-{of:05d}.safetensors"
+
+
 class Done(Exception):
     """Raised while a source is listed whose part is there already."""
 
@@ -127,23 +132,30 @@ class Job:
         shard: such as "3/64".
         asked: what was typed, as far as it changes the result. A finished part is not made again
             for the same list of images and the same `asked`.
+        share: the images of the shard, where the source was listed elsewhere.
     """
 
-    def __init__(self, folder: Path, shard: str, kind: Kind, asked: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        shard: str,
+        kind: Kind,
+        asked: dict[str, Any],
+        share: Share | None = None,
+    ) -> None:
         plain = shard_of(shard)
         if folder.exists() and not folder.is_dir():
             raise HandfulError(
                 f"--out is a folder for the parts here, and {folder} is a file; give another name"
             )
-        self.shard = Shard(plain.number, plain.of, self._seen)
-        self.path = folder / f"{plain.number:05d}-of-{plain.of:05d}.safetensors"
+        self.shard = Shard(plain.number, plain.of, self._seen, share)
+        self.path = folder / f"{plain.number:05d}{ending(plain.of)}"
         self.kind, self.asked = kind, json.loads(json.dumps(asked))
         self._listed: Listed | None = None
         self._at: dict[str, int] = {}
 
-    def _seen(self, names: Sequence[str]) -> None:
-        self._listed = listed_names(names)
-        self._at = {name: at for at, name in enumerate(names) if self.shard.holds(name)}
+    def _seen(self, listed: Listed, at: dict[str, int]) -> None:
+        self._listed, self._at = listed, at
         if self.path.exists():
             part = open_part(self.path)
             about = part.about

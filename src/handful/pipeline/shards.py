@@ -8,7 +8,7 @@ import torch
 
 from handful import models
 from handful.data.imageset import ImageSet
-from handful.data.shards import NothingInShard
+from handful.data.shards import NothingInShard, Share
 from handful.data.sources import load
 from handful.data.store import FileStore
 from handful.models.classifier import Predictor
@@ -33,6 +33,7 @@ def predict_shard(
     *,
     abstain: float | None = None,
     none_of_these: bool = False,
+    share: Share | None = None,
     reporter: Reporter = QUIET,
     **where: Any,
 ) -> Shard:
@@ -40,6 +41,7 @@ def predict_shard(
 
     Args:
         shard: such as "3/64".
+        share: the images of the shard, where the source was listed elsewhere.
         where: options of `load`.
     """
     trained = open_run(run)
@@ -57,7 +59,7 @@ def predict_shard(
         "none_of_these": none_of_these,
     }
     precision = predictor.precision_here()
-    job = Job(out, shard, "predictions", made)
+    job = Job(out, shard, "predictions", made, share)
     try:
         images = load(
             source,
@@ -96,6 +98,7 @@ def embed_shard(
     out: Path,
     backbone: str = "lite0",
     *,
+    share: Share | None = None,
     reporter: Reporter = QUIET,
     where: dict[str, Any] | None = None,
     **how: Any,
@@ -106,10 +109,11 @@ def embed_shard(
 
     Args:
         shard: such as "3/64".
+        share: the images of the shard, where the source was listed elsewhere.
         where: options of `load`.
         how: options of `handful.embed`, but for the budget.
     """
-    job = Job(out, shard, "features", {"backbone": backbone, **how})
+    job = Job(out, shard, "features", {"backbone": backbone, **how}, share)
     try:
         images = load(
             source,

@@ -7,10 +7,11 @@ from typing import Any
 
 import uvicorn
 
+from handful.cores import cores
 from handful.data import decode
 from handful.data.decoding.value_range import Ranges, Scale, ValueRange
 from handful.errors import HandfulError
-from handful.onnx_runtime import OnnxModel, cores
+from handful.onnx_runtime import OnnxModel
 from handful.serving.guard import Limits
 from handful.serving.service import Service, application
 from handful.sockets import LOOPBACK

@@ -96,6 +96,10 @@ class Objects(Files):
             return self.source  # a single object
         return f"{self.source.rstrip('/')}/{name}"
 
+    def some(self, names: Iterable[str]) -> "Objects":
+        """Only the images of these names."""
+        return Objects(self._source, self.readers, {name: self.entries[name] for name in names})
+
     def fetch(self, name: str) -> bytes:
         """The bytes of an image; raises `Unreadable` where they cannot be had."""
         entry = self.entries[name]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from handful.clusters import Job, check_address, cluster
 from handful.data.cache import data_folder
 from handful.data.findings import skipped_summary
 from handful.data.imageset import ImageSet
@@ -138,22 +139,78 @@ def reproduce(
     out: Path | None = None,
     data_root: Path | None = None,
     reporter: Reporter = QUIET,
+    on: str | None = None,
 ) -> Iterator[DrawResult]:
     """Run the recipe on each draw, and yield its outcome.
 
     Args:
         out: folder for the run folders of the draws. Finished draws in it are not run again, an
             interrupted one is continued.
+        on: run the draws on a cluster, each with one thread; see `handful.clusters.cluster`. Its
+            machines see `out` at the same path.
     """
+    draws = tuple(draws)
+    if on is not None:
+        check_address(on)
+        if out is None:
+            raise HandfulError("draws on a cluster are kept in folders; give out=")
     data, images = open_data(recipe, data_root, reporter)
+    if on is not None:
+        _run_on(on, recipe, data, images, draws, out, reporter)
     for draw in draws:
-        method = method_of(recipe, data, draw)
-        run = _run(recipe, method, training_images(recipe, data, images, draw), draw, out, reporter)
-        if run.test is None:
-            assert images.test is not None
-            run.score_test(images.test, reporter.track)
-        seconds = run.record["seconds"]
-        yield DrawResult(draw, data.title, run.test["accuracy"], run.test["n"], seconds, run)
+        yield _result(recipe, data, images, draw, out, reporter)
+
+
+def _run_on(
+    on: str,
+    recipe: Recipe,
+    data: Data,
+    images: ImageSet,
+    draws: Iterable[int],
+    out: Path | None,
+    reporter: Reporter,
+) -> None:
+    """Run the draws on a cluster; each leaves its folder in `out`."""
+    todo = [draw for draw in draws if not _finished(out, draw)]
+    if not todo:
+        return
+    with cluster(on, reporter.say) as nodes:
+        shared = nodes.share(images)
+        jobs = (Job(draw, f"draw {draw}", (recipe, data, shared, draw, out)) for draw in todo)
+        for draw, _ in reporter.track(nodes.results(_leave, jobs), len(todo), "draws"):
+            if not _finished(out, draw):
+                raise HandfulError(
+                    f"a machine of the cluster left the run of draw {draw} where it is not seen "
+                    f"here; give --out a folder that all machines see at the same path"
+                )
+
+
+def _finished(out: Path | None, draw: int) -> bool:
+    return out is not None and (out / f"draw-{draw}" / "test.json").exists()
+
+
+def _leave(
+    recipe: Recipe, data: Data, images: ImageSet, draw: int, out: Path, reporter: Reporter
+) -> None:
+    """`_result` on a machine of the cluster, which leaves a run folder."""
+    _result(recipe, data, images, draw, out, reporter)
+
+
+def _result(
+    recipe: Recipe,
+    data: Data,
+    images: ImageSet,
+    draw: int,
+    out: Path | None,
+    reporter: Reporter,
+) -> DrawResult:
+    method = method_of(recipe, data, draw)
+    run = _run(recipe, method, training_images(recipe, data, images, draw), draw, out, reporter)
+    if run.test is None:
+        assert images.test is not None
+        run.score_test(images.test, reporter.track)
+    seconds = run.record["seconds"]
+    return DrawResult(draw, data.title, run.test["accuracy"], run.test["n"], seconds, run)
 
 
 def _run(
