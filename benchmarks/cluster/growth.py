@@ -1,7 +1,7 @@
 """How time and memory grow with the number of files: listing, `data`, and a shard of `predict`.
 
     python -m benchmarks run growth                      # a thousand, ten and a hundred thousand
-    python -m benchmarks run growth --most 6             # and a million: hours of generated files
+    python -m benchmarks run growth --most 6             # and a million, which was not run
 
 The files are generated PNGs of 8 by 8 pixels, all different, a thousand in a folder. Each figure is
 of a process of its own: the first `data` looks into every file, the second one knows them. The time
