@@ -117,6 +117,17 @@ def test_what_the_cluster_lacks_is_told(kind, text, said):
         list(Cluster(ray, 1, 0, 2, print).results(_told, [Job(0, "job 0", (0,))]))
 
 
+def test_a_task_asks_for_no_more_cpus_than_a_machine_with_gpus_has_for_each():
+    head = {"Alive": True, "Resources": {"CPU": 32.0}}
+    small = {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}}
+    large = {"Alive": True, "Resources": {"CPU": 64.0, "GPU": 4.0}}
+    gone = {"Alive": False, "Resources": {"CPU": 1.0, "GPU": 8.0}}
+    assert clusters._cpus_beside_a_gpu([head, small, gone]) == 8
+    assert clusters._cpus_beside_a_gpu([head, small, large]) == 8
+    assert clusters._cpus_beside_a_gpu([large]) == 16
+    assert clusters._cpus_beside_a_gpu([{"Alive": True, "Resources": {"CPU": 2, "GPU": 4}}]) == 1
+
+
 def _told(n, reporter):
     reporter.say(f"job {n}")
     return n * n

@@ -177,7 +177,14 @@ def _connect(ray: Any, address: str) -> None:
     with _settings(), _handlers_kept():
         try:
             ray.init(**how)
-        except (ConnectionError, RuntimeError, ValueError, OSError, SystemExit) as error:
+        except (
+            ray.exceptions.RayError,
+            ConnectionError,
+            RuntimeError,
+            ValueError,
+            OSError,
+            SystemExit,
+        ) as error:
             where = given or "on this machine"
             raise HandfulError(
                 f"no Ray cluster {where}: {_first_line(error)}. Check the address, that its "
@@ -192,8 +199,15 @@ def _cluster(ray: Any, say: Say) -> Cluster:
     if not cpus:
         raise HandfulError("the Ray cluster has no CPU; add a machine: ray start --address=HEAD")
     if gpus:
-        return Cluster(ray, max(1, cpus // gpus), 1, min(gpus, cpus), say)
+        return Cluster(ray, _cpus_beside_a_gpu(ray.nodes()), 1, min(gpus, cpus), say)
     return Cluster(ray, 1, 0, cpus, say)
+
+
+def _cpus_beside_a_gpu(nodes: list[dict[str, Any]]) -> int:
+    """CPUs that every machine with GPUs has for each of them; a task that asks for more waits."""
+    there = [node["Resources"] for node in nodes if node["Alive"]]
+    shares = [int(one.get("CPU", 0) // one["GPU"]) for one in there if one.get("GPU", 0) >= 1]
+    return max(1, min(shares, default=1))
 
 
 def _host(address: str) -> tuple[str, int] | None:

@@ -105,6 +105,15 @@ def test_a_part_of_other_images_or_another_run_is_made_again(place):
     assert merge_parts(Path("parts"), Path("merged.csv")).images == 20
 
 
+def test_a_part_of_another_place_with_equal_names_is_made_again(place):
+    first = predicted()
+    shutil.copytree(place / "photos", place / "elsewhere")
+    again = predicted(source="elsewhere")
+    absolute = predicted(source=str(place / "elsewhere"))
+    assert [done.before for done in first + again + absolute] == [False] * 6 + [True] * 3
+    assert str(place) not in json.dumps(first[0].part.about)
+
+
 def test_a_part_with_images_that_could_not_be_fetched_is_tried_again(place, monkeypatch):
     (place / "list.csv").write_text("path\nphotos/00.png\nphotos/01.png\nphotos/02.png\n")
     whole = Objects.fetch

@@ -116,27 +116,29 @@ def _on(
             yield Job(number, f"shard {shard}", job(shard, share, parts))
 
     unfetched = 0
-    with sole_writer(parts):
-        _remove(parts, but=ending(of))
-        with cluster(on, reporter.say) as nodes:
-            for _, made in reporter.track(nodes.results(function, jobs()), of, "shards"):
-                unfetched += made.unfetched
-                if not (parts / made.path.name).exists():
-                    raise HandfulError(
-                        f"a machine of the cluster wrote {made.path}, which is not here; give "
-                        f"--out a place that all machines see at the same path"
-                    )
-        merged = merge_parts(parts, out, reporter.say)
-        if unfetched:
-            reporter.say(
-                f"{unfetched:,} images could not be fetched; the same command tries them again, "
-                f"and takes the rest from {parts}"
-            )
-        else:
-            _remove(parts)
-            tidy(parts)
-    with suppress(OSError):  # it is not empty
-        parts.rmdir()
+    try:
+        with sole_writer(parts):
+            _remove(parts, but=ending(of))
+            with cluster(on, reporter.say) as nodes:
+                for _, made in reporter.track(nodes.results(function, jobs()), of, "shards"):
+                    unfetched += made.unfetched
+                    if not (parts / made.path.name).exists():
+                        raise HandfulError(
+                            f"a machine of the cluster wrote {made.path}, which is not here; give "
+                            f"--out a place that all machines see at the same path"
+                        )
+            merged = merge_parts(parts, out, reporter.say)
+            if unfetched:
+                reporter.say(
+                    f"{unfetched:,} images could not be fetched; the same command tries them "
+                    f"again, and takes the rest from {parts}"
+                )
+            else:
+                _remove(parts)
+                tidy(parts)
+    finally:
+        with suppress(OSError):  # it is not empty, or was never made
+            parts.rmdir()
     return merged
 
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +44,7 @@ class About(StrictModel):
     handful: Word
     images: Count  # in the list of all
     hash: Word  # of their names, in their order
+    source: Word = "none"  # hash of the place of the images
     asked: dict[str, Any]  # what was typed, as far as it changes the result
     made: dict[str, Any]  # the network and its settings
     precision: Word  # number format of the network: it differs between machines
@@ -133,6 +135,7 @@ class Job:
         asked: what was typed, as far as it changes the result. A finished part is not made again
             for the same list of images and the same `asked`.
         share: the images of the shard, where the source was listed elsewhere.
+        source: the place of the images. A part of images of equal names elsewhere is made again.
     """
 
     def __init__(
@@ -142,6 +145,7 @@ class Job:
         kind: Kind,
         asked: dict[str, Any],
         share: Share | None = None,
+        source: str = "",
     ) -> None:
         plain = shard_of(shard)
         if folder.exists() and not folder.is_dir():
@@ -151,6 +155,7 @@ class Job:
         self.shard = Shard(plain.number, plain.of, self._seen, share)
         self.path = folder / f"{plain.number:05d}{ending(plain.of)}"
         self.kind, self.asked = kind, json.loads(json.dumps(asked))
+        self.source = sha256(source.encode("utf-8", "surrogateescape")).hexdigest()[:32]
         self._listed: Listed | None = None
         self._at: dict[str, int] = {}
 
@@ -163,6 +168,7 @@ class Job:
                 about["kind"] == self.kind
                 and (about["number"], about["of"]) == (self.shard.number, self.shard.of)
                 and (about["images"], about["hash"]) == self._listed
+                and about["source"] == self.source
                 and about["asked"] == self.asked
                 and about["handful"] == __version__
             )
@@ -206,6 +212,7 @@ class Job:
             "handful": __version__,
             "images": self._listed.images,
             "hash": self._listed.hash,
+            "source": self.source,
             "asked": self.asked,
             "made": made,
             "precision": precision,

@@ -8,7 +8,9 @@ import torch
 
 from handful import models
 from handful.data.imageset import ImageSet
+from handful.data.objects.find import is_elsewhere
 from handful.data.shards import NothingInShard, Share
+from handful.data.source_names import NAMES
 from handful.data.sources import load
 from handful.data.store import FileStore
 from handful.models.classifier import Predictor
@@ -59,7 +61,7 @@ def predict_shard(
         "none_of_these": none_of_these,
     }
     precision = predictor.precision_here()
-    job = Job(out, shard, "predictions", made, share)
+    job = Job(out, shard, "predictions", made, share, _place(source, where))
     try:
         images = load(
             source,
@@ -113,7 +115,8 @@ def embed_shard(
         where: options of `load`.
         how: options of `handful.embed`, but for the budget.
     """
-    job = Job(out, shard, "features", {"backbone": backbone, **how}, share)
+    asked = {"backbone": backbone, **how}
+    job = Job(out, shard, "features", asked, share, _place(source, where or {}))
     try:
         images = load(
             source,
@@ -142,6 +145,13 @@ def embed_shard(
         scale_of(images, None),
     )
     return Shard(part, False)
+
+
+def _place(source: str, where: dict[str, Any]) -> str:
+    """What tells one source from others of the same names."""
+    if source in NAMES:
+        return f"{source} {where.get('data_root') or ''}"
+    return source if is_elsewhere(source) else str(Path(source).expanduser().absolute())
 
 
 def scale_of(images: ImageSet, predictor: Predictor | None) -> Any:
