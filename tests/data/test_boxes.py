@@ -176,6 +176,27 @@ def test_missing_and_unnamed_photos_are_listed_and_no_path_is_opened(photos, tmp
     assert images.store.detected.unreadable.keys() == {"site1/IMG_0003.png"}
 
 
+def test_boxes_of_another_folder_are_left_out(tmp_path):
+    for number, name in enumerate(("site1/IMG_1", "site1/IMG_2", "site2/IMG_1", "site2/IMG_2")):
+        save(tmp_path / "photos" / f"{name}.png", noise(20, 20, seed=number))
+    (tmp_path / "far").mkdir()
+    one, two = tmp_path / "photos" / "site1", {"site2/IMG_2.png": [detection(BOX)]}
+    both = {f"site{n}/IMG_1.png": [detection(BOX)] for n in (1, 2)} | two
+    for place in (tmp_path / "photos", tmp_path / "far"):
+        images = crops(one, megadetector(place / "b.json", both))
+        assert images.names == ["IMG_1.png#1"]
+        listed = dict(images.store.skipped)
+        assert all("another folder" in listed[f"site2/IMG_{n}.png"] for n in (1, 2)), listed
+        with pytest.raises(HandfulError, match="may be of another folder"):
+            crops(one, megadetector(place / "b.json", two))
+    moved = {f"C:\\cams\\IMG_{n}.png": [detection(BOX)] for n in (1, 2)}
+    boxes = megadetector(tmp_path / "b.json", moved)
+    assert crops(one, boxes).names == ["IMG_1.png#1", "IMG_2.png#1"]
+    boxes = megadetector(tmp_path / "b.json", moved | {"D:/x/IMG_2.png": [], "IMG_1.PNG": []})
+    with pytest.raises(HandfulError, match="no box of a confidence"):
+        load(one, boxes=Boxes(boxes), folders="classes")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
