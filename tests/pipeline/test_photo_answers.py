@@ -9,6 +9,7 @@ import pytest
 import handful
 from handful.data.boxes.options import Boxes
 from handful.errors import HandfulError
+from handful.pipeline.earlier_run import with_earlier_labels
 from handful.pipeline.photo_answers import COLUMNS, CropAnswer, photo_answers
 from image_files import noise, save
 
@@ -239,6 +240,20 @@ def test_the_run_says_how_its_crops_were_made_and_predict_cuts_alike(place, pred
         "this run learned from crops, and these are whole images: its estimate is not for them; "
         "give their --boxes"
     ]
+
+
+def test_labels_of_an_earlier_run_stay_with_their_crops(place, tmp_path):
+    table = tmp_path / "boxes.csv"
+    name = "site0/IMG_0000.png"  # its two boxes change places, and a third photo gets one
+    table.write_text(f"file,x,y,w,h\n{name},.5,.5,.5,.5\n{name},.1,.1,.4,.4\n{WHOLE},.1,.1,.4,.4\n")
+    run, said = handful.open_run(place / "run"), []
+    images = handful.load(
+        place / "photos", boxes=run.cut_alike(table), labeled=False, folders="ignore"
+    )
+    merged = with_earlier_labels(images, run, said.append)
+    assert [merged.names[k] for k in merged.labeled] == [f"{WHOLE}#1"]
+    assert "1 are kept" in said[0] and said[1].startswith("2 labels of ")
+    assert "are not kept" in said[1] and len(said) == 2
 
 
 def test_a_folder_without_any_animal_gets_its_answers(place, tmp_path):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from handful.csv_files import read_csv
+from handful.data.boxes.crop_store import boxes_in
 from handful.data.class_names import normalized
 from handful.data.grouping.rules import AUTO, FOLDER, NONE, check_rule, safe_to_repeat
 from handful.data.imageset import ImageSet, sorted_classes
@@ -32,6 +33,13 @@ class KnownLabels:
 
     labels: dict[str, str]
     origins: dict[str, str]
+    pixels: dict[str, str]  # hashes; "" where the file has none
+
+    def of_equal_pixels(self, pixels: dict[str, str]) -> "KnownLabels":
+        """Those of images whose pixels are as they were."""
+        same = {name for name, mark in self.pixels.items() if mark and pixels.get(name) == mark}
+        return KnownLabels(*({k: one[k] for k in one if k in same} for one in (
+            self.labels, self.origins, self.pixels)))  # fmt: skip
 
 
 def read_labels(folder: Path) -> KnownLabels:
@@ -41,6 +49,7 @@ def read_labels(folder: Path) -> KnownLabels:
         rows = read_csv(path)
         labels = {row["file"]: row["label"] for row in rows}
         origins = {row["file"]: row["origin"] for row in rows}
+        pixels = {row["file"]: row.get("pixels") or "" for row in rows}
     except FileNotFoundError:
         raise HandfulError(f"{path} is missing; is {folder} a run folder?") from None
     except KeyError as error:
@@ -50,7 +59,7 @@ def read_labels(folder: Path) -> KnownLabels:
         raise HandfulError(
             f"{path} names the origin {unknown[0]!r}; known are {', '.join(ORIGINS)}"
         )
-    return KnownLabels(labels, origins)
+    return KnownLabels(labels, origins, pixels)
 
 
 def suggested_origins(earlier: Run) -> dict[str, str]:
@@ -70,7 +79,10 @@ def suggested_origins(earlier: Run) -> dict[str, str]:
 def with_earlier_labels(images: ImageSet, earlier: Run, say: Say = silent) -> ImageSet:
     """Return the images with labels and origins of an earlier run added; new labels win.
 
-    `say` gets the numbers of new, kept and changed labels.
+    The name of a crop says which box of a file it is, so with another file it may be another crop:
+    a label of a crop is kept only where its pixels are as they were.
+
+    `say` gets the numbers of new, kept, dropped and changed labels.
 
     Raises:
         HandfulError: the earlier run has no folder, or its labels.csv is missing or damaged.
@@ -81,6 +93,13 @@ def with_earlier_labels(images: ImageSet, earlier: Run, say: Say = silent) -> Im
         )
     known = read_labels(earlier.folder)
     names = images.names
+    fingerprints = pixel_fingerprints(images)
+    missing = len(set(known.labels) - set(names))
+    cut, dropped = boxes_in(images) is not None, 0
+    if cut:
+        named = len(known.labels) - missing
+        known = known.of_equal_pixels(dict(zip(names, fingerprints, strict=True)))
+        dropped = named - len(known.labels)
     earlier_labels = [normalized(known.labels.get(name) or "") or None for name in names]
     new_labels = [images.classes[k] if k >= 0 else None for k in images.labels]
     merged = [
@@ -97,8 +116,12 @@ def with_earlier_labels(images: ImageSet, earlier: Run, say: Say = silent) -> Im
     added = sum(new is not None and before is None for new, before in pairs)
     kept = sum(new is None and before is not None for new, before in pairs)
     changed = sum(new != before for new, before in pairs if new and before)
-    missing = len(set(known.labels) - set(names))
     say(f"{added} labels are new, {kept} are kept from {earlier.folder}")
+    if dropped:
+        say(
+            f"{dropped} labels of {earlier.folder} are not kept: the crops of these names show "
+            f"something else now; give the same file of boxes and the same --padding to keep them"
+        )
     if changed:
         say(f"{changed} labels differ from those of {earlier.folder}; the new ones count")
     if missing:
@@ -106,10 +129,10 @@ def with_earlier_labels(images: ImageSet, earlier: Run, say: Say = silent) -> Im
     suggested = suggested_origins(earlier)
     origins = {
         name: known.origins.get(name)
-        or suggested.get(name)
+        or (None if cut else suggested.get(name))
         or suggested.get(fingerprint)
         or "unknown"
-        for name, fingerprint in zip(names, pixel_fingerprints(images), strict=True)
+        for name, fingerprint in zip(names, fingerprints, strict=True)
     }
     added_origins = [
         origins[name] for name, pair in zip(names, pairs, strict=True) if pair[0] and not pair[1]
