@@ -80,6 +80,7 @@ def test_the_three_formats_give_the_same_crop(photos, tmp_path):
         (tmp_path / name).write_text(text)
         images = crops(photos, tmp_path / name)
         assert images.names == [f"{file}#1"], name
+        assert not len(images.labeled), name  # a column y is a place, not a label
         assert images.store.boxes.tolist() == [[10, 20, 40, 60]], name
         found = images.store.picture(0, 40)
         assert (found[:, 5:35] == expected).all(), name
@@ -197,6 +198,14 @@ def test_boxes_of_another_folder_are_left_out(tmp_path):
         load(one, boxes=Boxes(boxes), folders="classes")
 
 
+def test_a_relative_box_may_reach_out_of_the_photo_a_little(photos, tmp_path):
+    file = "site0/IMG_0000.png"
+    (tmp_path / "b.csv").write_text(f"file,x1,y1,x2,y2\n{file},0.5,0.5,1.005,1.05\n")
+    assert crops(photos, tmp_path / "b.csv").store.boxes.tolist() == [[50, 40, 100, 80]]
+    (tmp_path / "b.csv").write_text(f"file,x1,y1,x2,y2\n{file},0,0,1.06,1\n")
+    assert not read_boxes(tmp_path / "b.csv").relative
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -210,6 +219,8 @@ def test_boxes_of_another_folder_are_left_out(tmp_path):
         ('{"images": [], "detection_categories": 3}', "not as MegaDetector or COCO"),
         ('{"images": [{"file": "a", "detections": {}}], "detection_categories": {}}', "no list"),
         ('{"images": [{"file_name": "a.png", "id": []}], "annotations": []}', "not as MegaD"),
+        ('{"images": [{"file_name": "a", "id": 1}, {"file_name": "b", "id": 1}], "annotations": []}',
+         "image 2 has the id 1 of an earlier"),
         ('{"images": [], "annotations": [], "categories": [{}]}', "not as MegaDetector or COCO"),
         ('{"images": [], "annotations": []}', "none of the 0 photos"),
         ("file,label\na.png,fox\n", "needs a first line with the columns file, x_min"),
