@@ -219,8 +219,8 @@ def test_a_relative_box_may_reach_out_of_the_photo_a_little(photos, tmp_path):
         ('{"images": [], "detection_categories": 3}', "not as MegaDetector or COCO"),
         ('{"images": [{"file": "a", "detections": {}}], "detection_categories": {}}', "no list"),
         ('{"images": [{"file_name": "a.png", "id": []}], "annotations": []}', "not as MegaD"),
-        ('{"images": [{"file_name": "a", "id": 1}, {"file_name": "b", "id": 1}], "annotations": []}',
-         "image 2 has the id 1 of an earlier"),
+        ('{"images": [{"file_name": "a", "id": 1}, {"file_name": "b", "id": 1}],'
+         ' "annotations": []}', "image 2 has the id 1 of an earlier"),
         ('{"images": [], "annotations": [], "categories": [{}]}', "not as MegaDetector or COCO"),
         ('{"images": [], "annotations": []}', "none of the 0 photos"),
         ("file,label\na.png,fox\n", "needs a first line with the columns file, x_min"),

@@ -236,10 +236,36 @@ def test_the_run_says_how_its_crops_were_made_and_predict_cuts_alike(place, pred
     assert (other.padding, other.square) == (0, False)
     said = []
     run.predict(place / "photos", say=said.append)
-    assert said == [
+    labels = {"site0/IMG_0000.png": "fox", WHOLE: "hare"}
+    run.evaluate(place / "photos", labels, say=said.append)
+    assert said == 2 * [
         "this run learned from crops, and these are whole images: its estimate is not for them; "
         "give their --boxes"
     ]
+
+
+def test_a_photo_listed_twice_keeps_its_boxes(place, tmp_path):
+    found = json.loads((place / "detections.json").read_text())
+    files = (WHOLE, "top.png")
+    again = [{"file": file, "failure": "Failure image access"} for file in files]
+    found["images"] += [*again, {"file": "top.png", "detections": []}]
+    (tmp_path / "b.json").write_text(json.dumps(found))
+    predictions = handful.open_run(place / "run").predict(
+        place / "photos", boxes=tmp_path / "b.json"
+    )
+    predictions.to_recognitions(tmp_path / "r.json")
+    written = json.loads((tmp_path / "r.json").read_text())
+    of = {image["file"]: image for image in written["images"]}
+    assert "classifications" in of[WHOLE]["detections"][0] and "failure" not in of[WHOLE]
+    assert of["top.png"]["failure"] == "Failure image access"
+
+
+def test_a_page_does_not_go_on_from_labels_of_crops(place):
+    from handful.labeling.start import Wanted, open_page
+
+    with pytest.raises(HandfulError, match="learned from crops, and `handful label` shows whole"):
+        open_page(Wanted(str(place / "photos"), place / "none.csv", after=place / "run"))
+    assert not list(place.glob("none*"))
 
 
 def test_labels_of_an_earlier_run_stay_with_their_crops(place, tmp_path):
@@ -315,6 +341,14 @@ def test_predict_writes_what_timelapse_reads_and_keeps_the_detectors_file(place,
         "file": "gone.png",
         "reason": f"only in the file of boxes: {place}/detections.json",
     } in (found["left_out"])
+    dry = ["--into", tmp_path / "sorted", "--dry-run"]
+    for name in ("--by-photo", "--recognitions"):
+        status, _, err = handful("predict", *where, *dry, name, tmp_path / "none")
+        assert status == 2 and f"without {name}" in " ".join(err.split())
+    same = ["--out", tmp_path / "none", "--by-photo", tmp_path / "x" / ".." / "none"]
+    status, _, err = handful("predict", *where, *same)
+    assert status == 2 and "--out and --by-photo would both write" in " ".join(err.split())
+    assert not (tmp_path / "none").exists()
     for wrong in (["--by-photo", "p.csv"], ["--padding", "0.1"], ["--recognitions", "r.json"]):
         status, _, err = handful("predict", *where[:2], *wrong)
         assert status == 2 and "--boxes" in err

@@ -150,6 +150,9 @@ def _matched(
             photos[name] += photo.detections
             if photo.size is not None:
                 size_of[name] = photo.size
+    failures = {name: why for name, why in failures.items() if not photos.get(name)}
+    for name in failures:
+        photos.pop(name, None)  # listed twice, and no box in either
     if not photos and not failures:
         first = f" (the first is {file.photos[0].file!r})" if file.photos else ""
         if why := next(iter(doubtful.items()), None):
