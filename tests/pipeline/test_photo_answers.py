@@ -268,6 +268,17 @@ def test_a_page_does_not_go_on_from_labels_of_crops(place):
     assert not list(place.glob("none*"))
 
 
+def test_boxes_given_to_fit_are_cut_as_those_of_the_earlier_run(place):
+    how = {"estimate": "none", "precision": "fp32", "after": place / "run", "size": 16}
+    how["labels"] = {"site0/IMG_0000.png#1": "fox", "site0/IMG_0000.png#2": "hare"}
+    boxes = Boxes(place / "detections.json", square=False)
+    run = handful.fit(place / "photos", boxes=boxes, settings=QUICK | {"steps": 1}, **how)
+    cut = run.record["data"]["boxes"]
+    assert (cut["padding"], cut["square"], cut["min_confidence"]) == (0.3, False, 0.2)
+    with pytest.raises(HandfulError, match="learned from crops, and its labels are theirs"):
+        handful.fit(place / "photos", **how)
+
+
 def test_labels_of_an_earlier_run_stay_with_their_crops(place, tmp_path):
     table = tmp_path / "boxes.csv"
     name = "site0/IMG_0000.png"  # its two boxes change places, and a third photo gets one

@@ -12,6 +12,7 @@ import numpy as np
 
 from handful.csv_files import read_csv
 from handful.data.boxes.crop_store import boxes_in
+from handful.data.boxes.options import Boxes, boxes_of
 from handful.data.class_names import normalized
 from handful.data.grouping.rules import AUTO, FOLDER, NONE, check_rule, safe_to_repeat
 from handful.data.imageset import ImageSet, sorted_classes
@@ -21,7 +22,7 @@ from handful.methods.base import Method
 from handful.models.classifier import BackboneSpec
 from handful.pipeline.artifacts import LABEL_NEXT, LABELS
 from handful.pipeline.options import FitOptions
-from handful.pipeline.run import Run, pixel_fingerprints
+from handful.pipeline.run import Run, open_run, pixel_fingerprints
 from handful.progress import Say, silent
 
 ORIGINS = ("random", "chosen", "unknown")
@@ -196,6 +197,27 @@ def earlier_groups(earlier: Run) -> str | None:
             f"names; to use it again, give --groups again, or another one"
         )
     return str(rule)
+
+
+def cut_again(boxes: Any, earlier: Run | Path | str) -> Boxes | None:
+    """Return boxes as `load` takes them, cut as those of an earlier run where nothing else is asked
+    for.
+
+    Raises:
+        HandfulError: the labels of the earlier run are of crops, and no boxes are given.
+    """
+    earlier = earlier if isinstance(earlier, Run) else open_run(earlier)
+    given, cut = boxes_of(boxes), earlier.record["data"].get("boxes")
+    if cut is None:
+        return given
+    if given is None:
+        raise HandfulError(
+            f"{earlier.folder or 'the earlier run'} learned from crops, and its labels are theirs; "
+            f"give the boxes again, with --boxes {cut['file']}"
+        )
+    if given.min_confidence is None:
+        given = replace(given, min_confidence=cut["min_confidence"])
+    return given.as_in(cut)
 
 
 def _without(prefix: str, settings: dict[str, str]) -> dict[str, str]:
