@@ -80,6 +80,7 @@ def test_the_three_formats_give_the_same_crop(photos, tmp_path):
         (tmp_path / name).write_text(text)
         images = crops(photos, tmp_path / name)
         assert images.names == [f"{file}#1"], name
+        assert not len(images.labeled), name  # a column y is a place, not a label
         assert images.store.boxes.tolist() == [[10, 20, 40, 60]], name
         found = images.store.picture(0, 40)
         assert (found[:, 5:35] == expected).all(), name
@@ -176,6 +177,35 @@ def test_missing_and_unnamed_photos_are_listed_and_no_path_is_opened(photos, tmp
     assert images.store.detected.unreadable.keys() == {"site1/IMG_0003.png"}
 
 
+def test_boxes_of_another_folder_are_left_out(tmp_path):
+    for number, name in enumerate(("site1/IMG_1", "site1/IMG_2", "site2/IMG_1", "site2/IMG_2")):
+        save(tmp_path / "photos" / f"{name}.png", noise(20, 20, seed=number))
+    (tmp_path / "far").mkdir()
+    one, two = tmp_path / "photos" / "site1", {"site2/IMG_2.png": [detection(BOX)]}
+    both = {f"site{n}/IMG_1.png": [detection(BOX)] for n in (1, 2)} | two
+    for place in (tmp_path / "photos", tmp_path / "far"):
+        images = crops(one, megadetector(place / "b.json", both))
+        assert images.names == ["IMG_1.png#1"]
+        listed = dict(images.store.skipped)
+        assert all("another folder" in listed[f"site2/IMG_{n}.png"] for n in (1, 2)), listed
+        with pytest.raises(HandfulError, match="may be of another folder"):
+            crops(one, megadetector(place / "b.json", two))
+    moved = {f"C:\\cams\\IMG_{n}.png": [detection(BOX)] for n in (1, 2)}
+    boxes = megadetector(tmp_path / "b.json", moved)
+    assert crops(one, boxes).names == ["IMG_1.png#1", "IMG_2.png#1"]
+    boxes = megadetector(tmp_path / "b.json", moved | {"D:/x/IMG_2.png": [], "IMG_1.PNG": []})
+    with pytest.raises(HandfulError, match="no box of a confidence"):
+        load(one, boxes=Boxes(boxes), folders="classes")
+
+
+def test_a_relative_box_may_reach_out_of_the_photo_a_little(photos, tmp_path):
+    file = "site0/IMG_0000.png"
+    (tmp_path / "b.csv").write_text(f"file,x1,y1,x2,y2\n{file},0.5,0.5,1.005,1.05\n")
+    assert crops(photos, tmp_path / "b.csv").store.boxes.tolist() == [[50, 40, 100, 80]]
+    (tmp_path / "b.csv").write_text(f"file,x1,y1,x2,y2\n{file},0,0,1.06,1\n")
+    assert not read_boxes(tmp_path / "b.csv").relative
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -189,6 +219,8 @@ def test_missing_and_unnamed_photos_are_listed_and_no_path_is_opened(photos, tmp
         ('{"images": [], "detection_categories": 3}', "not as MegaDetector or COCO"),
         ('{"images": [{"file": "a", "detections": {}}], "detection_categories": {}}', "no list"),
         ('{"images": [{"file_name": "a.png", "id": []}], "annotations": []}', "not as MegaD"),
+        ('{"images": [{"file_name": "a", "id": 1}, {"file_name": "b", "id": 1}],'
+         ' "annotations": []}', "image 2 has the id 1 of an earlier"),
         ('{"images": [], "annotations": [], "categories": [{}]}', "not as MegaDetector or COCO"),
         ('{"images": [], "annotations": []}', "none of the 0 photos"),
         ("file,label\na.png,fox\n", "needs a first line with the columns file, x_min"),

@@ -9,6 +9,7 @@ import pytest
 import handful
 from handful.data.boxes.options import Boxes
 from handful.errors import HandfulError
+from handful.pipeline.earlier_run import with_earlier_labels
 from handful.pipeline.photo_answers import COLUMNS, CropAnswer, photo_answers
 from image_files import noise, save
 
@@ -235,10 +236,61 @@ def test_the_run_says_how_its_crops_were_made_and_predict_cuts_alike(place, pred
     assert (other.padding, other.square) == (0, False)
     said = []
     run.predict(place / "photos", say=said.append)
-    assert said == [
+    labels = {"site0/IMG_0000.png": "fox", WHOLE: "hare"}
+    run.evaluate(place / "photos", labels, say=said.append)
+    assert said == 2 * [
         "this run learned from crops, and these are whole images: its estimate is not for them; "
         "give their --boxes"
     ]
+
+
+def test_a_photo_listed_twice_keeps_its_boxes(place, tmp_path):
+    found = json.loads((place / "detections.json").read_text())
+    files = (WHOLE, "top.png")
+    again = [{"file": file, "failure": "Failure image access"} for file in files]
+    found["images"] += [*again, {"file": "top.png", "detections": []}]
+    (tmp_path / "b.json").write_text(json.dumps(found))
+    predictions = handful.open_run(place / "run").predict(
+        place / "photos", boxes=tmp_path / "b.json"
+    )
+    predictions.to_recognitions(tmp_path / "r.json")
+    written = json.loads((tmp_path / "r.json").read_text())
+    of = {image["file"]: image for image in written["images"]}
+    assert "classifications" in of[WHOLE]["detections"][0] and "failure" not in of[WHOLE]
+    assert of["top.png"]["failure"] == "Failure image access"
+
+
+def test_a_page_does_not_go_on_from_labels_of_crops(place):
+    from handful.labeling.start import Wanted, open_page
+
+    with pytest.raises(HandfulError, match="learned from crops, and `handful label` shows whole"):
+        open_page(Wanted(str(place / "photos"), place / "none.csv", after=place / "run"))
+    assert not list(place.glob("none*"))
+
+
+def test_boxes_given_to_fit_are_cut_as_those_of_the_earlier_run(place):
+    how = {"estimate": "none", "precision": "fp32", "after": place / "run", "size": 16}
+    how["labels"] = {"site0/IMG_0000.png#1": "fox", "site0/IMG_0000.png#2": "hare"}
+    boxes = Boxes(place / "detections.json", square=False)
+    run = handful.fit(place / "photos", boxes=boxes, settings=QUICK | {"steps": 1}, **how)
+    cut = run.record["data"]["boxes"]
+    assert (cut["padding"], cut["square"], cut["min_confidence"]) == (0.3, False, 0.2)
+    with pytest.raises(HandfulError, match="learned from crops, and its labels are theirs"):
+        handful.fit(place / "photos", **how)
+
+
+def test_labels_of_an_earlier_run_stay_with_their_crops(place, tmp_path):
+    table = tmp_path / "boxes.csv"
+    name = "site0/IMG_0000.png"  # its two boxes change places, and a third photo gets one
+    table.write_text(f"file,x,y,w,h\n{name},.5,.5,.5,.5\n{name},.1,.1,.4,.4\n{WHOLE},.1,.1,.4,.4\n")
+    run, said = handful.open_run(place / "run"), []
+    images = handful.load(
+        place / "photos", boxes=run.cut_alike(table), labeled=False, folders="ignore"
+    )
+    merged = with_earlier_labels(images, run, said.append)
+    assert [merged.names[k] for k in merged.labeled] == [f"{WHOLE}#1"]
+    assert "1 are kept" in said[0] and said[1].startswith("2 labels of ")
+    assert "are not kept" in said[1] and len(said) == 2
 
 
 def test_a_folder_without_any_animal_gets_its_answers(place, tmp_path):
@@ -300,6 +352,14 @@ def test_predict_writes_what_timelapse_reads_and_keeps_the_detectors_file(place,
         "file": "gone.png",
         "reason": f"only in the file of boxes: {place}/detections.json",
     } in (found["left_out"])
+    dry = ["--into", tmp_path / "sorted", "--dry-run"]
+    for name in ("--by-photo", "--recognitions"):
+        status, _, err = handful("predict", *where, *dry, name, tmp_path / "none")
+        assert status == 2 and f"without {name}" in " ".join(err.split())
+    same = ["--out", tmp_path / "none", "--by-photo", tmp_path / "x" / ".." / "none"]
+    status, _, err = handful("predict", *where, *same)
+    assert status == 2 and "--out and --by-photo would both write" in " ".join(err.split())
+    assert not (tmp_path / "none").exists()
     for wrong in (["--by-photo", "p.csv"], ["--padding", "0.1"], ["--recognitions", "r.json"]):
         status, _, err = handful("predict", *where[:2], *wrong)
         assert status == 2 and "--boxes" in err

@@ -52,7 +52,7 @@ def evaluate(
                 f"{known} of these images are among those the run was trained on: "
                 f"their accuracy says nothing about new images"
             )
-        found = trained.evaluate(images.test or images, track=reporter.track)
+        found = trained.evaluate(images.test or images, track=reporter.track, say=reporter.say)
         say_skipped(images, reporter.say)
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)

@@ -33,7 +33,6 @@ from handful.cli.terminal import (
 from handful.errors import BudgetTooShort, HandfulError
 
 if TYPE_CHECKING:
-    from handful.data.boxes.options import Boxes
     from handful.data.imageset import ImageSet
     from handful.pipeline.fit import Target
     from handful.pipeline.options import FitOptions
@@ -322,7 +321,7 @@ def _fit(job: _Job, reporter: "Reporter", kept: list[str]) -> "tuple[Run, ImageS
     """
     from handful.data.source_names import is_folder
     from handful.data.splits import labeled_sample
-    from handful.pipeline.earlier_run import earlier_groups
+    from handful.pipeline.earlier_run import cut_again, earlier_groups
     from handful.pipeline.first_result import FIRST_LABELS, first_result
     from handful.pipeline.fit import run_fit
     from handful.pipeline.run import open_run
@@ -332,7 +331,7 @@ def _fit(job: _Job, reporter: "Reporter", kept: list[str]) -> "tuple[Run, ImageS
     boxes = job.where.crops
     if after is not None:
         earlier = open_run(after)
-        boxes = _cut_again(boxes, earlier)
+        boxes = cut_again(boxes, earlier)
         if groups is None:
             groups = earlier_groups(earlier)  # before a test part is drawn
 
@@ -406,25 +405,6 @@ def _check_labels_kept(source: str, labels: Path, out: Path) -> None:
             f"{labels} belongs to the run in {out}, whose earlier labels, in {out / LABELS}, would "
             f"be lost; continue that run: {shell_command(*again)}"
         )
-
-
-def _cut_again(boxes: "Boxes | None", earlier: "Run") -> "Boxes | None":
-    """Return the boxes, cut as those of an earlier run where nothing else is asked for.
-
-    Raises:
-        HandfulError: the labels of the earlier run are of crops, and no boxes are given.
-    """
-    cut = earlier.record["data"].get("boxes")
-    if cut is None:
-        return boxes
-    if boxes is None:
-        raise HandfulError(
-            f"{earlier.folder} learned from crops, and its labels are theirs; give the boxes "
-            f"again, with --boxes {cut['file']}"
-        )
-    if boxes.min_confidence is None:
-        boxes = replace(boxes, min_confidence=cut["min_confidence"])
-    return boxes.as_in(cut)
 
 
 def _prior(text: str | None) -> dict[str, float] | str | None:

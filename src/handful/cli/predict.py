@@ -1,5 +1,6 @@
 """`handful predict`: classify new images with a run."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -128,11 +129,14 @@ def predict(
     from handful.pipeline.run import open_run
     from handful.pipeline.typed_labels import keep_typed_labels
 
-    if dry_run and (into is None or out is not None):
+    files = {"--out": out, "--by-photo": by_photo, "--recognitions": recognitions}
+    given = [name for name, path in files.items() if path is not None]
+    if dry_run and (into is None or given):
         raise HandfulError(
-            "--dry-run reports what --into would do and writes nothing; use it with --into and "
-            "without --out"
+            f"--dry-run reports what --into would do and writes nothing; use it with --into and "
+            f"without {' and '.join(given or ['--out'])}"
         )
+    _check_apart(files)
     crops = boxes_given(boxes, min_confidence, padding, square)
     for name, file, kind in (
         ("--by-photo", by_photo, PHOTO_ANSWERS),
@@ -317,6 +321,19 @@ def _without_answer(remarks: "Counter[str]", photos: int) -> str:
     """Return in one sentence how many photos have no answer, and why."""
     common = [f"{n:,} {remark}" for remark, n in remarks.most_common()]
     return f"{remarks.total():,} of {counted(photos, 'photo')} have no class: {some_of(common, 4)}"
+
+
+def _check_apart(files: dict[str, Path | None]) -> None:
+    """Raise HandfulError if two of the files to write are one."""
+    names: dict[Path, str] = {}
+    for name, path in files.items():
+        if path is None:
+            continue
+        before = names.setdefault(path.expanduser().resolve(), name)
+        if before != name and path != Path(os.devnull):
+            raise HandfulError(
+                f"{before} and {name} would both write {path}; give each a file of its own"
+            )
 
 
 def _check_into(source: str, into: Path, trained: "Run") -> None:

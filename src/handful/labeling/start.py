@@ -10,6 +10,7 @@ from handful.csv_files import read_csv
 from handful.data.class_names import normalized
 from handful.data.folder_layout import check_folders, in_test_part, layout
 from handful.errors import HandfulError
+from handful.files import read_json
 from handful.labeling.fitting import RECORD, Fitting
 from handful.labeling.journal import Journal
 from handful.labeling.label_table import for_annotator, is_own, read_labels
@@ -64,6 +65,8 @@ def open_page(
         HandfulError: the folder or the label file is not usable, or another process labels.
     """
     check_folders(wanted.folders)
+    if wanted.after is not None:
+        _check_whole(wanted.after)
     if photos is None:
         photos = FolderPhotos(wanted.source, wanted.follow_links)
     given = wanted.labels or Path(TABLE)
@@ -109,6 +112,19 @@ def open_page(
         "annotator": wanted.annotator,
     }
     return Page(session, photos, learner, fitting, about, answer)
+
+
+def _check_whole(run: Path) -> None:
+    """Raise HandfulError if the labels of a run are of crops, which the page does not show."""
+    path = run / RECORD
+    record = read_json(path) if path.exists() else None
+    data = record.get("data") if isinstance(record, dict) else None
+    if isinstance(data, dict) and data.get("boxes") is not None:
+        raise HandfulError(
+            f"{run} learned from crops, and `handful label` shows whole photos; leave --after out, "
+            f"or label the crops in {run / 'label-next.csv'} and give it to fit with --labels, "
+            f"--boxes and --after"
+        )
 
 
 def fit_options(wanted: Wanted, folders: str) -> list[str]:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from handful.csv_files import read_csv
+from handful.data.boxes.crop_store import boxes_in
+from handful.data.boxes.options import Boxes, boxes_of
 from handful.data.class_names import normalized
 from handful.data.grouping.rules import AUTO, FOLDER, NONE, check_rule, safe_to_repeat
 from handful.data.imageset import ImageSet, sorted_classes
@@ -20,7 +22,7 @@ from handful.methods.base import Method
 from handful.models.classifier import BackboneSpec
 from handful.pipeline.artifacts import LABEL_NEXT, LABELS
 from handful.pipeline.options import FitOptions
-from handful.pipeline.run import Run, pixel_fingerprints
+from handful.pipeline.run import Run, open_run, pixel_fingerprints
 from handful.progress import Say, silent
 
 ORIGINS = ("random", "chosen", "unknown")
@@ -32,6 +34,13 @@ class KnownLabels:
 
     labels: dict[str, str]
     origins: dict[str, str]
+    pixels: dict[str, str]  # hashes; "" where the file has none
+
+    def of_equal_pixels(self, pixels: dict[str, str]) -> "KnownLabels":
+        """Those of images whose pixels are as they were."""
+        same = {name for name, mark in self.pixels.items() if mark and pixels.get(name) == mark}
+        return KnownLabels(*({k: one[k] for k in one if k in same} for one in (
+            self.labels, self.origins, self.pixels)))  # fmt: skip
 
 
 def read_labels(folder: Path) -> KnownLabels:
@@ -41,6 +50,7 @@ def read_labels(folder: Path) -> KnownLabels:
         rows = read_csv(path)
         labels = {row["file"]: row["label"] for row in rows}
         origins = {row["file"]: row["origin"] for row in rows}
+        pixels = {row["file"]: row.get("pixels") or "" for row in rows}
     except FileNotFoundError:
         raise HandfulError(f"{path} is missing; is {folder} a run folder?") from None
     except KeyError as error:
@@ -50,7 +60,7 @@ def read_labels(folder: Path) -> KnownLabels:
         raise HandfulError(
             f"{path} names the origin {unknown[0]!r}; known are {', '.join(ORIGINS)}"
         )
-    return KnownLabels(labels, origins)
+    return KnownLabels(labels, origins, pixels)
 
 
 def suggested_origins(earlier: Run) -> dict[str, str]:
@@ -70,7 +80,10 @@ def suggested_origins(earlier: Run) -> dict[str, str]:
 def with_earlier_labels(images: ImageSet, earlier: Run, say: Say = silent) -> ImageSet:
     """Return the images with labels and origins of an earlier run added; new labels win.
 
-    `say` gets the numbers of new, kept and changed labels.
+    The name of a crop says which box of a file it is, so with another file it may be another crop:
+    a label of a crop is kept only where its pixels are as they were.
+
+    `say` gets the numbers of new, kept, dropped and changed labels.
 
     Raises:
         HandfulError: the earlier run has no folder, or its labels.csv is missing or damaged.
@@ -81,6 +94,13 @@ def with_earlier_labels(images: ImageSet, earlier: Run, say: Say = silent) -> Im
         )
     known = read_labels(earlier.folder)
     names = images.names
+    fingerprints = pixel_fingerprints(images)
+    missing = len(set(known.labels) - set(names))
+    cut, dropped = boxes_in(images) is not None, 0
+    if cut:
+        named = len(known.labels) - missing
+        known = known.of_equal_pixels(dict(zip(names, fingerprints, strict=True)))
+        dropped = named - len(known.labels)
     earlier_labels = [normalized(known.labels.get(name) or "") or None for name in names]
     new_labels = [images.classes[k] if k >= 0 else None for k in images.labels]
     merged = [
@@ -97,8 +117,12 @@ def with_earlier_labels(images: ImageSet, earlier: Run, say: Say = silent) -> Im
     added = sum(new is not None and before is None for new, before in pairs)
     kept = sum(new is None and before is not None for new, before in pairs)
     changed = sum(new != before for new, before in pairs if new and before)
-    missing = len(set(known.labels) - set(names))
     say(f"{added} labels are new, {kept} are kept from {earlier.folder}")
+    if dropped:
+        say(
+            f"{dropped} labels of {earlier.folder} are not kept: the crops of these names show "
+            f"something else now; give the same file of boxes and the same --padding to keep them"
+        )
     if changed:
         say(f"{changed} labels differ from those of {earlier.folder}; the new ones count")
     if missing:
@@ -106,10 +130,10 @@ def with_earlier_labels(images: ImageSet, earlier: Run, say: Say = silent) -> Im
     suggested = suggested_origins(earlier)
     origins = {
         name: known.origins.get(name)
-        or suggested.get(name)
+        or (None if cut else suggested.get(name))
         or suggested.get(fingerprint)
         or "unknown"
-        for name, fingerprint in zip(names, pixel_fingerprints(images), strict=True)
+        for name, fingerprint in zip(names, fingerprints, strict=True)
     }
     added_origins = [
         origins[name] for name, pair in zip(names, pairs, strict=True) if pair[0] and not pair[1]
@@ -173,6 +197,27 @@ def earlier_groups(earlier: Run) -> str | None:
             f"names; to use it again, give --groups again, or another one"
         )
     return str(rule)
+
+
+def cut_again(boxes: Any, earlier: Run | Path | str) -> Boxes | None:
+    """Return boxes as `load` takes them, cut as those of an earlier run where nothing else is asked
+    for.
+
+    Raises:
+        HandfulError: the labels of the earlier run are of crops, and no boxes are given.
+    """
+    earlier = earlier if isinstance(earlier, Run) else open_run(earlier)
+    given, cut = boxes_of(boxes), earlier.record["data"].get("boxes")
+    if cut is None:
+        return given
+    if given is None:
+        raise HandfulError(
+            f"{earlier.folder or 'the earlier run'} learned from crops, and its labels are theirs; "
+            f"give the boxes again, with --boxes {cut['file']}"
+        )
+    if given.min_confidence is None:
+        given = replace(given, min_confidence=cut["min_confidence"])
+    return given.as_in(cut)
 
 
 def _without(prefix: str, settings: dict[str, str]) -> dict[str, str]:

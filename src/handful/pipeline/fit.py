@@ -22,7 +22,7 @@ from handful.pipeline.artifacts import PICTURES, REPORT
 from handful.pipeline.assess import assess_given_method, assess_selected_method, scheme_for
 from handful.pipeline.auto.select import select_method
 from handful.pipeline.best_so_far import BestSoFar
-from handful.pipeline.earlier_run import with_earlier_labels, with_earlier_options
+from handful.pipeline.earlier_run import cut_again, with_earlier_labels, with_earlier_options
 from handful.pipeline.given import on_any_images
 from handful.pipeline.grouping import group_images, warn
 from handful.pipeline.last_fit import train_on_all_labels, why_unlabeled_unused
@@ -50,7 +50,7 @@ from handful.training.time_budget import Deadline, affordable, embedding_seconds
 from handful.training.trainer import feature_positions
 
 
-@on_any_images(labeled=True)
+@on_any_images(labeled=True, cut_after=cut_again)
 def fit(
     images: ImageSet,
     method: str | Method | None = None,
@@ -96,7 +96,8 @@ def fit(
             test part is set aside and not read.
         labels: as in `load`: a CSV, a dict from file to label, a data frame, or a list with a
             label for each picture in memory. Missing ones are None, NaN, "" or -1.
-        boxes: as in `load`: the classifier learns from crops of the photos.
+        boxes: as in `load`: the classifier learns from crops of the photos. With `after` they are
+            cut as those of the earlier run where nothing else is asked for.
         method: a name (`handful methods` lists them) or a method object. By default "auto",
             which cross-validates the methods that fit into `budget` (3 minutes by default) and
             selects the best; see `auto.select`. What is given of schedule, backbone, init and

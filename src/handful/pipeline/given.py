@@ -17,13 +17,16 @@ T = TypeVar("T")
 Job = Callable[Concatenate[ImageSet, P], T]
 
 
-def on_any_images(labeled: bool) -> Callable[[Job[P, T]], Callable[Concatenate[Any, P], T]]:
+def on_any_images(
+    labeled: bool, cut_after: Callable[[Any, Any], Any] | None = None
+) -> Callable[[Job[P, T]], Callable[Concatenate[Any, P], T]]:
     """Decorate a job on an ImageSet that has the options `labels`, `boxes`, `progress`, `reporter`.
 
     It then takes what `load` takes as images.
 
     Args:
         labeled: refuse images without labels, unless the option `after` is given.
+        cut_after: returns the boxes to use, of those that are given and the option `after`.
     """
 
     def decorated(job: Job[P, T]) -> Callable[Concatenate[Any, P], T]:
@@ -36,6 +39,8 @@ def on_any_images(labeled: bool) -> Callable[[Job[P, T]], Callable[Concatenate[A
                     options["reporter"] = reporter
                 if not (labels is None and boxes is None and isinstance(images, ImageSet)):
                     needed = labeled and options.get("after") is None
+                    if cut_after and not needed and not isinstance(images, ImageSet):
+                        boxes = cut_after(boxes, options["after"])
                     told: Reporter = options.get("reporter", QUIET)
                     images = load(
                         images,

@@ -111,7 +111,8 @@ def recognitions(
     of_crop = {crop.name: crop for crop in crops}
     images: list[dict[str, Any]] = []
     for name in sorted({*detected.photos, *detected.failures}):
-        if name in detected.failures or name in detected.unreadable:
+        failed = name in detected.failures and name not in detected.photos
+        if failed or name in detected.unreadable:
             why = detected.failures.get(name) or detected.unreadable[name]
             images.append({"file": name, "failure": why, "detections": None})
             continue

@@ -291,7 +291,13 @@ class Run:
         return "more labels that count, or a model whose surest answers are right more often"
 
     def evaluate(
-        self, images: Any, labels: Any = None, *, boxes: Any = None, track: Track = quiet
+        self,
+        images: Any,
+        labels: Any = None,
+        *,
+        boxes: Any = None,
+        track: Track = quiet,
+        say: Callable[[str], None] = silent,
     ) -> Evaluation:
         """Score the labelled images, matched to the classes of this run by name.
 
@@ -307,12 +313,15 @@ class Run:
             images: what `load` takes: a path, pictures, an array, a data set; or what it returned.
             labels: of these images, as `load` takes them; None where they have labels already.
             boxes: as in `predict`: the crops of a folder of photos are scored.
+            say: gets a line where whole images are scored by a run of crops, or crops by one of
+                whole images.
 
         Raises:
             HandfulError: there is no labelled image, or none of a known class.
         """
         channels = self.record["input"]["channels"]
         scored = labeled_images(images, labels, channels, self.cut_alike(boxes))
+        self._check_cut(scored, say)
         return with_the_rest(scored[scored.labeled], lambda rest: self._evaluate(rest, track))
 
     def _evaluate(self, images: ImageSet, track: Track) -> Evaluation:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from handful.data.boxes.crop_store import Crop, CropStore, Detected, crop_store, cut_out
-from handful.data.boxes.formats import MOST_IN_A_PHOTO, BoxFile, Detection, read_boxes
+from handful.data.boxes.formats import MOST_IN_A_PHOTO, BoxFile, Detection, Photo, read_boxes
 from handful.data.boxes.options import PADDING, Boxes, crop_name
 from handful.data.folder_layout import Place, in_test_part
 from handful.data.grouping.rules import joined
@@ -31,7 +31,7 @@ from handful.data.image_folder import (
 )
 from handful.data.imageset import ImageSet
 from handful.data.labels.label_file import LabelFile, Row, match_labels
-from handful.data.labels.match_files import FileMatcher
+from handful.data.labels.match_files import EXACT, FileMatcher, Match, prefix_of
 from handful.data.objects.find import containers_in, folder_labels
 from handful.data.opened import Folder
 from handful.data.scan import Found, Listing, listing, scan_listed
@@ -130,7 +130,7 @@ def _matched(
     here = [found.name for found in listed.files]
     matcher = FileMatcher([*here, *(name for name, _ in listed.skipped)], root, file.path.parent)
     found = [(photo, matcher.find(photo.file)) for photo in file.photos]
-    whole = {m.names[0] for _, m in found if m and m.whole and len(m.names) == 1}
+    doubtful = _doubtful(found, root)
     photos: defaultdict[str, list[Detection]] = defaultdict(list)
     failures: dict[str, str] = {}
     size_of: dict[str, tuple[int, int]] = {}
@@ -139,8 +139,10 @@ def _matched(
         if match and len(match.names) > 1:
             reason = f"several photos may be meant: {', '.join(match.names[:SHOWN])}"
             skipped.append(Skipped(photo.file, reason))
-        elif match is None or not (match.whole or match.names[0] not in whole):
+        elif match is None:
             skipped.append(Skipped(photo.file, f"only in the file of boxes: {file.path}"))
+        elif photo.file in doubtful:
+            skipped.append(Skipped(photo.file, doubtful[photo.file]))
         elif photo.failure:
             failures[match.names[0]] = photo.failure
         else:
@@ -148,8 +150,13 @@ def _matched(
             photos[name] += photo.detections
             if photo.size is not None:
                 size_of[name] = photo.size
+    failures = {name: why for name, why in failures.items() if not photos.get(name)}
+    for name in failures:
+        photos.pop(name, None)  # listed twice, and no box in either
     if not photos and not failures:
         first = f" (the first is {file.photos[0].file!r})" if file.photos else ""
+        if why := next(iter(doubtful.items()), None):
+            first = f" ({why[0]!r}: {why[1]})"
         raise HandfulError(
             f"none of the {len(file.photos):,} photos named in {file.path} is an image in "
             f"{root}{first}; paths must be relative to the folder or to that file"
@@ -168,6 +175,50 @@ def _matched(
         square=boxes.square is not False,
     )
     return detected, size_of, skipped
+
+
+def _doubtful(found: list[tuple[Photo, Match | None]], root: Path) -> dict[str, str]:
+    """Photos in the file of boxes that may be others than those of the folder: file → the reason.
+
+    The end of a path is enough where all that are found by it have the same folders before it, as
+    those of another machine do. These must not be a folder beside the one that is loaded.
+    """
+    matched = {p.file: m for p, m in found if m and len(m.names) == 1}
+    prefixes = {
+        file: prefix_of(file, match.names[0]) for file, match in matched.items() if not match.whole
+    }
+    strange = {prefix for prefix in prefixes.values() if prefix[0]}
+    here = root.resolve().name
+    own = {one for one in strange if not one[1] and one[0].rpartition("/")[2] == here}
+    sure = own if len(own) == 1 else strange
+    if len(sure) > 1 or any(match.whole for match in matched.values()):
+        sure = set()
+    elif not own:
+        beside = _folders_beside(root) if sure else set()
+        sure = {one for one in sure if one[0].rpartition("/")[2] not in beside}
+    doubtful = {
+        file: "it may be of another folder: only the end of its path is in this one"
+        for file, prefix in prefixes.items()
+        if prefix in strange and prefix not in sure
+    }
+    of_photo: defaultdict[str, list[str]] = defaultdict(list)
+    for file, match in matched.items():
+        if file not in doubtful:
+            of_photo[match.names[0]].append(file)
+    for name, files in of_photo.items():
+        if len(files) > 1:
+            exact = [file for file in files if matched[file].rule == EXACT]
+            others = [file for file in files if exact != [file]]
+            doubtful |= dict.fromkeys(others, f"several names in the file may mean {name}")
+    return doubtful
+
+
+def _folders_beside(root: Path) -> set[str]:
+    """Names of what is in the folder above."""
+    try:
+        return {path.name for path in root.resolve().parent.iterdir()}
+    except OSError:
+        return set()
 
 
 def _used(photo: str, detected: Detected, skipped: list[Skipped]) -> list[tuple[int, Detection]]:

@@ -72,7 +72,7 @@ class Detected:
 
     def without_crop(self, photo: str) -> str:
         """Why a photo has no crop: NO_DETECTION, or what was detected instead."""
-        if photo in self.failures:
+        if photo in self.failures and not self.photos.get(photo):
             return f"the detector failed: {self.failures[photo]}"
         if photo in self.unreadable:
             return f"cannot be read: {self.unreadable[photo]}"

@@ -2,7 +2,7 @@
 
 MegaDetector's format: https://lila.science/megadetector-output-format, boxes [x_min, y_min, width,
 height] relative to the photo. COCO: "bbox" [x, y, width, height] in pixels. A CSV has a box in each
-line, in pixels, or relative where no coordinate is above 1.
+line, in pixels, or relative where no box ends beyond 1.05; what is out of the photo is cut off.
 
 The file may be a stranger's: sizes and counts are bounded, no path in it is opened, and a box that
 is no box is kept with the reason, so that the numbers of the others do not depend on it.
@@ -32,6 +32,7 @@ from handful.errors import HandfulError
 MOST_BOXES = 2_000_000
 MOST_VALUES = 30_000_000  # values in JSON, which take some 2 GB of memory
 MOST_IN_A_PHOTO = 1_000
+BEYOND = 1.05  # where relative boxes may end: a detector's may reach out of the photo a little
 LONGEST = 1_000  # characters of a category, and of what a file says of its detector
 # Categories of detectors: they tell that something is there, and are no labels.
 DETECTED = {"animal", "person", "human", "vehicle", "object", "empty", "group"}
@@ -176,8 +177,15 @@ def _coco(path: Path, value: dict[str, Any]) -> BoxFile:
         found = _box(one["bbox"], one.get("score", 1.0), "")
         of_image[one["image_id"]].append(found._replace(label=category))
     photos = []
+    seen = set()
     for number, image in enumerate(_listed(path, value["images"], "images"), 1):
         file = _file_in(path, number, image, "file_name")
+        if image["id"] in seen:
+            raise HandfulError(
+                f"{path}: image {number} has the id {str(image['id'])[:40]} of an earlier image; "
+                f"give every image an id of its own"
+            )
+        seen.add(image["id"])
         size = (image.get("width"), image.get("height"))
         known = all(type(side) is int and 0 < side < 10**6 for side in size)
         photos.append(Photo(file, of_image[image["id"]], size if known else None))
@@ -222,7 +230,7 @@ def _from_table(path: Path, table: Table) -> BoxFile:
         )
     four = [at[name] for name in (corners or (*start, *sides))]  # type: ignore[misc]
     confidence = next((at[name] for name in CONFIDENCES if name in at), None)
-    label = next((at[name] for name in LABELS if name in at), None)
+    label = next((at[name] for name in LABELS if name in at and at[name] not in four), None)
     found: dict[str, list[Detection]] = {}
     for line, cells in table.records:
         cell = [cells[place].strip() if place < len(cells) else "" for place in range(len(columns))]
@@ -247,7 +255,7 @@ _KNOWN = {*FILES, *LABELS, *CONFIDENCES, *_COORDINATES}
 
 
 def _is_relative(photos: Sequence[Photo]) -> bool:
-    """Whether no box reaches beyond 1: a photo of one pixel has no boxes in pixels."""
+    """Whether no box reaches clearly beyond 1: a photo of one pixel has no boxes in pixels."""
     ends = (
         max(start + side, start)
         for photo in photos
@@ -255,7 +263,7 @@ def _is_relative(photos: Sequence[Photo]) -> bool:
         if one.finite
         for start, side in zip(one.corner, one.sides, strict=True)
     )
-    return max(ends, default=0.0) <= 1.001
+    return max(ends, default=0.0) <= BEYOND
 
 
 def _box(four: Any, confidence: Any, category: str) -> Detection:

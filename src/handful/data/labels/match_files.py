@@ -148,6 +148,22 @@ class FileMatcher:
         return _index((_stem(end), name) for name in self.names for end in _ends(name))
 
 
+def prefix_of(cell: str, name: str) -> tuple[str, str]:
+    """The folders before the end that a cell and an image share; two empty ones if the cell has
+    no folder beyond that end.
+
+    >>> prefix_of("/cams/site2/a.jpg", "site2/a.jpg"), prefix_of("a.jpg", "site2/a.jpg")
+    (('cams', ''), ('', ''))
+    """
+    path = unquote(_without_address(cell.strip().replace("\\", "/")), errors="surrogateescape")
+    of_cell = [part for part in path.split("/") if part not in ("", ".")][:-1]
+    of_name = name.split("/")[:-1]
+    while of_cell and of_name and _folded(of_cell[-1]) == _folded(of_name[-1]):
+        of_cell.pop()
+        of_name.pop()
+    return ("/".join(of_cell), "/".join(of_name)) if of_cell else ("", "")
+
+
 def _index(pairs: Iterable[tuple[str, str]]) -> Index:
     """Key → name or names. A list for every key would take several times as long."""
     found: Index = {}
