@@ -95,6 +95,14 @@ def test_time_that_features_leave_goes_into_more_accurate_networks(options, seco
     )
 
 
+def test_folders_where_every_image_has_a_label_get_them_too(options):
+    every = stripes(16, labeled=16)
+    (one,) = planned_heads(every, 90.0, options, names=["features"])
+    assert (one.backbone, one.size) == ("lite0+lite2", 160)
+    (one,) = planned_heads(every, 4.0, options, names=["features"])
+    assert (one.backbone, one.size) == ("lite0", 160)
+
+
 def test_networks_that_are_not_installed_or_not_wanted_are_not_planned(options, monkeypatch):
     def network(options):
         (name,) = {row.backbone for row in planned_heads(stripes(), 90.0, options)}

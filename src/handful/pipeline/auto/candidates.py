@@ -211,7 +211,8 @@ def _embedded(task: Task, precision: str, allowed: float, heads: float, fits: fl
         return _Embedded(task, labeled, 0, 0.0, math.inf, pool)
     whole = max(labeled, embedding_seconds(task, precision) + heads)
     each = (whole - labeled) / pool if pool else 0.0
-    used = min(pool, POOL, int((allowed - labeled) / (each + fits)))
+    fitting = (allowed - labeled) / max(each + fits, 1e-9)
+    used = min(pool, POOL, int(fitting))
     used = used if used >= min(pool, _MIN_POOL) else 0
     return _Embedded(task, labeled, used, used * each, whole - labeled - used * each, pool)
 
@@ -225,7 +226,7 @@ def _more_accurate(
     measured.
     """
     size, name = found.task.size, found.task.backbone.name
-    if name not in COST or not found.pool:
+    if name not in COST:
         return None
     options = [
         (COST[network] * (side / size) ** 2, network, side)
