@@ -79,8 +79,7 @@ _TIMM = "timm:"
 def pretrained(name: str) -> bool:
     """Whether backbone `name` has weights learned on other images; of several, whether all have."""
     return all(
-        issubclass(BACKBONES.get(one, nn.Module), Lite) or one.startswith(_TIMM) or _of_package(one)
-        for one in name.split(SIGN)
+        multi_stage(one) or one.startswith(_TIMM) or _of_package(one) for one in name.split(SIGN)
     )
 
 

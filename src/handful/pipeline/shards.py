@@ -63,16 +63,7 @@ def predict_shard(
     precision = predictor.precision_here()
     job = Job(out, shard, "predictions", made, share, _place(source, where))
     try:
-        images = load(
-            source,
-            keep_leaks=True,
-            labeled=False,
-            folders="ignore",
-            shard=job.shard,
-            track=reporter.track,
-            say=reporter.say,
-            **where,
-        )
+        images = _images(job, source, where, reporter)
     except Done as done:
         return Shard(done.part, True)
     except NothingInShard as nothing:
@@ -118,16 +109,7 @@ def embed_shard(
     asked = {"backbone": backbone, **how}
     job = Job(out, shard, "features", asked, share, _place(source, where or {}))
     try:
-        images = load(
-            source,
-            keep_leaks=True,
-            labeled=False,
-            folders="ignore",
-            shard=job.shard,
-            track=reporter.track,
-            say=reporter.say,
-            **(where or {}),
-        )
+        images = _images(job, source, where or {}, reporter)
     except Done as done:
         return Shard(done.part, True)
     except NothingInShard as nothing:
@@ -145,6 +127,20 @@ def embed_shard(
         scale_of(images, None),
     )
     return Shard(part, False)
+
+
+def _images(job: Job, source: str, where: dict[str, Any], reporter: Reporter) -> ImageSet:
+    """The images of a job's shard; raises Done where its part is there, and NothingInShard."""
+    return load(
+        source,
+        keep_leaks=True,
+        labeled=False,
+        folders="ignore",
+        shard=job.shard,
+        track=reporter.track,
+        say=reporter.say,
+        **where,
+    )
 
 
 def _place(source: str, where: dict[str, Any]) -> str:
