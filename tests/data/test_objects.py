@@ -14,7 +14,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
-import fsspec
 import numpy as np
 import pytest
 
@@ -28,32 +27,18 @@ pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
 
+pytestmark = pytest.mark.usefixtures("waited")
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture(autouse=True)
-def no_wait(monkeypatch):
-    waited = []
-    monkeypatch.setattr(address.time, "sleep", waited.append)
-    return waited
 
 
 @pytest.fixture
 def photos(tmp_path):
     """A folder cat/, dog/ with three images each."""
     return class_folder(tmp_path / "photos")
-
-
-@pytest.fixture
-def bucket(tmp_path):
-    """The address of an empty place in memory, and its file system."""
-    system = fsspec.filesystem("memory")
-    place = f"/{tmp_path.name}"
-    yield f"memory://{place}", system
-    if system.exists(place):
-        system.rm(place, recursive=True)
 
 
 def files(folder):
@@ -300,7 +285,7 @@ def failing(monkeypatch, fails):
     return attempts
 
 
-def test_a_read_that_fails_is_done_again_after_a_while(photos, bucket, monkeypatch, no_wait):
+def test_a_read_that_fails_is_done_again_after_a_while(photos, bucket, monkeypatch, waited):
     at, system = bucket
     for name, content in files(photos).items():
         system.pipe(f"{at}/{name}", content)
@@ -308,7 +293,7 @@ def test_a_read_that_fails_is_done_again_after_a_while(photos, bucket, monkeypat
     found = handful.load(at)
     assert len(found) == 6
     assert not found.store.skipped
-    assert sorted(no_wait) == [0.25] * 3 + [0.5] * 3
+    assert sorted(waited) == [0.25] * 3 + [0.5] * 3
 
 
 def test_an_object_that_cannot_be_had_is_listed_like_a_broken_file(photos, bucket, monkeypatch):

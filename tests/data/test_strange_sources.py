@@ -6,7 +6,6 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-import fsspec
 import pytest
 
 import handful
@@ -18,32 +17,18 @@ from image_files import class_folder, noise, save
 RUN = Path(__file__).parents[1] / "fixtures" / "run-of-0.1"
 
 
+pytestmark = pytest.mark.usefixtures("waited")
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture(autouse=True)
-def waited(monkeypatch):
-    waited = []
-    monkeypatch.setattr(address.time, "sleep", waited.append)
-    return waited
 
 
 @pytest.fixture
 def photos(tmp_path):
     """A folder cat/, dog/ with three images each."""
     return class_folder(tmp_path / "photos")
-
-
-@pytest.fixture
-def bucket(tmp_path):
-    """The address of an empty place in memory, and its file system."""
-    system = fsspec.filesystem("memory")
-    place = f"/{tmp_path.name}"
-    yield f"memory://{place}", system
-    if system.exists(place):
-        system.rm(place, recursive=True)
 
 
 # --- files of this machine
