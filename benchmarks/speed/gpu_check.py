@@ -33,7 +33,8 @@ from handful.data.store import array_store
 from handful.methods import METHODS
 from handful.methods.base import Task, Trained
 from handful.models.classifier import BackboneSpec
-from handful.models.feature_cache import _forward, in_evaluation_mode
+from handful.models.engine import forward
+from handful.models.feature_cache import in_evaluation_mode
 from handful.pipeline.embed import feature_network
 from handful.pipeline.recipes.cifar10 import fast
 from handful.pipeline.setup import default_backbone, make_task
@@ -180,7 +181,8 @@ def embedding(precision: str, compiled: bool, seconds: float) -> float:
     if compiled:
         network = torch.compile(network)
     pixels = torch.zeros(64, 3, 224, 224, dtype=torch.uint8)
-    return rate_of(lambda: _forward(network, pixels, "plain", precision), len(pixels), seconds)
+    run = forward(network, precision, len(pixels))
+    return rate_of(lambda: run(pixels), len(pixels), seconds)
 
 
 def training(name: str, precision: str, compiled: bool, seconds: float) -> float:

@@ -33,16 +33,8 @@ class OnnxModel:
 
         HandfulError if the content is no model that handful exported.
         """
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or cores()
-        # Threads that spin while they wait take the time of those that decode.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        source = content if isinstance(content, bytes) else str(content)
         try:
-            self.session = onnxruntime.InferenceSession(
-                source, options, providers=["CPUExecutionProvider"]
-            )
+            self.session = session_of(content, threads)
             texts = self.session.get_modelmeta().custom_metadata_map
             self.about: dict[str, Any] = {key: json.loads(text) for key, text in texts.items()}
             for key in _TOLD:
@@ -66,3 +58,18 @@ class OnnxModel:
             return Answers(np.empty((0, len(self.classes)), np.float32), None)
         first, *rest = (np.concatenate(found) for found in zip(*parts, strict=True))
         return Answers(first, rest[0] if rest else None)
+
+
+def session_of(content: bytes | Path, threads: int = 0) -> Any:
+    """A session of ONNX Runtime on the processor, for a model in memory or in a file.
+
+    Args:
+        threads: for one pass; 0 is one for each core that the process may use.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or cores()
+    # Threads that spin while they wait take the time of those that decode.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    source = content if isinstance(content, bytes) else str(content)
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

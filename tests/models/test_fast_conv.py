@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from handful.models import fast_conv as module
+from handful.models.blocks import Conv2dSame
 from handful.models.fast_conv import (
     DepthwiseConv2d,
     DepthwiseConv2dSame,
@@ -164,8 +165,6 @@ def test_only_depthwise_convolutions_change_and_copies_are_independent():
 
 
 def test_the_plain_backward_pass_comes_back_with_the_plain_layers():
-    from timm.layers import Conv2dSame
-
     def layers():
         return nn.Sequential(
             nn.Conv2d(4, 4, 3, padding=1, groups=4), Conv2dSame(4, 4, 3, groups=4, stride=2)

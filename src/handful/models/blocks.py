@@ -3,6 +3,7 @@
 Letters in shapes: N images, C channels, H and W pixels, D features.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -35,6 +36,16 @@ def conv_norm_relu(
     ]
 
 
+class Conv2dSame(nn.Conv2d):
+    """`nn.Conv2d` with the padding of TensorFlow: (N, C, H, W) -> (N, D, H / stride, W / stride).
+
+    Where the padding is odd, the lower and the right side get the larger part.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(padded_same(images, self.kernel_size[0], self.stride[0]))
+
+
 class Residual(nn.Module):
     """ResNet basic block: two 3x3 convolutions with BatchNorm, added to their input.
 
@@ -60,6 +71,15 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.body(x) + self.shortcut(x))
+
+
+def padded_same(images: Tensor, kernel: int, stride: int) -> Tensor:
+    """(N, C, H, W) -> images with the zeros around them that TensorFlow's "SAME" adds."""
+    sides = []
+    for side in (images.shape[-1], images.shape[-2]):
+        missing = max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)
+        sides += [missing // 2, missing - missing // 2]
+    return F.pad(images, sides)
 
 
 def flat_width(name: str, layers: Callable[[], nn.Module], channels: int, size: int) -> int:

@@ -4,7 +4,7 @@ Letters in shapes: N images, K classes, C channels, S the side in pixels, D feat
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -14,7 +14,10 @@ from torch import Tensor, nn
 from handful import devices, models, seeds
 from handful.data.decoding.value_range import Scale
 from handful.data.imageset import ImageSet
-from handful.models.feature_cache import features, filled, pass_of
+from handful.models import onnx_features
+from handful.models.engine import TORCH, engine_of, filled
+from handful.models.feature_cache import features, pass_of
+from handful.models.imagenet import Lite
 from handful.models.joined import Joined
 from handful.progress import Track, quiet
 
@@ -86,6 +89,20 @@ class Classifier(nn.Module):
         """(N, D) of the (N, D_i) features of `each`."""
         assert isinstance(self.backbone, Joined)
         return self.backbone.join(rows)
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether ONNX Runtime may compute its features; see `engine`."""
+        networks = self.backbone.networks if isinstance(self.backbone, Joined) else [self.backbone]
+        return all(isinstance(network, Lite) for network in networks)
+
+    def runner(self) -> Callable[[Tensor], Tensor]:
+        """Return a function: (N, C, S, S) uint8 → (N, D) float32 features, by ONNX Runtime."""
+        network = self.backbone
+        assert isinstance(network, Lite)
+        mean, std = (constants.flatten() for constants in (self.normalize.mean, self.normalize.std))
+        run = onnx_features.runner(network.network, network.channels, mean, std, network.stages)
+        return lambda images: network.joined(run(images))
 
     def features(self, images: Tensor) -> Tensor:
         """(N, C, S, S) in [0, 1] → (N, D)."""
@@ -171,6 +188,11 @@ class Predictor:
     def precision_here(self) -> str:
         """The number format of features on this machine: bf16 or fp32."""
         return self.precision if devices.has_bf16() else "fp32"
+
+    @property
+    def engine(self) -> str:
+        """What computes features here: onnxruntime or torch."""
+        return engine_of(self.model, self.precision_here()) if self.frozen else TORCH
 
 
 def embed(

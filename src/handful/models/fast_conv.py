@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful import devices
+from handful.models.blocks import Conv2dSame, padded_same
 
 _ROW = 32  # bf16 numbers that AMX multiplies at once
 _FEWEST = 3  # smallest number of maps side by side; with two, the copy costs more than it saves
@@ -41,8 +42,7 @@ def use_plain_backward(network: nn.Module) -> None:
         if type(module) in (NarrowConv2d, DepthwiseConv2d):
             module.__class__ = nn.Conv2d
         elif type(module) is DepthwiseConv2dSame:
-            from timm.layers import Conv2dSame
-
+            # timm's is the same.
             module.__class__ = Conv2dSame  # type: ignore[assignment]
 
 
@@ -138,14 +138,10 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 class DepthwiseConv2dSame(DepthwiseConv2d):
-    """timm's `Conv2dSame`, with the padding of TensorFlow."""
+    """`Conv2dSame`, ours or timm's: with the padding of TensorFlow."""
 
     def forward(self, images: Tensor) -> Tensor:
-        from timm.layers.padding import pad_same
-
-        return super().forward(
-            pad_same(images, list(self.kernel_size), list(self.stride), list(self.dilation))
-        )
+        return super().forward(padded_same(images, self.kernel_size[0], self.stride[0]))
 
 
 _DEPTHWISE: dict[str, type[DepthwiseConv2d]] = {

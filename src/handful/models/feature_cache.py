@@ -24,6 +24,7 @@ from handful.data.imageset import ImageSet
 from handful.errors import HandfulError
 from handful.files import write_tensors
 from handful.models import fingerprint
+from handful.models.engine import ONNX_RUNTIME, engine_of, forward, has_graph, resolved
 from handful.progress import Track, quiet
 
 VIEWS = ("plain", "flipped")
@@ -36,7 +37,7 @@ _PASS = 16 * 160 * 160
 _SOME = 8  # images in a forward pass of sources that have fewer than go into a whole one
 _SAMPLE = 32  # images for a time measurement
 _SHARD = 16 * _BATCH  # images in one file; a killed process loses at most one file
-_VERSION = 1  # increase when a key would give other features
+_VERSION = 2  # increase when a key would give other features
 
 
 @runtime_checkable
@@ -63,17 +64,17 @@ def features(
 ) -> Tensor:
     """(N, D) float16 features of all images; features that are not cached are computed.
 
-    Images are read in batches, so that they need little memory. The network runs without gradients,
-    in evaluation mode, channels last.
+    Images are read in batches, so that they need little memory. ONNX Runtime or torch computes the
+    network in evaluation mode; see `engine`.
 
     Args:
         network: maps (N, C, S, S) float images in [0, 1] to (N, D), normalisation included.
         size: S, in pixels; see `choose_size`.
         aspect: crop, pad or stretch images to a square; see `ImageSet.at`.
         view: "plain", or "flipped" left to right.
-        precision: "bf16", "fp32", or "auto": bf16 where the processor computes in it.
+        precision: "bf16", "fp32", or "auto", the faster one; see `engine`.
     """
-    precision = resolved(precision)
+    precision = resolved(precision, has_graph(network))
     if isinstance(network, SideBySide) and len(networks := network.each()) > 1:
         how: Any = {"aspect": aspect, "view": view, "precision": precision, "track": track}
         return network.join([features(images, one, size, **how) for one in networks])
@@ -111,8 +112,9 @@ def not_yet_known(
     Of networks side by side, an image counts if it is new to one of them.
     """
     prints, new = _prints(images), np.zeros(len(images), bool)
+    precision = resolved(precision, has_graph(network))
     for one in each_of(network):
-        folder = _folder(one, size, aspect, view, resolved(precision), images)
+        folder = _folder(one, size, aspect, view, precision, images)
         new[_first_of_each(prints, _known(folder))] = True
     return images[new]
 
@@ -167,30 +169,17 @@ def seconds_per_image(
     precision: str = "auto",
 ) -> float:
     """Seconds per image, decoding included, measured on a sample of the images."""
-    network, precision = in_evaluation_mode(network), resolved(precision)
+    network, precision = in_evaluation_mode(network), resolved(precision, has_graph(network))
     sample = images[np.linspace(0, len(images) - 1, min(len(images), _SAMPLE)).astype(np.int64)]
     shape = (len(sample), images.channels, size, size)
     own = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, shape, dtype=torch.uint8, generator=own)
-    count = _images_in_a_pass(images, size)
-    _forward(network, noise, "plain", precision, count)  # the first pass has one-time costs
+    run = forward(network, precision, images_in_a_pass(images, size))
+    run(noise)  # the first pass has one-time costs
     start = time.perf_counter()
     for pixels in sample.stream(size, aspect, _SAMPLE):
-        _forward(network, pixels, "plain", precision, count)
+        run(pixels)
     return (time.perf_counter() - start) / len(sample)
-
-
-def resolved(precision: str) -> str:
-    """bf16 or fp32; "auto" is bf16 where the processor computes in it.
-
-    Raises:
-        HandfulError: `precision` is none of these.
-    """
-    if precision == "auto":
-        return "bf16" if devices.has_bf16() else "fp32"
-    if precision not in ("bf16", "fp32"):
-        raise HandfulError(f"precision is auto, bf16 or fp32, got {precision!r}")
-    return precision
 
 
 def compute_features(
@@ -207,10 +196,10 @@ def compute_features(
     prints = _prints(images)
     network = in_evaluation_mode(network)
     rows: list[Tensor] = []
-    done, passed = 0, _images_in_a_pass(images, size)
+    done, run = 0, forward(network, precision, images_in_a_pass(images, size))
     batches = images.stream(size, aspect, _BATCH)
     for pixels in track(batches, -(-len(images) // _BATCH), "embedding"):
-        rows.append(_forward(network, pixels, view, precision, passed))
+        rows.append(run(pixels.flip(-1) if view == "flipped" else pixels))
         count = sum(map(len, rows))
         if count == _SHARD or done + count == len(images):
             part = slice(done, done + count)
@@ -225,28 +214,7 @@ def in_evaluation_mode(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
-def _forward(network: nn.Module, pixels: Tensor, view: str, precision: str, count: int) -> Tensor:
-    """(N, C, S, S) uint8 → (N, D) float16 on the processor.
-
-    Args:
-        count: images in a pass.
-    """
-    pixels = pixels.flip(-1) if view == "flipped" else pixels
-    rows = []
-    with torch.inference_mode(), devices.autocast(precision):
-        for some in pixels.split(count):
-            images = (
-                filled(some, count)
-                .to(devices.device())
-                .to(memory_format=torch.channels_last)
-                .float()
-                / 255
-            )
-            rows.append(network(images)[: len(some)].to("cpu", torch.float16))
-    return torch.cat(rows)
-
-
-def _images_in_a_pass(images: ImageSet, size: int) -> int:
+def images_in_a_pass(images: ImageSet, size: int) -> int:
     """How many images go through the network at once: a part of `_BATCH`; see `pass_of`."""
     most = _BATCH
     if devices.device().type == "cpu":
@@ -264,12 +232,6 @@ def pass_of(images: ImageSet, most: int) -> int:
     return next((n for n in (most, _SOME) if n <= most and images.in_source > n), 1)
 
 
-def filled(pixels: Tensor, count: int) -> Tensor:
-    """Pixels (N, C, S, S) with black images after them, so that there are `count`."""
-    missing = count - len(pixels)
-    return torch.cat([pixels, pixels.new_zeros(missing, *pixels.shape[1:])]) if missing else pixels
-
-
 def _folder(
     network: nn.Module, size: int, aspect: str, view: str, precision: str, images: ImageSet
 ) -> Path:
@@ -281,7 +243,10 @@ def _folder(
     if view not in VIEWS:
         raise HandfulError(f"no view {view!r}; views of cached features: {', '.join(VIEWS)}")
     made = repr((_VERSION, type(network).__name__, str(network), fingerprint(network)))
-    made += repr((size, aspect, view, precision, images.channels, _images_in_a_pass(images, size)))
+    # Features of ONNX Runtime do not depend on the images in a pass.
+    by_onnx = engine_of(network, precision) == ONNX_RUNTIME
+    how = ONNX_RUNTIME if by_onnx else (precision, images_in_a_pass(images, size))
+    made += repr((size, aspect, view, images.channels, how))
     return cache_folder() / "features" / hashlib.sha256(made.encode()).hexdigest()[:32]
 
 

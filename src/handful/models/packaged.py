@@ -40,7 +40,7 @@ class Weights(BaseModel):
         licence, source: of the weights, in words.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     architecture: Annotated[str, Field(pattern=r"^[\w.]{1,100}$")]
     file: Path

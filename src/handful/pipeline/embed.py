@@ -16,13 +16,13 @@ from handful.data.vanished import on_the_rest
 from handful.errors import HandfulError
 from handful.methods.linear_head import Features
 from handful.models.classifier import BackboneSpec, Classifier, Normalize
+from handful.models.engine import resolved
 from handful.models.feature_cache import (
     SIZES,
     SMALL_IMAGES_BEST,
     choose_size,
     features,
     not_yet_known,
-    resolved,
     seconds_per_image,
     small,
 )
@@ -128,7 +128,7 @@ def embed(
         budget: seconds for all images, or text such as "10m".
         aspect: how images become square: crop, pad or stretch.
         view: plain, or flipped left to right.
-        precision: fp32, bf16, or auto: bf16 where the processor computes in it.
+        precision: fp32, bf16, or auto, the faster one for the network.
         settings: options of the backbone, as text: {"backbone.stages": "1"}.
 
     Raises:
@@ -143,7 +143,7 @@ def embed(
     if budget is not None and size is not None:
         raise HandfulError("budget chooses the size, and size is given too; leave one out")
     spec = configure(settings or {}, backbone=default_backbone(Features(), backbone))["backbone"]
-    precision = resolved(precision)
+    precision = resolved(precision, models.has_graph(spec.name))
     selected = _select_size(images, spec, size, budget, aspect, precision)
     network = feature_network(images, spec, selected.size)
     reporter.say(f"{backbone} at {selected.size} pixels: {selected.reason}")

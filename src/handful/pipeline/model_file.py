@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from handful import models
 from handful._version import __version__
@@ -117,6 +118,20 @@ def _not_as_described(path: Path, why: str) -> HandfulError:
     )
 
 
+class _NoInitialWeights(TorchFunctionMode):
+    """Within it, functions of `nn.init` do nothing: on the meta device they would import compilers.
+
+    That took longer than the import of torch.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if getattr(function, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **(kwargs or {}))
+
+
 def _build_on_meta(header: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> Classifier:
     """Build the network on PyTorch's meta device, which takes no memory for weights."""
     name, options = header["backbone"]["name"], dict(header["backbone"].get("options", {}))
@@ -128,7 +143,7 @@ def _build_on_meta(header: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -
                 f"backbone {name!r} is described on a hub, which is not accessed for a saved run"
             )
     classes = len(header["classes"])
-    with torch.device("meta"):
+    with torch.device("meta"), _NoInitialWeights():
         backbone = models.make(name, header["channels"], header["size"], **options)
         constants = [0.0] * int(torch.Size(shapes["normalize.mean"]).numel())
         if len(constants) > 3:

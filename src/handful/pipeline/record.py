@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import torch
@@ -101,6 +102,7 @@ def record_of(
             "device": devices.device().type,
             "threads": learned.plan.threads,
             "precision": learned.plan.precision,
+            "engine": learned.predictor.engine,
             "seconds": round(learned.seconds, 2),
             "collapse": asdict(learned.collapse) if learned.collapse is not None else None,
             "remark": learned.remark,
@@ -113,7 +115,11 @@ def record_of(
         "forecast": [asdict(row) for row in assessment.forecast] if assessment is not None else [],
         "label_next": [],
         "test": None,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "onnxruntime": version("onnxruntime"),
+        },
         "choice": _selection_rows(selection, request.origins),
         "fixed": request.fixed if selection is not None else {},
         "init": task.init.hash if task.init is not None else None,

@@ -99,7 +99,9 @@ Scale = Annotated[list[Any], AfterValidator(_check_scale)] | None
 class StrictModel(BaseModel):
     """Base of all schemas: no conversion of types, so "1" and true are no numbers."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="allow", protected_namespaces=())
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="allow", protected_namespaces=(), defer_build=True
+    )
 
 
 class CropsMade(StrictModel):
@@ -162,6 +164,7 @@ class Training(StrictModel):
     device: Word
     threads: Count
     precision: Word
+    engine: Word = "torch"
     seconds: Seconds
     collapse: TrainingFailure | None = None
     remark: Text | None = None

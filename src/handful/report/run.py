@@ -539,7 +539,7 @@ def _facts(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         *facts,
         ("Time", f"{time(training['seconds'])} of training, {time(record['seconds'])} with the "
          f"estimate, on {training['threads']} threads of a {training['device']}"),
-        ("Precision", str(training["precision"])),
+        ("Precision", f"{training['precision']}, computed by {training.get('engine', 'torch')}"),
         ("Seed", str(record["seed"])),
         ("Versions", f"handful {record['handful']}, {versions}"),
         ("Source", str(data["source"])),

@@ -8,11 +8,11 @@ from statistics import median
 
 import torch
 
-from handful import devices
+from handful import devices, models
 from handful.files import read_json, write_json
 from handful.methods.base import Task, Trained
 from handful.methods.schedule import Schedule, ScheduleProgress
-from handful.models.feature_cache import resolved
+from handful.models.engine import resolved
 from handful.training.batches import Batches
 from handful.training.loop import begin, train
 from handful.training.precision import FORMATS, kind_of, remember, remembered
@@ -152,7 +152,8 @@ def make_plan(settings: Settings, task: Task, seed: int) -> Plan:
     if isinstance(settings.method, Trained):
         assert settings.schedule is not None
         return measure_plan(settings.method, task, settings.schedule, seed, settings.precision)
-    return Plan(resolved(settings.precision), torch.get_num_threads(), 0.0)
+    precision = resolved(settings.precision, models.has_graph(task.backbone.name))
+    return Plan(precision, torch.get_num_threads(), 0.0)
 
 
 def load_or_make_plan(folder: Path | None, measured: Callable[[], Plan]) -> Plan:

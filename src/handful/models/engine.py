@@ -1,0 +1,91 @@
+"""What computes the features of a frozen network: ONNX Runtime or torch.
+
+ONNX Runtime takes the networks that have a graph, on a processor and in 32 bits. It is 2 to 3 times
+as fast there as torch, and faster than torch in bf16 (docs/how-to/backbone.md has a table).
+
+Letters in shapes: N images, C channels, S the side in pixels, D features.
+"""
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from handful import devices
+from handful.errors import HandfulError
+
+ONNX_RUNTIME, TORCH = "onnxruntime", "torch"
+_ONNX_PASS = 8  # images in a pass of ONNX Runtime: as fast as more, with less memory
+
+
+@runtime_checkable
+class WithGraph(Protocol):
+    """A network that ONNX Runtime may compute."""
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether it has a graph; False where one of several networks has none."""
+
+    def runner(self) -> Callable[[Tensor], Tensor]:
+        """Return a function: (N, C, S, S) uint8 → (N, D) float32, the same for any batch."""
+
+
+def resolved(precision: str, has_graph: bool = False) -> str:
+    """bf16 or fp32, the faster one for "auto".
+
+    Args:
+        precision: auto, bf16 or fp32.
+        has_graph: whether the network has a graph; ONNX Runtime then computes it in 32 bits.
+
+    Raises:
+        HandfulError: `precision` is none of these.
+    """
+    if precision == "auto":
+        if has_graph and devices.device().type == "cpu":
+            return "fp32"
+        return "bf16" if devices.has_bf16() else "fp32"
+    if precision not in ("bf16", "fp32"):
+        raise HandfulError(f"precision is auto, bf16 or fp32, got {precision!r}")
+    return precision
+
+
+def has_graph(network: nn.Module) -> bool:
+    return isinstance(network, WithGraph) and network.has_graph
+
+
+def engine_of(network: nn.Module, precision: str) -> str:
+    """`ONNX_RUNTIME` or `TORCH`; `precision` is bf16 or fp32."""
+    on_processor = precision == "fp32" and devices.device().type == "cpu"
+    return ONNX_RUNTIME if on_processor and has_graph(network) else TORCH
+
+
+def forward(network: nn.Module, precision: str, count: int) -> Callable[[Tensor], Tensor]:
+    """Return a function: (N, C, S, S) uint8 → (N, D) float16 features on the processor.
+
+    Args:
+        network: in evaluation mode; maps images in [0, 1] to features.
+        precision: bf16 or fp32.
+        count: images in a pass of torch, on which the last bits of its features depend.
+    """
+    if engine_of(network, precision) == ONNX_RUNTIME:
+        assert isinstance(network, WithGraph)
+        run = network.runner()
+        return lambda pixels: torch.cat([run(some).half() for some in pixels.split(_ONNX_PASS)])
+
+    def by_torch(pixels: Tensor) -> Tensor:
+        rows = []
+        with torch.inference_mode(), devices.autocast(precision):
+            for some in pixels.split(count):
+                whole = filled(some, count).to(devices.device())
+                images = whole.to(memory_format=torch.channels_last).float() / 255
+                rows.append(network(images)[: len(some)].to("cpu", torch.float16))
+        return torch.cat(rows)
+
+    return by_torch
+
+
+def filled(pixels: Tensor, count: int) -> Tensor:
+    """Pixels (N, C, S, S) with black images after them, so that there are `count`."""
+    missing = count - len(pixels)
+    return torch.cat([pixels, pixels.new_zeros(missing, *pixels.shape[1:])]) if missing else pixels
