@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import handful
 from handful.models import make, packaged, pretrained
+from handful.pipeline.auto import race
 from tiny import stripes
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "make_backbone_package.py"
@@ -173,3 +174,13 @@ def test_the_script_refuses_names_that_no_package_can_have(tmp_path, monkeypatch
 def test_the_script_replaces_no_folder(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="exists"):
         package(monkeypatch, tmp_path, "resnet10t", "net", "--random")
+
+
+@pytest.mark.thorough
+def test_auto_takes_the_network_of_an_installed_package_where_it_is_better(
+    lite, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(race, "_PACKAGE_SHARE", 1.0)
+    run = handful.fit(stripes(60, labeled=30, channels=3, size=32), "auto", budget=60, size=32)
+    rows = [(row["method"], row["backbone"]) for row in run.record["choice"]]
+    assert rows[0][0] == rows[1][0] == "features" and rows[1][1] == packaged.names()[0]

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from handful.errors import HandfulError
 from handful.methods.schedule import Schedule
 from handful.pipeline.auto import candidates, race
 from handful.pipeline.auto.candidates import FOLD_SHARE, plan_features, plan_training, split_steps
@@ -174,6 +175,46 @@ def test_what_is_ahead_on_other_data_sets_is_tried_first(options, monkeypatch):
     )
     assert photographs == ["features", *heads, "supervised"]
     assert drawings == ["features", "supervised", *heads]
+
+
+def test_networks_of_packages_take_their_turn_after_ours(options, monkeypatch):
+    monkeypatch.setattr(candidates.models, "of_packages", lambda: ["lite1"])
+    monkeypatch.setattr(race, "prior_for", lambda *_: lambda *_: Prior(Normal(-0.1, 0.1), 3))
+
+    def planned(**fixed):
+        fitted = replace(options, **fixed)
+        this = Race(stripes(), Deadline(90.0, 0.0), fitted, ["random"] * 16, None, QUIET)
+        return [(one.method, one.backbone) for one in this._candidates()]
+
+    first, second, *others = planned()
+    assert [first[0], second] == ["features", ("features", "lite1")]
+    assert {network for _, network in others} == {first[1], "small"}
+    assert "lite1" not in {network for _, network in planned(backbone="lite0")}
+
+
+def test_heads_use_the_network_of_a_package_where_it_is_better(options, monkeypatch):
+    monkeypatch.setattr(candidates.models, "of_packages", lambda: ["lite1"])
+    monkeypatch.setattr(race, "prior_for", lambda *_: lambda *_: Prior(Normal(-0.1, 0.1), 3))
+    monkeypatch.setattr(Race, "_best_network", lambda _: "lite1")
+    this = Race(stripes(), Deadline(90.0, 0.0), options, ["random"] * 16, None, QUIET)
+    heads = [one for one in this._candidates() if one.method in candidates.HEADS_WITH_POOL]
+    assert {one.backbone for one in heads} == {"lite1"} and len(heads) == 2
+
+
+def test_a_package_that_cannot_be_used_is_left_out_and_said(options, monkeypatch):
+    def planned(images, allowed, options, names, reporter):
+        if options.backbone == "vit":
+            raise HandfulError("its weights are missing")
+        return plan_features(images, allowed, options, names, reporter)
+
+    said = []
+    monkeypatch.setattr(candidates.models, "of_packages", lambda: ["vit"])
+    monkeypatch.setattr(race, "plan_features", planned)
+    this = Race(
+        stripes(), Deadline(90.0, 0.0), options, ["random"] * 16, None, Reporter(say=said.append)
+    )
+    assert "features" in [one.method for one in this._candidates()]
+    assert "backbone vit is left out: its weights are missing" in said
 
 
 def test_a_long_budget_lets_methods_train_on_unlabelled_images(options, monkeypatch):

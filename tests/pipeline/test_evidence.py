@@ -150,3 +150,29 @@ def test_a_training_is_given_up_after_one_fold_only_where_it_is_far_behind():
     assert "28 points" not in hopeless(Evidence("supervised", right(30, 20)), others)
     assert hopeless(Evidence("supervised", right(30, 25)), others) == ""
     assert "83 points below features" in hopeless(Evidence("supervised", right(30, 3)), others)
+
+
+def test_a_network_of_a_package_is_compared_and_named_as_another_candidate():
+    ours, better = right(100, 60), right(100, 85)
+    evidence = [
+        Evidence("features", ours),
+        Evidence("features", better, network="vit"),
+        Evidence("self_training", np.roll(better, 1), network="vit"),
+    ]
+    best, verdicts = select_by_evidence(evidence, sure_of(-0.01))
+    assert best == 1
+    assert verdicts[0] == "25 points below features with vit on the same images"
+    # It is held against heads on features of the same network, not of ours.
+    assert verdicts[2].startswith("no sign that it is better than features")
+
+
+def test_past_results_say_nothing_of_the_network_of_a_package():
+    ours, better = Evidence("features", right(100, 60)), Evidence("features", right(100, 61))
+    assert select_by_evidence([ours, better._replace(network="vit")], refuse)[0] == 1
+    seen = [Evidence("features", right(100, 80)), Evidence("supervised", right(100, 98))]
+    assert "18 points ahead of features" in cannot_win("self_training", seen, sure_of(0.05))
+    assert cannot_win("self_training", seen, sure_of(0.05), "vit") == ""
+
+
+def refuse(method, reference):
+    raise AssertionError(f"{method} and {reference} were looked up")

@@ -158,10 +158,12 @@ def print_selection(rows: list[dict[str, Any]]) -> None:
     trained on all labels, and is corrected for the selection.
     """
     table = Table("method", "right on labels not seen", "interval", "seconds", "result")
+    named = [row["method"] for row in rows]
     for row in rows:
         known = row["accuracy"] is not None
+        several = named.count(row["method"]) > 1
         table.add_row(
-            row["method"],
+            f"{row['method']} with {row['backbone']}" if several else row["method"],
             _percent(row["accuracy"]) if known else "–",
             f"{100 * row['low']:.1f}–{100 * row['high']:.1f}" if known else "–",
             f"{row['seconds']:.0f}",

@@ -52,6 +52,7 @@ __all__ = [
     "fingerprint",
     "has_graph",
     "make",
+    "of_packages",
     "pretrained",
     "multi_stage",
 ]
@@ -88,6 +89,11 @@ def installed(name: str) -> bool:
     """Whether the weights of backbone `name` are on this machine, without a hub."""
     kinds = [BACKBONES.get(one) for one in name.split(SIGN)]
     return all(kind is not None and issubclass(kind, Lite) and kind.installed() for kind in kinds)
+
+
+def of_packages() -> list[str]:
+    """Names of the backbones that installed packages bring, sorted."""
+    return [name for name in packaged.names() if _of_package(name)]
 
 
 def multi_stage(name: str) -> bool:

@@ -61,6 +61,11 @@ class Candidate:
     fold_seconds: float | None = None  # time limit of the fit of a fold; None: no limit
 
     @property
+    def package(self) -> str:
+        """The backbone, where an installed package brings it; else empty."""
+        return self.backbone if self.backbone in models.of_packages() else ""
+
+    @property
     def text(self) -> str:
         """A line of the plan: method, network, size, steps and expected time."""
         steps = f", {self.plan.steps} steps ({self.fold_steps} in folds)" if self.plan.steps else ""
@@ -154,7 +159,7 @@ def plan_features(
             break
     if found is None:
         reporter.say(
-            f"features of a pre-trained network, and heads on them, would take about "
+            f"features of {task.backbone.name}, and heads on them, would take about "
             f"{duration(took)}: left out"
         )
         return []

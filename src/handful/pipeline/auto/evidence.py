@@ -19,6 +19,8 @@ from handful.evaluation.accuracy_estimate import DEPENDENCE_ONCE, effective_n
 from handful.pipeline.auto.past_results import Normal, Prior
 
 SIGNIFICANT = 1.645  # standard errors of a 90 % interval
+# Assumed standard deviation of what another network changes: those of packages were not measured.
+_OTHER_NETWORK = 0.15
 _GIVEN_UP = 1.28  # standard errors: a candidate that wins in fewer than 1 of 10 cases is given up
 
 Priors = Callable[[str, str], Prior]  # (method, reference) → belief about their difference
@@ -30,11 +32,17 @@ class Evidence(NamedTuple):
     method: str
     right: np.ndarray  # (n,) 1 where the out-of-fold prediction is right, else 0
     groups: np.ndarray | None = None  # (n,) scenes; None: each image is one
+    network: str = ""  # the backbone, where an installed package brings it
+
+    @property
+    def name(self) -> str:
+        """The method, with the network of a package."""
+        return f"{self.method} with {self.network}" if self.network else self.method
 
     def at(self, some: np.ndarray) -> "Evidence":
         """Return the evidence of some of the images, at positions or where a mask is true."""
         groups = None if self.groups is None else self.groups[some]
-        return Evidence(self.method, self.right[some], groups)
+        return self._replace(right=self.right[some], groups=groups)
 
 
 def paired_difference(one: Evidence, other: Evidence) -> Normal:
@@ -63,26 +71,40 @@ def best_of(evidence: Sequence[Evidence]) -> Evidence:
     return max(evidence, key=lambda one: float(one.right.mean()))
 
 
-def cannot_win(method: str, evidence: Sequence[Evidence], priors: Priors) -> str:
+def cannot_win(method: str, evidence: Sequence[Evidence], priors: Priors, network: str = "") -> str:
     """Return why a method is not worth an evaluation; empty where it may win.
 
     It is expected to differ from a method already seen as on other data sets.
+
+    Args:
+        network: with which it would be evaluated, as in `Evidence`.
     """
-    names = [one.method for one in evidence]
-    reference = methods.about(method).counterpart
-    reference = reference if reference in names else "features"
-    if reference not in names:
+    seen_of = {(one.method, one.network): one for one in evidence}
+    counterpart = methods.about(method).counterpart
+    alike = [(counterpart, network), ("features", network), ("features", "")]
+    reference = next((seen_of[one] for one in alike if one in seen_of), None)
+    if reference is None:
         return ""
     leader = best_of(evidence)
-    seen = paired_difference(evidence[names.index(reference)], leader)
-    belief = priors(method, reference).belief
+    seen = paired_difference(reference, leader)
+    belief = _belief(Evidence(method, reference.right, network=network), reference, priors)
     mean, sd = belief.mean + seen.mean, math.hypot(belief.sd, seen.sd)
-    if leader.method == reference or mean + _GIVEN_UP * sd >= 0:
+    if leader is reference or mean + _GIVEN_UP * sd >= 0:
         return ""
     return (
-        f"is not tried: {leader.method} is {-100 * seen.mean:.0f} points ahead of {reference}, and "
-        f"{method} seldom gains as much"
+        f"is not tried: {leader.name} is {-100 * seen.mean:.0f} points ahead of {reference.name}, "
+        f"and {method} seldom gains as much"
     )
+
+
+def _belief(one: Evidence, reference: Evidence, priors: Priors) -> Normal:
+    """What other data sets say of the difference of two methods; nothing of other networks."""
+    known = Normal(0.0, 0.0)
+    if one.method != reference.method:
+        known = priors(one.method, reference.method).belief
+    if one.network == reference.network:
+        return known
+    return Normal(known.mean, math.hypot(known.sd, _OTHER_NETWORK))
 
 
 def hopeless(one: Evidence, others: Sequence[Evidence]) -> str:
@@ -96,7 +118,7 @@ def hopeless(one: Evidence, others: Sequence[Evidence]) -> str:
     if seen.mean + _GIVEN_UP * seen.sd >= 0:
         return ""
     return (
-        f"is given up after one of its folds: {-100 * seen.mean:.0f} points below {leader.method} "
+        f"is given up after one of its folds: {-100 * seen.mean:.0f} points below {leader.name} "
         f"there"
     )
 
@@ -127,7 +149,7 @@ def _best_allowed(evidence: Sequence[Evidence], reasons: Sequence[str], priors: 
     first, *others = evidence
     scores = [0.0]
     for one in others:
-        belief = priors(one.method, first.method).belief
+        belief = _belief(one, first, priors)
         scores.append(belief.combined(paired_difference(one, first)).mean)
     allowed = [at for at, reason in enumerate(reasons) if not reason]
     return max(allowed, key=lambda at: scores[at])
@@ -146,7 +168,8 @@ def _exclusions(evidence: Sequence[Evidence], priors: Priors) -> list[str]:
 def _why_unlabeled_unused(one: Evidence, evidence: Sequence[Evidence], priors: Priors) -> str:
     """Return why a method should not use the unlabelled images; empty where it may."""
     counterpart = methods.about(one.method).counterpart
-    simpler = [other for other in evidence if other.method == counterpart]
+    alike = (counterpart, one.network)
+    simpler = [other for other in evidence if (other.method, other.network) == alike]
     if not simpler:
         return ""
     seen = paired_difference(one, simpler[0])
@@ -160,7 +183,7 @@ def _why_seen_worse(one: Evidence, leader: Evidence) -> str:
     seen = paired_difference(one, leader)
     if seen.mean >= -seen.sd:
         return ""
-    return f"{-100 * seen.mean:.0f} points below {leader.method} on the same images"
+    return f"{-100 * seen.mean:.0f} points below {leader.name} on the same images"
 
 
 def _verdict_against(one: Evidence, best: Evidence) -> str:
@@ -168,7 +191,7 @@ def _verdict_against(one: Evidence, best: Evidence) -> str:
     seen = paired_difference(one, best)
     margin = 100 * SIGNIFICANT * seen.sd
     if abs(100 * seen.mean) <= margin:
-        return f"as good as {best.method}, within {margin:.0f} points"
+        return f"as good as {best.name}, within {margin:.0f} points"
     if seen.mean > 0:
-        return f"{100 * seen.mean:.0f} points above {best.method} here, far below it elsewhere"
-    return f"{-100 * seen.mean:.0f} points below {best.method} on the same images"
+        return f"{100 * seen.mean:.0f} points above {best.name} here, far below it elsewhere"
+    return f"{-100 * seen.mean:.0f} points below {best.name} on the same images"

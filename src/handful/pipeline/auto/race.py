@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from handful import models
 from handful.data.imageset import ImageSet
 from handful.errors import BudgetTooShort, HandfulError
 from handful.evaluation.accuracy_estimate import countable
@@ -30,7 +31,7 @@ from handful.pipeline.auto.candidates import (
     prepared,
     why_excluded,
 )
-from handful.pipeline.auto.evidence import Evidence, Prior, cannot_win, hopeless
+from handful.pipeline.auto.evidence import Evidence, Prior, cannot_win, hopeless, selected
 from handful.pipeline.auto.past_results import prior_for
 from handful.pipeline.cross_validate import (
     FOLDS,
@@ -52,6 +53,7 @@ BUDGET = 180.0  # seconds; the default budget, and the most that `supervised` ge
 # Shares of the time for features and heads on them: where heads on features are ahead on other
 # data sets, and where a network trained from scratch is.
 _FEATURES_SHARE_FAVOURED, _FEATURES_SHARE = 0.5, 0.25
+_PACKAGE_SHARE = 0.1  # of the time, for the labelled images with a network of a package
 _EXPENSIVE = ("fine_tuning", "deep_propagation")
 _EXPENSIVE_FROM = 480.0  # seconds that must be left for the methods below
 _MIN_POOL, _MAX_GRAPH = 1_000, 100_000  # images that `deep_propagation` needs, and can hold
@@ -151,6 +153,13 @@ class Race:
         simple = [head for head in heads if head.method not in HEADS_WITH_POOL]
         with_pool = [head for head in heads if head.method in HEADS_WITH_POOL]
         yield from simple
+        if packages := self._packages():
+            for at, network in enumerate(packages):
+                yield from self._plan(f"package-{at}", self._of_package(network, _PACKAGE_SHARE))
+            if best := self._best_network():
+                rest = self._of_package(best, share, list(HEADS_WITH_POOL))
+                with_pool = self._plan("package-heads", rest)
+                heads = with_pool or heads
         if not scratch_first:
             yield from with_pool
         later = sum(head.seconds for head in with_pool) if scratch_first else 0.0
@@ -175,6 +184,33 @@ class Race:
         others = [name for name in ("supervised", *_EXPENSIVE) if not self._excluded(name)]
         allowed = (share if others else 1.0) * self.remaining
         return plan_features(self.images, allowed, self.options, names, self.reporter)
+
+    def _packages(self) -> list[str]:
+        """Networks of installed packages, which take their turn where the user names no network."""
+        named = self.options.backbone is not None or self.options.init is not None
+        return [] if named or self._excluded("features") else models.of_packages()
+
+    def _of_package(
+        self, network: str, share: float, names: Sequence[str] = ("features",)
+    ) -> Callable[[], list[Candidate]]:
+        """Return a function that plans heads on features of a package's network."""
+
+        def plan() -> list[Candidate]:
+            options = replace(self.options, backbone=network)
+            wanted = [name for name in names if not self._excluded(name)]
+            try:
+                allowed = share * self.remaining
+                return plan_features(self.images, allowed, options, wanted, self.reporter)
+            except HandfulError as error:
+                self.reporter.say(f"backbone {network} is left out: {error}")
+                return []
+
+        return plan
+
+    def _best_network(self) -> str:
+        """The network of a package that heads do better with than with ours; "" for ours."""
+        heads = [one for one in self.evidence() if one.method == "features"]
+        return heads[selected(heads, self.priors)].network if heads else ""
 
     def _supervised(self, later: float, follower: str | None) -> list[Candidate]:
         """Plan `supervised`.
@@ -263,28 +299,30 @@ class Race:
 
     def evidence_of(self, some: np.ndarray) -> list[Evidence]:
         """What some of the n labelled images, at positions or in a mask, show of each candidate."""
-        return [
-            self._shown(this.candidate.method, this.out.right).at(some) for this in self.evaluated
-        ]
+        return [self._shown(this.out.right, this.candidate).at(some) for this in self.evaluated]
 
-    def _shown(self, method: str, right: np.ndarray) -> Evidence:
+    def _shown(self, right: np.ndarray, of: Candidate) -> Evidence:
         groups = self.images.groups
-        return Evidence(method, right, None if groups is None else groups[self.images.labeled])
+        groups = None if groups is None else groups[self.images.labeled]
+        return Evidence(of.method, right, groups, of.package)
 
     def _evaluate(self, candidate: Candidate) -> None:
         """Cross-validate a candidate; finished folds are read from `work`."""
-        if why := cannot_win(candidate.method, self.evidence(), self.priors):
+        method, network = candidate.method, candidate.package
+        if why := cannot_win(method, self.evidence(), self.priors, network):
             self._leave(Left(candidate, why))
             return
         begun = time.perf_counter()
         settings, task = self._prepare(candidate)
-        folder = self.work / candidate.method if self.work is not None else None
-        if folder is not None:
+        folder = None
+        if self.work is not None:
+            of_package = f"-{len(self.evaluated) + len(self.left)}" if network else ""
+            folder = self.work / f"{method}{of_package}"
             folder.mkdir(exist_ok=True)
         saved: MutableMapping[Key, np.ndarray] = {} if folder is None else SavedFolds(folder)
         predictor = self._predictor(candidate, settings, task, folder)
         if isinstance(settings.method, Trained):
-            why = self._hopeless_after_one_fold(task, predictor, saved)
+            why = self._hopeless_after_one_fold(candidate, task, predictor, saved)
             if why:
                 seconds = self._kept_seconds(folder, time.perf_counter() - begun)
                 self._leave(Left(candidate, why, seconds))
@@ -317,7 +355,11 @@ class Race:
         return fold_predictor(settings, task, self.options.seed, planned, folder, self.reporter.say)
 
     def _hopeless_after_one_fold(
-        self, task: Task, predictor: FitAndPredict, saved: MutableMapping[Key, np.ndarray]
+        self,
+        candidate: Candidate,
+        task: Task,
+        predictor: FitAndPredict,
+        saved: MutableMapping[Key, np.ndarray],
     ) -> str:
         """Fit the first fold, and return why the others are not worth their time; else ""."""
         if not self.evaluated:
@@ -333,7 +375,7 @@ class Race:
         guessed = dict(zip(first.held.tolist(), saved[first.key].argmax(axis=1), strict=True))
         right = np.zeros(len(labels))
         right[some] = [guessed[at] == labels[at] for at in some.tolist()]
-        return hopeless(self._shown("", right).at(some), self.evidence_of(some))
+        return hopeless(self._shown(right, candidate).at(some), self.evidence_of(some))
 
     def _kept_seconds(self, folder: Path | None, seconds: float) -> float:
         """Return the seconds of an evaluation; those of an interrupted fit are read."""
