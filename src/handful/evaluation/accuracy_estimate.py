@@ -298,10 +298,10 @@ def better_than_guessing(accuracy: float, effective: float, chance: float) -> bo
     An exact one-sided binomial test: a classifier that is right with probability `chance` passes
     with a probability of at most GUESSING.
     """
-    from scipy.stats import beta  # slow to import, and not needed to predict
+    from scipy.special import betaincinv  # faster to import than scipy.stats
 
     right = accuracy * effective
-    least = beta.ppf(GUESSING, right, effective - right + 1) if right > 0 else 0.0
+    least = betaincinv(right, effective - right + 1, GUESSING) if right > 0 else 0.0
     return bool(least > chance)
 
 

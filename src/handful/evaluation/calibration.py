@@ -153,10 +153,10 @@ def most_wrong(share: np.ndarray, answers: np.ndarray, held: float = HELD) -> np
 
     In a share `held` of samples the bound is at or above the true share (Clopper and Pearson 1934).
     """
-    from scipy.stats import beta  # slow to import, and not needed to predict
+    from scipy.special import betaincinv  # faster to import than scipy.stats
 
     wrong = share * answers
-    bound = beta.ppf(held, wrong + 1, np.maximum(answers - wrong, 1e-9))
+    bound = betaincinv(wrong + 1, np.maximum(answers - wrong, 1e-9), held)
     return np.where(answers - wrong > 1e-9, bound, 1.0)
 
 

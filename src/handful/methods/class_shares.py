@@ -249,9 +249,12 @@ def even_counts(labels: np.ndarray) -> bool:
     """
     counts = np.bincount(labels)
     counts = counts[counts > 0]
-    from scipy.stats import chi2  # slow to import, and not needed to predict
+    if len(counts) < 2:
+        return False
+    from scipy.special import gammaincinv  # faster to import than scipy.stats
 
-    return len(counts) > 1 and bool(_unevenness(counts) <= chi2.ppf(0.01, len(counts) - 1))
+    quantile = 2 * gammaincinv((len(counts) - 1) / 2, 0.01)  # of the chi-squared distribution
+    return bool(_unevenness(counts) <= quantile)
 
 
 def chance_of_even_counts(labels: np.ndarray) -> float:
