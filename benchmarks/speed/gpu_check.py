@@ -102,7 +102,7 @@ def pictures(n: int, size: int, labeled: int = 40) -> ImageSet:
         pixels[part] += 90
     store = array_store(pixels, [f"{i:05}" for i in range(n)])
     images = ImageSet(store, np.arange(n), labels, ("a", "b", "c", "d"))
-    return images.seen(np.arange(labeled))
+    return images.seen(np.arange(min(labeled, n)))
 
 
 def trained() -> list[str]:
