@@ -1,36 +1,45 @@
-"""How time and memory grow with the number of files: listing, `data`, and a shard of `predict`.
+"""How time and memory grow with the number of files: opening a folder, `data`, and `predict`.
 
-    python -m benchmarks run growth                      # a thousand, ten and a hundred thousand
-    python -m benchmarks run growth --most 6             # and a million, which was not run
+    python -m benchmarks run growth --kept /tmp/photos   # a thousand to a hundred thousand files
+    python -m benchmarks run growth --kept /tmp/photos --least 6 --most 6 --kind final
 
-The files are generated PNGs of 8 by 8 pixels, all different, a thousand in a folder. Each figure is
-of a process of its own: the first `data` looks into every file, the second one knows them. The time
-of a process that does nothing is taken off. `slope` is the exponent of the growth over the last
-factor of ten: 1 is linear.
+The files are generated PNGs of 8 by 8 pixels, all different, a thousand in a folder. Each job is a
+process of its own; those of one number of files share a cache that is empty at first:
+
+- `open`: `handful.load` looks into every file;
+- `open again`: nothing has changed;
+- `predict --shard 1/16`: a sixteenth of the images, in a folder that is known;
+- `data`: all checks, and the search for images that are almost equal. It decodes every image;
+- `data again`: the decoded images are known, too.
+
+Seconds are those of the processor, of one thread, since other work may share the machine. Memory is
+the peak of the process. What a process takes that does nothing is measured, too.
 """
 
-import math
+import json
+import os
+import resource
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from benchmarks.cluster.sources import predict
 from benchmarks.lib import arguments, record
-from handful.data.scan import listing
+from benchmarks.lib.paths import ROOT
 
 SHARD = "1/16"
 IN_A_FOLDER = 1000
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+
+Figures = dict[str, float]
 
 
-def make_files(folder: Path, start: int, end: int) -> None:
+def make_files(folder: Path, files: int) -> None:
     """Write the files of these numbers, with pixels that no other number has."""
-    for number in range(start, end):
+    for number in range(files):
         place = folder / f"{number // IN_A_FOLDER:04d}"
         if number % IN_A_FOLDER == 0:
             place.mkdir(parents=True, exist_ok=True)
@@ -38,63 +47,73 @@ def make_files(folder: Path, start: int, end: int) -> None:
         Image.fromarray(pixels).save(place / f"{number:07d}.png", "PNG")
 
 
-def measured(made: Path, photos: Path, files: int) -> dict[str, dict[str, float]]:
-    """Seconds and peak memory in MB of each job on the files, with an empty cache."""
-    cache = made / f"cache-{files}"
-    began = time.perf_counter()
-    assert len(listing(photos, False).files) == files
-    found = {"listing": {"seconds": time.perf_counter() - began}}
-    jobs = {
-        "data": ["data", str(photos)],
-        "data again": ["data", str(photos)],
-        f"predict --shard {SHARD}": [
-            "predict", str(made / "run"), str(photos), "--shard", SHARD,
-            "--out", str(made / f"parts-{files}"),
-        ],
-    }  # fmt: skip
-    for name, words in jobs.items():
-        seconds, peak = predict(words, cache, ONE_THREAD)
-        found[name] = {"seconds": seconds, "peak_mb": peak}
+def process(words: list[str], cache: Path) -> Figures:
+    """Processor seconds and peak memory in MB of a process."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HANDFUL_CACHE": str(cache)}
+    command = [sys.executable, "-m", "benchmarks.cluster.growth", "--phase", *words]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True
+    )
+    found: Figures = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def slopes(by_files: dict[int, dict[str, dict[str, float]]], nothing: float) -> dict[str, float]:
-    """Exponent of the growth of the seconds, over the last two numbers of files."""
-    *_, few, many = sorted(by_files)
-    grown = {}
-    for job, found in by_files[many].items():
-        start = 0.0 if job == "listing" else nothing
-        before = max(by_files[few][job]["seconds"] - start, 0.05)
-        after = max(found["seconds"] - start, 0.05)
-        grown[job] = round(math.log(after / before) / math.log(many / few), 2)
-    return grown
+def phase(words: list[str]) -> None:
+    """Do one job in this process, and print what it took."""
+    if words[0] in ("open", "nothing"):
+        from handful.data.sources import load
+
+        if words[0] == "open":
+            load(words[1], labeled=False)
+    else:
+        from handful import cli
+
+        sys.argv = ["handful", *words]
+        cli.main()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"seconds": round(time.process_time(), 2), "peak_mb": round(peak)}))
+
+
+def jobs(run: Path, photos: Path, parts: Path) -> dict[str, list[str]]:
+    """The command of each job."""
+    predict = ["predict", str(run), str(photos), "--shard", SHARD, "--out", str(parts)]
+    return {
+        "open": ["open", str(photos)],
+        "open again": ["open", str(photos)],
+        f"predict --shard {SHARD}": predict,
+        "data": ["data", str(photos)],
+        "data again": ["data", str(photos)],
+    }
 
 
 def main() -> None:
     parser = arguments.parser(__doc__)
-    parser.add_argument("--most", type=int, default=5, help="power of ten; 5 is 100,000 files")
+    parser.add_argument("--least", type=int, default=3, help="power of ten; 3 is a thousand files")
+    parser.add_argument("--most", type=int, default=5, help="power of ten; 6 is a million files")
+    parser.add_argument("--kept", type=Path, help="folder of the files; those there are used again")
     parser.add_argument("--kind", choices=("dev", "final"), default="dev")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder)
+        kept = given.kept or made
         fit = ["fit", "digits", "--per-class", "10", "--method", "supervised", "--estimate", "none"]
         fit += ["--set", "steps=100", "--out", str(made / "run")]
-        predict(fit, made / "cache-fit", ONE_THREAD)
-        nothing, _ = predict(["methods"], made / "cache-fit", ONE_THREAD)
-        by_files: dict[int, dict[str, Any]] = {}
-        done = 0
-        for power in range(3, given.most + 1):
-            make_files(made / "photos", done, 10**power)
-            done = 10**power
-            by_files[done] = measured(made, made / "photos", done)
-            print(done, by_files[done], file=sys.stderr)
-        figures = {
-            "files": {str(n): found for n, found in by_files.items()},
-            "nothing": nothing,
-            "slope": slopes(by_files, nothing),
-        }
-        record.append("growth", "files", given.kind, figures)
+        process(fit, made / "cache-fit")
+        nothing = process(["nothing"], made / "cache-fit")
+        for power in range(given.least, given.most + 1):
+            files = 10**power
+            photos, cache = kept / f"photos-{files}", made / f"cache-{files}"
+            if not photos.exists():
+                make_files(photos, files)
+            figures: dict[str, Figures] = {"nothing": nothing}
+            for name, words in jobs(made / "run", photos, made / f"parts-{files}").items():
+                figures[name] = process(words, cache)
+                print(files, name, figures[name], file=sys.stderr, flush=True)
+            record.append("growth", f"{files:,}", given.kind, figures, files=files)
 
 
 if __name__ == "__main__":
-    main()
+    if "--phase" in sys.argv:
+        phase(sys.argv[sys.argv.index("--phase") + 1 :])
+    else:
+        main()

@@ -1,3 +1,4 @@
+import io
 import json
 import multiprocessing
 import os
@@ -10,8 +11,10 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from handful.data import cache, cache_entries, decode, store
 from handful.data.sources import load
@@ -46,7 +49,7 @@ def inspected(monkeypatch):
 
 
 def only(folder, kind):
-    [path] = (folder / kind).glob("*.json" if kind == "manifests" else "*.npy")
+    [path] = (folder / kind).glob("*.npz" if kind == "manifests" else "*.npy")
     return path
 
 
@@ -75,12 +78,29 @@ def test_a_broken_file_is_tried_again(own_cache, folder, inspected):
     assert inspected[7:] == ["cat/9.png"]
 
 
+def with_arrays(content, **changes):
+    """The content of an npz file with changed arrays."""
+    arrays = dict(np.load(io.BytesIO(content)))
+    file = io.BytesIO()
+    np.savez(file, **arrays | {name: change(arrays[name]) for name, change in changes.items()})
+    return file.getvalue()
+
+
+def with_version(about):
+    told = json.loads(about.tobytes())
+    return np.frombuffer(json.dumps({**told, "version": "nonsense"}).encode(), np.uint8)
+
+
 BAD_MANIFESTS = {
-    "cut short": lambda text: text[: len(text) // 2],
-    "empty": lambda text: "",
-    "another version": lambda text: text.replace('"version": [', '"version": [9'),
-    "not a manifest": lambda text: '{"version": "nonsense"}',
-    "rows of another shape": lambda text: json.dumps({**json.loads(text), "files": [[1, 2]]}),
+    "cut short": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "not a manifest": lambda content: b'{"version": "nonsense"}',
+    "a byte of a name": lambda content: content.replace(b"cat/1.png", b"cat/2.png"),
+    "another version": lambda content: with_arrays(content, about=with_version),
+    "fewer rows": lambda content: with_arrays(content, grey=lambda grey: grey[1:]),
+    "times of another shape": lambda content: with_arrays(content, stamps=lambda all: all[:, :1]),
+    "numbers of another kind": lambda content: with_arrays(content, sizes=lambda all: all * 1.0),
+    "unknown treatments": lambda content: with_arrays(content, notes=lambda notes: notes + 1),
 }
 
 
@@ -88,12 +108,43 @@ BAD_MANIFESTS = {
 def test_a_bad_manifest_is_rebuilt(own_cache, folder, inspected, change):
     before = load(folder).hash
     path = only(own_cache, "manifests")
-    good = path.read_text()
-    path.write_text(change(good))
-    assert path.read_text() != good
+    good = path.read_bytes()
+    path.write_bytes(change(good))
+    assert path.read_bytes() != good
     assert load(folder).hash == before
     assert len(inspected) == 12
-    assert path.read_text() == good
+    assert path.read_bytes() == good
+
+
+def test_a_manifest_keeps_what_was_found(own_cache, folder):
+    """Facts that few files have, too: transparency, 16 bits, one colour, names out of Unicode."""
+    deep = Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 50)
+    deep.save(folder / "cat" / "deep.png")
+    Image.new("RGBA", (9, 7), (9, 9, 9, 128)).save(folder / "dog" / "blank.png")
+    os.rename(os.fsencode(folder / "dog" / "0.png"), os.fsencode(folder) + b"/dog/\xff.png")
+    first, second = load(folder), load(folder)
+    assert second.hash == first.hash and second.value_range == first.value_range
+    assert second.value_range is not None
+    assert second.names == first.names and "dog/\udcff.png" in second.names
+    for name in ("sizes", "grey", "blank", "deep", "fingerprints", "stamps"):
+        assert np.array_equal(getattr(second.store, name), getattr(first.store, name)), name
+    assert second.store.notes == first.store.notes
+    assert {("16-bit",), ("alpha",), ()} == set(second.store.notes)
+    assert second.store.blank.sum() == 1 and second.store.deep.sum() == 1
+
+
+def test_files_that_come_and_go_leave_the_manifest_right(own_cache, folder, inspected):
+    load(folder)
+    (folder / "cat" / "0.png").unlink()
+    save(folder / "cat" / "05.png", seed=7)
+    found = load(folder)
+    assert inspected[6:] == ["cat/05.png"]
+    fresh = {name: decode.inspect(folder / name) for name in found.names}
+    for row, name in enumerate(found.names):
+        assert found.store.fingerprints[row].tobytes() == fresh[name].fingerprint
+    del inspected[:]
+    load(folder)
+    assert not inspected
 
 
 BAD_PIXELS = {

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from rich.console import Console
 
@@ -270,3 +271,26 @@ def test_the_page_says_what_sub_folders_were_taken_for(tmp_path):
     assert found["train/cat/"] == ["3", "class cat"]
     assert found["train/unlabeled/"] == ["3", "no label"]
     assert found["test/dog/"][1] == "test part, class dog"
+
+
+def test_many_pictures_are_compared_within_cells(monkeypatch):
+    """Above EXACT pictures nearly all pairs are still found, and no others."""
+    draw = torch.Generator().manual_seed(0)
+    coarse = torch.rand(600, 1, 6, 6, generator=draw) * 255
+    pictures = F.interpolate(coarse, (34, 34), mode="bicubic").clamp(0, 255).byte()
+    pictures = torch.cat([pictures[..., 1:33, 1:33], pictures[:100, :, 2:34, 1:33]])
+    exact = near_duplicates(pictures)
+    monkeypatch.setattr(near_module, "EXACT", 100)
+    found = near_duplicates(pictures)
+    assert len(exact) == 100 and set(found) <= set(exact)
+    assert len(found) >= 95
+
+
+@pytest.mark.parametrize("most", [2, 2**15])
+def test_pictures_in_one_cell_have_partners(monkeypatch, most):
+    """Equal pictures are all in one cell: each still has others, and never itself."""
+    monkeypatch.setattr(near_module, "EXACT", 1)
+    monkeypatch.setattr(near_module, "MOST", most)
+    directions = F.normalize(torch.ones(20, 63))
+    found = near_module._nearest(directions, 4, near_module.quiet)
+    assert found.shape == (20, 4) and (found != torch.arange(20)[:, None]).all()

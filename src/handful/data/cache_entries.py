@@ -22,13 +22,13 @@ LIMIT = 20e9  # bytes: the default limit is this or SHARE of the disk, whichever
 SHARE = 0.2
 LAST = "pretrained"  # the kind that is removed last: its entries took long to make
 KINDS = {
-    "manifests": re.compile(r"[0-9a-f]{32}\.json"),
+    "manifests": re.compile(r"[0-9a-f]{32}\.(npz|json)"),
     "pixels": re.compile(r"([0-9a-f]{12}-)?[0-9a-f]{32}\.npy"),
     "features": re.compile(r"[0-9a-f]{32}"),
     LAST: re.compile(r"[0-9a-f]{32}"),
 }
 SHARD = re.compile(r"\.?[0-9a-f]{32}\.safetensors(\.[0-9a-f]{8}\.part)?")
-LEFT = re.compile(r"\.?[0-9a-f-]{32,45}(\.npy|\.json)?(\.about|\.lock)?(\.[0-9a-f]{8}\.part)?")
+LEFT = re.compile(r"\.?[0-9a-f-]{32,45}(\.np[yz]|\.json)?(\.about|\.lock)?(\.[0-9a-f]{8}\.part)?")
 
 said = logging.getLogger("handful.cache")
 

@@ -22,6 +22,7 @@ from handful.data.findings import (
 )
 from handful.data.imageset import ImageSet
 from handful.data.near_duplicates import SIZE, near_duplicates
+from handful.data.pixel_keys import pixel_numbers
 from handful.data.store import FileStore, Skipped
 from handful.progress import Track, quiet
 
@@ -35,10 +36,31 @@ AREA = 64.0  # ratio to the median number of pixels above which, or below 1 / AR
 class _Everything:
     """Training images followed by test images."""
 
-    members: list[Member]
-    keys: list[bytes]  # equal for equal pixels
+    parts: list[ImageSet]
+    pixels: np.ndarray  # (N,) numbers, equal for equal pixels
     sizes: np.ndarray  # (N, 2) height and width
     grey: np.ndarray  # (N,) bool
+    blank: np.ndarray  # (N,) bool; images of one colour have equal pixels without being copies
+
+    def name(self, at: int) -> str:
+        part, at = self._place(at)
+        return part.store.names[int(part.rows[at])]
+
+    def member(self, at: int) -> Member:
+        part, at = self._place(at)
+        label = int(part.labels[at])
+        kind = "labeled" if label >= 0 else "unlabeled"
+        name = part.store.names[int(part.rows[at])]
+        return Member(
+            name,
+            kind if part is self.parts[0] else "test",
+            part.classes[label] if label >= 0 else None,
+        )
+
+    def _place(self, at: int) -> tuple[ImageSet, int]:
+        """The part that an image is in, and its position there."""
+        n = len(self.parts[0])
+        return (self.parts[0], at) if at < n else (self.parts[1], at - n)
 
 
 def check(images: ImageSet, *, near: bool = True, track: Track = quiet) -> Findings:
@@ -51,10 +73,7 @@ def check(images: ImageSet, *, near: bool = True, track: Track = quiet) -> Findi
         near: also look for near-duplicates, which decodes every image.
     """
     every = _everything(images)
-    blank = _blank_names(images)
-    identical = tuple(
-        same for same in _identical(every) if not {member.name for member in same.members} & blank
-    )
+    identical = _identical(every)
     pairs = _near(images, every, track) if near else None
     odd = _odd(every)
     counts = _counts(images)
@@ -67,7 +86,7 @@ def check(images: ImageSet, *, near: bool = True, track: Track = quiet) -> Findi
         *_group_problems(images, every),
         *_class_problems(counts),
         *_odd_problems(odd),
-        *_blank_problems(images),
+        *_blank_problems(every),
         *_range_problems(images),
     ]
     return Findings(
@@ -97,25 +116,26 @@ def check(images: ImageSet, *, near: bool = True, track: Track = quiet) -> Findi
 
 def _everything(images: ImageSet) -> _Everything:
     parts = [images] if images.test is None else [images, images.test]
-    names = (*images.classes, None)
-    members = [
-        Member(name, "test" if part is images.test else "labeled" if label >= 0 else "unlabeled",
-               names[label])
-        for part in parts
-        for name, label in zip(part.names, part.labels, strict=True)
-    ]  # fmt: skip
     return _Everything(
-        members,
-        [row.tobytes() for part in parts for row in part.store.fingerprints[part.rows]],
+        parts,
+        pixel_numbers(images),
         np.concatenate([part.store.sizes[part.rows] for part in parts]),
         np.concatenate([part.store.grey[part.rows] for part in parts]),
+        np.concatenate([_blank(part) for part in parts]),
     )
 
 
+def _blank(images: ImageSet) -> np.ndarray:
+    """(N,) bool; none of arrays is known to be blank."""
+    store = images.store
+    return store.blank[images.rows] if isinstance(store, FileStore) else np.zeros(len(images), bool)
+
+
 def _identical(every: _Everything) -> tuple[Identical, ...]:
-    same: defaultdict[bytes, list[Member]] = defaultdict(list)
-    for key, member in zip(every.keys, every.members, strict=True):
-        same[key].append(member)
+    copied = (np.bincount(every.pixels) > 1)[every.pixels] & ~every.blank
+    same: defaultdict[int, list[Member]] = defaultdict(list)
+    for at in np.flatnonzero(copied).tolist():
+        same[int(every.pixels[at])].append(every.member(at))
     return tuple(
         Identical(
             tuple(members),
@@ -123,7 +143,6 @@ def _identical(every: _Everything) -> tuple[Identical, ...]:
             conflicting=len({member.label for member in members} - {None}) > 1,
         )
         for members in same.values()
-        if len(members) > 1
     )
 
 
@@ -134,9 +153,9 @@ def _near(images: ImageSet, every: _Everything, track: Track) -> tuple[Near, ...
         pictures = torch.cat([pictures, of_test])
     return tuple(
         Near(one, two, round(likeness, 3), (one.part == "test") != (two.part == "test"))
-        for first, second, likeness in near_duplicates(pictures, track)
-        if every.keys[first] != every.keys[second]
-        for one, two in [(every.members[first], every.members[second])]
+        for first, second, likeness in near_duplicates(pictures, track, images.store.let_go)
+        if every.pixels[first] != every.pixels[second]
+        for one, two in [(every.member(first), every.member(second))]
     )
 
 
@@ -147,7 +166,9 @@ def _odd(every: _Everything) -> tuple[Odd, ...]:
     if long.mean() > 0.5:  # most images are long: that is usual here
         long[:] = False
     odd = long | (against_median > AREA) | (against_median < 1 / AREA)
-    return tuple(Odd(every.members[at].name, *_size(every.sizes[at])) for at in np.flatnonzero(odd))
+    return tuple(
+        Odd(every.name(at), *_size(every.sizes[at])) for at in np.flatnonzero(odd).tolist()
+    )
 
 
 def _counts(images: ImageSet) -> tuple[ClassCount, ...]:
@@ -168,8 +189,11 @@ def _decoded(images: ImageSet) -> dict[str, int]:
     store = images.store
     if not isinstance(store, FileStore):
         return {}
-    rows = [*images.rows, *(images.test.rows if images.test else ())]
-    return dict(Counter(note for row in rows for note in store.notes[row]).most_common())
+    rows = np.concatenate([images.rows, images.test.rows if images.test else images.rows[:0]])
+    counts: Counter[str] = Counter()
+    for notes, n in Counter(store.notes[row] for row in rows.tolist()).items():
+        counts.update(dict.fromkeys(notes, n))
+    return dict(counts.most_common())
 
 
 def _skipped_problems(skipped: Sequence[Skipped]) -> Iterable[Problem]:
@@ -225,11 +249,10 @@ def _near_problems(near: Sequence[Near]) -> Iterable[Problem]:
 def _group_problems(images: ImageSet, every: _Everything) -> Iterable[Problem]:
     if images.groups is None or images.test is None or images.test.groups is None:
         return
-    keys = np.array([hash(key) for key in every.keys])
-    split = set(images.groups) & set(images.test.groups)
-    copied = np.isin(keys[: len(images)], keys[len(images) :])  # leaks have a problem of their own
-    split &= set(images.groups[~copied])
-    if split:
+    n = len(images)
+    copied = np.isin(every.pixels[:n], every.pixels[n:])  # leaks have a problem of their own
+    split = np.intersect1d(images.groups[~copied], images.test.groups)
+    if len(split):
         yield Problem(
             "groups",
             f"{len(split):,} groups have images in the training and in the test part; the test "
@@ -275,8 +298,8 @@ def _odd_problems(odd: Sequence[Odd]) -> Iterable[Problem]:
         )
 
 
-def _blank_problems(images: ImageSet) -> Iterable[Problem]:
-    if names := sorted(_blank_names(images)):
+def _blank_problems(every: _Everything) -> Iterable[Problem]:
+    if names := sorted(map(every.name, np.flatnonzero(every.blank).tolist())):
         yield Problem(
             "blank",
             f"{len(names):,} blank image{'s' if len(names) > 1 else ''}: all pixels are equal, "
@@ -290,15 +313,6 @@ def _range_problems(images: ImageSet) -> Iterable[Problem]:
         scale = in_words(images.value_range)
         yield Problem("range", f"values of more than 8 bits are scaled {scale} "
                       f"for all files; predict keeps this scale", serious=False)  # fmt: skip
-
-
-def _blank_names(images: ImageSet) -> set[str]:
-    """Names of the images of one colour; they have equal pixels without being copies."""
-    store = images.store
-    if not isinstance(store, FileStore):
-        return set()
-    rows = [*images.rows, *(images.test.rows if images.test else ())]
-    return {store.names[row] for row in rows if store.blank[row]}
 
 
 def _named(members: Sequence[Member]) -> str:

@@ -6,9 +6,9 @@ ambiguous, it returns a question (`Layout.question`) that `--folders` answers.
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -60,8 +60,11 @@ class Layout:
 
 
 class _Image(NamedTuple):
-    at: int  # position among the paths that were given
+    """An image that stands for all images directly in its folder: their names mean nothing."""
+
+    at: int  # number of the folder
     path: tuple[str, ...]  # folders, then the file name
+    n: int  # images
 
 
 def layout(paths: Iterable[str], folders: str = "auto") -> Layout:
@@ -75,7 +78,17 @@ def layout(paths: Iterable[str], folders: str = "auto") -> Layout:
             possible.
     """
     check_folders(folders)
-    images = [_Image(at, tuple(path.split("/"))) for at, path in enumerate(paths)]
+    number: dict[str, int] = {}
+    of = [number.setdefault(path.rpartition("/")[0], len(number)) for path in paths]
+    inside = Counter(of)
+    images = [_Image(at, (*folder.split("/"), "") if folder else ("",), inside[at])
+              for folder, at in number.items()]  # fmt: skip
+    found = _layout(images, folders)
+    return replace(found, places=[found.places[at] for at in of])
+
+
+def _layout(images: list[_Image], folders: str) -> Layout:
+    """The layout with the place of each folder."""
     places: dict[int, Place] = {}
     if folders == "ignore":
         return Layout([Place() for _ in images])
@@ -101,7 +114,7 @@ def layout(paths: Iterable[str], folders: str = "auto") -> Layout:
     if question:
         kept = [Place(test=p.test, reason=p.reason) if p.reason else Place() for p in ordered]
         return Layout(kept, "", question)
-    said = _said(ordered, parts, sorted(strays), len(beside), folders)
+    said = _said(ordered, parts, sorted(strays), sum(i.n for i in beside), folders)
     if inner and folders == "auto":
         said += f"; {_nested(sorted(inner))}"
     return Layout(ordered, said, "", parts.no_training)
@@ -204,7 +217,7 @@ def _part_first(image: _Image, parts: _Parts) -> _Image:
     if not parts.second or len(image.path) < 3 or image.path[1] not in parts.of:
         return image
     top, part, *rest = image.path
-    return _Image(image.at, (part, top, *rest))
+    return image._replace(path=(part, top, *rest))
 
 
 def _unwrapped(images: list[_Image]) -> tuple[list[_Image], list[_Image]]:
@@ -226,7 +239,7 @@ def _unwrapped(images: list[_Image]) -> tuple[list[_Image], list[_Image]]:
             break
         inner = tops[only]
         outside += [image for image in images if image.path[0] != only or len(image.path) == 1]
-        images = [_Image(image.at, image.path[1:]) for image in inner]
+        images = [_below(image) for image in inner]
     return images, outside
 
 
@@ -242,7 +255,7 @@ def _wraps(only: str, images: list[_Image]) -> bool:
 
 
 def _holds_parts(members: list[_Image]) -> bool:
-    below = _by_top([_Image(i.at, i.path[1:]) for i in members])
+    below = _by_top([_below(image) for image in members])
     found = set(_kinds(below).values())
     return "train" in found and len(found) > 1
 
@@ -254,7 +267,7 @@ def _members(images: list[_Image], parts: _Parts) -> list[tuple[list[_Image], bo
     inside: dict[bool, list[_Image]] = {False: [], True: []}
     tops = {top: members for top, members in _by_top(images).items() if top in parts.of}
     for top in sorted(tops, key=lambda top: parts.of[top] == "test"):
-        members = [_Image(image.at, image.path[1:]) for image in tops[top]]
+        members = [_below(image) for image in tops[top]]
         classes = set(_by_top(inside[False]))
         inside[parts.of[top] == "test"] += _inside_part(top, members, classes)
     return [(inside[False], False), (inside[True], True)]
@@ -271,7 +284,7 @@ def _inside_part(top: str, members: list[_Image], classes: set[str]) -> list[_Im
         wraps = only in (top, *PLAIN) or part_of(only) or len(_folders_in(members)) > 1
         if not wraps:
             break
-        members = [_Image(image.at, image.path[1:]) for image in members]
+        members = [_below(image) for image in members]
     return members
 
 
@@ -297,8 +310,8 @@ def _question(members: list[_Image]) -> str:
             f"classes"
         )
     for top, inside in tops.items():
-        loose = sum(len(image.path) == 2 for image in inside)
-        if 10 * loose < len(inside):
+        loose = sum(image.n for image in inside if len(image.path) == 2)
+        if 10 * loose < sum(image.n for image in inside):
             below[top] = {normalized(name).casefold() for name in _folders_in(inside)}
     shared = {
         name
@@ -375,6 +388,11 @@ def _said(
     if loose_strays:
         said.append(f"{loose_strays} images beside them are left out")
     return "; ".join(said)
+
+
+def _below(image: _Image) -> _Image:
+    """The image with its path in its top folder."""
+    return image._replace(path=image.path[1:])
 
 
 def _by_top(images: list[_Image]) -> dict[str, list[_Image]]:

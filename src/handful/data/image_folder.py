@@ -14,6 +14,7 @@ import numpy as np
 from handful.data.class_names import normalized
 from handful.data.decoding.unread_formats import by_ending
 from handful.data.decoding.value_range import fingerprints_at, value_range
+from handful.data.facts import facts_table
 from handful.data.folder_layout import Place, in_test_part, layout
 from handful.data.imageset import ImageSet, sorted_classes
 from handful.data.labels.label_file import LabelFile, match_labels
@@ -27,7 +28,7 @@ from handful.data.objects.find import (
     with_stamps,
 )
 from handful.data.opened import Files, Folder
-from handful.data.scan import Found, Listing, Scan, listing, scan_file, scan_listed
+from handful.data.scan import Found, Listing, Scan, listing, scan_file, scan_listed, stamps_of
 from handful.data.shards import NothingInShard, Shard
 from handful.data.source_names import redacted
 from handful.data.splits import labeled_sample
@@ -160,7 +161,7 @@ def _load_labeled(
     wanted: Wanted,
 ) -> ImageSet:
     """Load the labelled training images of a folder; the others are not decoded."""
-    every = Scan(listed.files, [], listed.skipped, listed.ignored)
+    every = Scan(listed.files, facts_table([]), listed.skipped, listed.ignored)
     if not every.files:
         raise HandfulError(_nothing_found(source, every))
     root = Path(source).expanduser()
@@ -176,7 +177,7 @@ def _load_labeled(
     drawn = labeled_sample(np.arange(len(named)), labels_of, wanted.labeled_only, wanted.seed)
     names = {named[at] for at in drawn}
     listed = _with_stamps(files, listed, [file for file in listed.files if file.name in names])
-    found = scan_listed(files, listed, track, [f for f in listed.files if f.name in names])
+    found = scan_listed(files, listed, track, names)
     if not found.files:
         raise HandfulError(
             f"{source} holds no labelled image that can be read; "
@@ -287,7 +288,8 @@ def folders_beside_table(names: list[str], places: list[Place], folders: str | N
 def with_plain_labels(places: list[Place], say: Callable[[str], None]) -> list[Place]:
     """Places with normalised labels; tells the user which spellings became one class."""
     spellings: defaultdict[str, set[str]] = defaultdict(set)
-    for place in places:
+    different = set(places)
+    for place in different:
         if place.label is not None:
             spellings[normalized(place.label)].add(place.label)
     for name, forms in sorted(spellings.items()):
@@ -296,7 +298,9 @@ def with_plain_labels(places: list[Place], say: Callable[[str], None]) -> list[P
                 f"{len(forms)} spellings of {name!r} that look the same are one class: "
                 f"{', '.join(ascii(form) for form in sorted(forms))}"
             )
-    return [place._replace(label=normalized(place.label or "") or None) for place in places]
+    plain = {place: place._replace(label=normalized(place.label or "") or None)
+             for place in different}  # fmt: skip
+    return [plain[place] for place in places]
 
 
 def places_by_table(
@@ -342,19 +346,22 @@ def placed(
     source: str, store: FileStore, places: list[Place], every_class: bool = False
 ) -> ImageSet:
     """The images of a store at their places; those with a reason to be left out are left out."""
-    used = [row for row, place in enumerate(places) if not place.reason]
-    train = np.array([row for row in used if not places[row].test], np.int64)
-    test = np.array([row for row in used if places[row].test], np.int64)
-    naming = [*train, *test] if every_class else train
-    classes = sorted_classes({places[row].label for row in naming} - {None})
-    number = {name: index for index, name in enumerate(classes)}
-    foreign = [row for row in test if places[row].label not in number]
+    number = {place: at for at, place in enumerate(dict.fromkeys(places))}
+    kinds, kind = list(number), np.array([number[place] for place in places], np.int64)
+    used = np.array([not place.reason for place in kinds], bool)[kind]
+    of_test = np.array([place.test for place in kinds], bool)[kind]
+    train, test = np.flatnonzero(used & ~of_test), np.flatnonzero(used & of_test)
+    naming = np.concatenate([train, test]) if every_class else train
+    classes = sorted_classes({kinds[at].label for at in np.unique(kind[naming])} - {None})
+    index = {name: at for at, name in enumerate(classes)}
+    class_of = np.array([index.get(place.label or "", -1) for place in kinds], np.int64)
+    foreign = test[class_of[kind[test]] < 0]
     store.skipped += tuple(
         Skipped(store.names[row], f"no training image of its class: {places[row].label}")
-        for row in foreign
+        for row in foreign.tolist()
     )
     test = np.setdiff1d(test, foreign)
-    labels = np.array([number.get(place.label or "", -1) for place in places], np.int64)
+    labels = class_of[kind]
     groups = group_numbers([place.group for place in places])
     origins = {
         name: place.origin for name, place in zip(store.names, places, strict=True) if place.origin
@@ -369,24 +376,21 @@ def placed(
 
 def file_store(files: Files, found: Scan, skipped: list[Skipped]) -> FileStore:
     """A store of the readable files of a scan."""
-    joined = b"".join(facts.fingerprint for facts in found.facts)
-    of_files = np.frombuffer(joined, np.uint8).reshape(-1, 16)
-    values = [facts.values for facts in found.facts]
-    deep = np.array([file is not None for file in values], bool)
-    scale = value_range([file for file in values if file is not None])
+    facts = found.facts
+    scale = value_range(facts.ranges)
     return FileStore(
         names=[file.name for file in found.files],
-        fingerprints=fingerprints_at(scale, of_files, deep),
-        sizes=np.array([(facts.height, facts.width) for facts in found.facts], np.int64),
-        grey=np.array([facts.grey for facts in found.facts], bool),
+        fingerprints=fingerprints_at(scale, facts.fingerprints, facts.deep),
+        sizes=facts.sizes,
+        grey=facts.grey,
         skipped=tuple(skipped),
         other=found.ignored,
         files=files,
-        stamps=np.array([(file.bytes, file.changed) for file in found.files], np.int64),
-        notes=tuple(facts.notes for facts in found.facts),
-        file_fingerprints=of_files,
-        deep=deep,
-        blank=np.array([facts.blank for facts in found.facts], bool),
+        stamps=stamps_of(found.files),
+        notes=tuple(map(facts.treatments.__getitem__, facts.notes.tolist())),
+        file_fingerprints=facts.fingerprints,
+        deep=facts.deep,
+        blank=facts.blank,
         value_range=scale,
     )
 

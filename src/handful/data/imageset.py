@@ -195,7 +195,7 @@ class ImageSet:
     @property
     def names(self) -> list[str]:
         """File paths relative to the source, or names such as "train/00012"."""
-        return [self.store.names[row] for row in self.rows]
+        return [self.store.names[row] for row in self.rows.tolist()]
 
     @property
     def files(self) -> list[str]:

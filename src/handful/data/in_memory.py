@@ -31,6 +31,7 @@ from PIL import Image
 
 from handful.data import decode
 from handful.data.class_names import normalized
+from handful.data.facts import facts_table
 from handful.data.image_folder import file_store, group_numbers
 from handful.data.imageset import ImageSet, sorted_classes
 from handful.data.labels.given import by_position, class_text, is_missing, label_table
@@ -239,7 +240,7 @@ def path_store(paths: Sequence[str | os.PathLike[str]]) -> Store:
     if isinstance(files, Folder):
         states = ((name, os.stat(files.root / name)) for name in names)
         found = [Found(name, state.st_size, state.st_mtime_ns) for name, state in states]
-    return file_store(files, Scan(found, facts, [], Counter()), [])
+    return file_store(files, Scan(found, facts_table(facts), [], Counter()), [])
 
 
 def stacked_store(values: Any) -> Store:

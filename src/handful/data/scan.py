@@ -1,30 +1,35 @@
 """Scan a folder for image files and inspect each of them once.
 
 A manifest in the cache keeps the results of `decode.inspect` by path, size and modification time.
-Opening a folder again then costs one directory walk.
+Opening a folder again then costs one directory walk: the manifest is read in one piece, as arrays.
+
+Letters in shapes: N files that were found, M files in a manifest.
 """
 
 import json
 import os
 import stat
+import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import PIL
 
 from handful.data import decode
 from handful.data.cache import VERSION, about, cache_folder, explained, locked, used
 from handful.data.decode import ENDINGS, Facts, Unreadable
 from handful.data.decoding.unread_formats import ending_of, why_unread
-from handful.data.decoding.value_range import Values
+from handful.data.facts import ARRAYS, FactsTable, facts_table, joined
 from handful.data.opened import Files, Folder
 from handful.data.skipped import Skipped
 from handful.data.thread_pool import in_order
-from handful.files import write_text
+from handful.files import beside
 from handful.progress import Track, quiet
 
 UNKNOWN = -1  # `Found.changed` of a file whose version nothing tells: it is read again each time
@@ -48,7 +53,7 @@ class Scan:
     """The readable images of a folder, sorted by name, and the files that were left out."""
 
     files: list[Found]
-    facts: list[Facts]  # of `files`
+    facts: FactsTable  # of `files`
     skipped: list[Skipped]
     ignored: Counter[str]  # ending → files that are no images; hidden files are not counted
 
@@ -73,7 +78,7 @@ def listing(root: Path, follow_links: bool) -> Listing:
             skipped.append(item)
         else:
             ignored[item] += 1
-    found.sort(key=lambda file: file.name)
+    found.sort(key=attrgetter("name"))
     return Listing(found, skipped, ignored)
 
 
@@ -86,24 +91,26 @@ def scan_listed(
     files: Files,
     listed: Listing,
     track: Track,
-    chosen: list[Found] | None = None,
+    chosen: set[str] | None = None,
     part: str = "",
 ) -> Scan:
-    """Inspect the listed files, or only `chosen` of them.
+    """Inspect the listed files, or only those with the names `chosen`.
 
     Args:
         part: which part of the source is listed, such as "3/64"; "" if all of it is.
     """
-    readable, facts, skipped = [], [], [*listed.skipped]
-    wanted = listed.files if chosen is None else chosen
-    inspected = _inspected(files, listed.files, wanted, track, part)
-    for file, result in zip(wanted, inspected, strict=True):
-        if isinstance(result, Facts):
-            readable.append(file)
-            facts.append(result)
-        else:
-            skipped.append(Skipped(file.name, result))
-    return Scan(readable, facts, sorted(skipped), listed.ignored)
+    found, wanted = listed.files, np.ones(len(listed.files), bool)
+    if chosen is not None:
+        wanted[:] = [file.name in chosen for file in found]
+    known, broken = _inspected(files, found, wanted, track, part)
+    readable = wanted & (known.row >= 0)
+    skipped = [Skipped(found[at].name, reason) for at, reason in broken.items()]
+    return Scan(
+        [found[at] for at in np.flatnonzero(readable).tolist()],
+        known.facts.take(known.row[readable]),
+        sorted([*listed.skipped, *skipped]),
+        listed.ignored,
+    )
 
 
 def scan_file(path: Path) -> Scan:
@@ -113,8 +120,8 @@ def scan_file(path: Path) -> Scan:
     with decode.guarded():
         result = _inspect(Folder(path.parent).opened(path.name))
     if isinstance(result, Facts):
-        return Scan([file], [result], [], Counter())
-    return Scan([], [], [Skipped(path.name, result)], Counter())
+        return Scan([file], facts_table([result]), [], Counter())
+    return Scan([], facts_table([]), [Skipped(path.name, result)], Counter())
 
 
 def _walk(root: Path, follow_links: bool) -> Iterator[Found | Skipped | str]:
@@ -147,8 +154,9 @@ def _walk(root: Path, follow_links: bool) -> Iterator[Found | Skipped | str]:
         above.add(own)
         waiting.append(own)
         for entry in entries:
-            name = inside + entry.name
-            if entry.name.startswith(".") or entry.name.lower() in SYSTEM:
+            own_name = entry.name
+            name = inside + own_name
+            if own_name.startswith(".") or own_name.lower() in SYSTEM:
                 continue
             elif entry.is_symlink() and not (follow_links or _leads_inside(root, entry.path)):
                 yield Skipped(name, "a link out of the folder; --follow-links reads it")
@@ -168,8 +176,8 @@ def _file(name: str, entry: os.DirEntry[str]) -> Found | Skipped | str:
         )
     if not stat.S_ISREG(status.st_mode):
         return Skipped(name, "not a regular file")
-    ending = os.path.splitext(name)[1].lower()
-    if ending not in ENDINGS and not _looks_like_an_image(entry.path):
+    _, dot, ending = entry.name.rpartition(".")  # os.path.splitext would take longer than the rest
+    if f"{dot}{ending.lower()}" not in ENDINGS and not _looks_like_an_image(entry.path):
         reason = why_unread(entry.path)
         return Skipped(name, reason) if reason else ending_of(name)
     return Found(name, status.st_size, status.st_mtime_ns)
@@ -188,31 +196,54 @@ def _leads_inside(root: Path, path: str) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
+class _Known(NamedTuple):
+    """What is known of N files."""
+
+    facts: FactsTable
+    row: np.ndarray  # (N,) the row of each file in `facts`, -1 where it is not known
+
+
+def stamps_of(files: Sequence[Found]) -> np.ndarray:
+    """(N, 2) int64: bytes and modification time of each file."""
+    stamps = np.empty((len(files), 2), np.int64)
+    for column, value in enumerate((attrgetter("bytes"), attrgetter("changed"))):
+        stamps[:, column] = np.fromiter(map(value, files), np.int64, len(files))
+    return stamps
+
+
 def _inspected(
-    files: Files, found: list[Found], wanted: list[Found], track: Track, part: str
-) -> Iterable[Facts | str]:
-    """The facts of each wanted file, or why it cannot be read; from the manifest where possible.
+    files: Files, found: list[Found], wanted: np.ndarray, track: Track, part: str
+) -> tuple[_Known, dict[int, str]]:
+    """What is known of each file, from the manifest where possible, and why others cannot be read.
 
     Args:
         found: all files of the source, or of this part; what the manifest knows of them stays.
+        wanted: (N,) bool, the files of which all must be known, or broken.
     """
     path = _manifest(files, part)
-    known = _load(path, found)
-    if not all(file.name in known for file in wanted):
+    known, broken = _load(path, found), dict[int, str]()
+    if (known.row[wanted] < 0).any():
         with locked(path):
             known = _load(path, found)  # another process may have written it meanwhile
-            if unknown := [file for file in wanted if file.name not in known]:
-                known.update(_look(files, unknown, track))
+            unknown = np.flatnonzero(wanted & (known.row < 0))
+            if len(unknown):
+                looked = _look(files, [found[at] for at in unknown.tolist()], track)
+                broken = {int(unknown[at]): reason for at, reason in looked.broken.items()}
+                known = _Known(joined([known.facts, looked.facts]), known.row)
+                read = np.delete(unknown, list(looked.broken))
+                known.row[read] = len(known.facts) - len(read) + np.arange(len(read))
                 _save(path, found, known)
                 about(path, source=files.identity)
     if path.exists():
         used(path)
-    return [known[file.name] for file in wanted]
+    return known, broken
 
 
 def remembered_facts(root: Path, found: list[Found]) -> dict[str, Facts | str]:
     """The facts of unchanged files that an earlier scan of the folder found, by name."""
-    return _load(_manifest(Folder(root)), found)
+    known = _load(_manifest(Folder(root)), found)
+    rows = zip(found, known.row.tolist(), strict=True)
+    return {file.name: known.facts.row(row) for file, row in rows if row >= 0}
 
 
 def remember_facts(root: Path, found: list[Found], known: dict[str, Facts | str]) -> None:
@@ -221,27 +252,43 @@ def remember_facts(root: Path, found: list[Found], known: dict[str, Facts | str]
     Args:
         known: facts, or why a file cannot be read, by name.
     """
+    readable = [file for file in found if isinstance(known.get(file.name), Facts)]
+    facts = [one for file in readable if isinstance(one := known[file.name], Facts)]
     path = _manifest(Folder(root))
     with locked(path):
-        _save(path, found, known)
+        _save(path, readable, _Known(facts_table(facts), np.arange(len(facts))))
         about(path, source=os.path.realpath(root))
 
 
 def inspect_files(root: Path, files: list[Found]) -> dict[str, Facts | str]:
     """The facts of each file, or why it cannot be read, by name; files are decoded in parallel."""
-    return _look(Folder(root), files, quiet)
+    looked = _look(Folder(root), files, quiet)
+    facts = iter(looked.facts)
+    return {
+        file.name: looked.broken[at] if at in looked.broken else next(facts)
+        for at, file in enumerate(files)
+    }
 
 
-def _look(files: Files, found: list[Found], track: Track) -> dict[str, Facts | str]:
-    def look(part: list[Found]) -> list[tuple[str, Facts | str]]:
-        names = [file.name for file in part]
-        return [(n, _inspect(file)) for n, file in zip(names, files.each(names), strict=True)]
+class _Looked(NamedTuple):
+    """What was found in files."""
 
-    parts = [found[start : start + BATCH] for start in range(0, len(found), BATCH)]
-    results = in_order(look, parts)
+    facts: FactsTable  # of the readable ones, in their order
+    broken: dict[int, str]  # position → why it cannot be read
+
+
+def _look(files: Files, found: Sequence[Found], track: Track) -> _Looked:
+    def look(start: int) -> _Looked:
+        names = [file.name for file in found[start : start + BATCH]]
+        results = [_inspect(file) for file in files.each(names)]
+        broken = {start + at: one for at, one in enumerate(results) if isinstance(one, str)}
+        return _Looked(facts_table([one for one in results if isinstance(one, Facts)]), broken)
+
+    starts = range(0, len(found), BATCH)
     with decode.guarded():
-        tracked = track(results, len(parts), "looking at files")
-        return {name: facts for part in tracked for name, facts in part}
+        parts = list(track(in_order(look, starts), len(starts), "looking at files"))
+    broken = {at: reason for part in parts for at, reason in part.broken.items()}
+    return _Looked(joined([part.facts for part in parts]), broken)
 
 
 def _inspect(file: AbstractContextManager[Path]) -> Facts | str:
@@ -253,59 +300,71 @@ def _inspect(file: AbstractContextManager[Path]) -> Facts | str:
 
 
 def _manifest(files: Files, part: str = "") -> Path:
-    return cache_folder() / "manifests" / f"{files.manifest(part)}.json"
+    return cache_folder() / "manifests" / f"{files.manifest(part)}.npz"
 
 
-def _save(path: Path, found: list[Found], known: dict[str, Facts | str]) -> None:
+def _save(path: Path, found: list[Found], known: _Known) -> None:
     """Write the manifest of the readable files; the others are inspected again next time."""
-    rows = [
-        (file.name, file.bytes, file.changed, facts.height, facts.width, facts.grey,
-         facts.fingerprint.hex(), facts.notes, facts.values, facts.blank)
-        for file in found
-        if isinstance(facts := known.get(file.name), Facts)
-    ]  # fmt: skip
-    with explained(path):
-        write_text(path, json.dumps({"version": _version(), "files": rows}))
+    readable = np.flatnonzero(known.row >= 0)
+    facts = known.facts.take(known.row[readable])
+    files = [found[at] for at in readable.tolist()]
+    about_all = {"version": _version(), "treatments": facts.treatments}
+    with explained(path), beside(path) as temporary, open(temporary, "wb") as file:
+        np.savez(
+            file,
+            about=_bytes(json.dumps(about_all)),
+            # Any text can be a name: of lone surrogates, too.
+            names=_bytes("".join(file.name for file in files)),
+            ends=np.cumsum([len(file.name) for file in files], dtype=np.int64),
+            stamps=stamps_of(files),
+            **{name: getattr(facts, name) for name in ARRAYS},
+        )
 
 
-def _load(path: Path, found: list[Found]) -> dict[str, Facts | str]:
-    """Facts of the unchanged files from the manifest; empty if it is missing or damaged."""
+def _load(path: Path, found: list[Found]) -> _Known:
+    """What the manifest knows of unchanged files; nothing if it is missing or damaged."""
     try:
-        manifest = json.loads(path.read_bytes())
-        if manifest["version"] != _version():
-            return {}
-        rows = manifest["files"]
-        remembered = {
-            (name, bytes_, changed): Facts(
-                height,
-                width,
-                grey,
-                bytes.fromhex(fingerprint),
-                tuple(notes),
-                None if values is None else Values(*values),
-                blank,
-            )
-            for (
-                name,
-                bytes_,
-                changed,
-                height,
-                width,
-                grey,
-                fingerprint,
-                notes,
-                values,
-                blank,
-            ) in rows
-        }
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    states = (
-        (file.name, (file.name, file.bytes, file.changed))
-        for file in found
-        if file.changed != UNKNOWN
-    )
-    return {name: remembered[state] for name, state in states if state in remembered}
+        names, before, facts = _read(path)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        return _Known(facts_table([]), np.full(len(found), -1))
+    here, stamps = [file.name for file in found], stamps_of(found)
+    row = np.arange(len(found))
+    if here != names:
+        at = dict(zip(names, range(len(names)), strict=True))
+        row[:] = [at.get(name, -1) for name in here]
+    if len(names):
+        row[(before[row] != stamps).any(1)] = -1  # -1 is the last row here, and stays -1
+    row[stamps[:, 1] == UNKNOWN] = -1
+    return _Known(facts, row)
+
+
+def _read(path: Path) -> tuple[list[str], np.ndarray, FactsTable]:
+    """Names (M,), stamps (M, 2) and facts of a manifest; ValueError and others if damaged."""
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as manifest:
+        arrays = dict(manifest)
+    told = json.loads(_text(arrays.pop("about")))
+    if told["version"] != _version():
+        raise ValueError("of another version")
+    text, ends, stamps = _text(arrays.pop("names")), arrays.pop("ends"), arrays.pop("stamps")
+    ends = [0, *ends.tolist()]
+    names = [text[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    empty = facts_table([])
+    facts = FactsTable(**arrays, treatments=tuple(map(tuple, told["treatments"])))
+    for name in ARRAYS:
+        given, right = getattr(facts, name), getattr(empty, name)
+        if given.dtype != right.dtype or given.shape != (len(names), *right.shape[1:]):
+            raise ValueError("of another shape")
+    if stamps.shape != (len(names), 2) or (facts.notes >= len(facts.treatments)).any():
+        raise ValueError("of another shape")
+    return names, stamps, facts
+
+
+def _bytes(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)
+
+
+def _text(content: np.ndarray) -> str:
+    return content.tobytes().decode("utf-8", "surrogatepass")
 
 
 def _version() -> list[int | str]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import sys
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from handful.data.in_memory import image_set, is_path, with_labels
 from handful.data.labels.given import label_table
 from handful.data.labels.label_file import GIVEN, LabelFile
 from handful.data.objects.find import is_elsewhere
+from handful.data.pixel_keys import pixel_numbers
 from handful.data.shards import NothingInShard, Shard, shard_of
 from handful.data.source_names import check_source
 from handful.data.splits import holdout, labeled_sample, with_test
@@ -316,30 +316,29 @@ def check_labels(images: ImageSet) -> None:
 def _with_duplicates_grouped(images: ImageSet) -> ImageSet:
     """Join images with equal pixels in one group, so that no fold or test part splits them."""
     test = images.test
-    keys = _pixel_keys(images) + (_pixel_keys(test) if test else [])
-    if images.groups is None and len(set(keys)) == len(keys):
+    pixels = pixel_numbers(images, blank_alone=True)
+    if images.groups is None and pixels.max(initial=-1) + 1 == len(pixels):
         return images
     grouped_by = images.grouped_by
     if images.groups is None or (test and test.groups is None):
-        groups, grouped_by = np.arange(len(keys)), "copies"
+        groups, grouped_by = np.arange(len(pixels)), "copies"
     else:
         groups = np.concatenate([images.groups, test.groups if test else images.groups[:0]])
-    joined = _joined(keys, groups)
+    joined = _joined(pixels, groups)
     n = len(images)
     test = test and replace(test, groups=joined[n:], grouped_by=grouped_by)
     return replace(images, groups=joined[:n], grouped_by=grouped_by, test=test)
 
 
-def _joined(keys: list[bytes], groups: np.ndarray) -> np.ndarray:
-    """Group numbers (N,) after joining groups that have an image with equal pixels."""
+def _joined(pixels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Group numbers (N,) after joining groups that have an image with equal pixels (N,)."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    number: defaultdict[bytes, int] = defaultdict(lambda: len(number))
-    pixels = np.array([number[key] for key in keys])
     _, group = np.unique(groups, return_inverse=True)
-    size = len(number) + int(group.max()) + 1
-    edges = coo_array((np.ones(len(keys)), (pixels, len(number) + group)), (size, size))
+    different = int(pixels.max()) + 1
+    size = different + int(group.max()) + 1
+    edges = coo_array((np.ones(len(pixels)), (pixels, different + group)), (size, size))
     component: np.ndarray = connected_components(edges, directed=False)[1][pixels]
     return component.astype(np.int64)
 
@@ -357,27 +356,16 @@ def _without_leaks(images: ImageSet) -> ImageSet:
     """Leave out training images whose pixels are in the test part, and list them as skipped."""
     if images.test is None:
         return images
-    test_name = dict(zip(_pixel_keys(images.test), images.test.names, strict=True))
-    keys = _pixel_keys(images)
-    leaked = np.array([key in test_name for key in keys])
+    pixels, n = pixel_numbers(images, blank_alone=True), len(images)
+    leaked = np.isin(pixels[:n], pixels[n:])
     if not leaked.any():
         return images
+    test_name = dict(zip(pixels[n:].tolist(), images.test.names, strict=True))
     images.store.skipped += tuple(
         Skipped(
             images.store.names[images.rows[at]],
-            f"same pixels as a test image: {test_name[keys[at]]}",
+            f"same pixels as a test image: {test_name[pixels[at]]}",
         )
         for at in np.flatnonzero(leaked)
     )
     return replace(images[~leaked], test=images.test)
-
-
-def _pixel_keys(images: ImageSet) -> list[bytes]:
-    """A key per image, equal for equal pixels; a blank image is no copy and has its own key."""
-    store = images.store
-    blank = store.blank if isinstance(store, FileStore) else np.zeros(len(store.names), bool)
-    return [
-        store.fingerprints[row].tobytes() + (store.names[row].encode("utf-8", "surrogateescape")
-                                             if blank[row] else b"")
-        for row in images.rows
-    ]  # fmt: skip

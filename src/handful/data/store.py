@@ -5,6 +5,7 @@ Letters in shapes: N images of the store, C channels (1 or 3), H height, W width
 
 import hashlib
 import json
+import mmap
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ from handful.errors import HandfulError
 from handful.files import beside
 from handful.progress import Track, quiet
 
-MEMORY_LIMIT = 2**30  # bytes; larger pixel arrays are memory-mapped
+MEMORY_LIMIT = 2**29  # bytes; larger pixel arrays are memory-mapped
 BATCH = 64  # images decoded by one worker at a time
 
 
@@ -126,6 +127,16 @@ class Store(ABC):
         return self._held is not None and self._held.settings == self._settings(
             size, aspect, channels
         )
+
+    def let_go(self) -> None:
+        """Give the memory of pixels that are memory-mapped back to the system.
+
+        They are read again where they are needed. Call it between the parts of a job that reads
+        all pixels: what was read counts as this process's memory.
+        """
+        mapped = None if self._held is None else getattr(self._held.pixels, "base", None)
+        if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)  # nobody writes to it, so nothing is lost
 
     def batches(
         self, rows: np.ndarray, size: int, aspect: str, channels: int, batch: int = BATCH

@@ -107,6 +107,7 @@ class FolderPhotos(Photos):
         return decode.read_within(self.root / self.names[number], side)
 
     def images(self, numbers: list[int]) -> "tuple[ImageSet, list[int]]":
+        from handful.data.facts import facts_table
         from handful.data.image_folder import file_store
         from handful.data.imageset import ImageSet
         from handful.data.opened import Folder
@@ -122,7 +123,7 @@ class FolderPhotos(Photos):
                 self.unreadable[number] = known
         files = [self.found[number] for number in kept]
         read = [known for file in files if isinstance(known := facts[file.name], Facts)]
-        store = file_store(Folder(self.root), Scan(files, read, [], Counter()), [])
+        store = file_store(Folder(self.root), Scan(files, facts_table(read), [], Counter()), [])
         store.whole = len(self.names)
         if self._colour:
             store.grey[:] = False  # grey images are treated as those in colour beside them

@@ -75,7 +75,7 @@ def load_crops(
         skipped = []  # that the file names other photos, too, is no news
     used = {photo: some for photo in detected.photos if (some := _used(photo, detected, skipped))}
     files = Folder(root)
-    found = scan_listed(files, listed, track, [one for one in listed.files if one.name in used])
+    found = scan_listed(files, listed, track, set(used))
     here = {one.name for one in found.files}
     detected.unreadable.update(
         (name, reason) for name, reason in found.skipped if name in used and name not in here

@@ -130,8 +130,7 @@ class CropStore(FileStore):
 
 def crop_store(files: Files, found: Scan, crops: list[Crop], detected: Detected) -> CropStore:
     """A store of crops of the files of a scan."""
-    values = [facts.values for facts in found.facts]
-    scale = value_range([file for file in values if file is not None])
+    scale = value_range(found.facts.ranges)
     marks = np.frombuffer(b"".join(map(_fingerprint, crops)), np.uint8).reshape(-1, 16)
     deep = np.array([crop.facts.values is not None for crop in crops], bool)
     stamps = {file.name: (file.bytes, file.changed) for file in found.files}
