@@ -109,7 +109,8 @@ def main() -> None:
             for name, words in jobs(made / "run", photos, made / f"parts-{files}").items():
                 figures[name] = process(words, cache)
                 print(files, name, figures[name], file=sys.stderr, flush=True)
-            record.append("growth", f"{files:,}", given.kind, figures, files=files)
+            shown = f"{arguments.RUN} growth --least {power} --most {power}"
+            record.append("growth", f"{files:,}", given.kind, figures, shown, files=files)
 
 
 if __name__ == "__main__":

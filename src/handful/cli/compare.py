@@ -133,7 +133,7 @@ def _check_test_part(source: str, where: SourceOptions) -> None:
 
     if not is_folder(source):
         return
-    names = [file.name for file in listing(Path(source).expanduser(), where.follow_links).files]
+    names = listing(Path(source).expanduser(), where.follow_links).files.names
     if names and not in_test_part(names):
         raise HandfulError(
             f"{source} has no test part to compare on; set one aside with --test-fraction 0.3"

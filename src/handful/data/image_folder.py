@@ -5,7 +5,7 @@ them have a meaning.
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +28,15 @@ from handful.data.objects.find import (
     with_stamps,
 )
 from handful.data.opened import Files, Folder
-from handful.data.scan import Found, Listing, Scan, listing, scan_file, scan_listed, stamps_of
+from handful.data.scan import (
+    Found,
+    Listing,
+    Scan,
+    found_files,
+    listing,
+    scan_file,
+    scan_listed,
+)
 from handful.data.shards import NothingInShard, Shard
 from handful.data.source_names import redacted
 from handful.data.splits import labeled_sample
@@ -130,13 +138,13 @@ def list_source(
     listed = listing(root, follow_links)
     inside = find_inside(root) if not listed.files else None
     own = None if inside else folder_labels(root)
-    if own and not any(file.name in own for file in listed.files):
+    if own and own.keys().isdisjoint(listed.files.names):
         say(f"{source}: no file_name in its {METADATA} is that of an image, so it labels none")
         own = None
     return inside or (Folder(root), listed, own)
 
 
-def _with_stamps(files: Files, listed: Listing, wanted: list[Found]) -> Listing:
+def _with_stamps(files: Files, listed: Listing, wanted: Iterable[Found]) -> Listing:
     """The listing with sizes and versions of the wanted files, where only a list names them."""
     if not isinstance(files, Objects):
         return listed
@@ -144,7 +152,7 @@ def _with_stamps(files: Files, listed: Listing, wanted: list[Found]) -> Listing:
     stamped = {file.name: file for file in known}
     gone = {skipped.name for skipped in missing}
     kept = [stamped.get(file.name, file) for file in listed.files if file.name not in gone]
-    return Listing(kept, [*listed.skipped, *missing], listed.ignored)
+    return Listing(found_files(kept), [*listed.skipped, *missing], listed.ignored)
 
 
 def _as_listing(found: Scan) -> Listing:
@@ -167,12 +175,12 @@ def _load_labeled(
     root = Path(source).expanduser()
     places, _ = _places(source, root, every, labels, own, wanted, silent)
     chosen = {
-        file.name: place
-        for file, place in zip(listed.files, places, strict=True)
+        name: place
+        for name, place in zip(listed.files.names, places, strict=True)
         if place.label is not None and not place.test and not place.reason
     }
     assert wanted.labeled_only is not None
-    named = [file.name for file in listed.files if file.name in chosen]
+    named = list(chosen)
     labels_of = [chosen[name].label for name in named]
     drawn = labeled_sample(np.arange(len(named)), labels_of, wanted.labeled_only, wanted.seed)
     names = {named[at] for at in drawn}
@@ -188,7 +196,7 @@ def _load_labeled(
                 else "give a table of labels with --labels"
             )
         )
-    return _image_set(source, files, found, [chosen[file.name] for file in found.files], [])
+    return _image_set(source, files, found, [chosen[name] for name in found.files.names], [])
 
 
 def _places(
@@ -205,7 +213,7 @@ def _places(
     Args:
         own: labels by name that the source itself gives; None where folders may be classes.
     """
-    names = [file.name for file in found.files]
+    names = found.files.names
     unknown: list[Skipped] = []
     if labels is None and own is not None and wanted.folders in (None, "auto"):
         places = places_of_source(source, names, own, say)
@@ -307,7 +315,7 @@ def places_by_table(
     found: Scan, root: Path, labels: LabelFile, say: Callable[[str], None]
 ) -> tuple[list[Place], list[Skipped]]:
     """The place of each image, from the label file, and the file's rows that cannot be used."""
-    names = [file.name for file in found.files]
+    names = found.files.names
     broken = {skipped.name for skipped in found.skipped} - set(names)
     matched = match_labels(labels, [*names, *broken], root, say)
     if not set(names) & matched.rows.keys():
@@ -334,8 +342,8 @@ def _image_set(
     every_class: bool = False,
 ) -> ImageSet:
     left_out = [
-        Skipped(file.name, place.reason)
-        for file, place in zip(found.files, places, strict=True)
+        Skipped(name, place.reason)
+        for name, place in zip(found.files.names, places, strict=True)
         if place.reason
     ]
     store = file_store(files, found, [*found.skipped, *left_out, *unknown])
@@ -379,14 +387,14 @@ def file_store(files: Files, found: Scan, skipped: list[Skipped]) -> FileStore:
     facts = found.facts
     scale = value_range(facts.ranges)
     return FileStore(
-        names=[file.name for file in found.files],
+        names=found.files.names,
         fingerprints=fingerprints_at(scale, facts.fingerprints, facts.deep),
         sizes=facts.sizes,
         grey=facts.grey,
         skipped=tuple(skipped),
         other=found.ignored,
         files=files,
-        stamps=stamps_of(found.files),
+        stamps=found.files.stamps,
         notes=tuple(map(facts.treatments.__getitem__, facts.notes.tolist())),
         file_fingerprints=facts.fingerprints,
         deep=facts.deep,

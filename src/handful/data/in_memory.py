@@ -39,7 +39,7 @@ from handful.data.labels.label_file import GIVEN, LabelFile, match_labels
 from handful.data.objects.address import scheme_of
 from handful.data.objects.files import at_addresses
 from handful.data.opened import Files, Folder
-from handful.data.scan import UNKNOWN, Found, Scan
+from handful.data.scan import UNKNOWN, Found, Scan, found_files
 from handful.data.store import Store, array_store
 from handful.data.thread_pool import in_order
 from handful.errors import HandfulError
@@ -240,7 +240,7 @@ def path_store(paths: Sequence[str | os.PathLike[str]]) -> Store:
     if isinstance(files, Folder):
         states = ((name, os.stat(files.root / name)) for name in names)
         found = [Found(name, state.st_size, state.st_mtime_ns) for name, state in states]
-    return file_store(files, Scan(found, facts_table(facts), [], Counter()), [])
+    return file_store(files, Scan(found_files(found), facts_table(facts), [], Counter()), [])
 
 
 def stacked_store(values: Any) -> Store:

@@ -11,10 +11,9 @@ import os
 import stat
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,11 +47,39 @@ class Found(NamedTuple):
     changed: int  # mtime in nanoseconds, or a hash of what else tells versions apart
 
 
+@dataclass(frozen=True, eq=False)
+class FoundFiles:
+    """N files, as columns: a million objects would take as long as the walk that finds them."""
+
+    names: list[str]
+    stamps: np.ndarray  # (N, 2) int64: bytes and modification time, see `Found`
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Found]:
+        return map(Found, self.names, *self.stamps.T.tolist())
+
+    def take(self, rows: np.ndarray) -> "FoundFiles":
+        """The files of these rows."""
+        return FoundFiles([self.names[row] for row in rows.tolist()], self.stamps[rows])
+
+
+def found_files(files: Iterable[Found]) -> FoundFiles:
+    """The columns of some files, in their order."""
+    names, sizes, times = [], [], []
+    for name, size, changed in files:
+        names.append(name)
+        sizes.append(size)
+        times.append(changed)
+    return FoundFiles(names, np.array([sizes, times], np.int64).T)
+
+
 @dataclass(frozen=True)
 class Scan:
     """The readable images of a folder, sorted by name, and the files that were left out."""
 
-    files: list[Found]
+    files: FoundFiles
     facts: FactsTable  # of `files`
     skipped: list[Skipped]
     ignored: Counter[str]  # ending → files that are no images; hidden files are not counted
@@ -61,25 +88,28 @@ class Scan:
 class Listing(NamedTuple):
     """The files of a folder that may be images, sorted by name; none of them is decoded."""
 
-    files: list[Found]
+    files: FoundFiles
     skipped: list[Skipped]  # files that were left out
     ignored: Counter[str]  # ending → files that are no images; hidden files are not counted
 
 
 def listing(root: Path, follow_links: bool) -> Listing:
     """List every file under `root` that may be an image; no file is decoded."""
-    found: list[Found] = []
     skipped: list[Skipped] = []
     ignored: Counter[str] = Counter()
-    for item in _walk(root, follow_links):
-        if isinstance(item, Found):
-            found.append(item)
-        elif isinstance(item, Skipped):
-            skipped.append(item)
-        else:
-            ignored[item] += 1
-    found.sort(key=attrgetter("name"))
-    return Listing(found, skipped, ignored)
+
+    def found() -> Iterator[Found]:
+        for item in _walk(root, follow_links):
+            if isinstance(item, Found):
+                yield item
+            elif isinstance(item, Skipped):
+                skipped.append(item)
+            else:
+                ignored[item] += 1
+
+    files = found_files(found())
+    in_order_of_names = sorted(range(len(files)), key=files.names.__getitem__)
+    return Listing(files.take(np.array(in_order_of_names, np.int64)), skipped, ignored)
 
 
 def scan(root: Path, follow_links: bool, track: Track) -> Scan:
@@ -101,12 +131,12 @@ def scan_listed(
     """
     found, wanted = listed.files, np.ones(len(listed.files), bool)
     if chosen is not None:
-        wanted[:] = [file.name in chosen for file in found]
+        wanted[:] = [name in chosen for name in found.names]
     known, broken = _inspected(files, found, wanted, track, part)
     readable = wanted & (known.row >= 0)
-    skipped = [Skipped(found[at].name, reason) for at, reason in broken.items()]
+    skipped = [Skipped(found.names[at], reason) for at, reason in broken.items()]
     return Scan(
-        [found[at] for at in np.flatnonzero(readable).tolist()],
+        found if readable.all() else found.take(np.flatnonzero(readable)),
         known.facts.take(known.row[readable]),
         sorted([*listed.skipped, *skipped]),
         listed.ignored,
@@ -116,12 +146,12 @@ def scan_listed(
 def scan_file(path: Path) -> Scan:
     """Inspect one file, as `scan` does a folder that holds only this file."""
     status = path.stat()
-    file = Found(path.name, status.st_size, status.st_mtime_ns)
+    file = found_files([Found(path.name, status.st_size, status.st_mtime_ns)])
     with decode.guarded():
         result = _inspect(Folder(path.parent).opened(path.name))
     if isinstance(result, Facts):
-        return Scan([file], facts_table([result]), [], Counter())
-    return Scan([], facts_table([]), [Skipped(path.name, result)], Counter())
+        return Scan(file, facts_table([result]), [], Counter())
+    return Scan(found_files([]), facts_table([]), [Skipped(path.name, result)], Counter())
 
 
 def _walk(root: Path, follow_links: bool) -> Iterator[Found | Skipped | str]:
@@ -203,16 +233,8 @@ class _Known(NamedTuple):
     row: np.ndarray  # (N,) the row of each file in `facts`, -1 where it is not known
 
 
-def stamps_of(files: Sequence[Found]) -> np.ndarray:
-    """(N, 2) int64: bytes and modification time of each file."""
-    stamps = np.empty((len(files), 2), np.int64)
-    for column, value in enumerate((attrgetter("bytes"), attrgetter("changed"))):
-        stamps[:, column] = np.fromiter(map(value, files), np.int64, len(files))
-    return stamps
-
-
 def _inspected(
-    files: Files, found: list[Found], wanted: np.ndarray, track: Track, part: str
+    files: Files, found: FoundFiles, wanted: np.ndarray, track: Track, part: str
 ) -> tuple[_Known, dict[int, str]]:
     """What is known of each file, from the manifest where possible, and why others cannot be read.
 
@@ -227,7 +249,7 @@ def _inspected(
             known = _load(path, found)  # another process may have written it meanwhile
             unknown = np.flatnonzero(wanted & (known.row < 0))
             if len(unknown):
-                looked = _look(files, [found[at] for at in unknown.tolist()], track)
+                looked = _look(files, found.take(unknown).names, track)
                 broken = {int(unknown[at]): reason for at, reason in looked.broken.items()}
                 known = _Known(joined([known.facts, looked.facts]), known.row)
                 read = np.delete(unknown, list(looked.broken))
@@ -239,34 +261,35 @@ def _inspected(
     return known, broken
 
 
-def remembered_facts(root: Path, found: list[Found]) -> dict[str, Facts | str]:
+def remembered_facts(root: Path, found: FoundFiles) -> dict[str, Facts | str]:
     """The facts of unchanged files that an earlier scan of the folder found, by name."""
     known = _load(_manifest(Folder(root)), found)
-    rows = zip(found, known.row.tolist(), strict=True)
-    return {file.name: known.facts.row(row) for file, row in rows if row >= 0}
+    rows = zip(found.names, known.row.tolist(), strict=True)
+    return {name: known.facts.row(row) for name, row in rows if row >= 0}
 
 
-def remember_facts(root: Path, found: list[Found], known: dict[str, Facts | str]) -> None:
+def remember_facts(root: Path, found: FoundFiles, known: dict[str, Facts | str]) -> None:
     """Keep the facts of all files of a folder, so that the next scan need not decode them.
 
     Args:
         known: facts, or why a file cannot be read, by name.
     """
-    readable = [file for file in found if isinstance(known.get(file.name), Facts)]
-    facts = [one for file in readable if isinstance(one := known[file.name], Facts)]
+    facts = [one for name in found.names if isinstance(one := known.get(name), Facts)]
+    row = np.full(len(found), -1)
+    row[[isinstance(known.get(name), Facts) for name in found.names]] = np.arange(len(facts))
     path = _manifest(Folder(root))
     with locked(path):
-        _save(path, readable, _Known(facts_table(facts), np.arange(len(facts))))
+        _save(path, found, _Known(facts_table(facts), row))
         about(path, source=os.path.realpath(root))
 
 
-def inspect_files(root: Path, files: list[Found]) -> dict[str, Facts | str]:
+def inspect_files(root: Path, names: list[str]) -> dict[str, Facts | str]:
     """The facts of each file, or why it cannot be read, by name; files are decoded in parallel."""
-    looked = _look(Folder(root), files, quiet)
+    looked = _look(Folder(root), names, quiet)
     facts = iter(looked.facts)
     return {
-        file.name: looked.broken[at] if at in looked.broken else next(facts)
-        for at, file in enumerate(files)
+        name: looked.broken[at] if at in looked.broken else next(facts)
+        for at, name in enumerate(names)
     }
 
 
@@ -277,14 +300,13 @@ class _Looked(NamedTuple):
     broken: dict[int, str]  # position → why it cannot be read
 
 
-def _look(files: Files, found: Sequence[Found], track: Track) -> _Looked:
+def _look(files: Files, names: Sequence[str], track: Track) -> _Looked:
     def look(start: int) -> _Looked:
-        names = [file.name for file in found[start : start + BATCH]]
-        results = [_inspect(file) for file in files.each(names)]
+        results = [_inspect(file) for file in files.each(names[start : start + BATCH])]
         broken = {start + at: one for at, one in enumerate(results) if isinstance(one, str)}
         return _Looked(facts_table([one for one in results if isinstance(one, Facts)]), broken)
 
-    starts = range(0, len(found), BATCH)
+    starts = range(0, len(names), BATCH)
     with decode.guarded():
         parts = list(track(in_order(look, starts), len(starts), "looking at files"))
     broken = {at: reason for part in parts for at, reason in part.broken.items()}
@@ -303,38 +325,37 @@ def _manifest(files: Files, part: str = "") -> Path:
     return cache_folder() / "manifests" / f"{files.manifest(part)}.npz"
 
 
-def _save(path: Path, found: list[Found], known: _Known) -> None:
+def _save(path: Path, found: FoundFiles, known: _Known) -> None:
     """Write the manifest of the readable files; the others are inspected again next time."""
     readable = np.flatnonzero(known.row >= 0)
     facts = known.facts.take(known.row[readable])
-    files = [found[at] for at in readable.tolist()]
+    files = found.take(readable)
     about_all = {"version": _version(), "treatments": facts.treatments}
     with explained(path), beside(path) as temporary, open(temporary, "wb") as file:
         np.savez(
             file,
             about=_bytes(json.dumps(about_all)),
             # Any text can be a name: of lone surrogates, too.
-            names=_bytes("".join(file.name for file in files)),
-            ends=np.cumsum([len(file.name) for file in files], dtype=np.int64),
-            stamps=stamps_of(files),
+            names=_bytes("".join(files.names)),
+            ends=np.cumsum([*map(len, files.names)], dtype=np.int64),
+            stamps=files.stamps,
             **{name: getattr(facts, name) for name in ARRAYS},
         )
 
 
-def _load(path: Path, found: list[Found]) -> _Known:
+def _load(path: Path, found: FoundFiles) -> _Known:
     """What the manifest knows of unchanged files; nothing if it is missing or damaged."""
     try:
         names, before, facts = _read(path)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return _Known(facts_table([]), np.full(len(found), -1))
-    here, stamps = [file.name for file in found], stamps_of(found)
     row = np.arange(len(found))
-    if here != names:
+    if found.names != names:
         at = dict(zip(names, range(len(names)), strict=True))
-        row[:] = [at.get(name, -1) for name in here]
+        row[:] = [at.get(name, -1) for name in found.names]
     if len(names):
-        row[(before[row] != stamps).any(1)] = -1  # -1 is the last row here, and stays -1
-    row[stamps[:, 1] == UNKNOWN] = -1
+        row[(before[row] != found.stamps).any(1)] = -1  # -1 is the last row here, and stays -1
+    row[found.stamps[:, 1] == UNKNOWN] = -1
     return _Known(facts, row)
 
 

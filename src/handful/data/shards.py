@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from typing import NamedTuple
 
+import numpy as np
+
 from handful.data.opened import Files
 from handful.data.scan import Listing
 from handful.data.skipped import Skipped
@@ -61,9 +63,9 @@ class Shard:
 
     def of_listing(self, listed: Listing) -> Listing:
         """The files of this shard; what is left out is listed by the shard of its name."""
-        at = self.divide([file.name for file in listed.files])
+        at = self.divide(listed.files.names)
         return Listing(
-            [file for file in listed.files if file.name in at],
+            listed.files.take(np.fromiter(at.values(), np.int64, len(at))),
             [skipped for skipped in listed.skipped if self.holds(skipped.name)],
             listed.ignored,
         )

@@ -5,10 +5,12 @@ from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from handful.data.image_folder import list_source
 from handful.data.objects.files import Objects
 from handful.data.objects.find import is_elsewhere
-from handful.data.scan import Found, Listing
+from handful.data.scan import Listing
 from handful.data.shards import Share, listed_names, number_of
 from handful.data.skipped import Skipped
 from handful.data.source_names import NAMES
@@ -37,7 +39,7 @@ def divided(source: str, follow_links: bool) -> Division:
     if not is_elsewhere(source) and root.is_file():
         return Division(1, repeat(None, 1))
     files, listed, _ = list_source(source, root, follow_links)
-    names = [file.name for file in listed.files]
+    names = listed.files.names
     if not names:
         raise HandfulError(f"{source} holds no image; check the path")
     of = shards_for(len(names))
@@ -50,7 +52,7 @@ def divided(source: str, follow_links: bool) -> Division:
         left[number_of(skipped.name, of) - 1].append(skipped)
 
     def share(number: int) -> Share:
-        own: list[Found] = [listed.files[position] for position in held[number]]
+        own = listed.files.take(np.array(held[number], np.int64))
         at = {names[position]: position for position in held[number]}
         some = files.some(at) if isinstance(files, Objects) else files
         return Share(some, Listing(own, left[number], listed.ignored), told, at)

@@ -97,9 +97,9 @@ class FolderPhotos(Photos):
         if not self.root.is_dir():
             raise HandfulError(f"no folder {source!r}; give a folder of images to label")
         self.found, self.skipped, _ = listing(self.root, follow_links)
-        if not self.found:
+        if not len(self.found):
             raise HandfulError(f"{source} holds no image; give a folder of images to label")
-        self.names = [file.name for file in self.found]
+        self.names = self.found.names
         self._facts: dict[str, Facts | str] | None = None
         self._colour = False  # whether an image in colour was found
 
@@ -121,8 +121,8 @@ class FolderPhotos(Photos):
                 self._colour = self._colour or not known.grey
             else:
                 self.unreadable[number] = known
-        files = [self.found[number] for number in kept]
-        read = [known for file in files if isinstance(known := facts[file.name], Facts)]
+        files = self.found.take(np.array(kept, np.int64))
+        read = [known for name in files.names if isinstance(known := facts[name], Facts)]
         store = file_store(Folder(self.root), Scan(files, facts_table(read), [], Counter()), [])
         store.whole = len(self.names)
         if self._colour:
@@ -134,7 +134,7 @@ class FolderPhotos(Photos):
         if self._facts is None:
             self._facts = dict(remembered_facts(self.root, self.found))
         facts = self._facts
-        unknown = [self.found[n] for n in numbers if self.names[n] not in facts]
+        unknown = [self.names[n] for n in numbers if self.names[n] not in facts]
         if unknown:
             facts.update(inspect_files(self.root, unknown))
         return facts

@@ -34,7 +34,7 @@ from handful.data.labels.label_file import LabelFile, Row, match_labels
 from handful.data.labels.match_files import EXACT, FileMatcher, Match, prefix_of
 from handful.data.objects.find import containers_in, folder_labels
 from handful.data.opened import Folder
-from handful.data.scan import Found, Listing, listing, scan_listed
+from handful.data.scan import Found, Listing, found_files, listing, scan_listed
 from handful.data.skipped import Skipped
 from handful.errors import HandfulError
 from handful.progress import Track
@@ -76,13 +76,13 @@ def load_crops(
     used = {photo: some for photo in detected.photos if (some := _used(photo, detected, skipped))}
     files = Folder(root)
     found = scan_listed(files, listed, track, set(used))
-    here = {one.name for one in found.files}
+    here = set(found.files.names)
     detected.unreadable.update(
         (name, reason) for name, reason in found.skipped if name in used and name not in here
     )
     crops: list[Crop] = []
-    for one, facts in zip(found.files, found.facts, strict=True):
-        more, without = cut_out(one.name, facts, used[one.name], size_of.get(one.name), detected)
+    for name, facts in zip(found.files.names, found.facts, strict=True):
+        more, without = cut_out(name, facts, used[name], size_of.get(name), detected)
         crops += more
         skipped += without
     detected.cut.update((crop.name, crop.relative) for crop in crops)
@@ -107,7 +107,7 @@ def _listed(source: str, follow_links: bool) -> tuple[Path, Listing]:
     if root.is_file():
         status = root.stat()
         one = Found(root.name, status.st_size, status.st_mtime_ns)
-        return root.parent, Listing([one], [], Counter())
+        return root.parent, Listing(found_files([one]), [], Counter())
     check_folder(root, source)
     listed = listing(root, follow_links)
     if not listed.files and (packed := [path.name for path in containers_in(root)]):
@@ -127,7 +127,7 @@ def _matched(
         what is detected in each photo, the size that boxes in pixels are for, by photo, and the
         photos that are missing.
     """
-    here = [found.name for found in listed.files]
+    here = listed.files.names
     matcher = FileMatcher([*here, *(name for name, _ in listed.skipped)], root, file.path.parent)
     found = [(photo, matcher.find(photo.file)) for photo in file.photos]
     doubtful = _doubtful(found, root)
@@ -313,7 +313,7 @@ def _places(
             for name, label in zip(names, given, strict=True)
         ]
     else:
-        photos = [found.name for found in listed.files] + [name for name, _ in listed.skipped]
+        photos = listed.files.names + [name for name, _ in listed.skipped]
         matched = match_labels(labels, [*names, *photos], root, say)
         places, unknown = _from_rows(store, matched.rows, several, test)
         unknown = [*matched.unused, *unknown]

@@ -29,7 +29,7 @@ from handful.data.objects.contents import (
 from handful.data.objects.files import FETCHERS, Entry, Objects
 from handful.data.objects.readers import AddressReader, Reader
 from handful.data.opened import Files
-from handful.data.scan import UNKNOWN, Found, Listing
+from handful.data.scan import UNKNOWN, Found, Listing, found_files
 from handful.data.skipped import Skipped
 from handful.files import write_text
 
@@ -144,7 +144,9 @@ def _contents(source: str, parts: list[Part]) -> Contents:
     files.sort(key=lambda file: file.name)
     own = any(part.labeled for part in parts)
     objects = Objects(source, [part.reader for part in parts], entries)
-    return Contents(objects, Listing(files, sorted(skipped), other), labels if own else None)
+    return Contents(
+        objects, Listing(found_files(files), sorted(skipped), other), labels if own else None
+    )
 
 
 def _kept(address: str) -> Part:
