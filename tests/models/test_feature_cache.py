@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,13 @@ from handful.data.store import array_store
 from handful.models import feature_cache as engine
 from handful.models import fingerprint, make
 from handful.models.classifier import BackboneSpec, Classifier, Normalize, Predictor
-from handful.models.feature_cache import choose_size, features, not_yet_known, seconds_per_image
+from handful.models.feature_cache import (
+    choose_size,
+    feature_parts,
+    features,
+    not_yet_known,
+    seconds_per_image,
+)
 
 
 class Spy(nn.Module):
@@ -208,6 +216,42 @@ def test_trained_networks_answer_alike_for_any_part_of_the_images(n, size_of_pas
     images = image_set(n)
     for some in (images, images[:7], images[-1:]):
         assert predictor.features(some, batch=32).tolist() == [[size_of_pass]] * len(some)
+
+
+def test_parts_are_the_rows_of_all_and_each_image_is_embedded_once():
+    network, images = Spy(), image_set(20)
+    parts = list(feature_parts(images, network, 8, most=8))
+    assert [len(part) for part in parts] == [8, 8, 4]
+    assert network.images_seen == 20
+    assert torch.equal(torch.cat(parts), features(images, network, 8))
+
+
+def test_parts_outlive_a_cache_that_is_cleared_meanwhile(cache):
+    network, images = Spy(), image_set(20)
+    parts = feature_parts(images, network, 8, most=8)
+    found = [next(parts)]
+    shutil.rmtree(cache / "features")
+    found += parts
+    assert torch.equal(torch.cat(found), features(images, network, 8))
+
+
+def test_a_frozen_network_predicts_many_images_in_parts(monkeypatch):
+    """The features of a million images would not fit into memory."""
+    model = Classifier(Spy(5), 2, Normalize([0.0], [1.0]))
+    model.backbone.width = 5
+    predictor = Predictor(model, BackboneSpec("small"), ("a", "b"), 8, 3, frozen=True)
+    images = image_set(20)
+    whole = predictor.of_features(predictor.features(images))
+    monkeypatch.setattr(engine.feature_parts, "__kwdefaults__",
+                        engine.feature_parts.__kwdefaults__ | {"most": 8})  # fmt: skip
+    sizes = []
+    monkeypatch.setattr(
+        Predictor, "of_features", lambda self, rows: sizes.append(len(rows)) or rows
+    )
+    predictor.predict_proba(images)
+    assert sizes == [8, 8, 4]
+    monkeypatch.undo()
+    assert torch.equal(predictor.predict_proba(images), whole)
 
 
 def test_a_damaged_file_is_computed_again(cache):

@@ -16,7 +16,7 @@ from handful.data.decoding.value_range import Scale
 from handful.data.imageset import ImageSet
 from handful.models import onnx_features
 from handful.models.engine import TORCH, engine_of, filled
-from handful.models.feature_cache import features, pass_of
+from handful.models.feature_cache import feature_parts, features, pass_of
 from handful.models.imagenet import Lite
 from handful.models.joined import Joined
 from handful.progress import Track, quiet
@@ -150,6 +150,22 @@ class Predictor:
         width = int(self.model.backbone.width)  # type: ignore[arg-type]
         return torch.cat(rows) if rows else torch.empty(0, width)
 
+    def feature_parts(
+        self, images: ImageSet, batch: int = 256, track: Track = quiet
+    ) -> Iterator[Tensor]:
+        """The rows of `features`, in parts that need little memory for any number of images."""
+        images = images.scaled_by(self.value_range)
+        if self.frozen:
+            return feature_parts(
+                images,
+                _body(self.model.eval()),
+                self.size,
+                aspect=self.aspect,
+                precision=self.precision_here(),
+                track=track,
+            )
+        return self.stream_features(images, batch, track, "predicting")
+
     def of_features(self, features: Tensor) -> Tensor:
         """(N, K) float32 probabilities from (N, D) features."""
         with torch.inference_mode():
@@ -161,11 +177,7 @@ class Predictor:
 
         Features of a frozen network are cached by image, and read from there.
         """
-        if self.frozen:
-            return self.of_features(self.features(images, track=track))
-        images = images.scaled_by(self.value_range)
-        streamed = self.stream_features(images, batch, track, "predicting")
-        rows = [self.of_features(found) for found in streamed]
+        rows = [self.of_features(found) for found in self.feature_parts(images, batch, track)]
         return torch.cat(rows) if rows else torch.empty(0, len(self.classes))
 
     def stream_features(
@@ -210,6 +222,12 @@ def embed(
         aspect: crop, pad or stretch.
         precision: auto, fp32 or bf16.
     """
+    how: Any = {"aspect": aspect, "precision": precision, "track": track}
+    return features(images, _body(model), size, **how)
+
+
+def _body(model: Classifier) -> Classifier:
+    """The classifier without its head."""
     body = copy.copy(model)
     body._modules = {**model._modules, "head": nn.Identity()}
-    return features(images, body, size, aspect=aspect, precision=precision, track=track)
+    return body

@@ -8,7 +8,7 @@ Letters in shapes: N images, C channels, S the side in pixels, D features.
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -36,6 +36,7 @@ _BATCH = 64  # images that are decoded together
 _PASS = 16 * 160 * 160
 _SOME = 8  # images in a forward pass of sources that have fewer than go into a whole one
 _SAMPLE = 32  # images for a time measurement
+PART = 16_384  # images whose features are held at a time where all of them are not needed
 _SHARD = 16 * _BATCH  # images in one file; a killed process loses at most one file
 _VERSION = 2  # increase when a key would give other features
 
@@ -51,7 +52,6 @@ class SideBySide(Protocol):
         """(N, D) of the (N, D_i) features of each."""
 
 
-@devices.memory_kept()
 def features(
     images: ImageSet,
     network: nn.Module,
@@ -74,28 +74,68 @@ def features(
         view: "plain", or "flipped" left to right.
         precision: "bf16", "fp32", or "auto", the faster one; see `engine`.
     """
+    how: Any = {"aspect": aspect, "view": view, "precision": precision, "track": track}
+    (found,) = feature_parts(images, network, size, **how, most=max(1, len(images)))
+    return found
+
+
+def feature_parts(
+    images: ImageSet,
+    network: nn.Module,
+    size: int,
+    *,
+    aspect: str = "crop",
+    view: str = "plain",
+    precision: str = "auto",
+    track: Track = quiet,
+    most: int = PART,
+) -> Iterator[Tensor]:
+    """The rows of `features` in parts of at most `most` images, for sets of any number of images.
+
+    All features are in the cache before the first part, so only the parts need memory.
+    """
     precision = resolved(precision, has_graph(network))
+    how: Any = {"aspect": aspect, "view": view, "precision": precision, "track": track}
     if isinstance(network, SideBySide) and len(networks := network.each()) > 1:
-        how: Any = {"aspect": aspect, "view": view, "precision": precision, "track": track}
-        return network.join([features(images, one, size, **how) for one in networks])
+        each = [feature_parts(images, one, size, **how, most=most) for one in networks]
+        yield from map(network.join, zip(*each, strict=True))
+        return
     folder = _folder(network, size, aspect, view, precision, images)
-    prints = _prints(images)
-    for last in (False, True):  # again if another process clears the cache
-        known = _known(folder)
-        new = _first_of_each(prints, known)
+    prints, known = _prints(images), None
+    for start in range(0, max(1, len(prints)), most):
+        part = prints[start : start + most]
         try:
-            if len(new):
-                compute_features(images[new], network, size, aspect, view, precision, folder, track)
-                known = _known(folder)
-                about(folder, source=images.store.source or images.source, size=size)
-                keep_within_limit()
-            elif folder.exists():
-                used(folder)
-            return _gathered(prints, known)
-        except (OSError, KeyError):
-            if last:
-                raise
-    raise AssertionError  # unreachable
+            known = known or _all_known(images, network, size, folder, **how)
+            rows = _gathered(part, known)
+        except (OSError, KeyError):  # another process clears the cache
+            known = _all_known(images, network, size, folder, **how)
+            rows = _gathered(part, known)
+        yield rows
+
+
+@devices.memory_kept()
+def _all_known(
+    images: ImageSet,
+    network: nn.Module,
+    size: int,
+    folder: Path,
+    *,
+    aspect: str,
+    view: str,
+    precision: str,
+    track: Track,
+) -> dict[bytes, tuple[Path, int]]:
+    """As `_known`, once the features of all images are there."""
+    known = _known(folder)
+    new = _first_of_each(_prints(images), known)
+    if len(new):
+        compute_features(images[new], network, size, aspect, view, precision, folder, track)
+        known = _known(folder)
+        about(folder, source=images.store.source or images.source, size=size)
+        keep_within_limit()
+    elif folder.exists():
+        used(folder)
+    return known
 
 
 def not_yet_known(

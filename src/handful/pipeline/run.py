@@ -166,8 +166,9 @@ class Run:
             known = self.in_distribution
             out_of_distribution = torch.cat(
                 [
-                    known.out_of_distribution(self.predictor.features(part, track=track))
+                    known.out_of_distribution(found)
                     for part in parts
+                    for found in self.predictor.feature_parts(part, track=track)
                 ]
             )
         store = images.store
