@@ -237,8 +237,9 @@ def test_parts_outlive_a_cache_that_is_cleared_meanwhile(cache):
 
 def test_a_frozen_network_predicts_many_images_in_parts(monkeypatch):
     """The features of a million images would not fit into memory."""
-    model = Classifier(Spy(5), 2, Normalize([0.0], [1.0]))
-    model.backbone.width = 5
+    backbone = Spy(5)
+    backbone.width = 5
+    model = Classifier(backbone, 2, Normalize([0.0], [1.0]))
     predictor = Predictor(model, BackboneSpec("small"), ("a", "b"), 8, 3, frozen=True)
     images = image_set(20)
     whole = predictor.of_features(predictor.features(images))
