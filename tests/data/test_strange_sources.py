@@ -364,3 +364,9 @@ def test_only_a_folder_is_to_be_labelled_with_the_page(photos, tmp_path):
             with pytest.raises(HandfulError, match="--labels") as error:
                 handful.load(source, **how)
             assert ("handful label" in str(error.value)) == offered
+
+
+def test_a_long_text_without_an_address_is_kept_at_once():
+    """The cache keeps the fingerprints of a set as one word: a search would take minutes."""
+    word = "a0" * 500_000
+    assert redacted(word) == word
