@@ -86,8 +86,6 @@ def _largest(job: str) -> tuple[dict[str, Any], int]:
 
 
 def _amount(bytes_: float) -> str:
-    for unit in ("KB", "MB", "GB"):
-        bytes_ /= 1000
-        if bytes_ < 1000:
-            break
-    return f"{bytes_:.0f} {unit}" if bytes_ >= 10 else f"{bytes_:.1f} {unit}"
+    power = min(max(int(math.log10(max(bytes_, 1)) // 3), 1), 3)
+    amount, unit = bytes_ / 1000**power, ("KB", "MB", "GB")[power - 1]
+    return f"{amount:.0f} {unit}" if amount >= 10 else f"{amount:.1f} {unit}"
