@@ -72,7 +72,9 @@ def test_features_of_one_network_are_read_where_another_is_put_beside_it(monkeyp
     monkeypatch.setattr(
         engine,
         "compute_features",
-        lambda images, network, *rest: computed.append(network) or real(images, network, *rest),
+        lambda images, network, *rest, **how: (
+            computed.append(network) or real(images, network, *rest, **how)
+        ),
     )
     joined = embed(both.images, classifier(both), 32, "crop", "fp32")
     assert [type(one.backbone).__name__ for one in computed] == ["Lite1"]

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import handful
 from handful import devices, models
@@ -50,6 +51,19 @@ def test_features_of_onnx_runtime_are_those_of_torch_for_lite1():
     torch.testing.assert_close(
         model.runner()(images), of_torch(model, images), rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_run_takes_grey_and_colour_images_as_it_was_trained(tmp_path, channels):
+    images = stripes(30, channels=channels, size=16)
+    run = handful.fit(images, "features", backbone="lite0", size=32, out=tmp_path / "run")
+    grey, colour = Image.new("L", (16, 16), 90), Image.new("RGB", (16, 16), (200, 30, 90))
+    same = {1: colour.convert("L"), 3: grey.convert("RGB")}[channels]
+    other = {1: colour, 3: grey}[channels]
+    wanted = run.predict(same).probabilities
+    np.testing.assert_array_equal(run.predict(other).probabilities, wanted)
+    several = run.predict([other, grey, colour]).probabilities
+    np.testing.assert_allclose(several[:1], wanted, rtol=1e-5)
 
 
 def test_features_have_the_same_bits_in_any_batch_and_with_any_number_of_threads(monkeypatch):

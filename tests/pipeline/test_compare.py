@@ -137,9 +137,9 @@ def test_cells_share_the_features_of_an_image(tmp_path, monkeypatch):
     images = replace(every[np.arange(60)], test=every[np.arange(60, 80)])
     seen, embed = [], feature_cache.compute_features
 
-    def counted(images, *rest):
+    def counted(images, *rest, **how):
         seen.append(len(images))
-        return embed(images, *rest)
+        return embed(images, *rest, **how)
 
     monkeypatch.setattr(feature_cache, "compute_features", counted)
     found = run(images, tmp_path / "cmp", names=("features", "self_training"), estimate="folds")

@@ -101,7 +101,7 @@ class Classifier(nn.Module):
         network = self.backbone
         assert isinstance(network, Lite)
         mean, std = (constants.flatten() for constants in (self.normalize.mean, self.normalize.std))
-        run = onnx_features.runner(network.network, network.channels, mean, std, network.stages)
+        run = onnx_features.runner(network.network, mean, std, network.stages)
         return lambda images: network.joined(run(images))
 
     def features(self, images: Tensor) -> Tensor:
@@ -144,8 +144,7 @@ class Predictor:
         """
         images = images.scaled_by(self.value_range)
         if self.frozen:
-            precision = self.precision_here()
-            return embed(images, self.model.eval(), self.size, self.aspect, precision, track)
+            return features(images, _body(self.model.eval()), self.size, **self._how, track=track)
         rows = [found.cpu() for found in self.stream_features(images, batch, track, "embedding")]
         width = int(self.model.backbone.width)  # type: ignore[arg-type]
         return torch.cat(rows) if rows else torch.empty(0, width)
@@ -156,15 +155,15 @@ class Predictor:
         """The rows of `features`, in parts that need little memory for any number of images."""
         images = images.scaled_by(self.value_range)
         if self.frozen:
-            return feature_parts(
-                images,
-                _body(self.model.eval()),
-                self.size,
-                aspect=self.aspect,
-                precision=self.precision_here(),
-                track=track,
-            )
+            body = _body(self.model.eval())
+            return feature_parts(images, body, self.size, **self._how, track=track)
         return self.stream_features(images, batch, track, "predicting")
+
+    @property
+    def _how(self) -> dict[str, Any]:
+        """What features of a frozen network are made with, beside the size."""
+        precision = self.precision_here()
+        return {"aspect": self.aspect, "precision": precision, "channels": self.channels}
 
     def of_features(self, features: Tensor) -> Tensor:
         """(N, K) float32 probabilities from (N, D) features."""

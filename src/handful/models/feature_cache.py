@@ -60,6 +60,7 @@ def features(
     aspect: str = "crop",
     view: str = "plain",
     precision: str = "auto",
+    channels: int | None = None,
     track: Track = quiet,
 ) -> Tensor:
     """(N, D) float16 features of all images; features that are not cached are computed.
@@ -73,9 +74,11 @@ def features(
         aspect: crop, pad or stretch images to a square; see `ImageSet.at`.
         view: "plain", or "flipped" left to right.
         precision: "bf16", "fp32", or "auto", the faster one; see `engine`.
+        channels: 1 or 3: images are made grey or colour; None: as they are.
     """
-    how: Any = {"aspect": aspect, "view": view, "precision": precision, "track": track}
-    (found,) = feature_parts(images, network, size, **how, most=max(1, len(images)))
+    how: Any = {"aspect": aspect, "view": view, "precision": precision, "channels": channels}
+    parts = feature_parts(images, network, size, **how, track=track, most=max(1, len(images)))
+    (found,) = parts
     return found
 
 
@@ -87,6 +90,7 @@ def feature_parts(
     aspect: str = "crop",
     view: str = "plain",
     precision: str = "auto",
+    channels: int | None = None,
     track: Track = quiet,
     most: int = PART,
 ) -> Iterator[Tensor]:
@@ -95,12 +99,14 @@ def feature_parts(
     All features are in the cache before the first part, so only the parts need memory.
     """
     precision = resolved(precision, has_graph(network))
-    how: Any = {"aspect": aspect, "view": view, "precision": precision, "track": track}
+    channels = channels or images.channels
+    how: Any = {"aspect": aspect, "view": view, "precision": precision, "channels": channels}
+    how["track"] = track
     if isinstance(network, SideBySide) and len(networks := network.each()) > 1:
         each = [feature_parts(images, one, size, **how, most=most) for one in networks]
         yield from map(network.join, zip(*each, strict=True))
         return
-    folder = _folder(network, size, aspect, view, precision, images)
+    folder = _folder(network, size, aspect, view, precision, channels, images)
     prints, known = _prints(images), None
     for start in range(0, max(1, len(prints)), most):
         part = prints[start : start + most]
@@ -123,13 +129,15 @@ def _all_known(
     aspect: str,
     view: str,
     precision: str,
+    channels: int,
     track: Track,
 ) -> dict[bytes, tuple[Path, int]]:
     """As `_known`, once the features of all images are there."""
     known = _known(folder)
     new = _first_of_each(_prints(images), known)
     if len(new):
-        compute_features(images[new], network, size, aspect, view, precision, folder, track)
+        how: Any = {"aspect": aspect, "view": view, "precision": precision, "channels": channels}
+        compute_features(images[new], network, size, **how, folder=folder, track=track)
         known = _known(folder)
         about(folder, source=images.store.source or images.source, size=size)
         keep_within_limit()
@@ -154,7 +162,7 @@ def not_yet_known(
     prints, new = _prints(images), np.zeros(len(images), bool)
     precision = resolved(precision, has_graph(network))
     for one in each_of(network):
-        folder = _folder(one, size, aspect, view, precision, images)
+        folder = _folder(one, size, aspect, view, precision, images.channels, images)
         new[_first_of_each(prints, _known(folder))] = True
     return images[new]
 
@@ -226,9 +234,11 @@ def compute_features(
     images: ImageSet,
     network: nn.Module,
     size: int,
+    *,
     aspect: str,
     view: str,
     precision: str,
+    channels: int,
     folder: Path,
     track: Track,
 ) -> None:
@@ -237,7 +247,7 @@ def compute_features(
     network = in_evaluation_mode(network)
     rows: list[Tensor] = []
     done, run = 0, forward(network, precision, images_in_a_pass(images, size))
-    batches = images.stream(size, aspect, _BATCH)
+    batches = images.stream(size, aspect, _BATCH, channels)
     for pixels in track(batches, -(-len(images) // _BATCH), "embedding"):
         rows.append(run(pixels.flip(-1) if view == "flipped" else pixels))
         count = sum(map(len, rows))
@@ -273,7 +283,13 @@ def pass_of(images: ImageSet, most: int) -> int:
 
 
 def _folder(
-    network: nn.Module, size: int, aspect: str, view: str, precision: str, images: ImageSet
+    network: nn.Module,
+    size: int,
+    aspect: str,
+    view: str,
+    precision: str,
+    channels: int,
+    images: ImageSet,
 ) -> Path:
     """The cache folder of features with exactly these settings.
 
@@ -286,7 +302,7 @@ def _folder(
     # Features of ONNX Runtime do not depend on the images in a pass.
     by_onnx = engine_of(network, precision) == ONNX_RUNTIME
     how = ONNX_RUNTIME if by_onnx else (precision, images_in_a_pass(images, size))
-    made += repr((size, aspect, view, images.channels, how))
+    made += repr((size, aspect, view, channels, how))
     return cache_folder() / "features" / hashlib.sha256(made.encode()).hexdigest()[:32]
 
 

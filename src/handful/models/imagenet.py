@@ -62,7 +62,7 @@ class Lite(nn.Module):
         if pretrained:
             own, (*theirs, _, _) = self.network.state_dict(), lite_weights(self.number).values()
             self.network.load_state_dict(dict(zip(own, theirs, strict=True)))
-        self.channels, self.stages = channels, stages
+        self.stages = stages
         self.width = sum(self.widths[len(self.widths) + 1 - stages :]) + WIDTH
 
     @classmethod

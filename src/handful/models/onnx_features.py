@@ -20,31 +20,31 @@ _OPSET, _IR = 17, 8  # versions that every ONNX Runtime from 1.13 on reads
 
 
 def runner(
-    network: EfficientNetLite, channels: int, mean: Tensor, std: Tensor, last: int
+    network: EfficientNetLite, mean: Tensor, std: Tensor, last: int
 ) -> Callable[[Tensor], list[Tensor]]:
     """Return a function: (N, C, S, S) uint8 → the means of the `last` stages, (N, D_i) float32.
 
+    Grey images, of one channel, are repeated to three.
+
     Args:
-        channels: of the images; a grey one is repeated to three.
         mean, std: (3,) or (1,), of pixels in [0, 1].
     """
-    content = graph(network, channels, mean, std, last)
+    content = graph(network, mean, std, last)
     session = session_of(content, torch.get_num_threads())
 
     def run(images: Tensor) -> list[Tensor]:
-        return [torch.from_numpy(mean) for mean in session.run(None, {IMAGES: images.numpy()})]
+        images = images.expand(-1, 3, -1, -1).contiguous()
+        return [torch.from_numpy(found) for found in session.run(None, {IMAGES: images.numpy()})]
 
     return run
 
 
-def graph(network: EfficientNetLite, channels: int, mean: Tensor, std: Tensor, last: int) -> bytes:
+def graph(network: EfficientNetLite, mean: Tensor, std: Tensor, last: int) -> bytes:
     """The ONNX model of `network` in evaluation mode, pixels normalised inside; see `runner`."""
     from onnx import TensorProto, helper
 
     made = _Graph()
     x = made.add("Cast", [IMAGES], to=TensorProto.FLOAT)
-    if channels == 1:
-        x = made.add("Concat", [x] * 3, axis=1)
     x = made.add("Sub", [x, made.constant(255 * mean.view(1, -1, 1, 1))])
     x = made.add("Div", [x, made.constant(255 * std.view(1, -1, 1, 1))])
     x = made.relu6(made.convolution(x, network.conv_stem, network.bn1))
@@ -65,7 +65,7 @@ def graph(network: EfficientNetLite, channels: int, mean: Tensor, std: Tensor, l
         pooled = made.add("GlobalAveragePool", [x])
         made.nodes.append(helper.make_node("Flatten", [pooled], [f"mean{at}"]))
         outputs.append(helper.make_tensor_value_info(f"mean{at}", TensorProto.FLOAT, ["N", None]))
-    shape: Sequence[str | int | None] = ["N", channels, "S", "S"]
+    shape: Sequence[str | int | None] = ["N", 3, "S", "S"]
     images = helper.make_tensor_value_info(IMAGES, TensorProto.UINT8, shape)
     whole = helper.make_graph(made.nodes, "features", [images], outputs, made.constants)
     versions = {"opset_imports": [helper.make_opsetid("", _OPSET)], "ir_version": _IR}
