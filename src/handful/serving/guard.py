@@ -40,7 +40,6 @@ class Limits:
     waiting: int = 256  # images between their decoding and their answer
     requests: int = 128  # at a time: others are told to come again
     seconds: float = 30.0  # from the first byte of a request to its answer
-    batch: int = 32  # images that are computed together
 
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)  # seconds

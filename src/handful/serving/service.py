@@ -51,11 +51,7 @@ class Service:
         self.limits = limits or Limits()
         self.counts = Counts()
         self.images = self.unreadable = 0
-        self.batches = Batches(
-            lambda images: model.answer(images, self.limits.batch),
-            self.limits.waiting,
-            self.limits.batch,
-        )
+        self.batches = Batches(model.answer, self.limits.waiting, model.in_a_pass)
         self._decoders = ThreadPoolExecutor(decoders, "decoder")
         self._folder = TemporaryDirectory(prefix="handful-serve-")
 
