@@ -4,15 +4,18 @@ import asyncio
 import io
 import json
 import socket
+import tempfile
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
+from handful.errors import HandfulError
 from handful.onnx_runtime import Answers
 from handful.serving.batching import Batches, Full
 from handful.serving.guard import Limits
+from handful.serving.serve import check_token
 from handful.serving.service import Service, application
 
 HOST = "localhost:8000"
@@ -120,6 +123,46 @@ def test_a_body_longer_than_it_said_is_refused():
 
     (answer,) = asked(post(content=endless()), limits=Limits(body=2**20))
     assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("charset", ["unicode_escape", "utf-7", "undefined", "utf-8\0"])
+def test_a_form_cannot_choose_how_its_names_are_decoded(charset):
+    (answer,) = asked(form(charset))
+    assert answer.status_code == 400
+    assert "charset" in answer.json()["error"]
+    (answer,) = asked(form("UTF-8"))
+    assert answer.json()["predictions"][0]["file"] == "\\ud800"
+
+
+def form(charset):
+    head = b'--xx\r\nContent-Disposition: form-data; name="a"; filename="\\ud800"\r\n\r\n'
+    kind = f"multipart/form-data; boundary=xx; charset={charset}"
+    return post(content=head + picture(9) + b"\r\n--xx--\r\n", headers={"content-type": kind})
+
+
+def test_bodies_of_all_requests_together_are_bounded_and_their_room_comes_back():
+    body = picture(9)
+    limits = Limits(held=len(body))
+    answers = asked(
+        post(content=body), post(content=body), post(content=body + b"0"), limits=limits
+    )
+    assert [answer.status_code for answer in answers] == [200, 200, 503]
+    assert answers[2].headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize("token", ["", " ", "a b", "a\n", "ä"])
+def test_a_token_that_no_header_can_carry_is_refused(token):
+    with pytest.raises(HandfulError, match="the token is empty, or has"):
+        check_token(token)
+    check_token(None)
+    check_token("s-E_c.r~e+t/=")
+
+
+def test_no_picture_is_left_where_temporary_files_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    answers = asked(post(content=picture(9)), post(content=b"nothing"))
+    assert [answer.status_code for answer in answers] == [200, 422]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_broken_form_is_refused():

@@ -15,7 +15,7 @@ from handful.onnx_runtime import Answers
 
 
 class Full(Exception):
-    """Raised where too many images wait already."""
+    """Raised where too much waits already."""
 
 
 class One(NamedTuple):

@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkstemp
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
+from python_multipart.multipart import parse_options_header
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -53,12 +53,10 @@ class Service:
         self.images = self.unreadable = 0
         self.batches = Batches(model.answer, self.limits.waiting, model.in_a_pass)
         self._decoders = ThreadPoolExecutor(decoders, "decoder")
-        self._folder = TemporaryDirectory(prefix="handful-serve-")
 
     def close(self) -> None:
         self._decoders.shutdown(wait=True, cancel_futures=True)
         self.batches.close()
-        self._folder.cleanup()
 
     # Each of these answers one address.
 
@@ -72,7 +70,7 @@ class Service:
         except ClientDisconnect:
             return problem(400, "the request ended early")
         except Full:
-            return problem(503, "too many images wait, come again", retry=True)
+            return problem(503, "too much waits, come again", retry=True)
 
     async def _predict(self, request: Request) -> Response:
         contents = await self._contents(request)
@@ -100,6 +98,9 @@ class Service:
         if kind != "multipart/form-data":
             body = await request.body()
             return [(None, body)] if body else problem(400, "the body is empty; send an image")
+        _, about = parse_options_header(request.headers["content-type"])
+        if about.get(b"charset", b"utf-8").lower() != b"utf-8":  # others would name Python's codecs
+            return problem(400, "the charset of a form is utf-8; leave it out")
         most = self.limits.images
         async with request.form(max_files=most, max_fields=16, max_part_size=1024) as form:
             parts = [part for _, part in form.multi_items() if not isinstance(part, str)]
@@ -109,10 +110,14 @@ class Service:
 
     def _pixels(self, content: bytes) -> np.ndarray | str:
         """(C, S, S) of an image, or the reason why there is none."""
-        path = Path(self._folder.name) / uuid4().hex  # decoding looks at a file more than once
         about = self.model.about["input"]
+        # Decoding looks at a file more than once. A folder for all would be gone one day: systems
+        # clear what is old from where temporary files are.
+        handle, name = mkstemp(prefix="handful-serve-")
+        path = Path(name)
         try:
-            path.write_bytes(content)
+            with open(handle, "wb") as file:
+                file.write(content)
             return decode.read(path, about["size"], about["aspect"], about["channels"], self.scale)
         except (decode.Unreadable, HandfulError) as error:
             return str(error)
