@@ -39,7 +39,7 @@ class Limits:
 
     body: int = 32 * 2**20  # bytes
     images: int = 64  # in a request
-    waiting: int = 256  # images between their decoding and their answer
+    waiting: int = 256  # images that are not answered yet
     held: int = 512 * 2**20  # bytes of all bodies that are being answered: others come again
     requests: int = 128  # at a time: others are told to come again
     seconds: float = 30.0  # from the first byte of a request to its answer

@@ -1,8 +1,6 @@
 """The service: images come in as bytes, answers go out as JSON."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -50,12 +48,11 @@ class Service:
         self.none_of_these = none_of_these
         self.limits = limits or Limits()
         self.counts = Counts()
-        self.images = self.unreadable = 0
-        self.batches = Batches(model.answer, self.limits.waiting, model.in_a_pass)
-        self._decoders = ThreadPoolExecutor(decoders, "decoder")
+        self.batches = Batches(
+            self._pixels, model.answer, self.limits.waiting, model.in_a_pass, decoders
+        )
 
     def close(self) -> None:
-        self._decoders.shutdown(wait=True, cancel_futures=True)
         self.batches.close()
 
     # Each of these answers one address.
@@ -76,20 +73,12 @@ class Service:
         contents = await self._contents(request)
         if isinstance(contents, Response):
             return contents
-        loop = asyncio.get_running_loop()
-        read = await asyncio.gather(
-            *(loop.run_in_executor(self._decoders, self._pixels, one) for _, one in contents)
-        )
-        good = [pixels for pixels in read if not isinstance(pixels, str)]
-        self.unreadable += len(read) - len(good)
-        self.images += len(good)
-        answers = iter(await self.batches.ask(good))
+        answers = await self.batches.ask([content for _, content in contents])
         found = [
-            {"file": name, "error": pixels}
-            if isinstance(pixels, str)
-            else {"file": name, **self._said(next(answers))}
-            for (name, _), pixels in zip(contents, read, strict=True)
+            {"file": name, **({"error": one} if isinstance(one, str) else self._said(one))}
+            for (name, _), one in zip(contents, answers, strict=True)
         ]
+        good = any(isinstance(one, One) for one in answers)
         return JSONResponse({"predictions": found}, 200 if good else 422)
 
     async def _contents(self, request: Request) -> list[tuple[str | None, bytes]] | Response:
@@ -151,10 +140,10 @@ class Service:
             for status, n in sorted(counts.answers.items())
         ]
         plain = {
-            "handful_images_total": ("counter", self.images),
-            "handful_unreadable_images_total": ("counter", self.unreadable),
+            "handful_images_total": ("counter", self.batches.computed),
+            "handful_unreadable_images_total": ("counter", self.batches.unreadable),
             "handful_batches_total": ("counter", self.batches.batches),
-            "handful_waiting_images": ("gauge", len(self.batches.waiting)),
+            "handful_waiting_images": ("gauge", self.batches.waiting),
         }
         for name, (kind, value) in plain.items():
             lines += [f"# TYPE {name} {kind}", f"{name} {value}"]
