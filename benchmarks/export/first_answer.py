@@ -10,6 +10,7 @@ to import the three libraries that predict.py needs is measured, too.
 
 import os
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -43,6 +44,8 @@ def of_a_command(*words: str, folder: Path) -> tuple[float, float]:
 
 def of_the_service(folder: Path, content: bytes) -> tuple[float, float]:
     """The same of `handful serve`, up to its first answer."""
+    with socket.create_server(("127.0.0.1", PORTS["ours"])):
+        pass  # raises OSError where another service would answer
     start = time.perf_counter()
     command = ["-m", "handful", "serve", str(folder), "--port", str(PORTS["ours"])]
     process = subprocess.Popen([sys.executable, *command], stderr=subprocess.DEVNULL)
@@ -81,10 +84,13 @@ def measure(network: str, size: int, options: dict[str, Any], rounds: int) -> di
 
 def main() -> None:
     parser = arguments.parser(__doc__)
+    parser.add_argument("networks", nargs="*", help="all by default")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--kind", choices=("dev", "final"), help="write lines of this kind")
     options = parser.parse_args()
     for network, size, how in ROWS:
+        if options.networks and network not in options.networks:
+            continue
         figures = measure(network, size, how, options.rounds)
         name = f"{network} at {size} pixels"
         if options.kind:
