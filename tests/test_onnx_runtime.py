@@ -8,12 +8,12 @@ import pytest
 from onnx import TensorProto, helper
 
 from handful.errors import HandfulError
-from handful.onnx_runtime import OnnxModel
+from handful.onnx_runtime import OnnxModel, images_in_a_pass
 
 TOLD = {
     "handful": "0",
     "classes": ["a", "b"],
-    "input": {},
+    "input": {"size": 160},
     "abstentions": [],
     "none_of_these": None,
 }
@@ -42,7 +42,15 @@ def test_images_are_answered_in_batches_and_none_at_all_too(tmp_path):
         found = model.answer(images, batch)
         assert found.probabilities.tolist() == images.reshape(5, 2).tolist()
         assert found.distances is None
+    assert model.answer(images).probabilities.tolist() == images.reshape(5, 2).tolist()
     assert model.answer(images[:0]).probabilities.shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("size", "images"), [(8, 64), (32, 64), (96, 8), (160, 4), (224, 2), (512, 1)]
+)
+def test_images_in_a_pass_are_as_many_as_a_processor_holds_in_its_cache(size, images):
+    assert images_in_a_pass(size) == images
 
 
 def test_a_file_that_is_no_model_of_handful_is_refused(tmp_path):

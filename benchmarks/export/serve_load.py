@@ -145,10 +145,17 @@ def started(side: str, folder: Path) -> subprocess.Popen[bytes]:
     raise RuntimeError(f"{side} does not answer")
 
 
-def figures_of(took: list[float], errors: int, seconds: float) -> dict[str, Any]:
+def processor_seconds(process: subprocess.Popen[bytes]) -> float:
+    """What a server has computed so far, all its threads together."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def figures_of(took: list[float], errors: int, seconds: float, computed: float) -> dict[str, Any]:
     ordered = sorted(took)
     return {
         "per_second": round(len(took) / seconds, 1),
+        "processor_ms": round(1000 * computed / len(took), 2),
         "p50_ms": round(1000 * statistics.median(ordered), 1),
         "p99_ms": round(1000 * ordered[int(0.99 * (len(ordered) - 1))], 1),
         "errors": errors,
@@ -247,13 +254,17 @@ def main() -> None:
         try:
             for clients in CLIENTS:
                 took: dict[str, list[float]] = {side: [] for side in PORTS}
-                errors = dict.fromkeys(PORTS, 0)
+                errors, computed = dict.fromkeys(PORTS, 0), dict.fromkeys(PORTS, 0.0)
                 for _ in range(options.rounds):
                     for side in PORTS:
+                        before = processor_seconds(servers[side])
                         some, bad = loaded(side, clients, options.seconds / options.rounds, content)
+                        computed[side] += processor_seconds(servers[side]) - before
                         took[side] += some
                         errors[side] += bad
-                both = {s: figures_of(took[s], errors[s], options.seconds) for s in PORTS}
+                both = {
+                    s: figures_of(took[s], errors[s], options.seconds, computed[s]) for s in PORTS
+                }
                 ratio = both["ours"]["per_second"] / both["plain"]["per_second"]
                 figures = {**both, "ratio": round(ratio, 2), "seconds": options.seconds}
                 name = f"{clients} clients, JPEG of {options.side} pixels"

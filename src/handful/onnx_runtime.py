@@ -15,7 +15,10 @@ from handful.errors import HandfulError
 
 IMAGES, PROBABILITIES, DISTANCES = "images", "probabilities", "distances"  # names in the model
 _TOLD = ("handful", "classes", "input", "abstentions", "none_of_these")  # a model tells these
-_BATCH = 64  # images in a pass where none is given: bounds the memory
+_MOST = 64  # images in a pass: bounds the memory
+# Pixels in a pass. With more, the values between two layers exceed a processor's cache; with fewer,
+# each pass has its costs (`python -m benchmarks run engine_passes`).
+_PASS = 4 * 160 * 160
 
 
 class Answers(NamedTuple):
@@ -40,6 +43,7 @@ class OnnxModel:
             for key in _TOLD:
                 self.about[key]
             self.classes = tuple(self.about["classes"])
+            self.in_a_pass = images_in_a_pass(self.about["input"]["size"])
         except Exception as error:  # ONNX Runtime raises types of its own
             what = "the model" if isinstance(content, bytes) else str(content)
             reason = " ".join(str(error).split())[:200]
@@ -48,8 +52,10 @@ class OnnxModel:
                 f"export again"
             ) from error
 
-    def answer(self, images: np.ndarray, batch: int = _BATCH) -> Answers:
-        """Probabilities of images (N, C, S, S) uint8."""
+    def answer(self, images: np.ndarray, batch: int | None = None) -> Answers:
+        """Probabilities of images (N, C, S, S) uint8; `batch` is the number of images in a pass,
+        by default the quickest."""
+        batch = batch or self.in_a_pass
         parts = [
             self.session.run(None, {IMAGES: images[start : start + batch]})
             for start in range(0, len(images), batch)
@@ -73,3 +79,8 @@ def session_of(content: bytes | Path, threads: int = 0) -> Any:
     options.log_severity_level = 3
     source = content if isinstance(content, bytes) else str(content)
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def images_in_a_pass(size: int) -> int:
+    """How many images of `size` pixels a side are computed together: a power of two."""
+    return min(_MOST, 1 << (max(1, _PASS // size**2).bit_length() - 1))

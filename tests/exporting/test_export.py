@@ -104,11 +104,13 @@ def test_predict_py_leaves_out_what_it_cannot_read_and_abstains(exported, tmp_pa
     folder = class_folder(tmp_path / "few", per_class=1)
     (folder / "=1+1.png").write_bytes((folder / "cat/0.png").read_bytes())
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    (folder / "bomb.ppm").write_bytes(b"P6 60000 60000 255\n")
     done = predict(found.folder, folder, "--none-of-these")
     rows = list(csv.DictReader(done.stdout.splitlines()))
     assert [row["file"] for row in rows] == ["'=1+1.png", "cat/0.png", "dog/0.png"]
     assert {row["none_of_these"] for row in rows} <= {"", "yes"}
     assert "broken.jpg is left out" in done.stderr
+    assert "bomb.ppm is left out" in done.stderr
     refused = predict(found.folder, folder, "--abstain", "0.9999", status=1)
     assert "cannot promise" in refused.stderr
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.lib.made_runs import made_run
+from handful.serving.serve import open_model
 from image_files import smooth
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -58,6 +59,12 @@ def test_it_serves_an_exported_folder_without_torch_and_stops_when_told(folder):
         assert "torch" not in imported
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) in (0, 143)
+
+
+@pytest.mark.thorough
+def test_the_file_of_a_model_can_be_served_too(folder):
+    classes = [open_model(path, print).classes for path in (folder, folder / "model.onnx")]
+    assert classes[0] == classes[1] != ()
 
 
 @pytest.mark.thorough

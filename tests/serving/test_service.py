@@ -4,15 +4,19 @@ import asyncio
 import io
 import json
 import socket
+import tempfile
+import threading
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
+from handful.errors import HandfulError
 from handful.onnx_runtime import Answers
 from handful.serving.batching import Batches, Full
 from handful.serving.guard import Limits
+from handful.serving.serve import check_token
 from handful.serving.service import Service, application
 
 HOST = "localhost:8000"
@@ -28,7 +32,9 @@ class Model:
         "none_of_these": {"distance": 0.95},
     }
 
-    def answer(self, images, batch):
+    in_a_pass = 4
+
+    def answer(self, images):
         bright = images.reshape(len(images), -1).mean(axis=1, dtype=np.float32) / 255
         return Answers(np.stack([1 - bright, bright], axis=1), bright)
 
@@ -120,6 +126,46 @@ def test_a_body_longer_than_it_said_is_refused():
     assert answer.status_code == 413
 
 
+@pytest.mark.parametrize("charset", ["unicode_escape", "utf-7", "undefined", "utf-8\0"])
+def test_a_form_cannot_choose_how_its_names_are_decoded(charset):
+    (answer,) = asked(form(charset))
+    assert answer.status_code == 400
+    assert "charset" in answer.json()["error"]
+    (answer,) = asked(form("UTF-8"))
+    assert answer.json()["predictions"][0]["file"] == "\\ud800"
+
+
+def form(charset):
+    head = b'--xx\r\nContent-Disposition: form-data; name="a"; filename="\\ud800"\r\n\r\n'
+    kind = f"multipart/form-data; boundary=xx; charset={charset}"
+    return post(content=head + picture(9) + b"\r\n--xx--\r\n", headers={"content-type": kind})
+
+
+def test_bodies_of_all_requests_together_are_bounded_and_their_room_comes_back():
+    body = picture(9)
+    limits = Limits(held=len(body))
+    answers = asked(
+        post(content=body), post(content=body), post(content=body + b"0"), limits=limits
+    )
+    assert [answer.status_code for answer in answers] == [200, 200, 503]
+    assert answers[2].headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize("token", ["", " ", "a b", "a\n", "ä"])
+def test_a_token_that_no_header_can_carry_is_refused(token):
+    with pytest.raises(HandfulError, match="the token is empty, or has"):
+        check_token(token)
+    check_token(None)
+    check_token("s-E_c.r~e+t/=")
+
+
+def test_no_picture_is_left_where_temporary_files_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    answers = asked(post(content=picture(9)), post(content=b"nothing"))
+    assert [answer.status_code for answer in answers] == [200, 422]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_broken_form_is_refused():
     kind = {"content-type": "multipart/form-data; boundary=x"}
     many = [("f", (f"{n}.png", picture(n))) for n in range(5)]
@@ -187,11 +233,9 @@ def test_metrics_count_answers_images_and_seconds():
 
 def test_a_request_that_takes_too_long_is_told_to_come_again():
     class Slow(Model):
-        def answer(self, images, batch):
+        def answer(self, images):
             release.wait()
-            return super().answer(images, batch)
-
-    import threading
+            return super().answer(images)
 
     release = threading.Event()
     service = Service(Slow(), None, limits=Limits(seconds=0.01))
@@ -218,58 +262,91 @@ def test_more_requests_than_allowed_at_a_time_are_told_to_come_again():
     assert json.loads(answer.text)["error"].startswith("too many requests")
 
 
-def test_what_waits_while_a_batch_is_computed_is_the_next_batch():
-    import threading
+def level(content):
+    """An image (1, 2, 2) of one grey level, or why there is none."""
+    return (
+        f"no {content.decode()}"
+        if content.isalpha()
+        else np.full((1, 2, 2), int(content), np.uint8)
+    )
 
-    sizes, release = [], threading.Event()
+
+def levels(found):
+    return [one if isinstance(one, str) else round(one.probabilities[0] * 255) for one in found]
+
+
+def of_levels(images):
+    return Answers(images.reshape(len(images), -1)[:, :2] / 255.0, None)
+
+
+def test_what_waits_while_a_batch_is_computed_is_the_next_batch():
+    sizes, begun, release = [], threading.Event(), threading.Event()
 
     def answer(images):
         sizes.append(len(images))
-        if len(sizes) == 1:
-            release.wait()
-        return Answers(images.reshape(len(images), -1)[:, :2] / 255.0, None)
+        begun.set()
+        release.wait()
+        return of_levels(images)
 
     async def ask():
-        batches = Batches(answer, most_waiting=6, largest=4)
-        images = [np.full((1, 2, 2), number, np.uint8) for number in range(8)]
-        first = asyncio.create_task(batches.ask(images[:1]))
+        batches = Batches(level, answer, most_waiting=6, largest=4, threads=2)
+        first = asyncio.create_task(batches.ask([b"0"]))
+        await asyncio.to_thread(begun.wait)
+        others = [asyncio.create_task(batches.ask([str(n).encode()])) for n in range(1, 7)]
         await asyncio.sleep(0)
-        await asyncio.sleep(0)  # the first batch has begun
-        others = [asyncio.create_task(batches.ask([image])) for image in images[1:7]]
-        await asyncio.sleep(0)
-        refused = asyncio.create_task(batches.ask(images[7:]))
-        await asyncio.sleep(0)
-        others[2].cancel()
-        release.set()
         with pytest.raises(Full):
-            await refused
+            await batches.ask([b"7"])
+        others[2].cancel()
+        while batches._unread:  # the other thread reads
+            await asyncio.sleep(0)
+        release.set()
         found = await asyncio.gather(first, *others, return_exceptions=True)
         batches.close()
         return found
 
     found = asyncio.run(ask())
-    assert sizes == [1, 3, 2]  # the one that was cancelled is not computed
+    assert sizes == [1, 4, 1]  # the one that was cancelled is not computed
     assert isinstance(found[3], asyncio.CancelledError)
-    levels = [round(one[0].probabilities[0] * 255) for n, one in enumerate(found) if n != 3]
-    assert levels == [0, 1, 2, 4, 5, 6]
+    assert levels(sum((one for n, one in enumerate(found) if n != 3), [])) == [0, 1, 2, 4, 5, 6]
 
 
-def test_a_fault_of_the_model_is_told_to_each_who_asked_and_the_next_batch_goes_on():
+def test_images_that_are_read_by_one_thread_make_whole_batches():
+    sizes = []
+
+    def answer(images):
+        sizes.append(len(images))
+        return of_levels(images)
+
+    async def ask():
+        batches = Batches(level, answer, most_waiting=99, largest=4, threads=1)
+        found = await batches.ask([b"1", b"2", b"x", b"4", b"5", b"6", b"7"])
+        counted = (batches.computed, batches.batches, batches.unreadable, batches.waiting)
+        batches.close()
+        return found, counted
+
+    found, counted = asyncio.run(ask())
+    assert levels(found) == [1, 2, "no x", 4, 5, 6, 7]
+    assert sizes == [4, 2]
+    assert counted == (6, 2, 1, 0)
+
+
+def test_a_fault_of_the_model_or_of_reading_is_told_to_each_who_asked_and_the_next_batch_goes_on():
     def answer(images):
         if images.max() > 100:
             raise RuntimeError("broken")
-        return Answers(np.zeros((len(images), 2), np.float32), None)
+        return of_levels(images)
 
     async def ask():
-        batches = Batches(answer, most_waiting=9, largest=4)
-        bad, good = np.full((1, 2, 2), 200, np.uint8), np.zeros((1, 2, 2), np.uint8)
+        batches = Batches(level, answer, most_waiting=9, largest=4, threads=2)
         with pytest.raises(RuntimeError, match="broken"):
-            await batches.ask([bad, bad])
-        found = await batches.ask([good])
+            await batches.ask([b"200", b"200"])
+        with pytest.raises(ValueError, match="invalid literal"):
+            await batches.ask([b"?"])
+        found = await batches.ask([b"3"])
         batches.close()
         return found
 
-    assert len(asyncio.run(ask())) == 1
+    assert levels(asyncio.run(ask())) == [3]
 
 
 def test_the_socket_is_one_whose_small_answers_do_not_wait():

@@ -89,6 +89,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "label_safe": label.safe,
     "parity": export.parity,
     "engine": export.engine,
+    "engine_passes": export.engine_passes,
+    "first_answer": export.first_answer,
     "serve_load": export.serve_load,
     "ingest": speed.ingest,
     "ingest_in_words": speed.ingest_in_words,

@@ -12,7 +12,10 @@ from handful.text import for_terminal
 
 def serve(
     run: Annotated[
-        Path, typer.Argument(help="A folder that `handful fit` or `handful export` left.")
+        Path,
+        typer.Argument(
+            help="A folder that `handful fit` or `handful export` left, or a model file in it."
+        ),
     ],
     port: Annotated[int, typer.Option(help="Port; 0: a free one.", min=0, max=65535)] = 8000,
     host: Host = "127.0.0.1",
@@ -64,6 +67,7 @@ def serve(
     from handful.serving.guard import Limits
     from handful.serving.serve import (
         check_host,
+        check_token,
         names_of,
         open_model,
         service_of,
@@ -75,6 +79,7 @@ def serve(
         print(for_terminal(text), file=sys.stderr, flush=True)
 
     check_host(host, allow_network)
+    check_token(token)
     found = listening(host, port, 2048, "give another --port, or 0 for any")
     try:
         model = open_model(run, say)

@@ -5,8 +5,9 @@ Letters in shapes: N images, K classes, C channels, S the side in pixels.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from handful.onnx_runtime import Answers
 
 
 class Full(Exception):
-    """Raised where too many images wait already."""
+    """Raised where too much waits already."""
 
 
 class One(NamedTuple):
@@ -25,58 +26,123 @@ class One(NamedTuple):
     distance: float | None  # to the images of the run; None where the model does not tell
 
 
-class Batches:
-    """A queue of images in front of a model, which computes one batch at a time.
+class _Asked(NamedTuple):
+    """An image that someone waits for."""
 
-    An idle model takes an image at once; nothing waits for others to come.
+    content: bytes
+    answer: "asyncio.Future[One | str]"
+
+
+class Batches:
+    """Threads that read images, in front of a model, which computes one batch at a time.
+
+    The thread that has read an image computes what waits, if no other one does: an image alone
+    changes threads once. It leaves it to the next one where more images are there to be read, so
+    that many requests make whole batches; nothing waits for requests to come.
     """
 
     def __init__(
-        self, answer: Callable[[np.ndarray], Answers], most_waiting: int, largest: int
+        self,
+        read: Callable[[bytes], np.ndarray | str],
+        answer: Callable[[np.ndarray], Answers],
+        most_waiting: int,
+        largest: int,
+        threads: int,
     ) -> None:
-        """`answer` maps (N, C, S, S) uint8 to answers; it runs in a thread of its own."""
-        self.answer, self.most_waiting, self.largest = answer, most_waiting, largest
-        self.waiting: deque[tuple[np.ndarray, asyncio.Future[One]]] = deque()
-        self.computed = self.batches = 0
-        self._runs: asyncio.Task[None] | None = None
-        self._thread = ThreadPoolExecutor(1, "model")
+        """`read` returns pixels (C, S, S), or why there are none; `answer` maps (N, C, S, S) uint8
+        to answers. Both run in these threads."""
+        self.read, self.answer = read, answer
+        self.most_waiting, self.largest = most_waiting, largest
+        self.computed = self.batches = self.unreadable = 0
+        self._unread = 0
+        self._waiting: deque[tuple[np.ndarray, _Asked]] = deque()
+        self._computes = False
+        self._lock = Lock()
+        self._threads = ThreadPoolExecutor(threads, "images")
 
-    async def ask(self, images: list[np.ndarray]) -> list[One]:
-        """The answers for images (C, S, S); raises `Full` where they have no room in the queue."""
-        if len(self.waiting) + len(images) > self.most_waiting:
+    @property
+    def waiting(self) -> int:
+        """Images that are not answered yet, but for those that are computed."""
+        return self._unread + len(self._waiting)
+
+    async def ask(self, contents: Sequence[bytes]) -> list[One | str]:
+        """The answers for images, or why there is none; raises `Full` where they have no room."""
+        if self.waiting + len(contents) > self.most_waiting:
             raise Full
         loop = asyncio.get_running_loop()
-        asked: list[asyncio.Future[One]] = [loop.create_future() for _ in images]
-        self.waiting.extend(zip(images, asked, strict=True))
-        if self._runs is None or self._runs.done():
-            self._runs = asyncio.create_task(self._run())
+        asked = [_Asked(content, loop.create_future()) for content in contents]
+        with self._lock:
+            self._unread += len(asked)
+        for one in asked:
+            self._threads.submit(self._work, one, loop)
         try:
-            return list(await asyncio.gather(*asked))
+            return list(await asyncio.gather(*(one.answer for one in asked)))
         finally:  # who asked may be gone: what was not begun is not computed
             for one in asked:
-                one.cancel()
+                one.answer.cancel()
 
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self.waiting:
-            taken = [self.waiting.popleft() for _ in range(min(self.largest, len(self.waiting)))]
-            batch = [(image, asked) for image, asked in taken if not asked.done()]
-            if not batch:
-                continue
-            images = np.stack([image for image, _ in batch])
-            try:
-                found = await loop.run_in_executor(self._thread, self.answer, images)
-            except Exception as error:
-                for _, asked in batch:
-                    if not asked.done():
-                        asked.set_exception(error)
-                continue
-            self.computed += len(batch)
-            self.batches += 1
-            for number, (_, asked) in enumerate(batch):
-                far = None if found.distances is None else float(found.distances[number])
-                if not asked.done():
-                    asked.set_result(One(found.probabilities[number], far))
+    def _work(self, asked: _Asked, loop: asyncio.AbstractEventLoop) -> None:
+        """Read an image, then compute what waits, in one of the threads."""
+        found: np.ndarray | str | Exception | None = None
+        try:
+            if not asked.answer.done():
+                found = self.read(asked.content)
+        except Exception as error:
+            found = error
+        with self._lock:
+            self._unread -= 1
+            if isinstance(found, np.ndarray):
+                self._waiting.append((found, asked))
+            elif isinstance(found, str):
+                self.unreadable += 1
+        if isinstance(found, str | Exception):
+            _tell(loop, [asked], [found])
+        while batch := self._next_batch():
+            answers = self._answers([image for image, _ in batch])
+            self._computes = False
+            _tell(loop, [one for _, one in batch], answers)
+
+    def _next_batch(self) -> list[tuple[np.ndarray, _Asked]]:
+        """What the thread that asks is to compute now; nothing, where it is not its turn."""
+        with self._lock:
+            if self._computes or (self._unread and len(self._waiting) < self.largest):
+                return []
+            batch: list[tuple[np.ndarray, _Asked]] = []
+            while self._waiting and len(batch) < self.largest:
+                image, asked = self._waiting.popleft()
+                if not asked.answer.done():
+                    batch.append((image, asked))
+            self._computes = bool(batch)
+            return batch
+
+    def _answers(self, images: list[np.ndarray]) -> Sequence[One | Exception]:
+        try:
+            found = self.answer(np.stack(images))
+        except Exception as error:
+            return [error] * len(images)
+        self.computed += len(images)
+        self.batches += 1
+        far = [None] * len(images) if found.distances is None else found.distances.tolist()
+        return [One(shares, one) for shares, one in zip(found.probabilities, far, strict=True)]
 
     def close(self) -> None:
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+
+def _tell(
+    loop: asyncio.AbstractEventLoop,
+    asked: Sequence[_Asked],
+    found: Sequence[One | str | Exception],
+) -> None:
+    """Give those who asked what was found, in the thread of the event loop."""
+
+    def tell() -> None:
+        for one, what in zip(asked, found, strict=True):
+            if one.answer.done():
+                continue
+            if isinstance(what, Exception):
+                one.answer.set_exception(what)
+            else:
+                one.answer.set_result(what)
+
+    loop.call_soon_threadsafe(tell)

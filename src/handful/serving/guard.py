@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from handful.serving.batching import Full
+
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -37,10 +39,10 @@ class Limits:
 
     body: int = 32 * 2**20  # bytes
     images: int = 64  # in a request
-    waiting: int = 256  # images between their decoding and their answer
+    waiting: int = 256  # images that are not answered yet
+    held: int = 512 * 2**20  # bytes of all bodies that are being answered: others come again
     requests: int = 128  # at a time: others are told to come again
     seconds: float = 30.0  # from the first byte of a request to its answer
-    batch: int = 32  # images that are computed together
 
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)  # seconds
@@ -79,7 +81,7 @@ class Guard:
         """`hosts` are the names, with the port, by which it may be called; None is any."""
         self.app, self.hosts, self.token, self.limits = app, hosts, token, limits
         self.counts, self.clock = counts, clock
-        self.active = 0
+        self.active = self.held = 0  # requests that are being answered, and bytes of their bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -99,15 +101,17 @@ class Guard:
 
     async def _answered(self, scope: Scope, receive: Receive, answering: "_Answering") -> None:
         self.active += 1
+        body = _Body(receive, self)
         try:
             async with asyncio.timeout(self.limits.seconds):
-                await self.app(scope, _limited(receive, self.limits.body), answering)
+                await self.app(scope, body, answering)
         except TimeoutError:
             if not answering.status:
                 late = problem(503, "it took too long, come again", retry=True)
                 await late(scope, receive, answering)
         finally:
             self.active -= 1
+            self.held -= body.length
 
     def _refused(self, scope: Scope) -> Response | None:
         """The answer to a request that does not get in; None if it does."""
@@ -164,16 +168,19 @@ class _Answering:
         await self.send(message)
 
 
-def _limited(receive: Receive, most: int) -> Receive:
-    """`receive` that raises `TooLong`, whatever length was said before."""
-    had = 0
+class _Body:
+    """`receive` that raises `TooLong` or `Full`, whatever length was said before."""
 
-    async def receiving() -> Message:
-        nonlocal had
-        message = await receive()
-        had += len(message.get("body", b""))
-        if had > most:
+    def __init__(self, receive: Receive, guard: Guard) -> None:
+        self.receive, self.guard, self.length = receive, guard, 0
+
+    async def __call__(self) -> Message:
+        message = await self.receive()
+        more = len(message.get("body", b""))
+        self.length += more
+        self.guard.held += more
+        if self.length > self.guard.limits.body:
             raise TooLong
+        if self.guard.held > self.guard.limits.held:
+            raise Full
         return message
-
-    return receiving

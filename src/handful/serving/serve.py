@@ -31,8 +31,25 @@ def check_host(host: str, allow_network: bool) -> None:
         raise HandfulError(OPEN_NETWORK.format(host=host))
 
 
+def check_token(token: str | None) -> None:
+    """HandfulError for a token that no request can carry."""
+    if token is not None and not (
+        token.isascii() and token.isprintable() and token.split() == [token]
+    ):
+        raise HandfulError(
+            "the token is empty, or has spaces or letters that a header cannot carry; take ASCII "
+            "letters and digits, as `python -c 'import secrets; print(secrets.token_urlsafe())'` "
+            "prints them"
+        )
+
+
 def open_model(folder: Path, say: Callable[[str], None]) -> OnnxModel:
-    """The model in a folder that `handful export` left, or that of a run, converted and checked."""
+    """The model in a folder that `handful export` left, or that of a run, converted and checked.
+
+    `folder` may be the file of a model, too, such as model-int8.onnx.
+    """
+    if folder.is_file():
+        return OnnxModel(folder)
     if (folder / MODEL).is_file():
         return OnnxModel(folder / MODEL)
     from handful.exporting.job import checked_model

@@ -1,16 +1,14 @@
 """The service: images come in as bytes, answers go out as JSON."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkstemp
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
+from python_multipart.multipart import parse_options_header
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -50,19 +48,12 @@ class Service:
         self.none_of_these = none_of_these
         self.limits = limits or Limits()
         self.counts = Counts()
-        self.images = self.unreadable = 0
         self.batches = Batches(
-            lambda images: model.answer(images, self.limits.batch),
-            self.limits.waiting,
-            self.limits.batch,
+            self._pixels, model.answer, self.limits.waiting, model.in_a_pass, decoders
         )
-        self._decoders = ThreadPoolExecutor(decoders, "decoder")
-        self._folder = TemporaryDirectory(prefix="handful-serve-")
 
     def close(self) -> None:
-        self._decoders.shutdown(wait=True, cancel_futures=True)
         self.batches.close()
-        self._folder.cleanup()
 
     # Each of these answers one address.
 
@@ -76,26 +67,18 @@ class Service:
         except ClientDisconnect:
             return problem(400, "the request ended early")
         except Full:
-            return problem(503, "too many images wait, come again", retry=True)
+            return problem(503, "too much waits, come again", retry=True)
 
     async def _predict(self, request: Request) -> Response:
         contents = await self._contents(request)
         if isinstance(contents, Response):
             return contents
-        loop = asyncio.get_running_loop()
-        read = await asyncio.gather(
-            *(loop.run_in_executor(self._decoders, self._pixels, one) for _, one in contents)
-        )
-        good = [pixels for pixels in read if not isinstance(pixels, str)]
-        self.unreadable += len(read) - len(good)
-        self.images += len(good)
-        answers = iter(await self.batches.ask(good))
+        answers = await self.batches.ask([content for _, content in contents])
         found = [
-            {"file": name, "error": pixels}
-            if isinstance(pixels, str)
-            else {"file": name, **self._said(next(answers))}
-            for (name, _), pixels in zip(contents, read, strict=True)
+            {"file": name, **({"error": one} if isinstance(one, str) else self._said(one))}
+            for (name, _), one in zip(contents, answers, strict=True)
         ]
+        good = any(isinstance(one, One) for one in answers)
         return JSONResponse({"predictions": found}, 200 if good else 422)
 
     async def _contents(self, request: Request) -> list[tuple[str | None, bytes]] | Response:
@@ -104,6 +87,9 @@ class Service:
         if kind != "multipart/form-data":
             body = await request.body()
             return [(None, body)] if body else problem(400, "the body is empty; send an image")
+        _, about = parse_options_header(request.headers["content-type"])
+        if about.get(b"charset", b"utf-8").lower() != b"utf-8":  # others would name Python's codecs
+            return problem(400, "the charset of a form is utf-8; leave it out")
         most = self.limits.images
         async with request.form(max_files=most, max_fields=16, max_part_size=1024) as form:
             parts = [part for _, part in form.multi_items() if not isinstance(part, str)]
@@ -113,10 +99,14 @@ class Service:
 
     def _pixels(self, content: bytes) -> np.ndarray | str:
         """(C, S, S) of an image, or the reason why there is none."""
-        path = Path(self._folder.name) / uuid4().hex  # decoding looks at a file more than once
         about = self.model.about["input"]
+        # Decoding looks at a file more than once. A folder for all would be gone one day: systems
+        # clear what is old from where temporary files are.
+        handle, name = mkstemp(prefix="handful-serve-")
+        path = Path(name)
         try:
-            path.write_bytes(content)
+            with open(handle, "wb") as file:
+                file.write(content)
             return decode.read(path, about["size"], about["aspect"], about["channels"], self.scale)
         except (decode.Unreadable, HandfulError) as error:
             return str(error)
@@ -150,10 +140,10 @@ class Service:
             for status, n in sorted(counts.answers.items())
         ]
         plain = {
-            "handful_images_total": ("counter", self.images),
-            "handful_unreadable_images_total": ("counter", self.unreadable),
+            "handful_images_total": ("counter", self.batches.computed),
+            "handful_unreadable_images_total": ("counter", self.batches.unreadable),
             "handful_batches_total": ("counter", self.batches.batches),
-            "handful_waiting_images": ("gauge", len(self.batches.waiting)),
+            "handful_waiting_images": ("gauge", self.batches.waiting),
         }
         for name, (kind, value) in plain.items():
             lines += [f"# TYPE {name} {kind}", f"{name} {value}"]

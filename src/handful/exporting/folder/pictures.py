@@ -4,13 +4,15 @@ import math
 from contextlib import suppress
 
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin, WebPImagePlugin  # noqa: F401
 
 with suppress(ImportError):  # for HEIC: pip install pillow-heif
     from pillow_heif import register_heif_opener
 
     register_heif_opener()
-Image.init()
+with suppress(ImportError):  # of Pillow 11.3
+    from PIL import AvifImagePlugin  # noqa: F401
+Image.preinit()  # with the three above; Image.init() takes twice as long
 KINDS = {"JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF", "AVIF", "HEIF"} & set(Image.OPEN)
 TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF orientation → Image.Transpose
 LARGE = 4_000_000  # pixels; larger pictures are reduced before they are resized

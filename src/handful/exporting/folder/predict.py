@@ -14,13 +14,15 @@ import numpy as np
 import onnxruntime
 from pictures import load
 
-HERE, BATCH = Path(__file__).resolve().parent, 32
+HERE, PASS = Path(__file__).resolve().parent, 102_400  # pixels that a cache holds the values of
 ENDINGS = "jpg jpeg jpe jfif mpo png webp bmp gif tif tiff ppm pgm pbm pnm avif heic heif"
 
 
 class Model:
     def __init__(self, path):
-        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        options, cpu = onnxruntime.SessionOptions(), ["CPUExecutionProvider"]
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self.session = onnxruntime.InferenceSession(path, options, providers=cpu)
         about = self.session.get_modelmeta().custom_metadata_map
         self.about = {key: json.loads(text) for key, text in about.items()}
 
@@ -39,12 +41,13 @@ class Model:
 
 def rows(model, files, least, none_of_these):
     """Name, label, confidence, mark and probabilities of each picture that can be read."""
-    for start in range(0, len(files), BATCH):
+    batch = max(1, min(64, PASS // model.about["input"]["size"] ** 2))
+    for start in range(0, len(files), batch):
         read = []
-        for name, path in files[start : start + BATCH]:
+        for name, path in files[start : start + batch]:
             try:
                 read.append((name, load(path, **model.about["input"])))
-            except (OSError, ValueError, SyntaxError) as error:
+            except Exception as error:  # Pillow raises almost anything on damaged bytes
                 print(f"{name} is left out: {error}", file=sys.stderr)
         answers = model.answer(np.stack([pixels for _, pixels in read])) if read else ((), ())
         for (name, _), shares, strange in zip(read, *answers, strict=True):
@@ -81,7 +84,7 @@ def main():
     parser.add_argument("--model", type=Path, default=HERE / "model.onnx", help="another one")
     asked, files = parser.parse_args(), []
     if not (asked.pictures or asked.check):
-        parser.exit(2, f"{parser.format_usage()}\n{__doc__.strip()}\n--help says more.\n")
+        parser.error("name pictures, or --check; --help says more")
     if (model := Model(asked.model)) and asked.check:
         check(model)
     for path in asked.pictures:
