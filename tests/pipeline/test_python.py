@@ -204,3 +204,71 @@ def test_a_classifier_chooses_its_method_within_its_budget():
     classifier.fit(made.at(8).numpy()[:, 0], made.labels)
     assert classifier.run_.record["choice"]
     assert len(classifier.predict(made.at(8).numpy()[:5, 0])) == 5
+
+
+@pytest.mark.parametrize("labels", [{"a.png": "a"}, ["a"], np.array(["a"])])
+def test_labels_in_the_place_of_the_method_are_named(folder, labels):
+    with pytest.raises(ValueError, match="labels are given by name, as labels=..."):
+        handful.fit(folder, labels)
+
+
+def test_an_option_that_does_not_exist_is_named_before_images_are_read(folder):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'label'"):
+        handful.fit(folder / "none", label={"a.png": "a"})
+
+
+def test_labels_that_are_missing_are_asked_for_in_words_of_python(folder):
+    with pytest.raises(ValueError, match="labels is empty; give a label for each image"):
+        handful.fit(folder, labels={})
+    with pytest.raises(
+        ValueError, match="what was given holds 3 images but no label; give a label"
+    ):
+        handful.fit(np.zeros((3, 8, 8), np.uint8))
+
+
+def test_a_missing_file_of_a_list_is_named(folder, run):
+    there = str(folder / "a.png")
+    with pytest.raises(ValueError, match="no file 'nope.png' and 1 other of the list; check the"):
+        run.predict([there, "nope.png", "none.png"])
+
+
+class Series:
+    """What a Series of pandas is to handful: an index, one dimension, and `tolist`."""
+
+    ndim, index = 1, range(2)
+
+    def __init__(self, values):
+        self.values = values
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, at):
+        return self.values[at]
+
+    def tolist(self):
+        return list(self.values)
+
+
+def test_paths_may_be_an_array_or_a_series(folder, run):
+    paths = [str(folder / "a.png"), str(folder / "b.png")]
+    wanted = run.predict(paths).probabilities
+    for given in (np.array(paths), np.array(paths, object), Series(paths)):
+        np.testing.assert_array_equal(run.predict(given).probabilities, wanted)
+
+
+def test_images_of_one_class_can_be_scored_and_those_trained_on_are_told(folder, run, tmp_path):
+    path = folder / "g.png"
+    found = run.evaluate(path, labels={"g.png": "a"})
+    assert found.n == 1
+    assert repr(found).startswith(f"Evaluation of 1 images: {100 * found.accuracy:.1f} % right (")
+    with pytest.raises(ValueError, match="holds no labelled image to score"):
+        run.evaluate([path])
+    with pytest.raises(ValueError, match=r"the classes of .* \(dog\) are not among the 2 known"):
+        run.evaluate(folder, labels={"g.png": "dog"})
+    kept = quick(folder, labels={"a.png": "a", "b.png": "b"}, out=tmp_path / "run")
+    with pytest.warns(UserWarning, match="2 of these images are among those the run was trained"):
+        kept.evaluate(folder, labels={"a.png": "a", "b.png": "b"})
+    said = []
+    kept.evaluate(folder, labels={"a.png": "a"}, say=said.append)
+    assert "1 of these images are among those" in said[0]

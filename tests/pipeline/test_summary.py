@@ -89,3 +89,14 @@ def test_sure_answers_are_offered_where_they_are_better_than_all_answers():
 
     assert "--abstain 0.9" in sure(0.9)
     assert "--abstain" not in sure(0.7)
+
+
+def test_a_few_groups_are_no_proof_of_guessing():
+    few = how_right(estimate(0.96, 0.3, 1.0, n=50, guessing=True), groups=5)
+    assert few == (
+        "how often it is right on new images cannot be told from 5 groups (sites, scenes or "
+        "copies); label images of more of them"
+    )
+    assert how_right(estimate(0.5, 0.4, 0.6, n=50, guessing=True), groups=40).startswith(
+        "no better"
+    )

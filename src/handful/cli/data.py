@@ -32,7 +32,8 @@ def data(
         ),
     ] = None,
     near: Annotated[
-        bool, typer.Option(help="Look for near-duplicates too, which decodes every image.")
+        bool,
+        typer.Option(help="Whether to look for near-duplicates, too; this decodes every image."),
     ] = True,
     first_labels: Annotated[
         int | None,

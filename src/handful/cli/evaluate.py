@@ -47,11 +47,6 @@ def evaluate(
         images = where.load(source, reporter, labeled=False, every_class=True, boxes=boxes)
         if images.test is not None and Path(source).exists():
             reporter.say(f"scored are the {len(images.test)} images of the test part")
-        if known := trained.trained_on(images.test or images):
-            reporter.say(
-                f"{known} of these images are among those the run was trained on: "
-                f"their accuracy says nothing about new images"
-            )
         found = trained.evaluate(images.test or images, track=reporter.track, say=reporter.say)
         say_skipped(images, reporter.say)
         if out is not None:

@@ -32,8 +32,8 @@ def report(
 ) -> None:
     """Show a run or a comparison as one HTML file, to be read without network or scripts.
 
-    Every fit and every comparison leaves one in its folder. It is made from the files of the
-    folder alone.
+    `handful fit` and `handful compare` leave one in their folders; `handful.fit` in Python does
+    not. It is made from the files of the folder alone.
 
     Examples:
 

@@ -65,8 +65,10 @@ def estimate_folds(
     units = [np.flatnonzero(groups == group) for group in np.unique(groups)]
     if len(units) < 2:
         raise HandfulError(
-            f"an estimate needs labelled images of at least two groups, got {len(labels)} in "
-            f"{len(units)}; label more images, or fit with no estimate"
+            f"all {len(labels)} labelled images are of one group, and an estimate needs two: a "
+            f"site or a scene is never divided, and exact copies join the groups that they are in "
+            f"(`handful data` lists copies). Label images of other groups, remove copies, or fit "
+            f"with --estimate none"
         )
     k = min(k, len(units))
     generator = np.random.default_rng(seed)

@@ -44,6 +44,7 @@ from handful.data.store import Store, array_store
 from handful.data.thread_pool import in_order
 from handful.errors import HandfulError
 from handful.progress import Say, silent
+from handful.text import counted
 
 CHANNELS = (1, 3, 4)
 DEEP = ("I", "F")  # modes of Pillow with more than 8 bits; and those that start with I;
@@ -233,6 +234,9 @@ def path_store(paths: Sequence[str | os.PathLike[str]]) -> Store:
     files: Files = Folder(Path.cwd())
     if any(map(scheme_of, names)):
         files = at_addresses(names)
+    elif missing := [name for name in names if not os.path.exists(name)]:
+        others = f" and {counted(len(missing) - 1, 'other')} of the list" * (len(missing) > 1)
+        raise HandfulError(f"no file {missing[0]!r}{others}; check the path")
     with decode.guarded():
         opened = zip(names, files.each(names), strict=True)
         facts = list(in_order(lambda item: _facts(*item), opened))
@@ -335,8 +339,11 @@ def image_set(given: Any) -> ImageSet:
     Raises:
         HandfulError: it is none of these, or a picture cannot be read.
     """
-    if isinstance(given, np.ndarray) and given.dtype == object and given.ndim == 1:
-        given = list(given)
+    if getattr(given, "ndim", 0) == 1 and hasattr(given, "tolist"):
+        if isinstance(given, np.ndarray) and given.dtype.kind in "OU":
+            given = given.tolist()
+        elif hasattr(given, "index") and not is_picture(given):  # a Series of pandas
+            given = given.tolist()
     if isinstance(given, np.ndarray) and given.ndim == 3 and given.shape[2] not in CHANNELS:
         return _unlabelled(stacked_store(given))
     if is_picture(given):

@@ -296,15 +296,21 @@ def check_labels(images: ImageSet) -> None:
     """HandfulError unless the images have labels of two classes or more."""
     used = np.unique(images.labels[images.labeled])
     if not len(used):
-        if isinstance(images.store, FileStore) and not images.store.in_folder:
+        if not isinstance(images.store, FileStore):
+            raise HandfulError(
+                f"what was given holds {len(images)} images but no label; give a label for each "
+                f"one you know as labels=..., a list with None for the others"
+            )
+        if not images.store.in_folder:
             raise HandfulError(
                 f"{images.source} holds {len(images)} images but no label; give a CSV with the "
                 f"columns file and label (--labels)"
             )
         raise HandfulError(
             f"{images.source} holds {len(images)} images but no label; put labelled images in one "
-            f"sub-folder per class, give a CSV with the columns file and label (--labels), or look "
-            f"at the images and press keys: {shell_command('label', images.source)}"
+            f"sub-folder per class, give a CSV with the columns file and label (--labels; in "
+            f"Python labels=...), or look at the images and press keys: "
+            f"{shell_command('label', images.source)}"
         )
     if len(used) == 1:
         raise HandfulError(

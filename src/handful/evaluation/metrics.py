@@ -78,6 +78,14 @@ class Evaluation:
     confusion: np.ndarray  # (K, K) counts: rows are labels, columns are guesses
     foreign: Foreign | None = None  # not counted in the other fields; None if there are none
 
+    def __repr__(self) -> str:
+        within = f"{100 * self.low:.1f} to {100 * self.high:.1f} %"
+        left_out = f", {self.foreign.n} of other classes left out" if self.foreign else ""
+        return (
+            f"Evaluation of {self.n} images: {100 * self.accuracy:.1f} % right ({within}), "
+            f"balanced {100 * self.balanced_accuracy:.1f} %{left_out}"
+        )
+
     def as_json(self) -> dict[str, Any]:
         """The evaluation as plain numbers, lists and dicts."""
         return {

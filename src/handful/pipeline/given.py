@@ -1,7 +1,8 @@
 """What users may give a job instead of an ImageSet and a Reporter."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from functools import wraps
+from inspect import signature
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from handful.data.imageset import ImageSet
@@ -34,7 +35,11 @@ def on_any_images(
         def done(images: Any, *args: P.args, **named: P.kwargs) -> T:
             options: dict[str, Any] = dict(named)
             labels, boxes = options.pop("labels", None), options.pop("boxes", None)
-            with shown(options.pop("progress", False)) as reporter:
+            progress = options.pop("progress", False)
+            if args and isinstance(args[0], Sized) and not isinstance(args[0], str):
+                raise HandfulError("labels are given by name, as labels=...")
+            signature(job).bind(images, *args, **options)  # before images are read
+            with shown(progress) as reporter:
                 if reporter is not QUIET:
                     options["reporter"] = reporter
                 if not (labels is None and boxes is None and isinstance(images, ImageSet)):
@@ -65,7 +70,8 @@ def labeled_images(given: Any, labels: Any, channels: int, boxes: Any = None) ->
         return given
     if not isinstance(given, ImageSet):
         check_not_channels_first(given, channels)
-    return load(given, labels, keep_leaks=True, boxes=boxes)
+    every: Any = {"labeled": False, "every_class": True}  # images of one class can be scored
+    return load(given, labels, keep_leaks=True, boxes=boxes, **every)
 
 
 def images_of(given: Any, channels: int = 1, boxes: Any = None) -> ImageSet:

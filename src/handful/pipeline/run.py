@@ -6,6 +6,7 @@ unfinished run, or none.
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -323,6 +324,12 @@ class Run:
         channels = self.record["input"]["channels"]
         scored = labeled_images(images, labels, channels, self.cut_alike(boxes))
         self._check_cut(scored, say)
+        if known := self.trained_on(scored):
+            told = (
+                f"{known} of these images are among those the run was trained on: "
+                f"their accuracy says nothing about new images"
+            )
+            warnings.warn(told, stacklevel=2) if say is silent else say(told)
         return with_the_rest(scored[scored.labeled], lambda rest: self._evaluate(rest, track))
 
     def _evaluate(self, images: ImageSet, track: Track) -> Evaluation:

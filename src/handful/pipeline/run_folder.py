@@ -261,7 +261,7 @@ def _refuse_unless_overwrite(overwrite: bool, description: str) -> None:
     if not overwrite:
         raise HandfulError(
             f"{description} made with other images, settings, time or seed; give another --out, or "
-            f"--overwrite to put this one in its place"
+            f"--overwrite (in Python overwrite=True) to put this one in its place"
         )
 
 

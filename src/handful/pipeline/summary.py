@@ -60,7 +60,7 @@ def _accuracy(run: Run) -> list[str]:
     if estimate is None:
         return ["how often it is right was not estimated (--estimate none)", *_tested(run)]
     caveats = estimate["caveats"][:MOST_CAVEATS] if estimate["accuracy"] is not None else []
-    said = [how_right(estimate), *_grouped(run), *caveats]
+    said = [how_right(estimate, _groups(run)), *_grouped(run), *caveats]
     before = (run.record["after"] or {}).get("estimate")
     if before is not None and before["accuracy"] is not None:
         labels = run.record["after"]["labeled"]
@@ -80,8 +80,12 @@ def _accuracy(run: Run) -> list[str]:
     return said
 
 
-def how_right(estimate: Mapping[str, Any]) -> str:
-    """Say how often a run is right, and what to do where the labels do not tell."""
+def how_right(estimate: Mapping[str, Any], groups: int = 0) -> str:
+    """Say how often a run is right, and what to do where the labels do not tell.
+
+    Args:
+        groups: number of groups that the labelled images are of; 0 where each is one.
+    """
     n = estimate.get("n", FEW)  # runs of earlier versions may lack it
     if estimate["accuracy"] is None:
         return f"how often it is right is not known: {estimate['how']}"
@@ -89,6 +93,11 @@ def how_right(estimate: Mapping[str, Any]) -> str:
         return (
             f"{about_right(estimate)} on new images; {counted(n, 'label')} of random images are "
             f"too few for a figure, {FEW} give one"
+        )
+    if estimate["guessing"] and 0 < groups < FEW:
+        return (
+            f"how often it is right on new images cannot be told from {counted(groups, 'group')} "
+            f"(sites, scenes or copies); label images of more of them"
         )
     if estimate["guessing"]:
         return (
@@ -100,14 +109,21 @@ def how_right(estimate: Mapping[str, Any]) -> str:
 
 def _grouped(run: Run) -> list[str]:
     """Say that the labels are of fewer groups, which are never split."""
-    groups = run.record.get("groups") or {}
-    labels, scenes = groups.get("labels", 0), groups.get("scenes", 0)
-    if not 0 < scenes < labels:
+    scenes = _groups(run)
+    if not scenes:
         return []
+    labels = run.record["groups"]["labels"]
     return [
         f"the {labels:,} labelled images are of {counted(scenes, 'group')} (sites, scenes or "
         f"copies), which are kept together: the figure is for images of new groups"
     ]
+
+
+def _groups(run: Run) -> int:
+    """The number of groups of the labelled images; 0 where each image is one."""
+    groups = run.record.get("groups") or {}
+    labels, scenes = groups.get("labels", 0), groups.get("scenes", 0)
+    return scenes if 0 < scenes < labels else 0
 
 
 def _tested(run: Run) -> list[str]:

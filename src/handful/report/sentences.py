@@ -91,8 +91,11 @@ def _rounded(count: float) -> int:
 
 def _only_sure(estimate: Mapping[str, Any], folder: str) -> str:
     """What is promised where only sure answers count."""
-    known = [row for row in estimate["abstentions"] if row["share"] > 0]
-    worth = [row for row in known if row["sure"] >= 0.8] or known
+    worth = [
+        row
+        for row in estimate["abstentions"]
+        if row["share"] > 0 and row["sure"] > estimate["accuracy"]
+    ]
     if not worth:
         return (
             "If it may answer only where it is sure: these labels are too few to promise that such "

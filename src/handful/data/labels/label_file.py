@@ -118,6 +118,8 @@ def _is_one(match: Match) -> bool:
 
 def _read(labels: LabelFile, matcher: FileMatcher, say: Say) -> list[Row]:
     if labels.table is not None:
+        if not labels.table.records:
+            raise HandfulError("labels is empty; give a label for each image whose label you know")
         return _from_table(labels, labels.table, "", matcher, say)
     path = labels.path
     text = read_text(path, labels.encoding)

@@ -31,6 +31,10 @@ class App {
       });
     }
     addEventListener("keydown", (event) => this.key(event));
+    // "/" opens the field; where it is open and empty, "/" is not the first letter of a class.
+    byId("finder-text").addEventListener("beforeinput", (event) => {
+      if (event.data === "/" && !byId("finder-text").value) event.preventDefault();
+    });
   }
 
   async run() {
