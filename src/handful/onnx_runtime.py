@@ -13,6 +13,7 @@ import onnxruntime
 from handful.cores import cores
 from handful.errors import HandfulError
 
+VERSION: str = onnxruntime.__version__
 IMAGES, PROBABILITIES, DISTANCES = "images", "probabilities", "distances"  # names in the model
 _TOLD = ("handful", "classes", "input", "abstentions", "none_of_these")  # a model tells these
 _MOST = 64  # images in a pass: bounds the memory

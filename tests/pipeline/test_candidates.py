@@ -204,7 +204,7 @@ def test_heads_use_the_network_of_a_package_where_it_is_better(options, monkeypa
 def test_a_package_that_cannot_be_used_is_left_out_and_said(options, monkeypatch):
     def planned(images, allowed, options, names, reporter):
         if options.backbone == "vit":
-            raise HandfulError("its weights are missing")
+            raise AttributeError("it has no patch_embed")
         return plan_features(images, allowed, options, names, reporter)
 
     said = []
@@ -214,7 +214,38 @@ def test_a_package_that_cannot_be_used_is_left_out_and_said(options, monkeypatch
         stripes(), Deadline(90.0, 0.0), options, ["random"] * 16, None, Reporter(say=said.append)
     )
     assert "features" in [one.method for one in this._candidates()]
-    assert "backbone vit is left out: its weights are missing" in said
+    assert "backbone vit is left out: it has no patch_embed" in said
+
+
+def test_a_network_of_a_package_that_fails_is_left_out_and_others_are_evaluated(
+    options, monkeypatch
+):
+    def evaluate(self, candidate):
+        if candidate.package:
+            raise HandfulError("features that are not finite")
+        self.evaluated.append(candidate)
+
+    said = []
+    monkeypatch.setattr(candidates.models, "of_packages", lambda: ["lite1"])
+    monkeypatch.setattr(race, "prior_for", lambda *_: lambda *_: Prior(Normal(-0.1, 0.1), 3))
+    monkeypatch.setattr(Race, "_evaluate", evaluate)
+    monkeypatch.setattr(Race, "_best_network", lambda _: "")
+    this = Race(
+        stripes(), Deadline(90.0, 0.0), options, ["random"] * 16, None, Reporter(say=said.append)
+    )
+    assert [one.method for one in this.run()][:2] == ["features", "gaussian_mixture"]
+    assert "features with lite1 is left out: features that are not finite" in said
+
+
+def test_a_package_that_no_wanted_method_takes_plans_nothing(options, monkeypatch):
+    monkeypatch.setattr(candidates.models, "of_packages", lambda: ["lite1"])
+    monkeypatch.setattr(race, "prior_for", lambda *_: lambda *_: Prior(Normal(-0.1, 0.1), 3))
+    monkeypatch.setattr(Race, "_best_network", lambda _: "lite1")
+    monkeypatch.setattr(
+        Race, "_excluded", lambda _, method: "" if method in ("features", "supervised") else "no"
+    )
+    this = Race(stripes(), Deadline(90.0, 0.0), options, ["random"] * 16, None, QUIET)
+    assert [one.method for one in this._candidates()] == ["features", "features", "supervised"]
 
 
 def test_a_long_budget_lets_methods_train_on_unlabelled_images(options, monkeypatch):

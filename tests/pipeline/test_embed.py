@@ -49,6 +49,15 @@ def test_features_are_those_of_the_bundled_network():
     assert (found.names, found.classes) == (tuple(images.names), ("a", "b"))
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_networks_side_by_side_are_embedded_in_a_budget(precision):
+    found, said = embedded(
+        photographs(), backbone="lite0+lite2", size=None, budget=60, precision=precision
+    )
+    assert found.precision == precision and found.features.shape[0] == 12
+    assert any("12 images to embed" in text for text in said)
+
+
 def test_the_precision_that_was_chosen_is_named():
     found, _ = embedded(photographs(), precision="auto")
     assert found.precision in ("bf16", "fp32")

@@ -33,7 +33,7 @@ def test_fit_predict_and_evaluate_in_python(tmp_path):
     predictions = run.predict(images)
     assert predictions.probabilities.shape == (40, 2)
     assert set(predictions.labels) <= {"a", "b"}
-    assert run.evaluate(images).n == 16
+    assert run.evaluate(images, say=lambda _: None).n == 16
     again = handful.open_run(tmp_path / "run").predict(images)
     assert torch.equal(predictions.probabilities, again.probabilities)
 

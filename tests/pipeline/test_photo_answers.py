@@ -391,7 +391,8 @@ def test_commands_that_load_images_take_boxes(place, tmp_path, handful):
 def test_a_run_scores_the_crops_of_a_folder(place):
     run = handful.open_run(place / "run")
     labels = {f"site0/IMG_0000.png#{n}": name for n, name in ((1, "fox"), (2, "hare"))}
-    assert run.evaluate(place / "photos", labels, boxes=place / "detections.json").n == 2
+    where = {"boxes": place / "detections.json", "say": lambda _: None}  # it learned from them
+    assert run.evaluate(place / "photos", labels, **where).n == 2
 
 
 @pytest.mark.thorough

@@ -31,6 +31,7 @@ from handful.data.thread_pool import in_order
 from handful.files import beside
 from handful.progress import Track, quiet
 
+_LATEST = 2**63 - 1  # nanoseconds: a time of change that int64 holds
 UNKNOWN = -1  # `Found.changed` of a file whose version nothing tells: it is read again each time
 BATCH = 64  # files inspected by one worker at a time
 SYSTEM = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "icon\r"}
@@ -71,7 +72,7 @@ def found_files(files: Iterable[Found]) -> FoundFiles:
     for name, size, changed in files:
         names.append(name)
         sizes.append(size)
-        times.append(changed)
+        times.append(min(changed, _LATEST))
     return FoundFiles(names, np.array([sizes, times], np.int64).T)
 
 
@@ -347,7 +348,9 @@ def _load(path: Path, found: FoundFiles) -> _Known:
     """What the manifest knows of unchanged files; nothing if it is missing or damaged."""
     try:
         names, before, facts = _read(path)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+    except (
+        OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile,
+    ):  # fmt: skip
         return _Known(facts_table([]), np.full(len(found), -1))
     row = np.arange(len(found))
     if found.names != names:

@@ -308,8 +308,8 @@ def check_labels(images: ImageSet) -> None:
             )
         raise HandfulError(
             f"{images.source} holds {len(images)} images but no label; put labelled images in one "
-            f"sub-folder per class, give a CSV with the columns file and label (--labels; in "
-            f"Python labels=...), or look at the images and press keys: "
+            f"sub-folder per class, give a CSV with the columns file and label (--labels), or "
+            f"look at the images and press keys: "
             f"{shell_command('label', images.source)}"
         )
     if len(used) == 1:

@@ -98,6 +98,9 @@ class Classifier(nn.Module):
 
     def runner(self) -> Callable[[Tensor], Tensor]:
         """Return a function: (N, C, S, S) uint8 → (N, D) float32 features, by ONNX Runtime."""
+        if isinstance(self.backbone, Joined):
+            runs = [cast(Classifier, one).runner() for one in self.each()]
+            return lambda images: self.join([run(images) for run in runs])
         network = self.backbone
         assert isinstance(network, Lite)
         mean, std = (constants.flatten() for constants in (self.normalize.mean, self.normalize.std))
@@ -145,7 +148,7 @@ class Predictor:
         images = images.scaled_by(self.value_range)
         if self.frozen:
             return features(images, _body(self.model.eval()), self.size, **self._how, track=track)
-        rows = [found.cpu() for found in self.stream_features(images, batch, track, "embedding")]
+        rows = list(self.stream_features(images, batch, track, "embedding"))
         width = int(self.model.backbone.width)  # type: ignore[arg-type]
         return torch.cat(rows) if rows else torch.empty(0, width)
 
@@ -182,7 +185,7 @@ class Predictor:
     def stream_features(
         self, images: ImageSet, batch: int, track: Track, what: str
     ) -> Iterator[Tensor]:
-        """Yield (batch, D) float32 features of one batch after another."""
+        """Yield (batch, D) float32 features of one batch after another, on the processor."""
         self.model.eval()
         if self.size > 256:  # bounds the memory of a batch
             batch = max(1, batch * 256**2 // self.size**2)
@@ -193,7 +196,7 @@ class Predictor:
             for some in pixels.split(count):
                 whole = filled(some, count).to(devices.device()).float() / 255
                 with torch.inference_mode(), devices.autocast(self.precision_here()):
-                    rows.append(self.model.features(whole)[: len(some)].float())
+                    rows.append(self.model.features(whole)[: len(some)].float().cpu())
             yield torch.cat(rows)
 
     def precision_here(self) -> str:

@@ -327,7 +327,7 @@ def _write(folder: Path, prints: np.ndarray, rows: Tensor) -> None:
     if not torch.isfinite(rows).all():
         raise HandfulError(
             "the network gave features that are not finite in float16; "
-            "check its weights, or pass precision='fp32'"
+            "check its weights, or, in bf16, pass precision='fp32'"
         )
     path = folder / f"{hashlib.sha256(prints.tobytes()).hexdigest()[:32]}.safetensors"
     keys = torch.from_numpy(prints.view(np.uint8).reshape(-1, 16).copy())

@@ -121,6 +121,11 @@ class Packaged(nn.Module):
         if pretrained:
             _load(network, package, said)
         if fixed:
+            if not hasattr(network, "patch_embed") or not hasattr(network, "set_input_size"):
+                raise HandfulError(
+                    f"backbone {package!r} takes images of {said.input_size} pixels only, and "
+                    f"cannot be used; take another network of timm"
+                )
             patch = network.patch_embed.patch_size[0]
             self.side = max(1, int(size / patch + 0.5)) * patch
             network.set_input_size(img_size=(self.side, self.side))

@@ -250,7 +250,7 @@ def _fitted_cell(
 def _score(run: Run, images: ImageSet, reporter: Reporter) -> float:
     """Return the accuracy on the test part, whose labels are read here and nowhere else."""
     assert images.test is not None
-    return run.evaluate(images.test, track=reporter.track).accuracy
+    return run.evaluate(images.test, track=reporter.track, say=reporter.say).accuracy
 
 
 def _check(images: ImageSet, names: Sequence[str], draws: Sequence[int]) -> None:

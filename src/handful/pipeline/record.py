@@ -3,7 +3,6 @@
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +15,7 @@ from handful.data.source_names import redacted
 from handful.evaluation.accuracy_estimate import LEVEL, seen_out_of_fold
 from handful.evaluation.label_shift import LABELED
 from handful.methods.base import Task, as_json
+from handful.onnx_runtime import VERSION as ONNX_RUNTIME_VERSION
 from handful.pipeline.assess import Assessment
 from handful.pipeline.auto.candidates import Candidate
 from handful.pipeline.auto.select import Selection
@@ -118,7 +118,7 @@ def record_of(
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
-            "onnxruntime": version("onnxruntime"),
+            "onnxruntime": ONNX_RUNTIME_VERSION,
         },
         "choice": _selection_rows(selection, request.origins),
         "fixed": request.fixed if selection is not None else {},

@@ -36,9 +36,9 @@ class _Asked(NamedTuple):
 class Batches:
     """Threads that read images, in front of a model, which computes one batch at a time.
 
-    The thread that has read an image computes what waits, if no other one does: an image alone
-    changes threads once. It leaves it to the next one where more images are there to be read, so
-    that many requests make whole batches; nothing waits for requests to come.
+    An image alone is computed by the thread that has read it, so it changes threads once. Where
+    more images are to be read, a thread of its own computes what waits: many requests make
+    batches, and none waits for a picture that takes long to read.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Batches:
         self._computes = False
         self._lock = Lock()
         self._threads = ThreadPoolExecutor(threads, "images")
+        self._model = ThreadPoolExecutor(1, "model")
 
     @property
     def waiting(self) -> int:
@@ -82,7 +83,7 @@ class Batches:
                 one.answer.cancel()
 
     def _work(self, asked: _Asked, loop: asyncio.AbstractEventLoop) -> None:
-        """Read an image, then compute what waits, in one of the threads."""
+        """Read an image, in one of the threads, and see that what waits is computed."""
         found: np.ndarray | str | Exception | None = None
         try:
             if not asked.answer.done():
@@ -91,21 +92,29 @@ class Batches:
             found = error
         with self._lock:
             self._unread -= 1
+            alone = not self._unread
             if isinstance(found, np.ndarray):
                 self._waiting.append((found, asked))
             elif isinstance(found, str):
                 self.unreadable += 1
         if isinstance(found, str | Exception):
             _tell(loop, [asked], [found])
+        if alone:
+            self._compute(loop)
+        else:
+            self._model.submit(self._compute, loop)
+
+    def _compute(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Compute what waits, unless another thread does; that one goes on with what came since."""
         while batch := self._next_batch():
             answers = self._answers([image for image, _ in batch])
             self._computes = False
             _tell(loop, [one for _, one in batch], answers)
 
     def _next_batch(self) -> list[tuple[np.ndarray, _Asked]]:
-        """What the thread that asks is to compute now; nothing, where it is not its turn."""
+        """What the thread that asks is to compute now; nothing, where another one computes."""
         with self._lock:
-            if self._computes or (self._unread and len(self._waiting) < self.largest):
+            if self._computes:
                 return []
             batch: list[tuple[np.ndarray, _Asked]] = []
             while self._waiting and len(batch) < self.largest:
@@ -127,6 +136,7 @@ class Batches:
 
     def close(self) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)
+        self._model.shutdown(wait=True)
 
 
 def _tell(

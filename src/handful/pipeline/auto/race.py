@@ -6,6 +6,7 @@ win any more is not evaluated, or not to its end, and the time goes to the other
 Letters in shapes: n labelled images, K classes.
 """
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -129,7 +130,12 @@ class Race:
         for candidate in self._candidates():
             self.reporter.say(candidate.text)
             before = len(self.evaluated)
-            self._evaluate(candidate)
+            try:
+                self._evaluate(candidate)
+            except Exception as error:
+                if not candidate.package:
+                    raise
+                self._leave(Left(candidate, f"with {candidate.package} is left out: {error}"))
             self._keep_elapsed()
             yield from self.evaluated[before:]
         if not self.evaluated:
@@ -154,11 +160,12 @@ class Race:
         with_pool = [head for head in heads if head.method in HEADS_WITH_POOL]
         yield from simple
         if packages := self._packages():
-            for at, network in enumerate(packages):
-                yield from self._plan(f"package-{at}", self._of_package(network, _PACKAGE_SHARE))
+            for network in packages:
+                plan = self._of_package(network, _PACKAGE_SHARE)
+                yield from self._plan(f"features-{_short(network)}", plan)
             if best := self._best_network():
                 rest = self._of_package(best, share, list(HEADS_WITH_POOL))
-                with_pool = self._plan("package-heads", rest)
+                with_pool = self._plan(f"heads-{_short(best)}", rest) or with_pool
                 heads = with_pool or heads
         if not scratch_first:
             yield from with_pool
@@ -198,10 +205,12 @@ class Race:
         def plan() -> list[Candidate]:
             options = replace(self.options, backbone=network)
             wanted = [name for name in names if not self._excluded(name)]
+            if not wanted:
+                return []
             try:
                 allowed = share * self.remaining
                 return plan_features(self.images, allowed, options, wanted, self.reporter)
-            except HandfulError as error:
+            except Exception as error:  # of another package, and nobody named it
                 self.reporter.say(f"backbone {network} is left out: {error}")
                 return []
 
@@ -316,8 +325,7 @@ class Race:
         settings, task = self._prepare(candidate)
         folder = None
         if self.work is not None:
-            of_package = f"-{len(self.evaluated) + len(self.left)}" if network else ""
-            folder = self.work / f"{method}{of_package}"
+            folder = self.work / (f"{method}-{_short(network)}" if network else method)
             folder.mkdir(exist_ok=True)
         saved: MutableMapping[Key, np.ndarray] = {} if folder is None else SavedFolds(folder)
         predictor = self._predictor(candidate, settings, task, folder)
@@ -391,3 +399,8 @@ class Race:
         if self.work is not None:
             used = self.deadline.budget - self.remaining
             write_json(self.work / "elapsed.json", used)
+
+
+def _short(network: str) -> str:
+    """A name of a network that any file name may hold."""
+    return hashlib.sha256(network.encode()).hexdigest()[:12]
