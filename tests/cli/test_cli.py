@@ -210,7 +210,7 @@ def test_another_run_is_refused_until_overwrite(handful, tmp_path):
     assert status == 2
     assert err.strip().endswith(
         "run holds another run, finished, made with other images, settings, time or seed; "
-        "give another --out, or --overwrite to put this one in its place"
+        "give another --out, or --overwrite (in Python overwrite=True) to put this one in its place"
     )
     assert handful(*words, "--seed", 1, "--overwrite")[0] == 0
     assert json.loads((tmp_path / "run" / "run.json").read_text())["seed"] == 1

@@ -12,11 +12,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from handful import devices
+from handful import devices, onnx_runtime
 from handful.errors import HandfulError
 
 ONNX_RUNTIME, TORCH = "onnxruntime", "torch"
-_ONNX_PASS = 8  # images in a pass of ONNX Runtime: as fast as more, with less memory
 
 
 @runtime_checkable
@@ -71,7 +70,12 @@ def forward(network: nn.Module, precision: str, count: int) -> Callable[[Tensor]
     if engine_of(network, precision) == ONNX_RUNTIME:
         assert isinstance(network, WithGraph)
         run = network.runner()
-        return lambda pixels: torch.cat([run(some).half() for some in pixels.split(_ONNX_PASS)])
+
+        def by_onnx(pixels: Tensor) -> Tensor:
+            parts = pixels.split(onnx_runtime.images_in_a_pass(pixels.shape[-1]))
+            return torch.cat([run(part).half() for part in parts])
+
+        return by_onnx
 
     def by_torch(pixels: Tensor) -> Tensor:
         rows = []
