@@ -13,7 +13,6 @@ its line is not made again. `cost` measures the time of an image with each netwo
 import argparse
 import math
 import time
-from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -30,7 +29,7 @@ from handful.methods.class_shares import fit_head
 from handful.methods.linear_head import Features
 from handful.models.classifier import Classifier, Normalize
 from handful.models.engine import forward, has_graph, resolved
-from handful.models.feature_cache import SideBySide, in_evaluation_mode
+from handful.models.feature_cache import in_evaluation_mode
 from handful.pipeline.setup import default_backbone
 
 FILE, COST = "backbones", "cost"
@@ -124,7 +123,8 @@ def cost(backbones: list[str], size: int = 160, images: int = 16, rounds: int = 
         backbone: Any = spec.make(3, size)
         network = Classifier(backbone, 1, Normalize(list(backbone.mean), list(backbone.std)))
         network.head = torch.nn.Identity()
-        runs[name] = in_turn(in_evaluation_mode(network), len(pixels))
+        precision = resolved("auto", has_graph(network))
+        runs[name] = forward(in_evaluation_mode(network), precision, len(pixels))
         runs[name](pixels)
     least = dict.fromkeys(backbones, math.inf)
     for _, name in product(range(rounds), backbones):
@@ -134,14 +134,6 @@ def cost(backbones: list[str], size: int = 160, images: int = 16, rounds: int = 
     figures = {name: round(1000 * seconds, 2) for name, seconds in least.items()}
     print(figures, flush=True)
     record.append(FILE, COST, "dev", figures, settings={"size": size})
-
-
-def in_turn(network: torch.nn.Module, count: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The features of images, of networks side by side one network after the other."""
-    if isinstance(network, SideBySide) and len(parts := network.each()) > 1:
-        runs = [in_turn(part, count) for part in parts]
-        return lambda pixels: network.join([run(pixels) for run in runs])
-    return forward(network, resolved("auto", has_graph(network)), count)
 
 
 def parse() -> argparse.Namespace:

@@ -55,9 +55,7 @@ def main() -> None:
     for network, size, how in ROWS:
         figures = measure(network, size, how, options.rounds)
         name = f"{network} at {size} pixels"
-        if options.kind:
-            record.append("engine_passes", name, options.kind, figures)
-        print(name, figures, flush=True)
+        record.show("engine_passes", name, options.kind, figures)
 
 
 if __name__ == "__main__":

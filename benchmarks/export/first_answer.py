@@ -93,9 +93,7 @@ def main() -> None:
             continue
         figures = measure(network, size, how, options.rounds)
         name = f"{network} at {size} pixels"
-        if options.kind:
-            record.append("first_answer", name, options.kind, figures)
-        print(name, figures, flush=True)
+        record.show("first_answer", name, options.kind, figures)
 
 
 if __name__ == "__main__":

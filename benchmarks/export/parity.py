@@ -142,9 +142,7 @@ def main() -> None:
             continue
         figures = measure(row, options.images)
         bad += figures["other_class"] > 0 or figures["worst"] > 1e-3
-        if options.kind:
-            record.append("parity", name_of(row), options.kind, figures)
-        print(name_of(row), figures, flush=True)
+        record.show("parity", name_of(row), options.kind, figures)
     sys.exit(f"{bad} rows differ" if bad else 0)
 
 

@@ -48,6 +48,13 @@ def append(
     return line
 
 
+def show(file: str, name: str, kind: str | None, figures: dict[str, Any]) -> None:
+    """Print the figures of a row, and `append` its line where a kind is given."""
+    if kind:
+        append(file, name, kind, figures)
+    print(name, figures, flush=True)
+
+
 def write(file: str, line: dict[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
     with open(RESULTS / f"{file}.jsonl", "a", encoding="utf-8") as out:

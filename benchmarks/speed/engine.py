@@ -90,9 +90,7 @@ def main() -> None:
     for size in options.sizes:
         figures = measure(options.network, size, options.images, options.rounds)
         name = f"{options.network} at {size} pixels, {options.threads} threads"
-        if options.kind:
-            record.append("engine", name, options.kind, figures)
-        print(name, figures, flush=True)
+        record.show("engine", name, options.kind, figures)
 
 
 if __name__ == "__main__":

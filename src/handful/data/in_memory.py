@@ -339,11 +339,8 @@ def image_set(given: Any) -> ImageSet:
     Raises:
         HandfulError: it is none of these, or a picture cannot be read.
     """
-    if getattr(given, "ndim", 0) == 1 and hasattr(given, "tolist"):
-        if isinstance(given, np.ndarray) and given.dtype.kind in "OU":
-            given = given.tolist()
-        elif hasattr(given, "index") and not is_picture(given):  # a Series of pandas
-            given = given.tolist()
+    if getattr(given, "ndim", 0) == 1 and (_of_objects(given) or hasattr(given, "index")):
+        given = given.tolist()  # an array or a Series of paths, pictures or pairs
     if isinstance(given, np.ndarray) and given.ndim == 3 and given.shape[2] not in CHANNELS:
         return _unlabelled(stacked_store(given))
     if is_picture(given):
@@ -358,6 +355,11 @@ def image_set(given: Any) -> ImageSet:
     if isinstance(given, list | tuple):
         return _of_list(given)
     return _of_pairs(given)
+
+
+def _of_objects(given: Any) -> bool:
+    """Whether it is an array of objects or of text."""
+    return isinstance(given, np.ndarray) and given.dtype.kind in "OU"
 
 
 def _refuse_strangers(given: Any) -> None:

@@ -10,7 +10,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -50,6 +50,16 @@ class SideBySide(Protocol):
 
     def join(self, rows: Sequence[Tensor]) -> Tensor:
         """(N, D) of the (N, D_i) features of each."""
+
+
+class _How(NamedTuple):
+    """How features are made, beside the network: what a cache folder is for."""
+
+    size: int
+    aspect: str
+    view: str
+    precision: str
+    channels: int
 
 
 def features(
@@ -99,47 +109,42 @@ def feature_parts(
     All features are in the cache before the first part, so only the parts need memory.
     """
     precision = resolved(precision, has_graph(network))
-    channels = channels or images.channels
-    how: Any = {"aspect": aspect, "view": view, "precision": precision, "channels": channels}
-    how["track"] = track
+    how = _How(size, aspect, view, precision, channels or images.channels)
     if isinstance(network, SideBySide) and len(networks := network.each()) > 1:
-        each = [feature_parts(images, one, size, **how, most=most) for one in networks]
+        each = [_parts(images, one, how, track, most) for one in networks]
         yield from map(network.join, zip(*each, strict=True))
-        return
-    folder = _folder(network, size, aspect, view, precision, channels, images)
+    else:
+        yield from _parts(images, network, how, track, most)
+
+
+def _parts(
+    images: ImageSet, network: nn.Module, how: _How, track: Track, most: int
+) -> Iterator[Tensor]:
+    """As `feature_parts`, of one network."""
+    folder = _folder(network, how, images)
     prints, known = _prints(images), None
     for start in range(0, max(1, len(prints)), most):
         part = prints[start : start + most]
         try:
-            known = known or _all_known(images, network, size, folder, **how)
+            known = known or _all_known(images, network, how, folder, track)
             rows = _gathered(part, known)
         except (OSError, KeyError):  # another process clears the cache
-            known = _all_known(images, network, size, folder, **how)
+            known = _all_known(images, network, how, folder, track)
             rows = _gathered(part, known)
         yield rows
 
 
 @devices.memory_kept()
 def _all_known(
-    images: ImageSet,
-    network: nn.Module,
-    size: int,
-    folder: Path,
-    *,
-    aspect: str,
-    view: str,
-    precision: str,
-    channels: int,
-    track: Track,
+    images: ImageSet, network: nn.Module, how: _How, folder: Path, track: Track
 ) -> dict[bytes, tuple[Path, int]]:
     """As `_known`, once the features of all images are there."""
     known = _known(folder)
     new = _first_of_each(_prints(images), known)
     if len(new):
-        how: Any = {"aspect": aspect, "view": view, "precision": precision, "channels": channels}
-        compute_features(images[new], network, size, **how, folder=folder, track=track)
+        compute_features(images[new], network, how, folder, track)
         known = _known(folder)
-        about(folder, source=images.store.source or images.source, size=size)
+        about(folder, source=images.store.source or images.source, size=how.size)
         keep_within_limit()
     elif folder.exists():
         used(folder)
@@ -161,8 +166,9 @@ def not_yet_known(
     """
     prints, new = _prints(images), np.zeros(len(images), bool)
     precision = resolved(precision, has_graph(network))
+    how = _How(size, aspect, view, precision, images.channels)
     for one in each_of(network):
-        folder = _folder(one, size, aspect, view, precision, images.channels, images)
+        folder = _folder(one, how, images)
         new[_first_of_each(prints, _known(folder))] = True
     return images[new]
 
@@ -231,25 +237,16 @@ def seconds_per_image(
 
 
 def compute_features(
-    images: ImageSet,
-    network: nn.Module,
-    size: int,
-    *,
-    aspect: str,
-    view: str,
-    precision: str,
-    channels: int,
-    folder: Path,
-    track: Track,
+    images: ImageSet, network: nn.Module, how: _How, folder: Path, track: Track
 ) -> None:
     """Compute the features of all images, and write files of `_SHARD` images each."""
     prints = _prints(images)
     network = in_evaluation_mode(network)
     rows: list[Tensor] = []
-    done, run = 0, forward(network, precision, images_in_a_pass(images, size))
-    batches = images.stream(size, aspect, _BATCH, channels)
+    done, run = 0, forward(network, how.precision, images_in_a_pass(images, how.size))
+    batches = images.stream(how.size, how.aspect, _BATCH, how.channels)
     for pixels in track(batches, -(-len(images) // _BATCH), "embedding"):
-        rows.append(run(pixels.flip(-1) if view == "flipped" else pixels))
+        rows.append(run(pixels.flip(-1) if how.view == "flipped" else pixels))
         count = sum(map(len, rows))
         if count == _SHARD or done + count == len(images):
             part = slice(done, done + count)
@@ -282,27 +279,20 @@ def pass_of(images: ImageSet, most: int) -> int:
     return next((n for n in (most, _SOME) if n <= most and images.in_source > n), 1)
 
 
-def _folder(
-    network: nn.Module,
-    size: int,
-    aspect: str,
-    view: str,
-    precision: str,
-    channels: int,
-    images: ImageSet,
-) -> Path:
+def _folder(network: nn.Module, how: _How, images: ImageSet) -> Path:
     """The cache folder of features with exactly these settings.
 
     A network's `extra_repr` must name the settings that change its features, beside its layers and
     weights.
     """
+    size, aspect, view, precision, channels = how
     if view not in VIEWS:
         raise HandfulError(f"no view {view!r}; views of cached features: {', '.join(VIEWS)}")
     made = repr((_VERSION, type(network).__name__, str(network), fingerprint(network)))
     # Features of ONNX Runtime do not depend on the images in a pass.
     by_onnx = engine_of(network, precision) == ONNX_RUNTIME
-    how = ONNX_RUNTIME if by_onnx else (precision, images_in_a_pass(images, size))
-    made += repr((size, aspect, view, channels, how))
+    computed = ONNX_RUNTIME if by_onnx else (precision, images_in_a_pass(images, size))
+    made += repr((size, aspect, view, channels, computed))
     return cache_folder() / "features" / hashlib.sha256(made.encode()).hexdigest()[:32]
 
 
