@@ -1,5 +1,6 @@
 """Writing files: through links, into pipes, and only over files that handful wrote."""
 
+import math
 import os
 import signal
 import stat
@@ -8,11 +9,12 @@ import sys
 import threading
 
 import pytest
+import torch
 
 from handful import files, output
 from handful.cli.failures import sigterm_as_interrupt, user_message
 from handful.errors import HandfulError
-from handful.files import beside, sole_writer, tidy, write_text
+from handful.files import beside, is_finite, sole_writer, tidy, write_text
 from handful.output import (
     EVALUATION,
     FEATURES,
@@ -323,3 +325,13 @@ def test_a_folder_that_got_files_meanwhile_keeps_them_and_gets_no_others(tmp_pat
     (tmp_path / "file").write_text("mine")
     with pytest.raises(HandfulError, match="is a file"), new_folder(tmp_path / "file"):
         pass
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int64])
+def test_values_that_are_not_finite_are_found_in_any_type(dtype):
+    tensor = torch.ones(2, 3).to(dtype)
+    assert is_finite(tensor)
+    assert is_finite(tensor[:0])
+    for wrong in (math.inf, -math.inf, math.nan) if dtype.is_floating_point else ():
+        tensor[1, 2] = wrong
+        assert not is_finite(tensor)

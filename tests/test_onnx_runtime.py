@@ -1,12 +1,17 @@
 """Models that `handful export` did not write are refused with a reason."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from handful import exporting
 from handful.errors import HandfulError
 from handful.onnx_runtime import OnnxModel, images_in_a_pass
 
@@ -44,6 +49,22 @@ def test_images_are_answered_in_batches_and_none_at_all_too(tmp_path):
         assert found.distances is None
     assert model.answer(images).probabilities.tolist() == images.reshape(5, 2).tolist()
     assert model.answer(images[:0]).probabilities.shape == (0, 2)
+
+
+@pytest.mark.parametrize("starts", ["import handful.onnx_runtime", "import predict"])
+def test_onnx_runtime_neither_writes_nor_sends_records_of_its_use(starts, tmp_path):
+    """It keeps what it sends in a database below the home folder."""
+    quiet_anyway = ("CI", "ORT_RUNNING_UNIT_TESTS", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    scripts = Path(exporting.__file__).parent / "folder"
+    paths = os.pathsep.join(filter(None, [str(scripts), os.environ.get("PYTHONPATH")]))
+    environment = {k: v for k, v in os.environ.items() if k not in quiet_anyway}
+    environment |= {"HOME": str(tmp_path), "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
+    program = f"{starts}, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "1\n"
+    assert list(tmp_path.rglob("*")) == []
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,15 @@ Letters in shapes: N images, K classes, C channels, S the side in pixels.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+# From 1.29 on, ONNX Runtime sends records of its use to Microsoft, unless this is set before it is
+# imported. Someone who wants to send them sets it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 from handful.cores import cores

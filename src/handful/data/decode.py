@@ -841,7 +841,6 @@ def _unlimited() -> Iterator[None]:
 
 @cache
 def _register_heif() -> None:
-    Image.init()
     try:
         from pillow_heif import register_heif_opener
     except ImportError:

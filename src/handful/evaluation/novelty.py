@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from handful import seeds
 from handful.errors import HandfulError
-from handful.files import read_tensors, write_tensors
+from handful.files import is_finite, read_tensors, write_tensors
 from handful.methods.heads import principal
 from handful.seeds import Stream
 
@@ -174,7 +174,7 @@ def load_in_distribution(path: Path, width: int) -> InDistribution:
     # Earlier versions scored half as many images as there are references, whatever their number.
     earlier = _flagged(max(1, (len(tensors["reference"]) - 1) // 2))
     tensors.setdefault("flagged", torch.tensor(earlier))
-    if not all(t.is_floating_point() and bool(t.isfinite().all()) for t in tensors.values()):
+    if not all(t.is_floating_point() and is_finite(t) for t in tensors.values()):
         raise HandfulError(f"{path} holds values that are not finite; restore it or fit again")
     return InDistribution(**tensors)
 

@@ -13,7 +13,7 @@ from handful import models
 from handful._version import __version__
 from handful.data.decoding.value_range import FULL, Scale, from_json
 from handful.errors import HandfulError
-from handful.files import parse_json, read_tensors, write_tensors
+from handful.files import is_finite, parse_json, read_tensors, write_tensors
 from handful.methods.mlp_head import make_head
 from handful.models.classifier import BackboneSpec, Classifier, Normalize, Predictor
 from handful.pipeline.record_schema import PredictorHeader, checked
@@ -87,7 +87,7 @@ def load_predictor(path: Path) -> Predictor:
     tensors, _ = read_tensors(path, check)
     ((model, header),) = built
     for name, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
+        if not is_finite(tensor):
             raise HandfulError(
                 f"the weights in {path} hold values that are not finite ({name}); restore it or "
                 f"fit again"

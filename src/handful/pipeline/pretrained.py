@@ -14,7 +14,7 @@ from torch import Tensor
 from handful.data.decoding.value_range import Scale, from_json, in_words
 from handful.data.imageset import ImageSet
 from handful.errors import HandfulError
-from handful.files import read_json, read_tensors
+from handful.files import is_finite, read_json, read_tensors
 from handful.methods.base import Init
 from handful.models import hash_of
 from handful.models.classifier import BackboneSpec
@@ -60,7 +60,7 @@ def open_pretrained(folder: Path | str) -> Pretrained:
         )
     record = checked(PretrainedRecord, read_json(folder / RECORD), folder / RECORD)
     weights, _ = read_tensors(folder / WEIGHTS)
-    if any(not bool(tensor.isfinite().all()) for tensor in weights.values()):
+    if not all(map(is_finite, weights.values())):
         raise HandfulError(
             f"the weights in {folder / WEIGHTS} hold values that are not finite; restore the file"
         )

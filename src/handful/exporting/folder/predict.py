@@ -7,10 +7,13 @@ import argparse
 import csv
 import io
 import json
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime tells Microsoft of its use else
 import onnxruntime
 from pictures import load
 
