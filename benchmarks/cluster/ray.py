@@ -32,6 +32,9 @@ from typing import Any
 from benchmarks.cluster.sources import BUCKET, S3, SHARDS, equal, make_photos, predict
 from benchmarks.lib import arguments, record
 
+LOOK = 0.5  # seconds between two looks at the workers
+# Seconds of work, of all workers together, after which one is killed.
+CELL_BEGUN, PART_BEGUN = 25.0, 12.0
 FAILING = 0.01  # share of the GETs that are answered with an error
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 METHODS = "features,self_training,propagation,supervised"
@@ -43,17 +46,17 @@ COMPARE += ["--set", "supervised.steps=2000", "--precision", "fp32"]
 class Workers(threading.Thread):
     """Watches the workers of a cluster, by a text in their environment."""
 
-    def __init__(self, cache: Path, kill_after: int = 0) -> None:
-        """`kill_after` kills one worker when it is seen at work for so many looks; 0 kills none."""
+    def __init__(self, cache: Path, kill_after: float = 0) -> None:
+        """`kill_after` kills one worker when workers were at work for so many seconds; 0: none."""
         super().__init__(daemon=True)
-        self.mark, self.kill_after = f"HANDFUL_CACHE={cache}".encode(), kill_after
+        self.mark, self.kill_after = f"HANDFUL_CACHE={cache}".encode(), kill_after / LOOK
         self.peaks: dict[int, int] = {}  # process → MB
         self.seconds: dict[int, float] = {}  # process → of the processor
         self.killed, self.ended = 0, threading.Event()
 
     def run(self) -> None:
         looks = 0
-        while not self.ended.wait(0.2):
+        while not self.ended.wait(LOOK):
             for folder in Path("/proc").glob("[0-9]*"):
                 try:
                     name = (folder / "cmdline").read_bytes()
@@ -77,7 +80,7 @@ class Workers(threading.Thread):
 
 
 @contextmanager
-def watched(cache: Path, kill_after: int = 0) -> Iterator[Workers]:
+def watched(cache: Path, kill_after: float = 0) -> Iterator[Workers]:
     workers = Workers(cache, kill_after)
     workers.start()
     try:
@@ -87,42 +90,43 @@ def watched(cache: Path, kill_after: int = 0) -> Iterator[Workers]:
         workers.join()
 
 
-def figures_of(comparison: dict[str, Any]) -> list[dict[str, Any]]:
+def figures_of(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The cells of a comparison, without their times."""
-    cells = comparison["cells"]
     return [{key: value for key, value in cell.items() if key != "seconds"} for cell in cells]
 
 
 def cells(folder: Path) -> dict[str, Any]:
-    """Seconds of both ways, and whether their figures are equal."""
+    """Seconds of each way, and whether its figures are those of one thread."""
     known = folder / "known"
     words = ["embed", "digits", "--out", str(folder / "digits.npz")]
     predict(words, known, ONE_THREAD)
-    seconds: dict[str, float] = {}
-    cpu: dict[str, list[float]] = {}
-    for way, on in (("one thread", []), ("ray", ["--on", "ray"])):
-        cache, out = folder / f"cache-{way}", folder / way
+    ways: dict[str, dict[str, Any]] = {}
+    expected: list[dict[str, Any]] = []
+    for way, kill_after in (("one thread", 0), ("ray", 0), ("ray, killed", CELL_BEGUN)):
+        cache, out, on = folder / f"cache-{way}", folder / way, way != "one thread"
         shutil.copytree(known, cache)
-        words = ["compare", "digits", *COMPARE, "--out", str(out), *on]
-        with watched(cache) as workers:
-            used = os.times().children_user
-            seconds[way], _ = predict(words, cache, ONE_THREAD)
-            own = round(os.times().children_user - used, 1)
-        cpu[way] = [round(one, 1) for one in workers.seconds.values()] or [own]
-        print(way, seconds[way], file=sys.stderr)
-    made = {way: json.loads((folder / way / "comparison.json").read_text()) for way in seconds}
-    return {
-        "cells": len(made["ray"]["cells"]),
-        "equal": figures_of(made["ray"]) == figures_of(made["one thread"]),
-        "seconds": seconds,
-        "cpu_seconds": cpu,  # of each worker; they tell what other work on the machine hides
-        "seconds_of_cells": {
-            way: round(sum(cell["seconds"] for cell in found["cells"]), 1)
-            for way, found in made.items()
-        },
-        "times_as_fast": round(seconds["one thread"] / seconds["ray"], 2),
-        "load": os.getloadavg()[0],
-    }
+        words = ["compare", "digits", *COMPARE, "--out", str(out), *(["--on", "ray"] if on else [])]
+        with watched(cache, kill_after) as workers:
+            before = os.times()
+            seconds, _ = predict(words, cache, ONE_THREAD)
+            after = os.times()
+        own = after.children_user + after.children_system
+        own -= before.children_user + before.children_system
+        made = json.loads((out / "comparison.json").read_text())["cells"]
+        expected = expected or figures_of(made)
+        ways[way] = {
+            "cells": len(made),
+            "files": len(list(out.glob("*-[0-9]*.json"))),
+            "equal": figures_of(made) == expected,
+            "seconds": seconds,
+            "seconds_of_cells": [cell["seconds"] for cell in made],
+            "cpu_seconds": round(own, 1),  # with Ray, of the command without the workers
+            "cpu_seconds_of_workers": [round(one, 1) for one in workers.seconds.values()],
+            "killed": bool(workers.killed),
+        }
+        print(way, ways[way], file=sys.stderr)
+    times = round(ways["one thread"]["seconds"] / ways["ray"]["seconds"], 2)
+    return {"compare": COMPARE, "ways": ways, "times_as_fast": times, "load": os.getloadavg()[0]}
 
 
 class Flaky:
@@ -181,7 +185,7 @@ def predictions(folder: Path, images: int, few: int, size: int) -> dict[str, Any
                 found[name]["equal"] = equal(out, folder / "one process.parquet")
             return found[name]
 
-        def on_ray(name: str, source: str, kill_after: int = 0) -> None:
+        def on_ray(name: str, source: str, kill_after: float = 0) -> None:
             with watched(folder / f"cache-{name}", kill_after) as workers:
                 told = way(name, source, "--on", "ray")
             told["peak_mb_of_command"] = told.pop("peak_mb")
@@ -193,7 +197,7 @@ def predictions(folder: Path, images: int, few: int, size: int) -> dict[str, Any
         on_ray("ray, few", "few")
         on_ray("ray", "all")
         flaky.on = True
-        on_ray("ray, killed and failing", "all", kill_after=60)
+        on_ray("ray, killed and failing", "all", kill_after=PART_BEGUN)
         flaky.on, found["ray, killed and failing"]["failed_gets"] = False, flaky.failed
         began, peak, parts = time.perf_counter(), 0.0, folder / "parts"
         for number in range(1, SHARDS + 1):
