@@ -203,6 +203,15 @@ def test_a_job_has_one_thread_for_its_cpu(nodes):
 
 
 @pytest.mark.thorough
+def test_a_job_has_the_priority_of_the_command(nodes):
+    def niceness(reporter):
+        return os.getpriority(os.PRIO_PROCESS, 0)
+
+    (found,) = nodes.results(niceness, [Job("a", "job", ())])
+    assert found == ("a", os.getpriority(os.PRIO_PROCESS, 0))
+
+
+@pytest.mark.thorough
 def test_a_local_cluster_has_no_dashboard_and_reports_nothing(nodes):
     from ray._common.usage.usage_lib import usage_stats_enabled
 

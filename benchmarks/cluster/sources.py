@@ -57,7 +57,7 @@ def make_photos(folder: Path, n: int) -> dict[str, bytes]:
         picture = np.roll(pixels[number % len(pixels)], number // len(pixels), axis=1)
         Image.fromarray(picture).save(file, "PNG")
         made[f"{number:06d}.png"] = file.getvalue()
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, content in made.items():
         (folder / name).write_bytes(content)
     return made

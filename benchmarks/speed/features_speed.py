@@ -1,19 +1,23 @@
-"""Images per second from files to features: handful beside the plain way.
+"""Images per second from files to features: handful beside itself with torch, and the plain way.
 
     python -m benchmarks run features_speed                  # 96, 160 and 224 pixels
-    python -m benchmarks run features_speed 160 --rounds 7 --kind final
+    python -m benchmarks run features_speed 160 --cores 1 --rounds 7 --kind final
 
 Ours: `handful.load` of a folder and `features` of the cache, computed by ONNX Runtime while threads
-decode files. Plain: what a notebook does;
-torchvision's ImageFolder and Resize in a DataLoader of batches of 32, fp32, without gradients; with
-no worker and with two, of which the faster counts. Same network (EfficientNet-Lite0, three stages,
-normalisation in front) and same JPEG files: CIFAR-10 (JPEG).
+decode files. Torch: the same, computed by torch in 32 bits, and in bf16 where the processor has it.
+Plain: what a notebook does; torchvision's ImageFolder and Resize in a DataLoader of batches of 32,
+fp32, without gradients; with no worker and with two, of which the faster counts. Same network
+(EfficientNet-Lite0, three stages, normalisation in front) and same JPEG files: CIFAR-10 (JPEG).
 
-Counted on both sides: finding the files, decoding, resizing, the network, and having the features
+Counted on all sides: finding the files, decoding, resizing, the network, and having the features
 in memory; on ours also reading every file once more to know its content, and writing the features
-to disk. Nothing is in handful's cache; the files are in the operating system's for both. Not
-counted: making the network, and one small batch before each turn. The three take turns in an order
+to disk. Nothing is in handful's cache; the files are in the operating system's for all. Not
+counted: making the network, and one small batch before each turn. All take turns in an order
 that rotates.
+
+The parts of our way are measured one after the other, too, in milliseconds by the clock an image:
+opening the folder, decoding, and the network by each engine. Together they take longer than the
+whole, in which decoding and the network overlap.
 """
 
 import copy
@@ -34,14 +38,25 @@ from torchvision.datasets import ImageFolder
 
 import handful
 from benchmarks.lib import arguments, record
-from handful import models
+from benchmarks.speed.engine import Plain as OnTorch
+from handful import devices, models
+from handful.cores import cores
 from handful.data.cache import data_folder
+from handful.data.imageset import ImageSet
 from handful.models.classifier import Classifier, Normalize
-from handful.models.feature_cache import features
+from handful.models.engine import forward
+from handful.models.feature_cache import (
+    features,
+    images_in_a_batch,
+    images_in_a_pass,
+    in_evaluation_mode,
+)
 
 SIZES = (96, 160, 224)
 BATCH = 32  # of the plain way
 GOAL = 2.0
+GOALS = {"fp32": 2.2, "bf16": 1.5}  # over torch in this number format
+LEAST_LIKENESS = {"torch_bf16": 0.95}  # to the plain way; 0.999 of the others
 
 
 def network() -> Classifier:
@@ -52,13 +67,16 @@ def network() -> Classifier:
 
 
 class Ours:
-    def __init__(self, made: nn.Module, size: int) -> None:
-        self.network, self.size = made, size
+    """handful; by torch where the network has no graph."""
+
+    def __init__(self, made: nn.Module, size: int, precision: str = "fp32") -> None:
+        self.network, self.size, self.precision = made, size, precision
 
     def __call__(self, folder: Path) -> Tensor:
         with tempfile.TemporaryDirectory() as cache:
             os.environ["HANDFUL_CACHE"] = cache
-            return features(handful.load(folder), self.network, self.size)
+            images = handful.load(folder)
+            return features(images, self.network, self.size, precision=self.precision)
 
 
 class Plain:
@@ -85,33 +103,74 @@ def timed(side: Callable[[Path], Tensor], warm_up: Path, folder: Path) -> tuple[
 
 def measure(size: int, images: int, rounds: int) -> dict[str, object]:
     made = network()
+    formats = ["fp32", "bf16"] if devices.has_bf16() else ["fp32"]
+    by_torch = {f"torch_{one}": Ours(OnTorch(copy.deepcopy(made)), size, one) for one in formats}
     sides = {
         "ours": Ours(copy.deepcopy(made), size),
+        **by_torch,
         "plain": Plain(made, size, 0),
         "plain_2_workers": Plain(made, size, 2),
     }
     rates: dict[str, list[float]] = {name: [] for name in sides}
+    parts: dict[str, list[float]] = {}
     for number in range(rounds):
         with tempfile.TemporaryDirectory() as root:
             warm_up = some_files(Path(root) / "warm-up", 0, 10)
             folder = some_files(Path(root) / "timed", number, images)
             names = list(sides)
-            found = {}
-            for name in names[number % 3 :] + names[: number % 3]:
+            first, found = number % len(names), {}
+            for name in names[first:] + names[:first]:
                 seconds, found[name] = timed(sides[name], warm_up, folder)
                 rates[name].append(images / seconds)
+            for name, ms in of_parts(folder, size, made, formats).items():
+                parts.setdefault(name, []).append(ms)
         check(found)
     plain = max("plain", "plain_2_workers", key=lambda name: statistics.median(rates[name]))
-    ratios = sorted(ours / other for ours, other in zip(rates["ours"], rates[plain], strict=True))
+    ratios = against(rates, plain)
     return {
         **{name: round(statistics.median(found), 1) for name, found in rates.items()},
         "ratio": round(statistics.median(ratios), 3),
         "ratio_low": round(ratios[0], 3),
         "ratio_high": round(ratios[-1], 3),
         "goal": GOAL,
+        **{
+            f"ratio_to_{one}": round(statistics.median(against(rates, f"torch_{one}")), 3)
+            for one in formats
+        },
+        **{f"goal_{one}": GOALS[one] for one in formats},
+        "parts_ms": {name: round(statistics.median(ms), 3) for name, ms in parts.items()},
+        "cores": cores(),
         "images": images,
         "rounds": rounds,
     }
+
+
+def against(rates: dict[str, list[float]], other: str) -> list[float]:
+    """Our images per second over those of another side, of every round, the lowest first."""
+    return sorted(ours / one for ours, one in zip(rates["ours"], rates[other], strict=True))
+
+
+def of_parts(folder: Path, size: int, made: nn.Module, formats: list[str]) -> dict[str, float]:
+    """Milliseconds by the clock an image, of what our way consists of."""
+    took: dict[str, float] = {}
+
+    def clocked(name: str, work: Callable[[], Any]) -> Any:
+        begun = time.perf_counter()
+        result = work()
+        took[name] = time.perf_counter() - begun
+        return result
+
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["HANDFUL_CACHE"] = cache
+        images: ImageSet = clocked("opening", lambda: handful.load(folder))
+        pixels = clocked("decoding", lambda: torch.cat(list(images.stream(size, batch=64))))
+    engines = {"onnx": (made, "fp32"), **{f"torch_{one}": (OnTorch(made), one) for one in formats}}
+    for name, (known, precision) in engines.items():
+        run = forward(in_evaluation_mode(known), precision, images_in_a_pass(images, size))
+        batches = pixels.split(images_in_a_batch(run, size))
+        run(batches[0])
+        clocked(name, lambda run=run, batches=batches: list(run.each(batches)))  # type: ignore[misc]
+    return {name: 1000 * seconds / len(images) for name, seconds in took.items()}
 
 
 def some_files(target: Path, number: int, images: int) -> Path:
@@ -125,15 +184,17 @@ def some_files(target: Path, number: int, images: int) -> Path:
 
 
 def check(found: dict[str, Tensor]) -> None:
-    """Both sides read the same files in the same order and see about the same in them."""
-    ours, plain = found["ours"].float(), found["plain"]
-    likeness = nn.functional.cosine_similarity(ours, plain)
-    assert likeness.min() > 0.999, f"features differ: cosine {likeness.min():.3f}"
+    """All sides read the same files in the same order and see about the same in them."""
+    for name, rows in found.items():
+        likeness = nn.functional.cosine_similarity(rows.float(), found["plain"]).min()
+        least = LEAST_LIKENESS.get(name, 0.999)
+        assert likeness > least, f"features of {name} differ: cosine {likeness:.3f}"
 
 
 def main() -> None:
     parser = arguments.parser(__doc__)
     parser.add_argument("sizes", nargs="*", type=int, default=SIZES, metavar="SIZE")
+    parser.add_argument("--cores", type=int, default=0, help="that are used; all by default")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each side")
     parser.add_argument("--images", type=int, default=500, help="in a turn, a multiple of 10")
     parser.add_argument("--kind", choices=("dev", "final"), default="dev")
@@ -143,16 +204,14 @@ def main() -> None:
         parser.error(
             "--images is a multiple of 10, and times --rounds at most the 10,000 there are"
         )
+    if options.cores:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
+    torch.set_num_threads(cores())
     for size in options.sizes:
         figures = measure(size, options.images, options.rounds)
-        if not options.dry:
-            record.append("features_speed", f"lite0 at {size} pixels", options.kind, figures)
-        print(
-            f"{size} pixels: {figures['ours']} images/s, plain {figures['plain']}, with two "
-            f"workers {figures['plain_2_workers']}; {figures['ratio']} times "
-            f"({figures['ratio_low']} to {figures['ratio_high']}, goal {figures['goal']})",
-            flush=True,
-        )
+        many = "core" if cores() == 1 else "cores"
+        name = f"lite0 at {size} pixels, {cores()} {many}"
+        record.show("features_speed", name, None if options.dry else options.kind, figures)
 
 
 if __name__ == "__main__":

@@ -28,9 +28,14 @@ TRIES_AGAIN = 3  # how often a job is done again whose process was lost
 PATIENCE = 10.0  # seconds in which a cluster must take a connection
 AHEAD = 4  # jobs handed over for each that can run at once: bounds what waits in memory
 INSTALL = "pip install 'handful[ray]'"
-# Ray reads these when a cluster starts: no report of usage goes out, and a job that runs out of
-# memory again and again ends (by default it is repeated for ever).
-SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_task_oom_retries": str(TRIES_AGAIN)}
+# Ray reads these when a cluster starts: no report of usage goes out, a job that runs out of memory
+# again and again ends (by default it is repeated for ever), and jobs have the priority of the
+# command (by default niceness 15, with which they hardly run beside other work).
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_task_oom_retries": str(TRIES_AGAIN),
+    "RAY_worker_niceness": "0",
+}
 
 
 class Job(NamedTuple):

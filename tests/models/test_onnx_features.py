@@ -9,7 +9,7 @@ from handful.data.imageset import ImageSet
 from handful.data.store import array_store
 from handful.models import make
 from handful.models.classifier import BackboneSpec, Classifier, Normalize, Predictor
-from handful.models.engine import ONNX_RUNTIME, TORCH, engine_of, has_graph, resolved
+from handful.models.engine import ONNX_RUNTIME, TORCH, engine_of, forward, has_graph, resolved
 from handful.models.feature_cache import features
 from tiny import stripes
 
@@ -66,13 +66,28 @@ def test_a_run_takes_grey_and_colour_images_as_it_was_trained(tmp_path, channels
     np.testing.assert_allclose(several[:1], wanted, rtol=1e-5)
 
 
-def test_features_have_the_same_bits_in_any_batch_and_with_any_number_of_threads(monkeypatch):
+def test_features_have_the_same_bits_in_any_batch():
     model, images = network(stages=2), pixels(9)
-    together = model.runner()(images)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     run = model.runner()
-    assert torch.equal(run(images), together)
-    assert torch.equal(torch.cat([run(part) for part in images.split(1)]), together)
+    assert torch.equal(torch.cat([run(part) for part in images.split(1)]), run(images))
+
+
+def test_features_have_the_same_bits_and_order_with_any_number_of_threads(monkeypatch):
+    model, images = network(stages=2), pixels(9)
+    together = forward(model, "fp32", 4)(images)
+    for threads in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        run = forward(model, "fp32", 4)
+        assert run.threads == threads
+        assert torch.equal(torch.cat(list(run.each(images.split(2)))), together)
+
+
+def test_torch_computes_one_batch_after_the_other():
+    model = Classifier(make("small", 3, 8), 2, Normalize([0.5], [0.5])).eval()
+    batches = pixels(4, size=8).split(2)
+    run = forward(model, "fp32", 2)
+    assert run.threads == 1
+    assert torch.equal(torch.cat(list(run.each(batches))), run(torch.cat(batches)))
 
 
 def test_weights_that_have_changed_are_used():

@@ -46,6 +46,8 @@ def place(tmp_path, monkeypatch):
 class Here:
     """A cluster that does the jobs in this process, with copies of what they are given."""
 
+    at_once = 2
+
     def share(self, value):
         return value
 
@@ -161,6 +163,27 @@ def test_a_cell_leaves_out_what_its_machine_cannot_read(place, here, monkeypatch
     found = compared(images, "on", on="ray", **how)
     assert [one.name for one in images.store.skipped] == ["train/dark/3.png"]
     assert figures(found) == figures(compared(sources.load("photos"), "here", **how))
+
+
+def test_trainings_are_handed_over_first_and_the_time_left_is_that_of_all_workers(
+    images, here, tmp_path, monkeypatch
+):
+    order, said = [], []
+
+    def fitted(images, name, draw, per_class, options, reporter):
+        order.append((name, draw))
+        return compare.Cell(name, draw, 0.5, None, 600.0 if name == "uda" else 60.0)
+
+    monkeypatch.setattr(compare, "_fitted_cell", fitted)
+    names, reporter = ("features", "uda", "propagation", "supervised"), Reporter(say=said.append)
+    compared(images, tmp_path / "on", "ray", names, range(2), reporter=reporter)
+    trained = [("uda", 0), ("supervised", 0), ("uda", 1), ("supervised", 1)]
+    heads = [("features", 0), ("propagation", 0), ("features", 1), ("propagation", 1)]
+    assert order == trained + heads
+    assert said[-3].endswith("; 2 to go, about 60 s")  # 60 s each, by two workers
+    order.clear()
+    compared(images, tmp_path / "here", None, names, range(2))
+    assert order[:4] == [(name, 0) for name in names]
 
 
 # --- on a real cluster of two workers of one CPU

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -34,6 +34,7 @@ from handful.data.decoding import tiff
 from handful.data.decoding.containers import (
     MOST_SCANS,
     SEGMENTS,
+    Scans,
     has_long_header,
     jpeg_scans,
     without_text,
@@ -99,6 +100,15 @@ class Facts(NamedTuple):
     notes: tuple[str, ...] = ()  # treatments in decoding: "alpha", "rotated", …
     values: Values | None = None  # the range of an image of more than 8 bits
     blank: bool = False  # whether all pixels are equal
+
+
+class _File(NamedTuple):
+    """A file that is to be decoded."""
+
+    path: Path
+    content: Path | io.BytesIO  # the file itself, or its mended content
+    scans: Scans | None  # of a JPEG
+    cut: bool = False  # whether it was truncated
 
 
 class _Loaded(NamedTuple):
@@ -213,7 +223,7 @@ def header(path: Path) -> Iterator[Image.Image]:
     """
     _register_heif()
     with open(path, "rb") as file:
-        _check_structure(path, file.read(16))
+        _checked_scans(path, file, file.read(16))
     formats = tuple(name for name in ("JPEG", "HEIF") if name in _formats())
     with _unlimited(), closing(Image.open(path, formats=formats)) as image:
         yield image
@@ -339,21 +349,23 @@ def _with(
     try:
         with open(path, "rb") as file:
             head = file.read(16)
-        if tiff.is_raw(head):
-            raise Unreadable(tiff.RAW)
+            if tiff.is_raw(head):
+                raise Unreadable(tiff.RAW)
+            scans = _checked_scans(path, file, head)
         if tiff.is_tiff(head):
             found = _from_tiff(path, use)
             if found is not None:
                 return found
-        _check_structure(path, head)
+        whole = _File(path, path, scans)
         with _unlimited():
             try:
-                return _from_pillow(path, path, use, reduce, at_least)
+                return _from_pillow(whole, use, reduce, at_least)
             except (ValueError, OSError) as error:
                 other = _mended(path, error)
                 if other is None:
                     raise
-                return _from_pillow(path, other, use, reduce, at_least, cut=True)
+                mended = whole._replace(content=other, cut=True)
+                return _from_pillow(mended, use, reduce, at_least)
     except (Unreadable, HandfulError):
         raise
     except Exception as error:  # Pillow's readers raise almost anything on damaged bytes
@@ -435,39 +447,32 @@ def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _from_pillow(
-    path: Path,
-    source: Path | io.BytesIO,
-    use: Callable[[_Loaded], Result],
-    reduce: int,
-    at_least: int,
-    cut: bool = False,
+    file: _File, use: Callable[[_Loaded], Result], reduce: int, at_least: int
 ) -> Result:
     limit = budget()
     with reserving(limit) as reserve:
-        return _image_used(path, source, use, limit, reserve, reduce, at_least, cut)
+        return _image_used(file, use, limit, reserve, reduce, at_least)
 
 
 def _image_used(
-    path: Path,
-    source: Path | io.BytesIO,
+    file: _File,
     use: Callable[[_Loaded], Result],
     limit: int,
     reserve: Callable[[int], None],
     reduce: int,
     at_least: int,
-    cut: bool,
 ) -> Result:
-    with closing(Image.open(source, formats=_formats())) as image:
+    with closing(Image.open(file.content, formats=_formats())) as image:
         full = image.size
         _check_sides(*full)
         jpeg = image.format in ("JPEG", "MPO")
         most = int(limit / PER_PIXEL) * (JPEG_TIMES if jpeg else 1)
         if full[0] * full[1] > most:
             raise Unreadable(_too_many(most))
-        notes = _expected(path, image)
+        notes = _expected(file.path, image)
         cost = 0
         if jpeg:
-            cost = _jpeg_memory(path, image)
+            cost = _jpeg_memory(file.scans, image)
             if at_least:
                 image.draft(None, (at_least, at_least))
             elif reduce > 1 and full[0] * full[1] > LARGE:
@@ -475,16 +480,16 @@ def _image_used(
                 notes += ("large",)
         drafted = image.size != full
         orientation = _orientation(image) if jpeg or "exif" in image.info else 1
-        cost += _kept(path, source, image) + _working(image, orientation)
+        cost += _kept(file, image) + _working(image, orientation)
         if cost > limit:
             raise Unreadable(_too_much(cost, limit))
         reserve(cost + _copied(image, orientation, at_least))  # copies never exclude an image
         if image.format == "TIFF" and not _ordinary(image):
             raise Unreadable("damaged: bands or bits that cannot be told apart")
-        values, alpha = _deep(path, image)
+        values, alpha = _deep(file.path, image)
         if values is None:
             image.load()
-        if cut and jpeg:
+        if file.cut and jpeg:
             _check_rows(image)
             notes += ("truncated",)
         full = (
@@ -554,13 +559,16 @@ def _portable(path: Path, image: ImageFile.ImageFile) -> np.ndarray:
     return values.reshape(shape).astype(np.uint16)
 
 
-def _check_structure(path: Path, head: bytes) -> None:
-    """Raise `Unreadable` for headers that take Pillow's parser, written in Python, minutes."""
+def _checked_scans(path: Path, file: BinaryIO, head: bytes) -> Scans | None:
+    """The scans of a JPEG. Raises `Unreadable` for headers that take Pillow's parser, written in
+    Python, minutes.
+
+    Args:
+        head: the first bytes of the opened file.
+    """
+    scans = None
     if head.startswith(b"\xff\xd8\xff"):
-        with (
-            open(path, "rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-        ):
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             scans = jpeg_scans(content)
         if scans.scans > MOST_SCANS:
             raise Unreadable(f"more than {MOST_SCANS} scans; refused without decoding")
@@ -570,24 +578,24 @@ def _check_structure(path: Path, head: bytes) -> None:
         raise Unreadable("its header does not tell the size")
     if head[:2] in PORTABLE[:3] and path.stat().st_size > MOST_TEXT:
         raise Unreadable(f"numbers as text in more than {MOST_TEXT >> 20} MB; save it as PNG")
+    return scans
 
 
-def _jpeg_memory(path: Path, image: Image.Image) -> int:
+def _jpeg_memory(scans: Scans | None, image: Image.Image) -> int:
     """Bytes that decoding a JPEG takes beside its pixels; `Unreadable` for many large scans."""
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        scans = jpeg_scans(content)
+    assert scans is not None  # Pillow knows a JPEG by the same bytes
     pixels = image.size[0] * image.size[1]
     if scans.scans * pixels > MOST_SCANNED:
         raise Unreadable(f"{scans.scans} scans of {pixels / 1e6:.0f} million pixels; save it anew")
     return math.ceil(2 * scans.samples * pixels) if scans.whole else 0
 
 
-def _kept(path: Path, source: Path | io.BytesIO, image: ImageFile.ImageFile) -> int:
+def _kept(file: _File, image: ImageFile.ImageFile) -> int:
     """Bytes of the file itself that are in memory while it is decoded."""
-    whole = image.format in LIBRARY or isinstance(source, io.BytesIO)
+    whole = image.format in LIBRARY or isinstance(file.content, io.BytesIO)
     tile = image.tile[0] if image.tile else None
     again = tile is not None and isinstance(tile.args, str) and tile.args in DEEP_RAW
-    return path.stat().st_size if whole or again else 0
+    return file.path.stat().st_size if whole or again else 0
 
 
 def _working(image: ImageFile.ImageFile, orientation: int) -> int:

@@ -6,13 +6,15 @@ as fast there as torch, and faster than torch in bf16 (docs/how-to/backbone.md h
 Letters in shapes: N images, C channels, S the side in pixels, D features.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from handful import devices, onnx_runtime
+from handful.data.thread_pool import in_order
 from handful.errors import HandfulError
 
 ONNX_RUNTIME, TORCH = "onnxruntime", "torch"
@@ -27,7 +29,10 @@ class WithGraph(Protocol):
         """Whether it has a graph; False where one of several networks has none."""
 
     def runner(self) -> Callable[[Tensor], Tensor]:
-        """Return a function: (N, C, S, S) uint8 → (N, D) float32, the same for any batch."""
+        """Return a function: (N, C, S, S) uint8 → (N, D) float32, the same for any batch.
+
+        It computes in the thread that calls it, and several threads may call it at a time.
+        """
 
 
 def resolved(precision: str, has_graph: bool = False) -> str:
@@ -59,8 +64,29 @@ def engine_of(network: nn.Module, precision: str) -> str:
     return ONNX_RUNTIME if on_processor and has_graph(network) else TORCH
 
 
-def forward(network: nn.Module, precision: str, count: int) -> Callable[[Tensor], Tensor]:
-    """Return a function: (N, C, S, S) uint8 → (N, D) float16 features on the processor.
+@dataclass(frozen=True)
+class Forward:
+    """A function: (N, C, S, S) uint8 → (N, D) float16 features on the processor."""
+
+    compute: Callable[[Tensor], Tensor]
+    threads: int  # that compute a batch each; 1 where one batch takes all threads of torch
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        return self.compute(pixels)
+
+    def each(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The features of every batch, in order.
+
+        Threads with a batch each wait for nobody, where threads that share one wait for each other
+        at every layer.
+        """
+        if self.threads == 1:
+            return map(self.compute, batches)
+        return in_order(self.compute, batches, self.threads)
+
+
+def forward(network: nn.Module, precision: str, count: int) -> Forward:
+    """Return the function that computes the features of a network.
 
     Args:
         network: in evaluation mode; maps images in [0, 1] to features.
@@ -75,7 +101,7 @@ def forward(network: nn.Module, precision: str, count: int) -> Callable[[Tensor]
             parts = pixels.split(onnx_runtime.images_in_a_pass(pixels.shape[-1]))
             return torch.cat([run(part).half() for part in parts])
 
-        return by_onnx
+        return Forward(by_onnx, torch.get_num_threads())
 
     def by_torch(pixels: Tensor) -> Tensor:
         rows = []
@@ -86,7 +112,7 @@ def forward(network: nn.Module, precision: str, count: int) -> Callable[[Tensor]
                 rows.append(network(images)[: len(some)].to("cpu", torch.float16))
         return torch.cat(rows)
 
-    return by_torch
+    return Forward(by_torch, 1)
 
 
 def filled(pixels: Tensor, count: int) -> Tensor:

@@ -17,25 +17,26 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from handful import devices
+from handful import devices, onnx_runtime
 from handful.data.cache import about, cache_folder, explained, used
 from handful.data.cache_entries import keep_within_limit
 from handful.data.imageset import ImageSet
 from handful.errors import HandfulError
 from handful.files import write_tensors
 from handful.models import fingerprint
-from handful.models.engine import ONNX_RUNTIME, engine_of, forward, has_graph, resolved
+from handful.models.engine import ONNX_RUNTIME, Forward, engine_of, forward, has_graph, resolved
 from handful.progress import Track, quiet
 
 VIEWS = ("plain", "flipped")
 SIZES = (224, 160, 128, 96, 64)  # the sizes of `choose_size`, the most accurate first
 SMALL_IMAGES_BEST = 160  # the most accurate size for images of 64 pixels or less
 _BATCH = 64  # images that are decoded together
+_ALONE = 8  # the least of them where threads compute side by side: few wait for the last one
 # Pixels in a forward pass. With more, the values between two layers exceed a processor's cache, and
 # images of 224 pixels take twice as long.
 _PASS = 16 * 160 * 160
 _SOME = 8  # images in a forward pass of sources that have fewer than go into a whole one
-_SAMPLE = 32  # images for a time measurement
+_SAMPLE = 32  # images for a time measurement, at the least
 PART = 16_384  # images whose features are held at a time where all of them are not needed
 _SHARD = 16 * _BATCH  # images in one file; a killed process loses at most one file
 _VERSION = 2  # increase when a key would give other features
@@ -224,16 +225,18 @@ def seconds_per_image(
 ) -> float:
     """Seconds per image, decoding included, measured on a sample of the images."""
     network, precision = in_evaluation_mode(network), resolved(precision, has_graph(network))
-    sample = images[np.linspace(0, len(images) - 1, min(len(images), _SAMPLE)).astype(np.int64)]
-    shape = (len(sample), images.channels, size, size)
+    run = forward(network, precision, images_in_a_pass(images, size))
+    batch = images_in_a_batch(run, size)
+    n = min(len(images), max(_SAMPLE, 2 * batch * run.threads) if run.threads > 1 else _SAMPLE)
+    sample = images[np.linspace(0, len(images) - 1, n).astype(np.int64)]
+    shape = (min(n, batch), images.channels, size, size)
     own = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, shape, dtype=torch.uint8, generator=own)
-    run = forward(network, precision, images_in_a_pass(images, size))
     run(noise)  # the first pass has one-time costs
     start = time.perf_counter()
-    for pixels in sample.stream(size, aspect, _SAMPLE):
-        run(pixels)
-    return (time.perf_counter() - start) / len(sample)
+    for _ in run.each(sample.stream(size, aspect, batch)):
+        pass
+    return (time.perf_counter() - start) / n
 
 
 def compute_features(
@@ -244,9 +247,12 @@ def compute_features(
     network = in_evaluation_mode(network)
     rows: list[Tensor] = []
     done, run = 0, forward(network, how.precision, images_in_a_pass(images, how.size))
-    batches = images.stream(how.size, how.aspect, _BATCH, how.channels)
-    for pixels in track(batches, -(-len(images) // _BATCH), "embedding"):
-        rows.append(run(pixels.flip(-1) if how.view == "flipped" else pixels))
+    batch = images_in_a_batch(run, how.size)
+    batches = images.stream(how.size, how.aspect, batch, how.channels)
+    if how.view == "flipped":
+        batches = (pixels.flip(-1) for pixels in batches)
+    for found in run.each(track(batches, -(-len(images) // batch), "embedding")):
+        rows.append(found)
         count = sum(map(len, rows))
         if count == _SHARD or done + count == len(images):
             part = slice(done, done + count)
@@ -259,6 +265,11 @@ def compute_features(
 def in_evaluation_mode(network: nn.Module) -> nn.Module:
     network = network.to(devices.device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.eval()
+
+
+def images_in_a_batch(run: Forward, size: int) -> int:
+    """How many images are decoded and computed together: a part of `_SHARD`."""
+    return _BATCH if run.threads == 1 else max(_ALONE, onnx_runtime.images_in_a_pass(size))
 
 
 def images_in_a_pass(images: ImageSet, size: int) -> int:

@@ -24,17 +24,19 @@ def runner(
 ) -> Callable[[Tensor], list[Tensor]]:
     """Return a function: (N, C, S, S) uint8 → the means of the `last` stages, (N, D_i) float32.
 
-    Grey images, of one channel, are repeated to three.
+    Grey images, of one channel, are repeated to three. It computes in the thread that calls it, and
+    several threads may call it at a time.
 
     Args:
         mean, std: (3,) or (1,), of pixels in [0, 1].
     """
     content = graph(network, mean, std, last)
-    session = session_of(content, torch.get_num_threads())
+    session = session_of(content, threads=1)
 
     def run(images: Tensor) -> list[Tensor]:
-        images = images.expand(-1, 3, -1, -1).contiguous()
-        return [torch.from_numpy(found) for found in session.run(None, {IMAGES: images.numpy()})]
+        shape = (len(images), 3, *images.shape[2:])
+        colour = np.ascontiguousarray(np.broadcast_to(images.numpy(), shape))
+        return [torch.from_numpy(found) for found in session.run(None, {IMAGES: colour})]
 
     return run
 

@@ -26,6 +26,7 @@ from handful.data.store import Vanished
 from handful.data.vanished import on_the_rest, say_left_out
 from handful.errors import HandfulError
 from handful.files import read_json, sole_writer, tidy, write_json
+from handful.methods.base import Trained
 from handful.pipeline.fit import fit
 from handful.pipeline.options import InputSpec
 from handful.pipeline.pretrained import on_scale_of
@@ -164,7 +165,7 @@ def compare(
             reporter.say(problem.text)
         saved = _saved_cells(folder, names, draws, fingerprints)
         todo = [(draw, name) for draw in draws for name in names if (name, draw) not in saved]
-        for cell in _fitted_cells(images, todo, per_class, own, on, reporter):
+        for cell, at_once in _fitted_cells(images, todo, per_class, own, on, reporter):
             name, draw = cell.method, cell.draw
             write_json(_path(folder, name, draw), {"settings": fingerprints[name]} | asdict(cell))
             saved[name, draw] = cell
@@ -172,7 +173,7 @@ def compare(
             reporter.say(
                 f"{name}, draw {draw}: {cell.test_accuracy:.1%} in {cell.seconds:.0f} s"
                 + (f"; its training went wrong: {cell.trouble}" if cell.trouble else "")
-                + _remaining(saved.values(), todo)
+                + _remaining(saved.values(), todo, at_once)
             )
         cells = tuple(saved[name, draw] for draw in draws for name in names)
         data = {
@@ -198,27 +199,38 @@ def _fitted_cells(
     options: dict[str, dict[str, Any]],
     on: str | None,
     reporter: Reporter,
-) -> Iterator[Cell]:
-    """Yield the cells as they are fitted: one after the other here, or on a cluster.
+) -> Iterator[tuple[Cell, int]]:
+    """Yield the cells as they are fitted, with the number of cells that are fitted at a time.
 
     Args:
         todo: draws and names of methods.
         options: of each method.
+        on: None: one after the other, here.
     """
     todo = tuple(todo)
     if on is None or not todo:
         for draw, name in todo:
-            yield _fitted_cell(images, name, draw, per_class, options[name], reporter)
+            yield _fitted_cell(images, name, draw, per_class, options[name], reporter), 1
         return
     with cluster(on, reporter.say) as nodes:
         shared = nodes.share(images)
         jobs = (
             Job(None, f"{name}, draw {draw}", (shared, name, draw, per_class, options[name]))
-            for draw, name in todo
+            for draw, name in _longest_first(todo)
         )
         done = nodes.results(_fitted_cell, jobs)
         for _, cell in reporter.track(done, len(todo), "cells"):
-            yield cell
+            yield cell, nodes.at_once
+
+
+def _longest_first(todo: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Cells of methods that train a network, then those of heads on features.
+
+    A training takes minutes and a head seconds: with a training last, one process of a cluster
+    would work while all others wait. The draws keep their order, since all cells of a
+    self-supervised method wait for one pre-training.
+    """
+    return sorted(todo, key=lambda cell: not isinstance(methods.make(cell[1]), Trained))
 
 
 def _fitted_cell(
@@ -351,7 +363,7 @@ def _saved_cells(
     return saved
 
 
-def _remaining(done: Iterable[Cell], todo: Sequence[tuple[int, str]]) -> str:
+def _remaining(done: Iterable[Cell], todo: Sequence[tuple[int, str]], at_once: int) -> str:
     """Return a text on the number of remaining cells and, if known, their expected time."""
     if not todo:
         return ""
@@ -361,4 +373,4 @@ def _remaining(done: Iterable[Cell], todo: Sequence[tuple[int, str]]) -> str:
     if any(name not in seconds for _, name in todo):
         return f"; {len(todo)} to go"
     total = sum(float(np.mean(seconds[name])) for _, name in todo)
-    return f"; {len(todo)} to go, about {duration(total)}"
+    return f"; {len(todo)} to go, about {duration(total / min(at_once, len(todo)))}"
