@@ -23,6 +23,12 @@ STARTS = {
     "random head": {"first_head": "random"},
     "fitted head": {"first_head": "linear"},
     "fitted head, two teachers": {"first_head": "linear", "embed_backbone": "lite0+lite2"},
+    "mixture": {"teacher": "gaussian_mixture", "embed_backbone": "lite0+lite2"},
+    "mixture, soft": {
+        "teacher": "gaussian_mixture",
+        "embed_backbone": "lite0+lite2",
+        "soft": "true",
+    },
 }
 PER_CLASS = 10
 MOST = 3_000

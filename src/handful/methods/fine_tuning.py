@@ -22,12 +22,14 @@ from handful.errors import HandfulError
 from handful.methods.base import About, Batch, Step, Task, Views, classifier
 from handful.methods.class_shares import best_temperature
 from handful.methods.first_features import shares_for
+from handful.methods.gaussian_mixture import GaussianMixture
 from handful.methods.linear_head import Features
 from handful.methods.schedule import Schedule
 from handful.methods.self_training import SelfTraining
 from handful.models.classifier import BackboneSpec, Classifier, embed
 
 _FIRST_HEADS = ("linear", "random")
+_TEACHERS = {"gaussian_mixture": GaussianMixture, "self_training": SelfTraining}
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class FineTuning:
     own_share: float = 0.5  # share of the weight average in pseudo-labels at the end; rises from 0
     label_smoothing: float = 0.1  # probability distributed evenly over all classes
     augment: str = "strong"  # a named pipeline
+    teacher: str = "self_training"  # the head that gives pseudo-labels, or gaussian_mixture
+    soft: bool = False  # learn the teacher's probabilities, not its most likely class
     embed_size: int = 160  # side in pixels of the images for the head
     embed_backbone: str = ""  # networks of the head, as in lite0+lite2; "": the trained one
     first_head: str = "linear"  # the trained head starts as a fitted one, or "random"
@@ -60,6 +64,8 @@ class FineTuning:
         for field in ("own_share", "label_smoothing"):
             if not 0 <= getattr(self, field) <= 1:
                 raise HandfulError(f"{field} lies in [0, 1], got {getattr(self, field)}")
+        if self.teacher not in _TEACHERS:
+            raise HandfulError(f"teacher is {' or '.join(_TEACHERS)}, got {self.teacher!r}")
         if self.first_head not in _FIRST_HEADS:
             raise HandfulError(
                 f"first_head is {' or '.join(_FIRST_HEADS)}, got {self.first_head!r}"
@@ -86,7 +92,8 @@ class FineTuning:
     def views(self, task: Task) -> Views:
         if not self.unlabeled_ratio:
             return Views(self.augment)
-        return Views(self.augment, ("none", self.augment), self.unlabeled_ratio)
+        plain = ("none",) if self.own_share else ()
+        return Views(self.augment, (*plain, self.augment), self.unlabeled_ratio)
 
     def build(self, task: Task) -> nn.Module:
         if not models.pretrained(task.backbone.name):
@@ -108,11 +115,11 @@ class FineTuning:
         if not batch.unlabeled:
             loss = self._cross_entropy(model(batch.images), batch.labels)
             return Step(loss, {"loss": loss})
-        plain, strong = batch.unlabeled  # (M, C, S, S) each
+        *plain, strong = batch.unlabeled  # (M, C, S, S) each
         logits = model(torch.cat([batch.images, strong]))  # (N + M, K)
         on_labeled, on_strong = logits.split([len(batch.images), len(strong)])
         labeled = self._cross_entropy(on_labeled, batch.labels)
-        target, changed = self._targets(model, batch, plain)
+        target, changed = self._targets(model, batch, *plain)
         unlabeled = self._cross_entropy(on_strong, target)
         return Step(
             labeled + self.unlabeled_weight * unlabeled,
@@ -136,20 +143,29 @@ class FineTuning:
             module.requires_grad_(False)
 
     @torch.no_grad()
-    def _targets(self, model: "Student", batch: Batch, plain: Tensor) -> tuple[Tensor, Tensor]:
-        """(M,) pseudo-labels, and () the share of them that differ from the head's."""
+    def _targets(
+        self, model: "Student", batch: Batch, plain: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(M,) pseudo-labels, or (M, K) soft ones, and () the share that differs from the head's.
+
+        Args:
+            plain: (M, C, S, S) images without augmentation; None where `own_share` is 0.
+        """
         assert batch.unlabeled_ids is not None
         head = model.pseudo_labels[batch.unlabeled_ids.to(model.pseudo_labels.device)]  # (M, K)
         share = self.own_share * batch.progress
-        if share == 0:
-            return head.argmax(dim=1), torch.zeros(())
+        if share == 0 or plain is None:
+            return self._target(head), torch.zeros(())
         assert isinstance(batch.averaged, Classifier)
         own = batch.averaged.eval()(plain).float().softmax(dim=1)
         seen = (own.sum(dim=0) + len(model.prior) * model.prior) / (len(own) + len(model.prior))
         own = own * model.prior / seen  # aligned within the batch, with a prior for its small size
         own = own / own.sum(dim=1, keepdim=True)
-        target = ((1 - share) * head + share * own).argmax(dim=1)
-        return target, (target != head.argmax(dim=1)).float().mean()
+        both = (1 - share) * head + share * own
+        return self._target(both), (both.argmax(dim=1) != head.argmax(dim=1)).float().mean()
+
+    def _target(self, probabilities: Tensor) -> Tensor:
+        return probabilities if self.soft else probabilities.argmax(dim=1)
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
@@ -190,7 +206,7 @@ class FineTuning:
         known, pool = features[task.labeled], features[task.training_pool]
         classes = len(task.classes)
         shares = shares_for(task, pool, task.training_pool)
-        head = SelfTraining().fit_features(known, labels, pool, classes, seed=0, shares=shares)
+        head = _TEACHERS[self.teacher]().fit_features(known, labels, pool, classes, seed=0, shares=shares)
         with torch.no_grad():
             probabilities = head(features.float()).softmax(dim=1)
         probabilities[task.labeled] = F.one_hot(labels, classes).float()

@@ -34,7 +34,6 @@ _MIN_SIZE = 96  # pixels a side for features
 # Networks for heads, with the seconds of one image relative to the default network at the same
 # size. What takes longer is more accurate in the mean over data sets: see docs/how-to/backbone.md.
 COST = {"lite0": 1.0, "lite0+lite2": 2.4}
-_LEAST_SIDE = 128  # pixels; below it a more accurate network does not make up for the size
 _NEARLY = 1.3  # multiple of the time up to which an option is measured
 # The fits of the folds take this share of the steps of the last fit, or more. Below it, their
 # accuracy says little of that of the last fit: see benchmarks/log/estimates.md.
@@ -44,6 +43,7 @@ _PILOT_SECONDS = 2.0  # duration of a measurement of steps
 # A linear head on n labels takes _HEAD_SECONDS * n * min(n, _FEATURE_WIDTH) seconds on one core.
 _HEAD_SECONDS, _FEATURE_WIDTH = 1e-6, 1_792
 _MIN_POOL = 1_000  # unlabelled images; with fewer, all of them must fit into the time
+_ENOUGH = 2_000  # unlabelled images, with which a more accurate network pays more than with all
 _REPORTED_FROM = 1.0  # seconds beyond the budget that are worth a message
 
 
@@ -121,16 +121,23 @@ def why_excluded(images: ImageSet, method: str, options: FitOptions, reporter: R
 
 
 def plan_features(
-    images: ImageSet, allowed: float, options: FitOptions, names: Sequence[str], reporter: Reporter
+    images: ImageSet,
+    allowed: float,
+    options: FitOptions,
+    names: Sequence[str],
+    reporter: Reporter,
+    whole: float | None = None,
 ) -> list[Candidate]:
     """Plan heads on features, of labelled or also of unlabelled images, within `allowed` seconds.
 
     The size is the largest at which the features of the labelled and of enough unlabelled images
-    fit; else the largest at which those of the labelled images fit. Where the features of all
-    images fit, slower and more accurate networks take their turn; see `_more_accurate`.
+    fit; else the largest at which those of the labelled images fit. Then slower and more accurate
+    networks take their turn; see `_more_accurate`.
 
     Args:
         names: the methods, first those that use labelled images only.
+        whole: seconds in which the features of all images should be there, those for the
+            predictions included; by default `allowed`.
 
     Returns:
         a candidate for each of `names` that fits.
@@ -163,9 +170,10 @@ def plan_features(
             f"{duration(took)}: left out"
         )
         return []
-    if found.whole and found.task.size == task.size and options.backbone is None and not fixed:
-        left = allowed - (time.perf_counter() - begun)
-        found = _more_accurate(found, plan.precision, left, heads, fits) or found
+    if (found.used or not found.pool) and options.backbone is None and not fixed:
+        spent = time.perf_counter() - begun
+        allowed, whole = allowed - spent, (allowed if whole is None else whole) - spent
+        found = _more_accurate(found, task.size, plan.precision, (allowed, whole), heads, fits)
     size, labeled, used = found.task.size, found.labeled, found.used
     embedding, remaining = found.embedding, found.remaining
     network = found.task.backbone.name
@@ -198,9 +206,9 @@ class _Embedded(NamedTuple):
     pool: int  # number of unlabelled images
 
     @property
-    def whole(self) -> bool:
-        """Whether the features of all images fit."""
-        return self.used == min(self.pool, POOL) and self.remaining <= _REPORTED_FROM
+    def features(self) -> float:
+        """Seconds for the features of all images, and for heads on the labelled ones."""
+        return self.labeled + self.embedding + self.remaining
 
 
 def _embedded(task: Task, precision: str, allowed: float, heads: float, fits: float) -> _Embedded:
@@ -223,32 +231,45 @@ def _embedded(task: Task, precision: str, allowed: float, heads: float, fits: fl
 
 
 def _more_accurate(
-    found: _Embedded, precision: str, allowed: float, heads: float, fits: float
-) -> _Embedded | None:
-    """Return the slowest network and size at which the features of all images still fit.
+    found: _Embedded,
+    largest: int,
+    precision: str,
+    seconds: tuple[float, float],
+    heads: float,
+    fits: float,
+) -> _Embedded:
+    """Return the most accurate network and size that fit, of those of COST; else `found`.
 
-    Only networks that are installed are tried, and what is likely to take too long is not
-    measured.
+    What an option needs before the choice must fit into the time of heads, and the features of all
+    images into the whole time. A folder for whose predictions the whole time is too short gets
+    what takes no longer than `found`. Only networks that are installed are tried, and what is
+    likely to take too long is not measured.
+
+    Args:
+        largest: side in pixels, the default one.
+        seconds: for heads, and in all.
     """
+    allowed, whole = seconds
     size, name = found.task.size, found.task.backbone.name
     if name not in COST:
-        return None
-    options = [
-        (COST[network] * (side / size) ** 2, network, side)
-        for network in COST
-        for side in (size, *(side for side in SIZES if _LEAST_SIDE <= side < size))
-        if network != name and models.installed(network)
-    ]
-    known = found.labeled + found.embedding + found.remaining - heads  # seconds
-    for cost, network, side in sorted(options, reverse=True):
-        if cost <= COST[name] or known * cost / COST[name] > _NEARLY * allowed:
-            continue
-        spec = replace(found.task.backbone, name=network)
-        richer = replace(found.task, backbone=spec, size=side)
-        one = _embedded(richer, precision, allowed, heads, fits)
-        if one.whole and one.labeled + one.embedding + one.remaining <= allowed:
-            return one
-    return None
+        return found
+    limit = max(whole, found.features)
+    wanted = min(found.pool, POOL, max(found.used, _ENOUGH))
+    for network in sorted(COST, key=lambda network: -COST[network]):
+        for side in (side for side in SIZES if _MIN_SIZE <= side <= largest):
+            if (network, side) == (name, size):
+                return found
+            if not models.installed(network):
+                continue
+            factor = COST[network] / COST[name] * (side / size) ** 2
+            if factor * (found.features - heads) > _NEARLY * limit:
+                continue
+            spec = replace(found.task.backbone, name=network)
+            richer = replace(found.task, backbone=spec, size=side)
+            one = _embedded(richer, precision, allowed, heads, fits)
+            if one.labeled <= allowed and one.used >= wanted and one.features <= limit:
+                return one
+    return found
 
 
 def plan_training(

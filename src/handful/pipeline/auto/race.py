@@ -189,8 +189,9 @@ class Race:
             return []
         # Where no network is trained beside them, heads have all of the time.
         others = [name for name in ("supervised", *_EXPENSIVE) if not self._excluded(name)]
-        allowed = (share if others else 1.0) * self.remaining
-        return plan_features(self.images, allowed, self.options, names, self.reporter)
+        whole = self.remaining
+        allowed = (share if others else 1.0) * whole
+        return plan_features(self.images, allowed, self.options, names, self.reporter, whole)
 
     def _packages(self) -> list[str]:
         """Networks of installed packages, which take their turn where the user names no network."""
