@@ -34,6 +34,7 @@ _MIN_SIZE = 96  # pixels a side for features
 # Networks for heads, with the seconds of one image relative to the default network at the same
 # size. What takes longer is more accurate in the mean over data sets: see docs/how-to/backbone.md.
 COST = {"lite0": 1.0, "lite0+lite2": 2.4}
+_LEAST_SIDE = 128  # pixels; below it a more accurate network does not make up for the size
 _NEARLY = 1.3  # multiple of the time up to which an option is measured
 # The fits of the folds take this share of the steps of the last fit, or more. Below it, their
 # accuracy says little of that of the last fit: see benchmarks/log/estimates.md.
@@ -126,7 +127,7 @@ def plan_features(
     options: FitOptions,
     names: Sequence[str],
     reporter: Reporter,
-    whole: float | None = None,
+    later: float = 0.0,
 ) -> list[Candidate]:
     """Plan heads on features, of labelled or also of unlabelled images, within `allowed` seconds.
 
@@ -136,8 +137,8 @@ def plan_features(
 
     Args:
         names: the methods, first those that use labelled images only.
-        whole: seconds in which the features of all images should be there, those for the
-            predictions included; by default `allowed`.
+        later: seconds that the features which only predictions need may take with a slower
+            network than the default one.
 
     Returns:
         a candidate for each of `names` that fits.
@@ -171,9 +172,8 @@ def plan_features(
         )
         return []
     if (found.used or not found.pool) and options.backbone is None and not fixed:
-        spent = time.perf_counter() - begun
-        allowed, whole = allowed - spent, (allowed if whole is None else whole) - spent
-        found = _more_accurate(found, task.size, plan.precision, (allowed, whole), heads, fits)
+        left = allowed - (time.perf_counter() - begun)
+        found = _more_accurate(found, task.size, plan.precision, (left, later), heads, fits)
     size, labeled, used = found.task.size, found.labeled, found.used
     embedding, remaining = found.embedding, found.remaining
     network = found.task.backbone.name
@@ -189,8 +189,8 @@ def plan_features(
     if remaining > _REPORTED_FROM:
         reporter.say(
             f"features of the images that the choice does not need would take about "
-            f"{duration(remaining)} more: they are made beyond the budget, for the predictions, if "
-            f"a head on features is chosen"
+            f"{duration(remaining)} more: they are made for the predictions, beyond the budget "
+            f"where it leaves no time, if a head on features is chosen"
         )
     return candidates
 
@@ -204,11 +204,6 @@ class _Embedded(NamedTuple):
     embedding: float  # seconds for their features
     remaining: float  # seconds for the features of the other images
     pool: int  # number of unlabelled images
-
-    @property
-    def features(self) -> float:
-        """Seconds for the features of all images, and for heads on the labelled ones."""
-        return self.labeled + self.embedding + self.remaining
 
 
 def _embedded(task: Task, precision: str, allowed: float, heads: float, fits: float) -> _Embedded:
@@ -238,37 +233,38 @@ def _more_accurate(
     heads: float,
     fits: float,
 ) -> _Embedded:
-    """Return the most accurate network and size that fit, of those of COST; else `found`.
+    """Return the slowest network and size that fit, of those of COST; else `found`.
 
-    What an option needs before the choice must fit into the time of heads, and the features of all
-    images into the whole time. A folder for whose predictions the whole time is too short gets
-    what takes no longer than `found`. Only networks that are installed are tried, and what is
-    likely to take too long is not measured.
+    What is slower is more accurate. What heads need must fit into their time, with as many
+    unlabelled images as `found` has or _ENOUGH. The features that only predictions need must fit
+    into theirs. Only networks that are installed are tried, and what is likely to take too long is
+    not measured.
 
     Args:
         largest: side in pixels, the default one.
-        seconds: for heads, and in all.
+        seconds: for heads, and for features that only predictions need.
     """
-    allowed, whole = seconds
+    allowed, later = seconds
     size, name = found.task.size, found.task.backbone.name
     if name not in COST:
         return found
-    limit = max(whole, found.features)
-    wanted = min(found.pool, POOL, max(found.used, _ENOUGH))
-    for network in sorted(COST, key=lambda network: -COST[network]):
-        for side in (side for side in SIZES if _MIN_SIZE <= side <= largest):
-            if (network, side) == (name, size):
-                return found
-            if not models.installed(network):
-                continue
-            factor = COST[network] / COST[name] * (side / size) ** 2
-            if factor * (found.features - heads) > _NEARLY * limit:
-                continue
-            spec = replace(found.task.backbone, name=network)
-            richer = replace(found.task, backbone=spec, size=side)
-            one = _embedded(richer, precision, allowed, heads, fits)
-            if one.labeled <= allowed and one.used >= wanted and one.features <= limit:
-                return one
+    options = [
+        (COST[network] / COST[name] * (side / size) ** 2, network, side)
+        for network in COST
+        for side in SIZES
+        if network != name and _LEAST_SIDE <= side <= largest and models.installed(network)
+    ]
+    known = found.labeled + found.embedding + found.remaining - heads  # seconds
+    for factor, network, side in sorted(options, reverse=True):
+        if factor <= 1 or known * factor > _NEARLY * (allowed + later):
+            continue
+        spec = replace(found.task.backbone, name=network)
+        one = _embedded(
+            replace(found.task, backbone=spec, size=side), precision, allowed, heads, fits
+        )
+        enough = one.used >= min(found.used, _ENOUGH) and one.labeled <= allowed
+        if enough and one.remaining <= later:
+            return one
     return found
 
 

@@ -189,9 +189,9 @@ class Race:
             return []
         # Where no network is trained beside them, heads have all of the time.
         others = [name for name in ("supervised", *_EXPENSIVE) if not self._excluded(name)]
-        whole = self.remaining
-        allowed = (share if others else 1.0) * whole
-        return plan_features(self.images, allowed, self.options, names, self.reporter, whole)
+        allowed = (share if others else 1.0) * self.remaining
+        later = self.deadline.budget  # predictions of a large folder may take the time once more
+        return plan_features(self.images, allowed, self.options, names, self.reporter, later)
 
     def _packages(self) -> list[str]:
         """Networks of installed packages, which take their turn where the user names no network."""
