@@ -42,7 +42,5 @@ def _both(draws: list[dict[str, float]]) -> str:
     """Accuracy with 4 and 10 labels per class; a dash where there is no line."""
     if not draws:
         return "–"
-    four, ten = (
-        100 * mean(one[f"gaussian_mixture {count}"] for one in draws) for count in (4, 10)
-    )
+    four, ten = (100 * mean(one[f"gaussian_mixture {count}"] for one in draws) for count in (4, 10))
     return f"{four:.1f} / {ten:.1f}"

@@ -1,6 +1,6 @@
 """Fine-tuning: trains a pre-trained network on labels and pseudo-labels.
 
-First a head on frozen features predicts every unlabelled image (`SelfTraining`). Then the whole
+First a head on frozen features, the teacher, predicts every unlabelled image. Then the whole
 network is trained, under augmentation, on the labels and on pseudo-labels. These come from the
 head at first, and in a growing part from the weight average on unaugmented images, aligned to class
 shares, given or estimated from the features of the head.
@@ -206,7 +206,8 @@ class FineTuning:
         known, pool = features[task.labeled], features[task.training_pool]
         classes = len(task.classes)
         shares = shares_for(task, pool, task.training_pool)
-        head = _TEACHERS[self.teacher]().fit_features(known, labels, pool, classes, seed=0, shares=shares)
+        teacher = _TEACHERS[self.teacher]()
+        head = teacher.fit_features(known, labels, pool, classes, seed=0, shares=shares)
         with torch.no_grad():
             probabilities = head(features.float()).softmax(dim=1)
         probabilities[task.labeled] = F.one_hot(labels, classes).float()

@@ -60,6 +60,7 @@ class Candidate:
     plan: Plan  # `plan.steps`: steps of the last fit; None for a method on features
     fold_steps: int | None = None  # steps of the fit of a fold
     fold_seconds: float | None = None  # time limit of the fit of a fold; None: no limit
+    image_seconds: float = 0.0  # expected time for the features of one unlabelled image
 
     @property
     def package(self) -> str:
@@ -184,7 +185,10 @@ def plan_features(
     ]
     for method, fit in with_pool.items() if used else ():
         cost = embedding + (FOLDS.folds + 1) * used * fit
-        candidates.append(Candidate(method, network, size, {"limit": str(used)}, cost, plan))
+        limit = {"limit": str(used)}
+        candidates.append(
+            Candidate(method, network, size, limit, cost, plan, image_seconds=found.each)
+        )
         embedding = 0.0  # the others share these features
     if remaining > _REPORTED_FROM:
         reporter.say(
@@ -204,6 +208,7 @@ class _Embedded(NamedTuple):
     embedding: float  # seconds for their features
     remaining: float  # seconds for the features of the other images
     pool: int  # number of unlabelled images
+    each: float = 0.0  # seconds for the features of one of them
 
 
 def _embedded(task: Task, precision: str, allowed: float, heads: float, fits: float) -> _Embedded:
@@ -222,7 +227,7 @@ def _embedded(task: Task, precision: str, allowed: float, heads: float, fits: fl
     fitting = (allowed - labeled) / max(each + fits, 1e-9)
     used = min(pool, POOL, int(fitting))
     used = used if used >= min(pool, _MIN_POOL) else 0
-    return _Embedded(task, labeled, used, used * each, whole - labeled - used * each, pool)
+    return _Embedded(task, labeled, used, used * each, whole - labeled - used * each, pool, each)
 
 
 def _more_accurate(
