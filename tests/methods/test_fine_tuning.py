@@ -64,15 +64,6 @@ def test_at_first_the_strong_view_is_trained_on_the_pseudo_labels_of_the_head():
     assert step.logs["changed"] == 0
 
 
-def test_soft_pseudo_labels_are_the_probabilities_of_the_head():
-    model, given = student().eval(), batch()
-    step = FineTuning(label_smoothing=0.0, soft=True).loss(model, given)
-    expected = 0.0
-    for logits, row in zip(model(given.unlabeled[1]), [2, 1, 0, 3], strict=True):
-        expected -= float((model.pseudo_labels[row] * logits.log_softmax(dim=0)).sum()) / 4
-    assert step.logs["guessed"].item() == pytest.approx(expected, rel=1e-5)
-
-
 def test_without_the_average_no_plain_view_is_asked_for_and_the_loss_is_that_of_the_head():
     task = Task(photographs(), BackboneSpec("lite0", {"pretrained": False}), size=32)
     alone, both = FineTuning(own_share=0.0), FineTuning()
@@ -159,7 +150,7 @@ def test_the_teacher_is_the_head_that_was_named(tmp_path, monkeypatch, teacher):
         return real(self, *args, **more)
 
     monkeypatch.setattr(teacher, "fit_features", spying)
-    FineTuning(embed_size=32, teacher=teacher.name, first_head="random").build(task)
+    FineTuning(embed_size=32, embed_head=teacher.name, first_head="random").build(task)
     assert taught == [teacher.name]
 
 
@@ -269,7 +260,9 @@ def test_impossible_settings_are_refused_when_made():
     task = Task(photographs(), BackboneSpec("lite0"), size=32)
     with pytest.raises(ValueError, match="embed_backbone has no learned weights, got 'small'"):
         FineTuning(embed_backbone="small", first_head="random").build(task)
-    with pytest.raises(ValueError, match="teacher is gaussian_mixture or self_training, got 'me'"):
-        FineTuning(teacher="me")
+    with pytest.raises(
+        ValueError, match="embed_head is gaussian_mixture or self_training, got 'me'"
+    ):
+        FineTuning(embed_head="me")
     with pytest.raises(ValueError, match="first_head is linear or random, got 'zero'"):
         FineTuning(first_head="zero")

@@ -41,8 +41,7 @@ class FineTuning:
     own_share: float = 0.5  # share of the weight average in pseudo-labels at the end; rises from 0
     label_smoothing: float = 0.1  # probability distributed evenly over all classes
     augment: str = "strong"  # a named pipeline
-    teacher: str = "self_training"  # the head that gives pseudo-labels, or gaussian_mixture
-    soft: bool = False  # learn the teacher's probabilities, not its most likely class
+    embed_head: str = "gaussian_mixture"  # the head that gives pseudo-labels, or self_training
     embed_size: int = 160  # side in pixels of the images for the head
     embed_backbone: str = ""  # networks of the head, as in lite0+lite2; "": the trained one
     first_head: str = "linear"  # the trained head starts as a fitted one, or "random"
@@ -64,8 +63,8 @@ class FineTuning:
         for field in ("own_share", "label_smoothing"):
             if not 0 <= getattr(self, field) <= 1:
                 raise HandfulError(f"{field} lies in [0, 1], got {getattr(self, field)}")
-        if self.teacher not in _TEACHERS:
-            raise HandfulError(f"teacher is {' or '.join(_TEACHERS)}, got {self.teacher!r}")
+        if self.embed_head not in _TEACHERS:
+            raise HandfulError(f"embed_head is {' or '.join(_TEACHERS)}, got {self.embed_head!r}")
         if self.first_head not in _FIRST_HEADS:
             raise HandfulError(
                 f"first_head is {' or '.join(_FIRST_HEADS)}, got {self.first_head!r}"
@@ -146,7 +145,7 @@ class FineTuning:
     def _targets(
         self, model: "Student", batch: Batch, plain: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """(M,) pseudo-labels, or (M, K) soft ones, and () the share that differs from the head's.
+        """(M,) pseudo-labels, and () the share of them that differ from the head's.
 
         Args:
             plain: (M, C, S, S) images without augmentation; None where `own_share` is 0.
@@ -155,17 +154,14 @@ class FineTuning:
         head = model.pseudo_labels[batch.unlabeled_ids.to(model.pseudo_labels.device)]  # (M, K)
         share = self.own_share * batch.progress
         if share == 0 or plain is None:
-            return self._target(head), torch.zeros(())
+            return head.argmax(dim=1), torch.zeros(())
         assert isinstance(batch.averaged, Classifier)
         own = batch.averaged.eval()(plain).float().softmax(dim=1)
         seen = (own.sum(dim=0) + len(model.prior) * model.prior) / (len(own) + len(model.prior))
         own = own * model.prior / seen  # aligned within the batch, with a prior for its small size
         own = own / own.sum(dim=1, keepdim=True)
-        both = (1 - share) * head + share * own
-        return self._target(both), (both.argmax(dim=1) != head.argmax(dim=1)).float().mean()
-
-    def _target(self, probabilities: Tensor) -> Tensor:
-        return probabilities if self.soft else probabilities.argmax(dim=1)
+        target = ((1 - share) * head + share * own).argmax(dim=1)
+        return target, (target != head.argmax(dim=1)).float().mean()
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
@@ -206,7 +202,7 @@ class FineTuning:
         known, pool = features[task.labeled], features[task.training_pool]
         classes = len(task.classes)
         shares = shares_for(task, pool, task.training_pool)
-        teacher = _TEACHERS[self.teacher]()
+        teacher = _TEACHERS[self.embed_head]()
         head = teacher.fit_features(known, labels, pool, classes, seed=0, shares=shares)
         with torch.no_grad():
             probabilities = head(features.float()).softmax(dim=1)
