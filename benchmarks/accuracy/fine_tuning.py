@@ -20,9 +20,9 @@ from handful.progress import Reporter
 
 FILE = "fine_tuning"
 STARTS = {
-    "random head": {"first_head": "random"},
-    "fitted head": {"first_head": "linear"},
-    "fitted head, two teachers": {"first_head": "linear", "embed_backbone": "lite0+lite2"},
+    "random head": {"first_head": "random", "embed_head": "self_training"},
+    "fitted head": {"first_head": "linear", "embed_head": "self_training"},
+    "mixture": {"embed_head": "gaussian_mixture", "embed_backbone": "lite0+lite2"},
 }
 PER_CLASS = 10
 MOST = 3_000

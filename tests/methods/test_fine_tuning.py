@@ -10,8 +10,10 @@ from handful.methods import fine_tuning
 from handful.methods.base import Batch, Task
 from handful.methods.class_shares import best_temperature
 from handful.methods.fine_tuning import FineTuning, Student
+from handful.methods.gaussian_mixture import GaussianMixture
 from handful.methods.linear_head import Features
 from handful.methods.schedule import ScheduleProgress
+from handful.methods.self_training import SelfTraining
 from handful.models.classifier import BackboneSpec, Classifier, Normalize, embed
 
 
@@ -60,6 +62,18 @@ def test_at_first_the_strong_view_is_trained_on_the_pseudo_labels_of_the_head():
     unlabeled = F.cross_entropy(model(given.unlabeled[1]), torch.tensor([2, 1, 0, 0]))
     torch.testing.assert_close(step.loss, labeled + unlabeled)
     assert step.logs["changed"] == 0
+
+
+def test_without_the_average_no_plain_view_is_asked_for_and_the_loss_is_that_of_the_head():
+    task = Task(photographs(), BackboneSpec("lite0", {"pretrained": False}), size=32)
+    alone, both = FineTuning(own_share=0.0), FineTuning()
+    assert (alone.views(task).unlabeled, both.views(task).unlabeled) == (
+        ("strong",),
+        ("none", "strong"),
+    )
+    model, given = student().eval(), batch()
+    strong = given._replace(unlabeled=given.unlabeled[1:])
+    torch.testing.assert_close(alone.loss(model, strong).loss, both.loss(model, given).loss)
 
 
 def test_with_weight_zero_only_the_labels_count():
@@ -122,6 +136,22 @@ def test_the_head_gives_pseudo_labels_to_all_but_labelled_images(tmp_path, monke
     assert model.pseudo_labels[:6].tolist() == F.one_hot(torch.arange(6) % 2, 2).tolist()
     assert model.pseudo_labels.argmax(dim=1).tolist() == [0, 1] * 12
     assert model.prior.tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("teacher", [GaussianMixture, SelfTraining])
+def test_the_teacher_is_the_head_that_was_named(tmp_path, monkeypatch, teacher):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    task = Task(photographs(), BackboneSpec("lite0", {"pretrained": False}), size=32)
+    taught = []
+    real = teacher.fit_features
+
+    def spying(self, *args, **more):
+        taught.append(self.name)
+        return real(self, *args, **more)
+
+    monkeypatch.setattr(teacher, "fit_features", spying)
+    FineTuning(embed_size=32, embed_head=teacher.name, first_head="random").build(task)
+    assert taught == [teacher.name]
 
 
 def spied_embeddings(monkeypatch):
@@ -230,5 +260,9 @@ def test_impossible_settings_are_refused_when_made():
     task = Task(photographs(), BackboneSpec("lite0"), size=32)
     with pytest.raises(ValueError, match="embed_backbone has no learned weights, got 'small'"):
         FineTuning(embed_backbone="small", first_head="random").build(task)
+    with pytest.raises(
+        ValueError, match="embed_head is gaussian_mixture or self_training, got 'me'"
+    ):
+        FineTuning(embed_head="me")
     with pytest.raises(ValueError, match="first_head is linear or random, got 'zero'"):
         FineTuning(first_head="zero")

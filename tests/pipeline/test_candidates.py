@@ -34,7 +34,7 @@ def test_folds_get_most_of_the_steps_of_the_last_fit(total, expected):
 
 @pytest.fixture
 def options(monkeypatch):
-    """A machine on which a pixel's side of an image takes a millisecond, a step ten."""
+    """A machine on which an image of 160 pixels takes 160 ms with lite0, and a step ten."""
     still = SimpleNamespace(perf_counter=lambda: 0.0)
     monkeypatch.setattr(candidates, "time", still)
     monkeypatch.setattr("handful.training.time_budget.time", still)
@@ -42,7 +42,7 @@ def options(monkeypatch):
 
     def seconds(task, _):
         cost = candidates.COST.get(task.backbone.name, 1.0)
-        return cost * len(task.images) * task.size / 1e3
+        return cost * len(task.images) * task.size**2 / 160e3
 
     monkeypatch.setattr(candidates, "embedding_seconds", seconds)
     monkeypatch.setattr(candidates.models, "installed", lambda _: True)
@@ -59,6 +59,7 @@ def planned_heads(images, seconds, options, reporter=QUIET, names=HEADS):
 
 def test_more_time_plans_larger_images_and_heads_with_unlabelled_ones(options):
     said = []
+    options = replace(options, backbone="lite0")
     images, reporter = stripes(), Reporter(say=said.append)
     rich = planned_heads(images, 9.0, options, reporter)
     assert [row.method for row in rich] == ["features", *candidates.HEADS_WITH_POOL]
@@ -68,7 +69,7 @@ def test_more_time_plans_larger_images_and_heads_with_unlabelled_ones(options):
     poor = planned_heads(images, 2.2, options, reporter)
     assert [(row.method, row.size) for row in poor] == [("features", 128)]
     assert "beyond the budget" in said[-1]
-    assert planned_heads(images, 1.0, options, reporter) == []
+    assert planned_heads(images, 0.8, options, reporter) == []
     assert "left out" in said[-1]
     asked = planned_heads(
         images, 9.0, replace(options, inputs=InputSpec(32, precision="fp32")), reporter
@@ -85,15 +86,34 @@ def test_heads_share_the_cost_of_their_features(options):
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(90.0, ("lite0+lite2", 160)), (14.0, ("lite0+lite2", 128)), (11.0, ("lite0", 160))],
+    [
+        (90.0, ("lite0+lite2", 160)),
+        (14.0, ("lite0+lite2", 128)),
+        (9.0, ("lite0", 160)),
+    ],
 )
 def test_time_that_features_leave_goes_into_more_accurate_networks(options, seconds, expected):
     rich = planned_heads(stripes(), seconds, options)
     assert {(row.backbone, row.size) for row in rich} == {expected}
     assert sum(row.seconds for row in rich[1:]) <= seconds
     assert rich[0].seconds == pytest.approx(
-        candidates.COST[expected[0]] * 16 * expected[1] / 1e3, abs=0.01
+        candidates.COST[expected[0]] * 16 * expected[1] ** 2 / 160e3, abs=0.01
     )
+
+
+def test_features_that_only_predictions_need_may_take_time_of_their_own(options, monkeypatch):
+    monkeypatch.setattr(candidates, "_MIN_POOL", 4)
+    monkeypatch.setattr(candidates, "_ENOUGH", 4)
+
+    def planned(allowed, later):
+        rows = plan_features(stripes(), allowed, options, HEADS, QUIET, later)
+        return rows[0].backbone, rows[0].size, int(rows[1].settings["limit"])
+
+    assert planned(9.0, 0.0) == ("lite0", 160, 24)
+    assert planned(9.0, 6.6) == ("lite0+lite2", 160, 7)
+    assert planned(9.0, 6.4) == ("lite0+lite2", 128, 19), "17 images of 384 ms take longer"
+    assert planned(7.0, 9.0) == ("lite0+lite2", 128, 11), "beside the labels, four must fit"
+    assert planned(3.3, 0.0) == ("lite0", 160, 4), "it is never too slow"
 
 
 def test_folders_where_every_image_has_a_label_get_them_too(options):
@@ -101,7 +121,7 @@ def test_folders_where_every_image_has_a_label_get_them_too(options):
     (one,) = planned_heads(every, 90.0, options, names=["features"])
     assert (one.backbone, one.size) == ("lite0+lite2", 160)
     (one,) = planned_heads(every, 4.0, options, names=["features"])
-    assert (one.backbone, one.size) == ("lite0", 160)
+    assert (one.backbone, one.size) == ("lite0+lite2", 128)
 
 
 def test_networks_that_are_not_installed_or_not_wanted_are_not_planned(options, monkeypatch):
@@ -121,10 +141,10 @@ def test_what_is_likely_to_take_too_long_is_not_measured(options, monkeypatch):
     monkeypatch.setattr(
         candidates,
         "embedding_seconds",
-        lambda task, *rest: asked.append(task.backbone.name) or real(task, *rest),
+        lambda task, *rest: asked.append((task.backbone.name, task.size)) or real(task, *rest),
     )
-    planned_heads(stripes(), 7.0, options)
-    assert set(asked) == {"lite0"}
+    planned_heads(stripes(), 8.0, options)
+    assert set(asked) == {("lite0", 160), ("lite0+lite2", 128)}
 
 
 def test_many_labels_make_heads_slow(options, monkeypatch):
@@ -202,10 +222,10 @@ def test_heads_use_the_network_of_a_package_where_it_is_better(options, monkeypa
 
 
 def test_a_package_that_cannot_be_used_is_left_out_and_said(options, monkeypatch):
-    def planned(images, allowed, options, names, reporter):
+    def planned(images, allowed, options, *rest):
         if options.backbone == "vit":
             raise AttributeError("it has no patch_embed")
-        return plan_features(images, allowed, options, names, reporter)
+        return plan_features(images, allowed, options, *rest)
 
     said = []
     monkeypatch.setattr(candidates.models, "of_packages", lambda: ["vit"])

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,13 +10,16 @@ from typer.testing import CliRunner
 
 import handful
 from handful.cli import app
+from handful.methods.self_training import SelfTraining
 from handful.models.classifier import BackboneSpec
 from handful.pipeline import fit
 from handful.pipeline.auto import race, select
 from handful.pipeline.auto.candidates import Candidate
 from handful.pipeline.auto.past_results import Normal, Prior
 from handful.pipeline.earlier_run import earlier_settings
+from handful.pipeline.options import FitOptions
 from handful.training.plan import Plan
+from handful.training.settings import Settings
 from handful.training.trainer import train_task
 from tiny import stripes
 
@@ -123,6 +127,32 @@ def test_a_last_fit_is_shorter_where_the_evaluations_took_longer_than_planned():
         return select.Selection(one, [one], [""], [], None, len, remaining).plan.allowed
 
     assert [allowed(seconds) for seconds in (60.0, 8.0, -3.0)] == [10.0, 8.0, 6.0]
+
+
+def test_the_last_fit_of_a_head_learns_from_as_many_images_as_time_is_left_for(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(select, "LAST_POOL", 90)
+    monkeypatch.setitem(select.HEADS_WITH_POOL, "self_training", 0.01)
+    images = stripes(100)  # 84 of them unlabelled
+    folds = select.MORE_FOLDS.fits + 1  # with the 20 images of the candidate
+
+    def limit(remaining, work=None, candidate=None, fixed=None, images=images):
+        candidate = candidate or replace(HEADS[1], image_seconds=0.09)
+        settings = Settings(SelfTraining(limit=20), None, BackboneSpec("lite0"), "fp32")
+        task = SimpleNamespace(images=images)
+        one = race.Evaluated(candidate, settings, task, None, {}, 1.0)
+        selection = select.Selection(one, [one], [""], [], None, len, remaining)
+        options = FitOptions(settings=fixed or {})
+        return select.with_more_images(selection, options, work).method.limit
+
+    assert limit(folds * 0.2 + 3.05) == 20 + 30
+    assert limit(0.0) == limit(-5.0) == 20, "never fewer than the folds"
+    assert limit(1e6) == 84
+    assert limit(1e6, images=stripes(200)) == 90
+    assert limit(1e6, fixed={"limit": "20"}) == 20
+    assert limit(1e6, candidate=HEADS[0]) == 20, "features uses none"
+    assert limit(folds * 0.2 + 3.05, tmp_path) == limit(1e6, tmp_path) == 50, "as decided before"
 
 
 @pytest.mark.thorough

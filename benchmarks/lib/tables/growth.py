@@ -7,9 +7,9 @@ from benchmarks.lib import record
 from benchmarks.lib.tables.shown import markdown
 from handful.evaluation.active_learning import POOL as TO_CHOOSE_FROM
 from handful.methods import METHODS
-from handful.pipeline.pool_check import POOL as OF_AUTO
+from handful.pipeline.auto.select import LAST_POOL as OF_AUTO
 
-WIDTH = 2560  # features of an image by lite0 and lite2 side by side
+WIDTH = 1792 + 1840  # features of an image by lite0 and lite2 side by side
 CLASSES = 10
 HALF, SINGLE = 2, 4  # bytes of float16 and float32
 SHOWN = {"open": "open a new folder", "open again": "open it again",

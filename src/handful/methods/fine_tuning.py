@@ -1,6 +1,6 @@
 """Fine-tuning: trains a pre-trained network on labels and pseudo-labels.
 
-First a head on frozen features predicts every unlabelled image (`SelfTraining`). Then the whole
+First a head on frozen features, the teacher, predicts every unlabelled image. Then the whole
 network is trained, under augmentation, on the labels and on pseudo-labels. These come from the
 head at first, and in a growing part from the weight average on unaugmented images, aligned to class
 shares, given or estimated from the features of the head.
@@ -22,12 +22,14 @@ from handful.errors import HandfulError
 from handful.methods.base import About, Batch, Step, Task, Views, classifier
 from handful.methods.class_shares import best_temperature
 from handful.methods.first_features import shares_for
+from handful.methods.gaussian_mixture import GaussianMixture
 from handful.methods.linear_head import Features
 from handful.methods.schedule import Schedule
 from handful.methods.self_training import SelfTraining
 from handful.models.classifier import BackboneSpec, Classifier, embed
 
 _FIRST_HEADS = ("linear", "random")
+_TEACHERS = {"gaussian_mixture": GaussianMixture, "self_training": SelfTraining}
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class FineTuning:
     own_share: float = 0.5  # share of the weight average in pseudo-labels at the end; rises from 0
     label_smoothing: float = 0.1  # probability distributed evenly over all classes
     augment: str = "strong"  # a named pipeline
+    embed_head: str = "gaussian_mixture"  # the head that gives pseudo-labels, or self_training
     embed_size: int = 160  # side in pixels of the images for the head
     embed_backbone: str = ""  # networks of the head, as in lite0+lite2; "": the trained one
     first_head: str = "linear"  # the trained head starts as a fitted one, or "random"
@@ -60,6 +63,8 @@ class FineTuning:
         for field in ("own_share", "label_smoothing"):
             if not 0 <= getattr(self, field) <= 1:
                 raise HandfulError(f"{field} lies in [0, 1], got {getattr(self, field)}")
+        if self.embed_head not in _TEACHERS:
+            raise HandfulError(f"embed_head is {' or '.join(_TEACHERS)}, got {self.embed_head!r}")
         if self.first_head not in _FIRST_HEADS:
             raise HandfulError(
                 f"first_head is {' or '.join(_FIRST_HEADS)}, got {self.first_head!r}"
@@ -86,7 +91,8 @@ class FineTuning:
     def views(self, task: Task) -> Views:
         if not self.unlabeled_ratio:
             return Views(self.augment)
-        return Views(self.augment, ("none", self.augment), self.unlabeled_ratio)
+        plain = ("none",) if self.own_share else ()
+        return Views(self.augment, (*plain, self.augment), self.unlabeled_ratio)
 
     def build(self, task: Task) -> nn.Module:
         if not models.pretrained(task.backbone.name):
@@ -108,11 +114,11 @@ class FineTuning:
         if not batch.unlabeled:
             loss = self._cross_entropy(model(batch.images), batch.labels)
             return Step(loss, {"loss": loss})
-        plain, strong = batch.unlabeled  # (M, C, S, S) each
+        *plain, strong = batch.unlabeled  # (M, C, S, S) each
         logits = model(torch.cat([batch.images, strong]))  # (N + M, K)
         on_labeled, on_strong = logits.split([len(batch.images), len(strong)])
         labeled = self._cross_entropy(on_labeled, batch.labels)
-        target, changed = self._targets(model, batch, plain)
+        target, changed = self._targets(model, batch, *plain)
         unlabeled = self._cross_entropy(on_strong, target)
         return Step(
             labeled + self.unlabeled_weight * unlabeled,
@@ -136,12 +142,18 @@ class FineTuning:
             module.requires_grad_(False)
 
     @torch.no_grad()
-    def _targets(self, model: "Student", batch: Batch, plain: Tensor) -> tuple[Tensor, Tensor]:
-        """(M,) pseudo-labels, and () the share of them that differ from the head's."""
+    def _targets(
+        self, model: "Student", batch: Batch, plain: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(M,) pseudo-labels, and () the share of them that differ from the head's.
+
+        Args:
+            plain: (M, C, S, S) images without augmentation; None where `own_share` is 0.
+        """
         assert batch.unlabeled_ids is not None
         head = model.pseudo_labels[batch.unlabeled_ids.to(model.pseudo_labels.device)]  # (M, K)
         share = self.own_share * batch.progress
-        if share == 0:
+        if share == 0 or plain is None:
             return head.argmax(dim=1), torch.zeros(())
         assert isinstance(batch.averaged, Classifier)
         own = batch.averaged.eval()(plain).float().softmax(dim=1)
@@ -190,7 +202,8 @@ class FineTuning:
         known, pool = features[task.labeled], features[task.training_pool]
         classes = len(task.classes)
         shares = shares_for(task, pool, task.training_pool)
-        head = SelfTraining().fit_features(known, labels, pool, classes, seed=0, shares=shares)
+        teacher = _TEACHERS[self.embed_head]()
+        head = teacher.fit_features(known, labels, pool, classes, seed=0, shares=shares)
         with torch.no_grad():
             probabilities = head(features.float()).softmax(dim=1)
         probabilities[task.labeled] = F.one_hot(labels, classes).float()

@@ -20,7 +20,7 @@ from handful.methods.self_supervised import SelfSupervised
 from handful.models.classifier import BackboneSpec
 from handful.pipeline.artifacts import PICTURES, REPORT
 from handful.pipeline.assess import assess_given_method, assess_selected_method, scheme_for
-from handful.pipeline.auto.select import select_method
+from handful.pipeline.auto.select import select_method, with_more_images
 from handful.pipeline.best_so_far import BestSoFar
 from handful.pipeline.earlier_run import cut_again, with_earlier_labels, with_earlier_options
 from handful.pipeline.given import on_any_images
@@ -274,7 +274,8 @@ def _decide_by_auto(
         assessment = assess_selected_method(
             selection, request.seed, request.origins, request.shares
         )
-    return Decision(selected.settings, selected.task, selection.plan, assessment, selection)
+    settings = with_more_images(selection, options, work)
+    return Decision(settings, selected.task, selection.plan, assessment, selection)
 
 
 def _decide_for_given_method(

@@ -44,6 +44,7 @@ _PILOT_SECONDS = 2.0  # duration of a measurement of steps
 # A linear head on n labels takes _HEAD_SECONDS * n * min(n, _FEATURE_WIDTH) seconds on one core.
 _HEAD_SECONDS, _FEATURE_WIDTH = 1e-6, 1_792
 _MIN_POOL = 1_000  # unlabelled images; with fewer, all of them must fit into the time
+_ENOUGH = 2_000  # unlabelled images, with which a more accurate network pays more than with all
 _REPORTED_FROM = 1.0  # seconds beyond the budget that are worth a message
 
 
@@ -59,6 +60,7 @@ class Candidate:
     plan: Plan  # `plan.steps`: steps of the last fit; None for a method on features
     fold_steps: int | None = None  # steps of the fit of a fold
     fold_seconds: float | None = None  # time limit of the fit of a fold; None: no limit
+    image_seconds: float = 0.0  # expected time for the features of one unlabelled image
 
     @property
     def package(self) -> str:
@@ -121,16 +123,23 @@ def why_excluded(images: ImageSet, method: str, options: FitOptions, reporter: R
 
 
 def plan_features(
-    images: ImageSet, allowed: float, options: FitOptions, names: Sequence[str], reporter: Reporter
+    images: ImageSet,
+    allowed: float,
+    options: FitOptions,
+    names: Sequence[str],
+    reporter: Reporter,
+    later: float = 0.0,
 ) -> list[Candidate]:
     """Plan heads on features, of labelled or also of unlabelled images, within `allowed` seconds.
 
     The size is the largest at which the features of the labelled and of enough unlabelled images
-    fit; else the largest at which those of the labelled images fit. Where the features of all
-    images fit, slower and more accurate networks take their turn; see `_more_accurate`.
+    fit; else the largest at which those of the labelled images fit. Then slower and more accurate
+    networks take their turn; see `_more_accurate`.
 
     Args:
         names: the methods, first those that use labelled images only.
+        later: seconds that the features which only predictions need may take with a slower
+            network than the default one.
 
     Returns:
         a candidate for each of `names` that fits.
@@ -163,9 +172,9 @@ def plan_features(
             f"{duration(took)}: left out"
         )
         return []
-    if found.whole and found.task.size == task.size and options.backbone is None and not fixed:
+    if (found.used or not found.pool) and options.backbone is None and not fixed:
         left = allowed - (time.perf_counter() - begun)
-        found = _more_accurate(found, plan.precision, left, heads, fits) or found
+        found = _more_accurate(found, task.size, plan.precision, (left, later), heads, fits)
     size, labeled, used = found.task.size, found.labeled, found.used
     embedding, remaining = found.embedding, found.remaining
     network = found.task.backbone.name
@@ -176,13 +185,16 @@ def plan_features(
     ]
     for method, fit in with_pool.items() if used else ():
         cost = embedding + (FOLDS.folds + 1) * used * fit
-        candidates.append(Candidate(method, network, size, {"limit": str(used)}, cost, plan))
+        limit = {"limit": str(used)}
+        candidates.append(
+            Candidate(method, network, size, limit, cost, plan, image_seconds=found.each)
+        )
         embedding = 0.0  # the others share these features
     if remaining > _REPORTED_FROM:
         reporter.say(
             f"features of the images that the choice does not need would take about "
-            f"{duration(remaining)} more: they are made beyond the budget, for the predictions, if "
-            f"a head on features is chosen"
+            f"{duration(remaining)} more: they are made for the predictions, beyond the budget "
+            f"where it leaves no time, if a head on features is chosen"
         )
     return candidates
 
@@ -196,11 +208,7 @@ class _Embedded(NamedTuple):
     embedding: float  # seconds for their features
     remaining: float  # seconds for the features of the other images
     pool: int  # number of unlabelled images
-
-    @property
-    def whole(self) -> bool:
-        """Whether the features of all images fit."""
-        return self.used == min(self.pool, POOL) and self.remaining <= _REPORTED_FROM
+    each: float = 0.0  # seconds for the features of one of them
 
 
 def _embedded(task: Task, precision: str, allowed: float, heads: float, fits: float) -> _Embedded:
@@ -219,36 +227,50 @@ def _embedded(task: Task, precision: str, allowed: float, heads: float, fits: fl
     fitting = (allowed - labeled) / max(each + fits, 1e-9)
     used = min(pool, POOL, int(fitting))
     used = used if used >= min(pool, _MIN_POOL) else 0
-    return _Embedded(task, labeled, used, used * each, whole - labeled - used * each, pool)
+    return _Embedded(task, labeled, used, used * each, whole - labeled - used * each, pool, each)
 
 
 def _more_accurate(
-    found: _Embedded, precision: str, allowed: float, heads: float, fits: float
-) -> _Embedded | None:
-    """Return the slowest network and size at which the features of all images still fit.
+    found: _Embedded,
+    largest: int,
+    precision: str,
+    seconds: tuple[float, float],
+    heads: float,
+    fits: float,
+) -> _Embedded:
+    """Return the slowest network and size that fit, of those of COST; else `found`.
 
-    Only networks that are installed are tried, and what is likely to take too long is not
-    measured.
+    What is slower is more accurate. What heads need must fit into their time, with as many
+    unlabelled images as `found` has or _ENOUGH. The features that only predictions need must fit
+    into theirs. Only networks that are installed are tried, and what is likely to take too long is
+    not measured.
+
+    Args:
+        largest: side in pixels, the default one.
+        seconds: for heads, and for features that only predictions need.
     """
+    allowed, later = seconds
     size, name = found.task.size, found.task.backbone.name
     if name not in COST:
-        return None
+        return found
     options = [
-        (COST[network] * (side / size) ** 2, network, side)
+        (COST[network] / COST[name] * (side / size) ** 2, network, side)
         for network in COST
-        for side in (size, *(side for side in SIZES if _LEAST_SIDE <= side < size))
-        if network != name and models.installed(network)
+        for side in SIZES
+        if network != name and _LEAST_SIDE <= side <= largest and models.installed(network)
     ]
     known = found.labeled + found.embedding + found.remaining - heads  # seconds
-    for cost, network, side in sorted(options, reverse=True):
-        if cost <= COST[name] or known * cost / COST[name] > _NEARLY * allowed:
+    for factor, network, side in sorted(options, reverse=True):
+        if factor <= 1 or known * factor > _NEARLY * (allowed + later):
             continue
         spec = replace(found.task.backbone, name=network)
-        richer = replace(found.task, backbone=spec, size=side)
-        one = _embedded(richer, precision, allowed, heads, fits)
-        if one.whole and one.labeled + one.embedding + one.remaining <= allowed:
+        one = _embedded(
+            replace(found.task, backbone=spec, size=side), precision, allowed, heads, fits
+        )
+        enough = one.used >= min(found.used, _ENOUGH) and one.labeled <= allowed
+        if enough and one.remaining <= later:
             return one
-    return None
+    return found
 
 
 def plan_training(

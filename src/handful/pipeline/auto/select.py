@@ -12,6 +12,7 @@ import numpy as np
 from handful.data.imageset import ImageSet
 from handful.evaluation.accuracy_estimate import Selected
 from handful.evaluation.cross_validation import THOROUGH, OutOfFold
+from handful.files import read_json, write_json
 from handful.methods.base import Fitted
 from handful.pipeline.auto.candidates import HEADS_WITH_POOL, MORE_FOLDS
 from handful.pipeline.auto.evidence import select_by_evidence, selected
@@ -21,9 +22,11 @@ from handful.pipeline.cross_validate import fold_predictor, predicted_out_of_fol
 from handful.pipeline.options import FitOptions
 from handful.progress import Reporter
 from handful.training.plan import Plan
+from handful.training.settings import Settings
 from handful.training.time_budget import Deadline
 
 AUTO = "auto"
+LAST_POOL = 20_000  # unlabelled images at most that the last fit of a head uses
 _MORE_FOLDS_UP_TO = 1_000  # labelled images up to which more folds of a head cost little
 
 
@@ -94,6 +97,30 @@ def _selection(race: Race, images: ImageSet) -> Selection:
         lambda some: selected([one.at(some) for one in every], priors),
         race.remaining,
     )
+
+
+def with_more_images(selection: Selection, options: FitOptions, work: Path | None) -> Settings:
+    """Return the selected settings; of a head, with as many unlabelled images as time is left for.
+
+    The folds learn from a sample, because they take its time again and again. An interrupted fit
+    reads what was decided.
+    """
+    selected = selection.selected
+    settings, candidate = selected.settings, selected.candidate
+    planned = candidate.settings.get("limit")
+    if planned is None or {"limit", "method.limit"} & options.settings.keys():
+        return settings  # the method uses none, or the user fixed the number
+    path = work / "last-limit.json" if work is not None else None
+    if path is not None and path.exists():
+        limit = int(read_json(path))
+    else:
+        used, fit = int(planned), HEADS_WITH_POOL[candidate.method]
+        left = max(0.0, selection.remaining - (MORE_FOLDS.fits + 1) * used * fit)
+        more = left / (candidate.image_seconds + fit)
+        limit = int(min(len(selected.task.images.unlabeled), LAST_POOL, used + more))
+        if path is not None:
+            write_json(path, limit)
+    return replace(settings, method=replace(settings.method, limit=limit))  # type: ignore[type-var]
 
 
 def with_more_folds(selected: Evaluated, seed: int) -> OutOfFold:

@@ -1,0 +1,33 @@
+"""Fine-tuning that starts in different ways, beside the frozen head on the same draws."""
+
+from statistics import mean
+
+from benchmarks.accuracy import backbones
+from benchmarks.accuracy.fine_tuning import FILE, PER_CLASS
+from benchmarks.lib import record
+from benchmarks.lib.tables.shown import Line, markdown, minutes, percent
+
+_FROZEN = "lite0+lite2"
+
+
+def fine_tuning_starts() -> str:
+    """A row a source and start, and before them the mixture on frozen networks."""
+    found: dict[str, list[Line]] = {}
+    for line in record.read(FILE):
+        if line["kind"] == "dev":
+            found.setdefault(line["name"], []).append(line)
+    rows: dict[str, list[str]] = {}
+    for name, lines in found.items():
+        source, _, start = name.partition(" ")
+        draws = [line["draw"] for line in lines]
+        frozen = [
+            line["figures"][f"gaussian_mixture {PER_CLASS}"]
+            for line in record.read(backbones.FILE)
+            if line["name"] == f"{source} {_FROZEN}" and line["draw"] in draws
+        ]
+        title = f"`gaussian_mixture` on frozen {_FROZEN}"
+        rows.setdefault(f"{source} ", [source, title, "", percent(mean(frozen)), ""])
+        right = mean(line["figures"]["test_accuracy"] for line in lines)
+        steps = lines[0]["settings"]["steps"]
+        rows[name] = [source, start, steps, percent(right), minutes(lines)]
+    return markdown(["source", "start", "steps", "accuracy", "time"], list(rows.values()))
