@@ -32,7 +32,7 @@ from handful.report import plots
 from handful.report.plots import Plot
 from handful.report.read import HeldOut, RunFolder
 from handful.report.sentences import Headline, Story, good_enough, headline, tell
-from handful.text import counted, often, sentence, time
+from handful.text import compared_with_chosen, counted, often, sentence, time
 from handful.training.failure import recorded_failures
 
 LARGEST = 25  # most classes for which a confusion matrix is shown
@@ -157,6 +157,7 @@ class Page:
     classes: tuple[dict[str, Any], ...]
     reliability: Plot | None
     abstentions: tuple[tuple[float, Mapping[str, float] | None], ...]
+    tried: tuple[tuple[Mapping[str, Any], str], ...]  # rows of `choice`, compared with the chosen
     mistakes: tuple[Card, ...]
     wrong: int  # labelled images predicted wrongly, out of fold
     issues: tuple[Card, ...]
@@ -220,6 +221,7 @@ def page(run: RunFolder, links: bool = False) -> Page:
         classes=_class_rows(classes, held, run.test),
         reliability=_reliability(sample, run.test),
         abstentions=offered,
+        tried=tuple(zip(record["choice"], compared_with_chosen(record["choice"]), strict=True)),
         mistakes=tuple(_mistake(run, classes, at) for at in wrong[:SHOWN]),
         wrong=len(wrong),
         issues=tuple(_issue(run, row) for row in run.issues[:SHOWN]),
