@@ -25,7 +25,7 @@ from handful.evaluation.calibration import (
     Abstention,
     abstentions,
     calibrated,
-    fit_temperature,
+    temperature_of,
 )
 from handful.evaluation.cross_validation import OutOfFold, of_one_origin
 from handful.evaluation.metrics import wilson
@@ -152,7 +152,7 @@ def estimate(
     found = _corrected(out, weights, selected, confidence)
     low, high = wilson(found.accuracy, found.effective, level)
     shift = found.accuracy - found.out_of_fold
-    temperature = fit_temperature(out.probabilities[:, counted], out.labels[counted])
+    temperature = temperature_of(out, counted)
     return Estimate(
         accuracy=found.accuracy,
         low=low,
