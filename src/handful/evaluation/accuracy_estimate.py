@@ -44,6 +44,7 @@ USUAL_SLOPE = 0.5
 LEVEL = 0.9  # coverage of the intervals, unless another is asked for
 GROUP_SEEN = 0.5  # groups, right or wrong as a whole, that count beside those that were seen
 GUESSING = 0.05  # chance that a guessing classifier passes for better than guessing
+NO_BETTER = "no better than guessing"  # begins a caveat
 BY_HAND = "the classes look balanced by hand; if they are not as common in new images, give --prior"
 EVEN = (
     "the classes are equally common among the labels, by hand or by chance; if not by chance, and "
@@ -239,7 +240,7 @@ def _caveats(
     if found.guessing:
         chance = 100 * guessing_accuracy(out.labels, weights)
         caveats += (
-            f"no better than guessing: naming the commonest class each time is right for "
+            f"{NO_BETTER}: naming the commonest class each time is right for "
             f"{chance:.0f} % of images, and these labels do not show that the model is right more "
             f"often",
         )

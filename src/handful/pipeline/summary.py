@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from handful.csv_files import read_csv
 from handful.data.source_names import is_folder
+from handful.evaluation.accuracy_estimate import NO_BETTER
 from handful.pipeline.artifacts import ISSUES, LABEL_NEXT, OUT_OF_FOLD, PREDICTIONS, REPORT
 from handful.pipeline.run import Run
 from handful.text import (
@@ -71,7 +72,9 @@ def _accuracy(run: Run) -> list[str]:
     estimate = run.estimate
     if estimate is None:
         return ["how often it is right was not estimated (--estimate none)", *_tested(run)]
-    caveats = estimate["caveats"][:MOST_CAVEATS] if estimate["accuracy"] is not None else []
+    known = estimate["accuracy"] is not None  # `how_right` says whether it guesses
+    others = [one for one in estimate["caveats"] if not one.startswith(NO_BETTER)] if known else []
+    caveats = others[:MOST_CAVEATS]
     said = [how_right(estimate, _groups(run)), *_grouped(run), *caveats]
     before = (run.record["after"] or {}).get("estimate")
     if before is not None and before["accuracy"] is not None:
@@ -114,7 +117,7 @@ def how_right(estimate: Mapping[str, Any], groups: int = 0) -> str:
         )
     if estimate["guessing"]:
         return (
-            f"no better than guessing, as far as {counted(n, 'label')} can tell; check a few "
+            f"{NO_BETTER}, as far as {counted(n, 'label')} can tell; check a few "
             f"labels, or label more images"
         )
     return about_right(estimate, " on new images", f", {times_of(estimate['level'])}")
