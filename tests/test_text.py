@@ -2,13 +2,30 @@
 
 import shlex
 
-from handful.text import shell_command, similar_file
+import pytest
+
+from handful.text import NBSP, shell_command, similar_file, sure
 
 
 def test_a_printed_command_can_be_pasted_into_a_shell():
     typed = shell_command("data", "my photos/Übersicht", "--first-labels", 20)
     assert shlex.split(typed) == ["handful", "data", "my photos/Übersicht", "--first-labels", "20"]
     assert shell_command("fit", "photos/") == "handful fit photos/"
+
+
+@pytest.mark.parametrize(
+    ("confidence", "digits", "shown"),
+    [
+        (0.967, 0, "97 %"),
+        (0.9949, 0, "99 %"),
+        (0.995, 0, "over 99 %"),
+        (1.0, 0, "over 99 %"),
+        (0.9994, 1, "99.9 %"),
+        (0.9996, 1, "over 99.9 %"),
+    ],
+)
+def test_a_confidence_is_never_said_to_be_100_per_cent(confidence, digits, shown):
+    assert sure(confidence, digits).replace(NBSP, " ") == shown
 
 
 def test_a_path_that_is_not_there_leads_to_its_neighbour(tmp_path):

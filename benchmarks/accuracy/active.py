@@ -18,7 +18,7 @@ import torch
 from benchmarks.lib import arguments, record
 from benchmarks.lib.pools import SIZES, Pool, pool
 from handful.evaluation.active_learning import shuffled, suggest
-from handful.evaluation.calibration import fit_temperature
+from handful.evaluation.calibration import temperature_of
 from handful.evaluation.cross_validation import Scheme, out_of_fold
 from handful.methods.linear_head import Features
 
@@ -88,7 +88,7 @@ def fit(data: Pool, labeled: np.ndarray, seed: int) -> tuple[torch.nn.Linear, fl
         return head(x[held]).softmax(dim=1).detach().numpy()
 
     out = out_of_fold(labels.numpy(), data.classes, fit_and_predict, FOLDS, seed)
-    temperature = fit_temperature(out.probabilities, out.labels)
+    temperature = temperature_of(out)
     return method.fit_features(x, labels, x[:0], data.classes, seed), temperature
 
 

@@ -31,6 +31,7 @@ from torch import nn
 
 import handful
 import handful.evaluation.accuracy_estimate as estimates
+import handful.evaluation.calibration as temperatures
 import handful.methods.linear_head as fitted
 from benchmarks.lib import arguments, record
 from handful import methods, models
@@ -58,7 +59,13 @@ SURE = 0.95
 CODE = hashlib.sha256(
     b"".join(
         Path(path).read_bytes()
-        for path in (estimates.__file__, fitted.__file__, heads.__file__, __file__)
+        for path in (
+            estimates.__file__,
+            temperatures.__file__,
+            fitted.__file__,
+            heads.__file__,
+            __file__,
+        )
     )
 ).hexdigest()[:16]
 

@@ -1,8 +1,11 @@
 """Types for reporting the progress of long jobs: `track` shows bars, `say` shows sentences."""
 
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from handful.text import for_terminal
@@ -23,8 +26,27 @@ def quiet(items: Iterable[Any], total: Total, what: str) -> Iterable[Any]:
 Say = Callable[[str], None]  # say(text) shows one sentence
 
 
+class Important(str):
+    """A sentence that is never lost: from Python without a `say` it is a warning."""
+
+
 def silent(text: str) -> None:
-    """The default `Say`, which shows nothing."""
+    """A `Say` that shows nothing."""
+
+
+def warned(text: str) -> None:
+    """The `Say` of public functions that are given none: warns of what is `Important`."""
+    if isinstance(text, Important):
+        warnings.warn(str(text), stacklevel=_levels_up_to_the_caller())
+
+
+def _levels_up_to_the_caller() -> int:
+    """Frames from `warned` up to the first one outside of this package."""
+    here = str(Path(__file__).parent)
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(here):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 @dataclass(frozen=True)
@@ -35,7 +57,7 @@ class Reporter:
     say: Say = silent
 
 
-QUIET = Reporter()
+QUIET = Reporter(say=warned)  # of public functions that are given no reporter
 
 
 @contextmanager
@@ -43,7 +65,7 @@ def shown(progress: bool, console: "Console | None" = None) -> Iterator[Reporter
     """Yield a Reporter that shows bars and sentences, in a terminal or in a notebook.
 
     Args:
-        progress: False yields a Reporter that shows nothing.
+        progress: False yields QUIET.
         console: where to show them; by default stderr.
     """
     if not progress:

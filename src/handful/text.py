@@ -59,9 +59,10 @@ def similar_file(path: Path) -> str:
 
 
 def some_of(texts: Sequence[str], most: int) -> str:
-    """Texts in a row, `most` of them at most: "a, b and 3 more"."""
-    more = f" and {len(texts) - most} more" if len(texts) > most else ""
-    return ", ".join(texts[:most]) + more
+    """Texts in a row, about `most` of them at most: "a, b and 3 more", but never "and 1 more"."""
+    if len(texts) <= most + 1:
+        return ", ".join(texts)
+    return f"{', '.join(texts[:most])} and {len(texts) - most} more"
 
 
 def as_html_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -95,6 +96,14 @@ def in_seconds(text: str) -> float:
 def percent(share: float | None, digits: int = 1) -> str:
     """A share in [0, 1] in percent: "81.3 %"; a dash for None."""
     return "–" if share is None else f"{100 * float(share):.{digits}f}{NBSP}%"
+
+
+def sure(confidence: float, digits: int = 0) -> str:
+    """A confidence in percent, which is never 100: "97 %" or "over 99 %"."""
+    most = 1 - 0.1**digits / 200  # from here on it would be rounded to 100
+    if confidence < most:
+        return percent(confidence, digits)
+    return f"over {percent(1 - 0.1**digits / 100, digits)}"
 
 
 def points(difference: float | None) -> str:
@@ -142,6 +151,23 @@ def shell_command(*words: object) -> str:
     return shlex.join(["handful", *map(str, words)])
 
 
+def compared_with_chosen(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The accuracy of each row minus that of the chosen one: "−2.5 points"; "" for that one.
+
+    Args:
+        rows: of `choice` in run.json; a dash stands where a row has no accuracy.
+    """
+    chosen = next((row["accuracy"] for row in rows if row["chosen"]), None)
+    return [
+        ""
+        if row["chosen"]
+        else "–"
+        if None in (chosen, row["accuracy"])
+        else f"{points(row['accuracy'] - chosen)} points"
+        for row in rows
+    ]
+
+
 def often(share: float) -> str:
     """A share in words that go before a plural: "nine in ten", or "95 of 100"."""
     return "nine in ten" if share == 0.9 else f"{100 * share:.0f} of 100"
@@ -155,6 +181,11 @@ def times_of(share: float) -> str:
 FEW = 20  # labels that count below which an accuracy is no more than a bound
 
 
+def nearly_always(accuracy: float, low: float) -> bool:
+    """Whether an accuracy would be said to be 100 %, though it may well be less."""
+    return accuracy > 0.995 and low < 0.99
+
+
 def about_right(estimate: Mapping[str, Any], on: str = "", sure: str = "") -> str:
     """Say how often a classifier is right, as exactly as is known: "about 75 % right (59–87 %)".
 
@@ -166,7 +197,7 @@ def about_right(estimate: Mapping[str, Any], on: str = "", sure: str = "") -> st
     accuracy, low, high = (estimate[key] for key in ("accuracy", "low", "high"))
     if accuracy is None:
         return "no figure yet"
-    if estimate.get("n", FEW) < FEW or (accuracy > 0.995 and low < 0.99):
+    if estimate.get("n", FEW) < FEW or nearly_always(accuracy, low):
         return f"above about {100 * low:.0f} % right{on}"
     digits = 0 if high - low > 0.02 else 1
     at, least, most = (f"{100 * share:.{digits}f}" for share in (accuracy, low, high))

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+import handful
 from benchmarks.lib import cells, record
 from benchmarks.lib.fields import settings
-from benchmarks.lib.tables import budgets, gap, headline, minutes, recipes
+from benchmarks.lib.tables import budgets, gap, headline, minutes, python, recipes
 from handful.methods import METHODS
 
 ROOT = Path(__file__).parents[2]
@@ -18,6 +19,13 @@ def test_every_method_has_a_section_with_its_settings_and_figures(name):
     page = (ROOT / "docs" / "methods.md").read_text()
     assert f": `{name}`\n" in page
     assert f"<!-- table settings_{name} -->" in page and f"<!-- table figures_{name} -->" in page
+
+
+def test_the_reference_of_python_names_what_is_public_and_says_what_it_is():
+    assert set(python.documented()) == set(handful.__all__)
+    rows = python.python_names().splitlines()[2:]
+    assert len(rows) > len(handful.__all__)
+    assert all(len(row.split(" | ")[1]) > 10 for row in rows)
 
 
 def test_every_setting_has_a_comment_beside_it():

@@ -85,17 +85,37 @@ def test_an_encoding_can_be_told(folder):
 def test_files_that_are_not_there_are_listed(folder):
     table = folder.parent / "labels.csv"
     table.write_text("file,label\na.png,x\nb.png,y\ngone.png,x\n../outside.png,x\n")
-    assert load(folder, table).store.skipped == (
+    with pytest.warns(UserWarning) as told:
+        images = load(folder, table)
+    assert images.store.skipped == (
         ("gone.png", f"only in the label file: line 4 of {table}"),
         ("../outside.png", f"only in the label file: line 5 of {table}"),
     )
+    assert [str(one.message) for one in told] == [
+        f"2 of 4 labels in {table} are not used, as there is no such image: 'gone.png', "
+        f"'../outside.png'"
+    ]
+    assert told[0].filename == __file__  # the caller's line, not one of handful
+
+
+def test_rows_without_a_label_may_name_what_is_not_there(folder):
+    content = "file,label\na.png,x\nb.png,y\ngone.png,\n"
+    assert labels(folder, content) == A_AND_B  # a warning would be an error
+
+
+def test_labels_that_are_not_used_are_said_where_somebody_listens(folder):
+    said = []
+    labels(folder, "file,label\na.png,x\nb.png,y\ngone.png,x\n", say=said.append)
+    assert said[0].startswith("1 of 3 labels in") and said[0].endswith("no such image: 'gone.png'")
 
 
 def test_a_broken_image_in_the_table_is_listed_once_as_broken(folder):
     (folder / "empty.png").touch()
     table = folder.parent / "labels.csv"
     table.write_text("file,label\na.png,x\nb.png,y\nempty.png,x\n")
-    assert load(folder, table).store.skipped == (("empty.png", "empty file (0 bytes)"),)
+    with pytest.warns(UserWarning, match=r"1 labelled image of .*labels.csv cannot be read: 'emp"):
+        images = load(folder, table)
+    assert images.store.skipped == (("empty.png", "empty file (0 bytes)"),)
 
 
 def test_the_table_may_lie_in_the_folder_and_sub_folders_are_no_classes(folder):

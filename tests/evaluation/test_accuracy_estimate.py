@@ -19,10 +19,12 @@ from handful.evaluation.accuracy_estimate import (
     selection_optimism,
 )
 from handful.evaluation.calibration import (
+    USUAL_TEMPERATURE,
     abstention,
     calibrated,
     fewest_labels,
     fit_temperature,
+    temperature_of,
 )
 from handful.evaluation.cross_validation import (
     OutOfFold,
@@ -480,6 +482,37 @@ def test_temperature_is_found_again(true):
     assert fit_temperature(calibrated(sharp, 1 / true)[None], labels) == pytest.approx(
         true, rel=0.1
     )
+
+
+def test_few_labels_that_are_all_right_do_not_make_every_answer_certain():
+    """The likelihood alone is highest at the lowest temperature that is allowed, 0.1."""
+    found = {n: fit_temperature(guesses([0] * n, 3, 0.6)[None], np.zeros(n, int)) for n in (10, 40)}
+    assert 0.2 < found[40] < found[10] < 0.65
+    doubtful = calibrated(np.array([0.45, 0.35, 0.2]), found[10])
+    assert doubtful.max() < 0.7
+
+
+def test_the_temperature_of_no_labels_is_the_usual_one():
+    counted = np.zeros((1, 5), bool)
+    found = fit_temperature(guesses([0] * 5, 3)[None], np.zeros(5, int), counted)
+    assert found == pytest.approx(USUAL_TEMPERATURE, rel=1e-3)
+
+
+def test_models_that_saw_no_label_of_a_class_do_not_count_in_the_temperature():
+    """Held out, the only label of a class is impossible: that says nothing of the saved model."""
+    labels = np.append(np.arange(24) % 3, 3)
+
+    def fit_and_predict(train, held, seed):
+        rows = guesses(labels[held], 4, 0.8)
+        rows[labels[held] == 3] = [0.7, 0.3 - 2e-4, 1e-4, 1e-4]
+        return rows
+
+    out = out_of_fold(labels, 4, fit_and_predict, SMALL)
+    assert not out.class_seen[:, -1].any() and out.class_seen[:, :-1].all()
+    others = fit_temperature(out.probabilities[:, :-1], labels[:-1])
+    assert temperature_of(out) == pytest.approx(others)
+    assert fit_temperature(out.probabilities, labels) > 1.5 * others
+    assert estimate(out).temperature == pytest.approx(others)
 
 
 def test_abstention_keeps_the_most_confident_answers_that_reach_the_target():

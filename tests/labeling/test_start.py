@@ -1,10 +1,12 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from handful.csv_files import read_csv
 from handful.errors import HandfulError
-from handful.labeling.serve import check_host
+from handful.labeling.serve import check_host, close
+from handful.labeling.start import Wanted, open_page
 from labeling.pages import folder, opened
 
 
@@ -55,6 +57,35 @@ def test_labels_of_an_earlier_run_are_taken_over_with_their_origins(tmp_path: Pa
     with opened(folder(tmp_path / "photos"), after=run) as page:
         assert page.session.marks.of["000.png"].origin == "random"
         assert page.fitting.command("3m")[-2:] == ["--after", str(run)]
+
+
+def said_at_the_start(source: Path, **wanted: Any) -> list[str]:
+    said: list[str] = []
+    table = source.parent / "labels.csv"
+    close(open_page(Wanted(str(source), labels=table, **wanted), said.append))
+    return said
+
+
+def test_labels_of_images_that_are_not_here_are_counted_apart(tmp_path: Path) -> None:
+    run = tmp_path / "before"
+    run.mkdir()
+    rows = ["file,label,origin", "000.png,cat,random", "gone.png,dog,random"]
+    (run / "labels.csv").write_text("\n".join(rows))
+    source = folder(tmp_path / "photos")
+    assert said_at_the_start(source, after=run) == [
+        f"1 label taken over from {run}; 1 more are of images that are not in {source}"
+    ]
+
+
+def test_only_a_label_file_that_was_there_before_is_said_to_be_missing(tmp_path: Path) -> None:
+    """The journal of a new page holds the labels of the earlier run, and no file was lost."""
+    run = tmp_path / "before"
+    run.mkdir()
+    (run / "labels.csv").write_text("file,label,origin\n000.png,cat,random\n")
+    source = folder(tmp_path / "photos")
+    assert said_at_the_start(source, after=run) == [f"1 label taken over from {run}"]
+    (tmp_path / "labels.csv").unlink(missing_ok=True)
+    assert "labels.csv was missing and is made again" in said_at_the_start(source)[0]
 
 
 def test_an_annotator_has_a_file_of_their_own(tmp_path: Path) -> None:

@@ -231,6 +231,7 @@ def test_the_command_prints_one_object_and_then_every_draw(capsys, monkeypatch, 
     assert handful(*words, "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert set(found) == {"data", "command", "changed", "cells", "summary", "paired"}
+    assert found["changed"] == {"steps": "3", "backbone.base": "8", "estimate": "none"}
     assert [cell["draw"] for cell in found["cells"]] == [5, 6]
     assert set(found["cells"][0]) == {
         "method",
@@ -249,6 +250,13 @@ def test_the_command_prints_one_object_and_then_every_draw(capsys, monkeypatch, 
             str(draw) in line and f"{100 * cell['test_accuracy']:.1f}" in line
             for line in table.splitlines()
         )
+
+
+def test_the_interval_of_a_mean_accuracy_ends_at_100_per_cent(capsys):
+    terminal.print_comparison(given(a=[1.0, 0.9, 1.0]))
+    assert "86.9 to 100.0" in capsys.readouterr().out
+    low, high = (given(a=[0.0, 0.1, 0.0]).as_json()["summary"][0][end] for end in ("low", "high"))
+    assert (low, round(high, 3)) == (0.0, 0.131)
 
 
 def test_differences_to_the_first_method_are_on_screen(capsys):

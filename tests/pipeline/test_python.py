@@ -226,6 +226,38 @@ def test_labels_that_are_missing_are_asked_for_in_words_of_python(folder):
         handful.fit(np.zeros((3, 8, 8), np.uint8))
 
 
+class Frame(dict):
+    """As much of a data frame as labels are read from."""
+
+    columns = property(list)
+    index = ()
+
+
+def test_labels_whose_files_are_missing_are_told_by_a_warning(folder, labels, tmp_path):
+    """However they are given: a dict, a data frame, a CSV; to `load`, to `fit`, or afterwards."""
+    more = {**labels, "gone.png": "a", "lost.png": "b"}
+    table = tmp_path / "labels.csv"
+    table.write_text(
+        "\n".join(["file,label", *(f"{file},{label}" for file, label in more.items())])
+    )
+    told = "2 of 8 labels in .* are not used, as there is no such image: 'gone.png', 'lost.png'"
+    frame = Frame({"file": list(more), "label": list(more.values())})
+    for given in (more, frame, table):
+        with pytest.warns(UserWarning, match=told):
+            assert len(handful.load(folder, labels=given).labeled) == 6
+    with pytest.warns(UserWarning, match=told):
+        assert quick(folder, labels=more).record["data"]["labeled"] == 6
+    with pytest.warns(UserWarning, match=told):
+        handful.load(handful.load(folder, labeled=False), labels=more)
+
+
+def test_labels_that_contradict_each_other_are_told_by_a_warning(folder, tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label\na.png,a\nb.png,b\nc.png,a\nc.png,b\n")
+    with pytest.warns(UserWarning, match="1 image has contradicting labels in .*'c.png' is 'a' on"):
+        handful.load(folder, labels=table)
+
+
 def test_a_missing_file_of_a_list_is_named(folder, run):
     there = str(folder / "a.png")
     with pytest.raises(ValueError, match="no file 'nope.png' and 1 other of the list; check the"):

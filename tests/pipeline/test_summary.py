@@ -56,6 +56,38 @@ def test_a_classifier_that_guesses_is_called_so_and_has_no_forecast():
     assert "120" not in " ".join(said)
 
 
+def test_guessing_is_said_once_and_not_where_few_groups_cannot_tell():
+    """A caveat of the estimate would say it again."""
+    caveats = ["this holds", "no better than guessing: naming the commonest class"]
+    said = summary(run({"estimate": estimate(guessing=True, caveats=caveats)}), "photos")
+    assert sum("guessing" in line for line in said) == 1 and "This holds." in said
+    groups = {"labels": 60, "scenes": 5}
+    record = {"estimate": estimate(guessing=True, caveats=caveats), "groups": groups}
+    said = summary(run(record), "photos")
+    assert not any("guessing" in line for line in said)
+
+
+def test_a_forecast_that_says_no_more_than_nearly_always_is_left_out():
+    forecast = [{"labels": 60, "accuracy": 0.998, "low": 0.9, "high": 1.0}]
+    record = {"estimate": estimate(0.99, 0.85, 1.0), "forecast": forecast}
+    assert "60 labels:" not in " ".join(summary(run(record), "photos"))
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [(6, "6 classes: a, b, c, d, e, f."), (8, "8 classes: a, b, c, d, e and 3 more.")],
+)
+def test_a_single_class_is_never_left_out_of_the_list(count, said):
+    data = {"labeled": 60, "unlabeled": 1960, "test": 0, "classes": list("abcdefgh")[:count]}
+    assert summary(run({"data": data}), "photos")[0].endswith(said)
+
+
+def test_labels_of_nearly_as_many_scenes_are_not_called_groups():
+    for scenes, told in ((29, False), (15, True)):
+        record = {"groups": {"labels": 30, "scenes": scenes}}
+        assert ("groups (sites" in " ".join(summary(run(record), "photos"))) == told
+
+
 def test_the_data_the_accuracy_and_the_forecast_are_said_in_this_order():
     said = summary(run({"forecast": [estimate(0.8, 0.7, 0.9) | {"labels": 120}]}), "photos")
     assert said[0].startswith("2,020 images: 60 with a label, 1,960 without; 3 classes: cat, dog")

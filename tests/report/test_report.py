@@ -347,9 +347,11 @@ def test_the_forecast_for_more_labels_is_shown(copied):
 @pytest.mark.parametrize(
     "accuracy, low, high, n, value, interval",
     [
-        (0.7162, 0.5809, 0.8212, 60, "about 72 %", "58 to 82 %, nine in ten times"),
-        (0.9912, 0.9853, 0.9943, 4000, "about 99.1 %", "98.5 to 99.4 %, nine in ten times"),
+        (0.7162, 0.5809, 0.8212, 60, "about 72 %", "58 to 82 %, nine times in ten"),
+        (0.9912, 0.9853, 0.9943, 4000, "about 99.1 %", "98.5 to 99.4 %, nine times in ten"),
         (1.0, 0.42, 1.0, 19, "above about 42 %", ""),
+        (0.997, 0.88, 1.0, 30, "above about 88 %")
+        + ("nearly all labelled images were predicted rightly",),
     ],
 )
 def test_an_accuracy_is_said_as_exactly_as_it_is_known(accuracy, low, high, n, value, interval):
@@ -368,7 +370,7 @@ def test_whether_it_is_good_enough_is_said_in_counts_of_images():
     row = {"sure": 0.9, "threshold": 0.7, "share": 0.44, "accuracy": 0.95}
     said = sentences.good_enough(estimate | {"abstentions": [row]}, 2002, {"fox": 45, "a": 15}, "r")
     assert "Of the 2,002 images that it classified, expect about 360 to 840 to be wrong" in said[0]
-    assert "To answer “fox” each time would be right for about 75" in said[1]
+    assert "Answering “fox” every time would be right for about 75" in said[1]
     assert "answers for about 44" in said[2] and "handful predict r PHOTOS --abstain 0.9" in said[2]
     few = sentences.good_enough(estimate | {"abstentions": [], "n": 12}, 2002, {"fox": 9}, "r")
     assert "12 labels of images that were picked at random count" in few[0]
@@ -421,7 +423,8 @@ def test_files_are_linked_only_where_the_page_lies_beside_them(made, tmp_path):
     assert linked[1] == []
 
 
-def test_every_method_that_was_tried_has_its_row_and_its_bar(copied):
+def test_every_method_that_was_tried_is_compared_with_the_chosen_one(copied):
+    """By differences alone: the accuracy of the chosen one is the estimate, and said once."""
     tried = {"backbone": "lite0", "size": 96, "level": 0.9, "seconds": 130.0, "chosen": False}
     change(
         copied,
@@ -430,16 +433,19 @@ def test_every_method_that_was_tried_has_its_row_and_its_bar(copied):
             | {"verdict": "left: <b>"},
             tried | {"method": "supervised", "accuracy": 0.8, "low": 0.7, "high": 0.9}
             | {"verdict": "chosen", "chosen": True},
+            tried | {"method": "uda", "accuracy": 0.775, "low": 0.7, "high": 0.9}
+            | {"verdict": "as good as supervised, within 4 points"},
         ],
     )  # fmt: skip
     html = report.render([copied])
     page = checked(html)
     assert page.rows["tried"][1:] == [
-        ["features", "lite0, 96 pixels", "–", "–", "", "2.2 min", "left: <b>"],
-        ["supervised", "lite0, 96 pixels", "80.0 %", "70.0 to 90.0 %", "", "2.2 min", "chosen"],
+        ["features", "lite0, 96 pixels", "–", "2.2 min", "left: <b>"],
+        ["supervised", "lite0, 96 pixels", "", "2.2 min", "chosen"],
+        ["uda", "lite0, 96 pixels", "−2.5 points", "2.2 min"]
+        + ["as good as supervised, within 4 points"],
     ]
-    assert len([a for a in page.all("span") if a.get("class") == "reach"]) == 1
-    assert "left: 70.0%; width: 20.0%" in html and "Why supervised" in page.words
+    assert "Why supervised" in page.words and "80.0 %" not in page.words
 
 
 def test_without_a_choice_the_page_has_no_word_of_one(made):
@@ -511,6 +517,18 @@ def test_a_plot_takes_every_colour_from_the_page():
     assert "font-family" not in svg and "<style" not in svg and "<metadata" not in svg
 
 
+@pytest.mark.parametrize(("seconds", "unit"), [(7.6, "seconds"), (160.0, "minutes")])
+def test_times_are_drawn_in_the_unit_that_a_person_would_say(seconds, unit):
+    series = plots.Series("a", [1.0, seconds], [0.5, 0.6])
+    assert f">{unit} of one fit<" in plots.scatter("Time", [(series, 0)]).svg
+
+
+def test_a_plot_of_differences_shows_no_difference_too():
+    rows = [plots.Row("a", [0.04, 0.05], 0.045, 0.042, 0.048, 0)]
+    ticks = re.findall(r">([\d.−]+)</text>", plots.dots("Apart", rows, "points", zero=True).svg)
+    assert "0" in ticks and "4" in ticks
+
+
 @pytest.mark.parametrize(
     ("accuracy", "said"),
     [(0.85, "inside the interval"), (0.95, "too careful"), (0.7, "too hopeful")],
@@ -555,7 +573,7 @@ def study(tmp_path, **accuracies):
 def test_a_comparison_names_a_leader_only_where_the_draws_agree(tmp_path):
     clear = study(tmp_path, a=[0.80, 0.70, 0.75], b=[0.85, 0.76, 0.80])
     assert clear.verdict[0].startswith("b leads with 80.3")
-    assert "+5.3 points" in clear.verdict[0]
+    assert "ahead of a by 5.3 points" in clear.verdict[0]
     unclear = study(tmp_path, a=[0.80, 0.70, 0.75], b=[0.85, 0.69, 0.76])
     assert "b has the highest mean" in unclear.verdict[0]
     assert "not clearly ahead of a" in unclear.verdict[0]

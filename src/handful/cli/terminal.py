@@ -14,7 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from handful.errors import HandfulError
-from handful.text import FEW, about_right, as_json_line, for_terminal, sentence
+from handful.text import (
+    FEW,
+    about_right,
+    as_json_line,
+    compared_with_chosen,
+    for_terminal,
+    sentence,
+)
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -152,20 +159,14 @@ def print_explained(run: "Run") -> None:
 
 
 def print_selection(rows: list[dict[str, Any]]) -> None:
-    """Print a row for each candidate: share right out of fold, interval, seconds and result.
-
-    The estimate of the selected method, printed below, differs from its row: it is of the model
-    trained on all labels, and is corrected for the selection.
-    """
-    table = Table("method", "right on labels not seen", "interval", "seconds", "result")
+    """Print a row for each candidate: its distance to the chosen one, seconds and result."""
+    table = Table("method", "compared with the chosen one", "seconds", "result")
     named = [row["method"] for row in rows]
-    for row in rows:
-        known = row["accuracy"] is not None
+    for row, apart in zip(rows, compared_with_chosen(rows), strict=True):
         several = named.count(row["method"]) > 1
         table.add_row(
             f"{row['method']} with {row['backbone']}" if several else row["method"],
-            _percent(row["accuracy"]) if known else "–",
-            f"{100 * row['low']:.1f}–{100 * row['high']:.1f}" if known else "–",
+            apart,
             f"{row['seconds']:.0f}",
             row["verdict"],
         )
@@ -267,7 +268,7 @@ def print_comparison(comparison: "Comparison") -> None:
 
     Failures of trainings are listed below.
     """
-    from handful.pipeline.compare import LEVEL, spread
+    from handful.pipeline.compare import LEVEL, spread, spread_of_shares
 
     first, *others = comparison.methods
     columns = [comparison.accuracies(name) for name in comparison.methods]
@@ -275,7 +276,7 @@ def print_comparison(comparison: "Comparison") -> None:
     for draw, row in zip(comparison.draws, zip(*columns, strict=True), strict=True):
         table.add_row(str(draw), *(f"{100 * share:.1f}" for share in row))
     table.add_section()
-    means = [spread(column) for column in columns]
+    means = [spread_of_shares(column) for column in columns]
     table.add_row("mean", *(f"{100 * found.mean:.1f}" for found in means))
     table.add_row(f"{LEVEL:.0%} interval", *(_ends(found.low, found.high) for found in means))
     if others:

@@ -25,6 +25,7 @@ from handful.data.near_duplicates import SIZE, near_duplicates
 from handful.data.pixel_keys import pixel_numbers
 from handful.data.store import FileStore, Skipped
 from handful.progress import Track, quiet
+from handful.text import some_of
 
 FEW = 2  # labels; a class with fewer is a problem
 IMBALANCE = 10  # ratio of the largest to the smallest number of labels that is a problem
@@ -263,9 +264,8 @@ def _group_problems(images: ImageSet, every: _Everything) -> Iterable[Problem]:
 
 def _class_problems(counts: Sequence[ClassCount]) -> Iterable[Problem]:
     if few := [count for count in counts if count.labeled < FEW]:
-        names = ", ".join(f"{count.name} ({count.labeled})" for count in few[:5])
-        more = f" and {len(few) - 5} more" if len(few) > 5 else ""
-        yield Problem("few", f"fewer than {FEW} labels in class {names}{more}", serious=True)
+        names = some_of([f"{count.name} ({count.labeled})" for count in few], 5)
+        yield Problem("few", f"fewer than {FEW} labels in class {names}", serious=True)
     known = sorted((count for count in counts if count.labeled), key=lambda count: count.labeled)
     if known and known[-1].labeled >= IMBALANCE * known[0].labeled:
         yield Problem(

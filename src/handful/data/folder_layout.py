@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from handful.data.class_names import normalized
 from handful.errors import HandfulError
+from handful.text import some_of
 
 FOLDERS = ("auto", "classes", "groups", "ignore")
 UNLABELED = {"unlabeled", "unlabelled"}
@@ -417,6 +418,4 @@ def _words(name: str) -> list[str]:
 
 
 def _listed(names: Iterable[str]) -> str:
-    every = list(names)
-    more = f" and {len(every) - NAMED} more" if len(every) > NAMED else ""
-    return ", ".join(every[:NAMED]) + more
+    return some_of(list(names), NAMED)

@@ -42,8 +42,8 @@ from handful.data.source_names import redacted
 from handful.data.splits import labeled_sample
 from handful.data.store import FileStore, Skipped
 from handful.errors import HandfulError
-from handful.progress import Track, silent
-from handful.text import shell_command
+from handful.progress import Important, Track, silent
+from handful.text import counted, shell_command, some_of
 
 MOST_FOLDERS = 1_000  # sub-folders that may be sites
 MANIFEST = ".handful-sorted.json"  # lies in a folder that `predict --into` sorted images into
@@ -323,6 +323,10 @@ def places_by_table(
             f"none of the images named in {labels.path} can be read; the first is "
             f"{next(iter(matched.rows))}: {found.skipped[0].reason}"
         )
+    lost = sorted(repr(name) for name in broken if (row := matched.rows.get(name)) and row.label)
+    if lost:
+        images = counted(len(lost), "labelled image")
+        say(Important(f"{images} of {labels.path} cannot be read: {some_of(lost, 3)}"))
     test = in_test_part(names)
     places = []
     for name in names:

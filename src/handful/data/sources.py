@@ -26,7 +26,7 @@ from handful.data.source_names import check_source
 from handful.data.splits import holdout, labeled_sample, with_test
 from handful.data.store import FileStore, Skipped, array_store
 from handful.errors import HandfulError
-from handful.progress import Track, quiet
+from handful.progress import Say, Track, quiet, warned
 from handful.text import shell_command
 
 
@@ -66,7 +66,7 @@ def load(
     boxes: Any = None,
     shard: Shard | str | None = None,
     track: Track = quiet,
-    say: Callable[[str], None] = lambda text: None,
+    say: Say = warned,
 ) -> ImageSet:
     """Load images, with the labels that are known: a folder, a data set, or pictures in memory.
 
@@ -111,7 +111,8 @@ def load(
         shard: "3/64" returns only the images of the third of 64 shards, chosen by a hash of their
             names. The others are listed, but not decoded.
         track: wraps long loops, `track(items, total, what)`, to show progress.
-        say: receives sentences on how the source was interpreted.
+        say: receives sentences on how the source was interpreted. Without it, labels that were
+            given and cannot be used are told by a warning.
 
     Returns:
         The images. Files that cannot be read are left out and listed in `store.skipped`.

@@ -25,7 +25,7 @@ from handful.evaluation.calibration import (
     Abstention,
     abstentions,
     calibrated,
-    fit_temperature,
+    temperature_of,
 )
 from handful.evaluation.cross_validation import OutOfFold, of_one_origin
 from handful.evaluation.metrics import wilson
@@ -44,6 +44,7 @@ USUAL_SLOPE = 0.5
 LEVEL = 0.9  # coverage of the intervals, unless another is asked for
 GROUP_SEEN = 0.5  # groups, right or wrong as a whole, that count beside those that were seen
 GUESSING = 0.05  # chance that a guessing classifier passes for better than guessing
+NO_BETTER = "no better than guessing"  # begins a caveat
 BY_HAND = "the classes look balanced by hand; if they are not as common in new images, give --prior"
 EVEN = (
     "the classes are equally common among the labels, by hand or by chance; if not by chance, and "
@@ -152,7 +153,7 @@ def estimate(
     found = _corrected(out, weights, selected, confidence)
     low, high = wilson(found.accuracy, found.effective, level)
     shift = found.accuracy - found.out_of_fold
-    temperature = fit_temperature(out.probabilities[:, counted], out.labels[counted])
+    temperature = temperature_of(out, counted)
     return Estimate(
         accuracy=found.accuracy,
         low=low,
@@ -239,7 +240,7 @@ def _caveats(
     if found.guessing:
         chance = 100 * guessing_accuracy(out.labels, weights)
         caveats += (
-            f"no better than guessing: naming the commonest class each time is right for "
+            f"{NO_BETTER}: naming the commonest class each time is right for "
             f"{chance:.0f} % of images, and these labels do not show that the model is right more "
             f"often",
         )

@@ -27,6 +27,9 @@ HELD = 0.9  # share of label sets whose threshold keeps its promise
 # n answers out of fold tell as much as INDEPENDENCE * n independent ones: the surest answers depend
 # less on each other than all do. From development draws, see benchmarks/log/estimates.md.
 INDEPENDENCE = 0.8
+# Median of the temperatures that suit new images, and standard deviation of their logarithms. From
+# development draws, see benchmarks/log/estimates.md.
+USUAL_TEMPERATURE, LOG_SPREAD = 0.7, 0.35
 STEP = 1.25  # each threshold that is tried answers so many times the images of the one before
 
 
@@ -50,22 +53,48 @@ class Abstention(NamedTuple):
         }
 
 
-def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature under which the labels are most likely, between 0.1 and 10.
+def temperature_of(out: OutOfFold, counted: np.ndarray | None = None) -> float:
+    """The temperature of the saved model, from out-of-fold predictions; see `fit_temperature`.
 
-    With few labels the most likely temperature can be extreme: hence the bounds.
+    Predictions of models that saw no label of an image's class do not count: they give its label a
+    probability of almost 0, and the saved model has seen one.
+
+    Args:
+        counted: (n,) bool; None: all labelled images.
+    """
+    kept = np.full(len(out.labels), True) if counted is None else counted
+    seen = None if out.class_seen is None else out.class_seen[:, kept]
+    return fit_temperature(out.probabilities[:, kept], out.labels[kept], seen)
+
+
+def fit_temperature(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    counted: np.ndarray | None = None,
+    spread: float = LOG_SPREAD,
+) -> float:
+    """The most probable temperature, between 0.1 and 10.
+
+    Few labels tell little of it: where all are predicted rightly, the likelihood alone would have
+    every confidence be 100 %. So it is multiplied with a prior, the log-normal distribution of the
+    temperatures that fit on other images (USUAL_TEMPERATURE), which many labels outweigh.
 
     Args:
         probabilities: (R, n, K), out of fold.
         labels: (n,) class numbers.
+        counted: (R, n) bool: the predictions to use; None: all.
+        spread: of the prior; infinite: none.
 
-    Source: Guo et al. 2017, arXiv:1706.04599, section 4.2.
+    Source: Guo et al. 2017, arXiv:1706.04599, section 4.2, for the likelihood.
     """
+    used = np.full(probabilities.shape[:2], True) if counted is None else counted
 
     def loss(log_temperature: float) -> float:
         rows = calibrated(probabilities, math.exp(log_temperature))
-        of_label = rows[:, np.arange(len(labels)), labels]
-        return -float(np.log(np.maximum(of_label, 1e-12)).mean())
+        of_label = rows[:, np.arange(len(labels)), labels]  # (R, n)
+        likely = np.log(np.maximum(of_label, 1e-12))[used].sum() / len(probabilities)
+        unusual = (log_temperature - math.log(USUAL_TEMPERATURE)) / spread
+        return unusual**2 / 2 - float(likely)
 
     from scipy.optimize import minimize_scalar  # slow to import, and not needed to predict
 

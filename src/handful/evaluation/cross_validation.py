@@ -80,6 +80,8 @@ class OutOfFold:
     scheme: Scheme
     stratified: bool
     groups: np.ndarray | None = None  # (n,)
+    # (R, n) whether the models of `probabilities` saw a label of the image's class; None: always
+    class_seen: np.ndarray | None = None
 
     @property
     def extrapolated(self) -> bool:
@@ -162,6 +164,7 @@ def out_of_fold(
     finished = {} if finished is None else finished
     fits = plan_fits(labels, scheme, seed, groups, stratified)
     rows = {this: np.full((len(labels), num_classes), np.nan) for this in scheme.rounds}
+    class_seen = {this: np.zeros(len(labels), bool) for this in scheme.rounds}
     for fit in track(fits, len(fits), "estimating"):
         if fit.key not in finished:
             finished[fit.key] = np.asarray(fit_and_predict(fit.train, fit.held, fit.seed))
@@ -171,7 +174,9 @@ def out_of_fold(
                 f"fit {fit.key} must give probabilities ({len(fit.held)}, {num_classes}), "
                 f"got {probabilities.shape}"
             )
-        rows[fit.key.folds, fit.key.repeat][fit.held] = probabilities
+        this = fit.key.folds, fit.key.repeat
+        rows[this][fit.held] = probabilities
+        class_seen[this][fit.held] = np.isin(labels[fit.held], labels[fit.train])
     whole = [rows[this] for this in scheme.rounds[: scheme.repeats]]
     halves = [rows[this] for this in scheme.rounds[scheme.repeats :]]
     seen = [len(fit.train) / len(labels) for fit in fits if fit.key.repeat < scheme.repeats]
@@ -187,6 +192,7 @@ def out_of_fold(
         scheme=scheme,
         stratified=stratified,
         groups=groups,
+        class_seen=np.stack([class_seen[this] for this in scheme.rounds[: scheme.repeats]]),
     )
 
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from handful.evaluation.calibration import averaged, fit_temperature
+from handful.evaluation.calibration import averaged, temperature_of
 from handful.evaluation.cross_validation import OutOfFold
 
 # How many times as likely another class must be for a label to be listed; see
@@ -38,7 +38,7 @@ def label_issues(out: OutOfFold, times: float = CONTRADICTED) -> list[LabelIssue
     classes = out.probabilities.shape[2]
     if len(out.labels) < FEWEST_PER_CLASS * classes or out.right.mean() < LEAST_RIGHT:
         return None
-    temperature = fit_temperature(out.probabilities, out.labels)
+    temperature = temperature_of(out)
     probabilities = averaged(out, temperature)
     of_label = probabilities[np.arange(len(out.labels)), out.labels]
     of_guess = probabilities.max(axis=1)

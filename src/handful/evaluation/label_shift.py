@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from handful.evaluation.accuracy_estimate import countable
-from handful.evaluation.calibration import calibrated, fit_temperature
+from handful.evaluation.calibration import calibrated, temperature_of
 from handful.evaluation.cross_validation import OutOfFold
 from handful.methods.class_shares import combined_shares
 
@@ -30,7 +30,7 @@ def unlabeled_shares(
         origins: of the labels, as in `estimate`; a class of which no label counts gets share 0.
     """
     counted, _ = countable(len(out.labels), origins)
-    temperature = fit_temperature(out.probabilities[:, counted], out.labels[counted])
+    temperature = temperature_of(out, counted)
     seen = np.bincount(out.labels, minlength=probabilities.shape[1]) / len(out.labels)
     shares = expected_shares(calibrated(probabilities, temperature), seen)
     return counted_shares(shares, out.labels, origins)

@@ -10,7 +10,7 @@ from handful.exporting.check_images import labels_of
 from handful.models import packaged
 from handful.pipeline.run import Run
 from handful.report.sentences import Story, tell
-from handful.text import counted, percent, span
+from handful.text import counted, percent, some_of, span
 
 _SHOWN = 50  # classes that are listed
 _WEIGHTS = {
@@ -76,7 +76,7 @@ def weights(backbone: str) -> str:
 
 
 def _named(classes: tuple[str, ...]) -> str:
-    return ", ".join(classes[:4]) + (f" and {len(classes) - 4} more" if len(classes) > 4 else "")
+    return some_of(classes, 4)
 
 
 def _answers(run: Run) -> str:

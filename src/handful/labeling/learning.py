@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from handful.errors import HandfulError
-from handful.evaluation.accuracy_estimate import Estimate, estimate
+from handful.evaluation.accuracy_estimate import NO_BETTER, Estimate, estimate
 from handful.evaluation.active_learning import RANK, doubt, herd
 from handful.evaluation.calibration import abstention, averaged, calibrated
 from handful.evaluation.cross_validation import THOROUGH, OutOfFold, Scheme, out_of_fold
@@ -34,7 +34,6 @@ SAMPLED = 1_000  # images that coordinates are made from
 ITERATIONS = 40  # of a fit of the head to many labels
 CANDIDATES = 1_500  # images that the order is chosen from
 AHEAD = 24  # images that an order holds
-GUESSING = "no better than guessing"
 NEXT = 50  # labels whose gain is forecast
 FEW = Scheme(folds=5, repeats=2, halves=1)  # the fits of an estimate from many labels
 
@@ -189,7 +188,7 @@ def as_json(found: Assessed, origins: Sequence[str], target: float | None) -> di
         "level": one.level,
         "how": one.how,
         "few": one.n < FEW_COUNTED,
-        "said": GUESSING if one.guessing and one.n >= FEW_COUNTED else about_right(seen),
+        "said": NO_BETTER if one.guessing and one.n >= FEW_COUNTED else about_right(seen),
         "next": NEXT,
         "next_accuracy": found.next_accuracy,
         "issues": len(found.issues),

@@ -19,6 +19,7 @@ from handful.labeling.marks import LABEL, ORIGINS, Mark
 from handful.labeling.photos import FolderPhotos, Photos
 from handful.labeling.server import Page
 from handful.labeling.session import Session
+from handful.text import counted
 
 TABLE, RUN = "labels.csv", "run"
 KEYS = "123456789qwertyuiopasdfghjklcvbm"  # of the classes, in their order; n, x, z have a meaning
@@ -72,6 +73,7 @@ def open_page(
     given = wanted.labels or Path(TABLE)
     table = _own_table(given, wanted.annotator, say)
     journal = Journal(table.with_name(f"{table.name}.journal"))
+    table_lost = bool(journal.events) and not table.exists()
     try:
         folders = wanted.folders
         if folders == "auto":
@@ -79,7 +81,7 @@ def open_page(
                 (event["value"] for event in reversed(journal.events)
                  if event["do"] == "set" and event["key"] == "folders"), "auto",
             )  # fmt: skip
-        start, groups = _earlier(wanted, given, table, photos, say)
+        start, groups = _earlier(wanted, given, table, photos, say, table_lost)
         found = from_folders(photos.names, folders, labels_given=bool(start))
         session = Session(
             photos.names,
@@ -95,7 +97,7 @@ def open_page(
         journal.close()
         raise
     session.unreadable = photos.unreadable
-    if journal.events and not table.exists():
+    if table_lost:
         say(f"{table} was missing and is made again from {journal.path}")
     fitting = Fitting(wanted.source, table, wanted.run, fit_options(wanted, folders))
     learner = Learner(session, photos, say)
@@ -178,18 +180,30 @@ def _own_table(given: Path, annotator: str, say: Callable[[str], None]) -> Path:
 
 
 def _earlier(
-    wanted: Wanted, given: Path, table: Path, photos: Photos, say: Callable[[str], None]
+    wanted: Wanted,
+    given: Path,
+    table: Path,
+    photos: Photos,
+    say: Callable[[str], None],
+    lost: bool,
 ) -> tuple[dict[str, Mark], dict[str, str]]:
-    """The labels to start with: of the run to go on from, then of the label file."""
+    """The labels to start with: of the run to go on from, then of the label file.
+
+    Args:
+        lost: whether the label file is missing, and can be made again.
+    """
     marks: dict[str, Mark] = {}
     groups: dict[str, str] = {}
     run = wanted.after
     if run is None and not given.exists() and not table.exists():
         run = wanted.run if (wanted.run / RECORD).exists() else None
     if run is not None:
-        marks = labels_of_run(run, set(photos.names))
-        say(f"{len(marks)} labels are taken over from {run}")
-    elif wanted.labels is not None and not (given.exists() or table.exists()):
+        known, here = labels_of_run(run), set(photos.names)
+        marks = {name: mark for name, mark in known.items() if name in here}
+        gone = len(known) - len(marks)
+        others = f"; {gone} more are of images that are not in {wanted.source}" if gone else ""
+        say(f"{counted(len(marks), 'label')} taken over from {run}{others}")
+    elif wanted.labels is not None and not (lost or given.exists() or table.exists()):
         say(f"{table} is new")
     for path in dict.fromkeys((given, table)):
         if path.exists():
@@ -199,14 +213,14 @@ def _earlier(
     return marks, groups
 
 
-def labels_of_run(run: Path, names: set[str]) -> dict[str, Mark]:
-    """The labels of a run folder, of images that are there; HandfulError if it has none."""
+def labels_of_run(run: Path) -> dict[str, Mark]:
+    """The labels of a run folder, by the names of the images; HandfulError if it has none."""
     path = run / TABLE
     if not path.exists():
         raise HandfulError(f"{path} is missing; is {run} a run folder?")
     marks = {}
     for row in read_csv(path):
         origin, label = row.get("origin", ""), normalized(row.get("label", ""))
-        if label and row["file"] in names:
+        if label:
             marks[row["file"]] = Mark(LABEL, label, origin if origin in ORIGINS else "unknown")
     return marks

@@ -52,8 +52,8 @@ class GaussianMixture:
     about: ClassVar[About] = About(
         "models each class as a Gaussian in the features of a frozen network, with the help of "
         "unlabelled images",
-        "Takes a second, and gains most where labels are fewest: unlabelled images show how the "
-        "features of a class spread.",
+        "Costs little beside the features of the unlabelled images, and gains most where labels "
+        "are fewest: unlabelled images show how the features of a class spread.",
         "With many labels the classes' real shapes matter more, and it gains little.",
         uses_unlabeled=True,
         counterpart="features",

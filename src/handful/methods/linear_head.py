@@ -41,8 +41,8 @@ class Features:
     name: ClassVar[str] = "features"
     about: ClassVar[About] = About(
         "fits a linear head on the features of a frozen network",
-        "Seconds rather than minutes once the features are computed, hardly any setting to "
-        "choose, and a thorough estimate. Hard to beat on photographs with few labels.",
+        "Costs little beside the features of the labelled images, has hardly any setting to "
+        "choose, and allows a thorough estimate. Hard to beat on photographs with few labels.",
         "The features do not adapt: where images are unlike photographs, or classes differ in "
         "details, more labels help it less than other methods. It ignores unlabelled images.",
         uses_unlabeled=False,

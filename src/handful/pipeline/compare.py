@@ -88,7 +88,7 @@ class Comparison:
     def as_json(self) -> dict[str, Any]:
         """Return cells, a summary of each method, and the difference a - b of each pair."""
         summary = [
-            {"method": method, **spread(self.accuracies(method))._asdict()}
+            {"method": method, **spread_of_shares(self.accuracies(method))._asdict()}
             for method in self.methods
         ]
         paired = []
@@ -108,6 +108,14 @@ def spread(values: Sequence[float], level: float = LEVEL) -> Spread:
     std = float(np.std(values, ddof=1))
     half = float(stats.t.ppf((1 + level) / 2, n - 1)) * std / n**0.5
     return Spread(mean, std, mean - half, mean + half, n)
+
+
+def spread_of_shares(values: Sequence[float], level: float = LEVEL) -> Spread:
+    """`spread` of shares in [0, 1], such as accuracies, whose interval stays there."""
+    found = spread(values, level)
+    if found.low is None or found.high is None:
+        return found
+    return found._replace(low=max(found.low, 0.0), high=min(found.high, 1.0))
 
 
 @on_the_rest
@@ -182,14 +190,20 @@ def compare(
             "classes": images.num_classes,
             "test": len(images.test.labeled),
         }
-        given = {key: value for key, value in options.items() if value is not None}
-        changed = {key: str(value) for key, value in {**given, **(settings or {})}.items()}
+        changed = _changed(options, settings or {})
         if estimate != "folds":
             changed["estimate"] = estimate
         comparison = Comparison(tuple(names), draws, cells, data, tuple(command), changed)
         write_json(folder / RESULT, comparison.as_json())
         tidy(folder)
     return comparison
+
+
+def _changed(options: Mapping[str, Any], settings: Mapping[str, str]) -> dict[str, str]:
+    """The options and settings that are not the defaults of `fit`."""
+    usual = {field.name: field.default for field in fields(InputSpec)}
+    given = {key: value for key, value in options.items() if value != usual.get(key)}
+    return {key: str(value) for key, value in {**given, **settings}.items()}
 
 
 def _fitted_cells(

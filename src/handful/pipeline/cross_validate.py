@@ -35,6 +35,7 @@ def fold_predictor(
     planned: Plan,
     work: Path | None = None,
     say: Say = silent,
+    among_unlabeled: bool = False,
 ) -> FitAndPredict:
     """Return a function that fits on one part of the labelled images and predicts another.
 
@@ -45,6 +46,9 @@ def fold_predictor(
 
     Args:
         work: folder in which fits of networks keep their checkpoints, or None.
+        among_unlabeled: for a method on features: leave the held-out images in the unlabelled pool,
+            where the saved model has the images without a label. Such predictions tell nothing of
+            new images.
     """
     images, labeled = task.images, task.images.labeled
     if isinstance(settings.method, Trained):
@@ -76,8 +80,9 @@ def fold_predictor(
     def fitted(train: np.ndarray, held: np.ndarray, seed: int) -> np.ndarray:
         if len(seen := labels[train].unique()) == 1:  # a class with one label is held out
             return np.tile(np.eye(classes, dtype=np.float32)[seen], (len(held), 1))
+        unlabeled = torch.cat([pool, known[held]]) if among_unlabeled else pool
         head = fit_head(
-            method, known[train], labels[train], pool, classes, seed, shares, counted[train]
+            method, known[train], labels[train], unlabeled, classes, seed, shares, counted[train]
         )
         with torch.inference_mode():
             return head(known[held].float()).softmax(dim=1).numpy()

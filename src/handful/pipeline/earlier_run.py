@@ -23,7 +23,7 @@ from handful.models.classifier import BackboneSpec
 from handful.pipeline.artifacts import LABEL_NEXT, LABELS
 from handful.pipeline.options import FitOptions
 from handful.pipeline.run import Run, open_run, pixel_fingerprints
-from handful.progress import Say, silent
+from handful.progress import Important, Say, silent
 
 ORIGINS = ("random", "chosen", "unknown")
 
@@ -126,7 +126,8 @@ def with_earlier_labels(images: ImageSet, earlier: Run, say: Say = silent) -> Im
     if changed:
         say(f"{changed} labels differ from those of {earlier.folder}; the new ones count")
     if missing:
-        say(f"{missing} images that {earlier.folder} had labels for are missing now")
+        lost = f"{missing} images that {earlier.folder} had labels for are missing now"
+        say(Important(lost))
     suggested = suggested_origins(earlier)
     origins = {
         name: known.origins.get(name)

@@ -78,7 +78,7 @@ class Grouping:
             return ""
         return (
             f"the {self.labels:,} labels are about {self.scenes:,} independent scenes, by "
-            f"{_listed(self.found.signs)}: images of one scene stay in one fold, and the estimate "
+            f"{_listed(self.found.signs)}: images of one scene are kept together, and the estimate "
             f"is for new scenes; --groups none if these images have nothing to do with each other"
         )
 

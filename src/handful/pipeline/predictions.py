@@ -25,7 +25,7 @@ from handful.pipeline.photo_answers import (
 )
 from handful.pipeline.sorting import Sorted, sort_into_folders
 from handful.progress import Track, quiet
-from handful.text import as_html_table, counted, for_terminal, some_of
+from handful.text import as_html_table, counted, for_terminal, some_of, sure
 
 LISTED = 5  # rows in a notebook; classes in a line
 
@@ -107,7 +107,7 @@ class Predictions:
         return ": " + some_of([f"{name} {n}" for name, n in common], LISTED) if common else ""
 
     def _repr_html_(self) -> str:
-        rows = [[one.name, one.label, f"{one.confidence:.2f}"] for one in self[:LISTED]]
+        rows = [[one.name, one.label, sure(one.confidence)] for one in self[:LISTED]]
         if len(self) > LISTED:
             rows.append(["…", "", ""])
         return as_html_table(repr(self), ["file", "label", "confidence"], rows)

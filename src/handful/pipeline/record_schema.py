@@ -203,6 +203,7 @@ class Estimate(Scored):
     balanced_low: Share | None = None
     balanced_high: Share | None = None
     confidence: Share | None = None
+    pool_temperature: float | None = Field(default=None, gt=0)
 
 
 class Tested(StrictModel):

@@ -6,8 +6,7 @@ unfinished run, or none.
 
 import json
 import math
-import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,10 +32,11 @@ from handful.pipeline.model_file import load_predictor, save_predictor
 from handful.pipeline.predictions import Predictions
 from handful.pipeline.record_schema import RunRecord, parsed
 from handful.pipeline.replacement import finish_replacement
-from handful.progress import Track, quiet, silent
+from handful.progress import Important, Say, Track, quiet, warned
 from handful.text import about_right, as_html_table, counted, for_terminal, some_of
 
 LISTED = 12  # classes in a notebook
+NAMED = 5  # classes in a message
 
 
 @dataclass(eq=False, repr=False)
@@ -60,6 +60,7 @@ class Run:
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the columns of probabilities."""
         return self.predictor.classes
 
     @property
@@ -100,7 +101,7 @@ class Run:
         track: Track = quiet,
         abstain: float | None = None,
         none_of_these: bool = False,
-        say: Callable[[str], None] = silent,
+        say: Say = warned,
         boxes: Any = None,
     ) -> "Predictions":
         """Classify images of any size and colour, in batches; a test part comes last.
@@ -142,18 +143,22 @@ class Run:
         given = boxes_of(boxes)
         return given and given.as_in(self.record["data"].get("boxes"))
 
-    def _check_cut(self, images: ImageSet, say: Callable[[str], None]) -> None:
+    def _check_cut(self, images: ImageSet, say: Say) -> None:
         """Say where a run of crops gets whole images, or the other way round."""
         learned, given = self.record["data"].get("boxes"), boxes_in(images)
         if learned is not None and given is None:
             say(
-                "this run learned from crops, and these are whole images: its estimate is not for "
-                "them; give their --boxes"
+                Important(
+                    "this run learned from crops, and these are whole images: its estimate is not "
+                    "for them; give their --boxes"
+                )
             )
         elif learned is None and given is not None:
             say(
-                "this run learned from whole images, and these are crops: its estimate is not for "
-                "them; fit with --boxes"
+                Important(
+                    "this run learned from whole images, and these are crops: its estimate is not "
+                    "for them; fit with --boxes"
+                )
             )
 
     def _predict(
@@ -299,7 +304,7 @@ class Run:
         *,
         boxes: Any = None,
         track: Track = quiet,
-        say: Callable[[str], None] = silent,
+        say: Say = warned,
     ) -> Evaluation:
         """Score the labelled images, matched to the classes of this run by name.
 
@@ -329,15 +334,16 @@ class Run:
                 f"{known} of these images are among those the run was trained on: "
                 f"their accuracy says nothing about new images"
             )
-            warnings.warn(told, stacklevel=2) if say is silent else say(told)
+            say(Important(told))
         return with_the_rest(scored[scored.labeled], lambda rest: self._evaluate(rest, track))
 
     def _evaluate(self, images: ImageSet, track: Track) -> Evaluation:
         labeled, foreign = images.known_to(self.classes)
         if foreign and not len(labeled):
+            others, known = some_of(list(foreign), NAMED), some_of(self.classes, NAMED)
             raise HandfulError(
-                f"the classes of {images.source} ({_some(foreign)}) are not among the "
-                f"{len(self.classes)} known classes: {_some(self.classes)}; name them alike"
+                f"the classes of {images.source} ({others}) are not among the "
+                f"{len(self.classes)} known classes: {known}; name them alike"
             )
         if not len(labeled):
             raise HandfulError(
@@ -409,12 +415,6 @@ class Run:
 def _rounded_up(share: float) -> str:
     """Return a share in per cent with one decimal at most, never less than it is."""
     return f"{math.ceil(round(1000 * share, 3)) / 10:g}"
-
-
-def _some(names: Iterable[str]) -> str:
-    """Return class names for a message: at most five, and the number of others."""
-    every = list(names)
-    return ", ".join(every[:5]) + (f" and {len(every) - 5} more" if len(every) > 5 else "")
 
 
 def pixel_fingerprints(images: ImageSet) -> list[str]:

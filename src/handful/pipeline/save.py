@@ -6,6 +6,7 @@ from pathlib import Path
 from handful.data.imageset import ImageSet
 from handful.pipeline.artifacts import PICTURES, PREDICTIONS, STAGE_HISTORY
 from handful.pipeline.grouping import Grouping
+from handful.pipeline.pool_answers import for_pool
 from handful.pipeline.pretrained import HISTORY
 from handful.pipeline.record import Decision, FitRequest, record_of
 from handful.pipeline.run import Run
@@ -51,14 +52,17 @@ def save_artifacts(
     task, assessment = decision.task, decision.assessment
     pretrained = decision.pretrained.folder if decision.pretrained is not None else None
     save_labels(task.images, folder, request.origins)
+    answering = for_pool(run, decision, request) if answers else run
     if answers and len(task.images.unlabeled):
         pool = task.images[task.images.unlabeled]
-        run.predict(pool, task.track).to_csv(folder / PREDICTIONS)
+        answering.predict(pool, task.track).to_csv(folder / PREDICTIONS)
     # The cache, where the pre-training is, may have been cleared meanwhile.
     if pretrained is not None and (pretrained / HISTORY).exists():
         shutil.copyfile(pretrained / HISTORY, folder / STAGE_HISTORY)
     if answers:
-        run.record["label_next"] = save_label_next(run, task, request.seed, folder, task.track)
+        run.record["label_next"] = save_label_next(
+            answering, task, request.seed, folder, task.track
+        )
     if assessment is not None:
         if assessment.issues is not None:
             save_issues(assessment.issues, task.images, folder)

@@ -8,15 +8,28 @@ from typing import Any, NamedTuple
 
 from handful.csv_files import read_csv
 from handful.data.source_names import is_folder
+from handful.evaluation.accuracy_estimate import NO_BETTER
 from handful.pipeline.artifacts import ISSUES, LABEL_NEXT, OUT_OF_FOLD, PREDICTIONS, REPORT
 from handful.pipeline.run import Run
-from handful.text import FEW, about_right, counted, percent, sentence, shell_command, times_of
+from handful.text import (
+    FEW,
+    about_right,
+    counted,
+    nearly_always,
+    percent,
+    sentence,
+    shell_command,
+    some_of,
+    times_of,
+)
 
 WEAK = 0.15  # recall below the accuracy at which a class counts as weak
 SHOWN = 3  # weak classes that are named, at most
 SHARE = 0.05  # of images answered below which sure answers are not worth a sentence
 MOST_CAVEATS = 2  # that are shown; the report has all
 FEWEST = 5  # labels of a class below which nothing is said of it
+CLASSES = 5  # that are named
+FEWER = 0.9  # groups for each labelled image below which they are worth a sentence
 
 
 class Weak(NamedTuple):
@@ -43,7 +56,7 @@ def summary(run: Run, source: str) -> list[str]:
 def _data(run: Run) -> list[str]:
     data = run.record["data"]
     classes = data["classes"]
-    names = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
+    names = some_of(classes, CLASSES)
     test = f", {data['test']:,} to test" if data["test"] else ""
     if run.record["interim"] and not data["unlabeled"]:  # the others were not read yet
         return [
@@ -59,7 +72,9 @@ def _accuracy(run: Run) -> list[str]:
     estimate = run.estimate
     if estimate is None:
         return ["how often it is right was not estimated (--estimate none)", *_tested(run)]
-    caveats = estimate["caveats"][:MOST_CAVEATS] if estimate["accuracy"] is not None else []
+    known = estimate["accuracy"] is not None  # `how_right` says whether it guesses
+    others = [one for one in estimate["caveats"] if not one.startswith(NO_BETTER)] if known else []
+    caveats = others[:MOST_CAVEATS]
     said = [how_right(estimate, _groups(run)), *_grouped(run), *caveats]
     before = (run.record["after"] or {}).get("estimate")
     if before is not None and before["accuracy"] is not None:
@@ -76,7 +91,8 @@ def _accuracy(run: Run) -> list[str]:
     said += [_weak_in_words(weak) for weak in weak_classes(run)]
     said += _sure(estimate)
     for row in run.record.get("forecast", [])[:1]:
-        said.append(f"with {row['labels']:,} labels: {about_right(row)}")
+        if not nearly_always(row["accuracy"], row["low"]):
+            said.append(f"with {row['labels']:,} labels: {about_right(row)}")
     return said
 
 
@@ -101,7 +117,7 @@ def how_right(estimate: Mapping[str, Any], groups: int = 0) -> str:
         )
     if estimate["guessing"]:
         return (
-            f"no better than guessing, as far as {counted(n, 'label')} can tell; check a few "
+            f"{NO_BETTER}, as far as {counted(n, 'label')} can tell; check a few "
             f"labels, or label more images"
         )
     return about_right(estimate, " on new images", f", {times_of(estimate['level'])}")
@@ -120,10 +136,10 @@ def _grouped(run: Run) -> list[str]:
 
 
 def _groups(run: Run) -> int:
-    """The number of groups of the labelled images; 0 where each image is one."""
+    """The number of groups of the labelled images; 0 where nearly each image is one."""
     groups = run.record.get("groups") or {}
     labels, scenes = groups.get("labels", 0), groups.get("scenes", 0)
-    return scenes if 0 < scenes < labels else 0
+    return scenes if 0 < scenes < FEWER * labels else 0
 
 
 def _tested(run: Run) -> list[str]:

@@ -12,7 +12,7 @@ from handful.data import source_names
 from handful.errors import HandfulError
 from handful.files import read_json
 from handful.methods.base import About
-from handful.pipeline.compare import LEVEL, RESULT, Spread, spread
+from handful.pipeline.compare import LEVEL, RESULT, Spread, spread, spread_of_shares
 from handful.pipeline.record_schema import ComparisonRecord, checked
 from handful.report import plots
 from handful.report.plots import Plot
@@ -293,7 +293,7 @@ def _rows(runs: Sequence[RunFolder], names: Sequence[str], draws: list[str]) -> 
 def page(study: Study) -> ComparisonPage:
     """Prepare the page; every method keeps its place and its colour throughout."""
     names = study.names
-    found = {name: spread(list(study.by_draw(name).values())) for name in names}
+    found = {name: spread_of_shares(list(study.by_draw(name).values())) for name in names}
     ranked = sorted(names, key=lambda name: -found[name].mean)
     rows = [
         plots.Row(
@@ -307,7 +307,7 @@ def page(study: Study) -> ComparisonPage:
         (
             plots.Series(
                 name,
-                [max(fit.seconds, 0.1) / 60 for fit in study.of(name)],
+                [max(fit.seconds, 0.1) for fit in study.of(name)],
                 [fit.accuracy for fit in study.of(name)],
             ),
             names.index(name),
@@ -370,7 +370,7 @@ def _verdict(study: Study, ranked: list[str], found: dict[str, Spread]) -> tuple
         elif apart.low > 0:
             said.append(
                 f"{leader} leads with {mean} on average, ahead of {second} by "
-                f"{points(apart.mean)} points ({_between(apart)})."
+                f"{100 * apart.mean:.1f} points ({_between(apart)})."
             )
         else:
             said.append(

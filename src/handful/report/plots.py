@@ -32,6 +32,7 @@ _VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line", PAPER: "paper"} | {
     f"#0501{k:02x}": f"series-{k + 1}" for k in range(COLOURS)
 }
 _DASHES = ("", "5 2.5", "1.5 2")  # dash patterns of series; further series repeat them
+_STEPS = [1, 2, 2.5, 5, 10]  # between ticks, times a power of ten
 _SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
 
@@ -152,8 +153,6 @@ def dots(title: str, rows: Sequence[Row], xlabel: str, zero: bool = False, note:
     """
     height = 52 + 44 * len(rows)
     figure, axes = _figure(height, left=14, bottom=38, top=6)
-    if zero:
-        axes.axvline(0, color=SOFT, linewidth=1)
     for place, row in enumerate(rows):
         colour = _colour(row.colour)
         values = [100 * value for value in row.values]
@@ -171,26 +170,45 @@ def dots(title: str, rows: Sequence[Row], xlabel: str, zero: bool = False, note:
     axes.set_ylim(len(rows) - 0.45, -0.6)
     axes.set_yticks([])
     axes.margins(x=0.06)
-    axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.grid(axis="x", color=LINE, linewidth=0.8)
+    if zero:
+        axes.update_datalim([(0, 0)])
+        axes.autoscale_view()
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=_STEPS))
+    _rule(axes, [at for at in axes.get_xticks() if at or not zero], len(rows), LINE, 0.8)
+    if zero:
+        _rule(axes, [0], len(rows), SOFT, 1)
     axes.set_xlabel(xlabel, loc="right")
     return Plot(title, _svg(figure, f"{title}: {', '.join(row.name for row in rows)}"), note=note)
 
 
+def _rule(axes: Axes, at: Sequence[float], rows: int, colour: str, width: float) -> None:
+    """Draw vertical lines behind the values of each row, and not behind its name."""
+    low, high = axes.get_xlim()
+    for x in at:
+        if low <= x <= high:
+            for place in range(rows):
+                ends = [place - 0.12, place + 0.42]
+                axes.plot([x, x], ends, color=colour, linewidth=width, zorder=0)
+    axes.set_xlim(low, high)
+
+
 def scatter(title: str, groups: Sequence[tuple[Series, int]], note: str = "") -> Plot:
-    """Plot accuracy against minutes on a log scale: a dot per fit, a diamond per mean.
+    """Plot accuracy against time on a log scale: a dot per fit, a diamond per mean.
 
     Args:
-        groups: each series with the index of its colour.
+        groups: each series, whose x is in seconds, with the index of its colour.
     """
     figure, axes = _figure(300, left=46, bottom=40)
-    for (_, minutes, accuracy), index in groups:
+    longest = max(x for (_, seconds, _), _ in groups for x in seconds)
+    unit, word = (1, "seconds") if longest < 100 else (60, "minutes")
+    every = []
+    for (_, seconds, accuracy), index in groups:
         colour = _colour(index)
-        values = [100 * value for value in accuracy]
-        axes.plot(minutes, values, "o", color=colour, alpha=0.45, markersize=6, mew=0)
-        mean = float(np.exp(np.mean(np.log(minutes)))), float(np.mean(values))
+        times, values = [x / unit for x in seconds], [100 * value for value in accuracy]
+        every += times
+        axes.plot(times, values, "o", color=colour, alpha=0.45, markersize=6, mew=0)
+        mean = float(np.exp(np.mean(np.log(times)))), float(np.mean(values))
         axes.plot(*mean, "D", color=colour, markersize=7.5, mec=PAPER, mew=1.2)
-    every = [x for (_, minutes, _), _ in groups for x in minutes]
     axes.set_xscale("log")
     if max(every) < 8 * min(every):
         middle = (max(every) * min(every)) ** 0.5
@@ -199,7 +217,7 @@ def scatter(title: str, groups: Sequence[tuple[Series, int]], note: str = "") ->
     axes.xaxis.set_minor_locator(LogLocator(subs=(), numticks=1))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     _percent(axes.yaxis)
-    axes.set_xlabel("minutes of one fit", loc="right")
+    axes.set_xlabel(f"{word} of one fit", loc="right")
     _above(axes, "accuracy")
     entries = tuple(_entry(series.name, index, dot=True) for series, index in groups)
     return Plot(title, _svg(figure, title), entries, note)
@@ -228,13 +246,13 @@ def _dashes(index: int) -> tuple[float, ...]:
 
 
 def _percent(axis: matplotlib.axis.Axis) -> None:
-    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_locator(MaxNLocator(5, steps=_STEPS))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
 
 
 def _above(axes: Axes, text: str) -> None:
-    """Label the vertical axis with horizontal text above it."""
-    axes.set_title(text, loc="left", fontsize=11, color=SOFT, x=-0.02)
+    """Label the vertical axis with horizontal text above it, right of the numbers at the axis."""
+    axes.set_title(text, loc="left", fontsize=11, color=SOFT, x=0.01)
 
 
 def _figure(height: int, left: int, bottom: int, top: int = 22) -> tuple[Figure, Axes]:

@@ -9,7 +9,10 @@ from handful import text
 from handful.data.findings import valid_unicode
 from handful.text import sentence
 
-FILTERS = (text.percent, text.points, text.span, text.time, text.listed, text.counted, sentence)
+FILTERS = (
+    *(text.percent, text.sure, text.span, text.time, text.listed, text.counted),
+    sentence,
+)
 
 
 def rendered(template: str, **values: Any) -> str:

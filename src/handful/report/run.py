@@ -32,7 +32,7 @@ from handful.report import plots
 from handful.report.plots import Plot
 from handful.report.read import HeldOut, RunFolder
 from handful.report.sentences import Headline, Story, good_enough, headline, tell
-from handful.text import counted, often, sentence, time
+from handful.text import compared_with_chosen, counted, nearly_always, often, sentence, time
 from handful.training.failure import recorded_failures
 
 LARGEST = 25  # most classes for which a confusion matrix is shown
@@ -157,6 +157,7 @@ class Page:
     classes: tuple[dict[str, Any], ...]
     reliability: Plot | None
     abstentions: tuple[tuple[float, Mapping[str, float] | None], ...]
+    tried: tuple[tuple[Mapping[str, Any], str], ...]  # rows of `choice`, compared with the chosen
     mistakes: tuple[Card, ...]
     wrong: int  # labelled images predicted wrongly, out of fold
     issues: tuple[Card, ...]
@@ -206,7 +207,7 @@ def page(run: RunFolder, links: bool = False) -> Page:
         right=sentence(how_right(estimate)) if known else "How often it is right is not known.",
         headline=told,
         enough=_enough(run, folder) if known else (),
-        forecast=() if told is None or told.bound else tuple(record["forecast"]),
+        forecast=() if told is None or told.bound else _forecast(record),
         about=methods.about(str(record["method"]["name"])),
         story=tell(
             estimate, record["test"], record["prior"], run.origins.values(), record["prior_from"]
@@ -220,6 +221,7 @@ def page(run: RunFolder, links: bool = False) -> Page:
         classes=_class_rows(classes, held, run.test),
         reliability=_reliability(sample, run.test),
         abstentions=offered,
+        tried=tuple(zip(record["choice"], compared_with_chosen(record["choice"]), strict=True)),
         mistakes=tuple(_mistake(run, classes, at) for at in wrong[:SHOWN]),
         wrong=len(wrong),
         issues=tuple(_issue(run, row) for row in run.issues[:SHOWN]),
@@ -285,6 +287,12 @@ def _enough(run: RunFolder, folder: str) -> tuple[str, ...]:
     if not labels:
         return ()
     return good_enough(run.record["estimate"], unlabeled, labels, folder)
+
+
+def _forecast(record: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """The forecasts that say more than that nearly every image would be classified rightly."""
+    rows = record["forecast"]
+    return tuple(row for row in rows if not nearly_always(row["accuracy"], row["low"]))
 
 
 def source_name(record: Mapping[str, Any]) -> str:

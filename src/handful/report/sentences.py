@@ -6,7 +6,7 @@ from typing import Any
 
 from handful.evaluation.accuracy_estimate import BY_HAND, EVEN
 from handful.evaluation.label_shift import LABELED, UNLABELED
-from handful.text import FEW, NBSP, counted, often, percent, sentence
+from handful.text import FEW, NBSP, counted, nearly_always, often, percent, sentence, times_of
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,13 @@ def headline(estimate: Mapping[str, Any]) -> Headline:
     accuracy, low, high = (100 * float(estimate[key]) for key in ("accuracy", "low", "high"))
     if estimate.get("n", FEW) < FEW:
         return Headline(f"above about {low:.0f}{NBSP}%", "", True)
+    if nearly_always(accuracy / 100, low / 100):
+        almost = "nearly all labelled images were predicted rightly"
+        return Headline(f"above about {low:.0f}{NBSP}%", almost, False)
     digits = 0 if high - low > 2 else 1
     at, least, most = (f"{share:.{digits}f}" for share in (accuracy, low, high))
-    times = often(float(estimate["level"]))
-    return Headline(f"about {at}{NBSP}%", f"{least} to {most}{NBSP}%, {times} times", False)
+    times = times_of(float(estimate["level"]))
+    return Headline(f"about {at}{NBSP}%", f"{least} to {most}{NBSP}%, {times}", False)
 
 
 def good_enough(
@@ -78,7 +81,7 @@ def good_enough(
         said.append("It is not shown to be better than guessing: label more images.")
     elif not few:
         said.append(
-            f"To answer “{commonest}” each time would be right for about {percent(share, 0)}."
+            f"Answering “{commonest}” every time would be right for about {percent(share, 0)}."
         )
     return (*said, _only_sure(estimate, folder))
 
@@ -132,7 +135,8 @@ def tell(
     means = (
         f"The {counted(int(estimate['n']), 'label')} that count show no more than a bound."
         if told.bound
-        else f"Of 100 new images like the labelled ones, expect about {100 * accuracy:.0f} to be "
+        else f"Of 100 new images like the labelled ones, expect "
+        f"{'nearly all' if nearly_always(accuracy, low) else f'about {100 * accuracy:.0f}'} to be "
         f"classified rightly; it may be {least} to {most}. The interval is made so that it holds "
         f"the true accuracy of the saved model for {often(float(estimate['level']))} sets of "
         f"labels picked in this way."
@@ -181,8 +185,8 @@ def _doubts(estimate: Mapping[str, Any], origins: Iterable[str]) -> tuple[str, .
     said = [sentence(str(caveat)) for caveat in estimate["caveats"]]
     if estimate.get("rough"):
         said.append(
-            "The labels were assigned to folds once. The gain of the saved model from seeing more "
-            "labels than the models of the folds is extrapolated, not measured here."
+            "The gain of the saved model from seeing all labels is a typical one, not measured "
+            "here."
         )
     if "unknown" in set(origins):
         said.append(

@@ -8,7 +8,7 @@ images have no label.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,10 +27,10 @@ from handful.data.labels.tables import (
 )
 from handful.data.skipped import Skipped
 from handful.errors import HandfulError
+from handful.progress import Important, Say, silent
+from handful.text import counted, some_of
 
 _OWN = {"pixels", "confidence", "guess"}  # columns that only CSVs written by handful have
-Say = Callable[[str], None]
-
 
 GIVEN = Path("the labels given")  # stands in messages for the file of labels that are in memory
 
@@ -66,13 +66,12 @@ class Matched:
     unused: list[Skipped] = field(default_factory=list)  # rows that name no image, or contradict
 
 
-def match_labels(
-    labels: LabelFile, names: Iterable[str], root: Path, say: Say = lambda text: None
-) -> Matched:
+def match_labels(labels: LabelFile, names: Iterable[str], root: Path, say: Say = silent) -> Matched:
     """Match the rows of a label file to the images `names` in `root`.
 
     Args:
-        say: receives sentences on rows that were matched loosely, ambiguous or contradicting.
+        say: receives sentences on rows that were matched loosely, and on labels that are not used:
+            their files are missing, or they are ambiguous or contradict each other.
 
     Raises:
         HandfulError: the file cannot be read or understood, or names none of the images.
@@ -83,6 +82,7 @@ def match_labels(
     whole = {match.names[0] for _, match in found if match and match.whole and _is_one(match)}
     matched, rules, ambiguous = Matched(), Counter[str](), list[tuple[Row, Match]]()
     examples: dict[str, str] = {}
+    missing: list[Row] = []
     of_image: defaultdict[str, list[Row]] = defaultdict(list)
     for row, match in found:
         if match and not _is_one(match):
@@ -92,6 +92,7 @@ def match_labels(
             rules[match.rule] += 1
             examples.setdefault(match.rule, f"{row.file!r} is {match.names[0]!r}")
         else:
+            missing.append(row)
             reason = f"only in the label file: line {row.line} of {labels.path}"
             matched.unused.append(Skipped(row.file.strip(), reason))
     if not of_image:
@@ -101,15 +102,34 @@ def match_labels(
     contradicting = _merge(labels.path, of_image, matched)
     if rules.keys() - {EXACT}:
         say(_by_rule(labels.path, len(rows), rules, examples))
-    if ambiguous:
-        say(f"{len(ambiguous)} rows of {labels.path} may mean several images: {_some(ambiguous)}")
-    if contradicting:
-        shown = "; ".join(contradicting[:3])
-        say(
-            f"{len(contradicting)} images have contradicting labels in {labels.path} and are left "
-            f"unlabelled: {shown}"
-        )
+    for told in _unused(labels.path, rows, missing, ambiguous, contradicting):
+        say(Important(told))
     return matched
+
+
+def _unused(
+    path: Path,
+    rows: list[Row],
+    missing: list[Row],
+    ambiguous: list[tuple[Row, Match]],
+    contradicting: list[str],
+) -> Iterator[str]:
+    """Sentences on labels that are not used."""
+    if lost := [repr(row.file.strip()) for row in missing if row.label]:
+        every = counted(sum(row.label is not None for row in rows), "label")
+        used = "is not used" if len(lost) == 1 else "are not used"
+        yield (
+            f"{len(lost):,} of {every} in {path} {used}, as there is no such image: "
+            f"{some_of(lost, 3)}"
+        )
+    if ambiguous:
+        yield f"{len(ambiguous)} rows of {path} may mean several images: {_some(ambiguous)}"
+    if contradicting:
+        many = "1 image has" if len(contradicting) == 1 else f"{len(contradicting)} images have"
+        yield (
+            f"{many} contradicting labels in {path} and no label is used: "
+            f"{'; '.join(contradicting[:3])}"
+        )
 
 
 def _is_one(match: Match) -> bool:

@@ -54,7 +54,8 @@ function shown(found, name) {
   for (const [label, share] of found.shares.slice(0, MOST)) {
     const line = element("div"), bar = element("meter");
     bar.value = share;
-    const percent = element("span", (100 * share).toFixed(1) + " %");
+    const text = share >= 0.9995 ? "over 99.9 %" : (100 * share).toFixed(1) + " %";
+    const percent = element("span", text);
     percent.dataset.share = share;
     line.append(element("span", label), bar, percent);
     list.append(line);

@@ -72,7 +72,7 @@ class Candidate:
         """A line of the plan: method, network, size, steps and expected time."""
         steps = f", {self.plan.steps} steps ({self.fold_steps} in folds)" if self.plan.steps else ""
         how = f"{self.backbone} at {self.size} pixels{steps}"
-        return f"{self.method} with {how}: about {duration(self.seconds)}"
+        return f"trying {self.method} with {how}: about {duration(max(self.seconds, 1.0))}"
 
 
 def prepared(
@@ -152,7 +152,7 @@ def plan_features(
     n = len(images.labeled)
     heads = (FOLDS.folds + 1) * _HEAD_SECONDS * n * min(n, _FEATURE_WIDTH)
     with_pool = {name: HEADS_WITH_POOL[name] for name in names if name in HEADS_WITH_POOL}
-    more = MORE_FOLDS.fits - FOLDS.fits  # fits of the selected one, for its estimate
+    more = MORE_FOLDS.fits  # fits of the selected one, for its estimate and its pool's confidence
     slowest = max(with_pool.values(), default=0.0)
     # Seconds for each unlabelled image.
     fits = (FOLDS.folds + 1) * sum(with_pool.values()) + more * slowest
@@ -304,8 +304,8 @@ def plan_training(
     if fold_steps < floor:
         needed = beside + (FOLDS.folds + 1 / FOLD_SHARE) * plan.seconds(floor)
         reporter.say(
-            f"{method} and its folds would need about {duration(needed)}, and "
-            f"{duration(max(0.0, allowed))} are left: left out; a --budget that is "
+            f"{method} is left out: with its folds it would need about {duration(needed)}, and "
+            f"{duration(max(0.0, allowed))} are left; a --budget that is "
             f"{duration(needed - allowed)} longer holds it"
         )
         return []

@@ -13,7 +13,7 @@ function element(name, text) {
 }
 
 function percent(share) {
-  return (100 * share).toFixed(1) + " %";
+  return share >= 0.9995 ? "over 99.9 %" : (100 * share).toFixed(1) + " %";
 }
 
 function shown(file, found) {
