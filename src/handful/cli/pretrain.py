@@ -9,6 +9,7 @@ import typer
 from handful.cli.options import (
     LARGEST_SEED,
     AsJson,
+    Devices,
     Precision,
     Size,
     Source,
@@ -68,6 +69,7 @@ def pretrain(
         ),
     ] = None,
     precision: Precision = "auto",
+    devices: Devices = 1,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -117,6 +119,7 @@ def pretrain(
             settings=pairs(set_ or []),
             budget=None if budget is None else in_seconds(budget),
             pictures=not no_images,
+            devices=devices,
             track=reporter.track,
             say=reporter.say,
             command=sys.argv[1:],
