@@ -102,7 +102,9 @@ def pretrain(
     """
     from handful.pipeline.pretrain import pretrain as run_pretraining
     from handful.text import in_seconds, shell_command
+    from handful.training.processes import check_devices
 
+    check_devices(devices)
     with reporting() as reporter:
         images = where.load(source, reporter, labeled=False)
         pretrained = run_pretraining(

@@ -56,9 +56,6 @@ def reproduce(
     with reporting() as reporter:
         reporter.say(f"{recipe.what}; {count} draws of about {recipe.minutes:g} min on two cores")
         seeds = range(first_draw, first_draw + count)
-        if devices > 1 and recipe.schedule is not None:
-            each = recipe.schedule.batch // devices
-            reporter.say(f"batches of {recipe.schedule.batch}: {each} on each of {devices} devices")
         for outcome in run_recipe(recipe, seeds, folder, data_root, reporter, on, devices):
             reporter.say(f"draw {outcome.draw}: {outcome.accuracy:.2%} in {outcome.seconds:.0f} s")
             outcomes.append(outcome)

@@ -65,7 +65,7 @@ from handful.training.batches import Batches
 from handful.training.history import History
 from handful.training.plan import Plan, load_or_make_plan, make_plan
 from handful.training.process_group import ALONE, ProcessGroup
-from handful.training.processes import check_devices, check_divisible, in_processes
+from handful.training.processes import check_devices, check_divisible, divided, in_processes
 from handful.training.settings import Settings, make_fingerprint
 from handful.training.time_budget import (
     Deadline,
@@ -419,17 +419,10 @@ def _plan_and_train(
     resolved = replace(resolved, schedule=schedule)
     say(
         f"{method.name} with {task.backbone.name} on {len(task.training_pool)} images, "
-        f"labels unseen: {planned.taken or steps} steps{_divided(schedule.batch, group.size)}, "
+        f"labels unseen: {planned.taken or steps} steps{divided(schedule.batch, group.size)}, "
         f"about {duration(planned.expected(steps))} ({planned.precision})"
     )
     return schedule, planned, _train_steps(resolved, task, planned, work, plots, say, group)
-
-
-def _divided(batch: int, devices: int) -> str:
-    """How several devices divide a batch, to put after the number of steps; empty for one."""
-    if devices == 1:
-        return ""
-    return f" of {batch} images, {batch // devices} on each of {devices} devices"
 
 
 def _plan(

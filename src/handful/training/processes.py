@@ -123,6 +123,13 @@ def check_divisible(settings: Settings, count: int) -> None:
         )
 
 
+def divided(batch: int, count: int) -> str:
+    """A batch and its parts in words; empty for one device."""
+    if count == 1:
+        return ""
+    return f" of {batch} images, {batch // count} on each of {count} devices"
+
+
 def in_processes(
     count: int, function: Callable[..., Any], *arguments: Any, reporter: Reporter
 ) -> None:
@@ -273,6 +280,11 @@ def _check(codes: list[int | None], failures: list[Failed]) -> None:
             f"one of the {len(codes)} processes that trained together was lost ({_status(lost[0])})"
             f", and the others were ended; where memory is short, use a smaller batch. The same "
             f"command goes on from the last checkpoint"
+        )
+    if _FAILED in codes and not failures:
+        raise HandfulError(
+            "the processes of the training did not start. A script that asks for several devices "
+            'has `if __name__ == "__main__":` around its work, since each process reads it'
         )
     if failures:
         first = failures[0]

@@ -24,7 +24,7 @@ from handful.pipeline.recipes.recipe import Data, Recipe
 from handful.pipeline.run import Run
 from handful.pipeline.setup import subsample_labels
 from handful.progress import QUIET, Reporter
-from handful.training.processes import check_devices, check_divisible
+from handful.training.processes import check_devices, check_divisible, divided
 from handful.training.settings import Settings
 
 COPY_PIPELINES = ("rotate", "zoom", "shift", "shear", "affine")  # of report A
@@ -163,6 +163,8 @@ def reproduce(
         if out is None:
             raise HandfulError("draws on a cluster are kept in folders; give out=")
     data, images = open_data(recipe, data_root, reporter)
+    if devices > 1 and recipe.schedule is not None:
+        reporter.say(f"batches{divided(recipe.schedule.batch, devices)}")
     if on is not None:
         _run_on(on, recipe, data, images, draws, out, reporter)
     for draw in draws:
