@@ -66,6 +66,12 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
+def free_memory() -> None:
+    """Give the device memory that this process keeps for later to other processes."""
+    if device().type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def keeps_memory() -> bool:
     """Whether `memory_kept` has an effect on this system."""
     return device().type == "cpu" and platform.libc_ver()[0] == "glibc"

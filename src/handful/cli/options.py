@@ -55,6 +55,17 @@ AllowNetwork = Annotated[
     bool,
     typer.Option("--allow-network", help="Let --host be one that other machines can reach."),
 ]
+Devices = Annotated[
+    int,
+    typer.Option(
+        "--devices",
+        help="How many GPUs of this machine train together, or processes where it has no GPU. They "
+        "divide every batch, so the result is that of one, but for rounding. More than one needs "
+        "pip install 'handful[ddp]'.",
+        metavar="COUNT",
+        rich_help_panel=EXPERT,
+    ),
+]
 On = Annotated[
     str | None,
     typer.Option(

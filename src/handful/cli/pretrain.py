@@ -9,6 +9,7 @@ import typer
 from handful.cli.options import (
     LARGEST_SEED,
     AsJson,
+    Devices,
     Precision,
     Size,
     Source,
@@ -68,6 +69,7 @@ def pretrain(
         ),
     ] = None,
     precision: Precision = "auto",
+    devices: Devices = 1,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -100,7 +102,9 @@ def pretrain(
     """
     from handful.pipeline.pretrain import pretrain as run_pretraining
     from handful.text import in_seconds, shell_command
+    from handful.training.processes import check_devices
 
+    check_devices(devices)
     with reporting() as reporter:
         images = where.load(source, reporter, labeled=False)
         pretrained = run_pretraining(
@@ -117,6 +121,7 @@ def pretrain(
             settings=pairs(set_ or []),
             budget=None if budget is None else in_seconds(budget),
             pictures=not no_images,
+            devices=devices,
             track=reporter.track,
             say=reporter.say,
             command=sys.argv[1:],

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from handful.cli.early_checks import check_cluster
-from handful.cli.options import AsJson, On
+from handful.cli.options import AsJson, Devices, On
 from handful.cli.source_options import DataRoot
 from handful.cli.terminal import print_json, print_reproduced, reporting
 from handful.errors import HandfulError
@@ -33,6 +33,7 @@ def reproduce(
     ] = None,
     data_root: DataRoot = None,
     on: On = None,
+    devices: Devices = 1,
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe on several draws of labels: what a report published, and what comes out.
@@ -55,7 +56,7 @@ def reproduce(
     with reporting() as reporter:
         reporter.say(f"{recipe.what}; {count} draws of about {recipe.minutes:g} min on two cores")
         seeds = range(first_draw, first_draw + count)
-        for outcome in run_recipe(recipe, seeds, folder, data_root, reporter, on):
+        for outcome in run_recipe(recipe, seeds, folder, data_root, reporter, on, devices):
             reporter.say(f"draw {outcome.draw}: {outcome.accuracy:.2%} in {outcome.seconds:.0f} s")
             outcomes.append(outcome)
             leave_report(folder / f"draw-{outcome.draw}", reporter.say)

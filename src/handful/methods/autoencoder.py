@@ -25,6 +25,7 @@ class Autoencoder(SelfSupervised):
     decoder_width: int = 128  # channels of the first map; halved at each doubling of its side
 
     name: ClassVar[str] = "autoencoder"
+    divisible: ClassVar[bool] = True
     about: ClassVar[About] = About(
         "pre-trains a network without labels to reconstruct its input",
         "Cheap and stable.",

@@ -7,7 +7,7 @@ training loop saves it in every checkpoint. It is not averaged, and it is no par
 Letters in shapes: N images, K classes, C channels, S the side in pixels, D features.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -136,8 +136,15 @@ class Views(NamedTuple):
     unlabeled_ratio: int = 0  # unlabelled images for each labelled one in a batch
 
 
+def _unchanged(rows: Tensor) -> Tensor:
+    return rows
+
+
 class Batch(NamedTuple):
-    """The input of a method at one step. Images are floats in [0, 1], not normalised."""
+    """The input of a method at one step. Images are floats in [0, 1], not normalised.
+
+    Where several processes train together, it is the part of this process; see `Trained`.
+    """
 
     images: Tensor  # (N, C, S, S)
     labels: Tensor  # (N,)
@@ -149,6 +156,8 @@ class Batch(NamedTuple):
     averaged: nn.Module | None = None  # the network with averaged weights, as a teacher
     state: Mapping[str, Tensor] = MappingProxyType({})  # of a `Stateful` method
     pixels: Tensor | None = None  # (all, C, S, S) uint8: every image of the task
+    # Rows of this process's part → those of the whole batch, with gradients for all of them.
+    whole: Callable[[Tensor], Tensor] = _unchanged
 
     @property
     def progress(self) -> float:
@@ -176,6 +185,10 @@ class Trained(Protocol):
             that work.
         differs_in_evaluation: True where the network computes differently in training and in
             evaluation. Accuracies on training images are then no sign of a failure.
+        divisible: True where several processes may train together, each with a part of the batch:
+            the mean of their losses is the loss of the whole batch. That holds for means over
+            images; rows that are compared with those of other images go through `batch.whole`
+            first. `loss` calls the network once and uses nothing else of it.
     """
 
     name: ClassVar[str]

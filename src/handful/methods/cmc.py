@@ -43,6 +43,7 @@ class CMC(SelfSupervised):
     augment: str = "simclr-flip"  # a named pipeline; both encoders receive one view
 
     name: ClassVar[str] = "cmc"
+    divisible: ClassVar[bool] = True
     about: ClassVar[About] = About(
         "pre-trains a network without labels to match the lightness of an image to its colours",
         "Its two views need no strong augmentation.",
@@ -99,7 +100,7 @@ class CMC(SelfSupervised):
 
     def loss(self, model: nn.Module, batch: Batch) -> Step:
         (images,) = batch.unlabeled
-        light, color = model(images)  # (N, D) each
+        light, color = map(batch.whole, model(images))  # (N, D) each
         if self.objective == "in-batch":
             both = contrastive_losses.in_batch(light, color, self.temperature)
             own = torch.arange(len(light), device=light.device)
@@ -138,7 +139,7 @@ class CMC(SelfSupervised):
         """(N, 1 + K) scores of each encoder against the other's bank, the positive first."""
         assert batch.unlabeled_ids is not None
         bank, written = batch.state["bank"], batch.state["written"]
-        ids = batch.unlabeled_ids.to(bank.device)
+        ids = batch.whole(batch.unlabeled_ids.to(bank.device))
         current = [F.normalize(side.detach().float(), dim=1) for side in z]
         for side, now in zip(bank, current, strict=True):
             new = ~written[ids]

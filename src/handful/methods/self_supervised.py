@@ -95,12 +95,12 @@ def projected(task: Task, widths: Sequence[int], norm: bool = False) -> Projecte
 
 
 def both_views(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    """(N, D) embeddings of each view of the batch, from one forward pass over both.
+    """(N, D) embeddings of each view of the whole batch, from one forward pass over both.
 
     Batch norm has the statistics of both views together, as in the authors' code of SimCLR.
     """
     a, b = model(torch.cat(batch.unlabeled)).chunk(2)
-    return a, b
+    return batch.whole(a), batch.whole(b)
 
 
 def check_positive(method: object, *fields: str) -> None:

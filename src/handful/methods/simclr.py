@@ -33,6 +33,7 @@ class SimCLR(SelfSupervised):
     projection_norm: bool = False  # BatchNorm between the layers
 
     name: ClassVar[str] = "simclr"
+    divisible: ClassVar[bool] = True
     about: ClassVar[About] = About(
         "pre-trains a network without labels to recognise an image in two augmented views",
         "It learns from unlabelled images alone, so that very few labels can be enough.",

@@ -20,6 +20,7 @@ class Supervised:
     dropout: float = 0.0  # share of features dropped before the last layer
 
     name: ClassVar[str] = "supervised"
+    divisible: ClassVar[bool] = True
     about: ClassVar[About] = About(
         "trains a network on the labelled images alone",
         "It assumes little about the images and needs no learned weights. It suits symbols, scans "

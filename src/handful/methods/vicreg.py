@@ -30,6 +30,7 @@ class VICReg(SelfSupervised):
     expander_width: int = 512  # outputs of each layer
 
     name: ClassVar[str] = "vicreg"
+    divisible: ClassVar[bool] = True
     about: ClassVar[About] = About(
         "pre-trains a network without labels to embed two augmented views of an image equally",
         "It needs no negatives, so small batches are enough.",

@@ -27,7 +27,8 @@ def train_on_all_labels(
     """Train on all labels, and set the temperature that the assessment found."""
     settings, task, plan, assessment, *_ = decision
     folder = work / "fit" if work is not None else None
-    learned = train_task(settings, task, request.seed, folder, plan, "training on all labels", say)
+    label, seed = "training on all labels", request.seed
+    learned = train_task(settings, task, seed, folder, plan, label, say, request.devices)
     if decision.selection is None and (why_unused := why_unlabeled_unused(settings.method, task)):
         learned = replace(learned, remark=why_unused)
     if assessment is None:

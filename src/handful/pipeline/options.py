@@ -42,6 +42,7 @@ class FitOptions:
     budget: float | None = None  # seconds
     init: Path | str | None = None
     groups: str | None = None
+    devices: int = 1  # that train together; only recipes ask for more
 
     def __post_init__(self) -> None:
         if self.groups is not None:

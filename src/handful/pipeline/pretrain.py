@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from handful import devices, methods
+from handful import methods
 from handful._version import __version__
 from handful.data.cache import about, cache_folder, explained, locked, used
 from handful.data.cache_entries import keep_within_limit
@@ -30,6 +30,7 @@ from handful.data.decoding.value_range import in_words
 from handful.data.imageset import ImageSet
 from handful.data.source_names import redacted
 from handful.data.vanished import on_the_rest
+from handful.devices import memory_kept
 from handful.errors import HandfulError
 from handful.evaluation.representation import Health, collapse
 from handful.files import sole_writer, write_json, write_tensors, write_text
@@ -58,11 +59,13 @@ from handful.pipeline.run_folder import (
     release_on_refusal,
 )
 from handful.pipeline.setup import prepare, validate
-from handful.progress import Say, Track, quiet, silent
+from handful.progress import Reporter, Say, Track, quiet, silent
 from handful.text import duration
 from handful.training.batches import Batches
 from handful.training.history import History
 from handful.training.plan import Plan, load_or_make_plan, make_plan
+from handful.training.process_group import ALONE, ProcessGroup
+from handful.training.processes import check_devices, check_divisible, divided, in_processes
 from handful.training.settings import Settings, make_fingerprint
 from handful.training.time_budget import (
     Deadline,
@@ -81,7 +84,7 @@ _VERSION = 2  # raise when the same key would give other weights
 
 
 @on_the_rest
-@devices.memory_kept()
+@memory_kept()
 def pretrain(
     images: ImageSet,
     method: str | Method = "simclr",
@@ -98,6 +101,7 @@ def pretrain(
     settings: dict[str, str] | None = None,
     budget: float | None = None,
     pictures: bool = True,
+    devices: int = 1,
     track: Track = quiet,
     say: Say = silent,
     command: Sequence[str] = (),
@@ -116,6 +120,11 @@ def pretrain(
         budget: seconds for the whole pre-training. Steps are timed first, and the number that
             fits is trained.
         pictures: write pictures of sample images to the folder; False for private photos.
+        devices: number of GPUs of this machine that train together, or of processes where it has
+            no GPU. They divide every batch, so the result is that of one, but for rounding; a
+            pre-training may be continued with another number. A script that asks for more than
+            one has `if __name__ == "__main__":` around its work, as Python's multiprocessing
+            needs.
 
     The other arguments are those of `fit`.
 
@@ -124,6 +133,7 @@ def pretrain(
             something else.
     """
     begun = time.perf_counter()
+    check_devices(devices)
     resolved, task = prepare(
         images,
         method,
@@ -143,6 +153,7 @@ def pretrain(
     if budget is not None:
         budget = float(budget)
         check_budget(budget, settings or {})
+    check_divisible(resolved, devices)
     validate(resolved, task, seed=0)
     deadline = None if budget is None else Deadline(budget, begun)
     fingerprint, folder = pretraining_fingerprint(resolved, task, deadline), Path(out)
@@ -158,7 +169,7 @@ def pretrain(
             scale = in_words(images.value_range)
             say(f"values of more than 8 bits are scaled {scale}; fit --init keeps this scale")
         plots = PretrainPlots(built / PICTURES, task) if pictures else None
-        train_and_write(resolved, task, fingerprint, built, plots, say, command, deadline)
+        train_and_write(resolved, task, fingerprint, built, plots, say, command, deadline, devices)
         finish(folder, built, LAYOUT, say)
     return open_pretrained(folder)
 
@@ -310,21 +321,24 @@ def train_and_write(
     say: Say,
     command: Sequence[str],
     deadline: Deadline | None,
+    devices: int = 1,
 ) -> None:
-    """Train and write the folder; an unfinished pre-training in its checkpoint/ is resumed."""
-    method = resolved.method
-    assert isinstance(method, SelfSupervised) and resolved.schedule is not None
-    planned = _plan(resolved, task, folder / "checkpoint", plots, deadline)
-    steps = resolved.schedule.steps if planned.steps is None else planned.steps
-    schedule = replace(resolved.schedule, steps=steps)
-    resolved = replace(resolved, schedule=schedule)
-    say(
-        f"{method.name} with {task.backbone.name} on {len(task.training_pool)} images, "
-        f"labels unseen: "
-        f"{planned.taken or steps} steps, about {duration(planned.expected(steps))} "
-        f"({planned.precision})"
-    )
-    history = _train_steps(resolved, task, planned, folder / "checkpoint", plots, say)
+    """Train and write the folder; an unfinished pre-training in its checkpoint/ is resumed.
+
+    Where several devices train, their processes leave the checkpoint of the last step, and this one
+    goes on from there.
+    """
+    method, work = resolved.method, folder / "checkpoint"
+    assert isinstance(method, SelfSupervised)
+    if devices > 1:
+        task.pixels  # noqa: B018 (decoded before the processes read them from the cache)
+        shown = None if plots is None else (plots.folder, plots.brief)
+        given = (resolved, replace(task, track=quiet), work, shown, deadline)
+        in_processes(devices, _train_together, *given, reporter=Reporter(task.track, say))
+        say = silent
+    schedule, planned, history = _plan_and_train(resolved, task, work, plots, say, deadline)
+    if plots is not None:
+        plots.after_training(history.state.average.model, history.records)
     model: Any = history.state.average.model
     weights = {key: value.detach().cpu() for key, value in model.backbone.state_dict().items()}
     constants = [part.flatten().tolist() for part in (model.normalize.mean, model.normalize.std)]
@@ -356,11 +370,59 @@ def train_and_write(
             "threads": planned.threads,
             "seconds": round(history.seconds, 2),
             "budget": deadline.budget if deadline is not None else None,
+            "devices": devices,
+            "batch_per_device": schedule.batch // devices,
         },
         "health": history.records[-1],
         "collapse": _failure(method, history.records[-1], history.state.schedule_progress),
     }
     write_json(folder / RECORD, record)
+
+
+def _train_together(
+    group: ProcessGroup,
+    reporter: Reporter,
+    resolved: Settings,
+    task: Task,
+    work: Path,
+    shown: tuple[Path, bool] | None,
+    deadline: Deadline | None,
+) -> None:
+    """Plan and train in one of several processes.
+
+    Args:
+        shown: folder of the plots, and whether they are brief; None: there are no plots.
+    """
+    task = replace(task, track=reporter.track)
+    plots = None
+    if shown is not None and group.leads:
+        folder, brief = shown
+        plots = PretrainPlots(folder, task, brief)
+    _plan_and_train(resolved, task, work, plots, reporter.say, deadline, group)
+
+
+def _plan_and_train(
+    resolved: Settings,
+    task: Task,
+    work: Path,
+    plots: PretrainPlots | None,
+    say: Say,
+    deadline: Deadline | None,
+    group: ProcessGroup = ALONE,
+) -> tuple[Schedule, Plan, History]:
+    """Plan and train all steps; the schedule, the plan and the history, which has the state."""
+    method = resolved.method
+    assert resolved.schedule is not None
+    planned = _plan(resolved, task, work, plots, deadline, group)
+    steps = resolved.schedule.steps if planned.steps is None else planned.steps
+    schedule = replace(resolved.schedule, steps=steps)
+    resolved = replace(resolved, schedule=schedule)
+    say(
+        f"{method.name} with {task.backbone.name} on {len(task.training_pool)} images, "
+        f"labels unseen: {planned.taken or steps} steps{divided(schedule.batch, group.size)}, "
+        f"about {duration(planned.expected(steps))} ({planned.precision})"
+    )
+    return schedule, planned, _train_steps(resolved, task, planned, work, plots, say, group)
 
 
 def _plan(
@@ -369,31 +431,40 @@ def _plan(
     work: Path,
     plots: PretrainPlots | None,
     deadline: Deadline | None,
+    group: ProcessGroup,
 ) -> Plan:
     """Return the plan of an unfinished pre-training, or a new one with the steps that fit."""
     method, schedule = resolved.method, resolved.schedule
     assert isinstance(method, SelfSupervised) and schedule is not None
     if deadline is None:
-        return load_or_make_plan(work, lambda: make_plan(resolved, task, method.seed))
+        return load_or_make_plan(work, lambda: make_plan(resolved, task, method.seed, group), group)
     with release_on_refusal(work):
-        return load_or_make_plan(work, lambda: _affordable_plan(resolved, task, plots, deadline))
+        return load_or_make_plan(
+            work, lambda: _affordable_plan(resolved, task, plots, deadline, group), group
+        )
 
 
 def _affordable_plan(
-    resolved: Settings, task: Task, plots: PretrainPlots | None, deadline: Deadline
+    resolved: Settings,
+    task: Task,
+    plots: PretrainPlots | None,
+    deadline: Deadline,
+    group: ProcessGroup,
 ) -> Plan:
     """Return a plan with the steps that fit before the deadline beside plots and evaluations."""
     method, schedule = resolved.method, resolved.schedule
     assert isinstance(method, SelfSupervised) and schedule is not None
     task = replace(task, track=quiet)
-    planned = make_plan(resolved, task, method.seed)
+    planned = make_plan(resolved, task, method.seed, group)
     begun = time.perf_counter()
     without_steps = replace(resolved, schedule=replace(schedule, steps=0))
     with tempfile.TemporaryDirectory() as scratch:
         plots_of_pilot = (
             PretrainPlots(Path(scratch), task, plots.brief) if plots is not None else None
         )
-        pilot = _train_steps(without_steps, task, planned, None, plots_of_pilot, silent)
+        pilot = _train_steps(without_steps, task, planned, None, plots_of_pilot, silent, group)
+        if plots_of_pilot is not None:
+            plots_of_pilot.after_training(pilot.state.average.model, pilot.records)
     overhead = time.perf_counter() - begun
     batches = Batches(task, method.views(task), schedule, method.seed)
     health = Health(task, batches.unlabeled_pipelines[0], planned.precision)
@@ -401,7 +472,8 @@ def _affordable_plan(
     health(pilot.state.average.model)
     look = time.perf_counter() - begun
     looks = schedule.looks * look
-    step = step_seconds(resolved, task, method.seed, planned, pilot_seconds(deadline.left))
+    pilot_time = pilot_seconds(deadline.left)
+    step = step_seconds(resolved, task, method.seed, planned, pilot_time, group)
     beside = overhead + looks + deadline.reserved
     seconds = deadline.left + deadline.reserved
     clocked = pilot.seconds + looks
@@ -416,11 +488,12 @@ def _train_steps(
     work: Path | None,
     plots: PretrainPlots | None,
     say: Say,
+    group: ProcessGroup,
 ) -> History:
     """Train all steps, with evaluations of the features, checkpoints and pictures."""
     method, schedule = resolved.method, resolved.schedule
     assert isinstance(method, SelfSupervised) and schedule is not None
-    trainer = Trainer(method, task, schedule, method.seed, planned, work)
+    trainer = Trainer(method, task, schedule, method.seed, planned, work, group=group)
     state, history, batches = trainer.state, trainer.history, trainer.batches
     health = Health(task, batches.unlabeled_pipelines[0], planned.precision)
 
@@ -437,8 +510,6 @@ def _train_steps(
             plots.at_evaluation(model, step)
 
     trainer.run(evaluate, method.name, say, task.track)
-    if plots is not None:
-        plots.after_training(state.average.model, history.records)
     return history
 
 

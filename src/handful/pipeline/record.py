@@ -39,6 +39,7 @@ class FitRequest:
     after: Run | None
     command: Sequence[str]
     fixed: Mapping[str, Any]  # what restricts `auto`, see FitOptions.fixed
+    devices: int = 1  # that train together
 
 
 class Decision(NamedTuple):
@@ -100,6 +101,8 @@ def record_of(
             "turns": [list(turn) for turn in learned.schedule_progress.reschedules],
             "images_seen": learned.images_seen,
             "device": devices.device().type,
+            "devices": request.devices,
+            "batch_per_device": _batch_per_device(settings, request.devices),
             "threads": learned.plan.threads,
             "precision": learned.plan.precision,
             "engine": learned.predictor.engine,
@@ -135,6 +138,10 @@ def record_of(
             "collapse": pretrained.record["collapse"]
         }
     return record
+
+
+def _batch_per_device(settings: Settings, devices: int) -> int | None:
+    return None if settings.schedule is None else settings.schedule.batch // devices
 
 
 def _selection_rows(selection: Selection | None, origins: Sequence[str]) -> list[dict[str, Any]]:

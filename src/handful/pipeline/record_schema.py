@@ -162,6 +162,8 @@ class Training(StrictModel):
     steps: Count
     images_seen: Count
     device: Word
+    devices: Count = 1
+    batch_per_device: Count | None = None
     threads: Count
     precision: Word
     engine: Word = "torch"

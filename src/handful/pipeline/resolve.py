@@ -79,6 +79,7 @@ def resolve(
         after,
         command,
         options.fixed,
+        options.devices,
     )
     return ResolvedOptions(settings, task, request, options, auto, fingerprint)
 

@@ -1,4 +1,8 @@
-"""Batches: the augmented images of each step, determined by the seed and the step."""
+"""Batches: the augmented images of each step, determined by the seed and the step.
+
+Where several processes train together, each makes its part of the images, with the augmentations
+that a process alone draws for them.
+"""
 
 from functools import lru_cache
 
@@ -11,6 +15,7 @@ from handful.data.augmentation.resample import Fill
 from handful.methods.base import Batch, Task, Views
 from handful.methods.schedule import Schedule
 from handful.seeds import Purpose
+from handful.training.process_group import ALONE, ProcessGroup
 
 
 class Batches:
@@ -20,9 +25,18 @@ class Batches:
         task: holds the images.
         views: the augmentations that the method asks for.
         schedule: gives the number of labelled images in a batch.
+        group: the processes that train together.
     """
 
-    def __init__(self, task: Task, views: Views, schedule: Schedule, seed: int) -> None:
+    def __init__(
+        self,
+        task: Task,
+        views: Views,
+        schedule: Schedule,
+        seed: int,
+        group: ProcessGroup = ALONE,
+    ) -> None:
+        self.group = group
         device = devices.device()
         self.pixels, self.labels = task.pixels.to(device), task.labels.to(device)
         self.labeled, self.pool = task.labeled, task.training_pool
@@ -46,9 +60,12 @@ class Batches:
             chosen = _positions(
                 len(self.pool), count, step, seeds.hashed(self.seed, Purpose.UNLABELED_ORDER)
             )
-            unlabeled_ids = self.pool[chosen]
+            part = self.group.part(count)
+            unlabeled_ids = self.pool[chosen[part]]
             pixels = self.pixels[unlabeled_ids]
-            unlabeled = tuple(view(pixels, generator) for view in self.unlabeled_pipelines)
+            unlabeled = tuple(
+                self._view(view, pixels, count, generator) for view in self.unlabeled_pipelines
+            )
         return Batch(
             images,
             self.labels[ids],
@@ -57,19 +74,27 @@ class Batches:
             unlabeled_ids,
             step=step,
             pixels=self.pixels,
+            whole=self.group.whole,
         )
+
+    def _view(
+        self, pipeline: Pipeline, pixels: Tensor, count: int, generator: torch.Generator
+    ) -> Tensor:
+        """The view of this process's `pixels`, with values that are drawn for `count` images."""
+        values = pipeline.draw(torch.Size((count, *pixels.shape[1:])), generator)
+        part = self.group.part(count)
+        return pipeline.apply(pixels, tuple(drawn[part] for drawn in values))
 
     def _labeled(self, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Positions (N,) and views (N, C, S, S); N is 0 for a method that uses no label."""
         if self.labeled_pipeline is None:
             none = torch.empty(0, dtype=torch.int64)
             return none, self.pixels[none].float()
-        ids = self.labeled[
-            _positions(
-                len(self.labeled), self.size, step, seeds.hashed(self.seed, Purpose.LABELED_ORDER)
-            )
-        ]
-        return ids, self.labeled_pipeline(self.pixels[ids], generator)
+        chosen = _positions(
+            len(self.labeled), self.size, step, seeds.hashed(self.seed, Purpose.LABELED_ORDER)
+        )
+        ids = self.labeled[chosen[self.group.part(self.size)]]
+        return ids, self._view(self.labeled_pipeline, self.pixels[ids], self.size, generator)
 
 
 def _pipeline(view: str | Pipeline, task: Task) -> Pipeline:

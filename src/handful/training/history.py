@@ -26,7 +26,8 @@ class History:
 
     Args:
         state: of the training; its average is evaluated and copied.
-        folder: for checkpoints; None: nothing is saved.
+        folder: for checkpoints; None: nothing is saved. Of processes that train together, the one
+            that leads saves, and all of them resume.
         schedule: says at which steps to evaluate, and whether there is patience.
         detector: makes the failure detector for a progress; the default knows no labels.
     """
@@ -149,11 +150,11 @@ class History:
 
     def save_sometimes(self) -> None:
         """Save a checkpoint if the last one is older than SAVE_EVERY."""
-        if self.folder is not None and time.perf_counter() - self._saved > SAVE_EVERY:
+        if time.perf_counter() - self._saved > SAVE_EVERY:
             self.save()
 
     def save(self) -> None:
-        if self.folder is None:
+        if self.folder is None or not self.state.group.leads:
             return
         self.clock()
         tensors = self.state.tensors()

@@ -18,6 +18,7 @@ from handful.methods.schedule import Reschedule, Schedule, ScheduleProgress
 from handful.models.fast_conv import use_fast_backward
 from handful.training.batches import Batches
 from handful.training.optimizers import make_optimizer
+from handful.training.process_group import ALONE, ProcessGroup
 from handful.training.weight_average import Average
 
 
@@ -32,10 +33,15 @@ class State:
         model: the network; it is moved to the device.
         schedule: of the optimiser and the weight average.
         method_state: tensors by name that a `Stateful` method keeps beside the network.
+        group: the processes that train together; each has a state, and all states are equal.
     """
 
     def __init__(
-        self, model: nn.Module, schedule: Schedule, method_state: Mapping[str, Tensor] | None = None
+        self,
+        model: nn.Module,
+        schedule: Schedule,
+        method_state: Mapping[str, Tensor] | None = None,
+        group: ProcessGroup = ALONE,
     ) -> None:
         self.model = model.to(devices.device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(self.model, schedule)
@@ -43,6 +49,8 @@ class State:
         self.method_state = {k: v.to(devices.device()) for k, v in (method_state or {}).items()}
         self.step = 0
         self.schedule_progress = ScheduleProgress(schedule.steps)
+        self.group = group
+        self.network = group.shared(self.model)  # what a loss calls, with the model's weights
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors of the state by name, for a safetensors file."""
@@ -108,7 +116,8 @@ def train(
         for group in state.optimizer.param_groups:
             group["lr"] = rate * group["rate"]
         with seeds.seeded(seeds.hashed(batches.seed, state.step, seeds.DROPOUT)):
-            loss, logs = _gradients(state, method, batches[state.step], precision)
+            step = _gradients(state, method, batches[state.step], precision)
+        loss, logs = state.group.mean(step)
         if not torch.isfinite(loss):
             raise Diverged(
                 f"the loss became {loss.item()} at step {state.step + 1} of "
@@ -121,7 +130,7 @@ def train(
         state.optimizer.step()
         state.step += 1
         state.average.update(state.step)
-        yield Progress(state.step, {k: v.detach() for k, v in logs.items()}, state)
+        yield Progress(state.step, logs, state)
 
 
 def _gradients(state: State, method: Trained, batch: Batch, precision: str) -> Step:
@@ -132,9 +141,9 @@ def _gradients(state: State, method: Trained, batch: Batch, precision: str) -> S
         schedule_progress=state.schedule_progress,
     )
     with devices.autocast(precision):
-        step = method.loss(state.model, batch)
+        step = method.loss(state.network, batch)
     state.optimizer.zero_grad()
-    step.loss.backward()
+    state.group.backward(step.loss)
     return step
 
 
@@ -150,10 +159,12 @@ def fresh(method: Trained, task: Task, seed: int) -> nn.Module:
     return network
 
 
-def begin(method: Trained, task: Task, schedule: Schedule, seed: int) -> State:
+def begin(
+    method: Trained, task: Task, schedule: Schedule, seed: int, group: ProcessGroup = ALONE
+) -> State:
     """The state before the first step: untrained weights, and the method's state if it has one."""
     network = fresh(method, task, seed)
     if not isinstance(method, Stateful):
-        return State(network, schedule)
+        return State(network, schedule, group=group)
     with seeds.seeded(seeds.hashed(seed, seeds.Purpose.METHOD_STATE)):
-        return State(network, schedule, method.state(task))
+        return State(network, schedule, method.state(task), group)

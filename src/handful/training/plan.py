@@ -16,6 +16,7 @@ from handful.models.engine import resolved
 from handful.training.batches import Batches
 from handful.training.loop import begin, train
 from handful.training.precision import FORMATS, kind_of, remember, remembered
+from handful.training.process_group import ALONE, ProcessGroup
 from handful.training.settings import Settings
 
 _SHORT_STEP = 0.2  # seconds: shorter steps are timed twice
@@ -76,23 +77,30 @@ class Plan:
 
 
 def measure_plan(
-    method: Trained, task: Task, schedule: Schedule, seed: int, precision: str = "auto"
+    method: Trained,
+    task: Task,
+    schedule: Schedule,
+    seed: int,
+    precision: str = "auto",
+    group: ProcessGroup = ALONE,
 ) -> Plan:
     """Measure a few steps, and choose the precision if it is "auto".
 
     bf16 is chosen where the processor has it and it saves more than a tenth of the time. Short
     steps are timed twice, and the faster time of each precision counts, since other work comes in
     bursts. The choice is made once for a kind of training on this machine, see `precision`.
+
+    The processes of a group measure together, and get equal plans.
     """
     choosing = precision == "auto" and devices.has_bf16()
     choices = ["fp32" if precision == "auto" else precision]
     if choosing:
-        kind = kind_of(method, task, schedule)
-        known = remembered(kind)
+        kind = kind_of(method, task, schedule, group.size)
+        known = group.agreed(remembered(kind))
         choices = list(FORMATS) if known is None else [known]
 
     def timed() -> dict[str, float]:
-        return {x: time_step(method, task, schedule, seed, x) for x in choices}
+        return {x: time_step(method, task, schedule, seed, x, group) for x in choices}
 
     seconds = timed()
     if choosing and min(seconds.values()) < _SHORT_STEP:
@@ -101,25 +109,32 @@ def measure_plan(
     best = choices[0]
     if len(choices) > 1:
         faster = "bf16" if seconds["bf16"] < 0.9 * seconds["fp32"] else "fp32"
-        best = remember(kind, faster)
+        best = group.agreed(remember(kind, faster))
     period: int = getattr(method, "period", 1)
     pauses = [0.0, 0.0]
     if period > 1:
         step = seconds[best]
-        pauses = [_pause(method, task, schedule, seed, best, step, at) for at in (0, period)]
+        pauses = [_pause(method, task, schedule, seed, best, step, at, group) for at in (0, period)]
     first, later = pauses
     return Plan(best, torch.get_num_threads(), seconds[best], None, later, period, first)
 
 
-def time_step(method: Trained, task: Task, schedule: Schedule, seed: int, precision: str) -> float:
+def time_step(
+    method: Trained,
+    task: Task,
+    schedule: Schedule,
+    seed: int,
+    precision: str,
+    group: ProcessGroup = ALONE,
+) -> float:
     """Median over up to five steps or about two seconds, after two steps that are not counted.
 
     The first step of all is left out, since a method may do work once there.
     """
     schedule = replace(schedule, steps=max(_TIMED, schedule.steps))
-    state = begin(method, task, schedule, seed)
+    state = begin(method, task, schedule, seed, group)
     state.step = 1
-    batches = Batches(task, method.views(task), schedule, seed)
+    batches = Batches(task, method.views(task), schedule, seed, group)
     seconds: list[float] = []
     start = begun = time.perf_counter()
     for progress in train(state, method, batches, schedule, precision):
@@ -127,45 +142,58 @@ def time_step(method: Trained, task: Task, schedule: Schedule, seed: int, precis
         now = time.perf_counter()
         if progress.step > 3:
             seconds.append(now - start)
-        if progress.step == _TIMED or seconds and now - begun > 2:
+        if group.agreed(progress.step == _TIMED or bool(seconds) and now - begun > 2):
             break
         start = now
-    return median(seconds)
+    return group.agreed(median(seconds))
 
 
 def _pause(
-    method: Trained, task: Task, schedule: Schedule, seed: int, precision: str, step: float, at: int
+    method: Trained,
+    task: Task,
+    schedule: Schedule,
+    seed: int,
+    precision: str,
+    step: float,
+    at: int,
+    group: ProcessGroup,
 ) -> float:
     """Seconds that step `at`, which starts a period, takes beyond `step` seconds."""
     schedule = replace(schedule, steps=at + 1)
-    state = begin(method, task, schedule, seed)
+    state = begin(method, task, schedule, seed, group)
     state.step = at
-    batches = Batches(task, method.views(task), schedule, seed)
+    batches = Batches(task, method.views(task), schedule, seed, group)
     begun = time.perf_counter()
     next(train(state, method, batches, schedule, precision))
     devices.synchronize()
-    return max(0.0, time.perf_counter() - begun - step)
+    return group.agreed(max(0.0, time.perf_counter() - begun - step))
 
 
-def make_plan(settings: Settings, task: Task, seed: int) -> Plan:
+def make_plan(settings: Settings, task: Task, seed: int, group: ProcessGroup = ALONE) -> Plan:
     """The plan of a fit; a trained method is measured, a fitted one needs no measurement."""
     if isinstance(settings.method, Trained):
         assert settings.schedule is not None
-        return measure_plan(settings.method, task, settings.schedule, seed, settings.precision)
+        schedule, precision = settings.schedule, settings.precision
+        return measure_plan(settings.method, task, schedule, seed, precision, group)
     precision = resolved(settings.precision, models.has_graph(task.backbone.name))
     return Plan(precision, torch.get_num_threads(), 0.0)
 
 
-def load_or_make_plan(folder: Path | None, measured: Callable[[], Plan]) -> Plan:
+def load_or_make_plan(
+    folder: Path | None, measured: Callable[[], Plan], group: ProcessGroup = ALONE
+) -> Plan:
     """The plan in the folder's plan.json; where there is none, `measured()`, which is saved there.
 
     Args:
         folder: None: nothing is read or saved.
+        group: the processes that get this plan; the one that leads reads and saves.
     """
-    if folder is not None and (folder / "plan.json").exists():
+    saved = folder is not None and (folder / "plan.json").exists()
+    if group.agreed(saved):
+        assert folder is not None
         return Plan(**read_json(folder / "plan.json"))
-    planned = measured()
-    if folder is not None:
+    planned = group.agreed(measured())
+    if folder is not None and group.leads:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "plan.json", asdict(planned))
     return planned

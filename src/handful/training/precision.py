@@ -23,8 +23,12 @@ from handful.methods.schedule import Schedule
 FORMATS = ("fp32", "bf16")
 
 
-def kind_of(method: Trained, task: Task, schedule: Schedule) -> dict[str, Any]:
-    """What decides which format is faster: the machine, the network and the size of its batches."""
+def kind_of(method: Trained, task: Task, schedule: Schedule, processes: int = 1) -> dict[str, Any]:
+    """What decides which format is faster: the machine, the network and the size of its batches.
+
+    Args:
+        processes: number of those that divide a batch.
+    """
     return {
         "processor": devices.processor(),
         "threads": torch.get_num_threads(),
@@ -34,7 +38,7 @@ def kind_of(method: Trained, task: Task, schedule: Schedule) -> dict[str, Any]:
         "options": task.backbone.options,
         "size": task.size,
         "channels": task.channels,
-        "batch": schedule.batch,
+        "batch": schedule.batch // processes,
     }
 
 

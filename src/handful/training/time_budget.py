@@ -23,6 +23,7 @@ from handful.training.history import History
 from handful.training.loop import Diverged
 from handful.training.monitor import Monitor
 from handful.training.plan import Plan
+from handful.training.process_group import ALONE, ProcessGroup
 from handful.training.settings import Settings
 from handful.training.trainer import Trainer, train_task
 
@@ -148,7 +149,14 @@ def measured(settings: Settings, task: Task, seed: int, planned: Plan, pilot: fl
     return Cost(start, step, evaluation, image, result.seconds)
 
 
-def step_seconds(settings: Settings, task: Task, seed: int, planned: Plan, pilot: float) -> float:
+def step_seconds(
+    settings: Settings,
+    task: Task,
+    seed: int,
+    planned: Plan,
+    pilot: float,
+    group: ProcessGroup = ALONE,
+) -> float:
     """Seconds of a step in the loop: median of five means, each over a fifth of `pilot` seconds.
 
     The median leaves out a burst of other work. The first step of the training is left out, and
@@ -160,8 +168,8 @@ def step_seconds(settings: Settings, task: Task, seed: int, planned: Plan, pilot
     steps = max(1, round(pilot / _REPEATS / planned.seconds_per_step))
     if planned.period > 1:
         steps = min(steps, planned.period - 1)
-    schedule = replace(schedule, steps=steps + 1, looks=1, patience=0)
-    trainer = Trainer(method, task, schedule, seed, planned)
+    schedule = replace(schedule, steps=group.agreed(steps) + 1, looks=1, patience=0)
+    trainer = Trainer(method, task, schedule, seed, planned, group=group)
     means = []
     for _ in range(_REPEATS):
         trainer.state.step = 1
@@ -171,10 +179,10 @@ def step_seconds(settings: Settings, task: Task, seed: int, planned: Plan, pilot
             trainer.run(partial(trainer.history.record, metrics={}))
         except Diverged:
             means.append((time.perf_counter() - begun) / max(1, trainer.state.step - 1))
-            trainer = Trainer(method, task, schedule, seed, planned)
+            trainer = Trainer(method, task, schedule, seed, planned, group=group)
         else:
             means.append((time.perf_counter() - begun) / steps)
-    return median(means)
+    return group.agreed(median(means))
 
 
 def check_budget(budget: float, settings: Mapping[str, str]) -> None:

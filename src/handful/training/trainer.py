@@ -3,6 +3,7 @@
 `train_task` serves the final fit, the folds of cross-validation and the cells of a comparison.
 """
 
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,7 @@ from handful.methods.class_shares import fit_head
 from handful.methods.heads import subsample
 from handful.methods.schedule import Schedule, ScheduleProgress
 from handful.models.classifier import Classifier, Predictor, embed
-from handful.progress import Say, Track, quiet, silent
+from handful.progress import Reporter, Say, Track, quiet, silent
 from handful.training.batches import Batches
 from handful.training.failure import Collapse, FailureDetector
 from handful.training.history import History
@@ -27,6 +28,8 @@ from handful.training.interrupt import graceful_stop
 from handful.training.loop import Diverged, Progress, begin, train
 from handful.training.monitor import Monitor, describe
 from handful.training.plan import Plan, load_or_make_plan, make_plan
+from handful.training.process_group import ALONE, ProcessGroup
+from handful.training.processes import in_processes
 from handful.training.settings import Settings
 from handful.training.time_limit import TimeLimit
 
@@ -56,6 +59,7 @@ def train_task(
     planned: Plan | None = None,
     label: str = "training",
     say: Say = silent,
+    devices: int = 1,
 ) -> TrainingResult:
     """Fit `settings.method` to the task.
 
@@ -65,15 +69,40 @@ def train_task(
         planned: a plan measured before, so that folds and the final fit have equal plans.
         label: description of the progress bar.
         say: receives the state of semi-supervised training, and a failure or remark.
+        devices: number of those that train a network together, a process for each.
 
     Raises:
         Diverged: the loss is not finite, and there are no earlier weights to restore.
         KeyboardInterrupt: the user stopped the training; the folder has a checkpoint.
     """
+    if devices > 1 and folder is None:
+        with tempfile.TemporaryDirectory() as scratch:
+            given = (Path(scratch), planned, label, say, devices)
+            return train_task(settings, task, seed, *given)
     plan = load_or_make_plan(folder, lambda: planned or make_plan(settings, task, seed))
-    if isinstance(settings.method, Trained):
-        return _train(settings, task, seed, folder, plan, label, say)
-    return _fit(settings, task, seed, plan)
+    if not isinstance(settings.method, Trained):
+        return _fit(settings, task, seed, plan)
+    if devices > 1:
+        task.pixels  # noqa: B018 (decoded before the processes read them from the cache)
+        given_to_all = (settings, replace(task, track=quiet), seed, folder, plan, label)
+        in_processes(devices, _train_together, *given_to_all, reporter=Reporter(task.track, say))
+        say = silent
+    return _train(settings, task, seed, folder, plan, label, say)
+
+
+def _train_together(
+    group: ProcessGroup,
+    reporter: Reporter,
+    settings: Settings,
+    task: Task,
+    seed: int,
+    folder: Path,
+    planned: Plan,
+    label: str,
+) -> None:
+    """`_train` in one of several processes; the folder then has the checkpoint of the last step."""
+    task = replace(task, track=reporter.track)
+    _train(settings, task, seed, folder, planned, label, reporter.say, group)
 
 
 def extract_features(
@@ -139,6 +168,7 @@ def _train(
     planned: Plan,
     label: str,
     say: Say,
+    group: ProcessGroup = ALONE,
 ) -> TrainingResult:
     """Train a network, with evaluations on the labelled and the validation images."""
     method, schedule = settings.method, settings.schedule
@@ -147,7 +177,7 @@ def _train(
     monitor = Monitor(task, planned.precision)
     chance = 0.0 if getattr(method, "differs_in_evaluation", False) else monitor.chance
     detector = partial(FailureDetector, chance=chance, classes=task.classes)
-    trainer = Trainer(method, task, schedule, seed, planned, folder, detector)
+    trainer = Trainer(method, task, schedule, seed, planned, folder, detector, group)
     state, history = trainer.state, trainer.history
 
     def evaluate(step: int) -> None:
@@ -180,6 +210,7 @@ class Trainer:
     Args:
         folder: for checkpoints; None: nothing is saved.
         detector: makes the failure detector for a progress; the default knows no labels.
+        group: the processes that train together, each with a trainer of its own.
     """
 
     def __init__(
@@ -191,13 +222,15 @@ class Trainer:
         planned: Plan,
         folder: Path | None = None,
         detector: Callable[[ScheduleProgress], FailureDetector] = FailureDetector,
+        group: ProcessGroup = ALONE,
     ) -> None:
         self.method, self.task, self.schedule, self.planned = method, task, schedule, planned
-        self.state = begin(method, task, schedule, seed)
+        self.group = group
+        self.state = begin(method, task, schedule, seed, group)
         self.state.schedule_progress = planned.schedule_progress(schedule)
         self.history = History(self.state, folder, schedule, detector)
         self.history.resume()
-        self.batches = Batches(task, method.views(task), schedule, seed)
+        self.batches = Batches(task, method.views(task), schedule, seed, group)
 
     def run(
         self,
@@ -209,7 +242,8 @@ class Trainer:
         """Do the remaining steps, with evaluations, checkpoints, a time limit and a graceful stop.
 
         Args:
-            evaluate: given the steps taken, adds a record to the history.
+            evaluate: given the steps taken, adds a record to the history; called where the process
+                leads.
             label: description of the progress bar.
             say: receives a remark where the time limit changed the number of steps.
 
@@ -217,9 +251,9 @@ class Trainer:
             Diverged: the loss is not finite, and there are no earlier weights to restore.
             KeyboardInterrupt: the user stopped the training; the folder has a checkpoint.
         """
-        state, history = self.state, self.history
+        state, history, group = self.state, self.history, self.group
         with graceful_stop() as asked_to_stop:
-            if state.step == 0 and not history.records:
+            if state.step == 0 and not history.records and group.leads:
                 evaluate(0)
             history.start_clock()
             begun, time_limit = state.step, TimeLimit(state, self.planned)
@@ -229,25 +263,33 @@ class Trainer:
                 ):
                     history.add(progress)
                     time_limit.stepped()
-                    if history.due(progress.step):
+                    if history.due(progress.step) and group.leads:
                         evaluate(progress.step)
                         time_limit.evaluated()
                     time_limit.reschedule(history.clock(), history.evaluations_left)
-                    if history.done:
+                    state.schedule_progress, done, stopped = group.agreed(
+                        (
+                            state.schedule_progress,
+                            history.done,
+                            asked_to_stop() or group.asked_to_stop(),
+                        )
+                    )
+                    if done:
                         break
-                    if asked_to_stop():
+                    if stopped:
                         history.save()
                         raise KeyboardInterrupt
                     history.save_sometimes()
             except Diverged as error:
-                if not history.give_up(str(error)):
+                if not group.agreed(history.give_up(str(error))):
                     raise
-        history.finish()
+        if group.leads:
+            history.finish()
         if changed := self._rescheduled():
             say(changed)
 
     def _steps(self) -> Iterable[Progress]:
-        if self.history.done:
+        if self.group.agreed(self.history.done):
             return ()
         return train(self.state, self.method, self.batches, self.schedule, self.planned.precision)
 

@@ -179,6 +179,7 @@ fast = Recipe(
     precision="bf16",
     minutes=55.0,
     draws=3,
+    on_devices=True,
 )
 
 RECIPES = (

@@ -38,6 +38,7 @@ class Recipe:
     copies: int = 0  # augmented copies of each labelled image made once, by each of five pipelines
     precision: str = "auto"  # fp32, bf16, or whichever is measured to be faster
     draws: int = 5  # number of draws in a mean
+    on_devices: bool = False  # whether several devices may train a draw together
 
     def __post_init__(self) -> None:
         if not self.data:

@@ -16,12 +16,16 @@ from handful.data.splits import first
 from handful.errors import HandfulError
 from handful.methods.base import Method
 from handful.methods.self_supervised import SelfSupervised
-from handful.pipeline.fit import fit
+from handful.models.classifier import BackboneSpec
+from handful.pipeline.fit import Target, run_fit
+from handful.pipeline.options import FitOptions, InputSpec
 from handful.pipeline.recipes.copies import with_copies
 from handful.pipeline.recipes.recipe import Data, Recipe
 from handful.pipeline.run import Run
 from handful.pipeline.setup import subsample_labels
 from handful.progress import QUIET, Reporter
+from handful.training.processes import check_devices, check_divisible, divided
+from handful.training.settings import Settings
 
 COPY_PIPELINES = ("rotate", "zoom", "shift", "shear", "affine")  # of report A
 
@@ -140,6 +144,7 @@ def reproduce(
     data_root: Path | None = None,
     reporter: Reporter = QUIET,
     on: str | None = None,
+    devices: int = 1,
 ) -> Iterator[DrawResult]:
     """Run the recipe on each draw, and yield its outcome.
 
@@ -148,17 +153,36 @@ def reproduce(
             interrupted one is continued.
         on: run the draws on a cluster, each with one thread; see `handful.clusters.cluster`. Its
             machines see `out` at the same path.
+        devices: number of those that train a draw together, see `pretrain`; for recipes that are
+            made for it.
     """
     draws = tuple(draws)
+    _check_devices(recipe, devices, on)
     if on is not None:
         check_address(on)
         if out is None:
             raise HandfulError("draws on a cluster are kept in folders; give out=")
     data, images = open_data(recipe, data_root, reporter)
+    if devices > 1 and recipe.schedule is not None:
+        reporter.say(f"batches{divided(recipe.schedule.batch, devices)}")
     if on is not None:
         _run_on(on, recipe, data, images, draws, out, reporter)
     for draw in draws:
-        yield _result(recipe, data, images, draw, out, reporter)
+        yield _result(recipe, data, images, draw, out, reporter, devices)
+
+
+def _check_devices(recipe: Recipe, devices: int, on: str | None) -> None:
+    if devices == 1:
+        return
+    if not recipe.on_devices:
+        raise HandfulError(
+            f"{recipe.name} trains on one device; leave out devices (cifar10-fast takes several)"
+        )
+    if on is not None:
+        raise HandfulError("draws on a cluster train on one device each; leave out devices or on")
+    check_devices(devices)
+    network = recipe.backbone or BackboneSpec("small")
+    check_divisible(Settings(recipe.method, recipe.schedule, network), devices)
 
 
 def _run_on(
@@ -203,9 +227,10 @@ def _result(
     draw: int,
     out: Path | None,
     reporter: Reporter,
+    devices: int = 1,
 ) -> DrawResult:
-    method = method_of(recipe, data, draw)
-    run = _run(recipe, method, training_images(recipe, data, images, draw), draw, out, reporter)
+    method, labeled = method_of(recipe, data, draw), training_images(recipe, data, images, draw)
+    run = _run(recipe, method, labeled, draw, out, reporter, devices)
     if run.test is None:
         assert images.test is not None
         run.score_test(images.test, reporter.track)
@@ -220,17 +245,21 @@ def _run(
     draw: int,
     out: Path | None,
     reporter: Reporter,
+    devices: int,
 ) -> Run:
-    return fit(
-        images,
+    options = FitOptions(
         method,
-        seed=draw,
-        out=out / f"draw-{draw}" if out is not None else None,
-        schedule=recipe.schedule,
-        backbone=recipe.backbone,
-        size=recipe.size,
-        precision=recipe.precision,
+        draw,
+        recipe.schedule,
+        recipe.backbone,
+        InputSpec(recipe.size, precision=recipe.precision),
         estimate="none",
+        devices=devices,
+    )
+    return run_fit(
+        images,
+        options,
+        Target(out / f"draw-{draw}" if out is not None else None),
         reporter=replace(reporter, say=lambda text: None),
         command=["reproduce", recipe.name],
     )
