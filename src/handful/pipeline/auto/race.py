@@ -54,9 +54,6 @@ BUDGET = 180.0  # seconds; the default budget, and the most that `supervised` ge
 # Shares of the time for features and heads on them: where heads on features are ahead on other
 # data sets, and where a network trained from scratch is.
 _FEATURES_SHARE_FAVOURED, _FEATURES_SHARE = 0.5, 0.25
-# Multiple of the budget that the predictions of a large folder may take with a slower network than
-# the default one. Two networks take 2.4 times as long as it, and gain 5 points on photographs.
-_LATER = 3.0
 _PACKAGE_SHARE = 0.1  # of the time, for the labelled images with a network of a package
 _EXPENSIVE = ("fine_tuning", "deep_propagation")
 _EXPENSIVE_FROM = 480.0  # seconds that must be left for the methods below
@@ -193,7 +190,7 @@ class Race:
         # Where no network is trained beside them, heads have all of the time.
         others = [name for name in ("supervised", *_EXPENSIVE) if not self._excluded(name)]
         allowed = (share if others else 1.0) * self.remaining
-        later = _LATER * self.deadline.budget
+        later = self.deadline.budget  # predictions of a large folder may take the time once more
         return plan_features(self.images, allowed, self.options, names, self.reporter, later)
 
     def _packages(self) -> list[str]:
