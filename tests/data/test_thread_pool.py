@@ -2,8 +2,12 @@
 
 import threading
 
+import numpy as np
 import pytest
+from PIL import Image
 
+import handful
+from handful.data import scan, store
 from handful.data.thread_pool import in_order
 
 
@@ -50,3 +54,29 @@ def test_an_error_of_the_function_is_raised_in_its_place():
     assert next(results) == 1
     with pytest.raises(ZeroDivisionError):
         next(results)
+
+
+def test_tiny_files_of_a_folder_are_decoded_by_one_thread(tmp_path, monkeypatch):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for name, side in (("tiny", 8), ("photos", 200)):
+        for label in ("cat", "dog"):
+            (tmp_path / name / label).mkdir(parents=True)
+            noise = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(tmp_path / name / label / "a.png")
+    tiny, photos = (handful.load(tmp_path / name) for name in ("tiny", "photos"))
+    asked = []
+
+    def spy(function, items, threads=0):
+        asked.append(threads)
+        return map(function, items)
+
+    monkeypatch.setattr(store, "in_order", spy)
+    monkeypatch.setattr(scan, "in_order", spy)
+    for images, size in ((tiny, 16), (tiny, 160), (photos, 16)):
+        list(images.stream(size))
+    assert asked == [1, 0, 0]
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path / "another"))
+    for name in ("tiny", "photos"):
+        handful.load(tmp_path / name)
+    assert asked[3:] == [1, 0]

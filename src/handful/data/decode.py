@@ -18,6 +18,7 @@ import hashlib
 import io
 import math
 import mmap
+import os
 import re
 import threading
 import warnings
@@ -71,6 +72,7 @@ RAW_HEADS = tiff.RAW_HEADS
 ASPECTS = ("crop", "pad", "stretch")
 LARGE = 4_000_000  # pixels; a larger JPEG is inspected at an eighth of its size
 STRIP = 1_000_000  # pixels processed at a time
+SMALL = 2**17  # bytes; a smaller file is read at once
 LONGEST = 65_535  # longest side, in pixels
 JPEG_TIMES = 4  # factor on the limit of pixels for JPEGs, which are decoded at a reduced size
 ENOUGH = 0.9  # least share of the rows in a truncated JPEG
@@ -223,7 +225,7 @@ def header(path: Path) -> Iterator[Image.Image]:
     """
     _register_heif()
     with open(path, "rb") as file:
-        _checked_scans(path, file, file.read(16))
+        _checked_scans(path, file, file.read(16), None)
     formats = tuple(name for name in ("JPEG", "HEIF") if name in _formats())
     with _unlimited(), closing(Image.open(path, formats=formats)) as image:
         yield image
@@ -351,12 +353,13 @@ def _with(
             head = file.read(16)
             if tiff.is_raw(head):
                 raise Unreadable(tiff.RAW)
-            scans = _checked_scans(path, file, head)
+            content = _in_memory(file, head)
+            scans = _checked_scans(path, file, head, content)
         if tiff.is_tiff(head):
             found = _from_tiff(path, use)
             if found is not None:
                 return found
-        whole = _File(path, path, scans)
+        whole = _File(path, path if content is None else io.BytesIO(content), scans)
         with _unlimited():
             try:
                 return _from_pillow(whole, use, reduce, at_least)
@@ -370,6 +373,17 @@ def _with(
         raise
     except Exception as error:  # Pillow's readers raise almost anything on damaged bytes
         raise Unreadable(_reason(path, error)) from error
+
+
+def _in_memory(file: BinaryIO, head: bytes) -> bytes | None:
+    """The content of a small file, else None.
+
+    Pillow reads a file in many pieces. Between two of them threads wait for the interpreter's lock,
+    which takes longer than a small image.
+    """
+    if tiff.is_tiff(head) or os.fstat(file.fileno()).st_size > SMALL:
+        return None
+    return head + file.read()
 
 
 def _mended(path: Path, error: Exception) -> io.BytesIO | None:
@@ -559,16 +573,20 @@ def _portable(path: Path, image: ImageFile.ImageFile) -> np.ndarray:
     return values.reshape(shape).astype(np.uint16)
 
 
-def _checked_scans(path: Path, file: BinaryIO, head: bytes) -> Scans | None:
+def _checked_scans(path: Path, file: BinaryIO, head: bytes, content: bytes | None) -> Scans | None:
     """The scans of a JPEG. Raises `Unreadable` for headers that take Pillow's parser, written in
     Python, minutes.
 
     Args:
         head: the first bytes of the opened file.
+        content: all its bytes, if they have been read.
     """
     scans = None
     if head.startswith(b"\xff\xd8\xff"):
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if content is None:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                scans = jpeg_scans(mapped)
+        else:
             scans = jpeg_scans(content)
         if scans.scans > MOST_SCANS:
             raise Unreadable(f"more than {MOST_SCANS} scans; refused without decoding")

@@ -12,6 +12,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+TINY = 2**13  # bytes; see `Files.are_tiny`
+
 
 class Files(ABC):
     """The image files of a source, by name."""
@@ -33,6 +37,14 @@ class Files(ABC):
     def each(self, names: Iterable[str]) -> Iterator[AbstractContextManager[Path]]:
         """`opened` of each name, in order; those that are far away are fetched ahead."""
         return map(self.opened, names)
+
+    def are_tiny(self, sizes: np.ndarray) -> bool:
+        """Whether one thread decodes files of these sizes (N,), in bytes, sooner than several.
+
+        Several wait for the interpreter's lock longer than tiny images take. It is False where
+        threads wait for bytes from far away.
+        """
+        return False
 
     @abstractmethod
     def change(self, name: str, stamp: tuple[int, int]) -> str:
@@ -64,6 +76,9 @@ class Folder(Files):
 
     def opened(self, name: str) -> AbstractContextManager[Path]:
         return nullcontext(self.root / name)
+
+    def are_tiny(self, sizes: np.ndarray) -> bool:
+        return len(sizes) > 0 and bool(sizes.mean() < TINY)
 
     def change(self, name: str, stamp: tuple[int, int]) -> str:
         try:

@@ -250,7 +250,9 @@ def _inspected(
             known = _load(path, found)  # another process may have written it meanwhile
             unknown = np.flatnonzero(wanted & (known.row < 0))
             if len(unknown):
-                looked = _look(files, found.take(unknown).names, track)
+                new = found.take(unknown)
+                threads = 1 if files.are_tiny(new.stamps[:, 0]) else 0
+                looked = _look(files, new.names, track, threads)
                 broken = {int(unknown[at]): reason for at, reason in looked.broken.items()}
                 known = _Known(joined([known.facts, looked.facts]), known.row)
                 read = np.delete(unknown, list(looked.broken))
@@ -301,7 +303,7 @@ class _Looked(NamedTuple):
     broken: dict[int, str]  # position → why it cannot be read
 
 
-def _look(files: Files, names: Sequence[str], track: Track) -> _Looked:
+def _look(files: Files, names: Sequence[str], track: Track, threads: int = 0) -> _Looked:
     def look(start: int) -> _Looked:
         results = [_inspect(file) for file in files.each(names[start : start + BATCH])]
         broken = {start + at: one for at, one in enumerate(results) if isinstance(one, str)}
@@ -309,7 +311,7 @@ def _look(files: Files, names: Sequence[str], track: Track) -> _Looked:
 
     starts = range(0, len(names), BATCH)
     with decode.guarded():
-        parts = list(track(in_order(look, starts), len(starts), "looking at files"))
+        parts = list(track(in_order(look, starts, threads), len(starts), "looking at files"))
     broken = {at: reason for part in parts for at, reason in part.broken.items()}
     return _Looked(joined([part.facts for part in parts]), broken)
 

@@ -33,6 +33,7 @@ from handful.progress import Track, quiet
 
 MEMORY_LIMIT = 2**29  # bytes; larger pixel arrays are memory-mapped
 BATCH = 64  # images decoded by one worker at a time
+ONE_THREAD = 96  # pixels a side up to which resizing takes no more than reading a tiny file
 
 
 class Vanished(HandfulError):
@@ -147,7 +148,12 @@ class Store(ABC):
         """
         check_aspect(size, aspect)
         parts = [rows[start : start + batch] for start in range(0, len(rows), batch)]
-        return in_order(lambda part: self.batch(part, size, aspect, channels), parts)
+        threads = self._threads(rows, size)
+        return in_order(lambda part: self.batch(part, size, aspect, channels), parts, threads)
+
+    def _threads(self, rows: np.ndarray, size: int) -> int:
+        """How many threads make pixels of these rows; 0 is one for each core."""
+        return 0
 
     def check(self, rows: np.ndarray) -> None:
         """Raise `Vanished` if some of the rows are known to be lost."""
@@ -292,6 +298,9 @@ class FileStore(Store):
                 else:
                     pixels[places] = images
         return pixels
+
+    def _threads(self, rows: np.ndarray, size: int) -> int:
+        return 1 if size <= ONE_THREAD and self.files.are_tiny(self.stamps[rows, 0]) else 0
 
     def _read_together(self, rows: np.ndarray, size: int) -> list[list[int]]:
         """Positions in `rows` of images that are read from one file at once."""
