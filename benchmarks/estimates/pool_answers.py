@@ -10,8 +10,8 @@ fitted and calibrated as `fit` does. Temperatures that are compared:
 - likelihood: the one under which the labels are most likely out of fold;
 - folds: with the prior, and without predictions by models that saw no label of the class. It is
   saved with the model, for new images;
-- pool: the same, of labelled images that are among the unlabelled ones. It is for the images that
-  the head learned from, whose answers are in `predictions.csv`.
+- pool: the same, of labelled images that are among the unlabelled ones. It is for images that the
+  head learned from, whose answers are in `predictions.csv`, where they are few beside the labels.
 
 Each has its error, the mean distance of confidence and accuracy over draws, its bias, and the
 expected calibration error, on the images without a label ("own") and on images that no head has

@@ -11,6 +11,7 @@ import handful
 from handful.csv_files import read_csv
 from handful.methods.gaussian_mixture import GaussianMixture
 from handful.methods.linear_head import Features
+from handful.pipeline import pool_answers
 from handful.pipeline.cross_validate import fold_predictor
 from handful.pipeline.options import InputSpec
 from handful.pipeline.setup import prepare
@@ -59,6 +60,14 @@ def test_a_head_that_learned_from_labels_alone_has_one_temperature(tmp_path):
     written = [float(row["confidence"]) for row in read_csv(tmp_path / "run" / "predictions.csv")]
     expected = confidence(images, run, run.predictor.temperature)
     np.testing.assert_allclose(written, expected, atol=1e-4)
+
+
+@pytest.mark.thorough
+def test_a_large_pool_has_no_temperature_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.setattr(pool_answers, "POOL_OF_LABEL", 1)
+    images = stripes(60, channels=3, labeled=24)
+    run = handful.fit(images, "gaussian_mixture", size=32, out=tmp_path / "run")
+    assert run.estimate.get("pool_temperature") is None
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,12 @@ def pool_answers() -> str:
         groups[made["method"], made["pool"], made["per_class"]].append(line)
     rows = []
     for (method, pool, per_class), found in sorted(groups.items(), key=_order):
+        own = "pool" if pool else "folds"  # a small pool has a temperature of its own
         cells = [
             f"{100 * mean(_figure(line, where, key, what) for line in found):.1f}"
             for where, now, what in (
-                ("own", "pool", "error"),
-                ("own", "pool", "ece"),
+                ("own", own, "error"),
+                ("own", own, "ece"),
                 ("new", "folds", "error"),
                 ("new", "folds", "ece"),
             )

@@ -1,8 +1,10 @@
 """Confidence of the answers for unlabelled images that a head has learned from.
 
 A head that learned from images without their labels is surer of them than of new images, and no
-more often right. So their temperature is found on labelled images in the same position: each is
-predicted by a head that learned from it without its label.
+more often right. In a small pool each image weighs much, so the temperature of its answers is found
+on labelled images in the same position: each is predicted by a head that learned from it without
+its label. In a large pool the difference is smaller than what so few labels can tell
+(benchmarks/log/estimates.md).
 """
 
 from dataclasses import replace
@@ -15,14 +17,15 @@ from handful.pipeline.cross_validate import FOLDS, fold_predictor, predicted_out
 from handful.pipeline.record import Decision, FitRequest
 from handful.pipeline.run import Run
 
-MOST_LABELS = 1_000  # labelled images up to which the fits cost little, and the labels tell little
+MOST_LABELS = 1_000  # labelled images up to which the fits cost little
+POOL_OF_LABEL = 10  # unlabelled images for each label, above which a pool is large
 
 
 def for_pool(run: Run, decision: Decision, request: FitRequest) -> Run:
     """Return the run as it answers for its own unlabelled images; the record gets the temperature.
 
-    It is the run itself where the head did not learn from these images, or nothing is known of its
-    confidence.
+    It is the run itself where the head did not learn from these images, they are many, or nothing
+    is known of its confidence.
     """
     temperature = pool_temperature(decision, request)
     if temperature is None:
@@ -34,14 +37,15 @@ def for_pool(run: Run, decision: Decision, request: FitRequest) -> Run:
 def pool_temperature(decision: Decision, request: FitRequest) -> float | None:
     """Return the temperature for images that the head learned from; None for that of the model."""
     settings, task, plan, assessment, *_ = decision
-    method = settings.method
+    method, images = settings.method, task.images
+    labels, pool = len(images.labeled), len(images.unlabeled)
     if (
         assessment is None
         or assessment.estimate.accuracy is None
         or not isinstance(method, Fitted)
         or not about(method).uses_unlabeled
-        or not len(task.images.unlabeled)
-        or len(task.images.labeled) > MOST_LABELS
+        or not 0 < pool <= POOL_OF_LABEL * labels
+        or labels > MOST_LABELS
     ):
         return None
     predictor = fold_predictor(settings, task, request.seed, plan, among_unlabeled=True)

@@ -152,7 +152,7 @@ def plan_features(
     n = len(images.labeled)
     heads = (FOLDS.folds + 1) * _HEAD_SECONDS * n * min(n, _FEATURE_WIDTH)
     with_pool = {name: HEADS_WITH_POOL[name] for name in names if name in HEADS_WITH_POOL}
-    more = MORE_FOLDS.fits  # fits of the selected one, for its estimate and its pool's confidence
+    more = MORE_FOLDS.fits - FOLDS.fits  # fits of the selected one, for its estimate
     slowest = max(with_pool.values(), default=0.0)
     # Seconds for each unlabelled image.
     fits = (FOLDS.folds + 1) * sum(with_pool.values()) + more * slowest
