@@ -58,13 +58,23 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def known():
+def known(place):
     """The names that examples use without defining them."""
     from sklearn.datasets import load_digits
 
     images, digits = handful.load("digits"), load_digits()
     some = images.seen(range(60))
     run = handful.fit(some, "supervised", settings=QUICK, precision="fp32", estimate="none")
+    (place / "own-boxes.csv").write_text("file,x1,y1,x2,y2\nfox-1.png,0,0,9,9\nhare-2.png,0,0,9,9")
+    of_crops = handful.fit(
+        place / "photos",
+        "supervised",
+        labels={"fox-1.png": "fox", "hare-2.png": "hare"},
+        boxes=place / "own-boxes.csv",
+        settings=QUICK,
+        precision="fp32",
+        estimate="none",
+    )
     classifier = handful.Classifier("supervised", settings=QUICK, precision="fp32")
     classifier.fit(digits.images[:60] / 16, digits.target[:60])
     return {
@@ -72,6 +82,7 @@ def known():
         "digits": digits,
         "images": images,
         "run": run,
+        "run_of_crops": of_crops,
         "classifier": classifier,
     }
 

@@ -335,3 +335,7 @@ def test_values_that_are_not_finite_are_found_in_any_type(dtype):
     for wrong in (math.inf, -math.inf, math.nan) if dtype.is_floating_point else ():
         tensor[1, 2] = wrong
         assert not is_finite(tensor)
+
+
+def test_values_of_a_type_that_numpy_lacks_are_not_finite():
+    assert not is_finite(torch.ones(2, 3).to(torch.float8_e5m2))

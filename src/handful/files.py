@@ -280,12 +280,18 @@ def is_finite(tensor: "Tensor") -> bool:
     """Whether a tensor that was read from a file has no infinite value and no NaN.
 
     NumPy answers it: torch would start its threads, which cost more than all the rest of reading.
+    A tensor of a type that only damaged or foreign files hold, such as float8, is not finite.
     """
     import numpy as np
     import torch
 
-    known = tensor.float() if tensor.dtype == torch.bfloat16 else tensor  # NumPy has no bfloat16
-    return bool(np.isfinite(known.detach().numpy()).all())
+    if tensor.dtype == torch.bfloat16:  # NumPy has none
+        tensor = tensor.float()
+    try:
+        values = tensor.detach().numpy()
+    except TypeError:
+        return False
+    return bool(np.isfinite(values).all())
 
 
 def read_tensors(

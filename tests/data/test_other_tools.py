@@ -160,7 +160,7 @@ def test_contradictory_rows_are_all_listed_and_their_image_is_left_unlabelled(tm
     assert [skipped.name for skipped in images.store.skipped] == ["a.png", "a.png"]
     reasons = " ".join(skipped.reason for skipped in images.store.skipped)
     assert "'x' on line 2" in reasons and "'z' on line 4" in reasons
-    assert "1 images have contradicting labels" in said[0] and "'a.png'" in said[0]
+    assert "1 image has contradicting labels" in said[0] and "'a.png'" in said[0]
 
 
 SEVERAL = {

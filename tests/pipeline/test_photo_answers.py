@@ -96,8 +96,10 @@ def test_some_of_the_crops_do_not_answer_for_photos(place, predictions):
     with pytest.raises(HandfulError, match="not for all crops"):
         predictions[:1].by_photo()
     run = handful.open_run(place / "run")
+    with pytest.warns(UserWarning, match="these are whole images"):
+        whole = run.predict(place / "photos")
     with pytest.raises(HandfulError, match="not for all crops"):
-        run.predict(place / "photos").by_photo()
+        whole.by_photo()
 
 
 def check_timelapse_csv(path):

@@ -77,6 +77,7 @@ class Looking(GaussianMixture):
     seen: ClassVar[list[torch.Tensor]] = []
 
     def fit_features(self, labeled, labels, unlabeled, num_classes, seed, shares=None):
+        assert self.limit >= len(unlabeled)  # a sample would leave held-out images out
         self.seen.append(unlabeled)
         return Features().fit_features(labeled, labels, unlabeled[:0], num_classes, seed)
 
@@ -84,7 +85,7 @@ class Looking(GaussianMixture):
 @pytest.mark.parametrize("among", [False, True])
 def test_held_out_images_are_in_the_pool_only_where_they_are_asked_to_be(among):
     images = stripes(40, channels=3, labeled=16)
-    settings, task = prepare(images, Looking(), inputs=InputSpec(size=32))
+    settings, task = prepare(images, Looking(limit=24), inputs=InputSpec(size=32))
     plan = make_plan(settings, task, 0)
     Looking.seen.clear()
     predict = fold_predictor(settings, task, 0, plan, among_unlabeled=among)

@@ -42,6 +42,8 @@ def label_issues(out: OutOfFold, times: float = CONTRADICTED) -> list[LabelIssue
     probabilities = averaged(out, temperature)
     of_label = probabilities[np.arange(len(out.labels)), out.labels]
     of_guess = probabilities.max(axis=1)
+    # No model that could know the class has predicted the only label of a class.
+    seen = np.full(len(of_guess), True) if out.class_seen is None else out.class_seen.any(axis=0)
     issues = [
         LabelIssue(
             position=int(position),
@@ -50,6 +52,6 @@ def label_issues(out: OutOfFold, times: float = CONTRADICTED) -> list[LabelIssue
             label_probability=float(of_label[position]),
             guess_probability=float(of_guess[position]),
         )
-        for position in np.flatnonzero(of_guess >= times * of_label)
+        for position in np.flatnonzero(seen & (of_guess >= times * of_label))
     ]
     return sorted(issues, key=lambda issue: issue.label_probability / issue.guess_probability)

@@ -80,9 +80,13 @@ def fold_predictor(
     def fitted(train: np.ndarray, held: np.ndarray, seed: int) -> np.ndarray:
         if len(seen := labels[train].unique()) == 1:  # a class with one label is held out
             return np.tile(np.eye(classes, dtype=np.float32)[seen], (len(held), 1))
-        unlabeled = torch.cat([pool, known[held]]) if among_unlabeled else pool
+        unlabeled, used = pool, method
+        if among_unlabeled:
+            unlabeled = torch.cat([pool, known[held]])
+            if (limit := getattr(method, "limit", None)) is not None:
+                used = replace(method, limit=limit + len(held))  # else a sample leaves some out
         head = fit_head(
-            method, known[train], labels[train], unlabeled, classes, seed, shares, counted[train]
+            used, known[train], labels[train], unlabeled, classes, seed, shares, counted[train]
         )
         with torch.inference_mode():
             return head(known[held].float()).softmax(dim=1).numpy()

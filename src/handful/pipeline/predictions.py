@@ -193,7 +193,7 @@ class Predictions:
         A photo without a label has a remark, such as "no detection".
 
         >>> boxes = handful.Boxes("boxes.csv")
-        >>> [one.name for one in run.predict("photos", boxes=boxes).by_photo()][:2]
+        >>> [one.name for one in run_of_crops.predict("photos", boxes=boxes).by_photo()][:2]
         ['fox-1.png', 'fox-2.png']
 
         Raises:
@@ -206,14 +206,15 @@ class Predictions:
 
         Its columns are RelativePath, File, Label, Confidence, Detections and Remark.
 
-        >>> run.predict("photos", boxes="boxes.csv").to_photo_csv("by-photo.csv")
+        >>> run_of_crops.predict("photos", boxes="boxes.csv").to_photo_csv("by-photo.csv")
         """
         write_photo_csv(Path(path), self.by_photo())
 
     def to_recognitions(self, path: Path | str) -> None:
         """Write boxes and classes in MegaDetector's format, which Timelapse reads as recognitions.
 
-        >>> run.predict("photos", boxes="boxes.csv").to_recognitions("recognitions.json")
+        >>> found = run_of_crops.predict("photos", boxes="boxes.csv")
+        >>> found.to_recognitions("recognitions.json")
         """
         write_recognitions(Path(path), self._crops(), self.classes, self._detected())
 

@@ -13,7 +13,7 @@ def graceful_stop() -> Iterator[Any]:
 
     The first Ctrl-C sets the request; a second one raises KeyboardInterrupt at once. Where Ctrl-C
     is ignored, as in jobs that a script starts in the background, it stays ignored. SIGTERM sets
-    the request too where the command line handles it (`handful.cli.failures.terminating`).
+    the request too where the command line handles it (`handful.cli.failures.sigterm_as_interrupt`).
     """
     asked = False
 

@@ -5,6 +5,7 @@ end the others when one is lost; the checkpoint is then the last one that was sa
 """
 
 import logging
+import multiprocessing
 import os
 import signal
 import socket
@@ -36,7 +37,6 @@ from handful.training.settings import Settings
 INSTALL = "pip install 'handful[ddp]'"
 _PASSED_ON = (HandfulError, Diverged)  # exceptions that the command raises too
 _FAILED = 1  # exit status of a process that has said why
-_PATIENCE = 10.0  # seconds in which a process must end that was told to
 
 
 class Said(NamedTuple):
@@ -77,7 +77,6 @@ class Given(NamedTuple):
     size: int  # number of processes
     meeting: str  # see FabricGroup
     stop: Any  # an event: the user asked to stop
-    parent: int  # process that started them
     threads: int
 
 
@@ -150,7 +149,7 @@ def in_processes(
     threads = max(1, torch.get_num_threads() // count)
     devices.free_memory()
     with graceful_stop() as asked_to_stop, tempfile.TemporaryDirectory() as scratch:
-        given = Given(count, str(Path(scratch) / "meeting"), stop, os.getpid(), threads)
+        given = Given(count, str(Path(scratch) / "meeting"), stop, threads)
         running: list[Any] = []
         readers: list[Connection] = []
         try:
@@ -256,12 +255,9 @@ def _end(running: list[Any]) -> None:
     """End the processes that still run."""
     for process in running:
         if process.is_alive():
-            process.terminate()
-    for process in running:
-        process.join(_PATIENCE)
-        if process.is_alive():
             process.kill()
-            process.join()
+    for process in running:
+        process.join()
 
 
 def _check(codes: list[int | None], failures: list[Failed]) -> None:
@@ -313,7 +309,8 @@ def _work(
 ) -> None:
     sys.stdout.flush()
     os.dup2(2, 1)  # libraries may print; the command's output is its answer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for told in (signal.SIGINT, signal.SIGTERM):  # a group may get them; the parent asks to stop
+        signal.signal(told, signal.SIG_IGN)
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     if (loopback := _loopback()) is not None:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
@@ -321,7 +318,8 @@ def _work(
     devices.use_threads(given.threads)
 
     def asked_to_stop() -> bool:
-        return given.stop.is_set() or os.getppid() != given.parent
+        parent = multiprocessing.parent_process()
+        return given.stop.is_set() or (parent is not None and not parent.is_alive())
 
     try:
         group = FabricGroup(rank, given.size, given.meeting, asked_to_stop)
