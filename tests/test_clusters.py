@@ -59,6 +59,26 @@ def test_an_address_where_nothing_listens_is_said_before_ray_is_asked(free, monk
             pass
 
 
+@pytest.mark.parametrize(
+    "address, said",
+    [
+        ("ray", "no Ray cluster on this machine: timed out. Where the machine has much"),
+        ("ray://127.0.0.1:10001", "no Ray cluster ray://127.0.0.1:10001: timed out. Check"),
+    ],
+)
+def test_a_cluster_that_does_not_start_is_told(monkeypatch, address, said):
+    class Ray:
+        __version__ = "2"
+
+        def init(**how):
+            raise Exception("timed out.\nMore")  # as Ray does where its processes are late
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(clusters, "_check_listening", lambda address: None)
+    with pytest.raises(HandfulError, match=said):
+        clusters._connect(Ray, address)
+
+
 def test_ray_is_imported_in_one_place_and_only_when_asked_for():
     package = Path(clusters.__file__).parent
     found = [

@@ -8,13 +8,12 @@ moved by a pixel and with noise. Each way looks for the four nearest of each pic
 frequencies, in a process of its own with one thread. What the exact search finds is right:
 `copies` is the share of the copies it pairs with their original that a way pairs, too, and `right`
 the share of all of its neighbours. Seconds are of the processor, memory is the peak beyond that of
-the process before the search. faiss (`pip install faiss-cpu`) is no dependency: its ways are left
-out where it is missing. Its cells are as many as ours, and as many are searched.
+the process before the search (Linux only). faiss (`pip install faiss-cpu`) is no dependency: its
+ways are left out where it is missing. Its cells are as many as ours, and as many are searched.
 """
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -90,13 +89,17 @@ def phase(way: str, folder: Path) -> None:
     if way in THEIRS:
         import faiss  # noqa: F401 (its memory is no part of the search)
     directions = torch.from_numpy(np.load(folder / "directions.npy"))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    begun = time.process_time()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is the memory of now
+    before, begun = peak_mb(), time.process_time()
     found = search(way, directions)
-    seconds = time.process_time() - begun
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    seconds, memory = time.process_time() - begun, peak_mb() - before
     np.save(folder / f"{way}.npy", found.numpy().astype(np.int32))
-    print(json.dumps({"cpu_seconds": round(seconds, 1), "memory_mb": round(peak / 1024)}))
+    print(json.dumps({"cpu_seconds": round(seconds, 1), "memory_mb": round(memory)}))
+
+
+def peak_mb() -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) / 1024
 
 
 def main() -> None:

@@ -182,17 +182,14 @@ def _connect(ray: Any, address: str) -> None:
     with _settings(), _handlers_kept():
         try:
             ray.init(**how)
-        except (
-            ray.exceptions.RayError,
-            ConnectionError,
-            RuntimeError,
-            ValueError,
-            OSError,
-            SystemExit,
-        ) as error:
-            where = given or "on this machine"
+        except (Exception, SystemExit) as error:  # Ray raises bare ones, too
+            if how["address"] == "local":
+                raise HandfulError(
+                    f"no Ray cluster on this machine: {_first_line(error)}. Where the machine has "
+                    f"much other work, the same command may start it later"
+                ) from error
             raise HandfulError(
-                f"no Ray cluster {where}: {_first_line(error)}. Check the address, that its "
+                f"no Ray cluster {given}: {_first_line(error)}. Check the address, that its "
                 f"machines have Ray {ray.__version__} and Python {platform.python_version()}, and, "
                 f"where it asks for a token, RAY_AUTH_MODE=token and ~/.ray/auth_token"
             ) from error
@@ -264,7 +261,7 @@ def _handlers_kept() -> Iterator[None]:
 
 
 def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300].rstrip(".")
 
 
 # --- what runs on the machines of the cluster
