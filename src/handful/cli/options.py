@@ -60,8 +60,8 @@ Devices = Annotated[
     typer.Option(
         "--devices",
         help="How many GPUs of this machine train together, or processes where it has no GPU. They "
-        "divide every batch, so the result is that of one, but for rounding and dropout. More than one needs "
-        "pip install 'handful[ddp]'.",
+        "divide every batch, so the result is that of one, but for rounding and dropout. More than "
+        "one needs pip install 'handful[ddp]'.",
         metavar="COUNT",
         rich_help_panel=EXPERT,
     ),

@@ -84,7 +84,8 @@ def fold_predictor(
         if among_unlabeled:
             unlabeled = torch.cat([pool, known[held]])
             if (limit := getattr(method, "limit", None)) is not None:
-                used = replace(method, limit=limit + len(held))  # else a sample leaves some out
+                more = limit + len(held)  # with fewer, a sample leaves some of them out
+                used = replace(method, limit=more)  # type: ignore[type-var]
         head = fit_head(
             used, known[train], labels[train], unlabeled, classes, seed, shares, counted[train]
         )
