@@ -122,9 +122,9 @@ def pretrain(
         pictures: write pictures of sample images to the folder; False for private photos.
         devices: number of GPUs of this machine that train together, or of processes where it has
             no GPU. They divide every batch, so the result is that of one, but for rounding and
-            dropout; a pre-training may be continued with another number. A script that asks for more than
-            one has `if __name__ == "__main__":` around its work, as Python's multiprocessing
-            needs.
+            dropout; a pre-training may be continued with another number. A script that asks for
+            more than one has `if __name__ == "__main__":` around its work, as Python's
+            multiprocessing needs.
 
     The other arguments are those of `fit`.
 
