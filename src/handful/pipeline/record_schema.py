@@ -205,7 +205,7 @@ class Estimate(Scored):
     balanced_low: Share | None = None
     balanced_high: Share | None = None
     confidence: Share | None = None
-    pool_temperature: float | None = Field(default=None, gt=0)
+    pool_temperature: float | None = Field(default=None, gt=0)  # None: that of the model
 
 
 class Tested(StrictModel):
