@@ -110,9 +110,12 @@ def test_a_recompressed_and_a_resized_copy_are_near_duplicates(tmp_path):
     assert findings.identical == ()
 
 
-@pytest.mark.parametrize("block", [3, 7, 64])
-def test_the_nearest_others_are_found_whatever_the_block(monkeypatch, block):
+@pytest.mark.parametrize(
+    "block, agreements", [(3, 2**25), (7, 2**25), (64, 2**25), (64, 60), (64, 5)]
+)
+def test_the_nearest_others_are_found_whatever_the_block(monkeypatch, block, agreements):
     monkeypatch.setattr(near_module, "BLOCK", block)
+    monkeypatch.setattr(near_module, "AGREEMENTS", agreements)
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(20, 63))).float()
     partners = near_module._nearest(x, 4, lambda items, *_: items)
     agree = x @ x.T

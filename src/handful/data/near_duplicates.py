@@ -30,7 +30,8 @@ ALIKE = 0.95  # least likeness of near-duplicates
 PARTNERS = 4  # images nearest in the lowest frequencies that each image is compared with
 FLAT = 4.0  # standard deviation in grey levels below which an image shows nothing to compare
 BLOCK = 1024  # images whose frequencies are compared with all others at a time
-EXACT = 2**15  # images; more are compared within cells
+EXACT = 100_000  # images; more are compared within cells
+AGREEMENTS = 2**25  # comparisons of one block that are held at once: 128 MB
 PROBED = 16  # cells that each image is compared with
 MOST = 2**15  # images that one image is compared with, should a cell hold very many
 
@@ -102,10 +103,11 @@ def _nearest(directions: Tensor, count: int, track: Track) -> Tensor:
     """Positions (N, count) of the nearest others of the directions (N, D), the nearest first."""
     if len(directions) > EXACT:
         return _nearest_in_cells(directions, count, track)
-    starts = range(0, len(directions), BLOCK)
+    step = max(1, min(BLOCK, AGREEMENTS // len(directions)))
+    starts = range(0, len(directions), step)
     found = []
     for start in track(starts, len(starts), "comparing"):
-        block = directions[start : start + BLOCK]
+        block = directions[start : start + step]
         agree = block @ directions.T
         agree[torch.arange(len(block)), start + torch.arange(len(block))] = -torch.inf
         found.append(agree.topk(count, dim=1).indices)
