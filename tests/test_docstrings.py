@@ -76,6 +76,7 @@ def known():
     }
 
 
+@pytest.mark.filterwarnings("ignore:this run learned from whole images")  # the run is of digits
 @pytest.mark.parametrize("name", [marked(name) for name in EVERY])
 def test_the_example_of_a_docstring_runs(name, place, known, monkeypatch, capsys):
     monkeypatch.chdir(place)

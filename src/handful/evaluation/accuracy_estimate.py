@@ -100,6 +100,7 @@ class Estimate:
     balanced_high: float | None = None
     per_class: tuple[ClassEstimate, ...] = ()  # classes with enough labels
     temperature: float = 1.0
+    pool_temperature: float | None = None  # of answers for unlabelled images, if it is another one
     abstentions: tuple[Abstention, ...] = ()  # for those of TARGET_ACCURACIES that are shown
     caveats: tuple[str, ...] = ()
 

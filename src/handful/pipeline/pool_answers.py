@@ -18,7 +18,7 @@ from handful.pipeline.record import Decision, FitRequest
 from handful.pipeline.run import Run
 
 MOST_LABELS = 1_000  # labelled images up to which the fits cost little
-POOL_OF_LABEL = 10  # unlabelled images for each label, above which a pool is large
+POOL_OF_LABEL = 20  # unlabelled images for each label, above which a pool is large
 
 
 def for_pool(run: Run, decision: Decision, request: FitRequest) -> Run:

@@ -203,7 +203,7 @@ class Estimate(Scored):
     balanced_low: Share | None = None
     balanced_high: Share | None = None
     confidence: Share | None = None
-    pool_temperature: float | None = Field(default=None, gt=0)
+    pool_temperature: Annotated[FiniteFloat, Field(gt=0, le=1e6)] | None = None
 
 
 class Tested(StrictModel):
