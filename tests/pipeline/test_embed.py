@@ -49,7 +49,10 @@ def test_features_are_those_of_the_bundled_network():
     assert (found.names, found.classes) == (tuple(images.names), ("a", "b"))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "precision",
+    ["fp32", pytest.param("bf16", marks=[pytest.mark.thorough])],  # slow without bf16 units
+)
 def test_networks_side_by_side_are_embedded_in_a_budget(precision):
     found, said = embedded(
         photographs(), backbone="lite0+lite2", size=None, budget=60, precision=precision

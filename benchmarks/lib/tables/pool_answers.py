@@ -18,6 +18,8 @@ def pool_answers() -> str:
     groups: dict[tuple[str, int, int], list[Line]] = defaultdict(list)
     for line in lines.values():
         made = line["settings"]
+        if made["method"] == "features" and made["pool"]:
+            continue  # its heads do not learn from the pool
         groups[made["method"], made["pool"], made["per_class"]].append(line)
     rows = []
     for (method, pool, per_class), found in sorted(groups.items(), key=_order):

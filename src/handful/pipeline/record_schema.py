@@ -162,8 +162,6 @@ class Training(StrictModel):
     steps: Count
     images_seen: Count
     device: Word
-    devices: Count = 1
-    batch_per_device: Count | None = None
     threads: Count
     precision: Word
     engine: Word = "torch"
@@ -205,7 +203,7 @@ class Estimate(Scored):
     balanced_low: Share | None = None
     balanced_high: Share | None = None
     confidence: Share | None = None
-    pool_temperature: float | None = Field(default=None, gt=0)  # None: that of the model
+    pool_temperature: Annotated[FiniteFloat, Field(gt=0, le=1e6)] | None = None
 
 
 class Tested(StrictModel):
