@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -87,3 +88,11 @@ def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr("time.perf_counter", clock)
     return clock
+
+
+@pytest.fixture
+def in_the_foreground():
+    """Handle Ctrl-C as in a terminal; tests that a script starts in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -5,13 +5,13 @@ import signal
 import socket
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from handful import HandfulError, clusters
 from handful.clusters import Cluster, Job, check_address, cluster
 from handful.cores import cores
+from lazy_imports import assert_imported_late_and_only_in
 
 
 @pytest.mark.parametrize(
@@ -80,14 +80,7 @@ def test_a_cluster_that_does_not_start_is_told(monkeypatch, address, said):
 
 
 def test_ray_is_imported_in_one_place_and_only_when_asked_for():
-    package = Path(clusters.__file__).parent
-    found = [
-        (path.name, line)
-        for path in package.rglob("*.py")
-        for line in path.read_text().splitlines()
-        if line.strip().startswith(("import ray", "from ray"))
-    ]
-    assert found and all(name == "clusters.py" and line[0] == " " for name, line in found)
+    assert_imported_late_and_only_in("clusters.py", "ray")
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,11 @@ import shutil
 import signal
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-import handful
 import together
 from handful import cores
 from handful.errors import HandfulError
@@ -33,6 +31,7 @@ from handful.training.loop import Diverged
 from handful.training.process_group import ALONE, ProcessGroup
 from handful.training.processes import check_devices, check_divisible, in_processes
 from handful.training.settings import Settings
+from lazy_imports import assert_imported_late_and_only_in
 from tiny import SCHEDULE, stripes, task
 
 SMALL = BackboneSpec("small", {"base": 8})
@@ -109,14 +108,7 @@ def test_the_command_refuses_before_it_reads_an_image(handful, tmp_path, two_cor
 
 
 def test_lightning_is_imported_in_one_place_and_only_when_it_is_needed():
-    package = Path(handful.__file__).parent
-    found = [
-        (path.name, line)
-        for path in package.rglob("*.py")
-        for line in path.read_text().splitlines()
-        if line.strip().startswith(("import lightning", "from lightning"))
-    ]
-    assert found and all(name == "process_group.py" and line[0] == " " for name, line in found)
+    assert_imported_late_and_only_in("process_group.py", "lightning")
 
 
 # --- parts of a batch
@@ -280,14 +272,6 @@ def test_when_a_process_fails_the_command_ends_and_the_checkpoint_stays(tmp_path
     assert time.monotonic() - begun < 300  # it did not wait for a process that is gone
     resumed = together.session(ALONE, tmp_path)
     assert resumed.history.seconds > 0 and resumed.state.step == together.STEPS
-
-
-@pytest.fixture
-def in_the_foreground():
-    """Handle Ctrl-C as in a terminal; tests that a script starts in the background ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.slow

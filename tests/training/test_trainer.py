@@ -70,14 +70,6 @@ def test_training_leaves_the_global_random_state_alone():
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.fixture
-def in_the_foreground():
-    """Handle Ctrl-C as in a terminal; tests that a script starts in the background ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("in_the_foreground")
 def test_control_c_saves_a_checkpoint_of_its_step(tmp_path):
     def track(items, total, description):
