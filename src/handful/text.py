@@ -158,14 +158,15 @@ def compared_with_chosen(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         rows: of `choice` in run.json; a dash stands where a row has no accuracy.
     """
     chosen = next((row["accuracy"] for row in rows if row["chosen"]), None)
-    return [
-        ""
-        if row["chosen"]
-        else "–"
-        if None in (chosen, row["accuracy"])
-        else f"{points(row['accuracy'] - chosen)} points"
-        for row in rows
-    ]
+
+    def compared(row: Mapping[str, Any]) -> str:
+        if row["chosen"]:
+            return ""
+        if chosen is None or row["accuracy"] is None:
+            return "–"
+        return f"{points(row['accuracy'] - chosen)} points"
+
+    return [compared(row) for row in rows]
 
 
 def often(share: float) -> str:

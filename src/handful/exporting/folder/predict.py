@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime tells Microsoft of its use else
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # no records of use go to Microsoft
 import onnxruntime
 from pictures import load
 
