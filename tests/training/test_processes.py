@@ -296,7 +296,8 @@ def test_control_c_saves_a_checkpoint_and_a_second_one_ends_at_once(tmp_path):
             yield item
 
     with pytest.raises(KeyboardInterrupt):
-        in_processes(2, together.waits, tmp_path, reporter=Reporter(impatient))
+        in_processes(2, together.waits, tmp_path / "again", reporter=Reporter(impatient))
+    assert not (tmp_path / "again" / "checkpoint.safetensors").exists()  # nobody waited for a save
 
 
 @pytest.mark.slow
