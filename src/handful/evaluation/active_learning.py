@@ -78,15 +78,30 @@ def suggest(
         count: suggestions wanted; fewer are returned where there are fewer images.
         counted: (n,) whether a labelled image counts in the estimate; None: that is not known.
     """
-    count = min(count, len(features))
-    drawn = round(RANDOM_SHARE * count)
+    return _suggest(*directions(features, labeled), probabilities, count, counted)
+
+
+def directions(features: Tensor, labeled: Tensor) -> tuple[Tensor, Tensor]:
+    """(M, D) and (n, D) features as (M, R) and (n, R) coordinates of length 1."""
     coordinates = principal(torch.cat([features, labeled]).float(), RANK)
+    return F.normalize(coordinates.of(features)), F.normalize(coordinates.of(labeled))
+
+
+def _suggest(
+    x: Tensor,
+    labeled: Tensor,
+    probabilities: Tensor | None,
+    count: int,
+    counted: Tensor | None = None,
+) -> list[Suggestion]:
+    """`suggest` of the `directions` (M, R) of images to choose from and (n, R) of labelled ones."""
+    count = min(count, len(x))
+    drawn = round(RANDOM_SHARE * count)
     if counted is not None and int((~counted).sum()) >= OUTSIDE:
-        covering = labeled[~counted]
+        known = labeled[~counted]
     else:
-        covering = torch.cat([labeled, features[:drawn]])
-    known = F.normalize(coordinates.of(covering))
-    pool = F.normalize(coordinates.of(features[drawn:]))
+        known = torch.cat([labeled, x[:drawn]])
+    pool = x[drawn:]
     doubts = torch.ones(len(pool)) if probabilities is None else doubt(probabilities[drawn:])
     unsure = doubts > doubts.median()
     chosen = [
@@ -114,7 +129,8 @@ def suggest_new_scenes(
         pictures_of: (m, 1, 32, 32) uint8 of the images at these positions of `features`.
         known: (n, 1, 32, 32) uint8, pictures of labelled images.
     """
-    left = np.arange(len(features))
+    x, of_labeled = directions(features, labeled)
+    left = np.arange(len(x))
     looks: dict[int, Tensor] = {}
     suggestions: list[Suggestion] = []
     for _ in range(ROUNDS):
@@ -122,7 +138,7 @@ def suggest_new_scenes(
         predicted = None if probabilities is None else probabilities[some]
         suggestions = [
             Suggestion(int(left[at]), why)
-            for at, why in suggest(features[some], labeled, predicted, count, counted)
+            for at, why in _suggest(x[some], of_labeled, predicted, count, counted)
         ]
         if unseen := [at for at, _ in suggestions if at not in looks]:
             looks |= zip(unseen, pictures_of(unseen), strict=True)

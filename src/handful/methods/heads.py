@@ -14,7 +14,7 @@ from handful import seeds
 from handful.devices import one_thread
 from handful.errors import HandfulError
 
-_LARGE = 2_048  # rows and columns of a Gram matrix that takes seconds to decompose
+_LARGE = 1_400  # rows and columns of a Gram matrix that takes about a second to decompose
 _ROWS = 4_096  # images of a randomised decomposition
 _OVERSAMPLED = 32  # axes that it finds beyond those wanted, for precision
 SMALL = 1_000_000  # elements: one thread multiplies smaller matrices faster

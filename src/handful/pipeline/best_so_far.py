@@ -16,7 +16,7 @@ from handful.pipeline.last_fit import train_on_all_labels
 from handful.pipeline.record import Decision, FitRequest
 from handful.pipeline.replacement import BETTER, already_replaced, put_in_place
 from handful.pipeline.run import Run, read_record
-from handful.pipeline.save import run_of, save_artifacts
+from handful.pipeline.save import run_of, save_artifacts, save_thumbnails
 from handful.progress import Say, silent
 from handful.text import about_right, counted
 
@@ -65,12 +65,14 @@ class BestSoFar:
         built = self.folder / BETTER
         shutil.rmtree(built, ignore_errors=True)  # what a killed process began
         built.mkdir()
-        save_artifacts(run, decision, self.request, built, self.pictures, answers)
+        save_artifacts(run, decision, self.request, built, False, answers)
         run.save(built, learned.history)
         put_in_place(self.folder, RUN_LAYOUT, self.say, BETTER)
         already_replaced(self.folder, fingerprint)
         self._kept = run.record
         self._report(run, answers)
+        if self.pictures:  # large photos take seconds: the answers are there before
+            save_thumbnails(decision, self.request, self.folder)
 
     def _is_better(self, found: Evaluated, accuracy: float | None) -> bool:
         """Return whether a head has learned more labels than the kept one, or is right more often.

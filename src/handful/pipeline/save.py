@@ -68,9 +68,20 @@ def save_artifacts(
             save_issues(assessment.issues, task.images, folder)
         save_out_of_fold(assessment.probabilities, task.images, folder)
     if pictures:
-        probabilities = assessment.probabilities if assessment is not None else None
-        issues = (assessment.issues if assessment is not None else None) or []
-        method = decision.settings.method
-        save_pictures(folder, task, method, probabilities, issues, request.seed, pretrained)
+        save_thumbnails(decision, request, folder)
     else:
         (folder / PICTURES).unlink(missing_ok=True)
+
+
+def save_thumbnails(decision: Decision, request: FitRequest, folder: Path) -> None:
+    """Write the thumbnails of the report of a run, whose tables the folder holds."""
+    assessment, pretrained = decision.assessment, decision.pretrained
+    save_pictures(
+        folder,
+        decision.task,
+        decision.settings.method,
+        None if assessment is None else assessment.probabilities,
+        (None if assessment is None else assessment.issues) or [],
+        request.seed,
+        None if pretrained is None else pretrained.folder,
+    )
