@@ -191,6 +191,17 @@ def test_predict_says_what_it_leaves_out(handful, run_folder, photos, tmp_path):
     assert "2 left out" in err
 
 
+def test_a_label_without_an_image_is_told_once(handful, run_folder, photos, tmp_path):
+    photo = sorted(photos.rglob("*.jpg"))[0]
+    (tmp_path / "new").mkdir()
+    shutil.copy(photo, tmp_path / "new" / "a.jpg")
+    (tmp_path / "new" / "b.jpg").write_bytes(photo.read_bytes()[:40])
+    labels = tmp_path / "labels.csv"
+    labels.write_text(f"file,label\na.jpg,{photo.parent.name}\ngone.jpg,{photo.parent.name}\n")
+    _, _, err = handful("evaluate", run_folder, tmp_path / "new", "--labels", labels)
+    assert err.count("gone.jpg") == 1 and "1 left out" in err and "only in the label" not in err
+
+
 @pytest.mark.thorough
 def test_the_same_command_again_finds_the_finished_run(handful, tmp_path):
     words = ["fit", "digits", "--per-class", 3, "--out", tmp_path / "run", *PLAIN]

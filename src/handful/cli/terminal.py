@@ -13,6 +13,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from handful.data.skipped import left_out_files
 from handful.errors import HandfulError
 from handful.text import (
     FEW,
@@ -177,8 +178,8 @@ def print_skipped(images: "ImageSet") -> None:
     """Print a line on the files that were left out, if there are any."""
     from handful.data.findings import skipped_summary
 
-    if images.store.skipped:
-        left_out = skipped_summary(images.store.skipped)
+    if skipped := left_out_files(images.store.skipped):
+        left_out = skipped_summary(skipped)
         text = f"{left_out}; handful data with the same source and labels, and --out, lists them"
         answer.print(text, soft_wrap=True)
 
@@ -187,7 +188,7 @@ def say_skipped(images: "ImageSet", say: Callable[[str], None]) -> None:
     """Report in one line the files that were left out, if there are any."""
     from handful.data.findings import skipped_summary
 
-    if skipped := images.store.skipped:
+    if skipped := left_out_files(images.store.skipped):
         first = skipped[0]
         text = f"{skipped_summary(skipped)}; the first is {first.name}: {first.reason}"
         say(for_terminal(text))

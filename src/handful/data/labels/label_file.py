@@ -25,7 +25,7 @@ from handful.data.labels.tables import (
     read_json_value,
     read_text,
 )
-from handful.data.skipped import Skipped
+from handful.data.skipped import ONLY_LABELED, Skipped
 from handful.errors import HandfulError
 from handful.progress import Important, Say, silent
 from handful.text import counted, some_of
@@ -93,7 +93,7 @@ def match_labels(labels: LabelFile, names: Iterable[str], root: Path, say: Say =
             examples.setdefault(match.rule, f"{row.file!r} is {match.names[0]!r}")
         else:
             missing.append(row)
-            reason = f"only in the label file: line {row.line} of {labels.path}"
+            reason = f"{ONLY_LABELED}: line {row.line} of {labels.path}"
             matched.unused.append(Skipped(row.file.strip(), reason))
     if not of_image:
         raise _none_found(labels.path, root, rows, ambiguous)
