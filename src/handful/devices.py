@@ -42,6 +42,12 @@ def has_bf16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+def has_fast_int8() -> bool:
+    """Whether the CPU adds up products of int8 numbers in one instruction (VNNI)."""
+    of_cpu: Any = getattr(torch.cpu, "get_capabilities", dict)()  # torch before 2.11 has none
+    return device().type == "cpu" and bool(of_cpu.get("avx512_vnni") or of_cpu.get("avx_vnni"))
+
+
 def amx() -> bool:
     """Whether the CPU multiplies bf16 matrices in hardware (Intel AMX)."""
     supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
@@ -49,8 +55,8 @@ def amx() -> bool:
 
 
 def autocast(precision: str) -> AbstractContextManager:
-    """A context in which convolutions and matrix products run in `precision`: bf16 or fp32."""
-    if precision == "fp32":
+    """A context in which convolutions and matrix products run in bf16, if that is `precision`."""
+    if precision != "bf16":
         return nullcontext()
     return torch.autocast(device().type, torch.bfloat16)
 

@@ -66,18 +66,20 @@ def test_a_run_takes_grey_and_colour_images_as_it_was_trained(tmp_path, channels
     np.testing.assert_allclose(several[:1], wanted, rtol=1e-5)
 
 
-def test_features_have_the_same_bits_in_any_batch():
+@pytest.mark.parametrize("int8", [False, True])
+def test_features_have_the_same_bits_in_any_batch(int8):
     model, images = network(stages=2), pixels(9)
-    run = model.runner()
+    run = model.runner(int8)
     assert torch.equal(torch.cat([run(part) for part in images.split(1)]), run(images))
 
 
-def test_features_have_the_same_bits_and_order_with_any_number_of_threads(monkeypatch):
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_features_have_the_same_bits_and_order_with_any_number_of_threads(precision, monkeypatch):
     model, images = network(stages=2), pixels(9)
-    together = forward(model, "fp32", 4)(images)
+    together = forward(model, precision, 4)(images)
     for threads in (1, 3):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        run = forward(model, "fp32", 4)
+        run = forward(model, precision, 4)
         assert run.threads == threads
         assert torch.equal(torch.cat(list(run.each(images.split(2)))), together)
 
@@ -106,6 +108,7 @@ def test_onnx_runtime_takes_lite_networks_on_a_processor_in_32_bits(monkeypatch)
     assert engine_of(lite, "bf16") == engine_of(small, "fp32") == TORCH
     monkeypatch.setattr(devices, "device", lambda: torch.device("cuda"))
     assert engine_of(lite, "fp32") == TORCH
+    assert engine_of(lite, "int8") == ONNX_RUNTIME  # a run answers alike on any machine
 
 
 def test_joined_networks_have_a_graph_where_each_of_them_has_one():
@@ -115,9 +118,11 @@ def test_joined_networks_have_a_graph_where_each_of_them_has_one():
     assert not models.has_graph("lite0+timm:resnet18") and not models.has_graph("small")
 
 
-def test_auto_is_32_bits_where_there_is_a_graph_and_else_what_the_processor_has(monkeypatch):
+def test_auto_is_the_fastest_that_graph_and_processor_allow(monkeypatch):
     monkeypatch.setattr(devices, "has_bf16", lambda: True)
-    assert resolved("auto", has_graph=True) == "fp32"
+    for fast, wanted in ((True, "int8"), (False, "fp32")):
+        monkeypatch.setattr(devices, "has_fast_int8", lambda fast=fast: fast)
+        assert resolved("auto", has_graph=True) == wanted
     assert resolved("auto") == resolved("bf16", has_graph=True) == "bf16"
     monkeypatch.setattr(devices, "device", lambda: torch.device("cuda"))
     assert resolved("auto", has_graph=True) == "bf16"
@@ -125,21 +130,22 @@ def test_auto_is_32_bits_where_there_is_a_graph_and_else_what_the_processor_has(
         resolved("half")
 
 
-def test_features_of_both_engines_are_kept_apart():
+def test_features_of_all_precisions_are_kept_apart():
     store = array_store(pixels(3).numpy(), ["a", "b", "c"])
     images = ImageSet(store, np.arange(3), np.zeros(3, np.int64), ("a", "b"))
     model = network()
     model.head = torch.nn.Identity()
-    by_onnx = features(images, model, 64)
-    by_torch = features(images, model, 64, precision="bf16")
-    assert not torch.equal(by_onnx, by_torch)
-    assert torch.equal(features(images, model, 64), by_onnx)
-    assert torch.equal(features(images, model, 64, precision="bf16"), by_torch)
+    found = {name: features(images, model, 64, precision=name) for name in ("int8", "fp32", "bf16")}
+    for name, other in (("int8", "fp32"), ("fp32", "bf16"), ("bf16", "int8")):
+        assert not torch.equal(found[name], found[other])
+        assert torch.equal(features(images, model, 64, precision=name), found[name])
 
 
-def test_a_run_says_what_computed_its_features(tmp_path):
+@pytest.mark.parametrize("fast, precision", [(True, "int8"), (False, "fp32")])
+def test_a_run_says_what_computed_its_features(tmp_path, monkeypatch, fast, precision):
+    monkeypatch.setattr(devices, "has_fast_int8", lambda: fast)
     run = handful.fit(stripes(24), "features", backbone="lite0", size=64, out=tmp_path / "run")
-    assert run.record["training"]["precision"] == "fp32"
+    assert run.record["training"]["precision"] == precision
     assert run.record["training"]["engine"] == ONNX_RUNTIME
     assert set(run.record["versions"]) == {"python", "torch", "onnxruntime"}
 

@@ -6,7 +6,6 @@ from typing import NamedTuple
 ONLY_LABELED = "only in the label file"  # the reason of a label without an image
 
 
-
 class Skipped(NamedTuple):
     """A file that was left out, and the reason."""
 

@@ -16,6 +16,7 @@ from handful.evaluation.novelty import InDistribution
 from handful.exporting.check_images import CheckImages, read_file
 from handful.exporting.folder import pictures
 from handful.models.classifier import Predictor
+from handful.models.engine import INT8
 from handful.onnx_runtime import Answers, OnnxModel
 from handful.pipeline.onnx_model import about_input
 
@@ -39,12 +40,13 @@ class Agreement:
 def run_answers(
     predictor: Predictor, images: np.ndarray, known: InDistribution | None = None
 ) -> Answers:
-    """The answers of a run in fp32, computed by its own network and not by what is exported."""
+    """The answers of a run in fp32 or int8, computed by its own network, not what is exported."""
     network = copy.deepcopy(predictor.model).to("cpu").eval()
+    in_int8 = network.runner(int8=True) if predictor.precision == INT8 else None
     shares, distances = [], []
     with torch.inference_mode():
         for part in torch.from_numpy(images).split(_PASS):
-            features = network.features(part.float() / 255)
+            features = in_int8(part) if in_int8 else network.features(part.float() / 255)
             features = features.half().float() if predictor.frozen else features
             shares.append((network.head(features) / predictor.temperature).softmax(dim=1))
             if known is not None:
@@ -56,6 +58,8 @@ def run_answers(
 
 def answers_here(predictor: Predictor, images: np.ndarray) -> Answers:
     """The answers of a run as it gives them on this machine, perhaps in bf16."""
+    if predictor.precision == INT8:
+        return run_answers(predictor, images)
     predictor.model.eval()
     shares = []
     for part in torch.from_numpy(images).split(_PASS):

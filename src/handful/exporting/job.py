@@ -26,6 +26,7 @@ from handful.files import write_text
 from handful.onnx_runtime import OnnxModel
 from handful.output import check_new_folder, new_folder
 from handful.pipeline.model_file import save_predictor
+from handful.pipeline.onnx_model import onnx_model
 from handful.pipeline.run import Run
 from handful.progress import QUIET, Reporter
 from handful.text import counted
@@ -96,8 +97,8 @@ def export(
 
 
 def checked_model(run: Run) -> bytes:
-    """The ONNX model of a run, compared with it; HandfulError where it answers otherwise."""
-    content = run.to_onnx()
+    """The ONNX model of a run for this machine; HandfulError where it answers otherwise."""
+    content = onnx_model(run.record, run.predictor, run.known(), elsewhere=False)
     images = [check_images.of_run(run).pixels, check_images.made(run.predictor)]
     check_answers(OnnxModel(content), run.predictor, np.concatenate(images), run.known())
     return content
@@ -133,7 +134,7 @@ def _remarks(run: Run, model: OnnxModel, images: np.ndarray) -> list[str]:
             "The images that the run learned from are not where they were, so it was checked on "
             "made images only; --images FOLDER names others."
         ]
-    if run.predictor.precision_here() == "fp32":
+    if run.predictor.precision_here() != "bf16":
         return []
     found, here = model.answer(images).probabilities, answers_here(run.predictor, images)
     worst = float(np.abs(found - here.probabilities).max())

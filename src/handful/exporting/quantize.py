@@ -21,6 +21,7 @@ from handful.data.imageset import ImageSet
 from handful.errors import HandfulError
 from handful.exporting.check_images import labels_of, named, unlabeled_names
 from handful.methods.linear_head import Features
+from handful.models.engine import INT8
 from handful.onnx_runtime import IMAGES, OnnxModel
 from handful.pipeline.run import Run
 
@@ -45,6 +46,8 @@ def quantized(run: Run, content: bytes, given: ImageSet | None) -> Quantized:
     First all convolutions are made int8, then, if that costs too much, the later half of them.
     HandfulError where the images are not there, or the network has no convolutions.
     """
+    if run.predictor.precision == INT8:
+        return Quantized(None, "The convolutions of the model compute in int8 already.")
     number = {name: k for k, name in enumerate(run.classes)}
     rows = [(row.get("file", ""), row.get("label", "")) for row in labels_of(run)]
     label = {file: number[name] for file, name in rows if name in number}

@@ -173,7 +173,7 @@ class FineTuning:
         """
         size, track = task.size, task.track
         images = task.images[task.labeled.numpy()]
-        found = embed(images, network, size, task.aspect, "auto", track)
+        found = embed(images, network, size, task.aspect, "fp32", track)  # torch trains it
         labels, classes = task.labels[task.labeled], len(task.classes)
         head = Features().fit_features(found.float(), labels, found[:0].float(), classes, seed=0)
         temperature = best_temperature(found.double(), labels, classes, seed=0)

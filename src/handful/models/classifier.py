@@ -19,6 +19,7 @@ from handful.models.engine import TORCH, engine_of, filled
 from handful.models.feature_cache import feature_parts, features, pass_of
 from handful.models.imagenet import Lite
 from handful.models.joined import Joined
+from handful.models.onnx_int8 import Int8Builder
 from handful.progress import Track, quiet
 
 
@@ -96,16 +97,55 @@ class Classifier(nn.Module):
         networks = self.backbone.networks if isinstance(self.backbone, Joined) else [self.backbone]
         return all(isinstance(network, Lite) for network in networks)
 
-    def runner(self) -> Callable[[Tensor], Tensor]:
+    def runner(self, int8: bool = False) -> Callable[[Tensor], Tensor]:
         """Return a function: (N, C, S, S) uint8 → (N, D) float32 features, by ONNX Runtime."""
         if isinstance(self.backbone, Joined):
-            runs = [cast(Classifier, one).runner() for one in self.each()]
+            runs = [cast(Classifier, one).runner(int8) for one in self.each()]
             return lambda images: self.join([run(images) for run in runs])
         network = self.backbone
         assert isinstance(network, Lite)
-        mean, std = (constants.flatten() for constants in (self.normalize.mean, self.normalize.std))
-        run = onnx_features.runner(network.network, mean, std, network.stages)
+        run = onnx_features.runner(network.network, *self.constants, network.stages, int8)
         return lambda images: network.joined(run(images))
+
+    def of_means(self, means: Sequence[Tensor]) -> Tensor:
+        """(N, D) features from the means over pixels (N, D_i) that all networks give on."""
+        left, rows = list(means), []
+        for _, network in self._lites():
+            rows.append(network.joined(left[: network.stages]))
+            left = left[network.stages :]
+        return self.join(rows) if len(rows) > 1 else rows[0]
+
+    def widths_of_means(self) -> list[int]:
+        """The widths D_i of what `of_means` takes."""
+        return [width for _, network in self._lites() for width in network.last_widths]
+
+    def layers_in_int8(
+        self, names: Sequence[str], images: str, signed: bool
+    ) -> list[onnx_features.Nodes]:
+        """The layers of each network in int8.
+
+        Args:
+            names: of the outputs, which `of_means` takes.
+            images: name of the (N, 3, S, S) uint8 input.
+            signed: whether weights are int8; see `onnx_int8`.
+        """
+        left, made = list(names), []
+        for at, (one, network) in enumerate(self._lites()):
+            own, left = left[: network.stages], left[network.stages :]
+            builder = Int8Builder(f"network{at}_", signed)
+            how = network.network, *one.constants, own, builder, images
+            made.append(onnx_features.layers(*how))
+        return made
+
+    def _lites(self) -> list[tuple["Classifier", Lite]]:
+        """Each network with its normalisation; all are EfficientNet-Lite."""
+        found = [(one, one.backbone) for one in self.each() if isinstance(one, Classifier)]
+        return [(one, network) for one, network in found if isinstance(network, Lite)]
+
+    @property
+    def constants(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, (C,), of its normalisation."""
+        return self.normalize.mean.flatten(), self.normalize.std.flatten()
 
     def features(self, images: Tensor) -> Tensor:
         """(N, C, S, S) in [0, 1] → (N, D)."""
@@ -126,7 +166,7 @@ class Predictor:
     size: int
     channels: int
     aspect: str = "crop"
-    precision: str = "fp32"  # of the training; fp32 where the processor has no bf16
+    precision: str = "fp32"  # of the training or the features; fp32 where a machine has no bf16
     temperature: float = 1.0  # divides the logits, for calibration
     frozen: bool = False  # whether only the head was fitted
     # Of images with more than 8 bits; None: the training had none, so new ones use their own scale.
@@ -200,8 +240,8 @@ class Predictor:
             yield torch.cat(rows)
 
     def precision_here(self) -> str:
-        """The number format of features on this machine: bf16 or fp32."""
-        return self.precision if devices.has_bf16() else "fp32"
+        """The number format of features on this machine: int8, bf16 or fp32."""
+        return "fp32" if self.precision == "bf16" and not devices.has_bf16() else self.precision
 
     @property
     def engine(self) -> str:

@@ -1,7 +1,7 @@
 """What computes the features of a frozen network: ONNX Runtime or torch.
 
-ONNX Runtime takes the networks that have a graph, on a processor and in 32 bits. It is 2 to 3 times
-as fast there as torch, and faster than torch in bf16 (docs/how-to/backbone.md has a table).
+ONNX Runtime takes the networks that have a graph, on a processor, in int8 or in 32 bits. In 32 bits
+it is 2 to 3 times as fast as torch, in int8 5 to 7 times (docs/how-to/backbone.md has a table).
 
 Letters in shapes: N images, C channels, S the side in pixels, D features.
 """
@@ -18,6 +18,7 @@ from handful.data.thread_pool import in_order
 from handful.errors import HandfulError
 
 ONNX_RUNTIME, TORCH = "onnxruntime", "torch"
+INT8 = "int8"  # a precision of features that ONNX Runtime computes
 
 
 @runtime_checkable
@@ -28,28 +29,30 @@ class WithGraph(Protocol):
     def has_graph(self) -> bool:
         """Whether it has a graph; False where one of several networks has none."""
 
-    def runner(self) -> Callable[[Tensor], Tensor]:
+    def runner(self, int8: bool = False) -> Callable[[Tensor], Tensor]:
         """Return a function: (N, C, S, S) uint8 → (N, D) float32, the same for any batch.
 
-        It computes in the thread that calls it, and several threads may call it at a time.
+        It computes in 32 bits or in int8, in the thread that calls it; several threads may call it
+        at a time.
         """
 
 
 def resolved(precision: str, has_graph: bool = False) -> str:
-    """bf16 or fp32, the faster one for "auto".
+    """int8, bf16 or fp32; the fastest one for "auto".
 
     Args:
-        precision: auto, bf16 or fp32.
-        has_graph: whether the network has a graph; ONNX Runtime then computes it in 32 bits.
+        precision: auto, int8, bf16 or fp32.
+        has_graph: whether the network has a graph; ONNX Runtime then computes it on a processor, in
+            int8 where the processor is fast at that, else in 32 bits.
 
     Raises:
         HandfulError: `precision` is none of these.
     """
     if precision == "auto":
         if has_graph and devices.device().type == "cpu":
-            return "fp32"
+            return INT8 if devices.has_fast_int8() else "fp32"
         return "bf16" if devices.has_bf16() else "fp32"
-    if precision not in ("bf16", "fp32"):
+    if precision not in (INT8, "bf16", "fp32"):
         raise HandfulError(f"precision is auto, bf16 or fp32, got {precision!r}")
     return precision
 
@@ -59,9 +62,12 @@ def has_graph(network: nn.Module) -> bool:
 
 
 def engine_of(network: nn.Module, precision: str) -> str:
-    """`ONNX_RUNTIME` or `TORCH`; `precision` is bf16 or fp32."""
-    on_processor = precision == "fp32" and devices.device().type == "cpu"
-    return ONNX_RUNTIME if on_processor and has_graph(network) else TORCH
+    """`ONNX_RUNTIME` or `TORCH`; `precision` is int8, bf16 or fp32.
+
+    Features in int8 come from ONNX Runtime everywhere, so that a run answers alike on any machine.
+    """
+    here = precision == INT8 or (precision == "fp32" and devices.device().type == "cpu")
+    return ONNX_RUNTIME if here and has_graph(network) else TORCH
 
 
 @dataclass(frozen=True)
@@ -90,12 +96,12 @@ def forward(network: nn.Module, precision: str, count: int) -> Forward:
 
     Args:
         network: in evaluation mode; maps images in [0, 1] to features.
-        precision: bf16 or fp32.
+        precision: int8, bf16 or fp32.
         count: images in a pass of torch, on which the last bits of its features depend.
     """
     if engine_of(network, precision) == ONNX_RUNTIME:
         assert isinstance(network, WithGraph)
-        run = network.runner()
+        run = network.runner(precision == INT8)
 
         def by_onnx(pixels: Tensor) -> Tensor:
             parts = pixels.split(onnx_runtime.images_in_a_pass(pixels.shape[-1]))

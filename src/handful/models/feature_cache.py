@@ -24,7 +24,15 @@ from handful.data.imageset import ImageSet
 from handful.errors import HandfulError
 from handful.files import write_tensors
 from handful.models import fingerprint
-from handful.models.engine import ONNX_RUNTIME, Forward, engine_of, forward, has_graph, resolved
+from handful.models.engine import (
+    INT8,
+    ONNX_RUNTIME,
+    Forward,
+    engine_of,
+    forward,
+    has_graph,
+    resolved,
+)
 from handful.progress import Track, quiet
 
 VIEWS = ("plain", "flipped")
@@ -84,7 +92,7 @@ def features(
         size: S, in pixels; see `choose_size`.
         aspect: crop, pad or stretch images to a square; see `ImageSet.at`.
         view: "plain", or "flipped" left to right.
-        precision: "bf16", "fp32", or "auto", the faster one; see `engine`.
+        precision: "int8", "bf16", "fp32", or "auto", the fastest one; see `engine`.
         channels: 1 or 3: images are made grey or colour; None: as they are.
     """
     how: Any = {"aspect": aspect, "view": view, "precision": precision, "channels": channels}
@@ -302,7 +310,8 @@ def _folder(network: nn.Module, how: _How, images: ImageSet) -> Path:
     made = repr((_VERSION, type(network).__name__, str(network), fingerprint(network)))
     # Features of ONNX Runtime do not depend on the images in a pass.
     by_onnx = engine_of(network, precision) == ONNX_RUNTIME
-    computed = ONNX_RUNTIME if by_onnx else (precision, images_in_a_pass(images, size))
+    by_torch = (precision, images_in_a_pass(images, size))
+    computed = by_torch if not by_onnx else INT8 if precision == INT8 else ONNX_RUNTIME
     made += repr((size, aspect, view, channels, computed))
     return cache_folder() / "features" / hashlib.sha256(made.encode()).hexdigest()[:32]
 

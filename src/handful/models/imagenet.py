@@ -63,7 +63,8 @@ class Lite(nn.Module):
             own, (*theirs, _, _) = self.network.state_dict(), lite_weights(self.number).values()
             self.network.load_state_dict(dict(zip(own, theirs, strict=True)))
         self.stages = stages
-        self.width = sum(self.widths[len(self.widths) + 1 - stages :]) + WIDTH
+        self.last_widths = (*self.widths, WIDTH)[-stages:]  # of the stages whose means it joins
+        self.width = sum(self.last_widths)
 
     @classmethod
     def installed(cls) -> bool:

@@ -1,30 +1,53 @@
 """Convert a predictor to an ONNX model: uint8 images in, calibrated probabilities out.
 
+Features in int8 come from the graph that computes them for handful itself (`onnx_features`); torch
+exports all else.
+
 Letters in shapes: N images, K classes, C channels, S the side in pixels, D features.
 """
 
 import copy
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from handful import devices
 from handful.models.classifier import Predictor
+from handful.models.engine import INT8
 from handful.models.fast_conv import use_plain_backward
 from handful.onnx_runtime import DISTANCES, IMAGES, PROBABILITIES
 
 _EXAMPLE = 2  # images that it is traced with: a batch of 1 would be taken for a constant
 
 
-class Exported(nn.Module):
-    """A predictor with all that comes before and after its network.
+class Answer(nn.Module):
+    """What comes after the features of a predictor.
 
     Features of a frozen network are rounded to float16, as in the cache where its head was fitted.
     """
+
+    def __init__(self, predictor: Predictor, distances: nn.Module | None) -> None:
+        super().__init__()
+        self.head, self.distances = copy.deepcopy(predictor.model.head).to("cpu"), distances
+        self.temperature, self.frozen = predictor.temperature, predictor.frozen
+
+    def forward(self, features: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """(N, D) → (N, K) probabilities, and (N,) distances where they are wanted."""
+        if self.frozen:
+            features = features.half().float()
+        probabilities = (self.head(features) / self.temperature).softmax(dim=1)
+        if self.distances is None:
+            return probabilities
+        return probabilities, self.distances(features)
+
+
+class Exported(nn.Module):
+    """A predictor with all that comes before and after its network."""
 
     def __init__(self, predictor: Predictor, distances: nn.Module | None) -> None:
         super().__init__()
@@ -32,51 +55,104 @@ class Exported(nn.Module):
         use_plain_backward(network)
         # torch's stubs do not know this argument
         network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        self.network, self.distances = network, distances
-        self.temperature, self.frozen = predictor.temperature, predictor.frozen
+        self.network, self.answer = network, Answer(predictor, distances)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """(N, C, S, S) uint8 → (N, K) probabilities, and (N,) distances where they are wanted."""
-        features = self.network.features(images.float() / 255)
-        if self.frozen:
-            features = features.half().float()
-        probabilities = (self.network.head(features) / self.temperature).softmax(dim=1)
-        if self.distances is None:
-            return probabilities
-        return probabilities, self.distances(features)
+        return self.answer(self.network.features(images.float() / 255))
+
+
+class OfMeans(nn.Module):
+    """A predictor from the means over pixels that its networks give on."""
+
+    def __init__(self, predictor: Predictor, distances: nn.Module | None) -> None:
+        super().__init__()
+        self.join, self.answer = predictor.model.of_means, Answer(predictor, distances)
+
+    def forward(self, means: list[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
+        """(N, D_i) of all networks → what `Exported` returns."""
+        return self.answer(self.join(means))
 
 
 def convert(
-    predictor: Predictor, metadata: Mapping[str, str], distances: nn.Module | None = None
+    predictor: Predictor,
+    metadata: Mapping[str, str],
+    distances: nn.Module | None = None,
+    *,
+    elsewhere: bool = True,
 ) -> bytes:
     """The ONNX model of a predictor, for batches of any size.
 
     Args:
         metadata: texts that the model carries.
         distances: maps (N, D) features to (N,) distances, a second output.
+        elsewhere: the model has the same answers on any processor. Else, in int8, it is as fast as
+            this one can be, and the sums of another may overflow.
     """
-    whole = Exported(predictor, distances).eval()
-    shape = (_EXAMPLE, predictor.channels, predictor.size, predictor.size)
-    own = torch.Generator().manual_seed(0)
-    example = torch.randint(0, 256, shape, dtype=torch.uint8, generator=own)
     names = [PROBABILITIES] + ([] if distances is None else [DISTANCES])
+    if predictor.precision == INT8:
+        signed = not elsewhere and devices.has_fast_int8()
+        model = _in_int8(predictor, distances, names, signed)
+    else:
+        shape = (_EXAMPLE, predictor.channels, predictor.size, predictor.size)
+        own = torch.Generator().manual_seed(0)
+        example = torch.randint(0, 256, shape, dtype=torch.uint8, generator=own)
+        dynamic = {"images": {0: torch.export.Dim("batch", min=1)}}
+        model = _traced(Exported(predictor, distances), (example,), [IMAGES], names, dynamic)
+    for key, text in metadata.items():
+        model.metadata_props.add(key=key, value=text)
+    return model.SerializeToString(deterministic=True)
+
+
+def _traced(
+    module: nn.Module, example: Any, inputs: Sequence[str], outputs: Sequence[str], dynamic: Any
+) -> Any:
+    """The ONNX model of a module, without notes on its source."""
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
-            whole,
-            (example,),
+            module.eval(),
+            example,
             dynamo=True,
-            input_names=[IMAGES],
-            output_names=names,
-            dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=dynamic,
             verbose=False,
         )
     assert program is not None
     model = program.model_proto
     _forget_source(model)
     del model.metadata_props[:]
-    for key, text in metadata.items():
-        model.metadata_props.add(key=key, value=text)
-    return model.SerializeToString(deterministic=True)
+    return model
+
+
+def _in_int8(
+    predictor: Predictor, distances: nn.Module | None, outputs: Sequence[str], signed: bool
+) -> Any:
+    """The model whose features are those in int8: the graphs of the networks, then the head."""
+    from onnx import TensorProto, helper
+
+    batch = torch.export.Dim("batch", min=1)
+    example = [torch.rand(_EXAMPLE, width) for width in predictor.model.widths_of_means()]
+    names = [f"mean{at}" for at in range(len(example))]
+    dynamic = {"means": [{0: batch} for _ in example]}
+    model = _traced(OfMeans(predictor, distances), (example,), names, outputs, dynamic)
+    graph = model.graph
+    colour, nodes, constants = IMAGES, [], []
+    if predictor.channels == 1:
+        colour = "colour"
+        nodes.append(helper.make_node("Concat", [IMAGES] * 3, [colour], axis=1))
+    for made in predictor.model.layers_in_int8(names, colour, signed):
+        nodes += made.nodes
+        constants += made.constants
+    nodes += graph.node
+    for part in (graph.node, graph.input, graph.value_info):
+        del part[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(constants)
+    side = predictor.size
+    shape: Sequence[str | int] = ["batch", predictor.channels, side, side]
+    graph.input.append(helper.make_tensor_value_info(IMAGES, TensorProto.UINT8, shape))
+    return model
 
 
 def _forget_source(model: Any) -> None:

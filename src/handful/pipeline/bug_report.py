@@ -47,7 +47,7 @@ WORDS: dict[
     str, dict[str, tuple[str, ...]]
 ] = {  # part of run.json → key → words that are shown as they are
     "input": {"aspect": ("crop", "pad", "stretch")},
-    "training": {"device": ("cpu", "cuda", "mps"), "precision": ("fp32", "bf16")},
+    "training": {"device": ("cpu", "cuda", "mps"), "precision": ("int8", "fp32", "bf16")},
     "groups": {
         "by": ("source", "copies", "crops", "found", "none", "folder"),
         "asked": ("auto", "none", "folder"),

@@ -16,6 +16,7 @@ from handful.errors import HandfulError
 from handful.files import is_finite, parse_json, read_tensors, write_tensors
 from handful.methods.mlp_head import make_head
 from handful.models.classifier import BackboneSpec, Classifier, Normalize, Predictor
+from handful.models.engine import INT8
 from handful.pipeline.record_schema import PredictorHeader, checked
 
 # Heads are rebuilt from these layers only: nothing that a file names is imported.
@@ -97,6 +98,8 @@ def load_predictor(path: Path) -> Predictor:
         raise _not_as_described(path, f"{wrong_type[0]} is of another type")
     model.load_state_dict(tensors, assign=True)
     spec = BackboneSpec(header["backbone"]["name"], header["backbone"].get("options", {}))
+    if header.get("precision") == INT8 and not (header.get("frozen") and model.has_graph):
+        raise _not_as_described(path, "its features cannot be computed in int8")
     keys = ("precision", "temperature", "frozen")
     rest = {key: header[key] for key in keys if key in header}
     if "fit" in header:

@@ -15,16 +15,24 @@ _VERSIONS = ("torch", "onnx", "onnxscript", "onnxruntime", "pillow", "numpy")
 
 
 def onnx_model(
-    record: Mapping[str, Any], predictor: Predictor, known: InDistribution | None
+    record: Mapping[str, Any],
+    predictor: Predictor,
+    known: InDistribution | None,
+    *,
+    elsewhere: bool = True,
 ) -> bytes:
     """The ONNX model of a run; with `known` its second output tells which images are unlike all.
 
     Its metadata are JSON texts: handful, classes, input (size, channels, aspect, ranges), estimate,
     test, abstentions, none_of_these (distance, flagged), network and versions.
+
+    Args:
+        elsewhere: see `convert`.
     """
     about = metadata(record, predictor, known)
     texts = {key: json.dumps(value) for key, value in about.items()}
-    return convert(predictor, texts, None if known is None else Distances(known))
+    distances = None if known is None else Distances(known)
+    return convert(predictor, texts, distances, elsewhere=elsewhere)
 
 
 def metadata(

@@ -301,7 +301,7 @@ class PredictorHeader(StrictModel):
     size: Side
     channels: Annotated[int, Field(ge=1, le=3)]
     fit: Literal["crop", "pad", "stretch"] = "crop"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["int8", "fp32", "bf16"] = "fp32"
     temperature: Annotated[FiniteFloat, Field(gt=0, le=1e6)] = 1.0
     frozen: bool = False
     value_range: Scale = None
