@@ -30,7 +30,7 @@ from handful.onnx_runtime import OnnxModel
 
 BATCHES = (1, 2, 5, 17)
 IMAGES = 1_000
-# Network, options, head, channels, side in pixels, frozen.
+# Network, options (and the precision of features), head, channels, side in pixels, frozen.
 ROWS: tuple[tuple[str, dict[str, Any], str, int, int, bool], ...] = (
     ("small", {}, "linear", 1, 8, False),
     ("small", {}, "deep", 3, 32, False),
@@ -77,6 +77,13 @@ ROWS: tuple[tuple[str, dict[str, Any], str, int, int, bool], ...] = (
     ("lite0+lite2", {"stages": 3}, "mixed", 3, 96, True),
     ("lite0+lite2", {"stages": 1}, "norm", 3, 64, True),
     ("lite0+lite2", {"stages": 3}, "deep", 1, 64, False),
+    ("lite0", {"stages": 3, "precision": "int8"}, "linear", 3, 96, True),
+    ("lite0", {"stages": 1, "precision": "int8"}, "mixed", 1, 64, True),
+    ("lite0", {"stages": 8, "precision": "int8"}, "mlp", 3, 160, True),
+    ("lite1", {"stages": 3, "precision": "int8"}, "norm", 3, 64, True),
+    ("lite2", {"stages": 3, "precision": "int8"}, "linear", 3, 224, True),
+    ("lite0+lite2", {"stages": 3, "precision": "int8"}, "linear", 3, 128, True),
+    ("lite0+lite2", {"stages": 3, "precision": "int8"}, "mixed", 1, 64, True),
     ("timm:resnet10t", {"pretrained": False}, "linear", 3, 96, True),
     ("timm:resnet10t", {"pretrained": False}, "mixed", 1, 64, True),
     ("timm:mobilenetv3_small_050", {"pretrained": False}, "mlp", 1, 64, True),

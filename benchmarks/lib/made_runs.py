@@ -25,6 +25,7 @@ def made_run(
     frozen: bool = False,
     value_range: Scale | None = None,
     seed: int = 0,
+    precision: str = "fp32",
     **options: Any,
 ) -> Run:
     """A run in memory whose BatchNorm statistics are those of random images."""
@@ -42,8 +43,8 @@ def made_run(
     names = tuple(f"class {number}" for number in range(classes))
     spec = BackboneSpec(backbone, options)
     predictor = Predictor(
-        model.eval(), spec, names, size, channels, aspect, frozen=frozen, temperature=0.7,
-        value_range=value_range,
+        model.eval(), spec, names, size, channels, aspect, precision, frozen=frozen,
+        temperature=0.7, value_range=value_range,
     )  # fmt: skip
     return Run(_record(predictor), predictor)
 

@@ -38,19 +38,22 @@ class Pool(NamedTuple):
     classes: int
 
 
-def pool(source: str, part: str, most: int = POOL, backbone: str | None = None) -> Pool:
+def pool(
+    source: str, part: str, most: int = POOL, backbone: str | None = None, precision: str = "auto"
+) -> Pool:
     """The images of `part`, "dev" or "final", of a source named in ALL_SIZES.
 
     Args:
         most: images to label from, and images to score on; fewer where a source has fewer.
         backbone: of the features; None: the default.
+        precision: of the features.
     """
     to_label, to_score = parts(opened(source), part, most)
     size = ALL_SIZES[source]
     return Pool(
-        embedded(to_label, size, backbone),
+        embedded(to_label, size, backbone, precision),
         to_label.labels,
-        embedded(to_score, size, backbone),
+        embedded(to_score, size, backbone, precision),
         to_score.labels,
         to_label.num_classes,
     )
@@ -79,7 +82,9 @@ def _divided(images: ImageSet) -> tuple[ImageSet, ImageSet]:
     return images[~held], images[held]
 
 
-def embedded(images: ImageSet, size: int, backbone: str | None = None) -> torch.Tensor:
+def embedded(
+    images: ImageSet, size: int, backbone: str | None = None, precision: str = "auto"
+) -> torch.Tensor:
     """(N, D) float32 features at `size` pixels, from the cache where they are known."""
     task = make_task(images, default_backbone(Features(), backbone), InputSpec(size))
-    return embed(task.images, classifier(task), size, task.aspect, "auto").float()
+    return embed(task.images, classifier(task), size, task.aspect, precision).float()

@@ -128,6 +128,26 @@ def test_the_model_says_what_its_user_has_to_know(exported):
 
 
 @pytest.mark.thorough
+@pytest.mark.parametrize(
+    "backbone, channels, head",
+    [("lite0", 1, "linear"), ("lite0", 3, "mlp"), ("lite0+lite2", 3, "mixed")],
+)
+def test_features_in_int8_are_exported_so(backbone, channels, head, tmp_path):
+    how = {"stages": 3, "precision": "int8", "frozen": True}
+    run = made_run(backbone, head=head, channels=channels, size=64, **how)
+    found = job.export(run, tmp_path / "model", int8=True)
+    assert found.agreement.worst < 1e-4
+    assert not (found.folder / "model-int8.onnx").exists()
+    assert any("int8 already" in remark for remark in found.remarks)
+    size = (found.folder / "model.onnx").stat().st_size
+    assert size < 0.4 * len(made_run(backbone, size=64, frozen=True, stages=3).to_onnx())
+    pixels = np.random.default_rng(0).integers(0, 256, (5, channels, 64, 64), dtype=np.uint8)
+    for model in (OnnxModel(found.folder / "model.onnx"), OnnxModel(job.checked_model(run))):
+        expected = agreement.run_answers(run.predictor, pixels).probabilities
+        np.testing.assert_allclose(model.answer(pixels).probabilities, expected, atol=1e-5)
+
+
+@pytest.mark.thorough
 @pytest.mark.parametrize("fault", ["temperature", "class", "frozen batch"])
 def test_an_export_that_answers_otherwise_is_not_left(fault, tmp_path, monkeypatch):
     run = made_run("small", base=4, size=8)

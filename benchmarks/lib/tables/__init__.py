@@ -97,6 +97,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "label_safe": label.safe,
     "parity": export.parity,
     "engine": export.engine,
+    "int8": export.int8,
     "engine_passes": export.engine_passes,
     "first_answer": export.first_answer,
     "serve_load": export.serve_load,

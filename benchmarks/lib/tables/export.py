@@ -1,5 +1,7 @@
 """Exported models: whether they answer as their runs do, how fast they are, and the service."""
 
+from statistics import mean
+
 from benchmarks.lib import record
 from benchmarks.lib.tables.shown import markdown
 
@@ -41,17 +43,41 @@ def engine_passes() -> str:
     return markdown(["network", *counts, "taken"], rows)
 
 
+def int8() -> str:
+    """Accuracy on features in 32 bits and in int8, means over draws, by source and network."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for line in record.read("int8"):
+        found.setdefault(line["name"], []).append(line["figures"])
+    rows, gains = [], []
+    for name, draws in found.items():
+        cells = []
+        for method in ("features", "gaussian_mixture"):
+            for count in (4, 10):
+                pair = [
+                    100 * mean(one[f"{kind} {method} {count}"] for one in draws)
+                    for kind in ("fp32", "int8")
+                ]
+                gains.append(pair[1] - pair[0])
+                cells.append(f"{pair[0]:.1f} / {pair[1]:.1f}")
+        rows.append([name, len(draws), *cells])
+    rows.append(["mean difference", "", f"{mean(gains):+.2f}", "", "", ""])
+    header = ["images, network", "draws", "features, 4", "10", "gaussian_mixture, 4", "10"]
+    return markdown(header, rows)
+
+
 def engine() -> str:
     """Milliseconds an image, of the network alone; bf16 where the processor has it."""
     rows = []
     for line in record.final("engine"):
         found = line["figures"]
-        figures = ("onnx_ms", "fp32_ms", "bf16_ms", "ratio_to_fp32", "ratio_to_bf16")
+        if "int8_ms" not in found:
+            continue
+        figures = ("int8_ms", "onnx_ms", "fp32_ms", "bf16_ms", "ratio_to_fp32", "ratio_to_bf16")
         cells = [f"{found[key]:.2f}" if key in found else "" for key in figures]
         rows.append([line["name"], *cells, line["hardware"]])
     header = [
-        "network", "ONNX Runtime, ms", "PyTorch fp32, ms", "PyTorch bf16, ms", "ratio to fp32",
-        "ratio to bf16", "on",
+        "network", "int8, ms", "32 bits, ms", "PyTorch 32 bits, ms", "PyTorch bf16, ms",
+        "ratio to 32 bits", "ratio to bf16", "on",
     ]  # fmt: skip
     return markdown(header, rows)
 

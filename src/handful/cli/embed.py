@@ -66,7 +66,8 @@ def embed(
         ),
     ] = None,
     precision: Annotated[
-        str, typer.Option(help="fp32, bf16, or auto: the faster one for the network.")
+        str,
+        typer.Option(help="fp32, bf16, or auto: the fastest one for the network, perhaps int8."),
     ] = "auto",
     test_fraction: TestFraction = 0.0,
     shard: ShardOption = None,

@@ -34,7 +34,7 @@ Size = Annotated[
 Precision = Annotated[
     str,
     typer.Option(
-        help="fp32, bf16, or auto: the faster one, measured once.",
+        help="fp32, bf16, or auto: the fastest one; for features that may be int8.",
         metavar="auto|fp32|bf16",
         rich_help_panel=EXPERT,
     ),

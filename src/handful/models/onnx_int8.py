@@ -3,8 +3,8 @@
 Weights are of 8 bits with a scale for each channel, the values between two layers uint8 with one
 scale. The ranges of these values come from the network itself: batch normalisation gives each
 channel a mean and a standard deviation, and the range reaches a few deviations from the mean. So no
-images are needed, and the same network has the same graph for any images. Sums of integers are exact: the
-features have the same bits in any batch, with any number of threads.
+images are needed, and the same network has the same graph for any images. Sums of integers are
+exact: the features have the same bits in any batch, with any number of threads.
 
 Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction",
 arXiv:1906.04721, section 4.2.1, for the ranges; here without equalisation and bias correction. The
