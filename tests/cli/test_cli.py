@@ -249,7 +249,10 @@ BAD = [
     (["fit", "digits", "--set", "steps", "--out", "{new}"], "--set takes NAME=VALUE, got 'steps'"),
     (["fit", "digits", "--set", "lr=-1", "--out", "{new}"], "lr must be above 0, got -1.0"),
     (["fit", "digits", "--set", "augment=digitz", "--out", "{new}"], "Did you mean 'digits'?"),
-    (["fit", "digits", "--precision", "fp16", "--out", "{new}"], "choose one of auto, fp32, bf16"),
+    (
+        ["fit", "digits", "--precision", "fp16", "--out", "{new}"],
+        "choose one of auto, int8, fp32, bf16",
+    ),
     (["fit", "digits", "--estimate", "guess", "--out", "{new}"], "choose one of folds, none"),
     (
         ["fit", "digits", "--prior", "7", "--out", "{new}"],

@@ -126,8 +126,10 @@ def test_auto_is_the_fastest_that_graph_and_processor_allow(monkeypatch):
     assert resolved("auto") == resolved("bf16", has_graph=True) == "bf16"
     monkeypatch.setattr(devices, "device", lambda: torch.device("cuda"))
     assert resolved("auto", has_graph=True) == "bf16"
-    with pytest.raises(ValueError, match="precision is auto, bf16 or fp32, got 'half'"):
+    with pytest.raises(ValueError, match="precision is auto, int8, bf16 or fp32, got 'half'"):
         resolved("half")
+    with pytest.raises(ValueError, match="int8 is for features of lite0"):
+        resolved("int8")
 
 
 def test_features_of_all_precisions_are_kept_apart():

@@ -15,7 +15,7 @@ METHOD_NAMES = (
 _CHOICES = {
     "method": ("auto", *METHOD_NAMES),
     "estimate": ("folds", "none"),
-    "precision": ("auto", "fp32", "bf16"),
+    "precision": ("auto", "int8", "fp32", "bf16"),
     "aspect": ("crop", "pad", "stretch"),
 }
 

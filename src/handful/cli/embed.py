@@ -67,7 +67,9 @@ def embed(
     ] = None,
     precision: Annotated[
         str,
-        typer.Option(help="fp32, bf16, or auto: the fastest one for the network, perhaps int8."),
+        typer.Option(
+            help="int8 (lite0 to lite2), fp32, bf16, or auto: the fastest one for the network."
+        ),
     ] = "auto",
     test_fraction: TestFraction = 0.0,
     shard: ShardOption = None,

@@ -34,8 +34,8 @@ Size = Annotated[
 Precision = Annotated[
     str,
     typer.Option(
-        help="fp32, bf16, or auto: the fastest one; for features that may be int8.",
-        metavar="auto|fp32|bf16",
+        help="Of numbers; auto: the fastest one. int8 is for features of lite0 to lite2.",
+        metavar="auto|int8|fp32|bf16",
         rich_help_panel=EXPERT,
     ),
 ]

@@ -53,7 +53,11 @@ def resolved(precision: str, has_graph: bool = False) -> str:
             return INT8 if devices.has_fast_int8() else "fp32"
         return "bf16" if devices.has_bf16() else "fp32"
     if precision not in (INT8, "bf16", "fp32"):
-        raise HandfulError(f"precision is auto, bf16 or fp32, got {precision!r}")
+        raise HandfulError(f"precision is auto, int8, bf16 or fp32, got {precision!r}")
+    if precision == INT8 and not has_graph:
+        raise HandfulError(
+            "precision int8 is for features of lite0, lite1 and lite2; choose auto, fp32 or bf16"
+        )
     return precision
 
 

@@ -128,7 +128,7 @@ def embed(
         budget: seconds for all images, or text such as "10m".
         aspect: how images become square: crop, pad or stretch.
         view: plain, or flipped left to right.
-        precision: fp32, bf16, or auto, the fastest one for the network, which may be int8.
+        precision: int8 (lite0, lite1, lite2), fp32, bf16, or auto, the fastest one.
         settings: options of the backbone, as text: {"backbone.stages": "1"}.
 
     Raises:

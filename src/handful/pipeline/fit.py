@@ -110,8 +110,8 @@ def fit(
             160 or 224 for a pre-trained network. With "auto" it applies to all candidates.
         aspect: how images become square: crop (the default), pad or stretch.
         flips: whether a mirrored image keeps its class; by default only for colour images.
-        precision: fp32, bf16, or auto: the fastest one. For a training a short measurement finds
-            it; features of frozen networks may be int8.
+        precision: fp32, bf16, or auto: the fastest one, which a short measurement finds for a
+            training; int8 for the features of lite0, lite1 and lite2, where auto may choose it.
         estimate: "folds", out-of-fold accuracy with an interval, or "none".
         prior: class shares among the new images that the estimate is for. A mapping class name →
             share; or "unlabeled": the shares that the saved model finds among the unlabelled

@@ -11,6 +11,8 @@ from handful.methods.base import Method
 from handful.methods.schedule import Schedule
 from handful.models.classifier import BackboneSpec
 
+PRECISIONS = ("auto", "int8", "fp32", "bf16")
+
 
 @dataclass(frozen=True)
 class InputSpec:
@@ -19,12 +21,13 @@ class InputSpec:
     size: int | None = None  # side in pixels
     aspect: str | None = None  # how images become square: crop (the default), pad or stretch
     flips: bool | None = None  # whether a mirrored image is of the same class
-    precision: str = "auto"  # fp32, bf16 or auto
+    precision: str = "auto"  # auto, fp32, bf16, or int8 for features of frozen networks
     shares: tuple[float, ...] | None = None  # (K,) class shares that `prior` gives, for methods
 
     def __post_init__(self) -> None:
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise HandfulError(f"no precision {self.precision!r}; choose one of auto, fp32, bf16")
+        if self.precision not in PRECISIONS:
+            known = ", ".join(PRECISIONS)
+            raise HandfulError(f"no precision {self.precision!r}; choose one of {known}")
 
 
 @dataclass(frozen=True)

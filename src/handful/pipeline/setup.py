@@ -17,6 +17,7 @@ from handful.methods.base import Method, Networked, Task, Trained
 from handful.methods.schedule import Schedule
 from handful.methods.self_supervised import SelfSupervised
 from handful.models.classifier import BackboneSpec, Classifier, Normalize
+from handful.models.engine import INT8
 from handful.pipeline.configure import configure
 from handful.pipeline.model_file import check_saves
 from handful.pipeline.options import InputSpec
@@ -83,9 +84,9 @@ def prepare(
     if isinstance(made, Trained):
         parts["schedule"] = schedule or made.schedule(task)
     changed = configure(settings or {}, **parts)
-    resolved = Settings(
-        changed["method"], changed.get("schedule"), changed["backbone"], inputs.precision
-    )
+    trains = isinstance(made, Trained)
+    precision = "auto" if trains and inputs.precision == INT8 else inputs.precision
+    resolved = Settings(changed["method"], changed.get("schedule"), changed["backbone"], precision)
     return resolved, replace(task, backbone=resolved.backbone)
 
 
