@@ -18,7 +18,6 @@ import json
 import logging
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -33,6 +32,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.lib import arguments, record
+from benchmarks.lib.memory import peak_mb
 from benchmarks.lib.paths import ROOT
 from handful.data.cache import data_folder
 
@@ -115,8 +115,7 @@ def phase(words: list[str]) -> None:
         words = words[1:]
     sys.argv = ["handful", *words]
     cli.main()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"peak_mb": peak}))
+    print(json.dumps({"peak_mb": peak_mb()}))
 
 
 def fail_sometimes() -> None:
