@@ -34,6 +34,7 @@ from PIL import Image
 from benchmarks.lib import arguments, record
 from benchmarks.lib.memory import peak_mb
 from benchmarks.lib.paths import ROOT
+from handful.cores import use_cores
 from handful.data.cache import data_folder
 
 BUCKET = "photos"
@@ -113,6 +114,9 @@ def phase(words: list[str]) -> None:
     if words[0] == "failing":
         fail_sometimes()
         words = words[1:]
+    if words[0] == "cores":
+        use_cores(int(words[1]))
+        words = words[2:]
     sys.argv = ["handful", *words]
     cli.main()
     print(json.dumps({"peak_mb": peak_mb()}))
