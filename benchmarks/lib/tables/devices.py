@@ -1,6 +1,5 @@
 """Trainings of several devices against those of one."""
 
-from typing import Any
 
 from benchmarks.lib import record
 from benchmarks.lib.tables.shown import markdown
