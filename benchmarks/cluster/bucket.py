@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cluster.ray import ONE_THREAD, watched
-from benchmarks.cluster.sources import BUCKET, S3, SHARDS, equal, make_photos, predict
+from benchmarks.cluster.sources import BUCKET, S3, SHARDS, make_photos, predict
 from benchmarks.lib import arguments, record
 from handful.cores import cores
 
@@ -37,7 +37,7 @@ KILL_AFTER = 12.0  # seconds of work, of all workers together
 AT_WORK = 3.0  # seconds of the processor: a worker that had jobs
 FEW = "ray, few"
 KILLED = "ray, killed and failing"
-WAYS = ["one process", "shards", FEW, "ray", KILLED]
+WAYS = ["one process", FEW, "ray", KILLED, "shards"]
 
 
 class Flaky:
@@ -105,8 +105,8 @@ def bucket(photos: dict[str, bytes], few: int) -> Iterator[tuple[str, Flaky]]:
 class Predictions:
     """The ways in a folder. Those that are done are not done again."""
 
-    def __init__(self, folder: Path, images: int, few: int, size: int) -> None:
-        self.folder, self.few = folder, few
+    def __init__(self, folder: Path, images: int, few: int, size: int, sharded: str) -> None:
+        self.folder, self.few, self.sharded = folder, few, sharded
         self.photos = make_photos(folder / "photos", images)
         self.run = folder / "run"
         if not self.run.exists():
@@ -135,13 +135,22 @@ class Predictions:
                 told |= {"seconds": round(time.perf_counter() - begun, 1)}
                 if way == KILLED:
                     told |= {"failed_gets": flaky.failed}
-                if way != FEW:
-                    told |= {"equal": equal(self.out(way), self.out("one process"))}
+                few = way == FEW or (way == "shards" and self.sharded == "few")
+                told["images"] = self.few if few else len(self.photos)
+                told["equal"] = self.equal(way, told["images"])
                 (self.folder / f"{way}.json").write_text(json.dumps(told))
                 print(way, told, file=sys.stderr, flush=True)
 
     def out(self, way: str) -> Path:
         return self.folder / f"{way}.parquet"
+
+    def equal(self, way: str, images: int) -> bool:
+        """Whether the rows are those of one process, for the first so many images."""
+        from pyarrow import parquet
+
+        found = parquet.read_table(self.out(way))
+        expected = parquet.read_table(self.out("one process")).slice(0, images)
+        return len(found) == images and bool(found.equals(expected))
 
     def predicted(self, way: str, photos: str, *words: str) -> dict[str, Any]:
         """Peak memory in MB of one `predict`."""
@@ -165,7 +174,8 @@ class Predictions:
     def shards(self) -> dict[str, Any]:
         parts, peak = self.folder / "parts", 0.0
         for number in range(1, SHARDS + 1):
-            line = ["predict", str(self.run), f"s3://{BUCKET}/all/", "--out", str(parts)]
+            photos = f"s3://{BUCKET}/{self.sharded}/"
+            line = ["predict", str(self.run), photos, "--out", str(parts)]
             line += ["--shard", f"{number}/{SHARDS}"]
             peak = max(peak, predict(line, self.folder / f"cache-{number}", self.environment)[1])
         line = ["merge", str(parts), "--out", str(self.out("shards"))]
@@ -179,12 +189,13 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=1000)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--kept", type=Path, help="folder of what is made; ways there stay")
+    parser.add_argument("--sharded", choices=("all", "few"), default="all", help="images by shards")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--kind", choices=("dev", "final"), default="dev")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
         folder = given.kept or Path(made)
-        predictions = Predictions(folder, given.images, given.few, given.size)
+        predictions = Predictions(folder, given.images, given.few, given.size, given.sharded)
         predictions.do([way for way in given.ways if way not in predictions.done()])
         if len(figures := predictions.done()) == len(WAYS):
             told = {"images": given.images, "few": given.few, "size": given.size}

@@ -7,7 +7,7 @@ from benchmarks.lib.tables.shown import markdown
 
 WAYS = {
     "one process": "one process",
-    "shards": "`--shard`, four, one after the other",
+    "shards": "four shards and `merge`",
     "ray, few": "`--on ray`, two workers",
     "ray": "`--on ray`, two workers",
     "ray, killed and failing": "… a worker killed, 1 % of the reads fail",
@@ -24,12 +24,17 @@ def bucket() -> str:
 
 def _row(line: dict[str, Any], way: str, words: str) -> list[str]:
     figures = line["figures"][way]
-    images = line["few" if way == "ray, few" else "images"]
-    rows = {True: "those of one process", False: "**others**"}[figures.get("equal", True)]
-    if way in ("one process", "ray, few"):
+    rows = "those of one process" if figures["equal"] else "**others**"
+    if way == "one process":
         rows = "–"
     if "failed_gets" in figures:
         words += f" ({figures['failed_gets']:,})"
     of_command = figures.get("peak_mb_of_command")
     command = "–" if of_command is None else f"{of_command:,.0f} MB"
-    return [words, f"{images:,}", rows, f"{figures['peak_mb']:,.0f} MB", command]
+    return [
+        words,
+        f"{figures.get('images', line['images']):,}",
+        rows,
+        f"{figures['peak_mb']:,.0f} MB",
+        command,
+    ]

@@ -1,6 +1,5 @@
 """Trainings of several devices against those of one."""
 
-
 from benchmarks.lib import record
 from benchmarks.lib.tables.shown import markdown
 
