@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -105,8 +105,10 @@ def bucket(photos: dict[str, bytes], few: int) -> Iterator[tuple[str, Flaky]]:
 class Predictions:
     """The ways in a folder. Those that are done are not done again."""
 
-    def __init__(self, folder: Path, images: int, few: int, size: int, sharded: str) -> None:
-        self.folder, self.few, self.sharded = folder, few, sharded
+    def __init__(
+        self, folder: Path, images: int, few: int, size: int, fewer: Sequence[str]
+    ) -> None:
+        self.folder, self.few, self.fewer = folder, few, {FEW, *fewer}
         self.photos = make_photos(folder / "photos", images)
         self.run = folder / "run"
         if not self.run.exists():
@@ -129,14 +131,13 @@ class Predictions:
                 if way == "shards":
                     told |= self.shards()
                 elif way == "one process":
-                    told |= self.predicted(way, "all")
+                    told |= self.predicted(way)
                 else:
                     told |= self.on_ray(way)
                 told |= {"seconds": round(time.perf_counter() - begun, 1)}
                 if way == KILLED:
                     told |= {"failed_gets": flaky.failed}
-                few = way == FEW or (way == "shards" and self.sharded == "few")
-                told["images"] = self.few if few else len(self.photos)
+                told["images"] = self.few if way in self.fewer else len(self.photos)
                 told["equal"] = self.equal(way, told["images"])
                 (self.folder / f"{way}.json").write_text(json.dumps(told))
                 print(way, told, file=sys.stderr, flush=True)
@@ -152,9 +153,12 @@ class Predictions:
         expected = parquet.read_table(self.out("one process")).slice(0, images)
         return len(found) == images and bool(found.equals(expected))
 
-    def predicted(self, way: str, photos: str, *words: str) -> dict[str, Any]:
+    def source(self, way: str) -> str:
+        return f"s3://{BUCKET}/{'few' if way in self.fewer else 'all'}/"
+
+    def predicted(self, way: str, *words: str) -> dict[str, Any]:
         """Peak memory in MB of one `predict`."""
-        line = ["predict", str(self.run), f"s3://{BUCKET}/{photos}/", "--out", str(self.out(way))]
+        line = ["predict", str(self.run), self.source(way), "--out", str(self.out(way))]
         if "--on" in words:
             line = ["cores", str(WORKERS), *line]  # other work may have taken one of them
         cache = self.folder / f"cache-{way}"
@@ -163,7 +167,7 @@ class Predictions:
     def on_ray(self, way: str) -> dict[str, Any]:
         cache = self.folder / f"cache-{way}"
         with watched(cache, KILL_AFTER if way == KILLED else 0) as workers:
-            told = self.predicted(way, "few" if way == FEW else "all", "--on", "ray")
+            told = self.predicted(way, "--on", "ray")
         return {
             "peak_mb": max(workers.peaks.values()),
             "workers": sum(seconds > AT_WORK for seconds in workers.seconds.values()),
@@ -174,8 +178,7 @@ class Predictions:
     def shards(self) -> dict[str, Any]:
         parts, peak = self.folder / "parts", 0.0
         for number in range(1, SHARDS + 1):
-            photos = f"s3://{BUCKET}/{self.sharded}/"
-            line = ["predict", str(self.run), photos, "--out", str(parts)]
+            line = ["predict", str(self.run), self.source("shards"), "--out", str(parts)]
             line += ["--shard", f"{number}/{SHARDS}"]
             peak = max(peak, predict(line, self.folder / f"cache-{number}", self.environment)[1])
         line = ["merge", str(parts), "--out", str(self.out("shards"))]
@@ -189,13 +192,13 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=1000)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--kept", type=Path, help="folder of what is made; ways there stay")
-    parser.add_argument("--sharded", choices=("all", "few"), default="all", help="images by shards")
+    parser.add_argument("--fewer", nargs="+", choices=WAYS[2:], default=[], help="do only FEW so")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--kind", choices=("dev", "final"), default="dev")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
         folder = given.kept or Path(made)
-        predictions = Predictions(folder, given.images, given.few, given.size, given.sharded)
+        predictions = Predictions(folder, given.images, given.few, given.size, given.fewer)
         predictions.do([way for way in given.ways if way not in predictions.done()])
         if len(figures := predictions.done()) == len(WAYS):
             told = {"images": given.images, "few": given.few, "size": given.size}
