@@ -20,7 +20,7 @@ def devices() -> str:
                 *(_both(apart, yardstick, key) for key in ("first_steps", "median", "last_steps")),
             ]
         )
-    header = ["", "steps", "last loss of one", "of two", "first steps", "median", "last steps"]
+    header = ["", "steps", "last loss of one", "of two", "apart: first steps", "median", "last steps"]
     return markdown(header, rows)
 
 
