@@ -17,7 +17,7 @@ WAYS = {
 def bucket() -> str:
     """Peak memory of each way, and whether its rows are those of one process."""
     line = record.final("ray", "predict")[-1]
-    rows = [_row(line, way, words) for way, words in WAYS.items()]
+    rows = [_row(line, way, words) for way, words in WAYS.items() if way in line["figures"]]
     header = ["", "images", "Parquet rows", "memory of the largest process", "of the command"]
     return markdown(header, rows)
 

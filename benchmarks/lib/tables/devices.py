@@ -20,7 +20,8 @@ def devices() -> str:
                 *(_both(apart, yardstick, key) for key in ("first_steps", "median", "last_steps")),
             ]
         )
-    header = ["", "steps", "last loss of one", "of two", "apart: first steps", "median", "last steps"]
+    differ = ["apart: first steps", "median", "last steps"]
+    header = ["", "steps", "last loss of one", "of two", *differ]
     return markdown(header, rows)
 
 
