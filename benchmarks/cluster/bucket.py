@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,9 @@ class Predictions:
         return {way: json.loads(at.read_text()) for way, at in found.items() if at.exists()}
 
     def do(self, ways: list[str]) -> None:
-        with bucket(self.photos, self.few) as (address, flaky):
+        all_of_them = bool(set(ways) - self.fewer)
+        photos = dict(islice(self.photos.items(), None if all_of_them else self.few))
+        with bucket(photos, self.few) as (address, flaky):
             self.environment = {**ONE_THREAD, **S3, "AWS_ENDPOINT_URL": address}
             for way in ways:
                 flaky.on, flaky.failed = way == KILLED, 0
