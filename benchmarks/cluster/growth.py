@@ -18,7 +18,6 @@ the peak of the process. What a process takes that does nothing is measured, too
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -30,6 +29,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.lib import arguments, record
+from benchmarks.lib.memory import peak_mb
 from benchmarks.lib.paths import ROOT
 
 SHARD = "1/16"
@@ -72,8 +72,8 @@ def phase(words: list[str]) -> None:
 
         sys.argv = ["handful", *words]
         cli.main()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": round(time.process_time(), 2), "peak_mb": round(peak)}))
+    seconds = round(time.process_time(), 2)
+    print(json.dumps({"seconds": seconds, "peak_mb": round(peak_mb())}))
 
 
 def jobs(run: Path, photos: Path, parts: Path) -> dict[str, list[str]]:

@@ -18,7 +18,6 @@ import json
 import logging
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -33,7 +32,9 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.lib import arguments, record
+from benchmarks.lib.memory import peak_mb
 from benchmarks.lib.paths import ROOT
+from handful.cores import use_cores
 from handful.data.cache import data_folder
 
 BUCKET = "photos"
@@ -113,10 +114,12 @@ def phase(words: list[str]) -> None:
     if words[0] == "failing":
         fail_sometimes()
         words = words[1:]
+    if words[0] == "cores":
+        use_cores(int(words[1]))
+        words = words[2:]
     sys.argv = ["handful", *words]
     cli.main()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"peak_mb": peak}))
+    print(json.dumps({"peak_mb": peak_mb()}))
 
 
 def fail_sometimes() -> None:

@@ -14,7 +14,6 @@ keeps one file after another. The files are in the system's page cache throughou
 import argparse
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -26,6 +25,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.lib import arguments, record
+from benchmarks.lib.memory import peak_mb
 from benchmarks.lib.paths import ROOT
 from handful.data.cache import data_folder
 
@@ -39,7 +39,7 @@ def measure(phase: str, folder: str, size: int) -> dict[str, float]:
     """Seconds of one phase in this process, and its peak memory so far in MB."""
     import handful
 
-    before = peak_memory()
+    before = peak_mb()
     if phase == "plain":
         began = time.perf_counter()
         plain(Path(folder), size)
@@ -53,7 +53,7 @@ def measure(phase: str, folder: str, size: int) -> dict[str, float]:
             images.at(size)
     return {
         "seconds": round(time.perf_counter() - began, 2),
-        "peak_mb": round(peak_memory()),
+        "peak_mb": round(peak_mb()),
         "of_which_imports_mb": round(before),
     }
 
@@ -66,11 +66,6 @@ def plain(folder: Path, size: int) -> np.ndarray:
         with Image.open(path) as image:
             pictures.append(np.asarray(image.convert("RGB").resize((size, size))))
     return np.stack(pictures)
-
-
-def peak_memory() -> float:
-    """Of this process, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def make_photos(folder: Path, n: int, different: int = 40) -> None:

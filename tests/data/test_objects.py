@@ -19,6 +19,7 @@ import pytest
 
 import handful
 from handful import HandfulError
+from handful.data.decode import Unreadable
 from handful.data.objects import address, contents, find, readers
 from handful.data.objects.files import Objects
 from image_files import class_folder, noise, save
@@ -265,6 +266,69 @@ def test_an_object_of_another_size_than_listed_is_left_out(photos, bucket, monke
     monkeypatch.setattr(readers.ObjectReader, "read", lambda *a: whole(*a) + b"more")
     with pytest.raises(HandfulError, match="0.png: changed while it was read"):
         handful.load(at)
+
+
+@pytest.fixture
+def s3(monkeypatch):
+    """An S3 server on this machine with `s3://bucket`: its file system, and what it was asked."""
+    s3fs, server = pytest.importorskip("s3fs"), pytest.importorskip("moto.server")
+    from moto.s3.models import s3_backends
+    from werkzeug.serving import make_server
+
+    application, asked = server.create_backend_app("s3"), []
+
+    def counted(environ, start_response):
+        asked.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
+        return application(environ, start_response)
+
+    made = make_server("127.0.0.1", 0, counted, threaded=True)
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{made.server_port}")
+    s3fs.S3FileSystem.clear_instance_cache()
+    system = s3fs.S3FileSystem()
+    system.mkdir("bucket")
+    yield system, asked
+    s3fs.S3FileSystem.clear_instance_cache()
+    made.shutdown()
+    made.server_close()
+    s3_backends["123456789012"]["aws"].reset()  # moto's account
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_an_object_of_s3_costs_one_request_and_no_search_among_the_listed(photos, s3, monkeypatch):
+    system, asked = s3
+    system.pipe({f"bucket/p/{name}": content for name, content in files(photos).items()})
+    system.pipe("bucket/p/metadata.csv", b"file_name,label\ncat/0.png,cat\n")
+    searched = []
+    search = type(system)._ls_from_cache
+    monkeypatch.setattr(type(system), "_ls_from_cache", lambda *a: searched.append(a) or search(*a))
+    found = find.find("s3://bucket/p/").files
+    searched.clear(), asked.clear()
+    sent = pickle.loads(pickle.dumps(found))  # as to a cluster
+    for one in (found, sent):
+        assert {name: one.fetch(name) for name in one.entries} == files(photos)
+    assert sorted(asked) == sorted(2 * [("GET", f"/bucket/p/{name}") for name in files(photos)])
+    assert not searched and not system.dircache
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("change", [b"more", b"", None])
+def test_an_object_of_s3_that_changed_since_it_was_listed_is_left_out(photos, s3, change):
+    system, _ = s3
+    content = files(photos)["cat/0.png"]
+    system.pipe("bucket/p/0.png", content)
+    found = find.find("s3://bucket/p/").files
+    if change is None:
+        system.rm_file("bucket/p/0.png")
+    else:
+        system.pipe("bucket/p/0.png", content + change if change else content[:-1])
+    with pytest.raises(Unreadable, match="vanished" if change is None else "changed while"):
+        found.fetch("0.png")
 
 
 # --- reading that fails

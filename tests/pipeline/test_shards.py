@@ -141,6 +141,15 @@ def test_a_shard_without_an_image_is_an_empty_part(place):
     assert merge_parts(Path("parts"), Path("merged.csv")).images == 19
 
 
+def test_parts_without_an_image_say_why_none_could_be_read(place):
+    for path in Path("photos").iterdir():
+        path.write_bytes(b"no image")
+    predicted()
+    said = "the parts in parts hold no image; 00.png: not an image in a known format"
+    with pytest.raises(HandfulError, match=said):
+        merge_parts(Path("parts"), Path("merged.csv"))
+
+
 def test_python_loads_a_shard_of_a_folder_and_of_a_data_set(place):
     for source, n in (("photos", 19), ("digits", 1797)):
         found = [sources.load(source, labeled=False, shard=f"{k}/2") for k in (1, 2)]

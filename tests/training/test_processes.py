@@ -31,6 +31,7 @@ from handful.training.loop import Diverged
 from handful.training.process_group import ALONE, ProcessGroup
 from handful.training.processes import check_devices, check_divisible, in_processes
 from handful.training.settings import Settings
+from handful.training.trainer import train_task
 from lazy_imports import assert_imported_late_and_only_in
 from tiny import SCHEDULE, stripes, task
 
@@ -379,6 +380,23 @@ def test_a_fit_of_two_processes_is_that_of_one(tmp_path):
     assert runs[0].record["fingerprint"] == runs[1].record["fingerprint"]
     a, b = (run.predict(images).probabilities for run in runs)
     np.testing.assert_allclose(a, b, atol=0.02)
+
+
+@pytest.mark.usefixtures("lightning", "two_cores")
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_plan_is_measured_with_what_a_device_gets(tmp_path, monkeypatch, devices):
+    """A whole batch may not fit into the memory of one device, and takes longer there."""
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path / "cache"))
+    measured = tmp_path / "measured"
+    method = together.Measured(seen=str(measured), label_smoothing=0.2)
+    on = replace(task(stripes(32, size=16, channels=3, labeled=32)), backbone=SMALL)
+    settings = Settings(method, replace(together.FAST, steps=2), SMALL)
+    learned = train_task(settings, on, 0, tmp_path, devices=devices)
+    lines = set(measured.read_text().splitlines())
+    assert lines == {f"{together.FAST.batch // devices} images"}
+    assert learned.plan.threads == max(1, torch.get_num_threads() // devices)
+    saved = [read_json(path)["kind"] for path in (tmp_path / "cache").glob("precisions/*.json")]
+    assert {kind["batch"] for kind in saved} <= {together.FAST.batch // devices}
 
 
 def test_cifar10_fast_is_the_recipe_of_several_devices():

@@ -296,6 +296,9 @@ def _decide_for_given_method(
     )
     if why_unused := why_unlabeled_unused(settings.method, task):
         say(why_unused)
+    if request.devices > 1:
+        assert deadline is None and not request.estimate  # recipes have neither
+        return Decision(settings, task, None, None)
     fits = 1 + (scheme_for(settings).fits if request.estimate else 0)
     to_predict = len(task.images.unlabeled) if request.prior == UNLABELED else 0
     if saved:

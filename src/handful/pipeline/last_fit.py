@@ -94,6 +94,7 @@ def _pool_is_a_sample(decision: Decision, request: FitRequest) -> bool:
         return decision.selection.shifted is False
     if not isinstance(settings.method, Fitted):
         return False
+    assert plan is not None
     return shift_of_pool(task, plan.precision, request.seed) <= POOL_SHIFT
 
 

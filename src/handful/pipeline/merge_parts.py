@@ -44,7 +44,8 @@ def merge_parts(folder: Path, out: Path, say: Say = silent) -> Merged:
     parts = open_parts(folder)
     target = output_target(out, PREDICTIONS if parts.kind == "predictions" else FEATURES)
     if not len(parts):
-        raise HandfulError(f"the parts in {folder} hold no image; was any of them readable?")
+        why = [f"{one.name}: {one.reason}" for one in parts.left_out[:1]]
+        raise HandfulError("; ".join([f"the parts in {folder} hold no image", *why]))
     if len(parts.precisions) > 1:
         say(
             f"the parts were computed in {' and '.join(parts.precisions)}, on different "

@@ -48,6 +48,7 @@ def pool_temperature(decision: Decision, request: FitRequest) -> float | None:
         or labels > MOST_LABELS
     ):
         return None
+    assert plan is not None
     predictor = fold_predictor(settings, task, request.seed, plan, among_unlabeled=True)
     out = predicted_out_of_fold(task, predictor, FOLDS, request.seed, None)
     return temperature_of(out, countable(len(out.labels), request.origins)[0])

@@ -47,7 +47,7 @@ class Decision(NamedTuple):
 
     settings: Settings
     task: Task
-    plan: Plan
+    plan: Plan | None  # None: several devices measure it when they train
     assessment: Assessment | None  # None: no estimate was requested
     selection: Selection | None = None  # None: the user named the method
     pretrained: Pretrained | None = None  # outcome of self-supervised pre-training

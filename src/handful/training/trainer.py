@@ -66,7 +66,8 @@ def train_task(
     Args:
         folder: for plan.json and checkpoint.safetensors; a training that they describe is resumed.
             The caller ensures that they belong to these settings, this task and this seed.
-        planned: a plan measured before, so that folds and the final fit have equal plans.
+        planned: a plan measured before, so that folds and the final fit have equal plans. None:
+            it is measured, with several devices by all of them, each with its part of a batch.
         label: description of the progress bar.
         say: receives the state of semi-supervised training, and a failure or remark.
         devices: number of those that train a network together, a process for each.
@@ -79,15 +80,29 @@ def train_task(
         with tempfile.TemporaryDirectory() as scratch:
             given = (Path(scratch), planned, label, say, devices)
             return train_task(settings, task, seed, *given)
-    plan = load_or_make_plan(folder, lambda: planned or make_plan(settings, task, seed))
-    if not isinstance(settings.method, Trained):
-        return _fit(settings, task, seed, plan)
-    if devices > 1:
+    if devices > 1 and isinstance(settings.method, Trained):
         task.pixels  # noqa: B018 (decoded before the processes read them from the cache)
-        given_to_all = (settings, replace(task, track=quiet), seed, folder, plan, label)
+        given_to_all = (settings, replace(task, track=quiet), seed, folder, planned, label)
         in_processes(devices, _train_together, *given_to_all, reporter=Reporter(task.track, say))
         say = silent
+    plan = _plan(settings, task, seed, folder, planned)  # of several devices: the one they saved
+    if not isinstance(settings.method, Trained):
+        return _fit(settings, task, seed, plan)
     return _train(settings, task, seed, folder, plan, label, say)
+
+
+def _plan(
+    settings: Settings,
+    task: Task,
+    seed: int,
+    folder: Path | None,
+    planned: Plan | None,
+    group: ProcessGroup = ALONE,
+) -> Plan:
+    """The plan in the folder, else `planned`, else a new one."""
+    return load_or_make_plan(
+        folder, lambda: planned or make_plan(settings, task, seed, group), group
+    )
 
 
 def _train_together(
@@ -97,12 +112,16 @@ def _train_together(
     task: Task,
     seed: int,
     folder: Path,
-    planned: Plan,
+    planned: Plan | None,
     label: str,
 ) -> None:
-    """`_train` in one of several processes; the folder then has the checkpoint of the last step."""
+    """Plan and `_train` in one of several processes.
+
+    The folder then has the plan, and the checkpoint of the last step.
+    """
     task = replace(task, track=reporter.track)
-    _train(settings, task, seed, folder, planned, label, reporter.say, group)
+    plan = _plan(settings, task, seed, folder, planned, group)
+    _train(settings, task, seed, folder, plan, label, reporter.say, group)
 
 
 def extract_features(

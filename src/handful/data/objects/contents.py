@@ -27,6 +27,7 @@ from handful.data.objects.address import (
     LISTABLE,
     Place,
     explained,
+    forget_listing,
     place_of,
     retried,
     scheme_of,
@@ -170,6 +171,7 @@ def objects(address: str, place: Place) -> tuple[Part, list[str]]:
         why = "no file_name in it is that of an image, so it labels none"
         images.skipped += [Skipped(name, why) for name in metadata]
         labels = {}
+    forget_listing(place)
     part = images.part(ObjectReader(address), bool(labels))
     if labels:
         part.items[:] = [item._replace(label=labels.get(item.name)) for item in part.items]
