@@ -295,7 +295,7 @@ def test_features_that_overflow_float16_are_refused():
 def test_wrong_views_and_precisions_are_refused_by_name():
     with pytest.raises(ValueError, match="no view 'upside-down'.*plain, flipped"):
         features(image_set(), Spy(), 8, view="upside-down")
-    with pytest.raises(ValueError, match="precision is auto, bf16 or fp32, got 'fp8'"):
+    with pytest.raises(ValueError, match="precision is auto, int8, bf16 or fp32, got 'fp8'"):
         features(image_set(), Spy(), 8, precision="fp8")
 
 
