@@ -4,7 +4,8 @@
     python -m benchmarks run features_speed 160 --cores 1 --rounds 7 --kind final
 
 Ours: `handful.load` of a folder and `features` of the cache, computed by ONNX Runtime, in int8 where
-the processor is fast at it, while threads decode files. Torch: the same, computed by torch in 32 bits, and in bf16 where the processor has it.
+the processor is fast at it, while threads decode files. Torch: the same, computed by torch in 32
+bits, and in bf16 where the processor has it.
 Plain: what a notebook does; torchvision's ImageFolder and Resize in a DataLoader of batches of 32,
 fp32, without gradients; with no worker and with two, of which the faster counts. Same network
 (EfficientNet-Lite0, three stages, normalisation in front) and same JPEG files: CIFAR-10 (JPEG).
