@@ -217,7 +217,7 @@ def test_a_test_part_is_cut_on_request(tmp_path):
 
 
 @pytest.mark.parametrize("classes, message", [
-    ((), "holds 1 images but no label; put labelled images in one sub-folder per class"),
+    ((), "holds 1 image but no label, and there is no labels.csv here; label some"),
     (("cat",), "has labels of one class only \\('cat'\\); a classifier needs two or more"),
 ])  # fmt: skip
 def test_too_few_labels_are_refused_unless_none_are_needed(tmp_path, classes, message):

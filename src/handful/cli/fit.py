@@ -203,13 +203,14 @@ def fit(
 ) -> None:
     """Train a classifier on the labelled photos, and classify the others.
 
-    handful fit photos/                        sub-folders are classes
+    handful fit photos/                        sub-folders are classes, or labels.csv has labels
     handful fit photos/ --labels labels.csv    a table of file,label
     handful fit photos/ --budget 15m           more time, better result
     handful fit digits --per-class 10          a data set to try it on
 
     A first classifier is there within seconds, with an estimate of how often it is right on new
-    photos; the rest of the time goes into a better one. The estimate needs no test photos, but
+    photos; the rest of the time goes into a better one. Where the folder itself has no labels,
+    those in labels.csv here are used, which `handful label photos/` writes. The estimate needs no test photos, but
     labelled photos that were picked at random. Nothing that you made is changed.
     """
     from handful.cli.early_checks import check_choices, check_folders_given, check_run_folder
@@ -325,9 +326,11 @@ def _fit(job: _Job, reporter: "Reporter", kept: list[str]) -> "tuple[Run, ImageS
     from handful.pipeline.first_result import FIRST_LABELS, first_result
     from handful.pipeline.fit import run_fit
     from handful.pipeline.run import open_run
+    from handful.progress import Reporter, once
 
     options, target, after = job.options, job.target, job.after
     groups, command = options.groups, sys.argv[1:]
+    loading = Reporter(reporter.track, once(reporter.say))  # images are loaded twice
     boxes = job.where.crops
     if after is not None:
         earlier = open_run(after)
@@ -340,7 +343,7 @@ def _fit(job: _Job, reporter: "Reporter", kept: list[str]) -> "tuple[Run, ImageS
         how["boxes"] = boxes
         if labeled_only is None:
             how["test_fraction"] = job.test_fraction
-        return job.where.load(job.source, reporter, labeled_only=labeled_only, **how)
+        return job.where.load(job.source, loading, labeled_only=labeled_only, **how)
 
     # Only the labelled files are decoded at first, where names alone tell which these are.
     labels = job.where.labels

@@ -18,6 +18,7 @@ from handful.data.facts import facts_table
 from handful.data.folder_layout import Place, in_test_part, layout
 from handful.data.imageset import ImageSet, sorted_classes
 from handful.data.labels.label_file import LabelFile, match_labels
+from handful.data.labels.page_labels import page_labels
 from handful.data.objects.contents import METADATA
 from handful.data.objects.files import Objects
 from handful.data.objects.find import (
@@ -92,7 +93,7 @@ def load_folder(
         source = redacted(source)  # from here on it is only shown and kept
         part = "" if wanted.shard is None else str(wanted.shard)
         if wanted.labeled_only is not None:
-            images = _load_labeled(source, files, labels, listed, own, track, wanted)
+            images = _load_labeled(source, files, labels, listed, own, track, wanted, say)
             images.store.whole = whole
             return images
         found = scan_listed(files, _with_stamps(files, listed, listed.files), track, part=part)
@@ -100,6 +101,7 @@ def load_folder(
         if wanted.shard is not None:
             raise NothingInShard(wanted.shard, found.skipped)
         raise HandfulError(_nothing_found(source, found))
+    labels = _given_or_of_page(source, root, found.files.names, labels, own, wanted, say)
     places, unknown = _places(source, root, found, labels, own, wanted, say)
     images = _image_set(source, files, found, places, unknown, wanted.every_class)
     images.store.whole = whole
@@ -167,12 +169,18 @@ def _load_labeled(
     own: dict[str, str] | None,
     track: Track,
     wanted: Wanted,
+    say: Callable[[str], None],
 ) -> ImageSet:
-    """Load the labelled training images of a folder; the others are not decoded."""
+    """Load the labelled training images of a folder; the others are not decoded.
+
+    Args:
+        say: receives a sentence where the labels are those of the page.
+    """
     every = Scan(listed.files, facts_table([]), listed.skipped, listed.ignored)
     if not every.files:
         raise HandfulError(_nothing_found(source, every))
     root = Path(source).expanduser()
+    labels = _given_or_of_page(source, root, listed.files.names, labels, own, wanted, say)
     places, _ = _places(source, root, every, labels, own, wanted, silent)
     chosen = {
         name: place
@@ -187,16 +195,49 @@ def _load_labeled(
     listed = _with_stamps(files, listed, [file for file in listed.files if file.name in names])
     found = scan_listed(files, listed, track, names)
     if not found.files:
-        raise HandfulError(
-            f"{source} holds no labelled image that can be read; "
-            + (
-                f"label some ({shell_command('label', source)}), put them into a sub-folder for "
-                f"each class, or give a table with --labels"
-                if isinstance(files, Folder)
-                else "give a table of labels with --labels"
-            )
-        )
+        can_be_read = "that can be read" if chosen else ""
+        raise HandfulError(no_label(source, f"no labelled image {can_be_read}".strip(),
+                                    every.files.names, isinstance(files, Folder)))  # fmt: skip
     return _image_set(source, files, found, [chosen[name] for name in found.files.names], [])
+
+
+def _given_or_of_page(
+    source: str,
+    root: Path,
+    names: list[str],
+    labels: LabelFile | None,
+    own: dict[str, str] | None,
+    wanted: Wanted,
+    say: Callable[[str], None],
+) -> LabelFile | None:
+    """The label file that was given, or that of the page where nothing else gives a label."""
+    if labels is not None or not wanted.training or wanted.folders == "classes":
+        return labels
+    if own or not root.is_dir():
+        return None
+    if any(place.label for place in layout(names, wanted.folders or "auto").places):
+        return None
+    found = page_labels(names, source, root)
+    if found.file is not None:
+        say(Important(found.said))
+    return found.file
+
+
+def no_label(source: str, what: str, names: Iterable[str], on_this_machine: bool) -> str:
+    """Why a source cannot be learned from, where labels were looked for, and what to do.
+
+    Args:
+        what: it holds, such as "1,300 images but no label".
+    """
+    table = "a table with the columns file and label (--labels, in Python labels=)"
+    if not on_this_machine:
+        return f"{source} holds {what}; give {table}"
+    looked = page_labels(names, source, Path(source).expanduser())
+    where = "" if looked.file else f", and {looked.said}"
+    return (
+        f"{source} holds {what}{where}; label some ({shell_command('label', source)}), put them "
+        f"into one sub-folder per class, or give {table}"
+    )
 
 
 def _places(
