@@ -210,8 +210,8 @@ def fit(
 
     A first classifier is there within seconds, with an estimate of how often it is right on new
     photos; the rest of the time goes into a better one. Where the folder itself has no labels,
-    those in labels.csv here are used, which `handful label photos/` writes. The estimate needs no test photos, but
-    labelled photos that were picked at random. Nothing that you made is changed.
+    those in labels.csv here are used, which `handful label photos/` writes. The estimate needs no
+    test photos, but labelled photos that were picked at random. Nothing that you made is changed.
     """
     from handful.cli.early_checks import check_choices, check_folders_given, check_run_folder
     from handful.data.source_names import default_run_folder

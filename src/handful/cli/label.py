@@ -97,7 +97,8 @@ def label(
     from handful.labeling.session import summary
 
     say(summary(page.session))
-    say(f"next: {shell_command('fit', source, '--labels', page.session.table)}")
+    if page.session.table.exists():
+        say(f"next: {shell_command('fit', source, '--labels', page.session.table)}")
 
 
 def _listed(classes: str | None) -> tuple[str, ...]:

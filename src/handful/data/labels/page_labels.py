@@ -37,7 +37,8 @@ def page_labels(names: Iterable[str], source: str, root: Path) -> PageLabels:
         return PageLabels(None, f"the {TABLE} here gives none of its images a label")
     if labels < LEAST_SHARE * (labels + len(matched.unused)):
         return PageLabels(
-            None, f"most images that the {TABLE} here names are not in it (--labels {TABLE} uses it)"
+            None,
+            f"most images that the {TABLE} here names are not in it (--labels {TABLE} uses it)",
         )
     said = (
         f"{source}: it has no labels of its own, and {counted(labels, 'label')} of its images are "
