@@ -49,18 +49,6 @@ def _levels_up_to_the_caller() -> int:
     return level
 
 
-def once(say: Say) -> Say:
-    """A `Say` that passes each sentence on the first time only."""
-    heard: set[str] = set()
-
-    def said(text: str) -> None:
-        if text not in heard:
-            heard.add(text)
-            say(text)
-
-    return said
-
-
 @dataclass(frozen=True)
 class Reporter:
     """Reports the progress of a long job."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from handful.cli.failures import GOES_ON, when_stopped
 from handful.cli.options import (
     DATA,
     EXPERT,
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
     from handful.progress import Reporter
 
 
+_NOTHING_SAVED = (
+    "stopped before a first classifier was there, so nothing was saved; the same command starts "
+    "again"
+)
 SHARES_OF = ("unlabeled", "labels")  # what --prior may take class shares from
 
 
@@ -203,7 +208,7 @@ def fit(
 ) -> None:
     """Train a classifier on the labelled photos, and classify the others.
 
-    handful fit photos/                        sub-folders are classes, or labels.csv has labels
+    handful fit photos/                        sub-folders are classes
     handful fit photos/ --labels labels.csv    a table of file,label
     handful fit photos/ --budget 15m           more time, better result
     handful fit digits --per-class 10          a data set to try it on
@@ -218,6 +223,7 @@ def fit(
     from handful.text import in_seconds
 
     out = out.expanduser() if out is not None else default_run_folder(source)
+    when_stopped(GOES_ON if out.exists() else _NOTHING_SAVED)
     seconds = None if budget is None else in_seconds(budget)
     settings, shares = pairs(set_ or []), _prior(prior)
     check_choices(method=method, estimate=estimate, precision=precision, aspect=aspect)
@@ -285,7 +291,7 @@ def _run(job: _Job, reporter: "Reporter") -> "tuple[Run, ImageSet | None]":
     """
     from handful.pipeline.artifacts import REPORT
     from handful.pipeline.earlier_run import with_earlier_labels
-    from handful.pipeline.run_folder import save_label_draw
+    from handful.pipeline.run_folder import begun, save_label_draw
     from handful.report import leave_report
 
     out = job.target.out
@@ -296,6 +302,7 @@ def _run(job: _Job, reporter: "Reporter") -> "tuple[Run, ImageSet | None]":
     except (KeyboardInterrupt, BudgetTooShort) as end:
         best = _best_kept(out, kept)
         if best is None:
+            when_stopped(GOES_ON if begun(out) else _NOTHING_SAVED)
             raise
         if isinstance(end, BudgetTooShort):
             reporter.say(
@@ -326,11 +333,9 @@ def _fit(job: _Job, reporter: "Reporter", kept: list[str]) -> "tuple[Run, ImageS
     from handful.pipeline.first_result import FIRST_LABELS, first_result
     from handful.pipeline.fit import run_fit
     from handful.pipeline.run import open_run
-    from handful.progress import Reporter, once
 
     options, target, after = job.options, job.target, job.after
     groups, command = options.groups, sys.argv[1:]
-    loading = Reporter(reporter.track, once(reporter.say))  # images are loaded twice
     boxes = job.where.crops
     if after is not None:
         earlier = open_run(after)
@@ -343,7 +348,7 @@ def _fit(job: _Job, reporter: "Reporter", kept: list[str]) -> "tuple[Run, ImageS
         how["boxes"] = boxes
         if labeled_only is None:
             how["test_fraction"] = job.test_fraction
-        return job.where.load(job.source, loading, labeled_only=labeled_only, **how)
+        return job.where.load(job.source, reporter, labeled_only=labeled_only, **how)
 
     # Only the labelled files are decoded at first, where names alone tell which these are.
     labels = job.where.labels
@@ -355,6 +360,8 @@ def _fit(job: _Job, reporter: "Reporter", kept: list[str]) -> "tuple[Run, ImageS
         first = first_result(lambda: load(FIRST_LABELS), options, target, reporter, command)
     images = _as_asked(load(), job, reporter)
     if not early and after is None:
+        images.store.whole = images.store.whole or len(images)
+        images.store.whole_labeled = len(images.labeled)
         some = labeled_sample(images.labeled, images.labels, FIRST_LABELS, options.seed)
         first = first_result(lambda: images[some], options, target, reporter, command)
     if first is not None:

@@ -198,7 +198,9 @@ def _load_labeled(
         can_be_read = "that can be read" if chosen else ""
         raise HandfulError(no_label(source, f"no labelled image {can_be_read}".strip(),
                                     every.files.names, isinstance(files, Folder)))  # fmt: skip
-    return _image_set(source, files, found, [chosen[name] for name in found.files.names], [])
+    images = _image_set(source, files, found, [chosen[name] for name in found.files.names], [])
+    images.store.whole_labeled = len(named)
+    return images
 
 
 def _given_or_of_page(
