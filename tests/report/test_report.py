@@ -347,7 +347,8 @@ def test_a_matrix_says_why_its_share_differs_from_the_figure(copied):
     for single, differs in ((1 - matrix.wrong / matrix.n, False), (0.123, True)):
         change(copied, estimate=kept | {"out_of_fold": single})
         words = checked(report.render([copied])).words
-        assert (f"the single models, of which {percent(single)}" in words) == differs
+        told = f"the single models, of which {100 * single:.1f} %"
+        assert (told in words) == differs
 
 
 def test_classes_that_may_be_one_are_named_in_the_page(copied):
