@@ -268,3 +268,18 @@ def test_the_published_files_hold_what_they_should(data_root, name, n):
     images = load(name, data_root=data_root)
     assert (len(images), len(images.test)) == (n, 10_000)
     assert images.native_size == (28, 28)
+
+
+def test_a_missing_file_is_called_a_file(tmp_path):
+    with pytest.raises(ValueError, match="no file 'photos/nope.jpg'; check the path"):
+        load("photos/nope.jpg")
+
+
+def test_folders_that_group_the_images_are_not_said_to_mean_nothing(tmp_path):
+    class_folder(tmp_path / "photos", classes=("east", "west"), per_class=2)
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label\neast/0.png,x\nwest/1.png,y\n")
+    for groups, told in ((None, True), ("folder", False)):
+        said = []
+        load(tmp_path / "photos", table, groups=groups, say=said.append)
+        assert any("mean nothing" in text for text in said) == told

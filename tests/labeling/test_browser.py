@@ -61,7 +61,7 @@ def typed_class(tab: Any, name: str) -> None:
 
 def saved(tab: Any, labels: int) -> None:
     tab.wait_for_function(
-        "n => document.getElementById('totals').textContent.startsWith(n + ' labels')", arg=labels
+        "n => document.getElementById('totals').textContent.startsWith(n + ' label')", arg=labels
     )
 
 

@@ -67,7 +67,7 @@ def label(
 
     Keys 1 to 9 give the class and go on. A part of the images is drawn at random and shown
     without a suggestion: the estimate counts only those. Every label is on disk before it is
-    answered; start the same command again to go on.
+    answered; start the same command again to go on. `handful fit` finds the labels in labels.csv.
 
     Examples:
 

@@ -60,6 +60,7 @@ class Wanted(NamedTuple):
     labeled_only: int | None = None
     seed: int = 0  # of the draw of these
     shard: Shard | None = None  # list all files, and inspect and return only those of this shard
+    grouped: bool = False  # whether a rule groups the images, so that folders may mean something
 
 
 def load_folder(
@@ -292,7 +293,7 @@ def tell_unused_folders(
     """Say that sub-folders beside a label file mean nothing, unless they are a data set's parts."""
     folders = sorted({name.split("/", 1)[0] for name in names if "/" in name})
     if wanted.training and wanted.folders in (None, "auto") and 2 <= len(folders) <= MOST_FOLDERS:
-        if not in_test_part(names):
+        if not in_test_part(names) and not wanted.grouped:
             say(
                 f"{source}: the labels are in the table, and its {len(folders)} sub-folders mean "
                 f"nothing; if they are sites, cameras or patients, --folders groups keeps the "

@@ -13,7 +13,7 @@ from handful.data.boxes.crop_folder import load_crops
 from handful.data.boxes.options import Boxes, boxes_of
 from handful.data.cache import data_folder
 from handful.data.folder_layout import check_folders
-from handful.data.grouping.rules import check_rule, grouped_by_rule
+from handful.data.grouping.rules import AUTO, NONE, check_rule, grouped_by_rule
 from handful.data.image_folder import Wanted, load_folder, no_label
 from handful.data.imageset import ImageSet
 from handful.data.in_memory import image_set, is_path, with_labels
@@ -138,7 +138,8 @@ def load(
     else:
         check_source(name)
         table = label_file(labels, encoding, file_column, label_column)
-        wanted = Wanted(folders, labeled, every_class, labeled_only, seed, shard)
+        grouped = groups not in (None, AUTO, NONE)
+        wanted = Wanted(folders, labeled, every_class, labeled_only, seed, shard, grouped)
         if boxes is None:
             images = load_folder(name, table, follow_links, track, wanted=wanted, say=say)
         else:

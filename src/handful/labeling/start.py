@@ -19,8 +19,8 @@ from handful.labeling.learner import Learner
 from handful.labeling.marks import LABEL, ORIGINS, Mark
 from handful.labeling.photos import FolderPhotos, Photos
 from handful.labeling.server import Page
-from handful.labeling.session import Session
-from handful.text import counted
+from handful.labeling.session import RANDOM_EVERY, Session
+from handful.text import FEW, counted
 
 RUN = "run"
 KEYS = "123456789qwertyuiopasdfghjklcvbm"  # of the classes, in their order; n, x, z have a meaning
@@ -124,6 +124,8 @@ def open_page(
         "question": found.question,
         "keys": KEYS,
         "annotator": wanted.annotator,
+        "figure": FEW,
+        "random_every": RANDOM_EVERY,
     }
     return Page(session, photos, learner, fitting, about, answer)
 
