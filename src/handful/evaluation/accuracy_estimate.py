@@ -53,6 +53,10 @@ EVEN = (
     "the classes are equally common among the labels, by hand or by chance; if not by chance, and "
     "they are not as common in new images, give --prior"
 )
+DRAWN_EVEN = (
+    "the classes are equally common among the labels drawn at random, which chance may do; if they "
+    "are not as common in new images, give --prior"
+)
 _RARE = (
     0.05  # chance of counts as even, in a random draw, below which classes look balanced by hand
 )
@@ -241,8 +245,8 @@ def _caveats(
         caveats += (one if alone.sum() == 1 else more,)
     if prior is None and out.stratified:
         even = chance_of_even_counts(of_one_origin(out.labels, origins))
-        by_hand = even < _RARE and not _drawn_beside_chosen(origins)
-        caveats += (BY_HAND if by_hand else EVEN,)
+        said = DRAWN_EVEN if _drawn_beside_chosen(origins) else BY_HAND if even < _RARE else EVEN
+        caveats += (said,)
     if found.guessing:
         chance = 100 * guessing_accuracy(out.labels, weights)
         caveats += (

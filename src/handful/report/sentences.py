@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from handful.evaluation.accuracy_estimate import BY_HAND, EVEN
+from handful.evaluation.accuracy_estimate import BY_HAND, DRAWN_EVEN, EVEN
 from handful.evaluation.label_shift import LABELED, UNLABELED
 from handful.text import FEW, NBSP, counted, nearly_always, often, percent, sentence, times_of
 
@@ -162,7 +162,9 @@ def tell(
         f"labels picked in this way."
     )
     hint = (
-        "" if {BY_HAND, EVEN} & set(estimate["caveats"]) else " (where they are not, give --prior)"
+        ""
+        if {BY_HAND, EVEN, DRAWN_EVEN} & set(estimate["caveats"])
+        else " (where they are not, give --prior)"
     )
     shares = (
         f"classes are as common there as among the labels{hint}"
