@@ -191,8 +191,8 @@ REFUSED = {
         "none of the 2 files named in {table} is an image in {folder} (the first is 'Q.PNG'); "
         "paths must be relative to the folder or to the label file",
     "file,label\na.png,\nb.png,\n":
-        "{folder} holds 4 images but no label: {table} names some of them, but gives none a "
-        "label; fill in its column of labels",
+        "{folder} holds 4 images but no label: {table} names some of its images, but gives none "
+        "a label; fill in its column of labels",
     "file,label\na.png,x\nb.png,x\n":
         "{folder} has labels of one class only ('x'); a classifier needs two or more",
 }  # fmt: skip
@@ -322,3 +322,20 @@ def test_without_labels_it_is_told_where_they_were_looked_for(
         with pytest.raises(ValueError) as error:
             told(flat, **how)
         assert reason in str(error.value)
+
+
+def test_a_given_table_without_a_label_is_named_as_the_one_to_fill_in(flat, tmp_path):
+    table = tmp_path / "mine.csv"
+    table.write_text("file,label\na.png,\n")
+    for how in ({}, {"labeled_only": 10}):
+        with pytest.raises(ValueError, match="mine.csv names some of its images, but gives none"):
+            load(flat, table, **how)
+
+
+def test_labelled_images_that_cannot_be_read_are_said_to_be_so(flat, tmp_path):
+    (flat / "broken.png").write_text("nothing")
+    table = tmp_path / "mine.csv"
+    table.write_text("file,label\nbroken.png,x\n")
+    said = "that can be read: none of 1 image with a label, such as broken.png: "
+    with pytest.raises(ValueError, match=said):
+        load(flat, table, labeled_only=10)

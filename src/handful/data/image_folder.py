@@ -196,9 +196,15 @@ def _load_labeled(
     listed = _with_stamps(files, listed, [file for file in listed.files if file.name in names])
     found = scan_listed(files, listed, track, names)
     if not found.files:
-        can_be_read = "that can be read" if chosen else ""
-        raise HandfulError(no_label(source, f"no labelled image {can_be_read}".strip(),
-                                    every.files.names, isinstance(files, Folder)))  # fmt: skip
+        if chosen:
+            broken = [skipped for skipped in found.skipped if skipped.name in chosen]
+            first = f", such as {broken[0].name}: {broken[0].reason}" if broken else ""
+            raise HandfulError(
+                f"{source} holds no labelled image that can be read: none of "
+                f"{counted(len(chosen), 'image')} with a label{first}"
+            )
+        on_this_machine, names = isinstance(files, Folder), every.files.names
+        raise HandfulError(no_label(source, "no labelled image", names, on_this_machine, labels))
     images = _image_set(source, files, found, [chosen[name] for name in found.files.names], [])
     images.store.whole_labeled = len(named)
     return images
@@ -226,12 +232,24 @@ def _given_or_of_page(
     return found.file
 
 
-def no_label(source: str, what: str, names: Iterable[str], on_this_machine: bool) -> str:
+def no_label(
+    source: str,
+    what: str,
+    names: Iterable[str],
+    on_this_machine: bool,
+    given: LabelFile | None = None,
+) -> str:
     """Why a source cannot be learned from, where labels were looked for, and what to do.
 
     Args:
         what: it holds, such as "1,300 images but no label".
+        given: the label file that was asked for.
     """
+    if given is not None:
+        return (
+            f"{source} holds {what}: {given.path} names some of its images, but gives none a "
+            f"label; fill in its column of labels"
+        )
     table = "a table with the columns file and label (--labels, in Python labels=)"
     if not on_this_machine:
         return f"{source} holds {what}; give {table}"

@@ -308,13 +308,8 @@ def check_labels(images: ImageSet, given: LabelFile | None = None) -> None:
                 f"one you know as labels=..., a list with None for the others"
             )
         what = f"{counted(len(images), 'image')} but no label"
-        if given is not None:
-            raise HandfulError(
-                f"{images.source} holds {what}: {given.path} names some of them, but gives none a "
-                f"label; fill in its column of labels"
-            )
         in_folder = images.store.in_folder
-        raise HandfulError(no_label(images.source, what, images.names, in_folder))
+        raise HandfulError(no_label(images.source, what, images.names, in_folder, given))
     if len(used) == 1:
         raise HandfulError(
             f"{images.source} has labels of one class only ({images.classes[used[0]]!r}); "
