@@ -203,8 +203,8 @@ def _load_labeled(
                 f"{source} holds no labelled image that can be read: none of "
                 f"{counted(len(chosen), 'image')} with a label{first}"
             )
-        on_this_machine, names = isinstance(files, Folder), every.files.names
-        raise HandfulError(no_label(source, "no labelled image", names, on_this_machine, labels))
+        everything, in_folder = every.files.names, isinstance(files, Folder)
+        raise HandfulError(no_label(source, "no labelled image", everything, in_folder, labels))
     images = _image_set(source, files, found, [chosen[name] for name in found.files.names], [])
     images.store.whole_labeled = len(named)
     return images
