@@ -172,8 +172,10 @@ def tell(
         else f"class shares there are as {_sources(prior_from)}: "
         + ", ".join(f"{name} {percent(share, 0)}" for name, share in prior.items())
     )
+    origins = set(origins)
+    those = " that count" if "chosen" in origins else ""
     assumes = (
-        f"The labelled images were picked at random from the images that it will meet, and "
+        f"The labelled images{those} were picked at random from the images that it will meet, and "
         f"{shares}."
     )
     return Story(
