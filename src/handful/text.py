@@ -187,6 +187,20 @@ def nearly_always(accuracy: float, low: float) -> bool:
     return accuracy > 0.995 and low < 0.99
 
 
+def so_far(estimate: Mapping[str, Any]) -> str:
+    """Say how often an interim classifier is right; without a bound where only that is known.
+
+    The bound of a better classifier may be lower, as fewer fits measured it: in a row of messages
+    that reads as a loss.
+    """
+    n = estimate.get("n", FEW)
+    if estimate["accuracy"] is not None and n < FEW:
+        return f"no figure yet, as {counted(n, 'label')} can measure it and {FEW} give one"
+    if estimate["accuracy"] is not None and nearly_always(estimate["accuracy"], estimate["low"]):
+        return "right for nearly all labels that it had not seen"
+    return about_right(estimate)
+
+
 def about_right(estimate: Mapping[str, Any], on: str = "", sure: str = "") -> str:
     """Say how often a classifier is right, as exactly as is known: "about 75 % right (59–87 %)".
 

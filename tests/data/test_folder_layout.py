@@ -114,6 +114,15 @@ QUESTIONS = [
     ("site-0 site-1 site-2", ("site-1", "--folders groups")),
     ("camera_01 camera_02 unlabeled", ("camera_02", "sites or patients")),
     ("20240131 20240201 unlabeled", ("20240201", "dates")),
+    ("plant_A plant_B plant_C", ("plant_A", "--folders groups", "--labels")),
+    ("cam-2 cam-3", ("cam-3", "--folders groups")),
+    ("Standort.A Standort.B loose.jpg", ("Standort.B", "a letter or a number only")),
+    ("site1 site2 site10 unlabeled", ("site10", "--folders groups")),
+    ("halleA halleB", ("halleB", "a letter or a number only")),
+    ("Plant-1b plant-2", ("plant-2", "a letter or a number only")),
+    ("c0 c1 c2", ("c1", "a letter or a number only")),
+    ("set/plant_A set/plant_B/old", ("plant_B", "a letter or a number only")),
+    ("train/plant_A train/plant_B test/plant_C", ("plant_A", "a letter or a number only")),
 ]
 
 
@@ -126,8 +135,11 @@ def test_ambiguous_folders_lead_to_a_question_that_names_them(folders, named):
 
 
 @pytest.mark.parametrize(
-    "folders", ["2024 2025", "0 1 2", "2024-01 fox", "1999-13 1999-14", "site-1 fox", "cam2 campus"]
-)
+    "folders",
+    ["2024 2025", "0 1 2", "2024-01 fox", "1999-13 1999-14", "site-1 fox", "cam2 campus", "A B C",
+     "card care", "class_1 class_2", "Type_1 Type_2", "n01440764 n02102040", "plant_A plane_B",
+     "fox_1", "plant_A unlabeled", "plant_A plant", "x_ray y_ray"],
+)  # fmt: skip
 def test_other_names_may_be_classes(folders):
     assert not layout(tree(folders)).question
 

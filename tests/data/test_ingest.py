@@ -362,9 +362,9 @@ REFUSED = [
     (only_broken, "{root} holds no image that can be read; 2 left out, the first is "
      "cat/1.jpg: empty file (0 bytes)"),
     (os.mkfifo, "{root} is neither a folder nor a regular file; give a folder of images"),
-    (lambda root: save(root / "1.png"), "{root} holds 1 images but no label; put labelled images "
-     "in one sub-folder per class, give a CSV with the columns file and label (--labels), or look "
-     "at the images and press keys: handful label {root}"),
+    (lambda root: save(root / "1.png"), "{root} holds 1 image but no label, and there is no "
+     "labels.csv here; label some (handful label {root}), put them into one sub-folder per class, "
+     "or give a table with the columns file and label (--labels, in Python labels=)"),
     (lambda root: class_folder(root, classes=("cat",)), "{root} has labels of one class only "
      "('cat'); a classifier needs two or more"),
 ]  # fmt: skip

@@ -191,9 +191,8 @@ REFUSED = {
         "none of the 2 files named in {table} is an image in {folder} (the first is 'Q.PNG'); "
         "paths must be relative to the folder or to the label file",
     "file,label\na.png,\nb.png,\n":
-        "{folder} holds 4 images but no label; put labelled images in one sub-folder per class, "
-        "give a CSV with the columns file and label (--labels), or look at the images and press "
-        "keys: handful label {folder}",
+        "{folder} holds 4 images but no label: {table} names some of its images, but gives none "
+        "a label; fill in its column of labels",
     "file,label\na.png,x\nb.png,x\n":
         "{folder} has labels of one class only ('x'); a classifier needs two or more",
 }  # fmt: skip
@@ -260,3 +259,83 @@ def test_plain_cells_are_looked_up_without_paths_but_with_the_same_result(
     slow = [meant(f"./{cell}") for cell in cells]
     monkeypatch.setattr(os.path, "relpath", None)
     assert list(map(meant, cells)) == slow
+
+
+# The labels that `handful label` left in the present folder.
+
+
+@pytest.fixture
+def flat(tmp_path):
+    for seed, name in enumerate(("a.png", "b.png", "c.png")):
+        save(tmp_path / "flat" / name, seed=seed)
+    return tmp_path / "flat"
+
+
+def page_table(monkeypatch, where, *rows):
+    where.mkdir(exist_ok=True)
+    monkeypatch.chdir(where)
+    (where / "labels.csv").write_text("\n".join(["file,label,origin,seen,mark", *rows]) + "\n")
+
+
+def told(source, **how):
+    said = []
+    return load(source, say=said.append, **how), said
+
+
+def test_labels_of_the_page_are_used_where_a_folder_has_none(flat, tmp_path, monkeypatch):
+    page_table(monkeypatch, tmp_path / "here", "a.png,x,random,blind,", "b.png,y,chosen,blind,")
+    for how in ({}, {"labeled_only": 10}):
+        images, said = told(flat, **how)
+        assert sorted(images.classes) == ["x", "y"] and len(images.labeled) == 2
+        assert f"{flat}: it has no labels of its own, and 2 labels of its images" in said[0]
+    with pytest.warns(UserWarning, match="in labels.csv here, where handful label writes them"):
+        load(flat)
+    assert len(load(flat, labeled=False).labeled) == 0  # to predict, none are needed
+
+
+def test_labels_of_the_page_never_override_those_of_the_folder(tmp_path, monkeypatch):
+    photos = tmp_path / "photos"
+    for name in ("cat/1.png", "dog/2.png", "3.png"):
+        save(photos / name)
+    page_table(monkeypatch, tmp_path / "here", "cat/1.png,x,,,", "3.png,y,,,")
+    images, said = told(photos)
+    assert images.classes == ("cat", "dog") and not any("labels.csv" in text for text in said)
+    assert len(told(photos, folders="ignore")[0].labeled) == 2  # folders without a meaning
+
+
+@pytest.mark.parametrize("rows, reason", [
+    (None, "and there is no labels.csv here; label some"),
+    (["z.png,x,,,"], "and the labels.csv here names none of its images; label some"),
+    (["a.png,,,,unsure"], "and the labels.csv here gives none of its images a label"),
+    (["a.png,x,,,", *[f"z{i}.png,y,,," for i in range(5)]],
+     "most images that the labels.csv here names are not in it (--labels labels.csv uses it)"),
+])  # fmt: skip
+def test_without_labels_it_is_told_where_they_were_looked_for(
+    flat, tmp_path, monkeypatch, rows, reason
+):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    if rows is not None:
+        page_table(monkeypatch, here, *rows)
+    for how in ({}, {"labeled_only": 10}):
+        with pytest.raises(ValueError) as error:
+            told(flat, **how)
+        assert reason in str(error.value)
+
+
+def test_a_given_table_without_a_label_is_named_as_the_one_to_fill_in(flat, tmp_path):
+    table = tmp_path / "mine.csv"
+    table.write_text("file,label\na.png,\n")
+    for how in ({}, {"labeled_only": 10}):
+        with pytest.raises(ValueError, match="mine.csv names some of its images, but gives none"):
+            load(flat, table, **how)
+
+
+def test_labelled_images_that_cannot_be_read_are_said_to_be_so(flat, tmp_path):
+    (flat / "broken.png").write_text("nothing")
+    table = tmp_path / "mine.csv"
+    table.write_text("file,label\nbroken.png,x\n")
+    said = "that can be read: none of 1 image with a label, such as broken.png: "
+    with pytest.raises(ValueError, match=said):
+        load(flat, table, labeled_only=10)

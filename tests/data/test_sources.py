@@ -217,7 +217,7 @@ def test_a_test_part_is_cut_on_request(tmp_path):
 
 
 @pytest.mark.parametrize("classes, message", [
-    ((), "holds 1 images but no label; put labelled images in one sub-folder per class"),
+    ((), "holds 1 image but no label, and there is no labels.csv here; label some"),
     (("cat",), "has labels of one class only \\('cat'\\); a classifier needs two or more"),
 ])  # fmt: skip
 def test_too_few_labels_are_refused_unless_none_are_needed(tmp_path, classes, message):
@@ -268,3 +268,18 @@ def test_the_published_files_hold_what_they_should(data_root, name, n):
     images = load(name, data_root=data_root)
     assert (len(images), len(images.test)) == (n, 10_000)
     assert images.native_size == (28, 28)
+
+
+def test_a_missing_file_is_called_a_file(tmp_path):
+    with pytest.raises(ValueError, match="no file 'photos/nope.jpg'; check the path"):
+        load("photos/nope.jpg")
+
+
+def test_folders_that_group_the_images_are_not_said_to_mean_nothing(tmp_path):
+    class_folder(tmp_path / "photos", classes=("east", "west"), per_class=2)
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label\neast/0.png,x\nwest/1.png,y\n")
+    for groups, told in ((None, True), ("folder", False)):
+        said = []
+        load(tmp_path / "photos", table, groups=groups, say=said.append)
+        assert any("mean nothing" in text for text in said) == told

@@ -10,6 +10,7 @@ from handful.evaluation.accuracy_estimate import (
     BY_HAND,
     DEPENDENCE,
     DEPENDENCE_ONCE,
+    DRAWN_EVEN,
     EVEN,
     Selected,
     better_than_guessing,
@@ -396,7 +397,8 @@ def test_chosen_labels_do_not_count_where_random_ones_are_known():
     assert estimate(out).accuracy == pytest.approx(0.75)
     found = estimate(out, origins=origins)
     assert found.accuracy == 1 and found.n == 30
-    assert any("10 labels were hand-picked" in caveat for caveat in found.caveats)
+    chosen = "10 labels are of images that were chosen, not drawn at random: they teach the model"
+    assert any(caveat.startswith(chosen) for caveat in found.caveats)
     mixed = ["unknown"] * 20 + ["random"] * 10 + ["chosen"] * 10
     assert estimate(out, origins=mixed).n == 30
     none = estimate(out, origins=["chosen"] * 40)
@@ -626,3 +628,22 @@ def test_no_threshold_lies_within_answers_of_the_same_confidence():
     assert abstention(sure[None], labels, 0.95) is None
     right = abstention(sure[None, :60], labels[:60], 0.95)
     assert right is not None and right.share == 1.0
+
+
+def test_a_gain_removes_half_of_the_mistakes_at_most():
+    """A slope of few groups is steep by chance, and would put 98 % at 100 %."""
+    labels = np.array([0, 1] * 25)
+    guessed = labels.copy()
+    guessed[0] = 1  # 49 of 50 right, and half of the labels teach nothing
+    out = given(labels, guesses(guessed, 2), halves=guesses(1 - labels, 2), share=0.8)
+    assert learning_curve_correction(out, np.full(50, 1 / 50)) > 0.2
+    assert estimate(out).accuracy == pytest.approx(0.99)
+
+
+def test_labels_that_handful_chose_are_not_balanced_by_hand():
+    labels = np.arange(40) % 10
+    out = given(labels, guesses(labels, 10), stratified=True)
+    page = ["random"] * 20 + ["chosen"] * 20
+    assert BY_HAND in estimate(out).caveats
+    told = estimate(out, origins=page).caveats
+    assert DRAWN_EVEN in told and not {BY_HAND, EVEN} & set(told)

@@ -3,6 +3,7 @@
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,16 @@ pytestmark = [
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Any]:
     """A Chromium page at a labelling page of 30 images; what went wrong is in `problems`."""
+    with browser_at(folder(tmp_path / "photos", 30)) as tab:
+        tab.wait_for_selector("#frame img")
+        yield tab
+
+
+@contextmanager
+def browser_at(source: Path) -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api")
     with (
-        opened(folder(tmp_path / "photos", 30)) as page,
+        opened(source) as page,
         listening_server(page, "127.0.0.1", 0) as (server, sockets, address),
         sync_api.sync_playwright() as playwright,
     ):
@@ -36,7 +44,6 @@ def browser(tmp_path: Path) -> Iterator[Any]:
         tab.problems, tab.session = [], page.session
         tab.on("pageerror", lambda error: tab.problems.append(str(error)))
         tab.goto(address)
-        tab.wait_for_selector("#frame img")
         try:
             yield tab
         finally:
@@ -54,7 +61,7 @@ def typed_class(tab: Any, name: str) -> None:
 
 def saved(tab: Any, labels: int) -> None:
     tab.wait_for_function(
-        "n => document.getElementById('totals').textContent.startsWith(n + ' labels')", arg=labels
+        "n => document.getElementById('totals').textContent.startsWith(n + ' label')", arg=labels
     )
 
 
@@ -151,3 +158,20 @@ def test_the_page_names_the_keys_that_must_be_pressed(browser: Any) -> None:
     assert browser.is_visible("#one")
     browser.keyboard.press("Shift+U")
     assert browser.is_visible("#tiles")
+
+
+def test_where_folders_label_every_image_the_page_says_so_and_asks(tmp_path: Path) -> None:
+    names = [f"{site}/{n}.png" for site in ("east", "west") for n in range(4)]
+    with browser_at(folder(tmp_path / "photos", names=names)) as tab:
+        tab.wait_for_selector("#by-folder:not([hidden])")
+        assert "Every image has a label, the name of its sub-folder (east, west)" in tab.inner_text(
+            "#by-folder-text"
+        )
+        assert tab.inner_text("#waiting") == "No image is left to label."
+        assert not (tmp_path / "labels.csv").exists()
+        tab.click("#by-folder [data-answer=groups]")
+        tab.wait_for_selector("#frame img")
+        typed_class(tab, "crack")
+        saved(tab, 1)
+        assert tab.is_hidden("#by-folder") and tab.problems == []
+    assert [row["label"] for row in read_csv(tmp_path / "labels.csv")] == ["crack"]

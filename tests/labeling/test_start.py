@@ -7,7 +7,7 @@ from handful.csv_files import read_csv
 from handful.errors import HandfulError
 from handful.labeling.serve import check_host, close
 from handful.labeling.start import Wanted, open_page
-from labeling.pages import folder, opened
+from labeling.pages import Client, folder, label, opened
 
 
 def test_class_folders_give_labels_and_a_test_part_is_not_shown(tmp_path: Path) -> None:
@@ -84,7 +84,10 @@ def test_only_a_label_file_that_was_there_before_is_said_to_be_missing(tmp_path:
     (run / "labels.csv").write_text("file,label,origin\n000.png,cat,random\n")
     source = folder(tmp_path / "photos")
     assert said_at_the_start(source, after=run) == [f"1 label taken over from {run}"]
-    (tmp_path / "labels.csv").unlink(missing_ok=True)
+    assert not (tmp_path / "labels.csv").exists()  # nobody has given a label yet
+    with opened(source) as page:
+        label(Client(page), 1, "dog")
+    (tmp_path / "labels.csv").unlink()
     assert "labels.csv was missing and is made again" in said_at_the_start(source)[0]
 
 
@@ -117,3 +120,87 @@ def test_other_machines_are_refused_unless_allowed() -> None:
         check_host("0.0.0.0", 0, False)
     check_host("0.0.0.0", 0, True)
     check_host("127.0.0.1", 0, False)
+
+
+# What opening the page leaves as it is
+
+
+def test_opening_a_page_writes_no_label_that_the_user_did_not_give(tmp_path: Path) -> None:
+    names = [f"{c}/{n}.png" for c in ("cat", "dog") for n in "12"]
+    source = folder(tmp_path / "photos", names=names)
+    with opened(source) as page:
+        assert page.session.state()["by_folder"] == page.session.state()["labels"] == 4
+    assert not (tmp_path / "labels.csv").exists()
+    with opened(source) as page:  # the labels are still those of the folders
+        assert page.session.state()["labels"] == 4
+        label(Client(page), 0, "cow")
+    rows = {row["file"]: row["label"] for row in read_csv(tmp_path / "labels.csv")}
+    assert rows == {"cat/1.png": "cow", "cat/2.png": "cat", "dog/1.png": "dog", "dog/2.png": "dog"}
+    with opened(source) as page:
+        assert page.session.state()["by_folder"] == 3
+
+
+def test_folders_of_one_stem_are_asked_about(tmp_path: Path) -> None:
+    source = folder(tmp_path / "photos", names=[f"plant_{c}/{n}.png" for c in "AB" for n in "12"])
+    with opened(source) as page:
+        assert "plant_A, plant_B" in page.about["question"]
+        assert page.session.state()["left"] == 4 and not page.session.marks.classes
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_folders_that_turn_out_to_be_sites_give_no_label(tmp_path: Path, written: bool) -> None:
+    names = [f"{c}/{n}.png" for c in ("east", "west") for n in "12"]
+    source = folder(tmp_path / "photos", names=names)
+    with opened(source) as page:
+        if written:  # as earlier versions did when a page was opened
+            label(Client(page), 0, "cow")
+    with opened(source) as page:
+        page.folders({"answer": "groups"})
+        assert page.session.marks.labeled() == ({"east/1.png": "cow"} if written else {})
+        assert page.session.marks.classes == (["cow"] if written else [])
+        assert page.session.groups["west/2.png"] == "west"
+        assert page.session.state()["left"] == 4 - written
+    if written:
+        assert [row["label"] for row in read_csv(tmp_path / "labels.csv")] == ["cow"]
+    with opened(source) as page:
+        assert len(page.session.marks.labeled()) == written
+
+
+def test_an_earlier_version_wrote_the_folders_into_the_journal(tmp_path: Path) -> None:
+    names = [f"{c}/{n}.png" for c in ("east", "west") for n in "12"]
+    source = folder(tmp_path / "photos", names=names)
+    with opened(source) as page:
+        page.session.write_table()
+    journal = tmp_path / "labels.csv.journal"
+    journal.write_text(journal.read_text().replace('"from": "folders", ', ""))
+    assert len(read_csv(tmp_path / "labels.csv")) == 4
+    said = said_at_the_start(source, folders="groups")
+    assert said[0].startswith("4 labels of an earlier session were names of sub-folders")
+    assert read_csv(tmp_path / "labels.csv") == []
+
+
+def test_a_label_file_of_the_user_stays_as_it_is_until_a_label_is_given(tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    content = "file,label\n003.png,dog\n000.png,cat\n"
+    table.write_text(content)
+    source = folder(tmp_path / "photos")
+    said = said_at_the_start(source)
+    assert "stays as it is until you give a label here; then it is written anew" in said[0]
+    assert table.read_text() == content
+    with opened(source) as page:
+        Client(page).act("/api/class", id="1", name="cow")
+    assert table.read_text() == content  # a class is no label
+    with opened(source) as page:
+        label(Client(page), 1, "cow")
+    assert [row["file"] for row in read_csv(table)] == ["000.png", "001.png", "003.png"]
+    assert said_at_the_start(source) == []
+
+
+def test_labels_of_a_file_are_never_taken_for_names_of_folders(tmp_path: Path) -> None:
+    names = [f"{c}/{n}.png" for c in ("east", "west") for n in "12"]
+    source = folder(tmp_path / "photos", names=names)
+    (tmp_path / "labels.csv").write_text("file,label\neast/1.png,east\nwest/2.png,west\n")
+    with opened(source, folders="groups") as page:
+        assert page.session.state()["labels"] == 2 and not page.session.state()["by_folder"]
+    with opened(source, folders="groups") as page:
+        assert page.session.state()["labels"] == 2

@@ -11,14 +11,20 @@ import torch
 from PIL import Image
 
 import handful
+from handful.cli.failures import GOES_ON, stopped_message
 from handful.data import decode
 from handful.data.splits import labeled_sample
 from handful.devices import _one_thread, one_thread
 from handful.files import write_json
 from handful.pipeline.artifacts import RUN_LAYOUT
 from handful.pipeline.best_so_far import BestSoFar
+from handful.pipeline.first_result import first_result
+from handful.pipeline.fit import Target
+from handful.pipeline.options import FitOptions
 from handful.pipeline.replacement import BETTER, NEW, finish_replacement
 from handful.pipeline.run_folder import acquire
+from handful.pipeline.summary import summary
+from handful.progress import Reporter
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +82,11 @@ def test_a_fit_that_is_stopped_keeps_the_first_classifier_and_can_go_on(
         patch.setattr("handful.pipeline.fit.select_method", stop)
         status, printed, err = handful(*words)
     assert status == 0
-    assert "a first classifier, from 12 labels, above about" in err
+    said = " ".join(err.split())
+    assert "a first classifier, from 12 labels, is in" in said
+    assert "no figure yet, as 12 labels can measure it and 20 give one; Ctrl-C" in said
     assert "The fit ended early; the same command goes on" in printed
-    assert "This classifier has seen the images with a label only." in printed
+    assert "30 images: 12 with a label, 18 without, which were not read yet" in printed
     first = json.loads((out / "run.json").read_text())
     assert first["interim"] and first["method"]["name"] == "features"
     assert first["data"]["labeled"] == 12 and (out / "report.html").exists()
@@ -96,6 +104,39 @@ def test_a_fit_that_is_stopped_keeps_the_first_classifier_and_can_go_on(
     last = json.loads((out / "run.json").read_text())
     assert not last["interim"] and last["data"]["unlabeled"] == 18
     assert not (out / NEW).exists() and not (out / BETTER).exists()
+
+
+def test_a_fit_that_is_stopped_before_anything_was_saved_says_so(
+    handful, photos, tmp_path, monkeypatch
+):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("handful.cli.source_options.SourceOptions.load", stop)
+    status, _, err = handful("fit", photos / "photos", "--out", tmp_path / "run")
+    assert status == 130 and "nothing was saved; the same command starts again" in err
+    assert stopped_message(["fit", "photos"]) == GOES_ON
+    assert stopped_message(["serve", "run"]) == "stopped"
+
+
+def test_the_first_classifier_says_of_how_many_labels_it_learned(handful, photos, tmp_path):
+    out = tmp_path / "run"
+    images = handful_load(photos)
+    target = Target(out)
+    said = []
+    images.store.whole, images.store.whole_labeled = 30, 20  # a sample of 20 labels
+    reporter = Reporter(say=said.append)
+    first = first_result(lambda: images, FitOptions(None, 0), target, reporter)
+    assert "from 12 of 20 labels" in said[0]
+    assert first.record["data"]["whole"] == {"images": 30, "labeled": 20}
+    assert summary(first, "photos")[0].startswith(
+        "30 images: 20 with a label, of which this first classifier has learned 12, 10 without, "
+        "which were not read yet"
+    )
+
+
+def handful_load(photos):
+    return handful.load(photos / "photos", labels=photos / "labels.csv", labeled_only=300)
 
 
 def handful_predict(out, photos):

@@ -213,8 +213,14 @@ def test_labels_in_the_place_of_the_method_are_named(folder, labels):
 
 
 def test_an_option_that_does_not_exist_is_named_before_images_are_read(folder):
-    with pytest.raises(TypeError, match="unexpected keyword argument 'label'"):
+    with pytest.raises(TypeError, match=r"fit\(\) has no option 'label'. Did you mean 'labels'\?"):
         handful.fit(folder / "none", label={"a.png": "a"})
+    with pytest.raises(TypeError, match="no option 'buget'. Did you mean 'budget'"):
+        handful.fit(folder / "none", buget=60)
+    with pytest.raises(TypeError, match=r"no option 'zzz'. help\(handful.fit\) lists them"):
+        handful.fit(folder / "none", zzz=1)
+    with pytest.raises(TypeError, match="multiple values|too many"):
+        handful.fit(folder / "none", "features", "x", method="features")
 
 
 def test_labels_that_are_missing_are_asked_for_in_words_of_python(folder):

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from handful.pipeline.summary import _weak, how_right, summary
-from handful.text import about_right
+from handful.pipeline.summary import _weak, how_right, labels_are_folders, summary
+from handful.text import about_right, so_far
 
 
 def estimate(accuracy=0.75, low=0.59, high=0.87, n=60, **others):
@@ -131,4 +131,37 @@ def test_a_few_groups_are_no_proof_of_guessing():
     )
     assert how_right(estimate(0.5, 0.4, 0.6, n=50, guessing=True), groups=40).startswith(
         "no better"
+    )
+
+
+def test_folders_that_may_be_sites_are_named_where_their_names_tell_nothing():
+    sites = {"east/1.png": "east", "west/2.png": "west"}
+    assert labels_are_folders(sites)
+    assert not labels_are_folders(sites | {"west/3.png": "fox"}) and not labels_are_folders({})
+    said = how_right(estimate(guessing=True), by_folder=True)
+    assert said.startswith("no better than guessing") and "--folders groups" in said
+    assert "--folders" not in how_right(estimate(guessing=True))
+
+
+def test_a_bound_has_its_reason():
+    bound = estimate(0.999, 0.56, 1.0, n=50)
+    said = how_right(bound, groups=5)
+    assert said.startswith("above about 56 % right on new images. This is the lower end")
+    assert "they are of 5 groups (sites, scenes or copies) only" in said
+    assert "too few are wrong for a figure" in how_right(bound)
+
+
+def test_an_interim_figure_is_no_bound():
+    """The bound of the better of two classifiers may be the lower one."""
+    assert so_far(estimate()) == about_right(estimate())
+    few = so_far(estimate(0.8, 0.51, 0.9, n=11))
+    assert few == "no figure yet, as 11 labels can measure it and 20 give one"
+    assert "%" not in so_far(estimate(1.0, 0.56, 1.0, n=50))
+
+
+def test_classes_that_differ_in_spelling_are_in_the_summary():
+    record = run().record | {"data": run().record["data"] | {"classes": ["Dog", "cat", "dog"]}}
+    said = summary(run(record), "photos")
+    assert any(
+        line.startswith("Classes that differ in spelling only: 'Dog', 'dog'") for line in said
     )

@@ -19,6 +19,7 @@ from handful.errors import HandfulError
 from handful.evaluation.accuracy_estimate import BY_HAND
 from handful.pipeline.thumbnails import answers, mistakes
 from handful.report import comparison, plots, read, run, sentences
+from handful.report.rendering import rendered
 from handful.text import percent
 from tiny import stripes
 
@@ -333,6 +334,35 @@ def test_labels_that_were_chosen_do_not_count_in_the_confusion_matrix(made, copi
     found = run.page(read.read_run(copied))
     assert [matrix.n for matrix in found.matrices] == [13, 20]
     assert [row["held"]["n"] for row in found.classes] == [6, 7]
+    told = found.matrices[0].said
+    assert told.startswith("Of 16 labels, 3 were chosen and not drawn at random, and do not count")
+    right = 13 - found.matrices[0].wrong
+    assert f"{right} of 13 are right here ({percent(right / 13)})" in told
+    assert found.matrices[1].said == ""  # of test images
+
+
+def test_a_matrix_says_why_its_share_differs_from_the_figure(copied):
+    kept = json.loads((copied / "run.json").read_text())["estimate"]
+    matrix = run.page(read.read_run(copied)).matrices[0]
+    for single, differs in ((1 - matrix.wrong / matrix.n, False), (0.123, True)):
+        change(copied, estimate=kept | {"out_of_fold": single})
+        words = checked(report.render([copied])).words
+        told = f"the single models, of which {100 * single:.1f} %"
+        assert (told in words) == differs
+
+
+def test_classes_that_may_be_one_are_named_in_the_page(copied):
+    page = replace(run.page(read.read_run(copied)), spelling=("Dog and dog may be one.",))
+    assert "Please check. Dog and dog may be one." in checked(rendered("run.html", page=page)).words
+
+
+def test_without_a_forecast_the_page_says_why(copied):
+    kept = json.loads((copied / "run.json").read_text())["estimate"]
+    for rough, said in ((True, "only methods that are fitted on half the labels"), (False, "")):
+        known = kept | {"n": 60, "rough": rough, "guessing": False, "accuracy": 0.8, "low": 0.7}
+        assert sentences.why_no_forecast(known).startswith("What more labels" if said else "")
+        assert said in sentences.why_no_forecast(known)
+    assert "from 20 labels of random images on" in sentences.why_no_forecast(known | {"n": 9})
 
 
 def test_the_forecast_for_more_labels_is_shown(copied):

@@ -19,7 +19,13 @@ from handful.cli.data import data
 from handful.cli.embed import embed
 from handful.cli.evaluate import evaluate
 from handful.cli.export import export
-from handful.cli.failures import INTERRUPTED, TERMINATED, sigterm_as_interrupt, user_message
+from handful.cli.failures import (
+    INTERRUPTED,
+    TERMINATED,
+    sigterm_as_interrupt,
+    stopped_message,
+    user_message,
+)
 from handful.cli.fit import fit
 from handful.cli.help import HelpCommand, with_verbosity
 from handful.cli.label import label
@@ -98,9 +104,7 @@ def main() -> None:
         except typer.Exit as done:
             sys.exit(done.exit_code)
         except (typer.Abort, KeyboardInterrupt):
-            _print_error(
-                "stopped; the same command goes on from the last checkpoint, if one was saved"
-            )
+            _print_error(stopped_message(sys.argv[1:]))
             sys.exit(TERMINATED if terminated else INTERRUPTED)
         except Exception as error:
             _exit_with(error)

@@ -3,7 +3,7 @@
 import errno
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -39,6 +39,29 @@ _MESSAGES = {
 }
 
 
+_CHECKPOINTS = ("fit", "pretrain", "compare", "reproduce")  # commands that leave some
+GOES_ON = "stopped; the same command goes on from the last checkpoint, if one was saved"
+_stopped: dict[str, str] = {}  # what the command that runs says when it is stopped
+
+
+def when_stopped(text: str) -> None:
+    """Set what is said when the command is stopped."""
+    _stopped["text"] = text
+
+
+def stopped_message(words: Sequence[str]) -> str:
+    """Return what to say to the user who stopped a command.
+
+    Args:
+        words: of the command line, after `handful`.
+    """
+    if "text" in _stopped:
+        return _stopped.pop("text")
+    if any(word in _CHECKPOINTS for word in words):
+        return GOES_ON
+    return "stopped"
+
+
 def user_message(error: BaseException) -> str | None:
     """Return a one-line message for an error that the user can repair; None for a fault of ours."""
     usage = getattr(error, "format_message", None)  # of an error in the command line itself
@@ -66,6 +89,7 @@ def sigterm_as_interrupt() -> Iterator[list[bool]]:
     handler is restored afterwards, so that a program which calls `main` keeps its own.
     """
     received: list[bool] = []
+    _stopped.clear()
 
     def stop(number: int, frame: FrameType | None) -> None:
         received.append(True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from handful.cli.failures import GOES_ON, when_stopped
 from handful.cli.options import (
     DATA,
     EXPERT,
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
     from handful.progress import Reporter
 
 
+_NOTHING_SAVED = (
+    "stopped before a first classifier was there, so nothing was saved; the same command starts "
+    "again"
+)
 SHARES_OF = ("unlabeled", "labels")  # what --prior may take class shares from
 
 
@@ -209,14 +214,16 @@ def fit(
     handful fit digits --per-class 10          a data set to try it on
 
     A first classifier is there within seconds, with an estimate of how often it is right on new
-    photos; the rest of the time goes into a better one. The estimate needs no test photos, but
-    labelled photos that were picked at random. Nothing that you made is changed.
+    photos; the rest of the time goes into a better one. Where the folder itself has no labels,
+    those in labels.csv here are used, which `handful label photos/` writes. The estimate needs no
+    test photos, but labelled photos that were picked at random. Nothing that you made is changed.
     """
     from handful.cli.early_checks import check_choices, check_folders_given, check_run_folder
     from handful.data.source_names import default_run_folder
     from handful.text import in_seconds
 
     out = out.expanduser() if out is not None else default_run_folder(source)
+    when_stopped(GOES_ON if out.exists() else _NOTHING_SAVED)
     seconds = None if budget is None else in_seconds(budget)
     settings, shares = pairs(set_ or []), _prior(prior)
     check_choices(method=method, estimate=estimate, precision=precision, aspect=aspect)
@@ -284,7 +291,7 @@ def _run(job: _Job, reporter: "Reporter") -> "tuple[Run, ImageSet | None]":
     """
     from handful.pipeline.artifacts import REPORT
     from handful.pipeline.earlier_run import with_earlier_labels
-    from handful.pipeline.run_folder import save_label_draw
+    from handful.pipeline.run_folder import begun, save_label_draw
     from handful.report import leave_report
 
     out = job.target.out
@@ -295,6 +302,7 @@ def _run(job: _Job, reporter: "Reporter") -> "tuple[Run, ImageSet | None]":
     except (KeyboardInterrupt, BudgetTooShort) as end:
         best = _best_kept(out, kept)
         if best is None:
+            when_stopped(GOES_ON if begun(out) else _NOTHING_SAVED)
             raise
         if isinstance(end, BudgetTooShort):
             reporter.say(
@@ -352,6 +360,8 @@ def _fit(job: _Job, reporter: "Reporter", kept: list[str]) -> "tuple[Run, ImageS
         first = first_result(lambda: load(FIRST_LABELS), options, target, reporter, command)
     images = _as_asked(load(), job, reporter)
     if not early and after is None:
+        images.store.whole = images.store.whole or len(images)
+        images.store.whole_labeled = len(images.labeled)
         some = labeled_sample(images.labeled, images.labels, FIRST_LABELS, options.seed)
         first = first_result(lambda: images[some], options, target, reporter, command)
     if first is not None:

@@ -67,7 +67,7 @@ def label(
 
     Keys 1 to 9 give the class and go on. A part of the images is drawn at random and shown
     without a suggestion: the estimate counts only those. Every label is on disk before it is
-    answered; start the same command again to go on.
+    answered; start the same command again to go on. `handful fit` finds the labels in labels.csv.
 
     Examples:
 
@@ -97,7 +97,8 @@ def label(
     from handful.labeling.session import summary
 
     say(summary(page.session))
-    say(f"next: {shell_command('fit', source, '--labels', page.session.table)}")
+    if page.session.table.exists():
+        say(f"next: {shell_command('fit', source, '--labels', page.session.table)}")
 
 
 def _listed(classes: str | None) -> tuple[str, ...]:

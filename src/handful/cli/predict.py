@@ -62,7 +62,7 @@ def predict(
         float | None,
         typer.Option(
             help="Answer only where at least this share of the answers is right, as in --abstain "
-            "0.95; other images get no label.",
+            "0.85; other images get no label. fit prints the highest that its labels can promise.",
             show_default=False,
         ),
     ] = None,
@@ -108,7 +108,7 @@ def predict(
     handful predict photos-run more-photos/ --into sorted/
     handful predict run/ more/ --boxes more.json --by-photo photos.csv
 
-    With --abstain 0.95 at least 19 of 20 answers are right on images like the labelled ones. That
+    With --abstain 0.9 at least nine of ten answers are right on images like the labelled ones. That
     holds for nine in ten sets of labels; a run whose labels are too few to show it refuses. With
     --none-of-these, photos of things that the model has never seen get no answer.
     """

@@ -36,6 +36,15 @@ _SITE = re.compile(
     r"(site|camera|cam|location|plot|station|trap|patient|subject|visit)s?[-_. ]?(\d+|[a-z])",
     re.IGNORECASE,
 )
+# plant_A, cam-2, Standort B, site1, halleA: a stem, then what counts its places
+_COUNTED = re.compile(
+    r"(?P<stem>.*?[^\W\d_])(?:[-_.# ]*\d+[a-z]?|[-_.# ]+[^\W\d_]\d*|(?<=[a-z])[A-Z])",
+    re.DOTALL,
+)
+# Words that say themselves that a counted name is a class, and WordNet's numbers (n01440764).
+_CLASS_WORDS = {"class", "klasse", "classe", "clase", "category", "label", "type", "kind",
+                "digit", "letter", "grade", "species"}  # fmt: skip
+_WORDNET = re.compile(r"n\d{8}")
 _YEAR = re.compile(r"(19|20)\d\d")
 NAMED = 5  # names listed in a sentence, at most
 
@@ -302,14 +311,6 @@ def _question(members: list[_Image]) -> str:
             f"--folders ignore if they are no classes (labels then come from --labels, or from "
             f"folders that you make for the classes), --folders classes if they are"
         )
-    flat = not any(len(image.path) > 2 for inside in tops.values() for image in inside)
-    if len(tops) > 1 and flat and all(_SITE.fullmatch(top) for top in tops):
-        return (
-            f"the folders {_listed(sorted(tops))} are named like sites or patients, which are no "
-            f"classes: label some images (handful label) and give the table with --labels, and "
-            f"--folders groups keeps the images of each together; --folders classes if they are "
-            f"classes"
-        )
     for top, inside in tops.items():
         loose = sum(image.n for image in inside if len(image.path) == 2)
         if 10 * loose < sum(image.n for image in inside):
@@ -322,7 +323,7 @@ def _question(members: list[_Image]) -> str:
     }
     sharing = [top for top, names in below.items() if names & shared]
     if len(shared) < 2 or len(sharing) < 2 or 2 * len(sharing) <= len(tops):
-        return ""
+        return _named_like_sites(sorted(tops))
     first, second = sorted(sharing)[:2]
     return (
         f"the same sub-folders ({_listed(sorted(shared))}) are in {_listed(sorted(sharing))}: "
@@ -330,6 +331,34 @@ def _question(members: list[_Image]) -> str:
         f"{first}, {second} are groups, such as sites), --folders classes if they are "
         f"{_listed(sorted(sharing))}, --folders ignore for neither"
     )
+
+
+def _named_like_sites(tops: list[str]) -> str:
+    """The question to ask where all folders are named like sites, or by one stem; or ""."""
+    if len(tops) < 2:
+        return ""
+    sites = all(_SITE.fullmatch(top) for top in tops)
+    if sites:
+        like = "are named like sites or patients"
+    elif _stem(tops):
+        like = "differ in a letter or a number only, as sites, cameras or patients do"
+    else:
+        return ""
+    return (
+        f"the folders {_listed(tops)} {like}. If they are no classes, label some images (handful "
+        f"label) or give a table with --labels, and --folders groups keeps the images of each "
+        f"together; --folders classes if they are classes"
+    )
+
+
+def _stem(tops: list[str]) -> str:
+    """What all names begin with, where only a letter or a number follows; or ""."""
+    if all(_WORDNET.fullmatch(top) for top in tops):
+        return ""
+    found = [_COUNTED.fullmatch(normalized(top)) for top in tops]
+    stems = {match["stem"].casefold() if match else "" for match in found}
+    stem = stems.pop()
+    return "" if stems or stem in _CLASS_WORDS else stem
 
 
 def _inside_classes(members: list[_Image]) -> set[str]:

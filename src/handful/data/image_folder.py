@@ -18,6 +18,7 @@ from handful.data.facts import facts_table
 from handful.data.folder_layout import Place, in_test_part, layout
 from handful.data.imageset import ImageSet, sorted_classes
 from handful.data.labels.label_file import LabelFile, match_labels
+from handful.data.labels.page_labels import page_labels
 from handful.data.objects.contents import METADATA
 from handful.data.objects.files import Objects
 from handful.data.objects.find import (
@@ -59,6 +60,7 @@ class Wanted(NamedTuple):
     labeled_only: int | None = None
     seed: int = 0  # of the draw of these
     shard: Shard | None = None  # list all files, and inspect and return only those of this shard
+    grouped: bool = False  # whether a rule groups the images, so that folders may mean something
 
 
 def load_folder(
@@ -92,7 +94,7 @@ def load_folder(
         source = redacted(source)  # from here on it is only shown and kept
         part = "" if wanted.shard is None else str(wanted.shard)
         if wanted.labeled_only is not None:
-            images = _load_labeled(source, files, labels, listed, own, track, wanted)
+            images = _load_labeled(source, files, labels, listed, own, track, wanted, say)
             images.store.whole = whole
             return images
         found = scan_listed(files, _with_stamps(files, listed, listed.files), track, part=part)
@@ -100,6 +102,7 @@ def load_folder(
         if wanted.shard is not None:
             raise NothingInShard(wanted.shard, found.skipped)
         raise HandfulError(_nothing_found(source, found))
+    labels = _given_or_of_page(source, root, found.files.names, labels, own, wanted, say)
     places, unknown = _places(source, root, found, labels, own, wanted, say)
     images = _image_set(source, files, found, places, unknown, wanted.every_class)
     images.store.whole = whole
@@ -167,12 +170,18 @@ def _load_labeled(
     own: dict[str, str] | None,
     track: Track,
     wanted: Wanted,
+    say: Callable[[str], None],
 ) -> ImageSet:
-    """Load the labelled training images of a folder; the others are not decoded."""
+    """Load the labelled training images of a folder; the others are not decoded.
+
+    Args:
+        say: receives a sentence where the labels are those of the page.
+    """
     every = Scan(listed.files, facts_table([]), listed.skipped, listed.ignored)
     if not every.files:
         raise HandfulError(_nothing_found(source, every))
     root = Path(source).expanduser()
+    labels = _given_or_of_page(source, root, listed.files.names, labels, own, wanted, say)
     places, _ = _places(source, root, every, labels, own, wanted, silent)
     chosen = {
         name: place
@@ -187,16 +196,69 @@ def _load_labeled(
     listed = _with_stamps(files, listed, [file for file in listed.files if file.name in names])
     found = scan_listed(files, listed, track, names)
     if not found.files:
-        raise HandfulError(
-            f"{source} holds no labelled image that can be read; "
-            + (
-                f"label some ({shell_command('label', source)}), put them into a sub-folder for "
-                f"each class, or give a table with --labels"
-                if isinstance(files, Folder)
-                else "give a table of labels with --labels"
+        if chosen:
+            broken = [skipped for skipped in found.skipped if skipped.name in chosen]
+            first = f", such as {broken[0].name}: {broken[0].reason}" if broken else ""
+            raise HandfulError(
+                f"{source} holds no labelled image that can be read: none of "
+                f"{counted(len(chosen), 'image')} with a label{first}"
             )
+        everything, in_folder = every.files.names, isinstance(files, Folder)
+        raise HandfulError(no_label(source, "no labelled image", everything, in_folder, labels))
+    images = _image_set(source, files, found, [chosen[name] for name in found.files.names], [])
+    images.store.whole_labeled = len(named)
+    return images
+
+
+def _given_or_of_page(
+    source: str,
+    root: Path,
+    names: list[str],
+    labels: LabelFile | None,
+    own: dict[str, str] | None,
+    wanted: Wanted,
+    say: Callable[[str], None],
+) -> LabelFile | None:
+    """The label file that was given, or that of the page where nothing else gives a label."""
+    if labels is not None or not wanted.training or wanted.folders == "classes":
+        return labels
+    if own or not root.is_dir():
+        return None
+    if any(place.label for place in layout(names, wanted.folders or "auto").places):
+        return None
+    found = page_labels(names, source, root)
+    if found.file is not None:
+        say(Important(found.said))
+    return found.file
+
+
+def no_label(
+    source: str,
+    what: str,
+    names: Iterable[str],
+    on_this_machine: bool,
+    given: LabelFile | None = None,
+) -> str:
+    """Why a source cannot be learned from, where labels were looked for, and what to do.
+
+    Args:
+        what: it holds, such as "1,300 images but no label".
+        given: the label file that was asked for.
+    """
+    if given is not None:
+        return (
+            f"{source} holds {what}: {given.path} names some of its images, but gives none a "
+            f"label; fill in its column of labels"
         )
-    return _image_set(source, files, found, [chosen[name] for name in found.files.names], [])
+    table = "a table with the columns file and label (--labels, in Python labels=)"
+    if not on_this_machine:
+        return f"{source} holds {what}; give {table}"
+    looked = page_labels(names, source, Path(source).expanduser())
+    where = "" if looked.file else f", and {looked.said}"
+    return (
+        f"{source} holds {what}{where}; label some ({shell_command('label', source)}), put them "
+        f"into one sub-folder per class, or give {table}"
+    )
 
 
 def _places(
@@ -249,7 +311,7 @@ def tell_unused_folders(
     """Say that sub-folders beside a label file mean nothing, unless they are a data set's parts."""
     folders = sorted({name.split("/", 1)[0] for name in names if "/" in name})
     if wanted.training and wanted.folders in (None, "auto") and 2 <= len(folders) <= MOST_FOLDERS:
-        if not in_test_part(names):
+        if not in_test_part(names) and not wanted.grouped:
             say(
                 f"{source}: the labels are in the table, and its {len(folders)} sub-folders mean "
                 f"nothing; if they are sites, cameras or patients, --folders groups keeps the "
@@ -263,7 +325,7 @@ def places_by_folder(
     """The place of each image, from its path alone."""
     found = layout(names, wanted.folders or "auto")
     if found.question and (wanted.training or wanted.folders == "auto"):
-        raise HandfulError(f"{source}: {found.question}")
+        raise HandfulError(f"{source}: {found.question} (in Python folders=)")
     no_training = found.no_training.replace("SOURCE", source.rstrip("/"))
     if no_training and wanted.training:
         raise HandfulError(f"{source} is not what to train on: {no_training}")

@@ -17,7 +17,8 @@ def check_source(source: str) -> None:
     if source in NAMES or ADDRESS.match(source) or Path(source).expanduser().exists():
         return
     if "/" in source or "\\" in source:
-        raise HandfulError(f"no folder {source!r}; check the path{similar_file(Path(source))}")
+        what = "file" if Path(source).suffix and not source.endswith(("/", "\\")) else "folder"
+        raise HandfulError(f"no {what} {source!r}; check the path{similar_file(Path(source))}")
     question = did_you_mean(source, NAMES)
     hint = f".{question}" if question else similar_file(Path(source)) or "."
     raise HandfulError(

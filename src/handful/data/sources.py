@@ -13,8 +13,8 @@ from handful.data.boxes.crop_folder import load_crops
 from handful.data.boxes.options import Boxes, boxes_of
 from handful.data.cache import data_folder
 from handful.data.folder_layout import check_folders
-from handful.data.grouping.rules import check_rule, grouped_by_rule
-from handful.data.image_folder import Wanted, load_folder
+from handful.data.grouping.rules import AUTO, NONE, check_rule, grouped_by_rule
+from handful.data.image_folder import Wanted, load_folder, no_label
 from handful.data.imageset import ImageSet
 from handful.data.in_memory import image_set, is_path, with_labels
 from handful.data.labels.given import label_table
@@ -27,7 +27,7 @@ from handful.data.splits import holdout, labeled_sample, with_test
 from handful.data.store import FileStore, Skipped, array_store
 from handful.errors import HandfulError
 from handful.progress import Say, Track, quiet, warned
-from handful.text import shell_command
+from handful.text import counted
 
 
 class Part(NamedTuple):
@@ -122,7 +122,7 @@ def load(
     if groups is not None:
         check_rule(groups)
     shard = shard_of(shard) if isinstance(shard, str) else shard
-    name, boxes = str(source) if is_path(source) else "", boxes_of(boxes)
+    name, boxes, table = str(source) if is_path(source) else "", boxes_of(boxes), None
     if boxes is not None:
         _check_boxes(source, boxes, shard)
     if not is_path(source):
@@ -138,7 +138,8 @@ def load(
     else:
         check_source(name)
         table = label_file(labels, encoding, file_column, label_column)
-        wanted = Wanted(folders, labeled, every_class, labeled_only, seed, shard)
+        grouped = groups not in (None, AUTO, NONE)
+        wanted = Wanted(folders, labeled, every_class, labeled_only, seed, shard, grouped)
         if boxes is None:
             images = load_folder(name, table, follow_links, track, wanted=wanted, say=say)
         else:
@@ -148,7 +149,7 @@ def load(
     if labeled_only is not None:
         images = images[labeled_sample(images.labeled, images.labels, labeled_only, seed)]
     if labeled:
-        check_labels(images)
+        check_labels(images, table)
     images = _with_duplicates_grouped(images)
     if groups is not None:
         images = grouped_by_rule(images, groups)
@@ -293,8 +294,12 @@ def _numbered(part: str, n: int) -> list[str]:
     return [f"{part}/{number:05d}" for number in range(n)]
 
 
-def check_labels(images: ImageSet) -> None:
-    """HandfulError unless the images have labels of two classes or more."""
+def check_labels(images: ImageSet, given: LabelFile | None = None) -> None:
+    """HandfulError unless the images have labels of two classes or more.
+
+    Args:
+        given: the label file that was asked for.
+    """
     used = np.unique(images.labels[images.labeled])
     if not len(used):
         if not isinstance(images.store, FileStore):
@@ -302,17 +307,9 @@ def check_labels(images: ImageSet) -> None:
                 f"what was given holds {len(images)} images but no label; give a label for each "
                 f"one you know as labels=..., a list with None for the others"
             )
-        if not images.store.in_folder:
-            raise HandfulError(
-                f"{images.source} holds {len(images)} images but no label; give a CSV with the "
-                f"columns file and label (--labels)"
-            )
-        raise HandfulError(
-            f"{images.source} holds {len(images)} images but no label; put labelled images in one "
-            f"sub-folder per class, give a CSV with the columns file and label (--labels), or "
-            f"look at the images and press keys: "
-            f"{shell_command('label', images.source)}"
-        )
+        what = f"{counted(len(images), 'image')} but no label"
+        in_folder = images.store.in_folder
+        raise HandfulError(no_label(images.source, what, images.names, in_folder, given))
     if len(used) == 1:
         raise HandfulError(
             f"{images.source} has labels of one class only ({images.classes[used[0]]!r}); "

@@ -69,6 +69,7 @@ class Store(ABC):
     skipped: tuple[Skipped, ...] = ()
     other: Mapping[str, int] = field(default_factory=dict)  # ending → files that are no images
     whole: int = 0  # files of the source where the store holds a part of them, as of a shard
+    whole_labeled: int = 0  # images with a label of which the images are a sample; 0: of no more
 
     def __post_init__(self) -> None:
         self._held: Held | None = None  # the pixels of the last call

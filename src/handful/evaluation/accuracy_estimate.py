@@ -42,6 +42,9 @@ DEPENDENCE_ONCE = 0.4
 # on half the labels show it. From development draws.
 USUAL_SLOPE = 0.5
 LEVEL = 0.9  # coverage of the intervals, unless another is asked for
+# Share of the wrong answers that a gain may remove at most: a slope of few groups is steep by
+# chance, and would put 98 % at 100 %.
+MOST_GAIN = 0.5
 GROUP_SEEN = 0.5  # groups, right or wrong as a whole, that count beside those that were seen
 GUESSING = 0.05  # chance that a guessing classifier passes for better than guessing
 NO_BETTER = "no better than guessing"  # begins a caveat
@@ -49,6 +52,10 @@ BY_HAND = "the classes look balanced by hand; if they are not as common in new i
 EVEN = (
     "the classes are equally common among the labels, by hand or by chance; if not by chance, and "
     "they are not as common in new images, give --prior"
+)
+DRAWN_EVEN = (
+    "the classes are equally common among the labels drawn at random, which chance may do; if they "
+    "are not as common in new images, give --prior"
 )
 _RARE = (
     0.05  # chance of counts as even, in a random draw, below which classes look balanced by hand
@@ -211,7 +218,7 @@ def _corrected(
     if out.extrapolated:
         correction = usual_correction(plain, out.share)
     else:
-        correction = learning_curve_correction(out, weights)
+        correction = min(learning_curve_correction(out, weights), MOST_GAIN * (1 - plain))
     accuracy = min(max(plain + correction - optimism, 0.0), 1.0)
     if confidence is not None:
         accuracy = (accuracy + confidence) / 2
@@ -233,11 +240,13 @@ def _caveats(
     """
     caveats: tuple[str, ...] = ()
     if alone.any():
-        how_many = "1 label is" if alone.sum() == 1 else f"{alone.sum()} labels are"
-        caveats += (f"{how_many} the only one of their class and count as wrong",)
+        one = "1 label is the only one of its class and counts as wrong"
+        more = f"{alone.sum():,} labels are the only ones of their classes and count as wrong"
+        caveats += (one if alone.sum() == 1 else more,)
     if prior is None and out.stratified:
         even = chance_of_even_counts(of_one_origin(out.labels, origins))
-        caveats += (BY_HAND if even < _RARE else EVEN,)
+        said = DRAWN_EVEN if _drawn_beside_chosen(origins) else BY_HAND if even < _RARE else EVEN
+        caveats += (said,)
     if found.guessing:
         chance = 100 * guessing_accuracy(out.labels, weights)
         caveats += (
@@ -246,6 +255,15 @@ def _caveats(
             f"often",
         )
     return caveats
+
+
+def _drawn_beside_chosen(origins: Sequence[str] | None) -> bool:
+    """Whether some images were chosen and all others drawn at random: nobody evened these out."""
+    return set(origins or ()) == {"random", "chosen"}
+
+
+def _labels_are(n: int) -> str:
+    return "1 label is" if n == 1 else f"{n:,} labels are"
 
 
 def effective_n(
@@ -403,7 +421,8 @@ def countable(n: int, origins: Sequence[str] | None) -> tuple[np.ndarray, tuple[
     caveats: tuple[str, ...] = ()
     if chosen:
         caveats += (
-            f"{chosen} labels were hand-picked, so they teach the model but cannot measure it",
+            f"{_labels_are(chosen)} of images that were chosen, not drawn at random: they teach "
+            f"the model but cannot measure it",
         )
     counted = kinds != "chosen"
     if (kinds == "unknown").any():
@@ -477,10 +496,11 @@ def _how(out: OutOfFold, counted: np.ndarray, found: _Corrected, prior_how: str)
     """The estimate's `how`: every step from the share of right predictions to the interval."""
     seen, plain = float(out.right[counted].mean()), found.out_of_fold
     folds = f"{out.scheme.folds} {'stratified ' if out.stratified else ''}folds"
-    times = "once" if out.scheme.repeats == 1 else f"{out.scheme.repeats} times"
+    several = out.scheme.repeats > 1
+    times = f"{out.scheme.repeats} times" if several else "once"
     parts = [
         f"{100 * seen:.1f} % of {counted.sum()} labels predicted right by models that had not seen "
-        f"them (out of fold: {folds}, {times})"
+        f"them (out of fold: {folds}, {times}{', the mean of all' if several else ''})"
     ]
     if abs(plain - seen) > 5e-4:
         parts.append(f"{100 * plain:.1f} % with every class weighted by its share")

@@ -13,7 +13,7 @@ from typing import Any
 from handful.csv_files import read_csv
 from handful.errors import HandfulError
 from handful.files import read_json
-from handful.text import about_right, in_seconds, shell_command
+from handful.text import FEW, about_right, in_seconds, shell_command
 
 RECORD, PREDICTIONS, REPORT = "run.json", "predictions.csv", "report.html"
 NOTHING_YET = "not started"
@@ -124,6 +124,7 @@ class Fitting:
                 "labels": record["data"]["labeled"],
                 "accuracy": estimate.get("accuracy"),
                 "said": about_right(estimate) if estimate else "",
+                "few": estimate.get("n", FEW) < FEW,
                 "report": str(self.run / REPORT),
             }
         except (HandfulError, KeyError, TypeError):

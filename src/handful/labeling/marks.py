@@ -58,7 +58,9 @@ class Marks:
             case "mark":
                 return self._mark(identity, _read_marks(event["marks"]), undoable=True)
             case "import":
-                return self._mark(identity, _read_marks(event["marks"]), undoable=False)
+                changed = self._mark(identity, _read_marks(event["marks"]), undoable=False)
+                self._drop_classes(event.get("drop", ()))
+                return changed
             case "class":
                 self.add_class(event["name"])
             case "rename":
@@ -77,6 +79,11 @@ class Marks:
             if len(self.classes) >= MOST_CLASSES:
                 raise HandfulError(f"{MOST_CLASSES} classes are the most; merge some")
             self.classes.append(name)
+
+    def _drop_classes(self, names: Iterable[str]) -> None:
+        """Remove classes that have no label any more."""
+        gone = set(names) - self.counts().keys()
+        self.classes = [name for name in self.classes if name not in gone]
 
     @property
     def can_undo(self) -> bool:

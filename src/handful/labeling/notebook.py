@@ -61,7 +61,7 @@ class Labeling:
         return replace(self._images.relabeled(named).with_labels(labels), origins=origins)
 
     def close(self) -> ImageSet:
-        """End the page, write the label file, and return the labelled images."""
+        """End the page, write the label file if it changed, and return the labelled images."""
         self._server.should_exit = True
         self._thread.join(timeout=10)
         self._context.__exit__(None, None, None)

@@ -32,6 +32,7 @@ from handful.labeling.marks import (
 )
 from handful.text import counted
 
+FOLDERS, LABELS = "folders", "labels"  # where imported labels are from
 RANDOM_EVERY = 4  # every fourth image that comes up is of the random sample
 SAMPLE_SHARE, SAMPLE_LEAST, SAMPLE_MOST = 0.1, 100, 500  # images of the random sample
 RECENT = 12  # images answered last that can be opened again
@@ -101,8 +102,13 @@ class Session:
         hidden: frozenset[int] = frozenset(),
         classes: Sequence[str] = (),
         annotator: str = "",
+        by_folder: Mapping[str, Mark] | None = None,
+        named: Mapping[str, Mark] | None = None,
+        no_classes: bool = False,
     ) -> None:
         """Take up the journal; `start` and `classes` are added where they are new.
+
+        Nothing is written to the label file before there is an act of the annotator.
 
         Args:
             names: of the images, by number.
@@ -111,6 +117,10 @@ class Session:
                 the label file was changed by someone else.
             groups: image name → group, written to the label file.
             hidden: numbers of images that do not come up, such as a test part.
+            by_folder: labels that are names of folders. They are known at once, and kept with the
+                first act of the annotator, who may say before that the folders are no classes.
+            named: the labels that all folders would give if they were classes.
+            no_classes: the folders are no classes: such labels of an earlier session are removed.
         """
         self.names = list(names)
         self.number = {name: at for at, name in enumerate(self.names)}
@@ -130,14 +140,19 @@ class Session:
         self.precision: Mapping[str, float] = {}  # class → share of its guesses that are right
         self._waits: dict[str, int] = {}  # class → labels from which its pages are offered again
         self._again: dict[int, None] = {}  # images to be looked at again, blind
+        self._named = dict(named or {})
+        self._of_folders = _imported(journal.events, self._named)  # images that got such a label
+        self._pending: dict[str, Mark] = {}  # labels by folder that are not in the journal yet
+        self.removed = 0  # labels by folder that were removed at the start
         self.marks = Marks()
         for event in journal.events:
             self.marks.apply(event)
-        self._take_up(start or {}, classes)
+        self.unwritten = bool(self.marks.written) and not table.exists()
+        self._take_up(start or {}, classes, by_folder or {}, no_classes)
         self._order = in_random_order(self.names)
         self._deal()
         self._writer = _Writer(self)
-        if start or self.marks.of:
+        if self.unwritten:
             self._writer.wake.set()
 
     def _deal(self) -> None:
@@ -148,12 +163,20 @@ class Session:
     def take_folders(
         self, marks: Mapping[str, Mark], groups: Mapping[str, str], hidden: frozenset[int]
     ) -> None:
-        """Add what the folders say, once the user has told what they are."""
+        """Add what the folders say, once the user has told what they are.
+
+        Labels that are names of folders, and no classes any more, are removed.
+        """
         with self._lock:
             self.hidden, self.groups = hidden, {**groups, **self.groups}
+            wrong = [name for name in self._by_folder() if marks.get(name) != self.marks.of[name]]
+            if self._remove(wrong):
+                self._changed(wrong)
             new = {name: mark for name, mark in marks.items() if name not in self.marks.of}
             if new:
-                self._apply({"do": "import", "id": "", "marks": as_event(new)})
+                self._of_folders |= new.keys()
+                self._apply(_of_folders(new))
+            self._tabs = {}
             self._deal()
 
     # -- what comes up ---------------------------------------------------------------------------
@@ -315,16 +338,51 @@ class Session:
         return self.state()
 
     def _apply(self, event: Event) -> list[str]:
+        if event["do"] != "set":
+            self.settle()
+        self.unwritten |= event["do"] not in ("set", "class")
         self._journal.append(event)
         changed = self.marks.apply(event)
+        self._changed(changed)
+        return changed
+
+    def settle(self) -> None:
+        """Keep the labels by folder: from here on the annotator has taken them for labels."""
+        with self._lock:
+            if self._pending:
+                self._journal.append(_of_folders(self._pending))
+                self._pending = {}
+
+    def _by_folder(self) -> list[str]:
+        """Names of the images whose label is the name of their folder, and of nobody."""
+        of, named = self.marks.of, self._named
+        return [name for name in self._of_folders if name in of and of[name] == named.get(name)]
+
+    def _remove(self, names: Sequence[str]) -> int:
+        """Remove labels by folder, and the classes that were in no other label."""
+        if not names:
+            return 0
+        event = {"do": "import", "id": "", "from": FOLDERS, "drop": sorted(
+            {str(self.marks.of[name].label) for name in names}
+        ), "marks": as_event(dict.fromkeys(names, Mark(CLEAR)))}  # fmt: skip
+        if not self._pending.keys() >= set(names):
+            self.settle()
+            self._journal.append(event)
+            self.unwritten |= digest(self.table) in self.marks.written
+        self._pending = {n: mark for n, mark in self._pending.items() if n not in set(names)}
+        self.marks.apply(event)
+        return len(names)
+
+    def _changed(self, changed: Sequence[str]) -> None:
+        """Tell tabs, learner and writer of the images that an act has changed."""
         self.changes += 1
         gone = {self.number.get(name) for name in changed}
         self._aside = {n: ruled_out for n, ruled_out in self._aside.items() if n not in gone}
         for tab in self._tabs.values():
             tab.held = [number for number in tab.held if number not in gone]
         self.changed.set()
-        self._writer.wake.set()
-        return changed
+        if self.unwritten:
+            self._writer.wake.set()
 
     def _mark_of(self, item: Mapping[str, Any]) -> tuple[str, Mark]:
         number = self.checked(item.get("number"))
@@ -462,6 +520,7 @@ class Session:
                 "blind_skipped": kinds["unsure", True] + kinds["none", True],
                 "left": max(left, 0),
                 "classes": [{"name": name, "labels": counts[name]} for name in self.marks.classes],
+                "by_folder": len(self._by_folder()),
                 "undo": self.marks.can_undo,
                 "recent": self._recent(),
                 "fresh": self.opinion is not None and self.opinion.changes == self.changes,
@@ -503,11 +562,17 @@ class Session:
 
     # -- start and label file --------------------------------------------------------------------
 
-    def _take_up(self, start: Mapping[str, Mark], classes: Sequence[str]) -> None:
+    def _take_up(
+        self,
+        start: Mapping[str, Mark],
+        classes: Sequence[str],
+        by_folder: Mapping[str, Mark],
+        no_classes: bool,
+    ) -> None:
         own = digest(self.table)
         self._found_at_start = {own}
         edited = own is not None and own not in self.marks.written
-        first = not self._journal.events
+        first = not any(event["do"] != "set" for event in self._journal.events)
         known = self.marks.of
         new = {
             name: mark
@@ -515,7 +580,14 @@ class Session:
             if (known.get(name) != mark if edited or first else False)
         }
         if new:
-            self._apply_quietly({"do": "import", "id": "", "marks": as_event(new)})
+            event = {"do": "import", "id": "", "from": LABELS, "marks": as_event(new)}
+            self._apply_quietly(event)
+        if no_classes:
+            self.removed = self._remove(self._by_folder())
+        elif first and not new:
+            self._pending = dict(by_folder)
+            self._of_folders |= by_folder.keys()
+            self.marks.apply(_of_folders(self._pending))
         for name in classes:
             given = class_name(name, self.marks.classes)
             if given not in self.marks.classes:
@@ -532,7 +604,9 @@ class Session:
         another hash was edited by someone else.
         """
         with self._table_lock:
+            self.settle()
             with self._lock:
+                self.unwritten = False
                 marks, groups = dict(self.marks.of), self.groups
             staged = self.table.with_name(f".{self.table.name}.new")
             tidy(staged.parent, staged.name)
@@ -575,6 +649,7 @@ class _Writer:
             self.session.write_table()
             self.problem = ""
         except (OSError, HandfulError) as error:
+            self.session.unwritten = True
             self.problem = f"{self.session.table} cannot be written: {error}"
 
     def stop(self) -> None:
@@ -582,7 +657,32 @@ class _Writer:
         self._end.set()
         self.wake.set()
         self._thread.join()
-        self._write()
+        if self.session.unwritten:
+            self._write()
+
+
+def _of_folders(marks: Mapping[str, Mark]) -> Event:
+    """The event of labels that are names of folders."""
+    return {"do": "import", "id": "", "from": FOLDERS, "marks": as_event(marks)}
+
+
+def _imported(events: Sequence[Event], named: Mapping[str, Mark]) -> set[str]:
+    """Names of the images that a journal gives the name of their folder as label.
+
+    Journals of earlier versions do not say what an import is of: all its labels are then compared
+    with the names of the folders.
+    """
+    found: set[str] = set()
+    for event in events:
+        if event["do"] != "import":
+            continue
+        of = {row["file"]: row["label"] for row in event["marks"] if row["kind"] == LABEL}
+        source = event.get("from")
+        if source == FOLDERS or (
+            source is None and all(n in named and named[n].label == of[n] for n in of)
+        ):
+            found |= of.keys()
+    return found
 
 
 def sample_size(images: int) -> int:
@@ -611,6 +711,8 @@ def shown_name(name: str) -> str:
 def summary(session: Session) -> str:
     """What a session leaves, in one sentence."""
     state = session.state()
+    if not session.table.exists():
+        return f"no label was given, so {session.table} was not written"
     number = counted(state["labels"], "label")
     return f"{number} {'is' if state['labels'] == 1 else 'are'} in {session.table}"
 

@@ -9,19 +9,20 @@ from typing import Any
 from handful.csv_files import read_csv
 from handful.data.class_names import normalized
 from handful.data.folder_layout import check_folders, in_test_part, layout
+from handful.data.labels.page_labels import TABLE
 from handful.errors import HandfulError
 from handful.files import read_json
 from handful.labeling.fitting import RECORD, Fitting
 from handful.labeling.journal import Journal
-from handful.labeling.label_table import for_annotator, is_own, read_labels
+from handful.labeling.label_table import digest, for_annotator, is_own, read_labels
 from handful.labeling.learner import Learner
 from handful.labeling.marks import LABEL, ORIGINS, Mark
 from handful.labeling.photos import FolderPhotos, Photos
 from handful.labeling.server import Page
-from handful.labeling.session import Session
-from handful.text import counted
+from handful.labeling.session import RANDOM_EVERY, Session
+from handful.text import FEW, counted
 
-TABLE, RUN = "labels.csv", "run"
+RUN = "run"
 KEYS = "123456789qwertyuiopasdfghjklcvbm"  # of the classes, in their order; n, x, z have a meaning
 ANSWERS = ("classes", "groups", "ignore")
 
@@ -73,7 +74,7 @@ def open_page(
     given = wanted.labels or Path(TABLE)
     table = _own_table(given, wanted.annotator, say)
     journal = Journal(table.with_name(f"{table.name}.journal"))
-    table_lost = bool(journal.events) and not table.exists()
+    table_lost = not table.exists() and any(e["do"] == "written" for e in journal.events)
     try:
         folders = wanted.folders
         if folders == "auto":
@@ -83,15 +84,19 @@ def open_page(
             )  # fmt: skip
         start, groups = _earlier(wanted, given, table, photos, say, table_lost)
         found = from_folders(photos.names, folders, labels_given=bool(start))
+        named = from_folders(photos.names, "classes", labels_given=False).marks
         session = Session(
             photos.names,
             journal,
             table,
-            start={**found.marks, **(known or {}), **start},
+            start={**(known or {}), **start},
             groups={**found.groups, **groups},
             hidden=found.hidden,
             classes=wanted.classes,
             annotator=wanted.annotator,
+            by_folder=found.marks,
+            named=named,
+            no_classes=folders in ("groups", "ignore"),
         )
     except BaseException:
         journal.close()
@@ -99,6 +104,13 @@ def open_page(
     session.unreadable = photos.unreadable
     if table_lost:
         say(f"{table} was missing and is made again from {journal.path}")
+    if session.removed:
+        say(
+            f"{counted(session.removed, 'label')} of an earlier session were names of sub-folders, "
+            f"which are no classes with --folders {folders}, and are removed"
+        )
+    if message := _rewritten(table, session):
+        say(message)
     fitting = Fitting(wanted.source, table, wanted.run, fit_options(wanted, folders))
     learner = Learner(session, photos, say)
 
@@ -112,8 +124,22 @@ def open_page(
         "question": found.question,
         "keys": KEYS,
         "annotator": wanted.annotator,
+        "figure": FEW,
+        "random_every": RANDOM_EVERY,
     }
     return Page(session, photos, learner, fitting, about, answer)
+
+
+def _rewritten(table: Path, session: Session) -> str:
+    """What becomes of a label file that the page has not written; empty if it has, or is new."""
+    if not table.exists() or digest(table) in session.marks.written:
+        return ""
+    state = session.state()
+    return (
+        f"{table} stays as it is until you give a label here; then it is written anew with all "
+        f"{counted(state['labels'], 'label')}, sorted by file, with columns that say how each "
+        f"label came about (origin, seen, mark)"
+    )
 
 
 def _check_whole(run: Path) -> None:

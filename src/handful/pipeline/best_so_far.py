@@ -18,7 +18,7 @@ from handful.pipeline.replacement import BETTER, already_replaced, put_in_place
 from handful.pipeline.run import Run, read_record
 from handful.pipeline.save import run_of, save_artifacts, save_thumbnails
 from handful.progress import Say, silent
-from handful.text import about_right, counted
+from handful.text import counted, so_far
 
 
 @dataclass(eq=False)
@@ -88,7 +88,7 @@ class BestSoFar:
         return before is None or accuracy is None or accuracy > before
 
     def _report(self, run: Run, answers: bool) -> None:
-        figure = "" if run.estimate is None else f": {about_right(run.estimate)}"
+        figure = "" if run.estimate is None else f": {so_far(run.estimate)}"
         others, pool = "", run.record["data"]["unlabeled"]
         if answers and pool:
             others = f"; {counted(pool, 'other image')} classified: {self.folder / PREDICTIONS}"

@@ -15,7 +15,7 @@ from handful.pipeline.resolve import resolve
 from handful.pipeline.run import Run
 from handful.pipeline.run_folder import holds_interim
 from handful.progress import QUIET, Reporter, silent
-from handful.text import about_right, counted
+from handful.text import counted, so_far
 
 FIRST_LABELS = 300  # labelled images at most that the first classifier learns from
 FIRST_METHOD = "features"
@@ -53,13 +53,17 @@ def first_result(
         return None
     first = replace(options, method=FIRST_METHOD, budget=None, prior=prior)
     quiet = Reporter(reporter.track, silent)  # the whole fit says what there is to say
-    interim = target._replace(interim=True)
+    every = images.store.whole_labeled or len(images.labeled)
+    interim = target._replace(interim=True, whole=(images.store.whole or len(images), every))
     try:
         run = run_fit(images, first, interim, reporter=quiet, command=command)
     except HandfulError:  # the folder holds another run, which the whole fit refuses, too
         return None
-    figure = "" if run.estimate is None else f", {about_right(run.estimate)}"
-    labels = counted(run.record["data"]["labeled"], "label")
+    figure = "" if run.estimate is None else f": {so_far(run.estimate)}"
+    learned = run.record["data"]["labeled"]
+    labels = counted(every, "label")
+    if learned < every:
+        labels = f"{learned:,} of {labels}"
     which = "the best classifier so far" if goes_on else "a first classifier"
-    reporter.say(f"{which}, from {labels}{figure}, is in {target.out}; Ctrl-C keeps the best one")
+    reporter.say(f"{which}, from {labels}, is in {target.out}{figure}; Ctrl-C keeps the best one")
     return run

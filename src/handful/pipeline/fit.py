@@ -162,6 +162,7 @@ class Target(NamedTuple):
     overwrite: bool = False  # replace another run
     pictures: bool = True  # save thumbnails
     interim: bool = False  # a better run is to follow in this folder
+    whole: tuple[int, int] | None = None  # images and labels that an interim run is of a part of
     improves: str | None = None  # fingerprint of the interim run that this run replaces
 
 
@@ -219,6 +220,10 @@ def run_fit(
         seconds = time.perf_counter() - begun
         run = run_of(images, resolved.request, decision, learned, grouping, seconds)
         run.record |= {"fingerprint": resolved.fingerprint, "interim": target.interim}
+        if target.whole is not None:
+            run.record["data"]["whole"] = dict(
+                zip(("images", "labeled"), target.whole, strict=True)
+            )
         if folder is not None and built is not None:
             save_artifacts(run, decision, resolved.request, built, target.pictures)
             run.record["seconds"] = round(time.perf_counter() - begun, 2)

@@ -10,6 +10,7 @@ from handful.data.in_memory import check_not_channels_first, is_path
 from handful.data.sources import load
 from handful.errors import HandfulError
 from handful.progress import QUIET, Reporter, shown
+from handful.text import did_you_mean
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,7 +39,7 @@ def on_any_images(
             progress = options.pop("progress", False)
             if args and isinstance(args[0], Sized) and not isinstance(args[0], str):
                 raise HandfulError("labels are given by name, as labels=...")
-            signature(job).bind(images, *args, **options)  # before images are read
+            _check_options(job, images, args, options)  # before images are read
             with shown(progress) as reporter:
                 if reporter is not QUIET:
                     options["reporter"] = reporter
@@ -62,6 +63,20 @@ def on_any_images(
         return done
 
     return decorated
+
+
+def _check_options(job: Any, images: Any, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+    """TypeError, with the name that may be meant, unless a job takes these arguments."""
+    taken = signature(job)
+    try:
+        taken.bind(images, *args, **options)
+    except TypeError as error:
+        known = [*taken.parameters, "labels", "boxes", "progress"]
+        unknown = next((name for name in options if name not in known), None)
+        if unknown is None:
+            raise
+        hint = did_you_mean(unknown, known) or f" help(handful.{job.__name__}) lists them."
+        raise TypeError(f"{job.__name__}() has no option {unknown!r}.{hint}") from error
 
 
 def labeled_images(given: Any, labels: Any, channels: int, boxes: Any = None) -> ImageSet:

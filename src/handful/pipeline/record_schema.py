@@ -111,6 +111,13 @@ class CropsMade(StrictModel):
     square: bool
 
 
+class Whole(StrictModel):
+    """What an interim run has learned a part of."""
+
+    images: Count
+    labeled: Count
+
+
 class Data(StrictModel):
     source: Name
     images: Count
@@ -120,6 +127,7 @@ class Data(StrictModel):
     classes: ClassNames
     hash: Word
     boxes: CropsMade | None = None
+    whole: Whole | None = None
 
 
 Integer = Annotated[int, Field(ge=-(2**63), lt=2**64)]

@@ -137,6 +137,14 @@ def acquire(
     return folder
 
 
+def begun(folder: Path) -> bool:
+    """Return whether a folder holds a run or anything of one that goes on."""
+    if (folder / RECORD).exists():
+        return True
+    saved = [path for build in (folder, folder / NEW) for path in (build / "checkpoint").glob("*")]
+    return any(path.name != _FINGERPRINT_FILE for path in saved)
+
+
 def holds_interim(folder: Path, fingerprint: str | None = None) -> bool:
     """Return whether a folder holds an interim run, or the one of this fingerprint."""
     try:

@@ -7,9 +7,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from handful.csv_files import read_csv
+from handful.data.checks import spelling_problems
+from handful.data.class_names import normalized
 from handful.data.source_names import is_folder
 from handful.evaluation.accuracy_estimate import NO_BETTER
-from handful.pipeline.artifacts import ISSUES, LABEL_NEXT, OUT_OF_FOLD, PREDICTIONS, REPORT
+from handful.pipeline.artifacts import (
+    ISSUES,
+    LABEL_NEXT,
+    LABELS,
+    OUT_OF_FOLD,
+    PREDICTIONS,
+    REPORT,
+)
 from handful.pipeline.run import Run
 from handful.text import (
     FEW,
@@ -49,7 +58,8 @@ def summary(run: Run, source: str) -> list[str]:
         run: saved to a folder.
         source: the images that it learned from, as typed.
     """
-    said = [*_data(run), *_accuracy(run), *_answers(run)]
+    spelling = spelling_problems(run.record["data"]["classes"])
+    said = [*_data(run), *spelling, *_accuracy(run), *_answers(run)]
     return [*map(sentence, said), *_next(run, source)]
 
 
@@ -59,13 +69,29 @@ def _data(run: Run) -> list[str]:
     names = some_of(classes, CLASSES)
     test = f", {data['test']:,} to test" if data["test"] else ""
     if run.record["interim"] and not data["unlabeled"]:  # the others were not read yet
-        return [
-            f"{counted(data['labeled'], 'image')} with a label; {len(classes)} classes: {names}"
-        ]
+        return [f"{first_learned(data)}; {len(classes)} classes: {names}"]
     return [
         f"{counted(data['labeled'] + data['unlabeled'], 'image')}: {data['labeled']:,} with a "
         f"label, {data['unlabeled']:,} without{test}; {len(classes)} classes: {names}"
     ]
+
+
+def first_learned(data: Mapping[str, Any]) -> str:
+    """What the first classifier has learned from, and what it has not read.
+
+    Args:
+        data: of an interim run.
+    """
+    learned, whole = data["labeled"], data.get("whole")
+    if whole is None:
+        return f"{counted(learned, 'image')} with a label"
+    labels, others = whole["labeled"], whole["images"] - whole["labeled"]
+    all_images = f"{counted(whole['images'], 'image')}: {labels:,} with a label"
+    if learned < labels:
+        all_images += f", of which this first classifier has learned {learned:,}"
+    if others > 0:
+        all_images += f", {others:,} without, which were not read yet"
+    return all_images
 
 
 def _accuracy(run: Run) -> list[str]:
@@ -75,7 +101,12 @@ def _accuracy(run: Run) -> list[str]:
     known = estimate["accuracy"] is not None  # `how_right` says whether it guesses
     others = [one for one in estimate["caveats"] if not one.startswith(NO_BETTER)] if known else []
     caveats = others[:MOST_CAVEATS]
-    said = [how_right(estimate, _groups(run)), *_grouped(run), *caveats]
+    by_folder = (
+        estimate["guessing"]
+        and run.folder is not None
+        and labels_are_folders({row["file"]: row["label"] for row in read_csv(run.folder / LABELS)})
+    )
+    said = [how_right(estimate, group_count(run.record), by_folder), *_grouped(run), *caveats]
     before = (run.record["after"] or {}).get("estimate")
     if before is not None and before["accuracy"] is not None:
         labels = run.record["after"]["labeled"]
@@ -96,19 +127,20 @@ def _accuracy(run: Run) -> list[str]:
     return said
 
 
-def how_right(estimate: Mapping[str, Any], groups: int = 0) -> str:
+def how_right(estimate: Mapping[str, Any], groups: int = 0, by_folder: bool = False) -> str:
     """Say how often a run is right, and what to do where the labels do not tell.
 
     Args:
         groups: number of groups that the labelled images are of; 0 where each is one.
+        by_folder: whether the labels are the names of folders, which may be sites instead.
     """
     n = estimate.get("n", FEW)  # runs of earlier versions may lack it
     if estimate["accuracy"] is None:
         return f"how often it is right is not known: {estimate['how']}"
     if n < FEW:
         return (
-            f"{about_right(estimate)} on new images; {counted(n, 'label')} of random images are "
-            f"too few for a figure, {FEW} give one"
+            f"{about_right(estimate)} on new images; {counted(n, 'label')} of random images "
+            f"{'is' if n == 1 else 'are'} too few for a figure, {FEW} give one"
         )
     if estimate["guessing"] and 0 < groups < FEW:
         return (
@@ -116,16 +148,31 @@ def how_right(estimate: Mapping[str, Any], groups: int = 0) -> str:
             f"(sites, scenes or copies); label images of more of them"
         )
     if estimate["guessing"]:
+        sites = (
+            ". The classes are the names of sub-folders: if these are sites, cameras or dates, "
+            "label some images (handful label) and give --folders groups"
+        )
         return (
             f"{NO_BETTER}, as far as {counted(n, 'label')} can tell; check a few "
-            f"labels, or label more images"
+            f"labels, or label more images{sites if by_folder else ''}"
+        )
+    if nearly_always(estimate["accuracy"], estimate["low"]):
+        few = (
+            f"they are of {counted(groups, 'group')} (sites, scenes or copies) only: images of "
+            f"more of them give a figure"
+            if groups
+            else "too few are wrong for a figure"
+        )
+        return (
+            f"{about_right(estimate)} on new images. This is the lower end of what may be: nearly "
+            f"all of {counted(n, 'label')} were predicted rightly, but {few}"
         )
     return about_right(estimate, " on new images", f", {times_of(estimate['level'])}")
 
 
 def _grouped(run: Run) -> list[str]:
     """Say that the labels are of fewer groups, which are never split."""
-    scenes = _groups(run)
+    scenes = group_count(run.record)
     if not scenes:
         return []
     labels = run.record["groups"]["labels"]
@@ -135,9 +182,16 @@ def _grouped(run: Run) -> list[str]:
     ]
 
 
-def _groups(run: Run) -> int:
+def labels_are_folders(labels: Mapping[str, str]) -> bool:
+    """Whether the labels of images (file → label) are the names of folders that they are in."""
+    return bool(labels) and all(
+        label in map(normalized, file.split("/")[:-1]) for file, label in labels.items()
+    )
+
+
+def group_count(record: Mapping[str, Any]) -> int:
     """The number of groups of the labelled images; 0 where nearly each image is one."""
-    groups = run.record.get("groups") or {}
+    groups = record.get("groups") or {}
     labels, scenes = groups.get("labels", 0), groups.get("scenes", 0)
     return scenes if 0 < scenes < FEWER * labels else 0
 
@@ -211,7 +265,8 @@ def _sure(estimate: Mapping[str, Any]) -> list[str]:
 def _answers(run: Run) -> list[str]:
     if run.folder is None or (run.folder / PREDICTIONS).exists():
         return []
-    if run.record["interim"]:
+    data = run.record["data"]
+    if run.record["interim"] and data.get("whole") is None:
         return ["this classifier has seen the images with a label only"]
     return []
 

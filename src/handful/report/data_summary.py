@@ -25,7 +25,8 @@ def summary(findings: Findings) -> RenderableType:
     ]
     if not problems:
         problems = [Text("Nothing wrong was found.", "green")]
-    return Group(*lines, _class_table(findings.classes), *problems)
+    table = [_class_table(findings.classes)] if findings.classes else []
+    return Group(*lines, *table, *problems)
 
 
 def overview(findings: Findings) -> str:

@@ -6,13 +6,14 @@ Letters in shapes: n labelled images, K classes.
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from handful import methods
 from handful.data import source_names
+from handful.data.checks import spelling_problems
 from handful.evaluation.calibration import HELD
 from handful.evaluation.label_errors import CONTRADICTED
 from handful.evaluation.metrics import equal_groups, evaluate
@@ -26,13 +27,33 @@ from handful.pipeline.artifacts import (
     RECORD,
     STAGE_HISTORY,
 )
-from handful.pipeline.summary import how_right
+from handful.pipeline.summary import (
+    first_learned,
+    group_count,
+    how_right,
+    labels_are_folders,
+)
 from handful.pipeline.thumbnails import SHOWN, Augmented, answers, examples, mistakes
 from handful.report import plots
 from handful.report.plots import Plot
 from handful.report.read import HeldOut, RunFolder
-from handful.report.sentences import Headline, Story, good_enough, headline, tell
-from handful.text import compared_with_chosen, counted, nearly_always, often, sentence, time
+from handful.report.sentences import (
+    Headline,
+    Story,
+    good_enough,
+    headline,
+    tell,
+    why_no_forecast,
+)
+from handful.text import (
+    compared_with_chosen,
+    counted,
+    nearly_always,
+    often,
+    percent,
+    sentence,
+    time,
+)
 from handful.training.failure import recorded_failures
 
 LARGEST = 25  # most classes for which a confusion matrix is shown
@@ -108,6 +129,7 @@ class Matrix:
     rows: tuple[tuple[Cell, ...], ...]  # empty if there are more than LARGEST classes
     pairs: tuple[tuple[str, str, int, int], ...]  # label, guess, count (2 or more), images of label
     wrong: int  # images predicted wrongly
+    said: str = ""  # what is counted, beside the figures of the estimate
 
 
 @dataclass(frozen=True)
@@ -145,6 +167,9 @@ class Page:
     at_once: int  # rows of `answers` that are not folded away
     no_answer: int  # images without an answer
     right: str  # how often it is right, in a sentence
+    spelling: tuple[str, ...]  # class names that may mean one class
+    first_learned: str  # what an interim run has learned from, and what it has not read
+    unforecast: str  # why it is not said what more labels would bring; "" where it is
     headline: Headline | None  # None without an estimate
     enough: tuple[str, ...]  # is it good enough? in sentences
     forecast: tuple[Mapping[str, Any], ...]
@@ -160,6 +185,7 @@ class Page:
     tried: tuple[tuple[Mapping[str, Any], str], ...]  # rows of `choice`, compared with the chosen
     mistakes: tuple[Card, ...]
     wrong: int  # labelled images predicted wrongly, out of fold
+    of_chosen: int  # of these, images that were chosen and so are in no figure and no matrix
     issues: tuple[Card, ...]
     curves: tuple[Plot, ...]
     stage_curves: tuple[Plot, ...]
@@ -193,6 +219,7 @@ def page(run: RunFolder, links: bool = False) -> Page:
     wrong = mistakes(run.held_out.labels, run.held_out.probabilities) if run.held_out else ()
     offered = _abstentions(estimate)
     parts = [("Labelled images, out of fold", held), ("Test images", run.test)]
+    notes = (_beside_estimate(run, sample), "")
     folder, told = shlex.quote(str(run.folder)), headline(estimate) if known else None
     answered = _answers(run, classes)
     return Page(
@@ -204,7 +231,12 @@ def page(run: RunFolder, links: bool = False) -> Page:
         answers=answered,
         at_once=len(answered) if len(answered) <= MOST_ANSWERED + 3 else MOST_ANSWERED,
         no_answer=0 if run.predicted is None else int((run.predicted.classes < 0).sum()),
-        right=sentence(how_right(estimate)) if known else "How often it is right is not known.",
+        right=sentence(how_right(estimate, group_count(record), labels_are_folders(run.labels)))
+        if known
+        else "How often it is right is not known.",
+        spelling=tuple(sentence(text) for text in spelling_problems(classes)),
+        first_learned=first_learned(record["data"]),
+        unforecast=why_no_forecast(estimate) if known else "",
         headline=told,
         enough=_enough(run, folder) if known else (),
         forecast=() if told is None or told.bound else _forecast(record),
@@ -217,13 +249,20 @@ def page(run: RunFolder, links: bool = False) -> Page:
         inside=tuple(float(estimate[key]) for key in ("low", "accuracy", "high"))
         if known
         else None,  # type: ignore[arg-type]
-        matrices=tuple(_matrix(title, found, classes) for title, found in parts if found),
+        matrices=tuple(
+            replace(_matrix(title, found, classes), said=note)
+            for (title, found), note in zip(parts, notes, strict=True)
+            if found
+        ),
         classes=_class_rows(classes, held, run.test),
         reliability=_reliability(sample, run.test),
         abstentions=offered,
         tried=tuple(zip(record["choice"], compared_with_chosen(record["choice"]), strict=True)),
         mistakes=tuple(_mistake(run, classes, at) for at in wrong[:SHOWN]),
         wrong=len(wrong),
+        of_chosen=sum(run.origins.get(run.held_out.names[at]) == "chosen" for at in wrong)
+        if run.held_out
+        else 0,
         issues=tuple(_issue(run, row) for row in run.issues[:SHOWN]),
         curves=tuple(curves(run.history, classes)),
         stage_curves=tuple(stage_curves(run.stage_history)),
@@ -370,6 +409,33 @@ def _counted(run: RunFolder) -> HeldOut | None:
         return None
     names = [name for name, keep in zip(held.names, kept, strict=True) if keep]
     return HeldOut(names, held.labels[kept], held.probabilities[kept])
+
+
+def _beside_estimate(run: RunFolder, sample: HeldOut | None) -> str:
+    """Which labels the matrix of labelled images counts, and why its share differs."""
+    if sample is None or run.held_out is None:
+        return ""
+    right, n = int((sample.probabilities.argmax(axis=1) == sample.labels).sum()), len(sample.labels)
+    said = []
+    if chosen := len(run.held_out.labels) - n:
+        were = "one was" if chosen == 1 else f"{chosen:,} were"
+        said.append(
+            f"Of {counted(n + chosen, 'label')}, {were} chosen and not drawn at random, and "
+            f"{'does' if chosen == 1 else 'do'} not count here."
+        )
+    said.append(
+        f"{right:,} of {n:,} are right here ({percent(right / n)}): one answer for each image, the "
+        f"mean of the models that had not seen it."
+    )
+    estimate = run.record["estimate"] or {}
+    single = estimate.get("out_of_fold")
+    if single is not None and abs(single - right / n) > 5e-4:
+        prior = "" if not run.record["prior"] else ", with every class weighted by its share,"
+        said.append(
+            f"The figure of the estimate starts from the answers of the single models, of which "
+            f"{percent(single)}{prior} are right."
+        )
+    return " ".join(said)
 
 
 def _matrix(title: str, found: Mapping[str, Any], classes: Sequence[str]) -> Matrix:
@@ -546,7 +612,7 @@ def _facts(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     return (
         *facts,
         ("Time", f"{time(training['seconds'])} of training, {time(record['seconds'])} with the "
-         f"estimate, on {training['threads']} threads of a {training['device']}"),
+         f"estimate, on {counted(training['threads'], 'thread')} of a {training['device']}"),
         ("Precision", f"{training['precision']}, computed by {training.get('engine', 'torch')}"),
         ("Seed", str(record["seed"])),
         ("Versions", f"handful {record['handful']}, {versions}"),

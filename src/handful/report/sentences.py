@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from handful.evaluation.accuracy_estimate import BY_HAND, EVEN
+from handful.evaluation.accuracy_estimate import BY_HAND, DRAWN_EVEN, EVEN
 from handful.evaluation.label_shift import LABELED, UNLABELED
 from handful.text import FEW, NBSP, counted, nearly_always, often, percent, sentence, times_of
 
@@ -61,12 +61,12 @@ def good_enough(
         folder: the run, quoted for a shell.
     """
     low, high, few = float(estimate["low"]), float(estimate["high"]), headline(estimate).bound
-    said = []
+    said, n = [], int(estimate.get("n", FEW))
     if few:
         said.append(
-            f"{counted(int(estimate['n']), 'label')} of images that were picked at random count in "
-            f"this figure, too few for more than a bound. Label {FEW} or more random images to "
-            f"learn how often it is right."
+            f"{counted(n, 'label')} of images that were picked at random "
+            f"{'counts' if n == 1 else 'count'} in this figure, too few for more than a bound. "
+            f"Label {FEW} or more random images to learn how often it is right."
         )
     elif unlabeled:
         least, most = _rounded((1 - high) * unlabeled), _rounded((1 - low) * unlabeled)
@@ -84,6 +84,26 @@ def good_enough(
             f"Answering “{commonest}” every time would be right for about {percent(share, 0)}."
         )
     return (*said, _only_sure(estimate, folder))
+
+
+def why_no_forecast(estimate: Mapping[str, Any]) -> str:
+    """Why it is not known what more labels would bring; "" where it is.
+
+    Args:
+        estimate: as in run.json, with an accuracy.
+    """
+    told = headline(estimate)
+    if told.bound:
+        return f"What more labels should bring is said from {FEW} labels of random images on."
+    if estimate.get("guessing"):
+        return "What more labels should bring cannot be told of a model that is not shown to learn."
+    if estimate.get("rough"):
+        return (
+            "What more labels should bring is not said here: only methods that are fitted on half "
+            "the labels, too, can tell, and the chosen one was not, as this takes longer. "
+            "handful fit with --method features says it, for that method."
+        )
+    return ""
 
 
 def _rounded(count: float) -> int:
@@ -142,7 +162,9 @@ def tell(
         f"labels picked in this way."
     )
     hint = (
-        "" if {BY_HAND, EVEN} & set(estimate["caveats"]) else " (where they are not, give --prior)"
+        ""
+        if {BY_HAND, EVEN, DRAWN_EVEN} & set(estimate["caveats"])
+        else " (where they are not, give --prior)"
     )
     shares = (
         f"classes are as common there as among the labels{hint}"
@@ -150,9 +172,11 @@ def tell(
         else f"class shares there are as {_sources(prior_from)}: "
         + ", ".join(f"{name} {percent(share, 0)}" for name, share in prior.items())
     )
+    origins = set(origins)
+    those = " that count" if "chosen" in origins else ""
     assumes = (
-        f"We assume that the labelled images were picked at random from the images that it will "
-        f"meet, and that {shares}."
+        f"The labelled images{those} were picked at random from the images that it will meet, and "
+        f"{shares}."
     )
     return Story(
         means, _tested(low, high, test), assumes, _doubts(estimate, origins), estimate["how"]

@@ -74,9 +74,11 @@ def threshold(model: OnnxModel, target: float) -> float:
         )
     enough = [row for row in model.about["abstentions"] if row["sure"] >= target]
     if not enough:
+        most = max((row["sure"] for row in model.about["abstentions"]), default=None)
+        instead = f"ask for {most} at most" if most else "serve without --abstain"
         raise HandfulError(
             f"the labels of this run cannot promise that {target:.0%} of the answers are right; "
-            f"label more images, or serve without --abstain"
+            f"{instead}, or label more images"
         )
     return float(min(enough, key=lambda row: row["sure"])["threshold"])
 

@@ -27,7 +27,7 @@ class App {
     byId("finder-text").addEventListener("keydown", (event) => this.finderKey(event));
     for (const button of document.querySelectorAll("[data-answer]")) {
       onPress(button, async () => {
-        try { this.update(await post("/api/folders", { answer: button.dataset.answer })); this.one.refresh(); } catch (error) { say(error.message); }
+        try { this.update(await post("/api/folders", { answer: button.dataset.answer })); this.one.refresh(); this.askFirst(); } catch (error) { say(error.message); }
       });
     }
     addEventListener("keydown", (event) => this.key(event));
@@ -40,8 +40,13 @@ class App {
   async run() {
     this.one.fill();
     await this.poll();
-    if (this.state && !this.state.classes.length && !this.state.question) this.chooseClass("", (label) => this.one.answer("label", label));
+    this.askFirst();
     setInterval(() => { if (!document.hidden) this.poll(); }, POLL);
+  }
+
+  // Without a class, its name is what comes first.
+  askFirst() {
+    if (this.state && !this.state.classes.length && !this.state.question) this.chooseClass("", (label) => this.one.answer("label", label));
   }
 
   async poll() {
@@ -55,10 +60,19 @@ class App {
     document.title = `handful label ${state.source}`;
     byId("question").hidden = !state.question;
     byId("question-text").textContent = state.question;
+    const byFolder = !state.question && state.left === 0 && state.by_folder > 0;
+    byId("by-folder").hidden = !byFolder;
+    const names = state.classes.map((row) => row.name);
+    if (byFolder) {
+      byId("by-folder-text").textContent = (state.by_folder === state.images
+        ? "Every image has a label, the name of its sub-folder" : `No image is left; ${state.by_folder} have the name of their sub-folder as label`)
+        + ` (${names.slice(0, 5).join(", ")}${names.length > 5 ? `, and ${names.length - 5} more` : ""}). If these are the classes, press Done to train.`;
+    }
     this.counted(state);
     this.panel.learned(state);
     this.done.state(state.fit);
-    this.tiles.offers(state.offers, state.classes.map((row) => row.name));
+    this.tiles.offers(state.offers, names);
+    this.one.waits(state);
     const offer = state.offers[0];
     const button = byId("offer");
     button.hidden = !offer || this.mode !== "one";

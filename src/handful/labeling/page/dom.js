@@ -18,6 +18,12 @@ export function say(text) {
   if (text) say.timer = setTimeout(() => { byId("says").textContent = ""; }, 6000);
 }
 
+// "1 label" or "12 labels".
+export const counted = (n, one) => `${n} ${one}${n === 1 ? "" : "s"}`;
+
+// A share that was typed: 80 %, not 80.0 %.
+export const round = (share) => `${+(100 * share).toFixed(1)} %`;
+
 export const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
 // A picture that is loaded and decoded before it is shown.

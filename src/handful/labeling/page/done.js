@@ -1,7 +1,7 @@
 // Train, then look through the answers.
 
 import { post, send } from "/api.js";
-import { byId, make, onPress, percent, picture, say } from "/dom.js";
+import { byId, counted, make, onPress, percent, picture, say } from "/dom.js";
 
 const TILE = 200;
 
@@ -29,9 +29,10 @@ export class Done {
     if (fit.running) { this.was = true; result.textContent = "Training…"; return; }
     if (fit.failed) result.textContent = "The training ended with an error; its last lines say why.";
     else if (fit.result) {
-      const { method, accuracy, said, labels } = fit.result;
-      result.textContent = accuracy == null ? `Trained ${method} on ${labels} labels; no estimate is possible.`
-        : `${method}, trained on ${labels} labels: ${said} on new images.`;
+      const { method, accuracy, said, labels, few } = fit.result;
+      result.textContent = accuracy == null ? `Trained ${method} on ${counted(labels, "label")}; no estimate is possible.`
+        : `${method}, trained on ${counted(labels, "label")}: ${said} on new images.`
+          + (few ? " This is a lower bound, and it depends on how many models could be fitted to measure it: that beside the labels is of the quick classifier of this page, which is fitted more often, so the two may differ." : "");
     }
     const said = JSON.stringify(fit.commands);
     if (fit.result && (this.said !== said || this.was)) {
@@ -56,7 +57,7 @@ export class Done {
       return button;
     }));
     byId("bins-help").textContent = "Click an image whose answer is wrong, and give it its class."
-      + (found.hidden ? ` ${found.hidden} images are kept unseen for the estimate, or have a label by now.` : "");
+      + (found.hidden ? ` ${counted(found.hidden, "image")} ${found.hidden === 1 ? "is" : "are"} kept unseen for the estimate, or labelled by now.` : "");
     const grid = byId("bins-grid");
     const tiles = found.tiles.map((tile) => {
       const button = make("button", { type: "button", class: "tile", "data-number": String(tile.number) },

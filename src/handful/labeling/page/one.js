@@ -20,6 +20,7 @@ export class One {
     this.taken = new Map(); // number -> picture of an answered image, to be shown small
     this.keys = "";
     this.filling = false;
+    this.asked = false; // whether the last request for images gave none
     this.pressed = null;
     this.pending = new Set(); // answered, and not on disk yet
     onPress(byId("suggestion"), () => this.accept());
@@ -43,6 +44,7 @@ export class One {
         if (!held.has(item.number)) this.queue.push(this.loaded(item));
       }
       more = items.length > 0;
+      this.asked = !more;
     } catch (error) {
       say(error.message);
     } finally {
@@ -69,7 +71,7 @@ export class One {
     byId("zoom").setAttribute("aria-pressed", "false");
     this.mark();
     if (!item) {
-      frame.replaceChildren(make("p", {}, this.app.state?.left === 0 ? "Every image is looked through." : "Loading…"));
+      frame.replaceChildren(make("p", { id: "waiting" }, this.why()));
       byId("caption").textContent = "";
       byId("suggestion").hidden = true;
       return;
@@ -95,6 +97,21 @@ export class One {
       this.pressed = null;
       requestAnimationFrame(() => performance.measure("key-to-image", { start, end: performance.now() }));
     }
+  }
+
+  // Why there is no image.
+  why() {
+    const left = this.app.state?.left;
+    if (left === 0) return this.app.state.by_folder ? "No image is left to label." : "Every image is looked through.";
+    return left && this.asked ? "No image is free now: another tab holds the last ones." : "Loading…";
+  }
+
+  // Without an image: say why, and ask for one, which another tab may have given back.
+  waits(state) {
+    if (this.current) return;
+    const waiting = byId("waiting");
+    if (waiting) waiting.textContent = this.why();
+    if (state.left) this.fill();
   }
 
   advance() {

@@ -1,9 +1,9 @@
 // What the labels tell so far.
 
 import { post } from "/api.js";
-import { byId, make, percent, say } from "/dom.js";
+import { byId, counted, make, percent, round, say } from "/dom.js";
 
-const FEW = 5;
+const FEW = 2; // labels of a class below which it cannot be learned
 const SVG = "http://www.w3.org/2000/svg";
 
 export class Panel {
@@ -17,20 +17,20 @@ export class Panel {
     });
     byId("again").addEventListener("click", async () => {
       const { images } = await post("/api/again");
-      say(`${images} images come up once more; say again what they are.`);
+      say(`${counted(images, "image")} to look at once more; say again what you see.`);
       app.go("one");
       app.one.refresh();
     });
   }
 
   counts(state) {
-    byId("totals").textContent = `${state.labels} labels, ${state.unsure} unsure, ${state.none} none of these; `
-      + `${state.left} of ${state.images} images left` + (state.problem ? `. ${state.problem}` : "");
+    byId("totals").textContent = `${counted(state.labels, "label")}, ${state.unsure} unsure, ${state.none} none of these; `
+      + `${state.left} of ${counted(state.images, "image")} left` + (state.problem ? `. ${state.problem}` : "");
     const rows = state.classes.map(({ name, labels }) => make("li", { class: labels < FEW ? "few" : null },
-      make("span", {}, name), make("span", {}, labels < FEW ? `${labels} (too few)` : String(labels))));
+      make("span", {}, name), make("span", {}, labels < FEW ? `${labels} (two are needed)` : String(labels))));
     byId("counts").replaceChildren(...rows);
-    byId("blind").textContent = `${state.blind} labels are of images drawn at random and shown without a suggestion: only they count in the estimate.`
-      + (state.blind_skipped ? ` ${state.blind_skipped} such images were skipped; the estimate is of images that you can tell.` : "");
+    byId("blind").textContent = `${counted(state.blind, "label")} ${state.blind === 1 ? "is of an image" : "are of images"} drawn at random and shown without a suggestion: only these count in the estimate.`
+      + (state.blind_skipped ? ` ${counted(state.blind_skipped, "such image")} ${state.blind_skipped === 1 ? "was" : "were"} skipped; the estimate is of images that you can tell.` : "");
   }
 
   learned({ learner, settings, unreadable }) {
@@ -42,9 +42,11 @@ export class Panel {
     }
     else if (found.accuracy === null) text.textContent = found.how;
     else {
-      text.replaceChildren(make("strong", {}, found.said), " on new images. ",
-        found.few ? `${found.counted} labels of random images are too few for a figure; 20 give one.`
-          : `${found.counted} labels count.`);
+      const { figure, random_every: every } = this.app.state;
+      const missing = figure - found.counted;
+      text.replaceChildren(make("strong", {}, found.said), " on new images, by the quick classifier of this page. ",
+        found.few ? `A figure needs ${counted(missing, "more label")} of random images (${found.counted} of ${figure} are there): about ${every * missing} labels from here, as one image in ${every} is random.`
+          : `${counted(found.counted, "label")} count.`);
     }
     const next = found?.next_accuracy;
     byId("gain").textContent = next != null
@@ -52,15 +54,15 @@ export class Panel {
     const target = settings.target;
     if (target != null && document.activeElement !== byId("target")) byId("target").value = String(+(100 * target).toFixed(1));
     byId("answers").textContent = target == null || !found || found.accuracy === null ? ""
-      : found.answers == null ? `Not yet ${percent(target)} right, however few images it answers.`
-        : found.answers >= 0.999 ? `Good enough: it answers all images, and ${percent(target)} of the answers are right.`
-          : `It answers ${percent(found.answers)} of images now with ${percent(target)} of the answers right.`;
+      : found.answers == null ? `It cannot promise ${round(target)} yet, however few images it answers: more labels of random images are needed for that.`
+        : found.answers >= 0.999 ? `Good enough: it answers all images, and ${round(target)} of the answers are right.`
+          : `It answers ${percent(found.answers)} of images now with ${round(target)} of the answers right.`;
     const again = byId("again");
     again.hidden = !found?.issues;
-    again.textContent = `Look again at ${found?.issues} labels that may be wrong`;
+    again.textContent = `Look again at ${counted(found?.issues, "label")} that may be wrong`;
     const made = learner.features, wanted = learner.features_wanted;
     byId("learning").textContent = learner.problem || (made < wanted ? `${made} of ${wanted} images are known to the classifier` : "")
-      + (unreadable ? ` ${unreadable} files cannot be read and are left out.` : "");
+      + (unreadable ? ` ${counted(unreadable, "file")} cannot be read and ${unreadable === 1 ? "is" : "are"} left out.` : "");
     this.curve(learner.history);
   }
 
