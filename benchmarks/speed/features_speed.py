@@ -3,7 +3,7 @@
     python -m benchmarks run features_speed                  # 96, 160 and 224 pixels
     python -m benchmarks run features_speed 160 --cores 1 --rounds 7 --kind final
 
-Ours: `handful.load` of a folder and `features` of the cache, computed by ONNX Runtime, in int8 where
+Ours: `handful.load` of a folder and `features` of the cache, by ONNX Runtime, in int8 where
 the processor is fast at it, while threads decode files. Torch: the same, computed by torch in 32
 bits, and in bf16 where the processor has it.
 Plain: what a notebook does; torchvision's ImageFolder and Resize in a DataLoader of batches of 32,
