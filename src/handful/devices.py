@@ -44,8 +44,9 @@ def has_bf16() -> bool:
 
 def has_fast_int8() -> bool:
     """Whether the CPU adds up products of int8 numbers in one instruction (VNNI)."""
-    of_cpu: Any = getattr(torch.cpu, "get_capabilities", dict)()  # torch before 2.11 has none
-    return device().type == "cpu" and bool(of_cpu.get("avx512_vnni") or of_cpu.get("avx_vnni"))
+    supported = getattr(torch.cpu, "_is_vnni_supported", None)  # for servers, all versions of torch
+    of_cpu: Any = getattr(torch.cpu, "get_capabilities", dict)()  # newer ones
+    return bool(of_cpu.get("avx_vnni")) or (supported is not None and bool(supported()))
 
 
 def amx() -> bool:

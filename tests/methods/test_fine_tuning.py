@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from handful import devices
 from handful.data.imageset import ImageSet
 from handful.data.store import array_store
 from handful.methods import fine_tuning
@@ -129,6 +130,7 @@ def photographs(n=24, size=8) -> ImageSet:
 
 def test_the_head_gives_pseudo_labels_to_all_but_labelled_images(tmp_path, monkeypatch):
     monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    monkeypatch.setattr(devices, "has_fast_int8", lambda: False)  # random weights need 32 bits
     task = Task(photographs(), BackboneSpec("lite0", {"pretrained": False}), size=32)
     torch.manual_seed(0)  # of the random weights
     model = FineTuning(embed_size=32).build(task)
@@ -173,7 +175,7 @@ def test_the_trained_head_starts_as_a_fitted_one_at_the_temperature_found_out_of
     images = photographs()
     task = Task(images, BackboneSpec("lite0"), size=32)
     model = FineTuning(unlabeled_ratio=0).build(task).eval()
-    found = embed(images, model, 32, "crop", "auto").float()
+    found = embed(images, model, 32, "crop", "fp32").float()
     labels = task.labels[task.labeled]
     fitted = Features().fit_features(found[:6], labels, found[:0], 2, seed=0)
     with torch.inference_mode():

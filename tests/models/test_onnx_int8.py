@@ -4,6 +4,7 @@ import json
 import shutil
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from handful import devices
 from handful.errors import HandfulError
 from handful.models import make
 from handful.models.classifier import Classifier, Normalize
-from handful.models.onnx_features import runner
+from handful.models.onnx_features import graph, runner
 from image_files import smooth
 from tiny import stripes
 
@@ -134,12 +135,49 @@ def test_other_constants_of_the_normalisation_are_kept():
     assert likeness(model.runner(int8=True)(images), model.runner()(images)) > 0.9
 
 
+def test_every_scale_is_one_number_or_one_a_channel():
+    """ONNX Runtime before 1.32 refuses others."""
+    model = onnx.load_from_string(graph(network().backbone.network, *network().constants, 1, True))
+    shape = {one.name: list(one.dims) for one in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            of_channels = node.attribute and node.attribute[0].name == "axis"
+            for name in node.input[1:]:
+                assert len(shape[name]) == (1 if of_channels else 0), node
+
+
+def test_a_bias_far_above_its_weights_is_kept():
+    model = network()
+    norm = model.backbone.network.bn1
+    with torch.no_grad():  # channels whose weights are next to nothing and whose bias decides
+        norm.weight[:8] *= 1e-9
+        norm.bias[:8] = torch.linspace(-3, 3, 8)
+    images = photos(3)
+    first = runner(model.backbone.network, *model.constants, 8, int8=True)(images)[0]
+    wanted = runner(model.backbone.network, *model.constants, 8)(images)[0]
+    assert likeness(first, wanted) > 0.9
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
+def test_weights_that_are_no_numbers_are_refused(value):
+    model = network()
+    with torch.no_grad():
+        model.backbone.network.conv_stem.weight[0, 0, 0, 0] = value
+    with pytest.raises(HandfulError, match="too large for int8"):
+        model.runner(int8=True)
+
+
+def test_a_deviation_of_0_is_refused():
+    model = network()
+    model.normalize = Normalize([0.5] * 3, [0.5, 0.0, 0.5])
+    with pytest.raises(HandfulError, match="no mean and deviation"):
+        model.runner(int8=True)
+
+
 @pytest.fixture
-def run(tmp_path, monkeypatch):
-    monkeypatch.setattr(devices, "has_fast_int8", lambda: True)
-    return handful.fit(
-        stripes(30, size=16), "features", backbone="lite0", size=32, out=tmp_path / "run"
-    )
+def run(tmp_path):
+    how = {"backbone": "lite0", "size": 32, "precision": "int8"}
+    return handful.fit(stripes(30, size=16), "features", out=tmp_path / "run", **how)
 
 
 def test_a_run_answers_with_the_same_bits_on_a_machine_without_fast_int8(run, monkeypatch):

@@ -16,8 +16,8 @@ SECRET = "Rosalind"
 def run(tmp_path_factory):
     """A run whose classes, files, folders and command name someone."""
     root = tmp_path_factory.mktemp(SECRET)
-    photos = class_folder(root / f"{SECRET}-photos", classes=(f"{SECRET} A", f"{SECRET} B"))
-    command = ["fit", str(photos), f"--out={root}/{SECRET}", "--prior", f"{SECRET} A=0.5"]
+    photos = class_folder(root / f"{SECRET}-photos", classes=(f"{SECRET} cat", f"{SECRET} dog"))
+    command = ["fit", str(photos), f"--out={root}/{SECRET}", "--prior", f"{SECRET} cat=0.5"]
     settings = {"steps": 1, "batch": 4, "backbone.base": 8}
     return fit(
         photos,

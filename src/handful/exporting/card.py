@@ -8,6 +8,7 @@ from handful.data.source_names import source_name
 from handful.exporting.agreement import TOLERANCE, Agreement
 from handful.exporting.check_images import labels_of
 from handful.models import packaged
+from handful.models.engine import INT8
 from handful.pipeline.run import Run
 from handful.report.sentences import Story, tell
 from handful.text import counted, percent, some_of, span
@@ -47,7 +48,7 @@ def card(run: Run, agreement: Agreement, remarks: list[str]) -> str:
         "## What it was trained on\n\n" + _training(run),
         "## Weights and licences\n\n" + weights(record["backbone"]["name"]),
         "## Use it\n\n" + _use(run),
-        "## How it was checked\n\n" + _checked(agreement, remarks),
+        "## How it was checked\n\n" + _checked(agreement, remarks, run.predictor.precision),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -142,9 +143,10 @@ def _use(run: Run) -> str:
     )
 
 
-def _checked(agreement: Agreement, remarks: list[str]) -> str:
+def _checked(agreement: Agreement, remarks: list[str], precision: str) -> str:
+    how = "its features in int8" if precision == INT8 else "by PyTorch in 32 bits"
     lines = [
-        f"ONNX Runtime and PyTorch (32 bits) answered {agreement.images} images alike: equal "
+        f"The model and the run ({how}) answered {agreement.images} images alike: equal "
         f"classes, and probabilities within {agreement.worst:.0e} ({TOLERANCE} would be allowed).",
         f"`pictures.py` read the same pixels as handful from {agreement.files} picture files.",
         *remarks,

@@ -173,7 +173,9 @@ class FineTuning:
         """
         size, track = task.size, task.track
         images = task.images[task.labeled.numpy()]
-        found = embed(images, network, size, task.aspect, "fp32", track)  # torch trains it
+        # Torch trains the network, so the head must not learn from features in int8.
+        precision = "fp32" if models.has_graph(task.backbone.name) else "auto"
+        found = embed(images, network, size, task.aspect, precision, track)
         labels, classes = task.labels[task.labeled], len(task.classes)
         head = Features().fit_features(found.float(), labels, found[:0].float(), classes, seed=0)
         temperature = best_temperature(found.double(), labels, classes, seed=0)

@@ -22,7 +22,7 @@ def first_features(task: Task, positions: Tensor, precision: str = "auto") -> Te
     They are those of learned weights; without such weights, pixels of blurred images.
 
     Args:
-        precision: of learned weights: fp32, bf16, or auto, the faster one.
+        precision: of learned weights: int8, fp32, bf16, or auto, the fastest one.
     """
     if task.init is not None or models.pretrained(task.backbone.name):
         images = task.images[positions.numpy()]

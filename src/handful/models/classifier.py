@@ -262,7 +262,7 @@ def embed(
     Args:
         size: side in pixels that images are resized to.
         aspect: crop, pad or stretch.
-        precision: auto, fp32 or bf16.
+        precision: auto, int8, fp32 or bf16.
     """
     how: Any = {"aspect": aspect, "precision": precision, "track": track}
     return features(images, _body(model), size, **how)

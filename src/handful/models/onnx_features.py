@@ -103,8 +103,8 @@ class FloatBuilder(Nodes):
         from onnx import TensorProto
 
         x = self.add("Cast", [images], to=TensorProto.FLOAT)
-        x = self.add("Sub", [x, self.constant(255 * mean.view(1, -1, 1, 1))])
-        return self.add("Div", [x, self.constant(255 * std.view(1, -1, 1, 1))])
+        x = self.add("Sub", [x, self.constant((255 * mean).cpu().view(1, -1, 1, 1).numpy())])
+        return self.add("Div", [x, self.constant((255 * std).cpu().view(1, -1, 1, 1).numpy())])
 
     def convolution(self, x: str, convolution: nn.Conv2d, norm: nn.BatchNorm2d, relu6: bool) -> str:
         weight, bias = (self.constant(values) for values in folded(convolution, norm))

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor, nn
 
+from handful.errors import HandfulError
 from handful.models.onnx_layers import Nodes, folded
 
 _DEVIATIONS = 4.0  # standard deviations of a channel within the range of its values
@@ -26,6 +27,8 @@ _TOP = 127  # of a weight, without its sign
 _MIDDLE = 128  # of uint8
 _STEPS = 255  # between the smallest and the largest value of uint8
 _SMALLEST = 1e-12  # scale of values that are all 0
+_LARGEST = 1e12  # of weights and biases that a network can have learned
+_LARGEST_BIAS = 2.0**30  # in whole numbers
 
 
 class Quantized(NamedTuple):
@@ -59,7 +62,9 @@ class Int8Builder(Nodes):
         """
         from onnx import TensorProto
 
-        shift, factor = (255 * constants.double().numpy() for constants in (mean, std))
+        shift, factor = (255 * constants.double().cpu().numpy() for constants in (mean, std))
+        if not np.isfinite([*shift, *factor]).all() or factor.min() <= 0:
+            raise HandfulError("the constants of the normalisation are no mean and deviation")
         nothing = np.zeros(1)
         zero, scale = round(float(shift[0])), 1 / float(factor[0])
         if np.abs(shift - zero).max() < 1e-3 and np.ptp(factor) < 1e-3 and 0 <= zero <= _STEPS:
@@ -74,19 +79,23 @@ class Int8Builder(Nodes):
         self, x: Quantized, convolution: nn.Conv2d, norm: nn.BatchNorm2d, relu6: bool
     ) -> Quantized:
         weight, bias = folded(convolution, norm)  # (C, C_in, k, k) and (C,)
-        scales = np.maximum(np.abs(weight).reshape(len(weight), -1).max(1) / _TOP, _SMALLEST)
+        if not max(np.abs(weight).max(), np.abs(bias).max()) < _LARGEST:
+            raise HandfulError("the weights are too large for int8, or no numbers; fit again")
+        largest = np.abs(weight).reshape(len(weight), -1).max(1)
+        # A bias far above the weights must fit into int32, and leave room for the sum.
+        scales = np.maximum(largest / _TOP, np.abs(bias) / (_LARGEST_BIAS * x.scale))
+        scales = np.maximum(scales, _SMALLEST)
         whole = np.rint(weight / scales.reshape(-1, 1, 1, 1))
         of_bias = x.scale * scales
-        limits = np.iinfo(np.int32)
-        whole_bias = np.clip(np.rint(bias / of_bias), limits.min, limits.max)
+        whole_bias = np.rint(bias / of_bias)
         name = self.convolved(
             self._float(x),
             self._weights(whole, scales),
             self._constant(whole_bias, np.int32, of_bias),
             convolution,
         )
-        mean = norm.bias.detach().double().numpy()
-        variance = norm.weight.detach().double().numpy() ** 2
+        mean = norm.bias.detach().double().cpu().numpy()
+        variance = norm.weight.detach().double().cpu().numpy() ** 2
         low, high = _range(mean, variance)
         if relu6:  # values outside of the range are cut off, which is ReLU6 itself
             low, high = 0.0, min(6.0, high)

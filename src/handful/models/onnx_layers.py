@@ -13,12 +13,12 @@ from torch import nn
 def folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[np.ndarray, np.ndarray]:
     """Weight and bias, in 64 bits, of the one convolution that both layers are."""
     mean, variance, bias, scale = (
-        values.detach().double()
+        values.detach().double().cpu()
         for values in (norm.running_mean, norm.running_var, norm.bias, norm.weight)
         if values is not None
     )
     factor = scale / (variance + norm.eps).sqrt()
-    weight = convolution.weight.detach().double() * factor.view(-1, 1, 1, 1)
+    weight = convolution.weight.detach().double().cpu() * factor.view(-1, 1, 1, 1)
     return weight.numpy(), (bias - mean * factor).numpy()
 
 
@@ -42,7 +42,8 @@ class Nodes:
         from onnx import numpy_helper
 
         name = f"{self._prefix}c{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values, kind), name))
+        # A number stays one: before 1.32 ONNX Runtime refuses a scale of shape (1,) beside `Add`.
+        self.constants.append(numpy_helper.from_array(np.array(values, kind, order="C"), name))
         return name
 
     def convolved(self, x: str, weight: str, bias: str, like: nn.Conv2d) -> str:

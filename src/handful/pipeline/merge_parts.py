@@ -10,6 +10,7 @@ import torch
 from handful.data.skipped import Skipped
 from handful.errors import HandfulError
 from handful.models.classifier import BackboneSpec
+from handful.models.engine import INT8
 from handful.output import FEATURES, PREDICTIONS, output_target
 from handful.parquet_files import check_parquet, is_parquet, write_parquet
 from handful.pipeline.embed import Embedding, feature_columns
@@ -46,6 +47,11 @@ def merge_parts(folder: Path, out: Path, say: Say = silent) -> Merged:
     if not len(parts):
         why = [f"{one.name}: {one.reason}" for one in parts.left_out[:1]]
         raise HandfulError("; ".join([f"the parts in {folder} hold no image", *why]))
+    if len(parts.precisions) > 1 and INT8 in parts.precisions:
+        raise HandfulError(
+            f"the parts were computed in {' and '.join(parts.precisions)}, which differ too much to be "
+            f"put together; make them again with the same --precision on all machines"
+        )
     if len(parts.precisions) > 1:
         say(
             f"the parts were computed in {' and '.join(parts.precisions)}, on different "
