@@ -232,6 +232,12 @@ def altered(path, change, about=None):
     save_file(tensors, path, {"part": json.dumps({**told, **(about or {})})})
 
 
+def test_parts_in_int8_and_in_32_bits_are_refused(place):
+    predicted()
+    altered("parts/00002-of-00003.safetensors", lambda t: None, {"precision": "int8"})
+    refused("computed in (bf16|fp32) and int8, which differ too much")
+
+
 @pytest.mark.parametrize(
     "change",
     [

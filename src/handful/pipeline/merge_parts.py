@@ -48,9 +48,10 @@ def merge_parts(folder: Path, out: Path, say: Say = silent) -> Merged:
         why = [f"{one.name}: {one.reason}" for one in parts.left_out[:1]]
         raise HandfulError("; ".join([f"the parts in {folder} hold no image", *why]))
     if len(parts.precisions) > 1 and INT8 in parts.precisions:
+        both = " and ".join(parts.precisions)
         raise HandfulError(
-            f"the parts were computed in {' and '.join(parts.precisions)}, which differ too much to be "
-            f"put together; make them again with the same --precision on all machines"
+            f"the parts were computed in {both}, which differ too much to be put together; make them "
+            f"again with the same --precision on all machines"
         )
     if len(parts.precisions) > 1:
         say(
