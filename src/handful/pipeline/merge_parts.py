@@ -50,8 +50,8 @@ def merge_parts(folder: Path, out: Path, say: Say = silent) -> Merged:
     if len(parts.precisions) > 1 and INT8 in parts.precisions:
         both = " and ".join(parts.precisions)
         raise HandfulError(
-            f"the parts were computed in {both}, which differ too much to be put together; make them "
-            f"again with the same --precision on all machines"
+            f"the parts were computed in {both}, which differ too much to be put together; make "
+            f"them again with the same --precision on all machines"
         )
     if len(parts.precisions) > 1:
         say(
