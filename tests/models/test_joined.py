@@ -129,4 +129,4 @@ def test_a_run_of_two_networks_is_saved_opened_and_exported(tmp_path):
     again = handful.open_run(tmp_path / "run")
     assert again.predict(images).labels == run.predict(images).labels
     assert run.record["backbone"]["name"] == "lite0+lite1"
-    assert len(again.to_onnx()) > 10e6
+    assert len(again.to_onnx()) > 8e6  # a byte for each weight, at least
