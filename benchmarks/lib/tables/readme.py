@@ -52,8 +52,8 @@ def first_in_words() -> str:
         if lines := first_classifier(name):
             found = lines[-1]["figures"]
             said.append(
-                f"{when} the first classifier was there after {found['first_seconds']:.0f} seconds "
-                f"and all photos were classified after {found['classified_seconds']:.0f}"
+                f"{when} the first classifier was there after {found['first_seconds']:.1f} seconds "
+                f"and all photos were classified after {found['classified_seconds']:.1f}"
             )
     if not said:
         return ""
