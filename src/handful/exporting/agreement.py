@@ -58,8 +58,6 @@ def run_answers(
 
 def answers_here(predictor: Predictor, images: np.ndarray) -> Answers:
     """The answers of a run as it gives them on this machine, perhaps in bf16."""
-    if predictor.precision == INT8:
-        return run_answers(predictor, images)
     predictor.model.eval()
     shares = []
     for part in torch.from_numpy(images).split(_PASS):

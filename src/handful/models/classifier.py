@@ -94,30 +94,34 @@ class Classifier(nn.Module):
     @property
     def has_graph(self) -> bool:
         """Whether ONNX Runtime may compute its features; see `engine`."""
-        networks = self.backbone.networks if isinstance(self.backbone, Joined) else [self.backbone]
-        return all(isinstance(network, Lite) for network in networks)
+        return all(isinstance(network, Lite) for network in self._networks)
+
+    @property
+    def _networks(self) -> list[Any]:
+        """The network, or those side by side."""
+        return (
+            list(self.backbone.networks) if isinstance(self.backbone, Joined) else [self.backbone]
+        )
 
     def runner(self, int8: bool = False) -> Callable[[Tensor], Tensor]:
         """Return a function: (N, C, S, S) uint8 → (N, D) float32 features, by ONNX Runtime."""
-        if isinstance(self.backbone, Joined):
-            runs = [cast(Classifier, one).runner(int8) for one in self.each()]
-            return lambda images: self.join([run(images) for run in runs])
-        network = self.backbone
-        assert isinstance(network, Lite)
-        run = onnx_features.runner(network.network, *self.constants, network.stages, int8)
-        return lambda images: network.joined(run(images))
+        runs = [
+            onnx_features.runner(network.network, *one.constants, network.stages, int8)
+            for one, network in self._lites()
+        ]
+        return lambda images: self.of_means([mean for run in runs for mean in run(images)])
 
     def of_means(self, means: Sequence[Tensor]) -> Tensor:
         """(N, D) features from the means over pixels (N, D_i) that all networks give on."""
         left, rows = list(means), []
-        for _, network in self._lites():
+        for network in self._networks:
             rows.append(network.joined(left[: network.stages]))
             left = left[network.stages :]
         return self.join(rows) if len(rows) > 1 else rows[0]
 
     def widths_of_means(self) -> list[int]:
         """The widths D_i of what `of_means` takes."""
-        return [width for _, network in self._lites() for width in network.last_widths]
+        return [width for network in self._networks for width in network.last_widths]
 
     def layers_in_int8(
         self, names: Sequence[str], images: str, signed: bool
@@ -139,8 +143,9 @@ class Classifier(nn.Module):
 
     def _lites(self) -> list[tuple["Classifier", Lite]]:
         """Each network with its normalisation; all are EfficientNet-Lite."""
-        found = [(one, one.backbone) for one in self.each() if isinstance(one, Classifier)]
-        return [(one, network) for one, network in found if isinstance(network, Lite)]
+        assert self.has_graph
+        each = [cast(Classifier, one) for one in self.each()]
+        return [(one, cast(Lite, one.backbone)) for one in each]
 
     @property
     def constants(self) -> tuple[Tensor, Tensor]:

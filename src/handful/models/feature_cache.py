@@ -309,9 +309,10 @@ def _folder(network: nn.Module, how: _How, images: ImageSet) -> Path:
         raise HandfulError(f"no view {view!r}; views of cached features: {', '.join(VIEWS)}")
     made = repr((_VERSION, type(network).__name__, str(network), fingerprint(network)))
     # Features of ONNX Runtime do not depend on the images in a pass.
-    by_onnx = engine_of(network, precision) == ONNX_RUNTIME
-    by_torch = (precision, images_in_a_pass(images, size))
-    computed = by_torch if not by_onnx else INT8 if precision == INT8 else ONNX_RUNTIME
+    if engine_of(network, precision) == ONNX_RUNTIME:
+        computed: Any = INT8 if precision == INT8 else ONNX_RUNTIME
+    else:
+        computed = (precision, images_in_a_pass(images, size))
     made += repr((size, aspect, view, channels, computed))
     return cache_folder() / "features" / hashlib.sha256(made.encode()).hexdigest()[:32]
 
