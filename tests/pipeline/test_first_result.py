@@ -268,7 +268,7 @@ def test_the_kept_run_is_replaced_by_better_ones_only(
 def test_a_budget_too_short_for_any_method_keeps_the_first_classifier(handful, photos, tmp_path):
     out = tmp_path / "run"
     words = ["fit", photos / "photos", "--labels", photos / "labels.csv", "--out", out]
-    status, printed, err = handful(*words, "--budget", "0.1s")
+    status, printed, err = handful(*words, "--budget", "0.001s")
     assert status == 0
     assert "no method can be evaluated within 0 s" in err and "first classifier is kept" in err
     assert "The fit ended early; the same command goes on" in printed
@@ -276,6 +276,6 @@ def test_a_budget_too_short_for_any_method_keeps_the_first_classifier(handful, p
     assert (out / "report.html").exists()
     status, _, _ = handful(*words, "--budget", "8s")  # without --overwrite
     assert status == 0 and not json.loads((out / "run.json").read_text())["interim"]
-    status, _, err = handful(*words, "--overwrite", "--budget", "0.1s", "--seed", 1)
+    status, _, err = handful(*words, "--overwrite", "--budget", "0.001s", "--seed", 1)
     assert status == 2 and "no method can be evaluated" in err  # the finished run stays
     assert not json.loads((out / "run.json").read_text())["interim"]
