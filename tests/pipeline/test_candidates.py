@@ -250,6 +250,7 @@ def test_a_network_of_a_package_that_fails_is_left_out_and_others_are_evaluated(
     monkeypatch.setattr(race, "prior_for", lambda *_: lambda *_: Prior(Normal(-0.1, 0.1), 3))
     monkeypatch.setattr(Race, "_evaluate", evaluate)
     monkeypatch.setattr(Race, "_best_network", lambda _: "")
+    monkeypatch.setattr(Race, "_ensemble", lambda _: None)
     this = Race(
         stripes(), Deadline(90.0, 0.0), options, ["random"] * 16, None, Reporter(say=said.append)
     )

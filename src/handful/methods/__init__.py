@@ -8,6 +8,7 @@ from handful.methods.autoencoder import Autoencoder
 from handful.methods.base import About, Method
 from handful.methods.cmc import CMC
 from handful.methods.deep_propagation import DeepPropagation
+from handful.methods.ensemble import Ensemble
 from handful.methods.fine_tuning import FineTuning
 from handful.methods.fixmatch import FixMatch
 from handful.methods.gaussian_mixture import GaussianMixture
@@ -65,7 +66,8 @@ def about(method: str | Method) -> About:
     A class without an `about` of its own is described by the first line of its file, after the
     colon; whether it uses unlabelled images, and its counterpart, it inherits.
     """
-    made = METHODS.get(method) if isinstance(method, str) else type(method)
+    known_methods = {**METHODS, Ensemble.name: Ensemble}
+    made = known_methods.get(method) if isinstance(method, str) else type(method)
     if made is None:
         return About("")
     if isinstance(known := vars(made).get("about"), About):

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from handful import seeds
 from handful.errors import HandfulError
 from handful.models import packaged
+from handful.models.ensemble import ENSEMBLE, Ensemble
 from handful.models.fast import Fast
 from handful.models.imagenet import Lite, Lite0, Lite1, Lite2, Timm
 from handful.models.joined import SIGN, Joined
@@ -45,6 +46,7 @@ from handful.text import did_you_mean
 
 __all__ = [
     "BACKBONES",
+    "ENSEMBLE",
     "SIGN",
     "SmallDecoder",
     "SmallEncoder",
@@ -127,9 +129,13 @@ def make(name: str, channels: int, size: int, **options: Any) -> nn.Module:
     Raises:
         HandfulError: there is no such backbone, or it has no such option.
     """
-    check_name(name)
     backbone: Any
-    if SIGN in name:
+    ensemble = name == ENSEMBLE and bool(options)  # made of two classifiers; users do not name it
+    if not ensemble:
+        check_name(name)
+    if ensemble:
+        backbone = Ensemble
+    elif SIGN in name:
         backbone, options = Joined, {"networks": tuple(name.split(SIGN)), **options}
     elif name.startswith(_TIMM):
         backbone, options = Timm, {"model": name.removeprefix(_TIMM), **options}

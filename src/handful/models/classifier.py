@@ -16,6 +16,7 @@ from handful.data.decoding.value_range import Scale
 from handful.data.imageset import ImageSet
 from handful.models import onnx_features
 from handful.models.engine import TORCH, engine_of, filled
+from handful.models.ensemble import Ensemble, Trained
 from handful.models.feature_cache import feature_parts, features, pass_of
 from handful.models.imagenet import Lite
 from handful.models.joined import Joined
@@ -71,10 +72,10 @@ class Classifier(nn.Module):
 
     def each(self) -> list[nn.Module]:
         """Itself, or for networks side by side: each with its normalisation and without a head."""
-        if not isinstance(self.backbone, Joined):
+        if not isinstance(self.backbone, Joined | Ensemble):
             return [self]
         found: list[nn.Module] = []
-        for network in self.backbone.networks:
+        for network in self._networks:
             one, known = copy.copy(self), cast(Any, network)
             normalize = Normalize(list(known.mean), list(known.std))
             one._modules = {
@@ -88,40 +89,59 @@ class Classifier(nn.Module):
 
     def join(self, rows: Sequence[Tensor]) -> Tensor:
         """(N, D) of the (N, D_i) features of `each`."""
-        assert isinstance(self.backbone, Joined)
+        assert isinstance(self.backbone, Joined | Ensemble)
         return self.backbone.join(rows)
 
     @property
     def has_graph(self) -> bool:
-        """Whether ONNX Runtime may compute its features; see `engine`."""
-        return all(isinstance(network, Lite) for network in self._networks)
+        """Whether ONNX Runtime may compute its features; see `engine`.
+
+        Of an ensemble it computes those of the pre-trained networks.
+        """
+        frozen = [one for one in self._networks if not isinstance(one, Trained)]
+        return bool(frozen) and all(isinstance(network, Lite) for network in frozen)
 
     @property
     def _networks(self) -> list[Any]:
         """The network, or those side by side."""
-        return (
-            list(self.backbone.networks) if isinstance(self.backbone, Joined) else [self.backbone]
-        )
+        several = isinstance(self.backbone, Joined | Ensemble)
+        return list(cast(Any, self.backbone).networks) if several else [self.backbone]
 
     def runner(self, int8: bool = False) -> Callable[[Tensor], Tensor]:
-        """Return a function: (N, C, S, S) uint8 → (N, D) float32 features, by ONNX Runtime."""
+        """Return a function: (N, C, S, S) uint8 → (N, D) float32 features, by ONNX Runtime.
+
+        Of an ensemble, torch computes the network that was trained on the task.
+        """
         runs = [
             onnx_features.runner(network.network, *one.constants, network.stages, int8)
             for one, network in self._lites()
         ]
-        return lambda images: self.of_means([mean for run in runs for mean in run(images)])
 
-    def of_means(self, means: Sequence[Tensor]) -> Tensor:
-        """(N, D) features from the means over pixels (N, D_i) that all networks give on."""
+        def run(images: Tensor) -> Tensor:
+            means = [mean for each in runs for mean in each(images)]
+            with torch.inference_mode():
+                return self.of_means(means, images)
+
+        return run
+
+    def of_means(self, means: Sequence[Tensor], images: Tensor) -> Tensor:
+        """(N, D) features from the means over pixels (N, D_i) that the Lite networks give on.
+
+        Args:
+            images: (N, C, S, S) uint8, for the trained network of an ensemble.
+        """
         left, rows = list(means), []
         for network in self._networks:
+            if isinstance(network, Trained):
+                rows.append(network(images.float() / 255))
+                continue
             rows.append(network.joined(left[: network.stages]))
             left = left[network.stages :]
         return self.join(rows) if len(rows) > 1 else rows[0]
 
     def widths_of_means(self) -> list[int]:
         """The widths D_i of what `of_means` takes."""
-        return [width for network in self._networks for width in network.last_widths]
+        return [width for _, network in self._lites() for width in network.last_widths]
 
     def layers_in_int8(
         self, names: Sequence[str], images: str, signed: bool
@@ -142,10 +162,10 @@ class Classifier(nn.Module):
         return made
 
     def _lites(self) -> list[tuple["Classifier", Lite]]:
-        """Each network with its normalisation; all are EfficientNet-Lite."""
+        """Each EfficientNet-Lite with its normalisation; an ensemble has one other network."""
         assert self.has_graph
         each = [cast(Classifier, one) for one in self.each()]
-        return [(one, cast(Lite, one.backbone)) for one in each]
+        return [(one, one.backbone) for one in each if isinstance(one.backbone, Lite)]
 
     @property
     def constants(self) -> tuple[Tensor, Tensor]:

@@ -130,6 +130,7 @@ def _parts(
     images: ImageSet, network: nn.Module, how: _How, track: Track, most: int
 ) -> Iterator[Tensor]:
     """As `feature_parts`, of one network."""
+    how = _how_of(network, how)
     folder = _folder(network, how, images)
     prints, known = _prints(images), None
     for start in range(0, max(1, len(prints)), most):
@@ -141,6 +142,13 @@ def _parts(
             known = _all_known(images, network, how, folder, track)
             rows = _gathered(part, known)
         yield rows
+
+
+def _how_of(network: nn.Module, how: _How) -> _How:
+    """`how` for one of networks side by side: in 32 bits where it has no graph for int8."""
+    return (
+        how._replace(precision="fp32") if how.precision == INT8 and not has_graph(network) else how
+    )
 
 
 @devices.memory_kept()
@@ -177,7 +185,7 @@ def not_yet_known(
     precision = resolved(precision, has_graph(network))
     how = _How(size, aspect, view, precision, images.channels)
     for one in each_of(network):
-        folder = _folder(one, how, images)
+        folder = _folder(one, _how_of(one, how), images)
         new[_first_of_each(prints, _known(folder))] = True
     return images[new]
 

@@ -63,15 +63,16 @@ class Exported(nn.Module):
 
 
 class OfMeans(nn.Module):
-    """A predictor from the means over pixels that its networks give on."""
+    """A predictor from the means over pixels that its Lite networks give on."""
 
     def __init__(self, predictor: Predictor, distances: nn.Module | None) -> None:
         super().__init__()
-        self.join, self.answer = predictor.model.of_means, Answer(predictor, distances)
+        network = copy.deepcopy(predictor.model).to("cpu")
+        self.network, self.answer = network, Answer(predictor, distances)
 
-    def forward(self, means: list[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
-        """(N, D_i) of all networks → what `Exported` returns."""
-        return self.answer(self.join(means))
+    def forward(self, means: list[Tensor], images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """(N, D_i) of these networks, and (N, C, S, S) uint8 → what `Exported` returns."""
+        return self.answer(self.network.of_means(means, images))
 
 
 def convert(
@@ -134,8 +135,11 @@ def _in_int8(
     batch = torch.export.Dim("batch", min=1)
     example = [torch.rand(_EXAMPLE, width) for width in predictor.model.widths_of_means()]
     names = [f"mean{at}" for at in range(len(example))]
-    dynamic = {"means": [{0: batch} for _ in example]}
-    model = _traced(OfMeans(predictor, distances), (example,), names, outputs, dynamic)
+    side = predictor.size
+    images = torch.zeros(_EXAMPLE, predictor.channels, side, side, dtype=torch.uint8)
+    dynamic = {"means": [{0: batch} for _ in example], "images": {0: batch}}
+    module, inputs = OfMeans(predictor, distances), [*names, IMAGES]
+    model = _traced(module, (example, images), inputs, outputs, dynamic)
     graph = model.graph
     colour, nodes, constants = IMAGES, [], []
     if predictor.channels == 1:
@@ -149,7 +153,6 @@ def _in_int8(
         del part[:]
     graph.node.extend(nodes)
     graph.initializer.extend(constants)
-    side = predictor.size
     shape: Sequence[str | int] = ["batch", predictor.channels, side, side]
     graph.input.append(helper.make_tensor_value_info(IMAGES, TensorProto.UINT8, shape))
     return model

@@ -9,7 +9,7 @@ from handful.methods.base import Fitted
 from handful.pipeline.artifacts import PREDICTIONS, RUN_LAYOUT
 from handful.pipeline.assess import assess
 from handful.pipeline.auto.candidates import HEADS_WITH_POOL
-from handful.pipeline.auto.race import Evaluated
+from handful.pipeline.auto.evaluated import Evaluated
 from handful.pipeline.auto.select import Selection
 from handful.pipeline.grouping import Grouping
 from handful.pipeline.last_fit import train_on_all_labels

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from handful.methods import about
 from handful.methods.base import Fitted, Method, Task
 from handful.methods.class_shares import ClassShares
 from handful.methods.consistency import Consistency, has_unlabeled
+from handful.methods.ensemble import Ensemble, joined
 from handful.models.classifier import Predictor
 from handful.pipeline.assess import Assessment
 from handful.pipeline.pool_check import shift_of_pool, some_unlabeled
@@ -20,6 +22,8 @@ from handful.pipeline.record import Decision, FitRequest
 from handful.progress import Say
 from handful.training.trainer import TrainingResult, train_task
 
+LABEL = "training on all labels"
+
 
 def train_on_all_labels(
     decision: Decision, request: FitRequest, work: Path | None, say: Say
@@ -27,8 +31,11 @@ def train_on_all_labels(
     """Train on all labels, and set the temperature that the assessment found."""
     settings, task, plan, assessment, *_ = decision
     folder = work / "fit" if work is not None else None
-    label, seed = "training on all labels", request.seed
-    learned = train_task(settings, task, seed, folder, plan, label, say, request.devices)
+    if decision.selection is not None and decision.selection.selected.members:
+        learned = _train_ensemble(decision, request.seed, folder, say)
+    else:
+        how = plan, LABEL, say, request.devices
+        learned = train_task(settings, task, request.seed, folder, *how)
     if decision.selection is None and (why_unused := why_unlabeled_unused(settings.method, task)):
         learned = replace(learned, remark=why_unused)
     if assessment is None:
@@ -37,6 +44,19 @@ def train_on_all_labels(
     assert assessment is not None
     calibrated = replace(learned.predictor, temperature=assessment.estimate.temperature)
     return decision._replace(assessment=assessment), replace(learned, predictor=calibrated)
+
+
+def _train_ensemble(decision: Decision, seed: int, folder: Path | None, say: Say) -> TrainingResult:
+    """Train both members of an ensemble; what is told of the training is that of the network."""
+    method: Any = decision.settings.method
+    assert decision.selection is not None and isinstance(method, Ensemble)
+    head, network = decision.selection.selected.members
+    trained = train_task(network.settings, network.task, seed, folder, decision.plan, LABEL, say)
+    fitted = train_task(head.settings, head.task, seed, None, head.candidate.plan)
+    images = head.task.images
+    predictors = fitted.predictor, trained.predictor
+    both = joined(method, *predictors, images[images.labeled])
+    return replace(trained, predictor=both, seconds=trained.seconds + fitted.seconds)
 
 
 def _complete_assessment(

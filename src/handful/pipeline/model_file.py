@@ -138,10 +138,13 @@ class _NoInitialWeights(TorchFunctionMode):
 def _build_on_meta(header: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> Classifier:
     """Build the network on PyTorch's meta device, which takes no memory for weights."""
     name, options = header["backbone"]["name"], dict(header["backbone"].get("options", {}))
-    if models.pretrained(name):
+    ensemble = name == models.ENSEMBLE
+    if ensemble or models.pretrained(name):
         options["pretrained"] = False
-        inner = [one.partition(":")[2] for one in name.split(models.SIGN)]
-        if any(":" in one or "/" in one for one in inner) or {"model", "networks"} & set(options):
+        learned = f"{options['networks']}{models.SIGN}{options['trained']}" if ensemble else name
+        inner = [one.partition(":")[2] for one in learned.split(models.SIGN)]
+        named = set() if ensemble else {"model", "networks"} & set(options)
+        if any(":" in one or "/" in one for one in inner) or named:
             raise HandfulError(
                 f"backbone {name!r} is described on a hub, which is not accessed for a saved run"
             )

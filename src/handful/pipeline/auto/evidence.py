@@ -33,6 +33,7 @@ class Evidence(NamedTuple):
     right: np.ndarray  # (n,) 1 where the out-of-fold prediction is right, else 0
     groups: np.ndarray | None = None  # (n,) scenes; None: each image is one
     network: str = ""  # the backbone, where an installed package brings it
+    members: tuple[str, ...] = ()  # of an ensemble: the methods that answer together
 
     @property
     def name(self) -> str:
@@ -128,12 +129,16 @@ def select_by_evidence(evidence: Sequence[Evidence], priors: Priors) -> tuple[in
 
     A method that is worse out of fold than the best one, by more than the standard error of the
     paired difference, is excluded. Among the others, the labels and past results decide together.
+    An ensemble takes the place of its member that would be selected, unless it is excluded so.
 
     Args:
-        evidence: simpler methods first, all on the same images.
+        evidence: simpler methods first, an ensemble last; all on the same images.
     """
-    reasons = _exclusions(evidence, priors)
-    best = _best_allowed(evidence, reasons, priors)
+    single = _single(evidence)
+    reasons = _exclusions(single, priors)
+    alone = _best_allowed(single, reasons, priors)
+    best = _with_ensembles(alone, evidence)
+    reasons += [_why_seen_worse(one, evidence[alone]) for one in evidence[len(single) :]]
     return best, [
         "chosen" if at == best else reasons[at] or _verdict_against(evidence[at], evidence[best])
         for at in range(len(evidence))
@@ -142,7 +147,26 @@ def select_by_evidence(evidence: Sequence[Evidence], priors: Priors) -> tuple[in
 
 def selected(evidence: Sequence[Evidence], priors: Priors) -> int:
     """Return the position of the selected method, as `select_by_evidence`."""
-    return _best_allowed(evidence, _exclusions(evidence, priors), priors)
+    single = _single(evidence)
+    alone = _best_allowed(single, _exclusions(single, priors), priors)
+    return _with_ensembles(alone, evidence)
+
+
+def _single(evidence: Sequence[Evidence]) -> list[Evidence]:
+    """The evidence of all that are no ensemble."""
+    return [one for one in evidence if not one.members]
+
+
+def _with_ensembles(alone: int, evidence: Sequence[Evidence]) -> int:
+    """Return the position of the ensemble that takes the place of the method selected alone.
+
+    It is the position of that method where there is none, or it is worse.
+    """
+    one = evidence[alone]
+    for at, both in enumerate(evidence):
+        if one.method in both.members and not one.network and not _why_seen_worse(both, one):
+            return at
+    return alone
 
 
 def _best_allowed(evidence: Sequence[Evidence], reasons: Sequence[str], priors: Priors) -> int:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from handful import models
 from handful.data.imageset import ImageSet
 from handful.errors import BudgetTooShort, HandfulError
 from handful.evaluation.accuracy_estimate import countable
-from handful.evaluation.cross_validation import FitAndPredict, Key, OutOfFold
+from handful.evaluation.cross_validation import FitAndPredict, Key
 from handful.evaluation.novelty import POOL_SHIFT
 from handful.files import read_json, write_json
 from handful.methods.base import Task, Trained
@@ -32,7 +31,15 @@ from handful.pipeline.auto.candidates import (
     prepared,
     why_excluded,
 )
-from handful.pipeline.auto.evidence import Evidence, Prior, cannot_win, hopeless, selected
+from handful.pipeline.auto.ensemble import HEADS, TRAINED, ensemble
+from handful.pipeline.auto.evaluated import Evaluated, Left
+from handful.pipeline.auto.evidence import (
+    Evidence,
+    Prior,
+    cannot_win,
+    hopeless,
+    selected,
+)
 from handful.pipeline.auto.past_results import prior_for
 from handful.pipeline.cross_validate import (
     FOLDS,
@@ -74,25 +81,6 @@ def first_candidate(images: ImageSet, options: FitOptions, reporter: Reporter) -
         if not why[name]:
             return name
     raise HandfulError(f"no method that auto may choose takes these options: {why['supervised']}")
-
-
-class Evaluated(NamedTuple):
-    """A candidate with its out-of-fold predictions."""
-
-    candidate: Candidate
-    settings: Settings
-    task: Task
-    out: OutOfFold
-    saved_folds: MutableMapping[Key, np.ndarray]
-    seconds: float  # of the evaluation
-
-
-class Left(NamedTuple):
-    """A candidate that was not evaluated to its end, and why."""
-
-    candidate: Candidate
-    why: str
-    seconds: float = 0.0
 
 
 @dataclass(eq=False)
@@ -138,12 +126,29 @@ class Race:
                 self._leave(Left(candidate, f"with {candidate.package} is left out: {error}"))
             self._keep_elapsed()
             yield from self.evaluated[before:]
+        if both := self._ensemble():
+            self.evaluated.append(both)
+            yield both
         if not self.evaluated:
             self._forget_plans()
             raise BudgetTooShort(
                 f"no method can be evaluated within {duration(self.deadline.budget)}; give a "
                 f"larger budget, or name a method"
             )
+
+    def _ensemble(self) -> Evaluated | None:
+        """The best head together with the best trained network, unless one is better alone."""
+        own = [one for one in self.evaluated if not one.candidate.package]
+        heads = [one for one in own if one.candidate.method in HEADS]
+        trained = [one for one in own if one.candidate.method in TRAINED]
+        if not heads or not trained:
+            return None
+        head = heads[selected([self._counted(one) for one in heads], self.priors)]
+        network = max(trained, key=lambda one: float(self._counted(one).right.mean()))
+        return ensemble(head, network, self.counted)
+
+    def _counted(self, one: Evaluated) -> Evidence:
+        return self._shown(one.out.right, one.candidate).at(self.counted)
 
     def _forget_plans(self) -> None:
         """Delete the plans, so that the folder can be used with another budget."""
@@ -309,12 +314,18 @@ class Race:
 
     def evidence_of(self, some: np.ndarray) -> list[Evidence]:
         """What some of the n labelled images, at positions or in a mask, show of each candidate."""
-        return [self._shown(this.out.right, this.candidate).at(some) for this in self.evaluated]
+        return [
+            self._shown(this.out.right, this.candidate, this.members).at(some)
+            for this in self.evaluated
+        ]
 
-    def _shown(self, right: np.ndarray, of: Candidate) -> Evidence:
+    def _shown(
+        self, right: np.ndarray, of: Candidate, members: Sequence[Evaluated] = ()
+    ) -> Evidence:
         groups = self.images.groups
         groups = None if groups is None else groups[self.images.labeled]
-        return Evidence(of.method, right, groups, of.package)
+        together = tuple(one.candidate.method for one in members)
+        return Evidence(of.method, right, groups, of.package, together)
 
     def _evaluate(self, candidate: Candidate) -> None:
         """Cross-validate a candidate; finished folds are read from `work`."""

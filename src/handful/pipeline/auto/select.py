@@ -15,9 +15,10 @@ from handful.evaluation.cross_validation import THOROUGH, OutOfFold
 from handful.files import read_json, write_json
 from handful.methods.base import Fitted
 from handful.pipeline.auto.candidates import HEADS_WITH_POOL, MORE_FOLDS
+from handful.pipeline.auto.evaluated import Evaluated, Left
 from handful.pipeline.auto.evidence import select_by_evidence, selected
 from handful.pipeline.auto.past_results import prior_for
-from handful.pipeline.auto.race import Evaluated, Left, Race
+from handful.pipeline.auto.race import Race
 from handful.pipeline.cross_validate import fold_predictor, predicted_out_of_fold
 from handful.pipeline.options import FitOptions
 from handful.progress import Reporter
