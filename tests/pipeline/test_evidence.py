@@ -176,3 +176,37 @@ def test_past_results_say_nothing_of_the_network_of_a_package():
 
 def refuse(method, reference):
     raise AssertionError(f"{method} and {reference} were looked up")
+
+
+def rivals_and_ensemble(head, trained, both, members=("features", "supervised")):
+    """Evidence of 100 images: so many of the first ones are right."""
+    return [
+        Evidence("features", right(100, head)),
+        Evidence("supervised", right(100, trained)),
+        Evidence("ensemble", right(100, both), members=members),
+    ]
+
+
+@pytest.mark.parametrize("head, trained", [(70, 70), (74, 70), (60, 80)])
+def test_an_ensemble_takes_the_place_of_its_member(head, trained):
+    evidence = rivals_and_ensemble(head, trained, 84)
+    assert select_by_evidence(evidence, undecided)[0] == selected(evidence, undecided) == 2
+    assert select_by_evidence(evidence, undecided)[1][2] == "chosen"
+
+
+def test_an_ensemble_that_is_seen_worse_than_its_member_is_not_chosen():
+    evidence = rivals_and_ensemble(80, 60, 70)
+    best, verdicts = select_by_evidence(evidence, undecided)
+    assert best == selected(evidence, undecided) == 0
+    assert verdicts[2] == "10 points below features on the same images"
+
+
+def test_an_ensemble_of_others_is_not_chosen():
+    evidence = rivals_and_ensemble(80, 60, 82, members=("self_training", "supervised"))
+    assert select_by_evidence(evidence, undecided)[0] == selected(evidence, undecided) == 0
+
+
+def test_an_ensemble_excludes_none_of_its_members():
+    evidence = rivals_and_ensemble(70, 70, 95, members=("self_training", "fine_tuning"))
+    best, verdicts = select_by_evidence(evidence, undecided)
+    assert best != 2 and verdicts[best] == "chosen"

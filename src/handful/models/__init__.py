@@ -13,7 +13,7 @@ Optional attributes:
 
 import hashlib
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -51,6 +51,7 @@ __all__ = [
     "SmallDecoder",
     "SmallEncoder",
     "check_name",
+    "full_name",
     "fingerprint",
     "has_graph",
     "make",
@@ -78,6 +79,13 @@ BACKBONES: dict[str, type[nn.Module]] = {
     "split": Split,
 }
 _TIMM = "timm:"
+
+
+def full_name(name: str, options: Mapping[str, Any]) -> str:
+    """The name of a backbone; of an ensemble the names of its networks, joined by "+"."""
+    if name != ENSEMBLE:
+        return name
+    return SIGN.join(str(options.get(part, "")) for part in ("networks", "trained"))
 
 
 def pretrained(name: str) -> bool:

@@ -62,13 +62,17 @@ class Trained(nn.Module):
         return self.network((small - own.own_mean) / own.own_std) / own.length
 
 
-def reduction(size: int, side: int) -> Tensor:
+def reduction(size: int, side: int, enlarged: bool = False) -> Tensor:
     """(side, size): what each pixel of a row takes of the pixels of a longer row.
 
     It is the triangle filter by which photographs are reduced when they are read.
+
+    Args:
+        enlarged: whether the longer row was a shorter one, enlarged. What lies nearest is then
+            taken, which is what the shorter row had; the filter would blur it.
     """
     each = torch.eye(size).view(1, 1, size, size)
-    return F.interpolate(each, (side, size), mode="bilinear", antialias=True)[0, 0]
+    return F.interpolate(each, (side, size), mode="bilinear", antialias=not enlarged)[0, 0]
 
 
 class Ensemble(nn.Module):
@@ -116,6 +120,7 @@ class Ensemble(nn.Module):
             side=side,
             pretrained=pretrained,
         )
+        self.channels = channels
         known: Any = self.frozen
         self.mean, self.std = known.mean, known.std
         self.input_size: int = known.input_size
@@ -133,7 +138,8 @@ class Ensemble(nn.Module):
             torch.tensor(constants, device=images.device).view(1, -1, 1, 1)
             for constants in (self.mean, self.std)
         )
-        return self._beside(self.frozen(images), self.trained(images * std + mean))
+        plain = (images * std + mean)[:, : self.channels]  # grey ones are repeated
+        return self._beside(self.frozen(images), self.trained(plain))
 
     def join(self, rows: Sequence[Tensor]) -> Tensor:
         """(N, D) of the (N, D_i) features of `networks`, in their number format."""

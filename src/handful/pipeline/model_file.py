@@ -141,8 +141,8 @@ def _build_on_meta(header: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -
     ensemble = name == models.ENSEMBLE
     if ensemble or models.pretrained(name):
         options["pretrained"] = False
-        learned = f"{options['networks']}{models.SIGN}{options['trained']}" if ensemble else name
-        inner = [one.partition(":")[2] for one in learned.split(models.SIGN)]
+        every = models.full_name(name, options).split(models.SIGN)
+        inner = [one.partition(":")[2] for one in every]
         named = set() if ensemble else {"model", "networks"} & set(options)
         if any(":" in one or "/" in one for one in inner) or named:
             raise HandfulError(

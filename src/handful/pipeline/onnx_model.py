@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from handful import models
 from handful._version import __version__
 from handful.data.decoding.value_range import Scale, of_kind
 from handful.evaluation.novelty import Distances, InDistribution
@@ -51,7 +52,7 @@ def metadata(
         if known is None
         else {"distance": float(known.threshold), "flagged": float(known.flagged)},
         "network": {
-            "name": predictor.backbone.name,
+            "name": models.full_name(predictor.backbone.name, predictor.backbone.options),
             "method": record["method"]["name"],
             "temperature": predictor.temperature,
         },

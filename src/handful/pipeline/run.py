@@ -243,7 +243,8 @@ class Run:
                 f"unlike them, so none is marked; fit again with more images, labelled or not"
             )
         share = f"{_rounded_up(flagged)} % of images like those that this run has seen"
-        learned = self.record.get("init") or self.record.get("stage")
+        ensemble = self.predictor.backbone.name == models.ENSEMBLE
+        learned = ensemble or self.record.get("init") or self.record.get("stage")
         if self.predictor.frozen and not learned:
             return f"at most {share} are marked as none of these, too, in the mean over such runs"
         return (

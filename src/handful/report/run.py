@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from handful import methods
+from handful import methods, models
 from handful.data import source_names
 from handful.data.checks import spelling_problems
 from handful.evaluation.calibration import HELD
@@ -594,10 +594,11 @@ def _facts(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     pixels = (
         f"{looked['size']} × {looked['size']} pixels, {colours}, made square by {looked['aspect']}"
     )
+    network = models.full_name(backbone["name"], backbone["options"])
     mirrored = "mirrored images keep their class" if looked["flips"] else "never mirrored"
     facts = [
         ("Method", f"{method['name']}" + (f" ({settings})" if settings else "")),
-        ("Network", f"{backbone['name']}, {backbone['parameters']:,} weights"),
+        ("Network", f"{network}, {backbone['parameters']:,} weights"),
         ("Input images", f"{pixels}; {mirrored}"),
     ]
     how = f"{schedule.get('optimizer', '?')}, peak rate {schedule.get('lr', '?')}"

@@ -33,7 +33,7 @@ def ensemble(head: Evaluated, trained: Evaluated, counted: np.ndarray) -> Evalua
         None where one of the two alone makes the labels most probable.
     """
     members = (head, trained)
-    temperatures = [temperature_of(one.out, counted) for one in members]
+    temperatures = [round(temperature_of(one.out, counted), 3) for one in members]
     first, second = (
         np.log(np.maximum(calibrated(one.out.probabilities, temperature), 1e-12))
         for one, temperature in zip(members, temperatures, strict=True)

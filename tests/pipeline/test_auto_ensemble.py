@@ -1,0 +1,136 @@
+"""`auto` makes an ensemble where predictions out of fold speak for one."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import handful
+from handful.evaluation.cross_validation import OutOfFold, Scheme
+from handful.methods.ensemble import Ensemble
+from handful.models.classifier import BackboneSpec
+from handful.pipeline.auto import race
+from handful.pipeline.auto.candidates import Candidate
+from handful.pipeline.auto.ensemble import ensemble
+from handful.pipeline.auto.evaluated import Evaluated
+from handful.pipeline.auto.past_results import Normal, Prior
+from handful.report import render
+from handful.training.plan import Plan
+from handful.training.settings import Settings
+from tiny import stripes
+
+PLAN = Plan("fp32", 1, 0.0)
+HEAD = Candidate("features", "lite0", 32, {}, 1.0, PLAN)
+TRAINED = Candidate("supervised", "small", 8, {}, 1.0, replace(PLAN, steps=3), fold_steps=2)
+LABELS = np.arange(200) % 2
+
+
+def sure(shares):
+    """(1, n, 2) probabilities, from those of the label (n,)."""
+    shares = np.asarray(shares, float)
+    rows = np.stack([shares, 1 - shares], axis=1)
+    rows[LABELS == 1] = rows[LABELS == 1, ::-1]
+    return rows[None]
+
+
+def evaluated(candidate, shares, class_seen=None):
+    out = OutOfFold(
+        LABELS, sure(shares), np.empty((0, 200, 2)), 0.75, 0.5, Scheme(4, 1, 0), True, None,
+        class_seen,
+    )  # fmt: skip
+    settings = Settings(SimpleNamespace(), None, BackboneSpec(candidate.backbone))
+    task = SimpleNamespace(size=candidate.size)
+    return Evaluated(candidate, settings, task, out, {}, 1.0)
+
+
+def unlike_members(rng, first=0.5, second=0.5):
+    """Probabilities of two classifiers whose mistakes have nothing to do with each other."""
+    return [1 / (1 + np.exp(-rng.normal(mean, 1.0, len(LABELS)))) for mean in (first, second)]
+
+
+def test_two_that_make_different_mistakes_answer_together():
+    one, other = unlike_members(np.random.default_rng(0), 0.8, 0.8)
+    both = ensemble(evaluated(HEAD, one), evaluated(TRAINED, other), np.full(200, True))
+    assert both.settings.method.weight == 0.5
+    alone = [(x > 0.5).mean() for x in (one, other)]
+    assert both.out.right.mean() > max(alone) + 0.03
+    assert np.allclose(both.out.probabilities.sum(axis=2), 1)
+    assert both.candidate.backbone == "lite0 and small" and both.candidate.size == 32
+    assert [one.candidate.method for one in both.members] == ["features", "supervised"]
+
+
+@pytest.mark.parametrize("better", [0, 1])
+def test_one_that_is_far_better_answers_alone(better):
+    rng = np.random.default_rng(1)
+    shares = unlike_members(rng, 3.0, 0.0)
+    head, trained = (shares[better], shares[1 - better])
+    assert ensemble(evaluated(HEAD, head), evaluated(TRAINED, trained), np.full(200, True)) is None
+
+
+def test_labels_that_do_not_count_have_no_say():
+    """Among the first half of the labels the network is always right, among the others never."""
+    one = np.full(200, 0.6)
+    other = np.where(np.arange(200) < 100, 0.99, 0.01)
+    counted = np.arange(200) < 100
+    members = evaluated(HEAD, one), evaluated(TRAINED, other)
+    assert ensemble(*members, counted) is None  # the network alone
+    found = ensemble(*members, ~counted)
+    assert found is None  # the head alone
+
+
+def test_models_that_saw_no_label_of_the_class_have_no_say():
+    one = np.full(200, 0.7)
+    other = np.where(np.arange(200) < 20, 1e-9, 0.99)
+    seen = (np.arange(200) >= 20)[None]
+    members = evaluated(HEAD, one), evaluated(TRAINED, other, seen)
+    assert ensemble(*members, np.full(200, True)) is None
+
+
+@pytest.fixture
+def complementary(monkeypatch):
+    """Plan a head and a training whose mistakes out of fold are different ones."""
+    monkeypatch.setattr(race, "prior_for", lambda *_: lambda *_: Prior(Normal(0.0, 0.5), 0))
+    monkeypatch.setattr(race, "plan_features", lambda *_: [HEAD])
+    monkeypatch.setattr(race, "plan_training", lambda *_: [TRAINED])
+
+    def predictor(settings, task, *_):
+        labels = task.images.labels[task.images.labeled]
+        wrong = 0 if settings.schedule is None else 1
+
+        def fit(train, held, seed):
+            right = np.where(held % 4 == wrong, 0.4, 0.9)
+            return np.where(np.eye(2)[labels[held]] == 1, right[:, None], 1 - right[:, None])
+
+        return fit
+
+    monkeypatch.setattr(race, "fold_predictor", predictor)
+    monkeypatch.setattr("handful.pipeline.auto.select.fold_predictor", predictor)
+
+
+def test_auto_takes_the_ensemble_and_the_run_is_whole(complementary, tmp_path):
+    images = stripes(60, labeled=32)
+    out = tmp_path / "run"
+    run = handful.fit(images, "auto", size=32, precision="fp32", out=out)
+    method, rows = run.record["method"], run.record["choice"]
+    assert method["name"] == "ensemble" and method["weight"] == 0.5
+    assert [row["method"] for row in rows] == ["features", "supervised", "ensemble"]
+    assert rows[2]["accuracy"] > max(rows[0]["accuracy"], rows[1]["accuracy"])
+    assert rows[2]["verdict"] == "chosen" and run.record["training"]["steps"] == 3
+    again = handful.open_run(out)
+    pool = images[images.unlabeled]
+    assert (again.predict(pool).probabilities == run.predict(pool).probabilities).all()
+    assert len(again.predict(pool, none_of_these=True)) == len(pool)
+    assert "the network has learned from some of these images" in again.mistaken_for_none
+    assert (out / "predictions.csv").exists() and (out / "label-next.csv").exists()
+    report = render([out])
+    assert "lite0+small" in report
+    assert run.predictor.backbone.name == Ensemble.name
+
+
+def test_the_ensemble_of_a_kept_run_is_the_same_again(complementary, tmp_path):
+    how = {"size": 32, "precision": "fp32"}
+    first, second = (
+        handful.fit(stripes(60, labeled=32), "auto", out=tmp_path / name, **how) for name in "ab"
+    )
+    assert first.record["backbone"]["weights"] == second.record["backbone"]["weights"]
