@@ -29,7 +29,9 @@ ROWS: tuple[tuple[str, int, dict[str, Any]], ...] = (
     ("small", 32, {}),
     ("resnet18", 32, {}),
     ("lite0", 160, {"stages": 3}),
+    ("lite0", 160, {"stages": 3, "precision": "int8"}),
     ("lite0+lite2", 160, {"stages": 3}),
+    ("lite0+lite2", 160, {"stages": 3, "precision": "int8"}),
 )
 LIBRARIES = "import numpy, onnxruntime; from PIL import Image"
 
@@ -85,14 +87,18 @@ def measure(network: str, size: int, options: dict[str, Any], rounds: int) -> di
 def main() -> None:
     parser = arguments.parser(__doc__)
     parser.add_argument("networks", nargs="*", help="all by default")
+    parser.add_argument("--precision", choices=("int8", "fp32"), help="both by default")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--kind", choices=("dev", "final"), help="write lines of this kind")
     options = parser.parse_args()
     for network, size, how in ROWS:
         if options.networks and network not in options.networks:
             continue
+        if options.precision not in (None, how.get("precision", "fp32")):
+            continue
         figures = measure(network, size, how, options.rounds)
-        name = f"{network} at {size} pixels"
+        suffix = ", int8" if "precision" in how else ""
+        name = f"{network} at {size} pixels{suffix}"
         record.show("first_answer", name, options.kind, figures)
 
 

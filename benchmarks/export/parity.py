@@ -7,10 +7,10 @@
 
 Each row is a network with a head and an input (grey 8 x 8 to colour 224 x 224). It is converted
 once, and ONNX Runtime answers 1,000 images in batches of 1, 2, 5 and 17, and in one of all; small
-and large rows alike. PyTorch in 32 bits, without what was converted, is the reference. Weights are
-random, and so are statistics and heads: they spread the answers over the classes. Networks with
-learned weights keep them. Figures: the largest difference of a probability, images of another
-class, seconds to convert, and megabytes.
+and large rows alike. PyTorch in 32 bits, without what was converted, is the reference; for features
+in int8 it is what handful itself computes. Weights are random, and so are statistics and heads:
+they spread the answers over the classes. Networks with learned weights keep them. Figures: the
+largest difference of a probability, images of another class, seconds to convert, and megabytes.
 
 Each network has a row in grey and one in colour, where it takes both, and each head has several
 rows. A head sees features alone, so not each head is paired with each network.

@@ -1,13 +1,16 @@
 """Requests per second of `handful serve`, beside a plain FastAPI script with PyTorch.
 
     python -m benchmarks run serve_load --seconds 60 --kind final
-    python -m benchmarks run serve_load --seconds 6 --rounds 2
+    python -m benchmarks run serve_load --seconds 60 --clients 16 --no-strikes --kind final
+    python -m benchmarks run serve_load --clients --kind final    # malformed bodies and a kill
+    python -m benchmarks run serve_load --seconds 6 --rounds 2 --precision fp32
 
-Both serve the same network (EfficientNet-Lite0, three stages, 160 pixels, random head) and get the
+Both serve one run (EfficientNet-Lite0, three stages, 160 pixels, fitted to made images) and get the
 same JPEG over loopback (640 x 480, or as `--side` says), by 1 and by 16 clients that each wait for
-their answer. They take turns within one run. Ours is `handful serve` of an exported folder; the
-plain side is what a tutorial shows (below, PLAIN), in a thread pool and without gradients.
-`--seconds` is per side and number of clients, over all `--rounds`.
+their answer. They take turns within one run. Ours is `handful serve run/`, with features in the
+precision that handful takes by itself, or in that of `--precision`; the plain side is what a
+tutorial shows (below, PLAIN), in 32 bits, in a thread pool and without gradients. `--seconds` is
+per side and number of clients, over all `--rounds`. Lines of before int8 are of an exported folder.
 
 Then ours alone: 1,000 malformed bodies (none may get an answer other than 4xx, and memory must not
 grow), and 16 clients while it is killed and started again.
@@ -29,11 +32,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+import handful
 from benchmarks.lib import arguments, record
-from benchmarks.lib.made_runs import made_run
-from handful.pipeline.model_file import save_predictor
+from handful.data.imageset import ImageSet
+from handful.data.store import array_store
 
 SIZE, CLIENTS = 160, (1, 16)
+LOAD = 30  # seconds of clients around a kill; a run is converted before it is served again
 PORTS = {"ours": 8411, "plain": 8412}
 PLAIN = """
 import io, sys, torch, uvicorn
@@ -60,6 +65,19 @@ def predict(file: UploadFile):
 
 uvicorn.run(app, port=int(sys.argv[2]), log_level="error", access_log=False)
 """
+
+
+def fitted(folder: Path, precision: str) -> str:
+    """A run in a folder, its images of four tints; returns the precision of its features."""
+    labels = np.arange(40) % 4
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 3, SIZE, SIZE), dtype=np.uint8)
+    pixels[:, 0] //= (1 + labels[:, None, None]).astype(np.uint8)
+    store = array_store(pixels, [f"{number}.png" for number in range(40)])
+    images = ImageSet(store, np.arange(40), labels, ("a", "b", "c", "d"), source="made")
+    run = handful.fit(
+        images, "features", backbone="lite0", size=SIZE, precision=precision, out=folder
+    )
+    return run.predictor.precision
 
 
 def jpeg(side: int = 640) -> bytes:
@@ -210,7 +228,7 @@ def strikes(folder: Path, process: subprocess.Popen[bytes], content: bytes) -> d
     async def through_a_kill() -> tuple[float, int, list[float], subprocess.Popen[bytes]]:
         took: list[float] = []
         load = [
-            asyncio.create_task(client("ours", content, time.perf_counter() + 12, took))
+            asyncio.create_task(client("ours", content, time.perf_counter() + LOAD, took))
             for _ in range(16)
         ]
         await asyncio.sleep(3)
@@ -240,19 +258,23 @@ def main() -> None:
     parser = arguments.parser(__doc__)
     parser.add_argument("--seconds", type=float, default=15.0)
     parser.add_argument("--side", type=int, default=640, help="longer side of the JPEG in pixels")
+    parser.add_argument(
+        "--clients", nargs="*", type=int, default=CLIENTS, help="how many; 1 and 16"
+    )
+    parser.add_argument("--precision", choices=("auto", "int8", "fp32"), default="auto")
     parser.add_argument("--no-strikes", action="store_true", help="only requests per second")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--kind", choices=("dev", "final"), help="write lines of this kind")
     options = parser.parse_args()
     content = jpeg(options.side)
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        run = made_run("lite0", stages=3, size=SIZE, frozen=True)
-        run.to_onnx(folder / "model.onnx")
-        save_predictor(run.predictor, folder / "model.safetensors")
+        folder = Path(place) / "run"
+        precision = fitted(folder, options.precision)
+        suffix = "" if precision == "fp32" else f", {precision}"
         servers = {side: started(side, folder) for side in PORTS}
+        print("both answer", flush=True)
         try:
-            for clients in CLIENTS:
+            for clients in options.clients:
                 took: dict[str, list[float]] = {side: [] for side in PORTS}
                 errors, computed = dict.fromkeys(PORTS, 0), dict.fromkeys(PORTS, 0.0)
                 for _ in range(options.rounds):
@@ -267,12 +289,13 @@ def main() -> None:
                 }
                 ratio = both["ours"]["per_second"] / both["plain"]["per_second"]
                 figures = {**both, "ratio": round(ratio, 2), "seconds": options.seconds}
-                name = f"{clients} clients, JPEG of {options.side} pixels"
+                many = "client" if clients == 1 else "clients"
+                name = f"{clients} {many}, JPEG of {options.side} pixels{suffix}"
                 report(options.kind, name, figures)
             if options.no_strikes:
                 return
             servers["plain"].terminate()
-            report(options.kind, "strikes", strikes(folder, servers["ours"], content))
+            report(options.kind, f"strikes{suffix}", strikes(folder, servers["ours"], content))
         finally:
             for process in servers.values():
                 if process.poll() is None:

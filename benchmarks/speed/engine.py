@@ -22,10 +22,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.lib import arguments, record
-from handful import devices
+from handful import devices, models
 from handful.data.imageset import ImageSet
 from handful.data.store import array_store
 from handful.methods.linear_head import Features
+from handful.models.classifier import Classifier, Normalize
 from handful.models.engine import forward
 from handful.models.feature_cache import images_in_a_batch, images_in_a_pass, in_evaluation_mode
 from handful.pipeline.embed import feature_network
@@ -43,6 +44,14 @@ class Plain(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
+
+
+def lite0() -> Classifier:
+    """EfficientNet-Lite0, three stages, with normalisation in front and without a head."""
+    network: Any = models.make("lite0", 3, 224, stages=3)
+    made = Classifier(network, 1, Normalize(list(network.mean), list(network.std)))
+    made.head = nn.Identity()
+    return made.eval()
 
 
 def measure(name: str, size: int, n: int, rounds: int) -> dict[str, Any]:

@@ -40,11 +40,11 @@ from torchvision.datasets import ImageFolder
 import handful
 from benchmarks.lib import arguments, record
 from benchmarks.speed.engine import Plain as OnTorch
-from handful import devices, models
+from benchmarks.speed.engine import lite0
+from handful import devices
 from handful.cores import cores
 from handful.data.cache import data_folder
 from handful.data.imageset import ImageSet
-from handful.models.classifier import Classifier, Normalize
 from handful.models.engine import forward, resolved
 from handful.models.feature_cache import (
     features,
@@ -58,13 +58,6 @@ BATCH = 32  # of the plain way
 GOAL = 2.0
 GOALS = {"fp32": 2.2, "bf16": 1.5}  # over torch in this number format
 LEAST_LIKENESS = {"ours": 0.8, "torch_bf16": 0.95}  # to the plain way; 0.999 of the others
-
-
-def network() -> Classifier:
-    lite: Any = models.make("lite0", 3, 224, stages=3)
-    made = Classifier(lite, 1, Normalize(list(lite.mean), list(lite.std)))
-    made.head = nn.Identity()
-    return made.eval()
 
 
 class Ours:
@@ -103,7 +96,7 @@ def timed(side: Callable[[Path], Tensor], warm_up: Path, folder: Path) -> tuple[
 
 
 def measure(size: int, images: int, rounds: int) -> dict[str, object]:
-    made = network()
+    made = lite0()
     formats = ["fp32", "bf16"] if devices.has_bf16() else ["fp32"]
     by_torch = {f"torch_{one}": Ours(OnTorch(copy.deepcopy(made)), size, one) for one in formats}
     sides = {

@@ -94,6 +94,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "guessing": promises.guessing,
     "throughput": speed.throughput,
     "features_speed": speed.features_speed,
+    "photo_folder": speed.photo_folder,
     "label_keys": label.keys,
     "label_sessions": label.label_sessions,
     "label_curve": label.curve,

@@ -27,6 +27,22 @@ def features_speed() -> str:
     return markdown(["network", "images/s", "plain way", "ratio", "goal", "on"], rows)
 
 
+def photo_folder() -> str:
+    """A folder of twelve-megapixel photographs, from files to features, by each engine."""
+    rows = []
+    for line in record.final("photo_folder"):
+        found = line["figures"]
+        own = found["peak_mb"] - found["of_which_imports_mb"]
+        times = [f"{found['seconds']:.0f}", f"{found['processor_seconds']:.1f}"]
+        cells = [line["name"], f"{found['images']:,}", *times]
+        rows.append([*cells, found["peak_mb"], own, line["hardware"]])
+    header = [
+        "engine, network", "photographs", "seconds", "of the processor", "peak MB",
+        "without imports", "on",
+    ]  # fmt: skip
+    return markdown(header, rows)
+
+
 def ingest() -> str:
     """Opening a folder: seconds and peak memory, beside a loop over the files with PIL."""
     rows = []

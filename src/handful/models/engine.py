@@ -1,7 +1,7 @@
 """What computes the features of a frozen network: ONNX Runtime or torch.
 
 ONNX Runtime takes the networks that have a graph, on a processor, in int8 or in 32 bits. In 32 bits
-it is 2 to 3 times as fast as torch, in int8 5 to 7 times (docs/how-to/backbone.md has a table).
+it is 2 to 3 times as fast as torch, in int8 5 to 9 times (docs/how-to/backbone.md has a table).
 
 Letters in shapes: N images, C channels, S the side in pixels, D features.
 """

@@ -3,6 +3,7 @@
 // passes, each rounded to bytes. The browser decodes JPEG, so values may differ by a little.
 
 const LARGE = 4000000; // pixels; larger pictures are reduced before they are resized
+const ONE = 2 ** 22; // Pillow's weights are whole numbers, in parts of this
 
 // An image here is {width, height, channels, data}, data being channels interleaved.
 function emptyImage(width, height, channels) {
@@ -75,7 +76,8 @@ function bicubic(x) {
   return a < 2 ? ((-0.5 * a + 2.5) * a - 4) * a + 2 : 0;
 }
 
-// For each of `size` places: the first source and the weights of the sources from there on.
+// For each of `size` places: the first source and the weights of the sources from there on, which add
+// up to ONE but for rounding. Whole numbers: the sums of the browser are those of Pillow.
 function weights(length, size) {
   const scale = length / size, filter = Math.max(scale, 1), support = 2 * filter;
   return Array.from({ length: size }, (_, place) => {
@@ -85,7 +87,7 @@ function weights(length, size) {
     const found = [];
     for (let at = first; at < last; at++) found.push(bicubic((at - center + 0.5) / filter));
     const sum = found.reduce((total, one) => total + one, 0);
-    return [first, found.map((one) => one / sum)];
+    return [first, found.map((one) => Math.sign(one) * Math.round(Math.abs(one / sum) * ONE))];
   });
 }
 
@@ -99,7 +101,7 @@ function resized(image, width, height) {
         for (let band = 0; band < from.channels; band++, to++) {
           let sum = 0, at = (row * from.width + first) * from.channels + band;
           for (let n = 0; n < shares.length; n++, at += from.channels) sum += shares[n] * from.data[at];
-          made.data[to] = Math.floor(sum + 0.5);
+          made.data[to] = Math.floor(sum / ONE + 0.5);
         }
       }
     }
@@ -111,7 +113,7 @@ function resized(image, width, height) {
       for (let column = 0; column < row; column++) {
         let sum = 0, at = first * row + column;
         for (let n = 0; n < shares.length; n++, at += row) sum += shares[n] * from.data[at];
-        made.data[place * row + column] = Math.floor(sum + 0.5);
+        made.data[place * row + column] = Math.floor(sum / ONE + 0.5);
       }
     });
   }
