@@ -139,7 +139,7 @@ def with_tensors(path, change):
 
 
 def bytes_changed(path, rng):
-    content = bytearray(path.read_bytes())
+    content = bytearray(path.read_bytes() if path.exists() else rng.randbytes(200))
     for _ in range(rng.randint(1, 8)):
         content[rng.randrange(min(len(content), 4000))] = rng.randrange(256)
     path.write_bytes(content[: rng.randrange(len(content))] if rng.random() < 0.3 else content)
