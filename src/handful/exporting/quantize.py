@@ -79,7 +79,7 @@ def _accuracies(
     run: Run, plain: bytes, smaller: bytes, images: np.ndarray, labels: np.ndarray
 ) -> tuple[float, float, str]:
     """Accuracy of the 32-bit and of the int8 model, and how it was found."""
-    if run.predictor.frozen:
+    if not run.predictor.learned_from_images:
         both = [_features(content, images) for content in (plain, smaller)]
         right = _out_of_fold(both, labels, len(run.classes))
         return float(right[0].mean()), float(right[1].mean()), "out of fold, linear head"

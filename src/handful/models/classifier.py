@@ -269,6 +269,11 @@ class Predictor:
         return "fp32" if self.precision == "bf16" and not devices.has_bf16() else self.precision
 
     @property
+    def learned_from_images(self) -> bool:
+        """Whether a network of it was trained on the images of its run, not only a head."""
+        return not self.frozen or isinstance(self.model.backbone, Ensemble)
+
+    @property
     def engine(self) -> str:
         """What computes features here: onnxruntime or torch."""
         return engine_of(self.model, self.precision_here()) if self.frozen else TORCH

@@ -51,8 +51,11 @@ def _train_ensemble(decision: Decision, seed: int, folder: Path | None, say: Say
     method: Any = decision.settings.method
     assert decision.selection is not None and isinstance(method, Ensemble)
     head, network = decision.selection.selected.members
-    trained = train_task(network.settings, network.task, seed, folder, decision.plan, LABEL, say)
     fitted = train_task(head.settings, head.task, seed, None, head.candidate.plan)
+    plan = decision.plan
+    if plan is not None and plan.allowed is not None:
+        plan = replace(plan, allowed=max(plan.allowed - fitted.seconds, plan.allowed / 2))
+    trained = train_task(network.settings, network.task, seed, folder, plan, LABEL, say)
     images = head.task.images
     predictors = fitted.predictor, trained.predictor
     both = joined(method, *predictors, images[images.labeled])

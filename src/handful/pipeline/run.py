@@ -243,9 +243,8 @@ class Run:
                 f"unlike them, so none is marked; fit again with more images, labelled or not"
             )
         share = f"{_rounded_up(flagged)} % of images like those that this run has seen"
-        ensemble = self.predictor.backbone.name == models.ENSEMBLE
-        learned = ensemble or self.record.get("init") or self.record.get("stage")
-        if self.predictor.frozen and not learned:
+        learned = self.record.get("init") or self.record.get("stage")
+        if not learned and not self.predictor.learned_from_images:
             return f"at most {share} are marked as none of these, too, in the mean over such runs"
         return (
             f"about {share} are marked as none of these, too; there may be more, since the network "
