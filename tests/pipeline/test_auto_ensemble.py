@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 
 import handful
+from handful.errors import HandfulError
 from handful.evaluation.cross_validation import OutOfFold, Scheme
 from handful.methods.ensemble import Ensemble
 from handful.models.classifier import BackboneSpec
 from handful.pipeline.auto import race
 from handful.pipeline.auto.candidates import Candidate
-from handful.pipeline.auto.ensemble import ensemble
+from handful.pipeline.auto.ensemble import WEIGHTS, ensemble
 from handful.pipeline.auto.evaluated import Evaluated
 from handful.pipeline.auto.past_results import Normal, Prior
+from handful.pipeline.earlier_run import earlier_settings
+from handful.pipeline.pretrain import pretrain
 from handful.report import render
 from handful.training.plan import Plan
 from handful.training.settings import Settings
@@ -69,22 +72,40 @@ def test_one_that_is_far_better_answers_alone(better):
 
 
 def test_labels_that_do_not_count_have_no_say():
-    """Among the first half of the labels the network is always right, among the others never."""
-    one = np.full(200, 0.6)
-    other = np.where(np.arange(200) < 100, 0.99, 0.01)
-    counted = np.arange(200) < 100
-    members = evaluated(HEAD, one), evaluated(TRAINED, other)
-    assert ensemble(*members, counted) is None  # the network alone
-    found = ensemble(*members, ~counted)
-    assert found is None  # the head alone
+    """The two complete each other on the first half; on the others the network is always right."""
+    first = np.arange(200) < 100
+    one, other = unlike_members(np.random.default_rng(0), 0.8, 0.8)
+    members = (
+        evaluated(HEAD, np.where(first, one, 1e-6)),
+        evaluated(TRAINED, np.where(first, other, 0.999)),
+    )
+    every, found = ensemble(*members, np.full(200, True)), ensemble(*members, first)
+    assert every is None or every.settings.method.weight > found.settings.method.weight
+    assert (found.stack.likely[:, ~first] == 0).all()
 
 
 def test_models_that_saw_no_label_of_the_class_have_no_say():
-    one = np.full(200, 0.7)
-    other = np.where(np.arange(200) < 20, 1e-9, 0.99)
-    seen = (np.arange(200) >= 20)[None]
-    members = evaluated(HEAD, one), evaluated(TRAINED, other, seen)
-    assert ensemble(*members, np.full(200, True)) is None
+    """On some images the network gives the label no chance, since it knew none of the class."""
+    one, other = unlike_members(np.random.default_rng(0), 0.8, 0.8)
+    unknown = np.arange(200) < 40
+    shares = np.where(unknown, 1e-9, other)
+    head, every = evaluated(HEAD, one), np.full(200, True)
+    assert ensemble(head, evaluated(TRAINED, shares), every) is None
+    found = ensemble(head, evaluated(TRAINED, shares, ~unknown[None]), every)
+    assert found.settings.method.weight == 0.5
+
+
+def test_the_weight_is_chosen_anew_on_other_images():
+    """Where the estimate asks what other images would have chosen."""
+    first = np.arange(200) < 100
+    one, other = unlike_members(np.random.default_rng(0), 0.8, 0.8)
+    members = evaluated(HEAD, np.where(first, one, 0.999)), evaluated(TRAINED, other)
+    found = ensemble(*members, np.full(200, True))
+    found = found or ensemble(*members, first)
+    weights = [WEIGHTS[found.stack.best(np.flatnonzero(some))] for some in (first, ~first)]
+    assert weights[0] > weights[1] == 0
+    assert np.array_equal(found.stack.right[0], members[0].out.right)
+    assert np.array_equal(found.stack.right[-1], members[1].out.right)
 
 
 @pytest.fixture
@@ -117,6 +138,8 @@ def test_auto_takes_the_ensemble_and_the_run_is_whole(complementary, tmp_path):
     assert [row["method"] for row in rows] == ["features", "supervised", "ensemble"]
     assert rows[2]["accuracy"] > max(rows[0]["accuracy"], rows[1]["accuracy"])
     assert rows[2]["verdict"] == "chosen" and run.record["training"]["steps"] == 3
+    told = [(one["method"]["name"], one["size"]) for one in run.record["members"]]
+    assert told == [("features", 32), ("supervised", 8)]
     again = handful.open_run(out)
     pool = images[images.unlabeled]
     assert (again.predict(pool).probabilities == run.predict(pool).probabilities).all()
@@ -134,3 +157,32 @@ def test_the_ensemble_of_a_kept_run_is_the_same_again(complementary, tmp_path):
         handful.fit(stripes(60, labeled=32), "auto", out=tmp_path / name, **how) for name in "ab"
     )
     assert first.record["backbone"]["weights"] == second.record["backbone"]["weights"]
+
+
+def test_the_network_of_a_kept_run_that_the_user_named_is_named_again():
+    options = {"networks": "lite2", "trained": "lite0", "side": 96, "stages": 3, "options": {}}
+    backbone = {"name": "ensemble", "options": options, "parameters": 1}
+    record = {
+        "backbone": backbone,
+        "fixed": {"backbone": "lite2", "settings": {}},
+        "method": {"name": "ensemble"},
+        "choice": [{}],
+        "input": {"aspect": "crop", "flips": False},
+    }
+    assert earlier_settings(SimpleNamespace(record=record))["backbone"] == "lite2"
+    options["networks"] = "timm:resnet18"
+    with pytest.raises(HandfulError, match="may have to be downloaded"):
+        earlier_settings(SimpleNamespace(record=record, folder="run"))
+
+
+def test_two_of_one_pre_trained_backbone_make_no_ensemble(complementary, monkeypatch, tmp_path):
+    """`--init` gives both the same network, which the head then looks at."""
+    images = stripes(60, labeled=32, size=16)
+    init = tmp_path / "init"
+    monkeypatch.setattr(
+        race, "plan_features", lambda *_: [replace(HEAD, backbone="small", size=16)]
+    )
+    monkeypatch.setattr(race, "plan_training", lambda *_: [replace(TRAINED, size=16)])
+    pretrain(images, "simclr", backbone="small", settings={"steps": "2"}, out=init)
+    run = handful.fit(images, "auto", init=init, precision="fp32")
+    assert run.record["method"]["name"] in ("features", "supervised")

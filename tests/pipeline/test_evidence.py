@@ -203,7 +203,9 @@ def test_an_ensemble_that_is_seen_worse_than_its_member_is_not_chosen():
 
 def test_an_ensemble_of_others_is_not_chosen():
     evidence = rivals_and_ensemble(80, 60, 82, members=("self_training", "supervised"))
-    assert select_by_evidence(evidence, undecided)[0] == selected(evidence, undecided) == 0
+    best, verdicts = select_by_evidence(evidence, undecided)
+    assert best == selected(evidence, undecided) == 0
+    assert verdicts[2] == "features is not in it, and was better alone than those that are"
 
 
 def test_an_ensemble_excludes_none_of_its_members():

@@ -193,7 +193,7 @@ class Predictor:
     aspect: str = "crop"
     precision: str = "fp32"  # of the training or the features; fp32 where a machine has no bf16
     temperature: float = 1.0  # divides the logits, for calibration
-    frozen: bool = False  # whether only the head was fitted
+    frozen: bool = False  # whether only the head was fitted, or it is an ensemble
     # Of images with more than 8 bits; None: the training had none, so new ones use their own scale.
     value_range: Scale | None = None
 
@@ -204,8 +204,8 @@ class Predictor:
     def features(self, images: ImageSet, batch: int = 256, track: Track = quiet) -> Tensor:
         """(N, D) features before the head.
 
-        Features of a frozen network are float16, and cached by image. Features of a trained network
-        are float32 and not cached, since no other run can use them.
+        Features of a frozen network, or of an ensemble, are float16, and cached by image. Features
+        of a trained network alone are float32 and not cached, since no other run can use them.
 
         Args:
             batch: number of images in a forward pass of a trained network.

@@ -65,14 +65,15 @@ class Trained(nn.Module):
 def reduction(size: int, side: int, enlarged: bool = False) -> Tensor:
     """(side, size): what each pixel of a row takes of the pixels of a longer row.
 
-    It is the triangle filter by which photographs are reduced when they are read.
+    It is the bicubic filter by which photographs are reduced when they are read.
 
     Args:
         enlarged: whether the longer row was a shorter one, enlarged. What lies nearest is then
             taken, which is what the shorter row had; the filter would blur it.
     """
+    how: Any = {"mode": "bilinear"} if enlarged else {"mode": "bicubic", "antialias": True}
     each = torch.eye(size).view(1, 1, size, size)
-    return F.interpolate(each, (side, size), mode="bilinear", antialias=not enlarged)[0, 0]
+    return F.interpolate(each, (side, size), **how)[0, 0]
 
 
 class Ensemble(nn.Module):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from handful import models
 from handful.csv_files import read_csv
 from handful.data.boxes.crop_store import boxes_in
 from handful.data.boxes.options import Boxes, boxes_of
@@ -243,7 +244,8 @@ def earlier_settings(
             its network would be downloaded from a hub, and no `backbone` is typed.
     """
     record = earlier.record
-    name = record["backbone"]["name"]
+    network = record["backbone"]
+    name = models.full_name(network["name"], network["options"])
     if backbone is None and init is None and "timm:" in name:
         raise HandfulError(
             f"{earlier.folder} was trained with {name}, whose weights may have to be downloaded; "
@@ -268,7 +270,8 @@ def earlier_settings(
             fixed = record.get("fixed", {})
             settings = dict(fixed.get("settings", {}))
             repeated["settings"] = settings if init is None else _without("backbone.", settings)
-            if init is None and fixed.get("backbone") == record["backbone"]["name"]:
+            pretrained = network["options"].get("networks", network["name"])
+            if init is None and fixed.get("backbone") in (network["name"], pretrained):
                 repeated["backbone"] = fixed["backbone"]
         return repeated | beside
     started = record.get("init") and not record.get("stage")
@@ -277,7 +280,6 @@ def earlier_settings(
             f"{earlier.folder} started from a pre-trained backbone; give its folder again, with "
             f"--init, or another --method"
         )
-    network = record["backbone"]
     settings = {key: str(value) for key, value in record["method"].items() if key != "name"}
     settings |= {f"schedule.{key}": str(value) for key, value in (record["schedule"] or {}).items()}
     budget = record["training"].get("budget")

@@ -54,12 +54,15 @@ def _train_ensemble(decision: Decision, seed: int, folder: Path | None, say: Say
     fitted = train_task(head.settings, head.task, seed, None, head.candidate.plan)
     plan = decision.plan
     if plan is not None and plan.allowed is not None:
-        plan = replace(plan, allowed=max(plan.allowed - fitted.seconds, plan.allowed / 2))
+        least = network.candidate.fold_seconds or 0.0
+        left = max(plan.allowed - fitted.seconds, min(plan.allowed, least))
+        plan = replace(plan, allowed=left)
     trained = train_task(network.settings, network.task, seed, folder, plan, LABEL, say)
     images = head.task.images
     predictors = fitted.predictor, trained.predictor
     both = joined(method, *predictors, images[images.labeled])
-    return replace(trained, predictor=both, seconds=trained.seconds + fitted.seconds)
+    seconds = trained.seconds + fitted.seconds
+    return replace(trained, predictor=both, seconds=seconds, members=(fitted, trained))
 
 
 def _complete_assessment(
@@ -107,7 +110,7 @@ def _pool_is_a_sample(decision: Decision, request: FitRequest) -> bool:
         if len(scenes) < len(task.images.labeled):
             return False  # the unlabelled images may be of the scenes that the model learned
     if (
-        about(settings.method).uses_unlabeled is not False
+        any(about(name).uses_unlabeled is not False for name in _methods(settings.method))
         or task.init is not None
         or len(task.images.unlabeled) < FEWEST
         or "chosen" in request.origins
@@ -119,6 +122,11 @@ def _pool_is_a_sample(decision: Decision, request: FitRequest) -> bool:
         return False
     assert plan is not None
     return shift_of_pool(task, plan.precision, request.seed) <= POOL_SHIFT
+
+
+def _methods(method: Method) -> list[Method | str]:
+    """The method; of an ensemble the names of its two."""
+    return [method.head, method.trained] if isinstance(method, Ensemble) else [method]
 
 
 def _how_found(found: ClassShares, task: Task) -> str:

@@ -17,7 +17,7 @@ from handful.files import is_finite, parse_json, read_tensors, write_tensors
 from handful.methods.mlp_head import make_head
 from handful.models.classifier import BackboneSpec, Classifier, Normalize, Predictor
 from handful.models.engine import INT8
-from handful.pipeline.record_schema import PredictorHeader, checked
+from handful.pipeline.record_schema import LARGEST_SIDE, PredictorHeader, checked
 
 # Heads are rebuilt from these layers only: nothing that a file names is imported.
 LAYERS: dict[str, type[nn.Module]] = {
@@ -143,7 +143,10 @@ def _build_on_meta(header: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -
         options["pretrained"] = False
         every = models.full_name(name, options).split(models.SIGN)
         inner = [one.partition(":")[2] for one in every]
-        named = set() if ensemble else {"model", "networks"} & set(options)
+        inner_options = options.get("options", {}) if ensemble else options
+        named = {"model", "networks"} & set(inner_options)
+        if ensemble and not 1 <= options["side"] <= LARGEST_SIDE:
+            raise ValueError(f"side is 1 to {LARGEST_SIDE}, got {options['side']}")
         if any(":" in one or "/" in one for one in inner) or named:
             raise HandfulError(
                 f"backbone {name!r} is described on a hub, which is not accessed for a saved run"

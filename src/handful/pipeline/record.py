@@ -112,6 +112,7 @@ def record_of(
             "budget": request.budget,
         },
         "estimate": assessment.estimate.as_json(images.classes) if assessment is not None else None,
+        "members": _members(selection, learned),
         "label_issues": None
         if assessment is None or assessment.issues is None
         else len(assessment.issues),
@@ -138,6 +139,22 @@ def record_of(
             "collapse": pretrained.record["collapse"]
         }
     return record
+
+
+def _members(selection: Selection | None, learned: TrainingResult) -> list[dict[str, Any]]:
+    """Return what each member of an ensemble is; none of a single classifier."""
+    if selection is None:
+        return []
+    return [
+        {
+            "method": as_json(one.settings.method),
+            "backbone": asdict(one.settings.backbone),
+            "size": one.task.size,
+            "precision": fitted.predictor.precision_here() if fitted.predictor.frozen else "fp32",
+            "engine": fitted.predictor.engine,
+        }
+        for one, fitted in zip(selection.selected.members, learned.members, strict=True)
+    ]
 
 
 def _batch_per_device(settings: Settings, devices: int) -> int | None:

@@ -179,6 +179,16 @@ class Training(StrictModel):
     budget: Seconds | None = None
 
 
+class Member(StrictModel):
+    """A classifier of an ensemble."""
+
+    method: Method
+    backbone: Network
+    size: Side
+    precision: Word
+    engine: Word
+
+
 class Pretraining(StrictModel):
     steps: Count
     seconds: Seconds
@@ -287,6 +297,7 @@ class RunRecord(StrictModel):
     fingerprint: Word
     versions: dict[Word, Word]
     command: list[Name] | None = None
+    members: list[Member] = Field(default=[], max_length=2)
     label_issues: Count | None = None
     forecast: list[Forecast] = Field(default=[], max_length=1_000)
     label_next: list[Suggestion] | None = Field(default=[], max_length=1_000_000)

@@ -583,6 +583,16 @@ def _examples(
     return tuple(rows)
 
 
+def _precision(record: Mapping[str, Any]) -> str:
+    """The number format, and what computes it; of an ensemble for both of its networks."""
+    training = record["training"]
+    parts = [(one["method"]["name"], one) for one in record.get("members", [])]
+    if not parts:
+        return f"{training['precision']}, computed by {training.get('engine', 'torch')}"
+    told = [f"{name} {one['precision']}, computed by {one['engine']}" for name, one in parts]
+    return f"{'; '.join(told)}; trained in {training['precision']}"
+
+
 def _facts(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """Settings, times and versions that are needed to repeat the run, beside the command."""
     data, training, backbone = record["data"], record["training"], record["backbone"]
@@ -614,7 +624,7 @@ def _facts(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         *facts,
         ("Time", f"{time(training['seconds'])} of training, {time(record['seconds'])} with the "
          f"estimate, on {counted(training['threads'], 'thread')} of a {training['device']}"),
-        ("Precision", f"{training['precision']}, computed by {training.get('engine', 'torch')}"),
+        ("Precision", _precision(record)),
         ("Seed", str(record["seed"])),
         ("Versions", f"handful {record['handful']}, {versions}"),
         ("Source", str(data["source"])),

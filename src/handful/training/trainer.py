@@ -49,6 +49,7 @@ class TrainingResult:
     history: list[dict[str, float]] = field(default_factory=list)
     collapse: Collapse | None = None  # the failure, if there was one
     remark: str | None = None  # on suspect pseudo-labels
+    members: tuple["TrainingResult", ...] = ()  # of an ensemble
 
 
 def train_task(

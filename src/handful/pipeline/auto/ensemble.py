@@ -13,7 +13,7 @@ import numpy as np
 from handful.evaluation.calibration import calibrated, temperature_of
 from handful.evaluation.cross_validation import OutOfFold
 from handful.methods.ensemble import Ensemble, spec_of
-from handful.pipeline.auto.evaluated import Evaluated
+from handful.pipeline.auto.evaluated import Evaluated, Stack
 
 # Methods whose classifiers are a network and one linear layer.
 HEADS = ("features", "gaussian_mixture", "self_training")
@@ -38,9 +38,14 @@ def ensemble(head: Evaluated, trained: Evaluated, counted: np.ndarray) -> Evalua
         np.log(np.maximum(calibrated(one.out.probabilities, temperature), 1e-12))
         for one, temperature in zip(members, temperatures, strict=True)
     )  # (R, n, K) each
-    mixed = {w: calibrated(np.exp((1 - w) * first + w * second), 1.0) for w in WEIGHTS}
-    likely = {w: _log_likelihood(mixed[w], trained.out, counted) for w in WEIGHTS}
-    weight = max(WEIGHTS, key=lambda w: likely[w])
+    outs = [
+        replace(trained.out, probabilities=calibrated(np.exp((1 - w) * first + w * second), 1.0))
+        for w in WEIGHTS
+    ]
+    likely = np.stack([_log_likelihood(out, counted) for out in outs])
+    stack = Stack(likely, np.stack([out.right for out in outs]))
+    best = stack.best(np.arange(len(counted)))
+    weight = WEIGHTS[best]
     if weight in (0.0, 1.0):
         return None
     method: Any = Ensemble(
@@ -64,13 +69,16 @@ def ensemble(head: Evaluated, trained: Evaluated, counted: np.ndarray) -> Evalua
         settings={},
         seconds=0.0,
     )
-    out = replace(trained.out, probabilities=mixed[weight])
-    return Evaluated(candidate, settings, head.task, out, {}, 0.0, members)
+    return Evaluated(candidate, settings, head.task, outs[best], {}, 0.0, members, stack)
 
 
-def _log_likelihood(probabilities: np.ndarray, out: OutOfFold, counted: np.ndarray) -> float:
-    """Mean log-probability of the labels that count, by models that saw a label of their class."""
-    of_label = probabilities[:, np.arange(len(out.labels)), out.labels]  # (R, n)
+def _log_likelihood(out: OutOfFold, counted: np.ndarray) -> np.ndarray:
+    """(n,) mean log-probability of the labels, by models that saw a label of their class.
+
+    It is 0 where none did, or the label does not count.
+    """
+    of_label = out.probabilities[:, np.arange(len(out.labels)), out.labels]  # (R, n)
     used = np.full(of_label.shape, True) if out.class_seen is None else out.class_seen.copy()
     used[:, ~counted] = False
-    return float(np.log(np.maximum(of_label, 1e-12))[used].mean()) if used.any() else 0.0
+    logs = np.where(used, np.log(np.maximum(of_label, 1e-12)), 0.0)
+    return np.asarray(logs.sum(axis=0) / np.maximum(used.sum(axis=0), 1))

@@ -11,6 +11,21 @@ from handful.pipeline.auto.candidates import Candidate
 from handful.training.settings import Settings
 
 
+class Stack(NamedTuple):
+    """What the labels show of the weights that were tried for an ensemble."""
+
+    likely: np.ndarray  # (W, n) log-probability of the label of each image that counts, else 0
+    right: np.ndarray  # (W, n) share of the repeats in which each image is predicted rightly
+
+    def best(self, some: np.ndarray) -> int:
+        """The number of the weight that makes the labels of some images most probable.
+
+        Args:
+            some: positions (m,) of images.
+        """
+        return int(self.likely[:, some].sum(axis=1).argmax())
+
+
 class Evaluated(NamedTuple):
     """A candidate with its out-of-fold predictions."""
 
@@ -21,6 +36,7 @@ class Evaluated(NamedTuple):
     saved_folds: MutableMapping[Key, np.ndarray]
     seconds: float  # of the evaluation
     members: tuple["Evaluated", ...] = ()  # of an ensemble: the head, then the trained network
+    stack: Stack | None = None  # of an ensemble
 
 
 class Left(NamedTuple):

@@ -138,7 +138,7 @@ def select_by_evidence(evidence: Sequence[Evidence], priors: Priors) -> tuple[in
     reasons = _exclusions(single, priors)
     alone = _best_allowed(single, reasons, priors)
     best = _with_ensembles(alone, evidence)
-    reasons += [_why_seen_worse(one, evidence[alone]) for one in evidence[len(single) :]]
+    reasons += [_why_not_together(one, evidence[alone]) for one in evidence[len(single) :]]
     return best, [
         "chosen" if at == best else reasons[at] or _verdict_against(evidence[at], evidence[best])
         for at in range(len(evidence))
@@ -164,7 +164,7 @@ def _with_ensembles(alone: int, evidence: Sequence[Evidence]) -> int:
     """
     one = evidence[alone]
     for at, both in enumerate(evidence):
-        if one.method in both.members and not one.network and not _why_seen_worse(both, one):
+        if both.members and not _why_not_together(both, one):
             return at
     return alone
 
@@ -208,6 +208,13 @@ def _why_seen_worse(one: Evidence, leader: Evidence) -> str:
     if seen.mean >= -seen.sd:
         return ""
     return f"{-100 * seen.mean:.0f} points below {leader.name} on the same images"
+
+
+def _why_not_together(both: Evidence, alone: Evidence) -> str:
+    """Return why an ensemble does not take the place of the method selected alone, or ""."""
+    if alone.method not in both.members or alone.network:
+        return f"{alone.name} is not in it, and was better alone than those that are"
+    return _why_seen_worse(both, alone)
 
 
 def _verdict_against(one: Evidence, best: Evidence) -> str:

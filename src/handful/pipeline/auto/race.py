@@ -139,11 +139,14 @@ class Race:
     def _ensemble(self) -> Evaluated | None:
         """The best head together with the best trained network, unless one is better alone."""
         own = [one for one in self.evaluated if not one.candidate.package]
+        if self.options.init is not None:  # both have the same network
+            return None
         heads = [one for one in own if one.candidate.method in HEADS]
         trained = [one for one in own if one.candidate.method in TRAINED]
         if not heads or not trained:
             return None
-        head = heads[selected([self._counted(one) for one in heads], self.priors)]
+        priors = prior_for(self.images, bool(self.shifted))
+        head = heads[selected([self._counted(one) for one in heads], priors)]
         network = max(trained, key=lambda one: float(self._counted(one).right.mean()))
         return ensemble(head, network, self.counted)
 

@@ -57,8 +57,18 @@ class Selection(NamedTuple):
     @property
     def for_correction(self) -> Selected:
         """What the estimate needs to correct itself for the selection."""
-        right = np.stack([this.out.right for this in self.evaluated])
-        return Selected(right, self.evaluated.index(self.selected), self.rule)
+        rows = [this.out.right for this in self.evaluated]
+        stack, at = self.selected.stack, self.evaluated.index(self.selected)
+        if stack is None:
+            return Selected(np.stack(rows), at, self.rule)
+        # Other images might have chosen another weight.
+        every = np.concatenate([np.stack(rows), stack.right])
+
+        def rule(some: np.ndarray) -> int:
+            found = self.rule(some)
+            return len(rows) + stack.best(some) if found == at else found
+
+        return Selected(every, at, rule)
 
 
 def select_method(
