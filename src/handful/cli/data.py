@@ -11,7 +11,6 @@ from handful.cli.options import (
     TestFraction,
 )
 from handful.cli.source_options import SourceOptions, takes_source_options
-from handful.cli.terminal import answer, print_json, reporting
 from handful.text import shell_command
 
 if TYPE_CHECKING:
@@ -58,6 +57,7 @@ def data(
 
         handful data photos/ --first-labels 20
     """
+    from handful.cli.terminal import answer, print_json, reporting
     from handful.data.checks import check
     from handful.data.source_names import redacted
     from handful.data.vanished import with_the_rest

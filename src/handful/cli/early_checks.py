@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from handful.clusters import check_address, check_installed
 from handful.errors import HandfulError
 from handful.text import did_you_mean, similar_file
 
@@ -66,6 +65,8 @@ def check_cluster(on: str | None, **excluded: object) -> None:
     """
     if on is None:
         return
+    from handful.clusters import check_address, check_installed
+
     check_address(on)
     check_installed()
     for name, value in excluded.items():

@@ -9,7 +9,6 @@ from handful.cli.options import (
     AsJson,
 )
 from handful.cli.source_options import SourceOptions, takes_source_options
-from handful.cli.terminal import print_evaluation, print_json, reporting, say_skipped
 
 
 @takes_source_options()
@@ -33,6 +32,7 @@ def evaluate(
 
     Example: handful evaluate run/ labelled-test-photos/ --out scores/
     """
+    from handful.cli.terminal import print_evaluation, print_json, reporting, say_skipped
     from handful.evaluation.plots import plot_confusion
     from handful.files import beside, write_json
     from handful.output import EVALUATION, PLOT, folder_target

@@ -23,14 +23,7 @@ from handful.cli.options import (
     pairs,
 )
 from handful.cli.source_options import SourceOptions, takes_source_options
-from handful.cli.terminal import (
-    print_json,
-    print_run,
-    print_skipped,
-    reporting,
-    say_skipped,
-    verbose,
-)
+from handful.cli.verbosity import verbose
 from handful.errors import BudgetTooShort, HandfulError
 
 if TYPE_CHECKING:
@@ -232,6 +225,7 @@ def fit(
     if overwrite and where.labels is not None and after is None:
         _check_labels_kept(source, where.labels, out)
 
+    from handful.cli.terminal import print_json, print_run, print_skipped, reporting, say_skipped
     from handful.pipeline.artifacts import RUN_LAYOUT
     from handful.pipeline.fit import Target
     from handful.pipeline.options import FitOptions, InputSpec

@@ -7,7 +7,6 @@ import typer
 
 from handful.cli.options import AsJson
 from handful.cli.shards import print_merged
-from handful.cli.terminal import reporting
 
 
 def merge(
@@ -25,6 +24,7 @@ def merge(
 
     Example: handful merge parts/ --out predictions.csv
     """
+    from handful.cli.terminal import reporting
     from handful.pipeline.merge_parts import merge_parts
 
     with reporting() as reporter:

@@ -13,15 +13,6 @@ from handful.cli.early_checks import check_cluster
 from handful.cli.options import AsJson, On
 from handful.cli.shards import ShardOption, file_for, parts_folder, print_merged, print_part
 from handful.cli.source_options import DataRoot, FollowLinks
-from handful.cli.terminal import (
-    left_out_of,
-    print_counts,
-    print_json,
-    print_skipped,
-    print_sorted,
-    reporting,
-    say_skipped,
-)
 from handful.errors import HandfulError
 from handful.text import counted, for_terminal, often, some_of
 
@@ -123,6 +114,15 @@ def predict(
     )
     whole = None if on is None else file_for(out)
 
+    from handful.cli.terminal import (
+        left_out_of,
+        print_counts,
+        print_json,
+        print_skipped,
+        print_sorted,
+        reporting,
+        say_skipped,
+    )
     from handful.data.sources import load
     from handful.output import PHOTO_ANSWERS, PREDICTIONS, RECOGNITIONS, output_target
     from handful.parquet_files import check_parquet, is_parquet
@@ -255,6 +255,7 @@ def _predict_shard(
     as_json: bool,
 ) -> None:
     """Write the part of one shard, or say that it is there."""
+    from handful.cli.terminal import reporting
     from handful.pipeline.shards import predict_shard
 
     if into is not None:
@@ -286,6 +287,7 @@ def _predict_on(
     as_json: bool,
 ) -> None:
     """Predict on a cluster, and print what was written."""
+    from handful.cli.terminal import reporting
     from handful.pipeline.on_cluster import predict_on
 
     with reporting() as reporter:

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from handful.cli.terminal import answer
 from handful.errors import HandfulError
 
 
@@ -41,6 +40,7 @@ def report(
 
         handful report monday/ tuesday/ --out both.html
     """
+    from handful.cli.terminal import answer
     from handful.output import PAGE, output_target, written
     from handful.pipeline.artifacts import REPORT
     from handful.report import write_report
