@@ -42,6 +42,14 @@ def check_folders_given(labels: Path | None, *folders: Path | None) -> None:
             raise HandfulError(f"no folder {str(folder)!r}; check the path{similar_file(folder)}")
 
 
+def check_left(folder: Path, by: str) -> None:
+    """Raise HandfulError unless there is anything at the place of what a command left."""
+    if not folder.expanduser().exists():
+        raise HandfulError(
+            f"no folder {str(folder)!r}; give the folder that {by} left{similar_file(folder)}"
+        )
+
+
 def check_run_folder(out: Path) -> None:
     """Raise HandfulError if `out` is a file, or a folder with files that no run left."""
     if out.is_symlink() and not out.exists():

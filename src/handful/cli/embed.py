@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from handful.cli.collector import few_collections
 from handful.cli.early_checks import check_cluster
 from handful.cli.options import (
     AsJson,
@@ -86,11 +87,12 @@ def embed(
     """
     check_cluster(on, shard=shard)
 
-    from handful.cli.terminal import answer, print_json, print_skipped, reporting
-    from handful.output import FEATURES, output_target
-    from handful.parquet_files import check_parquet
-    from handful.pipeline.embed import embed
-    from handful.text import in_seconds
+    with few_collections():
+        from handful.cli.terminal import answer, print_json, print_skipped, reporting
+        from handful.output import FEATURES, output_target
+        from handful.parquet_files import check_parquet
+        from handful.pipeline.embed import embed
+        from handful.text import in_seconds
 
     if shard is not None or on is not None:
         _check_plain(where, budget, test_fraction, "--on" if shard is None else "--shard")
