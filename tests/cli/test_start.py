@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
+import handful
 from handful.cli.collector import few_collections
+from image_files import save, smooth
 
 WRONG_PATHS = [
     (["fit", "/no/such", "--out", "new"], "no folder '/no/such'"),
@@ -62,9 +64,6 @@ NEEDED = {
 
 @pytest.mark.thorough
 def test_predict_of_a_photo_imports_what_it_needs_and_keeps_it_from_the_collector(tmp_path):
-    import handful
-    from image_files import save, smooth
-
     images = handful.load("digits")
     handful.fit(
         images.seen(images.labeled[:30]),
@@ -92,6 +91,33 @@ def test_predict_of_a_photo_imports_what_it_needs_and_keeps_it_from_the_collecto
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("photo.png\t")
+
+
+@pytest.mark.thorough
+def test_a_first_classifier_is_there_before_what_is_slow_and_not_needed_is_imported(tmp_path):
+    for at in range(24):
+        save(tmp_path / "photos" / "ab"[at % 2] / f"{at}.png", smooth(40, 50, seed=at))
+    save(tmp_path / "photos" / "more.png", smooth(40, 50, seed=99))
+    slow = {
+        "scipy.stats", "sklearn", "matplotlib", "torchvision", "timm", "pandas", "torch._dynamo",
+    }  # fmt: skip
+    code = (
+        "import gc, sys; from handful import cli\n"
+        "from handful.pipeline import first_result as at\n"
+        "sys.argv = ['handful', 'fit', 'photos', '--size', '32', '--backbone', 'lite0']\n"
+        "def so_far(figure):\n"
+        f"    found = {slow!r} & set(sys.modules)\n"
+        "    assert not found, found\n"
+        "    assert gc.get_freeze_count() > 50_000\n"
+        "    raise SystemExit(77)\n"
+        "at.so_far = so_far\n"
+        "cli.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 77, done.stderr
+    assert (tmp_path / "photos-run" / "run.json").exists()
 
 
 def test_a_program_that_calls_commands_keeps_its_collector_and_only_the_first_call_its_objects():
