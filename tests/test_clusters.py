@@ -98,7 +98,6 @@ def test_ray_is_imported_in_one_place_and_only_when_asked_for():
 def test_what_does_not_go_together_is_said(handful, monkeypatch, tmp_path, words, said):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(clusters, "check_installed", lambda: None)
-    monkeypatch.setattr("handful.cli.early_checks.check_installed", lambda: None)
     status, _, err = handful(*words)
     assert status == 2
     assert said in " ".join(err.split())

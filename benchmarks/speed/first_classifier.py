@@ -1,11 +1,13 @@
 """How soon `handful fit` has a first classifier, and all images classified: 12-megapixel photos.
 
     python -m benchmarks run first_classifier --images 2000 --labels 40
+    python -m benchmarks run first_classifier --folder kept/ --only warm --until-classified
 
 The images of sign-digits are scaled up to 4000 x 3000 pixels and saved as JPEG files in a temporary
 folder: DIFFERENT ones, and variants of them whose quantisation table differs in one value, so that
 every file has pixels of its own. `handful fit` runs as a process of its own, with an empty
-cache (cold) and then with what it left (warm). Seconds count from the start of the process.
+cache (cold) and then with what it left (warm). Seconds count from the start of the process. With
+--folder photos and cache stay for the next call; a warm fit needs what a cold one left there.
 """
 
 import argparse
@@ -13,10 +15,12 @@ import csv
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +35,16 @@ SIZE = (4000, 3000)
 
 def main() -> None:
     options = parse()
-    with tempfile.TemporaryDirectory() as folder:
+    kept = options.folder
+    with tempfile.TemporaryDirectory() if kept is None else nullcontext(kept) as folder:
         root = Path(folder)
-        make(root, options.images, options.labels)
-        for name in ("cold", "warm"):
+        if not (root / "labels.csv").exists():  # it is written last
+            make(root, options.images, options.labels)
+        if len(list((root / "photos").iterdir())) != options.images:
+            sys.exit(f"{root} has another number of photos; name another --folder")
+        for name in ("cold", "warm") if options.only is None else (options.only,):
+            if name == "cold":
+                shutil.rmtree(root / "cache", ignore_errors=True)
             shutil.rmtree(root / "photos-run", ignore_errors=True)
             figures = run(root, options)
             print(name, {key: found for key, found in figures.items() if key != "screen"})
@@ -48,7 +58,8 @@ def make(root: Path, images: int, labels: int) -> None:
     source = data_folder() / "sign-digits"
     files = sorted(source.glob("*/*"))
     order = np.random.default_rng(0).permutation(len(files))
-    (root / "photos").mkdir()
+    shutil.rmtree(root / "photos", ignore_errors=True)
+    (root / "photos").mkdir(parents=True)
     rows = []
     for at in range(images):
         path = root / "photos" / f"IMG_{at:05}.jpg"
@@ -86,8 +97,10 @@ def run(root: Path, options: argparse.Namespace) -> dict[str, float | int | str]
         for line in process.stderr:
             print(f"{time.perf_counter() - begun:6.1f} {line.rstrip()}", flush=True)
             for key, pattern in (("first", "first classifier"), ("classified", "classified")):
-                if re.search(pattern, line):
-                    said.setdefault(key, time.perf_counter() - begun)
+                if key not in said and re.search(pattern, line):
+                    said[key] = time.perf_counter() - begun
+                    if options.until_classified and key == "classified":
+                        process.send_signal(signal.SIGINT)  # the fit ends well, with this run
         status = process.wait()
         whole = time.perf_counter() - begun
         screen.seek(0)
@@ -109,6 +122,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=2_000)
     parser.add_argument("--labels", type=int, default=40)
     parser.add_argument("--budget", default="3m")
+    parser.add_argument("--folder", help="keep photos and cache here")
+    parser.add_argument("--only", choices=("cold", "warm"))
+    parser.add_argument("--until-classified", action="store_true", help="stop each fit then")
     parser.add_argument("--dry", action="store_true", help="print only, write no line")
     return parser.parse_args()
 

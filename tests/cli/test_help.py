@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from handful import cli
 from handful.cli.early_checks import METHOD_NAMES
 from handful.methods import METHODS
 
@@ -74,18 +75,65 @@ def test_mistakes_are_answered_before_torch_is_imported(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["diary.txt", "full"]
 
 
-def test_the_help_imports_no_library_that_it_does_not_need():
+# What typer brings; where it reads a command, newer ones check types by pydantic.
+TYPER = {"typer", "click", "annotated_doc", "shellingham", "typing_extensions", "colorama"}
+PYDANTIC = {"pydantic", "pydantic_core", "annotated_types", "typing_inspection"}
+
+
+def libraries_of(words, status):
+    """Top-level names of what a command imports beside Python and handful, and its answer."""
     code = (
-        "import sys; from handful import cli\n"
-        "sys.argv = ['handful', '--help']\n"
+        "import sys; before = set(sys.modules); from handful import cli\n"
+        f"sys.argv = ['handful', *{words!r}]\n"
         "try: cli.main()\n"
-        "except SystemExit: pass\n"
-        "slow = {'torch', 'numpy', 'scipy', 'sklearn', 'PIL', 'pydantic', 'filelock', 'fsspec'}\n"
-        "assert not slow & set(sys.modules), slow & set(sys.modules)\n"
+        f"except SystemExit as leaving: assert (leaving.code or 0) == {status}, leaving.code\n"
+        "names = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "names = {name for name in names if not name.startswith('_sysconfigdata')}\n"
+        "print('imported:', *names - sys.stdlib_module_names - {'handful'})\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "--help" in done.stdout
+    shown, _, found = done.stdout.rpartition("imported:")
+    return set(found.split()), shown + done.stderr
+
+
+def test_the_help_imports_typer_alone():
+    found, shown = libraries_of(["--help"], 0)
+    assert found <= TYPER, found
+    assert "Classify new images with a run." in shown and "--help" in shown
+
+
+@pytest.mark.parametrize(
+    "words, status, said",
+    [
+        (["fit", "--help"], 0, "--labels FILE"),
+        (["fit", "/no/such/folder"], 2, "no folder '/no/such/folder'"),
+        (["predict", "run", "photo.jpg", "--on", "nowhere"], 2, "nowhere"),
+    ],
+)
+def test_help_of_a_command_and_mistakes_import_little(words, status, said):
+    found, shown = libraries_of(words, status)
+    assert found <= TYPER | PYDANTIC | {"filelock", "platformdirs"}, found
+    assert said in shown
+
+
+def test_the_help_lists_every_command_with_what_it_does(handful):
+    status, out, _ = handful("--help")
+    lines = out.splitlines()
+    assert status == 0 and max(map(len, lines)) <= 80
+    rows = [line for line in lines[lines.index("Commands:") + 1 :] if line[2:3].strip()]
+    listed = [row.split(maxsplit=1) for row in rows]
+    names = [command.__name__.replace("_", "-") for command in cli.COMMANDS]
+    assert [name for name, _ in listed if name in names] == names
+    assert ["predict", "Classify new images with a run."] in listed
+    assert ["labels", "Work on label files."] in listed
+    assert "`" not in out and "<bool>" not in out
+
+
+def test_labels_alone_lists_what_it_takes(handful):
+    status, out, err = handful("labels")
+    assert status == 0 and not err
+    assert "Commands:\n  merge  Merge label files: " in out
 
 
 def test_methods_are_listed_with_what_they_need(handful):

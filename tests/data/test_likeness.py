@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from handful.data import likeness
+from handful.data.imageset import ImageSet
 from handful.data.likeness import (
     NEAR,
     SCENE,
@@ -14,9 +16,14 @@ from handful.data.likeness import (
     likeness_of_pairs,
     reference,
     reference_of,
+    thumbnails,
 )
 from handful.data.near_duplicates import near_duplicates
+from handful.data.sources import load
+from handful.data.store import Vanished
+from image_files import save, smooth
 from scenes import frame, thumbnail
+from tiny import stripes
 
 
 def pictures(*frames):
@@ -111,3 +118,43 @@ def test_near_copies_are_found_however_many_images_have_one(share):
     ]
     found = {pair[:2] for pair in near_duplicates(pictures(*originals, *copies))}
     assert found == {(seed, 60 + seed) for seed in range(copied)}
+
+
+def test_pictures_of_known_images_are_not_read_again(monkeypatch):
+    images = stripes(n=12, labeled=4, seed=41)
+    expected = torch.cat(list(images.stream(32, "stretch", channels=1)))
+    assert torch.equal(thumbnails(images), expected)
+    read = []
+    stream = ImageSet.stream
+
+    def counted(self, *how, **more):
+        read.append(len(self))
+        return stream(self, *how, **more)
+
+    monkeypatch.setattr(ImageSet, "stream", counted)
+    again = stripes(n=12, labeled=4, seed=41)
+    some = again[np.array([5, 3, 3, 11])]
+    assert torch.equal(thumbnails(some), expected[[5, 3, 3, 11]]) and not read
+    more = stripes(n=16, seed=42)
+    assert len(thumbnails(more)) == 16 and read == [16]
+    assert thumbnails(images[:0]).shape == (0, 1, 32, 32)
+
+
+def test_pictures_in_memory_are_bounded(monkeypatch):
+    monkeypatch.setattr(likeness, "KEPT", 5)
+    monkeypatch.setattr(likeness, "_kept", {})
+    images = stripes(n=12, labeled=4, seed=43)
+    expected = torch.cat(list(images.stream(32, "stretch", channels=1)))
+    for _ in range(2):
+        assert torch.equal(thumbnails(images), expected) and len(likeness._kept) == 5
+
+
+def test_pictures_of_files_that_are_gone_are_not_remembered(tmp_path):
+    for seed in range(3):
+        save(tmp_path / f"{seed}.png", smooth(40, 50, seed=100 + seed))
+    images = load(tmp_path, labeled=False)
+    (tmp_path / "1.png").unlink()
+    before = dict(likeness._kept)
+    with pytest.raises(Vanished):
+        thumbnails(images)
+    assert likeness._kept == before

@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from sklearn.semi_supervised import LabelSpreading
 
 from handful.data.folds import stratified_folds
 from handful.methods import heads
-from handful.methods.base import Fitted
+from handful.methods.base import Fitted, Init, classifier, feature_network
 from handful.methods.heads import principal
 from handful.methods.linear_head import STRENGTHS, TEMPERATURES, Features, choose_strength
 from handful.methods.propagation import (
@@ -25,6 +26,12 @@ from handful.methods.propagation import (
     spread,
 )
 from handful.methods.self_training import SelfTraining, most_confident
+from handful.models import fingerprint
+from handful.models.classifier import BackboneSpec
+from handful.training.plan import Plan
+from handful.training.settings import Settings
+from handful.training.trainer import train_task
+from tiny import stripes, task
 
 METHODS = [Features(), SelfTraining(rounds=3, rank=16), Propagation(neighbors=5, rank=8)]
 common = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
@@ -294,3 +301,35 @@ def test_an_image_that_no_label_reaches_has_importance_0():
     targets, importance = soft_targets(scores, torch.tensor([0.9, 0.1]))
     assert importance[1] == 0 and importance[2] > importance[0] > 0
     torch.testing.assert_close(targets.sum(dim=1), torch.ones(3))
+
+
+def test_the_network_for_features_is_made_once_and_never_the_one_that_a_head_is_put_on():
+    images = stripes(size=32, channels=3)
+    lite = task(images, backbone=BackboneSpec("lite0", {"stages": 2}))
+    shared = feature_network(lite)
+    assert feature_network(replace(lite, images=images[:20])) is shared
+    other = feature_network(replace(lite, backbone=BackboneSpec("lite0", {"stages": 3})))
+    assert other is not shared and other.backbone.width > shared.backbone.width
+    own = classifier(lite)
+    assert own.backbone is not shared.backbone
+    assert fingerprint(own.backbone) == fingerprint(shared.backbone)
+
+    before = fingerprint(shared)
+    settings = Settings(Features(), None, lite.backbone)
+    model = train_task(settings, lite, seed=0, planned=Plan("fp32", 1, 0.0)).predictor.model
+    assert model.backbone is not shared.backbone and isinstance(shared.head, torch.nn.Identity)
+    with torch.no_grad():
+        next(model.backbone.parameters()).add_(1)
+    assert fingerprint(feature_network(lite)) == before
+
+
+def test_networks_without_learned_weights_and_with_other_ones_are_made_anew():
+    small = task()
+    assert feature_network(small) is not feature_network(small)
+    lite = task(stripes(size=32, channels=3), backbone=BackboneSpec("lite0"))
+    weights = {key: value + 1 for key, value in lite.make_backbone().state_dict().items()}
+    init = Init(weights, (0.5,) * 3, (0.5,) * 3, "other")
+    found = feature_network(replace(lite, init=init))
+    assert found is not feature_network(lite)
+    assert fingerprint(found.backbone) != fingerprint(feature_network(lite).backbone)
+    assert found is feature_network(replace(lite, init=init))

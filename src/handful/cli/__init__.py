@@ -27,7 +27,7 @@ from handful.cli.failures import (
     user_message,
 )
 from handful.cli.fit import fit
-from handful.cli.help import HelpCommand, with_verbosity
+from handful.cli.help import HelpCommand, HelpGroup, with_verbosity
 from handful.cli.label import label
 from handful.cli.labels import labels
 from handful.cli.merge import merge
@@ -61,12 +61,13 @@ All commands: handful --help. Options of one: handful fit --help."""
 
 app = typer.Typer(
     name="handful",
-    rich_markup_mode="markdown",
+    cls=HelpGroup,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""Train the best image classifier that a handful of labels allow, and know how good it is.
 
-    Try it: `handful fit digits --per-class 10`""",
+    Try it: handful fit digits --per-class 10""",
 )
 for command in COMMANDS:
     app.command(cls=HelpCommand)(with_verbosity(command))

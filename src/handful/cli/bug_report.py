@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from handful.cli.options import AsJson
-from handful.cli.terminal import print_json
 
 
 def bug_report(
@@ -22,6 +21,7 @@ def bug_report(
 
     Example: handful bug-report run/ > bug-report.txt
     """
+    from handful.cli.terminal import print_json
     from handful.pipeline.bug_report import about_machine, about_run, as_text
 
     of_run = None if run is None else about_run(run)

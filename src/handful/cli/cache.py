@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from handful.cli.options import AsJson
-from handful.cli.terminal import answer, print_json
 from handful.errors import HandfulError
 
 if TYPE_CHECKING:
@@ -77,6 +76,7 @@ def _seconds(text: str | None) -> float:
 def _show(as_json: bool) -> None:
     from rich.table import Table
 
+    from handful.cli.terminal import answer, print_json
     from handful.data.cache import cache_folder, data_folder
     from handful.data.cache_entries import amount, entries, limit, size
 
@@ -103,6 +103,7 @@ def _show(as_json: bool) -> None:
 
 
 def _clear(kinds: set[str], older_than: float, as_json: bool) -> None:
+    from handful.cli.terminal import answer, print_json
     from handful.data.cache_entries import LAST, amount, clear, entries
 
     gone, kept = clear(kinds, older_than)

@@ -19,7 +19,6 @@ from handful.cli.options import (
     pairs,
 )
 from handful.cli.source_options import SourceOptions, takes_source_options
-from handful.cli.terminal import print_comparison, print_json, reporting
 from handful.errors import HandfulError
 
 
@@ -89,6 +88,7 @@ def compare(
 
     Example: handful compare digits --per-class 10 --methods supervised,features --out cmp/
     """
+    from handful.cli.terminal import print_comparison, print_json, reporting
     from handful.text import in_seconds
 
     seconds = None if budget is None else in_seconds(budget)

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from handful.cli.collector import few_collections
 from handful.cli.options import (
     AsJson,
     Source,
     TestFraction,
 )
 from handful.cli.source_options import SourceOptions, takes_source_options
-from handful.cli.terminal import answer, print_json, reporting
 from handful.text import shell_command
 
 if TYPE_CHECKING:
@@ -58,13 +58,15 @@ def data(
 
         handful data photos/ --first-labels 20
     """
-    from handful.data.checks import check
-    from handful.data.source_names import redacted
-    from handful.data.vanished import with_the_rest
-    from handful.files import write_json
-    from handful.output import FINDINGS, PAGE, folder_target
-    from handful.report.data_page import write_page
-    from handful.report.data_summary import summary
+    with few_collections():
+        from handful.cli.terminal import answer, print_json, reporting
+        from handful.data.checks import check
+        from handful.data.source_names import redacted
+        from handful.data.vanished import with_the_rest
+        from handful.files import write_json
+        from handful.output import FINDINGS, PAGE, folder_target
+        from handful.report.data_page import write_page
+        from handful.report.data_summary import summary
 
     if out is not None:
         listing = folder_target(out, "data.json", FINDINGS)

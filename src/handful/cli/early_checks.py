@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from handful.clusters import check_address, check_installed
 from handful.errors import HandfulError
 from handful.text import did_you_mean, similar_file
 
@@ -43,6 +42,14 @@ def check_folders_given(labels: Path | None, *folders: Path | None) -> None:
             raise HandfulError(f"no folder {str(folder)!r}; check the path{similar_file(folder)}")
 
 
+def check_left(folder: Path, by: str) -> None:
+    """Raise HandfulError unless there is anything at the place of what a command left."""
+    if not folder.expanduser().exists():
+        raise HandfulError(
+            f"no folder {str(folder)!r}; give the folder that {by} left{similar_file(folder)}"
+        )
+
+
 def check_run_folder(out: Path) -> None:
     """Raise HandfulError if `out` is a file, or a folder with files that no run left."""
     if out.is_symlink() and not out.exists():
@@ -66,6 +73,8 @@ def check_cluster(on: str | None, **excluded: object) -> None:
     """
     if on is None:
         return
+    from handful.clusters import check_address, check_installed
+
     check_address(on)
     check_installed()
     for name, value in excluded.items():

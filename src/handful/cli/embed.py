@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from handful.cli.collector import few_collections
 from handful.cli.early_checks import check_cluster
 from handful.cli.options import (
     AsJson,
@@ -15,7 +16,6 @@ from handful.cli.options import (
 )
 from handful.cli.shards import ShardOption, parts_folder, print_merged, print_part
 from handful.cli.source_options import SourceOptions, takes_source_options
-from handful.cli.terminal import answer, print_json, print_skipped, reporting
 from handful.errors import HandfulError
 
 
@@ -87,10 +87,12 @@ def embed(
     """
     check_cluster(on, shard=shard)
 
-    from handful.output import FEATURES, output_target
-    from handful.parquet_files import check_parquet
-    from handful.pipeline.embed import embed
-    from handful.text import in_seconds
+    with few_collections():
+        from handful.cli.terminal import answer, print_json, print_skipped, reporting
+        from handful.output import FEATURES, output_target
+        from handful.parquet_files import check_parquet
+        from handful.pipeline.embed import embed
+        from handful.text import in_seconds
 
     if shard is not None or on is not None:
         _check_plain(where, budget, test_fraction, "--on" if shard is None else "--shard")
@@ -157,6 +159,7 @@ def _embed_on(
     as_json: bool,
 ) -> None:
     """Embed on a cluster, and print what was written."""
+    from handful.cli.terminal import reporting
     from handful.pipeline.on_cluster import embed_on
 
     places = {"follow_links": where.follow_links, "data_root": where.data_root}
@@ -175,6 +178,7 @@ def _embed_shard(
     as_json: bool,
 ) -> None:
     """Write the part of one shard, or say that it is there."""
+    from handful.cli.terminal import reporting
     from handful.pipeline.shards import embed_shard
 
     places = {"follow_links": where.follow_links, "data_root": where.data_root}

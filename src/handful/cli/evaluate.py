@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
+from handful.cli.collector import few_collections
+from handful.cli.early_checks import check_left
 from handful.cli.options import (
     AsJson,
 )
 from handful.cli.source_options import SourceOptions, takes_source_options
-from handful.cli.terminal import print_evaluation, print_json, reporting, say_skipped
 
 
 @takes_source_options()
@@ -33,10 +34,14 @@ def evaluate(
 
     Example: handful evaluate run/ labelled-test-photos/ --out scores/
     """
-    from handful.evaluation.plots import plot_confusion
-    from handful.files import beside, write_json
-    from handful.output import EVALUATION, PLOT, folder_target
-    from handful.pipeline.run import open_run
+    check_left(run, "`handful fit`")
+
+    with few_collections():
+        from handful.cli.terminal import print_evaluation, print_json, reporting, say_skipped
+        from handful.evaluation.plots import plot_confusion
+        from handful.files import beside, write_json
+        from handful.output import EVALUATION, PLOT, folder_target
+        from handful.pipeline.run import open_run
 
     if out is not None:
         scores = folder_target(out, "evaluation.json", EVALUATION)

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
+from handful.cli.early_checks import check_left
 from handful.cli.options import AsJson
 from handful.cli.source_options import DataRoot
-from handful.cli.terminal import answer, print_json, reporting
 
 
 def export(
@@ -61,6 +61,9 @@ def export(
 
     Example: handful export run/ --out model/ && python model/predict.py photos/ > answers.csv
     """
+    check_left(run, "`handful fit`")
+
+    from handful.cli.terminal import answer, print_json, reporting
     from handful.data.sources import load
     from handful.exporting.job import export
     from handful.output import check_new_folder

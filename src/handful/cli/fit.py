@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from handful.cli.collector import few_collections
 from handful.cli.failures import GOES_ON, when_stopped
 from handful.cli.options import (
     DATA,
@@ -23,14 +24,7 @@ from handful.cli.options import (
     pairs,
 )
 from handful.cli.source_options import SourceOptions, takes_source_options
-from handful.cli.terminal import (
-    print_json,
-    print_run,
-    print_skipped,
-    reporting,
-    say_skipped,
-    verbose,
-)
+from handful.cli.verbosity import verbose
 from handful.errors import BudgetTooShort, HandfulError
 
 if TYPE_CHECKING:
@@ -232,10 +226,18 @@ def fit(
     if overwrite and where.labels is not None and after is None:
         _check_labels_kept(source, where.labels, out)
 
-    from handful.pipeline.artifacts import RUN_LAYOUT
-    from handful.pipeline.fit import Target
-    from handful.pipeline.options import FitOptions, InputSpec
-    from handful.pipeline.replacement import finish_replacement
+    with few_collections():
+        from handful.cli.terminal import (
+            print_json,
+            print_run,
+            print_skipped,
+            reporting,
+            say_skipped,
+        )
+        from handful.pipeline.artifacts import RUN_LAYOUT
+        from handful.pipeline.fit import Target
+        from handful.pipeline.options import FitOptions, InputSpec
+        from handful.pipeline.replacement import finish_replacement
 
     finish_replacement(out, RUN_LAYOUT)  # before labels and an earlier run are read from there
     job = _Job(

@@ -1,15 +1,18 @@
-"""Help of a command: what it does, examples, then options in groups, one line or two each."""
+"""Help in plain text of 80 columns: what a command does, examples, then options in groups.
 
-from collections.abc import Callable
+Typer would lay it out with rich, which takes as long to import as all else that a help needs.
+"""
+
+from collections.abc import Callable, Sequence
 from functools import wraps
 from inspect import Parameter, Signature, cleandoc, signature
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from handful.cli.options import DATA, EXPERT, RESULT, TIME
-from handful.cli.terminal import set_verbosity
+from handful.cli.verbosity import set_verbosity
 
 _GROUPS = ("Options", DATA, TIME, RESULT, EXPERT)
 _WIDTH = 80
@@ -27,7 +30,7 @@ Verbose = Annotated[
 
 
 class HelpCommand(TyperCommand):
-    """A command whose help is plain text of 80 columns, without types and negative flags."""
+    """A command whose help is plain text, without types and negative flags."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.width = min(formatter.width, _WIDTH)
@@ -39,11 +42,39 @@ class HelpCommand(TyperCommand):
                     formatter.write(f"  {line.strip()}\n")
             else:
                 formatter.write_text(" ".join(part.split()))
-        for name in _GROUPS:
-            rows = [row for row in map(_row, self.get_params(ctx)) if row and row[0] == name]
-            if rows:
-                with formatter.section(name):
-                    formatter.write_dl([(left, right) for _, left, right in rows], col_max=24)
+        _write_options(self.get_params(ctx), formatter)
+
+
+class HelpGroup(TyperGroup):
+    """A group of commands with such a help, which lists them in a line or two each."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        formatter.width = min(formatter.width, _WIDTH)
+        self.format_usage(ctx, formatter)
+        for part in cleandoc(self.help or "").split("\n\n"):
+            formatter.write_paragraph()
+            formatter.write_text(" ".join(part.split()))
+        _write_options(self.get_params(ctx), formatter)
+        commands = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        rows = [(name, _first_line(command)) for name, command in commands if command is not None]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+def _write_options(parameters: Sequence[Any], formatter: Any) -> None:
+    """Write the options in groups, one line or two each."""
+    every = [row for row in map(_row, parameters) if row is not None]
+    for name in _GROUPS:
+        rows = [(left, right) for group, left, right in every if group == name]
+        if rows:
+            with formatter.section(name):
+                formatter.write_dl(rows, col_max=24)
+
+
+def _first_line(command: Any) -> str:
+    """Return what a command does, in a sentence."""
+    sentence: str = cleandoc(command.help or "").partition("\n")[0]
+    return sentence.replace("`", "")
 
 
 def _row(parameter: Any) -> tuple[str, str, str] | None:

@@ -5,17 +5,18 @@ from typing import Annotated
 
 import typer
 
-from handful.cli.help import HelpCommand
-from handful.cli.terminal import answer
+from handful.cli.help import HelpCommand, HelpGroup
 from handful.errors import HandfulError
 from handful.text import counted, for_terminal
 
-labels = typer.Typer(help="Work on label files.", no_args_is_help=True)
+labels = typer.Typer(cls=HelpGroup, help="Work on label files.")
 
 
-@labels.callback()
-def _labels() -> None:
+@labels.callback(invoke_without_command=True)
+def _labels(context: typer.Context) -> None:
     """Work on label files that `handful label` wrote."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @labels.command(cls=HelpCommand)
@@ -28,6 +29,7 @@ def merge(
 
     Example: handful labels merge labels-ann.csv labels-bo.csv --out labels.csv
     """
+    from handful.cli.terminal import answer
     from handful.labeling.label_table import write_labels
     from handful.labeling.merge import merge as merged
 

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
+from handful.cli.early_checks import check_left
 from handful.cli.options import AsJson
 from handful.cli.shards import print_merged
-from handful.cli.terminal import reporting
 
 
 def merge(
@@ -25,6 +25,9 @@ def merge(
 
     Example: handful merge parts/ --out predictions.csv
     """
+    check_left(parts, "--shard")
+
+    from handful.cli.terminal import reporting
     from handful.pipeline.merge_parts import merge_parts
 
     with reporting() as reporter:

@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 
 from handful.cli.options import AsJson
-from handful.cli.terminal import print_json, print_methods
 
 
 def methods(
@@ -21,6 +20,7 @@ def methods(
     handful methods
     handful methods self_training
     """
+    from handful.cli.terminal import print_json, print_methods
     from handful.pipeline.method_list import described
 
     rows = described(name)

@@ -9,19 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from handful.cli.box_options import BoxFile, MinConfidence, Padding, Square, boxes_given
-from handful.cli.early_checks import check_cluster
+from handful.cli.collector import few_collections
+from handful.cli.early_checks import check_cluster, check_left
 from handful.cli.options import AsJson, On
 from handful.cli.shards import ShardOption, file_for, parts_folder, print_merged, print_part
 from handful.cli.source_options import DataRoot, FollowLinks
-from handful.cli.terminal import (
-    left_out_of,
-    print_counts,
-    print_json,
-    print_skipped,
-    print_sorted,
-    reporting,
-    say_skipped,
-)
+from handful.data.source_names import check_source
 from handful.errors import HandfulError
 from handful.text import counted, for_terminal, often, some_of
 
@@ -122,12 +115,24 @@ def predict(
         recognitions=recognitions,
     )
     whole = None if on is None else file_for(out)
+    check_left(run, "`handful fit`")
+    check_source(source)
 
-    from handful.data.sources import load
-    from handful.output import PHOTO_ANSWERS, PREDICTIONS, RECOGNITIONS, output_target
-    from handful.parquet_files import check_parquet, is_parquet
-    from handful.pipeline.run import open_run
-    from handful.pipeline.typed_labels import keep_typed_labels
+    with few_collections():
+        from handful.cli.terminal import (
+            left_out_of,
+            print_counts,
+            print_json,
+            print_skipped,
+            print_sorted,
+            reporting,
+            say_skipped,
+        )
+        from handful.data.sources import load
+        from handful.output import PHOTO_ANSWERS, PREDICTIONS, RECOGNITIONS, output_target
+        from handful.parquet_files import check_parquet, is_parquet
+        from handful.pipeline.run import open_run
+        from handful.pipeline.typed_labels import keep_typed_labels
 
     files = {"--out": out, "--by-photo": by_photo, "--recognitions": recognitions}
     given = [name for name, path in files.items() if path is not None]
@@ -255,6 +260,7 @@ def _predict_shard(
     as_json: bool,
 ) -> None:
     """Write the part of one shard, or say that it is there."""
+    from handful.cli.terminal import reporting
     from handful.pipeline.shards import predict_shard
 
     if into is not None:
@@ -286,6 +292,7 @@ def _predict_on(
     as_json: bool,
 ) -> None:
     """Predict on a cluster, and print what was written."""
+    from handful.cli.terminal import reporting
     from handful.pipeline.on_cluster import predict_on
 
     with reporting() as reporter:

@@ -16,7 +16,6 @@ from handful.cli.options import (
     pairs,
 )
 from handful.cli.source_options import SourceOptions, takes_source_options
-from handful.cli.terminal import answer, print_json, print_skipped, reporting
 
 
 @takes_source_options(folders=None)
@@ -100,6 +99,7 @@ def pretrain(
 
         handful fit photos/ --labels labels.csv --init pre/ --method features --out run/
     """
+    from handful.cli.terminal import answer, print_json, print_skipped, reporting
     from handful.pipeline.pretrain import pretrain as run_pretraining
     from handful.text import in_seconds, shell_command
     from handful.training.processes import check_devices

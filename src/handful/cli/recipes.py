@@ -1,7 +1,6 @@
 """`handful recipes`: list the results of the reports beside our own."""
 
 from handful.cli.options import AsJson
-from handful.cli.terminal import print_json, print_recipes
 
 
 def recipes(as_json: AsJson = False) -> None:
@@ -11,6 +10,7 @@ def recipes(as_json: AsJson = False) -> None:
 
     Example: handful recipes
     """
+    from handful.cli.terminal import print_json, print_recipes
     from handful.pipeline.recipes import RECIPES
     from handful.pipeline.recipes.measured import as_json as listed
     from handful.pipeline.recipes.measured import measured

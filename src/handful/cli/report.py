@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from handful.cli.terminal import answer
+from handful.cli.early_checks import check_left
 from handful.errors import HandfulError
 
 
@@ -41,6 +41,10 @@ def report(
 
         handful report monday/ tuesday/ --out both.html
     """
+    for run in runs:
+        check_left(run, "`handful fit` or `handful compare`")
+
+    from handful.cli.terminal import answer
     from handful.output import PAGE, output_target, written
     from handful.pipeline.artifacts import REPORT
     from handful.report import write_report

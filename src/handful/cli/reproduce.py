@@ -8,7 +8,6 @@ import typer
 from handful.cli.early_checks import check_cluster
 from handful.cli.options import AsJson, Devices, On
 from handful.cli.source_options import DataRoot
-from handful.cli.terminal import print_json, print_reproduced, reporting
 from handful.errors import HandfulError
 
 
@@ -42,6 +41,7 @@ def reproduce(
     """
     check_cluster(on)
 
+    from handful.cli.terminal import print_json, print_reproduced, reporting
     from handful.pipeline.recipes import find
     from handful.pipeline.recipes.reproduce import reproduce as run_recipe
     from handful.report import leave_report

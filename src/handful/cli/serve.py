@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from handful.cli.early_checks import check_left
 from handful.cli.options import AllowNetwork, Host
 from handful.text import for_terminal
 
@@ -64,6 +65,8 @@ def serve(
 
     Example: handful serve run/ & curl --data-binary @cat.jpg http://127.0.0.1:8000/predict
     """
+    check_left(run, "`handful fit` or `handful export`")
+
     from handful.serving.guard import Limits
     from handful.serving.serve import (
         check_host,

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from handful.cli.options import EXPERT
-from handful.cli.terminal import answer, print_json
 from handful.errors import HandfulError
 from handful.text import counted, for_terminal
 
@@ -48,6 +47,8 @@ def file_for(out: Path | None) -> Path:
 
 def print_part(part: "Part", before: bool, as_json: bool) -> None:
     """Print where a part is, and how many images it has."""
+    from handful.cli.terminal import answer, print_json
+
     about = part.about
     shard = f"{about['number']}/{about['of']}"
     if as_json:
@@ -74,6 +75,8 @@ def print_part(part: "Part", before: bool, as_json: bool) -> None:
 
 def print_merged(found: "Merged", out: Path, as_json: bool) -> None:
     """Print what one file was made of."""
+    from handful.cli.terminal import answer, print_json
+
     if as_json:
         left_out = [{"file": name, "reason": reason} for name, reason in found.examples]
         print_json(

@@ -13,8 +13,8 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from handful.cli.verbosity import quiet
 from handful.data.skipped import left_out_files
-from handful.errors import HandfulError
 from handful.text import (
     FEW,
     about_right,
@@ -57,24 +57,6 @@ screen = SafeConsole(stderr=True, highlight=False, markup=False, emoji=False)  #
 answer = SafeConsole(highlight=False, markup=False, emoji=False)  # results, on stdout
 
 
-_verbosity = {"quiet": False, "verbose": False}  # of the command that runs
-
-
-def set_verbosity(quiet: bool, verbose: bool) -> None:
-    """Set what commands print: with `quiet` results only, with `verbose` how they came about.
-
-    Raises:
-        HandfulError: both are set.
-    """
-    if quiet and verbose:
-        raise HandfulError("--quiet and --verbose exclude each other; leave one of them out")
-    _verbosity.update(quiet=quiet, verbose=verbose)
-
-
-def verbose() -> bool:
-    return _verbosity["verbose"]
-
-
 @contextmanager
 def reporting() -> "Iterator[Reporter]":
     """Context manager: yield a Reporter that shows progress bars and messages on stderr.
@@ -84,7 +66,7 @@ def reporting() -> "Iterator[Reporter]":
     from handful.progress import Reporter, shown
 
     said: set[str] = set()
-    with shown(not _verbosity["quiet"], screen) as reporter:
+    with shown(not quiet(), screen) as reporter:
 
         def say(text: str) -> None:
             if text not in said:

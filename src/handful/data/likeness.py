@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -35,6 +36,7 @@ ALIKE = 0.9  # least likeness of images of one scene, however unlike the others 
 SAMPLE = 500  # images among which the reference is looked for
 LEAST = 1e-6  # a distance; less is rounding
 BLOCK = 2048  # pairs compared at a time
+KEPT = 5_000  # pictures in memory
 FEW = 300  # images whose pairs one thread compares faster
 
 
@@ -50,12 +52,29 @@ NEAR = Moves(2, (32,))  # for near-copies
 SCENE = Moves(4, (32, 36))  # for images of one scene
 
 
+_kept: dict[bytes, Tensor] = {}  # fingerprint of the pixels → (1, 32, 32) uint8
+
+
 def thumbnails(images: ImageSet) -> Tensor:
-    """(N, 1, 32, 32) uint8 of the images, read without caching them; may raise `Vanished`."""
-    return torch.cat(
-        [torch.empty(0, 1, SIZE, SIZE, dtype=torch.uint8)]
-        + list(images.stream(SIZE, "stretch", channels=1))
-    )
+    """(N, 1, 32, 32) uint8 of the images; may raise `Vanished`.
+
+    They are not cached on disk; the last KEPT stay in memory, since a fit looks at the labelled
+    photos three times, and reads large ones for as long as it learns.
+    """
+    marks = [mark.tobytes() for mark in images.store.fingerprints[images.rows]]
+    found = {mark: kept for mark in marks if (kept := _kept.get(mark)) is not None}
+    new = {mark: at for at, mark in enumerate(marks) if mark not in found}
+    if new:
+        missing = images[np.array(list(new.values()))]
+        batches = missing.stream(SIZE, "stretch", channels=1)
+        read = (picture.clone() for batch in batches for picture in batch)
+        made = dict(zip(new, read, strict=True))
+        found |= made
+        _kept.update(made)
+        for mark in list(_kept)[:-KEPT]:
+            _kept.pop(mark, None)
+    rows = [found[mark] for mark in marks]
+    return torch.stack(rows) if rows else torch.empty(0, 1, SIZE, SIZE, dtype=torch.uint8)
 
 
 def likeness_of_all(pictures: Tensor, moves: Moves) -> Tensor:

@@ -212,7 +212,9 @@ class Predictor:
         """
         images = images.scaled_by(self.value_range)
         if self.frozen:
-            return features(images, _body(self.model.eval()), self.size, **self._how, track=track)
+            return features(
+                images, without_head(self.model.eval()), self.size, **self._how, track=track
+            )
         rows = list(self.stream_features(images, batch, track, "embedding"))
         width = int(self.model.backbone.width)  # type: ignore[arg-type]
         return torch.cat(rows) if rows else torch.empty(0, width)
@@ -223,7 +225,7 @@ class Predictor:
         """The rows of `features`, in parts that need little memory for any number of images."""
         images = images.scaled_by(self.value_range)
         if self.frozen:
-            body = _body(self.model.eval())
+            body = without_head(self.model.eval())
             return feature_parts(images, body, self.size, **self._how, track=track)
         return self.stream_features(images, batch, track, "predicting")
 
@@ -295,10 +297,10 @@ def embed(
         precision: auto, int8, fp32 or bf16.
     """
     how: Any = {"aspect": aspect, "precision": precision, "track": track}
-    return features(images, _body(model), size, **how)
+    return features(images, without_head(model), size, **how)
 
 
-def _body(model: Classifier) -> Classifier:
+def without_head(model: Classifier) -> Classifier:
     """The classifier without its head."""
     body = copy.copy(model)
     body._modules = {**model._modules, "head": nn.Identity()}

@@ -5,7 +5,7 @@ import torch
 
 from handful import seeds
 from handful.evaluation.novelty import pool_shift
-from handful.methods.base import Task, classifier
+from handful.methods.base import Task, feature_network
 from handful.methods.heads import subsample
 from handful.models.classifier import embed
 from handful.seeds import Stream
@@ -36,7 +36,7 @@ def shift_of_pool(task: Task, precision: str, seed: int) -> float:
         return 0.5
     features = embed(
         images[np.concatenate([known, pool])],
-        classifier(task),
+        feature_network(task),
         task.size,
         task.aspect,
         precision,

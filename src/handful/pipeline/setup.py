@@ -13,7 +13,7 @@ from handful.data.imageset import ImageSet
 from handful.data.splits import draw
 from handful.errors import HandfulError
 from handful.evaluation.label_shift import LABELED, UNLABELED
-from handful.methods.base import Method, Networked, Task, Trained
+from handful.methods.base import Method, Networked, Task, Trained, feature_network
 from handful.methods.schedule import Schedule
 from handful.methods.self_supervised import SelfSupervised
 from handful.models.classifier import BackboneSpec, Classifier, Normalize
@@ -221,7 +221,7 @@ def check_opens(settings: Settings, task: Task, seed: int) -> None:
     if isinstance(method, Trained):
         check_saves(fresh(method, task, seed), task.backbone, task.size, task.channels)
         return
-    backbone: Any = task.make_backbone()
+    backbone: Any = feature_network(task).backbone
     constants = [0.0] * len(getattr(backbone, "mean", range(task.channels)))
     classes = len(task.classes)
     model = Classifier(backbone, classes, Normalize(constants, constants))
@@ -258,4 +258,4 @@ def validate(settings: Settings, task: Task, seed: int) -> None:
             f"supervised"
         )
     else:
-        task.make_backbone()
+        feature_network(task)

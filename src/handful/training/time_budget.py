@@ -12,10 +12,9 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from handful.errors import HandfulError
-from handful.methods.base import Task, Trained, classifier
+from handful.methods.base import Task, Trained, feature_network
 from handful.models.feature_cache import each_of, not_yet_known, seconds_per_image
 from handful.progress import quiet
 from handful.text import duration
@@ -196,8 +195,7 @@ def check_budget(budget: float, settings: Mapping[str, str]) -> None:
 
 def embedding_seconds(task: Task, precision: str) -> float:
     """Seconds to compute those features of a fitted method that are not in the cache."""
-    network = classifier(task)
-    network.head = nn.Identity()
+    network = feature_network(task)
     how: Any = {"aspect": task.aspect, "precision": precision}
     seconds = 0.0
     for one in each_of(network):

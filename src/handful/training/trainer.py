@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.data.splits import holdout
-from handful.methods.base import Fitted, Task, Trained, classifier
+from handful.methods.base import Fitted, Task, Trained, classifier, feature_network
 from handful.methods.class_shares import fit_head
 from handful.methods.heads import subsample
 from handful.methods.schedule import Schedule, ScheduleProgress
@@ -130,7 +130,7 @@ def extract_features(
 ) -> tuple[Tensor, Tensor]:
     """Features (n, D) of the labelled images and (M, D) of the unlabelled ones the method uses."""
     images = task.images[feature_positions(method, task, seed)]
-    found = embed(images, classifier(task), task.size, task.aspect, precision, task.track)
+    found = embed(images, feature_network(task), task.size, task.aspect, precision, task.track)
     n = len(task.labeled)
     return found[:n], found[n:]
 
