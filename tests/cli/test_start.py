@@ -99,7 +99,7 @@ def test_a_first_classifier_is_there_before_what_is_slow_and_not_needed_is_impor
         save(tmp_path / "photos" / "ab"[at % 2] / f"{at}.png", smooth(40, 50, seed=at))
     save(tmp_path / "photos" / "more.png", smooth(40, 50, seed=99))
     slow = {
-        "scipy.stats", "sklearn", "matplotlib", "torchvision", "timm", "pandas", "torch._dynamo",
+        "sklearn", "matplotlib", "torchvision", "timm", "pandas", "torch._dynamo",
     }  # fmt: skip
     code = (
         "import gc, sys; from handful import cli\n"

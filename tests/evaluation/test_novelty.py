@@ -2,14 +2,12 @@
 
 import csv
 import re
-import subprocess
 import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from scipy.stats import mannwhitneyu
 
 import handful
 from handful import cli
@@ -19,7 +17,6 @@ from handful.evaluation.novelty import (
     Distances,
     fit_in_distribution,
     load_in_distribution,
-    mann_whitney,
     pool_shift,
     save_in_distribution,
 )
@@ -230,31 +227,3 @@ def test_the_network_of_distances_gives_the_distances_that_decide():
     torch.testing.assert_close(
         Distances(known)(features), known.distances(features), rtol=1e-4, atol=1e-5
     )
-
-
-@pytest.mark.parametrize("n, m, values", [(9, 9, 4), (12, 30, 5), (40, 200, 10_000), (60, 9, 2)])
-def test_the_comparison_of_pairs_is_that_of_scipy(n, m, values):
-    rng = np.random.default_rng(n)
-    for _ in range(20):
-        some, others = rng.integers(0, values, n) / 7, rng.integers(0, values, m) / 7
-        expected = mannwhitneyu(some, others, alternative="greater", method="asymptotic")
-        pairs, chance = mann_whitney(some, others)
-        assert pairs == expected.statistic
-        assert pairs == (some[:, None] > others).sum() + (some[:, None] == others).sum() / 2
-        assert chance == pytest.approx(expected.pvalue, rel=1e-9)
-
-
-def test_the_comparison_of_few_values_is_exact_and_of_equal_ones_says_nothing():
-    some, others = np.array([5.0, 6.0, 7.0]), np.array([1.0, 2.0, 3.0, 4.0])
-    assert mann_whitney(some, others) == (12.0, pytest.approx(1 / 35))
-    assert mann_whitney(np.ones(20), np.ones(30)) == (300.0, 1.0)
-
-
-def test_pools_are_compared_without_the_slow_part_of_scipy():
-    code = (
-        "import sys, torch; from handful.evaluation.novelty import pool_shift\n"
-        "assert pool_shift(torch.rand(20, 5), torch.rand(30, 5) + 9) > 0.5\n"
-        "assert 'scipy.stats' not in sys.modules\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

@@ -258,7 +258,7 @@ def blobs(n, generator=torch.Generator().manual_seed(0)):
     return features, labels
 
 (x, y), (u, truth) = blobs(100), blobs(100_000)
-head = Propagation().fit_features(x, y, u, 10, seed=0)
+head = Propagation(labels_only=0).fit_features(x, y, u, 10, seed=0)
 with torch.inference_mode():
     predictions = torch.cat([head(part.float()).argmax(dim=1) for part in u.split(10_000)])
 print((predictions == truth).float().mean().item())

@@ -47,7 +47,6 @@ OUTSIDE = 2.0  # weight of the residual, beside coordinates along the axes of le
 # A pool is shifted where `pool_shift` is above POOL_SHIFT. Labels balanced by hand beside an
 # unbalanced pool reach 0.65. Values whose p-value is above _CHANCE count as 0.5.
 POOL_SHIFT, _CHANCE = 0.7, 1e-3
-_FEW_VALUES = 8  # up to so many SciPy computes an exact p-value of the Mann-Whitney statistic
 _BLOCK = 1_024  # images whose distances to all references are held in memory at once
 
 
@@ -218,36 +217,8 @@ def pool_shift(labeled: Tensor, unlabeled: Tensor, groups: np.ndarray | None = N
     # A labelled image has one neighbour fewer (itself): take one from every unlabelled image, too.
     rows = torch.arange(len(unlabeled))
     similarity[n + rows, rows % n] = -torch.inf
-    nearest = similarity.amax(dim=1).double().numpy()
-    pairs, chance = mann_whitney(nearest[:n], nearest[n:])
-    return pairs / (n * len(unlabeled)) if chance < _CHANCE else 0.5
+    nearest = similarity.amax(dim=1).numpy()
+    from scipy.stats import mannwhitneyu  # slow to import, and not needed to predict
 
-
-def mann_whitney(some: np.ndarray, others: np.ndarray) -> tuple[float, float]:
-    """In how many pairs the first value is the larger one, and how likely so many are by chance.
-
-    A pair of equal values counts half. The chance is that of the normal approximation, with a
-    correction for ties and one for continuity; where it may be wrong, the exact one.
-
-    Args:
-        some, others: (n,) and (M,) values.
-    """
-    n, m = len(some), len(others)
-    if min(n, m) <= _FEW_VALUES:
-        from scipy.stats import mannwhitneyu  # takes as long to import as all else that is needed
-
-        found = mannwhitneyu(some, others, alternative="greater")
-        return float(found.statistic), float(found.pvalue)
-    from scipy.special import ndtr  # faster to import than scipy.stats
-
-    ordered = np.sort(np.concatenate([some, others]))
-    before = np.searchsorted(ordered, some, "left")
-    ranks = (before + np.searchsorted(ordered, some, "right") + 1) / 2
-    larger = float(ranks.sum() - n * (n + 1) / 2)
-    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
-    ties = np.diff(np.append(starts, n + m)).astype(np.float64)
-    every = n + m
-    variance = n * m / 12 * ((every + 1) - (ties**3 - ties).sum() / (every * (every - 1)))
-    if not variance:  # all values are equal
-        return larger, 1.0
-    return larger, float(ndtr(-(larger - n * m / 2 - 0.5) / np.sqrt(variance)))
+    found = mannwhitneyu(nearest[:n], nearest[n:], alternative="greater")
+    return float(found.statistic) / (n * len(unlabeled)) if found.pvalue < _CHANCE else 0.5
