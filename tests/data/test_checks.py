@@ -137,8 +137,8 @@ SMALL = {"BLOCK": 64, "TILE": 2048, "GROUP": 32, "GROUPS": 32, "AGREEMENTS": 2**
         {"BLOCK": 7},
         {"TILE": 64, "BLOCK": 50},
         {"TILE": 8, "GROUP": 4},
-        {"GROUPS": 4},  # most images are compared with all
-        {"GROUPS": 4, "AGREEMENTS": 5},
+        {"GROUPS": 5},  # most images are compared with all
+        {"GROUPS": 5, "AGREEMENTS": 5},
         {"TILE": 32, "GROUP": 4, "GROUPS": 6, "AGREEMENTS": 1000},
     ],
     ids=str,
@@ -152,6 +152,19 @@ def test_the_nearest_others_are_found_whatever_the_block(monkeypatch, changed, b
     assert partners.tolist() == list(slow_nearest(x, 4))
 
 
+@pytest.mark.parametrize("images", [6, 31, 32, 33, 65])
+def test_images_that_all_disagree_have_their_nearest(monkeypatch, images):
+    """What fills up the last group is never nearer than they are."""
+    for name, value in {"TILE": 16, "GROUP": 2, "GROUPS": 6}.items():
+        monkeypatch.setattr(near_module, name, value)
+    draw = torch.Generator().manual_seed(0)
+    corners = torch.eye(images) - 1 / images  # all disagree alike
+    x = F.normalize(corners + torch.randn(images, images, generator=draw) / images**2)
+    assert (x @ x.T).fill_diagonal_(-1).max() < 0
+    partners = near_module._nearest(x, 4, lambda items, *_: items)
+    assert partners.tolist() == list(slow_nearest(x, 4))
+
+
 def test_bfloat16_alone_would_err():
     """So the test above is also one of rounding."""
     x = close_directions()
@@ -159,7 +172,7 @@ def test_bfloat16_alone_would_err():
     assert agree.topk(4).indices.tolist() != list(slow_nearest(x, 4))
 
 
-@pytest.mark.parametrize("groups", [4, 32])
+@pytest.mark.parametrize("groups", [5, 32])
 def test_equal_pictures_have_partners(monkeypatch, groups):
     """Each of many equal pictures has others, and never itself."""
     monkeypatch.setattr(near_module, "GROUPS", groups)

@@ -101,54 +101,44 @@ def _nearest(directions: Tensor, count: int, track: Track) -> Tensor:
     compared again with the groups that may hold one of its nearest, for all that rounding may do.
     """
     n = len(directions)
-    quick = directions.to(torch.bfloat16 if has_bf16() else torch.float32)
-    tiles = F.pad(quick, (0, 0, 0, -n % TILE)).split(TILE)
+    places = torch.arange(-(-n // TILE) * TILE)  # the last image fills up
+    grouped = directions[places.clamp_max(n - 1)].unflatten(0, (-1, GROUP))  # (G, GROUP, D)
+    quick = grouped.to(torch.bfloat16 if has_bf16() else torch.float32)
+    tiles = [tile.transpose(0, 1).flatten(0, 1) for tile in quick.split(TILE // GROUP)]
+    flat = quick.flatten(0, 1)
     starts = range(0, n, BLOCK)
     found = []
     for start in track(starts, len(starts), "comparing"):
         own = torch.arange(start, min(start + BLOCK, n))
-        highest = _highest(quick[start : start + BLOCK], own, tiles, n)
+        highest = _highest(flat[own], tiles)
+        highest[:, -(-n // GROUP) :] = -torch.inf
         values, groups = highest.topk(min(GROUPS, highest.shape[1]), dim=1)  # (B, groups)
         values = values.float()
-        may = values >= values[:, count - 1 : count] - 2 * ROUNDING[quick.dtype]
-        nearest = _nearest_in_groups(directions, own, groups, may, count)
+        # One group more than others are wanted, since the image itself is in one.
+        may = values >= values[:, count : count + 1] - 2 * ROUNDING[quick.dtype]
+        nearest = _nearest_in_groups(grouped, n, own, groups, may, count)
         many = may[:, -1]  # groups beyond those may hold one, too
         nearest[many] = _nearest_of_all(directions, own[many], count)
         found.append(nearest)
     return torch.cat(found)
 
 
-def _highest(block: Tensor, own: Tensor, tiles: tuple[Tensor, ...], n: int) -> Tensor:
-    """(B, G) highest agreement of the images `own` (B,) with others of each group (`_members`)."""
-    parts = []
-    for number, tile in enumerate(tiles):
-        agree = block @ tile.T  # (B, TILE)
-        first = number * TILE
-        same = own[(own >= first) & (own < first + TILE)]
-        agree[same - own[0], same - first] = -torch.inf
-        agree[:, max(n - first, 0) :] = -torch.inf
-        parts.append(agree.view(len(block), GROUP, -1).amax(1))
+def _highest(block: Tensor, tiles: list[Tensor]) -> Tensor:
+    """(B, G) highest agreement of each of the block (B, D) with the images of each group."""
+    parts = [(block @ tile.T).unflatten(1, (GROUP, -1)).amax(1) for tile in tiles]
     return torch.cat(parts, 1)
 
 
-def _members(groups: Tensor) -> Tensor:
-    """Positions (..., GROUP) of the images of the groups: each has every 64th image of a tile."""
-    step = TILE // GROUP
-    first = groups.div(step, rounding_mode="floor") * TILE + groups % step
-    return first[..., None] + torch.arange(GROUP) * step
-
-
 def _nearest_in_groups(
-    directions: Tensor, own: Tensor, groups: Tensor, may: Tensor, count: int
+    grouped: Tensor, n: int, own: Tensor, groups: Tensor, may: Tensor, count: int
 ) -> Tensor:
     """(B, count) the nearest of the images `own` (B,) among those `groups` (B, G) that `may`."""
-    members = _members(groups)  # (B, G, GROUP)
+    members = groups[..., None] * GROUP + torch.arange(GROUP)  # (B, G, GROUP)
     row, place = may.nonzero(as_tuple=True)
-    some = members[row, place]  # (pairs, GROUP)
-    there = directions[some.clamp_max(len(directions) - 1)]  # (pairs, GROUP, D)
+    asking = grouped.flatten(0, 1)[own[row], :, None]  # (pairs, D, 1)
     agree = torch.full(members.shape, -torch.inf)
-    agree[row, place] = (there @ directions[own[row], :, None])[..., 0]
-    agree[(members == own[:, None, None]) | (members >= len(directions))] = -torch.inf
+    agree[row, place] = (grouped[groups[row, place]] @ asking)[..., 0]
+    agree[(members == own[:, None, None]) | (members >= n)] = -torch.inf
     best = agree.flatten(1).topk(count, dim=1).indices
     return members.flatten(1).gather(1, best)
 
