@@ -110,20 +110,96 @@ def test_a_recompressed_and_a_resized_copy_are_near_duplicates(tmp_path):
     assert findings.identical == ()
 
 
+def slow_nearest(x, count):
+    """The positions of the nearest others, one after the other."""
+    agree = (x @ x.T).tolist()
+    for one, row in enumerate(agree):
+        others = sorted((at for at in range(len(x)) if at != one), key=lambda at: -row[at])
+        yield others[:count]
+
+
+def close_directions():
+    """(200, 63); the nearest of most of them agree so much that bfloat16 errs."""
+    draw = torch.Generator().manual_seed(0)
+    few = torch.randn(15, 63, generator=draw)
+    near = few.repeat(10, 1) + torch.randn(150, 63, generator=draw) / 10
+    return F.normalize(torch.cat([torch.randn(50, 63, generator=draw), near]))
+
+
+SMALL = {"BLOCK": 64, "TILE": 2048, "GROUP": 32, "GROUPS": 32, "AGREEMENTS": 2**25}
+
+
+@pytest.mark.parametrize("bf16", [True, False])
 @pytest.mark.parametrize(
-    "block, agreements", [(3, 2**25), (7, 2**25), (64, 2**25), (64, 60), (64, 5)]
+    "changed",
+    [
+        {"BLOCK": 3},
+        {"BLOCK": 7},
+        {"TILE": 64, "BLOCK": 50},
+        {"TILE": 8, "GROUP": 4},
+        {"GROUPS": 5},  # most images are compared with all
+        {"GROUPS": 5, "AGREEMENTS": 5},
+        {"TILE": 32, "GROUP": 4, "GROUPS": 6, "AGREEMENTS": 1000},
+    ],
+    ids=str,
 )
-def test_the_nearest_others_are_found_whatever_the_block(monkeypatch, block, agreements):
-    monkeypatch.setattr(near_module, "BLOCK", block)
-    monkeypatch.setattr(near_module, "AGREEMENTS", agreements)
-    x = torch.from_numpy(np.random.default_rng(0).normal(size=(20, 63))).float()
+def test_the_nearest_others_are_found_whatever_the_block(monkeypatch, changed, bf16):
+    for name, value in {**SMALL, **changed}.items():
+        monkeypatch.setattr(near_module, name, value)
+    monkeypatch.setattr(near_module, "has_bf16", lambda: bf16)
+    x = close_directions()
     partners = near_module._nearest(x, 4, lambda items, *_: items)
-    agree = x @ x.T
-    for one in range(20):
-        others = sorted(
-            (other for other in range(20) if other != one), key=lambda at: -agree[one, at]
-        )
-        assert partners[one].tolist() == others[:4]
+    assert partners.tolist() == list(slow_nearest(x, 4))
+
+
+@pytest.mark.parametrize("images", [6, 31, 32, 33, 65])
+def test_images_that_all_disagree_have_their_nearest(monkeypatch, images):
+    """What fills up the last group is never nearer than they are."""
+    for name, value in {"TILE": 16, "GROUP": 2, "GROUPS": 6}.items():
+        monkeypatch.setattr(near_module, name, value)
+    draw = torch.Generator().manual_seed(0)
+    corners = torch.eye(images) - 1 / images  # all disagree alike
+    x = F.normalize(corners + torch.randn(images, images, generator=draw) / images**2)
+    assert (x @ x.T).fill_diagonal_(-1).max() < 0
+    partners = near_module._nearest(x, 4, lambda items, *_: items)
+    assert partners.tolist() == list(slow_nearest(x, 4))
+
+
+def test_bfloat16_alone_would_err():
+    """So the test above is also one of rounding."""
+    x = close_directions()
+    agree = (x.bfloat16() @ x.bfloat16().T).float().fill_diagonal_(-1)
+    assert agree.topk(4).indices.tolist() != list(slow_nearest(x, 4))
+
+
+@pytest.mark.parametrize("groups", [5, 32])
+def test_equal_pictures_have_partners(monkeypatch, groups):
+    """Each of many equal pictures has others, and never itself."""
+    monkeypatch.setattr(near_module, "GROUPS", groups)
+    found = near_module._nearest(F.normalize(torch.ones(3000, 63)), 4, near_module.quiet)
+    assert found.shape == (3000, 4) and (found != torch.arange(3000)[:, None]).all()
+    assert all(len(set(row)) == 4 for row in found.tolist())
+
+
+def test_pairs_are_those_of_comparing_all_partners_wholly(monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    coarse = torch.rand(300, 1, 6, 6, generator=draw) * 255
+    pictures = F.interpolate(coarse, (34, 34), mode="bicubic").clamp(0, 255).byte()
+    moved = pictures[:100, :, 2:34, 1:33]
+    noise = torch.randn(100, 1, 32, 32, generator=draw) * torch.arange(100).view(-1, 1, 1, 1)
+    noisy = (pictures[100:200, :, 1:33, 1:33] + noise).clamp(0, 255).byte()
+    pictures = torch.cat([pictures[..., 1:33, 1:33], moved, noisy])
+    found = near_duplicates(pictures)
+    asked = []
+
+    def all_of_them(pictures, first, *_):
+        asked.append(len(first))
+        return torch.ones(len(first), dtype=torch.bool)
+
+    monkeypatch.setattr(near_module, "may_be_alike", all_of_them)
+    assert found == near_duplicates(pictures) and asked == [4 * 500]
+    assert {pair[:2] for pair in found} >= {(one, 300 + one) for one in range(100)}
+    assert 20 < sum(two >= 400 for _, two, _ in found) < 80  # some copies are too noisy
 
 
 def test_pictures_alike_by_nature_are_not_near_duplicates():
@@ -274,26 +350,3 @@ def test_the_page_says_what_sub_folders_were_taken_for(tmp_path):
     assert found["train/cat/"] == ["3", "class cat"]
     assert found["train/unlabeled/"] == ["3", "no label"]
     assert found["test/dog/"][1] == "test part, class dog"
-
-
-def test_many_pictures_are_compared_within_cells(monkeypatch):
-    """Above EXACT pictures nearly all pairs are still found, and no others."""
-    draw = torch.Generator().manual_seed(0)
-    coarse = torch.rand(600, 1, 6, 6, generator=draw) * 255
-    pictures = F.interpolate(coarse, (34, 34), mode="bicubic").clamp(0, 255).byte()
-    pictures = torch.cat([pictures[..., 1:33, 1:33], pictures[:100, :, 2:34, 1:33]])
-    exact = near_duplicates(pictures)
-    monkeypatch.setattr(near_module, "EXACT", 100)
-    found = near_duplicates(pictures)
-    assert len(exact) == 100 and set(found) <= set(exact)
-    assert len(found) >= 95
-
-
-@pytest.mark.parametrize("most", [2, 2**15])
-def test_pictures_in_one_cell_have_partners(monkeypatch, most):
-    """Equal pictures are all in one cell: each still has others, and never itself."""
-    monkeypatch.setattr(near_module, "EXACT", 1)
-    monkeypatch.setattr(near_module, "MOST", most)
-    directions = F.normalize(torch.ones(20, 63))
-    found = near_module._nearest(directions, 4, near_module.quiet)
-    assert found.shape == (20, 4) and (found != torch.arange(20)[:, None]).all()

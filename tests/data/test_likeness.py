@@ -14,6 +14,7 @@ from handful.data.likeness import (
     likeness_between,
     likeness_of_all,
     likeness_of_pairs,
+    may_be_alike,
     reference,
     reference_of,
     thumbnails,
@@ -77,6 +78,17 @@ def test_moved_and_darker_frames_are_alike_and_others_are_not():
     some = pictures(frame(1), frame(1, right=3, down=-2, light=0.8), frame(2))
     every = likeness_of_all(some, NEAR)
     assert every[0, 1] > 0.95 and every[0, 2] < 0.8
+
+
+@pytest.mark.parametrize("moves", [NEAR, SCENE])
+@pytest.mark.parametrize("least", [0.6, 0.8, 0.95])
+def test_pairs_that_may_not_be_alike_are_not(moves, least):
+    some = torch.cat([scenes(40), *(pictures(frame(seed, right=1)) for seed in range(20))])
+    first, second = torch.cartesian_prod(torch.arange(60), torch.arange(60)).T
+    may = may_be_alike(some, first, second, least, moves)
+    likeness = likeness_of_pairs(some, first, second, moves)
+    assert bool((likeness[~may] < least).all())
+    assert 60 < int((likeness >= least).sum()) <= int(may.sum()) < 3600
 
 
 def test_a_flat_picture_is_like_nothing():

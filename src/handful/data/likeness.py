@@ -16,7 +16,7 @@ dimension"; here from the distances to two neighbours only.
 Letters in shapes: N images, P pairs, W values of a window.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -37,6 +37,8 @@ SAMPLE = 500  # images among which the reference is looked for
 LEAST = 1e-6  # a distance; less is rounding
 BLOCK = 2048  # pairs compared at a time
 KEPT = 5_000  # pictures in memory
+LOWEST = 6  # frequencies in each direction that tell first whether pictures may be alike
+ROUNDING = 1e-4  # of a squared distance between windows
 FEW = 300  # images whose pairs one thread compares faster
 
 
@@ -111,6 +113,43 @@ def likeness_of_pairs(pictures: Tensor, first: Tensor, second: Tensor, moves: Mo
     return torch.cat(parts)
 
 
+def may_be_alike(
+    pictures: Tensor,
+    first: Tensor,
+    second: Tensor,
+    least: float,
+    moves: Moves,
+    between: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """Whether each pair (P,) may have a likeness of `least`; those that are denied have less.
+
+    Windows are of length 1, so those with that likeness are at most sqrt(2 - 2 least) apart. So
+    are they in a few of their frequencies, which every picture is reduced to once.
+
+    Args:
+        between: called after every block of pictures was read.
+    """
+    axes = _lowest_frequencies(SIZE - 2 * moves.reach)
+    middles = [pictures.new_empty(0, axes.shape[1], dtype=torch.float32)]
+    for block in pictures.split(BLOCK):
+        middles.append(_middle(block, moves) @ axes)
+        between()
+    middle = torch.cat(middles)  # (N, axes)
+    # Either picture may be the one that is moved.
+    moved, other = torch.cat([first, second]), torch.cat([second, first])
+    order = moved.argsort()
+    counts = torch.bincount(moved, minlength=len(pictures)).split(BLOCK)
+    gap = torch.full((len(moved),), torch.inf)
+    for number, here in enumerate(order.split([int(count.sum()) for count in counts])):
+        block = pictures[number * BLOCK : (number + 1) * BLOCK]
+        windows = torch.stack([window @ axes for window in _windows(block, moves)], 1)
+        for some in here.split(BLOCK):
+            apart = windows[moved[some] - number * BLOCK] - middle[other[some], None]
+            gap[some] = apart.square_().sum(2).amin(1)
+        between()
+    return gap.view(2, -1).amin(0) <= 2 - 2 * least + ROUNDING
+
+
 class Reference(NamedTuple):
     """How far apart images are that have nothing to do with each other."""
 
@@ -179,6 +218,16 @@ def _windows(pictures: Tensor, moves: Moves) -> Iterator[Tensor]:
         for down in steps:
             for right in steps:
                 yield _normalized(blurred[_cut(down, right, moves)])
+
+
+def _lowest_frequencies(side: int) -> Tensor:
+    """(side * side, axes) of length 1, at right angles: those of the discrete cosine transform.
+
+    The mean is none of them: it is 0 in all windows.
+    """
+    at = (torch.arange(side) + 0.5) * torch.pi / side
+    waves = F.normalize(torch.cos(torch.arange(LOWEST)[:, None] * at))  # (LOWEST, side)
+    return torch.einsum("ay,bx->yxab", waves, waves).reshape(side * side, -1)[:, 1:]
 
 
 def _cut(down: int, right: int, moves: Moves) -> tuple[slice | type(Ellipsis), ...]:  # type: ignore[valid-type]

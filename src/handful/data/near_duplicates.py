@@ -5,13 +5,14 @@ that are not its mean (as in "pHash" of phash.org, after Zauner 2010, "Implement
 Benchmarking of Perceptual Image Hash Functions", but with their values, not their signs). The
 images that come nearest are then compared as 32 x 32 grey images (`likeness`).
 
-More than EXACT images are not compared with all others, which would take the square of their
-number: some of them are the centres of cells, and each image is compared with the images of the
-cells nearest to its own. Near-duplicates are so close that they lie in one cell or in neighbouring
-ones; tests count how many are missed. This is the index known as IVF: Sivic and Zisserman 2003,
-"Video Google".
+Both steps are exact, and most of their work is spared. Agreements in the lowest frequencies are
+computed in bfloat16 where the processor has it, and again in 32 bits only where rounding could
+hide one of the nearest. Images are compared wholly only where a few of their frequencies allow that
+they are alike (`may_be_alike`). The first step still grows with the square of the number of images,
+at some 5 s of a processor with bfloat16 for 100,000 images. Trees and other lower bounds do not
+help: copies of photographs that are moved by two pixels agree by 0.5 only.
 
-Letters in shapes: N images, D frequencies.
+Letters in shapes: N images, D frequencies, B images of a block, G groups.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from handful.data.likeness import NEAR, SIZE, likeness_of_pairs, reference
+from handful.data.likeness import NEAR, SIZE, likeness_of_pairs, may_be_alike, reference
+from handful.devices import has_bf16
 from handful.progress import Track, quiet
 
 __all__ = ["SIZE", "near_duplicates"]
@@ -29,11 +31,12 @@ __all__ = ["SIZE", "near_duplicates"]
 ALIKE = 0.95  # least likeness of near-duplicates
 PARTNERS = 4  # images nearest in the lowest frequencies that each image is compared with
 FLAT = 4.0  # standard deviation in grey levels below which an image shows nothing to compare
-BLOCK = 1024  # images whose frequencies are compared with all others at a time
-EXACT = 100_000  # images; more are compared within cells
-AGREEMENTS = 2**25  # comparisons of one block that are held at once: 128 MB
-PROBED = 16  # cells that each image is compared with
-MOST = 2**15  # images that one image is compared with, should a cell hold very many
+BLOCK = 512  # images whose frequencies are compared with all others at a time
+TILE = 2048  # images that they are compared with at a time: the results stay in the caches
+GROUP = 32  # images of a tile of which only the highest agreement is kept
+GROUPS = 32  # most groups of one image that are compared again
+ROUNDING = {torch.bfloat16: 0.006, torch.float32: 1e-5}  # most that an agreement is off by
+AGREEMENTS = 2**25  # comparisons with all others that are held at once: 128 MB
 
 
 def near_duplicates(
@@ -56,15 +59,7 @@ def near_duplicates(
         pictures = pictures[torch.from_numpy(usable)]
     partners = _nearest(frequencies, min(PARTNERS, len(usable) - 1), track)  # (N, partners)
     del frequencies
-    best, partner = torch.empty(len(partners)), torch.empty(len(partners), dtype=torch.int64)
-    starts = range(0, len(partners), BLOCK)
-    for start in track(starts, len(starts), "comparing"):
-        some = partners[start : start + BLOCK]
-        first = torch.arange(start, start + len(some)).repeat_interleave(some.shape[1])
-        likeness = likeness_of_pairs(pictures, first, some.flatten(), NEAR)
-        best[start : start + BLOCK], at = likeness.view(some.shape).max(1)
-        partner[start : start + BLOCK] = some.gather(1, at[:, None])[:, 0]
-        between()
+    best, partner = _most_alike(pictures, partners, track, between)
     alike = (best >= ALIKE).nonzero()[:, 0]
     ends = torch.cat([alike, partner[alike]]).unique()
     known = reference(pictures, ends, NEAR)
@@ -100,50 +95,78 @@ def _frequencies(pictures: Tensor, between: Callable[[], None]) -> tuple[Tensor,
 
 
 def _nearest(directions: Tensor, count: int, track: Track) -> Tensor:
-    """Positions (N, count) of the nearest others of the directions (N, D), the nearest first."""
-    if len(directions) > EXACT:
-        return _nearest_in_cells(directions, count, track)
-    step = max(1, min(BLOCK, AGREEMENTS // len(directions)))
-    starts = range(0, len(directions), step)
+    """Positions (N, count) of the nearest others of the directions (N, D) of length 1.
+
+    The nearest come first. Of each group only the highest agreement is kept, at first. An image is
+    compared again with the groups that may hold one of its nearest, for all that rounding may do.
+    """
+    n = len(directions)
+    places = torch.arange(-(-n // TILE) * TILE)  # the last image fills up
+    grouped = directions[places.clamp_max(n - 1)].unflatten(0, (-1, GROUP))  # (G, GROUP, D)
+    quick = grouped.to(torch.bfloat16 if has_bf16() else torch.float32)
+    tiles = [tile.transpose(0, 1).flatten(0, 1) for tile in quick.split(TILE // GROUP)]
+    flat = quick.flatten(0, 1)
+    starts = range(0, n, BLOCK)
     found = []
     for start in track(starts, len(starts), "comparing"):
-        block = directions[start : start + step]
-        agree = block @ directions.T
-        agree[torch.arange(len(block)), start + torch.arange(len(block))] = -torch.inf
+        own = torch.arange(start, min(start + BLOCK, n))
+        highest = _highest(flat[own], tiles)
+        highest[:, -(-n // GROUP) :] = -torch.inf
+        values, groups = highest.topk(min(GROUPS, highest.shape[1]), dim=1)  # (B, groups)
+        values = values.float()
+        # One group more than others are wanted, since the image itself is in one.
+        may = values >= values[:, count : count + 1] - 2 * ROUNDING[quick.dtype]
+        nearest = _nearest_in_groups(grouped, n, own, groups, may, count)
+        many = may[:, -1]  # groups beyond those may hold one, too
+        nearest[many] = _nearest_of_all(directions, own[many], count)
+        found.append(nearest)
+    return torch.cat(found)
+
+
+def _highest(block: Tensor, tiles: list[Tensor]) -> Tensor:
+    """(B, G) highest agreement of each of the block (B, D) with the images of each group."""
+    parts = [(block @ tile.T).unflatten(1, (GROUP, -1)).amax(1) for tile in tiles]
+    return torch.cat(parts, 1)
+
+
+def _nearest_in_groups(
+    grouped: Tensor, n: int, own: Tensor, groups: Tensor, may: Tensor, count: int
+) -> Tensor:
+    """(B, count) the nearest of the images `own` (B,) among those `groups` (B, G) that `may`."""
+    members = groups[..., None] * GROUP + torch.arange(GROUP)  # (B, G, GROUP)
+    row, place = may.nonzero(as_tuple=True)
+    asking = grouped.flatten(0, 1)[own[row], :, None]  # (pairs, D, 1)
+    agree = torch.full(members.shape, -torch.inf)
+    agree[row, place] = (grouped[groups[row, place]] @ asking)[..., 0]
+    agree[(members == own[:, None, None]) | (members >= n)] = -torch.inf
+    best = agree.flatten(1).topk(count, dim=1).indices
+    return members.flatten(1).gather(1, best)
+
+
+def _nearest_of_all(directions: Tensor, own: Tensor, count: int) -> Tensor:
+    """(B, count) the nearest others of the images `own` (B,), compared with all."""
+    found = [own.new_empty(0, count)]
+    for some in own.split(max(1, AGREEMENTS // len(directions))):
+        agree = directions[some] @ directions.T
+        agree[torch.arange(len(some)), some] = -torch.inf
         found.append(agree.topk(count, dim=1).indices)
     return torch.cat(found)
 
 
-def _nearest_in_cells(directions: Tensor, count: int, track: Track) -> Tensor:
-    """As `_nearest`, among the images of the cells whose centres are nearest.
+def _most_alike(
+    pictures: Tensor, partners: Tensor, track: Track, between: Callable[[], None]
+) -> tuple[Tensor, Tensor]:
+    """Likeness (N,) of each picture to that of its partners (N, count) most like it, and which.
 
-    K cells cost N K comparisons to fill and PROBED N / K for each image to search, which is least
-    for K = sqrt(PROBED N). Their centres are K of the images: where many lie, many cells are.
+    A likeness below ALIKE may be given as -1.
     """
-    n = len(directions)
-    cells = int((PROBED * n) ** 0.5)
-    centres = directions[torch.arange(cells) * n // cells].unique(dim=0)
-    cells, probed = len(centres), min(PROBED, len(centres))
-    nearest = torch.cat(
-        [(block @ centres.T).topk(probed, dim=1).indices.int() for block in directions.split(BLOCK)]
-    )  # (N, probed); an image lies in the first of its cells
-    inside, asking = _by_cell(nearest[:, :1], cells), _by_cell(nearest, cells)
-    # Where the cells hold too few, the next images in the list fill up.
-    found = (torch.arange(n)[:, None] + torch.arange(1, count + 1)) % n
-    agreement = torch.full((n, count), -2.0)
-    for own, asks in zip(track(inside, cells, "comparing"), asking, strict=True):
-        own = own[:MOST]
-        for some in asks.split(BLOCK):
-            agree = directions[some] @ directions[own].T
-            agree[some[:, None] == own] = -torch.inf
-            best = torch.cat([agreement[some], agree], 1).topk(count, dim=1)
-            known = torch.cat([found[some], own.expand(len(some), -1)], 1)
-            agreement[some], found[some] = best.values, known.gather(1, best.indices)
-    return found
-
-
-def _by_cell(nearest: Tensor, cells: int) -> tuple[Tensor, ...]:
-    """The images of each cell, of (N, P) cells of every image."""
-    counts = torch.bincount(nearest.flatten(), minlength=cells).tolist()
-    order = nearest.flatten().argsort(stable=True).div_(nearest.shape[1], rounding_mode="floor")
-    return order.int().split(counts)
+    n, count = partners.shape
+    first, second = torch.arange(n).repeat_interleave(count), partners.flatten()
+    kept = may_be_alike(pictures, first, second, ALIKE, NEAR, between).nonzero()[:, 0]
+    likeness = torch.full((n * count,), -1.0)
+    parts = kept.split(BLOCK)
+    for some in track(parts, len(parts), "comparing"):
+        likeness[some] = likeness_of_pairs(pictures, first[some], second[some], NEAR)
+        between()
+    best, at = likeness.view(n, count).max(1)
+    return best, partners.gather(1, at[:, None])[:, 0]
