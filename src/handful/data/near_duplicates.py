@@ -9,7 +9,7 @@ Both steps are exact, and most of their work is spared. Agreements in the lowest
 computed in bfloat16 where the processor has it, and again in 32 bits only where rounding could
 hide one of the nearest. Images are compared wholly only where a few of their frequencies allow that
 they are alike (`may_be_alike`). The first step still grows with the square of the number of images,
-at some 5 s of a processor with bfloat16 for 100,000 images. Trees and other lower bounds do not
+at some 7 s of a processor with bfloat16 for 100,000 images. Trees and other lower bounds do not
 help: copies of photographs that are moved by two pixels agree by 0.5 only.
 
 Letters in shapes: N images, D frequencies, B images of a block, G groups.
