@@ -22,6 +22,7 @@ from handful.output import (
     PAGE,
     PREDICTIONS,
     new_folder,
+    next_folder,
     output_target,
     written,
 )
@@ -339,3 +340,11 @@ def test_values_that_are_not_finite_are_found_in_any_type(dtype):
 
 def test_values_of_a_type_that_numpy_lacks_are_not_finite():
     assert not is_finite(torch.ones(2, 3).to(torch.float8_e5m2))
+
+
+def test_a_run_after_another_goes_beside_it(tmp_path):
+    assert next_folder(tmp_path / "photos-run") == tmp_path / "photos-run-2"
+    (tmp_path / "photos-run-2").mkdir()
+    assert next_folder(tmp_path / "photos-run") == tmp_path / "photos-run-3"
+    assert next_folder(tmp_path / "photos-run-2") == tmp_path / "photos-run-3"
+    assert next_folder(tmp_path / "2026-11") == tmp_path / "2026-12"

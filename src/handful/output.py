@@ -17,6 +17,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from handful import files
@@ -178,6 +179,22 @@ def folder_target(folder: Path, name: str, kind: Kind) -> Path:
     if target.exists() and not target.is_file():
         raise HandfulError(f"{target} is a pipe or a device and no file; give another --out")
     return target
+
+
+def next_folder(folder: Path) -> Path:
+    """The first folder after `folder` that is not there: photos-run → photos-run-2.
+
+    >>> next_folder(Path("not-there-run-2"))
+    PosixPath('not-there-run-3')
+    """
+    name, _, number = folder.name.rpartition("-")
+    known = int(number) if name and number.isdecimal() else 1
+    base = name if known > 1 else folder.name
+    return next(
+        place
+        for at in count(known + 1)
+        if not os.path.lexists(place := folder.with_name(f"{base}-{at}"))
+    )
 
 
 def check_new_folder(folder: Path) -> None:

@@ -15,6 +15,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from handful.cli import app
+from handful.cli.label import fit_words
+from image_files import save, smooth
 
 QUICK = ["--set", "steps=4", "--set", "backbone.base=8", "--precision", "fp32"]
 PLAIN = [*QUICK, "--estimate", "none"]
@@ -205,8 +207,9 @@ def test_another_run_is_refused_until_overwrite(handful, tmp_path):
     status, _, err = handful(*words, "--seed", 1)
     assert status == 2
     assert err.strip().endswith(
-        "run holds another run, finished, made with other images, settings, time or seed; "
-        "give another --out, or --overwrite (in Python overwrite=True) to put this one in its place"
+        "run holds another run, finished, made with other images, labels, settings, time or seed; "
+        "give another --out (--after FOLDER goes on from its labels), or --overwrite (in Python "
+        "overwrite=True) to put this one in its place"
     )
     assert handful(*words, "--seed", 1, "--overwrite")[0] == 0
     assert json.loads((tmp_path / "run" / "run.json").read_text())["seed"] == 1
@@ -502,3 +505,27 @@ def test_a_fit_on_features_explains_itself_where_it_is_asked(handful, photos, tm
     assert re.search(r"method: features, \d+ s in all", out) and "out of fold" in " ".join(
         out.split()
     )
+
+
+def test_the_page_names_a_fit_that_no_run_is_in_the_way_of(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table, run = Path("labels.csv"), Path("photos-run")
+    assert fit_words("photos", table, None) == ["fit", "photos", "--labels", table]
+    run.mkdir()
+    beside = [*fit_words("photos", table, None)[-2:]]
+    assert list(map(str, beside)) == ["--out", "photos-run-2"]
+    after = fit_words("photos", table, run)[-4:]
+    assert list(map(str, after)) == ["--after", "photos-run", "--out", "photos-run-2"]
+
+
+@pytest.mark.thorough
+def test_labels_that_are_here_and_not_used_are_told(handful, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for at in range(8):
+        save(tmp_path / "photos" / f"{at}.png", smooth(20, 20, seed=at))
+    rows = [f"{at}.png,{'ab'[at % 2]}" for at in range(6)]
+    Path("labels.csv").write_text("\n".join(["file,label", *rows]))
+    words = ["fit", "photos", "--method", "features", "--size", "32", "--estimate", "none"]
+    assert handful(*words)[0] == 0
+    _, _, err = handful(*words, "--after", "photos-run", "--out", "more")
+    assert "with --after, give --labels labels.csv" in err

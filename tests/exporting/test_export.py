@@ -194,6 +194,22 @@ def test_the_command_exports_and_says_how_well_it_agrees(exported, handful, tmp_
     assert said["files"] == 28 and said["worst"] < 1e-5
 
 
+@pytest.mark.parametrize("asked", ["--web", "--int8", "--hub-folder", "--no-images"])
+def test_the_command_hands_on_what_is_asked(asked, exported, handful, tmp_path, monkeypatch):
+    run, _ = exported
+    given = {}
+
+    def export(run, out, **options):
+        given.update(options)
+        return job.Exported(out, agreement.Agreement(1, 0.0), ())
+
+    monkeypatch.setattr(job, "export", export)
+    assert handful("export", run.folder, "--out", tmp_path / "model", asked)[0] == 0
+    key = {"--hub-folder": "hub", "--no-images": "keep_images"}.get(asked, asked[2:])
+    usual = {"web": False, "int8": False, "hub": False, "keep_images": True}
+    assert {one for one in usual if given[one] != usual[one]} == {key}
+
+
 def test_a_folder_with_files_is_refused_before_any_work(handful, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     status, _, err = handful("export", tmp_path, "--out", tmp_path)

@@ -151,7 +151,7 @@ def test_another_pretraining_is_refused_in_the_same_folder(tmp_path):
     said = []
     run_pretraining(stripes(), tmp_path / "pre", say=said.append)
     assert said == [f"{tmp_path / 'pre'} already holds this, finished"]
-    with pytest.raises(ValueError, match="made with other images, settings, time or seed"):
+    with pytest.raises(ValueError, match="made with other images, labels, settings, time or seed"):
         run_pretraining(stripes(), tmp_path / "pre", seed=1)
     run_pretraining(stripes(), tmp_path / "pre", seed=1, overwrite=True)
 
@@ -197,7 +197,7 @@ def test_pictures_are_paid_for_before_steps(tmp_path, monkeypatch, steady, clock
 
 def test_a_budget_is_part_of_what_distinguishes_pretrainings(tmp_path, five_seconds_a_step):
     run_pretraining(stripes(), tmp_path / "pre", settings=TIMED, budget=20.0)
-    with pytest.raises(ValueError, match="made with other images, settings, time or seed"):
+    with pytest.raises(ValueError, match="made with other images, labels, settings, time or seed"):
         run_pretraining(stripes(), tmp_path / "pre", settings=TIMED, budget=21.0)
     said = []
     run_pretraining(stripes(), tmp_path / "pre", settings=TIMED, budget=20.0, say=said.append)

@@ -85,6 +85,7 @@ def export(
             keep_images=not no_images,
             int8=int8,
             hub=hub_folder,
+            web=web,
             reporter=reporter,
         )
     agreement = found.agreement

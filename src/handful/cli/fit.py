@@ -376,7 +376,9 @@ def _fit(job: _Job, reporter: "Reporter", kept: list[str]) -> "tuple[Run, ImageS
 def _as_asked(images: "ImageSet", job: _Job, reporter: "Reporter") -> "ImageSet":
     """Return the images, with a part of their labels where `--per-class` is given."""
     from handful.data.checks import spelling_problems
+    from handful.data.labels.page_labels import TABLE
     from handful.pipeline.setup import subsample_labels
+    from handful.progress import Important
 
     for problem in spelling_problems(images.classes):
         reporter.say(problem)
@@ -384,6 +386,10 @@ def _as_asked(images: "ImageSet", job: _Job, reporter: "Reporter") -> "ImageSet"
         raise HandfulError(
             f"{job.where.labels} gives no image a label; fill in its column of labels (a "
             f"spreadsheet may have put what you typed into another one), or leave --labels out"
+        )
+    if job.after is not None and job.where.labels is None and Path(TABLE).is_file():
+        reporter.say(
+            Important(f"{TABLE} is here and is not used: with --after, give --labels {TABLE}")
         )
     if job.drawn is None:
         return images

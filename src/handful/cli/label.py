@@ -98,7 +98,19 @@ def label(
 
     say(summary(page.session))
     if page.session.table.exists():
-        say(f"next: {shell_command('fit', source, '--labels', page.session.table)}")
+        say(f"next: {shell_command(*fit_words(source, page.session.table, after))}")
+
+
+def fit_words(source: str, table: Path, after: Path | None) -> list[object]:
+    """The words of the `fit` command that learns from a table, beside the runs that are there."""
+    from handful.data.source_names import default_run_folder
+    from handful.output import next_folder
+
+    words: list[object] = ["fit", source, "--labels", table]
+    if after is not None:
+        return [*words, "--after", after, "--out", next_folder(after)]
+    usual = default_run_folder(source)
+    return [*words, "--out", next_folder(usual)] if usual.exists() else words
 
 
 def _listed(classes: str | None) -> tuple[str, ...]:

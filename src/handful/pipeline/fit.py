@@ -274,7 +274,8 @@ def _decide_by_auto(
     watch = best_so_far.consider if best_so_far is not None else None
     selection = select_method(images, deadline, options, request.origins, work, reporter, watch)
     selected = selection.selected
-    reporter.say(f"{selected.settings.method.name} is chosen")
+    both = " and ".join(one.settings.method.name for one in selected.members)
+    reporter.say(f"{selected.settings.method.name}{f' of {both}' * bool(both)} is chosen")
     assessment = None
     if request.estimate:
         assessment = assess_selected_method(

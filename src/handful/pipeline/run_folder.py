@@ -268,7 +268,8 @@ def _holds_other_files(folder: Path) -> bool:
 def _refuse_unless_overwrite(overwrite: bool, description: str) -> None:
     if not overwrite:
         raise HandfulError(
-            f"{description} made with other images, settings, time or seed; give another --out, or "
+            f"{description} made with other images, labels, settings, time or seed; give another "
+            f"--out (--after FOLDER goes on from its labels), or "
             f"--overwrite (in Python overwrite=True) to put this one in its place"
         )
 

@@ -18,6 +18,7 @@ from handful.evaluation.calibration import HELD
 from handful.evaluation.label_errors import CONTRADICTED
 from handful.evaluation.metrics import equal_groups, evaluate
 from handful.methods.base import About
+from handful.output import next_folder
 from handful.pipeline.artifacts import (
     ISSUES,
     LABEL_NEXT,
@@ -196,6 +197,8 @@ class Page:
     promise_holds: str  # for how many sets of labels, in words; "" if an earlier version said more
     promised: float  # the highest target accuracy that a threshold reaches; 0 if unknown
     folder: str  # path of the run, quoted for a shell
+    next_folder: str  # path of a run after it, quoted for a shell
+    next_run_folder: str  # the same, not quoted
     source_quoted: str  # the source and its boxes as they were typed, quoted for a shell
     more_boxes: str  # what `predict` needs for more photos: their boxes, if the run is of crops
     files: tuple[tuple[str, str], ...]
@@ -273,6 +276,8 @@ def page(run: RunFolder, links: bool = False) -> Page:
         promise_holds=_promise_holds([row for _, row in offered if row]),
         promised=max((target for target, row in offered if row), default=0.0),
         folder=folder,
+        next_folder=shlex.quote(str(next_folder(run.folder))),
+        next_run_folder=str(next_folder(run.folder)),
         source_quoted=_source_quoted(record["data"]),
         more_boxes=" --boxes BOXES" if record["data"].get("boxes") else "",
         files=tuple((name, text) for name, text in FILES.items() if (run.folder / name).exists()),
