@@ -6,7 +6,7 @@ import pytest
 from handful.csv_files import read_csv
 from handful.errors import HandfulError
 from handful.labeling.serve import check_host, close
-from handful.labeling.start import Wanted, open_page
+from handful.labeling.start import Wanted, keys_of, open_page
 from labeling.pages import Client, folder, label, opened
 
 
@@ -204,3 +204,20 @@ def test_labels_of_a_file_are_never_taken_for_names_of_folders(tmp_path: Path) -
         assert page.session.state()["labels"] == 2 and not page.session.state()["by_folder"]
     with opened(source, folders="groups") as page:
         assert page.session.state()["labels"] == 2
+
+
+@pytest.mark.parametrize(
+    "classes, keys",
+    [
+        (["fox", "hare"], "12"),
+        ([str(digit) for digit in range(10)], "0123456789"),
+        (["A", "b"], "ab"),
+        (["a", "n"], "12"),  # n makes a class
+        (["10", "2"], "12"),
+        ([], ""),
+    ],
+)
+def test_classes_that_are_named_after_keys_have_these(classes, keys):
+    found = keys_of(classes)
+    assert found[: len(classes)] == keys
+    assert len(set(found)) == len(found) and set("nxz").isdisjoint(found)

@@ -122,12 +122,23 @@ def open_page(
     about: dict[str, Any] = {
         "source": wanted.source,
         "question": found.question,
-        "keys": KEYS,
+        "keys": keys_of(session.marks.classes),
         "annotator": wanted.annotator,
         "figure": FEW,
         "random_every": RANDOM_EVERY,
     }
     return Page(session, photos, learner, fitting, about, answer)
+
+
+def keys_of(classes: Sequence[str]) -> str:
+    """The keys of the classes, in their order, and of those that come later.
+
+    Classes that are named after keys, such as digits, have these; others have KEYS.
+    """
+    own = [name.lower() for name in classes]
+    if not own or not all(len(name) == 1 and name in f"0{KEYS}" for name in own):
+        return KEYS
+    return "".join([*own, *(key for key in KEYS if key not in own)])
 
 
 def _rewritten(table: Path, session: Session) -> str:

@@ -19,7 +19,7 @@ from handful.files import write_text
 from handful.labeling.marks import class_name
 from handful.labeling.photos import FolderPhotos, encoded
 from handful.labeling.session import in_random_order, shown_name
-from handful.labeling.start import KEYS
+from handful.labeling.start import keys_of
 
 SIDE = 320  # pixels of a thumbnail's longer side
 LARGEST = 200 * 2**20  # bytes of the page
@@ -91,7 +91,12 @@ def page_of(images: Sequence[dict[str, str]], classes: Sequence[str], title: str
     script = folder.joinpath("static.js").read_text("utf-8")
     style = folder.joinpath("style.css").read_text("utf-8")
     key = hashlib.sha256("\n".join(image["file"] for image in images).encode(errors="replace"))
-    value = {"images": images, "classes": classes, "keys": KEYS, "key": key.hexdigest()[:16]}
+    value = {
+        "images": images,
+        "classes": classes,
+        "keys": keys_of(classes),
+        "key": key.hexdigest()[:16],
+    }
     data = json.dumps(value).replace("<", "\\u003c").replace("&", "\\u0026")
     return PAGE.format(
         script_hash=_hash(script),

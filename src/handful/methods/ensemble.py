@@ -37,8 +37,8 @@ class Ensemble:
 
     name: ClassVar[str] = "ensemble"
     about: ClassVar[About] = About(
-        "lets two classifiers answer together: a head on the features of a frozen network, and a "
-        "network trained on these images",
+        "lets two classifiers answer together: one on features that a network learned from other "
+        "images, and a network trained on these images alone",
         "The two make different mistakes, so together they are often right more often than either. "
         "How much each counts follows from labelled images that it did not see.",
         "It takes the time of both.",
