@@ -137,6 +137,13 @@ def test_what_the_figure_would_be_with_likely_groups_comes_from_images_that_are_
     assert likely().caveats() == ["perhaps the labels are only 50 independent scenes: see --groups"]
 
 
+def test_groups_that_make_no_difference_are_said_to_make_none():
+    right = np.ones(60)
+    right[:20] = 0.5  # those in a scene with another one are right less often
+    text = likely().warned(assessed(right))
+    assert "so the estimate should hold" in text and "rather than" not in text
+
+
 def test_no_figure_is_given_where_few_images_tell():
     assert likely(60, mates=18).accuracy_if_likely(assessed(np.ones(60))) is None
     assert likely().accuracy_if_likely(None) is None

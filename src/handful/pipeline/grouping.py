@@ -87,18 +87,20 @@ class Grouping:
         if self.found is None or self.found.likely is None:
             return ""
         then = self.accuracy_if_likely(assessment)
-        if then is not None and assessment is not None and assessment.estimate.accuracy is not None:
-            now = assessment.estimate.accuracy
-            figure = f": about {100 * then:.0f} % rather than {100 * now:.0f} %"
-        else:
-            figure = ""
+        now = None if assessment is None else assessment.estimate.accuracy
+        told = "If they do, the estimate for new scenes is another one"
+        if then is not None and now is not None and then < now:
+            told += f": about {100 * then:.0f} % rather than {100 * now:.0f} %"
+        elif then is not None:
+            told = (
+                "Those that are alone are predicted rightly as often, so the estimate should hold"
+            )
         scenes = len(np.unique(self.found.likely))
         return (
             f"perhaps the {self.labels:,} labels are only {scenes:,} independent scenes: by "
             f"{_listed(self.found.likely_signs)}, images belong together that look more alike than "
-            f"others of their class, but not so much that it is sure. If they do, the estimate for "
-            f"new scenes is another one{figure}; to keep them together, give --groups folder, "
-            f"--groups REGEX, or a column group in the label file"
+            f"others of their class, but not so much that it is sure. {told}; to keep them together, give "
+            f"--groups folder, --groups REGEX, or a column group in the label file"
         )
 
 

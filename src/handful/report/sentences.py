@@ -122,7 +122,7 @@ def _only_sure(estimate: Mapping[str, Any], folder: str) -> str:
     if not worth:
         return (
             "If it may answer only where it is sure: these labels are too few to promise that such "
-            "answers are right more often."
+            "answers are right more often than all answers are."
         )
     best = max(worth, key=lambda row: row["sure"])
     return (
