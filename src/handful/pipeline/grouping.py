@@ -99,8 +99,8 @@ class Grouping:
         return (
             f"perhaps the {self.labels:,} labels are only {scenes:,} independent scenes: by "
             f"{_listed(self.found.likely_signs)}, images belong together that look more alike than "
-            f"others of their class, but not so much that it is sure. {told}; to keep them together, give "
-            f"--groups folder, --groups REGEX, or a column group in the label file"
+            f"others of their class, but not so much that it is sure. {told}; to keep them "
+            f"together, give --groups folder, --groups REGEX, or a column group in the label file"
         )
 
 
