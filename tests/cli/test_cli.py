@@ -529,3 +529,7 @@ def test_labels_that_are_here_and_not_used_are_told(handful, tmp_path, monkeypat
     assert handful(*words)[0] == 0
     _, _, err = handful(*words, "--after", "photos-run", "--out", "more")
     assert "with --after, give --labels labels.csv" in err
+    table = Path("photos-run/label-next.csv")
+    table.write_text("\n".join(["file,label", *rows]))
+    _, _, err = handful(*words, "--labels", table, "--out", "other")
+    assert "has new labels only: --after photos-run keeps those of that run" in err

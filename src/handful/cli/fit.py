@@ -377,6 +377,7 @@ def _as_asked(images: "ImageSet", job: _Job, reporter: "Reporter") -> "ImageSet"
     """Return the images, with a part of their labels where `--per-class` is given."""
     from handful.data.checks import spelling_problems
     from handful.data.labels.page_labels import TABLE
+    from handful.pipeline.artifacts import LABEL_NEXT, RECORD
     from handful.pipeline.setup import subsample_labels
     from handful.progress import Important
 
@@ -391,6 +392,11 @@ def _as_asked(images: "ImageSet", job: _Job, reporter: "Reporter") -> "ImageSet"
         reporter.say(
             Important(f"{TABLE} is here and is not used: with --after, give --labels {TABLE}")
         )
+    table = job.where.labels
+    if table is not None and job.after is None and table.name == LABEL_NEXT:
+        if (run := table.expanduser().parent / RECORD).exists():
+            told = f"{table} has new labels only: --after {run.parent} keeps those of that run"
+            reporter.say(Important(told))
     if job.drawn is None:
         return images
     images = subsample_labels(images, *job.drawn)
