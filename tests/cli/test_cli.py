@@ -5,8 +5,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from typer.testing import CliRunner
 from handful.cli import app
 from handful.cli.label import fit_words
 from image_files import save, smooth
+from lazy_imports import fresh_python
 
 QUICK = ["--set", "steps=4", "--set", "backbone.base=8", "--precision", "fp32"]
 PLAIN = [*QUICK, "--estimate", "none"]
@@ -57,7 +56,7 @@ def test_help_comes_without_what_takes_long_to_import():
         "slow = {'torch', 'numpy', 'scipy', 'sklearn', 'matplotlib', 'timm', 'pydantic', 'PIL'}\n"
         "assert not slow & sys.modules.keys(), slow & sys.modules.keys()"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    found = fresh_python(code)
     assert found.returncode == 0, found.stderr
     assert "predict" in found.stdout
 

@@ -1,13 +1,11 @@
 """The help, the start, and what is checked before anything slow is imported."""
 
-import subprocess
-import sys
-
 import pytest
 
 from handful import cli
 from handful.cli.early_checks import METHOD_NAMES
 from handful.methods import METHODS
+from lazy_imports import assert_refused_before, fresh_python
 
 
 def test_handful_alone_shows_how_to_start(handful):
@@ -56,22 +54,8 @@ def test_mistakes_are_answered_before_torch_is_imported(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "diary.txt").write_text("mine")
     (tmp_path / "diary.txt").write_text("mine")
-    code = (
-        "import sys; from handful import cli\n"
-        f"for words in {[words for words, _ in MISTAKES]!r}:\n"
-        "    sys.argv = ['handful', 'fit', 'digits', *words]\n"
-        "    try: cli.main()\n"
-        "    except SystemExit as leaving: assert leaving.code == 2, words\n"
-        "    assert 'torch' not in sys.modules, words\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    answers = done.stderr.splitlines()
-    assert len(answers) == len(MISTAKES)
-    for answer, (_, said) in zip(answers, MISTAKES, strict=True):
-        assert said in answer
+    mistakes = [(["fit", "digits", *words], said) for words, said in MISTAKES]
+    assert_refused_before({"torch"}, mistakes, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["diary.txt", "full"]
 
 
@@ -91,7 +75,7 @@ def libraries_of(words, status):
         "names = {name for name in names if not name.startswith('_sysconfigdata')}\n"
         "print('imported:', *names - sys.stdlib_module_names - {'handful'})\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = fresh_python(code)
     assert done.returncode == 0, done.stderr
     shown, _, found = done.stdout.rpartition("imported:")
     return set(found.split()), shown + done.stderr

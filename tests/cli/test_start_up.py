@@ -1,14 +1,13 @@
 """What a command imports before it works, and what it keeps from the garbage collector."""
 
 import gc
-import subprocess
-import sys
 
 import pytest
 
 import handful
 from handful.cli.collector import few_collections
 from image_files import save, smooth
+from lazy_imports import assert_refused_before, fresh_python
 
 WRONG_PATHS = [
     (["fit", "/no/such", "--out", "new"], "no folder '/no/such'"),
@@ -27,22 +26,7 @@ WRONG_PATHS = [
 def test_wrong_paths_are_answered_before_torch_is_imported(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "photo.jpg").write_bytes(b"")
-    code = (
-        "import sys; from handful import cli\n"
-        f"for words in {[words for words, _ in WRONG_PATHS]!r}:\n"
-        "    sys.argv = ['handful', *words]\n"
-        "    try: cli.main()\n"
-        "    except SystemExit as leaving: assert leaving.code == 2, words\n"
-        "    assert not {'torch', 'numpy', 'rich'} & set(sys.modules), words\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    answers = done.stderr.splitlines()
-    assert len(answers) == len(WRONG_PATHS)
-    for answer, (words, said) in zip(answers, WRONG_PATHS, strict=True):
-        assert said in answer, words
+    assert_refused_before({"torch", "numpy", "rich"}, WRONG_PATHS, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photo.jpg", "run"]
 
 
@@ -86,9 +70,7 @@ def test_predict_of_a_photo_imports_what_it_needs_and_keeps_it_from_the_collecto
         "assert 'torch._dynamo' not in sys.modules\n"
         "assert gc.get_freeze_count() > 50_000, gc.get_freeze_count()\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
-    )
+    done = fresh_python(code, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("photo.png\t")
 
@@ -113,9 +95,7 @@ def test_a_first_classifier_is_there_before_what_is_slow_and_not_needed_is_impor
         "at.so_far = so_far\n"
         "cli.main()\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
-    )
+    done = fresh_python(code, tmp_path)
     assert done.returncode == 77, done.stderr
     assert (tmp_path / "photos-run" / "run.json").exists()
 
@@ -137,7 +117,7 @@ def test_a_program_that_calls_commands_keeps_its_collector_and_only_the_first_ca
         "with few_collections(): pass\n"
         "assert gc.get_freeze_count() <= kept and gc.isenabled()\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = fresh_python(code)
     assert done.returncode == 0, done.stderr
 
 

@@ -376,10 +376,7 @@ def _fit(job: _Job, reporter: "Reporter", kept: list[str]) -> "tuple[Run, ImageS
 def _as_asked(images: "ImageSet", job: _Job, reporter: "Reporter") -> "ImageSet":
     """Return the images, with a part of their labels where `--per-class` is given."""
     from handful.data.checks import spelling_problems
-    from handful.data.labels.page_labels import TABLE
-    from handful.pipeline.artifacts import LABEL_NEXT, RECORD
     from handful.pipeline.setup import subsample_labels
-    from handful.progress import Important
 
     for problem in spelling_problems(images.classes):
         reporter.say(problem)
@@ -388,20 +385,30 @@ def _as_asked(images: "ImageSet", job: _Job, reporter: "Reporter") -> "ImageSet"
             f"{job.where.labels} gives no image a label; fill in its column of labels (a "
             f"spreadsheet may have put what you typed into another one), or leave --labels out"
         )
-    if job.after is not None and job.where.labels is None and Path(TABLE).is_file():
-        reporter.say(
-            Important(f"{TABLE} is here and is not used: with --after, give --labels {TABLE}")
-        )
-    table = job.where.labels
-    if table is not None and job.after is None and table.name == LABEL_NEXT:
-        if (run := table.expanduser().parent / RECORD).exists():
-            told = f"{table} has new labels only: --after {run.parent} keeps those of that run"
-            reporter.say(Important(told))
+    _tell_missed_labels(job, reporter)
     if job.drawn is None:
         return images
     images = subsample_labels(images, *job.drawn)
     drawn = dict.fromkeys(images.names, "random")
     return replace(images, origins={**drawn, **images.origins})
+
+
+def _tell_missed_labels(job: _Job, reporter: "Reporter") -> None:
+    """Say so where labels are at hand that the command does not use."""
+    from handful.data.labels.page_labels import TABLE
+    from handful.pipeline.artifacts import LABEL_NEXT, RECORD
+    from handful.progress import Important
+
+    table = job.where.labels
+    told = ""
+    if job.after is not None and table is None and Path(TABLE).is_file():
+        told = f"{TABLE} is here and is not used: with --after, give --labels {TABLE}"
+    elif job.after is None and table is not None and table.name == LABEL_NEXT:
+        run = table.expanduser().parent
+        if (run / RECORD).exists():
+            told = f"{table} has new labels only: --after {run} keeps those of that run"
+    if told:
+        reporter.say(Important(told))
 
 
 def _best_kept(out: Path, kept: list[str]) -> "Run | None":

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful.errors import HandfulError
-from handful.models.joined import Joined
+from handful.models.joined import Joined, normalized_for
 
 ENSEMBLE = "ensemble"
 
@@ -135,11 +135,7 @@ class Ensemble(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features of images that are normalised for the first pre-trained network."""
-        mean, std = (
-            torch.tensor(constants, device=images.device).view(1, -1, 1, 1)
-            for constants in (self.mean, self.std)
-        )
-        plain = (images * std + mean)[:, : self.channels]  # grey ones are repeated
+        plain = normalized_for(self.trained, images, self)[:, : self.channels]  # grey: repeated
         return self._beside(self.frozen(images), self.trained(plain))
 
     def join(self, rows: Sequence[Tensor]) -> Tensor:

@@ -63,19 +63,22 @@ class Joined(nn.Module):
         self.width = sum(int(network.width) for network in made)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.join([network(self._for(network, images)) for network in self.networks])
+        return self.join(
+            [network(normalized_for(network, images, self)) for network in self.networks]
+        )
 
     def join(self, rows: Sequence[Tensor]) -> Tensor:
         """(N, D) of the (N, D_i) features of the networks, in their order and number format."""
         joined = torch.cat([F.normalize(found.float(), dim=1) for found in rows], dim=1)
         return joined.to(rows[0].dtype) if rows[0].dtype == torch.float16 else joined
 
-    def _for(self, network: nn.Module, images: Tensor) -> Tensor:
-        """Images normalised for the first network → normalised for another one."""
-        if (network.mean, network.std) == (self.mean, self.std):
-            return images
-        mean, std, own_mean, own_std = (
-            torch.tensor(constants, device=images.device).view(1, -1, 1, 1)
-            for constants in (self.mean, self.std, network.mean, network.std)
-        )
-        return (images * std + mean - own_mean) / own_std
+
+def normalized_for(network: Any, images: Tensor, of: Any) -> Tensor:
+    """Images that are normalised by the constants of `of` → normalised by those of `network`."""
+    if (network.mean, network.std) == (of.mean, of.std):
+        return images
+    mean, std, own_mean, own_std = (
+        torch.tensor(constants, device=images.device).view(1, -1, 1, 1)
+        for constants in (of.mean, of.std, network.mean, network.std)
+    )
+    return (images * std + mean - own_mean) / own_std

@@ -138,9 +138,9 @@ class Race:
 
     def _ensemble(self) -> Evaluated | None:
         """The best head together with the best trained network, unless one is better alone."""
-        own = [one for one in self.evaluated if not one.candidate.package]
         if self.options.init is not None:  # both have the same network
             return None
+        own = [one for one in self.evaluated if not one.candidate.package]
         heads = [one for one in own if one.candidate.method in HEADS]
         trained = [one for one in own if one.candidate.method in TRAINED]
         if not heads or not trained:
