@@ -1,5 +1,6 @@
 """The confidence of answers for images that a head learned from without their labels."""
 
+import shutil
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -9,9 +10,12 @@ import torch
 
 import handful
 from handful.csv_files import read_csv
+from handful.errors import HandfulError
+from handful.files import write_tensors
 from handful.methods.gaussian_mixture import GaussianMixture
 from handful.methods.linear_head import Features
-from handful.pipeline import pool_answers
+from handful.pipeline import pool_answers, pool_images
+from handful.pipeline.artifacts import POOL
 from handful.pipeline.cross_validate import fold_predictor
 from handful.pipeline.options import InputSpec
 from handful.pipeline.setup import prepare
@@ -25,6 +29,18 @@ def saved(tmp_path_factory):
     out = tmp_path_factory.mktemp("pool") / "run"
     images = stripes(60, channels=3, labeled=24)
     return images, handful.fit(images, "gaussian_mixture", size=32, out=out)
+
+
+@pytest.fixture(scope="module")
+def far_apart(tmp_path_factory):
+    """A run whose two temperatures are so far apart that no confidence is the same at both."""
+    images = stripes(60, channels=3, labeled=24)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool_answers, "pool_temperature", lambda *decision: 40.0)
+        out = tmp_path_factory.mktemp("pool") / "run"
+        run = handful.fit(images, "gaussian_mixture", size=32, out=out)
+    assert run.predictor.temperature < 2
+    return images, run
 
 
 def confidence(images, run, temperature):
@@ -44,6 +60,52 @@ def test_answers_for_the_pool_have_a_temperature_of_their_own(saved):
     assert opened.predictor.temperature == pytest.approx(of_new)  # new images keep theirs
 
 
+def confidences(run, images):
+    return np.array(run.predict(images).confidence)
+
+
+@pytest.mark.thorough
+def test_predict_answers_for_the_pool_as_the_run_did_and_for_other_images_as_new(far_apart):
+    images, run = far_apart
+    opened = handful.open_run(run.folder)
+    pool = images[images.unlabeled]
+    written = [float(row["confidence"]) for row in read_csv(run.folder / "predictions.csv")]
+    np.testing.assert_allclose(confidences(opened, pool), written, atol=1e-4)
+    np.testing.assert_allclose(confidences(opened, pool[[3, 0]]), [written[3], written[0]], 1e-3)
+    renamed = replace(pool, store=replace(pool.store, names=[f"new/{n}" for n in pool.store.names]))
+    np.testing.assert_allclose(confidences(opened, renamed), written, atol=1e-4)
+    others = stripes(60, channels=3, labeled=24, seed=1)
+    expected = run.predictor.predict_proba(others).amax(dim=1).numpy()
+    np.testing.assert_allclose(confidences(opened, others), expected, atol=1e-6)
+
+
+@pytest.mark.thorough
+def test_a_run_of_an_earlier_version_takes_every_image_as_new(far_apart, tmp_path):
+    images, run = far_apart
+    shutil.copytree(run.folder, tmp_path / "run")
+    (tmp_path / "run" / POOL).unlink()
+    pool = images[images.unlabeled]
+    expected = run.predictor.predict_proba(pool).amax(dim=1).numpy()
+    np.testing.assert_allclose(confidences(handful.open_run(tmp_path / "run"), pool), expected)
+
+
+@pytest.mark.thorough
+def test_a_damaged_list_of_the_pool_is_refused(far_apart, tmp_path):
+    images, run = far_apart
+    shutil.copytree(run.folder, tmp_path / "run")
+    for pixels in (torch.zeros(3, 8, dtype=torch.uint8), torch.tensor(1, dtype=torch.uint8)):
+        write_tensors(tmp_path / "run" / POOL, {"pixels": pixels})
+        with pytest.raises(HandfulError, match=f"{POOL} was not written by handful"):
+            handful.open_run(tmp_path / "run").predict(images)
+    (tmp_path / "run" / POOL).write_bytes(b"no tensors")
+    with pytest.raises(HandfulError, match=f"{POOL} is damaged"):
+        handful.open_run(tmp_path / "run").predict(images)
+
+
+def test_the_largest_small_pool_can_be_saved():
+    assert pool_answers.MOST_LABELS * pool_answers.POOL_OF_LABEL == pool_images.MOST
+
+
 @pytest.mark.thorough
 def test_suggestions_have_the_confidence_of_the_answers(saved):
     _, run = saved
@@ -57,6 +119,7 @@ def test_a_head_that_learned_from_labels_alone_has_one_temperature(tmp_path):
     images = stripes(60, channels=3, labeled=24)
     run = handful.fit(images, "features", size=32, out=tmp_path / "run")
     assert run.estimate.get("pool_temperature") is None
+    assert not (tmp_path / "run" / POOL).exists()
     written = [float(row["confidence"]) for row in read_csv(tmp_path / "run" / "predictions.csv")]
     expected = confidence(images, run, run.predictor.temperature)
     np.testing.assert_allclose(written, expected, atol=1e-4)

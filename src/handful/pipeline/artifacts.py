@@ -8,6 +8,7 @@ OUT_OF_FOLD, REPORT = "out-of-fold.csv", "report.html"
 LABEL_NEXT, IN_DISTRIBUTION = "label-next.csv", "familiar.safetensors"
 HISTORY, STAGE_HISTORY = "history.jsonl", "stage-history.jsonl"
 PICTURES, PREDICTIONS = "pictures.json", "predictions.csv"
+POOL = "pool.safetensors"
 ARTIFACTS = (
     MODEL,
     HISTORY,
@@ -19,6 +20,7 @@ ARTIFACTS = (
     OUT_OF_FOLD,
     PICTURES,
     PREDICTIONS,
+    POOL,
     "draw.json",
     "test.json",
     "confusion.svg",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from handful import models
 from handful.csv_files import read_csv
@@ -20,7 +21,7 @@ from handful.data.boxes.options import Boxes, boxes_of, photo_of
 from handful.data.imageset import ImageSet
 from handful.data.vanished import with_the_rest
 from handful.errors import HandfulError
-from handful.evaluation.calibration import fewest_labels
+from handful.evaluation.calibration import calibrated, fewest_labels
 from handful.evaluation.metrics import Evaluation, evaluate, with_foreign
 from handful.evaluation.novelty import FEWEST, InDistribution, load_in_distribution
 from handful.evaluation.plots import plot_confusion
@@ -29,6 +30,7 @@ from handful.models.classifier import Predictor
 from handful.pipeline.artifacts import IN_DISTRIBUTION, LABELS, MODEL, RECORD, RUN_LAYOUT
 from handful.pipeline.given import images_of, labeled_images
 from handful.pipeline.model_file import load_predictor, save_predictor
+from handful.pipeline.pool_images import in_pool
 from handful.pipeline.predictions import Predictions
 from handful.pipeline.record_schema import RunRecord, parsed
 from handful.pipeline.replacement import finish_replacement
@@ -166,7 +168,7 @@ class Run:
     ) -> "Predictions":
         parts = [images] if images.test is None else [images, images.test]
         names = tuple(name for part in parts for name in part.names)
-        found = [self.predictor.predict_proba(part, track=track) for part in parts]
+        found = [self._probabilities(part, track) for part in parts]
         out_of_distribution = None
         if none_of_these:
             known = self.in_distribution
@@ -188,6 +190,17 @@ class Run:
             detected,
             store.in_folder,
         )
+
+    def _probabilities(self, images: ImageSet, track: Track) -> Tensor:
+        """(N, K) calibrated probabilities; see `pool_answers` for images that the head knows."""
+        found = self.predictor.predict_proba(images, track=track)
+        of_pool = (self.estimate or {}).get("pool_temperature")
+        if of_pool is None or self.folder is None:
+            return found
+        own = in_pool(images.scaled_by(self.predictor.value_range), self.folder)
+        times = of_pool / self.predictor.temperature
+        found[own] = torch.from_numpy(calibrated(found[own].numpy(), times)).float()
+        return found
 
     @property
     def in_distribution(self) -> InDistribution:
@@ -350,7 +363,7 @@ class Run:
                 f"{images.source} holds no labelled image to score; put images into class "
                 f"sub-folders or give their labels with --labels"
             )
-        probabilities = self.predictor.predict_proba(labeled, track=track)
+        probabilities = self._probabilities(labeled, track)
         found = evaluate(probabilities.numpy(), labeled.labels, self.classes)
         return with_foreign(found, foreign)
 

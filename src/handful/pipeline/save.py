@@ -7,6 +7,7 @@ from handful.data.imageset import ImageSet
 from handful.pipeline.artifacts import PICTURES, PREDICTIONS, STAGE_HISTORY
 from handful.pipeline.grouping import Grouping
 from handful.pipeline.pool_answers import for_pool
+from handful.pipeline.pool_images import save_pool
 from handful.pipeline.pretrained import HISTORY
 from handful.pipeline.record import Decision, FitRequest, record_of
 from handful.pipeline.run import Run
@@ -56,6 +57,8 @@ def save_artifacts(
     if answers and len(task.images.unlabeled):
         pool = task.images[task.images.unlabeled]
         answering.predict(pool, task.track).to_csv(folder / PREDICTIONS)
+        if answering is not run:
+            save_pool(pool, folder)
     # The cache, where the pre-training is, may have been cleared meanwhile.
     if pretrained is not None and (pretrained / HISTORY).exists():
         shutil.copyfile(pretrained / HISTORY, folder / STAGE_HISTORY)

@@ -56,6 +56,7 @@ def predict_shard(
         "channels": predictor.channels,
         "aspect": predictor.aspect,
         "temperature": predictor.temperature,
+        "pool_temperature": (trained.estimate or {}).get("pool_temperature"),
         "range": plain(predictor.value_range),
         "threshold": threshold,
         "none_of_these": none_of_these,
