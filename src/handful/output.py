@@ -187,14 +187,15 @@ def next_folder(folder: Path) -> Path:
     >>> next_folder(Path("not-there-run-2"))
     PosixPath('not-there-run-3')
     """
+    return next(place for place in later_folders(folder) if not os.path.lexists(place))
+
+
+def later_folders(folder: Path) -> Iterator[Path]:
+    """The folders after `folder`, there or not: photos-run-2, photos-run-3, …"""
     name, _, number = folder.name.rpartition("-")
     known = int(number) if name and number.isdecimal() else 1
     base = name if known > 1 else folder.name
-    return next(
-        place
-        for at in count(known + 1)
-        if not os.path.lexists(place := folder.with_name(f"{base}-{at}"))
-    )
+    return (folder.with_name(f"{base}-{at}") for at in count(known + 1))
 
 
 def check_new_folder(folder: Path) -> None:

@@ -1,9 +1,12 @@
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from handful.csv_files import read_csv
+from handful.data.source_names import default_run_folder
 from handful.errors import HandfulError
 from handful.labeling.serve import check_host, close
 from handful.labeling.start import Wanted, keys_of, open_page
@@ -221,3 +224,83 @@ def test_classes_that_are_named_after_keys_have_these(classes, keys):
     found = keys_of(classes)
     assert found[: len(classes)] == keys
     assert len(set(found)) == len(found) and set("nxz").isdisjoint(found)
+
+
+def a_run(folder: Path, *words: object) -> Path:
+    """A folder with the record of a fit by this command."""
+    folder.mkdir()
+    record = {"command": ["fit", *map(str, words)]}
+    (folder / "run.json").write_text(json.dumps(record))
+    (folder / "labels.csv").write_text("file,label,origin\n000.png,cat,random\n")
+    return folder
+
+
+def done(source: Path, **wanted: Any) -> tuple[list[str], list[str]]:
+    """The command of the button Done of a page with its usual run folder, and what it says."""
+    said: list[str] = []
+    page = open_page(Wanted(str(source), **wanted), said.append)
+    close(page)
+    return page.fitting.command(""), said
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of photos, beside the present folder."""
+    monkeypatch.chdir(tmp_path)
+    folder(tmp_path / "photos")
+    return Path("photos")
+
+
+def test_done_puts_its_run_where_fit_does(photos: Path) -> None:
+    command, said = done(photos)
+    assert command == ["fit", "photos", "--labels", "labels.csv", "--out", "photos-run"]
+    assert command[-1] == str(default_run_folder(str(photos))) and said == []
+
+
+def test_done_replaces_a_run_of_its_own_and_no_other(photos: Path) -> None:
+    a_run(Path("photos-run"), "photos/", "--budget", "3m")  # of a fit that was typed
+    command, said = done(photos)
+    assert command[-2:] == ["--out", "photos-run-2"]
+    assert said == ["photos-run is another run and stays: Done makes photos-run-2"]
+    a_run(Path("photos-run-2"), "photos", "--labels", "labels.csv", "--out", "photos-run-2", "--x")
+    command, said = done(photos)
+    assert command[-3:] == ["--out", "photos-run-2", "--overwrite"]
+    assert said[0] == "1 label taken over from photos-run-2"  # labels.csv is not there
+    command, _ = done(photos, labels=Path("others.csv"))
+    assert command[-2:] == ["--out", "photos-run-3"]
+    assert done(photos, after=Path("photos-run"))[0][5] == "photos-run-2"
+
+
+def test_done_goes_on_with_the_run_of_an_earlier_version(photos: Path) -> None:
+    a_run(Path("run"), "photos/", "--labels", "labels.csv", "--out", "run", "--budget", "3m")
+    command, said = done(photos)
+    assert command[-3:] == ["--out", "run", "--overwrite"]
+    assert said[-1] == "Done goes on with run, where an earlier version put its run"
+    folder(Path("others"))
+    assert done(Path("others"), labels=Path("o.csv"))[0][-2:] == ["--out", "others-run"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"command": null}', '{"command": ["fit", 3]}'])
+def test_a_record_that_says_nothing_is_of_another_run(photos: Path, text: str) -> None:
+    Path("photos-run").mkdir()
+    Path("photos-run/run.json").write_text(text)
+    assert done(photos)[0][-2:] == ["--out", "photos-run-2"]
+
+
+def test_a_run_that_is_made_while_the_page_is_open_stays(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = open_page(Wanted(str(photos)))
+    a_run(Path("photos-run"), "photos")
+    started: list[list[str]] = []
+
+    def process(words: list[str], **how: object) -> Any:
+        started.append(words[3:])
+        return SimpleNamespace(stdout=[], poll=lambda: 0, terminate=lambda: None)
+
+    monkeypatch.setattr("subprocess.Popen", process)
+    page.fitting.start("3m")
+    Path("photos-run-2").mkdir()  # what the fit makes, before it has a record
+    page.fitting.start("3m")
+    close(page)
+    assert [words[5:] for words in started] == 2 * [["photos-run-2", "--budget", "3m"]]

@@ -22,8 +22,13 @@ def label(
         ),
     ] = None,
     run: Annotated[
-        Path, typer.Option(help="Folder for the run that the button Done makes.")
-    ] = Path("run"),
+        Path | None,
+        typer.Option(
+            help="Folder for the run that the button Done makes; by default SOURCE-run, as of fit, "
+            "or SOURCE-run-2 if another run is there.",
+            show_default=False,
+        ),
+    ] = None,
     after: Annotated[
         Path | None,
         typer.Option(help="An earlier run: its labels and settings go on.", show_default=False),
@@ -73,7 +78,7 @@ def label(
 
         handful label photos/
 
-        handful label photos/ --classes cat,dog --labels labels.csv --run run/
+        handful label photos/ --classes cat,dog --labels labels.csv --run photos-run/
     """
     from handful.labeling.serve import check_host, serve
     from handful.labeling.start import Wanted, open_page

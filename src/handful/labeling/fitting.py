@@ -7,28 +7,81 @@ import os
 import subprocess
 import sys
 import threading
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from handful.csv_files import read_csv
+from handful.data.source_names import default_run_folder
 from handful.errors import HandfulError
 from handful.files import read_json
+from handful.output import later_folders
 from handful.text import FEW, about_right, in_seconds, shell_command
 
 RECORD, PREDICTIONS, REPORT = "run.json", "predictions.csv", "report.html"
 NOTHING_YET = "not started"
+EARLIER = Path("run")  # where earlier versions put the run of a page
+
+
+def run_folder(source: str, table: Path, after: Path | None) -> Path:
+    """Where the run of a page goes: where `fit` puts its own, or beside a run that is there.
+
+    A run that a page with this label file made is replaced, any other run stays.
+
+    Args:
+        after: the run that it goes on from, which stays.
+    """
+    if made_by_page(EARLIER, source, table):
+        return EARLIER
+    usual = default_run_folder(source) if after is None else after
+    places = chain([usual] if after is None else [], later_folders(usual))
+    return next(
+        place
+        for place in places
+        if not os.path.lexists(place) or made_by_page(place, source, table)
+    )
+
+
+def made_by_page(run: Path, source: str, table: Path) -> bool:
+    """Whether a folder holds a run that `Fitting` made of these images and this label file."""
+    try:
+        record = read_json(run / RECORD) if (run / RECORD).exists() else None
+    except HandfulError:  # damaged
+        return False
+    command = record.get("command") if isinstance(record, dict) else None
+    if not isinstance(command, list):
+        return False
+    words, made = _words(source, table, run), [str(word) for word in command[:6]]
+    return made[::2] == words[::2] and all(
+        Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
+        for one, other in zip(made[1::2], words[1::2], strict=True)
+    )
+
+
+def _words(source: str, table: Path, run: Path) -> list[str]:
+    return ["fit", source, "--labels", str(table), "--out", str(run)]
 
 
 class Fitting:
     """One fit at a time, and the predictions of the last one."""
 
-    def __init__(self, source: str, table: Path, run: Path, options: list[str]) -> None:
+    def __init__(
+        self,
+        source: str,
+        table: Path,
+        run: Path | None,
+        options: list[str],
+        after: Path | None = None,
+    ) -> None:
         """Prepare; nothing is started.
 
         Args:
+            run: the folder that was asked for; by default `run_folder`.
             options: further options of `fit`, such as --folders or --after.
         """
-        self.source, self.table, self.run, self.options = source, table, run, options
+        self.source, self.table, self.options = source, table, options
+        self._asked, self._after = run, after
+        self.run = run or run_folder(source, table, after)
         self.lines: list[str] = []
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
@@ -36,7 +89,7 @@ class Fitting:
 
     def command(self, budget: str) -> list[str]:
         """The command of the fit, as words after `handful`."""
-        words = ["fit", self.source, "--labels", str(self.table), "--out", str(self.run)]
+        words = _words(self.source, self.table, self.run)
         if budget:
             in_seconds(budget)
             words += ["--budget", budget]
@@ -49,6 +102,8 @@ class Fitting:
         with self._lock:
             if self.running:
                 raise HandfulError("a fit is running; wait for it, or stop it")
+            if self._process is None:  # another command may have made a run meanwhile
+                self.run = self._asked or run_folder(self.source, self.table, self._after)
             words = self.command(budget)
             self.lines = [shell_command(*words)]
             self._process = subprocess.Popen(

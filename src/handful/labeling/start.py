@@ -10,9 +10,10 @@ from handful.csv_files import read_csv
 from handful.data.class_names import normalized
 from handful.data.folder_layout import check_folders, in_test_part, layout
 from handful.data.labels.page_labels import TABLE
+from handful.data.source_names import default_run_folder
 from handful.errors import HandfulError
 from handful.files import read_json
-from handful.labeling.fitting import RECORD, Fitting
+from handful.labeling.fitting import EARLIER, RECORD, Fitting
 from handful.labeling.journal import Journal
 from handful.labeling.label_table import digest, for_annotator, is_own, read_labels
 from handful.labeling.learner import Learner
@@ -22,7 +23,6 @@ from handful.labeling.server import Page
 from handful.labeling.session import RANDOM_EVERY, Session
 from handful.text import FEW, counted
 
-RUN = "run"
 KEYS = "123456789qwertyuiopasdfghjklcvbm"  # of the classes, in their order; n, x, z have a meaning
 ANSWERS = ("classes", "groups", "ignore")
 
@@ -33,7 +33,7 @@ class Wanted:
 
     source: str
     labels: Path | None = None  # by default labels.csv in the present folder
-    run: Path = Path(RUN)
+    run: Path | None = None  # by default that of `fit`, or one beside it: `run_folder`
     after: Path | None = None
     classes: tuple[str, ...] = ()
     folders: str = "auto"
@@ -82,7 +82,10 @@ def open_page(
                 (event["value"] for event in reversed(journal.events)
                  if event["do"] == "set" and event["key"] == "folders"), "auto",
             )  # fmt: skip
-        start, groups = _earlier(wanted, given, table, photos, say, table_lost)
+        fitting = Fitting(
+            wanted.source, table, wanted.run, fit_options(wanted, folders), wanted.after
+        )
+        start, groups = _earlier(wanted, given, table, fitting.run, photos, say, table_lost)
         found = from_folders(photos.names, folders, labels_given=bool(start))
         named = from_folders(photos.names, "classes", labels_given=False).marks
         session = Session(
@@ -111,7 +114,8 @@ def open_page(
         )
     if message := _rewritten(table, session):
         say(message)
-    fitting = Fitting(wanted.source, table, wanted.run, fit_options(wanted, folders))
+    if message := _unusual(fitting.run, wanted):
+        say(message)
     learner = Learner(session, photos, say)
 
     def answer(folders: str) -> None:
@@ -151,6 +155,16 @@ def _rewritten(table: Path, session: Session) -> str:
         f"{counted(state['labels'], 'label')}, sorted by file, with columns that say how each "
         f"label came about (origin, seen, mark)"
     )
+
+
+def _unusual(run: Path, wanted: Wanted) -> str:
+    """Say where the page's run goes if it is neither asked for nor where `fit` puts its own."""
+    if wanted.run is not None or wanted.after is not None:
+        return ""
+    usual = default_run_folder(wanted.source)
+    if run == EARLIER != usual:
+        return f"Done goes on with {run}, where an earlier version put its run"
+    return "" if run == usual else f"{usual} is another run and stays: Done makes {run}"
 
 
 def _check_whole(run: Path) -> None:
@@ -220,6 +234,7 @@ def _earlier(
     wanted: Wanted,
     given: Path,
     table: Path,
+    made: Path,
     photos: Photos,
     say: Callable[[str], None],
     lost: bool,
@@ -227,13 +242,14 @@ def _earlier(
     """The labels to start with: of the run to go on from, then of the label file.
 
     Args:
+        made: the folder of the page's own run.
         lost: whether the label file is missing, and can be made again.
     """
     marks: dict[str, Mark] = {}
     groups: dict[str, str] = {}
     run = wanted.after
     if run is None and not given.exists() and not table.exists():
-        run = wanted.run if (wanted.run / RECORD).exists() else None
+        run = made if (made / RECORD).exists() else None
     if run is not None:
         known, here = labels_of_run(run), set(photos.names)
         marks = {name: mark for name, mark in known.items() if name in here}
