@@ -17,6 +17,7 @@ from handful.evaluation.accuracy_estimate import (
     effective_n,
     estimate,
     learning_curve_correction,
+    seen_out_of_fold,
     selection_optimism,
 )
 from handful.evaluation.calibration import (
@@ -235,6 +236,14 @@ def test_groups_whose_images_have_nothing_in_common_cost_little():
     right = (np.random.default_rng(0).random(300) < 0.7).astype(float)
     grouped = effective_n(right, np.full(300, 1 / 300), np.arange(300) // 3)
     assert 0.75 * 300 < grouped / DEPENDENCE <= 300
+
+
+def test_no_share_of_right_predictions_is_above_one():
+    for n in range(20, 60):
+        labels = np.arange(n) % 2
+        all_right = given(labels, guesses(labels, 2))
+        found = seen_out_of_fold(all_right, None, 0.9)
+        assert max(found["accuracy"], found["high"], estimate(all_right).out_of_fold) <= 1
 
 
 def test_learning_curve_correction_by_hand():

@@ -49,6 +49,17 @@ def test_an_old_run_has_its_estimate(old):
     assert run.estimate["low"] < run.estimate["accuracy"] < run.estimate["high"]
 
 
+def test_a_share_that_rounding_put_above_one_is_read_as_one(old):
+    path = old / "run.json"
+    record = json.loads(path.read_text())
+    for written, read in ((1.0000000000000004, 1.0), (0.9999999, 0.9999999)):
+        path.write_text(json.dumps(record | {"estimate": record["estimate"] | {"high": written}}))
+        assert handful.open_run(old).estimate["high"] == read
+    path.write_text(json.dumps(record | {"estimate": record["estimate"] | {"high": 1.0001}}))
+    with pytest.raises(handful.HandfulError, match="estimate.high"):
+        handful.open_run(old)
+
+
 def test_an_old_run_gets_a_report(handful, old, tmp_path):
     status, _, said = handful("report", old, "--out", tmp_path / "report.html")
     assert status == 0, said

@@ -210,7 +210,7 @@ def _corrected(
     selected: Selected | None,
     confidence: float | None,
 ) -> _Corrected:
-    plain, effective = float(weights @ out.right), _effective_n(out, weights)
+    plain, effective = share_right(out, weights), _effective_n(out, weights)
     optimism = 0.0 if selected is None else selection_optimism(selected, weights, out.groups)
     if not better_than_guessing(plain, effective, guessing_accuracy(out.labels, weights)):
         accuracy = max(plain - optimism, 0.0)
@@ -392,9 +392,14 @@ def seen_out_of_fold(
     """
     counted, _ = countable(len(out.labels), origins)
     weights = _weights(out.labels, counted if counted.any() else np.ones_like(counted), None)
-    accuracy = float(weights @ out.right)
+    accuracy = share_right(out, weights)
     low, high = wilson(accuracy, _effective_n(out, weights), level)
     return {"accuracy": accuracy, "low": low, "high": high, "level": level}
+
+
+def share_right(out: OutOfFold, weights: np.ndarray) -> float:
+    """Share of the images that is predicted rightly, by weights (n,) that add up to 1."""
+    return min(float(weights @ out.right), 1.0)  # rounding may put the sum above 1
 
 
 def check_prior(
@@ -465,7 +470,7 @@ def _balanced(out: OutOfFold, counted: np.ndarray, shift: float, level: float) -
         return {}
     even = _even(out.labels[counted], out.probabilities.shape[2])
     weights = _weights(out.labels, counted, even)
-    accuracy = min(max(float(weights @ out.right) + shift, 0.0), 1.0)
+    accuracy = min(max(share_right(out, weights) + shift, 0.0), 1.0)
     low, high = wilson(accuracy, _effective_n(out, weights), level)
     return {"balanced_accuracy": accuracy, "balanced_low": low, "balanced_high": high}
 
@@ -486,7 +491,7 @@ def _per_class(
         if n < FEWEST_PER_CLASS:
             continue
         weights = mine / n
-        recall = min(max(float(weights @ out.right) + shift, 0.0), 1.0)
+        recall = min(max(share_right(out, weights) + shift, 0.0), 1.0)
         low, high = wilson(recall, _effective_n(out, weights), level)
         rows.append(ClassEstimate(int(label), n, recall, low, high))
     return tuple(rows)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     FiniteFloat,
@@ -24,7 +25,14 @@ LONGEST_NAME = 1_000  # characters of a class name; file names may have four tim
 LARGEST_SIDE = 2_048  # pixels a side of the images that a network gets
 LARGEST_OPTION = 65_536  # of a number in a network's options
 
-Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
+
+
+def _at_most_one(share: object) -> object:
+    """A share of 1 that an earlier version wrote with an error of rounding, as 1."""
+    return 1.0 if isinstance(share, float) and 1 < share < 1 + 1e-9 else share
+
+
+Share = Annotated[FiniteFloat, BeforeValidator(_at_most_one), Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
 Seconds = Annotated[FiniteFloat, Field(ge=0, le=1e12)]
 Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
