@@ -201,7 +201,11 @@ def first_run(handful, photos, tmp_path):
     words = ["fit", photos, "--labels", table, "--out", tmp_path / "one", *QUICK]
     status, out, err = handful(*words)
     assert status == 0, err
-    assert f"or fill in {tmp_path / 'one' / 'label-next.csv'}" in out
+    listed = tmp_path / "one" / "label-next.csv"
+    command = (
+        f"fit {photos} --labels {listed} --after {tmp_path / 'one'} --out {tmp_path / 'one-2'}"
+    )
+    assert f"or fill in {listed}, then\n        handful {command}\n" in out
     return tmp_path / "one"
 
 

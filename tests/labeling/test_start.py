@@ -80,6 +80,13 @@ def test_labels_of_images_that_are_not_here_are_counted_apart(tmp_path: Path) ->
     ]
 
 
+def test_an_earlier_run_has_a_list_of_other_images(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "before")
+    (run / "label-next.csv").write_text("file,label,why\n001.png,,random\n")
+    said = said_at_the_start(folder(tmp_path / "photos"), after=run)
+    assert len(said) == 2 and said[1].endswith(f"they are others than in {run / 'label-next.csv'}")
+
+
 def test_only_a_label_file_that_was_there_before_is_said_to_be_missing(tmp_path: Path) -> None:
     """The journal of a new page holds the labels of the earlier run, and no file was lost."""
     run = tmp_path / "before"

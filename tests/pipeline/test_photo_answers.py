@@ -426,6 +426,8 @@ def test_the_way_of_a_fit_on_crops_goes_on_with_its_next_labels(place, tmp_path,
     status, said, err = handful(*run, "--labels", tmp_path / "labels.csv")
     assert status == 0, err
     assert "--by-photo by-photo.csv" in said and "handful label" not in said
+    assert f"improve fill in {tmp_path / 'run' / 'label-next.csv'}, then" in said
+    assert f"--out {tmp_path / 'run-2'} --boxes {tmp_path / 'boxes.csv'}\n" in said
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["groups"]["labels"] == 32 and record["groups"]["scenes"] <= 16
     assert record["data"]["boxes"]["padding"] == 0.2

@@ -504,6 +504,20 @@ def test_new_class_shares_are_hinted_at_once(copied):
         assert checked(report.render([copied])).words.count("give --prior") == 1
 
 
+def test_the_list_of_images_to_label_is_shown_in_its_order(copied):
+    names = [f"{number:03}.png" for number in range(48)]
+    rows = [f"{name},random,a,0.51\n" for name in reversed(names)]
+    for count, said in ((48, "The first 24 of the 48 images in"), (24, "The images in")):
+        table = "file,why,prediction,confidence\n" + "".join(rows[:count])
+        (copied / "label-next.csv").write_text(table)
+        words = checked(report.render([copied])).words
+        assert f"{said} label-next.csv, in its order. The next estimate" in words
+        assert "handful label chooses anew after each label, so it shows other images" in words
+        shown = words.partition("in its order")[2]
+        places = [shown.index(name) for name in reversed(names[24:])]
+        assert places == sorted(places) and names[23] not in shown
+
+
 def test_images_to_label_next_are_shown_with_their_reason(copied):
     (copied / "label-next.csv").write_text(
         "file,why,prediction,confidence\n001.png,uncertain,a,0.51\n030.png,random,,\n"

@@ -21,6 +21,7 @@ from handful.labeling.marks import LABEL, ORIGINS, Mark
 from handful.labeling.photos import FolderPhotos, Photos
 from handful.labeling.server import Page
 from handful.labeling.session import RANDOM_EVERY, Session
+from handful.pipeline.artifacts import LABEL_NEXT
 from handful.text import FEW, counted
 
 KEYS = "123456789qwertyuiopasdfghjklcvbm"  # of the classes, in their order; n, x, z have a meaning
@@ -175,7 +176,7 @@ def _check_whole(run: Path) -> None:
     if isinstance(data, dict) and data.get("boxes") is not None:
         raise HandfulError(
             f"{run} learned from crops, and `handful label` shows whole photos; leave --after out, "
-            f"or label the crops in {run / 'label-next.csv'} and give it to fit with --labels, "
+            f"or label the crops in {run / LABEL_NEXT} and give it to fit with --labels, "
             f"--boxes and --after"
         )
 
@@ -256,6 +257,11 @@ def _earlier(
         gone = len(known) - len(marks)
         others = f"; {gone} more are of images that are not in {wanted.source}" if gone else ""
         say(f"{counted(len(marks), 'label')} taken over from {run}{others}")
+        if (run / LABEL_NEXT).exists():
+            say(
+                f"the page chooses the images anew after each label, so they are others than in "
+                f"{run / LABEL_NEXT}"
+            )
     elif wanted.labels is not None and not (lost or given.exists() or table.exists()):
         say(f"{table} is new")
     for path in dict.fromkeys((given, table)):

@@ -26,7 +26,6 @@ LARGEST_SIDE = 2_048  # pixels a side of the images that a network gets
 LARGEST_OPTION = 65_536  # of a number in a network's options
 
 
-
 def _at_most_one(share: object) -> object:
     """A share of 1 that an earlier version wrote with an error of rounding, as 1."""
     return 1.0 if isinstance(share, float) and 1 < share < 1 + 1e-9 else share

@@ -11,6 +11,7 @@ from handful.data.checks import spelling_problems
 from handful.data.class_names import normalized
 from handful.data.source_names import is_folder
 from handful.evaluation.accuracy_estimate import NO_BETTER
+from handful.output import next_folder
 from handful.pipeline.artifacts import (
     ISSUES,
     LABEL_NEXT,
@@ -271,6 +272,15 @@ def _answers(run: Run) -> list[str]:
     return []
 
 
+def _label_next(folder: Path, source: str, boxes: Mapping[str, Any] | None) -> list[str]:
+    """Say how to fill in the list of images to label, and the command that learns from it."""
+    table = folder / LABEL_NEXT
+    words = ["fit", source, "--labels", table, "--after", folder, "--out", next_folder(folder)]
+    words += ["--boxes", boxes["file"]] if boxes else []
+    start = "improve" if boxes else "        or"
+    return [f"{start} fill in {quote(table)}, then", f"        {shell_command(*words)}"]
+
+
 def _next(run: Run, source: str) -> list[str]:
     folder = run.folder
     if folder is None:
@@ -284,11 +294,10 @@ def _next(run: Run, source: str) -> list[str]:
         steps.append(f"check   {quote(folder / ISSUES)}: {counted(issues, 'label')} may be wrong")
     steps.append(f"look    {quote(folder / REPORT)}")
     boxes = run.record["data"].get("boxes")
-    if run.record.get("label_next") and boxes:
-        steps.append(f"improve fill in {quote(folder / LABEL_NEXT)}, and give it with --labels")
-    elif run.record.get("label_next") and is_folder(source):
-        steps.append(f"improve {shell_command('label', source, '--after', folder)}")
-        steps.append(f"        or fill in {quote(folder / LABEL_NEXT)}, and give it with --labels")
+    if run.record.get("label_next") and (boxes or is_folder(source)):
+        if not boxes:
+            steps.append(f"improve {shell_command('label', source, '--after', folder)}")
+        steps += _label_next(folder, source, boxes)
     new = ("MORE-PHOTOS", "--boxes", "THEIR-BOXES", "--by-photo", "by-photo.csv")
     more = new if boxes else ("MORE-IMAGES", "--into", "sorted")
     steps.append(f"use     {shell_command('predict', folder, *more)}")
