@@ -235,7 +235,9 @@ class Predictions:
         ]
 
     def to_pandas(self) -> Any:
-        """A `pandas.DataFrame` with the columns of `to_csv`; HandfulError without pandas.
+        """A data frame with the columns of `to_csv`; pandas is installed apart: pip install pandas.
+
+        HandfulError without it.
 
         >>> table = run.predict(images).to_pandas()  # doctest: +SKIP
         """
