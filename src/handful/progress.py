@@ -37,7 +37,7 @@ def silent(text: str) -> None:
 def warned(text: str) -> None:
     """The `Say` of public functions that are given none: warns of what is `Important`."""
     if isinstance(text, Important):
-        warnings.warn(str(text), stacklevel=_levels_up_to_the_caller())
+        warnings.warn(text, stacklevel=_levels_up_to_the_caller())
 
 
 def _levels_up_to_the_caller() -> int:

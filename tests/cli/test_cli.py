@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -531,4 +532,27 @@ def test_labels_that_are_here_and_not_used_are_told(handful, tmp_path, monkeypat
     table = Path("photos-run/label-next.csv")
     table.write_text("\n".join(["file,label", *rows]))
     _, _, err = handful(*words, "--labels", table, "--out", "other")
-    assert "has new labels only: --after photos-run keeps those of that run" in err
+    told = (
+        "photos-run/label-next.csv has new labels only: --after photos-run keeps those of that run"
+    )
+    assert told in err
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")  # as Python has it where nothing is said
+        status, _, err = handful(*words, "--labels", table, "--out", "quiet", "--quiet")
+    assert (status, err) == (0, f"{told}\n")
+
+
+@pytest.mark.parametrize("word, shown", [("--quiet", ""), ("--verbose", "odd \\x1b[2J number\n")])
+def test_a_warning_of_another_package_is_a_sentence_and_not_shown_with_quiet(
+    handful, monkeypatch, word, shown
+):
+    def warn(*words):
+        warnings.warn("odd \x1b[2J number", RuntimeWarning, stacklevel=1)
+        return []
+
+    monkeypatch.setattr("handful.pipeline.method_list.described", warn)
+    before = warnings.showwarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert handful("methods", word)[2] == shown
+    assert warnings.showwarning is before

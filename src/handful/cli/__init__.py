@@ -7,6 +7,7 @@ import io
 import os
 import sys
 import traceback
+import warnings
 from typing import Annotated, NoReturn
 
 import typer
@@ -38,7 +39,9 @@ from handful.cli.recipes import recipes
 from handful.cli.report import report
 from handful.cli.reproduce import reproduce
 from handful.cli.serve import serve
+from handful.cli.verbosity import quiet
 from handful.errors import HandfulError
+from handful.progress import Important
 from handful.text import for_terminal
 
 # In the order of the help.
@@ -96,7 +99,8 @@ def main() -> None:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be valid Unicode
-    with sigterm_as_interrupt() as terminated:
+    with sigterm_as_interrupt() as terminated, warnings.catch_warnings():
+        warnings.showwarning = _print_warning
         try:
             if app(standalone_mode=False) == INTERRUPTED:  # how newer typers report Ctrl-C
                 raise KeyboardInterrupt
@@ -138,6 +142,12 @@ def _exit_with(error: Exception) -> NoReturn:
         traceback.print_exc()
     _print_error(f"Error: {message}")
     sys.exit(2)
+
+
+def _print_warning(message: Warning | str, *where: object, **more: object) -> None:
+    """Print a warning as a sentence; with --quiet only those of handful, which are important."""
+    if not quiet() or isinstance(getattr(message, "args", [""])[0], Important):
+        _print_error(str(message))
 
 
 def _print_error(text: str) -> None:

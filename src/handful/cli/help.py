@@ -19,7 +19,9 @@ _WIDTH = 80
 
 Quiet = Annotated[
     bool,
-    typer.Option("--quiet", "-q", help="Print the result and errors only.", rich_help_panel=RESULT),
+    typer.Option(
+        "--quiet", "-q", help="Print the result, warnings and errors only.", rich_help_panel=RESULT
+    ),
 ]
 Verbose = Annotated[
     bool,
