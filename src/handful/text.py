@@ -122,8 +122,10 @@ def span(low: float | None, high: float | None) -> str:
 
 
 def time(seconds: float) -> str:
-    """A time in its natural unit: "9.5 s", "12.3 min" or "2.1 h"."""
+    """A time in its natural unit: "under 0.1 s", "9.5 s", "12.3 min" or "2.1 h"."""
     seconds = float(seconds)
+    if seconds < 0.05:
+        return f"under 0.1{NBSP}s"
     if seconds < 100:
         return f"{seconds:.0f}{NBSP}s" if seconds >= 10 else f"{seconds:.1f}{NBSP}s"
     if seconds < 5400:

@@ -1,5 +1,6 @@
 """What Python users give `fit` and `predict`, and what they see of runs and predictions."""
 
+import shutil
 import sys
 import types
 
@@ -95,6 +96,18 @@ def test_progress_shows_messages_on_stderr_and_is_silent_otherwise(folder, label
     assert capsys.readouterr().err == ""
     quick(folder, labels=frame, progress=True)
     assert "name an image: 1 by its name, 1 by letter case" in capsys.readouterr().err
+
+
+def test_folders_that_group_the_images_are_not_said_to_give_nothing(folder, tmp_path, capsys):
+    names = [f"{'east' if k % 4 < 2 else 'west'}/{k}.png" for k in range(8)]
+    for name, path in zip(names, sorted(folder.iterdir()), strict=True):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / name)
+    labels = {name: "ab"[k % 2] for k, name in enumerate(names)}
+    for groups, told in ((None, True), ("folder", False), (r"^(\w+)/", False)):
+        run = quick(tmp_path, labels=labels, groups=groups, progress=True)
+        assert ("its 2 sub-folders give none" in capsys.readouterr().err) == told
+        assert run.record["groups"]["scenes"] == (8 if told else 2)
 
 
 def test_images_without_labels_are_refused_before_any_work(folder):

@@ -308,14 +308,17 @@ def places_of_source(
 def tell_unused_folders(
     source: str, names: list[str], wanted: Wanted, say: Callable[[str], None]
 ) -> None:
-    """Say that sub-folders beside a label file mean nothing, unless they are a data set's parts."""
+    """Say that sub-folders beside a label file give no label, unless they are a data set's parts.
+
+    Where a rule groups the images, there is nothing to propose.
+    """
     folders = sorted({name.split("/", 1)[0] for name in names if "/" in name})
     if wanted.training and wanted.folders in (None, "auto") and 2 <= len(folders) <= MOST_FOLDERS:
         if not in_test_part(names) and not wanted.grouped:
             say(
-                f"{source}: the labels are in the table, and its {len(folders)} sub-folders mean "
-                f"nothing; if they are sites, cameras or patients, --folders groups keeps the "
-                f"images of each together"
+                f"{source}: the labels are in the table, and its {len(folders)} sub-folders give "
+                f"none; if they are sites, cameras or patients, --folders groups keeps the images "
+                f"of each together"
             )
 
 

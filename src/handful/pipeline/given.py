@@ -53,6 +53,7 @@ def on_any_images(
                         labels,
                         boxes=boxes,
                         labeled=needed,
+                        groups=options.get("groups"),
                         track=told.track,
                         say=told.say,
                     )
