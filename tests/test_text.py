@@ -4,7 +4,8 @@ import shlex
 
 import pytest
 
-from handful.text import NBSP, shell_command, similar_file, sure
+from handful.cli.terminal import print_selection
+from handful.text import NBSP, shell_command, similar_file, sure, time
 
 
 def test_a_printed_command_can_be_pasted_into_a_shell():
@@ -26,6 +27,26 @@ def test_a_printed_command_can_be_pasted_into_a_shell():
 )
 def test_a_confidence_is_never_said_to_be_100_per_cent(confidence, digits, shown):
     assert sure(confidence, digits).replace(NBSP, " ") == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0, "under 0.1 s"), (0.04, "under 0.1 s"), (0.06, "0.1 s"), (12.3, "12 s"), (110, "1.8 min")],
+)
+def test_a_time_is_never_said_to_be_nothing(seconds, shown):
+    assert time(seconds).replace(NBSP, " ") == shown
+
+
+def test_the_table_of_candidates_says_how_long_each_was_tried(capsys):
+    row = {"backbone": "lite0", "accuracy": 0.5, "verdict": "it is ahead"}
+    print_selection(
+        [
+            {**row, "method": "features", "seconds": 0.01, "chosen": True},
+            {**row, "method": "supervised", "seconds": 130.0, "chosen": False},
+        ]
+    )
+    shown = capsys.readouterr().out.replace(NBSP, " ")
+    assert "tried for" in shown and "under 0.1 s" in shown and "2.2 min" in shown
 
 
 def test_a_path_that_is_not_there_leads_to_its_neighbour(tmp_path):

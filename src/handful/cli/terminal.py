@@ -22,6 +22,7 @@ from handful.text import (
     compared_with_chosen,
     for_terminal,
     sentence,
+    time,
 )
 
 if TYPE_CHECKING:
@@ -142,15 +143,15 @@ def print_explained(run: "Run") -> None:
 
 
 def print_selection(rows: list[dict[str, Any]]) -> None:
-    """Print a row for each candidate: its distance to the chosen one, seconds and result."""
-    table = Table("method", "compared with the chosen one", "seconds", "result")
+    """Print a row for each candidate: its distance to the chosen one, time and result."""
+    table = Table("method", "compared with the chosen one", "tried for", "result")
     named = [row["method"] for row in rows]
     for row, apart in zip(rows, compared_with_chosen(rows), strict=True):
         several = named.count(row["method"]) > 1
         table.add_row(
             f"{row['method']} with {row['backbone']}" if several else row["method"],
             apart,
-            f"{row['seconds']:.0f}",
+            time(row["seconds"]),
             row["verdict"],
         )
     answer.print(table)
