@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from handful.errors import HandfulError
 
@@ -181,6 +181,7 @@ def times_of(share: float) -> str:
     return "nine times in ten" if share == 0.9 else f"{100 * share:.0f} times in 100"
 
 
+NOT_SHOWN = "not shown to be better than guessing"
 FEW = 20  # labels that count below which an accuracy is no more than a bound
 
 
@@ -189,16 +190,41 @@ def nearly_always(accuracy: float, low: float) -> bool:
     return accuracy > 0.995 and low < 0.99
 
 
-def so_far(estimate: Mapping[str, Any]) -> str:
+def withheld(estimate: Mapping[str, Any]) -> Literal["unknown", "few", "guessing", "all", ""]:
+    """Why the accuracy of an estimate is not said, on any screen or page; "" where it is.
+
+    Args:
+        estimate: accuracy and low in [0, 1], n where few labels count, and guessing.
+
+    Returns:
+        "unknown": there is none. "few": fewer than FEW labels count. "guessing": it is not shown to
+        be better than guessing. "all": nearly all labels were predicted rightly.
+    """
+    if estimate["accuracy"] is None:
+        return "unknown"
+    if estimate.get("n", FEW) < FEW:
+        return "few"
+    if estimate.get("guessing"):
+        return "guessing"
+    return "all" if nearly_always(estimate["accuracy"], estimate["low"]) else ""
+
+
+def so_far(estimate: Mapping[str, Any], groups: int = 0) -> str:
     """Say how often an interim classifier is right; without a bound where only that is known.
 
     The bound of a better classifier may be lower, as fewer fits measured it: in a row of messages
     that reads as a loss.
+
+    Args:
+        groups: number of groups that the labelled images are of; 0 where each is one.
     """
-    n = estimate.get("n", FEW)
-    if estimate["accuracy"] is not None and n < FEW:
-        return f"no figure yet, as {counted(n, 'label')} can measure it and {FEW} give one"
-    if estimate["accuracy"] is not None and nearly_always(estimate["accuracy"], estimate["low"]):
+    why = withheld(estimate)
+    if why == "few":
+        labels = counted(estimate["n"], "label")
+        return f"no figure yet, as {labels} can measure it and {FEW} give one"
+    if why == "guessing" and 0 < groups < FEW:
+        return f"no figure yet, as {counted(groups, 'group')} cannot tell"
+    if why == "all":
         return "right for nearly all labels that it had not seen"
     return about_right(estimate)
 
@@ -207,14 +233,17 @@ def about_right(estimate: Mapping[str, Any], on: str = "", sure: str = "") -> st
     """Say how often a classifier is right, as exactly as is known: "about 75 % right (59–87 %)".
 
     Args:
-        estimate: accuracy, low and high in [0, 1], and n where few labels count.
+        estimate: accuracy, low and high in [0, 1], and n and guessing as in `withheld`.
         on: words after "right".
         sure: words after the interval.
     """
     accuracy, low, high = (estimate[key] for key in ("accuracy", "low", "high"))
-    if accuracy is None:
+    why = withheld(estimate)
+    if why == "unknown":
         return "no figure yet"
-    if estimate.get("n", FEW) < FEW or nearly_always(accuracy, low):
+    if why == "guessing":
+        return NOT_SHOWN
+    if why:
         return f"above about {100 * low:.0f} % right{on}"
     digits = 0 if high - low > 0.02 else 1
     at, least, most = (f"{100 * share:.{digits}f}" for share in (accuracy, low, high))

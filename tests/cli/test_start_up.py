@@ -87,7 +87,7 @@ def test_a_first_classifier_is_there_before_what_is_slow_and_not_needed_is_impor
         "import gc, sys; from handful import cli\n"
         "from handful.pipeline import first_result as at\n"
         "sys.argv = ['handful', 'fit', 'photos', '--size', '32', '--backbone', 'lite0']\n"
-        "def so_far(figure):\n"
+        "def so_far(*figure):\n"
         f"    found = {slow!r} & set(sys.modules)\n"
         "    assert not found, found\n"
         "    assert gc.get_freeze_count() > 50_000\n"

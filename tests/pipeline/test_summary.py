@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from handful.pipeline.summary import _weak, how_right, labels_are_folders, summary
-from handful.text import about_right, so_far
+from handful.report.sentences import headline
+from handful.text import NBSP, about_right, so_far, withheld
 
 
 def estimate(accuracy=0.75, low=0.59, high=0.87, n=60, **others):
@@ -34,6 +35,9 @@ def run(record=None, **others):
         (estimate(1.0, 0.84, 1.0, n=24), "above about 84 % right"),
         (estimate(0.998, 0.992, 1.0, n=900), "about 99.8 % right (99.2–100.0 %)"),
         (estimate(None, None, None), "no figure yet"),
+        (estimate(guessing=True), "not shown to be better than guessing"),
+        (estimate(1.0, 0.4, 1.0, guessing=True), "not shown to be better than guessing"),
+        (estimate(0.4, 0.1, 0.8, n=5, guessing=True), "above about 10 % right"),
     ],
 )
 def test_an_accuracy_is_as_exact_as_what_is_known(found, said):
@@ -157,6 +161,41 @@ def test_an_interim_figure_is_no_bound():
     few = so_far(estimate(0.8, 0.51, 0.9, n=11))
     assert few == "no figure yet, as 11 labels can measure it and 20 give one"
     assert "%" not in so_far(estimate(1.0, 0.56, 1.0, n=50))
+
+
+@pytest.mark.parametrize(
+    "found, why",
+    [
+        (estimate(), ""),
+        (estimate(0.97, 0.41, 1.0, n=36, guessing=True), "guessing"),
+        (estimate(0.97, 0.41, 1.0, n=12, guessing=True), "few"),
+        (estimate(None, None, None, n=0, how="no estimate: every label was chosen"), "unknown"),
+        (estimate(1.0, 0.84, 1.0, n=24), "all"),
+    ],
+)
+@pytest.mark.parametrize("groups", [0, 3])
+def test_no_figure_is_said_on_the_way_that_the_end_withholds(found, why, groups):
+    assert withheld(found) == why
+    about = f"about {100 * (found['accuracy'] or 0):.0f} %"
+    said = [so_far(found, groups), how_right(found, groups), about_right(found)]
+    told = [about in text for text in said]
+    if found["accuracy"] is not None:
+        told.append(about in headline(found).value.replace(NBSP, " "))
+    assert set(told) == {not why}
+    few_groups = "3 groups" in so_far(found, groups)
+    assert few_groups == (why == "guessing" and groups == 3)
+
+
+def test_a_figure_that_is_withheld_is_not_said_to_be_for_new_groups():
+    groups = {"labels": 60, "scenes": 3}
+    told = " ".join(summary(run({"estimate": estimate(guessing=True), "groups": groups}), "photos"))
+    assert "cannot be told from 3 groups" in told and "the figure is" not in told
+    assert told.count("3 groups") == 1
+    more = {"estimate": estimate(guessing=True), "groups": {"labels": 60, "scenes": 30}}
+    told = " ".join(summary(run(more), "photos"))
+    assert "are of 30 groups" in told and "the figure is" not in told
+    told = " ".join(summary(run({"groups": groups}), "photos"))
+    assert "of 3 groups" in told and "the figure is for images of new groups" in told
 
 
 def test_classes_that_differ_in_spelling_are_in_the_summary():

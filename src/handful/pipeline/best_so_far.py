@@ -17,6 +17,7 @@ from handful.pipeline.record import Decision, FitRequest
 from handful.pipeline.replacement import BETTER, already_replaced, put_in_place
 from handful.pipeline.run import Run, read_record
 from handful.pipeline.save import run_of, save_artifacts, save_thumbnails
+from handful.pipeline.summary import group_count
 from handful.progress import Say, silent
 from handful.text import counted, so_far
 
@@ -88,7 +89,9 @@ class BestSoFar:
         return before is None or accuracy is None or accuracy > before
 
     def _report(self, run: Run, answers: bool) -> None:
-        figure = "" if run.estimate is None else f": {so_far(run.estimate)}"
+        figure = (
+            "" if run.estimate is None else f": {so_far(run.estimate, group_count(run.record))}"
+        )
         others, pool = "", run.record["data"]["unlabeled"]
         if answers and pool:
             others = f"; {counted(pool, 'other image')} classified: {self.folder / PREDICTIONS}"

@@ -14,6 +14,7 @@ from handful.pipeline.options import FitOptions
 from handful.pipeline.resolve import resolve
 from handful.pipeline.run import Run
 from handful.pipeline.run_folder import holds_interim
+from handful.pipeline.summary import group_count
 from handful.progress import QUIET, Reporter, silent
 from handful.text import counted, so_far
 
@@ -59,7 +60,7 @@ def first_result(
         run = run_fit(images, first, interim, reporter=quiet, command=command)
     except HandfulError:  # the folder holds another run, which the whole fit refuses, too
         return None
-    figure = "" if run.estimate is None else f": {so_far(run.estimate)}"
+    figure = "" if run.estimate is None else f": {so_far(run.estimate, group_count(run.record))}"
     learned = run.record["data"]["labeled"]
     labels = counted(every, "label")
     if learned < every:

@@ -31,6 +31,7 @@ from handful.text import (
     shell_command,
     some_of,
     times_of,
+    withheld,
 )
 
 WEAK = 0.15  # recall below the accuracy at which a class counts as weak
@@ -118,7 +119,7 @@ def _accuracy(run: Run) -> list[str]:
         said.append(
             "the fit ended early; the same command goes on and, with enough time, makes it better"
         )
-    if estimate["accuracy"] is None or estimate.get("n", FEW) < FEW or estimate["guessing"]:
+    if withheld(estimate) not in ("", "all"):
         return said
     said += [_weak_in_words(weak) for weak in weak_classes(run)]
     said += _sure(estimate)
@@ -136,19 +137,20 @@ def how_right(estimate: Mapping[str, Any], groups: int = 0, by_folder: bool = Fa
         by_folder: whether the labels are the names of folders, which may be sites instead.
     """
     n = estimate.get("n", FEW)  # runs of earlier versions may lack it
-    if estimate["accuracy"] is None:
+    why = withheld(estimate)
+    if why == "unknown":
         return f"how often it is right is not known: {estimate['how']}"
-    if n < FEW:
+    if why == "few":
         return (
             f"{about_right(estimate)} on new images; {counted(n, 'label')} of random images "
             f"{'is' if n == 1 else 'are'} too few for a figure, {FEW} give one"
         )
-    if estimate["guessing"] and 0 < groups < FEW:
+    if why == "guessing" and 0 < groups < FEW:
         return (
             f"how often it is right on new images cannot be told from {counted(groups, 'group')} "
             f"(sites, scenes or copies); label images of more of them"
         )
-    if estimate["guessing"]:
+    if why == "guessing":
         sites = (
             ". The classes are the names of sub-folders: if these are sites, cameras or dates, "
             "label some images (handful label) and give --folders groups"
@@ -157,7 +159,7 @@ def how_right(estimate: Mapping[str, Any], groups: int = 0, by_folder: bool = Fa
             f"{NO_BETTER}, as far as {counted(n, 'label')} can tell; check a few "
             f"labels, or label more images{sites if by_folder else ''}"
         )
-    if nearly_always(estimate["accuracy"], estimate["low"]):
+    if why == "all":
         few = (
             f"they are of {counted(groups, 'group')} (sites, scenes or copies) only: images of "
             f"more of them give a figure"
@@ -173,13 +175,14 @@ def how_right(estimate: Mapping[str, Any], groups: int = 0, by_folder: bool = Fa
 
 def _grouped(run: Run) -> list[str]:
     """Say that the labels are of fewer groups, which are never split."""
-    scenes = group_count(run.record)
-    if not scenes:
+    scenes, why = group_count(run.record), withheld(run.estimate)
+    if not scenes or (why == "guessing" and scenes < FEW):  # `how_right` says it then
         return []
     labels = run.record["groups"]["labels"]
+    what = ": the figure is for images of new groups" if why in ("", "all") else ""
     return [
         f"the {labels:,} labelled images are of {counted(scenes, 'group')} (sites, scenes or "
-        f"copies), which are kept together: the figure is for images of new groups"
+        f"copies), which are kept together{what}"
     ]
 
 
@@ -206,7 +209,7 @@ def _worse(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
     """Say why a run with more labels may look worse than the earlier one."""
     if now["accuracy"] is None or now["accuracy"] >= before["accuracy"]:
         return []
-    if min(now.get("n", FEW), before.get("n", FEW)) < FEW:  # no figures to compare
+    if {withheld(now), withheld(before)} & {"few", "guessing"}:  # no figures to compare
         return []
     if now["high"] >= before["low"]:
         return ["that it looks worse now is within what chance does"]

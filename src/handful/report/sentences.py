@@ -6,7 +6,18 @@ from typing import Any
 
 from handful.evaluation.accuracy_estimate import BY_HAND, DRAWN_EVEN, EVEN
 from handful.evaluation.label_shift import LABELED, UNLABELED
-from handful.text import FEW, NBSP, counted, nearly_always, often, percent, sentence, times_of
+from handful.text import (
+    FEW,
+    NBSP,
+    NOT_SHOWN,
+    counted,
+    nearly_always,
+    often,
+    percent,
+    sentence,
+    times_of,
+    withheld,
+)
 
 
 @dataclass(frozen=True)
@@ -32,15 +43,19 @@ class Headline:
 def headline(estimate: Mapping[str, Any]) -> Headline:
     """Say an accuracy as exactly as it is known, and no more exactly.
 
-    With fewer than FEW labels that count, only the lower end of the interval is said.
+    With fewer than FEW labels that count, only the lower end of the interval is said, and only the
+    interval where it is not shown to be better than guessing.
 
     Args:
         estimate: as in run.json, with an accuracy.
     """
     accuracy, low, high = (100 * float(estimate[key]) for key in ("accuracy", "low", "high"))
-    if estimate.get("n", FEW) < FEW:
+    why = withheld(estimate)
+    if why == "few":
         return Headline(f"above about {low:.0f}{NBSP}%", "", True)
-    if nearly_always(accuracy / 100, low / 100):
+    if why == "guessing":
+        return Headline(f"{low:.0f} to {high:.0f}{NBSP}%", NOT_SHOWN, False)
+    if why == "all":
         almost = "nearly all labelled images were predicted rightly"
         return Headline(f"above about {low:.0f}{NBSP}%", almost, False)
     digits = 0 if high - low > 2 else 1
