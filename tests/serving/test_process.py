@@ -6,14 +6,24 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from PIL import Image
 
+import handful
 from benchmarks.lib.made_runs import made_run
+from handful.errors import HandfulError
+from handful.exporting.job import checked_model
+from handful.onnx_runtime import OnnxModel
+from handful.pipeline.run import open_run
+from handful.serving import conversion
 from handful.serving.serve import open_model
 from image_files import smooth
+from lazy_imports import fresh_python
+from tiny import stripes
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -65,6 +75,54 @@ def test_it_serves_an_exported_folder_without_torch_and_stops_when_told(folder):
 def test_the_file_of_a_model_can_be_served_too(folder):
     classes = [open_model(path, print).classes for path in (folder, folder / "model.onnx")]
     assert classes[0] == classes[1] != ()
+
+
+@pytest.mark.thorough
+def test_a_run_is_converted_without_torch_in_the_process_that_serves_it(tmp_path):
+    quick = {"steps": 2, "batch": 8, "backbone.base": 4}
+    handful.fit(stripes(), "supervised", settings=quick, estimate="none", out=tmp_path / "run")
+    code = (
+        "import sys, numpy as np\n"
+        "from pathlib import Path\n"
+        "from handful.serving.serve import open_model\n"
+        "model = open_model(Path('run'), print)\n"
+        "images = np.zeros((1, *model.session.get_inputs()[0].shape[1:]), np.uint8)\n"
+        "assert 'torch' not in sys.modules\n"
+        "print(model.answer(images).probabilities.tolist())\n"
+    )
+    done = fresh_python(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    model = OnnxModel(checked_model(open_run(tmp_path / "run")))
+    images = np.zeros((1, *model.session.get_inputs()[0].shape[1:]), np.uint8)
+    assert done.stdout.splitlines()[-1] == str(model.answer(images).probabilities.tolist())
+
+
+def killed(folder, sending):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def faulty(folder, sending):
+    sys.exit(1)
+
+
+def asking(folder, sending):
+    sending.send(HandfulError(f"{folder} is no run"))
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    "convert, error, said",
+    [
+        (killed, HandfulError, "the process that converts here was killed, for lack of memory"),
+        (faulty, RuntimeError, "converting here failed; the lines above say how"),
+        (asking, HandfulError, "here is no run"),
+    ],
+)
+def test_why_a_run_is_not_converted_is_told(monkeypatch, convert, error, said):
+    monkeypatch.setattr(conversion, "_convert", convert)
+    with pytest.raises(error, match=said) as raised:
+        conversion.converted(Path("here"))
+    assert raised.type is error
 
 
 @pytest.mark.thorough

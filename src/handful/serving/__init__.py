@@ -1,1 +1,1 @@
-"""`handful serve`: answer over HTTP. Nothing here imports torch, so that it starts at once."""
+"""`handful serve`: answer over HTTP. What serves imports no torch, so that it starts at once."""

@@ -12,6 +12,7 @@ from handful.data import decode
 from handful.data.decoding.value_range import Ranges, Scale, ValueRange
 from handful.errors import HandfulError
 from handful.onnx_runtime import OnnxModel
+from handful.serving.conversion import converted
 from handful.serving.guard import Limits
 from handful.serving.service import Service, application
 from handful.sockets import LOOPBACK
@@ -52,15 +53,11 @@ def open_model(folder: Path, say: Callable[[str], None]) -> OnnxModel:
         return OnnxModel(folder)
     if (folder / MODEL).is_file():
         return OnnxModel(folder / MODEL)
-    from handful.exporting.job import checked_model
-    from handful.pipeline.run import open_run
-
-    run = open_run(folder)
     say(
         "converting the run, which takes some seconds; `handful export` does it once, and its "
         "folder can be served, too"
     )
-    return OnnxModel(checked_model(run))
+    return OnnxModel(converted(folder))
 
 
 def threshold(model: OnnxModel, target: float) -> float:
