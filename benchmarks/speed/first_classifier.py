@@ -8,6 +8,7 @@ folder: DIFFERENT ones, and variants of them whose quantisation table differs in
 every file has pixels of its own. `handful fit` runs as a process of its own, with an empty
 cache (cold) and then with what it left (warm). Seconds count from the start of the process. With
 --folder photos and cache stay for the next call; a warm fit needs what a cold one left there.
+`--only screen` keeps what a cold fit prints at its end, and no time: the machine may do other things.
 """
 
 import argparse
@@ -43,10 +44,12 @@ def main() -> None:
         if len(list((root / "photos").iterdir())) != options.images:
             sys.exit(f"{root} has another number of photos; name another --folder")
         for name in ("cold", "warm") if options.only is None else (options.only,):
-            if name == "cold":
+            if name != "warm":
                 shutil.rmtree(root / "cache", ignore_errors=True)
             shutil.rmtree(root / "photos-run", ignore_errors=True)
             figures = run(root, options)
+            if name == "screen":
+                figures = {key: figures[key] for key in ("images", "labels", "screen")}
             print(name, {key: found for key, found in figures.items() if key != "screen"})
             print(figures["screen"], flush=True)
             if not options.dry:
@@ -123,7 +126,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--labels", type=int, default=40)
     parser.add_argument("--budget", default="3m")
     parser.add_argument("--folder", help="keep photos and cache here")
-    parser.add_argument("--only", choices=("cold", "warm"))
+    parser.add_argument("--only", choices=("cold", "warm", "screen"))
     parser.add_argument("--until-classified", action="store_true", help="stop each fit then")
     parser.add_argument("--dry", action="store_true", help="print only, write no line")
     return parser.parse_args()
