@@ -283,11 +283,17 @@ def test_done_goes_on_with_the_run_of_an_earlier_version(photos: Path) -> None:
     command, said = done(photos)
     assert command[-3:] == ["--out", "run", "--overwrite"]
     assert said[-1] == "Done goes on with run, where an earlier version put its run"
+    assert done(photos, after=Path("run"))[0][5] == "run-2"
     folder(Path("others"))
     assert done(Path("others"), labels=Path("o.csv"))[0][-2:] == ["--out", "others-run"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"command": null}', '{"command": ["fit", 3]}'])
+STRANGE = '{"command": ["fit", "\\u0000", "--labels", "~nobody/x", "--out", "photos-run"]}'
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"command": null}', '{"command": ["fit", 3]}', STRANGE]
+)
 def test_a_record_that_says_nothing_is_of_another_run(photos: Path, text: str) -> None:
     Path("photos-run").mkdir()
     Path("photos-run/run.json").write_text(text)

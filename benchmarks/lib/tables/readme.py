@@ -41,8 +41,7 @@ def faq_labels() -> str:
 
 def fit_screen() -> str:
     """What `handful fit` printed at its end, in the last such run, timed or not."""
-    cold = ("cold", "screen")
-    lines = [one for one in record.final("first_classifier") if one["name"] in cold]
+    lines = [one for one in record.read("first_classifier") if one["name"] in ("cold", "screen")]
     return f"```text\n{lines[-1]['figures']['screen']}\n```\n" if lines else ""
 
 

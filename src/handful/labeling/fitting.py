@@ -31,7 +31,7 @@ def run_folder(source: str, table: Path, after: Path | None) -> Path:
     Args:
         after: the run that it goes on from, which stays.
     """
-    if made_by_page(EARLIER, source, table):
+    if after is None and made_by_page(EARLIER, source, table):
         return EARLIER
     usual = default_run_folder(source) if after is None else after
     places = chain([usual] if after is None else [], later_folders(usual))
@@ -52,10 +52,13 @@ def made_by_page(run: Path, source: str, table: Path) -> bool:
     if not isinstance(command, list):
         return False
     words, made = _words(source, table, run), [str(word) for word in command[:6]]
-    return made[::2] == words[::2] and all(
-        Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
-        for one, other in zip(made[1::2], words[1::2], strict=True)
-    )
+    try:
+        return made[::2] == words[::2] and all(
+            Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
+            for one, other in zip(made[1::2], words[1::2], strict=True)
+        )
+    except (OSError, RuntimeError, ValueError):  # the record of a stranger's run names no path
+        return False
 
 
 def _words(source: str, table: Path, run: Path) -> list[str]:
