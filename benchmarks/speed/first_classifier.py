@@ -8,7 +8,7 @@ folder: DIFFERENT ones, and variants of them whose quantisation table differs in
 every file has pixels of its own. `handful fit` runs as a process of its own, with an empty
 cache (cold) and then with what it left (warm). Seconds count from the start of the process. With
 --folder photos and cache stay for the next call; a warm fit needs what a cold one left there.
-`--only screen` keeps what a cold fit prints at its end, and no time: the machine may do other things.
+`--only screen` keeps what a cold fit prints at its end, and no time: it may share the machine.
 """
 
 import argparse
