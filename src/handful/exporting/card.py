@@ -170,7 +170,7 @@ def _base_model(backbone: str) -> str:
     """The network on the hub that a backbone starts from; "" where there is none."""
     if backbone.startswith("lite"):
         return f"timm/tf_efficientnet_{backbone}.in1k"
-    if backbone in models.ALIASES:
+    if backbone in models.ALIASES and models.of_timm(backbone):
         return f"timm/{models.ALIASES[backbone][0]}"
     return "timm/" + backbone.removeprefix("timm:") if backbone.startswith("timm:") else ""
 

@@ -14,6 +14,7 @@ Optional attributes:
 import hashlib
 import inspect
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -48,6 +49,7 @@ from handful.text import did_you_mean
 __all__ = [
     "ALIASES",
     "BACKBONES",
+    "asked_for",
     "beside_ours",
     "ENSEMBLE",
     "SIGN",
@@ -126,6 +128,16 @@ def beside_ours() -> list[str]:
 def may_download(name: str) -> bool:
     """Whether the weights of backbone `name`, or of one of several, may have to be downloaded."""
     return any(of_timm(one) and one not in timm_networks.cached() for one in name.split(SIGN))
+
+
+def asked_for(names: Iterable[str]) -> AbstractContextManager[None]:
+    """A context in which weights are downloaded only if one of `names` is of a network of the hub.
+
+    Args:
+        names: what the user typed: names of backbones, and other words.
+    """
+    typed = any(of_timm(one) for name in names for one in name.split(SIGN))
+    return nullcontext() if typed else timm_networks.no_downloads()
 
 
 def origins(backbone: nn.Module) -> list[dict[str, str]]:

@@ -14,13 +14,13 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
 from handful.errors import HandfulError
-from handful.models.timm_networks import Resized
 
 GROUP = "handful.backbones"
 
@@ -87,8 +87,11 @@ def weights(name: str) -> Weights:
     )
 
 
-class Packaged(Resized):
-    """A network of timm with the weights of an installed package: (N, C, S, S) -> (N, D).
+class Packaged(nn.Module):
+    """A network of timm with the weights of an installed package: (N, C, size, size) -> (N, D).
+
+    A transformer takes images whose side is a multiple of its patches. Others are brought to the
+    nearest one, and its position embeddings to that size.
 
     Args:
         package: the network's name among the entry points.
@@ -99,6 +102,7 @@ class Packaged(Resized):
     """
 
     def __init__(self, channels: int, size: int, *, package: str, pretrained: bool = True) -> None:
+        super().__init__()
         import timm
 
         said = weights(package)
@@ -109,14 +113,36 @@ class Packaged(Resized):
             )
         config = timm.get_pretrained_cfg(said.architecture)
         fixed = bool(config and config.fixed_input_size)
-        made: dict[str, Any] = {"img_size": said.input_size} if fixed else {}
+        self.side = size
+        made: dict[str, Any] = {}
+        if fixed:
+            made["img_size"] = said.input_size
         network: Any = timm.create_model(said.architecture, pretrained=False, num_classes=0, **made)
         if pretrained:
             _load(network, package, said)
-        super().__init__(network, package, said.input_size, fixed, size)
+        if fixed:
+            if not hasattr(network, "patch_embed") or not hasattr(network, "set_input_size"):
+                raise HandfulError(
+                    f"backbone {package!r} takes images of {said.input_size} pixels only, and "
+                    f"cannot be used; take another network of timm"
+                )
+            patch = network.patch_embed.patch_size[0]
+            self.side = max(1, int(size / patch + 0.5)) * patch
+            network.set_input_size(img_size=(self.side, self.side))
+        self.network = network
         self.mean, self.std = said.mean, said.std
         self.input_size, self.interpolation = said.input_size, said.interpolation
         self.width = int(network.num_features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.shape[1] == 1:
+            images = images.expand(-1, 3, -1, -1)
+        if images.shape[-1] != self.side:
+            images = F.interpolate(images, (self.side, self.side), mode="bilinear")
+        return self.network(images)
+
+    def extra_repr(self) -> str:
+        return f"side={self.side}"
 
 
 def _load(network: nn.Module, name: str, said: Weights) -> None:

@@ -1,16 +1,18 @@
-"""Networks of timm: what they have in common, and those whose weights are on the hub.
+"""Networks of timm whose weights are on the Hugging Face hub.
 
-The weights of the Hugging Face hub are downloaded once, and kept in the cache of the hub's own
-client. timm takes seconds to import, so it is imported when a network of its own is made.
+The weights are downloaded once, and kept in the cache of the hub's own client. timm takes seconds
+to import, so it is imported when a network of its own is made.
 """
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful.errors import HandfulError
@@ -25,51 +27,25 @@ ALIASES: dict[str, tuple[str, str]] = {
     "siglip2-b": ("vit_base_patch16_siglip_224.v2_webli", "Apache-2.0"),
 }
 _FILE = "model.safetensors"  # the weights of a model in its repository
+_OLD_FILE = "pytorch_model.bin"  # the same where it has no such file; timm reads it
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_downloads: ContextVar[bool] = ContextVar("downloads", default=True)
 
 
-class Resized(nn.Module):
-    """A network of timm without its head, for images of any size: (N, C, S, S) -> (N, D).
-
-    Grey images are repeated to three channels. A transformer takes images whose side is a multiple
-    of its patches. Others are brought to the nearest one, and its position embeddings to that size.
-
-    Args:
-        network: made for images of `side` pixels, with its weights.
-        name: of the backbone, for messages.
-        side: in pixels, of the images that it was made for.
-        fixed: whether it takes images of one size only, which may be changed.
-        size: in pixels, of the images to come.
-
-    Raises:
-        HandfulError: its size is fixed and cannot be changed.
-    """
-
-    def __init__(self, network: Any, name: str, side: int, fixed: bool, size: int) -> None:
-        super().__init__()
-        patch = network.patch_embed.patch_size[0] if fixed and _has_patches(network) else 1
-        self.side = max(1, int(size / patch + 0.5)) * patch
-        if fixed and self.side != side:
-            if not hasattr(network, "set_input_size"):
-                raise HandfulError(
-                    f"backbone {name!r} takes images of {side} pixels only; give --size {side}, "
-                    f"or take another network of timm"
-                )
-            network.set_input_size(img_size=(self.side, self.side))
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        images = three_channels(images)
-        if images.shape[-1] != self.side:
-            images = F.interpolate(images, (self.side, self.side), mode="bilinear")
-        return self.network(images)
-
-    def extra_repr(self) -> str:
-        return f"side={self.side}"
+@contextmanager
+def no_downloads() -> Iterator[None]:
+    """Within it, weights that are not on this machine are an error."""
+    before = _downloads.set(False)
+    try:
+        yield
+    finally:
+        _downloads.reset(before)
 
 
-class Timm(Resized):
-    """Any model of timm by name, with weights from the hub: (N, C, S, S) -> (N, D).
+class Timm(nn.Module):
+    """Any model of timm by name, without its head: (N, C, size, size) -> (N, D).
+
+    Grey images are repeated to three channels.
 
     Args:
         model: timm's name, such as `resnet18` or `vit_small_patch16_224.augreg_in1k`.
@@ -78,29 +54,29 @@ class Timm(Resized):
             afterwards.
 
     Attributes:
-        origin: where the weights came from: `repository`, `revision` and `sha256` of the file, as
-            far as they are known; empty without pre-trained weights.
+        origin: where the weights came from: `repository`, `revision` and `sha256` of the file;
+            empty where that is not known.
 
     Raises:
-        HandfulError: timm has no such model, its weights cannot be downloaded, or their file is not
-            the one that was downloaded.
+        HandfulError: timm has no such model, its weights cannot be downloaded or must not be
+            (`no_downloads`), or their file is not the one that was downloaded.
     """
 
     def __init__(self, channels: int, size: int, *, model: str, pretrained: bool = True) -> None:
+        super().__init__()
         import timm
 
         if not timm.is_model(model):
             hint = did_you_mean(model.split(".")[0], timm.list_models(), most=3)
             raise HandfulError(f"timm {timm.__version__} has no model {model!r}.{hint}")
-        origin: dict[str, str] = {}
+        self.origin: dict[str, str] = {}
         try:
-            made: dict[str, Any] = {"num_classes": 0}
             config = timm.get_pretrained_cfg(model)
-            repository = str((config and config.hf_hub_id) or "")
-            if pretrained and repository and (file := _file(repository)):
-                origin = _checked(file, repository)
-                made["pretrained_cfg_overlay"] = {"file": str(file)}
-            network: Any = timm.create_model(model, pretrained=pretrained, **made)
+            made: dict[str, Any] = {"img_size": size} if config and config.fixed_input_size else {}
+            if pretrained and (file := _file(model, str((config and config.hf_hub_id) or ""))):
+                self.origin = _checked(file)
+                made["pretrained_cfg_overlay"] = {"file": str(file), "custom_load": False}
+            self.network = timm.create_model(model, pretrained=pretrained, num_classes=0, **made)
         except HandfulError:
             raise
         except Exception as error:  # the hub's client, the network and the disk raise many types
@@ -111,24 +87,23 @@ class Timm(Resized):
                 f"{_first_line(error)}); connect to the hub once to cache them, or use backbone "
                 f"'lite0', whose weights are installed with handful"
             ) from error
-        expects: Any = network.pretrained_cfg
-        side: int = expects["input_size"][-1]
-        super().__init__(
-            network, f"timm:{model}", side, bool(expects.get("fixed_input_size")), size
-        )
-        self.origin = origin
+        expects: Any = self.network.pretrained_cfg
         self.mean, self.std = tuple(expects["mean"]), tuple(expects["std"])
-        self.input_size, self.interpolation = side, str(expects["interpolation"])
-        self.width = _width(self, size)
+        self.input_size: int = expects["input_size"][-1]
+        self.interpolation: str = expects["interpolation"]
+        self.width = _width(self.network, size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(three_channels(images))
 
 
 def cached() -> list[str]:
     """Those of ALIASES whose weights are on this machine, in their order. Nothing is downloaded."""
-    return [name for name, (model, _) in ALIASES.items() if _in_cache(f"timm/{model}") is not None]
+    return [name for name, (model, _) in ALIASES.items() if _in_cache(f"timm/{model}", _FILE)]
 
 
-def _in_cache(repository: str) -> Path | None:
-    """The file with the weights in the cache of the hub's client, if it is there."""
+def _in_cache(repository: str, file: str) -> Path | None:
+    """A file of a repository in the cache of the hub's client, if it is there."""
     from huggingface_hub import constants  # the rest of the client takes longer to import
 
     folder = f"models--{repository.replace('/', '--')}"
@@ -136,27 +111,40 @@ def _in_cache(repository: str) -> Path | None:
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(repository, _FILE)
+    found = try_to_load_from_cache(repository, file)
     return Path(found) if isinstance(found, str) else None
 
 
-def _file(repository: str) -> Path | None:
-    """The file with the weights, from the cache or else the hub; None if it has no such file."""
+def _file(model: str, repository: str) -> Path | None:
+    """The file with the weights of a model, from the cache or else the hub.
+
+    Returns:
+        None where the repository has no such file, or timm knows no repository: timm is then left
+        to find the weights.
+    """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+    known = [_in_cache(repository, name) for name in (_FILE, _OLD_FILE)] if repository else [None]
+    if not any(known) and not _downloads.get():
+        raise HandfulError(
+            f"the weights of timm:{model} would have to be downloaded, and nobody asked for that; "
+            f"to allow it, give the network's name with --backbone"
+        )
+    if any(known) or not repository:
+        return known[0]
     try:
-        return _in_cache(repository) or Path(hf_hub_download(repository, _FILE))
+        return Path(hf_hub_download(repository, _FILE))
     except LocalEntryNotFoundError:  # the hub is out of reach
         raise
     except EntryNotFoundError:
         return None
 
 
-def _checked(file: Path, repository: str) -> dict[str, str]:
+def _checked(file: Path) -> dict[str, str]:
     """Return `origin` of a file in the hub's cache.
 
-    The hub names large files by their SHA-256.
+    The cache names files by the SHA-256 that the hub gave, and links to them, where the disk can.
 
     Raises:
         HandfulError: the file has another one.
@@ -166,14 +154,11 @@ def _checked(file: Path, repository: str) -> dict[str, str]:
     said = file.resolve().name
     if _SHA256.fullmatch(said) and said != found:
         raise HandfulError(
-            f"{file} is not the file of {repository} that was downloaded (SHA-256 {found}); delete "
-            f"it, so that it is downloaded again"
+            f"{file} is not the file that was downloaded (SHA-256 {found}); delete it, so that it "
+            f"is downloaded again"
         )
+    repository = file.parents[2].name.removeprefix("models--").replace("--", "/")
     return {"repository": repository, "revision": file.parent.name, "sha256": found}
-
-
-def _has_patches(network: Any) -> bool:
-    return hasattr(network, "patch_embed") and hasattr(network.patch_embed, "patch_size")
 
 
 def _width(network: nn.Module, size: int) -> int:

@@ -191,7 +191,7 @@ def _select_size(
         reason = (
             "images this small gain nothing from more"
             if small(images)
-            else "about what the network was trained with"
+            else "what most pre-trained networks take"
         )
         return _Size(default_size(images, spec), reason)
     share = len(images) / sum(map(len, _parts(images)))

@@ -121,7 +121,7 @@ class Race:
             try:
                 self._evaluate(candidate)
             except Exception as error:
-                if not candidate.package:
+                if not candidate.package or self.options.backbone is not None:
                     raise
                 self._leave(Left(candidate, f"with {candidate.package} is left out: {error}"))
             self._keep_elapsed()
