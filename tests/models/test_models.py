@@ -331,13 +331,14 @@ def test_a_misspelled_timm_model_gets_a_suggestion():
         make("timm:resnet81", 3, 64)
 
 
-def test_unreachable_weights_are_an_error_with_a_remedy(monkeypatch):
-    import timm
+def test_unreachable_weights_are_an_error_with_a_remedy(monkeypatch, tmp_path):
+    from huggingface_hub import constants
 
     def unreachable(*_, **__):
         raise OSError("no route to the hub\nlong story")
 
-    monkeypatch.setattr(timm, "create_model", unreachable)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
     with pytest.raises(
         ValueError, match=r"timm:resnet18 could not be loaded \(OSError: no route to"
     ):

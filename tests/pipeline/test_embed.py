@@ -120,7 +120,7 @@ def test_a_flipped_view_has_other_features():
     ("side", "budget", "size", "reason"),
     [
         (32, None, 160, "images this small gain nothing from more"),
-        (72, None, 224, "about what the network was trained with"),
+        (72, None, 224, "what most pre-trained networks take"),
         (32, 1000.0, 160, "the most that pays, and within 17 min"),
         (72, 1000.0, 224, "the most that pays, and within 17 min"),
         (72, 12.5, 96, "the largest of (224, 160, 128, 96, 64) within 12 s"),

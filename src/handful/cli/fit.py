@@ -126,7 +126,7 @@ def fit(
         str | None,
         typer.Option(
             help="The network: lite0, lite2 or both, lite0+lite2 (trained on ImageNet), small, "
-            "fast, cnn, resnet18, timm:NAME, ...",
+            "fast, cnn, resnet18, dinov2-s, timm:NAME, ...",
             show_default=False,
             rich_help_panel=EXPERT,
         ),

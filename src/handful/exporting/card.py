@@ -22,6 +22,8 @@ _WEIGHTS = {
     "ImageNet's images are for non-commercial research; whether that binds weights is disputed.",
     "timm:": "The network started from the weights {name} of timm. Their licence is on their model "
     "card: https://huggingface.co/timm/{model}.",
+    "alias": "The network started from the weights {name}, which are {model} of timm, under the "
+    "licence {licence}: https://huggingface.co/timm/{model}.",
     "package": "The network started from the weights {name} of an installed package, which gives "
     "their licence as {licence} and their source as {source}.",
     "": "The network {name} was trained from random weights: no licence of others applies to them.",
@@ -75,6 +77,9 @@ def weights(backbone: str) -> str:
         return _WEIGHTS["package"].format(
             name=plain(backbone), licence=plain(said.licence), source=plain(said.source)
         )
+    if backbone in models.ALIASES:
+        model, licence = models.ALIASES[backbone]
+        return _WEIGHTS["alias"].format(name=backbone, model=model, licence=licence)
     if backbone.startswith("timm:"):
         name = backbone.removeprefix("timm:")
         return _WEIGHTS["timm:"].format(name=plain(name), model=name)
@@ -165,6 +170,8 @@ def _base_model(backbone: str) -> str:
     """The network on the hub that a backbone starts from; "" where there is none."""
     if backbone.startswith("lite"):
         return f"timm/tf_efficientnet_{backbone}.in1k"
+    if backbone in models.ALIASES and models.of_timm(backbone):
+        return f"timm/{models.ALIASES[backbone][0]}"
     return "timm/" + backbone.removeprefix("timm:") if backbone.startswith("timm:") else ""
 
 

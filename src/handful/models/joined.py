@@ -45,7 +45,6 @@ class Joined(nn.Module):
             raise HandfulError(f"a backbone has 2 to {_MOST} networks side by side, got {given!r}")
         if len(set(networks)) < len(networks):
             raise HandfulError(f"backbone {given!r} names a network twice; name each once")
-        made: list[Any] = []
         for name in networks:
             models.check_name(name)
             if not models.pretrained(name):
@@ -53,6 +52,8 @@ class Joined(nn.Module):
                     f"backbone {given!r} puts {name!r} beside others, and it has no learned "
                     f"weights; name pre-trained networks only, as in lite0+lite1"
                 )
+        made: list[Any] = []
+        for name in networks:
             options: dict[str, Any] = {"pretrained": pretrained}
             if models.multi_stage(name):
                 options["stages"] = stages

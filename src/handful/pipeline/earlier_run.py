@@ -246,14 +246,14 @@ def earlier_settings(
     record = earlier.record
     network = record["backbone"]
     name = models.full_name(network["name"], network["options"])
-    if backbone is None and init is None and "timm:" in name:
+    if backbone is None and init is None and models.may_download(name):
         raise HandfulError(
             f"{earlier.folder} was trained with {name}, whose weights may have to be downloaded; "
             f"to allow that, give --backbone {name}"
         )
     fixed = record.get("fixed", {}).get("settings", {})
     others = [record["method"].get("embed_backbone", ""), *map(str, fixed.values())]
-    if downloaded := [one for one in others if isinstance(one, str) and "timm:" in one]:
+    if downloaded := [one for one in others if isinstance(one, str) and models.may_download(one)]:
         raise HandfulError(
             f"{earlier.folder} used {downloaded[0]}, whose weights may have to be downloaded; to "
             f"allow that, leave --after out and give --method fine_tuning with "

@@ -121,8 +121,8 @@ def embed(
         labels: as in `load`; they are in the result only.
         boxes: as in `load`: the features are those of the crops.
         progress: show bars and messages, in a terminal or a notebook.
-        backbone: lite0, lite1, lite2, a network of an installed package, or timm:NAME; several
-            side by side are joined by "+", as in lite0+lite2.
+        backbone: lite0, lite1, lite2, a network of an installed package, dinov2-s or timm:NAME;
+            several side by side are joined by "+", as in lite0+lite2.
         size: side in pixels to which images are resized; by default the one that suits network and
             images, or the largest that fits into the budget.
         budget: seconds for all images, or text such as "10m".
@@ -138,7 +138,7 @@ def embed(
     if not models.pretrained(backbone):
         raise HandfulError(
             f"backbone {backbone!r} has no learned weights, so its features tell nothing; use "
-            f"lite0, lite1, lite2 or timm:NAME"
+            f"lite0, lite1, lite2, dinov2-s or timm:NAME"
         )
     if budget is not None and size is not None:
         raise HandfulError("budget chooses the size, and size is given too; leave one out")
@@ -191,7 +191,7 @@ def _select_size(
         reason = (
             "images this small gain nothing from more"
             if small(images)
-            else "about what the network was trained with"
+            else "what most pre-trained networks take"
         )
         return _Size(default_size(images, spec), reason)
     share = len(images) / sum(map(len, _parts(images)))

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from handful import devices
+from handful import devices, models
 from handful.data.checks import check as inspect
 from handful.data.imageset import ImageSet
 from handful.data.vanished import on_the_rest
@@ -177,7 +177,22 @@ def run_fit(
     reporter: Reporter = QUIET,
     command: Sequence[str] = (),
 ) -> Run:
-    """Fit as `fit` does, whose docstring explains options and errors."""
+    """Fit as `fit` does, whose docstring explains options and errors.
+
+    An earlier run or a plan that names a network of the hub is no reason to download it.
+    """
+    with models.asked_for(options.texts):
+        return _run_fit(images, options, target, after, reporter, command)
+
+
+def _run_fit(
+    images: ImageSet,
+    options: FitOptions,
+    target: Target,
+    after: Run | Path | str | None,
+    reporter: Reporter,
+    command: Sequence[str],
+) -> Run:
     begun = time.perf_counter()
     earlier = open_run(after) if isinstance(after, Path | str) else after
     if earlier is not None:

@@ -97,6 +97,7 @@ def load_predictor(path: Path) -> Predictor:
     if wrong_type := [k for k, v in tensors.items() if v.dtype != own[k].dtype]:
         raise _not_as_described(path, f"{wrong_type[0]} is of another type")
     model.load_state_dict(tensors, assign=True)
+    _make_constants(model, header)
     spec = BackboneSpec(header["backbone"]["name"], header["backbone"].get("options", {}))
     if header.get("precision") == INT8 and not (header.get("frozen") and model.has_graph):
         raise _not_as_described(path, "its features cannot be computed in int8")
@@ -121,6 +122,23 @@ def _not_as_described(path: Path, why: str) -> HandfulError:
     )
 
 
+def _make_constants(model: Classifier, header: dict[str, Any]) -> None:
+    """Give the network the tensors that follow from its size, such as those of its positions.
+
+    They are in no file. A network that has any is built once more, with memory for weights.
+    """
+    missing = [name for name, buffer in model.named_buffers() if buffer.is_meta]
+    if missing:
+        name, options = _network_of(header)
+        with models.asked_for(()):
+            made = models.make(name, header["channels"], header["size"], **options)
+        for place in missing:
+            of, _, buffer = place.rpartition(".")
+            model.get_submodule(of)._buffers[buffer] = made.get_buffer(
+                place.removeprefix("backbone.")
+            )
+
+
 class _NoInitialWeights(TorchFunctionMode):
     """Within it, functions of `nn.init` do nothing: on the meta device they would import compilers.
 
@@ -135,8 +153,8 @@ class _NoInitialWeights(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def _build_on_meta(header: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> Classifier:
-    """Build the network on PyTorch's meta device, which takes no memory for weights."""
+def _network_of(header: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name of the backbone and its options, for random weights; HandfulError for a hub's."""
     name, options = header["backbone"]["name"], dict(header["backbone"].get("options", {}))
     ensemble = name == models.ENSEMBLE
     if ensemble or models.pretrained(name):
@@ -151,8 +169,14 @@ def _build_on_meta(header: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -
             raise HandfulError(
                 f"backbone {name!r} is described on a hub, which is not accessed for a saved run"
             )
+    return name, options
+
+
+def _build_on_meta(header: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> Classifier:
+    """Build the network on PyTorch's meta device, which takes no memory for weights."""
+    name, options = _network_of(header)
     classes = len(header["classes"])
-    with torch.device("meta"), _NoInitialWeights():
+    with torch.device("meta"), _NoInitialWeights(), models.asked_for(()):
         backbone = models.make(name, header["channels"], header["size"], **options)
         constants = [0.0] * int(torch.Size(shapes["normalize.mean"]).numel())
         if len(constants) > 3:

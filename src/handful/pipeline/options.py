@@ -74,6 +74,16 @@ class FitOptions:
         return {name: value for name, value in fixed.items() if value}
 
     @property
+    def texts(self) -> list[str]:
+        """All words in method, backbone and settings, among them names of networks."""
+        found: list[Any] = [self.method, self.backbone, *self.settings.values()]
+        for one in (self.method, self.backbone):
+            found += vars(one).values() if hasattr(one, "__dict__") else ()
+        if isinstance(self.backbone, BackboneSpec):
+            found += self.backbone.options.values()
+        return [one for one in found if isinstance(one, str)]
+
+    @property
     def cross_validates(self) -> bool:
         """Whether labelled images are predicted out of fold, for the estimate or by `auto`."""
         return self.estimate == "folds" or self.method in (None, "auto")

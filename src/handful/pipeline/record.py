@@ -88,6 +88,7 @@ def record_of(
             **asdict(settings.backbone),
             "parameters": sum(p.numel() for p in backbone.parameters()),
             "weights": models.fingerprint(backbone),
+            "origins": models.origins(backbone),
         },
         "input": {
             "size": task.size,

@@ -153,6 +153,7 @@ class Network(StrictModel):
 class NetworkOfRun(Network):
     parameters: Count
     weights: Word | None = None
+    origins: list[dict[str, Text]] = []
 
 
 class Input(StrictModel):

@@ -64,8 +64,8 @@ class Candidate:
 
     @property
     def package(self) -> str:
-        """The backbone, where an installed package brings it; else empty."""
-        return self.backbone if self.backbone in models.of_packages() else ""
+        """The backbone, where others put its weights on this machine; else empty."""
+        return self.backbone if self.backbone in models.beside_ours() else ""
 
     @property
     def text(self) -> str:

@@ -121,7 +121,7 @@ class Race:
             try:
                 self._evaluate(candidate)
             except Exception as error:
-                if not candidate.package:
+                if not candidate.package or self.options.backbone is not None:
                     raise
                 self._leave(Left(candidate, f"with {candidate.package} is left out: {error}"))
             self._keep_elapsed()
@@ -202,9 +202,9 @@ class Race:
         return plan_features(self.images, allowed, self.options, names, self.reporter, later)
 
     def _packages(self) -> list[str]:
-        """Networks of installed packages, which take their turn where the user names no network."""
+        """Networks that others put here; they take their turn where the user names none."""
         named = self.options.backbone is not None or self.options.init is not None
-        return [] if named or self._excluded("features") else models.of_packages()
+        return [] if named or self._excluded("features") else models.beside_ours()
 
     def _of_package(
         self, network: str, share: float, names: Sequence[str] = ("features",)
