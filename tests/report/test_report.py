@@ -395,6 +395,24 @@ def test_an_accuracy_is_said_as_exactly_as_it_is_known(accuracy, low, high, n, v
     assert told.bound == (n < 20)
 
 
+@pytest.mark.parametrize(
+    "known, said",
+    [
+        ({}, "expect about 72 to be classified rightly; it may be 58 to 82."),
+        ({"guessing": True}, "is not shown to be better than guessing; it may be 58 to 82."),
+        (
+            {"accuracy": 0.999, "low": 0.9, "high": 1.0},
+            "expect nearly all to be classified rightly",
+        ),
+        ({"n": 9}, "The 9 labels that count show no more than a bound."),
+    ],
+)
+def test_what_an_estimate_means_is_said_as_in_its_headline(known, said):
+    estimate = {"accuracy": 0.7162, "low": 0.5809, "high": 0.8212, "n": 60, "level": 0.9}
+    estimate |= {"caveats": [], "how": "by folds", "abstentions": []}
+    assert said in sentences.tell(estimate | known, None, None, ["random"]).means
+
+
 def test_whether_it_is_good_enough_is_said_in_counts_of_images():
     estimate = {"accuracy": 0.72, "low": 0.581, "high": 0.821, "n": 60, "level": 0.9}
     row = {"sure": 0.9, "threshold": 0.7, "share": 0.44, "accuracy": 0.95}

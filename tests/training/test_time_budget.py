@@ -197,10 +197,10 @@ def test_a_budget_too_short_for_heads_says_how_many_there_are():
 
 @pytest.mark.thorough
 def test_a_method_on_features_says_whether_the_time_is_enough(monkeypatch):
-    def told(seconds):
+    def told(seconds, left=60.0):
         said = []
         monkeypatch.setattr("handful.pipeline.fit.embedding_seconds", lambda *_: seconds)
-        monkeypatch.setattr("handful.training.time_budget.Deadline.left", 60.0)
+        monkeypatch.setattr("handful.training.time_budget.Deadline.left", left)
         handful.fit(
             stripes(size=32, channels=3),
             "features",
@@ -217,6 +217,8 @@ def test_a_method_on_features_says_whether_the_time_is_enough(monkeypatch):
     assert told(30.0) == f"{takes} 30 s, within the 60 s that are left"
     too_long = f"{takes} 5 min, more than the 60 s that are left; a smaller --size is faster"
     assert told(300.0) == too_long
+    used_up = f"{takes} 30 s, and the time is used up; a smaller --size is faster"
+    assert told(30.0, left=-2.0) == used_up
 
 
 @dataclass(frozen=True)

@@ -410,7 +410,8 @@ def _whether_it_fits(seconds: float, left: float) -> str:
     takes = f"the features it learns from take about {duration(seconds)}"
     if seconds <= left:
         return f"{takes}, within the {duration(left)} that are left"
-    left = max(0.0, left)
+    if left < 1:
+        return f"{takes}, and the time is used up; a smaller --size is faster"
     return f"{takes}, more than the {duration(left)} that are left; a smaller --size is faster"
 
 

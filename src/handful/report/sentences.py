@@ -11,7 +11,6 @@ from handful.text import (
     NBSP,
     NOT_SHOWN,
     counted,
-    nearly_always,
     often,
     percent,
     sentence,
@@ -167,14 +166,17 @@ def tell(
         return Story("", "", "", (), estimate["how"] if estimate else "No estimate was asked for.")
     accuracy, low, high = (float(estimate[key]) for key in ("accuracy", "low", "high"))
     least, most, told = round(100 * low), round(100 * high), headline(estimate)
+    expected = f"expect about {100 * accuracy:.0f} to be classified rightly; it may be"
+    if withheld(estimate) == "guessing":
+        expected = f"the share that is classified rightly is {NOT_SHOWN}; it may be"
+    if withheld(estimate) == "all":
+        expected = "expect nearly all to be classified rightly; it may be"
     means = (
         f"The {counted(int(estimate['n']), 'label')} that count show no more than a bound."
         if told.bound
-        else f"Of 100 new images like the labelled ones, expect "
-        f"{'nearly all' if nearly_always(accuracy, low) else f'about {100 * accuracy:.0f}'} to be "
-        f"classified rightly; it may be {least} to {most}. The interval is made so that it holds "
-        f"the true accuracy of the saved model for {often(float(estimate['level']))} sets of "
-        f"labels picked in this way."
+        else f"Of 100 new images like the labelled ones, {expected} {least} to {most}. The "
+        f"interval is made so that it holds the true accuracy of the saved model for "
+        f"{often(float(estimate['level']))} sets of labels picked in this way."
     )
     hint = (
         ""
