@@ -30,6 +30,8 @@ from handful.onnx_runtime import OnnxModel
 
 BATCHES = (1, 2, 5, 17)
 IMAGES = 1_000
+PAIR = {"networks": "lite0+lite2", "stages": 3, "trained": "small"}
+INT8 = {"precision": "int8"}
 # Network, options (and the precision of features), head, channels, side in pixels, frozen.
 ROWS: tuple[tuple[str, dict[str, Any], str, int, int, bool], ...] = (
     ("small", {}, "linear", 1, 8, False),
@@ -84,6 +86,10 @@ ROWS: tuple[tuple[str, dict[str, Any], str, int, int, bool], ...] = (
     ("lite2", {"stages": 3, "precision": "int8"}, "linear", 3, 224, True),
     ("lite0+lite2", {"stages": 3, "precision": "int8"}, "linear", 3, 128, True),
     ("lite0+lite2", {"stages": 3, "precision": "int8"}, "mixed", 1, 64, True),
+    ("ensemble", {**PAIR, "side": 32}, "linear", 3, 96, True),
+    ("ensemble", {**PAIR, "side": 8}, "linear", 1, 64, True),
+    ("ensemble", {**PAIR, "side": 32, **INT8}, "linear", 3, 96, True),
+    ("ensemble", {**PAIR, "trained": "fast", "side": 32, **INT8}, "linear", 3, 128, True),
     ("timm:resnet10t", {"pretrained": False}, "linear", 3, 96, True),
     ("timm:resnet10t", {"pretrained": False}, "mixed", 1, 64, True),
     ("timm:mobilenetv3_small_050", {"pretrained": False}, "mlp", 1, 64, True),

@@ -8,6 +8,7 @@ from torch import nn
 from handful.data.decoding.value_range import Scale
 from handful.methods.heads import mixed
 from handful.methods.mlp_head import make_head
+from handful.models import ENSEMBLE
 from handful.models.classifier import BackboneSpec, Classifier, Normalize, Predictor
 from handful.pipeline.run import Run
 
@@ -35,7 +36,7 @@ def made_run(
         fixed = ("mean", "std")
         mean, std = (list(getattr(network, key, (0.45, 0.4, 0.5)[:channels])) for key in fixed)
         std = std if hasattr(network, "std") else [0.25] * channels
-        length = 3 if backbone.startswith(("lite", "timm")) else channels
+        length = 3 if backbone.startswith(("lite", "timm", ENSEMBLE)) else channels
         model = Classifier(network, classes, Normalize(mean[:length], std[:length]))
         pixels = torch.rand(16, channels, size, size)
         model.head = _head(head, model, classes)
