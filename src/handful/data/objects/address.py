@@ -186,7 +186,11 @@ def _listed_by_s3(place: Place) -> Iterator[tuple[str, Stamp]]:
     that was freed stays with the process.
     """
     bucket, key, _ = place.system.split_path(place.path)
-    asked = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key else "", **place.system.req_kw}
+    asked = {
+        "Bucket": bucket,
+        "Prefix": f"{key.rstrip('/')}/" if key else "",
+        **place.system.req_kw,
+    }
     more: dict[str, str] = {}
     while True:
         page = retried(lambda: place.system.call_s3("list_objects_v2", **asked, **more))  # noqa: B023
