@@ -337,10 +337,12 @@ def test_an_overwrite_in_place_struck_at_twenty_moments_loses_no_label_and_no_mo
 
 
 def _typed(path: Path, number: int) -> str:
-    """Type a label into the first row of a list, by hand: the whole text of the file then."""
-    first, row, *rest = path.read_text().splitlines(keepends=True)
-    name, label, more = row.split(",", 2)
-    path.write_text("".join([first, f"{name},across,{number} {more}", *rest]))
+    """Type a label into a list, by hand, for the first image to train on; the whole text then."""
+    rows = path.read_text().splitlines(keepends=True)
+    at = next(at for at, row in enumerate(rows) if row.startswith("train/"))
+    name, label, more = rows[at].split(",", 2)
+    rows[at] = f"{name},across,{number} {more}"
+    path.write_text("".join(rows))
     return path.read_text()
 
 

@@ -380,8 +380,7 @@ def _as_asked(images: "ImageSet", job: _Job, reporter: "Reporter") -> "ImageSet"
 
     for problem in spelling_problems(images.classes):
         reporter.say(problem)
-    given = len(images.labeled) + (0 if images.test is None else len(images.test.labeled))
-    if job.after is not None and job.where.labels is not None and not given:
+    if job.after is not None and job.where.labels is not None and not len(images.labeled):
         raise HandfulError(
             f"{job.where.labels} gives no image a label; fill in its column of labels (a "
             f"spreadsheet may have put what you typed into another one), or leave --labels out"
