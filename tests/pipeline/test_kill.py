@@ -292,12 +292,12 @@ def strike_overwrites(root: Path, straight: Place, sent: int, moments: int) -> C
     Returns: the moments, and after how many labels or models were lost: typed labels that are in
     no table any more, a table of labels that is shorter, a run that cannot be opened.
     """
-    place = Place(root / "place", straight.photos)
+    place = Place(root / "place", _photos(root / "photos", 150))  # more to label than moments
     assert place.attempt() == 0, place.said
     listed = place.run / "label-next.csv"
     again = ("--labels", str(listed), "--after", str(place.run), "--overwrite")
     rng, typed, found = random.Random(sent), set(), Counter()
-    changes, photos = straight.changes, _contents(straight.photos)
+    changes, photos = straight.changes, _contents(place.photos)
     while found["moments"] < moments:
         late = rng.random() < 0.5  # saving and taking the place are a few changes at the end
         change = rng.randrange(changes - 60, changes + 25) if late else rng.randrange(1, changes)
@@ -307,7 +307,7 @@ def strike_overwrites(root: Path, straight: Place, sent: int, moments: int) -> C
         status = place.attempt(Strike(change=change, signal=sent), *again)
         assert status in (0, -signal.SIGKILL, 143), place.said
         found += Counter(moments=status != 0) + _lost(place.run, typed)
-        found += Counter(originals=_contents(straight.photos) != photos)
+        found += Counter(originals=_contents(place.photos) != photos)
     found["unfinished"] += place.attempt(None, *again) != 0
     return found + _lost(place.run, typed)
 
