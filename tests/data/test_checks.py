@@ -17,7 +17,7 @@ from handful.data.near_duplicates import near_duplicates
 from handful.data.sources import load
 from handful.data.store import Skipped
 from handful.report.data_page import render, write_page
-from handful.report.data_summary import summary
+from handful.report.data_summary import near_note, summary
 from image_files import class_folder, noise, save, smooth
 
 
@@ -163,6 +163,69 @@ def test_images_that_all_disagree_have_their_nearest(monkeypatch, images):
     assert (x @ x.T).fill_diagonal_(-1).max() < 0
     partners = near_module._nearest(x, 4, lambda items, *_: items)
     assert partners.tolist() == list(slow_nearest(x, 4))
+
+
+BLOBS = {"COMPARED": 400, "CELL": 40, "LARGEST": 80, "GROUP": 4}
+
+
+def blobs(spread=0.2):
+    """(2000, 63) around 60 places, and the last 100 are nearly the first 100."""
+    draw = torch.Generator().manual_seed(0)
+    places = torch.randn(60, 63, generator=draw)
+    some = places[torch.arange(1900) % 60] + spread * torch.randn(1900, 63, generator=draw)
+    return F.normalize(torch.cat([some, some[:100] + torch.randn(100, 63, generator=draw) / 100]))
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+@pytest.mark.parametrize("spread", [0.2, 2.0])
+def test_of_many_images_nearly_all_neighbours_are_found(monkeypatch, spread, bf16):
+    for name, value in BLOBS.items():
+        monkeypatch.setattr(near_module, name, value)
+    monkeypatch.setattr(near_module, "has_bf16", lambda: bf16)
+    x = blobs(spread)
+    partners = near_module._nearest(x, 4, near_module.quiet)
+    expected = torch.tensor(list(slow_nearest(x, 4)))
+    found = (partners[:, :, None] == expected[:, None]).any(1).float().mean()
+    assert found > (0.98 if spread == 0.2 else 0.6)
+    copies = torch.arange(100)
+    assert partners[copies, 0].equal(1900 + copies) and partners[1900 + copies, 0].equal(copies)
+    assert (partners != torch.arange(2000)[:, None]).all()
+    assert all(len(set(row)) == 4 for row in partners.tolist())
+
+
+def test_cells_that_are_all_compared_miss_nothing(monkeypatch):
+    for name, value in {**BLOBS, "COMPARED": 1_999}.items():
+        monkeypatch.setattr(near_module, name, value)
+    x = blobs(2.0)
+    index = near_module._Index(x, near_module._cells(x))
+    index.nearest = len(index.tiles)
+    monkeypatch.setattr(near_module, "_Index", lambda *_: index)
+    partners = near_module._nearest(x, 4, near_module.quiet)
+    assert partners.tolist() == list(slow_nearest(x, 4))
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_cells_hold_every_image_once_and_none_is_too_large(monkeypatch, equal):
+    for name, value in BLOBS.items():
+        monkeypatch.setattr(near_module, name, value)
+    x = F.normalize(torch.ones(2000, 63)) if equal else blobs()
+    cells = near_module._cells(x)
+    assert torch.cat(cells).sort().values.equal(torch.arange(2000))
+    assert max(map(len, cells)) <= 80
+
+
+def test_it_is_said_that_not_all_images_were_compared(monkeypatch, tmp_path):
+    for seed in range(6):
+        save(tmp_path / "ab"[seed % 2] / f"{seed}.png", smooth(40, 40, seed=seed))
+    assert check(load(tmp_path)).near_compared is None
+    monkeypatch.setattr("handful.data.checks.COMPARED", 5)
+    findings = check(load(tmp_path))
+    assert findings.as_json()["near_compared"] == 5
+    assert near_note(findings) == (
+        "Near-duplicates: with more than 5 images, each is compared with the 5 that are likeliest "
+        "to look like it, so a few may be missing."
+    )
+    assert check(load(tmp_path), near=False).near_compared is None
 
 
 def test_bfloat16_alone_would_err():

@@ -109,6 +109,7 @@ TABLES = st.one_of(
 
 
 @few_or_many(250, 800)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of rows that name no image, or several
 def test_any_bytes_are_a_label_file_or_a_value_error(tmp_path, bounded_memory, count):
     folder, table = class_folder(tmp_path / "photos"), tmp_path / "labels.csv"
 

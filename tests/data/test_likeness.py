@@ -91,6 +91,17 @@ def test_pairs_that_may_not_be_alike_are_not(moves, least):
     assert 60 < int((likeness >= least).sum()) <= int(may.sum()) < 3600
 
 
+def test_a_window_that_rounding_leaves_nothing_of_may_be_alike():
+    """All but one column is grey levels 200 and 201, in the same places."""
+    draw = torch.Generator().manual_seed(0)
+    some = (200 + torch.rand(1, 1, 32, 32, generator=draw).round()).repeat(2, 1, 1, 1)
+    some[1, :, :, 0] = 0
+    some = some.byte()
+    first, second = torch.tensor([0]), torch.tensor([1])
+    assert likeness_of_pairs(some, first, second, NEAR) > 0.99
+    assert may_be_alike(some, first, second, 0.99, NEAR).all()
+
+
 def test_a_flat_picture_is_like_nothing():
     some = torch.cat([torch.full((1, 1, 32, 32), 9, dtype=torch.uint8), scenes(1)])
     assert likeness_of_all(some, NEAR)[0].abs().max() == 0

@@ -317,6 +317,21 @@ def test_an_object_of_s3_costs_one_request_and_no_search_among_the_listed(photos
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("at", ["bucket", "bucket/p", "bucket/p/", "bucket/p/cat/0.png"])
+def test_all_pages_of_a_listing_of_s3_are_read(photos, s3, at):
+    system, asked = s3
+    system.pipe({f"bucket/p/{name}": content for name, content in files(photos).items()})
+    system.pipe({"bucket/q.png": b"x", "bucket/p/cat/deep/é.png": b"x", "bucket/p.png": b"x"})
+    place = address.place_of(f"s3://{at}")
+    expected = {path: address.stamp_of(info) for path, info in system.find(at, detail=True).items()}
+    asked.clear()
+    system.req_kw = {"MaxKeys": 2}
+    assert dict(address.listed(place)) == expected and expected
+    assert len(asked) >= len(expected) // 2
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("change", [b"more", b"", None])
 def test_an_object_of_s3_that_changed_since_it_was_listed_is_left_out(photos, s3, change):
     system, _ = s3

@@ -65,6 +65,21 @@ def test_wide_features_have_nearly_the_same_axes_from_a_randomized_decomposition
     assert difference < (1e-3 if rows == 400 else 0.4)  # 64 images tell less of the axes
 
 
+def test_the_sample_of_a_decomposition_has_all_classes_that_take_turns(monkeypatch):
+    labels = torch.arange(4000) % 10
+    x = torch.randn(4000, 50, generator=torch.Generator().manual_seed(0))
+    x += 6 * F.one_hot(labels, 50)
+
+    def apart():
+        axes = principal(x, 9)
+        return torch.pdist(torch.stack([axes.of(x[labels == k]).mean(0) for k in range(10)]))
+
+    exact = apart()
+    monkeypatch.setattr(heads, "_LARGE", 40)
+    monkeypatch.setattr(heads, "_ROWS", 400)
+    assert apart().min() > 0.9 * exact.min()
+
+
 def test_an_image_of_importance_two_equals_two_images():
     x, labels = blobs(12)
     targets = F.one_hot(labels, 3)

@@ -170,7 +170,7 @@ def nested(path, rng):
 
 def sparse(path, rng):
     """Make a sparse file as large as a disk."""
-    with open(path, "r+b" if rng.random() < 0.5 else "wb") as file:
+    with open(path, "r+b" if path.exists() and rng.random() < 0.5 else "wb") as file:
         file.truncate(2**38)
 
 

@@ -292,12 +292,12 @@ def strike_overwrites(root: Path, straight: Place, sent: int, moments: int) -> C
     Returns: the moments, and after how many labels or models were lost: typed labels that are in
     no table any more, a table of labels that is shorter, a run that cannot be opened.
     """
-    place = Place(root / "place", straight.photos)
+    place = Place(root / "place", _photos(root / "photos", 150))  # more to label than moments
     assert place.attempt() == 0, place.said
     listed = place.run / "label-next.csv"
     again = ("--labels", str(listed), "--after", str(place.run), "--overwrite")
     rng, typed, found = random.Random(sent), set(), Counter()
-    changes, photos = straight.changes, _contents(straight.photos)
+    changes, photos = straight.changes, _contents(place.photos)
     while found["moments"] < moments:
         late = rng.random() < 0.5  # saving and taking the place are a few changes at the end
         change = rng.randrange(changes - 60, changes + 25) if late else rng.randrange(1, changes)
@@ -307,7 +307,7 @@ def strike_overwrites(root: Path, straight: Place, sent: int, moments: int) -> C
         status = place.attempt(Strike(change=change, signal=sent), *again)
         assert status in (0, -signal.SIGKILL, 143), place.said
         found += Counter(moments=status != 0) + _lost(place.run, typed)
-        found += Counter(originals=_contents(straight.photos) != photos)
+        found += Counter(originals=_contents(place.photos) != photos)
     found["unfinished"] += place.attempt(None, *again) != 0
     return found + _lost(place.run, typed)
 
@@ -337,10 +337,12 @@ def test_an_overwrite_in_place_struck_at_twenty_moments_loses_no_label_and_no_mo
 
 
 def _typed(path: Path, number: int) -> str:
-    """Type a label into the first row of a list, by hand: the whole text of the file then."""
-    first, row, *rest = path.read_text().splitlines(keepends=True)
-    name, label, more = row.split(",", 2)
-    path.write_text("".join([first, f"{name},across,{number} {more}", *rest]))
+    """Type a label into a list, by hand, for the first image to train on; the whole text then."""
+    rows = path.read_text().splitlines(keepends=True)
+    at = next(at for at, row in enumerate(rows) if row.startswith("train/"))
+    name, label, more = rows[at].split(",", 2)
+    rows[at] = f"{name},across,{number} {more}"
+    path.write_text("".join(rows))
     return path.read_text()
 
 

@@ -21,7 +21,7 @@ from handful.data.findings import (
     valid_unicode,
 )
 from handful.data.imageset import ImageSet
-from handful.data.near_duplicates import SIZE, near_duplicates
+from handful.data.near_duplicates import COMPARED, SIZE, near_duplicates
 from handful.data.pixel_keys import pixel_numbers
 from handful.data.store import FileStore, Skipped
 from handful.progress import Track, quiet
@@ -112,6 +112,7 @@ def check(images: ImageSet, *, near: bool = True, track: Track = quiet) -> Findi
             replace(problem, text=valid_unicode(problem.text))
             for problem in sorted(problems, key=lambda problem: not problem.serious)
         ),
+        near_compared=COMPARED if near and len(every.pixels) > COMPARED else None,
     )
 
 
@@ -148,10 +149,14 @@ def _identical(every: _Everything) -> tuple[Identical, ...]:
 
 
 def _near(images: ImageSet, every: _Everything, track: Track) -> tuple[Near, ...]:
+    test = images.test
+    if test is not None and test.store is images.store:  # not held twice
+        rows, labels = [images.rows, test.rows], np.full(len(every.pixels), -1)
+        images = replace(images, rows=np.concatenate(rows), labels=labels, groups=None, test=None)
+        test = None
     pictures = images.at(SIZE, "stretch", track, channels=1)
-    if images.test is not None:
-        of_test = images.test.at(SIZE, "stretch", track, channels=1)
-        pictures = torch.cat([pictures, of_test])
+    if test is not None:
+        pictures = torch.cat([pictures, test.at(SIZE, "stretch", track, channels=1)])
     return tuple(
         Near(one, two, round(likeness, 3), (one.part == "test") != (two.part == "test"))
         for first, second, likeness in near_duplicates(pictures, track, images.store.let_go)

@@ -85,6 +85,7 @@ class Findings:
     near: tuple[Near, ...] | None  # None if they were not looked for
     odd: tuple[Odd, ...]
     problems: tuple[Problem, ...]
+    near_compared: int | None = None  # images that each was compared with, where not with all
 
     def as_json(self) -> dict[str, Any]:
         """The findings as plain numbers, lists and dicts."""

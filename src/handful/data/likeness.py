@@ -39,6 +39,7 @@ BLOCK = 2048  # pairs compared at a time
 KEPT = 5_000  # pictures in memory
 LOWEST = 6  # frequencies in each direction that tell first whether pictures may be alike
 ROUNDING = 1e-4  # of a squared distance between windows
+SURE = 1e-2  # least variance of a window, of its squares, that rounding leaves exact enough
 FEW = 300  # images whose pairs one thread compares faster
 
 
@@ -129,10 +130,10 @@ def may_be_alike(
     Args:
         between: called after every block of pictures was read.
     """
-    axes = _lowest_frequencies(SIZE - 2 * moves.reach)
-    middles = [pictures.new_empty(0, axes.shape[1], dtype=torch.float32)]
+    made = _Lowest(moves)
+    middles = [pictures.new_empty(0, made.width, dtype=torch.float32)]
     for block in pictures.split(BLOCK):
-        middles.append(_middle(block, moves) @ axes)
+        middles.append(made.of_middle(block))
         between()
     middle = torch.cat(middles)  # (N, axes)
     # Either picture may be the one that is moved.
@@ -141,13 +142,15 @@ def may_be_alike(
     counts = torch.bincount(moved, minlength=len(pictures)).split(BLOCK)
     gap = torch.full((len(moved),), torch.inf)
     for number, here in enumerate(order.split([int(count.sum()) for count in counts])):
-        block = pictures[number * BLOCK : (number + 1) * BLOCK]
-        windows = torch.stack([window @ axes for window in _windows(block, moves)], 1)
+        if not len(here):
+            continue
+        windows = made.of_windows(pictures[number * BLOCK : (number + 1) * BLOCK])
         for some in here.split(BLOCK):
             apart = windows[moved[some] - number * BLOCK] - middle[other[some], None]
             gap[some] = apart.square_().sum(2).amin(1)
         between()
-    return gap.view(2, -1).amin(0) <= 2 - 2 * least + ROUNDING
+    # It is not a number where rounding is too large to say.
+    return ~(gap.view(2, -1).amin(0) > 2 - 2 * least + ROUNDING)
 
 
 class Reference(NamedTuple):
@@ -158,17 +161,25 @@ class Reference(NamedTuple):
     dimension: float  # in which the images vary, as estimated
 
 
-def reference(pictures: Tensor, positions: Tensor, moves: Moves) -> Reference:
-    """The reference of the pictures at `positions` (P,) among all pictures (N, 1, 32, 32)."""
-    n = len(pictures)
+def reference(
+    pictures: Tensor, positions: Tensor, moves: Moves, among: Tensor | None = None
+) -> Reference:
+    """The reference of the pictures at `positions` (P,) among pictures (N, 1, 32, 32).
+
+    Args:
+        among: positions of the pictures to take; None: all.
+    """
+    n = len(pictures) if among is None else len(among)
     sample = torch.arange(min(n, SAMPLE)) * n // min(n, SAMPLE)
+    sample = sample if among is None else among[sample]
+    k = _neighbour(len(sample))
     rows = [
-        _reference_distances(pictures, some, sample, moves)
+        _reference_distances(pictures, some, sample, moves).topk(2 * k, largest=False).values
         for some in positions.split(BLOCK)
         if len(some)
     ]
-    distances = torch.cat(rows) if rows else torch.empty(0, len(sample))
-    return reference_of(distances, share=min(1.0, len(sample) / n) if n else 1.0)
+    nearest = torch.cat(rows) if rows else torch.empty(0, 2 * k)
+    return _reference_of_nearest(nearest, share=min(1.0, len(sample) / n) if n else 1.0)
 
 
 def reference_of(distances: Tensor, share: float = 1.0) -> Reference:
@@ -178,10 +189,20 @@ def reference_of(distances: Tensor, share: float = 1.0) -> Reference:
         distances: (P, M) from each image to M images; infinite to itself.
         share: of all images that are among the M.
     """
-    k = min(NEIGHBOUR, (distances.shape[1] - 1) // 2)
-    if k < 1 or not len(distances):
-        return Reference(torch.zeros(len(distances)), 0.0, 0.0)
-    nearest = distances.topk(2 * k, dim=1, largest=False).values
+    k = _neighbour(distances.shape[1])
+    return _reference_of_nearest(distances.topk(2 * k, dim=1, largest=False).values, share)
+
+
+def _neighbour(images: int) -> int:
+    """The neighbour whose distance a pair is judged by, among so many images; 0 for too few."""
+    return max(0, min(NEIGHBOUR, (images - 1) // 2))
+
+
+def _reference_of_nearest(nearest: Tensor, share: float) -> Reference:
+    """The reference from the distances (P, 2 k) to the nearest, in rising order."""
+    k = nearest.shape[1] // 2
+    if k < 1 or not len(nearest):
+        return Reference(torch.zeros(len(nearest)), 0.0, 0.0)
     at_k = nearest[:, k - 1]
     # Distances are squared ones: (r_2k / r_k)^d = 2 gives d = 2 log 2 / log of their ratio.
     growth = float((nearest[:, -1] / at_k).log().mean())
@@ -211,7 +232,7 @@ def _windows(pictures: Tensor, moves: Moves) -> Iterator[Tensor]:
     for side in moves.sides:
         resized = pictures.float()
         if side != SIZE:
-            resized = F.interpolate(resized, size=(side, side), mode="bilinear", antialias=True)
+            resized = _resized(resized, (side, side))
         blurred = _blurred(resized)
         centre = (side - SIZE) // 2 + moves.reach
         steps = range(centre - moves.reach, centre + moves.reach + 1)
@@ -220,19 +241,67 @@ def _windows(pictures: Tensor, moves: Moves) -> Iterator[Tensor]:
                 yield _normalized(blurred[_cut(down, right, moves)])
 
 
-def _lowest_frequencies(side: int) -> Tensor:
-    """(side * side, axes) of length 1, at right angles: those of the discrete cosine transform.
+class _Lowest:
+    """The lowest frequencies of windows (the discrete cosine transform), without their mean.
 
-    The mean is none of them: it is 0 in all windows.
+    All steps from a picture to the frequencies of all its windows are linear, and the same for rows
+    and columns, so they are one matrix: from 32 pixels to the frequencies at each place. Only the
+    lengths of the windows are not linear.
     """
-    at = (torch.arange(side) + 0.5) * torch.pi / side
-    waves = F.normalize(torch.cos(torch.arange(LOWEST)[:, None] * at))  # (LOWEST, side)
-    return torch.einsum("ay,bx->yxab", waves, waves).reshape(side * side, -1)[:, 1:]
+
+    def __init__(self, moves: Moves) -> None:
+        self.side = SIZE - 2 * moves.reach
+        at = (torch.arange(self.side) + 0.5) * torch.pi / self.side
+        waves = F.normalize(torch.cos(torch.arange(LOWEST)[:, None] * at))  # (LOWEST, side)
+        self.width = LOWEST**2 - 1
+        self.sides = []
+        for side in moves.sides:
+            stretched = torch.eye(SIZE)
+            if side != SIZE:
+                stretched = _resized(stretched[None, None], (side, SIZE))[0, 0]
+            blurred = F.avg_pool1d(F.pad(stretched.T, (1, 1), mode="replicate"), 3, 1).T
+            first, count = (side - SIZE) // 2, 2 * moves.reach + 1
+            placed = [
+                F.pad(waves, (at, side - at - self.side)) for at in range(first, first + count)
+            ]
+            inside = [F.pad(torch.ones(self.side), (at, side - at - self.side))
+                      for at in range(first, first + count)]  # fmt: skip
+            self.sides.append((blurred, torch.cat(placed) @ blurred, torch.stack(inside)))
+        self.reach = moves.reach
+
+    def of_middle(self, pictures: Tensor) -> Tensor:
+        """(N, axes) of the middle of each picture."""
+        blurred, waves, inside = self.sides[0]
+        middle = slice(self.reach * LOWEST, (self.reach + 1) * LOWEST)
+        at = slice(self.reach, self.reach + 1)
+        return self._of(pictures, blurred, waves[middle], inside[at])[:, 0]
+
+    def of_windows(self, pictures: Tensor) -> Tensor:
+        """(N, windows, axes) of each picture, for every move of the camera."""
+        return torch.cat([self._of(pictures, *side) for side in self.sides], 1)
+
+    def _of(self, pictures: Tensor, blurred: Tensor, waves: Tensor, inside: Tensor) -> Tensor:
+        """(N, windows, axes); not a number where a window is flat next to its picture."""
+        x = pictures[:, 0].float()
+        x = x - x.mean((1, 2), keepdim=True)
+        count = len(inside)
+        found = (waves @ x @ waves.T).unflatten(2, (count, LOWEST)).unflatten(1, (count, LOWEST))
+        found = found.transpose(2, 3).flatten(3).flatten(1, 2)[..., 1:]  # (N, windows, axes)
+        x = blurred @ x @ blurred.T
+        total = inside @ x @ inside.T  # (N, count, count)
+        squares = inside @ x.square() @ inside.T
+        length = squares - total.square() / self.side**2
+        length[length < SURE * squares] = torch.nan
+        return found / length.clamp_min(1e-6).sqrt().flatten(1)[..., None]
 
 
 def _cut(down: int, right: int, moves: Moves) -> tuple[slice | type(Ellipsis), ...]:  # type: ignore[valid-type]
     side = SIZE - 2 * moves.reach
     return (..., slice(down, down + side), slice(right, right + side))
+
+
+def _resized(pictures: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(pictures, size=size, mode="bilinear", antialias=True)
 
 
 def _blurred(pictures: Tensor) -> Tensor:

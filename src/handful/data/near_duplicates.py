@@ -1,21 +1,26 @@
 """Find near-duplicates, images that look almost equal.
 
-Each image is first compared with all others by its lowest frequencies: the 63 of its lowest 8 x 8
+Each image is first compared with others by its lowest frequencies: the 63 of its lowest 8 x 8
 that are not its mean (as in "pHash" of phash.org, after Zauner 2010, "Implementation and
 Benchmarking of Perceptual Image Hash Functions", but with their values, not their signs). The
 images that come nearest are then compared as 32 x 32 grey images (`likeness`).
 
-Both steps are exact, and most of their work is spared. Agreements in the lowest frequencies are
-computed in bfloat16 where the processor has it, and again in 32 bits only where rounding could
-hide one of the nearest. Images are compared wholly only where a few of their frequencies allow that
-they are alike (`may_be_alike`). The first step still grows with the square of the number of images,
-at some 7 s of a processor with bfloat16 for 100,000 images. Trees and other lower bounds do not
-help: copies of photographs that are moved by two pixels agree by 0.5 only.
+Both steps are exact up to COMPARED images, and most of their work is spared. Agreements in the
+lowest frequencies are computed in bfloat16 where the processor has it, and again in 32 bits only
+where rounding could hide one of the nearest. Images are compared wholly only where a few of their
+frequencies allow that they are alike (`may_be_alike`).
 
-Letters in shapes: N images, D frequencies, B images of a block, G groups.
+Comparing all with all grows with the square of the number of images. So of more images each is
+compared with those of the nearest cells only, COMPARED in all: cells of k-means, as in the inverted
+file of Jegou et al. 2011, "Product quantization for nearest neighbor search". What that misses was
+measured (benchmarks/log/cluster.md). Nothing exact is much faster: of a million photographs, half
+lie in cells that no bound excludes. Trees do not help either: copies of photographs that are moved
+by two pixels agree by 0.5 only.
+
+Letters in shapes: N images, D frequencies, B images of a block, T tiles, G groups.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -26,16 +31,24 @@ from handful.data.likeness import NEAR, SIZE, likeness_of_pairs, may_be_alike, r
 from handful.devices import has_bf16
 from handful.progress import Track, quiet
 
-__all__ = ["SIZE", "near_duplicates"]
+__all__ = ["COMPARED", "SIZE", "near_duplicates"]
 
 ALIKE = 0.95  # least likeness of near-duplicates
 PARTNERS = 4  # images nearest in the lowest frequencies that each image is compared with
 FLAT = 4.0  # standard deviation in grey levels below which an image shows nothing to compare
 BLOCK = 512  # images whose frequencies are compared with all others at a time
+MANY = 4096  # of which are compared with the nearest cells at a time: few share a cell
 TILE = 2048  # images that they are compared with at a time: the results stay in the caches
-GROUP = 32  # images of a tile of which only the highest agreement is kept
+GROUP = 32  # a power of two: images of a tile of which only the highest agreement is kept
+SHAPES = 4  # groups by which tiles grow: for each new shape a product is compiled, and kept
 GROUPS = 32  # most groups of one image that are compared again
 ROUNDING = {torch.bfloat16: 0.006, torch.float32: 1e-5}  # most that an agreement is off by
+COMPARED = 100_000  # most images that each is compared with
+GATHERED = 1024  # groups that are compared again at a time: 8 MB
+CELL = 1_000  # images of a cell, on average
+LARGEST = 1_500  # images of a cell; larger ones are split
+LEARNED = 50  # images of a cell that its place is learned from
+STEPS = 8  # steps of k-means
 AGREEMENTS = 2**25  # comparisons with all others that are held at once: 128 MB
 
 
@@ -55,21 +68,22 @@ def near_duplicates(
     frequencies, usable = _frequencies(pictures, between)
     if len(usable) < 2:
         return []
-    if len(usable) < len(pictures):
-        pictures = pictures[torch.from_numpy(usable)]
-    partners = _nearest(frequencies, min(PARTNERS, len(usable) - 1), track)  # (N, partners)
+    seen = torch.from_numpy(usable)  # (n,)
+    partners = seen[_nearest(frequencies, min(PARTNERS, len(seen) - 1), track)]  # (n, partners)
     del frequencies
-    best, partner = _most_alike(pictures, partners, track, between)
-    alike = (best >= ALIKE).nonzero()[:, 0]
-    ends = torch.cat([alike, partner[alike]]).unique()
-    known = reference(pictures, ends, NEAR)
-    within = dict(zip(ends.tolist(), (known.close * known.distance).tolist(), strict=True))
-    found = {}
-    for one in alike.tolist():
-        two = int(partner[one])
-        if 1 - float(best[one]) <= min(within[one], within[two]):
-            pair = (int(usable[min(one, two)]), int(usable[max(one, two)]))
-            found[pair] = min(float(best[one]), 1.0)
+    best, partner = _most_alike(pictures, seen, partners, track, between)
+    alike = best >= ALIKE
+    one, two, best = seen[alike], partner[alike], best[alike]
+    ends = torch.cat([one, two]).unique()
+    known = reference(pictures, ends, NEAR, among=seen)
+    within = (known.close * known.distance)[torch.searchsorted(ends, torch.stack([one, two]))]
+    close = 1 - best <= within.amin(0)  # (pairs,)
+    found = {
+        (min(pair), max(pair)): min(likeness, 1.0)
+        for *pair, likeness in zip(
+            one[close].tolist(), two[close].tolist(), best[close].tolist(), strict=True
+        )
+    }
     return sorted(((*pair, found[pair]) for pair in found), key=lambda pair: -pair[2])
 
 
@@ -101,46 +115,135 @@ def _nearest(directions: Tensor, count: int, track: Track) -> Tensor:
     compared again with the groups that may hold one of its nearest, for all that rounding may do.
     """
     n = len(directions)
-    places = torch.arange(-(-n // TILE) * TILE)  # the last image fills up
-    grouped = directions[places.clamp_max(n - 1)].unflatten(0, (-1, GROUP))  # (G, GROUP, D)
-    quick = grouped.to(torch.bfloat16 if has_bf16() else torch.float32)
-    tiles = [tile.transpose(0, 1).flatten(0, 1) for tile in quick.split(TILE // GROUP)]
-    flat = quick.flatten(0, 1)
-    starts = range(0, n, BLOCK)
-    found = []
-    for start in track(starts, len(starts), "comparing"):
-        own = torch.arange(start, min(start + BLOCK, n))
-        highest = _highest(flat[own], tiles)
-        highest[:, -(-n // GROUP) :] = -torch.inf
-        values, groups = highest.topk(min(GROUPS, highest.shape[1]), dim=1)  # (B, groups)
+    cells = n > COMPARED
+    tiles = _cells(directions) if cells else torch.arange(n).split(TILE)
+    index = _Index(directions, tiles)
+    found = torch.empty(n, count, dtype=torch.int64)
+    blocks = torch.cat(list(tiles)).split(MANY if cells else BLOCK)
+    for own in track(blocks, len(blocks), "comparing"):
+        highest, shown = index.highest_of_nearest(own) if cells else index.highest(own)
+        values, columns = highest.topk(min(GROUPS, shown.shape[1]), dim=1)  # (B, groups)
         values = values.float()
         # One group more than others are wanted, since the image itself is in one.
-        may = values >= values[:, count : count + 1] - 2 * ROUNDING[quick.dtype]
-        nearest = _nearest_in_groups(grouped, n, own, groups, may, count)
-        many = may[:, -1]  # groups beyond those may hold one, too
-        nearest[many] = _nearest_of_all(directions, own[many], count)
-        found.append(nearest)
-    return torch.cat(found)
+        least = values[:, min(count, values.shape[1] - 1), None]
+        may = values >= least - 2 * ROUNDING[highest.dtype]
+        nearest = index.nearest_in_groups(own, shown.gather(1, columns), may, count)
+        if not cells and shown.shape[1] > GROUPS:
+            many = may[:, -1]  # groups beyond those may hold one, too
+            nearest[many] = _nearest_of_all(directions, own[many], count)
+        found[own] = nearest
+    return found
 
 
-def _highest(block: Tensor, tiles: list[Tensor]) -> Tensor:
-    """(B, G) highest agreement of each of the block (B, D) with the images of each group."""
-    parts = [(block @ tile.T).unflatten(1, (GROUP, -1)).amax(1) for tile in tiles]
-    return torch.cat(parts, 1)
+class _Index:
+    """Directions in tiles of groups.
+
+    Args:
+        directions: (N, D).
+        tiles: positions of the directions in each tile.
+    """
+
+    def __init__(self, directions: Tensor, tiles: Sequence[Tensor]) -> None:
+        self.directions = directions
+        self.quick = torch.bfloat16 if has_bf16() else torch.float32
+        # The last image of a tile fills up its last group.
+        filled = [_filled(tile, GROUP) for tile in tiles]
+        self.members = torch.cat(filled).view(-1, GROUP)  # (G, GROUP) positions
+        self.grouped = directions[self.members]  # (G, GROUP, D); side by side they are read sooner
+        self.groups = torch.arange(len(self.members)).split([len(one) // GROUP for one in filled])
+        self.tiles = [
+            directions[_filled(tile, GROUP * SHAPES).view(-1, GROUP).T.flatten()].to(self.quick)
+            for tile in tiles
+        ]
+        self.centres = torch.stack([directions[tile].mean(0) for tile in tiles])  # (T, D)
+        self.nearest = max(1, COMPARED * len(tiles) // len(directions))  # tiles for each image
+
+    def highest(self, own: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, G) highest agreement of each of the images `own` (B,) with each group, and which."""
+        block = self.directions[own].to(self.quick)
+        parts = [self._highest(block, tile) for tile in range(len(self.tiles))]
+        return torch.cat(parts, 1), torch.arange(len(self.members)).expand(len(own), -1)
+
+    def highest_of_nearest(self, own: Tensor) -> tuple[Tensor, Tensor]:
+        """As `highest`, of the groups (B, G) of the tiles that are nearest to each of `own` (B,).
+
+        It is -inf, and the group any, where a tile has fewer groups than the largest.
+        """
+        block = self.directions[own]
+        near = block @ self.centres.T - self.centres.square().sum(1) / 2  # (B, T)
+        near = near.topk(min(self.nearest, len(self.tiles)), dim=1).indices  # (B, tiles)
+        most = max(map(len, self.groups))
+        highest = torch.full((*near.shape, most), -torch.inf, dtype=self.quick)
+        order = near.flatten().argsort()
+        asked = order.split(torch.bincount(near.flatten(), minlength=len(self.tiles)).tolist())
+        quick = block.to(self.quick)
+        for tile, places in enumerate(asked):
+            if len(places):
+                rows = _filled(places // near.shape[1], GROUP * SHAPES)
+                agree = self._highest(quick[rows], tile)[: len(places)]
+                highest.flatten(0, 1)[places, : agree.shape[1]] = agree
+        first = torch.stack([groups[0] for groups in self.groups])
+        groups = first[near][..., None] + torch.arange(most)
+        return highest.flatten(1), groups.flatten(1).clamp_max(len(self.members) - 1)
+
+    def _highest(self, block: Tensor, tile: int) -> Tensor:
+        """(B, G) highest agreement of each of the block (B, D) with each group of a tile."""
+        agree = block @ self.tiles[tile].T
+        while agree.shape[1] > len(self.tiles[tile]) // GROUP:  # a tenth of the time of `amax`
+            half = agree.shape[1] // 2
+            agree = torch.maximum(agree[:, :half], agree[:, half:])
+        return agree[:, : len(self.groups[tile])]
+
+    def nearest_in_groups(self, own: Tensor, groups: Tensor, may: Tensor, count: int) -> Tensor:
+        """(B, count) the nearest of the images `own` (B,) in those `groups` (B, G) that `may`."""
+        members = self.members[groups]  # (B, G, GROUP)
+        agree = torch.full(members.shape, -torch.inf)
+        for some in may.nonzero().split(GATHERED):
+            row, place = some.T
+            asking = self.directions[own[row], :, None]  # (pairs, D, 1)
+            agree[row, place] = (self.grouped[groups[row, place]] @ asking)[..., 0]
+        agree[members == own[:, None, None]] = -torch.inf
+        agree[..., 1:][members[..., 1:] == members[..., :-1]] = -torch.inf  # what fills up
+        best = agree.flatten(1).topk(count, dim=1).indices
+        return members.flatten(1).gather(1, best)
 
 
-def _nearest_in_groups(
-    grouped: Tensor, n: int, own: Tensor, groups: Tensor, may: Tensor, count: int
-) -> Tensor:
-    """(B, count) the nearest of the images `own` (B,) among those `groups` (B, G) that `may`."""
-    members = groups[..., None] * GROUP + torch.arange(GROUP)  # (B, G, GROUP)
-    row, place = may.nonzero(as_tuple=True)
-    asking = grouped.flatten(0, 1)[own[row], :, None]  # (pairs, D, 1)
-    agree = torch.full(members.shape, -torch.inf)
-    agree[row, place] = (grouped[groups[row, place]] @ asking)[..., 0]
-    agree[(members == own[:, None, None]) | (members >= n)] = -torch.inf
-    best = agree.flatten(1).topk(count, dim=1).indices
-    return members.flatten(1).gather(1, best)
+def _filled(positions: Tensor, multiple: int) -> Tensor:
+    """The positions, the last of them repeated until their number is a multiple of this."""
+    n = len(positions)
+    return positions[torch.arange(-(-n // multiple) * multiple).clamp_max(n - 1)]
+
+
+def _cells(directions: Tensor) -> list[Tensor]:
+    """Positions of the directions (N, D) in each cell: k-means, learned from some of them."""
+    draw = torch.Generator().manual_seed(0)
+    k = -(-len(directions) // CELL)
+    some = directions[torch.randperm(len(directions), generator=draw)[: LEARNED * k]]
+    centres = some[:k].clone()
+    for _ in range(STEPS):
+        cell = _nearest_centre(some, centres)
+        size = torch.bincount(cell, minlength=k)[:, None]
+        means = torch.zeros_like(centres).index_add_(0, cell, some) / size
+        centres = torch.where(size > 0, means, centres)
+    cell = _nearest_centre(directions, centres)
+    sizes = torch.bincount(cell, minlength=k).tolist()
+    return [part for one in cell.argsort().split(sizes) for part in _split(directions, one)]
+
+
+def _nearest_centre(directions: Tensor, centres: Tensor) -> Tensor:
+    half = centres.square().sum(1) / 2
+    blocks = directions.split(max(1, AGREEMENTS // len(centres)))
+    return torch.cat([(block @ centres.T - half).argmax(1) for block in blocks])
+
+
+def _split(directions: Tensor, cell: Tensor) -> list[Tensor]:
+    """The cell in halves along its principal axis, and so on, until none is too large."""
+    if len(cell) <= LARGEST:
+        return [cell] if len(cell) else []
+    own = directions[cell]
+    away = own - own.mean(0)
+    order = (own @ torch.linalg.eigh(away.T @ away).eigenvectors[:, -1]).argsort()
+    return [half for part in cell[order].chunk(2) for half in _split(directions, part)]
 
 
 def _nearest_of_all(directions: Tensor, own: Tensor, count: int) -> Tensor:
@@ -154,14 +257,17 @@ def _nearest_of_all(directions: Tensor, own: Tensor, count: int) -> Tensor:
 
 
 def _most_alike(
-    pictures: Tensor, partners: Tensor, track: Track, between: Callable[[], None]
+    pictures: Tensor, seen: Tensor, partners: Tensor, track: Track, between: Callable[[], None]
 ) -> tuple[Tensor, Tensor]:
-    """Likeness (N,) of each picture to that of its partners (N, count) most like it, and which.
+    """Likeness (n,) of the pictures `seen` (n,) to their most similar partner, and which it is.
 
     A likeness below ALIKE may be given as -1.
+
+    Args:
+        partners: (n, count) positions in `pictures`.
     """
     n, count = partners.shape
-    first, second = torch.arange(n).repeat_interleave(count), partners.flatten()
+    first, second = seen.repeat_interleave(count), partners.flatten()
     kept = may_be_alike(pictures, first, second, ALIKE, NEAR, between).nonzero()[:, 0]
     likeness = torch.full((n * count,), -1.0)
     parts = kept.split(BLOCK)

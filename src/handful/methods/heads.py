@@ -78,8 +78,15 @@ def principal(features: Tensor, rank: int | None = None) -> Coordinates:
 
 
 def _randomized(features: Tensor, rank: int) -> Coordinates:
-    """`principal` of wide features, from at most _ROWS of the images, evenly spaced."""
-    some = features[:: -(-len(features) // _ROWS)]
+    """`principal` of wide features, from at most _ROWS of the images.
+
+    Of each run of images that stand together one is drawn: the order of the images may have a
+    period, as where cameras or classes take turns.
+    """
+    step = -(-len(features) // _ROWS)
+    starts = torch.arange(0, len(features), step)
+    drawn = torch.randint(step, (len(starts),), generator=torch.Generator().manual_seed(0))
+    some = features[(starts + drawn).clamp_max(len(features) - 1)]
     mean = some.mean(dim=0)
     centred = some - mean
     with seeds.seeded(0):

@@ -23,6 +23,8 @@ from handful.models.joined import Joined
 from handful.models.onnx_int8 import Int8Builder
 from handful.progress import Track, quiet
 
+AT_ONCE = 1_024  # images of a set whose features are float32 at a time
+
 
 @dataclass(frozen=True)
 class BackboneSpec:
@@ -238,8 +240,11 @@ class Predictor:
     def of_features(self, features: Tensor) -> Tensor:
         """(N, K) float32 probabilities from (N, D) features."""
         with torch.inference_mode():
-            logits = self.model.head(features.to(devices.device(), torch.float32))
-            return (logits / self.temperature).softmax(dim=1).cpu()
+            logits = [
+                self.model.head(some.to(devices.device(), torch.float32))
+                for some in features.split(AT_ONCE)
+            ]
+            return (torch.cat(logits) / self.temperature).softmax(dim=1).cpu()
 
     def predict_proba(self, images: ImageSet, batch: int = 256, track: Track = quiet) -> Tensor:
         """(N, K) float32 probabilities; images are read and predicted in batches.

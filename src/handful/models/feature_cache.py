@@ -45,7 +45,7 @@ _ALONE = 8  # the least of them where threads compute side by side: few wait for
 _PASS = 16 * 160 * 160
 _SOME = 8  # images in a forward pass of sources that have fewer than go into a whole one
 _SAMPLE = 32  # images for a time measurement, at the least
-PART = 16_384  # images whose features are held at a time where all of them are not needed
+PART = 4_096  # images whose features are held at a time where all of them are not needed
 _SHARD = 16 * _BATCH  # images in one file; a killed process loses at most one file
 _VERSION = 2  # increase when a key would give other features
 

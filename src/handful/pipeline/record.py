@@ -81,6 +81,7 @@ def record_of(
             "classes": list(images.classes),
             "hash": task.images.hash,
             "boxes": boxes_in(images),
+            "whole": None,
         },
         "method": as_json(settings.method),
         "schedule": settings.as_json()["schedule"],

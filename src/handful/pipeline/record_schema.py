@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from handful.errors import HandfulError
+from handful.text import FEW
 
 MOST_CLASSES = 10_000
 LONGEST_NAME = 1_000  # characters of a class name; file names may have four times as many
@@ -222,6 +223,8 @@ class Abstention(StrictModel):
 
 class Estimate(Scored):
     how: Text
+    n: Count = FEW  # earlier versions gave no estimate of fewer labels
+    out_of_fold: Share | None = None
     caveats: list[Text] = Field(default=[], max_length=100)
     abstentions: list[Abstention] = Field(default=[], max_length=100)
     guessing: bool = False

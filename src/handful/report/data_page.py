@@ -13,7 +13,7 @@ from handful.data.findings import Findings, Identical, Member, Near
 from handful.data.imageset import ImageSet
 from handful.files import write_text
 from handful.pipeline.thumbnails import data_url, thumbnails
-from handful.report.data_summary import pixel_summary
+from handful.report.data_summary import near_note, pixel_summary
 from handful.report.rendering import rendered
 from handful.text import counted, percent
 
@@ -104,6 +104,7 @@ def render(findings: Findings, images: ImageSet) -> str:
             ImageRow(_note(same), cards(m.name for m in same.members[:EXAMPLES]))
             for same in identical
         ],
+        near_note=near_note(findings),
         near=[ImageRow(_near_note(p), cards((p.first.name, p.second.name))) for p in near],
         rows=MOST_ROWS,
     )

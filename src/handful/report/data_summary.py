@@ -26,7 +26,8 @@ def summary(findings: Findings) -> RenderableType:
     if not problems:
         problems = [Text("Nothing wrong was found.", "green")]
     table = [_class_table(findings.classes)] if findings.classes else []
-    return Group(*lines, *table, *problems)
+    notes = [Text(note)] if (note := near_note(findings)) else []
+    return Group(*lines, *table, *problems, *notes)
 
 
 def overview(findings: Findings) -> str:
@@ -51,6 +52,17 @@ def pixel_summary(findings: Findings) -> str:
     colour = "grey" if findings.grey == total else "colour"
     some = f", {findings.grey:,} of them grey" if 0 < findings.grey < total else ""
     return "; ".join([f"{size}, {colour}{some}", *treatments(findings)])
+
+
+def near_note(findings: Findings) -> str:
+    """What near-duplicates were looked for among, if that is not all images; else ""."""
+    if findings.near_compared is None:
+        return ""
+    return (
+        f"Near-duplicates: with more than {findings.near_compared:,} images, each is compared "
+        f"with the {findings.near_compared:,} that are likeliest to look like it, so a few may be "
+        f"missing."
+    )
 
 
 def treatments(findings: Findings) -> list[str]:

@@ -28,6 +28,7 @@ from handful.data.objects.address import (
     Place,
     explained,
     forget_listing,
+    listed,
     place_of,
     retried,
     scheme_of,
@@ -149,16 +150,16 @@ def container(address: str) -> Part:
 def objects(address: str, place: Place) -> tuple[Part, list[str]]:
     """What lies below an address, and the addresses of the archives and tables there."""
     with explained(address):
-        found: dict[str, Any] = retried(lambda: place.system.find(place.path, detail=True))
+        found = sorted(listed(place))
     start = place.path.rstrip("/") + "/"
     images, inside, metadata = _Sorted(), [], []
-    for path, info in sorted(found.items()):
+    for path, stamp in found:
         name = path.removeprefix(start)
         if posixpath.basename(name) == METADATA:
             metadata.append(name)
         if is_container(name) and ending(name) not in LISTS:
             inside.append(str(place.system.unstrip_protocol(path)))
-        images.add(Item(name, *stamp_of(info), path))
+        images.add(Item(name, *stamp, path))
     labels: dict[str, str] = {}
     room = LARGEST_METADATA
     for name in metadata:
