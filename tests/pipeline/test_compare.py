@@ -276,8 +276,12 @@ def test_what_went_wrong_in_a_cell_is_said_kept_and_printed(images, capsys, monk
     (cell,) = run(images, tmp_path / "cmp", **changes, reporter=reporter).cells
     assert cell.trouble.startswith("nothing was learned; the averaged weights of step ")
     assert said[-1].endswith(f"; its training went wrong: {cell.trouble}")
-    known = run(images, tmp_path / "cmp", **changes)
-    assert known.cells == (cell,)
+    plan = "1 cell to fit: supervised, 1 draw; a cell of supervised trains a network"
+    assert said[0] == f"{plan}, which may take minutes"
+    assert f"{plan} 5 times, which" in compare._plan([(0, "supervised")], 0, "folds")
+    assert compare._plan([(0, "features")], 2, "folds").endswith("1 draw; 2 are there already")
+    known = run(images, tmp_path / "cmp", **changes, reporter=Reporter(say=said.append))
+    assert known.cells == (cell,) and len(said) == 2
     terminal.print_comparison(known)
     assert f"supervised, draw 0: training went wrong: {cell.trouble}" in capsys.readouterr().out
     path = tmp_path / "cmp" / "supervised-0.json"

@@ -27,6 +27,7 @@ from handful.data.vanished import on_the_rest, say_left_out
 from handful.errors import HandfulError
 from handful.files import read_json, sole_writer, tidy, write_json
 from handful.methods.base import Trained
+from handful.pipeline.cross_validate import FOLDS
 from handful.pipeline.fit import fit
 from handful.pipeline.options import InputSpec
 from handful.pipeline.pretrained import on_scale_of
@@ -34,7 +35,7 @@ from handful.pipeline.record_schema import CellRecord, checked
 from handful.pipeline.run import Run
 from handful.pipeline.setup import prepare, subsample_labels, validate
 from handful.progress import QUIET, Reporter
-from handful.text import duration
+from handful.text import counted, duration, some_of
 from handful.training.failure import recorded_failures
 from handful.training.settings import make_fingerprint
 
@@ -173,6 +174,8 @@ def compare(
             reporter.say(problem.text)
         saved = _saved_cells(folder, names, draws, fingerprints)
         todo = [(draw, name) for draw in draws for name in names if (name, draw) not in saved]
+        if todo:
+            reporter.say(_plan(todo, len(saved), estimate))
         for cell, at_once in _fitted_cells(images, todo, per_class, own, on, reporter):
             name, draw = cell.method, cell.draw
             write_json(_path(folder, name, draw), {"settings": fingerprints[name]} | asdict(cell))
@@ -244,7 +247,12 @@ def _longest_first(todo: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:
     would work while all others wait. The draws keep their order, since all cells of a
     self-supervised method wait for one pre-training.
     """
-    return sorted(todo, key=lambda cell: not isinstance(methods.make(cell[1]), Trained))
+    return sorted(todo, key=lambda cell: not _trains(cell[1]))
+
+
+def _trains(name: str) -> bool:
+    """Whether a method trains a network."""
+    return name in methods.METHODS and isinstance(methods.make(name), Trained)
 
 
 def _fitted_cell(
@@ -375,6 +383,24 @@ def _saved_cells(
             keys = [field.name for field in fields(Cell) if field.name in found]
             saved[name, draw] = Cell(**{key: found[key] for key in keys})
     return saved
+
+
+def _plan(todo: Sequence[tuple[int, str]], done: int, estimate: str) -> str:
+    """Return a text on the cells to be fitted, before the first is.
+
+    Args:
+        todo: draws and names of methods.
+        done: number of cells that are there.
+    """
+    draws, names = {draw for draw, _ in todo}, sorted({name for _, name in todo})
+    text = f"{counted(len(todo), 'cell')} to fit: {some_of(names, 6)}, "
+    text += counted(len(draws), "draw")
+    text += f"; {done} are there already" if done else ""
+    trained = [name for name in names if _trains(name)]
+    if trained:
+        times = f" {1 + FOLDS.folds} times" if estimate == "folds" else ""
+        text += f"; a cell of {some_of(trained, 6)} trains a network{times}, which may take minutes"
+    return text
 
 
 def _remaining(done: Iterable[Cell], todo: Sequence[tuple[int, str]], at_once: int) -> str:
