@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from handful.cli import app
+from handful.cli import app, terminal
 from handful.cli.label import fit_words
 from image_files import save, smooth
 from lazy_imports import fresh_python
@@ -491,6 +491,21 @@ def test_a_dry_run_is_of_into_alone(handful, run_folder, photos, tmp_path, monke
     status, _, err = handful("predict", run_folder, photos, *words)
     assert status == 2 and "use it with --into and without --out" in err
     assert not list(tmp_path.iterdir())
+
+
+def test_no_figure_is_printed_that_is_withheld(capsys):
+    estimate = {
+        "accuracy": 0.97,
+        "low": 0.41,
+        "high": 1.0,
+        "level": 0.9,
+        "n": 60,
+        "how": "by folds",
+    }
+    estimate |= {"guessing": True, "balanced_accuracy": None, "caveats": [], "per_class": []}
+    terminal.print_estimate(estimate)
+    printed = capsys.readouterr().out
+    assert "not shown to be better than guessing" in printed and "97" not in printed
 
 
 def test_a_fit_on_features_explains_itself_where_it_is_asked(handful, photos, tmp_path):

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 from handful.csv_files import read_csv
 from handful.data.source_names import default_run_folder
 from handful.errors import HandfulError
+from handful.labeling.fitting import RUNS
 from handful.labeling.serve import check_host, close
 from handful.labeling.start import Wanted, keys_of, open_page
 from labeling.pages import Client, folder, label, opened
@@ -264,18 +266,41 @@ def test_done_puts_its_run_where_fit_does(photos: Path) -> None:
     assert command[-1] == str(default_run_folder(str(photos))) and said == []
 
 
+PAGE = ["photos", "--labels", "labels.csv", "--out", "photos-run-2", "--budget", "3m"]
+
+
+def begun(run: Path, words: list[str]) -> None:
+    """Let the journal say that a page began this run."""
+    page = open_page(Wanted("photos"))
+    page.session.set(RUNS, {str(run.resolve()): ["fit", *words]})
+    close(page)
+
+
 def test_done_replaces_a_run_of_its_own_and_no_other(photos: Path) -> None:
     a_run(Path("photos-run"), "photos/", "--budget", "3m")  # of a fit that was typed
     command, said = done(photos)
     assert command[-2:] == ["--out", "photos-run-2"]
     assert said == ["photos-run is another run and stays: Done makes photos-run-2"]
-    a_run(Path("photos-run-2"), "photos", "--labels", "labels.csv", "--out", "photos-run-2", "--x")
+    a_run(Path("photos-run-2"), *PAGE)  # typed, too, though a page might have begun it
+    assert done(photos)[0][-2:] == ["--out", "photos-run-3"]
+    begun(Path("photos-run-2"), PAGE)
     command, said = done(photos)
     assert command[-3:] == ["--out", "photos-run-2", "--overwrite"]
     assert said[0] == "1 label taken over from photos-run-2"  # labels.csv is not there
     command, _ = done(photos, labels=Path("others.csv"))
     assert command[-2:] == ["--out", "photos-run-3"]
     assert done(photos, after=Path("photos-run"))[0][5] == "photos-run-2"
+    shutil.rmtree("photos-run-2")
+    a_run(Path("photos-run-2"), *PAGE[:-1], "10h")  # typed where the page's was
+    assert done(photos)[0][-2:] == ["--out", "photos-run-3"]
+
+
+def test_done_goes_on_with_its_run_that_was_interrupted(photos: Path) -> None:
+    Path("photos-run/checkpoint").mkdir(parents=True)
+    assert done(photos)[0][-2:] == ["--out", "photos-run-2"]  # of whom it is, nobody knows
+    begun(Path("photos-run"), ["photos", "--labels", "labels.csv", "--out", "photos-run"])
+    command, said = done(photos)
+    assert command[-2:] == ["--out", "photos-run"] and said == []
 
 
 def test_done_goes_on_with_the_run_of_an_earlier_version(photos: Path) -> None:
@@ -304,7 +329,6 @@ def test_a_run_that_is_made_while_the_page_is_open_stays(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = open_page(Wanted(str(photos)))
-    a_run(Path("photos-run"), "photos")
     started: list[list[str]] = []
 
     def process(words: list[str], **how: object) -> Any:
@@ -312,8 +336,11 @@ def test_a_run_that_is_made_while_the_page_is_open_stays(
         return SimpleNamespace(stdout=[], poll=lambda: 0, terminate=lambda: None)
 
     monkeypatch.setattr("subprocess.Popen", process)
-    page.fitting.start("3m")
+    page.fitting.start("3m")  # it fails, and makes no folder
+    a_run(Path("photos-run"), "photos")
+    page.start_fit({"budget": "3m"})
     Path("photos-run-2").mkdir()  # what the fit makes, before it has a record
-    page.fitting.start("3m")
+    page.start_fit({"budget": "3m"})
+    assert page.session.marks.settings[RUNS][str(Path("photos-run-2").resolve())] == started[-1]
     close(page)
-    assert [words[5:] for words in started] == 2 * [["photos-run-2", "--budget", "3m"]]
+    assert [words[5] for words in started] == ["photos-run", "photos-run-2", "photos-run-2"]

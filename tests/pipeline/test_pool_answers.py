@@ -93,7 +93,11 @@ def test_a_run_of_an_earlier_version_takes_every_image_as_new(far_apart, tmp_pat
 def test_a_damaged_list_of_the_pool_is_refused(far_apart, tmp_path):
     images, run = far_apart
     shutil.copytree(run.folder, tmp_path / "run")
-    for pixels in (torch.zeros(3, 8, dtype=torch.uint8), torch.tensor(1, dtype=torch.uint8)):
+    for pixels in (
+        torch.zeros(3, 8, dtype=torch.uint8),
+        torch.tensor(1, dtype=torch.uint8),
+        torch.zeros(3, 16),
+    ):
         write_tensors(tmp_path / "run" / POOL, {"pixels": pixels})
         with pytest.raises(HandfulError, match=f"{POOL} was not written by handful"):
             handful.open_run(tmp_path / "run").predict(images)

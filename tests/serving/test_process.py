@@ -110,6 +110,14 @@ def asking(folder, sending):
 
 
 @pytest.mark.thorough
+def test_a_run_that_cannot_be_read_is_the_error_that_it_was(monkeypatch, tmp_path):
+    (tmp_path / "model.safetensors").mkdir()
+    (tmp_path / "run.json").mkdir()  # reading either is an error of the system
+    with pytest.raises((HandfulError, OSError)):
+        conversion.converted(tmp_path)
+
+
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "convert, error, said",
     [

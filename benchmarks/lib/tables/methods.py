@@ -24,8 +24,10 @@ def method_figures(name: str) -> str:
     recipes = [x for x in record.final("recipes") if made_by(RECIPES[x["name"]], x)]
     recipes.sort(key=lambda line: list(RECIPES).index(line["name"]))
     curves = [x for x in record.final("curves") if x["settings"]["per_class"] == PER_CLASS]
+    # `auto` takes this method in some draws only.
+    named = [x for x in record.final("draws") if not x["name"].endswith("-auto")]
     files: tuple[tuple[Lines, Callable[[Line], str]], ...] = (
-        (record.final("draws"), _row_title),
+        (named, _row_title),
         (record.final("minutes", apart="hardware"), _timed_title),
         (curves, _curve_title),
         (recipes, _recipe_title),

@@ -16,13 +16,13 @@ from rich.text import Text
 from handful.cli.verbosity import quiet
 from handful.data.skipped import left_out_files
 from handful.text import (
-    FEW,
     about_right,
     as_json_line,
     compared_with_chosen,
     for_terminal,
     sentence,
     time,
+    withheld,
 )
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def print_estimate(estimate: dict[str, Any]) -> None:
     if estimate["accuracy"] is None:
         answer.print(estimate["how"])
         return
-    if estimate.get("n", FEW) < FEW:
+    if withheld(estimate):
         answer.print(f"{about_right(estimate)} on new images")
     else:
         answer.print(f"estimated accuracy on new images: {_interval(estimate)}")

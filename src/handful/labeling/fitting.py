@@ -7,8 +7,10 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from handful.csv_files import read_csv
@@ -21,37 +23,55 @@ from handful.text import FEW, about_right, in_seconds, shell_command
 RECORD, PREDICTIONS, REPORT = "run.json", "predictions.csv", "report.html"
 NOTHING_YET = "not started"
 EARLIER = Path("run")  # where earlier versions put the run of a page
+OVERWRITE = "--overwrite"
+RUNS = "runs"  # name of the setting that keeps them in the journal
+Runs = Mapping[str, list[str]]  # absolute folder → the command that a page began there, as words
 
 
-def run_folder(source: str, table: Path, after: Path | None) -> Path:
+def run_folder(source: str, table: Path, after: Path | None, made: Runs) -> Path:
     """Where the run of a page goes: where `fit` puts its own, or beside a run that is there.
 
     A run that a page with this label file made is replaced, any other run stays.
 
     Args:
         after: the run that it goes on from, which stays.
+        made: the runs that pages with this label file began.
     """
-    if after is None and made_by_page(EARLIER, source, table):
+    if after is None and _by_earlier_version(source, table):
         return EARLIER
     usual = default_run_folder(source) if after is None else after
     places = chain([usual] if after is None else [], later_folders(usual))
-    return next(
-        place
-        for place in places
-        if not os.path.lexists(place) or made_by_page(place, source, table)
-    )
+    return next(place for place in places if not os.path.lexists(place) or _own(place, made))
 
 
-def made_by_page(run: Path, source: str, table: Path) -> bool:
-    """Whether a folder holds a run that `Fitting` made of these images and this label file."""
+def _own(run: Path, made: Runs) -> bool:
+    """Whether a page began the run in a folder, and nothing else has put one there since."""
+    begun = made.get(str(run.resolve()))
+    if begun is None:
+        return False
+    return not (run / RECORD).exists() or _command(run) == _without_overwrite(begun)
+
+
+def _command(run: Path) -> list[str] | None:
+    """The command that made a run, as words; None where its record does not say it."""
     try:
-        record = read_json(run / RECORD) if (run / RECORD).exists() else None
+        record = read_json(run / RECORD)
     except HandfulError:  # damaged
-        return False
+        return None
     command = record.get("command") if isinstance(record, dict) else None
-    if not isinstance(command, list):
+    return _without_overwrite(map(str, command)) if isinstance(command, list) else None
+
+
+def _without_overwrite(words: Iterable[str]) -> list[str]:
+    return [word for word in words if word != OVERWRITE]
+
+
+def _by_earlier_version(source: str, table: Path) -> bool:
+    """Whether EARLIER holds a run of these images and this label file."""
+    made = _command(EARLIER) if (EARLIER / RECORD).exists() else None
+    if made is None:
         return False
-    words, made = _words(source, table, run), [str(word) for word in command[:6]]
+    words, made = _words(source, table, EARLIER), made[:6]
     try:
         return made[::2] == words[::2] and all(
             Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
@@ -75,16 +95,18 @@ class Fitting:
         run: Path | None,
         options: list[str],
         after: Path | None = None,
+        made: Runs = MappingProxyType({}),
     ) -> None:
         """Prepare; nothing is started.
 
         Args:
             run: the folder that was asked for; by default `run_folder`.
             options: further options of `fit`, such as --folders or --after.
+            made: the runs that pages with this label file began.
         """
         self.source, self.table, self.options = source, table, options
-        self._asked, self._after = run, after
-        self.run = run or run_folder(source, table, after)
+        self._asked, self._after, self.made = run, after, dict(made)
+        self.run = run or run_folder(source, table, after, self.made)
         self.lines: list[str] = []
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
@@ -97,7 +119,7 @@ class Fitting:
             in_seconds(budget)
             words += ["--budget", budget]
         if (self.run / RECORD).exists():
-            words.append("--overwrite")
+            words.append(OVERWRITE)
         return words + self.options
 
     def start(self, budget: str) -> None:
@@ -105,9 +127,10 @@ class Fitting:
         with self._lock:
             if self.running:
                 raise HandfulError("a fit is running; wait for it, or stop it")
-            if self._process is None:  # another command may have made a run meanwhile
-                self.run = self._asked or run_folder(self.source, self.table, self._after)
+            # Another command may have made a run meanwhile.
+            self.run = self._asked or run_folder(self.source, self.table, self._after, self.made)
             words = self.command(budget)
+            self.made[str(self.run.resolve())] = words
             self.lines = [shell_command(*words)]
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "handful", *words],

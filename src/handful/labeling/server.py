@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from handful.data.decode import Unreadable
 from handful.errors import HandfulError
-from handful.labeling.fitting import Fitting
+from handful.labeling.fitting import RUNS, Fitting
 from handful.labeling.guard import Guard
 from handful.labeling.journal import NotSaved
 from handful.labeling.learner import Learner
@@ -125,6 +125,7 @@ class Page:
     def start_fit(self, body: Body) -> dict[str, Any]:
         self.session.write_table()
         self.fitting.start(_text(body, "budget") if body.get("budget") else "")
+        self.session.set(RUNS, self.fitting.made)
         return self.fitting.state()
 
     def stop_fit(self, body: Body) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from handful.data.labels.page_labels import TABLE
 from handful.data.source_names import default_run_folder
 from handful.errors import HandfulError
 from handful.files import read_json
-from handful.labeling.fitting import EARLIER, RECORD, Fitting
+from handful.labeling.fitting import EARLIER, RECORD, RUNS, Fitting
 from handful.labeling.journal import Journal
 from handful.labeling.label_table import digest, for_annotator, is_own, read_labels
 from handful.labeling.learner import Learner
@@ -78,14 +78,11 @@ def open_page(
     table_lost = not table.exists() and any(e["do"] == "written" for e in journal.events)
     try:
         folders = wanted.folders
-        if folders == "auto":
-            folders = next(
-                (event["value"] for event in reversed(journal.events)
-                 if event["do"] == "set" and event["key"] == "folders"), "auto",
-            )  # fmt: skip
-        fitting = Fitting(
-            wanted.source, table, wanted.run, fit_options(wanted, folders), wanted.after
-        )
+        kept = {e["key"]: e["value"] for e in journal.events if e["do"] == "set"}
+        folders = kept.get("folders", "auto") if folders == "auto" else folders
+        options = fit_options(wanted, folders)
+        made = kept.get(RUNS, {})
+        fitting = Fitting(wanted.source, table, wanted.run, options, wanted.after, made)
         start, groups = _earlier(wanted, given, table, fitting.run, photos, say, table_lost)
         found = from_folders(photos.names, folders, labels_given=bool(start))
         named = from_folders(photos.names, "classes", labels_given=False).marks

@@ -33,6 +33,8 @@ def in_pool(images: ImageSet, folder: Path) -> np.ndarray:
     if not path.exists():
         return np.zeros(len(images), bool)
     tensors, _ = read_tensors(path, lambda shapes, _: _check(shapes, path))
+    if tensors["pixels"].dtype != torch.uint8:
+        raise _not_ours(path)
     known = {row.tobytes() for row in tensors["pixels"].numpy()}
     return np.array([row.tobytes() in known for row in _fingerprints(images)], bool)
 
@@ -44,4 +46,8 @@ def _fingerprints(images: ImageSet) -> np.ndarray:
 def _check(shapes: dict[str, tuple[int, ...]], path: Path) -> None:
     shape = shapes.get("pixels", ())
     if set(shapes) != {"pixels"} or shape[1:] != (BYTES,) or shape[0] > MOST:
-        raise HandfulError(f"{path} was not written by handful; restore it or fit again")
+        raise _not_ours(path)
+
+
+def _not_ours(path: Path) -> HandfulError:
+    return HandfulError(f"{path} was not written by handful; restore it or fit again")

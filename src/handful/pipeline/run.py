@@ -7,7 +7,7 @@ unfinished run, or none.
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from handful.data.boxes.options import Boxes, boxes_of, photo_of
 from handful.data.imageset import ImageSet
 from handful.data.vanished import with_the_rest
 from handful.errors import HandfulError
-from handful.evaluation.calibration import calibrated, fewest_labels
+from handful.evaluation.calibration import fewest_labels
 from handful.evaluation.metrics import Evaluation, evaluate, with_foreign
 from handful.evaluation.novelty import FEWEST, InDistribution, load_in_distribution
 from handful.evaluation.plots import plot_confusion
@@ -193,13 +193,15 @@ class Run:
 
     def _probabilities(self, images: ImageSet, track: Track) -> Tensor:
         """(N, K) calibrated probabilities; see `pool_answers` for images that the head knows."""
-        found = self.predictor.predict_proba(images, track=track)
         of_pool = (self.estimate or {}).get("pool_temperature")
         if of_pool is None or self.folder is None:
-            return found
+            return self.predictor.predict_proba(images, track=track)
         own = in_pool(images.scaled_by(self.predictor.value_range), self.folder)
-        times = of_pool / self.predictor.temperature
-        found[own] = torch.from_numpy(calibrated(found[own].numpy(), times)).float()
+        found = torch.empty(len(images), len(self.classes))
+        for these, temperature in ((own, of_pool), (~own, self.predictor.temperature)):
+            if these.any():
+                predictor = replace(self.predictor, temperature=temperature)
+                found[these] = predictor.predict_proba(images[these], track=track)
         return found
 
     @property

@@ -1,1 +1,1 @@
-"""`handful serve`: answer over HTTP. What serves imports no torch, so that it starts at once."""
+"""`handful serve`: answer over HTTP. The service itself imports no torch, so it starts at once."""

@@ -29,13 +29,13 @@ def converted(folder: Path) -> bytes:
         process.kill()
         process.join()
         receiving.close()
-    if isinstance(found, HandfulError):
+    if isinstance(found, Exception):
         raise found
     assert isinstance(found, bytes)
     return found
 
 
-def _convert(folder: Path, sending: "Connection[bytes | HandfulError, None]") -> None:
+def _convert(folder: Path, sending: "Connection[bytes | Exception, None]") -> None:
     """Send the model, or what the user can mend; another error prints its traceback."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the service, which ends this
     try:
@@ -43,5 +43,5 @@ def _convert(folder: Path, sending: "Connection[bytes | HandfulError, None]") ->
         from handful.pipeline.run import open_run
 
         sending.send(checked_model(open_run(folder)))
-    except HandfulError as error:
+    except (HandfulError, OSError, MemoryError, ImportError, RuntimeError) as error:
         sending.send(error)
