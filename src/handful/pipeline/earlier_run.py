@@ -234,10 +234,10 @@ def earlier_settings(
 ) -> dict[str, Any]:
     """Return the arguments of `fit` that repeat an earlier run, read from its record.
 
-    With another `method`, or where the earlier run used `auto`, only aspect, flips, class shares
-    and what the user fixed for `auto` are repeated: with more labels another method may be
-    selected. With `init`, network and
-    size come from that folder. Where a budget set the number of steps, the budget is repeated.
+    With another `method`, or where the earlier run used `auto` (an interim run always did), only
+    aspect, flips, class shares and what the user fixed for `auto` are repeated: with more labels
+    another method may be selected. With `init`, network and size come from that folder. Where a
+    budget set the number of steps, the budget is repeated.
 
     Raises:
         HandfulError: the earlier run started from pre-trained weights, and no `init` is given; or
@@ -262,7 +262,7 @@ def earlier_settings(
     again = {"given": record.get("prior"), "unlabeled": "unlabeled"}
     prior = again.get(record.get("prior_from", "labels"))
     beside = {} if prior is None else {"prior": prior}
-    selected_itself = method is None and record.get("choice")
+    selected_itself = method is None and (record.get("choice") or record.get("interim"))
     if selected_itself or method not in (None, record["method"]["name"]):
         inputs = record["input"]
         repeated = {"aspect": inputs["aspect"], "flips": inputs["flips"], "settings": {}}
