@@ -538,12 +538,13 @@ def test_the_list_of_images_to_label_is_shown_in_its_order(copied):
 
 def test_images_to_label_next_are_shown_with_their_reason(copied):
     (copied / "label-next.csv").write_text(
-        "file,why,prediction,confidence\n001.png,uncertain,a,0.51\n030.png,random,,\n"
+        "file,why,prediction,confidence\n001.png,uncertain,a,0.51\n030.png,random,b,0.99\n"
     )
     page = checked(report.render([copied]))
     assert "Images to label next" in page.words
     assert "uncertain looks like a 51 % 001.png" in page.words
-    assert "random 030.png" in page.words
+    assert "random 030.png" in page.words  # an earlier version wrote a guess
+    assert "marked random: no guess is shown for them, so that your label is your own" in page.words
 
 
 def test_the_most_confident_mistakes_come_first():

@@ -14,6 +14,7 @@ import numpy as np
 from handful import methods, models
 from handful.data import source_names
 from handful.data.checks import spelling_problems
+from handful.evaluation.active_learning import RANDOM
 from handful.evaluation.calibration import HELD
 from handful.evaluation.label_errors import CONTRADICTED
 from handful.evaluation.metrics import equal_groups, evaluate
@@ -562,13 +563,16 @@ def _issue(run: RunFolder, row: Mapping[str, str]) -> Card:
 
 
 def _next(run: RunFolder, row: Mapping[str, str]) -> Card:
-    """An image to label next: the reason, and the saved model's prediction."""
+    """An image to label next: the reason, and the saved model's prediction unless it is random."""
+    picture, why = run.pictures.images.get(row["file"], ""), row.get("why") or ""
+    if why == RANDOM:  # lists of earlier versions have a prediction, too
+        return Card(row["file"], picture, text=why)
     return Card(
         row["file"],
-        run.pictures.images.get(row["file"], ""),
+        picture,
         guess=row.get("prediction") or "",
         confidence=float(row["confidence"]) if row.get("confidence") else None,
-        text=row.get("why") or "",
+        text=why,
     )
 
 
