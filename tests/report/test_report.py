@@ -396,6 +396,38 @@ def test_an_accuracy_is_said_as_exactly_as_it_is_known(accuracy, low, high, n, v
 
 
 @pytest.mark.parametrize(
+    "n, accuracy, high, said",
+    [(12, 0.83, 0.96, "above about 49 % right."), (60, 0.83, 0.96, "about 83 % right (49–96 %)."),
+     (60, 0.999, 1.0, "above about 49 % right.")],
+)  # fmt: skip
+def test_a_figure_that_was_withheld_is_not_in_the_report_of_the_next_run(
+    copied, n, accuracy, high, said
+):
+    before = json.loads((copied / "run.json").read_text())["estimate"]
+    before |= {"accuracy": accuracy, "low": 0.49, "high": high, "n": n, "guessing": False}
+    change(copied, after={"fingerprint": "a", "labeled": 40, "estimate": before})
+    words = checked(report.render([copied])).words
+    assert f"The earlier run, from 40 labels: {said}" in words
+    assert ("83" in words.partition("The earlier run")[2][:90]) == ("about 83" in said)
+
+
+def test_where_only_the_left_end_is_known_the_bar_has_no_right_end_and_no_mark(copied):
+    kept = json.loads((copied / "run.json").read_text())["estimate"]
+    kept |= {"accuracy": 0.83, "low": 0.49, "high": 0.96, "guessing": False}
+    for known, band, marks in [
+        ({"n": 12}, ("band open", "left: 49.00%; right: 0"), 0),
+        ({"n": 60}, ("band", "left: 49.00%; width: 47.00%"), 1),
+        ({"n": 60, "guessing": True}, ("band", "left: 49.00%; width: 47.00%"), 0),
+    ]:
+        change(copied, estimate=kept | known)
+        page = checked(report.render([copied]))
+        drawn = [(one.get("class"), one.get("style")) for one in page.all("span")]
+        assert band in drawn and sum(kind == "mark" for kind, _ in drawn) == marks
+        assert ("of which only the left end is known" in page.words) == (known["n"] == 12)
+        assert ("The estimate is 83" in page.words) == bool(marks)
+
+
+@pytest.mark.parametrize(
     "known, said",
     [
         ({}, "expect about 72 to be classified rightly; it may be 58 to 82."),

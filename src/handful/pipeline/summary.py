@@ -109,11 +109,8 @@ def _accuracy(run: Run) -> list[str]:
         and labels_are_folders({row["file"]: row["label"] for row in read_csv(run.folder / LABELS)})
     )
     said = [how_right(estimate, group_count(run.record), by_folder), *_grouped(run), *caveats]
-    before = (run.record["after"] or {}).get("estimate")
-    if before is not None and before["accuracy"] is not None:
-        labels = run.record["after"]["labeled"]
-        said.append(f"the earlier run, from {counted(labels, 'label')}: {about_right(before)}")
-        said += _worse(estimate, before)
+    if before := earlier_in_words(run.record):
+        said += [before, *_worse(estimate, run.record["after"]["estimate"])]
     said += _tested(run)
     if run.record["interim"]:
         said.append(
@@ -127,6 +124,15 @@ def _accuracy(run: Run) -> list[str]:
         if not nearly_always(row["accuracy"], row["low"]):
             said.append(f"with {row['labels']:,} labels: {about_right(row)}")
     return said
+
+
+def earlier_in_words(record: Mapping[str, Any]) -> str:
+    """How often the run before this one was right; "" where there is none or it is not known."""
+    after = record["after"] or {}
+    before = after.get("estimate")
+    if before is None or before["accuracy"] is None:
+        return ""
+    return f"the earlier run, from {counted(after['labeled'], 'label')}: {about_right(before)}"
 
 
 def how_right(estimate: Mapping[str, Any], groups: int = 0, by_folder: bool = False) -> str:

@@ -30,6 +30,7 @@ from handful.pipeline.artifacts import (
     STAGE_HISTORY,
 )
 from handful.pipeline.summary import (
+    earlier_in_words,
     first_learned,
     group_count,
     how_right,
@@ -55,6 +56,7 @@ from handful.text import (
     percent,
     sentence,
     time,
+    withheld,
 )
 from handful.training.failure import recorded_failures
 
@@ -173,6 +175,8 @@ class Page:
     first_learned: str  # what an interim run has learned from, and what it has not read
     unforecast: str  # why it is not said what more labels would bring; "" where it is
     headline: Headline | None  # None without an estimate
+    withheld: str  # why the accuracy is not said; "" where it is
+    before: str  # how often the run before this one was right, in a sentence; ""
     enough: tuple[str, ...]  # is it good enough? in sentences
     forecast: tuple[Mapping[str, Any], ...]
     about: About
@@ -242,6 +246,8 @@ def page(run: RunFolder, links: bool = False) -> Page:
         first_learned=first_learned(record["data"]),
         unforecast=why_no_forecast(estimate) if known else "",
         headline=told,
+        withheld=withheld(estimate) if known else "",
+        before=sentence(earlier_in_words(record)),
         enough=_enough(run, folder) if known else (),
         forecast=() if told is None or told.bound else _forecast(record),
         about=methods.about(str(record["method"]["name"])),
