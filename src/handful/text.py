@@ -221,7 +221,8 @@ def so_far(estimate: Mapping[str, Any], groups: int = 0) -> str:
     why = withheld(estimate)
     if why == "few":
         labels = counted(estimate["n"], "label")
-        return f"no figure yet, as {labels} can measure it and {FEW} give one"
+        count = "counts" if estimate["n"] == 1 else "count"
+        return f"no figure yet: {labels} {count} towards it, and it takes {FEW}"
     if why == "guessing" and 0 < groups < FEW:
         return f"no figure yet, as {counted(groups, 'group')} cannot tell"
     if why == "all":

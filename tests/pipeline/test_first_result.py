@@ -84,7 +84,7 @@ def test_a_fit_that_is_stopped_keeps_the_first_classifier_and_can_go_on(
     assert status == 0
     said = " ".join(err.split())
     assert "a first classifier, from 12 labels, is in" in said
-    assert "no figure yet, as 12 labels can measure it and 20 give one; Ctrl-C" in said
+    assert "no figure yet: 12 labels count towards it, and it takes 20; Ctrl-C" in said
     assert "The fit ended early; the same command goes on" in printed
     assert "30 images: 12 with a label, 18 without, which were not read yet" in printed
     first = json.loads((out / "run.json").read_text())

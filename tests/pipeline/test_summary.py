@@ -159,7 +159,7 @@ def test_an_interim_figure_is_no_bound():
     """The bound of the better of two classifiers may be the lower one."""
     assert so_far(estimate()) == about_right(estimate())
     few = so_far(estimate(0.8, 0.51, 0.9, n=11))
-    assert few == "no figure yet, as 11 labels can measure it and 20 give one"
+    assert few == "no figure yet: 11 labels count towards it, and it takes 20"
     assert "%" not in so_far(estimate(1.0, 0.56, 1.0, n=50))
 
 

@@ -149,7 +149,7 @@ def how_right(estimate: Mapping[str, Any], groups: int = 0, by_folder: bool = Fa
     if why == "few":
         return (
             f"{about_right(estimate)} on new images; {counted(n, 'label')} of random images "
-            f"{'is' if n == 1 else 'are'} too few for a figure, {FEW} give one"
+            f"{'is' if n == 1 else 'are'} too few for a figure, which takes {FEW}"
         )
     if why == "guessing" and 0 < groups < FEW:
         return (
