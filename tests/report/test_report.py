@@ -17,6 +17,8 @@ import handful
 from handful import cli, report
 from handful.errors import HandfulError
 from handful.evaluation.accuracy_estimate import BY_HAND
+from handful.exporting import card
+from handful.pipeline.summary import summary
 from handful.pipeline.thumbnails import answers, mistakes
 from handful.report import comparison, plots, read, run, sentences
 from handful.report.rendering import rendered
@@ -29,6 +31,8 @@ HOSTILE = (
     '"><img src=x onerror=alert(1)>',
     "</style><svg onload=alert(1)> $x^$ --> \x1b{{ 7*7 }}",
 )
+NOT_PROMISED = "not promised by these labels"
+KNOWN = {"accuracy": 0.83, "low": 0.7, "high": 0.92, "n": 60, "guessing": False}
 TAGS = {
     "html", "head", "meta", "title", "style", "body", "header", "nav", "section", "div", "span",
     "p", "h1", "h2", "h3", "a", "b", "i", "br", "small", "code", "pre", "ul", "li", "dl", "dt",
@@ -301,7 +305,7 @@ def test_the_page_lists_the_files_of_the_run_and_the_next_command(made):
 
 
 def test_the_page_offers_only_target_accuracies_that_can_be_reached(copied):
-    kept = json.loads((copied / "run.json").read_text())["estimate"]
+    kept = json.loads((copied / "run.json").read_text())["estimate"] | KNOWN
     rows = {0.8: [], 0.9: [{"sure": 0.9, "threshold": 0.7, "share": 0.5, "accuracy": 0.95}]}
     for target, promised in rows.items():
         change(copied, estimate=kept | {"abstentions": promised})
@@ -309,8 +313,46 @@ def test_the_page_offers_only_target_accuracies_that_can_be_reached(copied):
         assert ("--abstain 0.9 answers only where" in text) == bool(promised), target
 
 
+@pytest.mark.parametrize(
+    "known, offered, in_table",
+    [
+        ({}, "--abstain 0.9)", ["no gain over all answers", "70.0 %50 %", NOT_PROMISED]),
+        ({"accuracy": 0.93}, "", ["anyall", "no gain over all answers", NOT_PROMISED]),
+        (
+            {"accuracy": 0.999, "low": 0.85},
+            "--abstain 0.9)",
+            ["anyall", "70.0 %50 %", NOT_PROMISED],
+        ),
+        ({"n": 15}, "", None),
+        ({"guessing": True}, "", None),
+    ],
+)
+def test_sure_answers_are_offered_by_one_rule_on_the_screen_the_report_and_the_card(
+    copied, known, offered, in_table
+):
+    estimate = json.loads((copied / "run.json").read_text())["estimate"] | KNOWN | known
+    least = 1.0 if estimate["accuracy"] > 0.9 else 0.76
+    estimate["abstentions"] = [
+        {"sure": 0.8, "threshold": 0.4, "share": least, "accuracy": 0.9, "held": 0.9},
+        {"sure": 0.9, "threshold": 0.7, "share": 0.5, "accuracy": 0.95, "held": 0.9},
+    ]
+    change(copied, estimate=estimate)
+    page = checked(report.render([copied]))
+    too_few = "these labels are too few to promise that such answers are right more often"
+    assert (too_few in page.words) == (not offered)
+    assert (offered in page.words) and ("--abstain" in page.words) == bool(offered)
+    rows = page.rows.get("abstentions")
+    assert (rows and ["".join(row[1:]) for row in rows[1:]]) == in_table
+    opened = handful.open_run(copied)
+    screen = " ".join(summary(opened, "photos"))
+    assert ("--abstain 0.9" in screen) == bool(offered) and "--abstain 0.8" not in screen
+    told = card._doubts(opened, sentences.tell(estimate, None, None, ["random"]))
+    assert ("With `--abstain 0.9`" in told) == bool(offered) and "With `--abstain 0.8`" not in told
+    assert ("No `--abstain` is offered" in told) == (not offered)
+
+
 def test_the_page_says_for_how_many_sets_of_labels_a_threshold_holds(copied):
-    kept = json.loads((copied / "run.json").read_text())["estimate"]
+    kept = json.loads((copied / "run.json").read_text())["estimate"] | KNOWN
     row = {"sure": 0.9, "threshold": 0.7, "share": 0.5, "accuracy": 0.95}
     said = {}
     for held in (0.9, None):

@@ -30,13 +30,13 @@ from handful.text import (
     sentence,
     shell_command,
     some_of,
+    sure_answers,
     times_of,
     withheld,
 )
 
 WEAK = 0.15  # recall below the accuracy at which a class counts as weak
 SHOWN = 3  # weak classes that are named, at most
-SHARE = 0.05  # of images answered below which sure answers are not worth a sentence
 MOST_CAVEATS = 2  # that are shown; the report has all
 FEWEST = 5  # labels of a class below which nothing is said of it
 CLASSES = 5  # that are named
@@ -263,13 +263,11 @@ def _weak_in_words(weak: Weak) -> str:
 
 def _sure(estimate: Mapping[str, Any]) -> list[str]:
     """Say which share of new images is answered where only sure answers count."""
-    for row in reversed(estimate["abstentions"]):
-        if row["share"] >= SHARE and row["sure"] > estimate["accuracy"]:
-            return [
-                f"sure answers only (--abstain {row['sure']:g}): {percent(row['share'], 0)} of "
-                f"images are answered, at least {percent(row['sure'], 0)} of the answers are right"
-            ]
-    return []
+    return [
+        f"sure answers only (--abstain {row['sure']:g}): {percent(row['share'], 0)} of "
+        f"images are answered, at least {percent(row['sure'], 0)} of the answers are right"
+        for row in sure_answers(estimate)[-1:]
+    ]
 
 
 def _answers(run: Run) -> list[str]:
