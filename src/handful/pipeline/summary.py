@@ -47,7 +47,7 @@ class Weak(NamedTuple):
     """A class that is recognised less often than the others."""
 
     name: str
-    n: int  # labelled images of the class
+    n: int  # labelled images of the class that count in the estimate
     right: int  # of these, out of fold
     taken_for: str  # the class that it is most often taken for
     times: int
@@ -233,13 +233,21 @@ def quote(path: Path) -> str:
 def weak_classes(run: Run) -> list[Weak]:
     """Return the classes that are recognised clearly less often than others, worst first.
 
-    They are read from the out-of-fold predictions in the folder of the run.
+    They are read from the out-of-fold predictions in the folder of the run, of the labels that
+    count in the estimate: so they are in the matrix of the report.
     """
     if run.folder is None or not (run.folder / OUT_OF_FOLD).exists():
         return []
+    of_labels = read_csv(run.folder / LABELS) if (run.folder / LABELS).exists() else []
+    chosen = {row["file"] for row in of_labels if row.get("origin") == "chosen"}
     rows = read_csv(run.folder / OUT_OF_FOLD)
-    pairs = [(row.get("label", ""), row.get("guess", "")) for row in rows]
-    return _weak(pairs)
+    return _weak(
+        [
+            (row.get("label", ""), row.get("guess", ""))
+            for row in rows
+            if row.get("file") not in chosen
+        ]
+    )
 
 
 def _weak(pairs: Sequence[tuple[str, str]]) -> list[Weak]:
