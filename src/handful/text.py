@@ -209,6 +209,26 @@ def withheld(estimate: Mapping[str, Any]) -> Literal["unknown", "few", "guessing
     return "all" if nearly_always(estimate["accuracy"], estimate["low"]) else ""
 
 
+WORTH = 0.05  # share of images answered below which sure answers are not offered
+
+
+def sure_answers(estimate: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The promises that are offered where only sure answers count, the highest last.
+
+    This is the rule of all screens and pages: there is none where it is not known how often all
+    answers are right, and each is above what is said of all answers.
+
+    Args:
+        estimate: as in run.json, with abstentions.
+    """
+    why = withheld(estimate)
+    if why in ("unknown", "few", "guessing"):
+        return []
+    of_all = estimate["low" if why == "all" else "accuracy"]
+    rows = (row for row in estimate["abstentions"] if row["share"] >= WORTH)
+    return sorted((row for row in rows if row["sure"] > of_all), key=lambda row: row["sure"])
+
+
 def so_far(estimate: Mapping[str, Any], groups: int = 0) -> str:
     """Say how often an interim classifier is right; without a bound where only that is known.
 
@@ -221,7 +241,8 @@ def so_far(estimate: Mapping[str, Any], groups: int = 0) -> str:
     why = withheld(estimate)
     if why == "few":
         labels = counted(estimate["n"], "label")
-        return f"no figure yet, as {labels} can measure it and {FEW} give one"
+        count = "counts" if estimate["n"] == 1 else "count"
+        return f"no figure yet: {labels} {count} towards it, and it takes {FEW}"
     if why == "guessing" and 0 < groups < FEW:
         return f"no figure yet, as {counted(groups, 'group')} cannot tell"
     if why == "all":

@@ -217,11 +217,15 @@ def test_labels_of_suggested_images_count_only_if_the_image_was_random(
     assert list(rows[0]) == ["file", "label", "why", "prediction", "confidence", "rank"]
     assert [int(row["rank"]) for row in rows] == list(range(1, 21))
     assert not {row["file"] for row in rows} & {f"{i:02}.png" for i in range(10)}
+    for row in rows:  # no guess leads a label that counts
+        guessed = bool(row["prediction"]), bool(row["confidence"])
+        assert guessed == ((row["why"] != "random"),) * 2
+    assert [row["why"] for row in rows[:16]].count("random") == 4  # any first part is in proportion
     fill_in(first_run / "label-next.csv", rows)
     words = ["--labels", first_run / "label-next.csv", "--after", first_run]
     status, _, err = handful("fit", photos, *words, "--out", tmp_path / "two")
     assert status == 0, err
-    assert "15 of the new labels are of images that label-next.csv chose" in err
+    assert "were picked: 5 at random, 15 chosen or" in " ".join(err.split())
     origins = {row["file"]: row["origin"] for row in rows_of(tmp_path / "two" / "labels.csv")}
     for row in rows:
         assert origins[row["file"]] == ("random" if row["why"] == "random" else "chosen")

@@ -14,7 +14,7 @@ from handful import cli
 from handful.errors import HandfulError
 from handful.methods.schedule import Schedule
 from handful.models.classifier import BackboneSpec
-from handful.pipeline.earlier_run import read_labels
+from handful.pipeline.earlier_run import read_labels, with_earlier_labels
 from handful.progress import Reporter
 from handful.training.time_budget import Cost
 from tiny import stripes
@@ -84,7 +84,7 @@ def test_new_labels_join_the_old_ones_and_both_estimates_are_shown(fit, tmp_path
     )
     assert status == 0, err
     assert "2 labels are new, 7 are kept" in err
-    assert "1 labels differ from those of" in err
+    assert "1 label differs from" in err
     labels = labels_of(tmp_path / "new")
     assert len(labels) == 10
     assert labels["00.png"][0] == "cat"  # the new one counts
@@ -212,6 +212,34 @@ def test_in_python_too_a_run_goes_on_from_the_labels_and_settings_of_an_earlier_
     assert other.record["data"]["labeled"] == 24
     with pytest.raises(HandfulError, match="fit with out"):
         library.fit(more, after=other, estimate="none")
+
+
+def test_labels_of_before_that_are_given_again_are_kept_and_origins_are_those_of_the_table(
+    tmp_path,
+):
+    images = stripes(size=32, channels=3, labeled=40).seen(np.arange(16))
+    library.fit(images, "features", size=32, estimate="none", out=tmp_path / "first")
+    earlier, said = library.open_run(tmp_path / "first"), []
+    more = stripes(size=32, channels=3, labeled=40).seen(np.arange(24))  # and the 16 of before
+    names = more.names[16:24]
+    origins = dict.fromkeys(names[:5], "random") | dict.fromkeys(names[5:7], "chosen")
+    merged = with_earlier_labels(replace(more, origins=origins), earlier, said.append)
+    assert len(merged.labeled) == 24 and merged.origins[names[0]] == "random"
+    assert said == [
+        f"8 labels are new, 16 are kept from {tmp_path / 'first'}",
+        "how the images of the new labels were picked: 5 at random, 3 chosen or with a "
+        "suggestion; labels of chosen ones train, but do not count in the estimate",
+    ]
+    said.clear()
+    labels = more.labels.copy()
+    labels[0] = 1 - labels[0]
+    changed = more.with_labels(labels).seen(np.arange(17))
+    with_earlier_labels(changed, earlier, said.append)
+    first = tmp_path / "first"
+    assert said[:2] == [
+        f"1 label is new, 15 are kept from {first}",
+        f"1 label differs from {first}; what is given now counts",
+    ]
 
 
 def test_a_schedule_or_a_network_as_an_object_replaces_that_of_the_earlier_run(tmp_path):

@@ -84,7 +84,7 @@ def test_a_fit_that_is_stopped_keeps_the_first_classifier_and_can_go_on(
     assert status == 0
     said = " ".join(err.split())
     assert "a first classifier, from 12 labels, is in" in said
-    assert "no figure yet, as 12 labels can measure it and 20 give one; Ctrl-C" in said
+    assert "no figure yet: 12 labels count towards it, and it takes 20; Ctrl-C" in said
     assert "The fit ended early; the same command goes on" in printed
     assert "30 images: 12 with a label, 18 without, which were not read yet" in printed
     first = json.loads((out / "run.json").read_text())
@@ -104,6 +104,35 @@ def test_a_fit_that_is_stopped_keeps_the_first_classifier_and_can_go_on(
     last = json.loads((out / "run.json").read_text())
     assert not last["interim"] and last["data"]["unlabeled"] == 18
     assert not (out / NEW).exists() and not (out / BETTER).exists()
+
+
+def test_a_fit_after_an_earlier_run_that_is_stopped_keeps_the_first_classifier(
+    handful, photos, tmp_path, monkeypatch
+):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("handful.pipeline.fit.select_method", stop)
+    old, new, table = tmp_path / "run", tmp_path / "run-2", tmp_path / "more.csv"
+    words = ["fit", photos / "photos"]
+    status, _, err = handful(*words, "--labels", photos / "labels.csv", "--out", old)
+    assert status == 0, err
+    table.write_text("file,label\n12.png,red\n13.png,blue\n")
+    words += ["--labels", table, "--after", old]
+    kept = (old / "run.json").read_bytes()
+    status, printed, err = handful(*words, "--out", old, "--overwrite")  # it stays until the end
+    assert status == 130 and (old / "run.json").read_bytes() == kept
+    status, printed, err = handful(*words, "--out", new)
+    assert status == 0, err
+    assert "a first classifier, from 14 labels, is in" in " ".join(err.split())
+    assert "The fit ended early; the same command goes on" in printed
+    assert "30 images: 14 with a label, 16 without, which were not read yet" in printed
+    record = json.loads((new / "run.json").read_text())
+    assert record["interim"] and record["after"]["labeled"] == 12
+    assert record["method"]["name"] == "features"
+    assert len(handful_predict(new, photos)) == 30
+    status, printed, err = handful(*words, "--out", new)
+    assert status == 0 and "the best classifier so far, from 14 labels" in " ".join(err.split())
 
 
 def test_a_fit_that_is_stopped_before_anything_was_saved_says_so(

@@ -442,7 +442,7 @@ def test_the_way_of_a_fit_on_crops_goes_on_with_its_next_labels(place, tmp_path,
     again = ["fit", photos, *boxes, "--labels", table, "--after", tmp_path / "run"]
     status, _, err = handful(*again, "--out", tmp_path / "run-2")
     assert status == 0, err
-    assert "1 labels are new, 32 are kept" in " ".join(err.split())
+    assert "1 label is new, 32 are kept" in " ".join(err.split())
     record = json.loads((tmp_path / "run-2" / "run.json").read_text())
     assert record["data"]["boxes"]["padding"] == 0.2 and record["data"]["labeled"] == 33
     into = ["--into", tmp_path / "sorted", "--by-photo", tmp_path / "p.csv"]

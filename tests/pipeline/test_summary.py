@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from handful.pipeline.summary import _weak, how_right, labels_are_folders, summary
+from handful.pipeline.summary import _weak, how_right, labels_are_folders, summary, weak_classes
 from handful.report.sentences import headline
 from handful.text import NBSP, about_right, so_far, withheld
 
@@ -106,6 +106,22 @@ def test_a_weak_class_is_named_with_what_it_is_taken_for():
     assert _weak([("cat", "cat")] * 10 + [("dog", "dog")] * 9 + [("dog", "fox")]) == []
 
 
+def test_a_weak_class_is_told_of_the_labels_that_count_as_in_the_report(tmp_path):
+    labels, predicted = ["file,label,origin"], ["file,label,guess"]
+    for i in range(30):
+        label = "cat" if i < 10 else "ox"
+        guess = "monkey" if i < 4 else "ox" if i < 7 else label
+        labels.append(f"{i}.png,{label},{'chosen' if i < 4 else 'random'}")
+        predicted.append(f"{i}.png,{label},{guess}")
+    (tmp_path / "out-of-fold.csv").write_text("\n".join(predicted))
+    this = SimpleNamespace(folder=tmp_path)
+    assert weak_classes(this) == [("cat", 10, 3, "monkey", 4)]  # an older run without labels.csv
+    (tmp_path / "labels.csv").write_text("\n".join(labels))
+    assert weak_classes(this) == [("cat", 6, 3, "ox", 3)]
+    (tmp_path / "labels.csv").write_text("\n".join(labels).replace("random", "chosen", 2))
+    assert weak_classes(this) == []  # four are too few to say anything
+
+
 @pytest.mark.parametrize(
     "now, said",
     [(0.55, "looks worse now is within"), (0.3, "It is worse than before"), (0.8, "")],
@@ -159,7 +175,7 @@ def test_an_interim_figure_is_no_bound():
     """The bound of the better of two classifiers may be the lower one."""
     assert so_far(estimate()) == about_right(estimate())
     few = so_far(estimate(0.8, 0.51, 0.9, n=11))
-    assert few == "no figure yet, as 11 labels can measure it and 20 give one"
+    assert few == "no figure yet: 11 labels count towards it, and it takes 20"
     assert "%" not in so_far(estimate(1.0, 0.56, 1.0, n=50))
 
 

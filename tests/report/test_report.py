@@ -17,6 +17,8 @@ import handful
 from handful import cli, report
 from handful.errors import HandfulError
 from handful.evaluation.accuracy_estimate import BY_HAND
+from handful.exporting import card
+from handful.pipeline.summary import summary
 from handful.pipeline.thumbnails import answers, mistakes
 from handful.report import comparison, plots, read, run, sentences
 from handful.report.rendering import rendered
@@ -29,6 +31,8 @@ HOSTILE = (
     '"><img src=x onerror=alert(1)>',
     "</style><svg onload=alert(1)> $x^$ --> \x1b{{ 7*7 }}",
 )
+NOT_PROMISED = "not promised by these labels"
+KNOWN = {"accuracy": 0.83, "low": 0.7, "high": 0.92, "n": 60, "guessing": False}
 TAGS = {
     "html", "head", "meta", "title", "style", "body", "header", "nav", "section", "div", "span",
     "p", "h1", "h2", "h3", "a", "b", "i", "br", "small", "code", "pre", "ul", "li", "dl", "dt",
@@ -301,7 +305,7 @@ def test_the_page_lists_the_files_of_the_run_and_the_next_command(made):
 
 
 def test_the_page_offers_only_target_accuracies_that_can_be_reached(copied):
-    kept = json.loads((copied / "run.json").read_text())["estimate"]
+    kept = json.loads((copied / "run.json").read_text())["estimate"] | KNOWN
     rows = {0.8: [], 0.9: [{"sure": 0.9, "threshold": 0.7, "share": 0.5, "accuracy": 0.95}]}
     for target, promised in rows.items():
         change(copied, estimate=kept | {"abstentions": promised})
@@ -309,8 +313,46 @@ def test_the_page_offers_only_target_accuracies_that_can_be_reached(copied):
         assert ("--abstain 0.9 answers only where" in text) == bool(promised), target
 
 
+@pytest.mark.parametrize(
+    "known, offered, in_table",
+    [
+        ({}, "--abstain 0.9)", ["no gain over all answers", "70.0 %50 %", NOT_PROMISED]),
+        ({"accuracy": 0.93}, "", ["anyall", "no gain over all answers", NOT_PROMISED]),
+        (
+            {"accuracy": 0.999, "low": 0.85},
+            "--abstain 0.9)",
+            ["anyall", "70.0 %50 %", NOT_PROMISED],
+        ),
+        ({"n": 15}, "", None),
+        ({"guessing": True}, "", None),
+    ],
+)
+def test_sure_answers_are_offered_by_one_rule_on_the_screen_the_report_and_the_card(
+    copied, known, offered, in_table
+):
+    estimate = json.loads((copied / "run.json").read_text())["estimate"] | KNOWN | known
+    least = 1.0 if estimate["accuracy"] > 0.9 else 0.76
+    estimate["abstentions"] = [
+        {"sure": 0.8, "threshold": 0.4, "share": least, "accuracy": 0.9, "held": 0.9},
+        {"sure": 0.9, "threshold": 0.7, "share": 0.5, "accuracy": 0.95, "held": 0.9},
+    ]
+    change(copied, estimate=estimate)
+    page = checked(report.render([copied]))
+    too_few = "these labels are too few to promise that such answers are right more often"
+    assert (too_few in page.words) == (not offered)
+    assert (offered in page.words) and ("--abstain" in page.words) == bool(offered)
+    rows = page.rows.get("abstentions")
+    assert (rows and ["".join(row[1:]) for row in rows[1:]]) == in_table
+    opened = handful.open_run(copied)
+    screen = " ".join(summary(opened, "photos"))
+    assert ("--abstain 0.9" in screen) == bool(offered) and "--abstain 0.8" not in screen
+    told = card._doubts(opened, sentences.tell(estimate, None, None, ["random"]))
+    assert ("With `--abstain 0.9`" in told) == bool(offered) and "With `--abstain 0.8`" not in told
+    assert ("No `--abstain` is offered" in told) == (not offered)
+
+
 def test_the_page_says_for_how_many_sets_of_labels_a_threshold_holds(copied):
-    kept = json.loads((copied / "run.json").read_text())["estimate"]
+    kept = json.loads((copied / "run.json").read_text())["estimate"] | KNOWN
     row = {"sure": 0.9, "threshold": 0.7, "share": 0.5, "accuracy": 0.95}
     said = {}
     for held in (0.9, None):
@@ -393,6 +435,38 @@ def test_an_accuracy_is_said_as_exactly_as_it_is_known(accuracy, low, high, n, v
         interval.replace(" %", "\xa0%"),
     )
     assert told.bound == (n < 20)
+
+
+@pytest.mark.parametrize(
+    "n, accuracy, high, said",
+    [(12, 0.83, 0.96, "above about 49 % right."), (60, 0.83, 0.96, "about 83 % right (49–96 %)."),
+     (60, 0.999, 1.0, "above about 49 % right.")],
+)  # fmt: skip
+def test_a_figure_that_was_withheld_is_not_in_the_report_of_the_next_run(
+    copied, n, accuracy, high, said
+):
+    before = json.loads((copied / "run.json").read_text())["estimate"]
+    before |= {"accuracy": accuracy, "low": 0.49, "high": high, "n": n, "guessing": False}
+    change(copied, after={"fingerprint": "a", "labeled": 40, "estimate": before})
+    words = checked(report.render([copied])).words
+    assert f"The earlier run, from 40 labels: {said}" in words
+    assert ("83" in words.partition("The earlier run")[2][:90]) == ("about 83" in said)
+
+
+def test_where_only_the_left_end_is_known_the_bar_has_no_right_end_and_no_mark(copied):
+    kept = json.loads((copied / "run.json").read_text())["estimate"]
+    kept |= {"accuracy": 0.83, "low": 0.49, "high": 0.96, "guessing": False}
+    for known, band, marks in [
+        ({"n": 12}, ("band open", "left: 49.00%; right: 0"), 0),
+        ({"n": 60}, ("band", "left: 49.00%; width: 47.00%"), 1),
+        ({"n": 60, "guessing": True}, ("band", "left: 49.00%; width: 47.00%"), 0),
+    ]:
+        change(copied, estimate=kept | known)
+        page = checked(report.render([copied]))
+        drawn = [(one.get("class"), one.get("style")) for one in page.all("span")]
+        assert band in drawn and sum(kind == "mark" for kind, _ in drawn) == marks
+        assert ("of which only the left end is known" in page.words) == (known["n"] == 12)
+        assert ("The estimate is 83" in page.words) == bool(marks)
 
 
 @pytest.mark.parametrize(
@@ -538,12 +612,13 @@ def test_the_list_of_images_to_label_is_shown_in_its_order(copied):
 
 def test_images_to_label_next_are_shown_with_their_reason(copied):
     (copied / "label-next.csv").write_text(
-        "file,why,prediction,confidence\n001.png,uncertain,a,0.51\n030.png,random,,\n"
+        "file,why,prediction,confidence\n001.png,uncertain,a,0.51\n030.png,random,b,0.99\n"
     )
     page = checked(report.render([copied]))
     assert "Images to label next" in page.words
     assert "uncertain looks like a 51 % 001.png" in page.words
-    assert "random 030.png" in page.words
+    assert "random 030.png" in page.words  # an earlier version wrote a guess
+    assert "marked random: no guess is shown for them, so that your label is your own" in page.words
 
 
 def test_the_most_confident_mistakes_come_first():

@@ -330,17 +330,16 @@ def _fit(job: _Job, reporter: "Reporter", kept: list[str]) -> "tuple[Run, ImageS
         kept: gets the fingerprint of the interim run that is in the folder.
     """
     from handful.data.source_names import is_folder
-    from handful.data.splits import labeled_sample
     from handful.pipeline.earlier_run import cut_again, earlier_groups
-    from handful.pipeline.first_result import FIRST_LABELS, first_result
+    from handful.pipeline.first_result import FIRST_LABELS, first_of, first_result
     from handful.pipeline.fit import run_fit
     from handful.pipeline.run import open_run
 
     options, target, after = job.options, job.target, job.after
     groups, command = options.groups, sys.argv[1:]
     boxes = job.where.crops
-    if after is not None:
-        earlier = open_run(after)
+    earlier = None if after is None else open_run(after)
+    if earlier is not None:
         boxes = cut_again(boxes, earlier)
         if groups is None:
             groups = earlier_groups(earlier)  # before a test part is drawn
@@ -361,11 +360,8 @@ def _fit(job: _Job, reporter: "Reporter", kept: list[str]) -> "tuple[Run, ImageS
     if early:
         first = first_result(lambda: load(FIRST_LABELS), options, target, reporter, command)
     images = _as_asked(load(), job, reporter)
-    if not early and after is None:
-        images.store.whole = images.store.whole or len(images)
-        images.store.whole_labeled = len(images.labeled)
-        some = labeled_sample(images.labeled, images.labels, FIRST_LABELS, options.seed)
-        first = first_result(lambda: images[some], options, target, reporter, command)
+    if not early:
+        first = first_of(images, options, target, reporter, command, earlier)
     if first is not None:
         kept.append(first.record["fingerprint"])
         target = target._replace(improves=first.record["fingerprint"])

@@ -35,6 +35,7 @@ OUTSIDE = 10  # labels that do not count from which on only these cover
 RANDOM_SHARE = 0.25  # share of the suggestions that are drawn at random
 FEWEST, MOST = 20, 100  # bounds of the number of suggestions after a fit
 ROUNDS = 10  # at most: images that show a scene again are left out, and others suggested
+RANDOM = "random"  # why an image is suggested that was drawn at random
 KNOWN = 1_000  # labelled images that suggestions are compared with, at most
 RANK = 128  # principal axes along which images are compared
 
@@ -48,7 +49,7 @@ class Suggestion(NamedTuple):
     @property
     def origin(self) -> str:
         """The origin of the image's label, for `estimate`: only "random" images are a sample."""
-        return "random" if self.why == "random" else "chosen"
+        return RANDOM if self.why == RANDOM else "chosen"
 
 
 def how_many(labeled: int, unlabeled: int) -> int:
@@ -108,7 +109,7 @@ def _suggest(
         Suggestion(drawn + position, "uncertain" if unsure[position] else "typical")
         for position in herd(pool, known, doubts, count - drawn)
     ]
-    return _interleaved([Suggestion(position, "random") for position in range(drawn)], chosen)
+    return _interleaved([Suggestion(position, RANDOM) for position in range(drawn)], chosen)
 
 
 def suggest_new_scenes(

@@ -4,6 +4,8 @@ Labels of the earlier run are kept unless a new label replaces them. The origin 
 kept too, since an estimate may only count labels of images that were drawn at random.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +23,11 @@ from handful.errors import HandfulError
 from handful.evaluation.label_shift import UNLABELED
 from handful.methods.base import Method
 from handful.models.classifier import BackboneSpec
-from handful.pipeline.artifacts import LABEL_NEXT, LABELS
+from handful.pipeline.artifacts import LABELS
 from handful.pipeline.options import FitOptions
 from handful.pipeline.run import Run, open_run, pixel_fingerprints
 from handful.progress import Important, Say, silent
+from handful.text import counted
 
 ORIGINS = ("random", "chosen", "unknown")
 
@@ -116,19 +119,26 @@ def with_earlier_labels(images: ImageSet, earlier: Run, say: Say = silent) -> Im
 
     pairs = list(zip(new_labels, earlier_labels, strict=True))
     added = sum(new is not None and before is None for new, before in pairs)
-    kept = sum(new is None and before is not None for new, before in pairs)
+    kept = sum(before is not None and new in (None, before) for new, before in pairs)
     changed = sum(new != before for new, before in pairs if new and before)
-    say(f"{added} labels are new, {kept} are kept from {earlier.folder}")
+    say(
+        f"{counted(added, 'label')} {_is(added)} new, {kept:,} {_is(kept)} kept from "
+        f"{earlier.folder}"
+    )
     if dropped:
         say(
-            f"{dropped} labels of {earlier.folder} are not kept: the crops of these names show "
-            f"something else now; give the same file of boxes and the same --padding to keep them"
+            f"{counted(dropped, 'label')} of {earlier.folder} {_is(dropped)} not kept: the crops "
+            f"of these names show something else now; give the same file of boxes and the same "
+            f"--padding to keep them"
         )
     if changed:
-        say(f"{changed} labels differ from those of {earlier.folder}; the new ones count")
+        say(
+            f"{counted(changed, 'label')} {'differs' if changed == 1 else 'differ'} from "
+            f"{earlier.folder}; what is given now counts"
+        )
     if missing:
-        lost = f"{missing} images that {earlier.folder} had labels for are missing now"
-        say(Important(lost))
+        lost = f"{counted(missing, 'image')} that {earlier.folder} had labels for"
+        say(Important(f"{lost} {_is(missing)} missing now"))
     suggested = suggested_origins(earlier)
     origins = {
         name: known.origins.get(name)
@@ -137,16 +147,30 @@ def with_earlier_labels(images: ImageSet, earlier: Run, say: Say = silent) -> Im
         or "unknown"
         for name, fingerprint in zip(names, fingerprints, strict=True)
     }
-    added_origins = [
-        origins[name] for name, pair in zip(names, pairs, strict=True) if pair[0] and not pair[1]
-    ]
-    if chosen := added_origins.count("chosen"):
-        say(
-            f"{chosen} of the new labels are of images that {LABEL_NEXT} chose: they train, but "
-            f"do not count in the estimate; {added_origins.count('random')} are of images drawn at "
-            f"random"
-        )
-    return replace(images.with_labels(labels), origins={**origins, **images.origins})
+    origins |= images.origins
+    if told := _origins_in_words(
+        [origins[name] for name, (new, before) in zip(names, pairs, strict=True)
+         if new and not before]
+    ):  # fmt: skip
+        say(told)
+    return replace(images.with_labels(labels), origins=origins)
+
+
+def _is(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+def _origins_in_words(origins: Sequence[str]) -> str:
+    """How the images of new labels were picked; "" where all labels count in the estimate."""
+    counts = Counter(origins)
+    if not counts["chosen"]:
+        return ""
+    picked = [f"{counts['random']} at random", f"{counts['chosen']} chosen or with a suggestion"]
+    picked += [f"{counts['unknown']} not known"] * bool(counts["unknown"])
+    return (
+        f"how the images of the new labels were picked: {', '.join(picked)}; labels of chosen ones "
+        f"train, but do not count in the estimate"
+    )
 
 
 def with_earlier_options(options: FitOptions, earlier: Run, say: Say = silent) -> FitOptions:
@@ -234,10 +258,10 @@ def earlier_settings(
 ) -> dict[str, Any]:
     """Return the arguments of `fit` that repeat an earlier run, read from its record.
 
-    With another `method`, or where the earlier run used `auto`, only aspect, flips, class shares
-    and what the user fixed for `auto` are repeated: with more labels another method may be
-    selected. With `init`, network and
-    size come from that folder. Where a budget set the number of steps, the budget is repeated.
+    With another `method`, or where the earlier run used `auto` (an interim run always did), only
+    aspect, flips, class shares and what the user fixed for `auto` are repeated: with more labels
+    another method may be selected. With `init`, network and size come from that folder. Where a
+    budget set the number of steps, the budget is repeated.
 
     Raises:
         HandfulError: the earlier run started from pre-trained weights, and no `init` is given; or
@@ -262,7 +286,7 @@ def earlier_settings(
     again = {"given": record.get("prior"), "unlabeled": "unlabeled"}
     prior = again.get(record.get("prior_from", "labels"))
     beside = {} if prior is None else {"prior": prior}
-    selected_itself = method is None and record.get("choice")
+    selected_itself = method is None and (record.get("choice") or record.get("interim"))
     if selected_itself or method not in (None, record["method"]["name"]):
         inputs = record["input"]
         repeated = {"aspect": inputs["aspect"], "flips": inputs["flips"], "settings": {}}

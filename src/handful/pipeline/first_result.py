@@ -2,13 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
+from handful import models
 from handful.data.imageset import ImageSet
+from handful.data.splits import labeled_sample
 from handful.errors import HandfulError
 from handful.evaluation.label_shift import UNLABELED
 from handful.pipeline.artifacts import RECORD
 from handful.pipeline.auto.candidates import why_excluded
 from handful.pipeline.auto.select import AUTO
+from handful.pipeline.earlier_run import with_earlier_labels, with_earlier_options
 from handful.pipeline.fit import Target, run_fit
 from handful.pipeline.options import FitOptions
 from handful.pipeline.resolve import resolve
@@ -28,6 +32,7 @@ def first_result(
     target: Target,
     reporter: Reporter,
     command: Sequence[str] = (),
+    after: Run | None = None,
 ) -> Run | None:
     """Fit a head to the features of labelled images, and leave it as an interim run.
 
@@ -35,6 +40,7 @@ def first_result(
         load: returns the labelled images, about FIRST_LABELS at most.
         options: of the whole fit, whose method is chosen by `auto`.
         target: of the whole fit.
+        after: the earlier run, whose labels and settings `load` and `options` have already.
 
     Returns:
         The run; None where `auto` may not choose this method, or the folder holds another run.
@@ -57,7 +63,9 @@ def first_result(
     every = images.store.whole_labeled or len(images.labeled)
     interim = target._replace(interim=True, whole=(images.store.whole or len(images), every))
     try:
-        run = run_fit(images, first, interim, reporter=quiet, command=command)
+        run = run_fit(
+            images, first, interim, after=after, merged=True, reporter=quiet, command=command
+        )
     except HandfulError:  # the folder holds another run, which the whole fit refuses, too
         return None
     figure = "" if run.estimate is None else f": {so_far(run.estimate, group_count(run.record))}"
@@ -68,3 +76,33 @@ def first_result(
     which = "the best classifier so far" if goes_on else "a first classifier"
     reporter.say(f"{which}, from {labels}, is in {target.out}{figure}; Ctrl-C keeps the best one")
     return run
+
+
+def first_of(
+    images: ImageSet,
+    options: FitOptions,
+    target: Target,
+    reporter: Reporter,
+    command: Sequence[str] = (),
+    after: Run | None = None,
+) -> Run | None:
+    """`first_result` of a sample of the labels of images that are read already.
+
+    Args:
+        after: an earlier run, whose labels and settings count, too. Where the new run is to
+            replace it, that one stays until the end, and there is no first result.
+    """
+    with models.asked_for(options.texts):  # what an earlier run names is not downloaded
+        if after is not None:
+            if target.out is not None and _same(target.out, after.folder):
+                return None
+            images = with_earlier_labels(images, after)
+            options = with_earlier_options(options, after)
+        images.store.whole = images.store.whole or len(images)
+        images.store.whole_labeled = len(images.labeled)
+        some = labeled_sample(images.labeled, images.labels, FIRST_LABELS, options.seed)
+        return first_result(lambda: images[some], options, target, reporter, command, after)
+
+
+def _same(one: Path, other: Path | None) -> bool:
+    return other is not None and one.resolve() == other.resolve()

@@ -174,15 +174,19 @@ def run_fit(
     target: Target,
     *,
     after: Run | Path | str | None = None,
+    merged: bool = False,
     reporter: Reporter = QUIET,
     command: Sequence[str] = (),
 ) -> Run:
     """Fit as `fit` does, whose docstring explains options and errors.
 
     An earlier run or a plan that names a network of the hub is no reason to download it.
+
+    Args:
+        merged: images and options have the labels and settings of the earlier run already.
     """
     with models.asked_for(options.texts):
-        return _run_fit(images, options, target, after, reporter, command)
+        return _run_fit(images, options, target, after, merged, reporter, command)
 
 
 def _run_fit(
@@ -190,12 +194,13 @@ def _run_fit(
     options: FitOptions,
     target: Target,
     after: Run | Path | str | None,
+    merged: bool,
     reporter: Reporter,
     command: Sequence[str],
 ) -> Run:
     begun = time.perf_counter()
     earlier = open_run(after) if isinstance(after, Path | str) else after
-    if earlier is not None:
+    if earlier is not None and not merged:
         images = with_earlier_labels(images, earlier, reporter.say)
         options = with_earlier_options(options, earlier, reporter.say)
     images = on_scale_of(images, options.init, reporter.say)
@@ -235,6 +240,8 @@ def _run_fit(
         seconds = time.perf_counter() - begun
         run = run_of(images, resolved.request, decision, learned, grouping, seconds)
         run.record |= {"fingerprint": resolved.fingerprint, "interim": target.interim}
+        if target.interim:  # a run that goes on from it selects its method, too
+            run.record["fixed"] = resolved.request.fixed
         if target.whole is not None:
             run.record["data"]["whole"] = dict(
                 zip(("images", "labeled"), target.whole, strict=True)

@@ -17,6 +17,7 @@ from handful.errors import HandfulError
 from handful.evaluation.active_learning import (
     KNOWN,
     POOL,
+    RANDOM,
     how_many,
     shuffled,
     suggest_new_scenes,
@@ -331,8 +332,14 @@ def save_label_next(
         torch.from_numpy(labeled.counted),
     )
     names, fingerprints = pool.names, pixel_fingerprints(pool)
+
+    def guess(at: int, why: str) -> list[str]:
+        if why == RANDOM:  # its label counts in the estimate, so no guess may lead it
+            return ["", ""]
+        return [images.classes[predicted[at]], f"{confidence[at]:.4f}"]
+
     rows = (
-        [names[at], "", why, images.classes[predicted[at]], f"{confidence[at]:.4f}", str(rank)]
+        [names[at], "", why, *guess(at, why), str(rank)]
         for rank, (at, why) in enumerate(suggestions, 1)
     )
     header = ["file", "label", "why", "prediction", "confidence", "rank"]

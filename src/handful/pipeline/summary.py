@@ -30,13 +30,13 @@ from handful.text import (
     sentence,
     shell_command,
     some_of,
+    sure_answers,
     times_of,
     withheld,
 )
 
 WEAK = 0.15  # recall below the accuracy at which a class counts as weak
 SHOWN = 3  # weak classes that are named, at most
-SHARE = 0.05  # of images answered below which sure answers are not worth a sentence
 MOST_CAVEATS = 2  # that are shown; the report has all
 FEWEST = 5  # labels of a class below which nothing is said of it
 CLASSES = 5  # that are named
@@ -47,7 +47,7 @@ class Weak(NamedTuple):
     """A class that is recognised less often than the others."""
 
     name: str
-    n: int  # labelled images of the class
+    n: int  # labelled images of the class that count in the estimate
     right: int  # of these, out of fold
     taken_for: str  # the class that it is most often taken for
     times: int
@@ -109,11 +109,8 @@ def _accuracy(run: Run) -> list[str]:
         and labels_are_folders({row["file"]: row["label"] for row in read_csv(run.folder / LABELS)})
     )
     said = [how_right(estimate, group_count(run.record), by_folder), *_grouped(run), *caveats]
-    before = (run.record["after"] or {}).get("estimate")
-    if before is not None and before["accuracy"] is not None:
-        labels = run.record["after"]["labeled"]
-        said.append(f"the earlier run, from {counted(labels, 'label')}: {about_right(before)}")
-        said += _worse(estimate, before)
+    if before := earlier_in_words(run.record):
+        said += [before, *_worse(estimate, run.record["after"]["estimate"])]
     said += _tested(run)
     if run.record["interim"]:
         said.append(
@@ -127,6 +124,15 @@ def _accuracy(run: Run) -> list[str]:
         if not nearly_always(row["accuracy"], row["low"]):
             said.append(f"with {row['labels']:,} labels: {about_right(row)}")
     return said
+
+
+def earlier_in_words(record: Mapping[str, Any]) -> str:
+    """How often the run before this one was right; "" where there is none or it is not known."""
+    after = record["after"] or {}
+    before = after.get("estimate")
+    if before is None or before["accuracy"] is None:
+        return ""
+    return f"the earlier run, from {counted(after['labeled'], 'label')}: {about_right(before)}"
 
 
 def how_right(estimate: Mapping[str, Any], groups: int = 0, by_folder: bool = False) -> str:
@@ -143,7 +149,7 @@ def how_right(estimate: Mapping[str, Any], groups: int = 0, by_folder: bool = Fa
     if why == "few":
         return (
             f"{about_right(estimate)} on new images; {counted(n, 'label')} of random images "
-            f"{'is' if n == 1 else 'are'} too few for a figure, {FEW} give one"
+            f"{'is' if n == 1 else 'are'} too few for a figure, which takes {FEW}"
         )
     if why == "guessing" and 0 < groups < FEW:
         return (
@@ -227,13 +233,21 @@ def quote(path: Path) -> str:
 def weak_classes(run: Run) -> list[Weak]:
     """Return the classes that are recognised clearly less often than others, worst first.
 
-    They are read from the out-of-fold predictions in the folder of the run.
+    They are read from the out-of-fold predictions in the folder of the run, of the labels that
+    count in the estimate: so they are in the matrix of the report.
     """
     if run.folder is None or not (run.folder / OUT_OF_FOLD).exists():
         return []
+    of_labels = read_csv(run.folder / LABELS) if (run.folder / LABELS).exists() else []
+    chosen = {row["file"] for row in of_labels if row.get("origin") == "chosen"}
     rows = read_csv(run.folder / OUT_OF_FOLD)
-    pairs = [(row.get("label", ""), row.get("guess", "")) for row in rows]
-    return _weak(pairs)
+    return _weak(
+        [
+            (row.get("label", ""), row.get("guess", ""))
+            for row in rows
+            if row.get("file") not in chosen
+        ]
+    )
 
 
 def _weak(pairs: Sequence[tuple[str, str]]) -> list[Weak]:
@@ -257,13 +271,11 @@ def _weak_in_words(weak: Weak) -> str:
 
 def _sure(estimate: Mapping[str, Any]) -> list[str]:
     """Say which share of new images is answered where only sure answers count."""
-    for row in reversed(estimate["abstentions"]):
-        if row["share"] >= SHARE and row["sure"] > estimate["accuracy"]:
-            return [
-                f"sure answers only (--abstain {row['sure']:g}): {percent(row['share'], 0)} of "
-                f"images are answered, at least {percent(row['sure'], 0)} of the answers are right"
-            ]
-    return []
+    return [
+        f"sure answers only (--abstain {row['sure']:g}): {percent(row['share'], 0)} of "
+        f"images are answered, at least {percent(row['sure'], 0)} of the answers are right"
+        for row in sure_answers(estimate)[-1:]
+    ]
 
 
 def _answers(run: Run) -> list[str]:

@@ -14,6 +14,7 @@ import numpy as np
 from handful import methods, models
 from handful.data import source_names
 from handful.data.checks import spelling_problems
+from handful.evaluation.active_learning import RANDOM
 from handful.evaluation.calibration import HELD
 from handful.evaluation.label_errors import CONTRADICTED
 from handful.evaluation.metrics import equal_groups, evaluate
@@ -29,6 +30,7 @@ from handful.pipeline.artifacts import (
     STAGE_HISTORY,
 )
 from handful.pipeline.summary import (
+    earlier_in_words,
     first_learned,
     group_count,
     how_right,
@@ -47,13 +49,16 @@ from handful.report.sentences import (
     why_no_forecast,
 )
 from handful.text import (
+    WORTH,
     compared_with_chosen,
     counted,
     nearly_always,
     often,
     percent,
     sentence,
+    sure_answers,
     time,
+    withheld,
 )
 from handful.training.failure import recorded_failures
 
@@ -172,6 +177,8 @@ class Page:
     first_learned: str  # what an interim run has learned from, and what it has not read
     unforecast: str  # why it is not said what more labels would bring; "" where it is
     headline: Headline | None  # None without an estimate
+    withheld: str  # why the accuracy is not said; "" where it is
+    before: str  # how often the run before this one was right, in a sentence; ""
     enough: tuple[str, ...]  # is it good enough? in sentences
     forecast: tuple[Mapping[str, Any], ...]
     about: About
@@ -182,7 +189,8 @@ class Page:
     matrices: tuple[Matrix, ...]
     classes: tuple[dict[str, Any], ...]
     reliability: Plot | None
-    abstentions: tuple[tuple[float, Mapping[str, float] | None], ...]
+    # A target, its threshold, and why it is not offered, "" where it is.
+    abstentions: tuple[tuple[float, Mapping[str, float] | None, str], ...]
     tried: tuple[tuple[Mapping[str, Any], str], ...]  # rows of `choice`, compared with the chosen
     mistakes: tuple[Card, ...]
     wrong: int  # labelled images predicted wrongly, out of fold
@@ -195,7 +203,7 @@ class Page:
     next: tuple[Card, ...]
     contradicted: float  # a label is listed where a class is this many times as probable
     promise_holds: str  # for how many sets of labels, in words; "" if an earlier version said more
-    promised: float  # the highest target accuracy that a threshold reaches; 0 if unknown
+    promised: float  # the highest of these that is offered; 0 if none is
     folder: str  # path of the run, quoted for a shell
     next_folder: str  # path of a run after it, quoted for a shell
     next_run_folder: str  # the same, not quoted
@@ -241,6 +249,8 @@ def page(run: RunFolder, links: bool = False) -> Page:
         first_learned=first_learned(record["data"]),
         unforecast=why_no_forecast(estimate) if known else "",
         headline=told,
+        withheld=withheld(estimate) if known else "",
+        before=sentence(earlier_in_words(record)),
         enough=_enough(run, folder) if known else (),
         forecast=() if told is None or told.bound else _forecast(record),
         about=methods.about(str(record["method"]["name"])),
@@ -273,8 +283,8 @@ def page(run: RunFolder, links: bool = False) -> Page:
         augmented=run.pictures.augmented,
         next=tuple(_next(run, row) for row in run.next[:SHOWN]),
         contradicted=CONTRADICTED,
-        promise_holds=_promise_holds([row for _, row in offered if row]),
-        promised=max((target for target, row in offered if row), default=0.0),
+        promise_holds=_promise_holds([row for _, row, why in offered if row and not why]),
+        promised=max((target for target, _, why in offered if not why), default=0.0),
         folder=folder,
         next_folder=shlex.quote(str(next_folder(run.folder))),
         next_run_folder=str(next_folder(run.folder)),
@@ -526,12 +536,24 @@ def _bins(name: str, rows: Sequence[Mapping[str, Any]]) -> plots.Bins:
 
 def _abstentions(
     estimate: Mapping[str, Any] | None,
-) -> tuple[tuple[float, Mapping[str, float] | None], ...]:
-    """The threshold for each of SHOWN_TARGETS; None where no threshold reaches it."""
-    if estimate is None or estimate["accuracy"] is None:
+) -> tuple[tuple[float, Mapping[str, float] | None, str], ...]:
+    """The threshold for each of SHOWN_TARGETS; None where no threshold reaches it.
+
+    Nothing where sure answers are not offered at all.
+    """
+    if estimate is None or withheld(estimate) in ("unknown", "few", "guessing"):
         return ()
     known = {float(row["sure"]): row for row in estimate["abstentions"]}
-    return tuple((target, known.get(target)) for target in SHOWN_TARGETS)
+    offered = {float(row["sure"]) for row in sure_answers(estimate)}
+    rows = []
+    for target in SHOWN_TARGETS:
+        row, why = known.get(target), ""
+        if row is None:
+            why = "not promised by these labels"
+        elif target not in offered:
+            why = "hardly any" if row["share"] < WORTH else "no gain over all answers"
+        rows.append((target, row, why))
+    return tuple(rows)
 
 
 def _promise_holds(rows: Sequence[Mapping[str, float]]) -> str:
@@ -562,13 +584,16 @@ def _issue(run: RunFolder, row: Mapping[str, str]) -> Card:
 
 
 def _next(run: RunFolder, row: Mapping[str, str]) -> Card:
-    """An image to label next: the reason, and the saved model's prediction."""
+    """An image to label next: the reason, and the saved model's prediction unless it is random."""
+    picture, why = run.pictures.images.get(row["file"], ""), row.get("why") or ""
+    if why == RANDOM:  # lists of earlier versions have a prediction, too
+        return Card(row["file"], picture, text=why)
     return Card(
         row["file"],
-        run.pictures.images.get(row["file"], ""),
+        picture,
         guess=row.get("prediction") or "",
         confidence=float(row["confidence"]) if row.get("confidence") else None,
-        text=row.get("why") or "",
+        text=why,
     )
 
 

@@ -14,6 +14,7 @@ from handful.text import (
     often,
     percent,
     sentence,
+    sure_answers,
     times_of,
     withheld,
 )
@@ -128,17 +129,13 @@ def _rounded(count: float) -> int:
 
 def _only_sure(estimate: Mapping[str, Any], folder: str) -> str:
     """What is promised where only sure answers count."""
-    worth = [
-        row
-        for row in estimate["abstentions"]
-        if row["share"] > 0 and row["sure"] > estimate["accuracy"]
-    ]
-    if not worth:
+    offered = sure_answers(estimate)
+    if not offered:
         return (
             "If it may answer only where it is sure: these labels are too few to promise that such "
             "answers are right more often than all answers are."
         )
-    best = max(worth, key=lambda row: row["sure"])
+    best = offered[-1]
     return (
         f"If it may answer only where it is sure, it answers for about {percent(best['share'], 0)} "
         f"of the images, and at least {percent(best['sure'], 0)} of these answers are right "
