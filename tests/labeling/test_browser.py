@@ -41,7 +41,7 @@ def browser_at(source: Path) -> Iterator[Any]:
         thread.start()
         shown = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         tab = shown.new_page()
-        tab.problems, tab.session = [], page.session
+        tab.problems, tab.session, tab.learner = [], page.session, page.learner
         tab.on("pageerror", lambda error: tab.problems.append(str(error)))
         tab.goto(address)
         try:
@@ -145,6 +145,32 @@ def test_an_earlier_answer_is_opened_again_by_a_key_or_a_click(browser: Any) -> 
     assert [(mark.label, mark.seen) for mark in marks] == [
         ("cat", "blind"), ("dog", "blind"), ("cat", "blind"),
     ]  # fmt: skip
+    assert browser.problems == []
+
+
+def test_a_label_in_doubt_comes_at_once_marked_and_once_confirmed_never_again(
+    browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, learner = browser.session, browser.learner
+    for name in ("cat", "dog"):
+        typed_class(browser, name)
+    saved(browser, 2)
+    number, mark = next((session.number[n], m) for n, m in session.marks.of.items())
+    monkeypatch.setattr(type(learner), "issues", lambda self: session.in_doubt({number: "cat"}))
+    learner.estimate = {"accuracy": None, "how": "few labels", "issues": 1}
+    waiting = browser.inner_text("#caption")
+    browser.click("#again")
+    browser.wait_for_function(
+        "() => document.getElementById('reopened').textContent.includes('may be wrong')"
+    )
+    assert browser.inner_text("#caption") == session.names[number] != waiting
+    assert "Its label is: cat" in browser.inner_text("#reopened")
+    browser.keyboard.press("Enter")
+    browser.wait_for_function("() => document.getElementById('again').hidden")
+    assert browser.inner_text("#caption") == waiting  # on with the one that waited
+    assert not browser.is_visible("#reopened")
+    assert session.marks.of[session.names[number]] == mark
+    saved(browser, 2)
     assert browser.problems == []
 
 

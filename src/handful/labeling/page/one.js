@@ -41,7 +41,7 @@ export class One {
       const { items } = await post("/api/next", { tab, have: this.held(), count });
       const held = new Set(this.held());
       for (const item of items) {
-        if (!held.has(item.number)) this.queue.push(this.loaded(item));
+        if (!held.has(item.number)) this.queue.splice(this.placeOf(item), 0, this.loaded(item));
       }
       more = items.length > 0;
       this.asked = !more;
@@ -52,6 +52,12 @@ export class One {
     }
     if (!this.current) await this.show(this.queue.shift() ?? null);
     if (more) this.fill();
+  }
+
+  // Labels that are looked at again come before other images.
+  placeOf(item) {
+    const at = item.again ? this.queue.findIndex((other) => !other.again) : -1;
+    return at < 0 ? this.queue.length : at;
   }
 
   held() {
@@ -85,11 +91,13 @@ export class One {
     frame.replaceChildren(item.image);
     byId("caption").textContent = item.name;
     const note = byId("reopened");
-    note.hidden = !item.was;
-    note.textContent = item.was ? `Opened again. Your answer was: ${item.was}. Give another, or Enter to keep it.` : "";
+    note.hidden = !(item.was || item.again);
+    note.textContent = item.was ? `Opened again. Your answer was: ${item.was}. Give another, or Enter to keep it.`
+      : item.again ? `Looked at again, as its label may be wrong. Its label is: ${item.again}. Give another, or Enter to confirm it.` : "";
     const button = byId("suggestion");
-    button.hidden = !item.suggestion;
-    if (item.suggestion) {
+    button.hidden = !(item.suggestion || item.again);
+    if (item.again) button.replaceChildren(make("kbd", {}, "Enter"), ` Confirm “${item.again}”`);
+    else if (item.suggestion) {
       button.replaceChildren(make("kbd", {}, "Enter"), ` ${item.suggestion} (${percent(item.confidence)})`);
     }
     if (this.pressed !== null) {
@@ -142,6 +150,7 @@ export class One {
 
   accept() {
     if (this.current?.was) return this.advance();
+    if (this.current?.again) return this.answer("label", this.current.again);
     if (this.current?.suggestion) this.answer("label", this.current.suggestion);
     else if (this.current) say("No suggestion for this one: what you see for yourself counts for the estimate.");
   }
@@ -236,6 +245,19 @@ export class One {
   refresh() {
     this.queue = [];
     this.fill();
+  }
+
+  // Labels that may be wrong come at once; the image that is shown waits until they are through.
+  async lookAgain() {
+    while (this.filling) await new Promise((done) => setTimeout(done, 20));
+    const again = this.queue.filter((item) => item.again);
+    const others = this.queue.filter((item) => !item.again);
+    if (this.current && !this.current.was && !this.current.again) others.unshift(this.current);
+    this.queue = [...again, ...others.slice(0, 1)];
+    if (this.current?.again) return this.fill();
+    this.current = null;
+    if (again.length) this.advance();
+    else this.fill();
   }
 
   classes(names, keys) {
