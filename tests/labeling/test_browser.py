@@ -174,14 +174,52 @@ def test_a_label_in_doubt_comes_at_once_marked_and_once_confirmed_never_again(
     assert browser.problems == []
 
 
+def test_the_name_of_the_second_class_can_just_be_typed(browser: Any) -> None:
+    assert not browser.is_visible("#naming")
+    typed_class(browser, "ox")
+    saved(browser, 1)
+    assert "For another class, type its name" in browser.inner_text("#naming")
+    assert browser.inner_text("#naming-known") == "1 is “ox” again."
+    for name in ("monkey", "Newt"):  # the second, and with two classes the keys have a meaning
+        if name == "Newt":
+            browser.keyboard.press("/")
+        browser.keyboard.type(name)
+        assert browser.input_value("#finder-text") == name
+        browser.keyboard.press("Enter")
+    saved(browser, 3)
+    assert not browser.is_visible("#naming")
+    browser.keyboard.type("barn")  # a letter that is no key
+    browser.keyboard.press("Enter")
+    saved(browser, 4)
+    browser.keyboard.press("2")
+    saved(browser, 5)
+    browser.keyboard.press("n")
+    browser.wait_for_function("() => totals.textContent.includes('1 none of these')")
+    labels = [mark.label for mark in browser.session.marks.of.values()]
+    assert labels == ["ox", "monkey", "Newt", "barn", "monkey", None]
+    assert browser.problems == []
+
+
+@pytest.mark.parametrize("name", ["newt", "Panda", "zebra", "Lion"])
+def test_no_letter_of_the_second_name_is_a_command(browser: Any, name: str) -> None:
+    typed_class(browser, "ox")
+    saved(browser, 1)
+    browser.keyboard.type(name)
+    browser.keyboard.press("Enter")
+    saved(browser, 2)
+    assert [mark.label for mark in browser.session.marks.of.values()] == ["ox", name]
+
+
 def test_the_page_names_the_keys_that_must_be_pressed(browser: Any) -> None:
     for button, key in (("to-tiles", "P"), ("like", "L"), ("tiles-unsure", "U")):
         assert browser.text_content(f"#{button} kbd") == f"Shift+{key}"
         assert browser.get_attribute(f"#{button}", "aria-keyshortcuts") == f"Shift+{key}"
-    typed_class(browser, "cat")
-    saved(browser, 1)
-    browser.keyboard.press("p")  # without Shift it is nothing
-    assert browser.is_visible("#one")
+    for labels, name in enumerate(("cat", "dog"), 1):
+        typed_class(browser, name)
+        saved(browser, labels)
+    browser.keyboard.press("p")  # without Shift it is the start of a name
+    assert browser.is_visible("#one") and browser.is_visible("#finder")
+    browser.keyboard.press("Escape")
     browser.keyboard.press("Shift+U")
     assert browser.is_visible("#tiles")
 

@@ -8,6 +8,9 @@ const VIEW = 1000;
 const ZOOM = 2400;
 const TILE = 200;
 
+const TWO = 2; // classes; before they are there, each letter is the start of the name of one
+const isLetter = (key) => /^\p{L}$/u.test(key);
+
 const answered = (item) => item.label ?? { unsure: "unsure", none: "none of these" }[item.kind];
 
 export class One {
@@ -19,6 +22,7 @@ export class One {
     this.recent = []; // what was answered last, the latest first
     this.taken = new Map(); // number -> picture of an answered image, to be shown small
     this.keys = "";
+    this.names = [];
     this.filling = false;
     this.asked = false; // whether the last request for images gave none
     this.pressed = null;
@@ -267,6 +271,8 @@ export class One {
     box.dataset.names = wanted;
     this.names = names;
     this.keys = keys;
+    byId("naming").hidden = names.length !== 1;
+    byId("naming-known").replaceChildren(make("kbd", {}, keys[0]), ` is “${names[0]}” again.`);
     box.replaceChildren(...names.map((name, at) => {
       const key = keys[at];
       const button = make("button", { type: "button", "aria-keyshortcuts": key ?? null, title: name });
@@ -280,6 +286,9 @@ export class One {
   key(event) {
     const key = event.key;
     this.pressed = performance.now();
+    const at = this.keys.indexOf(key.toLowerCase());
+    const isClass = key.length === 1 && at >= 0 && at < this.names.length;
+    if (!isClass && isLetter(key) && this.names.length < TWO) return this.name(key);
     if (event.shiftKey && key.toLowerCase() === "p") return this.app.go("tiles");
     if (event.shiftKey && key.toLowerCase() === "l") return this.like();
     if (event.shiftKey && key.toLowerCase() === "u") return this.app.tiles.unsure();
@@ -289,14 +298,18 @@ export class One {
     if (byId("frame").classList.contains("zoomed") && key.startsWith("Arrow")) return false;
     if (key === "ArrowLeft") return this.step(1);
     if (key === "ArrowRight" || key === "Escape") return this.step(key === "Escape" ? -Infinity : -1);
-    if (key === "/") return this.app.chooseClass("", (label) => this.answer("label", label));
+    if (key === "/") return this.name("");
     if (key.toLowerCase() === "n") return this.answer("none");
     if (key.toLowerCase() === "z") return this.zoom();
-    const at = this.keys.indexOf(key.toLowerCase());
-    if (key.length === 1 && at >= 0 && this.names && at < this.names.length) {
-      return this.answer("label", this.names[at]);
-    }
+    if (isClass) return this.answer("label", this.names[at]);
+    if (isLetter(key)) return this.name(key);
     this.pressed = null;
     return false;
+  }
+
+  // Ask for a class; a letter that is no key is the first one of its name.
+  name(start) {
+    this.pressed = null;
+    this.app.chooseClass("", (label) => this.answer("label", label), start);
   }
 }
