@@ -1,5 +1,6 @@
 """The page in Chromium, by the keyboard; skipped where there is no Chromium."""
 
+import json
 import shutil
 import threading
 from collections.abc import Iterator
@@ -222,6 +223,28 @@ def test_the_page_names_the_keys_that_must_be_pressed(browser: Any) -> None:
     browser.keyboard.press("Escape")
     browser.keyboard.press("Shift+U")
     assert browser.is_visible("#tiles")
+
+
+def test_the_report_of_a_run_opens_from_the_form(browser: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    record = {"method": {"name": "features"}, "data": {"labeled": 4}, "estimate": None}
+    (run / "run.json").write_text(json.dumps(record))
+    html = (
+        "<!doctype html><style>p{color:rgb(255, 0, 0)}</style><p>right</p><script>evil=1</script>"
+    )
+    (run / "report.html").write_text(html)
+    browser.click("#to-done")
+    with browser.context.expect_page() as opening:
+        browser.click("#report")
+    report = opening.value
+    assert report.inner_text("p") == "right"
+    assert report.evaluate("getComputedStyle(document.querySelector('p')).color") == (
+        "rgb(255, 0, 0)"
+    )
+    assert report.evaluate("typeof evil") == "undefined"
+    assert str(run / "report.html") in browser.inner_text("#commands")
+    assert browser.problems == []
 
 
 def test_where_folders_label_every_image_the_page_says_so_and_asks(tmp_path: Path) -> None:
