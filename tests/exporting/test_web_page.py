@@ -7,6 +7,7 @@ import subprocess
 import threading
 from contextlib import contextmanager
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -140,6 +141,18 @@ def test_a_package_with_other_content_is_not_unpacked(tmp_path):
     package.write_bytes(b"something else")
     with pytest.raises(HandfulError, match="is not onnxruntime-web"):
         web_page.unpack(package.read_bytes(), package, tmp_path)
+
+
+@pytest.mark.thorough
+def test_how_the_page_is_opened_is_told_from_where_the_user_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(web_page, "_fetch_runtime", lambda place: None)
+    monkeypatch.chdir(tmp_path)
+    run = made_run("small", base=4, size=8)
+    found = job.export(run, Path("my model"), web=True)
+    assert "`python -m http.server -d 'my model/web'`, then" in found.remarks[-1]
+    assert (tmp_path / "my model/web/index.html").exists()
+    card = (tmp_path / "my model/card.md").read_text()  # which lies in the folder
+    assert "python -m http.server -d web" in " ".join(card.split())
 
 
 def test_without_npm_the_page_is_refused(tmp_path, monkeypatch):
