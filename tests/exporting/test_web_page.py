@@ -136,6 +136,29 @@ def test_the_page_answers_as_predict_py_does(network, aspect, channels, tmp_path
         browser.close()
 
 
+@pytest.mark.thorough
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_mark_of_a_strange_picture_is_on_a_line_of_its_own():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with (
+        served(files("handful.exporting").joinpath("web")) as address,
+        sync_api.sync_playwright() as playwright,
+    ):
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        fake = "const ort = { env: { wasm: {} }, InferenceSession: {} };"
+        page.route("**/ort/*.js", lambda route: route.fulfill(
+            body=fake, content_type="text/javascript"))  # fmt: skip
+        page.goto(address)
+        page.evaluate(
+            "answers.append(shown({ shares: [['ox', 1]], strange: true }, 'DSC007492.JPEG'))"
+        )
+        lines = page.inner_text("#answers").splitlines()
+        assert lines[:3] == ["ox", "DSC007492.JPEG", "unlike all pictures that it learned from"]
+        browser.close()
+
+
 def test_a_package_with_other_content_is_not_unpacked(tmp_path):
     package = tmp_path / "other.tgz"
     package.write_bytes(b"something else")
