@@ -52,6 +52,13 @@ def test_random_images_have_no_suggestion_and_chosen_ones_have(tmp_path: Path) -
         assert [item["suggestion"] is None for item in items] == blind
 
 
+def test_all_images_are_random_until_there_is_an_order_to_choose_by(tmp_path: Path) -> None:
+    with opened(folder(tmp_path / "photos", 40)) as page:
+        session = page.session
+        first = [item["number"] in session.sample for item in session.next("tab", [], 7)]
+        assert first == 7 * [True]
+
+
 def test_only_blind_labels_of_the_random_sample_are_random(tmp_path: Path) -> None:
     with opened(folder(tmp_path / "photos", 30)) as page:
         session = page.session
