@@ -261,6 +261,22 @@ def test_a_label_that_was_confirmed_is_in_doubt_no_more_also_after_a_restart(
         assert page.session.in_doubt({3: "cat"}) == []
 
 
+def test_a_confirmed_label_counts_in_the_estimate_as_before(tmp_path: Path) -> None:
+    source = folder(tmp_path / "photos", 30)
+    with opened(source) as page:
+        outside = page.session.names[page.session.shuffled[-1]]
+    table = tmp_path / "labels.csv"
+    # Drawn at random when the folder had other images, and none of today's sample.
+    write_csv(table, ["file", "label", "origin", "seen"], [[outside, "cat", "random", "blind"]])
+    with opened(source) as page:
+        page.session.look_again([page.session.number[outside]])
+        item = page.session.next("tab", [], 1)[0]
+        answer(page.session, item["number"], item["again"], item["seen"])
+        found = rows(page)[outside]
+        assert (found["origin"], found["seen"]) == ("random", "blind")
+        assert page.session.in_doubt({item["number"]: "cat"}) == []
+
+
 def test_the_page_counts_the_labels_that_are_still_in_doubt(tmp_path: Path) -> None:
     with opened(folder(tmp_path / "photos", 30)) as page:
         learner = page.learner

@@ -416,6 +416,8 @@ class Session:
             raise HandfulError("an answer has a kind and says what was seen; reload the page")
         label = class_name(item.get("label"), self.marks.classes) if kind == LABEL else None
         before = self.marks.of.get(name)
+        if before is not None and label is not None and before.label == label:
+            return name, before  # confirmed: how the label came about does not change
         origin = "random" if number in self.sample and seen == "blind" else "chosen"
         if before is not None and before.origin == "unknown" and seen == "blind":
             origin = "unknown"  # a label of before, looked at again
