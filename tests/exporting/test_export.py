@@ -116,6 +116,26 @@ def test_predict_py_leaves_out_what_it_cannot_read_and_abstains(exported, tmp_pa
 
 
 @pytest.mark.thorough
+def test_predict_py_refuses_what_holds_no_picture(exported, tmp_path):
+    _, found = exported
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none/notes.txt").write_text("no picture")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/a.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    folder = class_folder(tmp_path / "few", per_class=1)
+    for words, said in (
+        (["nofolder"], "no such file or folder: nofolder; name pictures, or their folder"),
+        ([folder, "nofolder"], "no such file or folder: nofolder;"),
+        ([tmp_path / "none"], f"no picture in {tmp_path / 'none'}; pictures end in jpg "),
+        ([tmp_path / "broken"], "none of the pictures can be read"),
+        ([tmp_path / "none/notes.txt"], "none of the pictures can be read"),
+    ):
+        refused = predict(found.folder, *words, status=2)
+        assert said in refused.stderr and refused.stdout == ""
+    assert "a.jpg is left out" in predict(found.folder, tmp_path / "broken", status=2).stderr
+
+
+@pytest.mark.thorough
 def test_the_model_says_what_its_user_has_to_know(exported):
     run, found = exported
     model = OnnxModel(found.folder / "model.onnx")

@@ -7,6 +7,7 @@ import subprocess
 import threading
 from contextlib import contextmanager
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,11 +136,46 @@ def test_the_page_answers_as_predict_py_does(network, aspect, channels, tmp_path
         browser.close()
 
 
+@pytest.mark.thorough
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_mark_of_a_strange_picture_is_on_a_line_of_its_own():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with (
+        served(files("handful.exporting").joinpath("web")) as address,
+        sync_api.sync_playwright() as playwright,
+    ):
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        fake = "const ort = { env: { wasm: {} }, InferenceSession: {} };"
+        page.route("**/ort/*.js", lambda route: route.fulfill(
+            body=fake, content_type="text/javascript"))  # fmt: skip
+        page.goto(address)
+        page.evaluate(
+            "answers.append(shown({ shares: [['ox', 1]], strange: true }, 'DSC007492.JPEG'))"
+        )
+        lines = page.inner_text("#answers").splitlines()
+        assert lines[:3] == ["ox", "DSC007492.JPEG", "unlike all pictures that it learned from"]
+        browser.close()
+
+
 def test_a_package_with_other_content_is_not_unpacked(tmp_path):
     package = tmp_path / "other.tgz"
     package.write_bytes(b"something else")
     with pytest.raises(HandfulError, match="is not onnxruntime-web"):
         web_page.unpack(package.read_bytes(), package, tmp_path)
+
+
+@pytest.mark.thorough
+def test_how_the_page_is_opened_is_told_from_where_the_user_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(web_page, "_fetch_runtime", lambda place: None)
+    monkeypatch.chdir(tmp_path)
+    run = made_run("small", base=4, size=8)
+    found = job.export(run, Path("my model"), web=True)
+    assert "`python -m http.server -d 'my model/web'`, then" in found.remarks[-1]
+    assert (tmp_path / "my model/web/index.html").exists()
+    card = (tmp_path / "my model/card.md").read_text()  # which lies in the folder
+    assert "python -m http.server -d web" in " ".join(card.split())
 
 
 def test_without_npm_the_page_is_refused(tmp_path, monkeypatch):

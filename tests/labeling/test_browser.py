@@ -1,5 +1,6 @@
 """The page in Chromium, by the keyboard; skipped where there is no Chromium."""
 
+import json
 import shutil
 import threading
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ def browser_at(source: Path) -> Iterator[Any]:
         thread.start()
         shown = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         tab = shown.new_page()
-        tab.problems, tab.session = [], page.session
+        tab.problems, tab.session, tab.learner = [], page.session, page.learner
         tab.on("pageerror", lambda error: tab.problems.append(str(error)))
         tab.goto(address)
         try:
@@ -148,16 +149,102 @@ def test_an_earlier_answer_is_opened_again_by_a_key_or_a_click(browser: Any) -> 
     assert browser.problems == []
 
 
+def test_a_label_in_doubt_comes_at_once_marked_and_once_confirmed_never_again(
+    browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, learner = browser.session, browser.learner
+    for name in ("cat", "dog"):
+        typed_class(browser, name)
+    saved(browser, 2)
+    number, mark = next((session.number[n], m) for n, m in session.marks.of.items())
+    monkeypatch.setattr(type(learner), "issues", lambda self: session.in_doubt({number: "cat"}))
+    learner.estimate = {"accuracy": None, "how": "few labels", "issues": 1}
+    waiting = browser.inner_text("#caption")
+    browser.click("#again")
+    browser.wait_for_function(
+        "() => document.getElementById('reopened').textContent.includes('may be wrong')"
+    )
+    assert browser.inner_text("#caption") == session.names[number] != waiting
+    assert "Its label is: cat" in browser.inner_text("#reopened")
+    browser.keyboard.press("Enter")
+    browser.wait_for_function("() => document.getElementById('again').hidden")
+    assert browser.inner_text("#caption") == waiting  # on with the one that waited
+    assert not browser.is_visible("#reopened")
+    assert session.marks.of[session.names[number]] == mark
+    saved(browser, 2)
+    assert browser.problems == []
+
+
+def test_the_name_of_the_second_class_can_just_be_typed(browser: Any) -> None:
+    assert not browser.is_visible("#naming")
+    typed_class(browser, "ox")
+    saved(browser, 1)
+    assert "For another class, type its name" in browser.inner_text("#naming")
+    assert browser.inner_text("#naming-known") == "1 is “ox” again."
+    for name in ("monkey", "Newt"):  # the second, and with two classes the keys have a meaning
+        if name == "Newt":
+            browser.keyboard.press("/")
+        browser.keyboard.type(name)
+        assert browser.input_value("#finder-text") == name
+        browser.keyboard.press("Enter")
+    saved(browser, 3)
+    assert not browser.is_visible("#naming")
+    browser.keyboard.type("barn")  # a letter that is no key
+    browser.keyboard.press("Enter")
+    saved(browser, 4)
+    browser.keyboard.press("2")
+    saved(browser, 5)
+    browser.keyboard.press("n")
+    browser.wait_for_function("() => totals.textContent.includes('1 none of these')")
+    labels = [mark.label for mark in browser.session.marks.of.values()]
+    assert labels == ["ox", "monkey", "Newt", "barn", "monkey", None]
+    assert browser.problems == []
+
+
+@pytest.mark.parametrize("name", ["newt", "Panda", "zebra", "Lion"])
+def test_no_letter_of_the_second_name_is_a_command(browser: Any, name: str) -> None:
+    typed_class(browser, "ox")
+    saved(browser, 1)
+    browser.keyboard.type(name)
+    browser.keyboard.press("Enter")
+    saved(browser, 2)
+    assert [mark.label for mark in browser.session.marks.of.values()] == ["ox", name]
+
+
 def test_the_page_names_the_keys_that_must_be_pressed(browser: Any) -> None:
     for button, key in (("to-tiles", "P"), ("like", "L"), ("tiles-unsure", "U")):
         assert browser.text_content(f"#{button} kbd") == f"Shift+{key}"
         assert browser.get_attribute(f"#{button}", "aria-keyshortcuts") == f"Shift+{key}"
-    typed_class(browser, "cat")
-    saved(browser, 1)
-    browser.keyboard.press("p")  # without Shift it is nothing
-    assert browser.is_visible("#one")
+    for labels, name in enumerate(("cat", "dog"), 1):
+        typed_class(browser, name)
+        saved(browser, labels)
+    browser.keyboard.press("p")  # without Shift it is the start of a name
+    assert browser.is_visible("#one") and browser.is_visible("#finder")
+    browser.keyboard.press("Escape")
     browser.keyboard.press("Shift+U")
     assert browser.is_visible("#tiles")
+
+
+def test_the_report_of_a_run_opens_from_the_form(browser: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    record = {"method": {"name": "features"}, "data": {"labeled": 4}, "estimate": None}
+    (run / "run.json").write_text(json.dumps(record))
+    html = (
+        "<!doctype html><style>p{color:rgb(255, 0, 0)}</style><p>right</p><script>evil=1</script>"
+    )
+    (run / "report.html").write_text(html)
+    browser.click("#to-done")
+    with browser.context.expect_page() as opening:
+        browser.click("#report")
+    report = opening.value
+    assert report.inner_text("p") == "right"
+    assert report.evaluate("getComputedStyle(document.querySelector('p')).color") == (
+        "rgb(255, 0, 0)"
+    )
+    assert report.evaluate("typeof evil") == "undefined"
+    assert str(run / "report.html") in browser.inner_text("#commands")
+    assert browser.problems == []
 
 
 def test_where_folders_label_every_image_the_page_says_so_and_asks(tmp_path: Path) -> None:

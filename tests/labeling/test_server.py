@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -332,3 +333,86 @@ def test_answers_are_plain_json(tmp_path: Path) -> None:
         state = Client(page).post("/api/state", {"size": 48})
         assert json.loads(state.content)["images"] == 12
         assert state.content.isascii()
+
+
+def a_run(run: Path) -> None:
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    (run / "report.html").write_text("<style>p{color:red}</style><p id=p>It is right</p>")
+    (run / "predictions.csv").write_text("file,label,confidence\n")
+    (run / "other.html").write_text("<script>evil()</script>")
+
+
+def test_the_report_is_shown_without_scripts_and_its_files_are_downloads(tmp_path: Path) -> None:
+    with opened(folder(tmp_path / "photos")) as page:
+        client = Client(page)
+        assert client.get("/report/").status_code == 404
+        a_run(tmp_path / "run")
+        shown = client.get("/report/")
+        assert shown.status_code == 200 and "It is right" in shown.text
+        policy = shown.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:")
+        assert "script" not in policy and shown.headers["x-content-type-options"] == "nosniff"
+        table = client.get("/report/predictions.csv")
+        assert table.text.startswith("file,label")
+        assert table.headers["content-disposition"].startswith("attachment")
+        assert "unsafe" not in table.headers["content-security-policy"]
+        for name in ("other.html", "../labels.csv", "%2e%2e%2flabels.csv", "", "none.csv"):
+            path = f"/report/{name}" if name else "/report//predictions.csv"
+            assert client.get(path).status_code == 404, name
+        assert Client(page, enter=False).get("/report/").status_code == 403
+        other = client.get("/report/", **{"sec-fetch-site": "cross-site"})
+        assert other.status_code == 403
+
+
+def fit_that_says(text: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Let a fit be a process that says this and runs until it is stopped; return its settings."""
+    import subprocess
+
+    environment: dict[str, str] = {}
+
+    class Started:
+        stdout, code = io.StringIO(text), None
+
+        def __init__(self, words: list[str], **how: dict[str, str]) -> None:
+            environment.update(how["env"])
+
+        def poll(self) -> int | None:
+            return self.code
+
+        def terminate(self) -> None:
+            self.code = 143
+
+    monkeypatch.setattr(subprocess, "Popen", Started)
+    return environment
+
+
+def test_what_a_fit_says_is_whole_and_names_the_button(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classes = ", ".join(f"class {n}" for n in range(100))
+    lines = [f"classes: {classes}.", *(f"line {n}" for n in range(20)), "Ctrl-C keeps the best one"]
+    environment = fit_that_says("\n".join(lines), monkeypatch)
+    with opened(folder(tmp_path / "photos")) as page:
+        client = Client(page)
+        client.act("/api/fit", budget="3m")
+        said: list[str] = []
+        for _ in range(100):
+            said = client.act("/api/state")["fit"]["lines"]
+            if len(said) == 1 + len(lines):
+                break
+            time.sleep(0.02)
+        assert said[0].startswith("handful fit ") and said[1:-1] == lines[:-1]
+        assert said[-1] == "Stop keeps the best one"
+        assert int(environment["COLUMNS"]) > 1_000  # no line is broken in between
+        stopped = client.act("/api/stop")
+        assert not stopped["failed"] and stopped["stopped"]
+
+
+def test_the_page_proposes_the_fit_that_the_screen_proposes(tmp_path: Path) -> None:
+    with opened(folder(tmp_path / "photos")) as page:
+        a_run(tmp_path / "run")
+        fit = Client(page).act("/api/state")["fit"]
+        assert fit["report"] == str(tmp_path / "run" / "report.html")
+        assert fit["commands"][-1].endswith(f"--after {tmp_path}/run --out {tmp_path}/run-2")
+        assert not any("--overwrite" in command for command in fit["commands"])

@@ -1,5 +1,6 @@
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -49,6 +50,13 @@ def test_random_images_have_no_suggestion_and_chosen_ones_have(tmp_path: Path) -
         blind = [item["number"] in session.sample for item in items]
         assert blind == [True, False, False, False] * 3
         assert [item["suggestion"] is None for item in items] == blind
+
+
+def test_all_images_are_random_until_there_is_an_order_to_choose_by(tmp_path: Path) -> None:
+    with opened(folder(tmp_path / "photos", 40)) as page:
+        session = page.session
+        first = [item["number"] in session.sample for item in session.next("tab", [], 7)]
+        assert first == 7 * [True]
 
 
 def test_only_blind_labels_of_the_random_sample_are_random(tmp_path: Path) -> None:
@@ -204,7 +212,7 @@ def test_an_image_that_is_not_there_is_refused(tmp_path: Path, number: object) -
         assert page.session.state()["unsure"] == 0
 
 
-def test_an_image_to_look_at_again_comes_next_without_its_label(tmp_path: Path) -> None:
+def test_an_image_to_look_at_again_comes_next_with_its_label_and_no_guess(tmp_path: Path) -> None:
     with opened(folder(tmp_path / "photos", 30)) as page:
         session = page.session
         number = session.shuffled[-1]
@@ -213,6 +221,85 @@ def test_an_image_to_look_at_again_comes_next_without_its_label(tmp_path: Path) 
         session.look_again([number])
         item = session.next("tab", [], 1)[0]
         assert item["number"] == number and item["suggestion"] is None
+        assert (item["again"], item["seen"]) == ("cat", "suggested")
+        assert "again" not in session.next("tab", [], 1)[0]
+
+
+def test_an_image_that_was_asked_for_twice_comes_up_again_once(tmp_path: Path) -> None:
+    with opened(folder(tmp_path / "photos", 30)) as page:
+        session = page.session
+        answer(session, 3)
+        session.look_again([3])
+        assert session.next("tab", [], 1)[0]["number"] == 3
+        session.look_again([3])
+        session.answer("second", [{"number": 3, "kind": "label", "label": "cat", "seen": "blind"}])
+        assert session.next("tab", [], 1)[0]["number"] != 3
+
+
+def test_a_label_that_was_confirmed_is_in_doubt_no_more_also_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    def said(session: Session, act: str, name: str) -> None:
+        item = {"number": 3, "kind": "label", "label": name, "seen": "blind"}
+        session.answer(act, [item])
+
+    source = folder(tmp_path / "photos", 30)
+    with opened(source) as page:
+        said(page.session, "1", "cat")
+        assert page.session.in_doubt({3: "cat", 4: "cat"}) == [3]
+        assert page.session.in_doubt({3: "dog"}) == []  # it has another label by now
+        said(page.session, "2", "cat")
+        assert page.session.in_doubt({3: "cat"}) == []
+        page.session.undo("3")
+        assert page.session.in_doubt({3: "cat"}) == [3]
+        said(page.session, "4", "cat")
+    with opened(source) as page:
+        assert page.session.in_doubt({3: "cat"}) == []
+        said(page.session, "5", "dog")  # the label changes, and so it may be wrong again
+        assert page.session.in_doubt({3: "dog"}) == [3]
+        page.session.undo("6")
+        assert page.session.in_doubt({3: "cat"}) == []
+
+
+def test_a_confirmed_label_counts_in_the_estimate_as_before(tmp_path: Path) -> None:
+    source = folder(tmp_path / "photos", 30)
+    with opened(source) as page:
+        outside = page.session.names[page.session.shuffled[-1]]
+    table = tmp_path / "labels.csv"
+    # Drawn at random when the folder had other images, and none of today's sample.
+    write_csv(table, ["file", "label", "origin", "seen"], [[outside, "cat", "random", "blind"]])
+    with opened(source) as page:
+        page.session.look_again([page.session.number[outside]])
+        item = page.session.next("tab", [], 1)[0]
+        answer(page.session, item["number"], item["again"], item["seen"])
+        found = rows(page)[outside]
+        assert (found["origin"], found["seen"]) == ("random", "blind")
+        assert page.session.in_doubt({item["number"]: "cat"}) == []
+
+
+def test_the_page_counts_the_labels_that_are_still_in_doubt(tmp_path: Path) -> None:
+    with opened(folder(tmp_path / "photos", 30)) as page:
+        learner = page.learner
+        answer(page.session, 3)
+        answer(page.session, 4)
+        learner._assessed = SimpleNamespace(issues=(1, 0))
+        learner._assessed_labels = [(3, "cat"), (4, "cat")]
+        learner.estimate = {"issues": 2}
+        assert learner.issues() == [4, 3]
+        answer(page.session, 4, seen="page")
+        assert learner.issues() == [3] and learner.state()["estimate"] == {"issues": 1}
+
+
+def test_a_label_that_is_edited_in_the_file_is_confirmed_no_more(tmp_path: Path) -> None:
+    source = folder(tmp_path / "photos", 30)
+    with opened(source) as page:
+        for act in ("1", "2"):
+            item = {"number": 3, "kind": "label", "label": "cat", "seen": "blind"}
+            page.session.answer(act, [item])
+        table = page.session.table
+    table.write_text(table.read_text().replace("cat", "dog"))
+    with opened(source) as page:
+        assert page.session.in_doubt({3: "dog"}) == [3]
 
 
 def test_the_random_sample_is_the_same_when_images_are_added(tmp_path: Path) -> None:

@@ -154,3 +154,30 @@ def test_a_picture_chosen_on_the_page_is_answered_there(folder):
         assert page.inner_text("#answers li strong").startswith("class ")
         assert problems == []
         browser.close()
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_page_marks_a_picture_that_is_unlike_all_others(folder):
+    sync_api = pytest.importorskip("playwright.sync_api")
+    strange = [False, None, True]
+    with serving(folder) as (_, address, _), sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        answers = [
+            {"label": "ox", "none_of_these": one, "probabilities": {"ox": 1.0}} for one in strange
+        ]
+        waiting = list(answers)
+        page.route(
+            "**/predict", lambda route: route.fulfill(json={"predictions": [waiting.pop(0)]})
+        )
+        page.goto(address)
+        for shown in range(1, 4):
+            page.set_input_files("#files", os.fspath(folder / "photo.jpg"))
+            page.wait_for_function("n => answers.children.length === n", arg=shown)
+        lines = [text.splitlines() for text in page.locator("#answers li").all_inner_texts()]
+        assert [one[:2] for one in lines] == 3 * [["ox", "photo.jpg"]]
+        mark = "unlike all pictures that it learned from"
+        assert [mark in one for one in lines] == [True, False, False]  # the latest is first
+        browser.close()

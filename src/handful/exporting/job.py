@@ -21,7 +21,7 @@ from handful.exporting.agreement import (
 )
 from handful.exporting.card import card, front_matter
 from handful.exporting.quantize import quantized
-from handful.exporting.web_page import write_page
+from handful.exporting.web_page import how_to_open, write_page
 from handful.files import write_text
 from handful.onnx_runtime import OnnxModel
 from handful.output import check_new_folder, new_folder
@@ -85,15 +85,17 @@ def export(
             if smaller.content is not None:
                 (folder / INT8).write_bytes(smaller.content)
         if web:
-            remarks.append(write_page(folder, folder / MODEL))
-        text = card(run, agreement, remarks)
+            write_page(folder, folder / MODEL)
+        in_folder = [how_to_open(Path())] if web else []  # of the card, which lies in the folder
+        text = card(run, agreement, [*remarks, *in_folder])
         if hub:
             write_text(folder / HUB_CARD, front_matter(run) + text)
             save_predictor(run.predictor, folder / WEIGHTS)
         else:
             write_text(folder / CARD, text)
         _check_itself(folder)
-    return Exported(out, agreement, tuple(remarks))
+    typed = [how_to_open(out)] if web else []
+    return Exported(out, agreement, (*remarks, *typed))
 
 
 def checked_model(run: Run) -> bytes:

@@ -7,6 +7,7 @@ is known, so that neither a registry nor a mirror can put other code into the pa
 import base64
 import hashlib
 import json
+import shlex
 import shutil
 import subprocess
 import tarfile
@@ -26,8 +27,8 @@ RUNTIME = ("ort.wasm.min.js", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threa
 _SECONDS = 300  # for the download of 33 MB
 
 
-def write_page(folder: Path, model: Path) -> str:
-    """Write the page of a model into the sub-folder `web`, and return how to open it.
+def write_page(folder: Path, model: Path) -> None:
+    """Write the page of a model into the sub-folder `web`.
 
     HandfulError where onnxruntime-web cannot be fetched.
     """
@@ -39,8 +40,13 @@ def write_page(folder: Path, model: Path) -> str:
         write_text(place / name, code)
     shutil.copyfile(model, place / "model.onnx")
     write_text(place / "about.json", json.dumps(OnnxModel(model).about))
+
+
+def how_to_open(folder: Path) -> str:
+    """How to open the page of an export, from where the path of its folder begins."""
+    command = shlex.join(["python", "-m", "http.server", "-d", str(folder / WEB)])
     return (
-        "The page in web/ classifies pictures in the browser: `python -m http.server -d web`, then "
+        f"The page in web/ classifies pictures in the browser: `{command}`, then "
         "http://localhost:8000. Pictures do not leave the browser. It decodes JPEG by the browser, "
         "so probabilities differ a little from those of predict.py."
     )

@@ -17,11 +17,13 @@ from handful.csv_files import read_csv
 from handful.data.source_names import default_run_folder
 from handful.errors import HandfulError
 from handful.files import read_json
-from handful.output import later_folders
+from handful.output import later_folders, next_folder
+from handful.pipeline.artifacts import PREDICTIONS, RECORD, REPORT
 from handful.text import FEW, about_right, in_seconds, shell_command
 
-RECORD, PREDICTIONS, REPORT = "run.json", "predictions.csv", "report.html"
 NOTHING_YET = "not started"
+LONGEST = 2_000  # characters of a line
+WIDTH = 10_000  # columns: the fit breaks no line of what it says, the page does
 EARLIER = Path("run")  # where earlier versions put the run of a page
 OVERWRITE = "--overwrite"
 RUNS = "runs"  # name of the setting that keeps them in the journal
@@ -109,6 +111,7 @@ class Fitting:
         self.run = run or run_folder(source, table, after, self.made)
         self.lines: list[str] = []
         self._process: subprocess.Popen[str] | None = None
+        self._stopped = False
         self._lock = threading.Lock()
         self._predictions: tuple[float, dict[str, list[tuple[str, float]]]] | None = None
 
@@ -131,7 +134,7 @@ class Fitting:
             self.run = self._asked or run_folder(self.source, self.table, self._after, self.made)
             words = self.command(budget)
             self.made[str(self.run.resolve())] = words
-            self.lines = [shell_command(*words)]
+            self.lines, self._stopped = [shell_command(*words)], False
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "handful", *words],
                 stdout=subprocess.PIPE,
@@ -139,13 +142,14 @@ class Fitting:
                 stdin=subprocess.DEVNULL,
                 text=True,
                 errors="replace",
-                env={**os.environ, "NO_COLOR": "1", "COLUMNS": "120", "TERM": "dumb"},
+                env={**os.environ, "NO_COLOR": "1", "COLUMNS": str(WIDTH), "TERM": "dumb"},
             )
             threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
 
     def stop(self) -> None:
         """End the fit; it goes on where it was when it is started again."""
         if self._process is not None and self.running:
+            self._stopped = True
             self._process.terminate()
 
     @property
@@ -157,20 +161,23 @@ class Fitting:
         code = None if self._process is None else self._process.poll()
         state: dict[str, Any] = {
             "running": self.running,
-            "failed": code not in (None, 0),
-            "lines": self.lines[-12:],
+            "failed": code not in (None, 0) and not self._stopped,
+            "stopped": self._stopped,
+            "lines": self.lines,
             "run": str(self.run),
             "result": None,
+            "report": None,
             "commands": [],
         }
         if not self.running and (self.run / RECORD).exists():
             state["result"] = self._result()
+            if (self.run / REPORT).exists():
+                state["report"] = str(self.run / REPORT)
             state["commands"] = [
                 shell_command("predict", self.run, self.source, "--into", "sorted/"),
                 shell_command("predict", self.run, self.source, "--out", "predictions.csv"),
-                shell_command("report", self.run),
                 shell_command("fit", self.source, "--labels", self.table, "--after", self.run,
-                              "--out", self.run, "--overwrite"),
+                              "--out", next_folder(self.run)),
             ]  # fmt: skip
         return state
 
@@ -206,7 +213,6 @@ class Fitting:
                 "accuracy": estimate.get("accuracy"),
                 "said": about_right(estimate) if estimate else "",
                 "few": estimate.get("n", FEW) < FEW,
-                "report": str(self.run / REPORT),
             }
         except (HandfulError, KeyError, TypeError):
             return None
@@ -214,7 +220,7 @@ class Fitting:
     def _read(self, process: "subprocess.Popen[str]") -> None:
         assert process.stdout is not None
         for line in process.stdout:
-            text = line.rstrip()
+            text = line.rstrip().replace("Ctrl-C", "Stop")  # the button that does the same
             if text:
-                self.lines.append(text[:400])
+                self.lines.append(text[:LONGEST])
                 del self.lines[1:-200]

@@ -20,6 +20,12 @@ POLICY = (
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
+# Of the report of a run, which holds its style and its pictures, and no script.
+REPORT = "/report/"
+REPORT_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
 HEADERS = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
@@ -64,7 +70,8 @@ class Guard:
         refused = self._refused(scope, headers, len(hosts))
         if refused is not None:
             return await refused(scope, receive, _with_headers(send))
-        await self.app(scope, _limited(receive), _with_headers(send))
+        policy = REPORT_POLICY if scope["path"] == REPORT else POLICY
+        await self.app(scope, _limited(receive), _with_headers(send, policy))
 
     def _refused(self, scope: Scope, headers: dict[str, str], hosts: int) -> Response | None:
         """The answer to a request that does not get through; None if it does."""
@@ -124,12 +131,13 @@ class Guard:
         )
 
 
-def _with_headers(send: Send) -> Send:
+def _with_headers(send: Send, policy: str = POLICY) -> Send:
     """`send` with the headers of the policy in every answer."""
+    headers = {**HEADERS, "content-security-policy": policy}
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            own = {name.encode(): value.encode() for name, value in HEADERS.items()}
+            own = {name.encode(): value.encode() for name, value in headers.items()}
             kept = [pair for pair in message["headers"] if pair[0].lower() not in own]
             message = {**message, "headers": kept + list(own.items())}
         await send(message)

@@ -46,7 +46,7 @@ class Learner:
         self._new = threading.Event()  # features or labels are new
         self._to_assess = threading.Event()
         self._assessed: Any = None
-        self._assessed_numbers: list[int] = []
+        self._assessed_labels: list[tuple[int, str]] = []  # number and class, by position
         self._temperature = 1.0
         self._threads: list[threading.Thread] = []
         self._started = False
@@ -75,7 +75,7 @@ class Learner:
         return {
             "features": self.features_made,
             "features_wanted": min(len(self.session.shuffled), MOST_FEATURES),
-            "estimate": self.estimate,
+            "estimate": self.estimate and {**self.estimate, "issues": len(self.issues())},
             "history": self.history[-200:],
             "problem": self.problem,
         }
@@ -93,11 +93,16 @@ class Learner:
         return [at[other] for other in best if other != row]
 
     def issues(self) -> list[int]:
-        """Labelled images whose label the predictions contradict, the worst first."""
-        found = self._assessed
+        """Labelled images whose label the predictions contradict, the worst first.
+
+        Labels that were looked at again and confirmed are not among them, nor those that changed
+        since the estimate was made.
+        """
+        with self._lock:
+            found, labels = self._assessed, self._assessed_labels
         if found is None:
             return []
-        return [self._assessed_numbers[position] for position in found.issues]
+        return self.session.in_doubt(dict(labels[position] for position in found.issues))
 
     def retarget(self) -> None:
         """Tell the page what a new target means, from the last estimate."""
@@ -235,13 +240,16 @@ class Learner:
                 self.estimate = {"labels": len(found.labels), "accuracy": None, "how": str(error)}
                 continue
             last = found.key
-            self._assessed, self._assessed_numbers = assessed, found.numbers
+            labels = [found.classes[k] for k in found.labels.tolist()]
+            with self._lock:
+                self._assessed = assessed
+                self._assessed_labels = list(zip(found.numbers, labels, strict=True))
             self._origins = found.origins
             self._temperature = assessed.temperature
             self.session.precision = assessed.precision(found.classes)
             self._publish()
             one = assessed.estimate
-            if one.accuracy is not None and one.n >= FEW:
+            if one.accuracy is not None and one.n >= FEW and not one.guessing:
                 self.history.append((len(found.labels), one.accuracy, one.low, one.high))
 
     @staticmethod

@@ -36,6 +36,7 @@ class _Done(NamedTuple):
     event: str  # its id
     before: dict[str, Mark | None]
     classes: list[str] | None = None  # before the act, if it changed those that there were
+    confirmed: frozenset[str] = frozenset()  # the changed images whose label was confirmed before
 
 
 @dataclass
@@ -45,6 +46,8 @@ class Marks:
     of: dict[str, Mark] = field(default_factory=dict)
     classes: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
+    # Images that were given the label they had: it was looked at a second time, and stands.
+    confirmed: set[str] = field(default_factory=set)
     written: set[str] = field(default_factory=set)  # hashes of the label files that were written
     seen_events: set[str] = field(default_factory=set)
     _done: list[_Done] = field(default_factory=list)
@@ -110,8 +113,10 @@ class Marks:
     def _mark(self, identity: str, marks: Mapping[str, Mark], undoable: bool) -> list[str]:
         before = {name: self.of.get(name) for name in marks}
         if undoable:
-            self._done.append(_Done(identity, before))
+            confirmed = frozenset(name for name in marks if name in self.confirmed)
+            self._done.append(_Done(identity, before, confirmed=confirmed))
         for name, mark in marks.items():
+            self._confirm(name, before[name], mark, undoable)
             if mark.kind == CLEAR:
                 self.of.pop(name, None)
                 continue
@@ -120,9 +125,17 @@ class Marks:
             self.of[name] = mark
         return list(marks)
 
+    def _confirm(self, name: str, before: Mark | None, mark: Mark, by_hand: bool) -> None:
+        """Keep whether the label of an image stands: the same one, given by hand once more."""
+        if before is None or mark.label is None or mark.label != before.label:
+            self.confirmed.discard(name)
+        elif by_hand:
+            self.confirmed.add(name)
+
     def _rename(self, identity: str, old: str, new: str) -> list[str]:
         changed = {name: mark for name, mark in self.of.items() if mark.label == old}
-        self._done.append(_Done(identity, {**changed}, list(self.classes)))
+        confirmed = frozenset(name for name in changed if name in self.confirmed)
+        self._done.append(_Done(identity, {**changed}, list(self.classes), confirmed))
         if new in self.classes:
             self.classes = [name for name in self.classes if name != old]
         else:
@@ -135,6 +148,7 @@ class Marks:
         if not self._done:
             return []
         last = self._done.pop()
+        self.confirmed = self.confirmed - last.before.keys() | last.confirmed
         for name, mark in last.before.items():
             if mark is None:
                 self.of.pop(name, None)

@@ -9,17 +9,19 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from handful.data.decode import Unreadable
 from handful.errors import HandfulError
+from handful.labeling import guard
 from handful.labeling.fitting import RUNS, Fitting
 from handful.labeling.guard import Guard
 from handful.labeling.journal import NotSaved
 from handful.labeling.learner import Learner
 from handful.labeling.photos import SIDES, Photos
 from handful.labeling.session import PAGE_SIZES, Session, shown_name
+from handful.pipeline.artifacts import ARTIFACTS, RECORD, REPORT
 
 MOST_ITEMS = 500  # of one answer
 BIN = 48  # images of a bin shown at a time
@@ -177,6 +179,8 @@ def application(page: Page, hosts: frozenset[str], port: int) -> Guard:
     routes = [
         Route("/", _asset("index.html")),
         Route("/image/{number:int}/{side:int}", _image(page)),
+        Route(guard.REPORT, _report(page)),
+        Route(f"{guard.REPORT}{{name}}", _run_file(page)),
         *(Route(f"/{name}", _asset(name)) for name in ASSETS if name != "index.html"),
         *(Route(path, _post(page, act), methods=["POST"]) for path, act in POSTS.items()),
     ]
@@ -203,6 +207,29 @@ def _image(page: Page) -> Callable[[Request], Awaitable[Response]]:
             return Json({"error": str(error)}, 422)
         page.learner.start()  # torch takes a second of all processors: after the first picture
         return Response(picture.content, media_type=picture.kind)
+
+    return send
+
+
+def _report(page: Page) -> Callable[[Request], Awaitable[Response]]:
+    async def send(request: Request) -> Response:
+        path = page.fitting.run / REPORT
+        if not path.is_file():
+            return PlainTextResponse(f"there is no {path}; press Train first", 404)
+        return FileResponse(path, media_type="text/html; charset=utf-8")
+
+    return send
+
+
+def _run_file(page: Page) -> Callable[[Request], Awaitable[Response]]:
+    """A file of the run that the report links to; it is downloaded, never shown."""
+
+    async def send(request: Request) -> Response:
+        name = request.path_params["name"]
+        path = page.fitting.run / name
+        if name not in (RECORD, *ARTIFACTS) or not path.is_file():
+            return PlainTextResponse("no such file of the run", 404)
+        return FileResponse(path, media_type="application/octet-stream", filename=name)
 
     return send
 

@@ -139,7 +139,7 @@ class Session:
         self._aside: dict[int, frozenset[str]] = {}  # image to come next → classes that it is not
         self.precision: Mapping[str, float] = {}  # class → share of its guesses that are right
         self._waits: dict[str, int] = {}  # class → labels from which its pages are offered again
-        self._again: dict[int, None] = {}  # images to be looked at again, blind
+        self._again: dict[int, None] = {}  # labelled images to be looked at again
         self._named = dict(named or {})
         self._of_folders = _imported(journal.events, self._named)  # images that got such a label
         self._pending: dict[str, Mark] = {}  # labels by folder that are not in the journal yet
@@ -204,7 +204,7 @@ class Session:
         for number in list(self._again):
             if number not in taken:
                 del self._again[number]
-                return self.item(number, again=True)
+                return self.item_again(number)
         random = tab.handed % RANDOM_EVERY == 0
         ways = (self._random, self._chosen) if random else (self._chosen, self._random)
         for way in (*ways, self._rest):
@@ -238,10 +238,16 @@ class Session:
         name = self.names[number]
         return not (name in self.marks.of or number in taken or number in self.unreadable)
 
-    def item(self, number: int, again: bool = False) -> dict[str, Any]:
+    def item_again(self, number: int) -> dict[str, Any]:
+        """A labelled image as a page shows it again: with its label, and without a suggestion."""
+        mark = self.marks.of[self.names[number]]
+        shown = {"number": number, "name": shown_name(self.names[number]), "suggestion": None}
+        return {**shown, "confidence": None, "again": mark.label, "seen": mark.seen or "blind"}
+
+    def item(self, number: int) -> dict[str, Any]:
         """An image as a page shows it; images of the random sample have no suggestion."""
         guess = None
-        if self.opinion is not None and number not in self.sample and not again:
+        if self.opinion is not None and number not in self.sample:
             guess = self.opinion.guess(number, self._aside.get(number, frozenset()))
         return {
             "number": number,
@@ -328,9 +334,23 @@ class Session:
             self._apply({"do": "set", "key": key, "value": value})
 
     def look_again(self, numbers: Sequence[int]) -> None:
-        """Let images come up next, without a suggestion and without their label."""
+        """Let labelled images come up next, without a suggestion."""
         with self._lock:
-            self._again |= dict.fromkeys(self.checked(number) for number in numbers)
+            labeled = [n for n in numbers if self.names[self.checked(n)] in self.marks.of]
+            self._again |= dict.fromkeys(labeled)
+
+    def in_doubt(self, labels: Mapping[int, str]) -> list[int]:
+        """Those of the images that still have the label given here, which nobody has confirmed."""
+        with self._lock:
+            of, confirmed = self.marks.of, self.marks.confirmed
+            return [
+                number
+                for number, label in labels.items()
+                if (name := self.names[number]) in of
+                and of[name].label == label
+                and name not in confirmed
+                and number not in self.hidden
+            ]
 
     def _record(self, event: Event) -> dict[str, Any]:
         if event["id"] not in self.marks.seen_events:
@@ -378,6 +398,7 @@ class Session:
         self.changes += 1
         gone = {self.number.get(name) for name in changed}
         self._aside = {n: ruled_out for n, ruled_out in self._aside.items() if n not in gone}
+        self._again = {number: None for number in self._again if number not in gone}
         for tab in self._tabs.values():
             tab.held = [number for number in tab.held if number not in gone]
         self.changed.set()
@@ -395,6 +416,8 @@ class Session:
             raise HandfulError("an answer has a kind and says what was seen; reload the page")
         label = class_name(item.get("label"), self.marks.classes) if kind == LABEL else None
         before = self.marks.of.get(name)
+        if before is not None and label is not None and before.label == label:
+            return name, before  # confirmed: how the label came about does not change
         origin = "random" if number in self.sample and seen == "blind" else "chosen"
         if before is not None and before.origin == "unknown" and seen == "blind":
             origin = "unknown"  # a label of before, looked at again

@@ -90,15 +90,27 @@ def main():
         parser.error("name pictures, or --check; --help says more")
     if (model := Model(asked.model)) and asked.check:
         check(model)
+    if missing := [str(path) for path in asked.pictures if not path.exists()]:
+        parser.error(
+            f"no such file or folder: {', '.join(missing)}; name pictures, or their folder"
+        )
     for path in asked.pictures:
         inside = sorted(p for p in path.rglob("*") if p.suffix.lower()[1:] in ENDINGS.split())
         files += [(p.relative_to(path).as_posix(), p) for p in inside if p.is_file()]
         files += [] if path.is_dir() else [(path.name, path)]
+    if not files:
+        parser.error(
+            f"no picture in {', '.join(map(str, asked.pictures))}; pictures end in {ENDINGS}"
+        )
     least = 0 if asked.abstain is None else model.threshold(asked.abstain)
     header = ["file", "label", "confidence", *["none_of_these"] * asked.none_of_these]
     table = csv.writer(sys.stdout, lineterminator="\n")
+    answered = rows(model, files, least, asked.none_of_these)
+    if (first := next(answered, None)) is None:
+        parser.error("none of the pictures can be read; the lines above say why")
     table.writerow(header + [f"p({name})" for name in model.about["classes"]])
-    table.writerows(rows(model, files, least, asked.none_of_these))
+    table.writerows([first])
+    table.writerows(answered)
 
 
 if __name__ == "__main__":

@@ -114,11 +114,11 @@ class App {
   }
 
   // Ask for a class, known or new, and go on with it.
-  chooseClass(question, act) {
+  chooseClass(question, act, start = "") {
     this.chosen = act;
     byId("finder").hidden = false;
     document.querySelector("label[for=finder-text]").textContent = question || "Class: type its name, then Enter";
-    byId("finder-text").value = "";
+    byId("finder-text").value = start;
     this.match();
     byId("finder-text").focus();
   }

@@ -24,7 +24,12 @@ export class Done {
     byId("stop").hidden = !fit.running;
     const lines = byId("fit-lines");
     lines.hidden = !fit.lines.length;
-    lines.textContent = fit.lines.join("\n");
+    const log = fit.lines.join("\n");
+    if (lines.textContent !== log) {
+      const atEnd = lines.scrollTop + lines.clientHeight >= lines.scrollHeight - 4;
+      lines.textContent = log;
+      if (atEnd) lines.scrollTop = lines.scrollHeight;
+    }
     const result = byId("result");
     if (fit.running) { this.was = true; result.textContent = "Training…"; return; }
     if (fit.failed) result.textContent = "The training ended with an error; its last lines say why.";
@@ -34,12 +39,14 @@ export class Done {
         : `${method}, trained on ${counted(labels, "label")}: ${said} on new images.`
           + (few ? " This is a lower bound, and it depends on how many models could be fitted to measure it: that beside the labels is of the quick classifier of this page, which is fitted more often, so the two may differ." : "");
     }
-    const said = JSON.stringify(fit.commands);
+    else if (fit.stopped) result.textContent = "Stopped before there was a result.";
+    const said = JSON.stringify([fit.commands, fit.report]);
     if (fit.result && (this.said !== said || this.was)) {
       this.said = said;
       this.was = false;
-      const what = ["Copy the images into class folders:", "Write a CSV of the answers:", "See the report:", "Come back with more labels:"];
+      const what = ["Copy the images into class folders:", "Write a CSV of the answers:", "Come back with more labels:"];
       byId("commands").replaceChildren(...fit.commands.map((text, at) => make("p", {}, `${what[at]} `, make("code", {}, text))));
+      if (fit.report) byId("commands").prepend(make("p", {}, make("a", { id: "report", href: "/report/", target: "_blank", rel: "noopener" }, "Open the report"), ", ", make("code", {}, fit.report)));
       this.bins(this.label, 0);
     }
   }

@@ -8,6 +8,9 @@ const VIEW = 1000;
 const ZOOM = 2400;
 const TILE = 200;
 
+const TWO = 2; // classes; before they are there, each letter is the start of the name of one
+const isLetter = (key) => /^\p{L}$/u.test(key);
+
 const answered = (item) => item.label ?? { unsure: "unsure", none: "none of these" }[item.kind];
 
 export class One {
@@ -19,6 +22,7 @@ export class One {
     this.recent = []; // what was answered last, the latest first
     this.taken = new Map(); // number -> picture of an answered image, to be shown small
     this.keys = "";
+    this.names = [];
     this.filling = false;
     this.asked = false; // whether the last request for images gave none
     this.pressed = null;
@@ -41,7 +45,7 @@ export class One {
       const { items } = await post("/api/next", { tab, have: this.held(), count });
       const held = new Set(this.held());
       for (const item of items) {
-        if (!held.has(item.number)) this.queue.push(this.loaded(item));
+        if (!held.has(item.number)) this.queue.splice(this.placeOf(item), 0, this.loaded(item));
       }
       more = items.length > 0;
       this.asked = !more;
@@ -52,6 +56,12 @@ export class One {
     }
     if (!this.current) await this.show(this.queue.shift() ?? null);
     if (more) this.fill();
+  }
+
+  // Labels that are looked at again come before other images.
+  placeOf(item) {
+    const at = item.again ? this.queue.findIndex((other) => !other.again) : -1;
+    return at < 0 ? this.queue.length : at;
   }
 
   held() {
@@ -85,11 +95,13 @@ export class One {
     frame.replaceChildren(item.image);
     byId("caption").textContent = item.name;
     const note = byId("reopened");
-    note.hidden = !item.was;
-    note.textContent = item.was ? `Opened again. Your answer was: ${item.was}. Give another, or Enter to keep it.` : "";
+    note.hidden = !(item.was || item.again);
+    note.textContent = item.was ? `Opened again. Your answer was: ${item.was}. Give another, or Enter to keep it.`
+      : item.again ? `Looked at again, as its label may be wrong. Its label is: ${item.again}. Give another, or Enter to confirm it.` : "";
     const button = byId("suggestion");
-    button.hidden = !item.suggestion;
-    if (item.suggestion) {
+    button.hidden = !(item.suggestion || item.again);
+    if (item.again) button.replaceChildren(make("kbd", {}, "Enter"), ` Confirm “${item.again}”`);
+    else if (item.suggestion) {
       button.replaceChildren(make("kbd", {}, "Enter"), ` ${item.suggestion} (${percent(item.confidence)})`);
     }
     if (this.pressed !== null) {
@@ -142,6 +154,7 @@ export class One {
 
   accept() {
     if (this.current?.was) return this.advance();
+    if (this.current?.again) return this.answer("label", this.current.again);
     if (this.current?.suggestion) this.answer("label", this.current.suggestion);
     else if (this.current) say("No suggestion for this one: what you see for yourself counts for the estimate.");
   }
@@ -238,6 +251,19 @@ export class One {
     this.fill();
   }
 
+  // Labels that may be wrong come at once; the image that is shown waits until they are through.
+  async lookAgain() {
+    while (this.filling) await new Promise((done) => setTimeout(done, 20));
+    const again = this.queue.filter((item) => item.again);
+    const others = this.queue.filter((item) => !item.again);
+    if (this.current && !this.current.was && !this.current.again) others.unshift(this.current);
+    this.queue = [...again, ...others.slice(0, 1)];
+    if (this.current?.again) return this.fill();
+    this.current = null;
+    if (again.length) this.advance();
+    else this.fill();
+  }
+
   classes(names, keys) {
     const box = byId("classes");
     const wanted = JSON.stringify(names);
@@ -245,6 +271,8 @@ export class One {
     box.dataset.names = wanted;
     this.names = names;
     this.keys = keys;
+    byId("naming").hidden = names.length !== 1;
+    byId("naming-known").replaceChildren(make("kbd", {}, keys[0]), ` is “${names[0]}” again.`);
     box.replaceChildren(...names.map((name, at) => {
       const key = keys[at];
       const button = make("button", { type: "button", "aria-keyshortcuts": key ?? null, title: name });
@@ -258,6 +286,9 @@ export class One {
   key(event) {
     const key = event.key;
     this.pressed = performance.now();
+    const at = this.keys.indexOf(key.toLowerCase());
+    const isClass = key.length === 1 && at >= 0 && at < this.names.length;
+    if (!isClass && isLetter(key) && this.names.length < TWO) return this.name(key);
     if (event.shiftKey && key.toLowerCase() === "p") return this.app.go("tiles");
     if (event.shiftKey && key.toLowerCase() === "l") return this.like();
     if (event.shiftKey && key.toLowerCase() === "u") return this.app.tiles.unsure();
@@ -267,14 +298,18 @@ export class One {
     if (byId("frame").classList.contains("zoomed") && key.startsWith("Arrow")) return false;
     if (key === "ArrowLeft") return this.step(1);
     if (key === "ArrowRight" || key === "Escape") return this.step(key === "Escape" ? -Infinity : -1);
-    if (key === "/") return this.app.chooseClass("", (label) => this.answer("label", label));
+    if (key === "/") return this.name("");
     if (key.toLowerCase() === "n") return this.answer("none");
     if (key.toLowerCase() === "z") return this.zoom();
-    const at = this.keys.indexOf(key.toLowerCase());
-    if (key.length === 1 && at >= 0 && this.names && at < this.names.length) {
-      return this.answer("label", this.names[at]);
-    }
+    if (isClass) return this.answer("label", this.names[at]);
+    if (isLetter(key)) return this.name(key);
     this.pressed = null;
     return false;
+  }
+
+  // Ask for a class; a letter that is no key is the first one of its name.
+  name(start) {
+    this.pressed = null;
+    this.app.chooseClass("", (label) => this.answer("label", label), start);
   }
 }

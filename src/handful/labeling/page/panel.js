@@ -16,10 +16,12 @@ export class Panel {
       target.blur();
     });
     byId("again").addEventListener("click", async () => {
-      const { images } = await post("/api/again");
-      say(`${counted(images, "image")} to look at once more; say again what you see.`);
-      app.go("one");
-      app.one.refresh();
+      try {
+        const { images } = await post("/api/again");
+        app.go("one");
+        if (images) app.one.lookAgain();
+        else say("No label is in doubt now.");
+      } catch (error) { say(error.message); }
     });
   }
 

@@ -27,6 +27,7 @@ function shown(file, found) {
   const heading = found.error ? "cannot be read: " + found.error
     : found.label ?? (found.none_of_these ? "none of these" : "no answer");
   shares.append(element("strong", heading), element("small", file.name));
+  if (found.none_of_these) shares.append(element("em", "unlike all pictures that it learned from"));
   const sorted = Object.entries(found.probabilities ?? {}).sort((a, b) => b[1] - a[1]);
   for (const [name, share] of sorted.slice(0, MOST)) {
     const line = element("div");
