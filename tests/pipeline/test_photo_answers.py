@@ -291,7 +291,7 @@ def test_labels_of_an_earlier_run_stay_with_their_crops(place, tmp_path):
     )
     merged = with_earlier_labels(images, run, said.append)
     assert [merged.names[k] for k in merged.labeled] == [f"{WHOLE}#1"]
-    assert "1 are kept" in said[0] and said[1].startswith("2 labels of ")
+    assert "1 is kept" in said[0] and said[1].startswith("2 labels of ")
     assert "are not kept" in said[1] and len(said) == 2
 
 
