@@ -190,6 +190,9 @@ def nearly_always(accuracy: float, low: float) -> bool:
     return accuracy > 0.995 and low < 0.99
 
 
+NO_FIGURE = ("unknown", "few", "guessing")  # reasons of `withheld` for which little is known
+
+
 def withheld(estimate: Mapping[str, Any]) -> Literal["unknown", "few", "guessing", "all", ""]:
     """Why the accuracy of an estimate is not said, on any screen or page; "" where it is.
 
@@ -222,7 +225,7 @@ def sure_answers(estimate: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         estimate: as in run.json, with abstentions.
     """
     why = withheld(estimate)
-    if why in ("unknown", "few", "guessing"):
+    if why in NO_FIGURE:
         return []
     of_all = estimate["low" if why == "all" else "accuracy"]
     rows = (row for row in estimate["abstentions"] if row["share"] >= WORTH)

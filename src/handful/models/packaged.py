@@ -21,6 +21,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from handful.errors import HandfulError
+from handful.models.imagenet import three_channels
 
 GROUP = "handful.backbones"
 
@@ -135,8 +136,7 @@ class Packaged(nn.Module):
         self.width = int(network.num_features)
 
     def forward(self, images: Tensor) -> Tensor:
-        if images.shape[1] == 1:
-            images = images.expand(-1, 3, -1, -1)
+        images = three_channels(images)
         if images.shape[-1] != self.side:
             images = F.interpolate(images, (self.side, self.side), mode="bilinear")
         return self.network(images)

@@ -23,6 +23,7 @@ from handful.pipeline.artifacts import (
 from handful.pipeline.run import Run
 from handful.text import (
     FEW,
+    NO_FIGURE,
     about_right,
     counted,
     nearly_always,
@@ -116,7 +117,7 @@ def _accuracy(run: Run) -> list[str]:
         said.append(
             "the fit ended early; the same command goes on and, with enough time, makes it better"
         )
-    if withheld(estimate) not in ("", "all"):
+    if withheld(estimate) in NO_FIGURE:
         return said
     said += [_weak_in_words(weak) for weak in weak_classes(run)]
     said += _sure(estimate)
@@ -185,7 +186,7 @@ def _grouped(run: Run) -> list[str]:
     if not scenes or (why == "guessing" and scenes < FEW):  # `how_right` says it then
         return []
     labels = run.record["groups"]["labels"]
-    what = ": the figure is for images of new groups" if why in ("", "all") else ""
+    what = "" if why in NO_FIGURE else ": the figure is for images of new groups"
     return [
         f"the {labels:,} labelled images are of {counted(scenes, 'group')} (sites, scenes or "
         f"copies), which are kept together{what}"

@@ -49,6 +49,7 @@ from handful.report.sentences import (
     why_no_forecast,
 )
 from handful.text import (
+    NO_FIGURE,
     WORTH,
     compared_with_chosen,
     counted,
@@ -541,7 +542,7 @@ def _abstentions(
 
     Nothing where sure answers are not offered at all.
     """
-    if estimate is None or withheld(estimate) in ("unknown", "few", "guessing"):
+    if estimate is None or withheld(estimate) in NO_FIGURE:
         return ()
     known = {float(row["sure"]): row for row in estimate["abstentions"]}
     offered = {float(row["sure"]) for row in sure_answers(estimate)}
