@@ -295,6 +295,14 @@ def test_done_replaces_a_run_of_its_own_and_no_other(photos: Path) -> None:
     assert done(photos)[0][-2:] == ["--out", "photos-run-3"]
 
 
+@pytest.mark.parametrize("value", [3, ["x"], {"photos-run": 3}, None])
+def test_a_journal_that_names_no_runs_is_read_all_the_same(photos: Path, value: object) -> None:
+    page = open_page(Wanted("photos"))
+    page.session.set(RUNS, value)
+    close(page)
+    assert done(photos)[0][-2:] == ["--out", "photos-run"]
+
+
 def test_done_goes_on_with_its_run_that_was_interrupted(photos: Path) -> None:
     Path("photos-run/checkpoint").mkdir(parents=True)
     assert done(photos)[0][-2:] == ["--out", "photos-run-2"]  # of whom it is, nobody knows

@@ -30,6 +30,12 @@ RUNS = "runs"  # name of the setting that keeps them in the journal
 Runs = Mapping[str, list[str]]  # absolute folder → the command that a page began there, as words
 
 
+def runs_of(kept: Any) -> Runs:
+    """The runs in a journal, which may be from elsewhere; what is no command is left out."""
+    items = kept.items() if isinstance(kept, dict) else ()
+    return {str(folder): list(map(str, one)) for folder, one in items if isinstance(one, list)}
+
+
 def run_folder(source: str, table: Path, after: Path | None, made: Runs) -> Path:
     """Where the run of a page goes: where `fit` puts its own, or beside a run that is there.
 

@@ -13,7 +13,7 @@ from handful.data.labels.page_labels import TABLE
 from handful.data.source_names import default_run_folder
 from handful.errors import HandfulError
 from handful.files import read_json
-from handful.labeling.fitting import EARLIER, RECORD, RUNS, Fitting
+from handful.labeling.fitting import EARLIER, RECORD, RUNS, Fitting, runs_of
 from handful.labeling.journal import Journal
 from handful.labeling.label_table import digest, for_annotator, is_own, read_labels
 from handful.labeling.learner import Learner
@@ -81,7 +81,7 @@ def open_page(
         kept = {e["key"]: e["value"] for e in journal.events if e["do"] == "set"}
         folders = kept.get("folders", "auto") if folders == "auto" else folders
         options = fit_options(wanted, folders)
-        made = kept.get(RUNS, {})
+        made = runs_of(kept.get(RUNS))
         fitting = Fitting(wanted.source, table, wanted.run, options, wanted.after, made)
         start, groups = _earlier(wanted, given, table, fitting.run, photos, say, table_lost)
         found = from_folders(photos.names, folders, labels_given=bool(start))
