@@ -11,7 +11,8 @@ random images, and in two rounds as many again are labelled as `label-next.csv` 
 in which chosen labels count in any case, and "_of_random", in which they never do. In the cells
 "half outside" and "all outside" the images without a label are, to a half or all of them, of
 classes that no label names (tin10 only). Every method fits a head; it is scored on images that are
-never labelled, weighted so that classes are as common as in the pool. Features are the first 256
+never labelled, weighted so that classes are as common as in the pool. "auto" is the head that the
+rules of `auto` select (`lib/raced.py`). Features are the first 256
 principal axes of all images of a source, found without labels: heads on them are as good as on all,
 and faster. A draw that has its line is not made again.
 """
@@ -23,9 +24,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
 from benchmarks.lib import arguments, record
 from benchmarks.lib.pools import MORE_SIZES, Pool, embedded, opened, pool
+from benchmarks.lib.raced import raced
 from handful import methods
 from handful.evaluation.active_learning import suggest
 from handful.methods.class_shares import (
@@ -71,7 +74,7 @@ class Draw(NamedTuple):
 
 def main() -> None:
     options = parse()
-    first = 1000 if options.part == "dev" else 0
+    first = options.first + (1000 if options.part == "dev" else 0)
     for source in options.sources:
         data = None
         for draw in range(first, first + options.draws):
@@ -80,7 +83,7 @@ def main() -> None:
                 if record.recorded("pool_shares", name, options.part, draw):
                     continue
                 data = data or loaded(source, options.part)
-                figures = run(data, cell, draw)
+                figures = run(source, data, cell, draw)
                 print(name, draw, figures, flush=True)
                 settings = {"size": MORE_SIZES[source], "axes": AXES, "pool": POOL}
                 if not options.dry:
@@ -211,7 +214,7 @@ def _by_shares(
     )
 
 
-def run(data: Data, cell: str, seed: int) -> dict[str, Any]:
+def run(source: str, data: Data, cell: str, seed: int) -> dict[str, Any]:
     """Accuracy and seconds of every method, and how far the estimated shares are from the truth.
 
     `shares_apart` is the sum of absolute differences, `shares_inside` the part of classes whose
@@ -222,7 +225,10 @@ def run(data: Data, cell: str, seed: int) -> dict[str, Any]:
     weights = (made.shares / np.bincount(truth, minlength=classes))[truth]
     found = shares_of(made, classes, seed, made.counted)
     seen = np.bincount(made.labels.numpy(), minlength=classes) / len(made.labels)
+    chosen = raced(source, made.labeled, made.labels, made.unlabeled, classes, seed, made.counted)
     figures: dict[str, Any] = {
+        "auto": round(right_share(chosen.head, data, weights), 5),
+        "auto_method": chosen.method,
         "pool": len(made.unlabeled),
         "shares_apart": round(float(np.abs(found.mean - made.shares).sum()), 4),
         "labels_apart": round(float(np.abs(seen - made.shares).sum()), 4),
@@ -251,11 +257,16 @@ def run(data: Data, cell: str, seed: int) -> dict[str, Any]:
                 made.counted,
             )
             seconds = time.perf_counter() - begun
-            with torch.inference_mode():
-                right = head(data.source.scored).argmax(dim=1).numpy() == truth
-            figures[name + way] = round(float(weights @ right), 5)
+            figures[name + way] = round(right_share(head, data, weights), 5)
             figures[f"{name}{way}_seconds"] = round(seconds, 2)
     return figures
+
+
+def right_share(head: nn.Module, data: Data, weights: np.ndarray) -> float:
+    """Weighted share of the scored images that a head has right."""
+    with torch.inference_mode():
+        right = head(data.source.scored).argmax(dim=1).numpy() == data.source.truth
+    return float(weights @ right)
 
 
 def shares_of(made: Draw, classes: int, seed: int, counted: torch.Tensor) -> ClassShares:
@@ -280,6 +291,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sources", nargs="+", default=list(MORE_SIZES), choices=list(MORE_SIZES))
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
     parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--dry", action="store_true", help="print only, write no line")
     return parser.parse_args()
 

@@ -3,11 +3,12 @@
     python -m benchmarks run coverage_auto dev   --draws 1 --sources digits
     python -m benchmarks run coverage_auto final --draws 5
 
-Every source is cut to IMAGES training images, of which a draw labels `--labels`: any image with
-the same chance (natural), or equally many of each class (balanced). The others are the images
-without a label. The truth is the accuracy of the saved model on at most SCORED test images; a
-source without a test part has 30 % set aside. Where labels are balanced, each class of the test
-part counts alike. A draw that has its line is not run again.
+A draw divides a source into at most IMAGES images to learn from and SCORED images that are the
+truth. In the final these are the images of its test part where that is large, else its training
+images; a fixed test part would be as easy or as hard in every draw. The draw labels `--labels` of
+the images to learn from: any image with the same chance (natural), or equally many of each class
+(balanced). The others are the images without a label. The truth is the accuracy of the saved model;
+where labels are balanced, each class counts alike. A draw that has its line is not run again.
 """
 
 import argparse
@@ -30,8 +31,9 @@ from handful.text import in_seconds
 
 FILE = "coverage_auto"
 SOURCES = ("digits", "mnist", "fashion-mnist", "sign-digits", "tin10", "cifar10-jpeg", "steel")
-OWN_TEST = {"sign-digits": 0.3, "steel": 0.3}
-IMAGES, SCORED = 5_000, 2_000
+IMAGES, SCORED = 5_000, 4_000
+SHARE_SCORED = 0.4  # of a source's images with a label, at most
+LARGE = 10_000  # images of a test part from which on it is a source of its own
 SHORT = "40s"  # budget of a fit, unless another is given
 
 
@@ -52,7 +54,7 @@ def run(
     name: str, source: str, kind: str, labels: int, number: int, options: argparse.Namespace
 ) -> None:
     """One fit: its estimate and the truth."""
-    images = drawn(opened(source, options.part), labels, kind == "balanced", number)
+    images = drawn(divided(source, options.part, number), labels, kind == "balanced", number)
     test = images.test
     assert test is not None
     begun = time.perf_counter()
@@ -124,21 +126,28 @@ def drawn(images: ImageSet, labels: int, balanced: bool, number: int) -> ImageSe
 
 
 @lru_cache(maxsize=1)
-def opened(source: str, part: str) -> ImageSet:
-    """At most IMAGES images and SCORED test images, always the same of a source and part."""
+def divided(source: str, part: str, number: int) -> ImageSet:
+    """At most IMAGES images to learn from, and a test part of at most SCORED, divided by a draw.
+
+    Both are drawn from the same images, so that test images are like the labelled ones.
+    """
+    whole = population(source, part)
+    scored = min(SCORED, round(SHARE_SCORED * len(whole.labeled)))
+    images = development(whole, scored, seed=number)
+    order = np.random.default_rng(number)
+    kept = order.choice(len(images), min(IMAGES, len(images)), replace=False)
+    return replace(images[np.sort(kept)], test=images.test)
+
+
+@lru_cache(maxsize=1)
+def population(source: str, part: str) -> ImageSet:
+    """The images of a source that draws divide: of a large test part these, else all others."""
     folder = Path(data_folder()) / source
-    images = handful.load(
-        folder if folder.is_dir() else source, test_fraction=OWN_TEST.get(source, 0.0), seed=0
-    )
-    if part == "dev":
-        held = min(SCORED, len(images.labeled) // 4)
-        images = development(replace(images, test=None), held, seed=FIRST_DEVELOPMENT)
-    test = images.test
-    assert test is not None
-    order = np.random.default_rng(0)
-    kept = images[np.sort(order.choice(len(images), min(IMAGES, len(images)), replace=False))]
-    scored = test[np.sort(order.choice(len(test), min(SCORED, len(test)), replace=False))]
-    return replace(kept, test=scored)
+    images = handful.load(folder if folder.is_dir() else source)
+    test, alone = images.test, replace(images, test=None)
+    if part == "dev" or test is None or len(test) < LARGE:
+        return alone
+    return test
 
 
 def parse() -> argparse.Namespace:

@@ -19,7 +19,7 @@ are labels, up to 160, and fits on all labels so far. Rules to choose by:
   many random images as there are others;
 - blind: as `outside`, from the first round on: without other labels all images weigh the same.
 
-The method is `features`, or `race`: what the rules of `auto` select of RACED after four folds.
+The method is `features`, or `race`: what the rules of `auto` select among heads (`lib/raced.py`).
 Features are the first AXES principal axes of all images of a source, found without labels: heads
 on them are as good as on all, and faster. One line holds all draws of a source, a rule and a
 method; those that have theirs are not made again.
@@ -36,23 +36,20 @@ from torch import Tensor, nn
 
 from benchmarks.lib import arguments, record
 from benchmarks.lib.pools import ALL_SIZES, pool
+from benchmarks.lib.raced import raced
 from handful import methods
 from handful.evaluation.accuracy_estimate import estimate
 from handful.evaluation.active_learning import OUTSIDE, RANDOM_SHARE, RANK, doubt, herd
 from handful.evaluation.calibration import calibrated
 from handful.evaluation.cross_validation import OutOfFold, Scheme, out_of_fold
 from handful.methods.heads import principal
-from handful.pipeline.auto.evidence import Evidence, selected
-from handful.pipeline.auto.past_results import prior
 
 SOURCES = ("digits", "mnist", "sign-digits", "tin10", "cifar10-jpeg")
 RULES = ("random", "all", "outside", "cover", "taught", "apart", "blind")
-RACED = ("features", "self_training", "gaussian_mixture")
 STEPS = (20, 40, 80, 160)
 MOST = 2_000  # images of a source to label from, and to score on
 AXES = 256
 FOLDS = Scheme(folds=10, repeats=2, halves=1)
-RACE = Scheme(folds=4, repeats=1, halves=0)
 
 
 class Data(NamedTuple):
@@ -162,7 +159,7 @@ def run(data: Data, rule: str, method: str, draw: int) -> dict[str, Any]:
 
 
 def fitted(data: Data, labeled: np.ndarray, method: str, seed: int) -> Fit:
-    """The head of all labels so far: of `features`, or of what is selected of RACED."""
+    """The head of all labels so far: of `features`, or of what is selected among heads."""
     rest = np.setdiff1d(np.arange(len(data.labels)), labeled)
     x, labels, pool = data.x[labeled], torch.from_numpy(data.labels[labeled]), data.x[rest]
 
@@ -177,15 +174,9 @@ def fitted(data: Data, labeled: np.ndarray, method: str, seed: int) -> Fit:
 
         return out_of_fold(labels.numpy(), data.classes, predicted, scheme, seed)
 
-    if method != "race":
-        return Fit(method, head_of(method, np.arange(len(x))), folds(method, FOLDS))
-    outs = [folds(name, RACE) for name in RACED]
-    channels = 1 if data.source in ("digits", "mnist") else 3
-    best = selected(
-        [Evidence(name, out.right) for name, out in zip(RACED, outs, strict=True)],
-        lambda name, other: prior(name, other, channels, len(x) / data.classes, data.source),
-    )
-    return Fit(RACED[best], head_of(RACED[best], np.arange(len(x))), outs[best])
+    if method == "race":
+        return Fit(*raced(data.source, x, labels, pool, data.classes, seed))
+    return Fit(method, head_of(method, np.arange(len(x))), folds(method, FOLDS))
 
 
 def offered(

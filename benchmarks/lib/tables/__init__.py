@@ -73,6 +73,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "rounds": rounds.rounds,
     "pool_answers": pool_answers.pool_answers,
     "pool_shares": pool_shares.pool_shares,
+    "pool_shares_auto": pool_shares.pool_shares_auto,
     "pool_shares_by_source": pool_shares.pool_shares_by_source,
     "peers": peers.peers,
     "coverage": coverage.coverage,

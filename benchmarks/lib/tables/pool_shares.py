@@ -4,6 +4,7 @@ from statistics import mean
 
 from benchmarks.accuracy.pool_shares import METHODS
 from benchmarks.lib import record
+from benchmarks.lib.raced import RACED
 from benchmarks.lib.tables.shown import Lines, markdown, percent
 
 OTHERS = METHODS[1:]
@@ -43,3 +44,19 @@ def pool_shares_by_source() -> str:
     """Of each source and kind of pool the mean over draws: `features`, and what others add."""
     rows = [[cell, len(lines), *_gains(lines)] for cell, lines in _by(slice(0, 2)).items()]
     return markdown(["source, pool, labels, per class", "draws", "features", *OTHERS], rows)
+
+
+def pool_shares_auto() -> str:
+    """Of each kind of pool the best single head in the mean, and the head that `auto` selects."""
+    rows = []
+    for cell, lines in _by(slice(1, 2)).items():
+        figures = [line["figures"] for line in lines if "auto" in line["figures"]]
+        if figures:
+            means = {name: mean(one[name] for one in figures) for name in ("auto", *RACED)}
+            best = max(RACED, key=means.__getitem__)
+            behind = f"{100 * (means['auto'] - means[best]):+.1f}"
+            ahead = f"{100 * (means['auto'] - means['features']):+.1f}"
+            shown = [f"`{best}`", percent(means[best]), percent(means["auto"]), behind, ahead]
+            rows.append([cell, len(figures), *shown])
+    header = ["pool, labels, per class", "draws", "best head", "its accuracy", "auto"]
+    return markdown([*header, "against the best", "against `features`"], rows)
