@@ -2,11 +2,11 @@
 
 import math
 from collections import Counter
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 from benchmarks.lib import record
-from benchmarks.lib.tables.shown import markdown, percent
+from benchmarks.lib.tables.shown import Lines, markdown, percent
 
 
 def coverage() -> str:
@@ -39,13 +39,12 @@ def coverage_pooled() -> str:
 def coverage_auto() -> str:
     """Whole fits of `auto` on each source: how often the interval held the truth."""
     lines = [x for x in record.final("coverage_auto") if x["name"].endswith(" auto")]
-    by_source: dict[str, list[dict[str, Any]]] = {}
+    by_source: dict[str, Lines] = {}
     for line in lines:
-        by_source.setdefault(line["name"].split()[0], []).append(line["figures"])
+        by_source.setdefault(line["name"].split()[0], []).append(line)
     rows = [[source, *_of_fits(found)] for source, found in sorted(by_source.items())]
     if rows:
-        every = [figures for found in by_source.values() for figures in found]
-        rows.append(["all", *_of_fits(every)])
+        rows.append(["all", *_of_fits(lines)])
     header = ["source", "fits", "truth inside", "lower bound holds", "mean error", "width"]
     header += ["narrower than hold-out", "methods chosen"]
     return markdown(header, rows)
@@ -71,14 +70,21 @@ def coverage_auto_in_words() -> str:
     )
 
 
-def _of_fits(found: list[dict[str, Any]]) -> list[Any]:
+def _of_fits(lines: Lines) -> list[Any]:
+    found = [line["figures"] for line in lines]
+    errors: dict[int, list[float]] = {}
+    for line in lines:
+        error = 100 * (line["figures"]["accuracy"] - line["figures"]["truth"])
+        errors.setdefault(line["draw"], []).append(error)
+    of_draws = [mean(some) for some in errors.values()]
+    spread = stdev(of_draws) / math.sqrt(len(of_draws)) if len(of_draws) > 1 else math.nan
     width = mean(x["high"] - x["low"] for x in found)
     chosen = Counter(x["method"] for x in found).most_common()
     return [
         len(found),
         percent(mean(x["low"] <= x["truth"] <= x["high"] for x in found)),
         percent(mean(x["low"] <= x["truth"] for x in found)),
-        f"{100 * mean(x['accuracy'] - x['truth'] for x in found):+.1f}",
+        f"{mean(error for some in errors.values() for error in some):+.1f} ± {spread:.1f}",
         percent(width),
         percent(1 - width / _holdout_width(found)),
         ", ".join(f"{name} {count}" for name, count in chosen),
