@@ -9,6 +9,7 @@ from typing import Any
 from handful.csv_files import read_csv
 from handful.data.class_names import normalized
 from handful.data.folder_layout import check_folders, in_test_part, layout
+from handful.data.labels.columns import CONFIRMED, MARK
 from handful.data.labels.page_labels import TABLE
 from handful.data.source_names import default_run_folder
 from handful.errors import HandfulError
@@ -277,6 +278,8 @@ def labels_of_run(run: Path) -> dict[str, Mark]:
     marks = {}
     for row in read_csv(path):
         origin, label = row.get("origin", ""), normalized(row.get("label", ""))
+        origin = origin if origin in ORIGINS else "unknown"
         if label:
-            marks[row["file"]] = Mark(LABEL, label, origin if origin in ORIGINS else "unknown")
+            stands = row.get(MARK) == CONFIRMED
+            marks[row["file"]] = Mark(LABEL, label, origin, confirmed=stands)
     return marks
