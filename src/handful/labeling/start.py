@@ -25,7 +25,7 @@ from handful.labeling.session import RANDOM_EVERY, Session
 from handful.pipeline.artifacts import LABEL_NEXT
 from handful.text import FEW, counted
 
-KEYS = "123456789qwertyuiopasdfghjklcvbm"  # of the classes, in their order; n, x, z have a meaning
+KEYS = "123456789qwertyuiopasdfghjklzxcvbnm"  # of the classes, in their order
 ANSWERS = ("classes", "groups", "ignore")
 
 
