@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from handful.csv_files import read_csv
+from handful.evaluation.accuracy_estimate import Estimate
+from handful.labeling.learning import Assessed, as_json
 from handful.labeling.serve import listening_server
+from handful.text import about_right
 from labeling.pages import folder, opened
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -268,6 +271,18 @@ def test_the_page_names_the_keys_that_must_be_pressed(browser: Any) -> None:
     browser.keyboard.press("Escape")
     browser.keyboard.press("Shift+U")
     assert browser.is_visible("#tiles")
+
+
+@pytest.mark.parametrize("guessing", [False, True])
+def test_the_figure_says_whose_it_is(browser: Any, guessing: bool) -> None:
+    two_classes(browser)
+    seen = {"accuracy": 0.77, "low": 0.6, "high": 0.88, "n": 40, "guessing": guessing}
+    of_page = Estimate(**seen, level=0.9, how="out of fold")
+    browser.learner.estimate = as_json(Assessed(of_page, None, ()), ["random"] * 40, None)
+    browser.wait_for_function("() => estimate.textContent.includes('40 labels count')")
+    text = browser.inner_text("#estimate")
+    assert text.startswith(f"{about_right(seen)} on new images, by the quick classifier")
+    assert "Train (under Done) tries better ones, and says how good its choice is." in text
 
 
 def test_the_report_of_a_run_opens_from_the_form(browser: Any, tmp_path: Path) -> None:
