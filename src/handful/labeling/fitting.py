@@ -68,7 +68,7 @@ def _own(run: Path, made: Runs) -> bool:
     begun = made.get(str(run.resolve()))
     if begun is None:
         return False
-    return not (run / RECORD).exists() or _command(run) in map(_without_overwrite, begun)
+    return not (run / RECORD).exists() or _command(run) in [*map(_without_overwrite, begun)]
 
 
 def check_replaceable(run: Path, table: Path, made: Runs, overwrite: bool) -> None:
