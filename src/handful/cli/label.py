@@ -25,8 +25,8 @@ def label(
         Path | None,
         typer.Option(
             help="Folder for the run that the button Done makes; by default SOURCE-run, as of fit, "
-            "or SOURCE-run-2 if another run is there. Done replaces only a run that a page with this "
-            "label file began.",
+            "or SOURCE-run-2 if another run is there. Done replaces only a run that a page with "
+            "this label file began.",
             show_default=False,
         ),
     ] = None,
