@@ -28,6 +28,8 @@ from handful.cli.verbosity import verbose
 from handful.errors import BudgetTooShort, HandfulError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from handful.data.imageset import ImageSet
     from handful.pipeline.fit import Target
     from handful.pipeline.options import FitOptions
@@ -331,7 +333,7 @@ def _fit(job: _Job, reporter: "Reporter", kept: list[str]) -> "tuple[Run, ImageS
     """
     from handful.data.source_names import is_folder
     from handful.pipeline.earlier_run import cut_again, earlier_groups
-    from handful.pipeline.first_result import FIRST_LABELS, first_of, first_result
+    from handful.pipeline.first_result import FIRST_LABELS, first_result
     from handful.pipeline.fit import run_fit
     from handful.pipeline.run import open_run
 
@@ -356,12 +358,14 @@ def _fit(job: _Job, reporter: "Reporter", kept: list[str]) -> "tuple[Run, ImageS
     whole = boxes is None  # which crops have a label is not known from names
     from_names = job.drawn is None and not job.test_fraction and is_folder(job.source) and whole
     early = from_names and after is None and (labels is None or labels.expanduser().is_file())
-    first = None
-    if early:
-        first = first_result(lambda: load(FIRST_LABELS), options, target, reporter, command)
+
+    def first_of(read: "Callable[[], ImageSet]") -> "Run | None":
+        return first_result(read, options, target, reporter, command, earlier)
+
+    first = first_of(lambda: load(FIRST_LABELS)) if early else None
     images = _as_asked(load(), job, reporter)
     if not early:
-        first = first_of(images, options, target, reporter, command, earlier)
+        first = first_of(lambda: images)
     if first is not None:
         kept.append(first.record["fingerprint"])
         target = target._replace(improves=first.record["fingerprint"])
