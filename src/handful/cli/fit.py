@@ -223,8 +223,10 @@ def fit(
     seconds = None if budget is None else in_seconds(budget)
     settings, shares = pairs(set_ or []), _prior(prior)
     check_choices(method=method, estimate=estimate, precision=precision, aspect=aspect)
-    check_folders_given(where.labels, after, init)
     check_run_folder(out)
+    if after is not None and _labels_taken_over(where.labels, out):
+        where = replace(where, labels=None)
+    check_folders_given(where.labels, after, init)
     if overwrite and where.labels is not None and after is None:
         _check_labels_kept(source, where.labels, out)
 
@@ -436,6 +438,21 @@ def _check_labels_kept(source: str, labels: Path, out: Path) -> None:
             f"{labels} belongs to the run in {out}, whose earlier labels, in {out / LABELS}, would "
             f"be lost; continue that run: {shell_command(*again)}"
         )
+
+
+def _labels_taken_over(labels: Path | None, out: Path) -> bool:
+    """Whether a list to label is missing as a run that learned from it was taking its place.
+
+    Its process was killed meanwhile. The run is put in place, and has the labels.
+    """
+    from handful.pipeline.artifacts import RUN_LAYOUT
+    from handful.pipeline.replacement import put_in_place_if_begun
+
+    if labels is None or labels.expanduser().exists():
+        return False
+    return labels.expanduser().parent.resolve() == out.resolve() and put_in_place_if_begun(
+        out, RUN_LAYOUT
+    )
 
 
 def _prior(text: str | None) -> dict[str, float] | str | None:
