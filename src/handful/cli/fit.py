@@ -72,8 +72,9 @@ def fit(
     budget: Annotated[
         str | None,
         typer.Option(
-            help="Time for the whole fit, as in 90s, 10m or 1h; 3m by default. A first classifier "
-            "is saved within seconds, and Ctrl-C keeps the best one so far.",
+            help="Time to try methods and to train, as in 90s, 10m or 1h; 3m by default. Reading "
+            "the photos and a first classifier come before it, the report comes after it, and so "
+            "do the answers for a large folder. Ctrl-C keeps the best classifier so far.",
             metavar="TIME",
             show_default=False,
             rich_help_panel=TIME,
