@@ -218,6 +218,18 @@ def two_classes(tab: Any) -> None:
         saved(tab, labels)
 
 
+def test_the_image_is_in_view_again_once_a_class_was_typed(browser: Any) -> None:
+    two_classes(browser)
+    browser.set_viewport_size({"width": 1000, "height": 400})
+    browser.evaluate("scrollTo(0, 20)")
+    browser.keyboard.press("/")
+    assert browser.evaluate("scrollY") > 100  # the field is in view
+    browser.keyboard.type("cat")
+    browser.keyboard.press("Enter")
+    saved(browser, 3)
+    assert browser.evaluate("scrollY") == 20
+
+
 @pytest.mark.parametrize("name", ["nest", "zebra", "Newt", "Zebra"])
 def test_with_two_classes_a_name_is_only_typed_too(browser: Any, name: str) -> None:
     two_classes(browser)
@@ -282,7 +294,7 @@ def test_the_figure_says_whose_it_is(browser: Any, guessing: bool) -> None:
     browser.wait_for_function("() => estimate.textContent.includes('40 labels count')")
     text = browser.inner_text("#estimate")
     assert text.startswith(f"{about_right(seen)} on new images, by the quick classifier")
-    assert "Train (under Done) tries better ones, and says how good its choice is." in text
+    assert "Train (under Done) tries better ones." in text
 
 
 def test_the_report_of_a_run_opens_from_the_form(browser: Any, tmp_path: Path) -> None:

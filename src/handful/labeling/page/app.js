@@ -113,6 +113,7 @@ class App {
   // Ask for a class, known or new, and go on with it.
   chooseClass(question, act, start = "") {
     this.chosen = act;
+    if (byId("finder").hidden) this.scrolled = scrollY;
     byId("finder").hidden = false;
     document.querySelector("label[for=finder-text]").textContent = question || "Class: type its name, then Enter";
     byId("finder-text").value = start;
@@ -127,9 +128,12 @@ class App {
     this.finderKey(event);
   }
 
+  // The field may have been below the screen: the image comes into view again.
   closeFinder() {
+    const open = !byId("finder").hidden;
     byId("finder").hidden = true;
     byId("finder-text").blur();
+    if (open) scrollTo(scrollX, this.scrolled);
   }
 
   match() {
