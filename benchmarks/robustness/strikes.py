@@ -46,12 +46,10 @@ def predict_into(root: Path, moments: int) -> Counter:
 def fit_overwrite(root: Path, moments: int) -> Counter:
     import test_kill
 
-    (root / "straight").mkdir()
-    straight = test_kill.straight_run(root / "straight")
     found: Counter = Counter()
     for sent in (signal.SIGKILL, signal.SIGTERM):
         (root / sent.name).mkdir()
-        found += test_kill.strike_overwrites(root / sent.name, straight, sent, moments // 2)
+        found += test_kill.strike_overwrites(root / sent.name, sent, moments // 2)
     return found
 
 

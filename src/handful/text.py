@@ -182,6 +182,7 @@ def times_of(share: float) -> str:
 
 
 NOT_SHOWN = "not shown to be better than guessing"
+GUESSES = f"the classifier is {NOT_SHOWN}, so any of its answers may be a guess"
 FEW = 20  # labels that count below which an accuracy is no more than a bound
 
 
@@ -210,6 +211,11 @@ def withheld(estimate: Mapping[str, Any]) -> Literal["unknown", "few", "guessing
     if estimate.get("guessing"):
         return "guessing"
     return "all" if nearly_always(estimate["accuracy"], estimate["low"]) else ""
+
+
+def may_guess(estimate: Mapping[str, Any] | None) -> bool:
+    """Whether a classifier is not shown to be better than guessing, by an estimate that it has."""
+    return estimate is not None and withheld(estimate) == "guessing"
 
 
 WORTH = 0.05  # share of images answered below which sure answers are not offered

@@ -40,6 +40,17 @@ def test_abstaining_is_said_to_be_right_at_least_so_often_for_nine_in_ten_sets(r
     assert "at least 80% of the answers are right, for nine in ten sets of labels" in words
 
 
+@pytest.mark.parametrize("guessing", [False, True])
+def test_answers_that_may_be_guesses_are_called_so(run, photo, handful, guessing):
+    folder = run()
+    record = json.loads((folder / "run.json").read_text())
+    record["estimate"] |= {"n": 60, "guessing": guessing}
+    (folder / "run.json").write_text(json.dumps(record))
+    status, _, said = handful("predict", folder, photo)
+    assert status == 0, said
+    assert ("any of its answers may be a guess" in " ".join(said.split())) == guessing
+
+
 def test_a_threshold_of_an_earlier_version_is_said_to_be_about_right(run, photo, handful):
     status, _, said = handful("predict", run(), photo, "--abstain", 0.8)
     assert status == 0, said

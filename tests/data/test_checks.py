@@ -218,7 +218,7 @@ def test_it_is_said_that_not_all_images_were_compared(monkeypatch, tmp_path):
     for seed in range(6):
         save(tmp_path / "ab"[seed % 2] / f"{seed}.png", smooth(40, 40, seed=seed))
     assert check(load(tmp_path)).near_compared is None
-    monkeypatch.setattr("handful.data.checks.COMPARED", 5)
+    monkeypatch.setattr(near_module, "COMPARED", 5)
     findings = check(load(tmp_path))
     assert findings.as_json()["near_compared"] == 5
     assert near_note(findings) == (
@@ -226,6 +226,17 @@ def test_it_is_said_that_not_all_images_were_compared(monkeypatch, tmp_path):
         "to look like it, so a few may be missing."
     )
     assert check(load(tmp_path), near=False).near_compared is None
+
+
+def test_flat_images_do_not_count_as_compared(monkeypatch, tmp_path):
+    """They are compared with none, so all others may still be compared with all."""
+    for seed in range(6):
+        picture = smooth(40, 40, seed=seed) if seed < 5 else np.full((40, 40, 3), 9, np.uint8)
+        save(tmp_path / "ab"[seed % 2] / f"{seed}.png", picture)
+    monkeypatch.setattr(near_module, "COMPARED", 5)
+    assert check(load(tmp_path)).near_compared is None
+    monkeypatch.setattr(near_module, "COMPARED", 4)
+    assert check(load(tmp_path)).near_compared == 4
 
 
 def test_bfloat16_alone_would_err():

@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from handful.csv_files import read_csv
+from handful.evaluation.accuracy_estimate import Estimate
+from handful.labeling.learning import Assessed, as_json
 from handful.labeling.serve import listening_server
+from handful.text import about_right
 from labeling.pages import folder, opened
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -170,7 +173,7 @@ def test_a_label_in_doubt_comes_at_once_marked_and_once_confirmed_never_again(
     browser.wait_for_function("() => document.getElementById('again').hidden")
     assert browser.inner_text("#caption") == waiting  # on with the one that waited
     assert not browser.is_visible("#reopened")
-    assert session.marks.of[session.names[number]] == mark
+    assert session.marks.of[session.names[number]] == mark._replace(confirmed=True)
     saved(browser, 2)
     assert browser.problems == []
 
@@ -181,9 +184,7 @@ def test_the_name_of_the_second_class_can_just_be_typed(browser: Any) -> None:
     saved(browser, 1)
     assert "For another class, type its name" in browser.inner_text("#naming")
     assert browser.inner_text("#naming-known") == "1 is “ox” again."
-    for name in ("monkey", "Newt"):  # the second, and with two classes the keys have a meaning
-        if name == "Newt":
-            browser.keyboard.press("/")
+    for name in ("monkey", "Newt"):
         browser.keyboard.type(name)
         assert browser.input_value("#finder-text") == name
         browser.keyboard.press("Enter")
@@ -194,7 +195,7 @@ def test_the_name_of_the_second_class_can_just_be_typed(browser: Any) -> None:
     saved(browser, 4)
     browser.keyboard.press("2")
     saved(browser, 5)
-    browser.keyboard.press("n")
+    browser.keyboard.press("-")
     browser.wait_for_function("() => totals.textContent.includes('1 none of these')")
     labels = [mark.label for mark in browser.session.marks.of.values()]
     assert labels == ["ox", "monkey", "Newt", "barn", "monkey", None]
@@ -211,18 +212,89 @@ def test_no_letter_of_the_second_name_is_a_command(browser: Any, name: str) -> N
     assert [mark.label for mark in browser.session.marks.of.values()] == ["ox", name]
 
 
+def two_classes(tab: Any) -> None:
+    for labels, name in enumerate(("cat", "dog"), 1):
+        typed_class(tab, name)
+        saved(tab, labels)
+
+
+def test_the_image_is_in_view_again_once_a_class_was_typed(browser: Any) -> None:
+    two_classes(browser)
+    browser.set_viewport_size({"width": 1000, "height": 400})
+    browser.evaluate("scrollTo(0, 20)")
+    browser.keyboard.press("/")
+    assert browser.evaluate("scrollY") > 100  # the field is in view
+    browser.keyboard.type("cat")
+    browser.keyboard.press("Enter")
+    saved(browser, 3)
+    assert browser.evaluate("scrollY") == 20
+
+
+@pytest.mark.parametrize("name", ["nest", "zebra", "Newt", "Zebra"])
+def test_with_two_classes_a_name_is_only_typed_too(browser: Any, name: str) -> None:
+    two_classes(browser)
+    browser.keyboard.type(name)
+    assert browser.input_value("#finder-text") == name
+    browser.keyboard.press("Enter")
+    saved(browser, 3)
+    labels = [mark.label for mark in browser.session.marks.of.values()]
+    assert labels == ["cat", "dog", name]
+    assert browser.get_attribute("#zoom", "aria-pressed") == "false"
+
+
+def test_letters_go_into_the_open_field_whatever_was_clicked_beside_it(browser: Any) -> None:
+    two_classes(browser)
+    browser.keyboard.press("/")
+    browser.click("#frame")
+    browser.keyboard.type("nest")
+    browser.keyboard.press("Tab")  # to the button beside it
+    browser.keyboard.type("s")
+    assert browser.input_value("#finder-text") == "nests"
+    browser.click("#frame")
+    browser.keyboard.press("Enter")
+    saved(browser, 3)
+    assert [mark.label for mark in browser.session.marks.of.values()][2] == "nests"
+    browser.keyboard.press("/")
+    browser.click("#frame")
+    browser.keyboard.press("Escape")
+    assert not browser.is_visible("#finder")
+
+
+def test_a_page_of_tiles_that_was_left_does_not_close_the_field(browser: Any) -> None:
+    two_classes(browser)
+    browser.keyboard.press(
+        "Shift+P"
+    )  # it waits for the classifier to learn, which it does not here
+    browser.keyboard.press("Escape")
+    browser.keyboard.press("/")
+    browser.keyboard.type("ne")
+    browser.wait_for_timeout(3000)
+    browser.keyboard.type("st")
+    assert browser.input_value("#finder-text") == "nest" and browser.is_visible("#finder")
+
+
 def test_the_page_names_the_keys_that_must_be_pressed(browser: Any) -> None:
     for button, key in (("to-tiles", "P"), ("like", "L"), ("tiles-unsure", "U")):
         assert browser.text_content(f"#{button} kbd") == f"Shift+{key}"
         assert browser.get_attribute(f"#{button}", "aria-keyshortcuts") == f"Shift+{key}"
-    for labels, name in enumerate(("cat", "dog"), 1):
-        typed_class(browser, name)
-        saved(browser, labels)
+    two_classes(browser)
     browser.keyboard.press("p")  # without Shift it is the start of a name
     assert browser.is_visible("#one") and browser.is_visible("#finder")
     browser.keyboard.press("Escape")
     browser.keyboard.press("Shift+U")
     assert browser.is_visible("#tiles")
+
+
+@pytest.mark.parametrize("guessing", [False, True])
+def test_the_figure_says_whose_it_is(browser: Any, guessing: bool) -> None:
+    two_classes(browser)
+    seen = {"accuracy": 0.77, "low": 0.6, "high": 0.88, "n": 40, "guessing": guessing}
+    of_page = Estimate(**seen, level=0.9, how="out of fold")
+    browser.learner.estimate = as_json(Assessed(of_page, None, ()), ["random"] * 40, None)
+    browser.wait_for_function("() => estimate.textContent.includes('40 labels count')")
+    text = browser.inner_text("#estimate")
+    assert text.startswith(f"{about_right(seen)} on new images, by the quick classifier")
+    assert "Train (under Done) tries better ones." in text
 
 
 def test_the_report_of_a_run_opens_from_the_form(browser: Any, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from handful.labeling import learning
 from handful.labeling.opinions import opinion_of
 from handful.methods.linear_head import Features
-from handful.text import FEW
+from handful.text import FEW, NOT_SHOWN, about_right
 from labeling.pages import folder, opened
 from soon import soon
 
@@ -63,11 +63,23 @@ def test_few_countable_labels_give_a_bound_and_no_figure() -> None:
     assert not learning.as_json(learning.assess(x, labels, enough, 3), enough, None)["few"]
 
 
-def test_labels_that_mean_nothing_are_said_to_be_guessing() -> None:
+def test_labels_that_mean_nothing_are_said_to_be_guessing_in_the_words_of_fit() -> None:
     x, labels = blobs(60)
     random = np.random.default_rng(0).permutation(labels)
     found = learning.assess(x, random, ["random"] * 60, 3)
-    assert learning.as_json(found, ["random"] * 60, None)["said"] == "no better than guessing"
+    shown = learning.as_json(found, ["random"] * 60, None)
+    assert shown["said"] == NOT_SHOWN == about_right(found.estimate.as_json("abc"))
+    assert not shown["known"]
+
+
+@pytest.mark.parametrize("count", [FEW - 1, FEW])
+def test_without_a_figure_no_share_of_answers_is_promised(count: int) -> None:
+    x, labels = blobs(60)
+    origins = ["random"] * count + ["chosen"] * (60 - count)
+    found = learning.assess(x, labels, origins, 3)
+    assert found.answering(0.5, origins) is not None
+    shown = learning.as_json(found, origins, 0.5)
+    assert (shown["answers"] is not None) == shown["known"] == (count == FEW)
 
 
 def test_the_precision_of_a_class_is_that_of_its_guesses_on_labels_not_seen() -> None:

@@ -302,6 +302,25 @@ def test_a_label_that_is_edited_in_the_file_is_confirmed_no_more(tmp_path: Path)
         assert page.session.in_doubt({3: "dog"}) == [3]
 
 
+def test_a_confirmed_label_is_one_for_fit_and_for_a_page_without_the_journal(
+    tmp_path: Path,
+) -> None:
+    source = folder(tmp_path / "photos", 30)
+    with opened(source) as page:
+        for number, label in ((3, "cat"), (4, "dog"), (3, "cat")):
+            item = {"number": number, "kind": "label", "label": label, "seen": "blind"}
+            page.session.answer(f"{number}", [item])
+            page.session.answer(f"{number} again", [item] if number == 3 else [])
+        names, table = page.session.names, page.session.table
+        assert [rows(page)[names[n]]["mark"] for n in (3, 4)] == ["confirmed", ""]
+    assert load(source, labels=table).confirmed == {names[3]}
+    table.with_name(f"{table.name}.journal").unlink()
+    with opened(source) as page:
+        assert page.session.in_doubt({3: "cat", 4: "dog"}) == [4]
+        answer(page.session, 5, "dog")
+        assert rows(page)[names[3]]["mark"] == "confirmed"
+
+
 def test_the_random_sample_is_the_same_when_images_are_added(tmp_path: Path) -> None:
     source = folder(tmp_path / "photos", 30)
     with opened(source) as page:

@@ -3,12 +3,22 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from handful.errors import HandfulError
 from handful.methods.schedule import Schedule
 from handful.pipeline.auto import candidates, race
-from handful.pipeline.auto.candidates import FOLD_SHARE, plan_features, plan_training, split_steps
+from handful.pipeline.auto.candidates import (
+    FOLD_SHARE,
+    HEADS_WITH_POOL,
+    Candidate,
+    plan_features,
+    plan_training,
+    seconds_after_choice,
+    share_with,
+    split_steps,
+)
 from handful.pipeline.auto.past_results import Normal, Prior
 from handful.pipeline.auto.race import Race, first_candidate
 from handful.pipeline.cross_validate import FOLDS
@@ -300,6 +310,23 @@ def test_a_long_budget_is_not_spent_on_supervised_alone(options, monkeypatch):
         this = Race(stripes(), Deadline(budget, 0.0), options, (), None, QUIET)
         this._supervised(later, follower)
     assert given == [race.BUDGET, 1000.0, 580.0]
+
+
+def test_a_training_leaves_the_time_that_a_head_needs_once_it_is_chosen(options, monkeypatch):
+    head = Candidate("self_training", "lite0", 160, {"limit": "2000"}, 9.0, PLAN)
+    some = stripes(120, labeled=100)
+    # Eight more folds, the last fit, and four fits for the confidence of the answers.
+    needed = 13 * 2000 * HEADS_WITH_POOL["self_training"]
+    assert seconds_after_choice(head, some) == pytest.approx(needed)
+    alone = replace(some, labels=np.where(np.arange(120) < 100, some.labels, 0))
+    assert seconds_after_choice(head, alone) == pytest.approx(needed * 9 / 13)  # no answers to give
+    assert seconds_after_choice(replace(head, method="features"), some) == 0
+    for allowed in (20.0, 40.0, 80.0):
+        given = share_with(needed, allowed)
+        folds = given * FOLDS.folds * FOLD_SHARE / (1 + FOLDS.folds * FOLD_SHARE)
+        assert given <= allowed and folds <= allowed - needed + 1e-9
+    assert share_with(needed, 80.0) == 80.0  # the last fit of the network takes longer
+    assert share_with(30.0, 20.0) == 0.0
 
 
 def test_what_the_user_fixes_restricts_the_candidates(options, monkeypatch):

@@ -164,6 +164,17 @@ def test_the_first_classifier_says_of_how_many_labels_it_learned(handful, photos
     )
 
 
+def test_of_images_that_were_read_before_some_labels_are_drawn(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("handful.pipeline.first_result.FIRST_LABELS", 8)
+    images = handful.load(photos / "photos", labels=photos / "labels.csv")
+    said = []
+    reporter, options = Reporter(say=said.append), FitOptions(None, 0)
+    first = first_result(lambda: images, options, Target(tmp_path / "run"), reporter)
+    assert "from 8 of 12 labels" in said[0]
+    assert first.record["data"]["labeled"] == 8
+    assert first.record["data"]["whole"] == {"images": len(images), "labeled": 12}
+
+
 def handful_load(photos):
     return handful.load(photos / "photos", labels=photos / "labels.csv", labeled_only=300)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 from safetensors.torch import load_file
@@ -13,6 +14,7 @@ from handful.pipeline.artifacts import RUN_LAYOUT
 from handful.pipeline.pretrain import pretrain
 from handful.pipeline.run_folder import acquire, finish
 from handful.pipeline.typed_labels import has_typed_labels, keep_typed_labels
+from image_files import save, smooth
 from tiny import stripes
 
 QUICK = {"steps": "2", "backbone.base": "8"}
@@ -213,6 +215,37 @@ def test_pretrain_overwrite_keeps_a_picture_of_the_users(tmp_path):
     (out / "pictures" / "mine.png").write_bytes(b"mine")
     pretrain(stripes(), "simclr", seed=1, overwrite=True, **options)
     assert (out / "pictures" / "mine.png").read_bytes() == b"mine"
+
+
+@pytest.mark.thorough
+def test_a_list_that_a_killed_overwrite_has_put_away_already_is_not_missed(handful, tmp_path):
+    """The process ended between putting typed labels away and the new list."""
+    photos, run = tmp_path / "photos", tmp_path / "run"
+    for at in range(30):
+        kind = "ab"[at % 2] if at < 20 else "."
+        save(photos / kind / f"{at}.png", smooth(12, 12, seed=at))
+    quick = ["--method", "supervised", "--set", "steps=2", "--set", "backbone.base=8"]
+    assert handful("fit", photos, "--out", run, *quick)[0] == 0
+    shutil.copytree(run, tmp_path / "before")
+    listed = run / "label-next.csv"
+    rows = listed.read_text().splitlines()
+    listed.write_text("\n".join([rows[0], rows[1].replace(",", ",a", 1), *rows[2:]]) + "\n")
+    words = ["fit", photos, "--labels", listed, "--after", run, "--out", run, "--overwrite", *quick]
+    status, _, err = handful(*words)
+    assert status == 0, err
+    new = json.loads((run / "run.json").read_text())
+    typed = next(path for path in run.iterdir() if "your labels" in path.name)
+    (tmp_path / "before" / "label-next.csv").unlink()
+    shutil.copy(typed, tmp_path / "before")
+    shutil.move(run, tmp_path / "before" / ".new")
+    (tmp_path / "before" / ".new" / typed.name).unlink()
+    fingerprint = {"fingerprint": new["fingerprint"], "files": ["model.safetensors"]}
+    (tmp_path / "before" / ".replaced").write_text(json.dumps(fingerprint))
+    shutil.move(tmp_path / "before", run)
+    status, _, err = handful(*words)
+    assert status == 0, err
+    assert json.loads((run / "run.json").read_text())["data"]["labeled"] == 21
+    assert listed.exists() and (run / typed.name).exists()
 
 
 def test_a_list_to_label_without_its_run_is_refused_before_labels_are_lost(handful, tmp_path):

@@ -14,7 +14,7 @@ from handful.errors import HandfulError
 from handful.files import write_tensors
 from handful.methods.gaussian_mixture import GaussianMixture
 from handful.methods.linear_head import Features
-from handful.pipeline import pool_answers, pool_images
+from handful.pipeline import pool_answers, pool_check, pool_images
 from handful.pipeline.artifacts import POOL
 from handful.pipeline.cross_validate import fold_predictor
 from handful.pipeline.options import InputSpec
@@ -107,7 +107,7 @@ def test_a_damaged_list_of_the_pool_is_refused(far_apart, tmp_path):
 
 
 def test_the_largest_small_pool_can_be_saved():
-    assert pool_answers.MOST_LABELS * pool_answers.POOL_OF_LABEL == pool_images.MOST
+    assert pool_check.MOST_LABELS * pool_check.POOL_OF_LABEL == pool_images.MOST
 
 
 @pytest.mark.thorough
@@ -132,7 +132,7 @@ def test_a_head_that_learned_from_labels_alone_has_one_temperature(tmp_path):
 
 @pytest.mark.thorough
 def test_a_large_pool_has_no_temperature_of_its_own(monkeypatch, tmp_path):
-    monkeypatch.setattr(pool_answers, "POOL_OF_LABEL", 1)
+    monkeypatch.setattr(pool_check, "POOL_OF_LABEL", 1)
     images = stripes(60, channels=3, labeled=24)
     run = handful.fit(images, "gaussian_mixture", size=32, out=tmp_path / "run")
     assert run.estimate.get("pool_temperature") is None

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import handful
+from handful.pipeline.earlier_run import with_earlier_labels
 from handful.pipeline.run import open_run
 from handful.pipeline.setup import class_shares
 from tiny import stripes
@@ -50,6 +51,19 @@ def test_a_wrong_label_is_listed_and_kept(run, images):
     assert run.record["label_issues"] == len(rows)
     kept = list(csv.DictReader((run.folder / "labels.csv").read_text().splitlines()))
     assert {row["file"]: row["label"] for row in kept}["004.png"] == "b"
+
+
+def test_a_label_that_was_confirmed_is_not_listed_by_later_fits(images, tmp_path):
+    confirmed = replace(images, confirmed=frozenset({"004.png"}))
+    run = fit(confirmed, out=tmp_path / "run")
+    later = fit(images, after=run, out=tmp_path / "later")
+    for found in (run, later):
+        rows = list(csv.DictReader((found.folder / "label-issues.csv").read_text().splitlines()))
+        assert "004.png" not in {row["file"] for row in rows}
+        assert found.record["label_issues"] == len(rows)
+    corrected = images.labels.copy()
+    corrected[4] = 0
+    assert with_earlier_labels(images.with_labels(corrected), run).confirmed == frozenset()
 
 
 def test_confidence_has_the_temperature_of_the_estimate_and_labels_do_not_change(run, images):

@@ -71,6 +71,16 @@ def test_guessing_is_said_once_and_not_where_few_groups_cannot_tell():
     assert not any("guessing" in line for line in said)
 
 
+@pytest.mark.parametrize("guessing", [False, True])
+def test_the_table_of_answers_is_named_with_what_its_answers_are(tmp_path, guessing):
+    (tmp_path / "predictions.csv").write_text("file,label,confidence\n")
+    this = run({"estimate": estimate(guessing=guessing)})
+    this.folder = tmp_path
+    (tmp_path / "labels.csv").write_text("file,label,origin\n")
+    line = next(line for line in summary(this, "photos") if line.startswith("answers"))
+    assert line.endswith("; any of these answers may be a guess") == guessing
+
+
 def test_a_forecast_that_says_no_more_than_nearly_always_is_left_out():
     forecast = [{"labels": 60, "accuracy": 0.998, "low": 0.9, "high": 1.0}]
     record = {"estimate": estimate(0.99, 0.85, 1.0), "forecast": forecast}

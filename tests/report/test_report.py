@@ -521,6 +521,18 @@ def test_the_page_shows_what_it_answers_before_how_often_it_is_right(made):
         assert f"{name} {n} images" in page.words or f"{name}{n} images" in page.words
 
 
+def test_answers_that_may_be_guesses_are_not_shown_as_if_they_meant_something(copied):
+    kept = json.loads((copied / "run.json").read_text())["estimate"]
+    for guessing in (False, True):
+        change(copied, estimate=kept | {"n": 60, "guessing": guessing})
+        page = checked(report.render([copied]))
+        section = page.words.partition("What it answers")[2].partition("How often it is right")[2]
+        section = section.partition("How often it is right")[0]
+        assert ("surest" in section) != guessing
+        assert ("any of its answers may be a guess" in section) == guessing
+        assert "predictions.csv" in section
+
+
 @pytest.mark.parametrize(
     "row, said",
     [

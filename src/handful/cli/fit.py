@@ -28,6 +28,8 @@ from handful.cli.verbosity import verbose
 from handful.errors import BudgetTooShort, HandfulError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from handful.data.imageset import ImageSet
     from handful.pipeline.fit import Target
     from handful.pipeline.options import FitOptions
@@ -70,8 +72,9 @@ def fit(
     budget: Annotated[
         str | None,
         typer.Option(
-            help="Time for the whole fit, as in 90s, 10m or 1h; 3m by default. A first classifier "
-            "is saved within seconds, and Ctrl-C keeps the best one so far.",
+            help="Time to try methods and to train, as in 90s, 10m or 1h; 3m by default. Reading "
+            "the photos and a first classifier come before it, the report comes after it, and so "
+            "do the answers for a large folder. Ctrl-C keeps the best classifier so far.",
             metavar="TIME",
             show_default=False,
             rich_help_panel=TIME,
@@ -221,8 +224,10 @@ def fit(
     seconds = None if budget is None else in_seconds(budget)
     settings, shares = pairs(set_ or []), _prior(prior)
     check_choices(method=method, estimate=estimate, precision=precision, aspect=aspect)
-    check_folders_given(where.labels, after, init)
     check_run_folder(out)
+    if after is not None and _labels_taken_over(where.labels, out):
+        where = replace(where, labels=None)
+    check_folders_given(where.labels, after, init)
     if overwrite and where.labels is not None and after is None:
         _check_labels_kept(source, where.labels, out)
 
@@ -331,7 +336,7 @@ def _fit(job: _Job, reporter: "Reporter", kept: list[str]) -> "tuple[Run, ImageS
     """
     from handful.data.source_names import is_folder
     from handful.pipeline.earlier_run import cut_again, earlier_groups
-    from handful.pipeline.first_result import FIRST_LABELS, first_of, first_result
+    from handful.pipeline.first_result import FIRST_LABELS, first_result
     from handful.pipeline.fit import run_fit
     from handful.pipeline.run import open_run
 
@@ -356,12 +361,14 @@ def _fit(job: _Job, reporter: "Reporter", kept: list[str]) -> "tuple[Run, ImageS
     whole = boxes is None  # which crops have a label is not known from names
     from_names = job.drawn is None and not job.test_fraction and is_folder(job.source) and whole
     early = from_names and after is None and (labels is None or labels.expanduser().is_file())
-    first = None
-    if early:
-        first = first_result(lambda: load(FIRST_LABELS), options, target, reporter, command)
+
+    def first_of(read: "Callable[[], ImageSet]") -> "Run | None":
+        return first_result(read, options, target, reporter, command, earlier)
+
+    first = first_of(lambda: load(FIRST_LABELS)) if early else None
     images = _as_asked(load(), job, reporter)
     if not early:
-        first = first_of(images, options, target, reporter, command, earlier)
+        first = first_of(lambda: images)
     if first is not None:
         kept.append(first.record["fingerprint"])
         target = target._replace(improves=first.record["fingerprint"])
@@ -432,6 +439,21 @@ def _check_labels_kept(source: str, labels: Path, out: Path) -> None:
             f"{labels} belongs to the run in {out}, whose earlier labels, in {out / LABELS}, would "
             f"be lost; continue that run: {shell_command(*again)}"
         )
+
+
+def _labels_taken_over(labels: Path | None, out: Path) -> bool:
+    """Whether a list to label is missing as a run that learned from it was taking its place.
+
+    Its process was killed meanwhile. The run is put in place, and has the labels.
+    """
+    from handful.pipeline.artifacts import RUN_LAYOUT
+    from handful.pipeline.replacement import put_in_place_if_begun
+
+    if labels is None or labels.expanduser().exists():
+        return False
+    return labels.expanduser().parent.resolve() == out.resolve() and put_in_place_if_begun(
+        out, RUN_LAYOUT
+    )
 
 
 def _prior(text: str | None) -> dict[str, float] | str | None:

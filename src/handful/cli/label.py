@@ -25,10 +25,15 @@ def label(
         Path | None,
         typer.Option(
             help="Folder for the run that the button Done makes; by default SOURCE-run, as of fit, "
-            "or SOURCE-run-2 if another run is there.",
+            "or SOURCE-run-2 if another run is there. Done replaces only a run that a page with "
+            "this label file began.",
             show_default=False,
         ),
     ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Let Done replace another run in --run."),
+    ] = False,
     after: Annotated[
         Path | None,
         typer.Option(help="An earlier run: its labels and settings go on.", show_default=False),
@@ -96,7 +101,9 @@ def label(
         return
     if host not in ("127.0.0.1", "localhost", "::1"):
         say("the connection is not encrypted: others in this network can see the images")
-    wanted = Wanted(source, labels, run, after, _listed(classes), folders, annotator, follow_links)
+    wanted = Wanted(
+        source, labels, run, overwrite, after, _listed(classes), folders, annotator, follow_links
+    )
     page = open_page(wanted, say)
     serve(page, host, port, browser, say)
     from handful.labeling.session import summary

@@ -16,7 +16,7 @@ from handful.cli.shards import ShardOption, file_for, parts_folder, print_merged
 from handful.cli.source_options import DataRoot, FollowLinks
 from handful.data.source_names import check_source
 from handful.errors import HandfulError
-from handful.text import counted, for_terminal, often, some_of
+from handful.text import GUESSES, counted, for_terminal, may_guess, often, some_of
 
 if TYPE_CHECKING:
     from handful.pipeline.run import Run
@@ -173,6 +173,8 @@ def predict(
         trained = open_run(run)
         if into is not None:
             _check_into(source, into, trained)
+        if may_guess(trained.estimate):
+            reporter.say(GUESSES)
         if abstain is not None:
             promised = trained.answering(abstain)
             reporter.say(_promise(promised))

@@ -21,7 +21,7 @@ from handful.data.findings import (
     valid_unicode,
 )
 from handful.data.imageset import ImageSet
-from handful.data.near_duplicates import COMPARED, SIZE, near_duplicates
+from handful.data.near_duplicates import SIZE, compared_with, near_duplicates
 from handful.data.pixel_keys import pixel_numbers
 from handful.data.store import FileStore, Skipped
 from handful.progress import Track, quiet
@@ -75,7 +75,7 @@ def check(images: ImageSet, *, near: bool = True, track: Track = quiet) -> Findi
     """
     every = _everything(images)
     identical = _identical(every)
-    pairs = _near(images, every, track) if near else None
+    pairs, compared = _near(images, every, track) if near else (None, None)
     odd = _odd(every)
     counts = _counts(images)
     areas = np.argsort(every.sizes.prod(1), kind="stable")
@@ -112,7 +112,7 @@ def check(images: ImageSet, *, near: bool = True, track: Track = quiet) -> Findi
             replace(problem, text=valid_unicode(problem.text))
             for problem in sorted(problems, key=lambda problem: not problem.serious)
         ),
-        near_compared=COMPARED if near and len(every.pixels) > COMPARED else None,
+        near_compared=compared,
     )
 
 
@@ -148,7 +148,10 @@ def _identical(every: _Everything) -> tuple[Identical, ...]:
     )
 
 
-def _near(images: ImageSet, every: _Everything, track: Track) -> tuple[Near, ...]:
+def _near(
+    images: ImageSet, every: _Everything, track: Track
+) -> tuple[tuple[Near, ...], int | None]:
+    """Near-duplicates, and how many images each was compared with; None: with all others."""
     test = images.test
     if test is not None and test.store is images.store:  # not held twice
         rows, labels = [images.rows, test.rows], np.full(len(every.pixels), -1)
@@ -157,12 +160,13 @@ def _near(images: ImageSet, every: _Everything, track: Track) -> tuple[Near, ...
     pictures = images.at(SIZE, "stretch", track, channels=1)
     if test is not None:
         pictures = torch.cat([pictures, test.at(SIZE, "stretch", track, channels=1)])
-    return tuple(
+    pairs = tuple(
         Near(one, two, round(likeness, 3), (one.part == "test") != (two.part == "test"))
         for first, second, likeness in near_duplicates(pictures, track, images.store.let_go)
         if every.pixels[first] != every.pixels[second]
         for one, two in [(every.member(first), every.member(second))]
     )
+    return pairs, compared_with(pictures, images.store.let_go)
 
 
 def _odd(every: _Everything) -> tuple[Odd, ...]:

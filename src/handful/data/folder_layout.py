@@ -57,6 +57,7 @@ class Place(NamedTuple):
     test: bool = False
     reason: str = ""  # why it is left out; empty if it is used
     origin: str | None = None  # how the image was picked for labelling: "random", "chosen" or None
+    confirmed: bool = False  # whether the label was looked at again, and stands
 
 
 @dataclass(frozen=True)

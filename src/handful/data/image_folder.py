@@ -398,7 +398,9 @@ def places_by_table(
         row = matched.rows.get(name)
         label, group = (row.label, row.group) if row else (None, None)
         origin = row.origin if row and row.label else None
-        places.append(Place(label, group, label is not None and name in test, origin=origin))
+        stands = row is not None and row.confirmed
+        in_test = label is not None and name in test
+        places.append(Place(label, group, in_test, origin=origin, confirmed=stands))
     return places, matched.unused
 
 
@@ -443,10 +445,15 @@ def placed(
     origins = {
         name: place.origin for name, place in zip(store.names, places, strict=True) if place.origin
     }
+    confirmed = frozenset(
+        name for name, place in zip(store.names, places, strict=True) if place.confirmed
+    )
 
     def part(rows: np.ndarray, test: ImageSet | None = None) -> ImageSet:
         chosen = None if groups is None else groups[rows]
-        return ImageSet(store, rows, labels[rows], classes, chosen, source, test, origins)
+        return ImageSet(
+            store, rows, labels[rows], classes, chosen, source, test, origins, confirmed=confirmed
+        )
 
     return part(train, part(test) if len(test) else None)
 

@@ -56,6 +56,8 @@ class ImageSet:
     # What `groups` rest on: "source" (a column of the label file, folders, the caller), "copies"
     # (equal pixels alone), "crops" (the photos of crops), or the rule that was typed as --groups.
     grouped_by: str = "source"
+    # Names of the images whose label a person has looked at again and confirmed.
+    confirmed: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if len(self.labels) != len(self.rows):

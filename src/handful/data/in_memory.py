@@ -564,7 +564,10 @@ def with_labels(images: ImageSet, labels: Any, say: Say = silent) -> ImageSet:
     groups = group_numbers([row.group if row else None for row in rows])
     if groups is not None:
         found = replace(found, groups=groups, grouped_by="source")
-    return replace(found, origins={**images.origins, **origins})
+    confirmed = frozenset(
+        name for name, row in zip(images.names, rows, strict=True) if row and row.confirmed
+    )
+    return replace(found, origins={**images.origins, **origins}, confirmed=confirmed)
 
 
 def labelled_by_text(images: ImageSet, texts: Sequence[str]) -> ImageSet:

@@ -31,7 +31,7 @@ from handful.data.likeness import NEAR, SIZE, likeness_of_pairs, may_be_alike, r
 from handful.devices import has_bf16
 from handful.progress import Track, quiet
 
-__all__ = ["COMPARED", "SIZE", "near_duplicates"]
+__all__ = ["SIZE", "compared_with", "near_duplicates"]
 
 ALIKE = 0.95  # least likeness of near-duplicates
 PARTNERS = 4  # images nearest in the lowest frequencies that each image is compared with
@@ -87,6 +87,25 @@ def near_duplicates(
     return sorted(((*pair, found[pair]) for pair in found), key=lambda pair: -pair[2])
 
 
+def compared_with(pictures: Tensor, between: Callable[[], None] = lambda: None) -> int | None:
+    """How many images `near_duplicates` compares each image with; None: with all others.
+
+    Flat images are compared with none.
+    """
+    if len(pictures) <= COMPARED:
+        return None
+    usable = 0
+    for block in pictures[:, 0].split(BLOCK):
+        usable += int(_shows_something(block.numpy().astype(np.float32)).sum())
+        between()
+    return COMPARED if usable > COMPARED else None
+
+
+def _shows_something(grey: np.ndarray) -> np.ndarray:
+    """Whether images (B, 32, 32) are not flat: (B,) bool."""
+    return np.asarray(grey.std(axis=(1, 2)) > FLAT)
+
+
 def _frequencies(pictures: Tensor, between: Callable[[], None]) -> tuple[Tensor, np.ndarray]:
     """Lowest frequencies (n, 63) of length 1 of the n pictures that are not flat, and their places.
 
@@ -99,7 +118,7 @@ def _frequencies(pictures: Tensor, between: Callable[[], None]) -> tuple[Tensor,
     n = 0
     for start in range(0, len(pictures), BLOCK):
         block = pictures[start : start + BLOCK, 0].numpy().astype(np.float32)
-        kept = np.flatnonzero(block.std(axis=(1, 2)) > FLAT)
+        kept = np.flatnonzero(_shows_something(block))
         low = dctn(block, axes=(1, 2), norm="ortho")[:, :8, :8].reshape(len(block), 64)
         lowest[n : n + len(kept)] = F.normalize(torch.from_numpy(low[kept, 1:]))
         n += len(kept)

@@ -26,14 +26,25 @@ LONGEST = 2_000  # characters of a line
 WIDTH = 10_000  # columns: the fit breaks no line of what it says, the page does
 EARLIER = Path("run")  # where earlier versions put the run of a page
 OVERWRITE = "--overwrite"
-RUNS = "runs"  # name of the setting that keeps them in the journal
-Runs = Mapping[str, list[str]]  # absolute folder → the command that a page began there, as words
+CHECKPOINT = "checkpoint"  # folder in a run that is not finished
+RUNS = "runs"  # name of the setting that keeps the last command in the journal, by folder
+# Absolute folder → the commands that pages began there, as words, the last one last.
+Runs = Mapping[str, list[list[str]]]
 
 
-def runs_of(kept: Any) -> Runs:
-    """The runs in a journal, which may be from elsewhere; what is no command is left out."""
-    items = kept.items() if isinstance(kept, dict) else ()
-    return {str(folder): list(map(str, one)) for folder, one in items if isinstance(one, list)}
+def runs_of(kept: Iterable[Any]) -> Runs:
+    """The runs in a journal, which may be from elsewhere; what is no command is left out.
+
+    Args:
+        kept: every value of RUNS in the journal, the last one last.
+    """
+    found: dict[str, list[list[str]]] = {}
+    for one in kept:
+        for folder, words in one.items() if isinstance(one, dict) else ():
+            commands = found.setdefault(str(folder), [])
+            if isinstance(words, list):
+                commands.append(list(map(str, words)))
+    return {folder: commands for folder, commands in found.items() if commands}
 
 
 def run_folder(source: str, table: Path, after: Path | None, made: Runs) -> Path:
@@ -57,7 +68,35 @@ def _own(run: Path, made: Runs) -> bool:
     begun = made.get(str(run.resolve()))
     if begun is None:
         return False
-    return not (run / RECORD).exists() or _command(run) == _without_overwrite(begun)
+    return not (run / RECORD).exists() or _command(run) in [*map(_without_overwrite, begun)]
+
+
+def check_replaceable(run: Path, table: Path, made: Runs, overwrite: bool) -> None:
+    """HandfulError if Done must not put a run into the folder that was typed as --run.
+
+    Args:
+        made: the runs that pages with the label file `table` began.
+        overwrite: whether any other run may be replaced.
+    """
+    if not os.path.lexists(run) or _own(run, made):
+        return
+    if not run.is_dir():
+        raise HandfulError(f"--run is a folder, and {run} is a file; give another name")
+    known = (run / RECORD).exists()
+    if not known and not _unfinished(run):
+        if any(not path.name.startswith(".") for path in run.iterdir()):
+            raise HandfulError(f"{run} holds other files; give --run a folder that is new or empty")
+    elif not overwrite:
+        state = "finished" if known else "unfinished"
+        raise HandfulError(
+            f"{run} holds another run, {state}, that no page with {table} began; give another "
+            f"--run (--after FOLDER goes on from its labels), or --overwrite to let Done put its "
+            f"own in its place"
+        )
+
+
+def _unfinished(run: Path) -> bool:
+    return (run / CHECKPOINT).is_dir()
 
 
 def _command(run: Path) -> list[str] | None:
@@ -104,6 +143,7 @@ class Fitting:
         options: list[str],
         after: Path | None = None,
         made: Runs = MappingProxyType({}),
+        overwrite: bool = False,
     ) -> None:
         """Prepare; nothing is started.
 
@@ -111,10 +151,15 @@ class Fitting:
             run: the folder that was asked for; by default `run_folder`.
             options: further options of `fit`, such as --folders or --after.
             made: the runs that pages with this label file began.
+            overwrite: whether any other run in the folder that was asked for may be replaced.
+
+        Raises:
+            HandfulError: the folder that was asked for holds something that stays.
         """
         self.source, self.table, self.options = source, table, options
-        self._asked, self._after, self.made = run, after, dict(made)
-        self.run = run or run_folder(source, table, after, self.made)
+        self._asked, self._after, self._overwrite = run, after, overwrite
+        self._made = {folder: list(commands) for folder, commands in made.items()}
+        self.run = self._place()
         self.lines: list[str] = []
         self._process: subprocess.Popen[str] | None = None
         self._stopped = False
@@ -127,19 +172,30 @@ class Fitting:
         if budget:
             in_seconds(budget)
             words += ["--budget", budget]
-        if (self.run / RECORD).exists():
-            words.append(OVERWRITE)
+        if (self.run / RECORD).exists() or _unfinished(self.run):
+            words.append(OVERWRITE)  # an unfinished run of the same labels goes on all the same
         return words + self.options
+
+    def _place(self) -> Path:
+        """The folder of the next run; HandfulError if the one that was asked for must stay."""
+        if self._asked is None:
+            return run_folder(self.source, self.table, self._after, self._made)
+        check_replaceable(self._asked, self.table, self._made, self._overwrite)
+        return self._asked
+
+    @property
+    def made(self) -> dict[str, list[str]]:
+        """The last command that was begun in each folder, for the journal."""
+        return {folder: commands[-1] for folder, commands in self._made.items()}
 
     def start(self, budget: str) -> None:
         """Start the fit; HandfulError if one is running, or the budget is no time."""
         with self._lock:
             if self.running:
                 raise HandfulError("a fit is running; wait for it, or stop it")
-            # Another command may have made a run meanwhile.
-            self.run = self._asked or run_folder(self.source, self.table, self._after, self.made)
+            self.run = self._place()  # another command may have made a run meanwhile
             words = self.command(budget)
-            self.made[str(self.run.resolve())] = words
+            self._made.setdefault(str(self.run.resolve()), []).append(words)
             self.lines, self._stopped = [shell_command(*words)], False
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "handful", *words],

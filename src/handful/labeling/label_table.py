@@ -1,7 +1,8 @@
 """Read and write the label file of a session; it is made of the journal and replaced whole.
 
 Columns: file, label (empty: none), origin and seen as in `Mark`, mark ("unsure" or "none" where an
-annotator said so), and, where there are any, group and annotator. `fit` reads it with `--labels`.
+annotator said so, "confirmed" for a label that was looked at again and stands), and, where there
+are any, group and annotator. `fit` reads it with `--labels`.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from handful.csv_files import read_csv, write_csv
 from handful.data.class_names import normalized
+from handful.data.labels.columns import CONFIRMED
 from handful.data.labels.label_file import LabelFile, match_labels
 from handful.errors import HandfulError
 from handful.labeling.marks import LABEL, NONE, ORIGINS, SEEN, UNSURE, Mark
@@ -28,7 +30,9 @@ def write_labels(path: Path, marks: Mapping[str, Mark], groups: Mapping[str, str
     for name in sorted(marks):
         mark = marks[name]
         origin = "" if mark.origin == "unknown" else mark.origin
-        row = [name, mark.label or "", origin, mark.seen, "" if mark.kind == LABEL else mark.kind]
+        of_label = CONFIRMED if mark.confirmed else ""
+        said = of_label if mark.kind == LABEL else mark.kind
+        row = [name, mark.label or "", origin, mark.seen, said]
         rows.append(row + [groups.get(name, "")] * has_group + [mark.by] * annotated)
     write_csv(path, header, rows)
 
@@ -63,7 +67,7 @@ def read_labels(
             return _own_marks(rows), {r["file"]: r["group"] for r in rows if r.get("group")}
     matched = match_labels(LabelFile(path), names, root, say)
     marks = {
-        name: Mark(LABEL, label, row.origin or "unknown", "", "")
+        name: Mark(LABEL, label, row.origin or "unknown", "", "", row.confirmed)
         for name, row in matched.rows.items()
         if (label := normalized(row.label or ""))
     }
@@ -84,6 +88,7 @@ def _own_marks(rows: Sequence[Mapping[str, str]]) -> dict[str, Mark]:
             origin if origin in ORIGINS else "unknown",
             seen if seen in SEEN else "suggested",
             row.get("annotator", ""),
+            label is not None and kind == CONFIRMED,
         )
     return marks
 

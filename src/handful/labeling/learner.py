@@ -16,7 +16,6 @@ import numpy as np
 from handful.errors import HandfulError
 from handful.labeling.photos import Photos
 from handful.labeling.session import Session
-from handful.text import FEW
 
 if TYPE_CHECKING:
     import torch
@@ -248,8 +247,8 @@ class Learner:
             self._temperature = assessed.temperature
             self.session.precision = assessed.precision(found.classes)
             self._publish()
-            one = assessed.estimate
-            if one.accuracy is not None and one.n >= FEW and not one.guessing:
+            if self.estimate is not None and self.estimate["known"]:
+                one = assessed.estimate
                 self.history.append((len(found.labels), one.accuracy, one.low, one.high))
 
     @staticmethod

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from handful.errors import HandfulError
-from handful.evaluation.accuracy_estimate import NO_BETTER, Estimate, estimate
+from handful.evaluation.accuracy_estimate import Estimate, estimate
 from handful.evaluation.active_learning import RANK, doubt, herd
 from handful.evaluation.calibration import abstention, averaged, calibrated
 from handful.evaluation.cross_validation import THOROUGH, OutOfFold, Scheme, out_of_fold
@@ -23,8 +23,7 @@ from handful.evaluation.label_errors import label_issues
 from handful.evaluation.learning_curve import forecast
 from handful.methods.heads import Coordinates, fit_logistic, principal
 from handful.methods.linear_head import Features
-from handful.text import FEW as FEW_COUNTED
-from handful.text import about_right
+from handful.text import NO_FIGURE, about_right, withheld
 
 STRENGTH = 1e-4  # L2 penalty of a head of more than FEW_LABELS labels
 FEW_LABELS = 150  # labels up to which the head is that of the method `features`
@@ -178,7 +177,9 @@ def assess(
 def as_json(found: Assessed, origins: Sequence[str], target: float | None) -> dict[str, Any]:
     """What the page shows of an estimate."""
     one = found.estimate
-    seen = {"accuracy": one.accuracy, "low": one.low, "high": one.high, "n": one.n}
+    seen = {"accuracy": one.accuracy, "low": one.low, "high": one.high, "n": one.n,
+            "guessing": one.guessing}  # fmt: skip
+    why = withheld(seen)
     shown = {
         "labels": len(origins),
         "counted": one.n,
@@ -187,16 +188,18 @@ def as_json(found: Assessed, origins: Sequence[str], target: float | None) -> di
         "high": one.high,
         "level": one.level,
         "how": one.how,
-        "few": one.n < FEW_COUNTED,
-        "said": NO_BETTER if one.guessing and one.n >= FEW_COUNTED else about_right(seen),
+        "few": why == "few",
+        "known": why not in NO_FIGURE,
+        "said": about_right(seen),
         "next": NEXT,
         "next_accuracy": found.next_accuracy,
         "issues": len(found.issues),
         "target": target,
         "answers": None,
     }
-    if target is not None and (answers := found.answering(target, origins)) is not None:
-        shown["answers"] = answers["share"]
+    if target is not None and why not in NO_FIGURE:
+        answers = found.answering(target, origins)
+        shown["answers"] = None if answers is None else answers["share"]
     return shown
 
 

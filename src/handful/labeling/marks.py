@@ -28,6 +28,7 @@ class Mark(NamedTuple):
     origin: str = "unknown"  # how the image came up: "random", "chosen" or "unknown"
     seen: str = ""  # "blind", "suggested", "page", or "" where it is not known
     by: str = ""  # the annotator
+    confirmed: bool = False  # whether the annotator gave the same label again: it stands
 
 
 class _Done(NamedTuple):
@@ -36,7 +37,6 @@ class _Done(NamedTuple):
     event: str  # its id
     before: dict[str, Mark | None]
     classes: list[str] | None = None  # before the act, if it changed those that there were
-    confirmed: frozenset[str] = frozenset()  # the changed images whose label was confirmed before
 
 
 @dataclass
@@ -46,8 +46,6 @@ class Marks:
     of: dict[str, Mark] = field(default_factory=dict)
     classes: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
-    # Images that were given the label they had: it was looked at a second time, and stands.
-    confirmed: set[str] = field(default_factory=set)
     written: set[str] = field(default_factory=set)  # hashes of the label files that were written
     seen_events: set[str] = field(default_factory=set)
     _done: list[_Done] = field(default_factory=list)
@@ -113,29 +111,19 @@ class Marks:
     def _mark(self, identity: str, marks: Mapping[str, Mark], undoable: bool) -> list[str]:
         before = {name: self.of.get(name) for name in marks}
         if undoable:
-            confirmed = frozenset(name for name in marks if name in self.confirmed)
-            self._done.append(_Done(identity, before, confirmed=confirmed))
+            self._done.append(_Done(identity, before))
         for name, mark in marks.items():
-            self._confirm(name, before[name], mark, undoable)
             if mark.kind == CLEAR:
                 self.of.pop(name, None)
                 continue
             if mark.label is not None:
                 self.add_class(mark.label)
-            self.of[name] = mark
+            self.of[name] = mark._replace(confirmed=_stands(before[name], mark, undoable))
         return list(marks)
-
-    def _confirm(self, name: str, before: Mark | None, mark: Mark, by_hand: bool) -> None:
-        """Keep whether the label of an image stands: the same one, given by hand once more."""
-        if before is None or mark.label is None or mark.label != before.label:
-            self.confirmed.discard(name)
-        elif by_hand:
-            self.confirmed.add(name)
 
     def _rename(self, identity: str, old: str, new: str) -> list[str]:
         changed = {name: mark for name, mark in self.of.items() if mark.label == old}
-        confirmed = frozenset(name for name in changed if name in self.confirmed)
-        self._done.append(_Done(identity, {**changed}, list(self.classes), confirmed))
+        self._done.append(_Done(identity, {**changed}, list(self.classes)))
         if new in self.classes:
             self.classes = [name for name in self.classes if name != old]
         else:
@@ -148,7 +136,6 @@ class Marks:
         if not self._done:
             return []
         last = self._done.pop()
-        self.confirmed = self.confirmed - last.before.keys() | last.confirmed
         for name, mark in last.before.items():
             if mark is None:
                 self.of.pop(name, None)
@@ -160,20 +147,28 @@ class Marks:
         return list(last.before)
 
 
-def as_event(marks: Mapping[str, Mark]) -> list[dict[str, str]]:
+def _stands(before: Mark | None, mark: Mark, by_hand: bool) -> bool:
+    """Whether a label is confirmed: by the file that it is from, or given by hand once more."""
+    if before is None or mark.label is None:
+        return mark.confirmed
+    return mark.label == before.label and (by_hand or mark.confirmed or before.confirmed)
+
+
+def as_event(marks: Mapping[str, Mark]) -> list[dict[str, Any]]:
     """Marks as an event holds them."""
     return [
         {"file": name, "kind": mark.kind, "label": mark.label or "", "origin": mark.origin,
-         "seen": mark.seen, "by": mark.by}
+         "seen": mark.seen, "by": mark.by} | ({"confirmed": True} if mark.confirmed else {})
         for name, mark in marks.items()
     ]  # fmt: skip
 
 
-def _read_marks(rows: Iterable[Mapping[str, str]]) -> dict[str, Mark]:
+def _read_marks(rows: Iterable[Mapping[str, Any]]) -> dict[str, Mark]:
     return {
-        row["file"]: Mark(row["kind"], row["label"] or None, row["origin"], row["seen"], row["by"])
+        row["file"]: Mark(row["kind"], row["label"] or None, row["origin"], row["seen"], row["by"],
+                          bool(row.get("confirmed")))
         for row in rows
-    }
+    }  # fmt: skip
 
 
 def class_name(given: object, known: Iterable[str]) -> str:

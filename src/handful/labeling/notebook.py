@@ -25,7 +25,12 @@ class Labeling:
     def __init__(self, images: ImageSet, wanted: Wanted, port: int) -> None:
         self._images = images
         start = {
-            name: Mark(LABEL, images.classes[label], images.origins.get(name, "unknown"))
+            name: Mark(
+                LABEL,
+                images.classes[label],
+                images.origins.get(name, "unknown"),
+                confirmed=name in images.confirmed,
+            )
             for name, label in zip(images.names, images.labels.tolist(), strict=True)
             if label >= 0
         }
@@ -50,15 +55,17 @@ class Labeling:
         named = sorted_classes({*self._images.classes, *classes})
         index = {name: k for k, name in enumerate(named)}
         labels = np.full(len(self._images), -1, np.int64)
-        origins = dict(self._images.origins)
+        origins, confirmed = dict(self._images.origins), set()
         for number, mark in marks.items():
             if mark.label is not None:
                 labels[number] = index[mark.label]
                 blind = mark.seen in ("", "blind")
-                origins[self._page.session.names[number]] = (
-                    mark.origin if blind or mark.origin != "random" else "chosen"
-                )
-        return replace(self._images.relabeled(named).with_labels(labels), origins=origins)
+                name = self._page.session.names[number]
+                origins[name] = mark.origin if blind or mark.origin != "random" else "chosen"
+                if mark.confirmed:
+                    confirmed.add(name)
+        labeled = self._images.relabeled(named).with_labels(labels)
+        return replace(labeled, origins=origins, confirmed=frozenset(confirmed))
 
     def close(self) -> ImageSet:
         """End the page, write the label file if it changed, and return the labelled images."""

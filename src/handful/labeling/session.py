@@ -342,13 +342,13 @@ class Session:
     def in_doubt(self, labels: Mapping[int, str]) -> list[int]:
         """Those of the images that still have the label given here, which nobody has confirmed."""
         with self._lock:
-            of, confirmed = self.marks.of, self.marks.confirmed
+            of = self.marks.of
             return [
                 number
                 for number, label in labels.items()
                 if (name := self.names[number]) in of
                 and of[name].label == label
-                and name not in confirmed
+                and not of[name].confirmed
                 and number not in self.hidden
             ]
 
@@ -417,7 +417,7 @@ class Session:
         label = class_name(item.get("label"), self.marks.classes) if kind == LABEL else None
         before = self.marks.of.get(name)
         if before is not None and label is not None and before.label == label:
-            return name, before  # confirmed: how the label came about does not change
+            return name, before._replace(confirmed=True)  # how it came about does not change
         origin = "random" if number in self.sample and seen == "blind" else "chosen"
         if before is not None and before.origin == "unknown" and seen == "blind":
             origin = "unknown"  # a label of before, looked at again

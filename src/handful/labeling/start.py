@@ -9,6 +9,7 @@ from typing import Any
 from handful.csv_files import read_csv
 from handful.data.class_names import normalized
 from handful.data.folder_layout import check_folders, in_test_part, layout
+from handful.data.labels.columns import CONFIRMED, MARK
 from handful.data.labels.page_labels import TABLE
 from handful.data.source_names import default_run_folder
 from handful.errors import HandfulError
@@ -24,7 +25,7 @@ from handful.labeling.session import RANDOM_EVERY, Session
 from handful.pipeline.artifacts import LABEL_NEXT
 from handful.text import FEW, counted
 
-KEYS = "123456789qwertyuiopasdfghjklcvbm"  # of the classes, in their order; n, x, z have a meaning
+KEYS = "123456789qwertyuiopasdfghjklzxcvbnm"  # of the classes, in their order
 ANSWERS = ("classes", "groups", "ignore")
 
 
@@ -35,6 +36,7 @@ class Wanted:
     source: str
     labels: Path | None = None  # by default labels.csv in the present folder
     run: Path | None = None  # by default that of `fit`, or one beside it: `run_folder`
+    overwrite: bool = False  # whether Done may replace any run in `run`
     after: Path | None = None
     classes: tuple[str, ...] = ()
     folders: str = "auto"
@@ -65,9 +67,12 @@ def open_page(
         known: their labels, for those images.
 
     Raises:
-        HandfulError: the folder or the label file is not usable, or another process labels.
+        HandfulError: the folder or the label file is not usable, the folder for the run holds
+            another one, or another process labels.
     """
     check_folders(wanted.folders)
+    if wanted.overwrite and wanted.run is None:
+        raise HandfulError("--overwrite is for a run in --run; give --run, too")
     if wanted.after is not None:
         _check_whole(wanted.after)
     if photos is None:
@@ -81,8 +86,10 @@ def open_page(
         kept = {e["key"]: e["value"] for e in journal.events if e["do"] == "set"}
         folders = kept.get("folders", "auto") if folders == "auto" else folders
         options = fit_options(wanted, folders)
-        made = runs_of(kept.get(RUNS))
-        fitting = Fitting(wanted.source, table, wanted.run, options, wanted.after, made)
+        made = runs_of(e["value"] for e in journal.events if e["do"] == "set" and e["key"] == RUNS)
+        fitting = Fitting(
+            wanted.source, table, wanted.run, options, wanted.after, made, wanted.overwrite
+        )
         start, groups = _earlier(wanted, given, table, fitting.run, photos, say, table_lost)
         found = from_folders(photos.names, folders, labels_given=bool(start))
         named = from_folders(photos.names, "classes", labels_given=False).marks
@@ -277,6 +284,8 @@ def labels_of_run(run: Path) -> dict[str, Mark]:
     marks = {}
     for row in read_csv(path):
         origin, label = row.get("origin", ""), normalized(row.get("label", ""))
+        origin = origin if origin in ORIGINS else "unknown"
         if label:
-            marks[row["file"]] = Mark(LABEL, label, origin if origin in ORIGINS else "unknown")
+            stands = row.get(MARK) == CONFIRMED
+            marks[row["file"]] = Mark(LABEL, label, origin, confirmed=stands)
     return marks

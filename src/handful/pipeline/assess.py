@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from handful.data.imageset import ImageSet
 from handful.evaluation.accuracy_estimate import Estimate, Selected, estimate
 from handful.evaluation.calibration import averaged, calibrated
 from handful.evaluation.cross_validation import THOROUGH, OutOfFold, Scheme
@@ -37,6 +38,13 @@ class Assessment(NamedTuple):
     selected: Selected | None = None  # how `auto` selected the method
     remarks: tuple[str, ...] = ()  # appended to `estimate.how`
     shares_how: str = "as given"  # where `shares` come from
+
+    def doubted(self, images: ImageSet) -> list[LabelIssue] | None:
+        """Return the issues without the labels that a person has looked at again and confirmed."""
+        if self.issues is None:
+            return None
+        names = images[images.labeled].names
+        return [issue for issue in self.issues if names[issue.position] not in images.confirmed]
 
     def with_remark(self, remark: str) -> "Assessment":
         """Return a copy with a remark appended to `estimate.how`."""

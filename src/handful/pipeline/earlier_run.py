@@ -19,6 +19,7 @@ from handful.data.boxes.options import Boxes, boxes_of
 from handful.data.class_names import normalized
 from handful.data.grouping.rules import AUTO, FOLDER, NONE, check_rule, safe_to_repeat
 from handful.data.imageset import ImageSet, sorted_classes
+from handful.data.labels.columns import CONFIRMED, MARK
 from handful.errors import HandfulError
 from handful.evaluation.label_shift import UNLABELED
 from handful.methods.base import Method
@@ -39,12 +40,16 @@ class KnownLabels:
     labels: dict[str, str]
     origins: dict[str, str]
     pixels: dict[str, str]  # hashes; "" where the file has none
+    confirmed: frozenset[str]  # images whose label a person looked at again, and it stands
 
     def of_equal_pixels(self, pixels: dict[str, str]) -> "KnownLabels":
         """Those of images whose pixels are as they were."""
         same = {name for name, mark in self.pixels.items() if mark and pixels.get(name) == mark}
-        return KnownLabels(*({k: one[k] for k in one if k in same} for one in (
-            self.labels, self.origins, self.pixels)))  # fmt: skip
+        labels, origins, marks = (
+            {name: one[name] for name in one if name in same}
+            for one in (self.labels, self.origins, self.pixels)
+        )
+        return KnownLabels(labels, origins, marks, self.confirmed & same)
 
 
 def read_labels(folder: Path) -> KnownLabels:
@@ -55,6 +60,7 @@ def read_labels(folder: Path) -> KnownLabels:
         labels = {row["file"]: row["label"] for row in rows}
         origins = {row["file"]: row["origin"] for row in rows}
         pixels = {row["file"]: row.get("pixels") or "" for row in rows}
+        confirmed = frozenset(row["file"] for row in rows if row.get(MARK) == CONFIRMED)
     except FileNotFoundError:
         raise HandfulError(f"{path} is missing; is {folder} a run folder?") from None
     except KeyError as error:
@@ -64,7 +70,7 @@ def read_labels(folder: Path) -> KnownLabels:
         raise HandfulError(
             f"{path} names the origin {unknown[0]!r}; known are {', '.join(ORIGINS)}"
         )
-    return KnownLabels(labels, origins, pixels)
+    return KnownLabels(labels, origins, pixels, confirmed)
 
 
 def suggested_origins(earlier: Run) -> dict[str, str]:
@@ -153,7 +159,12 @@ def with_earlier_labels(images: ImageSet, earlier: Run, say: Say = silent) -> Im
          if new and not before]
     ):  # fmt: skip
         say(told)
-    return replace(images.with_labels(labels), origins=origins)
+    confirmed = images.confirmed | {
+        name
+        for name, (new, before) in zip(names, pairs, strict=True)
+        if before is not None and new in (None, before) and name in known.confirmed
+    }
+    return replace(images.with_labels(labels), origins=origins, confirmed=confirmed)
 
 
 def _is(number: int) -> str:

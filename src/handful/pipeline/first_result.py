@@ -34,13 +34,15 @@ def first_result(
     command: Sequence[str] = (),
     after: Run | None = None,
 ) -> Run | None:
-    """Fit a head to the features of labelled images, and leave it as an interim run.
+    """Fit a head to the features of about FIRST_LABELS labelled images; leave it as an interim run.
 
     Args:
-        load: returns the labelled images, about FIRST_LABELS at most.
+        load: returns the images, or a sample of those with a label, of which `store.whole_labeled`
+            tells.
         options: of the whole fit, whose method is chosen by `auto`.
         target: of the whole fit.
-        after: the earlier run, whose labels and settings `load` and `options` have already.
+        after: an earlier run, whose labels and settings count, too. Where the new run is to
+            replace it, that one stays until the end, and there is no first result.
 
     Returns:
         The run; None where `auto` may not choose this method, or the folder holds another run.
@@ -48,60 +50,64 @@ def first_result(
     Raises:
         HandfulError: the options do not fit together or to the images.
     """
-    if options.method not in (None, AUTO) or target.out is None:
+    if target.out is None or after is not None and _same(target.out, after.folder):
         return None
-    goes_on = (target.out / RECORD).exists()
-    if goes_on and not holds_interim(target.out):
-        return None
-    images = load()
+    with models.asked_for(options.texts):  # what an earlier run names is not downloaded
+        if after is not None:
+            options = with_earlier_options(options, after)
+        goes_on = (target.out / RECORD).exists()
+        if options.method not in (None, AUTO) or (goes_on and not holds_interim(target.out)):
+            return None
+        images = load()
+        if after is not None:
+            images = with_earlier_labels(images, after)
+        some, whole = _some_labels(images, options.seed)
+        run = _fit(some, options, target._replace(whole=whole), reporter, command, after)
+    if run is not None:
+        reporter.say(_told(run, whole[1], goes_on))
+    return run
+
+
+def _some_labels(images: ImageSet, seed: int) -> tuple[ImageSet, tuple[int, int]]:
+    """A sample of the labelled images, unless these are one, and of how many images and labels."""
+    labels, store = images.labeled, images.store
+    whole = store.whole or len(images), store.whole_labeled or len(labels)
+    if store.whole_labeled:
+        return images, whole
+    return images[labeled_sample(labels, images.labels, FIRST_LABELS, seed)], whole
+
+
+def _fit(
+    images: ImageSet,
+    options: FitOptions,
+    target: Target,
+    reporter: Reporter,
+    command: Sequence[str],
+    after: Run | None,
+) -> Run | None:
     prior = None if options.prior == UNLABELED else options.prior
     resolve(images, replace(options, prior=prior), None, command, QUIET)  # mistakes are told now
     if why_excluded(images, FIRST_METHOD, options, QUIET):
         return None
     first = replace(options, method=FIRST_METHOD, budget=None, prior=prior)
+    interim = target._replace(interim=True)
     quiet = Reporter(reporter.track, silent)  # the whole fit says what there is to say
-    every = images.store.whole_labeled or len(images.labeled)
-    interim = target._replace(interim=True, whole=(images.store.whole or len(images), every))
     try:
-        run = run_fit(
+        return run_fit(
             images, first, interim, after=after, merged=True, reporter=quiet, command=command
         )
     except HandfulError:  # the folder holds another run, which the whole fit refuses, too
         return None
+
+
+def _told(run: Run, every: int, goes_on: bool) -> str:
+    """What is said of the run; `every` is the number of all labels."""
     figure = "" if run.estimate is None else f": {so_far(run.estimate, group_count(run.record))}"
-    learned = run.record["data"]["labeled"]
-    labels = counted(every, "label")
+    learned, labels = run.record["data"]["labeled"], counted(every, "label")
     if learned < every:
         labels = f"{learned:,} of {labels}"
     which = "the best classifier so far" if goes_on else "a first classifier"
-    reporter.say(f"{which}, from {labels}, is in {target.out}{figure}; Ctrl-C keeps the best one")
-    return run
-
-
-def first_of(
-    images: ImageSet,
-    options: FitOptions,
-    target: Target,
-    reporter: Reporter,
-    command: Sequence[str] = (),
-    after: Run | None = None,
-) -> Run | None:
-    """`first_result` of a sample of the labels of images that are read already.
-
-    Args:
-        after: an earlier run, whose labels and settings count, too. Where the new run is to
-            replace it, that one stays until the end, and there is no first result.
-    """
-    with models.asked_for(options.texts):  # what an earlier run names is not downloaded
-        if after is not None:
-            if target.out is not None and _same(target.out, after.folder):
-                return None
-            images = with_earlier_labels(images, after)
-            options = with_earlier_options(options, after)
-        images.store.whole = images.store.whole or len(images)
-        images.store.whole_labeled = len(images.labeled)
-        some = labeled_sample(images.labeled, images.labels, FIRST_LABELS, options.seed)
-        return first_result(lambda: images[some], options, target, reporter, command, after)
+    return f"{which}, from {labels}, is in {run.folder}{figure}; Ctrl-C keeps the best one"
 
 
 def _same(one: Path, other: Path | None) -> bool:

@@ -131,11 +131,11 @@ def fit(
             of a finished run in `out` are then deleted too.
         settings: fields of the method, the schedule or the backbone, by name.
         progress: show bars and messages, in a terminal or a notebook.
-        budget: seconds for the whole fit, estimate included, or text such as "10m". Training steps
-            are timed first, and the number that fits is trained, adjusted while the training runs.
-            A method on features has no steps: a message says whether the time is enough. "auto"
-            plans its candidates with the budget. Features needed only for predictions are not
-            covered.
+        budget: seconds from here to the saved run, estimate included, or text such as "10m".
+            Training steps are timed first, and the number that fits is trained, adjusted while the
+            training runs. A method on features has no steps: a message says whether the time is
+            enough. "auto" plans its candidates with the budget, and what follows its choice.
+            Features needed only for predictions are not covered, nor are thumbnails.
 
     Returns:
         The Run: `run.estimate`, `run.predict(...)`, `run.evaluate(...)`.

@@ -14,11 +14,9 @@ from handful.evaluation.calibration import temperature_of
 from handful.methods import about
 from handful.methods.base import Fitted
 from handful.pipeline.cross_validate import FOLDS, fold_predictor, predicted_out_of_fold
+from handful.pipeline.pool_check import has_own_temperature
 from handful.pipeline.record import Decision, FitRequest
 from handful.pipeline.run import Run
-
-MOST_LABELS = 1_000  # labelled images up to which the fits cost little
-POOL_OF_LABEL = 20  # unlabelled images for each label, above which a pool is large
 
 
 def for_pool(run: Run, decision: Decision, request: FitRequest) -> Run:
@@ -44,8 +42,7 @@ def pool_temperature(decision: Decision, request: FitRequest) -> float | None:
         or assessment.estimate.accuracy is None
         or not isinstance(method, Fitted)
         or not about(method).uses_unlabeled
-        or not 0 < pool <= POOL_OF_LABEL * labels
-        or labels > MOST_LABELS
+        or not has_own_temperature(labels, pool)
     ):
         return None
     assert plan is not None

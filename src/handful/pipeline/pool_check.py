@@ -11,7 +11,14 @@ from handful.models.classifier import embed
 from handful.seeds import Stream
 
 POOL = 4_000  # unlabelled images at most that heads use in `auto`: more add time and little else
+MOST_LABELS = 1_000  # labelled images up to which the fits of `pool_answers` cost little
+POOL_OF_LABEL = 20  # unlabelled images for each label, above which a pool is large
 LABELED, UNLABELED = 2_000, 1_000  # images of each kind that are compared, at most
+
+
+def has_own_temperature(labels: int, pool: int) -> bool:
+    """Whether a head's answers for images that it learned from have a temperature of their own."""
+    return 0 < pool <= POOL_OF_LABEL * labels and labels <= MOST_LABELS
 
 
 def some_unlabeled(task: Task, seed: int) -> np.ndarray:

@@ -67,6 +67,7 @@ def record_of(
     """
     settings, task, _, assessment, selection, pretrained, pretraining = decision
     backbone = learned.predictor.model.backbone
+    doubted = assessment.doubted(task.images) if assessment is not None else None
     record: dict[str, Any] = {
         "handful": __version__,
         "command": [redacted(word) for word in request.command],
@@ -115,9 +116,7 @@ def record_of(
         },
         "estimate": assessment.estimate.as_json(images.classes) if assessment is not None else None,
         "members": _members(selection, learned),
-        "label_issues": None
-        if assessment is None or assessment.issues is None
-        else len(assessment.issues),
+        "label_issues": None if doubted is None else len(doubted),
         "forecast": [asdict(row) for row in assessment.forecast] if assessment is not None else [],
         "label_next": [],
         "test": None,

@@ -42,6 +42,20 @@ def interrupted(folder: Path, layout: Layout) -> bool:
     )
 
 
+def put_in_place_if_begun(folder: Path, layout: Layout) -> bool:
+    """Finish a replacement whose process was killed, also where the old run is still complete.
+
+    Then some tables of the old run may be missing already. Takes the lock of the folder.
+
+    Returns:
+        Whether there was one.
+    """
+    if not (folder / _REPLACED).exists() or not _is_whole(folder, layout, NEW):
+        return False
+    with sole_writer(folder):
+        return put_in_place(folder, layout)
+
+
 def finish_replacement(folder: Path, layout: Layout) -> None:
     """Finish an interrupted replacement, if there is one; takes the lock of the folder."""
     if interrupted(folder, layout):

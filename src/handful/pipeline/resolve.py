@@ -43,6 +43,7 @@ def resolve(
     """Resolve the options for these images; HandfulError if they do not fit together."""
     check_labels(images)
     origins = [images.origins.get(name, "unknown") for name in images[images.labeled].names]
+    confirmed = sorted(images.confirmed & set(images[images.labeled].names))
     shares = checked_shares(images, options.prior, options.estimate, origins)
     inputs = replace(options.inputs, shares=None if shares is None else tuple(shares))
     options = replace(options, inputs=inputs)
@@ -67,6 +68,7 @@ def resolve(
         *([] if task.init is None else [task.init.hash]),
         *([AUTO, options.inputs.size] if auto else []),
         *([options.fixed] if auto and options.fixed else []),
+        *([{"confirmed": confirmed}] if confirmed else []),
     )
     wanted = options.estimate == "folds"
     request = FitRequest(

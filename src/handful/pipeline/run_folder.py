@@ -10,6 +10,7 @@ import torch
 
 from handful.csv_files import write_csv
 from handful.data.imageset import ImageSet
+from handful.data.labels.columns import CONFIRMED, MARK
 from handful.data.likeness import thumbnails
 from handful.data.splits import save_draw
 from handful.data.store import Vanished
@@ -285,11 +286,18 @@ def images_to_predict(images: ImageSet) -> int:
 
 
 def save_labels(images: ImageSet, folder: Path, origins: Sequence[str]) -> None:
-    """Write labels.csv: labels, origins and pixel hashes of the labelled images."""
+    """Write labels.csv: labels, origins and pixel hashes of the labelled images.
+
+    A column `mark` tells labels that were confirmed, where there are any.
+    """
     seen = images[images.labeled]
     names = [images.classes[k] for k in seen.labels]
-    rows = zip(seen.names, names, origins, pixel_fingerprints(seen), strict=True)
-    write_csv(folder / LABELS, ["file", "label", "origin", "pixels"], map(list, rows))
+    columns = {"file": seen.names, "label": names, "origin": origins}
+    columns["pixels"] = pixel_fingerprints(seen)
+    marks = [CONFIRMED if name in images.confirmed else "" for name in seen.names]
+    if any(marks):
+        columns[MARK] = marks
+    write_csv(folder / LABELS, list(columns), map(list, zip(*columns.values(), strict=True)))
 
 
 def save_label_next(

@@ -67,8 +67,8 @@ def save_artifacts(
             answering, task, request.seed, folder, task.track
         )
     if assessment is not None:
-        if assessment.issues is not None:
-            save_issues(assessment.issues, task.images, folder)
+        if (doubted := assessment.doubted(task.images)) is not None:
+            save_issues(doubted, task.images, folder)
         save_out_of_fold(assessment.probabilities, task.images, folder)
     if pictures:
         save_thumbnails(decision, request, folder)
@@ -84,7 +84,7 @@ def save_thumbnails(decision: Decision, request: FitRequest, folder: Path) -> No
         decision.task,
         decision.settings.method,
         None if assessment is None else assessment.probabilities,
-        (None if assessment is None else assessment.issues) or [],
+        (None if assessment is None else assessment.doubted(decision.task.images)) or [],
         request.seed,
         None if pretrained is None else pretrained.folder,
     )

@@ -26,6 +26,7 @@ from handful.text import (
     NO_FIGURE,
     about_right,
     counted,
+    may_guess,
     nearly_always,
     percent,
     sentence,
@@ -304,7 +305,8 @@ def _next(run: Run, source: str) -> list[str]:
     steps = []
     if (folder / PREDICTIONS).exists():
         pool = counted(run.record["data"]["unlabeled"], "other image")
-        steps.append(f"answers {quote(folder / PREDICTIONS)}: the {pool}, classified")
+        guesses = "; any of these answers may be a guess" if may_guess(run.estimate) else ""
+        steps.append(f"answers {quote(folder / PREDICTIONS)}: the {pool}, classified{guesses}")
     issues = run.record["label_issues"]
     if issues:
         steps.append(f"check   {quote(folder / ISSUES)}: {counted(issues, 'label')} may be wrong")

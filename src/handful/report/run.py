@@ -49,10 +49,12 @@ from handful.report.sentences import (
     why_no_forecast,
 )
 from handful.text import (
+    GUESSES,
     NO_FIGURE,
     WORTH,
     compared_with_chosen,
     counted,
+    may_guess,
     nearly_always,
     often,
     percent,
@@ -173,6 +175,7 @@ class Page:
     answers: tuple[AnswerRow, ...]  # the most frequent class first; empty if all images had labels
     at_once: int  # rows of `answers` that are not folded away
     no_answer: int  # images without an answer
+    guesses: str  # that the answers may be guesses, and so are not shown; "" where they are
     right: str  # how often it is right, in a sentence
     spelling: tuple[str, ...]  # class names that may mean one class
     first_learned: str  # what an interim run has learned from, and what it has not read
@@ -243,6 +246,7 @@ def page(run: RunFolder, links: bool = False) -> Page:
         answers=answered,
         at_once=len(answered) if len(answered) <= MOST_ANSWERED + 3 else MOST_ANSWERED,
         no_answer=0 if run.predicted is None else int((run.predicted.classes < 0).sum()),
+        guesses=sentence(GUESSES) if may_guess(estimate) else "",
         right=sentence(how_right(estimate, group_count(record), labels_are_folders(run.labels)))
         if known
         else "How often it is right is not known.",

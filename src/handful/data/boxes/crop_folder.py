@@ -363,7 +363,9 @@ def _from_rows(
             row = None
         label = row.label if row else None
         origin = row.origin if row and label else None
-        places.append(Place(label, group, label is not None and name in test, origin=origin))
+        stands = row is not None and row.confirmed
+        in_test = label is not None and name in test
+        places.append(Place(label, group, in_test, origin=origin, confirmed=stands))
     known = {*store.photos, *store.names}
     without = [
         Skipped(name, f"labelled, and without a crop: {row.label!r}")

@@ -15,6 +15,8 @@ from handful.text import did_you_mean
 
 ORIGIN = "origin"  # only its values "random" and "chosen" have a meaning
 SEEN = "seen"  # what the annotator saw: "blind" is no suggestion, any other value is one
+MARK = "mark"  # only its value CONFIRMED has a meaning
+CONFIRMED = "confirmed"  # the label was looked at again, and stands
 FILES = (
     "file filename file_name fname name path filepath file_path image image_id image_name "
     "image_path image_file img img_id img_name img_path id id_code imageid imagename photo picture "
@@ -39,6 +41,7 @@ class Columns:
     group: int | None = None
     origin: int | None = None
     seen: int | None = None
+    mark: int | None = None
     guessed: bool = False  # whether the user did not name the columns
 
 
@@ -56,10 +59,13 @@ def find_columns(
     for own, chosen in (("file", file), ("label", label), ("group", None)):
         if chosen is None and names.count(own) > 1:
             raise HandfulError(f"{path} has {names.count(own)} columns {own!r}")
-    group, origin, seen = (names.index(n) if n in names else None for n in ("group", ORIGIN, SEEN))
+    others = ("group", ORIGIN, SEEN, MARK)
+    group, origin, seen, mark = (names.index(n) if n in names else None for n in others)
     plain = file is None and label is None and {"file", "label"} <= set(names)
     if plain:
-        return table, Columns(names.index("file"), names.index("label"), (), group, origin, seen)
+        return table, Columns(
+            names.index("file"), names.index("label"), (), group, origin, seen, mark
+        )
     typed = {}
     for flag, name in (("--file-column", file), ("--label-column", label)):
         if name is not None:
@@ -75,7 +81,7 @@ def find_columns(
     elif to == at:
         raise HandfulError(f"{path}: the files and the labels cannot both be in column {label!r}")
     guessed = len(typed) < 2
-    return table, Columns(at, to, one_hot, group, origin, seen, guessed)
+    return table, Columns(at, to, one_hot, group, origin, seen, mark, guessed)
 
 
 _HOLDS = {"--file-column": "file names", "--label-column": "labels"}

@@ -1,6 +1,6 @@
 """Read a label file, a CSV or the file of another tool, and match its rows to images.
 
-A CSV has the columns file and label, and may have group, origin and seen, in any order. Other
+A CSV has the columns file and label, and may have group, origin, seen and mark, in any order. Other
 columns are ignored. `columns` lists the names that are recognised. A blank label means unlabelled.
 Labels are text: "01" differs from "1", and "NA" is a name. Spaces around a cell are ignored.
 `match_files` finds the image that a row names. Rows that cannot be used are listed, and their
@@ -13,7 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from handful.csv_files import restored
-from handful.data.labels.columns import KNOWN, Columns, find_columns, one_hot_labels
+from handful.data.labels.columns import (
+    CONFIRMED,
+    KNOWN,
+    Columns,
+    find_columns,
+    one_hot_labels,
+)
 from handful.data.labels.match_files import EXACT, FileMatcher, Match
 from handful.data.labels.other_tools import Labelled, choices, known_format, read_cvat
 from handful.data.labels.tables import (
@@ -56,6 +62,7 @@ class Row:
     group: str | None = None
     origin: str | None = None  # how the image was picked for labelling: "random" or "chosen"
     unused: str = ""  # why the record gives no label
+    confirmed: bool = False  # whether the label was looked at again, and stands
 
 
 @dataclass
@@ -233,7 +240,8 @@ def _row(path: Path, table: Table, line: int, cells: list[str], columns: Columns
     known = origin if origin in ("random", "chosen") else None
     if known == "random" and cell(columns.seen).strip().lower() not in ("", "blind"):
         known = "chosen"  # a suggestion may have made the label, so an estimate must not count it
-    row = Row(line, file, None, group or None, known)
+    confirmed = cell(columns.mark).strip().lower() == CONFIRMED
+    row = Row(line, file, None, group or None, known, confirmed=confirmed)
     if columns.one_hot:
         return _with_labels(row, tuple(one_hot_labels(table, cells, columns)))
     return _with_labels(row, choices(restored(cell(columns.label).strip())))
@@ -321,6 +329,7 @@ def _merge(path: Path, of_image: dict[str, list[Row]], matched: Matched) -> list
             given[0].label if usable else None,
             _group(path, rows),
             next((row.origin for row in rows if row.origin), None),
+            confirmed=usable and any(row.confirmed for row in given),
         )
     return contradictions
 

@@ -101,12 +101,9 @@ class App {
 
   key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target) || event.isComposing) return;
-    if (!byId("finder").hidden) {
-      if (event.key === "Escape") this.closeFinder();
-      return;
-    }
     const button = event.target.closest?.("button, a");
     const plain = event.key === "Enter" || event.key === " ";
+    if (!byId("finder").hidden) return this.toFinder(event, plain && button);
     if (plain && button && !button.classList.contains("tile")) return;
     if (event.key === "Tab" || event.key === "Shift") return;
     const taken = { one: this.one, tiles: this.tiles, done: this.done }[this.mode].key(event);
@@ -116,6 +113,7 @@ class App {
   // Ask for a class, known or new, and go on with it.
   chooseClass(question, act, start = "") {
     this.chosen = act;
+    if (byId("finder").hidden) this.scrolled = scrollY;
     byId("finder").hidden = false;
     document.querySelector("label[for=finder-text]").textContent = question || "Class: type its name, then Enter";
     byId("finder-text").value = start;
@@ -123,9 +121,19 @@ class App {
     byId("finder-text").focus();
   }
 
+  // A key that was pressed beside the open field: it belongs to the field.
+  toFinder(event, ofButton) {
+    if (ofButton || event.key === "Tab" || event.key === "Shift") return;
+    byId("finder-text").focus(); // the browser puts the letter there
+    this.finderKey(event);
+  }
+
+  // The field may have been below the screen: the image comes into view again.
   closeFinder() {
+    const open = !byId("finder").hidden;
     byId("finder").hidden = true;
     byId("finder-text").blur();
+    if (open) scrollTo(scrollX, this.scrolled);
   }
 
   match() {

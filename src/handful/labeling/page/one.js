@@ -299,8 +299,8 @@ export class One {
     if (key === "ArrowLeft") return this.step(1);
     if (key === "ArrowRight" || key === "Escape") return this.step(key === "Escape" ? -Infinity : -1);
     if (key === "/") return this.name("");
-    if (key.toLowerCase() === "n") return this.answer("none");
-    if (key.toLowerCase() === "z") return this.zoom();
+    if (key === "-") return this.answer("none");
+    if (key === "+" || key === "=") return this.zoom();
     if (isClass) return this.answer("label", this.names[at]);
     if (isLetter(key)) return this.name(key);
     this.pressed = null;

@@ -46,7 +46,7 @@ export class Panel {
     else {
       const { figure, random_every: every } = this.app.state;
       const missing = figure - found.counted;
-      text.replaceChildren(make("strong", {}, found.said), " on new images, by the quick classifier of this page. ",
+      text.replaceChildren(make("strong", {}, found.said), " on new images, by the quick classifier of this page. Train (under Done) tries better ones. ",
         found.few ? `A figure needs ${counted(missing, "more label")} of random images (${found.counted} of ${figure} are there): about ${every * missing} labels from here, as one image in ${every} is random.`
           : `${counted(found.counted, "label")} count.`);
     }

@@ -44,6 +44,7 @@ export class Tiles {
       await new Promise((done) => setTimeout(done, 100));
       state = await this.app.poll();
     }
+    if (this.app.mode !== "tiles") return false; // left meanwhile
     const offer = state?.offers[0];
     if (!offer) {
       say("No class is sure enough for a page yet: go on one by one.");

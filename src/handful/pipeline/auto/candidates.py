@@ -15,7 +15,7 @@ from handful.models.classifier import BackboneSpec
 from handful.models.feature_cache import SIZES
 from handful.pipeline.cross_validate import FOLDS
 from handful.pipeline.options import FitOptions, InputSpec
-from handful.pipeline.pool_check import POOL
+from handful.pipeline.pool_check import POOL, has_own_temperature
 from handful.pipeline.setup import prepare
 from handful.progress import Reporter
 from handful.text import duration
@@ -152,10 +152,9 @@ def plan_features(
     n = len(images.labeled)
     heads = (FOLDS.folds + 1) * _HEAD_SECONDS * n * min(n, _FEATURE_WIDTH)
     with_pool = {name: HEADS_WITH_POOL[name] for name in names if name in HEADS_WITH_POOL}
-    more = MORE_FOLDS.fits - FOLDS.fits  # fits of the selected one, for its estimate
     slowest = max(with_pool.values(), default=0.0)
-    # Seconds for each unlabelled image.
-    fits = (FOLDS.folds + 1) * sum(with_pool.values()) + more * slowest
+    # Seconds for each unlabelled image; the fit to all labels is in both parts.
+    fits = (FOLDS.folds + 1) * sum(with_pool.values()) + (_last_fits(images) - 1) * slowest
     found, took = None, 0.0
     for size in (task.size, *sizes):
         one = _embedded(replace(task, size=size), plan.precision, allowed, heads, fits)
@@ -197,6 +196,21 @@ def plan_features(
             f"where it leaves no time, if a head on features is chosen"
         )
     return candidates
+
+
+def seconds_after_choice(head: Candidate, images: ImageSet) -> float:
+    """Seconds from the choice of a head that learns from unlabelled images to its answers.
+
+    They are for more folds, for the fit to all labels, and for the confidence of the answers.
+    """
+    if head.method not in HEADS_WITH_POOL:
+        return 0.0
+    return _last_fits(images) * int(head.settings["limit"]) * HEADS_WITH_POOL[head.method]
+
+
+def _last_fits(images: ImageSet) -> int:
+    own = has_own_temperature(len(images.labeled), len(images.unlabeled))
+    return MORE_FOLDS.fits - FOLDS.fits + 1 + FOLDS.fits * own
 
 
 class _Embedded(NamedTuple):
@@ -323,6 +337,15 @@ def plan_training(
     plan = replace(plan, steps=steps, look=cost.evaluation, allowed=most, longer=limited)
     name = task.backbone.name
     return [Candidate(method, name, task.size, settings, seconds, plan, fold_steps, fold)]
+
+
+def share_with(later: float, allowed: float) -> float:
+    """Seconds for a training and its folds, which leave `later` seconds after the folds.
+
+    The last fit's own time does, too, as either is needed; so it counts as left.
+    """
+    last = 1 / (1 + FOLDS.folds * FOLD_SHARE)  # share of the last fit
+    return allowed if later <= last * allowed else max(0.0, allowed - later) / (1 - last)
 
 
 def split_steps(total: int, full_steps: int) -> tuple[int, int]:

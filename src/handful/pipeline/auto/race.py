@@ -29,6 +29,8 @@ from handful.pipeline.auto.candidates import (
     plan_features,
     plan_training,
     prepared,
+    seconds_after_choice,
+    share_with,
     why_excluded,
 )
 from handful.pipeline.auto.ensemble import HEADS, TRAINED, ensemble
@@ -179,7 +181,8 @@ class Race:
             yield from with_pool
         later = sum(head.seconds for head in with_pool) if scratch_first else 0.0
         expensive = self._expensive(heads)
-        yield from self._plan("supervised", lambda: self._supervised(later, expensive))
+        ending = max((seconds_after_choice(head, self.images) for head in heads), default=0.0)
+        yield from self._plan("supervised", lambda: self._supervised(later, expensive, ending))
         if scratch_first:
             yield from with_pool
         if expensive is not None:
@@ -230,14 +233,17 @@ class Race:
         heads = [one for one in self.evidence() if one.method == "features"]
         return heads[selected(heads, self.priors)].network if heads else ""
 
-    def _supervised(self, later: float, follower: str | None) -> list[Candidate]:
+    def _supervised(
+        self, later: float, follower: str | None, ending: float = 0.0
+    ) -> list[Candidate]:
         """Plan `supervised`.
 
         Args:
             later: seconds that heads need which come after it.
             follower: the method that a long budget adds after it, if there is one.
+            ending: seconds that a head needs after it was chosen, where the network is not.
         """
-        allowed = self.remaining - later
+        allowed = share_with(ending, self.remaining - later)
         if follower is not None and allowed - BUDGET >= _EXPENSIVE_FROM:
             allowed = BUDGET
         return self._training("supervised", allowed, self.options, {})
