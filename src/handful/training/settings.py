@@ -5,7 +5,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from handful.methods.base import Method, as_json
+from handful.methods.base import Method, Task, as_json
+from handful.methods.first_head import has_learned_weights
 from handful.methods.schedule import Schedule
 from handful.models.classifier import BackboneSpec
 
@@ -26,6 +27,22 @@ class Settings:
             "backbone": asdict(self.backbone),
             "precision": self.precision,
         }
+
+    def identity(self, task: Task) -> dict[str, Any]:
+        """`as_json` for a fingerprint, which stays what it was before these fields existed.
+
+        Unfinished runs and cached results of earlier versions have such fingerprints. Fields that
+        were added later are left out where a training is as it was without them.
+        """
+        later: dict[str, Any] = {"layer_decay": 1.0, "start_share": 0.0}
+        if not has_learned_weights(task):
+            later["first_head"] = "auto"
+        whole = self.as_json()
+        for part in (whole["method"], whole["schedule"] or {}):
+            for name, value in later.items():
+                if part.get(name) == value:
+                    del part[name]
+        return whole
 
 
 def make_fingerprint(*parts: Any) -> str:
