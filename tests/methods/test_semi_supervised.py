@@ -569,6 +569,14 @@ def test_a_network_pre_trained_without_labels_starts_with_a_fitted_head_too(tmp_
     assert torch.equal(found.head.weight, fitted_head(classifier(learned), learned).weight)
 
 
+def test_labels_of_one_class_leave_the_first_head_random():
+    """A fold of two labels has one to learn from."""
+    images = stripes(channels=3, size=32).seen(np.array([0]))
+    given = task(images, backbone=BackboneSpec("lite0"))
+    random = fresh(FixMatch(first_head="random"), given, 0)
+    assert same(fresh(FixMatch(), given, 0).state_dict(), random.state_dict())
+
+
 @every_method
 def test_small_networks_start_with_the_random_head_of_before(method):
     found = fresh(method, task(), 3)

@@ -15,11 +15,14 @@ def has_learned_weights(task: Task) -> bool:
     return task.init is not None or models.pretrained(task.backbone.name)
 
 
-def fitted_head(network: Classifier, task: Task) -> nn.Linear:
+def fitted_head(network: Classifier, task: Task) -> nn.Module:
     """A linear head fitted to the labelled images, its logits at their best temperature.
 
-    A head of random weights would send random gradients through learned features.
+    A head of random weights would send random gradients through learned features. Where the labels
+    are of one class, as in a fold of few labels, there is nothing to fit, and it stays random.
     """
+    if len(task.labels[task.labeled].unique()) < 2:
+        return network.head
     images = task.images[task.labeled.numpy()]
     # Torch trains the network, so the head must not learn from features in int8.
     precision = "fp32" if models.has_graph(task.backbone.name) else "auto"
