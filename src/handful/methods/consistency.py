@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from handful.errors import HandfulError
 from handful.methods.base import Batch, Step, Task, Views, classifier
 from handful.methods.first_features import task_shares
-from handful.methods.first_head import fitted_head, has_learned_weights
+from handful.methods.first_head import fitted_head, freeze_norms, has_learned_weights
 from handful.methods.heads import prior_of
 from handful.methods.losses import aligned
 from handful.methods.schedule import Schedule
@@ -61,6 +61,7 @@ class Consistency(ABC):
     strong: str = "auto"  # of the trained view, or "same"; auto: digits-strong or strong
     first_head: str = "auto"  # linear: fitted to the labels before; random; auto: linear where the
     # backbone has learned weights, else random
+    frozen_norm: bool = False  # keep batch norm's statistics of learned weights
 
     name: ClassVar[str]
 
@@ -99,10 +100,11 @@ class Consistency(ABC):
 
     def build(self, task: Task) -> nn.Module:
         network, learned = classifier(task), has_learned_weights(task)
-        if self.first_head == "linear" and not learned:
+        if (self.first_head == "linear" or self.frozen_norm) and not learned:
+            given = "frozen_norm=true" if self.frozen_norm else "first_head=linear"
             raise HandfulError(
-                f"first_head=linear needs learned weights, and backbone {task.backbone.name!r} has "
-                f"none; use --backbone lite0, or leave out first_head"
+                f"{given} needs learned weights, and backbone {task.backbone.name!r} has none; use "
+                f"--backbone lite0, or leave out {given.partition('=')[0]}"
             )
         if learned and self.first_head != "random":
             network.head = fitted_head(network, task)
@@ -120,6 +122,8 @@ class Consistency(ABC):
         return {"prior": prior, "guessed": prior.clone(), "used": prior.clone()}
 
     def loss(self, model: nn.Module, batch: Batch) -> Step:
+        if self.frozen_norm:
+            freeze_norms(model)
         if not batch.unlabeled:
             return Supervised().loss(model, batch)
         logits = self._forward(model, batch)

@@ -1,4 +1,4 @@
-"""A head fitted to features before a network with learned weights is trained."""
+"""What networks with learned weights begin with: a fitted head, and their statistics."""
 
 import torch
 from torch import nn
@@ -34,3 +34,10 @@ def fitted_head(network: Classifier, task: Task) -> nn.Module:
         head.weight.div_(temperature)
         head.bias.div_(temperature)
     return head
+
+
+def freeze_norms(network: nn.Module) -> None:
+    """Batch norms compute with the statistics that they have until `train()` is called again."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
