@@ -569,6 +569,26 @@ def test_a_network_pre_trained_without_labels_starts_with_a_fitted_head_too(tmp_
     assert torch.equal(found.head.weight, fitted_head(classifier(learned), learned).weight)
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_batch_norms_keep_the_statistics_of_learned_weights_only_when_frozen(
+    tmp_path, monkeypatch, frozen
+):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    spec = BackboneSpec("lite0")
+    learned = task(stripes(channels=3, size=32), backbone=spec)
+    schedule = replace(SCHEDULE, steps=2, lr=1e-3)
+    settings = Settings(FixMatch(frozen_norm=frozen), schedule, spec, precision="fp32")
+    after = weights(train_task(settings, learned, 0, planned=PLAN))
+    before = fresh(settings.method, learned, 0).state_dict()
+    statistics = [name for name in before if name.endswith(("running_mean", "running_var"))]
+    assert statistics
+    for name in statistics:
+        assert torch.equal(before[name], after[name]) == frozen, name
+    assert not torch.equal(
+        before["backbone.network.bn1.weight"], after["backbone.network.bn1.weight"]
+    )
+
+
 def test_labels_of_one_class_leave_the_first_head_random():
     """A fold of two labels has one to learn from."""
     images = stripes(channels=3, size=32).seen(np.array([0]))
@@ -588,6 +608,8 @@ def test_small_networks_start_with_the_random_head_of_before(method):
 def test_a_fitted_head_needs_learned_weights():
     with pytest.raises(ValueError, match="first_head=linear needs learned weights, .*'small'"):
         FixMatch(first_head="linear").build(task())
+    with pytest.raises(ValueError, match="frozen_norm=true needs learned weights, .*'small'"):
+        FixMatch(frozen_norm=True).build(task())
     with pytest.raises(ValueError, match="first_head is auto, linear or random, got 'zero'"):
         UDA(first_head="zero")
 

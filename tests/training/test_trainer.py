@@ -579,4 +579,6 @@ def test_a_first_head_that_is_fitted_now_has_a_fingerprint_of_its_own():
     spec = BackboneSpec("lite0")
     ours = Settings(FixMatch(), Schedule(), spec)
     assert ours.identity(task(backbone=spec))["method"]["first_head"] == "auto"
-    assert "first_head" not in ours.identity(task())["method"]
+    assert not {"first_head", "frozen_norm"} & set(ours.identity(task())["method"])
+    frozen = replace(ours, method=FixMatch(frozen_norm=True))
+    assert frozen.identity(task())["method"]["frozen_norm"]
