@@ -44,9 +44,7 @@ class FineTuning:
     embed_size: int = 160  # side in pixels of the images for the head
     embed_backbone: str = ""  # networks of the head, as in lite0+lite2; "": the trained one
     first_head: str = "linear"  # the trained head starts as a fitted one, or "random"
-    start_share: float = (
-        0.0  # share of the pre-trained weights and the first head in the saved ones
-    )
+    start_share: float = 0.0  # share of the weights before training in the saved ones
     frozen_norm: bool = False  # keep batch norm's statistics of the pre-training
     frozen_parts: int = 0  # number of lite's nine parts, from the input on, that are not trained
 
