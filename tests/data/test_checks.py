@@ -165,7 +165,7 @@ def test_images_that_all_disagree_have_their_nearest(monkeypatch, images):
     assert partners.tolist() == list(slow_nearest(x, 4))
 
 
-BLOBS = {"COMPARED": 400, "CELL": 40, "LARGEST": 80, "GROUP": 4}
+BLOBS = {"OF_MANY": 400, "CELL": 40, "LARGEST": 80, "GROUP": 4}
 
 
 def blobs(spread=0.2):
@@ -183,7 +183,7 @@ def test_of_many_images_nearly_all_neighbours_are_found(monkeypatch, spread, bf1
         monkeypatch.setattr(near_module, name, value)
     monkeypatch.setattr(near_module, "has_bf16", lambda: bf16)
     x = blobs(spread)
-    partners = near_module._nearest(x, 4, near_module.quiet)
+    partners = near_module._nearest(x, 4, near_module.quiet, near_module._cells(x))
     expected = torch.tensor(list(slow_nearest(x, 4)))
     found = (partners[:, :, None] == expected[:, None]).any(1).float().mean()
     assert found > (0.98 if spread == 0.2 else 0.6)
@@ -194,13 +194,10 @@ def test_of_many_images_nearly_all_neighbours_are_found(monkeypatch, spread, bf1
 
 
 def test_cells_that_are_all_compared_miss_nothing(monkeypatch):
-    for name, value in {**BLOBS, "COMPARED": 1_999}.items():
+    for name, value in {**BLOBS, "OF_MANY": 2_000}.items():
         monkeypatch.setattr(near_module, name, value)
     x = blobs(2.0)
-    index = near_module._Index(x, near_module._cells(x))
-    index.nearest = len(index.tiles)
-    monkeypatch.setattr(near_module, "_Index", lambda *_: index)
-    partners = near_module._nearest(x, 4, near_module.quiet)
+    partners = near_module._nearest(x, 4, near_module.quiet, near_module._cells(x))
     assert partners.tolist() == list(slow_nearest(x, 4))
 
 
@@ -219,11 +216,12 @@ def test_it_is_said_that_not_all_images_were_compared(monkeypatch, tmp_path):
         save(tmp_path / "ab"[seed % 2] / f"{seed}.png", smooth(40, 40, seed=seed))
     assert check(load(tmp_path)).near_compared is None
     monkeypatch.setattr("handful.data.checks.COMPARED", 5)
+    monkeypatch.setattr("handful.data.checks.OF_MANY", 3)
     findings = check(load(tmp_path))
-    assert findings.as_json()["near_compared"] == 5
+    assert findings.as_json()["near_compared"] == 3
     assert near_note(findings) == (
-        "Near-duplicates: with more than 5 images, each is compared with the 5 that are likeliest "
-        "to look like it, so a few may be missing."
+        "Near-duplicates: of so many images, each is compared only with the 3 that are likeliest to "
+        "look like it, so a few may be missing."
     )
     assert check(load(tmp_path), near=False).near_compared is None
 

@@ -21,7 +21,7 @@ from handful.data.findings import (
     valid_unicode,
 )
 from handful.data.imageset import ImageSet
-from handful.data.near_duplicates import COMPARED, SIZE, near_duplicates
+from handful.data.near_duplicates import COMPARED, OF_MANY, SIZE, near_duplicates
 from handful.data.pixel_keys import pixel_numbers
 from handful.data.store import FileStore, Skipped
 from handful.progress import Track, quiet
@@ -112,7 +112,7 @@ def check(images: ImageSet, *, near: bool = True, track: Track = quiet) -> Findi
             replace(problem, text=valid_unicode(problem.text))
             for problem in sorted(problems, key=lambda problem: not problem.serious)
         ),
-        near_compared=COMPARED if near and len(every.pixels) > COMPARED else None,
+        near_compared=OF_MANY if near and len(every.pixels) > COMPARED else None,
     )
 
 
