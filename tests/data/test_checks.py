@@ -211,6 +211,18 @@ def test_cells_hold_every_image_once_and_none_is_too_large(monkeypatch, equal):
     assert max(map(len, cells)) <= 80
 
 
+def test_a_small_part_of_a_cell_takes_the_images_of_the_nearest_parts(monkeypatch):
+    monkeypatch.setattr(near_module, "FEWEST", 40)
+    own = torch.Generator().manual_seed(0)
+    places = F.normalize(torch.randn(3, 63, generator=own))
+    places[1] = F.normalize(places[0] + 0.1 * places[1], dim=0)  # the nearest of the first
+    x = F.normalize(places.repeat_interleave(30, 0) + torch.randn(90, 63, generator=own) / 100)
+    kinds = near_module._Kinds(x, torch.arange(90).split(30))
+    assert [kinds.around(number).sort().values.tolist() for number in (0, 1)] == 2 * [[*range(60)]]
+    monkeypatch.setattr(near_module, "FEWEST", 1_000)
+    assert kinds.around(2).sort().values.equal(torch.arange(90))
+
+
 def test_it_is_said_that_not_all_images_were_compared(monkeypatch, tmp_path):
     for seed in range(6):
         save(tmp_path / "ab"[seed % 2] / f"{seed}.png", smooth(40, 40, seed=seed))
