@@ -232,8 +232,8 @@ def test_it_is_said_that_not_all_images_were_compared(monkeypatch, tmp_path):
     findings = check(load(tmp_path))
     assert findings.as_json()["near_compared"] == 3
     assert near_note(findings) == (
-        "Near-duplicates: of so many images, each is compared only with the 3 that are likeliest to "
-        "look like it, so a few may be missing."
+        "Near-duplicates: of so many images, each is compared only with the 3 that are likeliest "
+        "to look like it, so a few may be missing."
     )
     assert check(load(tmp_path), near=False).near_compared is None
 
