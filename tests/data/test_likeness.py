@@ -165,7 +165,7 @@ def test_limits_do_not_depend_on_pictures_of_other_kinds():
     flecks = torch.rand(60, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     both = torch.cat([scenes(60), (255 * flecks).byte()])
     alone = near_limits(both, torch.arange(60), torch.arange(60), NEAR)
-    beside = near_limits(both, torch.arange(60), torch.arange(120), NEAR)
+    beside = near_limits(both, torch.arange(120), torch.arange(120), NEAR)[:60]
     assert float((beside / alone - 1).abs().median()) < 0.05
 
 
