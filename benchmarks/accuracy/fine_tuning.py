@@ -1,29 +1,42 @@
-"""Fine-tuning that starts in different ways, with a fixed number of steps.
+"""Pre-trained networks trained further, from different starts, with a fixed number of steps.
 
     python -m benchmarks run fine_tuning dev --sources cifar10-jpeg --steps 150
     python -m benchmarks run fine_tuning dev --sources tin10 --set frozen_parts=5
+    python -m benchmarks run fine_tuning dev --starts "fitted head" --shares 0 0.3 0.5
+    python -m benchmarks run fine_tuning dev --starts "fixmatch, fitted head" --steps 80
 
 A draw labels 10 images of each class; MOST images are the pool, and MOST others are scored. Each
-start gets the same draws, images and steps. A draw that has its line is not made again.
+start gets the same draws, images and steps. A draw that has its lines is not made again. One
+training serves all shares of the first weights in the saved ones.
 """
 
 import argparse
 import time
+from dataclasses import replace
 from itertools import product
 
 import handful
 from benchmarks.lib import arguments, record
 from benchmarks.lib.pools import ALL_SIZES, opened, parts
 from handful.cli.options import pairs
+from handful.data.imageset import ImageSet
 from handful.data.splits import draw as drawn
+from handful.pipeline.options import InputSpec
+from handful.pipeline.run import Run
+from handful.pipeline.setup import prepare
 from handful.progress import Reporter
+from handful.training.loop import fresh
+from handful.training.weight_average import Average
 
 FILE = "fine_tuning"
 STARTS = {
     "random head": {"first_head": "random", "embed_head": "self_training"},
     "fitted head": {"first_head": "linear", "embed_head": "self_training"},
     "mixture": {"embed_head": "gaussian_mixture", "embed_backbone": "lite0+lite2"},
+    "fixmatch, random head": {"first_head": "random"},
+    "fixmatch, fitted head": {"first_head": "linear"},
 }
+BACKBONE = "lite0"
 PER_CLASS = 10
 MOST = 3_000
 SIZE = 96
@@ -37,29 +50,61 @@ def main() -> None:
         to_label, to_score = parts(opened(source), options.part, MOST)
         seen = to_label.seen(drawn(to_label.labels, PER_CLASS, draw))
         for start in options.starts:
-            name = " ".join([source, start, *options.set])
-            if record.recorded(FILE, name, options.part, draw):
+            names = {share: name_of(source, start, options.set, share) for share in options.shares}
+            if all(record.recorded(FILE, name, options.part, draw) for name in names.values()):
                 continue
-            size = {"embed_size": str(ALL_SIZES[source]), "steps": str(options.steps)}
-            settings = size | STARTS[start] | given
-            begun = time.perf_counter()
-            run = handful.fit(
-                seen,
-                "fine_tuning",
-                seed=draw,
-                size=SIZE,
-                estimate="none",
-                settings=settings,
-                reporter=Reporter(say=lambda text: print(text, flush=True)),
-            )
-            seconds = round(time.perf_counter() - begun, 1)
+            method = method_of(start)
+            size = {"embed_size": str(ALL_SIZES[source])} if method == "fine_tuning" else {}
+            settings = size | {"steps": str(options.steps)} | STARTS[start] | given
+            begun, busy = time.perf_counter(), time.process_time()
+            run = trained(seen, method, settings, draw)
             figures = {
-                "test_accuracy": round(run.evaluate(to_score).accuracy, 5),
-                "seconds": seconds,
+                "seconds": round(time.perf_counter() - begun, 1),
+                "processor_seconds": round(time.process_time() - busy, 1),
             }
-            print(name, draw, figures, flush=True)
-            if not options.dry:
-                record.append(FILE, name, options.part, figures, draw=draw, settings=settings)
+            for share, name in names.items():
+                scored = with_start(run, seen, method, settings, draw, share)
+                right = round(scored.evaluate(to_score).accuracy, 5)
+                figures |= {"test_accuracy": right}
+                print(name, draw, figures, flush=True)
+                if options.dry or record.recorded(FILE, name, options.part, draw):
+                    continue
+                used = settings | ({"start_share": str(share)} if share else {})
+                record.append(FILE, name, options.part, dict(figures), draw=draw, settings=used)
+
+
+def name_of(source: str, start: str, given: list[str], share: float) -> str:
+    return " ".join([source, start, *given, *([f"start_share={share:g}"] if share else [])])
+
+
+def method_of(start: str) -> str:
+    return start.split(",")[0] if "," in start else "fine_tuning"
+
+
+def trained(seen: ImageSet, method: str, settings: dict[str, str], draw: int) -> Run:
+    return handful.fit(
+        seen,
+        method,
+        backbone=BACKBONE,
+        seed=draw,
+        size=SIZE,
+        estimate="none",
+        settings=settings,
+        reporter=Reporter(say=lambda text: print(text, flush=True)),
+    )
+
+
+def with_start(
+    run: Run, seen: ImageSet, method: str, settings: dict[str, str], draw: int, share: float
+) -> Run:
+    """The run as a training with this `start_share` leaves it."""
+    if not share:
+        return run
+    how = {"backbone": BACKBONE, "inputs": InputSpec(SIZE), "settings": settings}
+    resolved, task = prepare(seen, method, **how)
+    average = Average(fresh(resolved.method, task, draw), 0.0, share)
+    average.model.load_state_dict(run.predictor.model.state_dict())
+    return replace(run, predictor=replace(run.predictor, model=average.mixed))
 
 
 def parse() -> argparse.Namespace:
@@ -69,6 +114,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--starts", nargs="+", default=list(STARTS), choices=list(STARTS))
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--draws", type=int, default=1)
+    parser.add_argument(
+        "--shares", nargs="+", type=float, default=[0.0], help="of the first weights"
+    )
     parser.add_argument("--set", nargs="+", default=[], help="settings of the method, NAME=VALUE")
     parser.add_argument("--dry", action="store_true", help="print only, write no line")
     return parser.parse_args()

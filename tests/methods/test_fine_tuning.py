@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,15 +9,18 @@ from torch import nn
 from handful import devices
 from handful.data.imageset import ImageSet
 from handful.data.store import array_store
-from handful.methods import fine_tuning
+from handful.methods import fine_tuning, first_head
 from handful.methods.base import Batch, Task
 from handful.methods.class_shares import best_temperature
 from handful.methods.fine_tuning import FineTuning, Student
 from handful.methods.gaussian_mixture import GaussianMixture
 from handful.methods.linear_head import Features
-from handful.methods.schedule import ScheduleProgress
+from handful.methods.schedule import Schedule, ScheduleProgress
 from handful.methods.self_training import SelfTraining
 from handful.models.classifier import BackboneSpec, Classifier, Normalize, embed
+from handful.training.plan import Plan
+from handful.training.settings import Settings
+from handful.training.trainer import train_task
 
 
 class Flat(nn.Module):
@@ -164,7 +169,8 @@ def spied_embeddings(monkeypatch):
         calls.append((type(network.backbone).__name__, size, len(images)))
         return embed(images, network, size, *rest)
 
-    monkeypatch.setattr(fine_tuning, "embed", spying)
+    for module in (fine_tuning, first_head):
+        monkeypatch.setattr(module, "embed", spying)
     return calls
 
 
@@ -192,6 +198,25 @@ def test_the_first_head_learns_nothing_of_images_set_aside_for_validation(tmp_pa
     task = Task(photographs(), BackboneSpec("lite0"), size=32, validation=(0, 1))
     FineTuning(unlabeled_ratio=0).build(task)
     assert calls == [("Lite0", 32, 4)]
+
+
+def test_with_a_share_of_1_the_start_is_saved_and_answers_as_the_fitted_head(tmp_path, monkeypatch):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    images = photographs()
+    task = Task(images, BackboneSpec("lite0"), size=32)
+    schedule = Schedule(steps=2, batch=6, lr=1e-2, optimizer="adamw", looks=1)
+    labels_only, shown = FineTuning(unlabeled_ratio=0), images.at(32).float() / 255
+    logits = []
+    for share in (0.0, 0.5, 1.0):
+        method = replace(labels_only, start_share=share)
+        settings = Settings(method, schedule, task.backbone, precision="fp32")
+        trained = train_task(settings, task, 0, planned=Plan("fp32", 1, 0.01))
+        with torch.inference_mode():
+            logits.append(trained.predictor.model(shown))
+    with torch.inference_mode():
+        expected = labels_only.build(task).eval()(shown)
+    pure, half, start = ((found - expected).norm() / expected.norm() for found in logits)
+    assert start < 1e-5 < 0.01 < half < pure
 
 
 def test_a_random_first_head_is_left_as_it_is(tmp_path, monkeypatch):
@@ -268,3 +293,7 @@ def test_impossible_settings_are_refused_when_made():
         FineTuning(embed_head="me")
     with pytest.raises(ValueError, match="first_head is linear or random, got 'zero'"):
         FineTuning(first_head="zero")
+    with pytest.raises(ValueError, match=r"start_share lies in \[0, 1\], got -1"):
+        FineTuning(start_share=-1)
+    with pytest.raises(ValueError, match="start_share=0.5 needs a first head that is fitted"):
+        FineTuning(start_share=0.5, first_head="random")

@@ -63,3 +63,9 @@ def test_patience_needs_validation_images():
 def test_the_rate_scales_with_the_batch(scaling, expected):
     schedule = Schedule(lr=0.3, batch=128, scaling=scaling, decay="constant")
     assert schedule.rate(0) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("decay", [0, 1.1, -0.5])
+def test_the_decay_of_layers_lies_between_0_and_1(decay):
+    with pytest.raises(ValueError, match=r"layer_decay lies in \(0, 1\], got"):
+        Schedule(layer_decay=decay)

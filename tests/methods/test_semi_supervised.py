@@ -12,11 +12,13 @@ import torch.nn.functional as F
 from torch import nn
 
 import handful
+from handful import seeds
 from handful.data.augmentation.pipelines import PIPELINES
 from handful.files import read_tensors
-from handful.methods.base import Batch, Stateful
+from handful.methods.base import Batch, Init, Stateful, classifier
 from handful.methods.consistency import Consistency, StepLogits, UnlabeledCost, monitoring_logs
 from handful.methods.deep_propagation import DeepPropagation
+from handful.methods.first_head import fitted_head
 from handful.methods.fixmatch import FixMatch
 from handful.methods.mean_teacher import MeanTeacher
 from handful.methods.pseudo_label import PseudoLabel
@@ -27,7 +29,7 @@ from handful.methods.uda import UDA, signal_threshold
 from handful.models.classifier import BackboneSpec
 from handful.progress import Reporter
 from handful.training.batches import Batches
-from handful.training.loop import begin, train
+from handful.training.loop import begin, fresh, train
 from handful.training.plan import Plan
 from handful.training.settings import Settings
 from handful.training.trainer import train_task
@@ -537,6 +539,79 @@ def test_unlabeled_images_of_other_classes_do_no_harm_to_the_loop(method):
     two = replace(images, classes=images.classes[:2], labels=labels)
     run = handful.fit(two, method, settings=QUICK, precision="fp32", estimate="none")
     assert run.predict(two).probabilities.shape == (60, 2)
+
+
+@every_method
+def test_a_network_with_learned_weights_starts_with_a_fitted_head(tmp_path, monkeypatch, method):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    images = stripes(channels=3, size=32)
+    learned = task(images, backbone=BackboneSpec("lite0"))
+    found = fresh(method, learned, 0)
+    random = fresh(replace(method, first_head="random"), learned, 0)
+    with seeds.seeded(0):
+        plain = classifier(learned)
+    expected = fitted_head(plain, learned)
+    assert torch.equal(found.head.weight, expected.weight)
+    assert torch.equal(found.head.bias, expected.bias)
+    assert torch.equal(random.head.weight, plain.head.weight)
+    assert same(found.backbone.state_dict(), random.backbone.state_dict())
+    with torch.inference_mode():
+        shown = learned.pixels[learned.labeled].float() / 255
+        assert (found.eval()(shown).argmax(dim=1) == learned.labels[learned.labeled]).all()
+
+
+def test_a_network_pre_trained_without_labels_starts_with_a_fitted_head_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    given = task()
+    weights_before = fresh(FixMatch(), given, 5).backbone.state_dict()
+    learned = task(init=Init(weights_before, (0.5,), (0.25,), "made here"))
+    found = fresh(FixMatch(), learned, 0)
+    assert torch.equal(found.head.weight, fitted_head(classifier(learned), learned).weight)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_batch_norms_keep_the_statistics_of_learned_weights_only_when_frozen(
+    tmp_path, monkeypatch, frozen
+):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    spec = BackboneSpec("lite0")
+    learned = task(stripes(channels=3, size=32), backbone=spec)
+    schedule = replace(SCHEDULE, steps=2, lr=1e-3)
+    settings = Settings(FixMatch(frozen_norm=frozen), schedule, spec, precision="fp32")
+    after = weights(train_task(settings, learned, 0, planned=PLAN))
+    before = fresh(settings.method, learned, 0).state_dict()
+    statistics = [name for name in before if name.endswith(("running_mean", "running_var"))]
+    assert statistics
+    for name in statistics:
+        assert torch.equal(before[name], after[name]) == frozen, name
+    assert not torch.equal(
+        before["backbone.network.bn1.weight"], after["backbone.network.bn1.weight"]
+    )
+
+
+def test_labels_of_one_class_leave_the_first_head_random():
+    """A fold of two labels has one to learn from."""
+    images = stripes(channels=3, size=32).seen(np.array([0]))
+    given = task(images, backbone=BackboneSpec("lite0"))
+    random = fresh(FixMatch(first_head="random"), given, 0)
+    assert same(fresh(FixMatch(), given, 0).state_dict(), random.state_dict())
+
+
+@every_method
+def test_small_networks_start_with_the_random_head_of_before(method):
+    found = fresh(method, task(), 3)
+    with seeds.seeded(3):
+        plain = classifier(task())
+    assert same(found.state_dict(), plain.state_dict())
+
+
+def test_a_fitted_head_needs_learned_weights():
+    with pytest.raises(ValueError, match="first_head=linear needs learned weights, .*'small'"):
+        FixMatch(first_head="linear").build(task())
+    with pytest.raises(ValueError, match="frozen_norm=true needs learned weights, .*'small'"):
+        FixMatch(frozen_norm=True).build(task())
+    with pytest.raises(ValueError, match="first_head is auto, linear or random, got 'zero'"):
+        UDA(first_head="zero")
 
 
 def test_impossible_settings_are_refused_when_made():

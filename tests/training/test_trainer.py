@@ -1,7 +1,7 @@
 import copy
 import os
 import signal
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
 import numpy as np
@@ -13,15 +13,18 @@ import handful.training.trainer
 from handful.files import read_tensors
 from handful.methods.base import Batch, Step, Views, classifier
 from handful.methods.class_shares import wanted_shares
+from handful.methods.fine_tuning import FineTuning
+from handful.methods.fixmatch import FixMatch
 from handful.methods.schedule import Schedule
 from handful.methods.supervised import Supervised
 from handful.models.classifier import BackboneSpec
 from handful.pipeline.cross_validate import fold_predictor
+from handful.pipeline.setup import validate
 from handful.training.batches import Batches
 from handful.training.loop import Diverged, State, fresh, train
 from handful.training.optimizers import make_optimizer
 from handful.training.plan import Plan, measure_plan
-from handful.training.settings import Settings
+from handful.training.settings import Settings, make_fingerprint
 from handful.training.trainer import train_task
 from handful.training.weight_average import Average
 from tiny import SCHEDULE, stripes, task
@@ -446,3 +449,136 @@ def test_lars_adapts_weights_and_neither_biases_nor_norms():
     for group in optimizer.param_groups:
         assert all((p.ndim > 1) == group["adapt"] for p in group["params"])
         assert group["adapt"] or group["weight_decay"] == 0
+
+
+def test_layer_decay_is_refused_before_a_network_is_trained_that_does_not_say_its_layers():
+    settings = replace(SETTINGS, schedule=replace(SCHEDULE, layer_decay=0.9))
+    with pytest.raises(ValueError, match="Small does not"):
+        validate(settings, task(), seed=0)
+
+
+def test_a_share_of_the_first_weights_and_statistics_is_mixed_into_the_average():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(2)
+            self.register_buffer("bank", torch.zeros(3))
+
+    model = Counting()
+    average = Average(model, 0.0, start_share=0.25)
+    with torch.no_grad():
+        model.norm.weight.fill_(3.0)  # 1 at the start
+        model.norm.running_mean.fill_(8.0)  # 0
+        model.norm.running_var.fill_(2.0)  # 1
+        model.norm.num_batches_tracked.fill_(5)
+        model.bank.fill_(2.0)
+    average.update(step=1)
+    mixed = average.mixed
+    assert mixed.norm.weight.tolist() == [2.5, 2.5]
+    assert mixed.norm.running_mean.tolist() == [6.0, 6.0]
+    assert mixed.norm.running_var.tolist() == [1.75, 1.75]
+    assert mixed.norm.num_batches_tracked.item() == 5
+    assert mixed.bank.tolist() == [2.0, 2.0, 2.0]
+    assert average.model.norm.weight.tolist() == [3.0, 3.0]  # which the training goes on with
+    assert not mixed.training and not mixed.norm.weight.requires_grad
+
+
+@dataclass(frozen=True)
+class Anchored(Interrupted):
+    """Supervised with a share of its first weights in the saved ones; interrupted at step `at`."""
+
+    at: int = -1
+    start_share: float = 0.4
+    other: bool = False  # the network is built with other weights
+
+    def build(self, task):
+        if self.other:
+            torch.manual_seed(99)
+        return super().build(task)
+
+
+def anchored(**changes):
+    return replace(SETTINGS, method=Anchored("digits", **changes))
+
+
+def test_with_a_share_of_0_nothing_changes(tmp_path):
+    plain = replace(SETTINGS, method=Supervised("digits"))
+    assert same(
+        weights(train_task(plain, task(), 1, planned=PLAN)),
+        weights(train_task(anchored(start_share=0.0), task(), 1, tmp_path, PLAN)),
+    )
+    tensors, _ = read_tensors(tmp_path / "checkpoint.safetensors")
+    assert {key.partition("/")[0] for key in tensors} == {
+        "model", "average", "optimizer", "best", "step", "turns",
+    }  # fmt: skip
+
+
+def test_with_a_share_of_1_the_first_weights_are_evaluated_and_saved_in_folds_too():
+    schedule = replace(SCHEDULE, validation=0.25)
+    settings = replace(anchored(start_share=1.0), schedule=schedule)
+    result = train_task(settings, task(), 1, planned=PLAN)
+    first = fresh(settings.method, task(), 1).state_dict()
+    saved = weights(result)
+    trained = {key for key in first if not torch.equal(first[key], saved[key])}
+    assert all(key.endswith("num_batches_tracked") for key in trained)
+    assert len({line["validation_loss"] for line in result.history}) == 1
+    assert len(result.history) > 2
+    part = np.arange(12), np.arange(12, 16)
+    chances = fold_predictor(anchored(start_share=1.0), task(), 0, PLAN)(*part, 5)
+    untrained = replace(settings, schedule=replace(SCHEDULE, steps=0))
+    assert np.array_equal(chances, fold_predictor(untrained, task(), 0, PLAN)(*part, 5))
+    assert not np.array_equal(chances, fold_predictor(anchored(), task(), 0, PLAN)(*part, 5))
+
+
+def test_the_average_itself_teaches_where_a_share_of_the_start_is_saved():
+    pure = train_task(anchored(start_share=0.0), task(), 1, planned=PLAN)
+    mixed = train_task(anchored(), task(), 1, planned=PLAN)
+    first = fresh(Anchored("digits"), task(), 1).state_dict()
+    for key, value in weights(mixed).items():
+        if not key.endswith("num_batches_tracked"):
+            expected = torch.lerp(weights(pure)[key], first[key], 0.4)
+            torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_a_resumed_training_has_the_first_weights_of_its_first_session(
+    tmp_path, monkeypatch, other
+):
+    monkeypatch.setattr("handful.training.history.SAVE_EVERY", 0)
+    straight = train_task(anchored(), task(), 1, planned=PLAN)
+    with pytest.raises(KeyboardInterrupt):
+        train_task(anchored(at=7), task(), 1, tmp_path, PLAN)
+    resumed = train_task(anchored(other=other), task(), 1, tmp_path)
+    assert same(weights(straight), weights(resumed))
+    without_time = [{k: v for k, v in h.items() if k != "seconds"} for h in straight.history]
+    assert without_time == [{k: v for k, v in h.items() if k != "seconds"} for h in resumed.history]
+    again = train_task(anchored(at=0), task(), 1, tmp_path)  # finished: nothing is trained
+    assert same(weights(straight), weights(again))
+
+
+@pytest.mark.parametrize(
+    "method, backbone, before",
+    [
+        (FixMatch(), "small", "a889f9a69ec9067a770f77cd9be901cbd32ebe45786acd92e889cec8ca0e7b0c"),
+        (FineTuning(), "lite0", "9d2646201766bb248bb07fc20a54f5421eb38dc92ef7e7e57e3f1e9ef6b743fe"),
+        (Supervised(), "small", "8bba56222cc729b32ace3c5b485ec2e92bc9b6fa10966a95e82d50c32bedaaf0"),
+    ],
+)
+def test_settings_of_before_have_the_fingerprint_of_before(method, backbone, before):
+    """Unfinished runs are resumed by it, and results of a comparison are found by it."""
+    spec = BackboneSpec(backbone)
+    settings = Settings(method, Schedule(), spec)
+    given = task(backbone=spec)
+    assert make_fingerprint(settings.identity(given)) == f"sha256:{before}"
+    other = replace(settings, schedule=Schedule(layer_decay=0.9))
+    assert make_fingerprint(other.identity(given)) != f"sha256:{before}"
+    assert set(settings.as_json()["schedule"]) == {one.name for one in fields(Schedule)}
+
+
+def test_a_first_head_that_is_fitted_now_has_a_fingerprint_of_its_own():
+    spec = BackboneSpec("lite0")
+    ours = Settings(FixMatch(), Schedule(), spec)
+    assert ours.identity(task(backbone=spec))["method"]["first_head"] == "auto"
+    assert not {"first_head", "frozen_norm"} & set(ours.identity(task())["method"])
+    frozen = replace(ours, method=FixMatch(frozen_norm=True))
+    assert frozen.identity(task())["method"]["frozen_norm"]

@@ -186,6 +186,8 @@ class Trained(Protocol):
             that work.
         differs_in_evaluation: True where the network computes differently in training and in
             evaluation. Accuracies on training images are then no sign of a failure.
+        start_share: the share of the network as `build` returns it in the one that is evaluated and
+            saved; the rest is the weight average.
         divisible: True where several processes may train together, each with a part of the batch:
             the mean of their losses is the loss of the whole batch. That holds for means over
             images; rows that are compared with those of other images go through `batch.whole`

@@ -2,7 +2,8 @@
 
 Subclasses implement `unlabeled_loss`, the loss of unlabelled images. The base class has the
 cross-entropy on labelled images, pseudo-labels without gradient, and the logs that show class
-collapse. Without unlabelled images, or with weight 0, training is bit-identical to `Supervised`.
+collapse. Without unlabelled images, or with weight 0, training is bit-identical to `Supervised`,
+if the network has no learned weights: with them, the head is fitted first.
 
 Letters in shapes: N labelled images, M unlabelled ones, K classes.
 """
@@ -19,11 +20,13 @@ from torch import Tensor, nn
 from handful.errors import HandfulError
 from handful.methods.base import Batch, Step, Task, Views, classifier
 from handful.methods.first_features import task_shares
+from handful.methods.first_head import fitted_head, freeze_norms, has_learned_weights
 from handful.methods.heads import prior_of
 from handful.methods.losses import aligned
 from handful.methods.schedule import Schedule
 from handful.methods.supervised import Supervised
 
+_FIRST_HEADS = ("auto", "linear", "random")
 SHOWN_CLASSES = 20  # with more classes the shares of pseudo-labels are not logged
 _UPDATE = 0.01  # weight of a step in running class shares: they span about 100 steps
 _LONGEST_SPAN = 0.05  # share of all steps that running shares span, in short trainings
@@ -56,6 +59,9 @@ class Consistency(ABC):
     augment: str = "auto"  # pipeline of labelled images; auto: digits for grey ones, else strong
     weak: str = "auto"  # of the pseudo-label view; auto: digits or weak, like augment if "same"
     strong: str = "auto"  # of the trained view, or "same"; auto: digits-strong or strong
+    first_head: str = "auto"  # linear: fitted to the labels before; random; auto: linear where the
+    # backbone has learned weights, else random
+    frozen_norm: bool = False  # keep batch norm's statistics of learned weights
 
     name: ClassVar[str]
 
@@ -66,6 +72,11 @@ class Consistency(ABC):
             raise HandfulError(
                 f"unlabeled_ratio must be 1 or more, got {self.unlabeled_ratio}; to train without "
                 f"unlabelled images use --method supervised"
+            )
+        if self.first_head not in _FIRST_HEADS:
+            raise HandfulError(
+                f"first_head is {', '.join(_FIRST_HEADS[:-1])} or {_FIRST_HEADS[-1]}, got "
+                f"{self.first_head!r}"
             )
 
     def network(self, channels: int, side: int) -> str:
@@ -88,7 +99,16 @@ class Consistency(ABC):
         return Views(self.augment, (weak, strong), self.unlabeled_ratio)
 
     def build(self, task: Task) -> nn.Module:
-        return classifier(task)
+        network, learned = classifier(task), has_learned_weights(task)
+        if (self.first_head == "linear" or self.frozen_norm) and not learned:
+            given = "frozen_norm=true" if self.frozen_norm else "first_head=linear"
+            raise HandfulError(
+                f"{given} needs learned weights, and backbone {task.backbone.name!r} has none; use "
+                f"--backbone lite0, or leave out {given.partition('=')[0]}"
+            )
+        if learned and self.first_head != "random":
+            network.head = fitted_head(network, task)
+        return network
 
     def state(self, task: Task) -> dict[str, Tensor]:
         """Class shares, (K,) each: expected ones, of all predictions, of used pseudo-labels.
@@ -102,6 +122,8 @@ class Consistency(ABC):
         return {"prior": prior, "guessed": prior.clone(), "used": prior.clone()}
 
     def loss(self, model: nn.Module, batch: Batch) -> Step:
+        if self.frozen_norm:
+            freeze_norms(model)
         if not batch.unlabeled:
             return Supervised().loss(model, batch)
         logits = self._forward(model, batch)

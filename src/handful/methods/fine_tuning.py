@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from handful import devices, models
 from handful.errors import HandfulError
 from handful.methods.base import About, Batch, Step, Task, Views, classifier
-from handful.methods.class_shares import best_temperature
 from handful.methods.first_features import shares_for
+from handful.methods.first_head import fitted_head
 from handful.methods.gaussian_mixture import GaussianMixture
-from handful.methods.linear_head import Features
 from handful.methods.schedule import Schedule
 from handful.methods.self_training import SelfTraining
 from handful.models.classifier import BackboneSpec, Classifier, embed
@@ -45,6 +44,7 @@ class FineTuning:
     embed_size: int = 160  # side in pixels of the images for the head
     embed_backbone: str = ""  # networks of the head, as in lite0+lite2; "": the trained one
     first_head: str = "linear"  # the trained head starts as a fitted one, or "random"
+    start_share: float = 0.0  # share of the weights before training in the saved ones
     frozen_norm: bool = False  # keep batch norm's statistics of the pre-training
     frozen_parts: int = 0  # number of lite's nine parts, from the input on, that are not trained
 
@@ -60,7 +60,7 @@ class FineTuning:
     )
 
     def __post_init__(self) -> None:
-        for field in ("own_share", "label_smoothing"):
+        for field in ("own_share", "label_smoothing", "start_share"):
             if not 0 <= getattr(self, field) <= 1:
                 raise HandfulError(f"{field} lies in [0, 1], got {getattr(self, field)}")
         if self.embed_head not in _TEACHERS:
@@ -68,6 +68,11 @@ class FineTuning:
         if self.first_head not in _FIRST_HEADS:
             raise HandfulError(
                 f"first_head is {' or '.join(_FIRST_HEADS)}, got {self.first_head!r}"
+            )
+        if self.start_share and self.first_head == "random":
+            raise HandfulError(
+                f"start_share={self.start_share} needs a first head that is fitted; leave out "
+                f"first_head=random"
             )
         for field in ("unlabeled_ratio", "unlabeled_weight", "frozen_parts"):
             if getattr(self, field) < 0:
@@ -104,7 +109,7 @@ class FineTuning:
         self._freeze(network.backbone, task.backbone.name)
         student = Student(network, self.frozen_norm)
         if self.first_head == "linear":
-            student.head = self._fitted_head(network, task)
+            student.head = fitted_head(network, task)
         if self.unlabeled_ratio:
             student.pseudo_labels, student.prior = self._first_pseudo_labels(task)
         return student
@@ -165,24 +170,6 @@ class FineTuning:
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
-
-    def _fitted_head(self, network: Classifier, task: Task) -> nn.Module:
-        """A linear head fitted to the labelled images, its logits at their best temperature.
-
-        A head of random weights would send random gradients through learned features.
-        """
-        size, track = task.size, task.track
-        images = task.images[task.labeled.numpy()]
-        # Torch trains the network, so the head must not learn from features in int8.
-        precision = "fp32" if models.has_graph(task.backbone.name) else "auto"
-        found = embed(images, network, size, task.aspect, precision, track)
-        labels, classes = task.labels[task.labeled], len(task.classes)
-        head = Features().fit_features(found.float(), labels, found[:0].float(), classes, seed=0)
-        temperature = best_temperature(found.double(), labels, classes, seed=0)
-        with torch.no_grad():
-            head.weight.div_(temperature)
-            head.bias.div_(temperature)
-        return head
 
     def _first_pseudo_labels(self, task: Task) -> tuple[Tensor, Tensor]:
         """(N, K) probabilities of the head for all images, and (K,) class shares.

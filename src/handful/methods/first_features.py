@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from handful import models
 from handful.methods.base import Task, classifier
 from handful.methods.class_shares import ClassShares, estimated_shares, wanted_shares
+from handful.methods.first_head import has_learned_weights
 from handful.methods.heads import subsample
 from handful.models.classifier import embed
 
@@ -24,7 +24,7 @@ def first_features(task: Task, positions: Tensor, precision: str = "auto") -> Te
     Args:
         precision: of learned weights: int8, fp32, bf16, or auto, the fastest one.
     """
-    if task.init is not None or models.pretrained(task.backbone.name):
+    if has_learned_weights(task):
         images = task.images[positions.numpy()]
         return embed(
             images, classifier(task), task.size, task.aspect, precision, task.track

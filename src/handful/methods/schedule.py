@@ -25,6 +25,7 @@ class Schedule:
     lr: float = 0.03  # peak learning rate
     scaling: Scaling = "none"  # of lr: linear by batch / 256, sqrt by its root
     backbone_rate: float = 1.0  # factor of lr for the backbone; below 1 to fine-tune
+    layer_decay: float = 1.0  # factor of lr for each layer above; 1: all layers have the same
     momentum: float = 0.9  # of sgd and lars; beta_1 of adam and adamw
     weight_decay: float = 5e-4  # of weights; never of biases and batch norm
     decay: Decay = "cosine"  # cosine7/16 is FixMatch's and UDA's, and ends at 0.195 of the peak
@@ -53,6 +54,10 @@ class Schedule:
                 (
                     self.backbone_rate < 0,
                     f"backbone_rate must be 0 or more, got {self.backbone_rate}",
+                ),
+                (
+                    not 0 < self.layer_decay <= 1,
+                    f"layer_decay lies in (0, 1], got {self.layer_decay}",
                 ),
                 (not 0 <= self.momentum < 1, f"momentum lies in [0, 1), got {self.momentum}"),
                 (self.weight_decay < 0, f"weight_decay must be 0 or more, got {self.weight_decay}"),

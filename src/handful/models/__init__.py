@@ -8,6 +8,7 @@ Optional attributes:
     input_size, interpolation: of the images that a pre-trained backbone was trained on.
     head_bias: False for a head without bias.
     parts: its layers in groups from the input on.
+    layers_above: by name of a parameter, how many layers lie above its own, the head among them.
     init_from_data(images): initialises it before training from normalised (N, C, size, size).
 """
 

@@ -79,6 +79,17 @@ class Lite(nn.Module):
         blocks: list[list[nn.Module]] = [[block] for block in known.blocks]
         return [[known.conv_stem, known.bn1], *blocks, [known.conv_head, known.bn2]]
 
+    @property
+    def layers_above(self) -> dict[str, int]:
+        """By name of a parameter, how many of `parts` lie above its own, and 1 for the head."""
+        above = {
+            weight: len(self.parts) - at
+            for at, part in enumerate(self.parts)
+            for module in part
+            for weight in module.parameters()
+        }
+        return {name: above[weight] for name, weight in self.named_parameters()}
+
     def forward(self, images: Tensor) -> Tensor:
         return self.joined(self.network(three_channels(images)))
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from handful.errors import HandfulError
 from handful.models.imagenet import three_channels
+from handful.models.timm_networks import layers_above
 
 GROUP = "handful.backbones"
 
@@ -134,6 +135,10 @@ class Packaged(nn.Module):
         self.mean, self.std = said.mean, said.std
         self.input_size, self.interpolation = said.input_size, said.interpolation
         self.width = int(network.num_features)
+
+    @property
+    def layers_above(self) -> dict[str, int]:
+        return layers_above(self)
 
     def forward(self, images: Tensor) -> Tensor:
         images = three_channels(images)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -93,8 +94,40 @@ class Timm(nn.Module):
         self.interpolation: str = expects["interpolation"]
         self.width = _width(self.network, size)
 
+    @property
+    def layers_above(self) -> dict[str, int]:
+        return layers_above(self)
+
     def forward(self, images: Tensor) -> Tensor:
         return self.network(three_channels(images))
+
+
+def layers_above(backbone: nn.Module) -> dict[str, int]:
+    """By name of a parameter, how many layers lie above its own, the head among them.
+
+    The layers are those by which timm's `param_groups_layer_decay` groups the model with a head.
+
+    Args:
+        backbone: has a model of timm without its head in `network`.
+
+    Raises:
+        HandfulError: timm does not say the layers of this model.
+    """
+    from timm.models import group_parameters
+
+    network: Any = backbone.network
+    if not hasattr(network, "group_matcher"):
+        raise HandfulError(
+            f"timm does not say the layers of its {type(network).__name__}; train it with "
+            f"layer_decay=1"
+        )
+    # A head is named, too: what belongs to no layer, as some norms before it, is grouped with it.
+    head = network.pretrained_cfg.get("classifier") or "head"
+    named = [*network.named_parameters(), (head if isinstance(head, str) else head[0], None)]
+    with_head: Any = SimpleNamespace(named_parameters=lambda: named)
+    layers = group_parameters(with_head, network.group_matcher(coarse=False), reverse=True)
+    highest = max(layers.values())
+    return {f"network.{name}": highest - layers[name] for name, _ in network.named_parameters()}
 
 
 def cached() -> list[str]:

@@ -344,7 +344,7 @@ def _fingerprint_of(
     more: list[Any] = [] if task.init is None else [task.init.hash]
     if options.get("budget") is not None:
         more.append(float(options["budget"]))
-    return make_fingerprint(resolved.as_json(), task.size, task.aspect, task.flips, *more)
+    return make_fingerprint(resolved.identity(task), task.size, task.aspect, task.flips, *more)
 
 
 def _acquire(folder: Path, fingerprint: str) -> None:

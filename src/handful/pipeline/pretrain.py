@@ -260,7 +260,7 @@ def pretraining_fingerprint(
     number of steps, and the method that follows, which shares the budget.
     """
     digest = hashlib.sha256(task.images.store.fingerprints[task.images.rows].tobytes())
-    described = resolved.as_json()
+    described = resolved.identity(task)
     if deadline is None:
         described["method"].pop("then")
     start = task.init.hash if task.init is not None else None

@@ -56,7 +56,7 @@ def resolve(
         check_budget(budget, options.settings if given else {})
     fingerprint = make_fingerprint(
         task.images.hash,
-        settings.as_json(),
+        settings.identity(task),
         task.size,
         options.inputs.aspect or "crop",
         task.flips,

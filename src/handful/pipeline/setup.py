@@ -27,6 +27,7 @@ from handful.progress import Track, quiet
 from handful.text import did_you_mean
 from handful.training.batches import Batches
 from handful.training.loop import fresh
+from handful.training.optimizers import layers_above
 from handful.training.settings import Settings
 
 LARGEST_SIZE = 64  # pixels a side for networks trained from scratch; larger images are reduced
@@ -249,6 +250,8 @@ def validate(settings: Settings, task: Task, seed: int) -> None:
         if isinstance(following, Trained):
             fresh(following, replace(task, backbone=settings.method.spec(task)), seed)
     if isinstance(settings.method, Trained) and settings.schedule is not None:
+        if settings.schedule.layer_decay != 1:
+            layers_above(task.make_backbone())
         Batches(task, settings.method.views(task), settings.schedule, seed)
         fresh(settings.method, task, seed)
     elif task.init is None and not models.pretrained(settings.backbone.name):

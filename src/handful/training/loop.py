@@ -34,6 +34,7 @@ class State:
         schedule: of the optimiser and the weight average.
         method_state: tensors by name that a `Stateful` method keeps beside the network.
         group: the processes that train together; each has a state, and all states are equal.
+        start_share: of the first weights in the evaluated and saved ones; see `Average.mixed`.
     """
 
     def __init__(
@@ -42,10 +43,11 @@ class State:
         schedule: Schedule,
         method_state: Mapping[str, Tensor] | None = None,
         group: ProcessGroup = ALONE,
+        start_share: float = 0.0,
     ) -> None:
         self.model = model.to(devices.device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(self.model, schedule)
-        self.average = Average(self.model, schedule.average)
+        self.average = Average(self.model, schedule.average, start_share)
         self.method_state = {k: v.to(devices.device()) for k, v in (method_state or {}).items()}
         self.step = 0
         self.schedule_progress = ScheduleProgress(schedule.steps)
@@ -56,6 +58,8 @@ class State:
         """All tensors of the state by name, for a safetensors file."""
         found = {f"model/{k}": v for k, v in self.model.state_dict().items()}
         found |= {f"average/{k}": v for k, v in self.average.model.state_dict().items()}
+        if self.average.start is not None:
+            found |= {f"start/{k}": v for k, v in self.average.start.state_dict().items()}
         found |= {f"memory/{k}": v for k, v in self.method_state.items()}
         for i, moments in self.optimizer.state_dict()["state"].items():
             found |= {f"optimizer/{i}/{k}": v for k, v in moments.items() if v is not None}
@@ -71,6 +75,8 @@ class State:
 
         self.model.load_state_dict(under("model"))
         self.average.model.load_state_dict(under("average"))
+        if self.average.start is not None:
+            self.average.start.load_state_dict(under("start"))
         saved_state = under("memory")
         for key, tensor in self.method_state.items():
             tensor.copy_(saved_state[key])
@@ -164,7 +170,8 @@ def begin(
 ) -> State:
     """The state before the first step: untrained weights, and the method's state if it has one."""
     network = fresh(method, task, seed)
+    start_share: float = getattr(method, "start_share", 0.0)
     if not isinstance(method, Stateful):
-        return State(network, schedule, group=group)
+        return State(network, schedule, group=group, start_share=start_share)
     with seeds.seeded(seeds.hashed(seed, seeds.Purpose.METHOD_STATE)):
-        return State(network, schedule, method.state(task), group)
+        return State(network, schedule, method.state(task), group, start_share)

@@ -7,13 +7,14 @@ was computed with, and the trust ratio applies with and without weight decay. Gr
 """
 
 from collections.abc import Callable, Iterable
-from itertools import product
+from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from handful import devices
+from handful.errors import HandfulError
 from handful.methods.schedule import Schedule
 
 
@@ -66,22 +67,27 @@ def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimize
     """The optimiser of a schedule.
 
     Weight decay and the trust ratio of LARS apply to weights with two or more dimensions, not to
-    biases and norms. The backbone's rate is `backbone_rate` times the schedule's; each group has
-    its factor in `rate`. On the CPU the optimiser is fused, which saves small networks a tenth of
-    a step.
+    biases and norms. The backbone's rate is `backbone_rate` times the schedule's, and times
+    `layer_decay` for each layer above; each group has its factor in `rate`. On the CPU the
+    optimiser is fused, which saves small networks a tenth of a step.
+
+    Raises:
+        HandfulError: there is a `layer_decay`, and the backbone does not say its layers.
     """
+    above = {} if schedule.layer_decay == 1 else layers_above(getattr(model, "backbone", model))
+    weights: dict[tuple[bool, int, bool], list[nn.Parameter]] = {}
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            inside, matrix = name.startswith("backbone."), weight.ndim > 1
+            layers = above.get(name.removeprefix("backbone."), 0) if inside else 0
+            weights.setdefault((inside, layers, matrix), []).append(weight)
     groups = []
-    for inside, matrices in product((True, False), (True, False)):
-        some = [
-            p
-            for name, p in model.named_parameters()
-            if p.requires_grad and name.startswith("backbone.") == inside
-            if (p.ndim > 1) == matrices
-        ]
+    for (inside, layers, matrices), some in sorted(
+        weights.items(), key=itemgetter(0), reverse=True
+    ):
         decay = schedule.weight_decay if matrices else 0.0
-        rate = schedule.backbone_rate if inside else 1.0
+        rate = schedule.backbone_rate * schedule.layer_decay**layers if inside else 1.0
         groups.append({"params": some, "weight_decay": decay, "adapt": matrices, "rate": rate})
-    groups = [group for group in groups if group["params"]]
     betas = (schedule.momentum, 0.999)
     fused = devices.device().type == "cpu" or None  # None: torch's default
     match schedule.optimizer:
@@ -96,3 +102,19 @@ def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimize
             return torch.optim.SGD(
                 groups, schedule.lr, schedule.momentum, nesterov=nesterov, fused=fused
             )
+
+
+def layers_above(backbone: nn.Module) -> dict[str, int]:
+    """By name of a parameter of the backbone, how many layers lie above its own; see `models`.
+
+    Raises:
+        HandfulError: the backbone does not say.
+    """
+    found: dict[str, int] | None = getattr(backbone, "layers_above", None)
+    if found is None:
+        raise HandfulError(
+            f"layer_decay needs a network that says its layers: lite0, lite1, lite2, or one of "
+            f"timm; {type(backbone).__name__} does not. Use layer_decay=1, or backbone_rate for a "
+            f"lower rate of the whole network"
+        )
+    return found

@@ -5,9 +5,15 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from handful.methods.base import Method, as_json
+from handful.methods.base import Method, Task, as_json
+from handful.methods.consistency import Consistency
+from handful.methods.first_head import has_learned_weights
 from handful.methods.schedule import Schedule
 from handful.models.classifier import BackboneSpec
+
+# Fields that earlier versions did not have, with the values at which a training is as it was.
+_ADDED: dict[str, Any] = {"layer_decay": 1.0, "start_share": 0.0}
+_ADDED_TO_CONSISTENCY = _ADDED | {"first_head": "auto", "frozen_norm": False}
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,20 @@ class Settings:
             "backbone": asdict(self.backbone),
             "precision": self.precision,
         }
+
+    def identity(self, task: Task) -> dict[str, Any]:
+        """`as_json` for a fingerprint, without fields of `_ADDED` that change nothing.
+
+        So unfinished runs and cached results of versions without these fields are still found.
+        """
+        whole = self.as_json()
+        added = _ADDED_TO_CONSISTENCY if isinstance(self.method, Consistency) else _ADDED
+        fitted_now = has_learned_weights(task)  # by first_head=auto, and random before
+        for part in (whole["method"], whole["schedule"] or {}):
+            for name, value in added.items():
+                if part.get(name) == value and not (name == "first_head" and fitted_now):
+                    del part[name]
+        return whole
 
 
 def make_fingerprint(*parts: Any) -> str:

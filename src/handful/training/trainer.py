@@ -201,7 +201,7 @@ def _train(
     state, history = trainer.state, trainer.history
 
     def evaluate(step: int) -> None:
-        history.record(step, monitor(state.average.model))
+        history.record(step, monitor(state.average.mixed))
         describe(say, history.records[-1], state.schedule_progress.last, task)
 
     trainer.run(evaluate, label, say, task.track)
@@ -210,7 +210,7 @@ def _train(
     elif history.remark is not None:
         say(history.remark)
     return TrainingResult(
-        _predictor(state.average.model, settings, task, planned),
+        _predictor(state.average.mixed, settings, task, planned),
         planned,
         state.step,
         state.step * trainer.batches.images_per_step,

@@ -16,11 +16,16 @@ class Average:
     Args:
         model: the network to average; `self.model` is a copy of it in evaluation mode.
         decay: the largest decay; with 0 the average equals the last weights.
+        start_share: share of the first weights in `mixed`.
+
+    Attributes:
+        start: the network before the first step; None where `start_share` is 0.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
+    def __init__(self, model: nn.Module, decay: float, start_share: float = 0.0) -> None:
+        self.decay, self.start_share = decay, start_share
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.start = copy.deepcopy(self.model) if start_share else None
         moving = _moving_statistics(model)
         self._averaged: list[tuple[Tensor, Tensor]] = []  # (average, network)
         self._copied: list[tuple[Tensor, Tensor]] = []
@@ -37,6 +42,23 @@ class Average:
         torch._foreach_lerp_(ours, theirs, 1 - decay)
         for mine, other in self._copied:
             mine.copy_(other)
+
+    @property
+    def mixed(self) -> nn.Module:
+        """The network that is evaluated and saved: the average, with a share of the first weights.
+
+        Source: Wortsman et al. 2021, "Robust fine-tuning of zero-shot models", arXiv:2109.01903.
+        """
+        if self.start is None:
+            return self.model
+        mixed = copy.deepcopy(self.model)
+        moving = _moving_statistics(mixed)
+        for (name, ours), (_, first) in zip(_tensors(mixed), _tensors(self.start), strict=True):
+            # Statistics of batch norm are averaged like weights and not computed anew: so a share
+            # of 1 answers as the start does, and no image is needed.
+            if isinstance(ours, nn.Parameter) or name in moving:
+                ours.lerp_(first, self.start_share)
+        return mixed
 
 
 def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
