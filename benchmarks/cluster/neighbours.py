@@ -60,7 +60,8 @@ def search(way: str, directions: torch.Tensor) -> torch.Tensor:
     """Positions (n, 4) of the nearest others."""
     count = near.PARTNERS
     if way == "ours":
-        return near._nearest(directions, count, quiet)
+        compared = near._cells(directions) if len(directions) > near.COMPARED else None
+        return near._nearest(directions, count, quiet, compared)
     if way == "exact":
         return near._nearest_of_all(directions, torch.arange(len(directions)), count)
     import faiss

@@ -165,7 +165,7 @@ def test_images_that_all_disagree_have_their_nearest(monkeypatch, images):
     assert partners.tolist() == list(slow_nearest(x, 4))
 
 
-BLOBS = {"COMPARED": 400, "CELL": 40, "LARGEST": 80, "GROUP": 4}
+BLOBS = {"OF_MANY": 400, "CELL": 40, "LARGEST": 80, "GROUP": 4}
 
 
 def blobs(spread=0.2):
@@ -183,7 +183,7 @@ def test_of_many_images_nearly_all_neighbours_are_found(monkeypatch, spread, bf1
         monkeypatch.setattr(near_module, name, value)
     monkeypatch.setattr(near_module, "has_bf16", lambda: bf16)
     x = blobs(spread)
-    partners = near_module._nearest(x, 4, near_module.quiet)
+    partners = near_module._nearest(x, 4, near_module.quiet, near_module._cells(x))
     expected = torch.tensor(list(slow_nearest(x, 4)))
     found = (partners[:, :, None] == expected[:, None]).any(1).float().mean()
     assert found > (0.98 if spread == 0.2 else 0.6)
@@ -194,13 +194,10 @@ def test_of_many_images_nearly_all_neighbours_are_found(monkeypatch, spread, bf1
 
 
 def test_cells_that_are_all_compared_miss_nothing(monkeypatch):
-    for name, value in {**BLOBS, "COMPARED": 1_999}.items():
+    for name, value in {**BLOBS, "OF_MANY": 2_000}.items():
         monkeypatch.setattr(near_module, name, value)
     x = blobs(2.0)
-    index = near_module._Index(x, near_module._cells(x))
-    index.nearest = len(index.tiles)
-    monkeypatch.setattr(near_module, "_Index", lambda *_: index)
-    partners = near_module._nearest(x, 4, near_module.quiet)
+    partners = near_module._nearest(x, 4, near_module.quiet, near_module._cells(x))
     assert partners.tolist() == list(slow_nearest(x, 4))
 
 
@@ -214,15 +211,28 @@ def test_cells_hold_every_image_once_and_none_is_too_large(monkeypatch, equal):
     assert max(map(len, cells)) <= 80
 
 
+def test_a_small_part_of_a_cell_takes_the_images_of_the_nearest_parts(monkeypatch):
+    monkeypatch.setattr(near_module, "FEWEST", 40)
+    own = torch.Generator().manual_seed(0)
+    places = F.normalize(torch.randn(3, 63, generator=own))
+    places[1] = F.normalize(places[0] + 0.1 * places[1], dim=0)  # the nearest of the first
+    x = F.normalize(places.repeat_interleave(30, 0) + torch.randn(90, 63, generator=own) / 100)
+    kinds = near_module._Kinds(x, torch.arange(90).split(30))
+    assert [kinds.around(number).sort().values.tolist() for number in (0, 1)] == 2 * [[*range(60)]]
+    monkeypatch.setattr(near_module, "FEWEST", 1_000)
+    assert kinds.around(2).sort().values.equal(torch.arange(90))
+
+
 def test_it_is_said_that_not_all_images_were_compared(monkeypatch, tmp_path):
     for seed in range(6):
         save(tmp_path / "ab"[seed % 2] / f"{seed}.png", smooth(40, 40, seed=seed))
     assert check(load(tmp_path)).near_compared is None
     monkeypatch.setattr(near_module, "COMPARED", 5)
+    monkeypatch.setattr(near_module, "OF_MANY", 3)
     findings = check(load(tmp_path))
-    assert findings.as_json()["near_compared"] == 5
+    assert findings.as_json()["near_compared"] == 3
     assert near_note(findings) == (
-        "Near-duplicates: with more than 5 images, each is compared with the 5 that are likeliest "
+        "Near-duplicates: of so many images, each is compared only with the 3 that are likeliest "
         "to look like it, so a few may be missing."
     )
     assert check(load(tmp_path), near=False).near_compared is None

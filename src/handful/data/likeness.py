@@ -33,7 +33,6 @@ NEIGHBOUR = 10  # the neighbour whose distance a pair is judged by; bursts have 
 CHANCE = 0.0185  # probability, for one image, that a pair counts as close by chance
 CLOSEST, CLOSE = 0.1, 0.2  # bounds of the share of the reference that counts as close
 ALIKE = 0.9  # least likeness of images of one scene, however unlike the others are
-SAMPLE = 500  # images among which the reference is looked for
 LEAST = 1e-6  # a distance; less is rounding
 BLOCK = 2048  # pairs compared at a time
 KEPT = 5_000  # pictures in memory
@@ -153,6 +152,27 @@ def may_be_alike(
     return ~(gap.view(2, -1).amin(0) > 2 - 2 * least + ROUNDING)
 
 
+def near_limits(pictures: Tensor, positions: Tensor, among: Tensor, moves: Moves) -> Tensor:
+    """Distances (P,) below which the pictures at `positions` (P,) are closer to another by chance.
+
+    Each follows from the picture's own neighbours. So pictures of other kinds do not move it.
+
+    Args:
+        pictures: (N, 1, 32, 32) uint8.
+        among: positions of pictures of the same kind, which may hold `positions`.
+    """
+    k = _neighbour(len(among))
+    if k < 1:
+        return torch.zeros(len(positions))
+    rows = [
+        _distances_to(pictures, some, among, moves).topk(2 * k, largest=False).values
+        for some in positions.split(BLOCK)
+    ]
+    nearest = torch.cat(rows)
+    at_k = nearest[:, k - 1]
+    return at_k * _close(_dimension((nearest[:, -1] / at_k).log()), k)
+
+
 class Reference(NamedTuple):
     """How far apart images are that have nothing to do with each other."""
 
@@ -161,36 +181,15 @@ class Reference(NamedTuple):
     dimension: float  # in which the images vary, as estimated
 
 
-def reference(
-    pictures: Tensor, positions: Tensor, moves: Moves, among: Tensor | None = None
-) -> Reference:
-    """The reference of the pictures at `positions` (P,) among pictures (N, 1, 32, 32).
-
-    Args:
-        among: positions of the pictures to take; None: all.
-    """
-    n = len(pictures) if among is None else len(among)
-    sample = torch.arange(min(n, SAMPLE)) * n // min(n, SAMPLE)
-    sample = sample if among is None else among[sample]
-    k = _neighbour(len(sample))
-    rows = [
-        _reference_distances(pictures, some, sample, moves).topk(2 * k, largest=False).values
-        for some in positions.split(BLOCK)
-        if len(some)
-    ]
-    nearest = torch.cat(rows) if rows else torch.empty(0, 2 * k)
-    return _reference_of_nearest(nearest, share=min(1.0, len(sample) / n) if n else 1.0)
-
-
-def reference_of(distances: Tensor, share: float = 1.0) -> Reference:
-    """The reference from distances.
-
-    Args:
-        distances: (P, M) from each image to M images; infinite to itself.
-        share: of all images that are among the M.
-    """
+def reference_of(distances: Tensor) -> Reference:
+    """The reference from distances (P, M) from each image to M images; infinite to itself."""
     k = _neighbour(distances.shape[1])
-    return _reference_of_nearest(distances.topk(2 * k, dim=1, largest=False).values, share)
+    if k < 1 or not len(distances):
+        return Reference(torch.zeros(len(distances)), 0.0, 0.0)
+    nearest = distances.topk(2 * k, dim=1, largest=False).values
+    at_k = nearest[:, k - 1]
+    dimension = _dimension((nearest[:, -1] / at_k).log().mean())
+    return Reference(at_k, float(_close(dimension, k)), float(dimension))
 
 
 def _neighbour(images: int) -> int:
@@ -198,17 +197,17 @@ def _neighbour(images: int) -> int:
     return max(0, min(NEIGHBOUR, (images - 1) // 2))
 
 
-def _reference_of_nearest(nearest: Tensor, share: float) -> Reference:
-    """The reference from the distances (P, 2 k) to the nearest, in rising order."""
-    k = nearest.shape[1] // 2
-    if k < 1 or not len(nearest):
-        return Reference(torch.zeros(len(nearest)), 0.0, 0.0)
-    at_k = nearest[:, k - 1]
-    # Distances are squared ones: (r_2k / r_k)^d = 2 gives d = 2 log 2 / log of their ratio.
-    growth = float((nearest[:, -1] / at_k).log().mean())
-    dimension = min(2 * 0.6931 / max(growth, 1e-3), 100.0)
-    close = min(max((CHANCE / k) ** (2 / dimension), CLOSEST), CLOSE)
-    return Reference(at_k, close * share ** (2 / dimension), dimension)
+def _dimension(growth: Tensor) -> Tensor:
+    """The dimension from the logarithm of the distance to the 2 k-th nearest over the k-th.
+
+    Distances are squared ones: (r_2k / r_k)^d = 2 gives d = 2 log 2 / log of their ratio.
+    """
+    return (2 * 0.6931 / growth.clamp_min(1e-3)).clamp_max(100.0)
+
+
+def _close(dimension: Tensor, k: int) -> Tensor:
+    """Share of the distance to the k-th nearest below which a pair is closer than by chance."""
+    return ((CHANCE / k) ** (2 / dimension)).clamp(CLOSEST, CLOSE)
 
 
 def distances_from(likeness: Tensor) -> Tensor:
@@ -216,10 +215,10 @@ def distances_from(likeness: Tensor) -> Tensor:
     return (1 - likeness).clamp_min(LEAST).fill_diagonal_(torch.inf)
 
 
-def _reference_distances(pictures: Tensor, some: Tensor, sample: Tensor, moves: Moves) -> Tensor:
-    likeness = likeness_between(pictures[some], pictures[sample], moves)
+def _distances_to(pictures: Tensor, some: Tensor, others: Tensor, moves: Moves) -> Tensor:
+    likeness = likeness_between(pictures[some], pictures[others], moves)
     distances = (1 - likeness).clamp_min(LEAST)
-    return distances.masked_fill(some[:, None] == sample[None, :], torch.inf)
+    return distances.masked_fill(some[:, None] == others[None, :], torch.inf)
 
 
 def _middle(pictures: Tensor, moves: Moves) -> Tensor:

@@ -11,11 +11,14 @@ where rounding could hide one of the nearest. Images are compared wholly only wh
 frequencies allow that they are alike (`may_be_alike`).
 
 Comparing all with all grows with the square of the number of images. So of more images each is
-compared with those of the nearest cells only, COMPARED in all: cells of k-means, as in the inverted
+compared with those of the nearest cells only, OF_MANY in all: cells of k-means, as in the inverted
 file of Jegou et al. 2011, "Product quantization for nearest neighbor search". What that misses was
 measured (benchmarks/log/cluster.md). Nothing exact is much faster: of a million photographs, half
 lie in cells that no bound excludes. Trees do not help either: copies of photographs that are moved
 by two pixels agree by 0.5 only.
+
+How near a pair must be is found among the images of the same cell, not among all: a folder may hold
+kinds of images that resemble each other much and kinds that do not.
 
 Letters in shapes: N images, D frequencies, B images of a block, T tiles, G groups.
 """
@@ -27,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from handful.data.likeness import NEAR, SIZE, likeness_of_pairs, may_be_alike, reference
+from handful.data.likeness import NEAR, SIZE, likeness_of_pairs, may_be_alike, near_limits
 from handful.devices import has_bf16
 from handful.progress import Track, quiet
 
@@ -41,12 +44,15 @@ MANY = 4096  # of which are compared with the nearest cells at a time: few share
 TILE = 2048  # images that they are compared with at a time: the results stay in the caches
 GROUP = 32  # a power of two: images of a tile of which only the highest agreement is kept
 SHAPES = 4  # groups by which tiles grow: for each new shape a product is compiled, and kept
-GROUPS = 32  # most groups of one image that are compared again
+GROUPS = 32  # most groups of one image that are compared again; half of them with cells
 ROUNDING = {torch.bfloat16: 0.006, torch.float32: 1e-5}  # most that an agreement is off by
-COMPARED = 100_000  # most images that each is compared with
+COMPARED = 100_000  # most images that are all compared with all
+OF_MANY = 50_000  # images that each is compared with where there are more
 GATHERED = 1024  # groups that are compared again at a time: 8 MB
 CELL = 1_000  # images of a cell, on average
 LARGEST = 1_500  # images of a cell; larger ones are split
+KIND = 600  # most images of a part of a cell; how near images of a kind are is found among them
+FEWEST = 250  # images; a smaller part takes those of the nearest parts, too
 LEARNED = 50  # images of a cell that its place is learned from
 STEPS = 8  # steps of k-means
 AGREEMENTS = 2**25  # comparisons with all others that are held at once: 128 MB
@@ -58,7 +64,7 @@ def near_duplicates(
     """Pairs (first, second, likeness) of near-duplicates, the most similar first.
 
     Every picture is paired with the one that is most like it, so there are at most N pairs. A pair
-    must also be much closer than images of this kind are (`reference`): pictures may resemble each
+    must also be much closer than images of its kind are (`near_limits`): pictures may resemble each
     other by nature, as digits do.
 
     Args:
@@ -69,15 +75,24 @@ def near_duplicates(
     if len(usable) < 2:
         return []
     seen = torch.from_numpy(usable)  # (n,)
-    partners = seen[_nearest(frequencies, min(PARTNERS, len(seen) - 1), track)]  # (n, partners)
+    cells = _cells(frequencies)
+    compared = cells if len(seen) > COMPARED else None
+    partners = seen[_nearest(frequencies, min(PARTNERS, len(seen) - 1), track, compared)]
+    kinds = _Kinds(frequencies, cells)
     del frequencies
     best, partner = _most_alike(pictures, seen, partners, track, between)
     alike = best >= ALIKE
     one, two, best = seen[alike], partner[alike], best[alike]
-    ends = torch.cat([one, two]).unique()
-    known = reference(pictures, ends, NEAR, among=seen)
-    within = (known.close * known.distance)[torch.searchsorted(ends, torch.stack([one, two]))]
-    close = 1 - best <= within.amin(0)  # (pairs,)
+    asked = torch.zeros(len(pictures), dtype=torch.bool)
+    asked[one] = asked[two] = True
+    limits = torch.zeros(len(pictures))
+    for number in track(range(len(kinds.parts)), len(kinds.parts), "comparing"):
+        own = seen[kinds.parts[number]]
+        own = own[asked[own]]
+        if len(own):
+            limits[own] = near_limits(pictures, own, seen[kinds.around(number)], NEAR)
+            between()
+    close = 1 - best <= torch.minimum(limits[one], limits[two])  # (pairs,)
     found = {
         (min(pair), max(pair)): min(likeness, 1.0)
         for *pair, likeness in zip(
@@ -98,7 +113,7 @@ def compared_with(pictures: Tensor, between: Callable[[], None] = lambda: None) 
     for block in pictures[:, 0].split(BLOCK):
         usable += int(_shows_something(block.numpy().astype(np.float32)).sum())
         between()
-    return COMPARED if usable > COMPARED else None
+    return OF_MANY if usable > COMPARED else None
 
 
 def _shows_something(grey: np.ndarray) -> np.ndarray:
@@ -127,27 +142,34 @@ def _frequencies(pictures: Tensor, between: Callable[[], None]) -> tuple[Tensor,
     return lowest[:n], np.concatenate(usable)
 
 
-def _nearest(directions: Tensor, count: int, track: Track) -> Tensor:
+def _nearest(
+    directions: Tensor, count: int, track: Track, cells: Sequence[Tensor] | None = None
+) -> Tensor:
     """Positions (N, count) of the nearest others of the directions (N, D) of length 1.
 
     The nearest come first. Of each group only the highest agreement is kept, at first. An image is
     compared again with the groups that may hold one of its nearest, for all that rounding may do.
+
+    Args:
+        cells: positions of the directions in each cell, where each is compared with those of the
+            nearest cells only; None: with all.
     """
     n = len(directions)
-    cells = n > COMPARED
-    tiles = _cells(directions) if cells else torch.arange(n).split(TILE)
-    index = _Index(directions, tiles)
+    index = _Index(directions, torch.arange(n).split(TILE) if cells is None else cells)
     found = torch.empty(n, count, dtype=torch.int64)
-    blocks = torch.cat(list(tiles)).split(MANY if cells else BLOCK)
+    blocks = torch.arange(n).split(BLOCK) if cells is None else torch.cat(list(cells)).split(MANY)
+    again = GROUPS if cells is None else GROUPS // 2
     for own in track(blocks, len(blocks), "comparing"):
-        highest, shown = index.highest_of_nearest(own) if cells else index.highest(own)
-        values, columns = highest.topk(min(GROUPS, shown.shape[1]), dim=1)  # (B, groups)
+        near = None if cells is None else index.nearest_tiles(own)
+        highest = index.highest(own) if near is None else index.highest_of_nearest(own, near)
+        values, columns = highest.topk(min(again, highest.shape[1]), dim=1)  # (B, groups)
         values = values.float()
         # One group more than others are wanted, since the image itself is in one.
         least = values[:, min(count, values.shape[1] - 1), None]
         may = values >= least - 2 * ROUNDING[highest.dtype]
-        nearest = index.nearest_in_groups(own, shown.gather(1, columns), may, count)
-        if not cells and shown.shape[1] > GROUPS:
+        groups = columns if near is None else index.groups_of_nearest(near, columns)
+        nearest = index.nearest_in_groups(own, groups, may, count)
+        if cells is None and highest.shape[1] > again:
             many = may[:, -1]  # groups beyond those may hold one, too
             nearest[many] = _nearest_of_all(directions, own[many], count)
         found[own] = nearest
@@ -169,41 +191,46 @@ class _Index:
         filled = [_filled(tile, GROUP) for tile in tiles]
         self.members = torch.cat(filled).view(-1, GROUP)  # (G, GROUP) positions
         self.grouped = directions[self.members]  # (G, GROUP, D); side by side they are read sooner
-        self.groups = torch.arange(len(self.members)).split([len(one) // GROUP for one in filled])
+        self.groups = [len(one) // GROUP for one in filled]  # of each tile
+        self.first = torch.tensor([0, *self.groups]).cumsum(0)[:-1]  # (T,) group of each tile
+        self.most = max(self.groups)
         self.tiles = [
             directions[_filled(tile, GROUP * SHAPES).view(-1, GROUP).T.flatten()].to(self.quick)
             for tile in tiles
         ]
         self.centres = torch.stack([directions[tile].mean(0) for tile in tiles])  # (T, D)
-        self.nearest = max(1, COMPARED * len(tiles) // len(directions))  # tiles for each image
+        self.nearest = max(1, OF_MANY * len(tiles) // len(directions))  # tiles for each image
 
-    def highest(self, own: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, G) highest agreement of each of the images `own` (B,) with each group, and which."""
+    def highest(self, own: Tensor) -> Tensor:
+        """(B, G) highest agreement of each of the images `own` (B,) with each group."""
         block = self.directions[own].to(self.quick)
-        parts = [self._highest(block, tile) for tile in range(len(self.tiles))]
-        return torch.cat(parts, 1), torch.arange(len(self.members)).expand(len(own), -1)
+        return torch.cat([self._highest(block, tile) for tile in range(len(self.tiles))], 1)
 
-    def highest_of_nearest(self, own: Tensor) -> tuple[Tensor, Tensor]:
-        """As `highest`, of the groups (B, G) of the tiles that are nearest to each of `own` (B,).
+    def nearest_tiles(self, own: Tensor) -> Tensor:
+        """(B, tiles) the tiles whose centres are nearest to each of the images `own` (B,)."""
+        near = self.directions[own] @ self.centres.T - self.centres.square().sum(1) / 2  # (B, T)
+        return near.topk(min(self.nearest, len(self.tiles)), dim=1).indices
 
-        It is -inf, and the group any, where a tile has fewer groups than the largest.
+    def highest_of_nearest(self, own: Tensor, near: Tensor) -> Tensor:
+        """As `highest`, of the groups of the tiles `near` (B, tiles), side by side.
+
+        Each tile has as many columns as the largest has groups; those beyond its own are -inf.
         """
-        block = self.directions[own]
-        near = block @ self.centres.T - self.centres.square().sum(1) / 2  # (B, T)
-        near = near.topk(min(self.nearest, len(self.tiles)), dim=1).indices  # (B, tiles)
-        most = max(map(len, self.groups))
-        highest = torch.full((*near.shape, most), -torch.inf, dtype=self.quick)
+        highest = torch.full((*near.shape, self.most), -torch.inf, dtype=self.quick)
         order = near.flatten().argsort()
         asked = order.split(torch.bincount(near.flatten(), minlength=len(self.tiles)).tolist())
-        quick = block.to(self.quick)
+        quick = self.directions[own].to(self.quick)
         for tile, places in enumerate(asked):
             if len(places):
                 rows = _filled(places // near.shape[1], GROUP * SHAPES)
                 agree = self._highest(quick[rows], tile)[: len(places)]
                 highest.flatten(0, 1)[places, : agree.shape[1]] = agree
-        first = torch.stack([groups[0] for groups in self.groups])
-        groups = first[near][..., None] + torch.arange(most)
-        return highest.flatten(1), groups.flatten(1).clamp_max(len(self.members) - 1)
+        return highest.flatten(1)
+
+    def groups_of_nearest(self, near: Tensor, columns: Tensor) -> Tensor:
+        """The groups (B, C) that stand in these columns (B, C) of `highest_of_nearest`."""
+        groups = self.first[near.gather(1, columns // self.most)] + columns % self.most
+        return groups.clamp_max(len(self.members) - 1)  # any where a tile has fewer
 
     def _highest(self, block: Tensor, tile: int) -> Tensor:
         """(B, G) highest agreement of each of the block (B, D) with each group of a tile."""
@@ -211,20 +238,21 @@ class _Index:
         while agree.shape[1] > len(self.tiles[tile]) // GROUP:  # a tenth of the time of `amax`
             half = agree.shape[1] // 2
             agree = torch.maximum(agree[:, :half], agree[:, half:])
-        return agree[:, : len(self.groups[tile])]
+        return agree[:, : self.groups[tile]]
 
     def nearest_in_groups(self, own: Tensor, groups: Tensor, may: Tensor, count: int) -> Tensor:
         """(B, count) the nearest of the images `own` (B,) in those `groups` (B, G) that `may`."""
-        members = self.members[groups]  # (B, G, GROUP)
-        agree = torch.full(members.shape, -torch.inf)
+        agree = torch.full((*groups.shape, GROUP), -torch.inf)
         for some in may.nonzero().split(GATHERED):
             row, place = some.T
-            asking = self.directions[own[row], :, None]  # (pairs, D, 1)
-            agree[row, place] = (self.grouped[groups[row, place]] @ asking)[..., 0]
-        agree[members == own[:, None, None]] = -torch.inf
-        agree[..., 1:][members[..., 1:] == members[..., :-1]] = -torch.inf  # what fills up
+            asked = groups[row, place]
+            found = (self.grouped[asked] @ self.directions[own[row], :, None])[..., 0]
+            members = self.members[asked]  # (pairs, GROUP)
+            found[members == own[row, None]] = -torch.inf
+            found[:, 1:][members[:, 1:] == members[:, :-1]] = -torch.inf  # what fills up
+            agree[row, place] = found
         best = agree.flatten(1).topk(count, dim=1).indices
-        return members.flatten(1).gather(1, best)
+        return self.members[groups.gather(1, best // GROUP), best % GROUP]
 
 
 def _filled(positions: Tensor, multiple: int) -> Tensor:
@@ -246,23 +274,47 @@ def _cells(directions: Tensor) -> list[Tensor]:
         centres = torch.where(size > 0, means, centres)
     cell = _nearest_centre(directions, centres)
     sizes = torch.bincount(cell, minlength=k).tolist()
-    return [part for one in cell.argsort().split(sizes) for part in _split(directions, one)]
+    every = cell.argsort(stable=True).split(sizes)
+    return [part for one in every for part in _split(directions, one, LARGEST)]
 
 
 def _nearest_centre(directions: Tensor, centres: Tensor) -> Tensor:
     half = centres.square().sum(1) / 2
-    blocks = directions.split(max(1, AGREEMENTS // len(centres)))
-    return torch.cat([(block @ centres.T - half).argmax(1) for block in blocks])
+    blocks = directions.split(BLOCK)  # whose distances stay in the caches
+    return torch.cat([torch.addmm(-half, block, centres.T).argmax(1) for block in blocks])
 
 
-def _split(directions: Tensor, cell: Tensor) -> list[Tensor]:
+def _split(directions: Tensor, cell: Tensor, largest: int) -> list[Tensor]:
     """The cell in halves along its principal axis, and so on, until none is too large."""
-    if len(cell) <= LARGEST:
+    if len(cell) <= largest:
         return [cell] if len(cell) else []
     own = directions[cell]
     away = own - own.mean(0)
     order = (own @ torch.linalg.eigh(away.T @ away).eigenvectors[:, -1]).argsort()
-    return [half for part in cell[order].chunk(2) for half in _split(directions, part)]
+    return [half for part in cell[order].chunk(2) for half in _split(directions, part, largest)]
+
+
+class _Kinds:
+    """Parts of cells: images of one kind, as far as the lowest frequencies tell.
+
+    Args:
+        directions: (N, D).
+        cells: positions of the directions in each cell.
+    """
+
+    def __init__(self, directions: Tensor, cells: Sequence[Tensor]) -> None:
+        self.parts = [part for cell in cells for part in _split(directions, cell, KIND)]
+        self.centres = torch.stack([directions[part].mean(0) for part in self.parts])
+
+    def around(self, number: int) -> Tensor:
+        """Positions in a part, and in those nearest to it, until there are FEWEST."""
+        if len(self.parts[number]) >= FEWEST:
+            return self.parts[number]
+        order = (self.centres - self.centres[number]).square().sum(1).argsort().tolist()
+        found: list[Tensor] = []
+        while order and sum(map(len, found)) < FEWEST:
+            found.append(self.parts[order.pop(0)])
+        return torch.cat(found)
 
 
 def _nearest_of_all(directions: Tensor, own: Tensor, count: int) -> Tensor:

@@ -59,8 +59,8 @@ def near_note(findings: Findings) -> str:
     if findings.near_compared is None:
         return ""
     return (
-        f"Near-duplicates: with more than {findings.near_compared:,} images, each is compared "
-        f"with the {findings.near_compared:,} that are likeliest to look like it, so a few may be "
+        f"Near-duplicates: of so many images, each is compared only with the "
+        f"{findings.near_compared:,} that are likeliest to look like it, so a few may be "
         f"missing."
     )
 
