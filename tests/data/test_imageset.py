@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from handful.data import store as store_module
 from handful.data.imageset import ImageSet, sorted_classes
+from handful.data.in_memory import with_labels
 from handful.data.sources import load
 from handful.data.store import array_store, resized
 from image_files import class_folder, noise, save, smooth
@@ -32,6 +35,13 @@ def test_labels_and_positions_of_known_and_unknown_ones(images):
 def test_seen_removes_every_other_label(images):
     assert images.seen(np.array([1, 3])).labels.tolist() == [-1, 1, -1, 0, -1]
     assert images.labels.tolist() == [0, 1, -1, 0, 1]
+
+
+def test_a_label_that_changes_is_confirmed_no_more(images):
+    known = replace(images, confirmed=frozenset(images.names[:3]))
+    assert known.with_labels([0, 0, -1, 0, 1]).confirmed == {"0", "2"}
+    assert known.seen([1]).confirmed >= {"1"} and "0" not in known.seen([1]).confirmed
+    assert not with_labels(known, ["b", "a", "b", "a", "b"]).confirmed & {"0", "1"}
 
 
 def test_a_subset_keeps_its_pixels_and_names(images):

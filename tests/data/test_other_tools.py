@@ -10,6 +10,7 @@ from handful.data.labels.label_file import LabelFile, match_labels
 from handful.data.labels.other_tools import Labelled, known_format, read_cvat
 from handful.data.sources import load
 from handful.errors import HandfulError
+from handful.progress import silent
 from image_files import save
 
 NAMES = ("IMG_0.jpg", "IMG_1.jpg", "sub/IMG_2.jpg")
@@ -191,6 +192,16 @@ def test_columns_can_be_typed_and_a_mistake_names_those_at_hand(tmp_path):
     assert read(tmp_path, content, **typed)[0] == CAT_DOG
     with pytest.raises(HandfulError, match=r"--label-column wat.*Did you mean 'what'.*'where', 'w"):
         read(tmp_path, content, file_column="where", label_column="wat")
+
+
+def test_a_label_confirmed_is_no_mark_of_its_own(tmp_path):
+    """Only another column says that a label was looked at again."""
+    path = tmp_path / "labels.csv"
+    path.write_text("file,mark\nIMG_0.jpg,confirmed\nIMG_1.jpg,suspected\n")
+    file = LabelFile(path, file_column="file", label_column="mark")
+    rows = match_labels(file, NAMES, tmp_path, silent).rows
+    assert {row.label for row in rows.values()} == {"confirmed", "suspected"}
+    assert not any(row.confirmed for row in rows.values())
 
 
 def test_two_columns_that_could_be_meant_are_refused_with_the_choice(tmp_path):

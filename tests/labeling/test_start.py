@@ -331,6 +331,18 @@ def test_a_folder_typed_for_the_run_that_holds_something_else_is_refused(photos:
         done(photos, overwrite=True)
 
 
+def test_a_run_that_was_killed_while_it_took_its_place_is_one(photos: Path) -> None:
+    run = Path("mine")
+    run.mkdir()
+    a_run(run / ".new", *MINE)
+    (run / "model.safetensors").write_text("")
+    with pytest.raises(HandfulError, match="mine holds another run, finished"):
+        done(photos, run=run)
+    assert done(photos, run=run, overwrite=True)[0][-1] == "--overwrite"
+    begun(run, MINE)
+    assert done(photos, run=run)[0][-1] == "--overwrite"  # with more labels it is another run
+
+
 def test_a_run_that_is_typed_while_the_page_is_open_is_not_replaced(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

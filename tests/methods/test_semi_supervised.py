@@ -605,6 +605,19 @@ def test_small_networks_start_with_the_random_head_of_before(method):
     assert same(found.state_dict(), plain.state_dict())
 
 
+def test_a_pretrained_network_with_random_weights_starts_with_a_random_head():
+    images = stripes(channels=3, size=32)
+    random = task(images, backbone=BackboneSpec("lite0", {"pretrained": False}))
+    settings = Settings(FixMatch(), SCHEDULE, random.backbone)
+    assert "first_head" not in settings.identity(random)["method"]
+    found = fresh(FixMatch(), random, 3)
+    with seeds.seeded(3):
+        plain = classifier(random)
+    assert same(found.state_dict(), plain.state_dict())
+    with pytest.raises(ValueError, match="first_head=linear needs learned weights"):
+        FixMatch(first_head="linear").build(random)
+
+
 def test_a_fitted_head_needs_learned_weights():
     with pytest.raises(ValueError, match="first_head=linear needs learned weights, .*'small'"):
         FixMatch(first_head="linear").build(task())

@@ -219,13 +219,19 @@ def test_pretrain_overwrite_keeps_a_picture_of_the_users(tmp_path):
 
 @pytest.mark.thorough
 def test_a_list_that_a_killed_overwrite_has_put_away_already_is_not_missed(handful, tmp_path):
-    """The process ended between putting typed labels away and the new list."""
-    photos, run = tmp_path / "photos", tmp_path / "run"
+    """The process ended between putting typed labels away and the new list.
+
+    The folders of the photos are no classes: the labels are those of the tables alone.
+    """
+    photos, run, table = tmp_path / "photos", tmp_path / "run", tmp_path / "labels.csv"
+    rows = ["file,label"]
     for at in range(30):
-        kind = "ab"[at % 2] if at < 20 else "."
-        save(photos / kind / f"{at}.png", smooth(12, 12, seed=at))
+        file = f"{('north', 'south')[at % 2]}/{at}.png"
+        save(photos / file, smooth(12, 12, seed=at))
+        rows += [f"{file},{'ab'[at // 2 % 2]}"] if at < 20 else []
+    table.write_text("\n".join(rows))
     quick = ["--method", "supervised", "--set", "steps=2", "--set", "backbone.base=8"]
-    assert handful("fit", photos, "--out", run, *quick)[0] == 0
+    assert handful("fit", photos, "--labels", table, "--out", run, *quick)[0] == 0
     shutil.copytree(run, tmp_path / "before")
     listed = run / "label-next.csv"
     rows = listed.read_text().splitlines()
@@ -242,9 +248,14 @@ def test_a_list_that_a_killed_overwrite_has_put_away_already_is_not_missed(handf
     fingerprint = {"fingerprint": new["fingerprint"], "files": ["model.safetensors"]}
     (tmp_path / "before" / ".replaced").write_text(json.dumps(fingerprint))
     shutil.move(tmp_path / "before", run)
+    for name, after in (("label-nxt.csv", run), ("label-next.csv", tmp_path / "other")):
+        status, _, err = handful(*words[:3], run / name, "--after", after, *words[6:])
+        assert status == 2 and "no file" in err, err
+    labels = (run / ".new" / "labels.csv").read_text()
     status, _, err = handful(*words)
     assert status == 0, err
-    assert json.loads((run / "run.json").read_text())["data"]["labeled"] == 21
+    assert json.loads((run / "run.json").read_text()) == new
+    assert (run / "labels.csv").read_text() == labels
     assert listed.exists() and (run / typed.name).exists()
 
 

@@ -225,8 +225,8 @@ def fit(
     settings, shares = pairs(set_ or []), _prior(prior)
     check_choices(method=method, estimate=estimate, precision=precision, aspect=aspect)
     check_run_folder(out)
-    if after is not None and _labels_taken_over(where.labels, out):
-        where = replace(where, labels=None)
+    if after is not None and (taken_over := _labels_taken_over(where.labels, after, out)):
+        where = replace(where, labels=taken_over)
     check_folders_given(where.labels, after, init)
     if overwrite and where.labels is not None and after is None:
         _check_labels_kept(source, where.labels, out)
@@ -441,19 +441,21 @@ def _check_labels_kept(source: str, labels: Path, out: Path) -> None:
         )
 
 
-def _labels_taken_over(labels: Path | None, out: Path) -> bool:
-    """Whether a list to label is missing as a run that learned from it was taking its place.
+def _labels_taken_over(labels: Path | None, after: Path, out: Path) -> Path | None:
+    """The labels of a run in place of a table that is missing as the run was taking its place.
 
-    Its process was killed meanwhile. The run is put in place, and has the labels.
+    The run in `out` learned from that table and from `after`, the run in `out` before it, and its
+    process was killed meanwhile. It is put in place here. None where none of this is so.
     """
-    from handful.pipeline.artifacts import RUN_LAYOUT
+    from handful.pipeline.artifacts import LABELS, RUN_LAYOUT
     from handful.pipeline.replacement import put_in_place_if_begun
 
-    if labels is None or labels.expanduser().exists():
-        return False
-    return labels.expanduser().parent.resolve() == out.resolve() and put_in_place_if_begun(
-        out, RUN_LAYOUT
-    )
+    if labels is None or labels.expanduser().exists() or labels.name not in RUN_LAYOUT.artifacts:
+        return None
+    folders = {folder.expanduser().resolve() for folder in (labels.parent, after, out)}
+    if len(folders) > 1 or not put_in_place_if_begun(out, RUN_LAYOUT):
+        return None
+    return out / LABELS
 
 
 def _prior(text: str | None) -> dict[str, float] | str | None:

@@ -108,10 +108,16 @@ class ImageSet:
     def with_labels(self, labels: np.ndarray | Sequence[int]) -> "ImageSet":
         """These images with other labels: (N,) class numbers, -1 where unknown.
 
+        Only labels that are as they were stay confirmed.
+
         >>> images[:2].with_labels([3, -1]).labels
         array([ 3, -1])
         """
-        return replace(self, labels=np.asarray(labels, np.int64))
+        found = replace(self, labels=np.asarray(labels, np.int64))
+        if not self.confirmed:
+            return found
+        kept = self[found.labels == self.labels].names
+        return replace(found, confirmed=self.confirmed.intersection(kept))
 
     def seen(self, positions: np.ndarray | Sequence[int]) -> "ImageSet":
         """These images with every label removed except those at `positions`.

@@ -18,7 +18,8 @@ from handful.data.source_names import default_run_folder
 from handful.errors import HandfulError
 from handful.files import read_json
 from handful.output import later_folders, next_folder
-from handful.pipeline.artifacts import PREDICTIONS, RECORD, REPORT
+from handful.pipeline.artifacts import PREDICTIONS, RECORD, REPORT, RUN_LAYOUT
+from handful.pipeline.replacement import interrupted
 from handful.text import FEW, about_right, in_seconds, shell_command
 
 NOTHING_YET = "not started"
@@ -82,7 +83,7 @@ def check_replaceable(run: Path, table: Path, made: Runs, overwrite: bool) -> No
         return
     if not run.is_dir():
         raise HandfulError(f"--run is a folder, and {run} is a file; give another name")
-    known = (run / RECORD).exists()
+    known = _finished(run)
     if not known and not _unfinished(run):
         if any(not path.name.startswith(".") for path in run.iterdir()):
             raise HandfulError(f"{run} holds other files; give --run a folder that is new or empty")
@@ -93,6 +94,11 @@ def check_replaceable(run: Path, table: Path, made: Runs, overwrite: bool) -> No
             f"--run (--after FOLDER goes on from its labels), or --overwrite to let Done put its "
             f"own in its place"
         )
+
+
+def _finished(run: Path) -> bool:
+    """Whether a folder holds a finished run, also one that was killed while it took its place."""
+    return (run / RECORD).exists() or interrupted(run, RUN_LAYOUT)
 
 
 def _unfinished(run: Path) -> bool:
@@ -172,7 +178,7 @@ class Fitting:
         if budget:
             in_seconds(budget)
             words += ["--budget", budget]
-        if (self.run / RECORD).exists() or _unfinished(self.run):
+        if _finished(self.run) or _unfinished(self.run):
             words.append(OVERWRITE)  # an unfinished run of the same labels goes on all the same
         return words + self.options
 

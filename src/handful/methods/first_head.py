@@ -12,7 +12,8 @@ from handful.models.classifier import Classifier, embed
 
 def has_learned_weights(task: Task) -> bool:
     """Whether the task's network has learned weights, from other images or without labels."""
-    return task.init is not None or models.pretrained(task.backbone.name)
+    own = models.pretrained(task.backbone.name) and task.backbone.options.get("pretrained", True)
+    return task.init is not None or bool(own)
 
 
 def fitted_head(network: Classifier, task: Task) -> nn.Module:

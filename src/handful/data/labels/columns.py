@@ -81,6 +81,7 @@ def find_columns(
     elif to == at:
         raise HandfulError(f"{path}: the files and the labels cannot both be in column {label!r}")
     guessed = len(typed) < 2
+    mark = None if mark in (at, to) else mark
     return table, Columns(at, to, one_hot, group, origin, seen, mark, guessed)
 
 
