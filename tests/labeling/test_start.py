@@ -365,7 +365,13 @@ def test_a_journal_that_names_no_runs_is_read_all_the_same(photos: Path, value: 
 def test_done_goes_on_with_its_run_that_was_interrupted(photos: Path) -> None:
     Path("photos-run/checkpoint").mkdir(parents=True)
     assert done(photos)[0][-2:] == ["--out", "photos-run-2"]  # of whom it is, nobody knows
-    begun(Path("photos-run"), ["photos", "--labels", "labels.csv", "--out", "photos-run"])
+    words = ["fit", "photos", "--labels", "labels.csv", "--out", "photos-run"]
+    begun(Path("photos-run"), words[1:])
+    assert done(photos)[0][-2:] == ["--out", "photos-run-2"]  # it may be one that was typed since
+    kept = Path("photos-run/checkpoint/command.json")
+    kept.write_text(json.dumps([*words, "--method", "simclr"]))
+    assert done(photos)[0][-2:] == ["--out", "photos-run-2"]
+    kept.write_text(json.dumps([*words, "--overwrite"]))
     command, said = done(photos)
     # There may be more labels by now, with which the fit refuses to go on without this word.
     assert command[-3:] == ["--out", "photos-run", "--overwrite"] and said == []

@@ -9,14 +9,15 @@ import torch
 
 import handful
 from handful import methods
-from handful.files import read_tensors, write_tensors
+from handful.files import read_json, read_tensors, write_tensors
 from handful.methods.autoencoder import Autoencoder
 from handful.methods.schedule import Schedule
 from handful.methods.self_supervised import SelfSupervised
 from handful.models.classifier import BackboneSpec
 from handful.pipeline import model_file
+from handful.pipeline.fit import Target, run_fit
 from handful.pipeline.model_file import load_predictor
-from handful.pipeline.options import InputSpec
+from handful.pipeline.options import FitOptions, InputSpec
 from handful.pipeline.setup import check_opens, default_backbone, prepare
 from handful.training import trainer
 from tiny import stripes
@@ -42,6 +43,18 @@ def test_a_run_needs_no_folder():
     run = handful.fit(stripes(), "supervised", settings=QUICK, estimate="none")
     assert run.folder is None
     assert run.estimate is None
+
+
+def test_a_fit_that_is_stopped_leaves_its_command(tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("handful.pipeline.fit.train_on_all_labels", stopped)
+    options = FitOptions("supervised", settings=QUICK, estimate="none")
+    command = ["fit", "photos", "--out", "run"]
+    with pytest.raises(KeyboardInterrupt):
+        run_fit(stripes(), options, Target(tmp_path / "run"), command=command)
+    assert read_json(tmp_path / "run/checkpoint/command.json") == command
 
 
 @pytest.mark.thorough

@@ -18,8 +18,15 @@ from handful.data.source_names import default_run_folder
 from handful.errors import HandfulError
 from handful.files import read_json
 from handful.output import later_folders, next_folder
-from handful.pipeline.artifacts import PREDICTIONS, RECORD, REPORT, RUN_LAYOUT
-from handful.pipeline.replacement import interrupted
+from handful.pipeline.artifacts import (
+    CHECKPOINT,
+    COMMAND,
+    PREDICTIONS,
+    RECORD,
+    REPORT,
+    RUN_LAYOUT,
+)
+from handful.pipeline.replacement import NEW, interrupted
 from handful.text import FEW, about_right, in_seconds, shell_command
 
 NOTHING_YET = "not started"
@@ -27,7 +34,6 @@ LONGEST = 2_000  # characters of a line
 WIDTH = 10_000  # columns: the fit breaks no line of what it says, the page does
 EARLIER = Path("run")  # where earlier versions put the run of a page
 OVERWRITE = "--overwrite"
-CHECKPOINT = "checkpoint"  # folder in a run that is not finished
 RUNS = "runs"  # name of the setting that keeps the last command in the journal, by folder
 # Absolute folder → the commands that pages began there, as words, the last one last.
 Runs = Mapping[str, list[list[str]]]
@@ -65,11 +71,14 @@ def run_folder(source: str, table: Path, after: Path | None, made: Runs) -> Path
 
 
 def _own(run: Path, made: Runs) -> bool:
-    """Whether a page began the run in a folder, and nothing else has put one there since."""
+    """Whether a page began what is in a folder, finished or not, and nobody else since."""
     begun = made.get(str(run.resolve()))
     if begun is None:
         return False
-    return not (run / RECORD).exists() or _command(run) in [*map(_without_overwrite, begun)]
+    ours = [*map(_without_overwrite, begun)]
+    commands = [_command(run)] if (run / RECORD).exists() else []
+    commands += [_unfinished_command(one) for one in (run, run / NEW) if _unfinished(one)]
+    return all(command in ours for command in commands)
 
 
 def check_replaceable(run: Path, table: Path, made: Runs, overwrite: bool) -> None:
@@ -113,6 +122,15 @@ def _command(run: Path) -> list[str] | None:
         return None
     command = record.get("command") if isinstance(record, dict) else None
     return _without_overwrite(map(str, command)) if isinstance(command, list) else None
+
+
+def _unfinished_command(run: Path) -> list[str] | None:
+    """The command that began an unfinished run, as words; None where it is not known."""
+    try:
+        words = read_json(run / CHECKPOINT / COMMAND)
+    except (HandfulError, OSError):  # of an earlier version, or damaged
+        return None
+    return _without_overwrite(map(str, words)) if isinstance(words, list) else None
 
 
 def _without_overwrite(words: Iterable[str]) -> list[str]:

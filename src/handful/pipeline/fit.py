@@ -39,6 +39,7 @@ from handful.pipeline.run_folder import (
     finish,
     images_to_predict,
     release_on_refusal,
+    write_command,
 )
 from handful.pipeline.save import run_of, save_artifacts
 from handful.pipeline.setup import check_opens, validate
@@ -225,6 +226,7 @@ def _run_fit(
             )
             if built is None:
                 return _reopen(folder, target.pictures, reporter.say)
+            write_command(built, command)
         for problem in inspect(images, near=False).problems:
             reporter.say(problem.text)
         work = built / "checkpoint" if built is not None else None

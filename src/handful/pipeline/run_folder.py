@@ -12,6 +12,7 @@ from handful.csv_files import write_csv
 from handful.data.imageset import ImageSet
 from handful.data.labels.columns import CONFIRMED, MARK
 from handful.data.likeness import thumbnails
+from handful.data.source_names import redacted
 from handful.data.splits import save_draw
 from handful.data.store import Vanished
 from handful.errors import HandfulError
@@ -29,6 +30,8 @@ from handful.evaluation.novelty import fit_in_distribution, save_in_distribution
 from handful.files import read_json, read_tensors, tidy, write_json, write_tensors
 from handful.methods.base import Task
 from handful.pipeline.artifacts import (
+    CHECKPOINT,
+    COMMAND,
     IN_DISTRIBUTION,
     ISSUES,
     LABEL_NEXT,
@@ -51,6 +54,7 @@ from handful.pipeline.typed_labels import keep_typed_labels
 from handful.progress import Track, silent
 
 _FINGERPRINT_FILE = "fingerprint.json"  # in checkpoint/ of a folder that a run has acquired
+_NO_WORK = {_FINGERPRINT_FILE, COMMAND}  # names in checkpoint/ that nothing goes on from
 
 
 class SavedFolds(MutableMapping[Key, np.ndarray]):
@@ -107,11 +111,11 @@ def acquire(
         put_in_place(folder, layout, say, stage)
     shutil.rmtree(folder / BETTER, ignore_errors=True)  # what a killed process began
     replaced = already_replaced(folder, fingerprint)
-    fingerprint_file = folder / "checkpoint" / _FINGERPRINT_FILE
+    fingerprint_file = folder / CHECKPOINT / _FINGERPRINT_FILE
     if (folder / layout.record).exists():
         if improves is not None and holds_interim(folder, improves):
             remove_if_empty(folder)
-            begun = folder / NEW / "checkpoint" / _FINGERPRINT_FILE
+            begun = folder / NEW / CHECKPOINT / _FINGERPRINT_FILE
             if begun.exists() and read_json(begun) != fingerprint:
                 _refuse_unless_overwrite(overwrite, f"{folder} holds another run, unfinished,")
             return _start_over(folder / NEW, fingerprint, layout)
@@ -143,8 +147,13 @@ def begun(folder: Path) -> bool:
     """Return whether a folder holds a run or anything of one that goes on."""
     if (folder / RECORD).exists():
         return True
-    saved = [path for build in (folder, folder / NEW) for path in (build / "checkpoint").glob("*")]
-    return any(path.name != _FINGERPRINT_FILE for path in saved)
+    saved = [path for build in (folder, folder / NEW) for path in (build / CHECKPOINT).glob("*")]
+    return any(path.name not in _NO_WORK for path in saved)
+
+
+def write_command(built: Path, command: Sequence[str]) -> None:
+    """Write the command of an unfinished run into its checkpoint, so that others know it."""
+    write_json(built / CHECKPOINT / COMMAND, [redacted(word) for word in command])
 
 
 def holds_interim(folder: Path, fingerprint: str | None = None) -> bool:
@@ -178,7 +187,7 @@ def _start_over(build: Path, fingerprint: str, layout: Layout) -> Path:
 
     An unfinished run of equal fingerprint is kept as it is.
     """
-    fingerprint_file = build / "checkpoint" / _FINGERPRINT_FILE
+    fingerprint_file = build / CHECKPOINT / _FINGERPRINT_FILE
     if fingerprint_file.exists() and read_json(fingerprint_file) == fingerprint:
         return build
     if (
@@ -224,9 +233,9 @@ def abandon_on_vanished(folder: Path | None, fingerprint: str) -> Iterator[None]
         yield
     except Vanished:
         for built in [] if folder is None else [folder, folder / NEW]:
-            fingerprint_file = built / "checkpoint" / _FINGERPRINT_FILE
+            fingerprint_file = built / CHECKPOINT / _FINGERPRINT_FILE
             if fingerprint_file.exists() and read_json(fingerprint_file) == fingerprint:
-                shutil.rmtree(built / "checkpoint")
+                shutil.rmtree(built / CHECKPOINT)
         if folder is not None:
             remove_if_empty(folder)
         raise
@@ -244,7 +253,7 @@ def release_on_refusal(work: Path | None) -> Iterator[None]:
         if (
             work is not None
             and work.is_dir()
-            and [p.name for p in work.iterdir()] == [_FINGERPRINT_FILE]
+            and {p.name for p in work.iterdir()} <= _NO_WORK
         ):
             shutil.rmtree(work)
             if work.parent.name == NEW:
@@ -254,7 +263,7 @@ def release_on_refusal(work: Path | None) -> Iterator[None]:
 
 def clean_up(folder: Path) -> None:
     """Delete the checkpoint of a finished run, and temporary files of killed processes."""
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
     tidy(folder)
 
 
@@ -262,7 +271,7 @@ def _holds_other_files(folder: Path) -> bool:
     """Return whether a folder holds anything but hidden files, STAGES and an empty checkpoint."""
     for path in folder.rglob("*"):
         within = path.relative_to(folder).parts
-        if within[0] not in STAGES and not path.name.startswith(".") and within != ("checkpoint",):
+        if within[0] not in STAGES and not path.name.startswith(".") and within != (CHECKPOINT,):
             return True
     return False
 
