@@ -250,11 +250,7 @@ def release_on_refusal(work: Path | None) -> Iterator[None]:
     try:
         yield
     except HandfulError:
-        if (
-            work is not None
-            and work.is_dir()
-            and {p.name for p in work.iterdir()} <= _NO_WORK
-        ):
+        if work is not None and work.is_dir() and {p.name for p in work.iterdir()} <= _NO_WORK:
             shutil.rmtree(work)
             if work.parent.name == NEW:
                 remove_if_empty(work.parent.parent)
