@@ -184,13 +184,16 @@ def test_the_average_starts_at_the_first_weights_and_follows_the_formula():
     assert average.model.weight.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_average_includes_batch_norm_and_copies_other_buffers():
-    class Counting(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.norm = nn.BatchNorm1d(2)
-            self.register_buffer("bank", torch.zeros(3))
+class Counting(nn.Module):
+    """A network with batch norm, and a buffer that is no statistic."""
 
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(2)
+        self.register_buffer("bank", torch.zeros(3))
+
+
+def test_the_average_includes_batch_norm_and_copies_other_buffers():
     model = Counting()
     average = Average(model, 0.5)
     with torch.no_grad():
@@ -458,12 +461,6 @@ def test_layer_decay_is_refused_before_a_network_is_trained_that_does_not_say_it
 
 
 def test_a_share_of_the_first_weights_and_statistics_is_mixed_into_the_average():
-    class Counting(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.norm = nn.BatchNorm1d(2)
-            self.register_buffer("bank", torch.zeros(3))
-
     model = Counting()
     average = Average(model, 0.0, start_share=0.25)
     with torch.no_grad():
