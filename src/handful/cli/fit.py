@@ -442,10 +442,11 @@ def _check_labels_kept(source: str, labels: Path, out: Path) -> None:
 
 
 def _labels_taken_over(labels: Path | None, after: Path, out: Path) -> Path | None:
-    """The labels of a run in place of a table that is missing as the run was taking its place.
+    """The labels of a new run whose process was killed while it replaced the run in `out`.
 
-    The run in `out` learned from that table and from `after`, the run in `out` before it, and its
-    process was killed meanwhile. It is put in place here. None where none of this is so.
+    The new run learned from a table of the old run, which was removed with the old run. The new run
+    is put in place here, and its own labels stand for the missing table. None: no process was
+    killed there, or the table is not missing.
     """
     from handful.pipeline.artifacts import LABELS, RUN_LAYOUT
     from handful.pipeline.replacement import put_in_place_if_begun
