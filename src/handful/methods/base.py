@@ -73,6 +73,12 @@ class Task:
         """(N, C, S, S) uint8, every image of the task."""
         return self.images.at(self.size, self.aspect, self.track)
 
+    def pixels_at(self, positions: Tensor) -> Tensor:
+        """(n, C, S, S) uint8, the images at (n,) positions; the others are not decoded for it."""
+        if "pixels" in self.__dict__:
+            return self.pixels[positions]
+        return self.images[positions.numpy()].at(self.size, self.aspect, self.track)
+
     @cached_property
     def labels(self) -> Tensor:
         """(N,) int64, -1 where unknown."""
@@ -135,6 +141,8 @@ class Views(NamedTuple):
     labeled: str | Pipeline | None  # None: no labels are used, batch.images is empty
     unlabeled: tuple[str | Pipeline, ...] = ()
     unlabeled_ratio: int = 0  # unlabelled images for each labelled one in a batch
+    pool: Tensor | None = None  # positions that those are drawn from; None: `task.training_pool`
+    images: bool = True  # False: batches have positions and labels only, and no image is decoded
 
 
 def _unchanged(rows: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ Optional attributes:
     mean, std: constants per channel that its images are normalised by.
     input_size, interpolation: of the images that a pre-trained backbone was trained on.
     head_bias: False for a head without bias.
-    parts: its layers in groups from the input on.
+    maps(images), of_maps(maps): the output of its first layers, and features of that; together
+        they are the backbone. `after_maps` are the layers of the second one.
     layers_above: by name of a parameter, how many layers lie above its own, the head among them.
     init_from_data(images): initialises it before training from normalised (N, C, size, size).
 """
@@ -94,7 +95,10 @@ def full_name(name: str, options: Mapping[str, Any]) -> str:
     """The name of a backbone; of an ensemble the names of its networks, joined by "+"."""
     if name != ENSEMBLE:
         return name
-    return SIGN.join(str(options.get(part, "")) for part in ("networks", "trained"))
+    names = [options.get("networks", ""), options.get("trained", "")]
+    if other := options.get("other"):
+        names.append(other.get("trained", ""))
+    return SIGN.join(map(str, names))
 
 
 def pretrained(name: str) -> bool:
@@ -159,6 +163,11 @@ def has_graph(name: str) -> bool:
     return all(issubclass(BACKBONES.get(one, nn.Module), Lite) for one in name.split(SIGN))
 
 
+def has_maps(name: str) -> bool:
+    """Whether backbone `name` has `maps`, so that its last layers can be trained alone."""
+    return hasattr(BACKBONES.get(name, nn.Module), "of_maps")
+
+
 def mirrors(name: str) -> bool:
     """Whether backbone `name` has the option `mirrored`, for features of the mirror image too."""
     return "mirrored" in _options(BACKBONES.get(name, nn.Module))
@@ -178,7 +187,7 @@ def make(name: str, channels: int, size: int, **options: Any) -> nn.Module:
         HandfulError: there is no such backbone, or it has no such option.
     """
     backbone: Any
-    ensemble = name == ENSEMBLE and bool(options)  # made of two classifiers; users do not name it
+    ensemble = name == ENSEMBLE and bool(options)  # made of classifiers; users do not name it
     if not ensemble:
         check_name(name)
     if ensemble:

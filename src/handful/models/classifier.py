@@ -112,7 +112,7 @@ class Classifier(nn.Module):
     def runner(self, int8: bool = False) -> Callable[[Tensor], Tensor]:
         """Return a function: (N, C, S, S) uint8 → (N, D) float32 features, by ONNX Runtime.
 
-        Of an ensemble, torch computes the network that was trained on the task.
+        Of an ensemble, torch computes the networks that were trained on the task.
         """
         runs = [
             onnx_features.runner(network.network, *one.constants, network.stages, int8)
@@ -130,7 +130,7 @@ class Classifier(nn.Module):
         """(N, D) features from the means over pixels (N, D_i) that the Lite networks give on.
 
         Args:
-            images: (N, C, S, S) uint8, for the trained network of an ensemble.
+            images: (N, C, S, S) uint8, for the trained networks of an ensemble.
         """
         left, rows = list(means), []
         for network in self._networks:
@@ -164,7 +164,7 @@ class Classifier(nn.Module):
         return made
 
     def _lites(self) -> list[tuple["Classifier", Lite]]:
-        """Each EfficientNet-Lite with its normalisation; an ensemble has one other network."""
+        """Each EfficientNet-Lite with its normalisation; an ensemble has others, too."""
         assert self.has_graph
         each = [cast(Classifier, one) for one in self.each()]
         return [(one, one.backbone) for one in each if isinstance(one.backbone, Lite)]

@@ -6,7 +6,7 @@ Letters in shapes: N images, H and W pixels, D features.
 """
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ _STAGES = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
+_LAST = 5  # number of the stage that reduces maps for the last time
 _SCALES = ((1.0, 1.0), (1.0, 1.1), (1.1, 1.2))  # of channels and of blocks: numbers 0 to 2
 _STEM, WIDTH = 32, 1280  # channels of the first and of the last layer, the same at all scales
 _EPSILON = 1e-3  # of BatchNorm
@@ -62,12 +63,39 @@ class EfficientNetLite(nn.Module):
                 nn.init.normal_(module.weight, 0, math.sqrt(2 / fan_out))
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        x = F.relu6(self.bn1(self.conv_stem(images)), inplace=True)
+        x = self._stem(images)
         means = []
-        for stage in self.blocks:
+        for stage in self.blocks[:_LAST]:
             x = stage(x)
             means.append(_mean(x))
-        return [*means, _mean(F.relu6(self.bn2(self.conv_head(x)), inplace=True))]
+        return [*means, *self.of_maps(self._last_stage[0](x))]
+
+    def maps(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, C, H / 32, W / 32): the output of the first block of that size."""
+        x = self._stem(images)
+        for stage in self.blocks[:_LAST]:
+            x = stage(x)
+        return self._last_stage[0](x)
+
+    def of_maps(self, maps: Tensor) -> list[Tensor]:
+        """The last three of the means (N, D_i) that the network gives, from `maps`."""
+        last = self._last_stage[1:](maps)
+        wide = self.blocks[-1](last)
+        end = F.relu6(self.bn2(self.conv_head(wide)), inplace=True)
+        return [_mean(last), _mean(wide), _mean(end)]
+
+    def _stem(self, images: Tensor) -> Tensor:
+        return F.relu6(self.bn1(self.conv_stem(images)), inplace=True)
+
+    @property
+    def after_maps(self) -> list[nn.Module]:
+        """The layers of `of_maps`."""
+        return [*self._last_stage[1:], self.blocks[-1], self.conv_head, self.bn2]
+
+    @property
+    def _last_stage(self) -> nn.Sequential:
+        """The stage that reduces maps for the last time, by its first block."""
+        return cast(nn.Sequential, self.blocks[_LAST])
 
 
 class _Block(nn.Module):

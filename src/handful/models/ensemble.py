@@ -1,4 +1,4 @@
-"""Pre-trained networks side by side with one that was trained on the task at hand."""
+"""Pre-trained networks side by side with one or two that were trained on the task at hand."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -77,10 +77,10 @@ def reduction(size: int, side: int, enlarged: bool = False) -> Tensor:
 
 
 class Ensemble(nn.Module):
-    """Frozen pre-trained networks, and one that was trained on the task, side by side.
+    """Frozen pre-trained networks, and one or two that were trained on the task, side by side.
 
-    Its features (N, D) are those of the pre-trained networks, then those of the other one, so that
-    a linear layer on them can add up the logits of two classifiers.
+    Its features (N, D) are those of the pre-trained networks, then those of the trained ones, so
+    that a linear layer on them can add up the logits of all classifiers.
 
     Args:
         networks: names of the pre-trained networks, as in lite0+lite2.
@@ -88,6 +88,7 @@ class Ensemble(nn.Module):
         trained: name of the network that was trained on the task.
         options: of that network.
         side: of the images that it was trained on, in pixels.
+        other: of a second one, these three by name.
         pretrained: False for random weights, where others are loaded afterwards.
     """
 
@@ -101,48 +102,54 @@ class Ensemble(nn.Module):
         side: int,
         stages: int = 1,
         options: Mapping[str, Any] = MappingProxyType({}),
+        other: Mapping[str, Any] = MappingProxyType({}),
         pretrained: bool = True,
     ) -> None:
         from handful import models
 
         super().__init__()
-        if ENSEMBLE in (networks, trained) or not models.pretrained(networks):
+        names = [trained, *([other["trained"]] if other else [])]
+        if ENSEMBLE in (networks, *names) or not models.pretrained(networks):
             raise HandfulError(
-                f"an ensemble is of pre-trained networks and one that was trained, got "
-                f"{networks!r} and {trained!r}"
+                f"an ensemble is of pre-trained networks and of others that were trained, got "
+                f"{networks!r} and {' and '.join(map(repr, names))}"
             )
         with_stages = {"stages": stages} if models.multi_stage(networks) else {}
         self.frozen = models.make(networks, channels, size, pretrained=pretrained, **with_stages)
-        self.trained = Trained(
-            channels,
-            network=trained,
-            options=options,
-            size=size,
-            side=side,
-            pretrained=pretrained,
-        )
+        own: Any = {"size": size, "pretrained": pretrained}
+        self.trained = Trained(channels, network=trained, options=options, side=side, **own)
+        self.other: Trained | None = None
+        if other:
+            name, more, edge = (other[key] for key in ("trained", "options", "side"))
+            self.other = Trained(channels, network=name, options=more, side=edge, **own)
         self.channels = channels
         known: Any = self.frozen
         self.mean, self.std = known.mean, known.std
         self.input_size: int = known.input_size
-        self.width: int = known.width + self.trained.width
+        self.width: int = known.width + sum(one.width for one in self.beside)
+
+    @property
+    def beside(self) -> list[Trained]:
+        """The networks that were trained on the task."""
+        return [self.trained] if self.other is None else [self.trained, self.other]
 
     @property
     def networks(self) -> list[nn.Module]:
-        """The pre-trained networks, and the other one."""
+        """The pre-trained networks, and the trained ones."""
         frozen = self.frozen
-        return [*(frozen.networks if isinstance(frozen, Joined) else [frozen]), self.trained]
+        return [*(frozen.networks if isinstance(frozen, Joined) else [frozen]), *self.beside]
 
     def forward(self, images: Tensor) -> Tensor:
         """Features of images that are normalised for the first pre-trained network."""
         plain = normalized_for(self.trained, images, self)[:, : self.channels]  # grey: repeated
-        return self._beside(self.frozen(images), self.trained(plain))
+        return self._joined(self.frozen(images), [one(plain) for one in self.beside])
 
     def join(self, rows: Sequence[Tensor]) -> Tensor:
         """(N, D) of the (N, D_i) features of `networks`, in their number format."""
-        *frozen, trained = rows
+        at = len(rows) - len(self.beside)
+        frozen, trained = rows[:at], rows[at:]
         joined = self.frozen.join(frozen) if isinstance(self.frozen, Joined) else frozen[0]
-        return self._beside(joined, trained)
+        return self._joined(joined, trained)
 
-    def _beside(self, frozen: Tensor, trained: Tensor) -> Tensor:
-        return torch.cat([frozen, trained.to(frozen.dtype)], dim=1)
+    def _joined(self, frozen: Tensor, trained: Sequence[Tensor]) -> Tensor:
+        return torch.cat([frozen, *(one.to(frozen.dtype) for one in trained)], dim=1)

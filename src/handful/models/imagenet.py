@@ -73,25 +73,36 @@ class Lite(nn.Module):
         return f"stages={self.stages}"
 
     @property
-    def parts(self) -> list[list[nn.Module]]:
-        """Its layers in nine groups from the input on: stem, seven blocks, last layer."""
-        known = self.network
-        blocks: list[list[nn.Module]] = [[block] for block in known.blocks]
-        return [[known.conv_stem, known.bn1], *blocks, [known.conv_head, known.bn2]]
-
-    @property
     def layers_above(self) -> dict[str, int]:
-        """By name of a parameter, how many of `parts` lie above its own, and 1 for the head."""
+        """By name of a parameter, how many layers lie above its own: stages, and 1 for the head."""
+        known = self.network
+        stages: list[list[nn.Module]] = [[stage] for stage in known.blocks]
+        parts = [[known.conv_stem, known.bn1], *stages, [known.conv_head, known.bn2]]
         above = {
-            weight: len(self.parts) - at
-            for at, part in enumerate(self.parts)
+            weight: len(parts) - at
+            for at, part in enumerate(parts)
             for module in part
             for weight in module.parameters()
         }
         return {name: above[weight] for name, weight in self.named_parameters()}
 
+    @property
+    def after_maps(self) -> list[nn.Module]:
+        """The layers of `of_maps`."""
+        return self.network.after_maps
+
     def forward(self, images: Tensor) -> Tensor:
         return self.joined(self.network(three_channels(images)))
+
+    def maps(self, images: Tensor) -> Tensor:
+        """(N, channels, side, side) of images: the output of its first layers, 1/32 in size."""
+        return self.network.maps(three_channels(images))
+
+    def of_maps(self, maps: Tensor) -> Tensor:
+        """(N, D) features of `maps`; of at most three stages, as the others lie before them."""
+        if self.stages > 3:
+            raise HandfulError(f"maps have the last 3 stages, got stages={self.stages}")
+        return self.joined(self.network.of_maps(maps))
 
     def joined(self, means: Sequence[Tensor]) -> Tensor:
         """(N, D) of the means over pixels of all stages, (N, D_i) each."""

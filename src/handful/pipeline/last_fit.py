@@ -10,7 +10,7 @@ from handful.evaluation.label_shift import UNLABELED, counted_shares
 from handful.evaluation.novelty import POOL_SHIFT
 from handful.evaluation.pool_confidence import FEWEST
 from handful.methods import about
-from handful.methods.base import Fitted, Method, Task
+from handful.methods.base import Fitted, Method, Task, Trained
 from handful.methods.class_shares import ClassShares
 from handful.methods.consistency import Consistency, has_unlabeled
 from handful.methods.ensemble import Ensemble, joined
@@ -47,22 +47,32 @@ def train_on_all_labels(
 
 
 def _train_ensemble(decision: Decision, seed: int, folder: Path | None, say: Say) -> TrainingResult:
-    """Train both members of an ensemble; what is told of the training is that of the network."""
+    """Train all members of an ensemble; what is told of the training is that of the last one.
+
+    The time that the plan allows is that of the last training, and the others come before it.
+    """
     method: Any = decision.settings.method
     assert decision.selection is not None and isinstance(method, Ensemble)
-    head, network = decision.selection.selected.members
-    fitted = train_task(head.settings, head.task, seed, None, head.candidate.plan)
+    *others, last = decision.selection.selected.members
+    fitted = []
+    for one in others:
+        own = None
+        if folder is not None and isinstance(one.settings.method, Trained):
+            own = folder / one.candidate.method
+            own.mkdir(parents=True, exist_ok=True)
+        fitted.append(train_task(one.settings, one.task, seed, own, one.candidate.plan, LABEL, say))
     plan = decision.plan
     if plan is not None and plan.allowed is not None:
-        least = network.candidate.fold_seconds or 0.0
-        left = max(plan.allowed - fitted.seconds, min(plan.allowed, least))
-        plan = replace(plan, allowed=left)
-    trained = train_task(network.settings, network.task, seed, folder, plan, LABEL, say)
-    images = head.task.images
-    predictors = fitted.predictor, trained.predictor
-    both = joined(method, *predictors, images[images.labeled])
-    seconds = trained.seconds + fitted.seconds
-    return replace(trained, predictor=both, seconds=seconds, members=(fitted, trained))
+        least = last.candidate.fold_seconds or 0.0
+        used = sum(one.seconds for one in fitted)
+        plan = replace(plan, allowed=max(plan.allowed - used, min(plan.allowed, least)))
+    trained = train_task(last.settings, last.task, seed, folder, plan, LABEL, say)
+    head, *networks = fitted = [*fitted, trained]
+    images = others[0].task.images
+    predictors = [one.predictor for one in networks]
+    both = joined(method, head.predictor, predictors, images[images.labeled])
+    seconds = sum(one.seconds for one in fitted)
+    return replace(trained, predictor=both, seconds=seconds, members=tuple(fitted))
 
 
 def _complete_assessment(
@@ -125,8 +135,8 @@ def _pool_is_a_sample(decision: Decision, request: FitRequest) -> bool:
 
 
 def _methods(method: Method) -> list[Method | str]:
-    """The method; of an ensemble the names of its two."""
-    return [method.head, method.trained] if isinstance(method, Ensemble) else [method]
+    """The method; of an ensemble the names of its members."""
+    return [method.head, *method.trained] if isinstance(method, Ensemble) else [method]
 
 
 def _how_found(found: ClassShares, task: Task) -> str:

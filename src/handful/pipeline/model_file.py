@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -161,10 +162,12 @@ def _network_of(header: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         options["pretrained"] = False
         every = models.full_name(name, options).split(models.SIGN)
         inner = [one.partition(":")[2] for one in every]
-        inner_options = options.get("options", {}) if ensemble else options
-        named = {"model", "networks"} & set(inner_options)
-        if ensemble and not 1 <= options["side"] <= LARGEST_SIDE:
-            raise ValueError(f"side is 1 to {LARGEST_SIDE}, got {options['side']}")
+        trained = [one for one in (options, options.get("other")) if one] if ensemble else []
+        inner_options = [one.get("options", {}) for one in trained] if ensemble else [options]
+        named = {"model", "networks"} & set(chain.from_iterable(inner_options))
+        for one in trained:
+            if not 1 <= one["side"] <= LARGEST_SIDE:
+                raise ValueError(f"side is 1 to {LARGEST_SIDE}, got {one['side']}")
         if any(":" in one or "/" in one for one in inner) or named:
             raise HandfulError(
                 f"backbone {name!r} is described on a hub, which is not accessed for a saved run"

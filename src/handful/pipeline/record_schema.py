@@ -67,10 +67,10 @@ def _check_distinct(names: list[str]) -> list[str]:
 def _check_options(options: dict[str, Any]) -> dict[str, Any]:
     """Return options of a network; ValueError unless they are short texts and bounded numbers.
 
-    `options` may hold options of an inner network, one level deep.
+    `options` may hold options of an inner network, and `other` those of a second one.
     """
     for key, value in options.items():
-        if isinstance(value, dict) and key == "options":
+        if isinstance(value, dict) and key in ("options", "other"):
             _check_options(value)
         elif isinstance(value, str):
             if len(value) > 200:

@@ -231,6 +231,8 @@ def _rows_named(images: ImageSet, names: Iterable[str]) -> set[int]:
 def _augmented(task: Task, method: Trained, seed: int) -> list[dict[str, Any]]:
     """Return the first training images under each augmentation of the method."""
     views = method.views(task)
+    if not views.images:
+        return []
     batches = Batches(task, views, Schedule(steps=1), seed)
     pipelines = []
     if batches.labeled_pipeline is not None:

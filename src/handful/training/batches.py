@@ -38,33 +38,33 @@ class Batches:
     ) -> None:
         self.group = group
         device = devices.device()
-        self.pixels, self.labels = task.pixels.to(device), task.labels.to(device)
-        self.labeled, self.pool = task.labeled, task.training_pool
+        self.labels = task.labels.to(device)
+        self.pixels = task.pixels.to(device) if views.images else None
+        self.labeled = task.labeled
+        self.pool = task.training_pool if views.pool is None else views.pool
         self.labeled_pipeline = None if views.labeled is None else _pipeline(views.labeled, task)
         self.unlabeled_pipelines = tuple(_pipeline(view, task) for view in views.unlabeled)
         self.size = schedule.batch
         self.ratio = views.unlabeled_ratio
         self.seed = seed
-        labeled_views = 0 if self.labeled_pipeline is None else 1
-        self.images_per_step = self.size * (
-            labeled_views + self.ratio * len(self.unlabeled_pipelines)
-        )
+        labeled_views = 1 if self.labeled_pipeline is not None or not views.images else 0
+        unlabeled_views = len(self.unlabeled_pipelines) if views.images else 1
+        self.images_per_step = self.size * (labeled_views + self.ratio * unlabeled_views)
 
     def __getitem__(self, step: int) -> Batch:
         generator = torch.Generator().manual_seed(seeds.hashed(self.seed, step))
         ids, images = self._labeled(step, generator)
         unlabeled: tuple[Tensor, ...] = ()
         unlabeled_ids = None
-        if self.unlabeled_pipelines:
+        if self.unlabeled_pipelines or (self.pixels is None and self.ratio):
             count = self.size * self.ratio
             chosen = _positions(
                 len(self.pool), count, step, seeds.hashed(self.seed, Purpose.UNLABELED_ORDER)
             )
-            part = self.group.part(count)
-            unlabeled_ids = self.pool[chosen[part]]
-            pixels = self.pixels[unlabeled_ids]
+            unlabeled_ids = self.pool[chosen[self.group.part(count)]]
             unlabeled = tuple(
-                self._view(view, pixels, count, generator) for view in self.unlabeled_pipelines
+                self._view(view, unlabeled_ids, count, generator)
+                for view in self.unlabeled_pipelines
             )
         return Batch(
             images,
@@ -78,23 +78,30 @@ class Batches:
         )
 
     def _view(
-        self, pipeline: Pipeline, pixels: Tensor, count: int, generator: torch.Generator
+        self, pipeline: Pipeline, ids: Tensor, count: int, generator: torch.Generator
     ) -> Tensor:
-        """The view of this process's `pixels`, with values that are drawn for `count` images."""
+        """The view of this process's images, with values that are drawn for `count` images."""
+        assert self.pixels is not None
+        pixels = self.pixels[ids]
         values = pipeline.draw(torch.Size((count, *pixels.shape[1:])), generator)
         part = self.group.part(count)
         return pipeline.apply(pixels, tuple(drawn[part] for drawn in values))
 
     def _labeled(self, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Positions (N,) and views (N, C, S, S); N is 0 for a method that uses no label."""
-        if self.labeled_pipeline is None:
+        """Positions (N,) and views (N, C, S, S); N is 0 for a method that uses no label.
+
+        There are no views, (0,), where batches have positions only.
+        """
+        if self.labeled_pipeline is None and self.pixels is not None:
             none = torch.empty(0, dtype=torch.int64)
             return none, self.pixels[none].float()
         chosen = _positions(
             len(self.labeled), self.size, step, seeds.hashed(self.seed, Purpose.LABELED_ORDER)
         )
         ids = self.labeled[chosen[self.group.part(self.size)]]
-        return ids, self._view(self.labeled_pipeline, self.pixels[ids], self.size, generator)
+        if self.labeled_pipeline is None:
+            return ids, torch.empty(0)
+        return ids, self._view(self.labeled_pipeline, ids, self.size, generator)
 
 
 def _pipeline(view: str | Pipeline, task: Task) -> Pipeline:

@@ -69,7 +69,7 @@ class Monitor:
         }
         device = devices.device()
         self.parts = {
-            name: (task.pixels[some].to(device), task.labels[some].to(device))
+            name: (task.pixels_at(some).to(device), task.labels[some].to(device))
             for name, positions in parts.items()
             if len(some := evenly_spaced(positions, EVALUATION_LIMIT))
         }

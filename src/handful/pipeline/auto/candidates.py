@@ -40,6 +40,9 @@ _NEARLY = 1.3  # multiple of the time up to which an option is measured
 # accuracy says little of that of the last fit: see benchmarks/log/estimates.md.
 FOLD_SHARE = 0.6
 _MIN_SHARE_OF_STEPS = 0.025  # share of a method's own steps that folds must have
+_MIN_STEPS = {
+    "fine_tuning": 40
+}  # steps in folds; the first ones unlearn: benchmarks/log/transfer.md
 _PILOT_SECONDS = 2.0  # duration of a measurement of steps
 # A linear head on n labels takes _HEAD_SECONDS * n * min(n, _FEATURE_WIDTH) seconds on one core.
 _HEAD_SECONDS, _FEATURE_WIDTH = 1e-6, 1_792
@@ -208,6 +211,12 @@ def seconds_after_choice(head: Candidate, images: ImageSet) -> float:
     return _last_fits(images) * int(head.settings["limit"]) * HEADS_WITH_POOL[head.method]
 
 
+def last_seconds(network: Candidate) -> float:
+    """Seconds of the last training of a network, which an ensemble needs beside another one."""
+    steps, fold_steps = network.plan.steps or 0, network.fold_steps or 0
+    return network.seconds * steps / max(1, steps + FOLDS.folds * fold_steps)
+
+
 def _last_fits(images: ImageSet) -> int:
     own = has_own_temperature(len(images.labeled), len(images.unlabeled))
     return MORE_FOLDS.fits - FOLDS.fits + 1 + FOLDS.fits * own
@@ -294,10 +303,14 @@ def plan_training(
     options: FitOptions,
     settings: dict[str, str],
     reporter: Reporter,
+    later: float = 0.0,
 ) -> list[Candidate]:
     """Plan a training and its folds in `allowed` seconds; empty if folds would be too short.
 
     Where the user fixed the number of steps, all trainings take it, however long that is.
+
+    Args:
+        later: seconds that the predictions of the unlabelled images may take beside them.
     """
     begun = time.perf_counter()
     seed = options.seed
@@ -308,13 +321,14 @@ def plan_training(
     plan = replace(plan, seconds_per_step=cost.step)
     full_steps, looks = resolved.schedule.steps, resolved.schedule.looks
     each = cost.of(0, looks) + plan.first
-    predictions = len(images.unlabeled) * cost.image
+    predictions = max(0.0, len(images.unlabeled) * cost.image - later)
     beside = (FOLDS.folds + 1) * each + predictions + time.perf_counter() - begun
     total = int((allowed - beside) * plan.period / plan.whole)
     if options.fixes_steps:
         total = (FOLDS.folds + 1) * full_steps
     steps, fold_steps = split_steps(total, full_steps)
-    floor = max(1, int(_MIN_SHARE_OF_STEPS * full_steps))
+    floor = _MIN_STEPS.get(method) or max(1, int(_MIN_SHARE_OF_STEPS * full_steps))
+    floor = min(floor, full_steps)
     if fold_steps < floor:
         needed = beside + (FOLDS.folds + 1 / FOLD_SHARE) * plan.seconds(floor)
         reporter.say(

@@ -1,11 +1,13 @@
-"""An ensemble of a head on features and a trained network, weighted by what the labels show.
+"""An ensemble of a head on features and of trained networks, weighted by what the labels show.
 
 Its predictions out of fold are made of theirs, so it costs no fit.
 
-Letters in shapes: R repeats, n labelled images, K classes.
+Letters in shapes: R repeats, n labelled images, K classes, M members.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,59 +19,88 @@ from handful.pipeline.auto.evaluated import Evaluated, Stack
 
 # Methods whose classifiers are a network and one linear layer.
 HEADS = ("features", "gaussian_mixture", "self_training")
-TRAINED = ("supervised", "fine_tuning")
-# Weights of the trained network that are tried; with 0 or 1 one of the two answers alone. Few,
-# since few labels tell little of it: see benchmarks/log/auto.md.
-WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+TRAINED = ("fine_tuning", "supervised")
+_STEPS = (
+    4  # weights are multiples of 1/4. Few, since few labels tell little: benchmarks/log/auto.md
+)
 
 
-def ensemble(head: Evaluated, trained: Evaluated, counted: np.ndarray) -> Evaluated | None:
-    """The ensemble of two candidates, with the weight that makes their labels most probable.
+def weights_of(members: int) -> list[tuple[float, ...]]:
+    """The weights that are tried, of the head and of each network; they add up to 1.
+
+    Each member answers alone in one of them, and the head has a part in all others.
+    """
+    parts = product(range(_STEPS + 1), repeat=members)
+    shares = [part for part in parts if sum(part) == _STEPS and (part[0] or max(part) == _STEPS)]
+    return sorted((tuple(one / _STEPS for one in part) for part in shares), reverse=True)
+
+
+def ensemble(
+    head: Evaluated, trained: Sequence[Evaluated], counted: np.ndarray
+) -> Evaluated | None:
+    """The ensemble of candidates, with the weights that make their labels most probable.
 
     Args:
+        trained: one or two. A member whose weight is 0 is left out.
         counted: (n,) mask of the labelled images that count.
 
     Returns:
-        None where one of the two alone makes the labels most probable.
+        None where one of them alone makes the labels most probable.
     """
-    members = (head, trained)
-    temperatures = [round(temperature_of(one.out, counted), 3) for one in members]
-    first, second = (
-        np.log(np.maximum(calibrated(one.out.probabilities, temperature), 1e-12))
-        for one, temperature in zip(members, temperatures, strict=True)
-    )  # (R, n, K) each
+    every = (head, *trained)
+    temperatures = [round(temperature_of(one.out, counted), 3) for one in every]
+    logits = np.stack(
+        [
+            np.log(np.maximum(calibrated(one.out.probabilities, temperature), 1e-12))
+            for one, temperature in zip(every, temperatures, strict=True)
+        ]
+    )  # (M, R, n, K)
+    tried = weights_of(len(every))
     outs = [
-        replace(trained.out, probabilities=calibrated(np.exp((1 - w) * first + w * second), 1.0))
-        for w in WEIGHTS
+        replace(
+            trained[0].out,
+            probabilities=calibrated(np.exp(np.tensordot(weights, logits, axes=1)), 1.0),
+            class_seen=_class_seen([one.out for one in every]),
+        )
+        for weights in tried
     ]
     likely = np.stack([_log_likelihood(out, counted) for out in outs])
     stack = Stack(likely, np.stack([out.right for out in outs]))
     best = stack.best(np.arange(len(counted)))
-    weight = WEIGHTS[best]
-    if weight in (0.0, 1.0):
+    if max(tried[best]) == 1:
         return None
+    used = [at for at, weight in enumerate(tried[best]) if weight and at]
+    networks = [every[at] for at in used]
     method: Any = Ensemble(
         head.candidate.method,
-        trained.candidate.method,
+        tuple(one.candidate.method for one in networks),
         head_temperature=temperatures[0],
-        trained_temperature=temperatures[1],
-        weight=weight,
+        trained_temperature=tuple(temperatures[at] for at in used),
+        weight=tuple(tried[best][at] for at in used),
     )
+    specs = [(one.settings.backbone, one.task.size) for one in networks]
     settings = replace(  # for the record: the members are fitted with their own
-        trained.settings,
+        networks[-1].settings,
         method=method,
-        backbone=spec_of(head.settings.backbone, trained.settings.backbone, trained.task.size),
+        backbone=spec_of(head.settings.backbone, specs),
         precision=head.settings.precision,
     )
+    members = (head, *networks)
     candidate = replace(
-        trained.candidate,
+        networks[-1].candidate,
         method=Ensemble.name,
-        backbone=f"{head.candidate.backbone} and {trained.candidate.backbone}",
+        backbone=" and ".join(one.candidate.backbone for one in members),
         size=head.candidate.size,
         settings={},
         seconds=0.0,
     )
     return Evaluated(candidate, settings, head.task, outs[best], {}, 0.0, members, stack)
+
+
+def _class_seen(outs: Sequence[OutOfFold]) -> np.ndarray | None:
+    """(R, n) whether all models of the folds saw a label of each image's class; None: they did."""
+    known = [out.class_seen for out in outs if out.class_seen is not None]
+    return np.logical_and.reduce(known) if known else None
 
 
 def _log_likelihood(out: OutOfFold, counted: np.ndarray) -> np.ndarray:

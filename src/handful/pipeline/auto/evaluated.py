@@ -35,7 +35,7 @@ class Evaluated(NamedTuple):
     out: OutOfFold
     saved_folds: MutableMapping[Key, np.ndarray]
     seconds: float  # of the evaluation
-    members: tuple["Evaluated", ...] = ()  # of an ensemble: the head, then the trained network
+    members: tuple["Evaluated", ...] = ()  # of an ensemble: the head, then the trained networks
     stack: Stack | None = None  # of an ensemble
 
 

@@ -23,9 +23,12 @@ from handful.evaluation.cross_validation import FitAndPredict, Key
 from handful.evaluation.novelty import POOL_SHIFT
 from handful.files import read_json, write_json
 from handful.methods.base import Task, Trained
+from handful.methods.fine_tuning import FineTuning
+from handful.models.feature_cache import SMALL_IMAGES_BEST
 from handful.pipeline.auto.candidates import (
     HEADS_WITH_POOL,
     Candidate,
+    last_seconds,
     plan_features,
     plan_training,
     prepared,
@@ -64,10 +67,9 @@ BUDGET = 180.0  # seconds; the default budget, and the most that `supervised` ge
 # data sets, and where a network trained from scratch is.
 _FEATURES_SHARE_FAVOURED, _FEATURES_SHARE = 0.5, 0.25
 _PACKAGE_SHARE = 0.1  # of the time, for the labelled images with a network of a package
-_EXPENSIVE = ("fine_tuning", "deep_propagation")
-_EXPENSIVE_FROM = 480.0  # seconds that must be left for the methods below
+_FINE_TUNING_SHARE = 0.6  # of the time that is left after the heads
+_EXPENSIVE_FROM = 480.0  # seconds that must be left for `deep_propagation`
 _MIN_POOL, _MAX_GRAPH = 1_000, 100_000  # images that `deep_propagation` needs, and can hold
-_FINE_TUNING_SIZE = 96
 
 
 def first_candidate(images: ImageSet, options: FitOptions, reporter: Reporter) -> str:
@@ -76,7 +78,7 @@ def first_candidate(images: ImageSet, options: FitOptions, reporter: Reporter) -
     Raises:
         HandfulError: there is none.
     """
-    names = ("features", *HEADS_WITH_POOL, "supervised", *_EXPENSIVE)
+    names = ("features", *HEADS_WITH_POOL, *TRAINED, "deep_propagation")
     why = {}
     for name in names:
         why[name] = why_excluded(images, name, options, reporter)
@@ -139,18 +141,21 @@ class Race:
             )
 
     def _ensemble(self) -> Evaluated | None:
-        """The best head together with the best trained network, unless one is better alone."""
+        """The best head together with the trained networks, unless one is better alone."""
         if self.options.init is not None:  # both have the same network
             return None
         own = [one for one in self.evaluated if not one.candidate.package]
         heads = [one for one in own if one.candidate.method in HEADS]
-        trained = [one for one in own if one.candidate.method in TRAINED]
+        trained = self._trained()
         if not heads or not trained:
             return None
         priors = prior_for(self.images, bool(self.shifted))
         head = heads[selected([self._counted(one) for one in heads], priors)]
-        network = max(trained, key=lambda one: float(self._counted(one).right.mean()))
-        return ensemble(head, network, self.counted)
+        return ensemble(head, trained, self.counted)
+
+    def _trained(self) -> list[Evaluated]:
+        """The networks that may answer together with a head."""
+        return [one for one in self.evaluated if one.candidate.method in TRAINED]
 
     def _counted(self, one: Evaluated) -> Evidence:
         return self._shown(one.out.right, one.candidate).at(self.counted)
@@ -179,14 +184,14 @@ class Race:
                 heads = with_pool or heads
         if not scratch_first:
             yield from with_pool
+            yield from self._plan("fine_tuning", lambda: self._fine_tuning(with_pool))
         later = sum(head.seconds for head in with_pool) if scratch_first else 0.0
-        expensive = self._expensive(heads)
         ending = max((seconds_after_choice(head, self.images) for head in heads), default=0.0)
-        yield from self._plan("supervised", lambda: self._supervised(later, expensive, ending))
+        yield from self._plan("supervised", lambda: self._supervised(later, ending))
         if scratch_first:
             yield from with_pool
-        if expensive is not None:
-            yield from self._plan(expensive, lambda: self._long_training(expensive, heads))
+        if self._has_time_for_propagation():
+            yield from self._plan("deep_propagation", self._deep_propagation)
 
     def _excluded(self, method: str) -> str:
         """Return why a method does not go with what the user fixed; empty where it does."""
@@ -199,8 +204,8 @@ class Race:
         if not names:
             return []
         # Where no network is trained beside them, heads have all of the time.
-        others = [name for name in ("supervised", *_EXPENSIVE) if not self._excluded(name)]
-        allowed = (share if others else 1.0) * self.remaining
+        trained = [name for name in (*TRAINED, "deep_propagation") if not self._excluded(name)]
+        allowed = (share if trained else 1.0) * self.remaining
         later = self.deadline.budget  # predictions of a large folder may take the time once more
         return plan_features(self.images, allowed, self.options, names, self.reporter, later)
 
@@ -233,49 +238,64 @@ class Race:
         heads = [one for one in self.evidence() if one.method == "features"]
         return heads[selected(heads, self.priors)].network if heads else ""
 
-    def _supervised(
-        self, later: float, follower: str | None, ending: float = 0.0
-    ) -> list[Candidate]:
+    def _fine_tuning(self, heads: Sequence[Candidate]) -> list[Candidate]:
+        """Plan `fine_tuning` on the pseudo-labels of a head, and on as many images as that uses."""
+        if not heads:
+            return []
+        head, options = heads[0], self.options
+        size = options.inputs.size or min(head.size, SMALL_IMAGES_BEST)
+        settings = {
+            "embed_backbone": head.backbone,
+            "embed_size": str(head.size),
+            "limit": str(min(int(head.settings["limit"]), FineTuning.limit)),
+        }
+        inputs = replace(options.inputs, size=size)
+        allowed = share_with(
+            seconds_after_choice(head, self.images), _FINE_TUNING_SHARE * self.remaining
+        )
+        options = replace(options, inputs=inputs)
+        return self._training("fine_tuning", allowed, options, settings, self.deadline.budget)
+
+    def _supervised(self, later: float, ending: float = 0.0) -> list[Candidate]:
         """Plan `supervised`.
 
         Args:
             later: seconds that heads need which come after it.
-            follower: the method that a long budget adds after it, if there is one.
             ending: seconds that a head needs after it was chosen, where the network is not.
         """
-        allowed = share_with(ending, self.remaining - later)
-        if follower is not None and allowed - BUDGET >= _EXPENSIVE_FROM:
+        beside = sum(last_seconds(one.candidate) for one in self._trained())
+        allowed = share_with(ending, self.remaining - later - beside)
+        if self._has_time_for_propagation() and allowed - BUDGET >= _EXPENSIVE_FROM:
             allowed = BUDGET
         return self._training("supervised", allowed, self.options, {})
 
-    def _expensive(self, heads: Sequence[Candidate]) -> str | None:
-        """Return the method that a long budget adds, if its time and the images allow it."""
-        if self.deadline.budget < BUDGET + _EXPENSIVE_FROM:
-            return None
-        method = None
-        if self.images.channels == 3:
-            favoured = self.priors("supervised", "features").belief.mean <= 0
-            method = "fine_tuning" if heads and favoured else None
-        elif _MIN_POOL <= len(self.images.unlabeled) <= _MAX_GRAPH:
-            method = "deep_propagation"
-        return None if method is None or self._excluded(method) else method
+    def _has_time_for_propagation(self) -> bool:
+        """Whether the budget is long enough for `deep_propagation`, and the images allow it."""
+        grey = self.images.channels == 1
+        return (
+            grey
+            and self.deadline.budget >= BUDGET + _EXPENSIVE_FROM
+            and _MIN_POOL <= len(self.images.unlabeled) <= _MAX_GRAPH
+            and not self._excluded("deep_propagation")
+        )
 
-    def _long_training(self, method: str, heads: Sequence[Candidate]) -> list[Candidate]:
+    def _deep_propagation(self) -> list[Candidate]:
         if self.remaining < _EXPENSIVE_FROM:
             return []
-        options, settings = self.options, {}
-        if method == "fine_tuning":
-            settings = {"embed_size": str(heads[0].size), "embed_backbone": heads[0].backbone}
-            size = options.inputs.size or _FINE_TUNING_SIZE
-            options = replace(options, inputs=replace(options.inputs, size=size))
-        return self._training(method, self.remaining, options, settings)
+        return self._training("deep_propagation", self.remaining, self.options, {})
 
     def _training(
-        self, method: str, allowed: float, options: FitOptions, settings: dict[str, str]
+        self,
+        method: str,
+        allowed: float,
+        options: FitOptions,
+        settings: dict[str, str],
+        later: float = 0.0,
     ) -> list[Candidate]:
         if self._excluded(method):
             return []
-        return plan_training(method, self.images, allowed, options, settings, self.reporter)
+        how = options, settings, self.reporter, later
+        return plan_training(method, self.images, allowed, *how)
 
     def _plan(self, stage: str, make: Callable[[], list[Candidate]]) -> list[Candidate]:
         """Return the candidates of a stage; an interrupted fit reads what it planned."""

@@ -119,7 +119,8 @@ def with_more_images(selection: Selection, options: FitOptions, work: Path | Non
     selected = selection.selected
     settings, candidate = selected.settings, selected.candidate
     planned = candidate.settings.get("limit")
-    if planned is None or {"limit", "method.limit"} & options.settings.keys():
+    fixed = {"limit", "method.limit"} & options.settings.keys()
+    if planned is None or candidate.method not in HEADS_WITH_POOL or fixed:
         return settings  # the method uses none, or the user fixed the number
     path = work / "last-limit.json" if work is not None else None
     if path is not None and path.exists():
