@@ -22,7 +22,11 @@ from handful.pipeline.artifacts import PICTURES, REPORT
 from handful.pipeline.assess import assess_given_method, assess_selected_method, scheme_for
 from handful.pipeline.auto.select import select_method, with_more_images
 from handful.pipeline.best_so_far import BestSoFar
-from handful.pipeline.earlier_run import cut_again, with_earlier_labels, with_earlier_options
+from handful.pipeline.earlier_run import (
+    how_to_load,
+    with_earlier_labels,
+    with_earlier_options,
+)
 from handful.pipeline.given import on_any_images
 from handful.pipeline.grouping import group_images, warn
 from handful.pipeline.last_fit import train_on_all_labels, why_unlabeled_unused
@@ -51,7 +55,7 @@ from handful.training.time_budget import Deadline, affordable, embedding_seconds
 from handful.training.trainer import feature_positions
 
 
-@on_any_images(labeled=True, cut_after=cut_again)
+@on_any_images(labeled=True, load_after=how_to_load)
 def fit(
     images: ImageSet,
     method: str | Method | None = None,
