@@ -159,6 +159,9 @@ def test_labels_of_folders_and_of_a_table_together_are_not_by_folder(tmp_path):
     hidden = library.load(photos).seen(np.arange(4))
     assert hidden.labels_by_folder and with_earlier_labels(hidden, first).labels_by_folder
     assert not hidden.with_labels(1 - hidden.labels.clip(0)).labels_by_folder
+    corrected = library.fit(images, "supervised", out=tmp_path / "corrected", **FEW)
+    few = library.load(photos).seen(np.arange(4))  # the others keep their typed labels
+    assert not with_earlier_labels(few, corrected).labels_by_folder
 
 
 def test_a_run_that_does_not_say_where_its_labels_are_from_is_judged_by_their_names(tmp_path):
