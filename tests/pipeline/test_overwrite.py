@@ -129,18 +129,18 @@ def test_taking_the_place_may_end_at_any_change_and_is_completed(old, monkeypatc
         patch.setattr("pathlib.Path.unlink", dying(type(old).unlink))
         patch.setattr("shutil.rmtree", dying(replacement.shutil.rmtree))
         try:
-            finish(old, place)
+            finish(old, place, say=silent)
         except Killed:
             pass
     texts = [p.read_text() for p in old.rglob("*.csv")]
     assert typed in texts
     assert (old / "run.json").exists() or replacement.interrupted(old, RUN_LAYOUT)
-    replacement.finish_replacement(old, RUN_LAYOUT)
+    replacement.finish_replacement(old, RUN_LAYOUT, silent)
     now = json.loads((old / "run.json").read_text())["text"]
     assert (old / "model.safetensors").read_text() == now
-    if acquire(old, "new", overwrite=True) is not None and now == "old":
+    if acquire(old, "new", overwrite=True, say=silent) is not None and now == "old":
         run_like(old / ".new", "new", "new")
-        finish(old, old / ".new")
+        finish(old, old / ".new", say=silent)
     assert (old / "model.safetensors").read_text() == "new"
     assert typed in [p.read_text() for p in old.rglob("*.csv")]
 

@@ -1,7 +1,7 @@
 """Acquire, write and clean up a run folder."""
 
 import shutil
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
