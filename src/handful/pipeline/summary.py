@@ -106,7 +106,7 @@ def _accuracy(run: Run) -> list[str]:
     others = [one for one in estimate["caveats"] if not one.startswith(NO_BETTER)] if known else []
     caveats = others[:MOST_CAVEATS]
     by_folder = (
-        estimate["guessing"]
+        may_guess(estimate)
         and run.folder is not None
         and labels_by_folder(
             run.record, {row["file"]: row["label"] for row in read_csv(run.folder / LABELS)}
