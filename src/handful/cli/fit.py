@@ -28,8 +28,6 @@ from handful.cli.verbosity import verbose
 from handful.errors import BudgetTooShort, HandfulError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from handful.data.imageset import ImageSet
     from handful.pipeline.fit import Target
     from handful.pipeline.options import FitOptions
@@ -362,13 +360,17 @@ def _fit(job: _Job, reporter: "Reporter", kept: list[str]) -> "tuple[Run, ImageS
     from_names = job.drawn is None and not job.test_fraction and is_folder(job.source) and whole
     early = from_names and after is None and (labels is None or labels.expanduser().is_file())
 
-    def first_of(read: "Callable[[], ImageSet]") -> "Run | None":
-        return first_result(read, options, target, reporter, command, earlier)
-
-    first = first_of(lambda: load(FIRST_LABELS)) if early else None
-    images = _as_asked(load(), job, reporter)
-    if not early:
-        first = first_of(lambda: images)
+    images = None if early else _as_asked(load(), job, reporter)
+    first = first_result(
+        lambda: load(FIRST_LABELS) if images is None else images,
+        options,
+        target,
+        reporter,
+        command,
+        earlier,
+    )
+    if images is None:
+        images = _as_asked(load(), job, reporter)
     if first is not None:
         kept.append(first.record["fingerprint"])
         target = target._replace(improves=first.record["fingerprint"])
