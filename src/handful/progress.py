@@ -34,6 +34,11 @@ def silent(text: str) -> None:
     """A `Say` that shows nothing."""
 
 
+def important_only(say: Say) -> Say:
+    """A `Say` that passes on what is `Important`, and nothing else."""
+    return lambda text: say(text) if isinstance(text, Important) else None
+
+
 def warned(text: str) -> None:
     """The `Say` of public functions that are given none: warns of what is `Important`."""
     if isinstance(text, Important):

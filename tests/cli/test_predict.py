@@ -40,13 +40,15 @@ def test_abstaining_is_said_to_be_right_at_least_so_often_for_nine_in_ten_sets(r
     assert "at least 80% of the answers are right, for nine in ten sets of labels" in words
 
 
+@pytest.mark.parametrize("parts", [[], ["--shard", "1/1", "--out", "parts"]])
 @pytest.mark.parametrize("guessing", [False, True])
-def test_answers_that_may_be_guesses_are_called_so(run, photo, handful, guessing):
+def test_answers_that_may_be_guesses_are_called_so(run, photo, handful, guessing, parts, tmp_path):
+    parts = [tmp_path / word if word == "parts" else word for word in parts]
     folder = run()
     record = json.loads((folder / "run.json").read_text())
     record["estimate"] |= {"n": 60, "guessing": guessing}
     (folder / "run.json").write_text(json.dumps(record))
-    status, _, said = handful("predict", folder, photo)
+    status, _, said = handful("predict", folder, photo, *parts)
     assert status == 0, said
     assert ("any of its answers may be a guess" in " ".join(said.split())) == guessing
 

@@ -446,6 +446,17 @@ def test_folders_that_are_classes_label_photos_with_one_crop(tmp_path):
     assert "hare/3.png" in dict(images.store.skipped)
 
 
+def test_folders_give_crops_no_label_where_an_earlier_run_has_them(tmp_path):
+    for name in ("p/monday/a.png", "p/tuesday/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        Image.new("RGB", (40, 40), "red").save(tmp_path / name)
+    (tmp_path / "b.csv").write_text(
+        "file,x,y,width,height\nmonday/a.png,0.1,0.1,0.5,0.5\ntuesday/b.png,0.1,0.1,0.5,0.5\n"
+    )
+    images = load(tmp_path / "p", boxes=tmp_path / "b.csv", labeled=False, known_from="run")
+    assert len(images) == 2 and images.classes == ()
+
+
 def test_folders_win_over_labels_of_boxes_where_they_are_said_to_be_classes(many):
     with_boxes = load(many[0], boxes=many[1])
     assert with_boxes.classes == ("fox", "hare")

@@ -87,3 +87,5 @@ def test_a_measured_loss_is_no_reason_to_expect_less_of_more_labels():
 def test_there_is_no_forecast_without_an_estimate():
     out = predicted(150, 120)
     assert forecast(estimate(out, origins=["chosen"] * 200), out) == []
+    few = estimate(out, origins=["random"] * 19 + ["chosen"] * 181)
+    assert few.n == 19 and forecast(few, out) == []

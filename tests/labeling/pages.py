@@ -15,6 +15,7 @@ from handful.labeling.guard import Guard
 from handful.labeling.serve import close
 from handful.labeling.server import Page, application
 from handful.labeling.start import Wanted, open_page
+from handful.progress import Say, silent
 
 PORT = 8123
 ORIGIN = f"http://127.0.0.1:{PORT}"
@@ -33,11 +34,11 @@ def folder(root: Path, count: int = 12, names: list[str] | None = None, side: in
 
 
 @contextmanager
-def opened(source: Path, learn: bool = False, **wanted: Any) -> Iterator[Page]:
+def opened(source: Path, learn: bool = False, say: Say = silent, **wanted: Any) -> Iterator[Page]:
     """A page whose label file is beside the folder; its learner runs with `learn` only."""
     wanted.setdefault("labels", source.parent / "labels.csv")
     wanted.setdefault("run", source.parent / "run")
-    page = open_page(Wanted(str(source), **wanted))
+    page = open_page(Wanted(str(source), **wanted), say)
     page.learner._started = not learn
     try:
         yield page

@@ -230,6 +230,33 @@ def test_the_image_is_in_view_again_once_a_class_was_typed(browser: Any) -> None
     assert browser.evaluate("scrollY") == 20
 
 
+def run_with_answers(run: Path, images: int) -> None:
+    """What a page shows of a finished run: its form, and a page of tiles."""
+    run.mkdir()
+    record = {"method": {"name": "features"}, "data": {"labeled": 4}, "estimate": None}
+    (run / "run.json").write_text(json.dumps(record))
+    rows = "".join(f"{n:03d}.png,cat,0.9\n" for n in range(images))
+    (run / "predictions.csv").write_text(f"file,label,confidence\n{rows}")
+
+
+@pytest.mark.parametrize("field", [False, True])
+def test_done_opens_at_its_top(browser: Any, tmp_path: Path, field: bool) -> None:
+    two_classes(browser)
+    browser.set_viewport_size({"width": 1000, "height": 400})
+    browser.evaluate("scrollTo(0, 300)")
+    if field:  # it was opened further down, and is open still
+        browser.keyboard.press("/")
+    run_with_answers(tmp_path / "run", 30)
+    browser.evaluate("handful.go('done')")
+    browser.wait_for_selector("#bins-grid .tile")  # they come late
+    assert browser.evaluate("document.documentElement.scrollHeight") > 800
+    assert browser.evaluate("scrollY") == 0
+    browser.evaluate("scrollTo(0, 100)")
+    browser.evaluate("handful.go('one')")
+    assert browser.evaluate("scrollY") == 0
+    assert browser.problems == []
+
+
 @pytest.mark.parametrize("name", ["nest", "zebra", "Newt", "Zebra"])
 def test_with_two_classes_a_name_is_only_typed_too(browser: Any, name: str) -> None:
     two_classes(browser)
@@ -262,13 +289,15 @@ def test_letters_go_into_the_open_field_whatever_was_clicked_beside_it(browser: 
 
 def test_a_page_of_tiles_that_was_left_does_not_close_the_field(browser: Any) -> None:
     two_classes(browser)
-    browser.keyboard.press(
-        "Shift+P"
-    )  # it waits for the classifier to learn, which it does not here
+    browser.evaluate(
+        "() => { const open = handful.tiles.open.bind(handful.tiles);"
+        " handful.tiles.open = () => (window.opened = open()); }"
+    )
+    browser.keyboard.press("Shift+P")  # it waits for a classifier, which does not learn here
     browser.keyboard.press("Escape")
     browser.keyboard.press("/")
     browser.keyboard.type("ne")
-    browser.wait_for_timeout(3000)
+    assert browser.evaluate("() => window.opened") is False  # once it has given up
     browser.keyboard.type("st")
     assert browser.input_value("#finder-text") == "nest" and browser.is_visible("#finder")
 

@@ -1,10 +1,12 @@
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from handful.evaluation.accuracy_estimate import Estimate
 from handful.labeling import learning
 from handful.labeling.opinions import opinion_of
 from handful.methods.linear_head import Features
@@ -80,6 +82,20 @@ def test_without_a_figure_no_share_of_answers_is_promised(count: int) -> None:
     assert found.answering(0.5, origins) is not None
     shown = learning.as_json(found, origins, 0.5)
     assert (shown["answers"] is not None) == shown["known"] == (count == FEW)
+
+
+@pytest.mark.parametrize(
+    "changes, known",
+    [({}, True), ({"n": FEW - 1}, False), ({"guessing": True}, False), ({"accuracy": None}, False)],
+)
+def test_no_gain_is_added_to_a_figure_that_is_not_known(
+    changes: dict[str, Any], known: bool
+) -> None:
+    figures = {"accuracy": 0.8, "low": 0.7, "high": 0.9, "n": 60} | changes
+    of_page = Estimate(**figures, level=0.9, how="out of fold")
+    shown = learning.as_json(learning.Assessed(of_page, None, (), 0.85), ["random"] * 60, None)
+    assert shown["known"] == known
+    assert shown["next_accuracy"] == (0.85 if known else None)
 
 
 def test_the_precision_of_a_class_is_that_of_its_guesses_on_labels_not_seen() -> None:

@@ -167,13 +167,19 @@ def test_what_was_edited_by_hand_between_sessions_counts(tmp_path: Path) -> None
 
 
 def test_what_was_edited_during_a_session_is_kept_aside(tmp_path: Path) -> None:
-    with opened(folder(tmp_path / "photos", 20)) as page:
-        answer(page.session, 3)
-        page.session.write_table()
-        (tmp_path / "labels.csv").write_text("file,label\n007.png,mine\n")
-        page.session.write_table()
-    kept = tmp_path / "labels (edited elsewhere).csv"
-    assert "mine" in kept.read_text()
+    said: list[str] = []
+    table = tmp_path / "labels.csv"
+    with opened(folder(tmp_path / "photos", 20), say=said.append) as page:
+        for number in (3, 4):
+            answer(page.session, number)
+            page.session.write_table()
+            table.write_text(f"file,label\n007.png,mine {number}\n")
+            page.session.write_table()
+        shown = page.session.state()["problem"]
+    kept = [tmp_path / f"labels (edited elsewhere{more}).csv" for more in ("", ", 2")]
+    assert ["mine 3" in kept[0].read_text(), "mine 4" in kept[1].read_text()] == [True, True]
+    told = [f"{table} was edited while the page was open; the edited file is {one}" for one in kept]
+    assert said[-2:] == told and shown == told[1]
 
 
 def test_fit_reads_the_label_file_and_counts_blind_labels_only(tmp_path: Path) -> None:

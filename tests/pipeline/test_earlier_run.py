@@ -3,7 +3,9 @@
 import csv
 import json
 import sys
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from handful import cli
 from handful.errors import HandfulError
 from handful.methods.schedule import Schedule
 from handful.models.classifier import BackboneSpec
-from handful.pipeline.earlier_run import read_labels, with_earlier_labels
+from handful.pipeline.earlier_run import how_to_load, read_labels, with_earlier_labels
 from handful.progress import Reporter
 from handful.training.time_budget import Cost
 from tiny import stripes
@@ -51,7 +53,165 @@ def labels_of(folder):
     return {row["file"]: (row["label"], row["origin"]) for row in csv.DictReader(text.splitlines())}
 
 
+FEW = {
+    "settings": {"steps": "3", "backbone.base": "8"}, "precision": "fp32", "estimate": "none",
+    "pictures": False,
+}  # fmt: skip
 FIRST = [(i, "cat" if i % 2 else "dog") for i in range(8)]
+
+
+QUICKEST = [*QUICK, "--method", "supervised", "--estimate", "none", "--no-images"]
+
+
+def in_folders(root, *folders):
+    """24 photos in folders of these names, in turn."""
+    rng = np.random.default_rng(1)
+    for i in range(24):
+        path = root / folders[i % len(folders)] / f"{i:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).save(path)
+    return root
+
+
+def typed(path, root, *labels):
+    """A table that labels the first photos in folders, in turn."""
+    files = sorted(root.rglob("*.png"), key=lambda file: file.name)[:8]
+    rows = [
+        f"{file.relative_to(root).as_posix()},{labels[i % len(labels)]}\n"
+        for i, file in enumerate(files)
+    ]
+    path.write_text("file,label\n" + "".join(rows))
+    return path
+
+
+def counts_of(folder):
+    return Counter(label for label, _ in labels_of(folder).values())
+
+
+@pytest.mark.thorough
+def test_names_of_folders_are_no_labels_where_those_of_the_earlier_run_were_typed(
+    handful, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    days = in_folders(Path("days"), "monday", "tuesday")
+    typed(Path("typed.csv"), days, "cat", "dog")
+    assert handful("fit", "days", "--labels", "typed.csv", "--out", "first", *QUICKEST)[0] == 0
+    status, _, err = handful("fit", "days", "--after", "first", "--out", "next", "--no-images")
+    assert status == 0, err
+    assert counts_of(Path("next")) == {"cat": 4, "dog": 4}
+    said = " ".join(err.split())
+    assert "days: no label is taken from its folders (monday, tuesday)" in said
+    assert "the labels are those of first; --folders classes takes these names" in said
+    assert "0 labels are new, 8 are kept from first" in said
+    words = ["fit", "days", "--after", "next", "--out", "other", "--folders", "classes"]
+    status, _, err = handful(*words, "--no-images")
+    assert status == 0, err
+    assert counts_of(Path("other")) == {"monday": 12, "tuesday": 12}
+    assert (
+        "none of the classes that are given now (monday, tuesday) is one of next (cat, dog); if "
+        "the sub-folders are no classes: --folders ignore" in " ".join(err.split())
+    )
+
+
+def test_folders_are_not_asked_about_where_the_earlier_run_has_the_labels(tmp_path):
+    sites = in_folders(tmp_path / "photos", "site1", "site2")
+    table = typed(tmp_path / "typed.csv", sites, "cat", "dog")
+    first = library.fit(sites, "supervised", labels=table, out=tmp_path / "first", **FEW)
+    said = []
+    again = library.fit(sites, after=first, reporter=Reporter(say=said.append), estimate="none")
+    assert again.classes == ("cat", "dog") and again.record["data"]["labeled"] == 8
+    assert any("no label is taken from its folders (site1, site2)" in text for text in said)
+
+
+def test_typed_labels_stay_where_folders_have_the_names_of_the_classes(tmp_path):
+    photos = in_folders(tmp_path / "photos", "cat", "dog")
+    table = typed(tmp_path / "typed.csv", photos, "cat", "dog")
+    first = library.fit(photos, "supervised", labels=table, out=tmp_path / "first", **FEW)
+    assert first.record["data"]["labels_by_folder"] is False
+    again = library.fit(photos, after=first, estimate="none")
+    assert again.record["data"]["labeled"] == 8
+
+
+def test_names_of_folders_are_labels_where_those_of_the_earlier_run_were(tmp_path):
+    photos = in_folders(tmp_path / "photos", "cat", "dog")
+    first = library.fit(photos, "supervised", out=tmp_path / "first", **FEW)
+    assert first.record["data"]["labels_by_folder"] is True
+    more = in_folders(tmp_path / "more", "cat", "dog")
+    (more / "dog" / "01.png").rename(more / "dog" / "new.png")
+    (more / "dog" / "03.png").unlink()
+    said = []
+    again = library.fit(
+        more, after=first, out=tmp_path / "next", estimate="none",
+        reporter=Reporter(say=said.append),
+    )  # fmt: skip
+    assert again.record["data"]["labeled"] == 23
+    assert again.record["data"]["labels_by_folder"] is True
+    assert f"1 label is new, 22 are kept from {tmp_path / 'first'}" in said
+
+
+def test_labels_of_folders_and_of_a_table_together_are_not_by_folder(tmp_path):
+    photos = in_folders(tmp_path / "photos", "cat", "dog")
+    library.fit(photos, "supervised", out=tmp_path / "first", **FEW)
+    table = typed(tmp_path / "typed.csv", photos, "dog", "cat")  # every one is corrected
+    first = library.open_run(tmp_path / "first")
+    images = library.load(photos, table)
+    assert not with_earlier_labels(images, first).labels_by_folder
+    hidden = library.load(photos).seen(np.arange(4))
+    assert hidden.labels_by_folder and with_earlier_labels(hidden, first).labels_by_folder
+    assert not hidden.with_labels(1 - hidden.labels.clip(0)).labels_by_folder
+    corrected = library.fit(images, "supervised", out=tmp_path / "corrected", **FEW)
+    few = library.load(photos).seen(np.arange(4))  # the others keep their typed labels
+    assert not with_earlier_labels(few, corrected).labels_by_folder
+
+
+def test_a_run_that_does_not_say_where_its_labels_are_from_is_judged_by_their_names(tmp_path):
+    photos = in_folders(tmp_path / "photos", "cat", "dog")
+    table = typed(tmp_path / "typed.csv", photos, "fox", "owl")
+    for name, labels in (("folders", None), ("typed", table)):
+        run = library.fit(photos, "supervised", labels=labels, out=tmp_path / name, **FEW)
+        path = run.folder / "run.json"
+        record = json.loads(path.read_text())
+        del record["data"]["labels_by_folder"]
+        path.write_text(json.dumps(record))
+        _, known_from = how_to_load(tmp_path / name, None, None)
+        assert known_from == ("" if labels is None else str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    "labels, folders, known", [(None, "auto", True), (None, "groups", True), (None, "ignore", True),
+                               (None, "classes", False), ("new.csv", "auto", False)]
+)  # fmt: skip
+def test_what_is_typed_decides_whether_folders_give_labels(tmp_path, labels, folders, known):
+    photos = in_folders(tmp_path / "photos", "cat", "dog")
+    table = typed(tmp_path / "typed.csv", photos, "fox", "owl")
+    first = library.fit(photos, "supervised", labels=table, out=tmp_path / "first", **FEW)
+    known_from = str(tmp_path / "first") if known else ""
+    assert how_to_load(first, None, labels, folders) == (None, known_from)
+
+
+def test_folders_are_groups_beside_the_labels_of_an_earlier_run(tmp_path):
+    photos = in_folders(tmp_path / "photos", "north/fox", "south/fox")
+    said = []
+    images = library.load(
+        photos, folders="groups", labeled=False, known_from="first", say=said.append
+    )
+    assert images.classes == () and len(set(images.groups)) == 2 and not said
+
+
+@pytest.mark.thorough
+def test_photos_without_a_label_of_the_earlier_run_are_refused(handful, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = in_folders(Path("flat"), ".")
+    typed(Path("typed.csv"), first, "cat", "dog")
+    assert handful("fit", "flat", "--labels", "typed.csv", "--out", "first", *QUICKEST)[0] == 0
+    in_folders(Path("sorted"), "cat", "dog")
+    status, _, err = handful("fit", "sorted", "--after", "first", "--out", "next")
+    assert status == 2 and (
+        "sorted gives none of its 24 images a label, and first has labels for other images only; "
+        "give a table with --labels, or --folders classes if its sub-folders are classes"
+        in " ".join(err.split())
+    )
+    assert not Path("next").exists()
 
 
 def test_names_that_a_spreadsheet_would_run_are_written_as_paths_and_come_back(tmp_path):

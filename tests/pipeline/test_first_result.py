@@ -106,6 +106,25 @@ def test_a_fit_that_is_stopped_keeps_the_first_classifier_and_can_go_on(
     assert not (out / NEW).exists() and not (out / BETTER).exists()
 
 
+@pytest.mark.thorough
+def test_a_first_classifier_that_replaces_another_says_where_typed_labels_are(
+    handful, photos, tmp_path, monkeypatch
+):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("handful.pipeline.fit.select_method", stop)
+    out = tmp_path / "run"
+    words = ["fit", photos / "photos", "--labels", photos / "labels.csv", "--out", out]
+    assert handful(*words)[0] == 0
+    (out / "label-next.csv").write_text("file,label\n20.png,red\n")
+    status, _, err = handful(*words, "--seed", 1, "--overwrite")
+    assert status == 0
+    kept = next(path for path in out.iterdir() if "your labels" in path.name)
+    told = f"the labels that you typed into label-next.csv are kept in {kept}"
+    assert "".join(err.split()).count("".join(told.split())) == 1
+
+
 def test_a_fit_after_an_earlier_run_that_is_stopped_keeps_the_first_classifier(
     handful, photos, tmp_path, monkeypatch
 ):

@@ -19,6 +19,7 @@ from handful.pipeline import compare, on_cluster
 from handful.pipeline.on_cluster import Made, embed_on, predict_on
 from handful.pipeline.recipes import reproduce as recipes
 from handful.progress import Reporter
+from handful.text import GUESSES
 from image_files import noise, save
 from tiny import stripes
 
@@ -110,6 +111,23 @@ def test_a_part_that_is_not_seen_here_is_told(place, here, monkeypatch):
     )
     with pytest.raises(HandfulError, match="wrote /other/x, which is not here; give --out a place"):
         predict_on("ray", Path("run"), "photos", Path("x.csv"))
+
+
+@pytest.mark.parametrize("guessing", [False, True])
+def test_answers_that_may_be_guesses_are_called_so_before_a_cluster_starts(
+    place, here, monkeypatch, guessing
+):
+    save(place / "photos" / "a.png", noise(8, 8, seed=1, channels=1))
+    record = json.loads(Path("run/run.json").read_text())
+    record["estimate"] |= {"n": 60, "guessing": guessing}
+    Path("run/run.json").write_text(json.dumps(record))
+    said, at_start = [], []
+    start = on_cluster.cluster
+    monkeypatch.setattr(
+        on_cluster, "cluster", lambda on, say: at_start.extend(said) or start(on, say)
+    )
+    predict_on("ray", Path("run"), "photos", Path("x.csv"), reporter=Reporter(say=said.append))
+    assert (GUESSES in at_start) == (GUESSES in said) == guessing
 
 
 def test_parts_stay_where_images_could_not_be_fetched(place, here, monkeypatch):

@@ -14,6 +14,7 @@ from handful.pipeline.artifacts import RUN_LAYOUT
 from handful.pipeline.pretrain import pretrain
 from handful.pipeline.run_folder import acquire, finish
 from handful.pipeline.typed_labels import has_typed_labels, keep_typed_labels
+from handful.progress import Important, silent
 from image_files import save, smooth
 from tiny import stripes
 
@@ -84,13 +85,22 @@ def test_typed_labels_are_kept_under_a_name_that_says_so(old):
     assert kept[0].name.startswith("label-next (your labels, 2026-11-")
     assert "new.png" in (old / "label-next.csv").read_text()
     assert len(said) == 1 and str(kept[0]) in said[0]
+    assert isinstance(said[0], Important)  # also with --quiet
+
+
+def test_where_typed_labels_are_is_said_by_whatever_command_finishes_a_replacement(old):
+    built(old)
+    (old / "run.json").unlink()  # killed: the new run is whole, the old one is not
+    (old / "label-next.csv").write_text(HEADER + "1.png,cat,random,a,0.5,1\n")
+    with pytest.warns(UserWarning, match=r"typed into label-next.csv are kept in .*your labels"):
+        replacement.finish_replacement(old, RUN_LAYOUT)
 
 
 def test_a_table_that_was_changed_after_the_run_is_kept_too(old):
     (old / "labels.csv").write_text("file,label\n1.png,corrected\n")
     made = (old / "run.json").stat().st_mtime
     os.utime(old / "labels.csv", (made + 60, made + 60))
-    finish(old, built(old))
+    finish(old, built(old), say=silent)
     kept = [p for p in old.iterdir() if p.name.startswith("labels (your labels")]
     assert "corrected" in kept[0].read_text()
 
@@ -119,18 +129,18 @@ def test_taking_the_place_may_end_at_any_change_and_is_completed(old, monkeypatc
         patch.setattr("pathlib.Path.unlink", dying(type(old).unlink))
         patch.setattr("shutil.rmtree", dying(replacement.shutil.rmtree))
         try:
-            finish(old, place)
+            finish(old, place, say=silent)
         except Killed:
             pass
     texts = [p.read_text() for p in old.rglob("*.csv")]
     assert typed in texts
     assert (old / "run.json").exists() or replacement.interrupted(old, RUN_LAYOUT)
-    replacement.finish_replacement(old, RUN_LAYOUT)
+    replacement.finish_replacement(old, RUN_LAYOUT, silent)
     now = json.loads((old / "run.json").read_text())["text"]
     assert (old / "model.safetensors").read_text() == now
-    if acquire(old, "new", overwrite=True) is not None and now == "old":
+    if acquire(old, "new", overwrite=True, say=silent) is not None and now == "old":
         run_like(old / ".new", "new", "new")
-        finish(old, old / ".new")
+        finish(old, old / ".new", say=silent)
     assert (old / "model.safetensors").read_text() == "new"
     assert typed in [p.read_text() for p in old.rglob("*.csv")]
 

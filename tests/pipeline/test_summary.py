@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from handful.pipeline.summary import _weak, how_right, labels_are_folders, summary, weak_classes
+from handful.pipeline.summary import _weak, how_right, labels_by_folder, summary, weak_classes
 from handful.report.sentences import headline
 from handful.text import NBSP, about_right, so_far, withheld
 
@@ -166,8 +166,11 @@ def test_a_few_groups_are_no_proof_of_guessing():
 
 def test_folders_that_may_be_sites_are_named_where_their_names_tell_nothing():
     sites = {"east/1.png": "east", "west/2.png": "west"}
-    assert labels_are_folders(sites)
-    assert not labels_are_folders(sites | {"west/3.png": "fox"}) and not labels_are_folders({})
+    old = {"data": {}}  # of a version that did not record it
+    assert labels_by_folder(old, sites)
+    assert not labels_by_folder(old, sites | {"west/3.png": "fox"})
+    assert not labels_by_folder(old, {})
+    assert not labels_by_folder({"data": {"labels_by_folder": False}}, sites)
     said = how_right(estimate(guessing=True), by_folder=True)
     assert said.startswith("no better than guessing") and "--folders groups" in said
     assert "--folders" not in how_right(estimate(guessing=True))

@@ -497,6 +497,12 @@ def test_whether_it_is_good_enough_is_said_in_counts_of_images():
     few = sentences.good_enough(estimate | {"abstentions": [], "n": 12}, 2002, {"fox": 9}, "r")
     assert "12 labels of images that were picked at random count" in few[0]
     assert "Of the 2,002" not in " ".join(few)
+    guessing = {"guessing": True, "abstentions": []}
+    for n, told in ((12, False), (60, True)):  # few labels are no proof of guessing
+        said = sentences.good_enough(estimate | guessing | {"n": n}, 9, {"fox": 9}, "r")
+        assert any("not shown to be better than guessing" in line for line in said) == told
+        why = sentences.why_no_forecast(estimate | guessing | {"n": n})
+        assert ("not shown to learn" in why) == told
 
 
 def test_the_answers_of_a_class_are_its_surest_and_its_least_sure_without_overlap():

@@ -10,9 +10,9 @@ import torch
 
 import handful
 from handful.files import read_tensors
-from handful.methods.base import Step
+from handful.methods.base import Step, advice_of
 from handful.methods.fixmatch import FixMatch
-from handful.methods.schedule import ScheduleProgress
+from handful.methods.schedule import Schedule, ScheduleProgress
 from handful.methods.supervised import Supervised
 from handful.models.classifier import BackboneSpec
 from handful.pipeline.cross_validate import FOLDS
@@ -336,6 +336,36 @@ def test_a_training_that_never_learned_says_that_its_model_is_of_no_use(classes)
     )
 
 
+@pytest.mark.parametrize("swallowed, kept", [(0.95, 0.5), (0.0, 0.0)])
+def test_every_failure_says_what_the_method_knows_to_try(swallowed, kept):
+    advised = replace(DETECTOR, advice="--set lr=1e-4")
+    history = [START, line(30), line(60, swallowed=swallowed, kept=kept, accuracy=0.5)]
+    history += [line(100, swallowed=swallowed, kept=kept, accuracy=0.5)]
+    for told in (advised.failure(history), advised.nothing_learned(history)):
+        assert "--set lr=1e-4" in told and "a lower learning rate" not in told
+    assert "a lower learning rate" in DETECTOR.failure(history)
+
+
+def test_a_failed_training_says_what_its_method_knows_to_try():
+    @dataclass(frozen=True)
+    class Knowing(Stuck):
+        def advice(self, schedule):
+            return f"--set lr={schedule.lr / 7:.3f}"
+
+    said = []
+    settings = replace(SETTINGS, method=Knowing(), schedule=replace(STILL, lr=0.07))
+    train_task(settings, task(), 0, planned=PLAN, say=said.append)
+    assert "try --set lr=0.010 or more steps" in said[-1]
+
+
+def test_frozen_statistics_want_another_optimiser_than_the_default():
+    wanted = "--set optimizer=adamw --set lr=1e-4"
+    frozen, plain = FixMatch(frozen_norm=True), FixMatch()
+    assert advice_of(frozen, frozen.schedule(task())) == wanted
+    assert advice_of(frozen, Schedule(optimizer="adamw")) == ""
+    assert advice_of(plain, plain.schedule(task())) == advice_of(Supervised(), Schedule()) == ""
+
+
 def test_a_method_that_differs_in_evaluation_keeps_its_last_weights():
     @dataclass(frozen=True)
     class OnShow(Stuck):
@@ -412,6 +442,16 @@ def test_a_loss_that_is_not_finite_restores_the_best_checkpoint():
     assert same(averaged_after(result.collapse.kept), result.predictor.model.state_dict())
     assert "the loss became nan at step 8 of 12" in said[-1]
     assert "--set clip=1; the averaged weights of step" in said[-1]
+
+
+def test_a_loss_that_is_not_finite_is_no_fault_of_ours(handful, tmp_path):
+    words = ["--per-class", 2, "--method", "supervised", "--set", "lr=1e15", "--set", "steps=8"]
+    words += ["--set", "backbone.base=8", "--precision", "fp32", "--estimate", "none"]
+    status, _, err = handful("fit", "digits", *words, "--out", tmp_path / "run")
+    said = " ".join(err.split())
+    assert status == 2 and "the loss became nan at step" in said
+    assert "lower the learning rate, as in --set lr=1e+14, or limit" in said
+    assert "fault in handful" not in said
 
 
 def test_untrained_weights_are_not_restored_with_patience():

@@ -243,6 +243,16 @@ def test_a_loss_that_is_not_finite_is_an_error_with_the_step_and_a_remedy():
         train_task(replace(SETTINGS, method=Exploding()), task(), seed=0)
 
 
+def test_a_loss_that_is_not_finite_says_what_the_method_knows_to_try():
+    class Knowing(Exploding):
+        def advice(self, schedule):
+            return "--set optimizer=adamw --set lr=1e-4"
+
+    said = r"\); try --set optimizer=adamw --set lr=1e-4, or limit the gradient with --set clip=1"
+    with pytest.raises(Diverged, match=said):
+        train_task(replace(SETTINGS, method=Knowing()), task(), seed=0)
+
+
 def test_validation_images_are_never_trained_on():
     held = task(validation=(0, 1, 2, 3))
     assert set(held.labeled.tolist()) == set(range(4, 16))

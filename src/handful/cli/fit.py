@@ -28,8 +28,6 @@ from handful.cli.verbosity import verbose
 from handful.errors import BudgetTooShort, HandfulError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from handful.data.imageset import ImageSet
     from handful.pipeline.fit import Target
     from handful.pipeline.options import FitOptions
@@ -335,40 +333,44 @@ def _fit(job: _Job, reporter: "Reporter", kept: list[str]) -> "tuple[Run, ImageS
         kept: gets the fingerprint of the interim run that is in the folder.
     """
     from handful.data.source_names import is_folder
-    from handful.pipeline.earlier_run import cut_again, earlier_groups
+    from handful.pipeline.earlier_run import earlier_groups, how_to_load
     from handful.pipeline.first_result import FIRST_LABELS, first_result
     from handful.pipeline.fit import run_fit
     from handful.pipeline.run import open_run
 
     options, target, after = job.options, job.target, job.after
     groups, command = options.groups, sys.argv[1:]
-    boxes = job.where.crops
+    where, boxes, known_from = job.where, job.where.crops, ""
     earlier = None if after is None else open_run(after)
     if earlier is not None:
-        boxes = cut_again(boxes, earlier)
+        boxes, known_from = how_to_load(earlier, boxes, where.labels, where.folders)
         if groups is None:
             groups = earlier_groups(earlier)  # before a test part is drawn
 
     def load(labeled_only: int | None = None) -> "ImageSet":
         how: dict[str, Any] = {"seed": options.seed, "labeled": after is None, "groups": groups}
-        how["boxes"] = boxes
+        how |= {"boxes": boxes, "known_from": known_from}
         if labeled_only is None:
             how["test_fraction"] = job.test_fraction
-        return job.where.load(job.source, reporter, labeled_only=labeled_only, **how)
+        return where.load(job.source, reporter, labeled_only=labeled_only, **how)
 
     # Only the labelled files are decoded at first, where names alone tell which these are.
-    labels = job.where.labels
+    labels = where.labels
     whole = boxes is None  # which crops have a label is not known from names
     from_names = job.drawn is None and not job.test_fraction and is_folder(job.source) and whole
     early = from_names and after is None and (labels is None or labels.expanduser().is_file())
 
-    def first_of(read: "Callable[[], ImageSet]") -> "Run | None":
-        return first_result(read, options, target, reporter, command, earlier)
-
-    first = first_of(lambda: load(FIRST_LABELS)) if early else None
-    images = _as_asked(load(), job, reporter)
-    if not early:
-        first = first_of(lambda: images)
+    images = None if early else _as_asked(load(), job, reporter)
+    first = first_result(
+        lambda: load(FIRST_LABELS) if images is None else images,
+        options,
+        target,
+        reporter,
+        command,
+        earlier,
+    )
+    if images is None:
+        images = _as_asked(load(), job, reporter)
     if first is not None:
         kept.append(first.record["fingerprint"])
         target = target._replace(improves=first.record["fingerprint"])

@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +16,7 @@ from handful.cli.shards import ShardOption, file_for, parts_folder, print_merged
 from handful.cli.source_options import DataRoot, FollowLinks
 from handful.data.source_names import check_source
 from handful.errors import HandfulError
-from handful.text import GUESSES, counted, for_terminal, may_guess, often, some_of
+from handful.text import counted, for_terminal, some_of
 
 if TYPE_CHECKING:
     from handful.pipeline.run import Run
@@ -131,7 +131,7 @@ def predict(
         from handful.data.sources import load
         from handful.output import PHOTO_ANSWERS, PREDICTIONS, RECOGNITIONS, output_target
         from handful.parquet_files import check_parquet, is_parquet
-        from handful.pipeline.run import open_run
+        from handful.pipeline.run import about_answers, open_run
         from handful.pipeline.typed_labels import keep_typed_labels
 
     files = {"--out": out, "--by-photo": by_photo, "--recognitions": recognitions}
@@ -173,13 +173,8 @@ def predict(
         trained = open_run(run)
         if into is not None:
             _check_into(source, into, trained)
-        if may_guess(trained.estimate):
-            reporter.say(GUESSES)
-        if abstain is not None:
-            promised = trained.answering(abstain)
-            reporter.say(_promise(promised))
-        if none_of_these:
-            reporter.say(trained.mistaken_for_none)
+        for line in about_answers(trained, abstain, none_of_these):
+            reporter.say(line)
         images = load(
             source,
             data_root=data_root,
@@ -310,20 +305,6 @@ def _predict_on(
             data_root=data_root,
         )
     print_merged(merged, out, as_json)
-
-
-def _promise(promised: dict[str, Any]) -> str:
-    """Return in one sentence what the threshold of `Run.answering` promises."""
-    answered = f"about {promised['share']:.0%} of images like the labelled ones get an answer"
-    if promised["held"] is None:
-        return (
-            f"{answered}, and about {promised['sure']:.0%} of the answers are right: this run was "
-            f"made by an earlier version, which promised no more; fit again to be told at least"
-        )
-    return (
-        f"{answered}; at least {promised['sure']:.0%} of the answers are right, for "
-        f"{often(promised['held'])} sets of labels picked as these were"
-    )
 
 
 def _without_answer(remarks: "Counter[str]", photos: int) -> str:

@@ -58,6 +58,7 @@ class Place(NamedTuple):
     reason: str = ""  # why it is left out; empty if it is used
     origin: str | None = None  # how the image was picked for labelling: "random", "chosen" or None
     confirmed: bool = False  # whether the label was looked at again, and stands
+    by_folder: bool = False  # whether the label is the name of a folder
 
 
 @dataclass(frozen=True)
@@ -389,7 +390,7 @@ def _place(path: tuple[str, ...], folders: str, test: bool) -> Place:
         group, path = path[0], path[1:]
         loose = len(path) == 1 or path[0].lower() in UNLABELED
     reason = "a test image without a class folder" if loose and test else ""
-    return Place(None if loose else path[0], group, test, reason)
+    return Place(None if loose else path[0], group, test, reason, by_folder=not loose)
 
 
 def _said(

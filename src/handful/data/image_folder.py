@@ -47,6 +47,7 @@ from handful.progress import Important, Track, silent
 from handful.text import counted, shell_command, some_of
 
 MOST_FOLDERS = 1_000  # sub-folders that may be sites
+SHOWN = 5  # names of folders that are listed, at most
 MANIFEST = ".handful-sorted.json"  # lies in a folder that `predict --into` sorted images into
 
 
@@ -61,6 +62,7 @@ class Wanted(NamedTuple):
     seed: int = 0  # of the draw of these
     shard: Shard | None = None  # list all files, and inspect and return only those of this shard
     grouped: bool = False  # whether a rule groups the images, so that folders may mean something
+    known_from: str = ""  # what has the labels already, so that folders give none: a run's folder
 
 
 def load_folder(
@@ -279,6 +281,8 @@ def _places(
     unknown: list[Skipped] = []
     if labels is None and own is not None and wanted.folders in (None, "auto"):
         places = places_of_source(source, names, own, say)
+    elif labels is None and wanted.known_from:
+        places = places_of_known(source, names, wanted, say)
     elif labels is None:
         places = places_by_folder(source, names, wanted, say)
         if (root / MANIFEST).exists() and any(place.label for place in places):
@@ -320,6 +324,21 @@ def tell_unused_folders(
                 f"none; if they are sites, cameras or patients, --folders groups keeps the images "
                 f"of each together"
             )
+
+
+def places_of_known(
+    source: str, names: list[str], wanted: Wanted, say: Callable[[str], None]
+) -> list[Place]:
+    """The place of each image where an earlier run has the labels; folders are groups at most."""
+    inside = {place.label for place in layout(names, "classes").places}
+    folders = sorted(name for name in inside if name is not None)
+    if folders and wanted.folders in (None, "auto"):
+        say(
+            f"{source}: no label is taken from its folders ({some_of(folders, SHOWN)}): the labels "
+            f"are those of {wanted.known_from}; --folders classes takes these names as labels, "
+            f"--folders groups keeps the images of each together (in Python load(..., folders=...))"
+        )
+    return folders_beside_table(names, [Place()] * len(names), wanted.folders)
 
 
 def places_by_folder(
@@ -425,6 +444,8 @@ def placed(
     source: str, store: FileStore, places: list[Place], every_class: bool = False
 ) -> ImageSet:
     """The images of a store at their places; those with a reason to be left out are left out."""
+    labeled = [place for place in set(places) if place.label]
+    by_folder = bool(labeled) and all(place.by_folder for place in labeled)
     number = {place: at for at, place in enumerate(dict.fromkeys(places))}
     kinds, kind = list(number), np.array([number[place] for place in places], np.int64)
     used = np.array([not place.reason for place in kinds], bool)[kind]
@@ -452,7 +473,16 @@ def placed(
     def part(rows: np.ndarray, test: ImageSet | None = None) -> ImageSet:
         chosen = None if groups is None else groups[rows]
         return ImageSet(
-            store, rows, labels[rows], classes, chosen, source, test, origins, confirmed=confirmed
+            store,
+            rows,
+            labels[rows],
+            classes,
+            chosen,
+            source,
+            test,
+            origins,
+            confirmed=confirmed,
+            labels_by_folder=by_folder,
         )
 
     return part(train, part(test) if len(test) else None)

@@ -58,6 +58,7 @@ class ImageSet:
     grouped_by: str = "source"
     # Names of the images whose label a person has looked at again and confirmed.
     confirmed: frozenset[str] = frozenset()
+    labels_by_folder: bool = False  # whether every label is the name of a folder of the source
 
     def __post_init__(self) -> None:
         if len(self.labels) != len(self.rows):
@@ -108,12 +109,14 @@ class ImageSet:
     def with_labels(self, labels: np.ndarray | Sequence[int]) -> "ImageSet":
         """These images with other labels: (N,) class numbers, -1 where unknown.
 
-        Only labels that are as they were stay confirmed.
+        Only labels that are as they were stay confirmed, or the names of folders.
 
         >>> images[:2].with_labels([3, -1]).labels
         array([ 3, -1])
         """
         found = replace(self, labels=np.asarray(labels, np.int64))
+        typed = (found.labels != self.labels) & (found.labels >= 0)
+        found = replace(found, labels_by_folder=self.labels_by_folder and not typed.any())
         if not self.confirmed:
             return found
         kept = self[found.labels == self.labels].names

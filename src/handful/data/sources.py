@@ -65,6 +65,7 @@ def load(
     labeled_only: int | None = None,
     boxes: Any = None,
     shard: Shard | str | None = None,
+    known_from: str = "",
     track: Track = quiet,
     say: Say = warned,
 ) -> ImageSet:
@@ -110,6 +111,8 @@ def load(
             their photo and box: `IMG_0001.jpg#2`. Crops of one photo are in one group.
         shard: "3/64" returns only the images of the third of 64 shards, chosen by a hash of their
             names. The others are listed, but not decoded.
+        known_from: the folder of a run that has the labels already. Names of sub-folders then give
+            none, as beside a label file.
         track: wraps long loops, `track(items, total, what)`, to show progress.
         say: receives sentences on how the source was interpreted. Without it, labels that were
             given and cannot be used are told by a warning.
@@ -139,7 +142,9 @@ def load(
         check_source(name)
         table = label_file(labels, encoding, file_column, label_column)
         grouped = groups not in (None, AUTO, NONE)
-        wanted = Wanted(folders, labeled, every_class, labeled_only, seed, shard, grouped)
+        wanted = Wanted(
+            folders, labeled, every_class, labeled_only, seed, shard, grouped, known_from
+        )
         if boxes is None:
             images = load_folder(name, table, follow_links, track, wanted=wanted, say=say)
         else:

@@ -111,6 +111,12 @@ class Estimate:
     abstentions: tuple[Abstention, ...] = ()  # for those of TARGET_ACCURACIES that are shown
     caveats: tuple[str, ...] = ()
 
+    @property
+    def figures(self) -> dict[str, Any]:
+        """What `text.withheld` and `text.about_right` read of an estimate."""
+        names = ("accuracy", "low", "high", "n", "guessing")
+        return {name: getattr(self, name) for name in names}
+
     def as_json(self, classes: Sequence[str]) -> dict[str, Any]:
         """The estimate as plain numbers, lists and dicts, with class names for class numbers.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from handful.evaluation.accuracy_estimate import Estimate
 from handful.evaluation.cross_validation import OutOfFold
-from handful.text import FEW
+from handful.text import NO_FIGURE, withheld
 
 TIMES = (2, 4)  # factors on the number of labels
 # Wrong answers ~ labels ** -SLOPE: the mean and the standard deviation of the slope over draws and
@@ -35,19 +35,17 @@ class Forecast:
 def forecast(found: Estimate, out: OutOfFold, times: Sequence[int] = TIMES) -> list[Forecast]:
     """Forecast the accuracy with `times` as many labels; empty where no slope was measured.
 
-    Methods that train a network have no fits on half the labels, so they have no forecast. A model
-    that is no better than guessing has shown nothing that more labels could make better, and fewer
-    than FEW labels show no slope.
+    Methods that train a network have no fits on half the labels, so they have no forecast. Nor has
+    an estimate whose figure is not said (`withheld`): few labels show no slope, and a model that is
+    not shown to be better than guessing has shown nothing that more labels could make better.
 
     Args:
         found: the estimate that was made from `out`.
         times: factors on the number of labels.
     """
-    if found.accuracy is None or found.out_of_fold is None or out.extrapolated:
+    if withheld(found.figures) in NO_FIGURE or found.out_of_fold is None or out.extrapolated:
         return []
-    if found.guessing or found.n < FEW:
-        return []
-    assert found.low is not None and found.high is not None
+    assert found.accuracy is not None and found.low is not None and found.high is not None
     from scipy.special import ndtri  # faster to import than scipy.stats
 
     slope, error = learning_slope(found, out)

@@ -177,9 +177,8 @@ def assess(
 def as_json(found: Assessed, origins: Sequence[str], target: float | None) -> dict[str, Any]:
     """What the page shows of an estimate."""
     one = found.estimate
-    seen = {"accuracy": one.accuracy, "low": one.low, "high": one.high, "n": one.n,
-            "guessing": one.guessing}  # fmt: skip
-    why = withheld(seen)
+    why = withheld(one.figures)
+    known = why not in NO_FIGURE
     shown = {
         "labels": len(origins),
         "counted": one.n,
@@ -189,15 +188,15 @@ def as_json(found: Assessed, origins: Sequence[str], target: float | None) -> di
         "level": one.level,
         "how": one.how,
         "few": why == "few",
-        "known": why not in NO_FIGURE,
-        "said": about_right(seen),
+        "known": known,
+        "said": about_right(one.figures),
         "next": NEXT,
-        "next_accuracy": found.next_accuracy,
+        "next_accuracy": found.next_accuracy if known else None,
         "issues": len(found.issues),
         "target": target,
         "answers": None,
     }
-    if target is not None and why not in NO_FIGURE:
+    if target is not None and known:
         answers = found.answering(target, origins)
         shown["answers"] = None if answers is None else answers["share"]
     return shown

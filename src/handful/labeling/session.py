@@ -11,7 +11,7 @@ labels feed the estimate.
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from handful.labeling.marks import (
     as_event,
     class_name,
 )
+from handful.pipeline.typed_labels import put_aside
+from handful.progress import Say, silent
 from handful.text import counted
 
 FOLDERS, LABELS = "folders", "labels"  # where imported labels are from
@@ -143,6 +145,8 @@ class Session:
         self._named = dict(named or {})
         self._of_folders = _imported(journal.events, self._named)  # images that got such a label
         self._pending: dict[str, Mark] = {}  # labels by folder that are not in the journal yet
+        self.edited = ""  # where a label file is that was edited while the page was open
+        self.say: Say = silent
         self.removed = 0  # labels by folder that were removed at the start
         self.marks = Marks()
         for event in journal.events:
@@ -548,7 +552,7 @@ class Session:
                 "recent": self._recent(),
                 "fresh": self.opinion is not None and self.opinion.changes == self.changes,
                 "table": str(self.table),
-                "problem": self._writer.problem,
+                "problem": self._writer.problem or self.edited,
             }
 
     def _recent(self) -> list[dict[str, Any]]:
@@ -641,8 +645,11 @@ class Session:
                     self._apply_quietly({"do": "written", "sha256": sha256})
             found = digest(self.table)
             if found is not None and found not in self.marks.written | self._found_at_start:
-                kept = f"{self.table.stem} (edited elsewhere){self.table.suffix}"
-                replace(self.table, self.table.with_name(kept))
+                kept = put_aside(self.table, "edited elsewhere")
+                self.edited = (
+                    f"{self.table} was edited while the page was open; the edited file is {kept}"
+                )
+                self.say(self.edited)
             replace(staged, self.table)
 
 
@@ -738,6 +745,3 @@ def summary(session: Session) -> str:
         return f"no label was given, so {session.table} was not written"
     number = counted(state["labels"], "label")
     return f"{number} {'is' if state['labels'] == 1 else 'are'} in {session.table}"
-
-
-Say = Callable[[str], None]

@@ -109,7 +109,7 @@ def open_page(
     except BaseException:
         journal.close()
         raise
-    session.unreadable = photos.unreadable
+    session.unreadable, session.say = photos.unreadable, say
     if table_lost:
         say(f"{table} was missing and is made again from {journal.path}")
     if session.removed:

@@ -232,6 +232,15 @@ class Stateful(Trained, Protocol):
 
 
 @runtime_checkable
+class Advising(Trained, Protocol):
+    """A trained method that knows what to try where its training fails."""
+
+    def advice(self, schedule: Schedule) -> str:
+        """Settings to try instead of those of the schedule, as typed; "" without any."""
+        ...
+
+
+@runtime_checkable
 class Fitted(Protocol):
     """A method that fits a head on features of a frozen backbone.
 
@@ -281,6 +290,11 @@ class Tunable(Fitted, Protocol):
 
 
 Method = Trained | Fitted
+
+
+def advice_of(method: Trained, schedule: Schedule) -> str:
+    """What a method says to try where its training fails; "" where it says nothing."""
+    return method.advice(schedule) if isinstance(method, Advising) else ""
 
 
 def as_json(method: Method) -> dict[str, Any]:

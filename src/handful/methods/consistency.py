@@ -61,7 +61,8 @@ class Consistency(ABC):
     strong: str = "auto"  # of the trained view, or "same"; auto: digits-strong or strong
     first_head: str = "auto"  # linear: fitted to the labels before; random; auto: linear where the
     # backbone has learned weights, else random
-    frozen_norm: bool = False  # keep batch norm's statistics of learned weights
+    frozen_norm: bool = False  # keep batch norm's statistics of learned weights; it wants
+    # optimizer=adamw lr=1e-4, as it diverges with the default of the schedule
 
     name: ClassVar[str]
 
@@ -86,6 +87,12 @@ class Consistency(ABC):
     def schedule(self, task: Task) -> Schedule:
         """The default schedule: two to three minutes for 28-pixel digits on two cores."""
         return Schedule(steps=400 if task.size <= 16 else 1500, batch=32, average=0.99)
+
+    def advice(self, schedule: Schedule) -> str:
+        """With SGD at its default rate, learned weights diverge under frozen statistics."""
+        if not self.frozen_norm or schedule.optimizer != "sgd":
+            return ""
+        return "--set optimizer=adamw --set lr=1e-4"
 
     def views(self, task: Task) -> Views:
         if not has_unlabeled(task) or not self.unlabeled_weight:

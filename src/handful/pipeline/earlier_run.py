@@ -27,8 +27,9 @@ from handful.models.classifier import BackboneSpec
 from handful.pipeline.artifacts import LABELS
 from handful.pipeline.options import FitOptions
 from handful.pipeline.run import Run, open_run, pixel_fingerprints
+from handful.pipeline.summary import labels_by_folder
 from handful.progress import Important, Say, silent
-from handful.text import counted
+from handful.text import counted, some_of
 
 ORIGINS = ("random", "chosen", "unknown")
 
@@ -87,6 +88,34 @@ def suggested_origins(earlier: Run) -> dict[str, str]:
     }
 
 
+def how_to_load(
+    after: Run | Path | str, boxes: Any, labels: Any, folders: str | None = None
+) -> tuple[Boxes | None, str]:
+    """Return the options `boxes` and `known_from` with which `load` reads images after a run.
+
+    Labels of the run are kept. The names of sub-folders are new labels only where the run took its
+    own labels from them, or where `folders` says that they are classes.
+
+    Args:
+        boxes, labels, folders: as `load` takes them.
+
+    Raises:
+        HandfulError: the labels of the run are of crops, and no boxes are given; or its labels.csv
+            is missing or damaged.
+    """
+    earlier = after if isinstance(after, Run) else open_run(after)
+    boxes = cut_again(boxes, earlier)
+    if labels is not None or folders == "classes" or _by_folder(earlier):
+        return boxes, ""
+    return boxes, str(earlier.folder or "the earlier run")
+
+
+def _by_folder(earlier: Run) -> bool:
+    if earlier.folder is None:
+        return bool(earlier.record["data"]["labels_by_folder"])
+    return labels_by_folder(earlier.record, read_labels(earlier.folder).labels)
+
+
 def with_earlier_labels(images: ImageSet, earlier: Run, say: Say = silent) -> ImageSet:
     """Return the images with labels and origins of an earlier run added; new labels win.
 
@@ -96,7 +125,8 @@ def with_earlier_labels(images: ImageSet, earlier: Run, say: Say = silent) -> Im
     `say` gets the numbers of new, kept, dropped and changed labels.
 
     Raises:
-        HandfulError: the earlier run has no folder, or its labels.csv is missing or damaged.
+        HandfulError: the earlier run has no folder, its labels.csv is missing or damaged, or no
+            image has a label.
     """
     if earlier.folder is None:
         raise HandfulError(
@@ -118,6 +148,8 @@ def with_earlier_labels(images: ImageSet, earlier: Run, say: Say = silent) -> Im
         for new, before in zip(new_labels, earlier_labels, strict=True)
     ]
     present = {label for label in merged if label is not None}
+    if not present:
+        raise HandfulError(_none_labeled(images, earlier, bool(known.labels)))
     classes = sorted_classes(present | set(images.classes))
     images = images.relabeled(classes)
     index = {name: k for k, name in enumerate(classes)}
@@ -142,6 +174,8 @@ def with_earlier_labels(images: ImageSet, earlier: Run, say: Say = silent) -> Im
             f"{counted(changed, 'label')} {'differs' if changed == 1 else 'differ'} from "
             f"{earlier.folder}; what is given now counts"
         )
+    if other := _other_classes(images, new_labels, known, earlier):
+        say(Important(other))
     if missing:
         lost = f"{counted(missing, 'image')} that {earlier.folder} had labels for"
         say(Important(f"{lost} {_is(missing)} missing now"))
@@ -164,7 +198,42 @@ def with_earlier_labels(images: ImageSet, earlier: Run, say: Say = silent) -> Im
         for name, (new, before) in zip(names, pairs, strict=True)
         if before is not None and new in (None, before) and name in known.confirmed
     }
-    return replace(images.with_labels(labels), origins=origins, confirmed=confirmed)
+    by_folder = (images.labels_by_folder or not any(new_labels)) and (
+        not kept or labels_by_folder(earlier.record, known.labels)
+    )
+    return replace(
+        images.with_labels(labels),
+        origins=origins,
+        confirmed=confirmed,
+        labels_by_folder=by_folder,
+    )
+
+
+def _none_labeled(images: ImageSet, earlier: Run, labeled: bool) -> str:
+    """Why there is nothing to learn from, and what to do."""
+    had = "has no label either"
+    if labeled:
+        had = "has labels for other images only"
+    classes = any("/" in name for name in images.names)
+    return (
+        f"{images.source or 'what was given'} gives none of its {counted(len(images), 'image')} a "
+        f"label, and {earlier.folder} {had}; give a table with --labels"
+        f"{', or --folders classes if its sub-folders are classes' * classes}"
+    )
+
+
+def _other_classes(
+    images: ImageSet, new: Sequence[str | None], known: KnownLabels, earlier: Run
+) -> str:
+    """What to say where no class that is given now is one of the earlier run; else ""."""
+    given, before = {label for label in new if label}, {*map(normalized, known.labels.values())}
+    if not given or not before or given & before:
+        return ""
+    ignore = "; if the sub-folders are no classes: --folders ignore"
+    return (
+        f"none of the classes that are given now ({some_of(sorted(given), 5)}) is one of "
+        f"{earlier.folder} ({some_of(sorted(before), 5)}){ignore * images.labels_by_folder}"
+    )
 
 
 def _is(number: int) -> str:
@@ -236,14 +305,13 @@ def earlier_groups(earlier: Run) -> str | None:
     return str(rule)
 
 
-def cut_again(boxes: Any, earlier: Run | Path | str) -> Boxes | None:
+def cut_again(boxes: Any, earlier: Run) -> Boxes | None:
     """Return boxes as `load` takes them, cut as those of an earlier run where nothing else is asked
     for.
 
     Raises:
         HandfulError: the labels of the earlier run are of crops, and no boxes are given.
     """
-    earlier = earlier if isinstance(earlier, Run) else open_run(earlier)
     given, cut = boxes_of(boxes), earlier.record["data"].get("boxes")
     if cut is None:
         return given

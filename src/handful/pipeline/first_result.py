@@ -19,7 +19,7 @@ from handful.pipeline.resolve import resolve
 from handful.pipeline.run import Run
 from handful.pipeline.run_folder import holds_interim
 from handful.pipeline.summary import group_count
-from handful.progress import QUIET, Reporter, silent
+from handful.progress import QUIET, Reporter, important_only
 from handful.text import counted, so_far
 
 FIRST_LABELS = 300  # labelled images at most that the first classifier learns from
@@ -91,7 +91,8 @@ def _fit(
         return None
     first = replace(options, method=FIRST_METHOD, budget=None, prior=prior)
     interim = target._replace(interim=True)
-    quiet = Reporter(reporter.track, silent)  # the whole fit says what there is to say
+    # The whole fit says what there is to say, but for what is done here and cannot be told later.
+    quiet = Reporter(reporter.track, important_only(reporter.say))
     try:
         return run_fit(
             images, first, interim, after=after, merged=True, reporter=quiet, command=command

@@ -22,7 +22,11 @@ from handful.pipeline.artifacts import PICTURES, REPORT
 from handful.pipeline.assess import assess_given_method, assess_selected_method, scheme_for
 from handful.pipeline.auto.select import select_method, with_more_images
 from handful.pipeline.best_so_far import BestSoFar
-from handful.pipeline.earlier_run import cut_again, with_earlier_labels, with_earlier_options
+from handful.pipeline.earlier_run import (
+    how_to_load,
+    with_earlier_labels,
+    with_earlier_options,
+)
 from handful.pipeline.given import on_any_images
 from handful.pipeline.grouping import group_images, warn
 from handful.pipeline.last_fit import train_on_all_labels, why_unlabeled_unused
@@ -51,7 +55,7 @@ from handful.training.time_budget import Deadline, affordable, embedding_seconds
 from handful.training.trainer import feature_positions
 
 
-@on_any_images(labeled=True, cut_after=cut_again)
+@on_any_images(labeled=True, load_after=how_to_load)
 def fit(
     images: ImageSet,
     method: str | Method | None = None,
@@ -127,7 +131,8 @@ def fit(
             which the first bracket (else the whole match) in a file's name is its group. Groups
             that come with the images count whatever is given here.
         after: an earlier run, or its folder. Its labels and settings are used where none are
-            given, and its estimate is put into the record.
+            given, and its estimate is put into the record. Names of sub-folders are new labels
+            only where its own were; `load` with folders="classes" takes them.
         pictures: save thumbnails for the report. False for private photos: thumbnails and report
             of a finished run in `out` are then deleted too.
         settings: fields of the method, the schedule or the backbone, by name.

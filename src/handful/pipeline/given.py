@@ -20,7 +20,7 @@ Job = Callable[Concatenate[ImageSet, P], T]
 
 
 def on_any_images(
-    labeled: bool, cut_after: Callable[[Any, Any], Any] | None = None
+    labeled: bool, load_after: Callable[[Any, Any, Any], tuple[Any, str]] | None = None
 ) -> Callable[[Job[P, T]], Callable[Concatenate[Any, P], T]]:
     """Decorate a job on an ImageSet that has the options `labels`, `boxes`, `progress`, `reporter`.
 
@@ -28,7 +28,8 @@ def on_any_images(
 
     Args:
         labeled: refuse images without labels, unless the option `after` is given.
-        cut_after: returns the boxes to use, of those that are given and the option `after`.
+        load_after: returns `boxes` and `known_from` for `load`, of the options `after`, `boxes` and
+            `labels`.
     """
 
     def decorated(job: Job[P, T]) -> Callable[Concatenate[Any, P], T]:
@@ -45,13 +46,15 @@ def on_any_images(
                     options["reporter"] = reporter
                 if not (labels is None and boxes is None and isinstance(images, ImageSet)):
                     needed = labeled and options.get("after") is None
-                    if cut_after and not needed and not isinstance(images, ImageSet):
-                        boxes = cut_after(boxes, options["after"])
+                    known_from = ""
+                    if load_after and not needed and not isinstance(images, ImageSet):
+                        boxes, known_from = load_after(options["after"], boxes, labels)
                     told: Reporter = options.get("reporter", QUIET)
                     images = load(
                         images,
                         labels,
                         boxes=boxes,
+                        known_from=known_from,
                         labeled=needed,
                         groups=options.get("groups"),
                         track=told.track,

@@ -18,7 +18,7 @@ from handful.output import FEATURES, PREDICTIONS, output_target
 from handful.parquet_files import check_parquet
 from handful.pipeline.merge_parts import Merged, merge_parts
 from handful.pipeline.parts import ending
-from handful.pipeline.run import open_run
+from handful.pipeline.run import about_answers, open_run
 from handful.pipeline.shards import embed_shard, predict_shard
 from handful.progress import QUIET, Reporter
 
@@ -54,8 +54,8 @@ def predict_on(
         HandfulError: there is no cluster, or what `predict_shard` raises on one of its machines.
     """
     trained = open_run(run)  # an error in what was typed is told before a cluster starts
-    if abstain is not None:
-        trained.answering(abstain)
+    for line in about_answers(trained, abstain, none_of_these):
+        reporter.say(line)  # here at once, though each part says it, too
     options = {"abstain": abstain, "none_of_these": none_of_these, **where}
 
     def job(shard: str, share: Share | None, parts: Path) -> tuple[Any, ...]:

@@ -83,6 +83,7 @@ def record_of(
             "hash": task.images.hash,
             "boxes": boxes_in(images),
             "whole": None,
+            "labels_by_folder": images.labels_by_folder,
         },
         "method": as_json(settings.method),
         "schedule": settings.as_json()["schedule"],

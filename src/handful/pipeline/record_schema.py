@@ -136,6 +136,7 @@ class Data(StrictModel):
     hash: Word
     boxes: CropsMade | None = None
     whole: Whole | None = None
+    labels_by_folder: bool | None = None  # None: of an earlier version, which did not record it
 
 
 Integer = Annotated[int, Field(ge=-(2**63), lt=2**64)]

@@ -8,13 +8,13 @@ kept.
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from handful.files import read_json, replace, sole_writer, tidy, write_json
 from handful.pipeline.typed_labels import keep_typed_labels
-from handful.progress import silent
+from handful.progress import Say, warned
 
 NEW = ".new"
 BETTER = ".better"  # a better interim run, while the last one is built in `.new`
@@ -42,7 +42,7 @@ def interrupted(folder: Path, layout: Layout) -> bool:
     )
 
 
-def put_in_place_if_begun(folder: Path, layout: Layout) -> bool:
+def put_in_place_if_begun(folder: Path, layout: Layout, say: Say = warned) -> bool:
     """Finish a replacement whose process was killed, also where the old run is still complete.
 
     Then some tables of the old run may be missing already. Takes the lock of the folder.
@@ -53,23 +53,24 @@ def put_in_place_if_begun(folder: Path, layout: Layout) -> bool:
     if not (folder / _REPLACED).exists() or not _is_whole(folder, layout, NEW):
         return False
     with sole_writer(folder):
-        return put_in_place(folder, layout)
+        return put_in_place(folder, layout, say)
 
 
-def finish_replacement(folder: Path, layout: Layout) -> None:
+def finish_replacement(folder: Path, layout: Layout, say: Say = warned) -> None:
     """Finish an interrupted replacement, if there is one; takes the lock of the folder."""
     if interrupted(folder, layout):
         with sole_writer(folder):
             for stage in STAGES:
-                put_in_place(folder, layout, stage=stage)
+                put_in_place(folder, layout, say, stage)
 
 
-def put_in_place(
-    folder: Path, layout: Layout, say: Callable[[str], None] = silent, stage: str = NEW
-) -> bool:
+def put_in_place(folder: Path, layout: Layout, say: Say = warned, stage: str = NEW) -> bool:
     """Replace the run in `folder` by the one in `stage`, and return whether that was complete.
 
     The caller must hold the lock of the folder.
+
+    Args:
+        say: receives a sentence for each table with typed labels: where it is kept.
     """
     new, record = folder / stage, folder / layout.record
     if not _is_whole(folder, layout, stage):

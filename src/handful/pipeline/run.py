@@ -6,7 +6,7 @@ unfinished run, or none.
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,16 @@ from handful.pipeline.predictions import Predictions
 from handful.pipeline.record_schema import RunRecord, parsed
 from handful.pipeline.replacement import finish_replacement
 from handful.progress import Important, Say, Track, quiet, warned
-from handful.text import about_right, as_html_table, counted, for_terminal, some_of
+from handful.text import (
+    GUESSES,
+    about_right,
+    as_html_table,
+    counted,
+    for_terminal,
+    may_guess,
+    often,
+    some_of,
+)
 
 LISTED = 12  # classes in a notebook
 NAMED = 5  # classes in a message
@@ -441,6 +450,32 @@ def read_record(folder: Path) -> dict[str, Any]:
     """Read and check run.json; keys that earlier versions did not write get defaults."""
     path = folder / RECORD
     return parsed(RunRecord, read_json(path), path)
+
+
+def about_answers(run: Run, abstain: float | None, none_of_these: bool) -> list[str]:
+    """What a user should know of the answers of a run before reading them, in sentences.
+
+    Args:
+        abstain, none_of_these: as in `Run.predict`, which raises the same errors.
+    """
+    said = [GUESSES] if may_guess(run.estimate) else []
+    if abstain is not None:
+        said.append(_promise(run.answering(abstain)))
+    return [*said, run.mistaken_for_none] if none_of_these else said
+
+
+def _promise(promised: Mapping[str, Any]) -> str:
+    """What the threshold of `Run.answering` promises."""
+    answered = f"about {promised['share']:.0%} of images like the labelled ones get an answer"
+    if promised["held"] is None:
+        return (
+            f"{answered}, and about {promised['sure']:.0%} of the answers are right: this run was "
+            f"made by an earlier version, which promised no more; fit again to be told at least"
+        )
+    return (
+        f"{answered}; at least {promised['sure']:.0%} of the answers are right, for "
+        f"{often(promised['held'])} sets of labels picked as these were"
+    )
 
 
 def open_run(folder: Path | str) -> Run:

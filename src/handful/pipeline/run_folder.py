@@ -1,7 +1,7 @@
 """Acquire, write and clean up a run folder."""
 
 import shutil
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,7 +51,7 @@ from handful.pipeline.replacement import (
 )
 from handful.pipeline.run import Run, pixel_fingerprints
 from handful.pipeline.typed_labels import keep_typed_labels
-from handful.progress import Track, silent
+from handful.progress import Say, Track, warned
 
 _FINGERPRINT_FILE = "fingerprint.json"  # in checkpoint/ of a folder that a run has acquired
 _NO_WORK = {_FINGERPRINT_FILE, COMMAND}  # names in checkpoint/ that nothing goes on from
@@ -92,7 +92,7 @@ def acquire(
     layout: Layout = RUN_LAYOUT,
     *,
     improves: str | None = None,
-    say: Callable[[str], None] = silent,
+    say: Say = warned,
 ) -> Path | None:
     """Return the folder in which to build a run; None if it is there already, finished.
 
@@ -212,9 +212,7 @@ def _start_over(build: Path, fingerprint: str, layout: Layout) -> Path:
     return build
 
 
-def finish(
-    folder: Path, built: Path, layout: Layout = RUN_LAYOUT, say: Callable[[str], None] = silent
-) -> None:
+def finish(folder: Path, built: Path, layout: Layout = RUN_LAYOUT, say: Say = warned) -> None:
     """Delete the checkpoint of a complete run, and move it to its place if built elsewhere."""
     clean_up(built)
     if built != folder:

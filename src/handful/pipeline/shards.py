@@ -16,7 +16,7 @@ from handful.data.store import FileStore
 from handful.models.classifier import Predictor
 from handful.pipeline.embed import embed
 from handful.pipeline.parts import Done, Job, Part
-from handful.pipeline.run import open_run
+from handful.pipeline.run import about_answers, open_run
 from handful.progress import QUIET, Reporter
 
 
@@ -47,6 +47,8 @@ def predict_shard(
         where: options of `load`.
     """
     trained = open_run(run)
+    for line in about_answers(trained, abstain, none_of_these):
+        reporter.say(line)
     predictor = trained.predictor
     threshold = 0.0 if abstain is None else trained.answering(abstain)["threshold"]
     made = {

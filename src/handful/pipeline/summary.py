@@ -106,9 +106,11 @@ def _accuracy(run: Run) -> list[str]:
     others = [one for one in estimate["caveats"] if not one.startswith(NO_BETTER)] if known else []
     caveats = others[:MOST_CAVEATS]
     by_folder = (
-        estimate["guessing"]
+        may_guess(estimate)
         and run.folder is not None
-        and labels_are_folders({row["file"]: row["label"] for row in read_csv(run.folder / LABELS)})
+        and labels_by_folder(
+            run.record, {row["file"]: row["label"] for row in read_csv(run.folder / LABELS)}
+        )
     )
     said = [how_right(estimate, group_count(run.record), by_folder), *_grouped(run), *caveats]
     if before := earlier_in_words(run.record):
@@ -194,8 +196,16 @@ def _grouped(run: Run) -> list[str]:
     ]
 
 
-def labels_are_folders(labels: Mapping[str, str]) -> bool:
-    """Whether the labels of images (file → label) are the names of folders that they are in."""
+def labels_by_folder(record: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    """Whether a run took its labels from the names of folders.
+
+    Args:
+        labels: of the run, file → label. Where an earlier version did not record it, they tell: all
+            are names of folders that the files are in.
+    """
+    recorded = record["data"].get("labels_by_folder")
+    if recorded is not None:
+        return bool(recorded)
     return bool(labels) and all(
         label in map(normalized, file.split("/")[:-1]) for file, label in labels.items()
     )

@@ -6,11 +6,11 @@ The new name tells content and date: `label-next (your labels, 2026-11-29).csv`.
 import codecs
 import csv
 import os
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
 from handful.files import replace
+from handful.progress import Important, Say
 
 LISTS = ("label-next.csv", "label-first.csv")  # written with an empty column `label`
 
@@ -45,19 +45,23 @@ def has_typed_labels(path: Path, finished_at: float | None = None) -> bool:
     return False
 
 
-def keep_typed_labels(
-    path: Path, say: Callable[[str], None], finished_at: float | None = None
-) -> None:
-    """Rename a table that holds typed labels; leave any other table where it is."""
+def keep_typed_labels(path: Path, say: Say, finished_at: float | None = None) -> None:
+    """Rename a table that holds typed labels, and say so; leave any other table where it is."""
     if not has_typed_labels(path, finished_at):
         return
     day = date.fromtimestamp(path.stat().st_mtime).isoformat()
-    number, kept = 1, path.with_name(f"{path.stem} (your labels, {day}){path.suffix}")
+    kept = put_aside(path, f"your labels, {day}")
+    say(Important(f"the labels that you typed into {path.name} are kept in {kept}"))
+
+
+def put_aside(path: Path, why: str) -> Path:
+    """Rename a file to `NAME (why).csv`, or with a number where that is there, and return it."""
+    number, kept = 1, path.with_name(f"{path.stem} ({why}){path.suffix}")
     while os.path.lexists(kept):
         number += 1
-        kept = path.with_name(f"{path.stem} (your labels, {day}, {number}){path.suffix}")
+        kept = path.with_name(f"{path.stem} ({why}, {number}){path.suffix}")
     replace(path, kept)
-    say(f"the labels that you typed into {path.name} are kept in {kept}")
+    return kept
 
 
 def _rows(path: Path) -> list[list[str]] | None:

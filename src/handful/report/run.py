@@ -34,7 +34,7 @@ from handful.pipeline.summary import (
     first_learned,
     group_count,
     how_right,
-    labels_are_folders,
+    labels_by_folder,
 )
 from handful.pipeline.thumbnails import SHOWN, Augmented, answers, examples, mistakes
 from handful.report import plots
@@ -247,7 +247,9 @@ def page(run: RunFolder, links: bool = False) -> Page:
         at_once=len(answered) if len(answered) <= MOST_ANSWERED + 3 else MOST_ANSWERED,
         no_answer=0 if run.predicted is None else int((run.predicted.classes < 0).sum()),
         guesses=sentence(GUESSES) if may_guess(estimate) else "",
-        right=sentence(how_right(estimate, group_count(record), labels_are_folders(run.labels)))
+        right=sentence(
+            how_right(estimate, group_count(record), labels_by_folder(record, run.labels))
+        )
         if known
         else "How often it is right is not known.",
         spelling=tuple(sentence(text) for text in spelling_problems(classes)),

@@ -11,6 +11,7 @@ from handful.text import (
     NBSP,
     NOT_SHOWN,
     counted,
+    may_guess,
     often,
     percent,
     sentence,
@@ -92,7 +93,7 @@ def good_enough(
         )
     commonest = max(labels, key=lambda name: labels[name])
     share = labels[commonest] / max(1, sum(labels.values()))
-    if estimate.get("guessing"):
+    if may_guess(estimate):
         said.append("It is not shown to be better than guessing: label more images.")
     elif not few:
         said.append(
@@ -107,10 +108,10 @@ def why_no_forecast(estimate: Mapping[str, Any]) -> str:
     Args:
         estimate: as in run.json, with an accuracy.
     """
-    told = headline(estimate)
-    if told.bound:
+    why = withheld(estimate)
+    if why == "few":
         return f"What more labels should bring is said from {FEW} labels of random images on."
-    if estimate.get("guessing"):
+    if why == "guessing":
         return "What more labels should bring cannot be told of a model that is not shown to learn."
     if estimate.get("rough"):
         return (

@@ -75,11 +75,13 @@ class FailureDetector:
         chance: share of the most common label among the images of `train_accuracy`. With 0 (no
             labels) or 1 (labels of one class), the tests that need it are skipped.
         classes: names in the order of the labels, for messages; by default messages have numbers.
+        advice: settings that messages say to try; by default a lower learning rate.
     """
 
     progress: ScheduleProgress
     chance: float = 0.0
     classes: Sequence[str] = ()
+    advice: str = ""
 
     def failure(self, history: Sequence[Line]) -> str | None:
         """The failure at the last evaluation, a sentence with a remedy; None if there is none."""
@@ -88,13 +90,13 @@ class FailureDetector:
         if self._collapsed(history):
             return (
                 f"class collapse{self._largest_class(history[-1])} {self._where(history)}; "
-                f"try --set align=true, if the method has it, or a lower learning rate"
+                f"try --set align=true, if the method has it, or {self._other_steps}"
             )
         if self._unused(history) and max(one.get("kept", 0) for one in history) >= USED:
             return (
                 f"the unlabelled images are no longer used {self._where(history)}: no pseudo-label "
-                f"is confident enough; try a lower learning rate, or a lower --set threshold if "
-                f"the method has it"
+                f"is confident enough; try {self._other_steps}, or a lower --set threshold if the "
+                f"method has it"
             )
         return None
 
@@ -105,9 +107,13 @@ class FailureDetector:
             return None
         return (
             f"nothing was learned from the labels {self._where(history)}: {right:.0%} of the "
-            f"labelled images are right, and {self.chance:.0%} have the commonest label; try a "
-            f"lower learning rate or more steps"
+            f"labelled images are right, and {self.chance:.0%} have the commonest label; try "
+            f"{self._other_steps} or more steps"
         )
+
+    @property
+    def _other_steps(self) -> str:
+        return self.advice or "a lower learning rate"
 
     def should_stop(self, history: Sequence[Line]) -> bool:
         """Whether the last two evaluations both show class collapse."""

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from handful import devices, seeds
-from handful.methods.base import Batch, Stateful, Step, Task, Trained
+from handful.errors import HandfulError
+from handful.methods.base import Batch, Stateful, Step, Task, Trained, advice_of
 from handful.methods.schedule import Reschedule, Schedule, ScheduleProgress
 from handful.models.fast_conv import use_fast_backward
 from handful.training.batches import Batches
@@ -22,7 +23,7 @@ from handful.training.process_group import ALONE, ProcessGroup
 from handful.training.weight_average import Average
 
 
-class Diverged(ValueError):
+class Diverged(HandfulError):
     """The loss is no longer finite; the message names the step and the settings to change."""
 
 
@@ -125,11 +126,12 @@ def train(
             step = _gradients(state, method, batches[state.step], precision)
         loss, logs = state.group.mean(step)
         if not torch.isfinite(loss):
+            lower = f"lower the learning rate, as in --set lr={schedule.lr / 10:.2g}"
+            advice = advice_of(method, schedule)
             raise Diverged(
                 f"the loss became {loss.item()} at step {state.step + 1} of "
-                f"{state.schedule_progress.last} "
-                f"(learning rate {rate:.2g}, {precision}); lower the learning rate, as in "
-                f"--set lr={schedule.lr / 10:.2g}, or limit the gradient with --set clip=1"
+                f"{state.schedule_progress.last} (learning rate {rate:.2g}, {precision}); "
+                f"{f'try {advice}' if advice else lower}, or limit the gradient with --set clip=1"
             )
         if schedule.clip:
             nn.utils.clip_grad_norm_(state.model.parameters(), schedule.clip)

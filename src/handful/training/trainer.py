@@ -15,7 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from handful.data.splits import holdout
-from handful.methods.base import Fitted, Task, Trained, classifier, feature_network
+from handful.methods.base import (
+    Fitted,
+    Task,
+    Trained,
+    advice_of,
+    classifier,
+    feature_network,
+)
 from handful.methods.class_shares import fit_head
 from handful.methods.heads import subsample
 from handful.methods.schedule import Schedule, ScheduleProgress
@@ -196,7 +203,8 @@ def _train(
     task = _with_validation(task, schedule.validation, seed)
     monitor = Monitor(task, planned.precision)
     chance = 0.0 if getattr(method, "differs_in_evaluation", False) else monitor.chance
-    detector = partial(FailureDetector, chance=chance, classes=task.classes)
+    advice = advice_of(method, schedule)
+    detector = partial(FailureDetector, chance=chance, classes=task.classes, advice=advice)
     trainer = Trainer(method, task, schedule, seed, planned, folder, detector, group)
     state, history = trainer.state, trainer.history
 

@@ -25,6 +25,7 @@ from handful.data.image_folder import (
     group_numbers,
     placed,
     places_by_folder,
+    places_of_known,
     places_of_source,
     tell_unused_folders,
     with_plain_labels,
@@ -299,10 +300,12 @@ def _places(
             return [], []
         whole = wanted.folders in (None, "auto") and Path(source).expanduser().is_dir()
         own = folder_labels(root) if whole else None
-        if own is None:
-            places = places_by_folder(source, names, wanted, say)
-        else:
+        if own is not None:
             places = places_of_source(source, store.photos, own, say)
+        elif wanted.known_from:
+            places = places_of_known(source, names, wanted, say)
+        else:
+            places = places_by_folder(source, names, wanted, say)
         places, unknown = _only_where_one(store, places, several)
         return with_plain_labels(places, say), unknown
     test = in_test_part(names)

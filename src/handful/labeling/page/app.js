@@ -89,6 +89,7 @@ class App {
 
   go(mode, open = true) {
     this.closeFinder();
+    const opened = this.mode !== mode;
     this.mode = mode;
     for (const name of ["one", "tiles", "done"]) {
       byId(name).hidden = name !== mode;
@@ -97,6 +98,7 @@ class App {
     if (mode === "tiles" && open) this.tiles.open();
     if (mode === "one") { this.one.fill(); if (document.activeElement !== document.body) document.activeElement.blur(); }
     if (mode === "done") this.poll();
+    if (opened) scrollTo(0, 0);
   }
 
   key(event) {
