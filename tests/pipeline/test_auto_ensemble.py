@@ -156,7 +156,9 @@ def complementary(monkeypatch):
     """Plan a head and a training whose mistakes out of fold are different ones."""
     monkeypatch.setattr(race, "prior_for", lambda *_: lambda *_: Prior(Normal(0.0, 0.5), 0))
     monkeypatch.setattr(race, "plan_features", lambda *_: [HEAD])
-    monkeypatch.setattr(race, "plan_training", lambda *_: [TRAINED])
+    monkeypatch.setattr(
+        race, "plan_training", lambda method, *_: [TRAINED] if method == "supervised" else []
+    )
 
     def predictor(settings, task, *_):
         labels = task.images.labels[task.images.labeled]
@@ -225,7 +227,11 @@ def test_two_of_one_pre_trained_backbone_make_no_ensemble(complementary, monkeyp
     monkeypatch.setattr(
         race, "plan_features", lambda *_: [replace(HEAD, backbone="small", size=16)]
     )
-    monkeypatch.setattr(race, "plan_training", lambda *_: [replace(TRAINED, size=16)])
+    monkeypatch.setattr(
+        race,
+        "plan_training",
+        lambda method, *_: [replace(TRAINED, size=16)] if method == "supervised" else [],
+    )
     pretrain(images, "simclr", backbone="small", settings={"steps": "2"}, out=init)
     run = handful.fit(images, "auto", init=init, precision="fp32")
     assert run.record["method"]["name"] in ("features", "supervised")

@@ -13,6 +13,7 @@ from handful.pipeline.auto.candidates import (
     FOLD_SHARE,
     HEADS_WITH_POOL,
     Candidate,
+    last_seconds,
     plan_features,
     plan_training,
     seconds_after_choice,
@@ -203,7 +204,7 @@ def test_what_is_ahead_on_other_data_sets_is_tried_first(options, monkeypatch):
     photographs, drawings = (
         raced(stripes(), 90.0, options, belief, monkeypatch) for belief in (-0.1, 0.1)
     )
-    assert photographs == ["features", *heads, "supervised"]
+    assert photographs == ["features", *heads, "fine_tuning", "supervised"]
     assert drawings == ["features", "supervised", *heads]
 
 
@@ -218,7 +219,7 @@ def test_networks_of_packages_take_their_turn_after_ours(options, monkeypatch):
 
     first, second, *others = planned()
     assert [first[0], second] == ["features", ("features", "lite1")]
-    assert {network for _, network in others} == {first[1], "small"}
+    assert {network for _, network in others} == {first[1], "lite2", "small"}
     assert "lite1" not in {network for _, network in planned(backbone="lite0")}
 
 
@@ -253,7 +254,7 @@ def test_a_network_of_a_package_that_fails_is_left_out_and_others_are_evaluated(
     def evaluate(self, candidate):
         if candidate.package:
             raise HandfulError("features that are not finite")
-        self.evaluated.append(candidate)
+        self.evaluated.append(SimpleNamespace(candidate=candidate))
 
     said = []
     monkeypatch.setattr(candidates.models, "of_packages", lambda: ["lite1"])
@@ -264,7 +265,8 @@ def test_a_network_of_a_package_that_fails_is_left_out_and_others_are_evaluated(
     this = Race(
         stripes(), Deadline(90.0, 0.0), options, ["random"] * 16, None, Reporter(say=said.append)
     )
-    assert [one.method for one in this.run()][:2] == ["features", "gaussian_mixture"]
+    first = [one.candidate.method for one in this.run()][:2]
+    assert first == ["features", "gaussian_mixture"]
     assert "features with lite1 is left out: features that are not finite" in said
 
 
@@ -290,26 +292,79 @@ def test_a_long_budget_lets_methods_train_on_unlabelled_images(options, monkeypa
     assert last(images, long - 1) == "supervised"
     assert last(images, long + 30) == "deep_propagation"
     assert last(images[images.labeled], long + 30) == "supervised"
-    assert last(colour, long + 30) == "fine_tuning"
-    assert last(colour, long + 30, belief=0.1) != "fine_tuning"
+    assert last(colour, long + 30) == "supervised"
     monkeypatch.setattr(race, "_MAX_GRAPH", 4)
     assert last(images, long + 30) == "supervised"
 
 
 def test_a_long_budget_is_not_spent_on_supervised_alone(options, monkeypatch):
     monkeypatch.setattr(race, "prior_for", lambda *_: lambda *_: Prior(Normal(-0.1, 0.1), 3))
+    monkeypatch.setattr(race, "_MIN_POOL", 4)
     given = []
     monkeypatch.setattr(
         race, "plan_training", lambda method, _, allowed, *rest: given.append(allowed) or []
     )
-    for budget, later, follower in (
-        (1000.0, 0.0, "fine_tuning"),
-        (1000.0, 0.0, None),
-        (600.0, 20.0, "fine_tuning"),
+    images = stripes()
+    for budget, later, some in (
+        (1000.0, 0.0, images),
+        (1000.0, 0.0, images[images.labeled]),
+        (670.0, 20.0, images),
     ):
-        this = Race(stripes(), Deadline(budget, 0.0), options, (), None, QUIET)
-        this._supervised(later, follower)
-    assert given == [race.BUDGET, 1000.0, 580.0]
+        this = Race(some, Deadline(budget, 0.0), options, (), None, QUIET)
+        this._supervised(later)
+    assert given == [race.BUDGET, 1000.0, 650.0]
+
+
+def planned_trainings(images, options, monkeypatch, belief=-0.1, **still):
+    """Method, seconds, settings, size and time for predictions of each training that is planned."""
+    monkeypatch.setattr(race, "prior_for", lambda *_: lambda *_: Prior(Normal(belief, 0.1), 3))
+    planned = []
+
+    def plan(method, _, allowed, how, settings, reporter, later=0.0):
+        planned.append((method, allowed, settings, how.inputs.size, later))
+        return []
+
+    monkeypatch.setattr(race, "plan_training", plan)
+    list(Race(images, Deadline(100.0, 0.0), options, (), None, QUIET)._candidates())
+    return planned
+
+
+def test_fine_tuning_learns_from_the_head_before_it_and_leaves_time(options, monkeypatch):
+    tuning, supervised = planned_trainings(stripes(channels=3), options, monkeypatch)
+    method, seconds, settings, size, later = tuning
+    assert method == "fine_tuning" and supervised[0] == "supervised"
+    assert seconds == pytest.approx(race._FINE_TUNING_SHARE * 100, rel=0.1)
+    assert settings == {"embed_backbone": "lite0+lite2", "embed_size": "160", "limit": "24"}
+    assert (size, later) == (160, 100.0)
+    first = [one[0] for one in planned_trainings(stripes(), options, monkeypatch, belief=0.1)]
+    assert first == ["supervised"]
+    asked = replace(options, inputs=InputSpec(32, precision="fp32"))
+    assert planned_trainings(stripes(channels=3), asked, monkeypatch)[0][3] == 32
+
+
+def test_fine_tuning_that_is_too_short_is_left_out_and_how_much_it_needs_is_said(options):
+    said = []
+    reporter = Reporter(say=said.append)
+    how = stripes(channels=3), 3.0, options, {"limit": "24"}, reporter
+    (planned,) = plan_training("fine_tuning", *how)
+    assert planned.fold_steps >= 40
+    assert plan_training("fine_tuning", *(how[0], 1.0, *how[2:])) == []
+    assert "fine_tuning is left out: with its folds it would need about" in said[-1]
+
+
+def test_predictions_may_take_the_time_that_is_left_for_them(options, monkeypatch):
+    monkeypatch.setattr(candidates, "measured", lambda *_: Cost(0.0, 0.01, 0.0, 1.0))
+    how = "supervised", stripes(), 10.0, options, {}, QUIET
+    assert plan_training(*how) == []  # 24 images of a second each
+    (planned,) = plan_training(*how, 20.0)
+    assert planned.plan.steps == pytest.approx(6.0 / 0.01 / (1 + FOLDS.folds * FOLD_SHARE), abs=2)
+
+
+def test_another_network_is_planned_with_the_last_training_of_the_one_before(options):
+    (one,) = plan_training("supervised", stripes(), 5.0, options, {}, QUIET)
+    expected = one.seconds * one.plan.steps / (one.plan.steps + FOLDS.folds * one.fold_steps)
+    assert last_seconds(one) == pytest.approx(expected)
+    assert last_seconds(replace(one, fold_steps=None, plan=PLAN)) == 0
 
 
 def test_a_training_leaves_the_time_that_a_head_needs_once_it_is_chosen(options, monkeypatch):
@@ -337,7 +392,7 @@ def test_what_the_user_fixes_restricts_the_candidates(options, monkeypatch):
         images = stripes(channels=channels)
         return raced(images, budget, replace(options, **fixed), -0.1, monkeypatch)
 
-    assert methods(backbone="lite0") == HEADS
+    assert methods(backbone="lite0") == [*HEADS, "fine_tuning"]
     assert methods(backbone="small") == ["supervised"]
     assert methods(budget=long, backbone="small") == ["supervised", "deep_propagation"]
     assert methods(settings={"first_share": "0.2"}) == ["self_training"]

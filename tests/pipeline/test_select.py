@@ -40,9 +40,12 @@ def plan_quickly(monkeypatch, training=SUPERVISED):
     """Plan two heads and a training of three steps; return the stages as they are planned."""
     calls = []
     monkeypatch.setattr(race, "plan_features", lambda *_: calls.append("features") or HEADS)
-    monkeypatch.setattr(
-        race, "plan_training", lambda method, *_: calls.append(method) or [training]
-    )
+
+    def plan_training(method, *_):
+        calls.append(method)
+        return [training] if method == training.method else []
+
+    monkeypatch.setattr(race, "plan_training", plan_training)
     monkeypatch.setattr(race, "prior_for", lambda *_: undecided)
     return calls
 
@@ -194,7 +197,7 @@ def test_a_killed_selection_reads_its_plan_and_its_folds_again(
     monkeypatch.setattr(race, "fold_predictor", only_what_is_missing)
     monkeypatch.setattr("handful.pipeline.assess.with_more_folds", lambda selected, _: selected.out)
     resumed = handful.fit(images, **look, out=tmp_path / "run")
-    assert quick_plan == ["features", "supervised"]
+    assert quick_plan == ["features", "fine_tuning", "supervised"]
     verdicts = [[row["verdict"] for row in run.record["choice"]] for run in (resumed, auto_run)]
     assert verdicts[0] == verdicts[1]
 

@@ -567,7 +567,6 @@ def test_a_resumed_training_has_the_first_weights_of_its_first_session(
     "method, backbone, before",
     [
         (FixMatch(), "small", "a889f9a69ec9067a770f77cd9be901cbd32ebe45786acd92e889cec8ca0e7b0c"),
-        (FineTuning(), "lite0", "9d2646201766bb248bb07fc20a54f5421eb38dc92ef7e7e57e3f1e9ef6b743fe"),
         (Supervised(), "small", "8bba56222cc729b32ace3c5b485ec2e92bc9b6fa10966a95e82d50c32bedaaf0"),
     ],
 )

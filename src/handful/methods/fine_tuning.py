@@ -105,7 +105,7 @@ class FineTuning:
             steps=120,
             batch=8,
             optimizer="adamw",
-            lr=1e-3,
+            lr=5e-4,
             weight_decay=1e-4,
             warmup=0.05,
             average=0.995,

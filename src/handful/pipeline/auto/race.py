@@ -67,7 +67,7 @@ BUDGET = 180.0  # seconds; the default budget, and the most that `supervised` ge
 # data sets, and where a network trained from scratch is.
 _FEATURES_SHARE_FAVOURED, _FEATURES_SHARE = 0.5, 0.25
 _PACKAGE_SHARE = 0.1  # of the time, for the labelled images with a network of a package
-_FINE_TUNING_SHARE = 0.6  # of the time that is left after the heads
+_FINE_TUNING_SHARE = 0.4  # of the time that is left after the heads
 _EXPENSIVE_FROM = 480.0  # seconds that must be left for `deep_propagation`
 _MIN_POOL, _MAX_GRAPH = 1_000, 100_000  # images that `deep_propagation` needs, and can hold
 
