@@ -2,12 +2,15 @@
 
     python -m benchmarks run coverage_trained dev   --draws 15 --halves 1
     python -m benchmarks run coverage_trained final --draws 30
+    python -m benchmarks run coverage_trained final --method fine_tuning --source tin10 \
+        --size 64 --set steps=60 --unlabeled 1000
 
 A draw is `handful.fit` on 10 labels per class in the mean, any training image with the same chance,
-on a short schedule at 16 pixels; the truth is the accuracy of what it saves on the 10,000 test
-images (dev: as many training images, seeds from 1000). Only the labelled images are given, so a
-method that uses unlabelled ones has none. With --halves 1 two fits on half the labels are added,
-which show how accuracy rises with labels; the line then tells of both, with and without the rise.
+on a short schedule at 16 pixels; the truth is the accuracy of what it saves on the test images, of
+which MNIST has 10,000 (dev: 10,000 training images, seeds from 1000). Beside the labelled images
+as many others are given, without their labels, as --unlabeled says. With --halves 1 two fits on
+half the labels are added, which show how accuracy rises with labels; the line then tells of both,
+with and without the rise.
 
 Draws are kept as they finish and are not done again; the line, which holds every draw, is written
 when all are there.
@@ -26,6 +29,7 @@ from scipy.stats import binom
 
 import handful
 from benchmarks.lib import arguments, record
+from benchmarks.lib.pools import opened
 from handful.data.cache import cache_folder
 from handful.data.splits import development
 from handful.evaluation import accuracy_estimate, cross_validation
@@ -61,7 +65,7 @@ def main() -> None:
     scratch.parent.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in scratch.open()] if scratch.exists() else []
     known = {row["draw"]: row for row in rows if row["code"] == CODE}
-    images = handful.load(options.source)
+    images = opened(options.source)
     if options.part == "dev":
         images = development(replace(images, test=None), 10_000, seed=1000)
     first = options.first + (1000 if options.part == "dev" else 0)
@@ -75,7 +79,7 @@ def main() -> None:
     figures = summary([known[draw] for draw in draws])
     print(name, json.dumps(figures), flush=True)
     if not options.dry:
-        keys = ("method", "size", "precision", "set", "halves")
+        keys = ("method", "size", "precision", "set", "halves", "unlabeled")
         settings = {key: getattr(options, key) for key in keys} | {"level": LEVEL}
         record.append("coverage", name, options.part, figures, settings=settings)
 
@@ -85,7 +89,8 @@ def run_draw(images: handful.ImageSet, draw: int, options: argparse.Namespace) -
     assert images.test is not None, f"{options.source} has no test part"
     generator = np.random.default_rng([draw, options.per_class])
     n = options.per_class * images.num_classes
-    seen = images[np.sort(generator.choice(len(images), n, replace=False))]
+    labeled, others = np.split(generator.choice(images.labeled, n + options.unlabeled, False), [n])
+    seen = images.seen(np.sort(labeled))[np.sort(np.concatenate([labeled, others]))]
     begun = time.perf_counter()
     run = handful.fit(
         seen,
@@ -94,7 +99,7 @@ def run_draw(images: handful.ImageSet, draw: int, options: argparse.Namespace) -
         size=options.size,
         precision=options.precision,
         settings=dict(text.split("=", 1) for text in options.set),
-        origins=dict.fromkeys(seen.names, "random"),
+        origins=dict.fromkeys(images[labeled].names, "random"),
     )
     seconds = time.perf_counter() - begun
     found = {key: run.estimate[key] for key in KEPT}
@@ -150,7 +155,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=16, help="pixels the network sees")
     parser.add_argument("--precision", default="bf16")
     short = ["steps=200", "backbone.base=16"]
-    parser.add_argument("--set", action="append", default=short, metavar="NAME=VALUE")
+    parser.add_argument("--set", nargs="+", default=short, metavar="NAME=VALUE")
+    parser.add_argument("--unlabeled", type=int, default=0, help="images without a label")
     parser.add_argument("--dry", action="store_true", help="print only, write no line")
     return parser.parse_args()
 

@@ -15,6 +15,7 @@ from handful.data.boxes.formats import MOST_IN_A_PHOTO, read_boxes
 from handful.data.boxes.options import Boxes
 from handful.data.folds import stratified_folds
 from handful.data.grouping.find import find_groups
+from handful.data.image_folder import EarlierLabels
 from handful.data.sources import load
 from handful.errors import HandfulError
 from image_files import noise, save, smooth
@@ -453,7 +454,9 @@ def test_folders_give_crops_no_label_where_an_earlier_run_has_them(tmp_path):
     (tmp_path / "b.csv").write_text(
         "file,x,y,width,height\nmonday/a.png,0.1,0.1,0.5,0.5\ntuesday/b.png,0.1,0.1,0.5,0.5\n"
     )
-    images = load(tmp_path / "p", boxes=tmp_path / "b.csv", labeled=False, known_from="run")
+    images = load(
+        tmp_path / "p", boxes=tmp_path / "b.csv", labeled=False, known=EarlierLabels("run", ())
+    )
     assert len(images) == 2 and images.classes == ()
 
 

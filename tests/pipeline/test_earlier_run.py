@@ -13,6 +13,7 @@ from PIL import Image
 
 import handful as library
 from handful import cli
+from handful.data.image_folder import EarlierLabels
 from handful.errors import HandfulError
 from handful.methods.schedule import Schedule
 from handful.models.classifier import BackboneSpec
@@ -132,6 +133,19 @@ def test_typed_labels_stay_where_folders_have_the_names_of_the_classes(tmp_path)
     assert again.record["data"]["labeled"] == 8
 
 
+def test_images_moved_into_folders_of_the_classes_get_new_labels(tmp_path):
+    photos = in_folders(tmp_path / "photos", ".")
+    table = typed(tmp_path / "typed.csv", photos, "cat", "dog")
+    first = library.fit(photos, "supervised", labels=table, out=tmp_path / "first", **FEW)
+    assert first.record["data"]["labeled"] == 8
+    files = sorted(path for path in photos.iterdir())
+    for at, path in enumerate(files[-6:]):
+        (photos / ("cat", "dog")[at % 2]).mkdir(exist_ok=True)
+        path.rename(photos / ("cat", "dog")[at % 2] / path.name)
+    again = library.fit(photos, after=first, estimate="none")
+    assert again.record["data"]["labeled"] == 8 + 6
+
+
 def test_names_of_folders_are_labels_where_those_of_the_earlier_run_were(tmp_path):
     photos = in_folders(tmp_path / "photos", "cat", "dog")
     first = library.fit(photos, "supervised", out=tmp_path / "first", **FEW)
@@ -173,8 +187,9 @@ def test_a_run_that_does_not_say_where_its_labels_are_from_is_judged_by_their_na
         record = json.loads(path.read_text())
         del record["data"]["labels_by_folder"]
         path.write_text(json.dumps(record))
-        _, known_from = how_to_load(tmp_path / name, None, None)
-        assert known_from == ("" if labels is None else str(tmp_path / name))
+        _, known = how_to_load(tmp_path / name, None, None)
+        expected = EarlierLabels(str(tmp_path / name), ("fox", "owl"))
+        assert known == (None if labels is None else expected)
 
 
 @pytest.mark.parametrize(
@@ -185,15 +200,30 @@ def test_what_is_typed_decides_whether_folders_give_labels(tmp_path, labels, fol
     photos = in_folders(tmp_path / "photos", "cat", "dog")
     table = typed(tmp_path / "typed.csv", photos, "fox", "owl")
     first = library.fit(photos, "supervised", labels=table, out=tmp_path / "first", **FEW)
-    known_from = str(tmp_path / "first") if known else ""
-    assert how_to_load(first, None, labels, folders) == (None, known_from)
+    expected = EarlierLabels(str(tmp_path / "first"), ("fox", "owl")) if known else None
+    assert how_to_load(first, None, labels, folders) == (None, expected)
+
+
+@pytest.mark.parametrize("folders", [("fox", "owl"), ("Fox ",), ("fox", "lynx")])
+def test_images_that_were_moved_into_folders_named_like_classes_are_labelled(tmp_path, folders):
+    """Only where all folders are named so: other names may be those of sites."""
+    photos, said = in_folders(tmp_path / "photos", *folders), []
+    known = EarlierLabels("first", ("Fox", "fox", "owl"))
+    images = library.load(photos, labeled=False, known=known, say=said.append)
+    if "lynx" in folders:
+        assert images.classes == () and "no label is taken from its folders" in said[0]
+    else:
+        assert len(images.classes) == len(folders) and (images.labels >= 0).all()
+        assert "are named like classes of first" in said[0]
+    ignored = library.load(photos, labeled=False, known=known, folders="ignore")
+    assert ignored.classes == ()
 
 
 def test_folders_are_groups_beside_the_labels_of_an_earlier_run(tmp_path):
     photos = in_folders(tmp_path / "photos", "north/fox", "south/fox")
     said = []
     images = library.load(
-        photos, folders="groups", labeled=False, known_from="first", say=said.append
+        photos, folders="groups", labeled=False, known=EarlierLabels("first", ()), say=said.append
     )
     assert images.classes == () and len(set(images.groups)) == 2 and not said
 
@@ -204,7 +234,7 @@ def test_photos_without_a_label_of_the_earlier_run_are_refused(handful, tmp_path
     first = in_folders(Path("flat"), ".")
     typed(Path("typed.csv"), first, "cat", "dog")
     assert handful("fit", "flat", "--labels", "typed.csv", "--out", "first", *QUICKEST)[0] == 0
-    in_folders(Path("sorted"), "cat", "dog")
+    in_folders(Path("sorted"), "north", "south")
     status, _, err = handful("fit", "sorted", "--after", "first", "--out", "next")
     assert status == 2 and (
         "sorted gives none of its 24 images a label, and first has labels for other images only; "

@@ -13,7 +13,6 @@ import handful.training.trainer
 from handful.files import read_tensors
 from handful.methods.base import Batch, Step, Views, classifier
 from handful.methods.class_shares import wanted_shares
-from handful.methods.fine_tuning import FineTuning
 from handful.methods.fixmatch import FixMatch
 from handful.methods.schedule import Schedule
 from handful.methods.supervised import Supervised

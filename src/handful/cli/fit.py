@@ -340,16 +340,16 @@ def _fit(job: _Job, reporter: "Reporter", kept: list[str]) -> "tuple[Run, ImageS
 
     options, target, after = job.options, job.target, job.after
     groups, command = options.groups, sys.argv[1:]
-    where, boxes, known_from = job.where, job.where.crops, ""
+    where, boxes, known = job.where, job.where.crops, None
     earlier = None if after is None else open_run(after)
     if earlier is not None:
-        boxes, known_from = how_to_load(earlier, boxes, where.labels, where.folders)
+        boxes, known = how_to_load(earlier, boxes, where.labels, where.folders)
         if groups is None:
             groups = earlier_groups(earlier)  # before a test part is drawn
 
     def load(labeled_only: int | None = None) -> "ImageSet":
         how: dict[str, Any] = {"seed": options.seed, "labeled": after is None, "groups": groups}
-        how |= {"boxes": boxes, "known_from": known_from}
+        how |= {"boxes": boxes, "known": known}
         if labeled_only is None:
             how["test_fraction"] = job.test_fraction
         return where.load(job.source, reporter, labeled_only=labeled_only, **how)

@@ -51,6 +51,13 @@ SHOWN = 5  # names of folders that are listed, at most
 MANIFEST = ".handful-sorted.json"  # lies in a folder that `predict --into` sorted images into
 
 
+class EarlierLabels(NamedTuple):
+    """Where an earlier run has labels; folders give others only if all are named in `classes`."""
+
+    place: str  # the folder of the run, as it is named in sentences
+    classes: tuple[str, ...]  # those of the run, without those whose folders it gave other labels
+
+
 class Wanted(NamedTuple):
     """How to load a folder."""
 
@@ -62,7 +69,7 @@ class Wanted(NamedTuple):
     seed: int = 0  # of the draw of these
     shard: Shard | None = None  # list all files, and inspect and return only those of this shard
     grouped: bool = False  # whether a rule groups the images, so that folders may mean something
-    known_from: str = ""  # what has the labels already, so that folders give none: a run's folder
+    known: EarlierLabels | None = None  # None: no earlier run has labels
 
 
 def load_folder(
@@ -281,8 +288,8 @@ def _places(
     unknown: list[Skipped] = []
     if labels is None and own is not None and wanted.folders in (None, "auto"):
         places = places_of_source(source, names, own, say)
-    elif labels is None and wanted.known_from:
-        places = places_of_known(source, names, wanted, say)
+    elif labels is None and wanted.known is not None:
+        places = places_of_known(source, names, wanted, wanted.known, say)
     elif labels is None:
         places = places_by_folder(source, names, wanted, say)
         if (root / MANIFEST).exists() and any(place.label for place in places):
@@ -327,15 +334,30 @@ def tell_unused_folders(
 
 
 def places_of_known(
-    source: str, names: list[str], wanted: Wanted, say: Callable[[str], None]
+    source: str,
+    names: list[str],
+    wanted: Wanted,
+    known: EarlierLabels,
+    say: Callable[[str], None],
 ) -> list[Place]:
-    """The place of each image where an earlier run has the labels; folders are groups at most."""
+    """The place of each image where an earlier run has labels.
+
+    Folders that are named like its classes give labels: images were moved into them. Others are
+    groups at most.
+    """
     inside = {place.label for place in layout(names, "classes").places}
     folders = sorted(name for name in inside if name is not None)
     if folders and wanted.folders in (None, "auto"):
+        if set(map(normalized, folders)) <= set(known.classes):
+            say(
+                f"{source}: its folders ({some_of(folders, SHOWN)}) are named like classes of "
+                f"{known.place}, so the images in them have these labels; --folders ignore takes "
+                f"none from them (in Python load(..., folders=...))"
+            )
+            return places_by_folder(source, names, wanted._replace(folders="classes"), say)
         say(
             f"{source}: no label is taken from its folders ({some_of(folders, SHOWN)}): the labels "
-            f"are those of {wanted.known_from}; --folders classes takes these names as labels, "
+            f"are those of {known.place}; --folders classes takes these names as labels, "
             f"--folders groups keeps the images of each together (in Python load(..., folders=...))"
         )
     return folders_beside_table(names, [Place()] * len(names), wanted.folders)

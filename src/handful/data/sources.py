@@ -14,7 +14,7 @@ from handful.data.boxes.options import Boxes, boxes_of
 from handful.data.cache import data_folder
 from handful.data.folder_layout import check_folders
 from handful.data.grouping.rules import AUTO, NONE, check_rule, grouped_by_rule
-from handful.data.image_folder import Wanted, load_folder, no_label
+from handful.data.image_folder import EarlierLabels, Wanted, load_folder, no_label
 from handful.data.imageset import ImageSet
 from handful.data.in_memory import image_set, is_path, with_labels
 from handful.data.labels.given import label_table
@@ -65,7 +65,7 @@ def load(
     labeled_only: int | None = None,
     boxes: Any = None,
     shard: Shard | str | None = None,
-    known_from: str = "",
+    known: EarlierLabels | None = None,
     track: Track = quiet,
     say: Say = warned,
 ) -> ImageSet:
@@ -111,8 +111,8 @@ def load(
             their photo and box: `IMG_0001.jpg#2`. Crops of one photo are in one group.
         shard: "3/64" returns only the images of the third of 64 shards, chosen by a hash of their
             names. The others are listed, but not decoded.
-        known_from: the folder of a run that has the labels already. Names of sub-folders then give
-            none, as beside a label file.
+        known: where an earlier run has labels. Names of sub-folders then give none, as beside a
+            label file, unless all of them are classes of that run.
         track: wraps long loops, `track(items, total, what)`, to show progress.
         say: receives sentences on how the source was interpreted. Without it, labels that were
             given and cannot be used are told by a warning.
@@ -142,9 +142,7 @@ def load(
         check_source(name)
         table = label_file(labels, encoding, file_column, label_column)
         grouped = groups not in (None, AUTO, NONE)
-        wanted = Wanted(
-            folders, labeled, every_class, labeled_only, seed, shard, grouped, known_from
-        )
+        wanted = Wanted(folders, labeled, every_class, labeled_only, seed, shard, grouped, known)
         if boxes is None:
             images = load_folder(name, table, follow_links, track, wanted=wanted, say=say)
         else:

@@ -58,7 +58,7 @@ class FineTuning:
     first_head: str = "linear"  # the trained head starts as a fitted one, or "random"
     start_share: float = 0.0  # share of the weights before training in the saved ones
     frozen_norm: bool = True  # keep batch norm's statistics of the pre-training
-    limit: int = 4_000  # unlabelled images at most, a random sample
+    limit: int = 2_000  # unlabelled images at most, a random sample
 
     name: ClassVar[str] = "fine_tuning"
     about: ClassVar[About] = About(

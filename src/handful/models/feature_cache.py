@@ -38,6 +38,7 @@ from handful.progress import Track, quiet
 VIEWS = ("plain", "flipped")
 SIZES = (224, 160, 128, 96, 64)  # the sizes of `choose_size`, the most accurate first
 SMALL_IMAGES_BEST = 160  # the most accurate size for images of 64 pixels or less
+SMALL = 64  # pixels a side up to which large batches are as fast: those of networks from scratch
 _BATCH = 64  # images that are decoded together
 _ALONE = 8  # the least of them where threads compute side by side: few wait for the last one
 # Pixels in a forward pass. With more, the values between two layers exceed a processor's cache, and
@@ -290,10 +291,14 @@ def images_in_a_batch(run: Forward, size: int) -> int:
 
 def images_in_a_pass(images: ImageSet, size: int) -> int:
     """How many images go through the network at once: a part of `_BATCH`; see `pass_of`."""
-    most = _BATCH
-    if devices.device().type == "cpu":
-        most = min(_BATCH, 1 << (max(1, _PASS // size**2).bit_length() - 1))
-    return pass_of(images, most)
+    return pass_of(images, at_once(size, _BATCH))
+
+
+def at_once(size: int, most: int) -> int:
+    """How many images of `size` pixels a processor computes fastest, a power of two; or `most`."""
+    if devices.device().type != "cpu":
+        return most
+    return min(most, 1 << (max(1, _PASS // size**2).bit_length() - 1))
 
 
 def pass_of(images: ImageSet, most: int) -> int:

@@ -7,7 +7,7 @@ kept too, since an estimate may only count labels of images that were drawn at r
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from handful.data.boxes.crop_store import boxes_in
 from handful.data.boxes.options import Boxes, boxes_of
 from handful.data.class_names import normalized
 from handful.data.grouping.rules import AUTO, FOLDER, NONE, check_rule, safe_to_repeat
+from handful.data.image_folder import EarlierLabels
 from handful.data.imageset import ImageSet, sorted_classes
 from handful.data.labels.columns import CONFIRMED, MARK
 from handful.errors import HandfulError
@@ -90,11 +91,12 @@ def suggested_origins(earlier: Run) -> dict[str, str]:
 
 def how_to_load(
     after: Run | Path | str, boxes: Any, labels: Any, folders: str | None = None
-) -> tuple[Boxes | None, str]:
-    """Return the options `boxes` and `known_from` with which `load` reads images after a run.
+) -> tuple[Boxes | None, EarlierLabels | None]:
+    """Return the options `boxes` and `known` with which `load` reads images after a run.
 
     Labels of the run are kept. The names of sub-folders are new labels only where the run took its
-    own labels from them, or where `folders` says that they are classes.
+    own labels from them, where images were moved into folders named like its classes, or where
+    `folders` says that they are classes.
 
     Args:
         boxes, labels, folders: as `load` takes them.
@@ -106,8 +108,11 @@ def how_to_load(
     earlier = after if isinstance(after, Run) else open_run(after)
     boxes = cut_again(boxes, earlier)
     if labels is not None or folders == "classes" or _by_folder(earlier):
-        return boxes, ""
-    return boxes, str(earlier.folder or "the earlier run")
+        return boxes, None
+    names = read_labels(earlier.folder).labels if earlier.folder is not None else ()
+    passed = {part for name in names for part in PurePosixPath(name).parts[:-1]}
+    new = tuple(one for one in earlier.record["data"]["classes"] if one not in passed)
+    return boxes, EarlierLabels(str(earlier.folder or "the earlier run"), new)
 
 
 def _by_folder(earlier: Run) -> bool:

@@ -28,7 +28,7 @@ def on_any_images(
 
     Args:
         labeled: refuse images without labels, unless the option `after` is given.
-        load_after: returns `boxes` and `known_from` for `load`, of the options `after`, `boxes` and
+        load_after: returns `boxes` and `known` for `load`, of the options `after`, `boxes` and
             `labels`.
     """
 
@@ -46,15 +46,15 @@ def on_any_images(
                     options["reporter"] = reporter
                 if not (labels is None and boxes is None and isinstance(images, ImageSet)):
                     needed = labeled and options.get("after") is None
-                    known_from = ""
+                    known = None
                     if load_after and not needed and not isinstance(images, ImageSet):
-                        boxes, known_from = load_after(options["after"], boxes, labels)
+                        boxes, known = load_after(options["after"], boxes, labels)
                     told: Reporter = options.get("reporter", QUIET)
                     images = load(
                         images,
                         labels,
                         boxes=boxes,
-                        known_from=known_from,
+                        known=known,
                         labeled=needed,
                         groups=options.get("groups"),
                         track=told.track,

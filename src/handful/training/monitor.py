@@ -8,9 +8,11 @@ from handful import devices
 from handful.data.splits import evenly_spaced
 from handful.methods.base import Task
 from handful.methods.heads import prior_of
+from handful.models.feature_cache import SMALL, at_once
 from handful.progress import Say
 
 EVALUATION_LIMIT = 2_000  # most images of a part that an evaluation uses
+_BATCH = 500  # images that are evaluated at once
 
 
 def describe(say: Say, line: dict[str, float], steps: int, task: Task) -> None:
@@ -52,6 +54,10 @@ def _shares(line: dict[str, float], task: Task) -> str:
     return f"{text} ({task.classes[most]}: {both}); "
 
 
+def _images_at_once(size: int) -> int:
+    return at_once(size, _BATCH) if size > SMALL else _BATCH
+
+
 class Monitor:
     """Evaluates a network on the labelled and the validation images, unaugmented.
 
@@ -85,7 +91,8 @@ class Monitor:
         model.eval()
         for name, (pixels, labels) in self.parts.items():
             with devices.autocast(self.precision):
-                logits = torch.cat([model(some.float() / 255) for some in pixels.split(500)])
+                parts = pixels.split(_images_at_once(pixels.shape[-1]))
+                logits = torch.cat([model(some.float() / 255) for some in parts])
             found[f"{name}_loss"] = F.cross_entropy(logits.float(), labels).item()
             found[f"{name}_accuracy"] = (logits.argmax(1) == labels).float().mean().item()
         return found

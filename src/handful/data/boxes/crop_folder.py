@@ -302,8 +302,8 @@ def _places(
         own = folder_labels(root) if whole else None
         if own is not None:
             places = places_of_source(source, store.photos, own, say)
-        elif wanted.known_from:
-            places = places_of_known(source, names, wanted, say)
+        elif wanted.known is not None:
+            places = places_of_known(source, names, wanted, wanted.known, say)
         else:
             places = places_by_folder(source, names, wanted, say)
         places, unknown = _only_where_one(store, places, several)

@@ -67,7 +67,8 @@ BUDGET = 180.0  # seconds; the default budget, and the most that `supervised` ge
 # data sets, and where a network trained from scratch is.
 _FEATURES_SHARE_FAVOURED, _FEATURES_SHARE = 0.5, 0.25
 _PACKAGE_SHARE = 0.1  # of the time, for the labelled images with a network of a package
-_FINE_TUNING_SHARE = 0.4  # of the time that is left after the heads
+_FINE_TUNING_SHARE = 0.6  # of the time that is left after the heads
+_FINE_TUNING_FROM = 20.0  # seconds; with less it does not fit, and is not measured
 _EXPENSIVE_FROM = 480.0  # seconds that must be left for `deep_propagation`
 _MIN_POOL, _MAX_GRAPH = 1_000, 100_000  # images that `deep_propagation` needs, and can hold
 
@@ -78,7 +79,7 @@ def first_candidate(images: ImageSet, options: FitOptions, reporter: Reporter) -
     Raises:
         HandfulError: there is none.
     """
-    names = ("features", *HEADS_WITH_POOL, *TRAINED, "deep_propagation")
+    names = ("features", *HEADS_WITH_POOL, *reversed(TRAINED), "deep_propagation")
     why = {}
     for name in names:
         why[name] = why_excluded(images, name, options, reporter)
@@ -253,6 +254,8 @@ class Race:
         allowed = share_with(
             seconds_after_choice(head, self.images), _FINE_TUNING_SHARE * self.remaining
         )
+        if allowed < _FINE_TUNING_FROM:
+            return []
         options = replace(options, inputs=inputs)
         return self._training("fine_tuning", allowed, options, settings, self.deadline.budget)
 
