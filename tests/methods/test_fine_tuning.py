@@ -241,6 +241,20 @@ def test_pseudo_labels_may_come_from_several_networks(tmp_path, monkeypatch):
     assert type(model.backbone).__name__ == "Lite0"
 
 
+@pytest.mark.parametrize(
+    "backbone, given, expected",
+    [("lite2", "auto", "Joined"), ("lite2", "", "Lite2"), ("timm:resnet10t", "auto", "Timm")],
+)
+def test_by_default_both_lite_networks_teach_one_of_them(
+    tmp_path, monkeypatch, backbone, given, expected
+):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    calls = spied_embeddings(monkeypatch)
+    task = Task(photographs(), BackboneSpec(backbone, {"pretrained": False}), size=32)
+    FineTuning(embed_backbone=given, first_head="random").build(task)
+    assert calls == [(expected, 32, 24)]
+
+
 def test_without_unlabeled_images_no_features_are_computed():
     task = Task(photographs(), BackboneSpec("lite0", {"pretrained": False}), size=32)
     method = FineTuning(unlabeled_ratio=0)
@@ -336,7 +350,7 @@ def test_of_many_images_a_sample_is_used(tmp_path, monkeypatch):
     method = FineTuning(limit=5)
     model, pool = method.build(task), method.views(task).pool
     assert len(pool) == 6 + 5 and set(range(6)) < set(pool.tolist())
-    assert calls[-1] == ("Lite0", 32, 11)
+    assert calls[-1] == ("Joined", 32, 11)
     known = model.pseudo_labels.sum(dim=1) > 0
     assert known.nonzero().flatten().tolist() == pool.tolist()
     everywhere = method.views(replace(task, validation=(0, 1))).pool.tolist()

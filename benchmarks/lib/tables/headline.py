@@ -34,7 +34,7 @@ HEADLINE = {
         0.2982,
     ),
     "cifar10-jpeg-fine-tuning": (
-        "CIFAR-10 (JPEG), the network fine-tuned on those guesses",
+        "CIFAR-10 (JPEG), the last layers of a network fine-tuned on the guesses of a mixture",
         0.2982,
     ),
 }

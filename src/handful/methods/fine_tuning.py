@@ -38,6 +38,7 @@ from handful.models.classifier import BackboneSpec, Classifier, Normalize, embed
 from handful.models.feature_cache import features
 
 LAST, ALL = "last", "all"
+_TEACHING = "lite0+lite2"  # a head on both is right more often than one on either
 _FIRST_HEADS = ("linear", "random")
 _TEACHERS = {"gaussian_mixture": GaussianMixture, "self_training": SelfTraining}
 
@@ -54,7 +55,7 @@ class FineTuning:
     augment: str = "strong"  # a named pipeline, where all layers are trained
     embed_head: str = "gaussian_mixture"  # the head that gives pseudo-labels, or self_training
     embed_size: int = 0  # side in pixels of the images for the head; 0: as for the network
-    embed_backbone: str = ""  # networks of the head, as in lite0+lite2; "": the trained one
+    embed_backbone: str = "auto"  # networks of the head; auto: lite0+lite2 for one of them
     first_head: str = "linear"  # the trained head starts as a fitted one, or "random"
     start_share: float = 0.0  # share of the weights before training in the saved ones
     frozen_norm: bool = True  # keep batch norm's statistics of the pre-training
@@ -205,6 +206,9 @@ class FineTuning:
         used are 0.
         """
         name = self.embed_backbone or task.backbone.name
+        if name == "auto":
+            lite = models.has_maps(task.backbone.name) and models.installed(_TEACHING)
+            name = _TEACHING if lite else task.backbone.name
         if not models.pretrained(name):
             raise HandfulError(
                 f"embed_backbone has no learned weights, got {name!r}; name pre-trained "
