@@ -353,3 +353,30 @@ def test_a_real_backbone_keeps_its_weights_and_buffers_and_takes_grey_images():
     before = fingerprint(network)
     assert features(image_set(5, channels=1), network, 8).shape == (5, 128)
     assert fingerprint(network) == before
+
+
+@pytest.mark.parametrize("size, most, expected", [(160, 256, 16), (64, 500, 64), (2_000, 64, 1)])
+def test_a_processor_computes_few_large_images_at_once(monkeypatch, size, most, expected):
+    monkeypatch.setattr(engine.devices, "device", lambda: torch.device("cpu"))
+    assert engine.at_once(size, most) == expected
+    monkeypatch.setattr(engine.devices, "device", lambda: torch.device("cuda"))
+    assert engine.at_once(size, most) == most
+
+
+@pytest.mark.parametrize("size, expected", [(96, 32), (64, 256)])
+def test_a_trained_network_sees_few_large_images_at_once(monkeypatch, size, expected):
+    """Small ones as many as before, so that the answers of saved runs keep their last bits."""
+    seen = []
+
+    class Body(nn.Module):
+        width = 1
+
+        def forward(self, images):
+            seen.append(len(images))
+            return images.mean(dim=(1, 2, 3)).unsqueeze(1)
+
+    monkeypatch.setattr(engine.devices, "device", lambda: torch.device("cpu"))
+    model = Classifier(Body(), 2, Normalize([0.0], [1.0]))
+    predictor = Predictor(model, BackboneSpec("small"), ("a", "b"), size, 3)
+    answers = predictor.predict_proba(image_set(300))
+    assert max(seen) == expected and answers.shape == (300, 2)

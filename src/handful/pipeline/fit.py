@@ -48,7 +48,7 @@ from handful.pipeline.run_folder import (
 from handful.pipeline.save import run_of, save_artifacts
 from handful.pipeline.setup import check_opens, validate
 from handful.progress import QUIET, Reporter, Say
-from handful.text import duration, in_seconds
+from handful.text import duration, in_seconds, listed
 from handful.training.plan import Plan, load_or_make_plan, make_plan
 from handful.training.settings import Settings, make_fingerprint
 from handful.training.time_budget import Deadline, affordable, embedding_seconds
@@ -303,7 +303,7 @@ def _decide_by_auto(
     watch = best_so_far.consider if best_so_far is not None else None
     selection = select_method(images, deadline, options, request.origins, work, reporter, watch)
     selected = selection.selected
-    both = " and ".join(one.settings.method.name for one in selected.members)
+    both = listed([one.settings.method.name for one in selected.members])
     reporter.say(f"{selected.settings.method.name}{f' of {both}' * bool(both)} is chosen")
     assessment = None
     if request.estimate:

@@ -54,6 +54,7 @@ from handful.text import (
     WORTH,
     compared_with_chosen,
     counted,
+    listed,
     may_guess,
     nearly_always,
     often,
@@ -621,7 +622,7 @@ def _examples(
 
 
 def _precision(record: Mapping[str, Any]) -> str:
-    """The number format, and what computes it; of an ensemble for both of its networks."""
+    """The number format, and what computes it; of an ensemble for each of its members."""
     training = record["training"]
     parts = [(one["method"]["name"], one) for one in record.get("members", [])]
     if not parts:
@@ -636,7 +637,11 @@ def _facts(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     looked, method = record["input"], record["method"]
     schedule = record["schedule"] or {}
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    settings = ", ".join(f"{key} {value}" for key, value in method.items() if key != "name")
+    settings = ", ".join(
+        f"{key} {listed([*map(str, value)]) if isinstance(value, list) else value}"
+        for key, value in method.items()
+        if key != "name"
+    )
     colours = "grey" if looked["channels"] == 1 else "colour"
     pixels = (
         f"{looked['size']} × {looked['size']} pixels, {colours}, made square by {looked['aspect']}"

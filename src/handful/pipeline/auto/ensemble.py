@@ -16,6 +16,7 @@ from handful.evaluation.calibration import calibrated, temperature_of
 from handful.evaluation.cross_validation import OutOfFold
 from handful.methods.ensemble import Ensemble, spec_of
 from handful.pipeline.auto.evaluated import Evaluated, Stack
+from handful.text import listed
 
 # Methods whose classifiers are a network and one linear layer.
 HEADS = ("features", "gaussian_mixture", "self_training")
@@ -89,7 +90,7 @@ def ensemble(
     candidate = replace(
         networks[-1].candidate,
         method=Ensemble.name,
-        backbone=" and ".join(one.candidate.backbone for one in members),
+        backbone=listed([one.candidate.backbone for one in members]),
         size=head.candidate.size,
         settings={},
         seconds=0.0,
