@@ -65,8 +65,8 @@ class FineTuning:
     about: ClassVar[About] = About(
         "trains a pre-trained network further",
         "The features adapt to the images, which gains most where labels are many.",
-        "The slowest method on learned weights, and with very few labels it can be worse than "
-        "a head on fixed features.",
+        "It takes longer than a head on fixed features. Where the guesses of that head are wrong, "
+        "its own are wrong, too.",
         uses_unlabeled=True,
         counterpart="features",
         learned_weights=True,
