@@ -315,7 +315,7 @@ def test_a_long_budget_is_not_spent_on_supervised_alone(options, monkeypatch):
     assert given == [race.BUDGET, 1000.0, 650.0]
 
 
-def planned_trainings(images, options, monkeypatch, belief=-0.1, **still):
+def planned_trainings(images, options, monkeypatch, belief=-0.1):
     """Method, seconds, settings, size and time for predictions of each training that is planned."""
     monkeypatch.setattr(race, "prior_for", lambda *_: lambda *_: Prior(Normal(belief, 0.1), 3))
     planned = []
@@ -340,6 +340,31 @@ def test_fine_tuning_learns_from_the_head_before_it_and_leaves_time(options, mon
     assert first == ["supervised"]
     asked = replace(options, inputs=InputSpec(32, precision="fp32"))
     assert planned_trainings(stripes(channels=3), asked, monkeypatch)[0][3] == 32
+
+
+@pytest.mark.parametrize(
+    "head, budget, expected", [(224, 1_000.0, 224), (224, 200.0, 160), (96, 1_000.0, 96)]
+)
+def test_larger_images_are_fine_tuned_where_there_is_time(
+    options, monkeypatch, head, budget, expected
+):
+    planned = []
+    monkeypatch.setattr(race, "plan_training", lambda *given: planned.append(given) or [])
+    chosen = Candidate("gaussian_mixture", "lite0+lite2", head, {"limit": "9000"}, 1.0, PLAN)
+    images = stripes(channels=3)
+    Race(images, Deadline(budget, 0.0), options, (), None, QUIET)._fine_tuning([chosen])
+    ((_, _, _, how, settings, *_),) = planned
+    assert how.inputs.size == expected
+    assert settings["embed_size"] == str(head) and settings["limit"] == "2000"
+
+
+def test_no_fine_tuning_without_a_head_or_in_a_few_seconds(options, monkeypatch):
+    monkeypatch.setattr(race, "plan_training", lambda *_: ["planned"])
+    chosen = Candidate("gaussian_mixture", "lite0+lite2", 160, {"limit": "900"}, 1.0, PLAN)
+    images = stripes(channels=3)
+    for budget, heads, expected in ((90.0, [chosen], 1), (90.0, [], 0), (20.0, [chosen], 0)):
+        this = Race(images, Deadline(budget, 0.0), options, (), None, QUIET)
+        assert len(this._fine_tuning(heads)) == expected
 
 
 def test_fine_tuning_that_is_too_short_is_left_out_and_how_much_it_needs_is_said(options):

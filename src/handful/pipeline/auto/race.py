@@ -69,6 +69,7 @@ _FEATURES_SHARE_FAVOURED, _FEATURES_SHARE = 0.5, 0.25
 _PACKAGE_SHARE = 0.1  # of the time, for the labelled images with a network of a package
 _FINE_TUNING_SHARE = 0.6  # of the time that is left after the heads
 _FINE_TUNING_FROM = 20.0  # seconds; with less it does not fit, and is not measured
+_LARGE_FROM = 300.0  # seconds that must be left for images of more than 160 pixels
 _EXPENSIVE_FROM = 480.0  # seconds that must be left for `deep_propagation`
 _MIN_POOL, _MAX_GRAPH = 1_000, 100_000  # images that `deep_propagation` needs, and can hold
 
@@ -244,7 +245,8 @@ class Race:
         if not heads:
             return []
         head, options = heads[0], self.options
-        size = options.inputs.size or min(head.size, SMALL_IMAGES_BEST)
+        largest = head.size if self.remaining >= _LARGE_FROM else SMALL_IMAGES_BEST
+        size = options.inputs.size or min(head.size, largest)
         settings = {
             "embed_backbone": head.backbone,
             "embed_size": str(head.size),
