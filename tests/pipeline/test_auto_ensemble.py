@@ -22,6 +22,7 @@ from handful.pipeline.pretrain import pretrain
 from handful.report import render
 from handful.training.plan import Plan
 from handful.training.settings import Settings
+from handful.training.trainer import train_task
 from tiny import stripes
 
 PLAN = Plan("fp32", 1, 0.0)
@@ -194,6 +195,60 @@ def test_auto_takes_the_ensemble_and_the_run_is_whole(complementary, tmp_path):
     report = render([out])
     assert "lite0+small" in report
     assert run.predictor.backbone.name == Ensemble.name
+
+
+@pytest.fixture
+def three(monkeypatch):
+    """Plan a head and two trainings whose mistakes out of fold are different ones."""
+    planned = {"fine_tuning": FINE_TUNED, "supervised": TRAINED}
+    monkeypatch.setattr(race, "prior_for", lambda *_: lambda *_: Prior(Normal(-0.1, 0.5), 3))
+    pool_head = replace(HEAD, method="gaussian_mixture", settings={"limit": "20"})
+    monkeypatch.setattr(race, "plan_features", lambda *_: [pool_head])
+    monkeypatch.setattr(race, "plan_training", lambda method, *_: [planned[method]])
+    wrong = {"gaussian_mixture": 0, "fine_tuning": 1, "supervised": 2}
+
+    def predictor(settings, task, *_):
+        labels = task.images.labels[task.images.labeled]
+
+        def fit(train, held, seed):
+            right = np.where(held % 4 == wrong[settings.method.name], 0.4, 0.9)
+            return np.where(np.eye(2)[labels[held]] == 1, right[:, None], 1 - right[:, None])
+
+        return fit
+
+    monkeypatch.setattr(race, "fold_predictor", predictor)
+    monkeypatch.setattr("handful.pipeline.auto.select.fold_predictor", predictor)
+
+
+def test_a_run_of_three_is_whole_and_goes_on_after_a_kill(three, tmp_path, monkeypatch):
+    monkeypatch.setattr(race, "_FINE_TUNING_FROM", 0.0)
+    images, how = stripes(60, labeled=32, channels=3), {"size": 32, "precision": "fp32"}
+    run = handful.fit(images, "auto", out=tmp_path / "run", **how)
+    method = run.record["method"]
+    assert method["name"] == "ensemble" and sum(method["weight"]) < 1
+    assert tuple(method["trained"]) == ("fine_tuning", "supervised")
+    told = [(one["method"]["name"], one["size"]) for one in run.record["members"]]
+    assert told == [("gaussian_mixture", 32), ("fine_tuning", 32), ("supervised", 8)]
+    again, pool = handful.open_run(tmp_path / "run"), images[images.unlabeled]
+    assert (again.predict(pool).probabilities == run.predict(pool).probabilities).all()
+    report = render([tmp_path / "run"])
+    assert "lite0+lite2+small" in report and "trained fine_tuning and supervised" in report
+
+    trained = []
+
+    def killed(settings, *rest):
+        trained.append(settings.method.name)
+        if settings.method.name == "supervised":
+            raise KeyboardInterrupt
+        return train_task(settings, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("handful.pipeline.last_fit.train_task", killed)
+        with pytest.raises(KeyboardInterrupt):
+            handful.fit(images, "auto", out=tmp_path / "killed", **how)
+    assert trained == ["gaussian_mixture", "fine_tuning", "supervised"]
+    resumed = handful.fit(images, "auto", out=tmp_path / "killed", **how)
+    assert resumed.record["backbone"]["weights"] == run.record["backbone"]["weights"]
 
 
 def test_the_ensemble_of_a_kept_run_is_the_same_again(complementary, tmp_path):

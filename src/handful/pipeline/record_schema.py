@@ -309,7 +309,7 @@ class RunRecord(StrictModel):
     fingerprint: Word
     versions: dict[Word, Word]
     command: list[Name] | None = None
-    members: list[Member] = Field(default=[], max_length=2)
+    members: list[Member] = Field(default=[], max_length=3)
     label_issues: Count | None = None
     forecast: list[Forecast] = Field(default=[], max_length=1_000)
     label_next: list[Suggestion] | None = Field(default=[], max_length=1_000_000)
