@@ -193,12 +193,19 @@ def with_options(path, both, **changes):
         ({"networks": "lite0+lite2"}, "shape"),
         ({"options": {"base": 10**9}}, "usual size"),
         ({"more": 1}, "no option 'more'"),
-        ({"other": {"trained": "timm:hf-hub:a/b", "side": 8}}, "which is not accessed"),
+        (
+            {"other": {"trained": "timm:hf-hub:a/b", "side": 8, "options": {}}},
+            "which is not accessed",
+        ),
         ({"other": {"trained": "lite0", "side": 8, "options": {"model": "x"}}}, "not accessed"),
         ({"other": {"trained": "lite0", "side": 20_000, "options": {}}}, "side is 1 to 2048"),
         ({"other": {"trained": "ensemble", "side": 8, "options": {}}}, "no backbone|ensemble"),
         ({"other": {"trained": "lite0", "side": 32, "options": {}}}, "shape|does not hold"),
-        ({"other": {"side": 8}}, "does not hold"),
+        ({"other": {"side": 8}}, "other"),
+        ({"other": "x"}, "other"),
+        ({"other": 5}, "other"),
+        ({"other": {"trained": 5, "side": 8, "options": {}}}, "other|no backbone|does not hold"),
+        ({"options": {"other": {"trained": "small", "side": 8, "options": {}}}}, "no option|other"),
     ],
 )
 def test_a_header_that_does_not_fit_is_refused(tmp_path, both, changes, why):

@@ -11,13 +11,14 @@ from handful import devices
 from handful.data.imageset import ImageSet
 from handful.data.store import array_store
 from handful.methods import fine_tuning, first_head
-from handful.methods.base import Batch, Task
+from handful.methods.base import Batch, Task, classifier
 from handful.methods.class_shares import best_temperature
 from handful.methods.fine_tuning import FineTuning, Student
 from handful.methods.gaussian_mixture import GaussianMixture
 from handful.methods.linear_head import Features
 from handful.methods.schedule import Schedule, ScheduleProgress
 from handful.methods.self_training import SelfTraining
+from handful.models import feature_cache
 from handful.models.classifier import BackboneSpec, Classifier, Normalize, embed
 from handful.training.batches import Batches
 from handful.training.loop import begin, train
@@ -306,7 +307,10 @@ def test_steps_on_maps_are_those_on_images_that_are_only_mirrored(tmp_path, monk
     schedule = Schedule(steps=3, batch=6, lr=1e-3, optimizer="adamw", average=0.0, looks=1)
     method, found = FineTuning(), []
     for trained_layers in ("last", "all"):
-        method = FineTuning(trained_layers=trained_layers, augment="none")
+        method = FineTuning(
+            trained_layers=trained_layers,
+            **({"augment": "none"} if trained_layers == "all" else {}),
+        )
         state = begin(method, task, schedule, 0)
         for part in state.model.backbone.network.blocks[:5]:
             part.requires_grad_(False)
@@ -356,6 +360,79 @@ def test_of_many_images_a_sample_is_used(tmp_path, monkeypatch):
     everywhere = method.views(replace(task, validation=(0, 1))).pool.tolist()
     assert not {0, 1} & set(everywhere)
     assert FineTuning(trained_layers="all", limit=5).views(task).pool.tolist() == pool.tolist()
+
+
+def test_all_folds_and_the_last_fit_use_one_sample():
+    """Also where a fold holds labels out, and drops some to keep the classes even."""
+    images, method = photographs(200), FineTuning(limit=50)
+    images = replace(images, labels=np.where(np.arange(200) < 40, np.arange(200) % 2, -1))
+    whole = Task(images, BackboneSpec("lite0"), size=32)
+    names = np.array(images.names)
+    of_all = set(names[method.views(whole).pool.numpy()])
+    for held, dropped in ((np.arange(8), [9]), (np.arange(8, 16), [0, 1])):
+        train = np.setdiff1d(np.arange(40), np.concatenate([held, dropped]))
+        kept = np.setdiff1d(np.arange(200), held)
+        fold = replace(whole, images=images.seen(train)[kept])
+        own = set(np.array(fold.images.names)[method.views(fold).pool.numpy()])
+        assert len(own - of_all) == 0 and len(own) <= len(train) + 50
+
+
+def test_maps_are_measured_on_the_device_that_computed_them(tmp_path, monkeypatch):
+    """As on a GPU: computing features moves the layers away from the processor."""
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    real = feature_cache.compute_features
+
+    def moving(images, network, *rest):
+        real(images, network, *rest)
+        network.to("meta")
+
+    monkeypatch.setattr(feature_cache, "compute_features", moving)
+    network = classifier(Task(photographs(), BackboneSpec("lite0"), size=32))
+    layers = fine_tuning.FirstLayers(network.normalize, network.backbone)
+    task = Task(photographs(), BackboneSpec("lite0"), size=32)
+    found = fine_tuning.Maps(layers, task, torch.arange(6)).found
+    assert found.shape == (6, 192, 1, 1) and found.device.type == "meta"
+
+
+def test_the_trained_classifier_holds_no_maps(tmp_path, monkeypatch):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    _, _, before, result = trained_on_last_layers()
+    model = result.predictor.model
+    assert type(model) is Classifier and not hasattr(model, "maps")
+    assert model.state_dict().keys() == before.state_dict().keys()
+
+
+def test_the_time_for_maps_is_known_before_they_are_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    monkeypatch.setattr(fine_tuning, "seconds_per_image", lambda *_, **__: 0.5)
+    task = Task(photographs(), BackboneSpec("lite0"), size=32)
+    method = FineTuning(limit=4, first_head="random")
+    assert method.first_seconds(task) == 0.5 * 10
+    assert FineTuning(trained_layers="all").first_seconds(task) == 0
+    method.build(task)
+    assert method.first_seconds(task) == 0
+
+
+def test_networks_that_give_more_stages_than_maps_have_are_trained_whole():
+    task = Task(photographs(), BackboneSpec("lite0", {"stages": 4}), size=32)
+    assert FineTuning().views(task).images
+    with pytest.raises(ValueError, match="with at most 3 stages"):
+        FineTuning(trained_layers="last").views(task)
+
+
+def test_augmentation_that_maps_cannot_have_is_refused():
+    task = Task(photographs(), BackboneSpec("lite0"), size=32)
+    with pytest.raises(ValueError, match="augment=digits needs trained_layers=all"):
+        FineTuning(augment="digits").views(task)
+    assert FineTuning(augment="digits", trained_layers="all").views(task).labeled == "digits"
+
+
+def test_the_schedule_of_all_layers_is_longer():
+    last, whole = (
+        FineTuning().schedule(Task(photographs(), BackboneSpec(name), size=32))
+        for name in ("lite2", "timm:resnet10t")
+    )
+    assert (last.steps, whole.steps) == (120, 480)
 
 
 def test_copies_of_a_network_share_its_maps(tmp_path, monkeypatch):

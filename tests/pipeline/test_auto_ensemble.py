@@ -11,6 +11,7 @@ from handful.errors import HandfulError
 from handful.evaluation.cross_validation import OutOfFold, Scheme
 from handful.methods.ensemble import Ensemble
 from handful.models.classifier import BackboneSpec
+from handful.pipeline import last_fit
 from handful.pipeline.auto import race
 from handful.pipeline.auto.candidates import Candidate
 from handful.pipeline.auto.ensemble import ensemble as stacked
@@ -19,6 +20,7 @@ from handful.pipeline.auto.evaluated import Evaluated
 from handful.pipeline.auto.past_results import Normal, Prior
 from handful.pipeline.earlier_run import earlier_settings
 from handful.pipeline.pretrain import pretrain
+from handful.pipeline.setup import prepare
 from handful.report import render
 from handful.training.plan import Plan
 from handful.training.settings import Settings
@@ -220,6 +222,44 @@ def three(monkeypatch):
     monkeypatch.setattr("handful.pipeline.auto.select.fold_predictor", predictor)
 
 
+@pytest.mark.parametrize(
+    "remaining, expected", [(100.0, 11.5), (32.0, 9.0), (25.0, 7.0), (-5.0, 7.0)]
+)
+def test_the_last_of_three_gets_the_time_that_was_planned_or_is_left(
+    monkeypatch, remaining, expected
+):
+    given = []
+
+    def trained(settings, task, seed, folder, plan, *_):
+        given.append(plan.allowed)
+        return SimpleNamespace(seconds=settings.schedule, predictor=None)
+
+    monkeypatch.setattr(last_fit, "train_task", trained)
+    monkeypatch.setattr(last_fit, "joined", lambda *_: None)
+    monkeypatch.setattr(
+        last_fit,
+        "replace",
+        lambda this, **new: replace(this, **new) if isinstance(this, Plan) else this,
+    )
+    plans = [PLAN, replace(PLAN, allowed=24.0), replace(PLAN, allowed=11.5)]
+    members = []
+    for seconds, plan, fold in zip((1.0, 22.0, 11.0), plans, (None, 15.0, 7.0), strict=True):
+        settings = Settings(SimpleNamespace(), seconds, BackboneSpec("small"))
+        images = stripes()
+        candidate = Candidate("m", "small", 8, {}, 1.0, plan, fold_seconds=fold)
+        members.append(
+            SimpleNamespace(
+                settings=settings, task=SimpleNamespace(images=images), candidate=candidate
+            )
+        )
+    method = Ensemble("features", ("fine_tuning", "supervised"), 1.0, (1.0, 1.0), (0.25, 0.25))
+    selection = SimpleNamespace(remaining=remaining, selected=SimpleNamespace(members=members))
+    settings = SimpleNamespace(method=method)
+    decision = SimpleNamespace(settings=settings, selection=selection, plan=plans[-1])
+    last_fit._train_ensemble(decision, 0, None, print)
+    assert given == [None, 24.0, expected]
+
+
 def test_a_run_of_three_is_whole_and_goes_on_after_a_kill(three, tmp_path, monkeypatch):
     monkeypatch.setattr(race, "_FINE_TUNING_FROM", 0.0)
     images, how = stripes(60, labeled=32, channels=3), {"size": 32, "precision": "fp32"}
@@ -273,6 +313,28 @@ def test_the_network_of_a_kept_run_that_the_user_named_is_named_again():
     options["networks"] = "timm:resnet18"
     with pytest.raises(HandfulError, match="may have to be downloaded"):
         earlier_settings(SimpleNamespace(record=record, folder="run"))
+
+
+def test_settings_of_fine_tuning_in_earlier_versions_are_repeated_as_they_were():
+    method = {"name": "fine_tuning", "unlabeled_ratio": 8, "frozen_norm": False, "frozen_parts": 0}
+    record = {
+        "backbone": {"name": "lite0", "options": {}},
+        "method": method,
+        "schedule": {"steps": 480, "lr": 1e-3},
+        "choice": [],
+        "input": {"size": 96, "aspect": "crop", "flips": True},
+        "training": {"budget": None},
+    }
+    again = earlier_settings(SimpleNamespace(record=record, folder="run"))
+    images = stripes(60, labeled=32, channels=3)
+    resolved, task = prepare(
+        images, again["method"], backbone=again["backbone"], settings=again["settings"]
+    )
+    assert resolved.method.trained_layers == "all" and not resolved.method.frozen_norm
+    assert resolved.method.views(task).images and resolved.schedule.steps == 480
+    record |= {"choice": [{}], "fixed": {"settings": {"frozen_parts": "5", "batch": "4"}}}
+    fixed = earlier_settings(SimpleNamespace(record=record, folder="run"))["settings"]
+    assert fixed == {"batch": "4"}
 
 
 def test_two_of_one_pre_trained_backbone_make_no_ensemble(complementary, monkeypatch, tmp_path):

@@ -124,9 +124,9 @@ def test_folders_are_not_asked_about_where_the_earlier_run_has_the_labels(tmp_pa
     assert any("no label is taken from its folders (site1, site2)" in text for text in said)
 
 
-def test_typed_labels_stay_where_folders_have_the_names_of_the_classes(tmp_path):
+def test_typed_labels_stay_where_folders_with_the_names_of_the_classes_say_others(tmp_path):
     photos = in_folders(tmp_path / "photos", "cat", "dog")
-    table = typed(tmp_path / "typed.csv", photos, "cat", "dog")
+    table = typed(tmp_path / "typed.csv", photos, "dog", "cat")
     first = library.fit(photos, "supervised", labels=table, out=tmp_path / "first", **FEW)
     assert first.record["data"]["labels_by_folder"] is False
     again = library.fit(photos, after=first, estimate="none")
@@ -142,8 +142,15 @@ def test_images_moved_into_folders_of_the_classes_get_new_labels(tmp_path):
     for at, path in enumerate(files[-6:]):
         (photos / ("cat", "dog")[at % 2]).mkdir(exist_ok=True)
         path.rename(photos / ("cat", "dog")[at % 2] / path.name)
-    again = library.fit(photos, after=first, estimate="none")
+    said = []
+    how = {"estimate": "none", "reporter": Reporter(say=said.append)}
+    again = library.fit(photos, after=first, out=tmp_path / "again", **how)
     assert again.record["data"]["labeled"] == 8 + 6
+    assert any("are named like classes of" in text for text in said)
+    for at, path in enumerate(files[-12:-6]):
+        path.rename(photos / ("cat", "dog")[at % 2] / path.name)
+    third = library.fit(photos, after=again, **how)
+    assert third.record["data"]["labeled"] == 8 + 12
 
 
 def test_names_of_folders_are_labels_where_those_of_the_earlier_run_were(tmp_path):

@@ -348,11 +348,13 @@ def places_of_known(
     inside = {place.label for place in layout(names, "classes").places}
     folders = sorted(name for name in inside if name is not None)
     if folders and wanted.folders in (None, "auto"):
-        if set(map(normalized, folders)) <= set(known.classes):
+        if set(map(normalized, folders)) <= set(map(normalized, known.classes)):
             say(
-                f"{source}: its folders ({some_of(folders, SHOWN)}) are named like classes of "
-                f"{known.place}, so the images in them have these labels; --folders ignore takes "
-                f"none from them (in Python load(..., folders=...))"
+                Important(
+                    f"{source}: its folders ({some_of(folders, SHOWN)}) are named like classes of "
+                    f"{known.place}, so the images in them have these labels; --folders ignore "
+                    f"takes none from them (in Python load(..., folders=...))"
+                )
             )
             return places_by_folder(source, names, wanted._replace(folders="classes"), say)
         say(

@@ -188,6 +188,8 @@ class Trained(Protocol):
     It answers which views it needs (`views`), what is trained (`build`), and the loss of a batch
     (`loss`); `schedule` is the default schedule for a task.
 
+    What `build` returns is a `Classifier`, or has a method `classifier()` that gives one.
+
     Optional attributes:
         period: number of steps. A method that does long work at the first step of each period
             (see `ScheduleProgress.starts_period`) declares it, so that plans and budgets count
@@ -196,6 +198,7 @@ class Trained(Protocol):
             evaluation. Accuracies on training images are then no sign of a failure.
         start_share: the share of the network as `build` returns it in the one that is evaluated and
             saved; the rest is the weight average.
+        first_seconds(task): seconds of work that `build` does once, if it is not in the cache.
         divisible: True where several processes may train together, each with a part of the batch:
             the mean of their losses is the loss of the whole batch. That holds for means over
             images; rows that are compared with those of other images go through `batch.whole`

@@ -31,11 +31,11 @@ from handful.methods.base import About, Batch, Step, Task, Views, classifier
 from handful.methods.first_features import shares_for
 from handful.methods.first_head import fitted_head, freeze_norms
 from handful.methods.gaussian_mixture import GaussianMixture
-from handful.methods.heads import subsample
 from handful.methods.schedule import Schedule
 from handful.methods.self_training import SelfTraining
 from handful.models.classifier import BackboneSpec, Classifier, Normalize, embed
-from handful.models.feature_cache import features
+from handful.models.efficientnet_lite import MOST_STAGES
+from handful.models.feature_cache import features, not_yet_known, seconds_per_image
 
 LAST, ALL = "last", "all"
 _TEACHING = "lite0+lite2"  # a head on both is right more often than one on either
@@ -101,22 +101,28 @@ class FineTuning:
         return "lite2" if models.installed("lite2") else "lite0"
 
     def schedule(self, task: Task) -> Schedule:
-        """Half a minute on one core, where the last layers are trained; the rate was not tuned."""
+        """Half a minute on one core for the last layers; of all layers the rate was not tuned."""
+        last = self._last_layers(task)
         return Schedule(
-            steps=120,
+            steps=120 if last else 480,
             batch=8,
             optimizer="adamw",
-            lr=5e-4,
+            lr=5e-4 if last else 1e-3,
             weight_decay=1e-4,
             warmup=0.05,
             average=0.995,
-            looks=2,
+            looks=2 if last else 10,
         )
 
     def views(self, task: Task) -> Views:
         ratio = self.unlabeled_ratio
         pool = self._used(task) if ratio else None
         if self._last_layers(task):
+            if self.augment != FineTuning.augment:
+                raise HandfulError(
+                    f"augment={self.augment} needs trained_layers={ALL}: the last layers are "
+                    f"trained on maps, which can only be mirrored"
+                )
             return Views(None, unlabeled_ratio=ratio, pool=pool, images=False)
         if not ratio:
             return Views(self.augment)
@@ -158,10 +164,11 @@ class FineTuning:
     def _last_layers(self, task: Task) -> bool:
         """Whether only the last layers of the task's network are trained."""
         has_maps = models.has_maps(task.backbone.name)
+        has_maps &= task.backbone.options.get("stages", 1) <= MOST_STAGES
         if self.trained_layers == LAST and not has_maps:
             raise HandfulError(
-                f"trained_layers={LAST} needs lite0, lite1 or lite2; train all layers of "
-                f"{task.backbone.name!r} with trained_layers={ALL}"
+                f"trained_layers={LAST} needs lite0, lite1 or lite2 with at most {MOST_STAGES} "
+                f"stages; train all layers of {task.backbone.name!r} with trained_layers={ALL}"
             )
         return has_maps and self.trained_layers != ALL
 
@@ -170,8 +177,22 @@ class FineTuning:
         if not self.unlabeled_ratio:
             return task.labeled
         others = np.setdiff1d(task.training_pool.numpy(), task.labeled.numpy())
-        some = subsample(torch.from_numpy(others), self.limit, seed=0)
+        # By a hash of the pixels, so that all folds and the last fit have one sample.
+        prints = task.images.store.fingerprints[task.images.rows[others], :8]
+        order = np.argsort(np.ascontiguousarray(prints).view("<u8").reshape(-1), kind="stable")
+        some = torch.from_numpy(others[order[: self.limit]])
         return torch.cat([task.labeled, some]).sort().values
+
+    def first_seconds(self, task: Task) -> float:
+        """Seconds to compute the maps of the task that are not in the cache; 0 without maps."""
+        if not self._last_layers(task):
+            return 0.0
+        network, images = classifier(task), task.images[self._used(task).numpy()]
+        layers = FirstLayers(network.normalize, network.backbone)
+        new = not_yet_known(images, layers, task.size, aspect=task.aspect)
+        if not len(new):
+            return 0.0
+        return len(new) * seconds_per_image(new, layers, task.size, aspect=task.aspect)
 
     @torch.no_grad()
     def _targets(
@@ -273,6 +294,13 @@ class Student(Classifier):
         found = cast(Any, self.backbone).of_maps(inputs)
         return self.head(self.dropout(found))
 
+    def classifier(self) -> Classifier:
+        """The network without what only its training needs."""
+        classes = int(self.head.out_features)  # type: ignore[arg-type]
+        plain = Classifier(self.backbone, classes, self.normalize, self.dropout.p)
+        plain.head = self.head
+        return plain
+
     def train(self, mode: bool = True) -> "Student":
         super().train(mode)
         if mode and self.frozen_norm:
@@ -307,10 +335,11 @@ class Maps:
         images, shape = task.images[used.numpy()], (1, task.channels, task.size, task.size)
         how: Any = {"aspect": task.aspect, "track": task.track}
         layers = layers.eval()
-        found = features(images, layers, task.size, **how)
+        found = features(images, layers, task.size, **how)  # it moves the layers to the device
+        device = next(layers.parameters()).device
         with torch.no_grad():
-            *_, channels, height, width = layers.maps(torch.zeros(shape)).shape
-        device = devices.device()
+            zeros = torch.zeros(shape, device=device)
+            *_, channels, height, width = layers.maps(zeros).shape
         self.found = found.unflatten(1, (channels, height, width)).to(device)
         self.rows = torch.full((len(task.images),), -1)
         self.rows[used] = torch.arange(len(used))

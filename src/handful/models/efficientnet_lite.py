@@ -24,6 +24,7 @@ _STAGES = (
     (1, 3, 1, 6, 320),
 )
 _LAST = 5  # number of the stage that reduces maps for the last time
+MOST_STAGES = 3  # from it on: those that `of_maps` gives the means of
 _SCALES = ((1.0, 1.0), (1.0, 1.1), (1.1, 1.2))  # of channels and of blocks: numbers 0 to 2
 _STEM, WIDTH = 32, 1280  # channels of the first and of the last layer, the same at all scales
 _EPSILON = 1e-3  # of BatchNorm

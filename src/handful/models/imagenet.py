@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handful.errors import HandfulError
-from handful.models.efficientnet_lite import WIDTH, EfficientNetLite
+from handful.models.efficientnet_lite import MOST_STAGES, WIDTH, EfficientNetLite
 
 LITE_SHA256 = (  # of the weights of lite0, lite1, lite2
     "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
@@ -99,9 +99,9 @@ class Lite(nn.Module):
         return self.network.maps(three_channels(images))
 
     def of_maps(self, maps: Tensor) -> Tensor:
-        """(N, D) features of `maps`; of at most three stages, as the others lie before them."""
-        if self.stages > 3:
-            raise HandfulError(f"maps have the last 3 stages, got stages={self.stages}")
+        """(N, D) features of `maps`; of MOST_STAGES, as the others lie before them."""
+        if self.stages > MOST_STAGES:
+            raise HandfulError(f"maps have {MOST_STAGES} stages, got stages={self.stages}")
         return self.joined(self.network.of_maps(maps))
 
     def joined(self, means: Sequence[Tensor]) -> Tensor:

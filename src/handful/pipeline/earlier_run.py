@@ -109,9 +109,14 @@ def how_to_load(
     boxes = cut_again(boxes, earlier)
     if labels is not None or folders == "classes" or _by_folder(earlier):
         return boxes, None
-    names = read_labels(earlier.folder).labels if earlier.folder is not None else ()
-    passed = {part for name in names for part in PurePosixPath(name).parts[:-1]}
-    new = tuple(one for one in earlier.record["data"]["classes"] if one not in passed)
+    known = read_labels(earlier.folder).labels if earlier.folder is not None else {}
+    passed = {
+        normalized(part)
+        for name, label in known.items()
+        for part in PurePosixPath(name).parts[:-1]
+        if normalized(part) != normalized(label)
+    }
+    new = tuple(one for one in earlier.record["data"]["classes"] if normalized(one) not in passed)
     return boxes, EarlierLabels(str(earlier.folder or "the earlier run"), new)
 
 
@@ -377,6 +382,7 @@ def earlier_settings(
         if selected_itself:
             fixed = record.get("fixed", {})
             settings = dict(fixed.get("settings", {}))
+            settings.pop("frozen_parts", None)  # of earlier versions
             repeated["settings"] = settings if init is None else _without("backbone.", settings)
             pretrained = network["options"].get("networks", network["name"])
             if init is None and fixed.get("backbone") in (network["name"], pretrained):
@@ -389,6 +395,8 @@ def earlier_settings(
             f"--init, or another --method"
         )
     settings = {key: str(value) for key, value in record["method"].items() if key != "name"}
+    if settings.pop("frozen_parts", None) is not None:  # of earlier versions
+        settings["trained_layers"] = "all"
     settings |= {f"schedule.{key}": str(value) for key, value in (record["schedule"] or {}).items()}
     budget = record["training"].get("budget")
     if budget is not None and record["schedule"] and not record.get("choice"):

@@ -132,7 +132,8 @@ def fit(
             that come with the images count whatever is given here.
         after: an earlier run, or its folder. Its labels and settings are used where none are
             given, and its estimate is put into the record. Names of sub-folders are new labels
-            only where its own were; `load` with folders="classes" takes them.
+            only where its own were, or where all are named like its classes; `load` with
+            folders="classes" takes them.
         pictures: save thumbnails for the report. False for private photos: thumbnails and report
             of a finished run in `out` are then deleted too.
         settings: fields of the method, the schedule or the backbone, by name.

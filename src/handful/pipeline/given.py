@@ -5,6 +5,7 @@ from functools import wraps
 from inspect import signature
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from handful.data.image_folder import EarlierLabels
 from handful.data.imageset import ImageSet
 from handful.data.in_memory import check_not_channels_first, is_path
 from handful.data.sources import load
@@ -20,7 +21,8 @@ Job = Callable[Concatenate[ImageSet, P], T]
 
 
 def on_any_images(
-    labeled: bool, load_after: Callable[[Any, Any, Any], tuple[Any, str]] | None = None
+    labeled: bool,
+    load_after: Callable[[Any, Any, Any], tuple[Any, EarlierLabels | None]] | None = None,
 ) -> Callable[[Job[P, T]], Callable[Concatenate[Any, P], T]]:
     """Decorate a job on an ImageSet that has the options `labels`, `boxes`, `progress`, `reporter`.
 
@@ -46,15 +48,15 @@ def on_any_images(
                     options["reporter"] = reporter
                 if not (labels is None and boxes is None and isinstance(images, ImageSet)):
                     needed = labeled and options.get("after") is None
-                    known = None
+                    earlier: EarlierLabels | None = None
                     if load_after and not needed and not isinstance(images, ImageSet):
-                        boxes, known = load_after(options["after"], boxes, labels)
+                        boxes, earlier = load_after(options["after"], boxes, labels)
                     told: Reporter = options.get("reporter", QUIET)
                     images = load(
                         images,
                         labels,
                         boxes=boxes,
-                        known=known,
+                        known=earlier,
                         labeled=needed,
                         groups=options.get("groups"),
                         track=told.track,

@@ -49,7 +49,7 @@ def train_on_all_labels(
 def _train_ensemble(decision: Decision, seed: int, folder: Path | None, say: Say) -> TrainingResult:
     """Train all members of an ensemble; what is told of the training is that of the last one.
 
-    The time that the plan allows is that of the last training, and the others come before it.
+    It is cut short where the time that is left does not hold it, not below the time of a fold.
     """
     method: Any = decision.settings.method
     assert decision.selection is not None and isinstance(method, Ensemble)
@@ -62,10 +62,11 @@ def _train_ensemble(decision: Decision, seed: int, folder: Path | None, say: Say
             own.mkdir(parents=True, exist_ok=True)
         fitted.append(train_task(one.settings, one.task, seed, own, one.candidate.plan, LABEL, say))
     plan = decision.plan
-    if plan is not None and plan.allowed is not None:
+    planned = last.candidate.plan.allowed
+    if plan is not None and planned is not None:
+        left = decision.selection.remaining - sum(one.seconds for one in fitted)
         least = last.candidate.fold_seconds or 0.0
-        used = sum(one.seconds for one in fitted)
-        plan = replace(plan, allowed=max(plan.allowed - used, min(plan.allowed, least)))
+        plan = replace(plan, allowed=min(planned, max(least, left)))
     trained = train_task(last.settings, last.task, seed, folder, plan, LABEL, say)
     head, *networks = fitted = [*fitted, trained]
     images = others[0].task.images

@@ -67,10 +67,15 @@ def _check_distinct(names: list[str]) -> list[str]:
 def _check_options(options: dict[str, Any]) -> dict[str, Any]:
     """Return options of a network; ValueError unless they are short texts and bounded numbers.
 
-    `options` may hold options of an inner network, and `other` those of a second one.
+    `options` may hold options of an inner network, and `other` describes a second one.
     """
     for key, value in options.items():
-        if isinstance(value, dict) and key in ("options", "other"):
+        if key == "other":
+            known = isinstance(value, dict) and set(value) == {"trained", "options", "side"}
+            if not known or not isinstance(value["trained"], str):
+                raise ValueError("option 'other' is not a network, its options and a side")
+            _check_options(value)
+        elif key == "options" and isinstance(value, dict):
             _check_options(value)
         elif isinstance(value, str):
             if len(value) > 200:

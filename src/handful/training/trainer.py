@@ -173,6 +173,8 @@ def _with_validation(task: Task, share: float, seed: int) -> Task:
 
 
 def _predictor(model: nn.Module, settings: Settings, task: Task, planned: Plan) -> Predictor:
+    if plain := getattr(model, "classifier", None):
+        model = plain()
     assert isinstance(model, Classifier)
     return Predictor(
         model.eval(),

@@ -40,9 +40,8 @@ _NEARLY = 1.3  # multiple of the time up to which an option is measured
 # accuracy says little of that of the last fit: see benchmarks/log/estimates.md.
 FOLD_SHARE = 0.6
 _MIN_SHARE_OF_STEPS = 0.025  # share of a method's own steps that folds must have
-_MIN_STEPS = {
-    "fine_tuning": 40
-}  # steps in folds; the first ones unlearn: benchmarks/log/transfer.md
+# Steps in folds; the first ones of fine-tuning unlearn: see benchmarks/log/transfer.md.
+_MIN_STEPS = {"fine_tuning": 40}
 _PILOT_SECONDS = 2.0  # duration of a measurement of steps
 # A linear head on n labels takes _HEAD_SECONDS * n * min(n, _FEATURE_WIDTH) seconds on one core.
 _HEAD_SECONDS, _FEATURE_WIDTH = 1e-6, 1_792
@@ -321,7 +320,8 @@ def plan_training(
     plan = replace(plan, seconds_per_step=cost.step)
     full_steps, looks = resolved.schedule.steps, resolved.schedule.looks
     each = cost.of(0, looks) + plan.first
-    predictions = max(0.0, len(images.unlabeled) * cost.image - later)
+    answers = len(images.unlabeled) * cost.image
+    predictions = max(0.0, answers - later)
     beside = (FOLDS.folds + 1) * each + predictions + time.perf_counter() - begun
     total = int((allowed - beside) * plan.period / plan.whole)
     if options.fixes_steps:
@@ -337,6 +337,11 @@ def plan_training(
             f"{duration(needed - allowed)} longer holds it"
         )
         return []
+    if later and answers > _REPORTED_FROM:
+        reporter.say(
+            f"if {method} is chosen, its answers for the images without a label take about "
+            f"{duration(answers)} more, beyond the budget where it leaves no time"
+        )
     last = cost.of(0, looks) + plan.seconds(steps) + predictions
     seconds = last + FOLDS.folds * (cost.of(0, looks) + plan.seconds(fold_steps))
     clocked = cost.clocked + looks * cost.evaluation

@@ -21,9 +21,7 @@ from handful.text import listed
 # Methods whose classifiers are a network and one linear layer.
 HEADS = ("features", "gaussian_mixture", "self_training")
 TRAINED = ("fine_tuning", "supervised")
-_STEPS = (
-    4  # weights are multiples of 1/4. Few, since few labels tell little: benchmarks/log/auto.md
-)
+_STEPS = 4  # of a weight from 0 to 1. Few, since few labels tell little: benchmarks/log/auto.md
 
 
 def weights_of(members: int) -> list[tuple[float, ...]]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -69,8 +70,10 @@ _FEATURES_SHARE_FAVOURED, _FEATURES_SHARE = 0.5, 0.25
 _PACKAGE_SHARE = 0.1  # of the time, for the labelled images with a network of a package
 _FINE_TUNING_SHARE = 0.6  # of the time that is left after the heads
 _FINE_TUNING_FROM = 20.0  # seconds; with less it does not fit, and is not measured
+_FIRST_SHARE = 0.4  # of its time, for what its first layers give
 _LARGE_FROM = 300.0  # seconds that must be left for images of more than 160 pixels
-_EXPENSIVE_FROM = 480.0  # seconds that must be left for `deep_propagation`
+# Seconds that must be left for `deep_propagation`, and for `fine_tuning` of all layers.
+_EXPENSIVE_FROM = 480.0
 _MIN_POOL, _MAX_GRAPH = 1_000, 100_000  # images that `deep_propagation` needs, and can hold
 
 
@@ -206,7 +209,9 @@ class Race:
         if not names:
             return []
         # Where no network is trained beside them, heads have all of the time.
-        trained = [name for name in (*TRAINED, "deep_propagation") if not self._excluded(name)]
+        pool = len(self.images.unlabeled) > 0
+        named = (*(TRAINED if pool else TRAINED[1:]), "deep_propagation")
+        trained = [name for name in named if not self._excluded(name)]
         allowed = (share if trained else 1.0) * self.remaining
         later = self.deadline.budget  # predictions of a large folder may take the time once more
         return plan_features(self.images, allowed, self.options, names, self.reporter, later)
@@ -242,7 +247,7 @@ class Race:
 
     def _fine_tuning(self, heads: Sequence[Candidate]) -> list[Candidate]:
         """Plan `fine_tuning` on the pseudo-labels of a head, and on as many images as that uses."""
-        if not heads:
+        if not heads or self._excluded("fine_tuning") or "augment" in self.options.settings:
             return []
         head, options = heads[0], self.options
         largest = head.size if self.remaining >= _LARGE_FROM else SMALL_IMAGES_BEST
@@ -256,9 +261,19 @@ class Race:
         allowed = share_with(
             seconds_after_choice(head, self.images), _FINE_TUNING_SHARE * self.remaining
         )
-        if allowed < _FINE_TUNING_FROM:
-            return []
         options = replace(options, inputs=inputs)
+        given = prepared(self.images, "fine_tuning", options, self.reporter, settings)
+        tuning, task = cast(FineTuning, given[0].method), given[1]
+        quick = not tuning.views(task).images
+        if allowed < (_FINE_TUNING_FROM if quick else _EXPENSIVE_FROM):
+            return []
+        first = tuning.first_seconds(task)
+        if first > _FIRST_SHARE * allowed:
+            self.reporter.say(
+                f"fine_tuning is left out: its first layers would take about {duration(first)} for "
+                f"the images that it learns from"
+            )
+            return []
         return self._training("fine_tuning", allowed, options, settings, self.deadline.budget)
 
     def _supervised(self, later: float, ending: float = 0.0) -> list[Candidate]:
