@@ -435,6 +435,21 @@ def test_the_schedule_of_all_layers_is_longer():
     assert (last.steps, whole.steps) == (120, 480)
 
 
+@pytest.mark.parametrize("trained_layers", ["last", "all"])
+def test_labels_of_one_class_are_all_that_the_teacher_says(tmp_path, monkeypatch, trained_layers):
+    """As in a fold of few labels."""
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    images = photographs().seen(np.array([1, 3, 5]))
+    task = Task(images, BackboneSpec("lite0"), size=32)
+    method = FineTuning(trained_layers=trained_layers)
+    model = method.build(task)
+    assert model.pseudo_labels.tolist() == [[0, 1]] * 24 and model.prior.tolist() == [0, 1]
+    schedule = Schedule(steps=2, batch=2, lr=1e-3, optimizer="adamw", looks=1)
+    settings = Settings(method, schedule, task.backbone, precision="fp32")
+    result = train_task(settings, task, 0, planned=Plan("fp32", 1, 0.01))
+    assert torch.isfinite(result.predictor.predict_proba(images)).all()
+
+
 def test_copies_of_a_network_share_its_maps(tmp_path, monkeypatch):
     monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
     model = FineTuning().build(Task(photographs(), BackboneSpec("lite0"), size=32))

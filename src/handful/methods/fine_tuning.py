@@ -243,11 +243,15 @@ class FineTuning:
         images = task.images[used.numpy()]
         pool = embed(images, frozen, size, task.aspect, "auto", task.track)
         labels, classes = task.labels[task.labeled], len(task.classes)
+        probabilities = torch.zeros(len(task.images), classes)
+        if len(labels.unique()) < 2:  # as in a fold of few labels: there is nothing to fit
+            only = F.one_hot(labels[0], classes).float()
+            probabilities[used] = only
+            return probabilities.to(devices.device()), only.to(devices.device())
         known = pool[torch.isin(used, task.labeled)]
         shares = shares_for(task, pool, used)
         teacher = _TEACHERS[self.embed_head]()
         head = teacher.fit_features(known, labels, pool, classes, seed=0, shares=shares)
-        probabilities = torch.zeros(len(task.images), classes)
         with torch.no_grad():
             probabilities[used] = head(pool.float()).softmax(dim=1)
         probabilities[task.labeled] = F.one_hot(labels, classes).float()
