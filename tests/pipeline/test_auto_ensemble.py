@@ -266,19 +266,19 @@ def test_a_run_of_three_is_whole_and_goes_on_after_a_kill(three, tmp_path, monke
     run = handful.fit(images, "auto", out=tmp_path / "run", **how)
     method = run.record["method"]
     assert method["name"] == "ensemble" and sum(method["weight"]) < 1
-    assert tuple(method["trained"]) == ("fine_tuning", "supervised")
+    assert tuple(method["trained"]) == ("supervised", "fine_tuning")
     told = [(one["method"]["name"], one["size"]) for one in run.record["members"]]
-    assert told == [("gaussian_mixture", 32), ("fine_tuning", 32), ("supervised", 8)]
+    assert told == [("gaussian_mixture", 32), ("supervised", 8), ("fine_tuning", 32)]
     again, pool = handful.open_run(tmp_path / "run"), images[images.unlabeled]
     assert (again.predict(pool).probabilities == run.predict(pool).probabilities).all()
     report = render([tmp_path / "run"])
-    assert "lite0+lite2+small" in report and "trained fine_tuning and supervised" in report
+    assert "lite0+small+lite2" in report and "trained supervised and fine_tuning" in report
 
     trained = []
 
     def killed(settings, *rest):
         trained.append(settings.method.name)
-        if settings.method.name == "supervised":
+        if settings.method.name == "fine_tuning":
             raise KeyboardInterrupt
         return train_task(settings, *rest)
 
@@ -286,7 +286,7 @@ def test_a_run_of_three_is_whole_and_goes_on_after_a_kill(three, tmp_path, monke
         patched.setattr("handful.pipeline.last_fit.train_task", killed)
         with pytest.raises(KeyboardInterrupt):
             handful.fit(images, "auto", out=tmp_path / "killed", **how)
-    assert trained == ["gaussian_mixture", "fine_tuning", "supervised"]
+    assert trained == ["gaussian_mixture", "supervised", "fine_tuning"]
     resumed = handful.fit(images, "auto", out=tmp_path / "killed", **how)
     assert resumed.record["backbone"]["weights"] == run.record["backbone"]["weights"]
 

@@ -204,7 +204,7 @@ def test_what_is_ahead_on_other_data_sets_is_tried_first(options, monkeypatch):
     photographs, drawings = (
         raced(stripes(), 90.0, options, belief, monkeypatch) for belief in (-0.1, 0.1)
     )
-    assert photographs == ["features", *heads, "fine_tuning", "supervised"]
+    assert photographs == ["features", *heads, "supervised", "fine_tuning"]
     assert drawings == ["features", "supervised", *heads]
 
 
@@ -289,12 +289,12 @@ def test_a_long_budget_lets_methods_train_on_unlabelled_images(options, monkeypa
     def last(images, budget, belief=-0.1):
         return raced(images, budget, options, belief, monkeypatch)[-1]
 
-    assert last(images, long - 1) == "supervised"
+    assert last(images, long - 1) == "fine_tuning"
     assert last(images, long + 30) == "deep_propagation"
     assert last(images[images.labeled], long + 30) == "supervised"
-    assert last(colour, long + 30) == "supervised"
+    assert last(colour, long + 30) == "fine_tuning"
     monkeypatch.setattr(race, "_MAX_GRAPH", 4)
-    assert last(images, long + 30) == "supervised"
+    assert last(images, long + 30) == "fine_tuning"
 
 
 def test_a_long_budget_is_not_spent_on_supervised_alone(options, monkeypatch):
@@ -305,14 +305,16 @@ def test_a_long_budget_is_not_spent_on_supervised_alone(options, monkeypatch):
         race, "plan_training", lambda method, _, allowed, *rest: given.append(allowed) or []
     )
     images = stripes()
-    for budget, later, some in (
-        (1000.0, 0.0, images),
-        (1000.0, 0.0, images[images.labeled]),
-        (670.0, 20.0, images),
+    for budget, later, some, follower in (
+        (1000.0, 0.0, images, 0.0),
+        (1000.0, 0.0, images[images.labeled], 0.0),
+        (670.0, 20.0, images, 0.0),
+        (300.0, 0.0, images[images.labeled], 90.0),
+        (260.0, 0.0, images[images.labeled], 90.0),
     ):
         this = Race(some, Deadline(budget, 0.0), options, (), None, QUIET)
-        this._supervised(later)
-    assert given == [race.BUDGET, 1000.0, 650.0]
+        this._supervised(later, follower=follower)
+    assert given == [race.BUDGET, 1000.0, 650.0, race.BUDGET, 260.0]
 
 
 def planned_trainings(images, options, monkeypatch, belief=-0.1):
@@ -330,16 +332,16 @@ def planned_trainings(images, options, monkeypatch, belief=-0.1):
 
 
 def test_fine_tuning_learns_from_the_head_before_it_and_leaves_time(options, monkeypatch):
-    tuning, supervised = planned_trainings(stripes(channels=3), options, monkeypatch)
+    supervised, tuning = planned_trainings(stripes(channels=3), options, monkeypatch)
     method, seconds, settings, size, later = tuning
     assert method == "fine_tuning" and supervised[0] == "supervised"
-    assert seconds == pytest.approx(race._FINE_TUNING_SHARE * 100, rel=0.1)
+    assert seconds == pytest.approx(100, rel=0.1)  # `supervised` was left out
     assert settings == {"embed_backbone": "lite0+lite2", "embed_size": "160", "limit": "24"}
     assert (size, later) == (160, 100.0)
     first = [one[0] for one in planned_trainings(stripes(), options, monkeypatch, belief=0.1)]
     assert first == ["supervised"]
     asked = replace(options, inputs=InputSpec(32, precision="fp32"))
-    assert planned_trainings(stripes(channels=3), asked, monkeypatch)[0][3] == 32
+    assert planned_trainings(stripes(channels=3), asked, monkeypatch)[1][3] == 32
 
 
 @pytest.mark.parametrize(
@@ -352,7 +354,7 @@ def test_larger_images_are_fine_tuned_where_there_is_time(
     monkeypatch.setattr(race, "plan_training", lambda *given: planned.append(given) or [])
     chosen = Candidate("gaussian_mixture", "lite0+lite2", head, {"limit": "9000"}, 1.0, PLAN)
     images = stripes(channels=3)
-    Race(images, Deadline(budget, 0.0), options, (), None, QUIET)._fine_tuning([chosen])
+    Race(images, Deadline(budget, 0.0), options, (), None, QUIET)._fine_tuning([chosen], 0.0)
     ((_, _, _, how, settings, *_),) = planned
     assert how.inputs.size == expected
     assert settings["embed_size"] == str(head) and settings["limit"] == "2000"
@@ -362,9 +364,9 @@ def test_no_fine_tuning_without_a_head_or_in_a_few_seconds(options, monkeypatch)
     monkeypatch.setattr(race, "plan_training", lambda *_: ["planned"])
     chosen = Candidate("gaussian_mixture", "lite0+lite2", 160, {"limit": "900"}, 1.0, PLAN)
     images = stripes(channels=3)
-    for budget, heads, expected in ((90.0, [chosen], 1), (90.0, [], 0), (20.0, [chosen], 0)):
+    for budget, heads, expected in ((90.0, [chosen], 1), (90.0, [], 0), (19.0, [chosen], 0)):
         this = Race(images, Deadline(budget, 0.0), options, (), None, QUIET)
-        assert len(this._fine_tuning(heads)) == expected
+        assert len(this._fine_tuning(heads, 0.0)) == expected
 
 
 def test_fine_tuning_that_is_too_short_is_left_out_and_how_much_it_needs_is_said(options):

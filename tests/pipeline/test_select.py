@@ -197,7 +197,7 @@ def test_a_killed_selection_reads_its_plan_and_its_folds_again(
     monkeypatch.setattr(race, "fold_predictor", only_what_is_missing)
     monkeypatch.setattr("handful.pipeline.assess.with_more_folds", lambda selected, _: selected.out)
     resumed = handful.fit(images, **look, out=tmp_path / "run")
-    assert quick_plan == ["features", "fine_tuning", "supervised"]
+    assert quick_plan == ["features", "supervised", "fine_tuning"]
     verdicts = [[row["verdict"] for row in run.record["choice"]] for run in (resumed, auto_run)]
     assert verdicts[0] == verdicts[1]
 

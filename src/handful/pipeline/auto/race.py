@@ -68,7 +68,7 @@ BUDGET = 180.0  # seconds; the default budget, and the most that `supervised` ge
 # data sets, and where a network trained from scratch is.
 _FEATURES_SHARE_FAVOURED, _FEATURES_SHARE = 0.5, 0.25
 _PACKAGE_SHARE = 0.1  # of the time, for the labelled images with a network of a package
-_FINE_TUNING_SHARE = 0.6  # of the time that is left after the heads
+_FINE_TUNING_TIME = 90.0  # seconds beside BUDGET with which `supervised` leaves time for it
 _FINE_TUNING_FROM = 20.0  # seconds; with less it does not fit, and is not measured
 _FIRST_SHARE = 0.4  # of its time, for what its first layers give
 _LARGE_FROM = 300.0  # seconds that must be left for images of more than 160 pixels
@@ -189,12 +189,14 @@ class Race:
                 heads = with_pool or heads
         if not scratch_first:
             yield from with_pool
-            yield from self._plan("fine_tuning", lambda: self._fine_tuning(with_pool))
         later = sum(head.seconds for head in with_pool) if scratch_first else 0.0
         ending = max((seconds_after_choice(head, self.images) for head in heads), default=0.0)
-        yield from self._plan("supervised", lambda: self._supervised(later, ending))
+        follower = 0.0 if scratch_first or not with_pool else _FINE_TUNING_TIME
+        yield from self._plan("supervised", lambda: self._supervised(later, ending, follower))
         if scratch_first:
             yield from with_pool
+        else:  # here `supervised` is often given up after its first fold, and leaves its time
+            yield from self._plan("fine_tuning", lambda: self._fine_tuning(with_pool, ending))
         if self._has_time_for_propagation():
             yield from self._plan("deep_propagation", self._deep_propagation)
 
@@ -245,8 +247,12 @@ class Race:
         heads = [one for one in self.evidence() if one.method == "features"]
         return heads[selected(heads, self.priors)].network if heads else ""
 
-    def _fine_tuning(self, heads: Sequence[Candidate]) -> list[Candidate]:
-        """Plan `fine_tuning` on the pseudo-labels of a head, and on as many images as that uses."""
+    def _fine_tuning(self, heads: Sequence[Candidate], ending: float) -> list[Candidate]:
+        """Plan `fine_tuning` on the pseudo-labels of a head, and on as many images as that uses.
+
+        Args:
+            ending: as for `_supervised`.
+        """
         if not heads or self._excluded("fine_tuning") or "augment" in self.options.settings:
             return []
         head, options = heads[0], self.options
@@ -258,9 +264,7 @@ class Race:
             "limit": str(min(int(head.settings["limit"]), FineTuning.limit)),
         }
         inputs = replace(options.inputs, size=size)
-        allowed = share_with(
-            seconds_after_choice(head, self.images), _FINE_TUNING_SHARE * self.remaining
-        )
+        allowed = share_with(ending, self.remaining - self._seconds_beside())
         options = replace(options, inputs=inputs)
         given = prepared(self.images, "fine_tuning", options, self.reporter, settings)
         tuning, task = cast(FineTuning, given[0].method), given[1]
@@ -276,16 +280,24 @@ class Race:
             return []
         return self._training("fine_tuning", allowed, options, settings, self.deadline.budget)
 
-    def _supervised(self, later: float, ending: float = 0.0) -> list[Candidate]:
+    def _seconds_beside(self) -> float:
+        """Seconds of the last trainings of networks that an ensemble may have beside another."""
+        return sum(last_seconds(one.candidate) for one in self._trained())
+
+    def _supervised(
+        self, later: float, ending: float = 0.0, follower: float = 0.0
+    ) -> list[Candidate]:
         """Plan `supervised`.
 
         Args:
             later: seconds that heads need which come after it.
             ending: seconds that a head needs after it was chosen, where the network is not.
+            follower: seconds that another training needs beside BUDGET; 0: there is none.
         """
-        beside = sum(last_seconds(one.candidate) for one in self._trained())
-        allowed = share_with(ending, self.remaining - later - beside)
-        if self._has_time_for_propagation() and allowed - BUDGET >= _EXPENSIVE_FROM:
+        allowed = share_with(ending, self.remaining - later)
+        if self._has_time_for_propagation():
+            follower = _EXPENSIVE_FROM
+        if follower and allowed - BUDGET >= follower:
             allowed = BUDGET
         return self._training("supervised", allowed, self.options, {})
 
