@@ -364,9 +364,14 @@ def test_no_fine_tuning_without_a_head_or_in_a_few_seconds(options, monkeypatch)
     monkeypatch.setattr(race, "plan_training", lambda *_: ["planned"])
     chosen = Candidate("gaussian_mixture", "lite0+lite2", 160, {"limit": "900"}, 1.0, PLAN)
     images = stripes(channels=3)
+    said = []
+    reporter = Reporter(say=said.append)
     for budget, heads, expected in ((90.0, [chosen], 1), (90.0, [], 0), (19.0, [chosen], 0)):
-        this = Race(images, Deadline(budget, 0.0), options, (), None, QUIET)
+        this = Race(images, Deadline(budget, 0.0), options, (), None, reporter)
         assert len(this._fine_tuning(heads, 0.0)) == expected
+    assert said == ["fine_tuning is left out: 19 s are left, and it takes 20 s or more"]
+    timm = replace(options, backbone="timm:resnet10t")
+    assert not Race(images, Deadline(90.0, 0.0), timm, (), None, QUIET)._fine_tuning([chosen], 0.0)
 
 
 def test_fine_tuning_that_is_too_short_is_left_out_and_how_much_it_needs_is_said(options):

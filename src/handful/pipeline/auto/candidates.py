@@ -339,8 +339,8 @@ def plan_training(
         return []
     if later and answers > _REPORTED_FROM:
         reporter.say(
-            f"if {method} is chosen, its answers for the images without a label take about "
-            f"{duration(answers)} more, beyond the budget where it leaves no time"
+            f"if {method} is chosen, predictions for the images without a label take about "
+            f"{duration(answers)} more; they are made beyond the budget if need be"
         )
     last = cost.of(0, looks) + plan.seconds(steps) + predictions
     seconds = last + FOLDS.folds * (cost.of(0, looks) + plan.seconds(fold_steps))

@@ -269,7 +269,12 @@ class Race:
         given = prepared(self.images, "fine_tuning", options, self.reporter, settings)
         tuning, task = cast(FineTuning, given[0].method), given[1]
         quick = not tuning.views(task).images
-        if allowed < (_FINE_TUNING_FROM if quick else _EXPENSIVE_FROM):
+        least = _FINE_TUNING_FROM if quick else _EXPENSIVE_FROM
+        if allowed < least:
+            self.reporter.say(
+                f"fine_tuning is left out: {duration(max(0.0, allowed))} are left, and it takes "
+                f"{duration(least)} or more"
+            )
             return []
         first = tuning.first_seconds(task)
         if first > _FIRST_SHARE * allowed:
