@@ -23,7 +23,7 @@ from handful.pipeline.model_file import load_predictor, save_predictor
 from handful.pipeline.onnx_model import onnx_model
 from tiny import stripes
 
-HOW = Ensemble("features", ("supervised",), 0.5, (2.0,), (0.25,))
+HOW = Ensemble("features", ("supervised",), 10.0, (2.0,), (0.25,))
 IMAGES = stripes(size=16, channels=3)
 
 
@@ -36,6 +36,8 @@ def members(precision="auto", backbone="lite0", images=IMAGES, size=32):
     network = handful.fit(
         images, "supervised", settings=settings, size=16, precision="fp32", estimate="none"
     )
+    with torch.no_grad():  # five steps give logits that would hardly count
+        network.predictor.model.head.weight.mul_(10)
     return head, network
 
 
@@ -61,7 +63,7 @@ def test_its_logits_are_the_weighted_mean_of_those_of_its_members(both):
     with torch.inference_mode():
         second = own(seen_small(both, IMAGES, 16)).softmax(dim=1).numpy()
     first = head.predictor.predict_proba(IMAGES).numpy()
-    rows = 0.75 * np.log(calibrated(first, 0.5)) + 0.25 * np.log(calibrated(second, 2.0))
+    rows = 0.75 * np.log(calibrated(first, 10.0)) + 0.25 * np.log(calibrated(second, 2.0))
     expected = np.exp(rows) / np.exp(rows).sum(axis=1, keepdims=True)
     assert np.abs(both.predict_proba(IMAGES).numpy() - expected).max() < 2e-3  # float16 features
     assert np.abs(expected - first).max() > 0.01
@@ -75,7 +77,7 @@ def three():
     tuned = handful.fit(
         IMAGES, "fine_tuning", settings=settings, size=32, precision="fp32", estimate="none"
     )
-    method = Ensemble("features", ("fine_tuning", "supervised"), 0.5, (1.5, 2.0), (0.25, 0.25))
+    method = Ensemble("features", ("fine_tuning", "supervised"), 10.0, (6.0, 2.0), (0.25, 0.25))
     both = joined(
         method, head.predictor, [tuned.predictor, network.predictor], IMAGES[IMAGES.labeled]
     )
@@ -87,7 +89,7 @@ def test_the_logits_of_three_are_the_weighted_mean_of_theirs(three):
     with torch.inference_mode():
         scratch = network.model.eval()(seen_small(both, IMAGES, 16)).softmax(dim=1).numpy()
     first, second = (one.predict_proba(IMAGES).numpy() for one in (head, tuned))
-    rows = 0.5 * np.log(calibrated(first, 0.5)) + 0.25 * np.log(calibrated(second, 1.5))
+    rows = 0.5 * np.log(calibrated(first, 10.0)) + 0.25 * np.log(calibrated(second, 6.0))
     rows = rows + 0.25 * np.log(calibrated(scratch, 2.0))
     expected = np.exp(rows) / np.exp(rows).sum(axis=1, keepdims=True)
     assert np.abs(both.predict_proba(IMAGES).numpy() - expected).max() < 5e-3  # float16 features
