@@ -51,6 +51,8 @@ MORE = (
     "sign-digits-auto",
     "tin10-auto",
     "fashion-mnist-auto",
+    "cifar10-jpeg-auto",
+    "steel-auto",
     "sign-digits-fine-tuning",
     "tin10-features",
     "tin10-self-training",

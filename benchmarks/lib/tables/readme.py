@@ -10,6 +10,8 @@ DEFAULT = "the default"
 SHORT = {
     "sign-digits-auto": ("photos of ten hand signs", "10 of each class", DEFAULT),
     "tin10-auto": ("small photos of ten kinds of things", "10 of each class", DEFAULT),
+    "steel-auto": ("photos of six kinds of flaws in steel", "10 of each class", DEFAULT),
+    "cifar10-jpeg-auto": ("tiny photos of ten kinds (CIFAR-10)", "10 of each class", DEFAULT),
     "fashion-mnist-auto": ("small pictures of ten kinds of clothes", "10 of each class", DEFAULT),
     "mnist-deep-propagation": (
         "handwritten digits",
