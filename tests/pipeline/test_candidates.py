@@ -370,6 +370,12 @@ def test_no_fine_tuning_without_a_head_or_in_a_few_seconds(options, monkeypatch)
         this = Race(images, Deadline(budget, 0.0), options, (), None, reporter)
         assert len(this._fine_tuning(heads, 0.0)) == expected
     assert said == ["fine_tuning is left out: 19 s are left, and it takes 20 s or more"]
+    monkeypatch.setattr(Race, "shifted", True)
+    assert not Race(images, Deadline(90.0, 0.0), options, (), None, reporter)._fine_tuning(
+        [chosen], 0.0
+    )
+    assert said[-1].endswith("it would learn from images unlike the labelled ones")
+    monkeypatch.setattr(Race, "shifted", False)
     timm = replace(options, backbone="timm:resnet10t")
     assert not Race(images, Deadline(90.0, 0.0), timm, (), None, QUIET)._fine_tuning([chosen], 0.0)
 

@@ -255,6 +255,11 @@ class Race:
         """
         if not heads or self._excluded("fine_tuning") or "augment" in self.options.settings:
             return []
+        if self.shifted:
+            self.reporter.say(
+                "fine_tuning is left out: it would learn from images unlike the labelled ones"
+            )
+            return []
         head, options = heads[0], self.options
         largest = head.size if self.remaining >= _LARGE_FROM else SMALL_IMAGES_BEST
         size = options.inputs.size or min(head.size, largest)
