@@ -260,6 +260,7 @@ def test_a_network_of_a_package_that_fails_is_left_out_and_others_are_evaluated(
     monkeypatch.setattr(candidates.models, "of_packages", lambda: ["lite1"])
     monkeypatch.setattr(race, "prior_for", lambda *_: lambda *_: Prior(Normal(-0.1, 0.1), 3))
     monkeypatch.setattr(Race, "_evaluate", evaluate)
+    monkeypatch.setattr(Race, "shifted", False)
     monkeypatch.setattr(Race, "_best_network", lambda _: "")
     monkeypatch.setattr(Race, "_ensemble", lambda _: None)
     this = Race(
