@@ -542,8 +542,11 @@ def test_labels_that_are_here_and_not_used_are_told(handful, tmp_path, monkeypat
     Path("labels.csv").write_text("\n".join(["file,label", *rows]))
     words = ["fit", "photos", "--method", "features", "--size", "32", "--estimate", "none"]
     assert handful(*words)[0] == 0
-    _, _, err = handful(*words, "--after", "photos-run", "--out", "more")
-    assert "with --after, give --labels labels.csv" in err
+    for more, told in (([], False), (["0.png,b"], True), (["7.png,b"], True)):
+        changed = [*rows, *more][-6:]
+        Path("labels.csv").write_text("\n".join(["file,label", *changed]))
+        status, _, err = handful(*words, "--after", "photos-run", "--out", "more", "--overwrite")
+        assert status == 0 and ("with --after, give --labels labels.csv" in err) == told, more
     table = Path("photos-run/label-next.csv")
     table.write_text("\n".join(["file,label", *rows]))
     _, _, err = handful(*words, "--labels", table, "--out", "other")
