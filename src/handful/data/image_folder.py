@@ -18,7 +18,7 @@ from handful.data.facts import facts_table
 from handful.data.folder_layout import Place, in_test_part, layout
 from handful.data.imageset import ImageSet, sorted_classes
 from handful.data.labels.label_file import LabelFile, match_labels
-from handful.data.labels.page_labels import page_labels
+from handful.data.labels.page_labels import TABLE, page_labels
 from handful.data.objects.contents import METADATA
 from handful.data.objects.files import Objects
 from handful.data.objects.find import (
@@ -233,9 +233,17 @@ def _given_or_of_page(
         return labels
     if own or not root.is_dir():
         return None
-    if any(place.label for place in layout(names, wanted.folders or "auto").places):
-        return None
+    places = layout(names, wanted.folders or "auto").places
     found = page_labels(names, source, root)
+    if any(place.label for place in places):
+        by_folder = {name: place.label for name, place in zip(names, places, strict=True)}
+        if any(normalized(by_folder[name] or "") != label for name, label in found.labels.items()):
+            both = shell_command("fit", source, "--after", "RUN", "--labels", TABLE)
+            say(
+                f"{TABLE} is here and is not used, as the sub-folders of {source} give the labels; "
+                f"after this fit, {both} uses both"
+            )
+        return None
     if found.file is not None:
         say(Important(found.said))
     return found.file
