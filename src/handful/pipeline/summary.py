@@ -115,7 +115,7 @@ def _accuracy(run: Run) -> list[str]:
     )
     said = [how_right(estimate, group_count(run.record), by_folder), *_grouped(run), *caveats]
     if before := earlier_in_words(run.record):
-        said += [before, *_worse(estimate, run.record["after"]["estimate"])]
+        said += [before, *_compared(estimate, run.record["after"]["estimate"])]
     said += _tested(run)
     if run.record["interim"]:
         said.append(
@@ -224,14 +224,14 @@ def _tested(run: Run) -> list[str]:
     return [f"on {counted(test['n'], 'test image')}: {about_right(test)}"] if test else []
 
 
-def _worse(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
-    """Say why a run with more labels may look worse than the earlier one."""
-    if now["accuracy"] is None or now["accuracy"] >= before["accuracy"]:
+def _compared(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
+    """Say what the figures of a run and of the earlier one tell together."""
+    if now["accuracy"] is None or {withheld(now), withheld(before)} & {"few", "guessing"}:
+        return []  # no figures to compare
+    if now["high"] >= before["low"] and before["high"] >= now["low"]:
+        return ["these labels cannot tell the two runs apart"]
+    if now["accuracy"] > before["accuracy"]:
         return []
-    if {withheld(now), withheld(before)} & {"few", "guessing"}:  # no figures to compare
-        return []
-    if now["high"] >= before["low"]:
-        return ["that it looks worse now is within what chance does"]
     return [
         "it is worse than before: the new labels may be of other images than the first ones, or "
         f"some may be wrong: see {ISSUES}"
