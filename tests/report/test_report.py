@@ -703,6 +703,24 @@ def test_the_test_score_is_compared_with_the_interval(accuracy, said):
     assert any("not recorded" in doubt for doubt in told.doubts)
 
 
+@pytest.mark.parametrize(
+    "origins, said",
+    [
+        (["unknown"], "How the labelled images were picked is not recorded."),
+        (["unknown", "chosen"], "How the other labelled images were picked is not recorded."),
+        (["unknown", "random"], "How some of the labelled images were picked is not recorded."),
+        (["random", "chosen"], ""),
+    ],
+)
+def test_how_images_were_picked_is_not_recorded_of_those_of_which_it_is_not(origins, said):
+    estimate = {
+        "accuracy": 0.8, "low": 0.7, "high": 0.9, "level": 0.9, "n": 60, "caveats": [], "how": "",
+        "guessing": False,
+    }  # fmt: skip
+    doubts = " ".join(sentences.tell(estimate, None, None, origins).doubts)
+    assert said in doubts and ("is not recorded" in doubts) == bool(said)
+
+
 def test_an_estimate_that_cannot_be_given_says_why():
     estimate = {"accuracy": None, "how": "no estimate: every label was chosen"}
     assert sentences.tell(estimate, None, None, []).how == estimate["how"]
