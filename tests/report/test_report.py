@@ -6,7 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from handful import cli, report
 from handful.errors import HandfulError
 from handful.evaluation.accuracy_estimate import BY_HAND
 from handful.exporting import card
+from handful.methods.ensemble import Ensemble
 from handful.pipeline.summary import summary
 from handful.pipeline.thumbnails import answers, mistakes
 from handful.report import comparison, plots, read, run, sentences
@@ -670,6 +671,14 @@ def test_a_plot_takes_every_colour_from_the_page():
     assert not re.findall(r"#[0-9a-fA-F]{3,8}\b(?![\w-])", re.sub(r'(href="|url\()#\w+', "", svg))
     assert {f"var(--series-{k})" for k in range(1, 7)} <= set(re.findall(r"var\(--[\w-]+\)", svg))
     assert "font-family" not in svg and "<style" not in svg and "<metadata" not in svg
+
+
+def test_the_settings_of_an_ensemble_are_how_much_each_member_counts(copied):
+    method = Ensemble("features", ("fine_tuning", "supervised"), 0.4, (0.8, 0.9), (0.25, 0.5))
+    change(copied, method={"name": "ensemble", **json.loads(json.dumps(asdict(method)))})
+    words = checked(report.render([copied])).words
+    assert "ensemble (weights: features 0.25, fine_tuning 0.25, supervised 0.5)" in words
+    assert "temperature" not in words
 
 
 @pytest.mark.parametrize(("seconds", "unit"), [(7.6, "seconds"), (160.0, "minutes")])
