@@ -299,8 +299,8 @@ def test_labels_of_the_page_never_override_those_of_the_folder(tmp_path, monkeyp
         save(photos / name)
     page_table(monkeypatch, tmp_path / "here", "cat/1.png,x,,,", "3.png,y,,,")
     both = (
-        f"labels.csv is here and is not used, as the sub-folders of {photos} give the labels; after "
-        f"this fit, handful fit {photos} --after RUN --labels labels.csv uses both"
+        f"labels.csv is here and is not used, as the sub-folders of {photos} give the labels; "
+        f"after this fit, handful fit {photos} --after RUN --labels labels.csv uses both"
     )
     images, said = told(photos)
     assert images.classes == ("cat", "dog") and said.count(both) == 1

@@ -634,11 +634,12 @@ def _precision(record: Mapping[str, Any]) -> str:
 
 def _settings(method: Mapping[str, Any]) -> str:
     """The settings of a method in a row; of an ensemble how much each of its members counts."""
-    trained, weights = method.get("trained"), method.get("weight")
-    as_now = isinstance(trained, list) and isinstance(weights, list)  # not in earlier versions
-    if method["name"] == Ensemble.name and as_now and all(isinstance(x, float) for x in weights):
-        shares = zip([method.get("head"), *trained], [1 - sum(weights), *weights], strict=False)
-        return f"weights: {', '.join(f'{name} {share:.3g}' for name, share in shares)}"
+    match method:  # in runs of earlier versions, `trained` and `weight` are no lists
+        case {"name": Ensemble.name, "head": head, "trained": [*trained], "weight": [*weights]} if (
+            all(isinstance(one, float) for one in weights)
+        ):
+            shares = zip([head, *trained], [1 - sum(weights), *weights], strict=False)
+            return f"weights: {', '.join(f'{name} {share:.3g}' for name, share in shares)}"
     return ", ".join(
         f"{key} {listed([*map(str, value)]) if isinstance(value, list) else value}"
         for key, value in method.items()

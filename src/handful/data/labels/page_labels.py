@@ -43,8 +43,8 @@ def page_labels(names: Iterable[str], source: str, root: Path) -> PageLabels:
             f"most images that the {TABLE} here names are not in it (--labels {TABLE} uses it)",
         )
     said = (
-        f"{source}: it has no labels of its own, and {counted(len(labels), 'label')} of its images are "
-        f"in {TABLE} here, where handful label writes them; they are used (--labels takes another "
-        f"file)"
+        f"{source}: it has no labels of its own, and {counted(len(labels), 'label')} of its images "
+        f"are in {TABLE} here, where handful label writes them; they are used (--labels takes "
+        f"another file)"
     )
     return PageLabels(LabelFile(path), said, labels)
