@@ -204,12 +204,13 @@ def test_the_same_command_again_finds_the_finished_run(handful, tmp_path):
 def test_another_run_is_refused_until_overwrite(handful, tmp_path):
     words = ["fit", "digits", "--per-class", 3, "--out", tmp_path / "run", *PLAIN]
     handful(*words)
+    (tmp_path / "run-2").mkdir()
     status, _, err = handful(*words, "--seed", 1)
     assert status == 2
     assert err.strip().endswith(
         "run holds another run, finished, made with other images, labels, settings, time or seed; "
-        "give another --out (--after FOLDER goes on from its labels), or --overwrite (in Python "
-        "overwrite=True) to put this one in its place"
+        f"give another folder, --out {tmp_path / 'run-3'} (--after FOLDER goes on from its "
+        "labels), or --overwrite (in Python overwrite=True) to put this one in its place"
     )
     assert handful(*words, "--seed", 1, "--overwrite")[0] == 0
     assert json.loads((tmp_path / "run" / "run.json").read_text())["seed"] == 1
@@ -542,8 +543,11 @@ def test_labels_that_are_here_and_not_used_are_told(handful, tmp_path, monkeypat
     Path("labels.csv").write_text("\n".join(["file,label", *rows]))
     words = ["fit", "photos", "--method", "features", "--size", "32", "--estimate", "none"]
     assert handful(*words)[0] == 0
-    _, _, err = handful(*words, "--after", "photos-run", "--out", "more")
-    assert "with --after, give --labels labels.csv" in err
+    for more, told in (([], False), (["0.png,b"], True), (["7.png,b"], True)):
+        changed = [*rows, *more][-6:]
+        Path("labels.csv").write_text("\n".join(["file,label", *changed]))
+        status, _, err = handful(*words, "--after", "photos-run", "--out", "more", "--overwrite")
+        assert status == 0 and ("with --after, give --labels labels.csv" in err) == told, more
     table = Path("photos-run/label-next.csv")
     table.write_text("\n".join(["file,label", *rows]))
     _, _, err = handful(*words, "--labels", table, "--out", "other")

@@ -298,9 +298,16 @@ def test_labels_of_the_page_never_override_those_of_the_folder(tmp_path, monkeyp
     for name in ("cat/1.png", "dog/2.png", "3.png"):
         save(photos / name)
     page_table(monkeypatch, tmp_path / "here", "cat/1.png,x,,,", "3.png,y,,,")
+    both = (
+        f"labels.csv is here and is not used, as the sub-folders of {photos} give the labels; "
+        f"after this fit, handful fit {photos} --after RUN --labels labels.csv uses both"
+    )
     images, said = told(photos)
-    assert images.classes == ("cat", "dog") and not any("labels.csv" in text for text in said)
+    assert images.classes == ("cat", "dog") and said.count(both) == 1
     assert len(told(photos, folders="ignore")[0].labeled) == 2  # folders without a meaning
+    for rows in (["cat/1.png,cat,,,"], ["other.png,x,,,"]):  # nothing that the folders do not say
+        page_table(monkeypatch, tmp_path / "here", *rows)
+        assert not any("labels.csv" in text for text in told(photos)[1])
 
 
 @pytest.mark.parametrize("rows, reason", [

@@ -10,6 +10,7 @@ import torch
 from handful.data.source_names import NAMES
 from handful.data.sources import SOURCES, load
 from handful.data.splits import draw
+from handful.progress import Important
 from image_files import class_folder, noise, save
 
 
@@ -283,3 +284,35 @@ def test_folders_that_group_the_images_are_not_said_to_give_nothing(tmp_path):
         said = []
         load(tmp_path / "photos", table, groups=groups, say=said.append)
         assert any("its 2 sub-folders give none; if they are" in one for one in said) == told
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ("east/0.png,east\nwest/1.png,west", "2 images in them have no label; after this fit, "),
+        ("east/0.png,east\nwest/1.png,west\neast/1.png,east", "1 image in them has no label; "),
+        ("east/0.png,east\neast/1.png,east\nwest/0.png,west\nwest/1.png,west", ""),
+        ("east/0.png,east\nwest/1.png,south", None),  # west is no class
+        ("east/0.png,west\nwest/1.png,west\nwest/0.png,east", None),  # the table says otherwise
+    ],
+)
+def test_folders_named_like_classes_of_the_table_are_told_to_give_labels_later(
+    tmp_path, rows, told
+):
+    photos = tmp_path / "photos"
+    class_folder(photos, classes=("east", "west"), per_class=2)
+    table = tmp_path / "labels.csv"
+    table.write_text(f"file,label\n{rows}\n")
+    said = []
+    load(photos, table, say=said.append)
+    about = [one for one in said if "sub-folders" in one]
+    assert len(about) == 1
+    if told is None:
+        assert "if they are sites" in about[0]
+        return
+    assert "(east, west) are named like classes of the table, and give no label" in about[0]
+    assert isinstance(about[0], Important) == bool(told) and told in about[0]
+    if told:
+        assert f"handful fit {photos} --after RUN without --labels takes th" in about[0]
+    else:
+        assert "each image in them has one" in about[0]

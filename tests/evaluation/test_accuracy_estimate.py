@@ -656,3 +656,25 @@ def test_labels_that_handful_chose_are_not_balanced_by_hand():
     assert BY_HAND in estimate(out).caveats
     told = estimate(out, origins=page).caveats
     assert DRAWN_EVEN in told and not {BY_HAND, EVEN} & set(told)
+
+
+@pytest.mark.parametrize(
+    ("single", "origins", "told"),
+    [
+        ([], None, None),
+        ([2], None, "class fox has a single label, which counts as wrong: label more of it"),
+        (
+            [2, 3],
+            None,
+            "classes fox, hare have a single label each, which counts as wrong: label more of them",
+        ),
+        ([2], [*["random"] * 8, "chosen"], None),  # it counts neither as right nor as wrong
+    ],
+)
+def test_a_class_with_a_single_label_is_named_with_what_follows(single, origins, told):
+    labels = np.array([0, 1] * 4 + single)
+    found = estimate(given(labels, guesses(labels, 4)), origins=origins)
+    caveats = found.as_json(["cat", "dog", "fox", "hare"])["caveats"]
+    assert [one for one in caveats if "single label" in one] == ([] if told is None else [told])
+    if told is not None:
+        assert caveats[1] == told

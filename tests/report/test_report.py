@@ -6,7 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from handful import cli, report
 from handful.errors import HandfulError
 from handful.evaluation.accuracy_estimate import BY_HAND
 from handful.exporting import card
+from handful.methods.ensemble import Ensemble
 from handful.pipeline.summary import summary
 from handful.pipeline.thumbnails import answers, mistakes
 from handful.report import comparison, plots, read, run, sentences
@@ -672,6 +673,14 @@ def test_a_plot_takes_every_colour_from_the_page():
     assert "font-family" not in svg and "<style" not in svg and "<metadata" not in svg
 
 
+def test_the_settings_of_an_ensemble_are_how_much_each_member_counts(copied):
+    method = Ensemble("features", ("fine_tuning", "supervised"), 0.4, (0.8, 0.9), (0.25, 0.5))
+    change(copied, method={"name": "ensemble", **json.loads(json.dumps(asdict(method)))})
+    words = checked(report.render([copied])).words
+    assert "ensemble (weights: features 0.25, fine_tuning 0.25, supervised 0.5)" in words
+    assert "temperature" not in words
+
+
 @pytest.mark.parametrize(("seconds", "unit"), [(7.6, "seconds"), (160.0, "minutes")])
 def test_times_are_drawn_in_the_unit_that_a_person_would_say(seconds, unit):
     series = plots.Series("a", [1.0, seconds], [0.5, 0.6])
@@ -701,6 +710,24 @@ def test_the_test_score_is_compared_with_the_interval(accuracy, said):
     told = sentences.tell(estimate, None, {"cat": 0.2, "dog": 0.8}, ["unknown"])
     assert "cat 20" in told.assumes
     assert any("not recorded" in doubt for doubt in told.doubts)
+
+
+@pytest.mark.parametrize(
+    "origins, said",
+    [
+        (["unknown"], "How the labelled images were picked is not recorded."),
+        (["unknown", "chosen"], "How the other labelled images were picked is not recorded."),
+        (["unknown", "random"], "How some of the labelled images were picked is not recorded."),
+        (["random", "chosen"], ""),
+    ],
+)
+def test_how_images_were_picked_is_not_recorded_of_those_of_which_it_is_not(origins, said):
+    estimate = {
+        "accuracy": 0.8, "low": 0.7, "high": 0.9, "level": 0.9, "n": 60, "caveats": [], "how": "",
+        "guessing": False,
+    }  # fmt: skip
+    doubts = " ".join(sentences.tell(estimate, None, None, origins).doubts)
+    assert said in doubts and ("is not recorded" in doubts) == bool(said)
 
 
 def test_an_estimate_that_cannot_be_given_says_why():

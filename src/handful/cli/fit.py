@@ -390,7 +390,7 @@ def _as_asked(images: "ImageSet", job: _Job, reporter: "Reporter") -> "ImageSet"
             f"{job.where.labels} gives no image a label; fill in its column of labels (a "
             f"spreadsheet may have put what you typed into another one), or leave --labels out"
         )
-    _tell_missed_labels(job, reporter)
+    _tell_missed_labels(job, images, reporter)
     if job.drawn is None:
         return images
     images = subsample_labels(images, *job.drawn)
@@ -398,16 +398,26 @@ def _as_asked(images: "ImageSet", job: _Job, reporter: "Reporter") -> "ImageSet"
     return replace(images, origins={**drawn, **images.origins})
 
 
-def _tell_missed_labels(job: _Job, reporter: "Reporter") -> None:
-    """Say so where labels are at hand that the command does not use."""
-    from handful.data.labels.page_labels import TABLE
+def _tell_missed_labels(job: _Job, images: "ImageSet", reporter: "Reporter") -> None:
+    """Say so where labels are at hand that neither the command nor the earlier run has."""
+    from handful.data.boxes.crop_store import CropStore
+    from handful.data.class_names import normalized
+    from handful.data.labels.page_labels import TABLE, page_labels
     from handful.pipeline.artifacts import LABEL_NEXT, RECORD
+    from handful.pipeline.earlier_run import read_labels
     from handful.progress import Important
 
     table = job.where.labels
     told = ""
-    if job.after is not None and table is None and Path(TABLE).is_file():
-        told = f"{TABLE} is here and is not used: with --after, give --labels {TABLE}"
+    if job.after is not None and table is None:
+        known, names, store = read_labels(job.after).labels, images.names, images.store
+        if isinstance(store, CropStore):  # a label may name a photo
+            crops = zip(store.names, store.photos, strict=True)
+            known |= {photo: known[crop] for crop, photo in crops if crop in known}
+            names = [*names, *set(store.photos)]
+        here = page_labels(names, job.source, Path(job.source).expanduser()).labels
+        if any(normalized(known.get(name, "")) != label for name, label in here.items()):
+            told = f"{TABLE} is here and is not used: with --after, give --labels {TABLE}"
     elif job.after is None and table is not None and table.name == LABEL_NEXT:
         run = table.expanduser().parent
         if (run / RECORD).exists():

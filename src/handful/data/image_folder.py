@@ -5,8 +5,8 @@ them have a meaning.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from handful.data.facts import facts_table
 from handful.data.folder_layout import Place, in_test_part, layout
 from handful.data.imageset import ImageSet, sorted_classes
 from handful.data.labels.label_file import LabelFile, match_labels
-from handful.data.labels.page_labels import page_labels
+from handful.data.labels.page_labels import TABLE, page_labels
 from handful.data.objects.contents import METADATA
 from handful.data.objects.files import Objects
 from handful.data.objects.find import (
@@ -233,9 +233,17 @@ def _given_or_of_page(
         return labels
     if own or not root.is_dir():
         return None
-    if any(place.label for place in layout(names, wanted.folders or "auto").places):
-        return None
+    places = layout(names, wanted.folders or "auto").places
     found = page_labels(names, source, root)
+    if any(place.label for place in places):
+        by_folder = {name: place.label for name, place in zip(names, places, strict=True)}
+        if any(normalized(by_folder[name] or "") != label for name, label in found.labels.items()):
+            both = shell_command("fit", source, "--after", "RUN", "--labels", TABLE)
+            say(
+                f"{TABLE} is here and is not used, as the sub-folders of {source} give the labels; "
+                f"after this fit, {both} uses both"
+            )
+        return None
     if found.file is not None:
         say(Important(found.said))
     return found.file
@@ -300,7 +308,7 @@ def _places(
             )
     else:
         places, unknown = places_by_table(found, root, labels, say)
-        tell_unused_folders(source, names, wanted, say)
+        tell_unused_folders(source, names, places, wanted, say)
         places = folders_beside_table(names, places, wanted.folders)
     return with_plain_labels(places, say), unknown
 
@@ -317,20 +325,69 @@ def places_of_source(
 
 
 def tell_unused_folders(
-    source: str, names: list[str], wanted: Wanted, say: Callable[[str], None]
+    source: str, names: list[str], places: list[Place], wanted: Wanted, say: Callable[[str], None]
 ) -> None:
     """Say that sub-folders beside a label file give no label, unless they are a data set's parts.
 
-    Where a rule groups the images, there is nothing to propose.
+    Where all are named like classes of the file, a fit that goes on takes their names as labels.
+    Otherwise they may be groups, unless a rule groups the images.
     """
     folders = sorted({name.split("/", 1)[0] for name in names if "/" in name})
-    if wanted.training and wanted.folders in (None, "auto") and 2 <= len(folders) <= MOST_FOLDERS:
-        if not in_test_part(names) and not wanted.grouped:
-            say(
-                f"{source}: the labels are in the table, and its {len(folders)} sub-folders give "
-                f"none; if they are sites, cameras or patients, --folders groups keeps the images "
-                f"of each together"
+    if not wanted.training or wanted.folders not in (None, "auto") or in_test_part(names):
+        return
+    given = {name: place.label for name, place in zip(names, places, strict=True) if place.label}
+    of_folder = labels_by_name(names)
+    classes = sorted(set(of_folder.values()))
+    if named_like(classes, classes_for_folders(given, given.values())):
+        told = (
+            f"{source}: its sub-folders ({some_of(classes, SHOWN)}) are named like classes of the "
+            f"table, and give no label beside it"
+        )
+        unlabeled = len(of_folder.keys() - given.keys())
+        if not unlabeled:
+            say(f"{told}; each image in them has one from the table")
+            return
+        has, takes = ("has", "that") if unlabeled == 1 else ("have", "those")
+        say(
+            Important(
+                f"{told}, where {counted(unlabeled, 'image')} in them {has} no label; after this "
+                f"fit, {shell_command('fit', source, '--after', 'RUN')} without --labels takes "
+                f"{takes} from the names of the folders"
             )
+        )
+    elif 2 <= len(folders) <= MOST_FOLDERS and not wanted.grouped:
+        say(
+            f"{source}: the labels are in the table, and its {len(folders)} sub-folders give "
+            f"none; if they are sites, cameras or patients, --folders groups keeps the images "
+            f"of each together"
+        )
+
+
+def labels_by_name(names: Sequence[str]) -> dict[str, str]:
+    """The label of each image whose folder would give it one if all folders were classes."""
+    found = zip(names, layout(names, "classes").places, strict=True)
+    return {name: place.label for name, place in found if place.label is not None}
+
+
+def classes_for_folders(labels: Mapping[str, str], classes: Iterable[str]) -> tuple[str, ...]:
+    """The classes whose names a folder may give: those without an image that is labelled otherwise.
+
+    Args:
+        labels: image → label, that a user gave.
+    """
+    passed = {
+        normalized(part)
+        for name, label in labels.items()
+        for part in PurePosixPath(name).parts[:-1]
+        if normalized(part) != normalized(label)
+    }
+    return tuple(one for one in dict.fromkeys(classes) if normalized(one) not in passed)
+
+
+def named_like(folders: Iterable[str], classes: Iterable[str]) -> bool:
+    """Whether there are folders, and all are named like classes."""
+    named = set(map(normalized, folders))
+    return bool(named) and named <= set(map(normalized, classes))
 
 
 def places_of_known(
@@ -345,10 +402,9 @@ def places_of_known(
     Folders that are named like its classes give labels: images were moved into them. Others are
     groups at most.
     """
-    inside = {place.label for place in layout(names, "classes").places}
-    folders = sorted(name for name in inside if name is not None)
+    folders = sorted(set(labels_by_name(names).values()))
     if folders and wanted.folders in (None, "auto"):
-        if set(map(normalized, folders)) <= set(map(normalized, known.classes)):
+        if named_like(folders, known.classes):
             say(
                 Important(
                     f"{source}: its folders ({some_of(folders, SHOWN)}) are named like classes of "

@@ -30,6 +30,7 @@ from handful.evaluation.calibration import (
 from handful.evaluation.cross_validation import OutOfFold, of_one_origin
 from handful.evaluation.metrics import wilson
 from handful.methods.class_shares import chance_of_even_counts
+from handful.text import some_of
 
 # Effective share of n: one set of labels made all models, so their errors are correlated, and n
 # images tell as much as DEPENDENCE * n independent ones. Chosen by simulation, see
@@ -60,6 +61,7 @@ DRAWN_EVEN = (
 _RARE = (
     0.05  # chance of counts as even, in a random draw, below which classes look balanced by hand
 )
+SHOWN = 5  # classes with a single label that are named
 FEWEST_PER_CLASS = 5  # labels of a class below which no recall is estimated for it
 
 
@@ -110,6 +112,7 @@ class Estimate:
     pool_temperature: float | None = None  # of answers for unlabelled images, if it is another one
     abstentions: tuple[Abstention, ...] = ()  # for those of TARGET_ACCURACIES that are shown
     caveats: tuple[str, ...] = ()
+    single: tuple[int, ...] = ()  # classes whose only label counts, and counts as wrong
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -120,13 +123,18 @@ class Estimate:
     def as_json(self, classes: Sequence[str]) -> dict[str, Any]:
         """The estimate as plain numbers, lists and dicts, with class names for class numbers.
 
-        `extrapolated` is called "rough" there, as saved runs have it.
+        `extrapolated` is called "rough" there, as saved runs have it. `single` is a caveat there,
+        the second one, so that it is seen where only two are shown.
         """
+        caveats = list(self.caveats)
+        if self.single:
+            caveats.insert(1, _single_in_words([classes[label] for label in self.single]))
         fields = asdict(self) | {
             "per_class": [row._asdict() | {"label": classes[row.label]} for row in self.per_class],
             "abstentions": [row.as_json() for row in self.abstentions],
-            "caveats": list(self.caveats),
+            "caveats": caveats,
         }
+        del fields["single"]
         return {"rough" if key == "extrapolated" else key: fields[key] for key in fields}
 
 
@@ -191,7 +199,8 @@ def estimate(
             weights[counted],
             INDEPENDENCE * found.effective / DEPENDENCE * float(weights @ weights),
         ),
-        caveats=caveats + _caveats(out, alone, prior, origins, weights, found),
+        caveats=caveats + _caveats(out, prior, origins, weights, found),
+        single=tuple(np.sort(out.labels[alone & counted]).tolist()),
     )
 
 
@@ -233,22 +242,13 @@ def _corrected(
 
 def _caveats(
     out: OutOfFold,
-    alone: np.ndarray,
     prior: Sequence[float] | None,
     origins: Sequence[str] | None,
     weights: np.ndarray,
     found: _Corrected,
 ) -> tuple[str, ...]:
-    """Return caveats beside those of `countable`.
-
-    Args:
-        alone: (n,) whether a label is the only one of its class.
-    """
+    """Return caveats beside those of `countable`."""
     caveats: tuple[str, ...] = ()
-    if alone.any():
-        one = "1 label is the only one of its class and counts as wrong"
-        more = f"{alone.sum():,} labels are the only ones of their classes and count as wrong"
-        caveats += (one if alone.sum() == 1 else more,)
     if prior is None and out.stratified:
         even = chance_of_even_counts(of_one_origin(out.labels, origins))
         said = DRAWN_EVEN if _drawn_beside_chosen(origins) else BY_HAND if even < _RARE else EVEN
@@ -261,6 +261,16 @@ def _caveats(
             f"often",
         )
     return caveats
+
+
+def _single_in_words(names: Sequence[str]) -> str:
+    """What follows for classes with a single label."""
+    if len(names) == 1:
+        return f"class {names[0]} has a single label, which counts as wrong: label more of it"
+    return (
+        f"classes {some_of(names, SHOWN)} have a single label each, which counts as wrong: label "
+        f"more of them"
+    )
 
 
 def _drawn_beside_chosen(origins: Sequence[str] | None) -> bool:

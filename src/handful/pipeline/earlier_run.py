@@ -7,7 +7,7 @@ kept too, since an estimate may only count labels of images that were drawn at r
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from handful.data.boxes.crop_store import boxes_in
 from handful.data.boxes.options import Boxes, boxes_of
 from handful.data.class_names import normalized
 from handful.data.grouping.rules import AUTO, FOLDER, NONE, check_rule, safe_to_repeat
-from handful.data.image_folder import EarlierLabels
+from handful.data.image_folder import EarlierLabels, classes_for_folders
 from handful.data.imageset import ImageSet, sorted_classes
 from handful.data.labels.columns import CONFIRMED, MARK
 from handful.errors import HandfulError
@@ -110,13 +110,7 @@ def how_to_load(
     if labels is not None or folders == "classes" or _by_folder(earlier):
         return boxes, None
     known = read_labels(earlier.folder).labels if earlier.folder is not None else {}
-    passed = {
-        normalized(part)
-        for name, label in known.items()
-        for part in PurePosixPath(name).parts[:-1]
-        if normalized(part) != normalized(label)
-    }
-    new = tuple(one for one in earlier.record["data"]["classes"] if normalized(one) not in passed)
+    new = classes_for_folders(known, earlier.record["data"]["classes"])
     return boxes, EarlierLabels(str(earlier.folder or "the earlier run"), new)
 
 

@@ -1,5 +1,6 @@
 """Acquire, write and clean up a run folder."""
 
+import shlex
 import shutil
 from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from handful.evaluation.label_errors import LabelIssue
 from handful.evaluation.novelty import fit_in_distribution, save_in_distribution
 from handful.files import read_json, read_tensors, tidy, write_json, write_tensors
 from handful.methods.base import Task
+from handful.output import next_folder
 from handful.pipeline.artifacts import (
     CHECKPOINT,
     COMMAND,
@@ -117,7 +119,7 @@ def acquire(
             remove_if_empty(folder)
             begun = folder / NEW / CHECKPOINT / _FINGERPRINT_FILE
             if begun.exists() and read_json(begun) != fingerprint:
-                _refuse_unless_overwrite(overwrite, f"{folder} holds another run, unfinished,")
+                _refuse_unless_overwrite(overwrite, folder, "unfinished")
             return _start_over(folder / NEW, fingerprint, layout)
         stopped = holds_interim(folder, fingerprint)  # and the same command goes on with it
         if _recorded_fingerprint(folder / layout.record, overwrite) == fingerprint and (
@@ -125,13 +127,13 @@ def acquire(
         ):
             return None
         state = "finished" if not holds_interim(folder) else "stopped before its end"
-        _refuse_unless_overwrite(overwrite, f"{folder} holds another run, {state},")
+        _refuse_unless_overwrite(overwrite, folder, state)
         remove_if_empty(folder)
         return _start_over(folder / NEW, fingerprint, layout)
     if fingerprint_file.exists():
         if read_json(fingerprint_file) == fingerprint:
             return folder
-        _refuse_unless_overwrite(overwrite, f"{folder} holds another run, unfinished,")
+        _refuse_unless_overwrite(overwrite, folder, "unfinished")
         for name in layout.files(folder):
             if name.suffix == ".csv":
                 keep_typed_labels(folder / name, say)
@@ -270,12 +272,14 @@ def _holds_other_files(folder: Path) -> bool:
     return False
 
 
-def _refuse_unless_overwrite(overwrite: bool, description: str) -> None:
+def _refuse_unless_overwrite(overwrite: bool, folder: Path, state: str) -> None:
+    """Raise HandfulError, with the name of a free folder, unless the run may be replaced."""
     if not overwrite:
         raise HandfulError(
-            f"{description} made with other images, labels, settings, time or seed; give another "
-            f"--out (--after FOLDER goes on from its labels), or "
-            f"--overwrite (in Python overwrite=True) to put this one in its place"
+            f"{folder} holds another run, {state}, made with other images, labels, settings, time "
+            f"or seed; give another folder, --out {shlex.quote(str(next_folder(folder)))} (--after "
+            f"FOLDER goes on from its labels), or --overwrite (in Python overwrite=True) to put "
+            f"this one in its place"
         )
 
 

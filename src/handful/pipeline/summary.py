@@ -40,7 +40,8 @@ from handful.text import (
 WEAK = 0.15  # recall below the accuracy at which a class counts as weak
 SHOWN = 3  # weak classes that are named, at most
 MOST_CAVEATS = 2  # that are shown; the report has all
-FEWEST = 5  # labels of a class below which nothing is said of it
+FEWEST = 3  # labels of a class below which nothing is said of it
+BY_CHANCE = 0.1  # most that so few right answers may be likely in a class as easy as the average
 CLASSES = 5  # that are named
 FEWER = 0.9  # groups for each labelled image below which they are worth a sentence
 
@@ -114,7 +115,7 @@ def _accuracy(run: Run) -> list[str]:
     )
     said = [how_right(estimate, group_count(run.record), by_folder), *_grouped(run), *caveats]
     if before := earlier_in_words(run.record):
-        said += [before, *_worse(estimate, run.record["after"]["estimate"])]
+        said += [before, *_compared(estimate, run.record["after"]["estimate"])]
     said += _tested(run)
     if run.record["interim"]:
         said.append(
@@ -223,14 +224,14 @@ def _tested(run: Run) -> list[str]:
     return [f"on {counted(test['n'], 'test image')}: {about_right(test)}"] if test else []
 
 
-def _worse(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
-    """Say why a run with more labels may look worse than the earlier one."""
-    if now["accuracy"] is None or now["accuracy"] >= before["accuracy"]:
+def _compared(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
+    """Say what the figures of a run and of the earlier one tell together."""
+    if now["accuracy"] is None or {withheld(now), withheld(before)} & {"few", "guessing"}:
+        return []  # no figures to compare
+    if now["high"] >= before["low"] and before["high"] >= now["low"]:
+        return ["these labels cannot tell the two runs apart"]
+    if now["accuracy"] > before["accuracy"]:
         return []
-    if {withheld(now), withheld(before)} & {"few", "guessing"}:  # no figures to compare
-        return []
-    if now["high"] >= before["low"]:
-        return ["that it looks worse now is within what chance does"]
     return [
         "it is worse than before: the new labels may be of other images than the first ones, or "
         f"some may be wrong: see {ISSUES}"
@@ -243,7 +244,7 @@ def quote(path: Path) -> str:
 
 
 def weak_classes(run: Run) -> list[Weak]:
-    """Return the classes that are recognised clearly less often than others, worst first.
+    """Return the classes that are recognised clearly less often than others, the surest first.
 
     They are read from the out-of-fold predictions in the folder of the run, of the labels that
     count in the estimate: so they are in the matrix of the report.
@@ -263,15 +264,21 @@ def weak_classes(run: Run) -> list[Weak]:
 
 
 def _weak(pairs: Sequence[tuple[str, str]]) -> list[Weak]:
+    """The classes in which so few right answers are no chance, the least likely by chance first."""
+    from scipy.special import bdtr  # faster to import than scipy.stats
+
     everything = sum(label == guess for label, guess in pairs) / max(len(pairs), 1)
     found = []
     for name in dict.fromkeys(label for label, _ in pairs):
         guesses = Counter(guess for label, guess in pairs if label == name)
         n, right = guesses.total(), guesses.pop(name, 0)
-        if n >= FEWEST and right / n < everything - WEAK and guesses:
+        if n < FEWEST or not guesses or right / n >= everything - WEAK:
+            continue
+        # The probability of so few right answers if each were right as often as all are.
+        if (chance := bdtr(right, n, everything)) <= BY_CHANCE:
             other, times = guesses.most_common(1)[0]
-            found.append(Weak(name, n, right, other, times))
-    return sorted(found, key=lambda weak: weak.right / weak.n)[:SHOWN]
+            found.append((chance, Weak(name, n, right, other, times)))
+    return [weak for _, weak in sorted(found)[:SHOWN]]
 
 
 def _weak_in_words(weak: Weak) -> str:

@@ -19,6 +19,7 @@ from handful.evaluation.calibration import HELD
 from handful.evaluation.label_errors import CONTRADICTED
 from handful.evaluation.metrics import equal_groups, evaluate
 from handful.methods.base import About
+from handful.methods.ensemble import Ensemble
 from handful.output import next_folder
 from handful.pipeline.artifacts import (
     ISSUES,
@@ -631,17 +632,28 @@ def _precision(record: Mapping[str, Any]) -> str:
     return f"{'; '.join(told)}; trained in {training['precision']}"
 
 
+def _settings(method: Mapping[str, Any]) -> str:
+    """The settings of a method in a row; of an ensemble how much each of its members counts."""
+    match method:  # in runs of earlier versions, `trained` and `weight` are no lists
+        case {"name": Ensemble.name, "head": head, "trained": [*trained], "weight": [*weights]} if (
+            all(isinstance(one, float) for one in weights)
+        ):
+            shares = zip([head, *trained], [1 - sum(weights), *weights], strict=False)
+            return f"weights: {', '.join(f'{name} {share:.3g}' for name, share in shares)}"
+    return ", ".join(
+        f"{key} {listed([*map(str, value)]) if isinstance(value, list) else value}"
+        for key, value in method.items()
+        if key != "name"
+    )
+
+
 def _facts(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """Settings, times and versions that are needed to repeat the run, beside the command."""
     data, training, backbone = record["data"], record["training"], record["backbone"]
     looked, method = record["input"], record["method"]
     schedule = record["schedule"] or {}
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    settings = ", ".join(
-        f"{key} {listed([*map(str, value)]) if isinstance(value, list) else value}"
-        for key, value in method.items()
-        if key != "name"
-    )
+    settings = _settings(method)
     colours = "grey" if looked["channels"] == 1 else "colour"
     pixels = (
         f"{looked['size']} × {looked['size']} pixels, {colours}, made square by {looked['aspect']}"

@@ -227,10 +227,12 @@ def _doubts(estimate: Mapping[str, Any], origins: Iterable[str]) -> tuple[str, .
             "The gain of the saved model from seeing all labels is a typical one, not measured "
             "here."
         )
-    if "unknown" in set(origins):
+    kinds = set(origins)
+    if "unknown" in kinds:
+        some, other = "some of " * ("random" in kinds), "other " * ("chosen" in kinds)
         said.append(
-            "How the labelled images were picked is not recorded. If they were picked for being "
-            "odd, typical or easy, the estimate is wrong."
+            f"How {some}the {other}labelled images were picked is not recorded. If they were "
+            f"picked for being odd, typical or easy, the estimate is wrong."
         )
     said.append(
         "New images that are different (another camera, another season, classes without a label) "

@@ -322,7 +322,7 @@ def _places(
         unknown = [*matched.unused, *unknown]
         if store.detected.of.labelled:
             say(f"labels are those of {labels.path}, and those in {store.detected.of.path} are not")
-    tell_unused_folders(source, names, wanted, say)
+    tell_unused_folders(source, names, places, wanted, say)
     return with_plain_labels(folders_beside_table(names, places, wanted.folders), say), unknown
 
 

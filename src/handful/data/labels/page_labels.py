@@ -1,9 +1,10 @@
 """Find the labels that `handful label` wrote by default, for images that have no others."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from handful.data.class_names import normalized
 from handful.data.labels.label_file import LabelFile, match_labels
 from handful.errors import HandfulError
 from handful.text import counted
@@ -17,6 +18,7 @@ class PageLabels(NamedTuple):
 
     file: LabelFile | None
     said: str  # a sentence with the file; without it, half a sentence that tells what was missing
+    labels: Mapping[str, str] = {}  # of the images that the file labels, by name
 
 
 def page_labels(names: Iterable[str], source: str, root: Path) -> PageLabels:
@@ -32,17 +34,17 @@ def page_labels(names: Iterable[str], source: str, root: Path) -> PageLabels:
         matched = match_labels(LabelFile(path), names, root)
     except HandfulError:
         return PageLabels(None, f"the {TABLE} here names none of its images")
-    labels = sum(row.label is not None for row in matched.rows.values())
+    labels = {name: normalized(row.label) for name, row in matched.rows.items() if row.label}
     if not labels:
         return PageLabels(None, f"the {TABLE} here gives none of its images a label")
-    if labels < LEAST_SHARE * (labels + len(matched.unused)):
+    if len(labels) < LEAST_SHARE * (len(labels) + len(matched.unused)):
         return PageLabels(
             None,
             f"most images that the {TABLE} here names are not in it (--labels {TABLE} uses it)",
         )
     said = (
-        f"{source}: it has no labels of its own, and {counted(labels, 'label')} of its images are "
-        f"in {TABLE} here, where handful label writes them; they are used (--labels takes another "
-        f"file)"
+        f"{source}: it has no labels of its own, and {counted(len(labels), 'label')} of its images "
+        f"are in {TABLE} here, where handful label writes them; they are used (--labels takes "
+        f"another file)"
     )
-    return PageLabels(LabelFile(path), said)
+    return PageLabels(LabelFile(path), said, labels)
