@@ -272,7 +272,7 @@ def test_a_run_of_three_is_whole_and_goes_on_after_a_kill(three, tmp_path, monke
     again, pool = handful.open_run(tmp_path / "run"), images[images.unlabeled]
     assert (again.predict(pool).probabilities == run.predict(pool).probabilities).all()
     report = render([tmp_path / "run"])
-    assert "lite0+small+lite2" in report and "trained supervised and fine_tuning" in report
+    assert "lite0+small+lite2" in report and "weights: gaussian_mixture 0." in report
 
     trained = []
 
