@@ -181,7 +181,7 @@ def test_fine_tuning_goes_on_from_the_installed_weights():
     images = stripes(size=32, channels=3)
     settings = {"steps": "2", "batch": "2", "unlabeled_ratio": "2", "embed_size": "32"}
     run = handful.fit(images, "fine_tuning", size=32, settings=settings, estimate="none")
-    assert run.record["backbone"]["name"] == "lite0"
+    assert run.record["backbone"]["name"] == "lite2"
     assert run.predict(images).probabilities.shape == (40, 2)
 
 
