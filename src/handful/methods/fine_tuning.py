@@ -235,6 +235,12 @@ class FineTuning:
                 f"embed_backbone has no learned weights, got {name!r}; name pre-trained "
                 f"networks, as in lite0+lite2, or leave it out"
             )
+        labels, classes = task.labels[task.labeled], len(task.classes)
+        probabilities = torch.zeros(len(task.images), classes)
+        if len(labels.unique()) < 2:  # as in a fold of few labels: there is nothing to fit
+            only = F.one_hot(labels[0], classes).float()
+            probabilities[used] = only
+            return probabilities.to(devices.device()), only.to(devices.device())
         stages = {"stages": 3} if models.multi_stage(name) else {}
         own = task.backbone.options if name == task.backbone.name else {}
         spec = BackboneSpec(name, own | stages)
@@ -242,12 +248,6 @@ class FineTuning:
         frozen = classifier(replace(task, backbone=spec, size=size))
         images = task.images[used.numpy()]
         pool = embed(images, frozen, size, task.aspect, "auto", task.track)
-        labels, classes = task.labels[task.labeled], len(task.classes)
-        probabilities = torch.zeros(len(task.images), classes)
-        if len(labels.unique()) < 2:  # as in a fold of few labels: there is nothing to fit
-            only = F.one_hot(labels[0], classes).float()
-            probabilities[used] = only
-            return probabilities.to(devices.device()), only.to(devices.device())
         known = pool[torch.isin(used, task.labeled)]
         shares = shares_for(task, pool, used)
         teacher = _TEACHERS[self.embed_head]()

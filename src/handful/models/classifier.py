@@ -17,7 +17,7 @@ from handful.data.imageset import ImageSet
 from handful.models import onnx_features
 from handful.models.engine import TORCH, engine_of, filled
 from handful.models.ensemble import Ensemble, Trained
-from handful.models.feature_cache import SMALL, at_once, feature_parts, features, pass_of
+from handful.models.feature_cache import feature_parts, features, pass_of, trained_at_once
 from handful.models.imagenet import Lite
 from handful.models.joined import Joined
 from handful.models.onnx_int8 import Int8Builder
@@ -261,7 +261,7 @@ class Predictor:
         self.model.eval()
         if self.size > 256:  # bounds the memory of a batch
             batch = max(1, batch * 256**2 // self.size**2)
-        count = pass_of(images, at_once(self.size, batch) if self.size > SMALL else batch)
+        count = pass_of(images, trained_at_once(self.size, batch))
         stream = images.stream(self.size, self.aspect, batch, self.channels)
         for pixels in track(stream, -(-len(images) // batch), what):
             rows = []

@@ -64,19 +64,12 @@ class EfficientNetLite(nn.Module):
                 nn.init.normal_(module.weight, 0, math.sqrt(2 / fan_out))
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        x = self._stem(images)
-        means = []
-        for stage in self.blocks[:_LAST]:
-            x = stage(x)
-            means.append(_mean(x))
-        return [*means, *self.of_maps(self._last_stage[0](x))]
+        maps, means = self._first_layers(images)
+        return [*means, *self.of_maps(maps)]
 
     def maps(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, C, H / 32, W / 32): the output of the first block of that size."""
-        x = self._stem(images)
-        for stage in self.blocks[:_LAST]:
-            x = stage(x)
-        return self._last_stage[0](x)
+        return self._first_layers(images)[0]
 
     def of_maps(self, maps: Tensor) -> list[Tensor]:
         """The last three of the means (N, D_i) that the network gives, from `maps`."""
@@ -85,8 +78,13 @@ class EfficientNetLite(nn.Module):
         end = F.relu6(self.bn2(self.conv_head(wide)), inplace=True)
         return [_mean(last), _mean(wide), _mean(end)]
 
-    def _stem(self, images: Tensor) -> Tensor:
-        return F.relu6(self.bn1(self.conv_stem(images)), inplace=True)
+    def _first_layers(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The result of `maps`, and the means (N, D_i) of the stages before it."""
+        x, means = F.relu6(self.bn1(self.conv_stem(images)), inplace=True), []
+        for stage in self.blocks[:_LAST]:
+            x = stage(x)
+            means.append(_mean(x))
+        return self._last_stage[0](x), means
 
     @property
     def after_maps(self) -> list[nn.Module]:

@@ -38,7 +38,7 @@ from handful.progress import Track, quiet
 VIEWS = ("plain", "flipped")
 SIZES = (224, 160, 128, 96, 64)  # the sizes of `choose_size`, the most accurate first
 SMALL_IMAGES_BEST = 160  # the most accurate size for images of 64 pixels or less
-SMALL = 64  # pixels a side up to which large batches are as fast: those of networks from scratch
+_SMALL = 64  # pixels a side up to which large batches are as fast: those of networks from scratch
 _BATCH = 64  # images that are decoded together
 _ALONE = 8  # the least of them where threads compute side by side: few wait for the last one
 # Pixels in a forward pass. With more, the values between two layers exceed a processor's cache, and
@@ -299,6 +299,11 @@ def at_once(size: int, most: int) -> int:
     if devices.device().type != "cpu":
         return most
     return min(most, 1 << (max(1, _PASS // size**2).bit_length() - 1))
+
+
+def trained_at_once(size: int, most: int) -> int:
+    """`at_once` for networks trained on the task, which see small images in whole batches."""
+    return at_once(size, most) if size > _SMALL else most
 
 
 def pass_of(images: ImageSet, most: int) -> int:

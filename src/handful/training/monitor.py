@@ -8,7 +8,7 @@ from handful import devices
 from handful.data.splits import evenly_spaced
 from handful.methods.base import Task
 from handful.methods.heads import prior_of
-from handful.models.feature_cache import SMALL, at_once
+from handful.models.feature_cache import trained_at_once
 from handful.progress import Say
 
 EVALUATION_LIMIT = 2_000  # most images of a part that an evaluation uses
@@ -54,10 +54,6 @@ def _shares(line: dict[str, float], task: Task) -> str:
     return f"{text} ({task.classes[most]}: {both}); "
 
 
-def _images_at_once(size: int) -> int:
-    return at_once(size, _BATCH) if size > SMALL else _BATCH
-
-
 class Monitor:
     """Evaluates a network on the labelled and the validation images, unaugmented.
 
@@ -91,7 +87,7 @@ class Monitor:
         model.eval()
         for name, (pixels, labels) in self.parts.items():
             with devices.autocast(self.precision):
-                parts = pixels.split(_images_at_once(pixels.shape[-1]))
+                parts = pixels.split(trained_at_once(pixels.shape[-1], _BATCH))
                 logits = torch.cat([model(some.float() / 255) for some in parts])
             found[f"{name}_loss"] = F.cross_entropy(logits.float(), labels).item()
             found[f"{name}_accuracy"] = (logits.argmax(1) == labels).float().mean().item()
