@@ -263,6 +263,7 @@ def test_a_network_of_a_package_that_fails_is_left_out_and_others_are_evaluated(
     monkeypatch.setattr(Race, "shifted", False)
     monkeypatch.setattr(Race, "_best_network", lambda _: "")
     monkeypatch.setattr(Race, "_ensemble", lambda _: None)
+    monkeypatch.setattr(Race, "_seconds_beside", lambda _: 0.0)
     this = Race(
         stripes(), Deadline(90.0, 0.0), options, ["random"] * 16, None, Reporter(say=said.append)
     )

@@ -145,11 +145,13 @@ def test_a_candidate_that_never_gained_as_much_is_not_tried():
     assert cannot_win("deep_propagation", seen, sure_of(-0.1)) == ""  # beside `supervised`
 
 
-def test_a_training_is_given_up_after_one_fold_only_where_it_is_far_behind():
+def test_a_training_is_given_up_only_where_it_is_far_behind():
     others = [Evidence("features", right(30, 28)), Evidence("self_training", right(30, 20))]
-    assert "28 points" not in hopeless(Evidence("supervised", right(30, 20)), others)
-    assert hopeless(Evidence("supervised", right(30, 25)), others) == ""
-    assert "83 points below features" in hopeless(Evidence("supervised", right(30, 3)), others)
+    assert "28 points" not in hopeless(Evidence("supervised", right(30, 20)), others, 1)
+    assert hopeless(Evidence("supervised", right(30, 25)), others, 1) == ""
+    why = hopeless(Evidence("supervised", right(30, 3)), others, 1)
+    assert why == "is given up after one of its folds: 83 points below features there"
+    assert "after 2 of its folds" in hopeless(Evidence("supervised", right(30, 3)), others, 2)
 
 
 def test_a_network_of_a_package_is_compared_and_named_as_another_candidate():

@@ -16,14 +16,18 @@ from handful.pipeline import fit
 from handful.pipeline.auto import race, select
 from handful.pipeline.auto.candidates import Candidate
 from handful.pipeline.auto.past_results import Normal, Prior
+from handful.pipeline.auto.race import Race
 from handful.pipeline.earlier_run import earlier_settings
-from handful.pipeline.options import FitOptions
+from handful.pipeline.options import FitOptions, InputSpec
+from handful.progress import QUIET
 from handful.training.plan import Plan
 from handful.training.settings import Settings
+from handful.training.time_budget import Deadline
 from handful.training.trainer import train_task
 from tiny import stripes
 
 LOOK = {"size": 32, "precision": "fp32", "method": "auto"}
+INPUTS = InputSpec(32, precision="fp32")
 PLAN = Plan("fp32", 1, 0.0)
 HEADS = [
     Candidate("features", "lite0", 32, {}, 1.0, PLAN),
@@ -267,3 +271,58 @@ def test_the_first_fold_of_a_training_is_the_fold_that_is_read(monkeypatch):
     monkeypatch.setattr("handful.pipeline.auto.select.fold_predictor", perfect)
     run = handful.fit(images, **LOOK)
     assert [row["accuracy"] for row in run.record["choice"]] == pytest.approx([1, 1])
+
+
+def test_a_training_that_falls_behind_in_its_second_fold_is_given_up(monkeypatch):
+    images = stripes(80, labeled=48)
+    monkeypatch.setattr(race, "prior_for", lambda *_: undecided)
+    monkeypatch.setattr(race, "plan_features", lambda *_: HEADS[:1])
+    monkeypatch.setattr(
+        race, "plan_training", lambda method, *_: [SUPERVISED] if method == "supervised" else []
+    )
+    fitted = []
+
+    def predictor(settings, task, *_):
+        labels = task.images.labels[task.images.labeled]
+
+        def fit(train, held, seed):
+            if settings.schedule is not None:
+                fitted.append(len(held))
+            right = np.ones(len(held)) if len(fitted) < 2 else np.full(len(held), 0.1)
+            return np.where(np.eye(2)[labels[held]] == 1, right[:, None], 1 - right[:, None])
+
+        return fit
+
+    monkeypatch.setattr(race, "fold_predictor", predictor)
+    this = Race(images, Deadline(1e9, 0.0), FitOptions(inputs=INPUTS), ["random"] * 48, None, QUIET)
+    assert [one.candidate.method for one in this.run()] == ["features"]
+    assert fitted == [12, 12]
+    (left,) = this.left
+    assert left.why == "is given up after 2 of its folds: 50 points below features there"
+
+
+@pytest.mark.parametrize(
+    "head, network, both, expected",
+    [(0.9, 0.5, None, 0.0), (0.5, 0.9, None, 7.0), (0.8, 0.8, 0.9, 7.0), (0.9, 0.5, 0.5, 0.0)],
+)
+def test_time_is_kept_for_a_network_that_would_answer_alone_or_beside_a_head(
+    monkeypatch, head, network, both, expected
+):
+    def seen(candidate, share, members=()):
+        right = (np.arange(48) < round(48 * share)).astype(float)
+        return SimpleNamespace(
+            candidate=candidate, out=SimpleNamespace(right=right), members=members
+        )
+
+    monkeypatch.setattr(race, "prior_for", lambda *_: undecided)
+    monkeypatch.setattr(race, "last_seconds", lambda _: 7.0)
+    images = stripes(80, labeled=48)
+    options = FitOptions(inputs=INPUTS)
+    this = Race(images, Deadline(1e9, 0.0), options, ["random"] * 48, None, QUIET)
+    assert this._seconds_beside() == 0
+    members = (seen(HEADS[0], head), seen(SUPERVISED, network))
+    this.evaluated += members
+    ensemble = replace(SUPERVISED, method="ensemble")
+    found = None if both is None else seen(ensemble, both, members)
+    monkeypatch.setattr(Race, "_ensemble", lambda _: found)
+    assert this._seconds_beside() == expected

@@ -123,11 +123,11 @@ def predicted_out_of_fold(
     )
 
 
-def first_fit(task: Task, scheme: Scheme, seed: int) -> FoldFit:
-    """Return the first fit of `predicted_out_of_fold`."""
+def fits_planned(task: Task, scheme: Scheme, seed: int) -> list[FoldFit]:
+    """Return the fits of `predicted_out_of_fold`, in their order."""
     images, labeled = task.images, task.images.labeled
     groups = None if images.groups is None else images.groups[labeled]
-    return plan_fits(images.labels[labeled], scheme, seed, groups, _stratified(task))[0]
+    return plan_fits(images.labels[labeled], scheme, seed, groups, _stratified(task))
 
 
 def _stratified(task: Task) -> bool:

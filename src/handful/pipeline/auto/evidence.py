@@ -108,20 +108,19 @@ def _belief(one: Evidence, reference: Evidence, priors: Priors) -> Normal:
     return Normal(known.mean, math.hypot(known.sd, _OTHER_NETWORK))
 
 
-def hopeless(one: Evidence, others: Sequence[Evidence]) -> str:
-    """Return why a method is given up after one fold; empty where it may still win.
+def hopeless(one: Evidence, others: Sequence[Evidence], folds: int) -> str:
+    """Return why a method is given up after some folds; empty where it may still win.
 
     Args:
-        one, others: evidence on the images of this fold.
+        one, others: evidence on the images of these folds.
+        folds: how many they are.
     """
     leader = best_of(others)
     seen = paired_difference(one, leader)
     if seen.mean + _GIVEN_UP * seen.sd >= 0:
         return ""
-    return (
-        f"is given up after one of its folds: {-100 * seen.mean:.0f} points below {leader.name} "
-        f"there"
-    )
+    after = "one of its folds" if folds == 1 else f"{folds} of its folds"
+    return f"is given up after {after}: {-100 * seen.mean:.0f} points below {leader.name} there"
 
 
 def select_by_evidence(evidence: Sequence[Evidence], priors: Priors) -> tuple[int, list[str]]:

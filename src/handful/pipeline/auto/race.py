@@ -49,7 +49,7 @@ from handful.pipeline.auto.evidence import (
 from handful.pipeline.auto.past_results import prior_for
 from handful.pipeline.cross_validate import (
     FOLDS,
-    first_fit,
+    fits_planned,
     fold_predictor,
     predicted_out_of_fold,
 )
@@ -163,7 +163,7 @@ class Race:
         return [one for one in self.evaluated if one.candidate.method in TRAINED]
 
     def _counted(self, one: Evaluated) -> Evidence:
-        return self._shown(one.out.right, one.candidate).at(self.counted)
+        return self._shown(one.out.right, one.candidate, one.members).at(self.counted)
 
     def _forget_plans(self) -> None:
         """Delete the plans, so that the folder can be used with another budget."""
@@ -291,8 +291,14 @@ class Race:
         return self._training("fine_tuning", allowed, options, settings, self.deadline.budget)
 
     def _seconds_beside(self) -> float:
-        """Seconds of the last trainings of networks that an ensemble may have beside another."""
-        return sum(last_seconds(one.candidate) for one in self._trained())
+        """Seconds of the last trainings of networks that would answer if no other one came."""
+        if not self._trained():
+            return 0.0
+        both = self._ensemble()
+        every = [*self.evaluated, both] if both else self.evaluated
+        best = every[selected([self._counted(one) for one in every], self.priors)]
+        trained = [one for one in best.members or (best,) if one.candidate.method in TRAINED]
+        return sum(last_seconds(one.candidate) for one in trained)
 
     def _supervised(
         self, later: float, ending: float = 0.0, follower: float = 0.0
@@ -413,7 +419,7 @@ class Race:
         saved: MutableMapping[Key, np.ndarray] = {} if folder is None else SavedFolds(folder)
         predictor = self._predictor(candidate, settings, task, folder)
         if isinstance(settings.method, Trained):
-            why = self._hopeless_after_one_fold(candidate, task, predictor, saved)
+            why = self._hopeless_in_folds(candidate, task, predictor, saved)
             if why:
                 seconds = self._kept_seconds(folder, time.perf_counter() - begun)
                 self._leave(Left(candidate, why, seconds))
@@ -445,28 +451,34 @@ class Race:
         planned = replace(candidate.plan, allowed=candidate.fold_seconds)
         return fold_predictor(settings, task, self.options.seed, planned, folder, self.reporter.say)
 
-    def _hopeless_after_one_fold(
+    def _hopeless_in_folds(
         self,
         candidate: Candidate,
         task: Task,
         predictor: FitAndPredict,
         saved: MutableMapping[Key, np.ndarray],
     ) -> str:
-        """Fit the first fold, and return why the others are not worth their time; else ""."""
+        """Fit one fold after the other, and return why the rest is not worth its time; else "".
+
+        The last fold is left: little is gained by giving up before it.
+        """
         if not self.evaluated:
             return ""
         labels = self.images.labels[self.images.labeled]
-        first = first_fit(task, FOLDS, self.options.seed)
-        if first.key not in saved:
-            saved[first.key] = np.asarray(predictor(first.train, first.held, first.seed))
-            self._keep_elapsed()
-        some = first.held[self.counted[first.held]]
-        if not len(some):
-            return ""
-        guessed = dict(zip(first.held.tolist(), saved[first.key].argmax(axis=1), strict=True))
         right = np.zeros(len(labels))
-        right[some] = [guessed[at] == labels[at] for at in some.tolist()]
-        return hopeless(self._shown(right, candidate).at(some), self.evidence_of(some))
+        seen = np.zeros(len(labels), dtype=bool)
+        fits = fits_planned(task, FOLDS, self.options.seed)
+        for done, fold in enumerate(fits[:-1], start=1):
+            if fold.key not in saved:
+                saved[fold.key] = np.asarray(predictor(fold.train, fold.held, fold.seed))
+                self._keep_elapsed()
+            right[fold.held] = saved[fold.key].argmax(axis=1) == labels[fold.held]
+            seen[fold.held] = self.counted[fold.held]
+            if seen.any():
+                shown = self._shown(right, candidate).at(seen)
+                if why := hopeless(shown, self.evidence_of(seen), done):
+                    return why
+        return ""
 
     def _kept_seconds(self, folder: Path | None, seconds: float) -> float:
         """Return the seconds of an evaluation; those of an interrupted fit are read."""
