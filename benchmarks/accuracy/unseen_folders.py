@@ -112,7 +112,9 @@ def _variants() -> list[str]:
     listed = subprocess.run(
         ["espeak-ng", "--voices=variant"], check=True, capture_output=True, text=True
     )
-    files = [line.split("!v/")[1].split()[0] for line in listed.stdout.splitlines() if "!v/" in line]
+    files = [
+        line.split("!v/")[1].split()[0] for line in listed.stdout.splitlines() if "!v/" in line
+    ]
     return sorted(set(files))
 
 

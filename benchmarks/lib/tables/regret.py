@@ -30,18 +30,18 @@ class Choice(NamedTuple):
         return self.chosen - max(self.alone.get(name, 0.0) for name in LABELS_ONLY)
 
 
-def choices() -> list[Choice]:
-    """Of each cell the means over draws.
+def choices(file: str = "regret") -> list[Choice]:
+    """Of each cell of a file the means over draws.
 
     Of `auto` only the draws made by the code that made the last of a cell, and of those the ones
     that every method has which has any.
     """
     newest = {}
-    for line in record.read("regret"):
+    for line in record.read(file):
         source, method = split_name(line["name"])
         if (method, line["kind"], line["budget"]) == ("auto", "final", "3m"):
             newest[source, line["per_class"]] = line["commit"]
-    lines = [line for line in record.final("regret") if line["budget"] == "3m"]
+    lines = [line for line in record.final(file) if line["budget"] == "3m"]
     found: dict[tuple[str, int], dict[str, dict[int, float]]] = {}
     for line in lines:
         source, method = split_name(line["name"])
