@@ -38,6 +38,7 @@ from benchmarks.lib.tables import (
     regret,
     rounds,
     speed,
+    unseen,
 )
 from handful.methods import METHODS
 
@@ -58,6 +59,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **{f"figures_{name}": partial(methods.method_figures, name) for name in METHODS},
     "curves": curves.curves,
     "regret": regret.regret,
+    "unseen": unseen.unseen,
     "minutes": minutes.minutes_grid,
     "timed": minutes.timed,
     "pairs": minutes.pairs,
