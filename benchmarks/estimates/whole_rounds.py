@@ -3,9 +3,9 @@
     python -m benchmarks run whole_rounds final --draws 3 --sources digits sign-digits
 
 As `rounds`, whose lines stand in the same file: 20 labels of random images, then 40, 80 and 160, as
-label-next.csv of the run before offers them ("cover") or at random. Each round is a fit of `auto` as
-shipped, networks and ensembles included, in a short budget. Images are divided anew in each draw,
-as in `coverage_auto`. Draws that have their line are not made again.
+label-next.csv of the run before offers them ("cover") or at random. Each round is a fit of `auto`
+as shipped, networks and ensembles included, in a short budget. Images are divided anew in each
+draw, as in `coverage_auto`. Draws that have their line are not made again.
 """
 
 import argparse
