@@ -394,8 +394,10 @@ def test_fine_tuning_that_is_too_short_is_left_out_and_how_much_it_needs_is_said
 
 def test_predictions_may_take_the_time_that_is_left_for_them(options, monkeypatch):
     monkeypatch.setattr(candidates, "measured", lambda *_: Cost(0.0, 0.01, 0.0, 1.0))
-    how = "supervised", stripes(), 10.0, options, {}, QUIET
+    said = []
+    how = "supervised", stripes(), 10.0, options, {}, Reporter(say=said.append)
     assert plan_training(*how) == []  # 24 images of a second each
+    assert "(24 s of them to predict 24 images), and 10 s are left" in said[0]
     (planned,) = plan_training(*how, 20.0)
     assert planned.plan.steps == pytest.approx(6.0 / 0.01 / (1 + FOLDS.folds * FOLD_SHARE), abs=2)
 

@@ -331,9 +331,11 @@ def plan_training(
     floor = min(floor, full_steps)
     if fold_steps < floor:
         needed = beside + (FOLDS.folds + 1 / FOLD_SHARE) * plan.seconds(floor)
+        count, part = len(images.unlabeled), duration(predictions)
+        answers_too = f" ({part} of them to predict {count:,} images)" if predictions else ""
         reporter.say(
-            f"{method} is left out: with its folds it would need about {duration(needed)}, and "
-            f"{duration(max(0.0, allowed))} are left; a --budget that is "
+            f"{method} is left out: with its folds it would need about {duration(needed)}"
+            f"{answers_too}, and {duration(max(0.0, allowed))} are left; a --budget that is "
             f"{duration(needed - allowed)} longer holds it"
         )
         return []
