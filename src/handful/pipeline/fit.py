@@ -412,9 +412,12 @@ def _plan(
 
     def measure() -> Plan:
         plan = make_plan(settings, task, seed)
-        if deadline is not None and settings.schedule is not None:
-            return affordable(settings, task, seed, plan, deadline.left, fits, to_predict)
-        return plan
+        if deadline is None or settings.schedule is None:
+            return plan
+        plan = affordable(settings, task, seed, plan, deadline.left, fits, to_predict)
+        if fits == 1:
+            return plan
+        return replace(plan, least=plan.taken or plan.steps or 0)  # as many as those of folds
 
     return load_or_make_plan(work, measure)
 

@@ -355,7 +355,9 @@ def plan_training(
         None if options.fixes_steps else reserve * plan.seconds(n) + clocked
         for n in (steps, fold_steps)
     )
-    plan = replace(plan, steps=steps, look=cost.evaluation, allowed=most, longer=limited)
+    plan = replace(
+        plan, steps=steps, look=cost.evaluation, allowed=most, longer=limited, least=fold_steps
+    )
     name = task.backbone.name
     return [Candidate(method, name, task.size, settings, seconds, plan, fold_steps, fold)]
 
