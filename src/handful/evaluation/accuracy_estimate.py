@@ -563,8 +563,8 @@ def _how(out: OutOfFold, counted: np.ndarray, found: _Corrected, prior_how: str)
         )
         if found.learned < SELDOM_LESS:
             parts.append(
-                f"the saved model predicts {100 * found.learned:.1f} % of its own labels right, since "
-                f"its training was short: it is not taken to be better on new images"
+                f"the saved model predicts {100 * found.learned:.1f} % of its own labels right, "
+                f"since its training was short: it is not taken to be better on new images"
             )
     else:
         gain = 100 * found.learning_curve
