@@ -28,7 +28,7 @@ from handful.text import (
     counted,
     may_guess,
     nearly_always,
-    percent,
+    promise_in_words,
     sentence,
     shell_command,
     some_of,
@@ -291,8 +291,7 @@ def _weak_in_words(weak: Weak) -> str:
 def _sure(estimate: Mapping[str, Any]) -> list[str]:
     """Say which share of new images is answered where only sure answers count."""
     return [
-        f"sure answers only (--abstain {row['sure']:g}): {percent(row['share'], 0)} of "
-        f"images are answered, at least {percent(row['sure'], 0)} of the answers are right"
+        f"sure answers only (--abstain {row['sure']:g}): {promise_in_words(row)}"
         for row in sure_answers(estimate)[-1:]
     ]
 

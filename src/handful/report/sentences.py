@@ -11,12 +11,16 @@ from handful.text import (
     NBSP,
     NOT_SHOWN,
     counted,
+    gains,
     may_guess,
     often,
     percent,
+    promise_in_words,
+    promises,
     sentence,
     sure_answers,
     times_of,
+    why_no_promise,
     withheld,
 )
 
@@ -130,17 +134,17 @@ def _rounded(count: float) -> int:
 
 def _only_sure(estimate: Mapping[str, Any], folder: str) -> str:
     """What is promised where only sure answers count."""
-    offered = sure_answers(estimate)
-    if not offered:
-        return (
-            "If it may answer only where it is sure: these labels are too few to promise that such "
-            "answers are right more often than all answers are."
-        )
-    best = offered[-1]
+    if not (promised := promises(estimate)):
+        return f"Nothing is promised of its sure answers (--abstain): {why_no_promise(estimate)}."
+    best = (sure_answers(estimate) or promised)[-1]
+    more = (
+        ""
+        if gains(best, estimate)
+        else " Of all answers at least as many are expected to be right."
+    )
     return (
-        f"If it may answer only where it is sure, it answers for about {percent(best['share'], 0)} "
-        f"of the images, and at least {percent(best['sure'], 0)} of these answers are right "
-        f"(handful predict {folder} PHOTOS --abstain {best['sure']})."
+        f"If it may answer only where it is sure (handful predict {folder} PHOTOS --abstain "
+        f"{best['sure']:g}): {promise_in_words(best)}.{more}"
     )
 
 
