@@ -124,7 +124,7 @@ class Estimate:
         """The estimate as plain numbers, lists and dicts, with class names for class numbers.
 
         `extrapolated` is called "rough" there, as saved runs have it. `single` is a caveat there,
-        the second one, so that it is seen where only two are shown.
+        the second one, so that it is seen where only three are shown.
         """
         caveats = list(self.caveats)
         if self.single:

@@ -28,7 +28,7 @@ from handful.pipeline.earlier_run import (
     with_earlier_options,
 )
 from handful.pipeline.given import on_any_images
-from handful.pipeline.grouping import group_images, warn
+from handful.pipeline.grouping import group_images
 from handful.pipeline.last_fit import train_on_all_labels, why_unlabeled_unused
 from handful.pipeline.options import FitOptions, InputSpec
 from handful.pipeline.pretrain import TRAINING_SHARE, after_pretraining, deadline_with_reserve
@@ -244,7 +244,6 @@ def _run_fit(
         with release_on_refusal(work):
             decision = _decide(resolved, begun, work, target.pictures, best_so_far, reporter)
         decision, learned = train_on_all_labels(decision, resolved.request, work, reporter.say)
-        warn(grouping, decision.assessment, reporter.say)
         seconds = time.perf_counter() - begun
         run = run_of(images, resolved.request, decision, learned, grouping, seconds)
         run.record |= {"fingerprint": resolved.fingerprint, "interim": target.interim}

@@ -39,7 +39,7 @@ from handful.text import (
 
 WEAK = 0.15  # recall below the accuracy at which a class counts as weak
 SHOWN = 3  # weak classes that are named, at most
-MOST_CAVEATS = 2  # that are shown; the report has all
+MOST_CAVEATS = 3  # that are shown; the report has all
 FEWEST = 3  # labels of a class below which nothing is said of it
 BY_CHANCE = 0.1  # most that so few right answers may be likely in a class as easy as the average
 CLASSES = 5  # that are named
@@ -186,6 +186,8 @@ def how_right(estimate: Mapping[str, Any], groups: int = 0, by_folder: bool = Fa
 
 def _grouped(run: Run) -> list[str]:
     """Say that the labels are of fewer groups, which are never split."""
+    if (run.record.get("groups") or {}).get("signs"):
+        return []  # a caveat says it of groups that were found
     scenes, why = group_count(run.record), withheld(run.estimate)
     if not scenes or (why == "guessing" and scenes < FEW):  # `how_right` says it then
         return []
