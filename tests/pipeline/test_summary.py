@@ -96,6 +96,16 @@ def test_a_single_class_is_never_left_out_of_the_list(count, said):
     assert summary(run({"data": data}), "photos")[0].endswith(said)
 
 
+def test_scenes_that_were_found_are_told_by_the_caveat_alone_and_typed_groups_in_a_sentence():
+    for signs, told in ((["near copies"], False), ([], True)):
+        groups = {"labels": 60, "scenes": 30, "signs": signs}
+        caveats = ["the 60 labelled images show about 30 scenes", "second", "third", "fourth"]
+        record = {"groups": groups, "estimate": estimate(caveats=caveats)}
+        said = " ".join(summary(run(record), "photos"))
+        assert ("are of 30 groups" in said) == told
+        assert "show about 30 scenes. Second. Third." in said and "Fourth" not in said
+
+
 def test_labels_of_nearly_as_many_scenes_are_not_called_groups():
     for scenes, told in ((29, False), (15, True)):
         record = {"groups": {"labels": 30, "scenes": scenes}}
