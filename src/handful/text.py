@@ -65,6 +65,17 @@ def some_of(texts: Sequence[str], most: int) -> str:
     return f"{', '.join(texts[:most])} and {len(texts) - most} more"
 
 
+def name_in_text(name: str) -> str:
+    """A name as it stands in a sentence: in quotes where it would be read as a number."""
+    number = any(map(str.isdigit, name)) and not any(map(str.isalpha, name))
+    return f"'{name}'" if number else name
+
+
+def some_names(names: Iterable[str], most: int) -> str:
+    """Names in a row as in `some_of`, each as in `name_in_text`: "cat, '7' and 3 more"."""
+    return some_of([*map(name_in_text, names)], most)
+
+
 def as_html_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A small table for a notebook, with all text escaped."""
     lines = [f"<p>{escape(title)}</p>", "<table>"]

@@ -4,7 +4,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from handful.pipeline.summary import _weak, how_right, labels_by_folder, summary, weak_classes
+from handful.pipeline.summary import (
+    Weak,
+    _weak,
+    _weak_in_words,
+    how_right,
+    labels_by_folder,
+    summary,
+    weak_classes,
+)
 from handful.report.sentences import headline
 from handful.text import NBSP, about_right, so_far, withheld
 
@@ -94,6 +102,15 @@ def test_a_forecast_that_says_no_more_than_nearly_always_is_left_out():
 def test_a_single_class_is_never_left_out_of_the_list(count, said):
     data = {"labeled": 60, "unlabeled": 1960, "test": 0, "classes": list("abcdefgh")[:count]}
     assert summary(run({"data": data}), "photos")[0].endswith(said)
+
+
+def test_classes_that_are_numbers_are_quoted_where_counts_stand_beside_them():
+    data = {"labeled": 60, "unlabeled": 9, "test": 0, "classes": [str(k) for k in range(10)]}
+    first = summary(run({"data": data}), "photos")[0]
+    assert first.endswith("10 classes: '0', '1', '2', '3', '4' and 5 more.")
+    assert _weak_in_words(Weak("9", 10, 7, "7", 2)) == (
+        "weak: '9', right for 7 of 10, most often taken for '7'"
+    )
 
 
 def test_scenes_that_were_found_are_told_by_the_caveat_alone_and_typed_groups_in_a_sentence():

@@ -15,10 +15,11 @@ from handful.pipeline.run import Run
 from handful.report.sentences import Story, tell
 from handful.text import (
     counted,
+    name_in_text,
     percent,
     promise_in_words,
     promises,
-    some_of,
+    some_names,
     span,
     why_no_promise,
 )
@@ -97,11 +98,11 @@ def weights(backbone: str) -> str:
 
 
 def _named(classes: tuple[str, ...]) -> str:
-    return some_of(classes, 4)
+    return some_names(classes, 4)
 
 
 def _answers(run: Run) -> str:
-    names = [plain(name) for name in run.classes]
+    names = [plain(name_in_text(name)) for name in run.classes]
     rest = f" … and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return (
         f"For each picture it gives the probability of {counted(len(names), 'class')[:-1]}es: "

@@ -47,7 +47,7 @@ from handful.text import (
     promise_in_words,
     promise_of,
     promises,
-    some_of,
+    some_names,
     why_no_promise,
     withheld,
 )
@@ -104,7 +104,7 @@ class Run:
     def _repr_html_(self) -> str:
         data = self.record["data"]
         rows = [
-            ["classes", some_of(self.classes, LISTED)],
+            ["classes", some_names(self.classes, LISTED)],
             ["images", f"{data['labeled']:,} labelled, {data['unlabeled']:,} not"],
             ["method", self.record["method"]["name"]],
             ["right on new images", about_right(self.estimate) if self.estimate else "not known"],
@@ -369,7 +369,7 @@ class Run:
     def _evaluate(self, images: ImageSet, track: Track) -> Evaluation:
         labeled, foreign = images.known_to(self.classes)
         if foreign and not len(labeled):
-            others, known = some_of(list(foreign), NAMED), some_of(self.classes, NAMED)
+            others, known = some_names(foreign, NAMED), some_names(self.classes, NAMED)
             raise HandfulError(
                 f"the classes of {images.source} ({others}) are not among the "
                 f"{len(self.classes)} known classes: {known}; name them alike"

@@ -27,11 +27,12 @@ from handful.text import (
     about_right,
     counted,
     may_guess,
+    name_in_text,
     nearly_always,
     promise_in_words,
     sentence,
     shell_command,
-    some_of,
+    some_names,
     sure_answers,
     times_of,
     withheld,
@@ -71,7 +72,7 @@ def summary(run: Run, source: str) -> list[str]:
 def _data(run: Run) -> list[str]:
     data = run.record["data"]
     classes = data["classes"]
-    names = some_of(classes, CLASSES)
+    names = some_names(classes, CLASSES)
     test = f", {data['test']:,} to test" if data["test"] else ""
     if run.record["interim"] and not data["unlabeled"]:  # the others were not read yet
         return [f"{first_learned(data)}; {len(classes)} classes: {names}"]
@@ -285,8 +286,8 @@ def _weak(pairs: Sequence[tuple[str, str]]) -> list[Weak]:
 
 def _weak_in_words(weak: Weak) -> str:
     return (
-        f"weak: {weak.name}, right for {weak.right} of {weak.n}, most often taken for "
-        f"{weak.taken_for}"
+        f"weak: {name_in_text(weak.name)}, right for {weak.right} of {weak.n}, most often taken "
+        f"for {name_in_text(weak.taken_for)}"
     )
 
 

@@ -13,6 +13,7 @@ from handful.text import (
     counted,
     gains,
     may_guess,
+    name_in_text,
     often,
     percent,
     promise_in_words,
@@ -189,7 +190,7 @@ def tell(
         f"classes are as common there as among the labels{hint}"
         if not prior or prior_from == LABELED
         else f"class shares there are as {_sources(prior_from)}: "
-        + ", ".join(f"{name} {percent(share, 0)}" for name, share in prior.items())
+        + ", ".join(f"{name_in_text(name)} {percent(share, 0)}" for name, share in prior.items())
     )
     origins = set(origins)
     those = " that count" if "chosen" in origins else ""
