@@ -607,6 +607,8 @@ def test_every_method_that_was_tried_is_compared_with_the_chosen_one(copied):
         + ["as good as supervised, within 4 points"],
     ]
     assert "Why supervised" in page.words and "80.0 %" not in page.words
+    assert "trains a network on the labelled images alone" in page.words
+    assert "trains a network to predict the same for an image and" in page.words
 
 
 def test_without_a_choice_the_page_has_no_word_of_one(made):

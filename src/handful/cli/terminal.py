@@ -132,13 +132,19 @@ def wrapped(text: str) -> list[str]:
 
 def print_explained(run: "Run") -> None:
     """Print how the method was chosen, and how the estimate was made."""
+    from handful.methods import introduced
+    from handful.progress import Reporter
+
     training, record = run.record["training"], run.record
     steps = (
         f"{training['steps']} steps in {training['seconds']:.0f} s, " if training["steps"] else ""
     )
-    answer.print(f"method: {record['method']['name']}, {steps}{record['seconds']:.0f} s in all")
+    name = record["method"]["name"]
+    what = introduced(name, Reporter())
+    answer.print(f"method: {name}{what}, {steps}{record['seconds']:.0f} s in all")
     if candidates := record.get("choice"):
         print_selection(candidates)
+        answer.print("handful methods says what each method does.")
     if run.estimate is not None:
         print_estimate(run.estimate)
 

@@ -14,6 +14,7 @@ from handful.data.vanished import on_the_rest
 from handful.evaluation.cross_validation import THOROUGH
 from handful.evaluation.label_shift import UNLABELED
 from handful.files import sole_writer
+from handful.methods import introduced
 from handful.methods.base import Fitted, Method, Task
 from handful.methods.schedule import Schedule
 from handful.methods.self_supervised import SelfSupervised
@@ -287,7 +288,7 @@ def _decide(
         assert deadline is not None
         return _decide_by_auto(resolved, deadline, work, best_so_far, reporter)
     return _decide_for_given_method(
-        resolved.settings, resolved.task, resolved.request, deadline, work, pictures, reporter.say
+        resolved.settings, resolved.task, resolved.request, deadline, work, pictures, reporter
     )
 
 
@@ -303,8 +304,9 @@ def _decide_by_auto(
     watch = best_so_far.consider if best_so_far is not None else None
     selection = select_method(images, deadline, options, request.origins, work, reporter, watch)
     selected = selection.selected
+    name = selected.settings.method.name
     both = listed([one.settings.method.name for one in selected.members])
-    reporter.say(f"{selected.settings.method.name}{f' of {both}' * bool(both)} is chosen")
+    reporter.say(f"{name}{f' of {both}' * bool(both)} is chosen{introduced(name, reporter)}")
     assessment = None
     if request.estimate:
         assessment = assess_selected_method(
@@ -321,10 +323,10 @@ def _decide_for_given_method(
     deadline: Deadline | None,
     work: Path | None,
     pictures: bool,
-    say: Say,
+    reporter: Reporter,
 ) -> Decision:
     """Plan and assess the given method, with as many steps as fit before the deadline."""
-    pretraining, seed = settings, request.seed
+    pretraining, seed, say = settings, request.seed, reporter.say
     saved = work is not None
     settings, task, pretrained, deadline = _pretrain_first(
         settings, task, request, deadline, saved, pictures, say
@@ -341,7 +343,8 @@ def _decide_for_given_method(
     plan = _plan(settings, task, seed, work, deadline, fits, to_predict)
     if plan.steps is not None and settings.schedule is not None:
         settings = replace(settings, schedule=replace(settings.schedule, steps=plan.steps))
-    say(_expectation(settings, plan, len(task.labeled), fits))
+    name = f"{settings.method.name}{introduced(settings.method.name, reporter)}"
+    say(_expectation(name, settings, plan, len(task.labeled), fits))
     if deadline is not None and isinstance(settings.method, Fitted):
         part = replace(task, images=task.images[feature_positions(settings.method, task, seed)])
         seconds = embedding_seconds(part, plan.precision)
@@ -429,15 +432,19 @@ def _whether_it_fits(seconds: float, left: float) -> str:
     return f"{takes}, more than the {duration(left)} that are left; a smaller --size is faster"
 
 
-def _expectation(settings: Settings, plan: Plan, labeled: int, fits: int) -> str:
-    """Return a sentence on what is trained next and how long it should take."""
+def _expectation(name: str, settings: Settings, plan: Plan, labeled: int, fits: int) -> str:
+    """Return a sentence on what is trained next and how long it should take.
+
+    Args:
+        name: of the method, as it is shown.
+    """
     schedule = settings.schedule
     if schedule is None:
-        return f"{settings.method.name} on features of {settings.backbone.name}, {labeled} labels"
+        return f"{name} on features of {settings.backbone.name}, {labeled} labels"
     seconds = fits * plan.expected(schedule.steps)
     folds = f" and {fits - 1} times for the estimate" if fits > 1 else ""
     return (
-        f"{settings.method.name} with {settings.backbone.name} on {labeled} labels: "
+        f"{name} with {settings.backbone.name} on {labeled} labels: "
         f"{plan.taken or schedule.steps} steps{folds}, about {duration(seconds)} "
         f"({plan.precision})"
     )

@@ -197,6 +197,7 @@ class Page:
     reliability: Plot | None
     abstentions: tuple[tuple[float, Mapping[str, Any] | None], ...]  # a target, what is promised
     tried: tuple[tuple[Mapping[str, Any], str], ...]  # rows of `choice`, compared with the chosen
+    explained: tuple[tuple[str, str], ...]  # the methods in `tried`, and what each does
     mistakes: tuple[Card, ...]
     wrong: int  # labelled images predicted wrongly, out of fold
     of_chosen: int  # of these, images that were chosen and so are in no figure and no matrix
@@ -279,6 +280,7 @@ def page(run: RunFolder, links: bool = False) -> Page:
         reliability=_reliability(sample, run.test),
         abstentions=promised,
         tried=tuple(zip(record["choice"], compared_with_chosen(record["choice"]), strict=True)),
+        explained=_explained(record["choice"]),
         mistakes=tuple(_mistake(run, classes, at) for at in wrong[:SHOWN]),
         wrong=len(wrong),
         of_chosen=sum(run.origins.get(run.held_out.names[at]) == "chosen" for at in wrong)
@@ -553,6 +555,12 @@ def _abstentions(
         return ()
     known = promises(estimate)
     return tuple((target, promise_of(known, target)) for target in SHOWN_TARGETS)
+
+
+def _explained(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
+    """Each method in rows of `choice`, with what it does."""
+    names = dict.fromkeys(str(row["method"]) for row in rows)
+    return tuple((name, what) for name in names if (what := methods.about(name).what))
 
 
 def _promise_holds(rows: Sequence[Mapping[str, float]]) -> str:

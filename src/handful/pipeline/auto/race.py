@@ -23,6 +23,7 @@ from handful.evaluation.accuracy_estimate import countable
 from handful.evaluation.cross_validation import FitAndPredict, Key
 from handful.evaluation.novelty import POOL_SHIFT
 from handful.files import read_json, write_json
+from handful.methods import introduced
 from handful.methods.base import Task, Trained
 from handful.methods.fine_tuning import FineTuning
 from handful.models.feature_cache import SMALL_IMAGES_BEST
@@ -125,7 +126,6 @@ class Race:
         if path is not None and path.exists():
             self.earlier = float(read_json(path))
         for candidate in self._candidates():
-            self.reporter.say(candidate.text)
             before = len(self.evaluated)
             try:
                 self._evaluate(candidate)
@@ -256,9 +256,7 @@ class Race:
         if not heads or self._excluded("fine_tuning") or "augment" in self.options.settings:
             return []
         if self.shifted:
-            self.reporter.say(
-                "fine_tuning is left out: it would learn from images unlike the labelled ones"
-            )
+            self._say_left_out("fine_tuning", "it would learn from images unlike the labelled ones")
             return []
         head, options = heads[0], self.options
         largest = head.size if self.remaining >= _LARGE_FROM else SMALL_IMAGES_BEST
@@ -276,16 +274,17 @@ class Race:
         quick = not tuning.views(task).images
         least = _FINE_TUNING_FROM if quick else _EXPENSIVE_FROM
         if allowed < least:
-            self.reporter.say(
-                f"fine_tuning is left out: {duration(max(0.0, allowed))} are left, and it takes "
-                f"{duration(least)} or more"
+            self._say_left_out(
+                "fine_tuning",
+                f"{duration(max(0.0, allowed))} are left, and it takes {duration(least)} or more",
             )
             return []
         first = tuning.first_seconds(task)
         if first > _FIRST_SHARE * allowed:
-            self.reporter.say(
-                f"fine_tuning is left out: its first layers would take about {duration(first)} for "
-                f"the images that it learns from"
+            self._say_left_out(
+                "fine_tuning",
+                f"its first layers would take about {duration(first)} for the images that it "
+                f"learns from",
             )
             return []
         return self._training("fine_tuning", allowed, options, settings, self.deadline.budget)
@@ -404,6 +403,7 @@ class Race:
         if why := cannot_win(method, self.evidence(), self.priors, network):
             self._leave(Left(candidate, why))
             return
+        self.reporter.say(f"{candidate.text}{introduced(method, self.reporter)}")
         begun = time.perf_counter()
         settings, task = self._prepare(candidate)
         folder = None
@@ -422,9 +422,13 @@ class Race:
         seconds = self._kept_seconds(folder, time.perf_counter() - begun)
         self.evaluated.append(Evaluated(candidate, settings, task, out, saved, seconds))
 
+    def _say_left_out(self, method: str, why: str) -> None:
+        self.reporter.say(f"{method}{introduced(method, self.reporter)} is left out: {why}")
+
     def _leave(self, left: Left) -> None:
         self.left.append(left)
-        self.reporter.say(f"{left.candidate.method} {left.why}")
+        method = left.candidate.method
+        self.reporter.say(f"{method}{introduced(method, self.reporter)} {left.why}")
 
     def _prepare(self, candidate: Candidate) -> tuple[Settings, Task]:
         steps = {"steps": str(candidate.plan.steps)} if candidate.plan.steps is not None else {}
