@@ -3,6 +3,7 @@
 import csv
 import json
 import threading
+from itertools import count
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,7 +18,7 @@ from handful.data.splits import labeled_sample
 from handful.devices import _one_thread, one_thread
 from handful.files import write_json
 from handful.pipeline.artifacts import RUN_LAYOUT
-from handful.pipeline.best_so_far import BestSoFar
+from handful.pipeline.best_so_far import BestSoFar, why_lower
 from handful.pipeline.first_result import first_result
 from handful.pipeline.fit import Target
 from handful.pipeline.options import FitOptions
@@ -99,8 +100,14 @@ def test_a_fit_that_is_stopped_keeps_the_first_classifier_and_can_go_on(
         status, printed, err = handful(*words, "--overwrite")  # goes on, and does not start over
     assert status == 0 and "the best classifier so far, from 12 labels" in err
     assert (out / "model.safetensors").stat().st_mtime_ns == kept
-    status, printed, _ = handful(*words)
+    with monkeypatch.context() as patch:
+        number = count(1)
+        told = "handful.pipeline.best_so_far.why_lower"
+        patch.setattr(told, lambda *_: f"figure {next(number)} is lower")
+        status, printed, err = handful(*words)
     assert status == 0 and "18 other images, classified" in printed
+    figures = [line for line in err.splitlines() if line.endswith("is lower")]
+    assert len(figures) >= 2 and err.rstrip().endswith(figures[-1])  # on the way, and at the end
     last = json.loads((out / "run.json").read_text())
     assert not last["interim"] and last["data"]["unlabeled"] == 18
     assert not (out / NEW).exists() and not (out / BETTER).exists()
@@ -321,6 +328,34 @@ def test_the_kept_run_is_replaced_by_better_ones_only(
         task=SimpleNamespace(images=SimpleNamespace(labeled=range(labels))),
     )
     assert best._is_better(found, accuracy) is better
+
+
+@pytest.mark.parametrize(
+    "now, before, tried, said",
+    [
+        (
+            {"accuracy": 0.842},
+            {"accuracy": 0.87},
+            4,
+            "about 84 % is below the 87 % said before: an estimate moves by chance, and this one "
+            "allows for the choice among the 4 methods that were tried",
+        ),
+        (
+            {"accuracy": 0.842},
+            {"accuracy": 0.87},
+            1,
+            "about 84 % is below the 87 % said before: an estimate moves by chance",
+        ),
+        ({"accuracy": 0.87}, {"accuracy": 0.842}, 4, ""),
+        ({"accuracy": 0.866}, {"accuracy": 0.874}, 4, ""),  # both are said to be 87 %
+        ({"accuracy": 0.842}, {"accuracy": 0.87, "n": 12}, 4, ""),  # no figure was said
+        ({"accuracy": 0.842, "guessing": True}, {"accuracy": 0.87}, 4, ""),
+        ({"accuracy": None, "low": None, "high": None}, {"accuracy": 0.87}, 4, ""),
+    ],
+)
+def test_a_figure_below_the_one_said_before_is_explained(now, before, tried, said):
+    figures = {"low": 0.7, "high": 0.93, "n": 60, "guessing": False}
+    assert why_lower(figures | now, figures | before, tried) == said
 
 
 @pytest.mark.thorough

@@ -260,6 +260,8 @@ def _run_fit(
             run.save(built, learned.history)
             finish(folder, built, say=reporter.say)
             run.folder = folder
+        if best_so_far is not None and decision.selection is not None:
+            best_so_far.explain(run, decision.selection)
         return run
 
 
