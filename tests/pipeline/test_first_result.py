@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import handful
-from handful.cli.failures import GOES_ON, stopped_message
+from handful.cli.failures import stopped_message
 from handful.data import decode
 from handful.data.splits import labeled_sample
 from handful.devices import _one_thread, one_thread
@@ -169,9 +169,47 @@ def test_a_fit_that_is_stopped_before_anything_was_saved_says_so(
 
     monkeypatch.setattr("handful.cli.source_options.SourceOptions.load", stop)
     status, _, err = handful("fit", photos / "photos", "--out", tmp_path / "run")
-    assert status == 130 and "nothing was saved; the same command starts again" in err
-    assert stopped_message(["fit", "photos"]) == GOES_ON
+    command = f"handful fit {photos / 'photos'} --out {tmp_path / 'run'}"
+    assert status == 130
+    assert f"no classifier of this fit is saved yet; this starts again: {command}" in err
+    assert stopped_message(["pretrain", "photos"]).endswith("the last checkpoint, if one was saved")
     assert stopped_message(["serve", "run"]) == "stopped"
+
+
+def test_a_named_method_that_is_stopped_says_what_is_left_and_how_to_go_on(
+    handful, photos, tmp_path, monkeypatch
+):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "my run"
+    words = ["fit", photos / "photos", "--labels", photos / "labels.csv", "--out", out]
+    words += ["--method", "supervised", "--set", "steps=4", "--precision", "fp32"]
+    goes_on = f"this goes on with it: handful fit {photos / 'photos'}"
+    with monkeypatch.context() as patch:
+        patch.setattr("handful.pipeline.fit.train_on_all_labels", stop)
+        status, _, err = handful(*words)
+        assert status == 130 and not (out / "run.json").exists()
+        assert (
+            f"no classifier of this fit is saved yet; what was done so far is kept, and {goes_on}"
+            in err
+        )
+        assert err.rstrip().endswith(
+            f"--out '{out}' --method supervised --set steps=4 --precision fp32"
+        )
+    assert handful(*words)[0] == 0
+    words += ["--seed", "1", "--overwrite"]
+    before = (out / "run.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("handful.cli.source_options.SourceOptions.load", stop)
+        status, _, err = handful(*words)
+        there = f"and the one that was in {out} before is still there; "
+        assert status == 130 and f"{there}this starts again: handful fit" in err
+    with monkeypatch.context() as patch:
+        patch.setattr("handful.pipeline.fit.train_on_all_labels", stop)
+        status, _, err = handful(*words)
+        assert f"{there}what was done so far is kept, and {goes_on}" in err
+        assert (out / "run.json").read_bytes() == before
 
 
 def test_the_first_classifier_says_of_how_many_labels_it_learned(handful, photos, tmp_path):
