@@ -134,6 +134,10 @@ def test_the_data_the_accuracy_and_the_forecast_are_said_in_this_order():
     assert said[0].startswith("2,020 images: 60 with a label, 1,960 without; 3 classes: cat, dog")
     assert said[1] == "About 75 % right on new images (59–87 %, nine times in ten)."
     assert said[2] == "With 120 labels: about 80 % right (70–90 %)."
+    where = "The report says how to learn what more labels should bring."
+    for rough, others, told in ((True, {}, 1), (False, {}, 0), (True, {"guessing": True}, 0)):
+        record = {"estimate": estimate(rough=rough, **others)}
+        assert summary(run(record), "photos").count(where) == told
 
 
 def test_a_weak_class_is_named_with_what_it_is_taken_for():

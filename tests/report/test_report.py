@@ -19,6 +19,7 @@ from handful.errors import HandfulError
 from handful.evaluation.accuracy_estimate import BY_HAND
 from handful.exporting import card
 from handful.methods.ensemble import Ensemble
+from handful.output import next_folder
 from handful.pipeline.onnx_model import metadata
 from handful.pipeline.run import about_answers
 from handful.pipeline.summary import summary
@@ -421,11 +422,25 @@ def test_classes_that_may_be_one_are_named_in_the_page(copied):
 
 def test_without_a_forecast_the_page_says_why(copied):
     kept = json.loads((copied / "run.json").read_text())["estimate"]
-    for rough, said in ((True, "only methods that are fitted on half the labels"), (False, "")):
+    for rough, said in ((True, "It takes fits on half of the labels"), (False, "")):
         known = kept | {"n": 60, "rough": rough, "guessing": False, "accuracy": 0.8, "low": 0.7}
         assert sentences.why_no_forecast(known).startswith("What more labels" if said else "")
         assert said in sentences.why_no_forecast(known)
     assert "from 20 labels of random images on" in sentences.why_no_forecast(known | {"n": 9})
+    for others, said, asked in (
+        ({}, True, True),
+        ({"n": 9}, True, False),
+        ({"accuracy": 0.999}, False, False),
+    ):
+        rough = known | {"rough": True} | others
+        change(copied, estimate=rough, forecast=[])
+        page = checked(report.render([copied]))
+        folder = shlex.quote(str(copied))
+        again = f"--after {folder} --method features --out {next_folder(copied)}"
+        assert (again in page.words) == asked
+        why = sentences.why_no_forecast(rough)
+        assert bool(why) == said and why in page.words
+        assert ("What more labels should bring What more" in page.words) == said  # below its title
 
 
 def test_the_forecast_for_more_labels_is_shown(copied):

@@ -126,6 +126,8 @@ def _accuracy(run: Run) -> list[str]:
         return said
     said += [_weak_in_words(weak) for weak in weak_classes(run)]
     said += _sure(estimate)
+    if estimate.get("rough") and not withheld(estimate) and not run.record["interim"]:
+        said.append("the report says how to learn what more labels should bring")
     for row in run.record.get("forecast", [])[:1]:
         if not nearly_always(row["accuracy"], row["low"]):
             said.append(f"with {row['labels']:,} labels: {about_right(row)}")

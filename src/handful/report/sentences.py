@@ -118,11 +118,12 @@ def why_no_forecast(estimate: Mapping[str, Any]) -> str:
         return f"What more labels should bring is said from {FEW} labels of random images on."
     if why == "guessing":
         return "What more labels should bring cannot be told of a model that is not shown to learn."
-    if estimate.get("rough"):
+    if estimate.get("rough") and not why:
         return (
-            "What more labels should bring is not said here: only methods that are fitted on half "
-            "the labels, too, can tell, and the chosen one was not, as this takes longer. "
-            "handful fit with --method features says it, for that method."
+            "What more labels should bring is not known of this classifier. It takes fits on half "
+            "of the labels, which are made of quick methods only. Of one of these, a linear head "
+            "on the features of a frozen network, the command below says it, though that may be "
+            "right less often."
         )
     return ""
 
