@@ -135,8 +135,14 @@ def test_the_data_the_accuracy_and_the_forecast_are_said_in_this_order():
     assert said[1] == "About 75 % right on new images (59–87 %, nine times in ten)."
     assert said[2] == "With 120 labels: about 80 % right (70–90 %)."
     where = "The report says how to learn what more labels should bring."
-    for rough, others, told in ((True, {}, 1), (False, {}, 0), (True, {"guessing": True}, 0)):
-        record = {"estimate": estimate(rough=rough, **others)}
+    for rough, others, interim, told in (
+        (True, {}, False, 1),
+        (True, {}, True, 0),
+        (False, {}, False, 0),
+        (True, {"guessing": True}, False, 0),
+        (True, {"accuracy": 0.999}, False, 0),
+    ):
+        record = {"estimate": estimate(rough=rough, **others), "interim": interim}
         assert summary(run(record), "photos").count(where) == told
 
 
