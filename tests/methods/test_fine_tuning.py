@@ -263,9 +263,9 @@ def test_without_unlabeled_images_no_features_are_computed():
     assert method.views(task).unlabeled == ()
 
 
-def trained_on_last_layers(images=None, **changes):
+def trained_on_last_layers(images=None, backbone="lite0", **changes):
     """The task, the method, the network before training, and the result after three steps."""
-    task = Task(images or photographs(), BackboneSpec("lite0"), size=32)
+    task = Task(images or photographs(), BackboneSpec(backbone), size=32)
     method = FineTuning(**changes)
     schedule = Schedule(steps=3, batch=6, lr=1e-2, optimizer="adamw", average=0.0, looks=1)
     settings = Settings(method, schedule, task.backbone, precision="fp32")
@@ -285,6 +285,37 @@ def test_only_the_last_layers_are_trained_by_default(tmp_path, monkeypatch):
     last = ["blocks.5.1.conv_pw", "blocks.5.3.bn3", "blocks.6.0.conv_dw", "conv_head", "bn2"]
     assert set(last) <= layers and "head" in layers
     assert not [name for name in changed if "running" in name]
+
+
+@pytest.mark.parametrize(
+    "backbone, trained_layers, own_share",
+    [("lite0", "auto", 0.5), pytest.param("lite2", "last", 0.0, marks=pytest.mark.thorough)],
+)
+def test_the_first_layers_keep_the_weights_of_the_pre_training_and_the_last_do_not(
+    tmp_path, monkeypatch, backbone, trained_layers, own_share
+):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    how = {"backbone": backbone, "trained_layers": trained_layers, "own_share": own_share}
+    task, _, before, result = trained_on_last_layers(**how)
+    pre_trained = classifier(task).backbone
+    last = [name for layer in pre_trained.after_maps for name in names_of(pre_trained, layer)]
+    after = result.predictor.model.backbone.state_dict()
+    for name, weights in pre_trained.state_dict().items():
+        if name not in last or "running" in name or "num_batches" in name:
+            assert torch.equal(after[name], weights), name
+        else:
+            assert not torch.equal(after[name], weights), name
+    trained = {
+        name for name, weights in before.backbone.named_parameters() if weights.requires_grad
+    }
+    assert trained == set(last) & {name for name, _ in pre_trained.named_parameters()}
+    assert not torch.equal(result.predictor.model.head.weight, before.head.weight)
+
+
+def names_of(network, layer):
+    """The names of the weights and buffers of a layer in the state of its network."""
+    own = {weights.data_ptr() for weights in layer.state_dict().values()}
+    return [name for name, weights in network.state_dict().items() if weights.data_ptr() in own]
 
 
 def test_maps_give_the_logits_that_images_give(tmp_path, monkeypatch):

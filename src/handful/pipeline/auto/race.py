@@ -258,36 +258,42 @@ class Race:
         if self.shifted:
             self._say_left_out("fine_tuning", "it would learn from images unlike the labelled ones")
             return []
-        head, options = heads[0], self.options
+        settings, options = self._taught_by(heads[0])
+        allowed = share_with(ending, self.remaining - self._seconds_beside())
+        if why := self._too_long_to_fine_tune(settings, options, allowed):
+            self._say_left_out("fine_tuning", why)
+            return []
+        return self._training("fine_tuning", allowed, options, settings, self.deadline.budget)
+
+    def _taught_by(self, head: Candidate) -> tuple[dict[str, str], FitOptions]:
+        """Settings of `fine_tuning` on the pseudo-labels of a head, and options with its size."""
         largest = head.size if self.remaining >= _LARGE_FROM else SMALL_IMAGES_BEST
-        size = options.inputs.size or min(head.size, largest)
+        size = self.options.inputs.size or min(head.size, largest)
         settings = {
             "embed_backbone": head.backbone,
             "embed_size": str(head.size),
             "limit": str(min(int(head.settings["limit"]), FineTuning.limit)),
         }
-        inputs = replace(options.inputs, size=size)
-        allowed = share_with(ending, self.remaining - self._seconds_beside())
-        options = replace(options, inputs=inputs)
-        given = prepared(self.images, "fine_tuning", options, self.reporter, settings)
-        tuning, task = cast(FineTuning, given[0].method), given[1]
-        quick = not tuning.views(task).images
+        return settings, replace(self.options, inputs=replace(self.options.inputs, size=size))
+
+    def _too_long_to_fine_tune(
+        self, settings: dict[str, str], options: FitOptions, allowed: float
+    ) -> str:
+        """Return why `fine_tuning` does not fit into `allowed` seconds; empty where it may."""
+        given, task = prepared(self.images, "fine_tuning", options, self.reporter, settings)
+        method = cast(FineTuning, given.method)
+        quick = not method.views(task).images
         least = _FINE_TUNING_FROM if quick else _EXPENSIVE_FROM
         if allowed < least:
-            self._say_left_out(
-                "fine_tuning",
-                f"{duration(max(0.0, allowed))} are left, and it takes {duration(least)} or more",
-            )
-            return []
-        first = tuning.first_seconds(task)
+            left = duration(max(0.0, allowed))
+            return f"{left} are left, and it takes {duration(least)} or more"
+        first = method.first_seconds(task)
         if first > _FIRST_SHARE * allowed:
-            self._say_left_out(
-                "fine_tuning",
+            return (
                 f"its first layers would take about {duration(first)} for the images that it "
-                f"learns from",
+                f"learns from"
             )
-            return []
-        return self._training("fine_tuning", allowed, options, settings, self.deadline.budget)
+        return ""
 
     def _seconds_beside(self) -> float:
         """Seconds of the last trainings of networks that an ensemble may have beside another."""
