@@ -150,6 +150,15 @@ def test_the_head_gives_pseudo_labels_to_all_but_labelled_images(tmp_path, monke
     assert model.prior.tolist() == [0.5, 0.5]
 
 
+def test_class_shares_that_are_given_are_those_that_pseudo_labels_are_aligned_to(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    task = Task(photographs(), BackboneSpec("lite0"), size=32, shares=(0.8, 0.2))
+    model = FineTuning(embed_size=32, first_head="random").build(task)
+    assert model.prior.tolist() == pytest.approx([0.8, 0.2])
+
+
 @pytest.mark.parametrize("teacher", [GaussianMixture, SelfTraining])
 def test_the_teacher_is_the_head_that_was_named(tmp_path, monkeypatch, teacher):
     monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
@@ -406,6 +415,9 @@ def test_all_folds_and_the_last_fit_use_one_sample():
         fold = replace(whole, images=images.seen(train)[kept])
         own = set(np.array(fold.images.names)[method.views(fold).pool.numpy()])
         assert len(own - of_all) == 0 and len(own) <= len(train) + 50
+    order = np.random.default_rng(0).permutation(200)  # of the files: a sample, not the first ones
+    again = replace(whole, images=images[order])
+    assert set(names[order][method.views(again).pool.numpy()]) == of_all
 
 
 def test_maps_are_measured_on_the_device_that_computed_them(tmp_path, monkeypatch):
@@ -442,6 +454,7 @@ def test_the_time_for_maps_is_known_before_they_are_made(tmp_path, monkeypatch):
     assert FineTuning(trained_layers="all").first_seconds(task) == 0
     method.build(task)
     assert method.first_seconds(task) == 0
+    assert replace(method, limit=9).first_seconds(task) == 0.5 * 5  # of those that are new
 
 
 def test_networks_that_give_more_stages_than_maps_have_are_trained_whole():

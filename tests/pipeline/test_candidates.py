@@ -416,6 +416,37 @@ def test_no_fine_tuning_without_a_head_or_in_a_few_seconds(options, monkeypatch)
     assert not Race(images, Deadline(90.0, 0.0), timm, (), None, QUIET)._fine_tuning([chosen], 0.0)
 
 
+def test_fine_tuning_leaves_time_for_the_network_beside_it_in_an_ensemble(options, monkeypatch):
+    allowed = []
+    monkeypatch.setattr(race, "plan_training", lambda *given: allowed.append(given[2]) or [])
+    monkeypatch.setattr(race, "last_seconds", lambda _: 15.0)
+    chosen = Candidate("gaussian_mixture", "lite0+lite2", 160, {"limit": "900"}, 1.0, PLAN)
+    network = SimpleNamespace(candidate=Candidate("supervised", "small", 64, {}, 40.0, PLAN))
+    for trained in ([], [network]):
+        this = Race(stripes(channels=3), Deadline(90.0, 0.0), options, (), None, QUIET)
+        this.evaluated = trained
+        monkeypatch.setattr(Race, "shifted", False)
+        this._fine_tuning([chosen], 0.0)
+    alone, beside = allowed
+    assert alone - beside == pytest.approx(15.0, abs=0.1)
+
+
+@pytest.mark.parametrize("seconds, planned", [(35.0, True), (37.0, False)])
+def test_fine_tuning_whose_first_layers_take_too_long_is_left_out(
+    options, monkeypatch, seconds, planned
+):
+    said = []
+    monkeypatch.setattr(race, "plan_training", lambda *_: ["planned"])
+    monkeypatch.setattr(race.FineTuning, "first_seconds", lambda *_: seconds)
+    monkeypatch.setattr(Race, "remaining", 90.0)
+    chosen = Candidate("gaussian_mixture", "lite0+lite2", 160, {"limit": "900"}, 1.0, PLAN)
+    reporter = Reporter(say=said.append)
+    this = Race(stripes(channels=3), Deadline(90.0, 0.0), options, (), None, reporter)
+    assert bool(this._fine_tuning([chosen], 0.0)) == planned
+    if not planned:
+        assert "left out: its first layers would take about 37 s for the images" in said[-1]
+
+
 def test_fine_tuning_that_is_too_short_is_left_out_and_how_much_it_needs_is_said(options):
     said = []
     reporter = Reporter(say=said.append)
