@@ -32,7 +32,7 @@ from handful.evaluation.calibration import (
 from handful.evaluation.cross_validation import OutOfFold, of_one_origin
 from handful.evaluation.metrics import wilson
 from handful.methods.class_shares import chance_of_even_counts
-from handful.text import some_of
+from handful.text import name_in_text, some_names
 
 # Effective share of n: one set of labels made all models, so their errors are correlated, and n
 # images tell as much as DEPENDENCE * n independent ones. Chosen by simulation, see
@@ -128,7 +128,7 @@ class Estimate:
         """The estimate as plain numbers, lists and dicts, with class names for class numbers.
 
         `extrapolated` is called "rough" there, as saved runs have it. `single` is a caveat there,
-        the second one, so that it is seen where only two are shown.
+        the second one, so that it is seen where only three are shown.
         """
         caveats = list(self.caveats)
         if self.single:
@@ -287,10 +287,11 @@ def _caveats(
 def _single_in_words(names: Sequence[str]) -> str:
     """What follows for classes with a single label."""
     if len(names) == 1:
-        return f"class {names[0]} has a single label, which counts as wrong: label more of it"
+        only = name_in_text(names[0])
+        return f"class {only} has a single label, which counts as wrong: label more of it"
     return (
-        f"classes {some_of(names, SHOWN)} have a single label each, which counts as wrong: label "
-        f"more of them"
+        f"classes {some_names(names, SHOWN)} have a single label each, which counts as wrong: "
+        f"label more of them"
     )
 
 
