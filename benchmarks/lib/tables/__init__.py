@@ -81,6 +81,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "coverage": coverage.coverage,
     "coverage_pooled": coverage.coverage_pooled,
     "coverage_auto": coverage.coverage_auto,
+    "coverage_default": coverage.coverage_default,
+    "coverage_short": coverage.coverage_short,
     "coverage_auto_in_words": coverage.coverage_auto_in_words,
     "forecast": forecast.forecast,
     "groups": groups.groups,

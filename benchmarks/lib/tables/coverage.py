@@ -70,6 +70,64 @@ def coverage_auto_in_words() -> str:
     )
 
 
+def coverage_short() -> str:
+    """Whole fits of `supervised` alone in a budget that is short for it."""
+    by_cell: dict[tuple[str, str], Lines] = {}
+    for line in record.final("coverage_auto"):
+        source, *_, method, budget = line["name"].split()
+        if method == "supervised":
+            by_cell.setdefault((budget, source), []).append(line)
+    rows = []
+    for (budget, source), lines in sorted(by_cell.items()):
+        found = [line["figures"] for line in lines]
+        steps = sorted(x["steps"] for x in found)
+        truths = sorted(x["truth"] for x in found)
+        *shares, error, width, _, _ = _of_fits(lines)
+        span = f"{percent(truths[0])} to {percent(truths[-1])}"
+        rows.append([source, budget, f"{steps[0]} to {steps[-1]}", span, *shares, error, width])
+    header = ["source", "budget", "steps", "truth", "fits", "truth inside", "lower bound holds"]
+    return markdown([*header, "mean error", "width"], rows)
+
+
+def coverage_default() -> str:
+    """Fits of `auto` with the default budget: how often the interval held the truth."""
+    found: dict[str, Lines] = {}
+    for line in [*record.final("draws"), *_newest("regret"), *record.final("unseen")]:
+        source, auto, _ = line["name"].partition("-auto")
+        said = line["figures"].get("estimate")
+        if auto and said:
+            figures = {"truth": line["figures"]["test_accuracy"], **said}
+            found.setdefault(source, []).append({"draw": line["draw"], "figures": figures})
+    rows = [[source, *_said(lines)] for source, lines in sorted(found.items())]
+    rows.append(["all", *_said([line for lines in found.values() for line in lines])])
+    header = ["source", "fits", "truth inside", "lower bound holds", "mean error", "width"]
+    return markdown(header, rows)
+
+
+def _newest(file: str) -> Lines:
+    """Lines of `auto` with three minutes, by the code that made the last of their cell."""
+    lines = [
+        line
+        for line in record.final(file)
+        if line["budget"] == "3m" and line["name"].endswith("-auto")
+    ]
+    last = {(line["name"], line["per_class"]): line["commit"] for line in lines}
+    return [line for line in lines if line["commit"] == last[line["name"], line["per_class"]]]
+
+
+def _said(lines: Lines) -> list[Any]:
+    found = [line["figures"] for line in lines]
+    errors = [100 * (x["accuracy"] - x["truth"]) for x in found]
+    spread = stdev(errors) / math.sqrt(len(errors)) if len(errors) > 1 else math.nan
+    return [
+        len(found),
+        percent(mean(x["low"] <= x["truth"] <= x["high"] for x in found)),
+        percent(mean(x["low"] <= x["truth"] for x in found)),
+        f"{mean(errors):+.1f} ± {spread:.1f}",
+        percent(mean(x["high"] - x["low"] for x in found)),
+    ]
+
+
 def _of_fits(lines: Lines) -> list[Any]:
     found = [line["figures"] for line in lines]
     errors: dict[int, list[float]] = {}
