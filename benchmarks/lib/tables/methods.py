@@ -25,7 +25,7 @@ def method_figures(name: str) -> str:
     recipes.sort(key=lambda line: list(RECIPES).index(line["name"]))
     curves = [x for x in record.final("curves") if x["settings"]["per_class"] == PER_CLASS]
     # `auto` takes this method in some draws only.
-    named = [x for x in record.final("draws") if not x["name"].endswith("-auto")]
+    named = [x for x in record.final("draws") if "-auto" not in x["name"]]
     files: tuple[tuple[Lines, Callable[[Line], str]], ...] = (
         (named, _row_title),
         (record.final("minutes", apart="hardware"), _timed_title),
