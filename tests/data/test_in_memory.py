@@ -462,6 +462,16 @@ def test_a_data_set_of_that_name_keeps_its_labels():
         handful.load("digits", {"a": "b"})
 
 
+def test_numbers_beside_blanks_are_one_class_as_text_and_as_numbers(photos):
+    files = ["a.png", "b.png", "c.png"]
+    for column in ([3.0, 10.0, np.nan], ["3.0", "10.0", ""], ["3", "10", None], [3, 10, None]):
+        found = handful.load(photos, Frame({"file": files, "label": column}))
+        assert found.classes == ("3", "10")
+        assert found.labels.tolist() == [0, 1, -1, -1]
+    real = handful.load(photos, Frame({"file": files, "label": ["3.0", "1.5", ""]}))
+    assert real.classes == ("1.5", "3.0")
+
+
 def test_a_real_data_frame_gives_labels(photos):
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"file": ["a.png", "b.png", "c.png"], "label": ["fox", "hare", None]})

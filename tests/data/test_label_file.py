@@ -69,6 +69,27 @@ def test_labels_are_text_and_never_missing_values(folder):
     assert labels(folder, "file,label\na.png,null\nb.png,nan\n")["b.png"] == "nan"
 
 
+FLOATS = {
+    "as pandas writes numbers beside blanks": ("file,label\na.png,3.0\nb.png,10.0\nsub/c.png,\n"),
+    "a spreadsheet's comma": ("file;label\na.png;3,0\nb.png;10,00\n"),
+    "some typed by hand": ("file,label\na.png,3\nb.png,10.0\n"),
+    "another column": ("image,class_id,file_size\na.png,3.0,1\nb.png,10.0,2.5\n"),
+    "JSON": ('[{"file": "a.png", "label": 3.0}, {"file": "b.png", "label": 10}]'),
+}
+
+
+@pytest.mark.parametrize("content", FLOATS.values(), ids=FLOATS.keys())
+def test_whole_numbers_written_as_floats_are_the_numbers(folder, content):
+    found = labels(folder, content)
+    assert found == {"a.png": "3", "b.png": "10", "sub/c.png": None, "d, e.png": None}
+
+
+@pytest.mark.parametrize("other", ["1.5", "v2", "03", "2.000", "1e3", "2.", "2.0.0"])
+def test_a_column_with_anything_but_whole_numbers_keeps_its_text(folder, other):
+    found = labels(folder, f"file,label\na.png,3.0\nb.png,{other}\n")
+    assert (found["a.png"], found["b.png"]) == ("3.0", other)
+
+
 def test_names_may_hold_delimiters_quotes_and_backslashes(folder):
     content = 'file,label\n"d, e.png",x\nsub\\c.png,"say ""hi"", please"\n'
     found = labels(folder, content)

@@ -1,9 +1,10 @@
 """Labels given as Python objects: a dict, a table or a column of pandas, a list.
 
 A missing label is None, NaN, NaT, pandas' NA, blank text, or the number -1. Numbers become text: 3
-and 3.0 are the class "3".
+and 3.0 are the class "3", also where a file holds them as text.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -14,6 +15,10 @@ from handful.csv_files import defused
 from handful.data.labels.columns import FILES, LABELS, key_of
 from handful.data.labels.tables import Table
 from handful.errors import HandfulError
+
+# A whole number, as pandas and spreadsheets write one in a column of floats. Three zeros could be
+# thousands, and a number that starts with a zero is a code.
+_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:[.,]0{1,2})?")
 
 
 def is_missing(label: Any) -> bool:
@@ -59,6 +64,18 @@ def class_texts(labels: Iterable[Any]) -> list[str]:
     values = list(labels)
     refuse_mixed((value for value in values if not is_missing(value)), "labels")
     return [class_text(value) for value in values]
+
+
+def column_texts(cells: Sequence[str]) -> list[str]:
+    """The names of classes in a text column of a table: "3.0" becomes "3" where all are whole.
+
+    pandas makes floats of a column of whole numbers with blanks, and writes 3.0 into the file. A
+    column with any other text, such as "1.5" or "03", is returned unchanged.
+    """
+    texts = [cell.strip() for cell in cells]
+    if not all(_WHOLE.fullmatch(text) for text in texts if text):
+        return list(cells)
+    return [_WHOLE.sub(r"\1", text) for text in texts]
 
 
 def by_position(labels: Any, n: int) -> list[str] | None:

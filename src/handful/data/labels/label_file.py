@@ -2,7 +2,8 @@
 
 A CSV has the columns file and label, and may have group, origin, seen and mark, in any order. Other
 columns are ignored. `columns` lists the names that are recognised. A blank label means unlabelled.
-Labels are text: "01" differs from "1", and "NA" is a name. Spaces around a cell are ignored.
+Labels are text: "01" differs from "1", and "NA" is a name; but where all are whole numbers, "3.0" is
+"3". Spaces around a cell are ignored.
 `match_files` finds the image that a row names. Rows that cannot be used are listed, and their
 images have no label.
 """
@@ -20,6 +21,7 @@ from handful.data.labels.columns import (
     find_columns,
     one_hot_labels,
 )
+from handful.data.labels.given import column_texts
 from handful.data.labels.match_files import EXACT, FileMatcher, Match
 from handful.data.labels.other_tools import Labelled, choices, known_format, read_cvat
 from handful.data.labels.tables import (
@@ -216,6 +218,8 @@ def _from_table(
     path = labels.path
     table, columns = find_columns(path, table, labels.file_column, labels.label_column, matcher)
     check_width(path, table)
+    if columns.label is not None:
+        table = _with_label_texts(table, columns.label)
     rows = [_row(path, table, line, cells, columns) for line, cells in table.records]
     if (wrong := _not_encoded(labels, table, rows, matcher)) is not None:
         content = text.encode("utf-8", "surrogateescape")  # a pipe cannot be read again
@@ -225,6 +229,16 @@ def _from_table(
     if columns.guessed:
         say(_taking(path, table, columns, rows))
     return rows
+
+
+def _with_label_texts(table: Table, at: int) -> Table:
+    """The table with `column_texts` in place of its labels; a short record has none."""
+    texts = column_texts([cells[at] if at < len(cells) else "" for _, cells in table.records])
+    records = [
+        (line, [*cells[:at], text, *cells[at + 1 :]] if at < len(cells) else cells)
+        for (line, cells), text in zip(table.records, texts, strict=True)
+    ]
+    return replace(table, records=records)
 
 
 def _row(path: Path, table: Table, line: int, cells: list[str], columns: Columns) -> Row:
