@@ -11,6 +11,7 @@ from handful.csv_files import read_csv
 from handful.data.labels.label_file import LabelFile, match_labels
 from handful.data.labels.match_files import FileMatcher
 from handful.data.sources import load
+from handful.errors import HandfulError
 from image_files import save
 
 NAMES = ("a.png", "b.png", "sub/c.png", "d, e.png")
@@ -47,6 +48,7 @@ WORKS = {
     "capitals and spaces": " File , LABEL \n a.png , x \nb.png,y\n",
     "empty lines": "\n\nfile,label\n\na.png,x\n,\nb.png,y\n\n",
     "blank is unlabelled": "file,label\na.png,x\nb.png,y\nsub/c.png,\n",
+    "a remark alone": "file,label,remark\na.png,x,\n,,by Ann\nb.png,y,\n",
     "short line is unlabelled": "file,label\na.png,x\nb.png,y\nsub/c.png\n",
     "empty cells at the end": "file,label\na.png,x,,\nb.png,y,,\n",
     "twice the same": "file,label\na.png,x\nb.png,y\na.png,x\n",
@@ -67,6 +69,13 @@ def test_labels_are_text_and_never_missing_values(folder):
         "a.png": "01", "b.png": "1", "sub/c.png": "NA", "d, e.png": "None"
     }  # fmt: skip
     assert labels(folder, "file,label\na.png,null\nb.png,nan\n")["b.png"] == "nan"
+
+
+def test_a_row_of_zeros_without_a_file_is_no_label(folder):
+    found = labels(folder, "image,fox,hare\na.png,1,0\n,0,0\nb.png,0,1\n")
+    assert (found["a.png"], found["b.png"]) == ("fox", "hare")
+    with pytest.raises(HandfulError, match="line 3 names no file"):
+        labels(folder, "image,fox,hare\na.png,1,0\n,0,1\nb.png,0,1\n")
 
 
 FLOATS = {
@@ -200,6 +209,10 @@ REFUSED = {
         "quotes",
     "file,label\n,x\nb.png,y\n":
         "{table} line 2 names no file; fill its file cell or remove the line",
+    "file,label,remark\na.png,x,\n,,by Ann\n,y,\nb.png,y,\n":
+        "{table} line 4 names no file; fill its file cell or remove the line",
+    "file,label,remark\n,,by Ann\n":
+        "{table} names no file; write one line per image below the header",
     'file,label\n"a.png,x\nb.png,y\n':
         "{table} line 2 cannot be read as CSV: unexpected end of data",
     b"file,label\na.png,caf\xe9\nb.png,y\n":

@@ -85,7 +85,7 @@ def by_position(labels: Any, n: int) -> list[str] | None:
     """
     if isinstance(labels, Mapping) or hasattr(labels, "columns"):
         return None
-    if _is_column(labels) and len(labels) and all(isinstance(key, str) for key in labels.index):
+    if _is_column(labels) and _are_names(labels.index):
         return None
     values = labels.tolist() if hasattr(labels, "tolist") else list(labels)
     if len(values) != n:
@@ -108,7 +108,7 @@ def label_table(labels: Any) -> Table:
             f"{len(labels)} labels; give a dict from file to label, a data frame with the columns "
             f"file and label, or the path of a CSV"
         )
-    pairs = list(labels.items())
+    pairs = [("" if is_missing(file) else file, label) for file, label in labels.items()]
     wrong = next(
         (
             file
@@ -137,28 +137,33 @@ def _of_frame(frame: Any) -> Table:
         raise HandfulError(f"the table of labels has several columns {twice[0]!r}; keep one")
     columns = {str(name): list(frame[name]) for name in frame.columns}
     if not {key_of(name) for name in names} & set(FILES) and hasattr(frame, "index"):
-        index = list(frame.index)
-        if index and all(isinstance(key, str) for key in index):
-            columns = {"file": index, **columns}
-    cells = {
-        name: values if key_of(name) in FILES else _cells(name, values)
-        for name, values in columns.items()
-    }
+        if _are_names(frame.index):
+            columns = {"file": list(frame.index), **columns}
+    cells = {name: _cells(name, values) for name, values in columns.items()}
     records = [
-        (number, [str(cell) for cell in row])
-        for number, row in enumerate(zip(*cells.values(), strict=True), 1)
+        (number, list(row)) for number, row in enumerate(zip(*cells.values(), strict=True), 1)
     ]
     return Table(list(cells), records)
 
 
 def _cells(name: str, values: Sequence[Any]) -> list[str]:
+    if key_of(name) in FILES:
+        return [_cell(value) for value in values]
     if key_of(name) in LABELS:
         return [defused(text) for text in class_texts(values)]
-    return ["" if is_missing(value) else defused(_cell(value)) for value in values]
+    return [defused(_cell(value)) for value in values]
 
 
 def _cell(value: Any) -> str:
+    if is_missing(value):
+        return ""
     return class_text(value) if isinstance(value, Real | np.bool_) else str(value)
+
+
+def _are_names(index: Iterable[Any]) -> bool:
+    """Whether an index holds names, but for missing ones."""
+    given = [key for key in index if not is_missing(key)]
+    return bool(given) and all(isinstance(key, str) for key in given)
 
 
 def _is_column(labels: Any) -> bool:

@@ -220,7 +220,8 @@ def _from_table(
     check_width(path, table)
     if columns.label is not None:
         table = _with_label_texts(table, columns.label)
-    rows = [_row(path, table, line, cells, columns) for line, cells in table.records]
+    every = (_row(path, table, line, cells, columns) for line, cells in table.records)
+    rows = [row for row in every if row is not None]
     if (wrong := _not_encoded(labels, table, rows, matcher)) is not None:
         content = text.encode("utf-8", "surrogateescape")  # a pipe cannot be read again
         raise not_encoded(path, wrong, labels.encoding, content)
@@ -241,15 +242,16 @@ def _with_label_texts(table: Table, at: int) -> Table:
     return replace(table, records=records)
 
 
-def _row(path: Path, table: Table, line: int, cells: list[str], columns: Columns) -> Row:
+def _row(path: Path, table: Table, line: int, cells: list[str], columns: Columns) -> Row | None:
+    """The row of a record; None for one with neither file nor label, such as a remark alone.
+
+    HandfulError for a label without a file.
+    """
+
     def cell(at: int | None) -> str:
         return "" if at is None or at >= len(cells) else cells[at]
 
     file, group = cell(columns.file), restored(cell(columns.group).strip())
-    if not file.strip():
-        raise HandfulError(
-            f"{path} line {line} names no file; fill its file cell or remove the line"
-        )
     origin = cell(columns.origin).strip().lower()
     known = origin if origin in ("random", "chosen") else None
     if known == "random" and cell(columns.seen).strip().lower() not in ("", "blind"):
@@ -257,8 +259,16 @@ def _row(path: Path, table: Table, line: int, cells: list[str], columns: Columns
     confirmed = cell(columns.mark).strip().lower() == CONFIRMED
     row = Row(line, file, None, group or None, known, confirmed=confirmed)
     if columns.one_hot:
-        return _with_labels(row, tuple(one_hot_labels(table, cells, columns)))
-    return _with_labels(row, choices(restored(cell(columns.label).strip())))
+        row = _with_labels(row, tuple(one_hot_labels(table, cells, columns)))
+    else:
+        row = _with_labels(row, choices(restored(cell(columns.label).strip())))
+    if file.strip():
+        return row
+    if row.label or row.unused:
+        raise HandfulError(
+            f"{path} line {line} names no file; fill its file cell or remove the line"
+        )
+    return None
 
 
 def _taking(path: Path, table: Table, columns: Columns, rows: list[Row]) -> str:
