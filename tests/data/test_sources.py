@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+import handful
 from handful.data.source_names import NAMES
 from handful.data.sources import SOURCES, load
 from handful.data.splits import draw
+from handful.errors import HandfulError
 from handful.progress import Important
 from image_files import class_folder, noise, save
 
@@ -155,6 +157,17 @@ def test_a_mistyped_name_is_answered_with_the_nearest():
 def test_a_missing_folder_is_not_taken_for_a_name():
     with pytest.raises(ValueError, match="no folder 'photos/mnist'; check the path"):
         load("photos/mnist")
+
+
+def test_empty_text_is_not_the_folder_here(tmp_path, monkeypatch):
+    save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    for ask in (load, handful.fit, handful.embed, handful.pretrain):
+        with pytest.raises(HandfulError, match="the source is empty text; give the path of a fold"):
+            ask("")
+    with pytest.raises(HandfulError, match="the source is empty text"):
+        load("", {"a.png": "fox"}, labeled=False)
+    assert len(load(".", labeled=False)) == 1
 
 
 def test_labels_are_for_folders():

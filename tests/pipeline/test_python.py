@@ -277,6 +277,13 @@ def test_labels_that_contradict_each_other_are_told_by_a_warning(folder, tmp_pat
         handful.load(folder, labels=table)
 
 
+def test_empty_text_is_not_the_folder_here(folder, run, monkeypatch):
+    monkeypatch.chdir(folder)
+    for ask in (run.predict, run.evaluate):
+        with pytest.raises(HandfulError, match="the source is empty text"):
+            ask("")
+
+
 def test_a_missing_file_of_a_list_is_named(folder, run):
     there = str(folder / "a.png")
     with pytest.raises(ValueError, match="no file 'nope.png' and 1 other of the list; check the"):
