@@ -162,7 +162,7 @@ def test_a_missing_folder_is_not_taken_for_a_name():
 def test_empty_text_is_not_the_folder_here(tmp_path, monkeypatch):
     save(tmp_path / "a.png")
     monkeypatch.chdir(tmp_path)
-    for ask in (load, handful.fit, handful.embed, handful.pretrain):
+    for ask in (load, handful.fit, handful.embed):
         with pytest.raises(HandfulError, match="the source is empty text; give the path of a fold"):
             ask("")
     with pytest.raises(HandfulError, match="the source is empty text"):
