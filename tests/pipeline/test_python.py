@@ -164,6 +164,56 @@ def test_predictions_are_a_data_frame_where_pandas_is_installed(predictions, mon
         predictions.to_pandas()
 
 
+@pytest.fixture
+def card(folder, tmp_path, monkeypatch):
+    """Two sites with a photo of equal name each, below the current folder."""
+    for site, name in zip(("north", "south"), "ab", strict=True):
+        (tmp_path / "card" / site).mkdir(parents=True)
+        shutil.copy(folder / f"{name}.png", tmp_path / "card" / site / "x.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "card"
+
+
+@pytest.mark.parametrize("as_typed", ["card/{0}/x.png", "{1}/{0}/x.png", "card/../card/{0}/x.png"])
+def test_images_given_as_paths_are_sorted_from_the_folder_that_holds_them(run, card, as_typed):
+    paths = [as_typed.format(site, card) for site in ("north", "south")]
+    for source, target in (("card", "a"), (card, "b"), (card.parent, "../c"), ("card/../card", "d")):
+        done = run.predict(paths).into_folders(source, card.parent / target)
+        assert done.counts() == {"copied": 2} and not done.left_out
+        copied = {path.name for path in (card.parent / target).rglob("*.png")}
+        prefix = "card_" if source == card.parent else ""
+        assert copied == {f"{prefix}north_x.png", f"{prefix}south_x.png"}
+
+
+def test_a_copy_of_the_folder_is_sorted_as_the_folder(run, card):
+    found = run.predict("card")
+    card.rename("moved")
+    assert found.into_folders("moved", "sorted").counts() == {"copied": 2}
+
+
+def test_files_that_are_not_in_the_folder_are_an_error_before_anything_is_copied(run, card):
+    (card.parent / "empty").mkdir()
+    for source in ("empty", "card/north", "not-there"):
+        with pytest.raises(HandfulError, match="give the folder that the predictions are of"):
+            run.predict(["card/north/x.png", "card/south/x.png"]).into_folders(source, "sorted")
+    found = run.predict("card")
+    shutil.rmtree(card / "north")
+    shutil.rmtree(card / "south")
+    with pytest.raises(HandfulError, match="none of 2 files is in card, such as 'north/x.png'"):
+        found.into_folders("card", "sorted")
+    assert not (card.parent / "sorted").exists()
+
+
+def test_what_was_sorted_is_shown_as_counts(run, card):
+    found = run.predict("card")
+    planned = found.into_folders("card", "sorted", dry_run=True)
+    assert repr(planned) == "Sorted into sorted, planned: 2 copied"
+    (card / "south" / "x.png").unlink()
+    done = found.into_folders("card", "sorted")
+    assert repr(done) == "Sorted into sorted: 1 copied, 1 left out"
+    assert repr(found.into_folders("card", "sorted")).endswith("1 already there, 1 left out")
+
+
 # --- what a notebook shows
 
 

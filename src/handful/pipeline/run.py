@@ -197,7 +197,7 @@ class Run:
             least,
             out_of_distribution,
             detected,
-            store.in_folder,
+            Path(store.source) if store.in_folder else None,
         )
 
     def _probabilities(self, images: ImageSet, track: Track) -> Tensor:
