@@ -168,10 +168,10 @@ def test_predictions_are_a_data_frame_where_pandas_is_installed(predictions, mon
 def card(folder, tmp_path, monkeypatch):
     """Two sites with a photo of equal name each, below the current folder."""
     for site, name in zip(("north", "south"), "ab", strict=True):
-        (tmp_path / "card" / site).mkdir(parents=True)
-        shutil.copy(folder / f"{name}.png", tmp_path / "card" / site / "x.png")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "card"
+        (tmp_path / "in" / "card" / site).mkdir(parents=True)
+        shutil.copy(folder / f"{name}.png", tmp_path / "in" / "card" / site / "x.png")
+    monkeypatch.chdir(tmp_path / "in")
+    return tmp_path / "in" / "card"
 
 
 @pytest.mark.parametrize("as_typed", ["card/{0}/x.png", "{1}/{0}/x.png", "card/../card/{0}/x.png"])
