@@ -170,6 +170,23 @@ def test_empty_text_is_not_the_folder_here(tmp_path, monkeypatch):
     assert len(load(".", labeled=False)) == 1
 
 
+SPELLING = "classes that differ in spelling only: 'Cat', 'cat'; if they are one, give them one name"
+
+
+def test_classes_that_differ_in_case_only_are_told_in_python(tmp_path):
+    given = {f"{k}.png": ("Cat", "cat ", "dog")[k % 3] for k in range(6)}
+    for seed, name in enumerate(given):
+        save(tmp_path / "flat" / name, seed=seed)
+    class_folder(tmp_path / "named", classes=("Cat", "cat", "dog"))
+    pictures = [noise(8, 8, seed=seed) for seed in range(6)]
+    for source, labels in (
+        (tmp_path / "flat", given), (tmp_path / "named", None), (pictures, list(given.values()))
+    ):  # fmt: skip
+        with pytest.warns(UserWarning, match=SPELLING):
+            assert load(source, labels).classes == ("Cat", "cat", "dog")
+    load(tmp_path / "named", labeled=False)  # to predict: no warning
+
+
 def test_labels_are_for_folders():
     with pytest.raises(ValueError, match="digits has its own labels"):
         load("digits", "labels.csv")

@@ -334,6 +334,17 @@ def test_empty_text_is_not_the_folder_here(folder, run, monkeypatch):
             ask("")
 
 
+SPELLING = "classes that differ in spelling only: 'A', 'a'; if they are one, give them one name"
+
+
+def test_a_fit_warns_of_classes_that_differ_in_case_only(folder, labels, capsys):
+    named = {file: "aA"[k % 2] for k, file in enumerate(labels)}
+    with pytest.warns(UserWarning, match=SPELLING):
+        quick(folder, labels=named)
+    quick(folder, labels=named, progress=True)
+    assert capsys.readouterr().err.replace("\n", " ").count(SPELLING) == 1
+
+
 def test_a_missing_file_of_a_list_is_named(folder, run):
     there = str(folder / "a.png")
     with pytest.raises(ValueError, match="no file 'nope.png' and 1 other of the list; check the"):

@@ -380,11 +380,8 @@ def _fit(job: _Job, reporter: "Reporter", kept: list[str]) -> "tuple[Run, ImageS
 
 def _as_asked(images: "ImageSet", job: _Job, reporter: "Reporter") -> "ImageSet":
     """Return the images, with a part of their labels where `--per-class` is given."""
-    from handful.data.checks import spelling_problems
     from handful.pipeline.setup import subsample_labels
 
-    for problem in spelling_problems(images.classes):
-        reporter.say(problem)
     if job.after is not None and job.where.labels is not None and not len(images.labeled):
         raise HandfulError(
             f"{job.where.labels} gives no image a label; fill in its column of labels (a "

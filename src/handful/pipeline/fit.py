@@ -234,7 +234,7 @@ def _run_fit(
                 return _reopen(folder, target.pictures, reporter.say)
             write_command(built, command)
         for problem in inspect(images, near=False).problems:
-            reporter.say(problem.text)
+            reporter.say(problem.said)
         work = built / "checkpoint" if built is not None else None
         best_so_far = None
         if folder is not None and target.improves is not None and built != folder:
