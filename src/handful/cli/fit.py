@@ -296,7 +296,8 @@ def _run(job: _Job, reporter: "Reporter") -> "tuple[Run, ImageSet | None]":
     """
     from handful.pipeline.artifacts import REPORT
     from handful.pipeline.earlier_run import with_earlier_labels
-    from handful.pipeline.run_folder import begun, save_label_draw
+    from handful.pipeline.run_folder import begun
+    from handful.pipeline.run_tables import save_label_draw
     from handful.report import leave_report
 
     out = job.target.out

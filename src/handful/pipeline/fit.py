@@ -41,10 +41,10 @@ from handful.pipeline.run_folder import (
     acquire,
     clean_up,
     finish,
-    images_to_predict,
     release_on_refusal,
     write_command,
 )
+from handful.pipeline.run_tables import images_to_predict
 from handful.pipeline.save import run_of, save_artifacts
 from handful.pipeline.setup import check_opens, validate
 from handful.progress import QUIET, Reporter, Say
