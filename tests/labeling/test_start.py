@@ -25,9 +25,7 @@ def test_class_folders_give_labels_and_a_test_part_is_not_shown(tmp_path: Path) 
         assert len(read_csv(tmp_path / "labels.csv")) == 16
 
 
-def test_empty_text_is_not_the_folder_here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_empty_text_is_not_the_folder_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder(tmp_path / "photos"))
     with pytest.raises(HandfulError, match="the source is empty text"):
         open_page(Wanted("", Path("labels.csv")), print)

@@ -177,7 +177,12 @@ def card(folder, tmp_path, monkeypatch):
 @pytest.mark.parametrize("as_typed", ["card/{0}/x.png", "{1}/{0}/x.png", "card/../card/{0}/x.png"])
 def test_images_given_as_paths_are_sorted_from_the_folder_that_holds_them(run, card, as_typed):
     paths = [as_typed.format(site, card) for site in ("north", "south")]
-    for source, target in (("card", "a"), (card, "b"), (card.parent, "../c"), ("card/../card", "d")):
+    for source, target in (
+        ("card", "a"),
+        (card, "b"),
+        (card.parent, "../c"),
+        ("card/../card", "d"),
+    ):
         done = run.predict(paths).into_folders(source, card.parent / target)
         assert done.counts() == {"copied": 2} and not done.left_out
         copied = {path.name for path in (card.parent / target).rglob("*.png")}

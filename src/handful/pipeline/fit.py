@@ -35,7 +35,7 @@ from handful.pipeline.pretrain import TRAINING_SHARE, after_pretraining, deadlin
 from handful.pipeline.pretrained import Pretrained, on_scale_of
 from handful.pipeline.record import Decision, FitRequest
 from handful.pipeline.resolve import ResolvedOptions, prepare_first, resolve
-from handful.pipeline.run import Run, open_run
+from handful.pipeline.run import Run, open_run, write_run
 from handful.pipeline.run_folder import (
     abandon_on_vanished,
     acquire,
@@ -257,7 +257,7 @@ def _run_fit(
         if folder is not None and built is not None:
             save_artifacts(run, decision, resolved.request, built, target.pictures)
             run.record["seconds"] = round(time.perf_counter() - begun, 2)
-            run.save(built, learned.history)
+            write_run(run, built, learned.history)
             finish(folder, built, say=reporter.say)
             run.folder = folder
         return run

@@ -97,7 +97,7 @@ def acquire(
             remove_if_empty(folder)
             begun = folder / NEW / CHECKPOINT / _FINGERPRINT_FILE
             if begun.exists() and read_json(begun) != fingerprint:
-                _refuse_unless_overwrite(overwrite, folder, "unfinished")
+                refuse_unless_overwrite(overwrite, folder, "unfinished")
             return _start_over(folder / NEW, fingerprint, layout)
         stopped = holds_interim(folder, fingerprint)  # and the same command goes on with it
         if _recorded_fingerprint(folder / layout.record, overwrite) == fingerprint and (
@@ -105,13 +105,13 @@ def acquire(
         ):
             return None
         state = "finished" if not holds_interim(folder) else "stopped before its end"
-        _refuse_unless_overwrite(overwrite, folder, state)
+        refuse_unless_overwrite(overwrite, folder, state)
         remove_if_empty(folder)
         return _start_over(folder / NEW, fingerprint, layout)
     if fingerprint_file.exists():
         if read_json(fingerprint_file) == fingerprint:
             return folder
-        _refuse_unless_overwrite(overwrite, folder, "unfinished")
+        refuse_unless_overwrite(overwrite, folder, "unfinished")
         for name in layout.files(folder):
             if name.suffix == ".csv":
                 keep_typed_labels(folder / name, say)
@@ -250,7 +250,7 @@ def _holds_other_files(folder: Path) -> bool:
     return False
 
 
-def _refuse_unless_overwrite(overwrite: bool, folder: Path, state: str) -> None:
+def refuse_unless_overwrite(overwrite: bool, folder: Path, state: str) -> None:
     """Raise HandfulError, with the name of a free folder, unless the run may be replaced."""
     if not overwrite:
         raise HandfulError(

@@ -2,8 +2,8 @@
 
 A CSV has the columns file and label, and may have group, origin, seen and mark, in any order. Other
 columns are ignored. `columns` lists the names that are recognised. A blank label means unlabelled.
-Labels are text: "01" differs from "1", and "NA" is a name; but where all are whole numbers, "3.0" is
-"3". Spaces around a cell are ignored.
+Labels are text: "01" differs from "1", and "NA" is a name; but where all are whole numbers, "3.0"
+is "3". Spaces around a cell are ignored.
 `match_files` finds the image that a row names. Rows that cannot be used are listed, and their
 images have no label.
 """
