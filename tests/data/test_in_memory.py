@@ -453,6 +453,20 @@ def test_labels_that_do_not_fit_are_said(labels, said, photos):
         handful.load(photos, labels)
 
 
+def test_names_in_a_list_that_look_equal_are_one_class():
+    names = [
+        " fox",
+        "red  hare",
+        "red\N{NO-BREAK SPACE}hare",
+        "fox",
+        None,
+        "fox\N{ZERO WIDTH SPACE}",
+    ]
+    found = handful.load([noise(8, 8, seed=seed) for seed in range(6)], names)
+    assert found.classes == ("fox", "red hare")
+    assert found.labels.tolist() == [0, 1, 1, 0, -1, 0]
+
+
 def test_too_few_labels_for_pictures_are_counted():
     with pytest.raises(HandfulError, match="4 images and 3 labels; give a label for each"):
         handful.load(PICTURES, ["fox", "hare", "fox"])

@@ -63,6 +63,7 @@ def test_spreadsheets_are_read_as_they_are_meant(folder, content):
     assert labels(folder, content) == A_AND_B
 
 
+@pytest.mark.filterwarnings("ignore:classes that differ in spelling only")
 def test_labels_are_text_and_never_missing_values(folder):
     content = 'file,label\na.png,01\nb.png,1\nsub/c.png,NA\n"d, e.png",None\n'
     assert labels(folder, content) == {
@@ -93,6 +94,7 @@ def test_whole_numbers_written_as_floats_are_the_numbers(folder, content):
     assert found == {"a.png": "3", "b.png": "10", "sub/c.png": None, "d, e.png": None}
 
 
+@pytest.mark.filterwarnings("ignore:classes that differ in spelling only")
 @pytest.mark.parametrize("other", ["1.5", "v2", "03", "2.000", "1e3", "2.", "2.0.0"])
 def test_a_column_with_anything_but_whole_numbers_keeps_its_text(folder, other):
     found = labels(folder, f"file,label\na.png,3.0\nb.png,{other}\n")
