@@ -5,7 +5,15 @@ import shlex
 import pytest
 
 from handful.cli.terminal import print_selection
-from handful.text import NBSP, shell_command, similar_file, sure, time
+from handful.text import NBSP, name_in_text, shell_command, similar_file, some_names, sure, time
+
+
+def test_a_name_that_is_a_number_is_quoted_and_no_other():
+    for name in ("7", "2024-05-01", "1.5", "50 %", "3/"):
+        assert name_in_text(name) == f"'{name}'"
+    for name in ("cat", "cat 7", "7b", "", "-", "n°1", "七"):
+        assert name_in_text(name) == name
+    assert some_names(["cat", "7", "8", "9"], 2) == "cat, '7' and 2 more"
 
 
 def test_a_printed_command_can_be_pasted_into_a_shell():

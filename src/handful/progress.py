@@ -4,7 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,13 @@ class Reporter:
 
     track: Track = quiet
     say: Say = silent
+    _named: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+
+    def first(self, name: str) -> bool:
+        """Whether a name is asked for the first time, and so has to be explained."""
+        new = name not in self._named
+        self._named.add(name)
+        return new
 
 
 QUIET = Reporter(say=warned)  # of public functions that are given no reporter

@@ -65,6 +65,17 @@ def some_of(texts: Sequence[str], most: int) -> str:
     return f"{', '.join(texts[:most])} and {len(texts) - most} more"
 
 
+def name_in_text(name: str) -> str:
+    """A name as it stands in a sentence: in quotes where it would be read as a number."""
+    number = any(map(str.isdigit, name)) and not any(map(str.isalpha, name))
+    return f"'{name}'" if number else name
+
+
+def some_names(names: Iterable[str], most: int) -> str:
+    """Names in a row as in `some_of`, each as in `name_in_text`: "cat, '7' and 3 more"."""
+    return some_of([*map(name_in_text, names)], most)
+
+
 def as_html_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A small table for a notebook, with all text escaped."""
     lines = [f"<p>{escape(title)}</p>", "<table>"]
@@ -221,21 +232,83 @@ def may_guess(estimate: Mapping[str, Any] | None) -> bool:
 WORTH = 0.05  # share of images answered below which sure answers are not offered
 
 
-def sure_answers(estimate: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The promises that are offered where only sure answers count, the highest last.
+def promises(estimate: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What `--abstain` promises of sure answers, the highest target accuracy last.
 
-    This is the rule of all screens and pages: there is none where it is not known how often all
-    answers are right, and each is above what is said of all answers.
+    This is the rule of all commands, screens and pages: nothing is promised where it is not known
+    how often all answers are right.
 
     Args:
         estimate: as in run.json, with abstentions.
     """
-    why = withheld(estimate)
-    if why in NO_FIGURE:
-        return []
-    of_all = estimate["low" if why == "all" else "accuracy"]
-    rows = (row for row in estimate["abstentions"] if row["share"] >= WORTH)
-    return sorted((row for row in rows if row["sure"] > of_all), key=lambda row: row["sure"])
+    known = [] if withheld(estimate) in NO_FIGURE else estimate["abstentions"]
+    return sorted(known, key=lambda row: row["sure"])
+
+
+def promise_of(
+    promised: Iterable[Mapping[str, Any]], target_accuracy: float
+) -> Mapping[str, Any] | None:
+    """The lowest of some promises that is enough for a target accuracy; None where none is."""
+    enough = [row for row in promised if row["sure"] >= target_accuracy]
+    return min(enough, key=lambda row: row["sure"], default=None)
+
+
+def not_promised(
+    promised: Iterable[Mapping[str, Any]], target_accuracy: float, without: str
+) -> str:
+    """Say that a target accuracy is not promised, and what may be asked for instead.
+
+    Args:
+        without: what to do where nothing is promised: "predict without --abstain".
+    """
+    most = max((row["sure"] for row in promised), default=None)
+    instead = f"ask for {most} at most" if most else without
+    return (
+        f"the labels of this run cannot promise that {percent(target_accuracy, 0)} of the answers "
+        f"are right; {instead}, or label more images"
+    )
+
+
+def why_no_promise(estimate: Mapping[str, Any]) -> str:
+    """Why nothing is promised of sure answers; "" where something is."""
+    if promises(estimate):
+        return ""
+    return {
+        "unknown": "how often it is right is not known",
+        "few": f"fewer than {FEW} labels of random images count",
+        "guessing": f"it is {NOT_SHOWN}",
+    }.get(withheld(estimate), "the labels are too few, or its surest answers too often wrong")
+
+
+def promise_in_words(row: Mapping[str, Any]) -> str:
+    """Say how many images get an answer where only sure answers count, and how many are right."""
+    answered = f"about {percent(row['share'], 0)} of images like the labelled ones get an answer"
+    if row.get("held") is None:
+        return (
+            f"{answered}, and about {percent(row['sure'], 0)} of the answers are right: this run "
+            f"was made by an earlier version, which promised no more; fit again to be told at least"
+        )
+    return (
+        f"{answered}; at least {percent(row['sure'], 0)} of the answers are right, for "
+        f"{often(row['held'])} sets of labels picked as these were"
+    )
+
+
+def sure_answers(estimate: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The promises that a screen offers by itself, the highest last.
+
+    Each is above what is said of all answers, and for at least the share WORTH of the images.
+
+    Args:
+        estimate: as in run.json, with abstentions.
+    """
+    return [row for row in promises(estimate) if row["share"] >= WORTH and gains(row, estimate)]
+
+
+def gains(row: Mapping[str, Any], estimate: Mapping[str, Any]) -> bool:
+    """Whether sure answers are promised to be right more often than is said of all answers."""
+    of_all = estimate["low" if withheld(estimate) == "all" else "accuracy"]
+    return bool(row["sure"] > of_all)
 
 
 def so_far(estimate: Mapping[str, Any], groups: int = 0) -> str:

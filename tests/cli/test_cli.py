@@ -511,16 +511,16 @@ def test_no_figure_is_printed_that_is_withheld(capsys):
 
 def test_a_fit_on_features_explains_itself_where_it_is_asked(handful, photos, tmp_path):
     words = ["--method", "features", "--size", "32", "--precision", "fp32"]
-    status, out, _ = handful("fit", photos, "--out", tmp_path / "my run", *words)
-    assert status == 0
+    status, out, err = handful("fit", photos, "--out", tmp_path / "my run", *words)
+    assert status == 0 and "features (it fits a linear head on" in err
     assert "method: features" not in out and "out of fold" not in out
     assert "The 6 other images" not in out and "the 6 other images, classified" in out
     assert f"handful predict '{tmp_path / 'my run'}' MORE-IMAGES" in out
     status, out, _ = handful("fit", photos, "--out", tmp_path / "my run", *words, "--explain")
     assert status == 0 and " steps " not in out
-    assert re.search(r"method: features, \d+ s in all", out) and "out of fold" in " ".join(
-        out.split()
-    )
+    words = " ".join(out.split())
+    what = r"method: features \(it fits a linear head on [\w ]+\), \d+ s in all"
+    assert re.search(what, words) and "out of fold" in words
 
 
 def test_the_page_names_a_fit_that_no_run_is_in_the_way_of(tmp_path, monkeypatch):

@@ -36,8 +36,8 @@ def test_abstaining_is_said_to_be_right_at_least_so_often_for_nine_in_ten_sets(r
     status, _, said = handful("predict", run(held=0.9), photo, "--abstain", 0.75)
     assert status == 0, said
     words = " ".join(said.split())
-    assert "about 37% of images like the labelled ones get an answer" in words
-    assert "at least 80% of the answers are right, for nine in ten sets of labels" in words
+    assert "about 37 % of images like the labelled ones get an answer" in words
+    assert "at least 80 % of the answers are right, for nine in ten sets of labels" in words
 
 
 @pytest.mark.parametrize("parts", [[], ["--shard", "1/1", "--out", "parts"]])
@@ -57,13 +57,13 @@ def test_a_threshold_of_an_earlier_version_is_said_to_be_about_right(run, photo,
     status, _, said = handful("predict", run(), photo, "--abstain", 0.8)
     assert status == 0, said
     words = " ".join(said.split())
-    assert "about 80% of the answers are right: this run was made by an earlier version" in words
-    assert "at least 80%" not in words
+    assert "about 80 % of the answers are right: this run was made by an earlier version" in words
+    assert "at least 80 %" not in words
 
 
 def test_more_than_the_labels_show_is_refused_with_the_number_that_it_takes(run, photo, handful):
     status, _, said = handful("predict", run(held=0.9), photo, "--abstain", 0.98)
     words = " ".join(said.split())
     assert status == 2
-    assert "cannot promise that 98% of the answers are right; ask for 0.8 at most" in words
+    assert "cannot promise that 98 % of the answers are right; ask for 0.8 at most" in words
     assert "at least 143 labels that count, all of them predicted rightly" in words

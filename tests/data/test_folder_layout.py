@@ -234,7 +234,9 @@ def test_folders_inside_the_classes_are_reported():
     ]
     for settled in (layout(nested, "classes"), layout(tree("cat dog unlabeled/a"))):
         assert "inside" not in settled.said
-    assert "(2019, 2020)" in layout(tree("train/cat/2019 train/dog test/cat/2020 test/dog")).said
+    assert (
+        "('2019', '2020')" in layout(tree("train/cat/2019 train/dog test/cat/2020 test/dog")).said
+    )
 
 
 def test_unknown_folders_options_are_refused(tmp_path):

@@ -432,6 +432,32 @@ def test_few_fits_extrapolate_the_learning_curve_say_so_and_widen_the_interval()
     assert not thorough.extrapolated and "usual" not in thorough.how
 
 
+def test_a_network_that_did_not_learn_its_labels_gains_little_from_more_of_them():
+    labels = np.arange(60) % 3
+    out = given(labels, guesses(np.where(np.arange(60) < 36, labels, (labels + 1) % 3), 3))
+    whole, learned = estimate(out), (np.arange(60) < 45).astype(float)
+    assert whole.out_of_fold == pytest.approx(0.6) and whole.extrapolated
+    assert whole.learning_curve == pytest.approx(0.4 * (1 - math.sqrt(0.9)))
+    assert estimate(out, learned=np.ones(60)) == whole
+    short = estimate(out, learned=learned)
+    assert short.learning_curve == pytest.approx(0.15 * (1 - math.sqrt(0.9)))
+    assert "the saved model predicts 75.0 % of its own labels right" in short.how
+    assert "of its own labels" not in whole.how
+
+
+def test_a_saved_network_is_not_taken_to_be_better_on_new_images_than_on_its_own():
+    labels = np.arange(60) % 3
+    out = given(labels, guesses(np.where(np.arange(60) < 36, labels, (labels + 1) % 3), 3))
+    worse = estimate(out, learned=(np.arange(60) < 24).astype(float))
+    assert (worse.accuracy, worse.learning_curve) == (pytest.approx(0.4), 0)
+    some = np.where(np.arange(60) < 30, np.nan, 1.0)  # only half of them were looked at
+    assert estimate(out, learned=some).accuracy == estimate(out).accuracy
+    assert estimate(out, learned=np.full(60, np.nan)) == estimate(out)
+    origins = ["random"] * 40 + ["chosen"] * 20
+    of_chosen = np.where(np.arange(60) < 40, np.nan, 0.0)
+    assert estimate(out, origins=origins, learned=of_chosen) == estimate(out, origins=origins)
+
+
 def noise(n, classes, seed, folds=2):
     """OutOfFold of labels that have nothing to do with the images, by five folds once."""
     generator = np.random.default_rng(seed)

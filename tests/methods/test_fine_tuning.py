@@ -150,6 +150,15 @@ def test_the_head_gives_pseudo_labels_to_all_but_labelled_images(tmp_path, monke
     assert model.prior.tolist() == [0.5, 0.5]
 
 
+def test_class_shares_that_are_given_are_those_that_pseudo_labels_are_aligned_to(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    task = Task(photographs(), BackboneSpec("lite0"), size=32, shares=(0.8, 0.2))
+    model = FineTuning(embed_size=32, first_head="random").build(task)
+    assert model.prior.tolist() == pytest.approx([0.8, 0.2])
+
+
 @pytest.mark.parametrize("teacher", [GaussianMixture, SelfTraining])
 def test_the_teacher_is_the_head_that_was_named(tmp_path, monkeypatch, teacher):
     monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
@@ -263,9 +272,9 @@ def test_without_unlabeled_images_no_features_are_computed():
     assert method.views(task).unlabeled == ()
 
 
-def trained_on_last_layers(images=None, **changes):
+def trained_on_last_layers(images=None, backbone="lite0", **changes):
     """The task, the method, the network before training, and the result after three steps."""
-    task = Task(images or photographs(), BackboneSpec("lite0"), size=32)
+    task = Task(images or photographs(), BackboneSpec(backbone), size=32)
     method = FineTuning(**changes)
     schedule = Schedule(steps=3, batch=6, lr=1e-2, optimizer="adamw", average=0.0, looks=1)
     settings = Settings(method, schedule, task.backbone, precision="fp32")
@@ -285,6 +294,37 @@ def test_only_the_last_layers_are_trained_by_default(tmp_path, monkeypatch):
     last = ["blocks.5.1.conv_pw", "blocks.5.3.bn3", "blocks.6.0.conv_dw", "conv_head", "bn2"]
     assert set(last) <= layers and "head" in layers
     assert not [name for name in changed if "running" in name]
+
+
+@pytest.mark.parametrize(
+    "backbone, trained_layers, own_share",
+    [("lite0", "auto", 0.5), pytest.param("lite2", "last", 0.0, marks=pytest.mark.thorough)],
+)
+def test_the_first_layers_keep_the_weights_of_the_pre_training_and_the_last_do_not(
+    tmp_path, monkeypatch, backbone, trained_layers, own_share
+):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path))
+    how = {"backbone": backbone, "trained_layers": trained_layers, "own_share": own_share}
+    task, _, before, result = trained_on_last_layers(**how)
+    pre_trained = classifier(task).backbone
+    last = [name for layer in pre_trained.after_maps for name in names_of(pre_trained, layer)]
+    after = result.predictor.model.backbone.state_dict()
+    for name, weights in pre_trained.state_dict().items():
+        if name not in last or "running" in name or "num_batches" in name:
+            assert torch.equal(after[name], weights), name
+        else:
+            assert not torch.equal(after[name], weights), name
+    trained = {
+        name for name, weights in before.backbone.named_parameters() if weights.requires_grad
+    }
+    assert trained == set(last) & {name for name, _ in pre_trained.named_parameters()}
+    assert not torch.equal(result.predictor.model.head.weight, before.head.weight)
+
+
+def names_of(network, layer):
+    """The names of the weights and buffers of a layer in the state of its network."""
+    own = {weights.data_ptr() for weights in layer.state_dict().values()}
+    return [name for name, weights in network.state_dict().items() if weights.data_ptr() in own]
 
 
 def test_maps_give_the_logits_that_images_give(tmp_path, monkeypatch):
@@ -375,6 +415,9 @@ def test_all_folds_and_the_last_fit_use_one_sample():
         fold = replace(whole, images=images.seen(train)[kept])
         own = set(np.array(fold.images.names)[method.views(fold).pool.numpy()])
         assert len(own - of_all) == 0 and len(own) <= len(train) + 50
+    order = np.random.default_rng(0).permutation(200)  # of the files: a sample, not the first ones
+    again = replace(whole, images=images[order])
+    assert set(names[order][method.views(again).pool.numpy()]) == of_all
 
 
 def test_maps_are_measured_on_the_device_that_computed_them(tmp_path, monkeypatch):
@@ -411,6 +454,7 @@ def test_the_time_for_maps_is_known_before_they_are_made(tmp_path, monkeypatch):
     assert FineTuning(trained_layers="all").first_seconds(task) == 0
     method.build(task)
     assert method.first_seconds(task) == 0
+    assert replace(method, limit=9).first_seconds(task) == 0.5 * 5  # of those that are new
 
 
 def test_networks_that_give_more_stages_than_maps_have_are_trained_whole():

@@ -19,11 +19,14 @@ from handful.pipeline.auto.ensemble import weights_of
 from handful.pipeline.auto.evaluated import Evaluated
 from handful.pipeline.auto.past_results import Normal, Prior
 from handful.pipeline.earlier_run import earlier_settings
+from handful.pipeline.options import FitOptions
 from handful.pipeline.pretrain import pretrain
 from handful.pipeline.setup import prepare
+from handful.progress import QUIET
 from handful.report import render
 from handful.training.plan import Plan
 from handful.training.settings import Settings
+from handful.training.time_budget import Deadline
 from handful.training.trainer import train_task
 from tiny import stripes
 
@@ -69,6 +72,21 @@ def test_two_that_make_different_mistakes_answer_together():
     assert np.allclose(both.out.probabilities.sum(axis=2), 1)
     assert both.candidate.backbone == "lite0 and small" and both.candidate.size == 32
     assert [one.candidate.method for one in both.members] == ["features", "supervised"]
+
+
+def test_heads_on_networks_of_others_are_in_no_ensemble(monkeypatch):
+    """A network of a package is known by name only, and `Ensemble` has ours."""
+    one, other = unlike_members(np.random.default_rng(0), 0.8, 0.8)
+    monkeypatch.setattr(race.models, "beside_ours", lambda: ["lite1"])
+    monkeypatch.setattr(race, "prior_for", lambda *_: lambda *_: Prior(Normal(0.0, 0.5), 0))
+    monkeypatch.setattr(race.Race, "shifted", False)
+    images = stripes(200, labeled=200)
+    deadline, options = Deadline(9.0, 0.0), FitOptions()
+    this = race.Race(images, deadline, options, ["random"] * 200, None, QUIET)
+    for backbone, together in (("lite0", True), ("lite1", False)):
+        head = evaluated(replace(HEAD, backbone=backbone), one)
+        this.evaluated = [head, evaluated(TRAINED, other)]
+        assert bool(this._ensemble()) == together
 
 
 @pytest.mark.parametrize("better", [0, 1])

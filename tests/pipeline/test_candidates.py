@@ -269,7 +269,39 @@ def test_a_network_of_a_package_that_fails_is_left_out_and_others_are_evaluated(
     )
     first = [one.candidate.method for one in this.run()][:2]
     assert first == ["features", "gaussian_mixture"]
-    assert "features with lite1 is left out: features that are not finite" in said
+    assert any(one.endswith("with lite1 is left out: features that are not finite") for one in said)
+
+
+def test_a_method_is_explained_where_it_is_first_named_and_only_what_is_tried_is_called_so(
+    options, monkeypatch
+):
+    def cannot_win(method, *_):
+        return "is not tried: far behind" if method == "self_training" else ""
+
+    class Prepared(Exception):
+        pass
+
+    def prepare(*_):
+        raise Prepared
+
+    said = []
+    monkeypatch.setattr(race, "cannot_win", cannot_win)
+    monkeypatch.setattr(race, "prior_for", lambda *_: lambda *_: Prior(Normal(-0.1, 0.1), 3))
+    monkeypatch.setattr(Race, "_prepare", prepare)
+    reporter = Reporter(say=said.append)
+    this = Race(stripes(), Deadline(9.0, 0.0), options, ["random"] * 16, None, reporter)
+    features = Candidate("features", "lite0", 160, {}, 1.0, PLAN)
+    for _ in range(2):
+        with pytest.raises(Prepared):
+            this._evaluate(features)
+    this._evaluate(replace(features, method="self_training"))
+    what = "it fits a linear head on the features of a frozen network"
+    assert said == [
+        f"trying features with lite0 at 160 pixels: about 1 s ({what})",
+        "trying features with lite0 at 160 pixels: about 1 s",
+        f"self_training ({what}, then again on its own confident pseudo-labels) is not tried: far "
+        "behind",
+    ]
 
 
 def test_a_package_that_no_wanted_method_takes_plans_nothing(options, monkeypatch):
@@ -371,7 +403,10 @@ def test_no_fine_tuning_without_a_head_or_in_a_few_seconds(options, monkeypatch)
     for budget, heads, expected in ((90.0, [chosen], 1), (90.0, [], 0), (19.0, [chosen], 0)):
         this = Race(images, Deadline(budget, 0.0), options, (), None, reporter)
         assert len(this._fine_tuning(heads, 0.0)) == expected
-    assert said == ["fine_tuning is left out: 19 s are left, and it takes 20 s or more"]
+    assert said == [
+        "fine_tuning (it trains a pre-trained network further) is left out: 19 s are left, and it "
+        "takes 20 s or more"
+    ]
     monkeypatch.setattr(Race, "shifted", True)
     assert not Race(images, Deadline(90.0, 0.0), options, (), None, reporter)._fine_tuning(
         [chosen], 0.0
@@ -382,6 +417,35 @@ def test_no_fine_tuning_without_a_head_or_in_a_few_seconds(options, monkeypatch)
     assert not Race(images, Deadline(90.0, 0.0), timm, (), None, QUIET)._fine_tuning([chosen], 0.0)
 
 
+def test_fine_tuning_leaves_time_for_the_network_beside_it_in_an_ensemble(options, monkeypatch):
+    allowed = []
+    monkeypatch.setattr(race, "plan_training", lambda *given: allowed.append(given[2]) or [])
+    chosen = Candidate("gaussian_mixture", "lite0+lite2", 160, {"limit": "900"}, 1.0, PLAN)
+    monkeypatch.setattr(Race, "shifted", False)
+    for beside in (0.0, 15.0):
+        this = Race(stripes(channels=3), Deadline(90.0, 0.0), options, (), None, QUIET)
+        monkeypatch.setattr(Race, "_seconds_beside", lambda _, seconds=beside: seconds)
+        this._fine_tuning([chosen], 0.0)
+    alone, beside = allowed
+    assert alone - beside == pytest.approx(15.0, abs=0.1)
+
+
+@pytest.mark.parametrize("seconds, planned", [(35.0, True), (37.0, False)])
+def test_fine_tuning_whose_first_layers_take_too_long_is_left_out(
+    options, monkeypatch, seconds, planned
+):
+    said = []
+    monkeypatch.setattr(race, "plan_training", lambda *_: ["planned"])
+    monkeypatch.setattr(race.FineTuning, "first_seconds", lambda *_: seconds)
+    monkeypatch.setattr(Race, "remaining", 90.0)
+    chosen = Candidate("gaussian_mixture", "lite0+lite2", 160, {"limit": "900"}, 1.0, PLAN)
+    reporter = Reporter(say=said.append)
+    this = Race(stripes(channels=3), Deadline(90.0, 0.0), options, (), None, reporter)
+    assert bool(this._fine_tuning([chosen], 0.0)) == planned
+    if not planned:
+        assert "left out: its first layers would take about 37 s for the images" in said[-1]
+
+
 def test_fine_tuning_that_is_too_short_is_left_out_and_how_much_it_needs_is_said(options):
     said = []
     reporter = Reporter(say=said.append)
@@ -389,7 +453,9 @@ def test_fine_tuning_that_is_too_short_is_left_out_and_how_much_it_needs_is_said
     (planned,) = plan_training("fine_tuning", *how)
     assert planned.fold_steps >= 40
     assert plan_training("fine_tuning", *(how[0], 1.0, *how[2:])) == []
-    assert "fine_tuning is left out: with its folds it would need about" in said[-1]
+    assert "further) is left out: with its folds it would need about" in said[-1]
+    plan_training("fine_tuning", *(how[0], 1.0, *how[2:]))
+    assert "fine_tuning is left out: with its folds" in said[-1]  # explained before
 
 
 def test_predictions_may_take_the_time_that_is_left_for_them(options, monkeypatch):

@@ -3,6 +3,7 @@
 import csv
 import json
 import threading
+from itertools import count
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,13 +12,13 @@ import torch
 from PIL import Image
 
 import handful
-from handful.cli.failures import GOES_ON, stopped_message
+from handful.cli.failures import stopped_message
 from handful.data import decode
 from handful.data.splits import labeled_sample
 from handful.devices import _one_thread, one_thread
 from handful.files import write_json
 from handful.pipeline.artifacts import RUN_LAYOUT
-from handful.pipeline.best_so_far import BestSoFar
+from handful.pipeline.best_so_far import BestSoFar, why_lower
 from handful.pipeline.first_result import first_result
 from handful.pipeline.fit import Target
 from handful.pipeline.options import FitOptions
@@ -99,8 +100,14 @@ def test_a_fit_that_is_stopped_keeps_the_first_classifier_and_can_go_on(
         status, printed, err = handful(*words, "--overwrite")  # goes on, and does not start over
     assert status == 0 and "the best classifier so far, from 12 labels" in err
     assert (out / "model.safetensors").stat().st_mtime_ns == kept
-    status, printed, _ = handful(*words)
+    with monkeypatch.context() as patch:
+        number = count(1)
+        told = "handful.pipeline.best_so_far.why_lower"
+        patch.setattr(told, lambda *_: f"figure {next(number)} is lower")
+        status, printed, err = handful(*words)
     assert status == 0 and "18 other images, classified" in printed
+    figures = [line for line in err.splitlines() if line.endswith("is lower")]
+    assert len(figures) >= 2 and err.rstrip().endswith(figures[-1])  # on the way, and at the end
     last = json.loads((out / "run.json").read_text())
     assert not last["interim"] and last["data"]["unlabeled"] == 18
     assert not (out / NEW).exists() and not (out / BETTER).exists()
@@ -162,9 +169,47 @@ def test_a_fit_that_is_stopped_before_anything_was_saved_says_so(
 
     monkeypatch.setattr("handful.cli.source_options.SourceOptions.load", stop)
     status, _, err = handful("fit", photos / "photos", "--out", tmp_path / "run")
-    assert status == 130 and "nothing was saved; the same command starts again" in err
-    assert stopped_message(["fit", "photos"]) == GOES_ON
+    command = f"handful fit {photos / 'photos'} --out {tmp_path / 'run'}"
+    assert status == 130
+    assert f"no classifier of this fit is saved yet; this starts again: {command}" in err
+    assert stopped_message(["pretrain", "photos"]).endswith("the last checkpoint, if one was saved")
     assert stopped_message(["serve", "run"]) == "stopped"
+
+
+def test_a_named_method_that_is_stopped_says_what_is_left_and_how_to_go_on(
+    handful, photos, tmp_path, monkeypatch
+):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "my run"
+    words = ["fit", photos / "photos", "--labels", photos / "labels.csv", "--out", out]
+    words += ["--method", "supervised", "--set", "steps=4", "--precision", "fp32"]
+    goes_on = f"this goes on with it: handful fit {photos / 'photos'}"
+    with monkeypatch.context() as patch:
+        patch.setattr("handful.pipeline.fit.train_on_all_labels", stop)
+        status, _, err = handful(*words)
+        assert status == 130 and not (out / "run.json").exists()
+        assert (
+            f"no classifier of this fit is saved yet; what was done so far is kept, and {goes_on}"
+            in err
+        )
+        assert err.rstrip().endswith(
+            f"--out '{out}' --method supervised --set steps=4 --precision fp32"
+        )
+    assert handful(*words)[0] == 0
+    words += ["--seed", "1", "--overwrite"]
+    before = (out / "run.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("handful.cli.source_options.SourceOptions.load", stop)
+        status, _, err = handful(*words)
+        there = f"and the one that was in {out} before is still there; "
+        assert status == 130 and f"{there}this starts again: handful fit" in err
+    with monkeypatch.context() as patch:
+        patch.setattr("handful.pipeline.fit.train_on_all_labels", stop)
+        status, _, err = handful(*words)
+        assert f"{there}what was done so far is kept, and {goes_on}" in err
+        assert (out / "run.json").read_bytes() == before
 
 
 def test_the_first_classifier_says_of_how_many_labels_it_learned(handful, photos, tmp_path):
@@ -321,6 +366,34 @@ def test_the_kept_run_is_replaced_by_better_ones_only(
         task=SimpleNamespace(images=SimpleNamespace(labeled=range(labels))),
     )
     assert best._is_better(found, accuracy) is better
+
+
+@pytest.mark.parametrize(
+    "now, before, tried, said",
+    [
+        (
+            {"accuracy": 0.842},
+            {"accuracy": 0.87},
+            4,
+            "about 84 % is below the 87 % said before: an estimate moves by chance, and this one "
+            "allows for the choice among the 4 methods that were tried",
+        ),
+        (
+            {"accuracy": 0.842},
+            {"accuracy": 0.87},
+            1,
+            "about 84 % is below the 87 % said before: an estimate moves by chance",
+        ),
+        ({"accuracy": 0.87}, {"accuracy": 0.842}, 4, ""),
+        ({"accuracy": 0.866}, {"accuracy": 0.874}, 4, ""),  # both are said to be 87 %
+        ({"accuracy": 0.842}, {"accuracy": 0.87, "n": 12}, 4, ""),  # no figure was said
+        ({"accuracy": 0.842, "guessing": True}, {"accuracy": 0.87}, 4, ""),
+        ({"accuracy": None, "low": None, "high": None}, {"accuracy": 0.87}, 4, ""),
+    ],
+)
+def test_a_figure_below_the_one_said_before_is_explained(now, before, tried, said):
+    figures = {"low": 0.7, "high": 0.93, "n": 60, "guessing": False}
+    assert why_lower(figures | now, figures | before, tried) == said
 
 
 @pytest.mark.thorough

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import handful
 from handful.data.grouping.find import Found
 from handful.data.sources import load
 from handful.errors import HandfulError
 from handful.pipeline.earlier_run import earlier_groups
 from handful.pipeline.grouping import Grouping, group_images
+from handful.pipeline.summary import summary
 from handful.progress import QUIET, Reporter
 from scenes import frame
 
@@ -43,18 +45,25 @@ def fit(handful, tracks, tmp_path):
     return run
 
 
-def test_found_scenes_are_said_kept_together_and_recorded(fit):
+def test_found_scenes_are_said_kept_together_and_recorded(fit, tmp_path):
     status, err, record = fit("run")
     assert status == 0, err
-    assert (
-        "the 20 labels are about 10 independent scenes, by images that look almost the same" in err
+    found = (
+        "the 20 labelled images show about 10 scenes, judging by images that look almost the same"
     )
+    assert f"{found}; images of one scene are kept together" in err
     groups = record["groups"]
     assert (groups["asked"], groups["by"], groups["labels"], groups["scenes"]) == (
         "auto", "found", 20, 10
     )  # fmt: skip
     assert groups["signs"] and groups["likely"] is None
-    assert "20 labels are about 10 independent scenes" in record["estimate"]["caveats"]
+    caveat = record["estimate"]["caveats"][0]
+    assert caveat == (
+        f"{found}. Images of one scene are kept together, so the figure is for new scenes. If "
+        f"these images have nothing to do with each other, fit with --groups none"
+    )
+    screen = " ".join(summary(handful.open_run(tmp_path / "run"), "photos"))
+    assert caveat[1:] in screen and "are of 10 groups" not in screen
     again, err, same = fit("run")
     assert again == 0 and "already holds this run" in err
     assert same["fingerprint"] == record["fingerprint"]
@@ -64,7 +73,7 @@ def test_found_scenes_are_said_kept_together_and_recorded(fit):
 
 def test_groups_can_be_turned_off_and_typed_and_after_keeps_them(fit, tmp_path):
     _, err, record = fit("none", "--groups", "none")
-    assert record["groups"]["scenes"] == 20 and "independent scenes" not in err
+    assert record["groups"]["scenes"] == 20 and "scenes, judging by" not in err
     _, err, record = fit("typed", "--groups", "^([0-9]+)_")
     assert record["groups"]["by"] == record["groups"]["asked"] == "^([0-9]+)_"
     assert record["groups"]["scenes"] == 10
@@ -86,7 +95,7 @@ def test_a_rule_that_cannot_be_used_is_one_line_and_status_2(fit, rule, said):
 
 def test_without_an_estimate_no_groups_are_looked_for(fit):
     _, err, record = fit("run", "--estimate", "none")
-    assert record["groups"]["by"] == "copies" and "independent" not in err
+    assert record["groups"]["by"] == "copies" and "judging by" not in err
 
 
 def test_groups_of_the_source_count_and_a_rule_beside_them_is_named(tracks):
@@ -119,9 +128,10 @@ def likely(count=60, mates=20):
     return Grouping("auto", "copies", count, count, found)
 
 
-def assessed(right, accuracy=0.8, origins=None):
+def assessed(right, accuracy=0.8, origins=None, **others):
+    figures = {"accuracy": accuracy, "low": 0.7, "high": 0.9, "n": 60, "guessing": False} | others
     return SimpleNamespace(
-        estimate=SimpleNamespace(accuracy=accuracy),
+        estimate=SimpleNamespace(accuracy=accuracy, figures=figures),
         out=SimpleNamespace(right=np.asarray(right, float)),
         origins=origins or ["random"] * len(right),
     )
@@ -131,24 +141,30 @@ def test_what_the_figure_would_be_with_likely_groups_comes_from_images_that_are_
     right = np.ones(60)
     right[20:40] = 0  # of the 40 that are alone, half are right; of all, two thirds
     assert likely().accuracy_if_likely(assessed(right)) == pytest.approx(0.8 + 0.5 - 2 / 3)
-    text = likely().warned(assessed(right))
-    assert "perhaps the 60 labels are only 50 independent scenes" in text
-    assert "about 63 % rather than 80 %" in text and "--groups REGEX" in text
-    assert likely().caveats() == ["perhaps the labels are only 50 independent scenes: see --groups"]
+    assert likely().caveats(assessed(right)) == [
+        "perhaps the 60 labelled images show only 50 scenes: judging by running numbers in the "
+        "names of files, some seem to belong together. This is not sure, so each counts by itself. "
+        "If they do, the figure for new scenes is about 63 % rather than 80 %. To keep them "
+        "together, fit with --groups folder, --groups REGEX or a column group in the label file"
+    ]
+    [withheld] = likely().caveats(assessed(right, guessing=True))
+    assert "the figure may be too high" in withheld and " %" not in withheld
+    [bound] = likely().caveats(assessed(right, accuracy=1.0))
+    assert "is about 83 %. To keep" in bound
 
 
 def test_groups_that_make_no_difference_are_said_to_make_none():
     right = np.ones(60)
     right[:20] = 0.5  # those in a scene with another one are right less often
-    text = likely().warned(assessed(right))
-    assert "so the estimate should hold" in text and "rather than" not in text
+    [text] = likely().caveats(assessed(right))
+    assert "so the figure should hold" in text and "rather than" not in text
 
 
 def test_no_figure_is_given_where_few_images_tell():
     assert likely(60, mates=18).accuracy_if_likely(assessed(np.ones(60))) is None
     assert likely().accuracy_if_likely(None) is None
     assert likely().accuracy_if_likely(assessed(np.ones(60), accuracy=None)) is None
-    assert "rather than" not in likely().warned(None) and likely().warned(None)
+    assert "the figure may be too high" in likely().caveats(None)[0]
     chosen = ["random"] * 35 + ["chosen"] * 25
     assert likely().accuracy_if_likely(assessed(np.ones(60), origins=chosen)) is None
 

@@ -96,7 +96,8 @@ def test_the_lowest_known_threshold_that_promises_enough_is_used(run):
         {"sure": sure, "threshold": sure - 0.1, "share": 1 - sure, "accuracy": sure}
         for sure in (0.7, 0.8, 0.9)
     ]
-    run = handful.Run({"estimate": {"abstentions": rows}}, run.predictor)
+    estimate = {"accuracy": 0.6, "low": 0.5, "n": 50, "abstentions": rows}
+    run = handful.Run({"estimate": estimate}, run.predictor)
     assert run.answering(0.75)["threshold"] == pytest.approx(0.7)
     assert run.answering(0.9)["sure"] == 0.9
     with pytest.raises(ValueError, match="ask for 0.9 at most.* at least 57 labels that count"):

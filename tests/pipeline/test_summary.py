@@ -4,7 +4,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from handful.pipeline.summary import _weak, how_right, labels_by_folder, summary, weak_classes
+from handful.pipeline.summary import (
+    Weak,
+    _weak,
+    _weak_in_words,
+    how_right,
+    labels_by_folder,
+    summary,
+    weak_classes,
+)
 from handful.report.sentences import headline
 from handful.text import NBSP, about_right, so_far, withheld
 
@@ -96,6 +104,25 @@ def test_a_single_class_is_never_left_out_of_the_list(count, said):
     assert summary(run({"data": data}), "photos")[0].endswith(said)
 
 
+def test_classes_that_are_numbers_are_quoted_where_counts_stand_beside_them():
+    data = {"labeled": 60, "unlabeled": 9, "test": 0, "classes": [str(k) for k in range(10)]}
+    first = summary(run({"data": data}), "photos")[0]
+    assert first.endswith("10 classes: '0', '1', '2', '3', '4' and 5 more.")
+    assert _weak_in_words(Weak("9", 10, 7, "7", 2)) == (
+        "weak: '9', right for 7 of 10, most often taken for '7'"
+    )
+
+
+def test_scenes_that_were_found_are_told_by_the_caveat_alone_and_typed_groups_in_a_sentence():
+    for signs, told in ((["near copies"], False), ([], True)):
+        groups = {"labels": 60, "scenes": 30, "signs": signs}
+        caveats = ["the 60 labelled images show about 30 scenes", "second", "third", "fourth"]
+        record = {"groups": groups, "estimate": estimate(caveats=caveats)}
+        said = " ".join(summary(run(record), "photos"))
+        assert ("are of 30 groups" in said) == told
+        assert "show about 30 scenes. Second. Third." in said and "Fourth" not in said
+
+
 def test_labels_of_nearly_as_many_scenes_are_not_called_groups():
     for scenes, told in ((29, False), (15, True)):
         record = {"groups": {"labels": 30, "scenes": scenes}}
@@ -107,6 +134,16 @@ def test_the_data_the_accuracy_and_the_forecast_are_said_in_this_order():
     assert said[0].startswith("2,020 images: 60 with a label, 1,960 without; 3 classes: cat, dog")
     assert said[1] == "About 75 % right on new images (59–87 %, nine times in ten)."
     assert said[2] == "With 120 labels: about 80 % right (70–90 %)."
+    where = "The report says how to learn what more labels should bring."
+    for rough, others, interim, told in (
+        (True, {}, False, 1),
+        (True, {}, True, 0),
+        (False, {}, False, 0),
+        (True, {"guessing": True}, False, 0),
+        (True, {"accuracy": 0.999}, False, 0),
+    ):
+        record = {"estimate": estimate(rough=rough, **others), "interim": interim}
+        assert summary(run(record), "photos").count(where) == told
 
 
 def test_a_weak_class_is_named_with_what_it_is_taken_for():

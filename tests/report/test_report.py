@@ -19,6 +19,9 @@ from handful.errors import HandfulError
 from handful.evaluation.accuracy_estimate import BY_HAND
 from handful.exporting import card
 from handful.methods.ensemble import Ensemble
+from handful.output import next_folder
+from handful.pipeline.onnx_model import metadata
+from handful.pipeline.run import about_answers
 from handful.pipeline.summary import summary
 from handful.pipeline.thumbnails import answers, mistakes
 from handful.report import comparison, plots, read, run, sentences
@@ -315,41 +318,59 @@ def test_the_page_offers_only_target_accuracies_that_can_be_reached(copied):
 
 
 @pytest.mark.parametrize(
-    "known, offered, in_table",
+    "known, offered, gains, in_table",
     [
-        ({}, "--abstain 0.9)", ["no gain over all answers", "70.0 %50 %", NOT_PROMISED]),
-        ({"accuracy": 0.93}, "", ["anyall", "no gain over all answers", NOT_PROMISED]),
+        ({}, True, True, ["anyall", "70.0 %50 %", "70.0 %50 %", NOT_PROMISED]),
+        ({"accuracy": 0.93}, False, False, ["anyall", "70.0 %50 %", "70.0 %50 %", NOT_PROMISED]),
         (
             {"accuracy": 0.999, "low": 0.85},
-            "--abstain 0.9)",
-            ["anyall", "70.0 %50 %", NOT_PROMISED],
+            True,
+            True,
+            ["anyall", "70.0 %50 %", "70.0 %50 %", NOT_PROMISED],
         ),
-        ({"n": 15}, "", None),
-        ({"guessing": True}, "", None),
+        ({"share": 0.03}, False, True, ["anyall", "70.0 %3 %", "70.0 %3 %", NOT_PROMISED]),
+        ({"n": 15}, False, False, None),
+        ({"guessing": True}, False, False, None),
     ],
 )
-def test_sure_answers_are_offered_by_one_rule_on_the_screen_the_report_and_the_card(
-    copied, known, offered, in_table
+def test_what_is_promised_of_sure_answers_is_one_rule_for_all_commands_and_pages(
+    copied, known, offered, gains, in_table
 ):
+    share = known.get("share", 0.5)
     estimate = json.loads((copied / "run.json").read_text())["estimate"] | KNOWN | known
-    least = 1.0 if estimate["accuracy"] > 0.9 else 0.76
     estimate["abstentions"] = [
-        {"sure": 0.8, "threshold": 0.4, "share": least, "accuracy": 0.9, "held": 0.9},
-        {"sure": 0.9, "threshold": 0.7, "share": 0.5, "accuracy": 0.95, "held": 0.9},
+        {"sure": 0.8, "threshold": 0.4, "share": 1.0, "accuracy": 0.9, "held": 0.9},
+        {"sure": 0.9, "threshold": 0.7, "share": share, "accuracy": 0.95, "held": 0.9},
     ]
     change(copied, estimate=estimate)
     page = checked(report.render([copied]))
-    too_few = "these labels are too few to promise that such answers are right more often"
-    assert (too_few in page.words) == (not offered)
-    assert (offered in page.words) and ("--abstain" in page.words) == bool(offered)
     rows = page.rows.get("abstentions")
     assert (rows and ["".join(row[1:]) for row in rows[1:]]) == in_table
     opened = handful.open_run(copied)
-    screen = " ".join(summary(opened, "photos"))
-    assert ("--abstain 0.9" in screen) == bool(offered) and "--abstain 0.8" not in screen
-    told = card._doubts(opened, sentences.tell(estimate, None, None, ["random"]))
-    assert ("With `--abstain 0.9`" in told) == bool(offered) and "With `--abstain 0.8`" not in told
-    assert ("No `--abstain` is offered" in told) == (not offered)
+    told = _plain(card._doubts(opened, sentences.tell(estimate, None, None, ["random"])))
+    screen = _plain(" ".join(summary(opened, "photos")))
+    assert ("--abstain 0.9" in screen) == offered and "--abstain 0.8" not in screen
+    if in_table is None:
+        why = "better than guessing" if estimate["guessing"] else "fewer than 20 labels of random"
+        for words in (page.words, told, _refused(opened, 0.85)):
+            assert "promise" in words and why in words
+        assert metadata(opened.record, opened.predictor, None)["abstentions"] == []
+        return
+    granted = _plain(*about_answers(opened, 0.85, False))
+    assert granted in page.words and granted in told and (granted in screen) == offered
+    assert ("Of all answers at least as many are expected to be right" in page.words) != gains
+    assert metadata(opened.record, opened.predictor, None)["abstentions"] == estimate["abstentions"]
+    assert "cannot promise that 95 % of the answers are right" in _refused(opened, 0.95)
+
+
+def _refused(opened, target):
+    with pytest.raises(ValueError) as refused:
+        opened.answering(target)
+    return _plain(str(refused.value))
+
+
+def _plain(text):
+    return text.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_the_page_says_for_how_many_sets_of_labels_a_threshold_holds(copied):
@@ -401,11 +422,25 @@ def test_classes_that_may_be_one_are_named_in_the_page(copied):
 
 def test_without_a_forecast_the_page_says_why(copied):
     kept = json.loads((copied / "run.json").read_text())["estimate"]
-    for rough, said in ((True, "only methods that are fitted on half the labels"), (False, "")):
+    for rough, said in ((True, "It takes fits on half of the labels"), (False, "")):
         known = kept | {"n": 60, "rough": rough, "guessing": False, "accuracy": 0.8, "low": 0.7}
         assert sentences.why_no_forecast(known).startswith("What more labels" if said else "")
         assert said in sentences.why_no_forecast(known)
     assert "from 20 labels of random images on" in sentences.why_no_forecast(known | {"n": 9})
+    for others, said, asked in (
+        ({}, True, True),
+        ({"n": 9}, True, False),
+        ({"accuracy": 0.999}, False, False),
+    ):
+        rough = known | {"rough": True} | others
+        change(copied, estimate=rough, forecast=[])
+        page = checked(report.render([copied]))
+        folder = shlex.quote(str(copied))
+        again = f"--after {folder} --method features --out {next_folder(copied)}"
+        assert (again in page.words) == asked
+        why = sentences.why_no_forecast(rough)
+        assert bool(why) == said and why in page.words
+        assert ("What more labels should bring What more" in page.words) == said  # below its title
 
 
 def test_the_forecast_for_more_labels_is_shown(copied):
@@ -490,11 +525,11 @@ def test_what_an_estimate_means_is_said_as_in_its_headline(known, said):
 
 def test_whether_it_is_good_enough_is_said_in_counts_of_images():
     estimate = {"accuracy": 0.72, "low": 0.581, "high": 0.821, "n": 60, "level": 0.9}
-    row = {"sure": 0.9, "threshold": 0.7, "share": 0.44, "accuracy": 0.95}
+    row = {"sure": 0.9, "threshold": 0.7, "share": 0.44, "accuracy": 0.95, "held": 0.9}
     said = sentences.good_enough(estimate | {"abstentions": [row]}, 2002, {"fox": 45, "a": 15}, "r")
     assert "Of the 2,002 images that it classified, expect about 360 to 840 to be wrong" in said[0]
     assert "Answering “fox” every time would be right for about 75" in said[1]
-    assert "answers for about 44" in said[2] and "handful predict r PHOTOS --abstain 0.9" in said[2]
+    assert "about 44" in said[2] and "handful predict r PHOTOS --abstain 0.9" in said[2]
     few = sentences.good_enough(estimate | {"abstentions": [], "n": 12}, 2002, {"fox": 9}, "r")
     assert "12 labels of images that were picked at random count" in few[0]
     assert "Of the 2,002" not in " ".join(few)
@@ -587,6 +622,8 @@ def test_every_method_that_was_tried_is_compared_with_the_chosen_one(copied):
         + ["as good as supervised, within 4 points"],
     ]
     assert "Why supervised" in page.words and "80.0 %" not in page.words
+    assert "trains a network on the labelled images alone" in page.words
+    assert "trains a network to predict the same for an image and" in page.words
 
 
 def test_without_a_choice_the_page_has_no_word_of_one(made):

@@ -3,8 +3,11 @@
 import math
 import time
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
 import handful
 from handful.methods.deep_propagation import DeepPropagation
@@ -22,6 +25,7 @@ from handful.training.monitor import Monitor
 from handful.training.plan import Plan, measure_plan
 from handful.training.settings import Settings
 from handful.training.time_budget import Cost, affordable, bought, measured, step_seconds
+from handful.training.trainer import train_task
 from tiny import SCHEDULE, stripes, task
 
 PLAN = Plan("fp32", 1, 0.01)
@@ -138,6 +142,54 @@ def test_a_resumed_run_keeps_its_number_of_steps(tmp_path, monkeypatch):
     run = fit(Interrupted(), 9)
     assert run.record["schedule"]["steps"] == 5
     assert run.record["training"]["steps"] == 5
+
+
+@pytest.mark.parametrize("estimate, expected", [("folds", [0, 0, 0, 0, 4]), ("none", [0])])
+def test_the_saved_model_has_the_steps_of_the_models_that_estimate_it(
+    monkeypatch, estimate, expected
+):
+    monkeypatch.setattr(
+        "handful.pipeline.fit.affordable", lambda c, t, s, planned, *_: replace(planned, steps=4)
+    )
+    told = []
+
+    def spying(settings, task, seed, folder=None, planned=None, *rest):
+        told.append(planned.least)
+        return train_task(settings, task, seed, folder, planned, *rest)
+
+    monkeypatch.setattr("handful.pipeline.cross_validate.train_task", spying)
+    monkeypatch.setattr("handful.pipeline.last_fit.train_task", spying)
+    images = stripes(48, labeled=24)
+    handful.fit(images, "supervised", settings=QUICK, budget=60, estimate=estimate)
+    assert told == expected
+
+
+@pytest.mark.parametrize("wrong", [0, 10])
+def test_a_network_that_did_not_learn_its_own_labels_is_not_estimated_above_them(
+    monkeypatch, wrong
+):
+    seen = []
+
+    def predict_proba(self, images, **_):
+        seen.append(len(images))
+        first = np.arange(len(images)) < (wrong if len(images) == 30 else 0)
+        answers = np.where(first, 1 - images.labels, images.labels)
+        return torch.eye(2)[torch.from_numpy(answers)]
+
+    images = stripes(64, labeled=40)
+    origins = {images.names[at]: "chosen" if at % 4 else "random" for at in range(40)}
+    monkeypatch.setattr("handful.models.classifier.Predictor.predict_proba", predict_proba)
+    monkeypatch.setattr("handful.pipeline.last_fit._LOOKED_AT", 30)
+    monkeypatch.setattr(
+        "handful.pipeline.cross_validate.train_task",
+        lambda *_: SimpleNamespace(collapse=None, predictor=Predictor.__new__(Predictor)),
+    )
+    run = handful.fit(images, "supervised", settings=QUICK | {"steps": "2"}, precision="fp32")
+    right = 1 - wrong / 30
+    assert seen[-1] == 30 and run.estimate["accuracy"] <= right
+    assert ("of its own labels right" in run.estimate["how"]) == bool(wrong)
+    handful.fit(images, "supervised", settings=QUICK | {"steps": "2"}, origins=origins)
+    assert seen[-1] == 10  # those that count
 
 
 def test_after_a_budget_too_short_the_folder_can_be_used_again(

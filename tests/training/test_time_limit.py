@@ -154,6 +154,16 @@ def test_the_time_limit_holds_however_the_speed_changes(clock, step):
     assert progress.reschedules
 
 
+def test_no_fewer_steps_are_taken_than_those_of_the_models_that_the_estimate_is_from(clock):
+    taken, progress = trained(clock, replace(PLAN, least=900), step=lambda now: 0.2)
+    assert (taken, progress.last) == (pytest.approx(180), 900)
+    clock.now = 0.0
+    taken, progress = trained(clock, replace(PLAN, least=300), step=lambda now: 0.2)
+    assert (taken, progress.last) == (pytest.approx(100, rel=0.01), pytest.approx(500, rel=0.01))
+    clock.now = 0.0
+    assert trained(clock, replace(PLAN, least=2000))[1].last == 1000
+
+
 RESERVE = replace(PLAN, allowed=200.0, longer=False)
 
 

@@ -3,7 +3,7 @@
 import errno
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -40,13 +40,13 @@ _MESSAGES = {
 
 
 _CHECKPOINTS = ("fit", "pretrain", "compare", "reproduce")  # commands that leave some
-GOES_ON = "stopped; the same command goes on from the last checkpoint, if one was saved"
-_stopped: dict[str, str] = {}  # what the command that runs says when it is stopped
+_GOES_ON = "stopped; the same command goes on from the last checkpoint, if one was saved"
+_stopped: list[Callable[[], str]] = []  # makes what the command that runs says when it is stopped
 
 
-def when_stopped(text: str) -> None:
-    """Set what is said when the command is stopped."""
-    _stopped["text"] = text
+def when_stopped(text: Callable[[], str]) -> None:
+    """Set what makes the text that is said when the command is stopped."""
+    _stopped[:] = [text]
 
 
 def stopped_message(words: Sequence[str]) -> str:
@@ -55,10 +55,10 @@ def stopped_message(words: Sequence[str]) -> str:
     Args:
         words: of the command line, after `handful`.
     """
-    if "text" in _stopped:
-        return _stopped.pop("text")
+    if _stopped:
+        return _stopped.pop()()
     if any(word in _CHECKPOINTS for word in words):
-        return GOES_ON
+        return _GOES_ON
     return "stopped"
 
 

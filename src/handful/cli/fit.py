@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from handful.cli.collector import few_collections
-from handful.cli.failures import GOES_ON, when_stopped
+from handful.cli.failures import when_stopped
 from handful.cli.options import (
     DATA,
     EXPERT,
@@ -35,10 +35,6 @@ if TYPE_CHECKING:
     from handful.progress import Reporter
 
 
-_NOTHING_SAVED = (
-    "stopped before a first classifier was there, so nothing was saved; the same command starts "
-    "again"
-)
 SHARES_OF = ("unlabeled", "labels")  # what --prior may take class shares from
 
 
@@ -218,7 +214,7 @@ def fit(
     from handful.text import in_seconds
 
     out = out.expanduser() if out is not None else default_run_folder(source)
-    when_stopped(GOES_ON if out.exists() else _NOTHING_SAVED)
+    when_stopped(lambda: _what_is_left(out))
     seconds = None if budget is None else in_seconds(budget)
     settings, shares = pairs(set_ or []), _prior(prior)
     check_choices(method=method, estimate=estimate, precision=precision, aspect=aspect)
@@ -296,7 +292,6 @@ def _run(job: _Job, reporter: "Reporter") -> "tuple[Run, ImageSet | None]":
     """
     from handful.pipeline.artifacts import REPORT
     from handful.pipeline.earlier_run import with_earlier_labels
-    from handful.pipeline.run_folder import begun
     from handful.pipeline.run_tables import save_label_draw
     from handful.report import leave_report
 
@@ -308,7 +303,6 @@ def _run(job: _Job, reporter: "Reporter") -> "tuple[Run, ImageSet | None]":
     except (KeyboardInterrupt, BudgetTooShort) as end:
         best = _best_kept(out, kept)
         if best is None:
-            when_stopped(GOES_ON if begun(out) else _NOTHING_SAVED)
             raise
         if isinstance(end, BudgetTooShort):
             reporter.say(
@@ -422,6 +416,23 @@ def _tell_missed_labels(job: _Job, images: "ImageSet", reporter: "Reporter") -> 
             told = f"{table} has new labels only: --after {run} keeps those of that run"
     if told:
         reporter.say(Important(told))
+
+
+def _what_is_left(out: Path) -> str:
+    """What a fit that was stopped before its classifier was there has left, and how to go on."""
+    from handful.data.source_names import redacted
+    from handful.pipeline.artifacts import RECORD, holds_work
+    from handful.text import shell_command
+
+    there = "no classifier of this fit is saved yet"
+    if (out / RECORD).exists():
+        there += f", and the one that was in {out} before is still there"
+    command = shell_command(*map(redacted, sys.argv[1:]))
+    if holds_work(out):
+        return (
+            f"stopped: {there}; what was done so far is kept, and this goes on with it: {command}"
+        )
+    return f"stopped: {there}; this starts again: {command}"
 
 
 def _best_kept(out: Path, kept: list[str]) -> "Run | None":

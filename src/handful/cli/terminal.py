@@ -20,6 +20,7 @@ from handful.text import (
     as_json_line,
     compared_with_chosen,
     for_terminal,
+    name_in_text,
     sentence,
     time,
     withheld,
@@ -131,13 +132,19 @@ def wrapped(text: str) -> list[str]:
 
 def print_explained(run: "Run") -> None:
     """Print how the method was chosen, and how the estimate was made."""
+    from handful.methods import introduced
+    from handful.progress import Reporter
+
     training, record = run.record["training"], run.record
     steps = (
         f"{training['steps']} steps in {training['seconds']:.0f} s, " if training["steps"] else ""
     )
-    answer.print(f"method: {record['method']['name']}, {steps}{record['seconds']:.0f} s in all")
+    name = record["method"]["name"]
+    what = introduced(name, Reporter())
+    answer.print(f"method: {name}{what}, {steps}{record['seconds']:.0f} s in all")
     if candidates := record.get("choice"):
         print_selection(candidates)
+        answer.print("handful methods says what each method does.")
     if run.estimate is not None:
         print_estimate(run.estimate)
 
@@ -230,7 +237,7 @@ def print_evaluation(found: "Evaluation") -> None:
 def print_foreign(foreign: "Foreign", level: float) -> None:
     """Print the images of unknown classes, and the accuracy that counts them as wrong."""
     some = sorted(foreign.classes.items(), key=lambda item: (-item[1], item[0]))
-    names = ", ".join(f"{name}: {n}" for name, n in some[:5])
+    names = ", ".join(f"{name_in_text(name)}: {n}" for name, n in some[:5])
     more = f" and {len(some) - 5} more" if len(some) > 5 else ""
     interval = _interval(
         {
@@ -341,7 +348,7 @@ def print_counts(labels: list[str], places: list[str]) -> None:
     from collections import Counter
 
     common = Counter(labels).most_common(20)
-    counts = ", ".join(f"{name}: {n}" for name, n in common)
+    counts = ", ".join(f"{name_in_text(name)}: {n}" for name, n in common)
     answer.print(f"{len(labels)} images → {', '.join(places)}; {counts}", soft_wrap=True)
 
 

@@ -25,7 +25,7 @@ from handful.data.near_duplicates import SIZE, compared_with, near_duplicates
 from handful.data.pixel_keys import pixel_numbers
 from handful.data.store import FileStore, Skipped
 from handful.progress import Important, Track, quiet
-from handful.text import some_of
+from handful.text import name_in_text, some_of
 
 FEW = 2  # labels; a class with fewer is a problem
 IMBALANCE = 10  # ratio of the largest to the smallest number of labels that is a problem
@@ -273,14 +273,14 @@ def _group_problems(images: ImageSet, every: _Everything) -> Iterable[Problem]:
 
 def _class_problems(counts: Sequence[ClassCount]) -> Iterable[Problem]:
     if few := [count for count in counts if count.labeled < FEW]:
-        names = some_of([f"{count.name} ({count.labeled})" for count in few], 5)
+        names = some_of([f"{name_in_text(count.name)} ({count.labeled})" for count in few], 5)
         yield Problem("few", f"fewer than {FEW} labels in class {names}", serious=True)
     known = sorted((count for count in counts if count.labeled), key=lambda count: count.labeled)
     if known and known[-1].labeled >= IMBALANCE * known[0].labeled:
         yield Problem(
             "imbalance",
-            f"class {known[-1].name} has {known[-1].labeled:,} labels and class {known[0].name} "
-            f"has {known[0].labeled:,}",
+            f"class {name_in_text(known[-1].name)} has {known[-1].labeled:,} labels and class "
+            f"{name_in_text(known[0].name)} has {known[0].labeled:,}",
             serious=False,
         )
     for text in spelling_problems(count.name for count in counts):

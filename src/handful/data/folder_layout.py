@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from handful.data.class_names import normalized
 from handful.errors import HandfulError
-from handful.text import some_of
+from handful.text import some_names
 
 FOLDERS = ("auto", "classes", "groups", "ignore")
 UNLABELED = {"unlabeled", "unlabelled"}
@@ -449,4 +449,4 @@ def _words(name: str) -> list[str]:
 
 
 def _listed(names: Iterable[str]) -> str:
-    return some_of(list(names), NAMED)
+    return some_names(names, NAMED)

@@ -44,7 +44,7 @@ from handful.data.splits import labeled_sample
 from handful.data.store import FileStore, Skipped
 from handful.errors import HandfulError
 from handful.progress import Important, Track, silent
-from handful.text import counted, shell_command, some_of
+from handful.text import counted, shell_command, some_names, some_of
 
 MOST_FOLDERS = 1_000  # sub-folders that may be sites
 SHOWN = 5  # names of folders that are listed, at most
@@ -340,8 +340,8 @@ def tell_unused_folders(
     classes = sorted(set(of_folder.values()))
     if named_like(classes, classes_for_folders(given, given.values())):
         told = (
-            f"{source}: its sub-folders ({some_of(classes, SHOWN)}) are named like classes of the "
-            f"table, and give no label beside it"
+            f"{source}: its sub-folders ({some_names(classes, SHOWN)}) are named like classes of "
+            f"the table, and give no label beside it"
         )
         unlabeled = len(of_folder.keys() - given.keys())
         if not unlabeled:
@@ -407,15 +407,15 @@ def places_of_known(
         if named_like(folders, known.classes):
             say(
                 Important(
-                    f"{source}: its folders ({some_of(folders, SHOWN)}) are named like classes of "
-                    f"{known.place}, so the images in them have these labels; --folders ignore "
+                    f"{source}: its folders ({some_names(folders, SHOWN)}) are named like classes "
+                    f"of {known.place}, so the images in them have these labels; --folders ignore "
                     f"takes none from them (in Python load(..., folders=...))"
                 )
             )
             return places_by_folder(source, names, wanted._replace(folders="classes"), say)
         say(
-            f"{source}: no label is taken from its folders ({some_of(folders, SHOWN)}): the labels "
-            f"are those of {known.place}; --folders classes takes these names as labels, "
+            f"{source}: no label is taken from its folders ({some_names(folders, SHOWN)}): the "
+            f"labels are those of {known.place}; --folders classes takes these names as labels, "
             f"--folders groups keeps the images of each together (in Python load(..., folders=...))"
         )
     return folders_beside_table(names, [Place()] * len(names), wanted.folders)

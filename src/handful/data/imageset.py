@@ -20,7 +20,7 @@ from handful.data.decoding.value_range import Scale
 from handful.data.store import BATCH, MEMORY_LIMIT, FileStore, Store
 from handful.errors import HandfulError
 from handful.progress import Total, Track, quiet
-from handful.text import as_html_table, counted, for_terminal, some_of
+from handful.text import as_html_table, counted, for_terminal, name_in_text, some_of
 
 __all__ = ["ImageSet", "Total", "Track", "quiet", "sorted_classes"]
 
@@ -37,7 +37,7 @@ class ImageSet:
 
     >>> images = handful.load("digits")
     >>> images
-    ImageSet of 1,438 images from digits: 1,438 labelled, 0 not; 10 classes (0: 142, 1: 146, ...
+    ImageSet of 1,438 images from digits: 1,438 labelled, 0 not; 10 classes ('0': 142, '1': 146, ...
     >>> len(images), images.num_classes, images.test
     (1438, 10, ImageSet of 359 images from digits: 359 labelled, 0 not; ...)
     >>> images[:3].names
@@ -83,7 +83,9 @@ class ImageSet:
 
     def __repr__(self) -> str:
         counts = np.bincount(self.labels[self.labeled], minlength=self.num_classes)
-        classes = [f"{name}: {n}" for name, n in zip(self.classes, counts, strict=True)]
+        classes = [
+            f"{name_in_text(name)}: {n}" for name, n in zip(self.classes, counts, strict=True)
+        ]
         source = f" from {self.source}" if self.source else ""
         return for_terminal(
             f"ImageSet of {counted(len(self), 'image')}{source}: {len(self.labeled):,} labelled, "
@@ -145,7 +147,7 @@ class ImageSet:
         if missing := sorted(self.classes[k] for k in used if numbers[k] < 0):
             raise HandfulError(
                 f"class {missing[0]!r} of {self.source} is not among the {len(classes)} known "
-                f"classes: {', '.join(classes)}"
+                f"classes: {', '.join(map(name_in_text, classes))}"
             )
         table = np.array([*numbers, -1], np.int64)
         test = self.test and self.test.relabeled(classes)

@@ -3,7 +3,9 @@
 The estimated quantity is the accuracy of the model that is fitted on all n labels, on new images
 drawn like the labelled ones. Every labelled image is predicted by models that did not see it. The
 share of right predictions is then corrected twice: the models of the folds saw fewer labels than
-the saved model, and the best of several methods looks better than it is. The interval is wider
+the saved model, and the best of several methods looks better than it is. A network whose training
+was too short to learn its labels gains little from more of them: it is not taken to be better on
+new images than on its own. The interval is wider
 than Wilson's for n images, because the errors of one draw of labels depend on each other. Its
 coverage is marginal: over many draws of labels, a share `level` of intervals hold the truth.
 
@@ -30,7 +32,7 @@ from handful.evaluation.calibration import (
 from handful.evaluation.cross_validation import OutOfFold, of_one_origin
 from handful.evaluation.metrics import wilson
 from handful.methods.class_shares import chance_of_even_counts
-from handful.text import some_of
+from handful.text import name_in_text, some_names
 
 # Effective share of n: one set of labels made all models, so their errors are correlated, and n
 # images tell as much as DEPENDENCE * n independent ones. Chosen by simulation, see
@@ -46,6 +48,8 @@ LEVEL = 0.9  # coverage of the intervals, unless another is asked for
 # Share of the wrong answers that a gain may remove at most: a slope of few groups is steep by
 # chance, and would put 98 % at 100 %.
 MOST_GAIN = 0.5
+# Share of its own labels that a network predicts rightly at least, unless its training was short.
+SELDOM_LESS = 0.95
 GROUP_SEEN = 0.5  # groups, right or wrong as a whole, that count beside those that were seen
 GUESSING = 0.05  # chance that a guessing classifier passes for better than guessing
 NO_BETTER = "no better than guessing"  # begins a caveat
@@ -124,7 +128,7 @@ class Estimate:
         """The estimate as plain numbers, lists and dicts, with class names for class numbers.
 
         `extrapolated` is called "rough" there, as saved runs have it. `single` is a caveat there,
-        the second one, so that it is seen where only two are shown.
+        the second one, so that it is seen where only three are shown.
         """
         caveats = list(self.caveats)
         if self.single:
@@ -146,6 +150,7 @@ def estimate(
     selected: Selected | None = None,
     prior_how: str = "as given",
     confidence: float | None = None,
+    learned: np.ndarray | None = None,
 ) -> Estimate:
     """Estimate the accuracy of the saved model from out-of-fold predictions.
 
@@ -160,6 +165,8 @@ def estimate(
         prior_how: how `prior` was found, for the record.
         confidence: mean calibrated confidence of the saved model on images without a label, as
             `pool_confidence.expected_accuracy` gives it. None: it is not used.
+        learned: (n,) 1 where the saved model predicts the image that it learned from rightly, else
+            0; NaN where nobody looked. None: it is taken to have learned all of its labels.
 
     Returns:
         The estimate; its `accuracy` is None where no label counts or most classes have one label.
@@ -172,7 +179,7 @@ def estimate(
     if why := _impossible(counted, alone):
         return Estimate(None, None, None, level, f"no estimate: {why}", caveats=caveats)
     weights = _weights(out.labels, counted, prior)
-    found = _corrected(out, weights, selected, confidence)
+    found = _corrected(out, weights, selected, confidence, learned)
     low, high = wilson(found.accuracy, found.effective, level)
     shift = found.accuracy - found.out_of_fold
     temperature = temperature_of(out, counted)
@@ -213,6 +220,7 @@ class _Corrected(NamedTuple):
     confidence: float | None
     accuracy: float
     effective: float  # independent images that tell as much
+    learned: float = 1.0  # share of its own labels that the saved model predicts rightly
 
     @property
     def guessing(self) -> bool:
@@ -224,20 +232,33 @@ def _corrected(
     weights: np.ndarray,
     selected: Selected | None,
     confidence: float | None,
+    learned: np.ndarray | None,
 ) -> _Corrected:
     plain, effective = share_right(out, weights), _effective_n(out, weights)
     optimism = 0.0 if selected is None else selection_optimism(selected, weights, out.groups)
+    most = 1.0 if learned is None else _share_learned(learned, weights)
     if not better_than_guessing(plain, effective, guessing_accuracy(out.labels, weights)):
-        accuracy = max(plain - optimism, 0.0)
-        return _Corrected(plain, None, optimism, None, accuracy, effective)
+        accuracy = max(min(plain - optimism, most), 0.0)
+        return _Corrected(plain, None, optimism, None, accuracy, effective, most)
     if out.extrapolated:
-        correction = usual_correction(plain, out.share)
+        correction = usual_correction(plain, out.share, most)
     else:
         correction = min(learning_curve_correction(out, weights), MOST_GAIN * (1 - plain))
-    accuracy = min(max(plain + correction - optimism, 0.0), 1.0)
+    accuracy = min(max(plain + correction - optimism, 0.0), most)
     if confidence is not None:
         accuracy = (accuracy + confidence) / 2
-    return _Corrected(plain, correction, optimism, confidence, accuracy, effective)
+    return _Corrected(plain, correction, optimism, confidence, accuracy, effective, most)
+
+
+def _share_learned(learned: np.ndarray, weights: np.ndarray) -> float:
+    """Share of its own labels that the saved model predicts rightly, of those that were looked at.
+
+    Args:
+        learned: (n,) as in `estimate`.
+        weights: (n,) adding up to 1.
+    """
+    looked = ~np.isnan(learned) & (weights > 0)
+    return float(np.average(learned[looked], weights=weights[looked])) if looked.any() else 1.0
 
 
 def _caveats(
@@ -266,10 +287,11 @@ def _caveats(
 def _single_in_words(names: Sequence[str]) -> str:
     """What follows for classes with a single label."""
     if len(names) == 1:
-        return f"class {names[0]} has a single label, which counts as wrong: label more of it"
+        only = name_in_text(names[0])
+        return f"class {only} has a single label, which counts as wrong: label more of it"
     return (
-        f"classes {some_of(names, SHOWN)} have a single label each, which counts as wrong: label "
-        f"more of them"
+        f"classes {some_names(names, SHOWN)} have a single label each, which counts as wrong: "
+        f"label more of them"
     )
 
 
@@ -341,9 +363,16 @@ def better_than_guessing(accuracy: float, effective: float, chance: float) -> bo
     return bool(least > chance)
 
 
-def usual_correction(accuracy: float, share: float) -> float:
-    """Gain of accuracy from `share` of the labels to all, by the usual slope USUAL_SLOPE."""
-    return float((1 - accuracy) * (1 - share**USUAL_SLOPE))
+def usual_correction(accuracy: float, share: float, learned: float = 1.0) -> float:
+    """Gain of accuracy from `share` of the labels to all, by the usual slope USUAL_SLOPE.
+
+    Only errors that a model makes beyond those on its own labels become fewer with more labels:
+    a training that is too short to learn its labels would learn no more from others.
+
+    Args:
+        learned: share of its own labels that the saved model predicts rightly.
+    """
+    return float(max(learned - accuracy, 0.0) * (1 - share**USUAL_SLOPE))
 
 
 def learning_curve_correction(out: OutOfFold, weights: np.ndarray) -> float:
@@ -533,6 +562,11 @@ def _how(out: OutOfFold, counted: np.ndarray, found: _Corrected, prior_how: str)
             f"{gain:+.1f} points, a typical gain: the final model sees all labels, the test models "
             f"only {out.share:.0%}"
         )
+        if found.learned < SELDOM_LESS:
+            parts.append(
+                f"the saved model predicts {100 * found.learned:.1f} % of its own labels right, "
+                f"since its training was short: it is not taken to be better on new images"
+            )
     else:
         gain = 100 * found.learning_curve
         parts.append(f"{gain:+.1f} points as the saved model learns from more labels")

@@ -13,7 +13,16 @@ from handful.models import packaged
 from handful.models.engine import INT8
 from handful.pipeline.run import Run
 from handful.report.sentences import Story, tell
-from handful.text import counted, percent, some_of, span, sure_answers
+from handful.text import (
+    counted,
+    name_in_text,
+    percent,
+    promise_in_words,
+    promises,
+    some_names,
+    span,
+    why_no_promise,
+)
 
 _SHOWN = 50  # classes that are listed
 _WEIGHTS = {
@@ -89,11 +98,11 @@ def weights(backbone: str) -> str:
 
 
 def _named(classes: tuple[str, ...]) -> str:
-    return some_of(classes, 4)
+    return some_names(classes, 4)
 
 
 def _answers(run: Run) -> str:
-    names = [plain(name) for name in run.classes]
+    names = [plain(name_in_text(name)) for name in run.classes]
     rest = f" … and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return (
         f"For each picture it gives the probability of {counted(len(names), 'class')[:-1]}es: "
@@ -118,17 +127,12 @@ def _accuracy(run: Run, story: Story) -> str:
 
 def _doubts(run: Run, story: Story) -> str:
     lines = list(story.doubts) or ["Nothing is known of its accuracy: no estimate was made."]
-    rows = sure_answers(run.estimate) if run.estimate else []
-    for row in rows:
-        lines.append(
-            f"With `--abstain {row['sure']:g}` about {row['share']:.0%} of pictures get an answer, "
-            f"those with a confidence of {row['threshold']:.3f} or more."
-        )
-    if not rows:
-        lines.append(
-            "No `--abstain` is offered: its labels are too few to promise that sure answers are "
-            "right more often than all answers are."
-        )
+    if run.estimate is not None:
+        for row in promises(run.estimate):
+            told = f"With `--abstain {row['sure']:g}` {promise_in_words(row)}"
+            lines.append(f"{told}. Their confidence is {row['threshold']:.3f} or more.")
+        if why := why_no_promise(run.estimate):
+            lines.append(f"`--abstain` is refused, as nothing can be promised: {why}.")
     return "\n".join(f"- {text if '`' in text else plain(text)}" for text in lines)
 
 

@@ -23,6 +23,7 @@ from handful.methods.softmatch import SoftMatch
 from handful.methods.supervised import Supervised
 from handful.methods.uda import UDA
 from handful.methods.vicreg import VICReg
+from handful.progress import Reporter
 from handful.text import did_you_mean
 
 METHODS: dict[str, type[Method]] = {
@@ -58,6 +59,12 @@ def make(name: str, **values: Any) -> Method:
             f"Methods: {', '.join(sorted(METHODS))}"
         )
     return METHODS[name](**values)
+
+
+def introduced(name: str, reporter: Reporter) -> str:
+    """What a method does, in brackets, if a message names it for the first time; else ""."""
+    what = about(name).what
+    return f" (it {what})" if what and reporter.first(name) else ""
 
 
 def about(method: str | Method) -> About:

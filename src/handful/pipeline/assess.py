@@ -38,6 +38,7 @@ class Assessment(NamedTuple):
     selected: Selected | None = None  # how `auto` selected the method
     remarks: tuple[str, ...] = ()  # appended to `estimate.how`
     shares_how: str = "as given"  # where `shares` come from
+    learned: np.ndarray | None = None  # (n,) of the saved model, see `estimate`
 
     def doubted(self, images: ImageSet) -> list[LabelIssue] | None:
         """Return the issues without the labels that a person has looked at again and confirmed."""
@@ -84,10 +85,19 @@ class Assessment(NamedTuple):
         sharp = calibrated(predicted, self.estimate.temperature)
         return self._again(self.shares, self.shares_how, expected_accuracy(sharp, seen, wanted))
 
+    def with_learned(self, learned: np.ndarray) -> "Assessment":
+        """Return the assessment with what a trained network predicts of its own labels.
+
+        Args:
+            learned: (n,) as in `estimate`.
+        """
+        return self._replace(learned=learned)._again(self.shares, self.shares_how, None)
+
     def _again(
         self, shares: Sequence[float] | None, how: str, confidence: float | None
     ) -> "Assessment":
-        found = assess(self.out, self.origins, shares, self.selected, how, confidence)
+        given = self.out, self.origins, shares, self.selected, how, confidence, self.learned
+        found = assess(*given)
         return reduce(Assessment.with_remark, self.remarks, found)
 
 
@@ -98,6 +108,7 @@ def assess(
     selected: Selected | None = None,
     shares_how: str = "as given",
     confidence: float | None = None,
+    learned: np.ndarray | None = None,
 ) -> Assessment:
     """Return the assessment of a model from its out-of-fold predictions; see `estimate`."""
     estimated = estimate(
@@ -107,6 +118,7 @@ def assess(
         selected=selected,
         prior_how=shares_how,
         confidence=confidence,
+        learned=learned,
     )
     return Assessment(
         estimated,
@@ -118,6 +130,7 @@ def assess(
         shares,
         selected,
         shares_how=shares_how,
+        learned=learned,
     )
 
 

@@ -1,6 +1,7 @@
 """Keep the best classifier so far in the run folder while `auto` goes on."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from handful.pipeline.run import Run, read_record, write_run
 from handful.pipeline.save import run_of, save_artifacts, save_thumbnails
 from handful.pipeline.summary import group_count
 from handful.progress import Say, silent
-from handful.text import counted, so_far
+from handful.text import counted, so_far, withheld
 
 
 @dataclass(eq=False)
@@ -70,8 +71,9 @@ class BestSoFar:
         write_run(run, built, learned.history)
         put_in_place(self.folder, RUN_LAYOUT, self.say, BETTER)
         already_replaced(self.folder, fingerprint)
-        self._kept = run.record
+        before, self._kept = self._kept["estimate"], run.record
         self._report(run, answers)
+        self._explain(run.estimate, before, selection)
         if self.pictures:  # large photos take seconds: the answers are there before
             save_thumbnails(decision, self.request, self.folder)
 
@@ -88,6 +90,20 @@ class BestSoFar:
         before = (kept["estimate"] or {}).get("accuracy")
         return before is None or accuracy is None or accuracy > before
 
+    def explain(self, run: Run, selection: Selection) -> None:
+        """Say why the figure of the final run is below that of the kept one, if it is."""
+        self._explain(run.estimate, self._kept["estimate"], selection)
+
+    def _explain(
+        self,
+        now: Mapping[str, Any] | None,
+        before: Mapping[str, Any] | None,
+        selection: Selection,
+    ) -> None:
+        if now is not None and before is not None:
+            if told := why_lower(now, before, len(selection.evaluated)):
+                self.say(told)
+
     def _report(self, run: Run, answers: bool) -> None:
         figure = (
             "" if run.estimate is None else f": {so_far(run.estimate, group_count(run.record))}"
@@ -96,6 +112,25 @@ class BestSoFar:
         if answers and pool:
             others = f"; {counted(pool, 'other image')} classified: {self.folder / PREDICTIONS}"
         self.say(f"best so far, {run.record['method']['name']}{figure}{others}")
+
+
+def why_lower(now: Mapping[str, Any], before: Mapping[str, Any], tried: int) -> str:
+    """Why an accuracy is below the one that was said before; "" where none of both is said so.
+
+    Args:
+        now, before: estimates as in run.json.
+        tried: number of methods that the present one was selected from.
+    """
+    if withheld(now) or withheld(before):
+        return ""
+    least, most = (round(100 * one["accuracy"]) for one in (now, before))
+    if least >= most:
+        return ""
+    choice = f", and this one allows for the choice among the {tried} methods that were tried"
+    return (
+        f"about {least} % is below the {most} % said before: an estimate moves by chance"
+        f"{choice * (tried > 1)}"
+    )
 
 
 def _pool_is_known(selection: Selection) -> bool:

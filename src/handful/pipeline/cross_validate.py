@@ -51,6 +51,7 @@ def fold_predictor(
             new images.
     """
     images, labeled = task.images, task.images.labeled
+    planned = replace(planned, least=0)
     if isinstance(settings.method, Trained):
 
         def trained(train: np.ndarray, held: np.ndarray, seed: int) -> np.ndarray:

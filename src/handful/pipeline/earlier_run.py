@@ -30,7 +30,7 @@ from handful.pipeline.options import FitOptions
 from handful.pipeline.run import Run, open_run, pixel_fingerprints
 from handful.pipeline.summary import labels_by_folder
 from handful.progress import Important, Say, silent
-from handful.text import counted, some_of
+from handful.text import counted, some_names
 
 ORIGINS = ("random", "chosen", "unknown")
 
@@ -235,8 +235,8 @@ def _other_classes(
         return ""
     ignore = "; if the sub-folders are no classes: --folders ignore"
     return (
-        f"none of the classes that are given now ({some_of(sorted(given), 5)}) is one of "
-        f"{earlier.folder} ({some_of(sorted(before), 5)}){ignore * images.labels_by_folder}"
+        f"none of the classes that are given now ({some_names(sorted(given), 5)}) is one of "
+        f"{earlier.folder} ({some_names(sorted(before), 5)}){ignore * images.labels_by_folder}"
     )
 
 

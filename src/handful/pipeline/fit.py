@@ -14,6 +14,7 @@ from handful.data.vanished import on_the_rest
 from handful.evaluation.cross_validation import THOROUGH
 from handful.evaluation.label_shift import UNLABELED
 from handful.files import sole_writer
+from handful.methods import introduced
 from handful.methods.base import Fitted, Method, Task
 from handful.methods.schedule import Schedule
 from handful.methods.self_supervised import SelfSupervised
@@ -28,7 +29,7 @@ from handful.pipeline.earlier_run import (
     with_earlier_options,
 )
 from handful.pipeline.given import on_any_images
-from handful.pipeline.grouping import group_images, warn
+from handful.pipeline.grouping import group_images
 from handful.pipeline.last_fit import train_on_all_labels, why_unlabeled_unused
 from handful.pipeline.options import FitOptions, InputSpec
 from handful.pipeline.pretrain import TRAINING_SHARE, after_pretraining, deadline_with_reserve
@@ -244,7 +245,6 @@ def _run_fit(
         with release_on_refusal(work):
             decision = _decide(resolved, begun, work, target.pictures, best_so_far, reporter)
         decision, learned = train_on_all_labels(decision, resolved.request, work, reporter.say)
-        warn(grouping, decision.assessment, reporter.say)
         seconds = time.perf_counter() - begun
         run = run_of(images, resolved.request, decision, learned, grouping, seconds)
         run.record |= {"fingerprint": resolved.fingerprint, "interim": target.interim}
@@ -260,6 +260,8 @@ def _run_fit(
             write_run(run, built, learned.history)
             finish(folder, built, say=reporter.say)
             run.folder = folder
+        if best_so_far is not None and decision.selection is not None:
+            best_so_far.explain(run, decision.selection)
         return run
 
 
@@ -288,7 +290,7 @@ def _decide(
         assert deadline is not None
         return _decide_by_auto(resolved, deadline, work, best_so_far, reporter)
     return _decide_for_given_method(
-        resolved.settings, resolved.task, resolved.request, deadline, work, pictures, reporter.say
+        resolved.settings, resolved.task, resolved.request, deadline, work, pictures, reporter
     )
 
 
@@ -304,8 +306,9 @@ def _decide_by_auto(
     watch = best_so_far.consider if best_so_far is not None else None
     selection = select_method(images, deadline, options, request.origins, work, reporter, watch)
     selected = selection.selected
+    name = selected.settings.method.name
     both = listed([one.settings.method.name for one in selected.members])
-    reporter.say(f"{selected.settings.method.name}{f' of {both}' * bool(both)} is chosen")
+    reporter.say(f"{name}{f' of {both}' * bool(both)} is chosen{introduced(name, reporter)}")
     assessment = None
     if request.estimate:
         assessment = assess_selected_method(
@@ -322,10 +325,10 @@ def _decide_for_given_method(
     deadline: Deadline | None,
     work: Path | None,
     pictures: bool,
-    say: Say,
+    reporter: Reporter,
 ) -> Decision:
     """Plan and assess the given method, with as many steps as fit before the deadline."""
-    pretraining, seed = settings, request.seed
+    pretraining, seed, say = settings, request.seed, reporter.say
     saved = work is not None
     settings, task, pretrained, deadline = _pretrain_first(
         settings, task, request, deadline, saved, pictures, say
@@ -342,7 +345,8 @@ def _decide_for_given_method(
     plan = _plan(settings, task, seed, work, deadline, fits, to_predict)
     if plan.steps is not None and settings.schedule is not None:
         settings = replace(settings, schedule=replace(settings.schedule, steps=plan.steps))
-    say(_expectation(settings, plan, len(task.labeled), fits))
+    name = f"{settings.method.name}{introduced(settings.method.name, reporter)}"
+    say(_expectation(name, settings, plan, len(task.labeled), fits))
     if deadline is not None and isinstance(settings.method, Fitted):
         part = replace(task, images=task.images[feature_positions(settings.method, task, seed)])
         seconds = embedding_seconds(part, plan.precision)
@@ -412,9 +416,12 @@ def _plan(
 
     def measure() -> Plan:
         plan = make_plan(settings, task, seed)
-        if deadline is not None and settings.schedule is not None:
-            return affordable(settings, task, seed, plan, deadline.left, fits, to_predict)
-        return plan
+        if deadline is None or settings.schedule is None:
+            return plan
+        plan = affordable(settings, task, seed, plan, deadline.left, fits, to_predict)
+        if fits == 1:
+            return plan
+        return replace(plan, least=plan.taken or plan.steps or 0)  # as many as those of folds
 
     return load_or_make_plan(work, measure)
 
@@ -430,15 +437,19 @@ def _whether_it_fits(seconds: float, left: float) -> str:
     return f"{takes}, more than the {duration(left)} that are left; a smaller --size is faster"
 
 
-def _expectation(settings: Settings, plan: Plan, labeled: int, fits: int) -> str:
-    """Return a sentence on what is trained next and how long it should take."""
+def _expectation(name: str, settings: Settings, plan: Plan, labeled: int, fits: int) -> str:
+    """Return a sentence on what is trained next and how long it should take.
+
+    Args:
+        name: of the method, as it is shown.
+    """
     schedule = settings.schedule
     if schedule is None:
-        return f"{settings.method.name} on features of {settings.backbone.name}, {labeled} labels"
+        return f"{name} on features of {settings.backbone.name}, {labeled} labels"
     seconds = fits * plan.expected(schedule.steps)
     folds = f" and {fits - 1} times for the estimate" if fits > 1 else ""
     return (
-        f"{settings.method.name} with {settings.backbone.name} on {labeled} labels: "
+        f"{name} with {settings.backbone.name} on {labeled} labels: "
         f"{plan.taken or schedule.steps} steps{folds}, about {duration(seconds)} "
         f"({plan.precision})"
     )

@@ -9,7 +9,8 @@ from handful.data.grouping.find import Found, find_groups
 from handful.data.grouping.rules import AUTO, NONE, grouped_by_rule, linked
 from handful.data.imageset import ImageSet
 from handful.pipeline.assess import Assessment
-from handful.progress import Reporter, Say, silent
+from handful.progress import Reporter
+from handful.text import NO_FIGURE, withheld
 
 FEWEST_ALONE = 20  # images without another of their scene below which no figure is given
 SHOWN = 3  # signs named in a sentence, at most
@@ -60,48 +61,59 @@ class Grouping:
         shift = float(right[alone].mean() - right[counted].mean())
         return min(max(assessment.estimate.accuracy + shift, 0.0), 1.0)
 
-    def caveats(self) -> list[str]:
-        """Short forms of `said` and `warned`, for the estimate."""
+    def caveats(self, assessment: Assessment | None) -> list[str]:
+        """What was found, what it means for the estimate, and what to do, for each kind of groups.
+
+        Args:
+            assessment: with the estimate whose caveats they are; None: none was made.
+        """
         if self.found is None:
             return []
-        short = []
+        told = []
         if self.found.signs:
-            short.append(f"{self.labels:,} labels are about {self.scenes:,} independent scenes")
+            told.append(
+                f"{self._shown(self.found.signs)}. Images of one scene are kept together, so the "
+                f"figure is for new scenes. If these images have nothing to do with each other, "
+                f"fit with --groups none"
+            )
         if self.found.likely is not None:
             scenes = len(np.unique(self.found.likely))
-            short.append(f"perhaps the labels are only {scenes:,} independent scenes: see --groups")
-        return short
+            told.append(
+                f"perhaps the {self.labels:,} labelled images show only {scenes:,} scenes: judging "
+                f"by {_listed(self.found.likely_signs)}, some seem to belong together. This is not "
+                f"sure, so each counts by itself. {self._if_likely(assessment)}. To keep them "
+                f"together, fit with --groups folder, --groups REGEX or a column group in the "
+                f"label file"
+            )
+        return told
 
     def said(self) -> str:
-        """A sentence on the groups that were found; empty without."""
+        """A sentence on the groups that were found, before they are used; empty without."""
         if self.found is None or not self.found.signs:
             return ""
+        return f"{self._shown(self.found.signs)}; images of one scene are kept together"
+
+    def _shown(self, signs: tuple[str, ...]) -> str:
         return (
-            f"the {self.labels:,} labels are about {self.scenes:,} independent scenes, by "
-            f"{_listed(self.found.signs)}: images of one scene are kept together, and the estimate "
-            f"is for new scenes; --groups none if these images have nothing to do with each other"
+            f"the {self.labels:,} labelled images show about {self.scenes:,} scenes, judging by "
+            f"{_listed(signs)}"
         )
 
-    def warned(self, assessment: Assessment | None) -> str:
-        """A sentence on groups that are likely; empty without."""
-        if self.found is None or self.found.likely is None:
-            return ""
-        then = self.accuracy_if_likely(assessment)
-        now = None if assessment is None else assessment.estimate.accuracy
-        told = "If they do, the estimate for new scenes is another one"
-        if then is not None and now is not None and then < now:
-            told += f": about {100 * then:.0f} % rather than {100 * now:.0f} %"
-        elif then is not None:
-            told = (
-                "Those that are alone are predicted rightly as often, so the estimate should hold"
+    def _if_likely(self, assessment: Assessment | None) -> str:
+        """What the groups that are likely would mean for the figure."""
+        then, why = self.accuracy_if_likely(assessment), "unknown"
+        if assessment is not None:
+            why = withheld(assessment.estimate.figures)
+        if assessment is None or then is None or why in NO_FIGURE:
+            return "If they do, the figure may be too high"
+        now = assessment.estimate.accuracy
+        if now is not None and then >= now:
+            return (
+                "Images that seem to belong to no other are recognised as often, so the figure "
+                "should hold"
             )
-        scenes = len(np.unique(self.found.likely))
-        return (
-            f"perhaps the {self.labels:,} labels are only {scenes:,} independent scenes: by "
-            f"{_listed(self.found.likely_signs)}, images belong together that look more alike than "
-            f"others of their class, but not so much that it is sure. {told}; to keep them "
-            f"together, give --groups folder, --groups REGEX, or a column group in the label file"
-        )
+        rather = "" if why else f" rather than {100 * float(now or 0):.0f} %"
+        return f"If they do, the figure for new scenes is about {100 * then:.0f} %{rather}"
 
 
 def group_images(
@@ -135,12 +147,6 @@ def group_images(
     elif by == asked:
         reporter.say(f"the {labels:,} labels are of {scenes:,} groups, by --groups {asked}")
     return images, grouping
-
-
-def warn(grouping: Grouping, assessment: Assessment | None, say: Say = silent) -> None:
-    """Say what groups are likely and were not used."""
-    if text := grouping.warned(assessment):
-        say(text)
 
 
 def _with_found(images: ImageSet, found: Found) -> ImageSet:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from handful.evaluation.accuracy_estimate import countable
 from handful.evaluation.label_shift import UNLABELED, counted_shares
 from handful.evaluation.novelty import POOL_SHIFT
 from handful.evaluation.pool_confidence import FEWEST
@@ -23,6 +24,7 @@ from handful.progress import Say
 from handful.training.trainer import TrainingResult, train_task
 
 LABEL = "training on all labels"
+_LOOKED_AT = 500  # of its own labels, to see whether a network learned them
 
 
 def train_on_all_labels(
@@ -89,6 +91,8 @@ def _complete_assessment(
     if assessment is None:
         return None
     images, pool = task.images, task.images.unlabeled
+    if isinstance(decision.settings.method, (Trained, Ensemble)):
+        assessment = assessment.with_learned(_learned(task, predictor, request))
     if request.prior == UNLABELED:
         found = pool_shares(decision.settings.method, task, predictor.precision)
         if found is None:
@@ -106,6 +110,22 @@ def _complete_assessment(
             "the backbone learned without labels before, also from held-out images"
         )
     return assessment
+
+
+def _learned(task: Task, predictor: Predictor, request: FitRequest) -> np.ndarray:
+    """(n,) whether the saved model predicts its own labels, as `estimate` takes it.
+
+    Of many labels that count, a random sample is looked at.
+    """
+    labeled = task.images[task.images.labeled]
+    counted, _ = countable(len(labeled), request.origins)
+    some = np.flatnonzero(counted)
+    some = np.sort(np.random.default_rng(request.seed).permutation(some)[:_LOOKED_AT])
+    learned = np.full(len(labeled), np.nan)
+    if len(some):
+        predicted = predictor.predict_proba(labeled[some], track=task.track).numpy()
+        learned[some] = predicted.argmax(axis=1) == labeled.labels[some]
+    return learned
 
 
 def _pool_is_a_sample(decision: Decision, request: FitRequest) -> bool:

@@ -11,6 +11,7 @@ from handful.data.decoding.value_range import Scale, of_kind
 from handful.evaluation.novelty import Distances, InDistribution
 from handful.models.classifier import Predictor
 from handful.models.onnx_graph import convert
+from handful.text import promises
 
 _VERSIONS = ("torch", "onnx", "onnxscript", "onnxruntime", "pillow", "numpy")
 
@@ -47,7 +48,7 @@ def metadata(
         "input": about_input(predictor),
         "estimate": _scored(estimate),
         "test": _scored(record["test"]),
-        "abstentions": estimate["abstentions"] if estimate else [],
+        "abstentions": promises(estimate) if estimate else [],
         "none_of_these": None
         if known is None
         else {"distance": float(known.threshold), "flagged": float(known.flagged)},

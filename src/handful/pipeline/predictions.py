@@ -25,7 +25,7 @@ from handful.pipeline.photo_answers import (
 )
 from handful.pipeline.sorting import Sorted, names_below, sort_into_folders
 from handful.progress import Track, quiet
-from handful.text import as_html_table, counted, for_terminal, some_of, sure
+from handful.text import as_html_table, counted, for_terminal, name_in_text, some_of, sure
 
 LISTED = 5  # rows in a notebook; classes in a line
 
@@ -104,7 +104,8 @@ class Predictions:
     def _shares(self) -> str:
         """How many images are of which class: ": fox 3, hare 1, no answer 2"."""
         common = Counter(self.places).most_common()
-        return ": " + some_of([f"{name} {n}" for name, n in common], LISTED) if common else ""
+        counts = [f"{name_in_text(name)} {n}" for name, n in common]
+        return ": " + some_of(counts, LISTED) if counts else ""
 
     def _repr_html_(self) -> str:
         rows = [[one.name, one.label, sure(one.confidence)] for one in self[:LISTED]]

@@ -7,7 +7,7 @@ unfinished run, or none.
 import json
 import math
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,13 +45,19 @@ from handful.pipeline.replacement import finish_replacement
 from handful.progress import Important, Say, Track, quiet, warned
 from handful.text import (
     GUESSES,
+    NO_FIGURE,
     about_right,
     as_html_table,
     counted,
     for_terminal,
     may_guess,
-    often,
-    some_of,
+    not_promised,
+    promise_in_words,
+    promise_of,
+    promises,
+    some_names,
+    why_no_promise,
+    withheld,
 )
 
 LISTED = 12  # classes in a notebook
@@ -106,7 +112,7 @@ class Run:
     def _repr_html_(self) -> str:
         data = self.record["data"]
         rows = [
-            ["classes", some_of(self.classes, LISTED)],
+            ["classes", some_names(self.classes, LISTED)],
             ["images", f"{data['labeled']:,} labelled, {data['unlabeled']:,} not"],
             ["method", self.record["method"]["name"]],
             ["right on new images", about_right(self.estimate) if self.estimate else "not known"],
@@ -310,24 +316,23 @@ class Run:
                 "this run has no estimate, so the accuracy of its answers is not known; fit again "
                 "with --estimate folds"
             )
-        known: list[dict[str, Any]] = self.estimate["abstentions"]
-        enough = [row for row in known if row["sure"] >= target_accuracy]
-        if not enough:
-            most = max((row["sure"] for row in known), default=None)
-            instead = f"ask for {most} at most" if most else "predict without --abstain"
-            needed = self._needed(target_accuracy)
-            raise HandfulError(
-                f"the labels of this run cannot promise that {target_accuracy:.0%} of the answers "
-                f"are right; {instead}, or label more images: it takes {needed}"
-            )
-        return min(enough, key=lambda row: row["sure"])
+        known = promises(self.estimate)
+        found = promise_of(known, target_accuracy)
+        if found is None:
+            refused = not_promised(known, target_accuracy, "predict without --abstain")
+            raise HandfulError(f"{refused}: {self._needed(target_accuracy)}")
+        return dict(found)
 
     def _needed(self, target_accuracy: float) -> str:
         """Return in words what labels would have to show for a promise to be possible."""
+        if withheld(self.estimate) in NO_FIGURE:
+            return why_no_promise(self.estimate)
         fewest = fewest_labels(target_accuracy)
         if self.estimate.get("n", 0) < fewest:
-            return f"at least {fewest} labels that count, all of them predicted rightly"
-        return "more labels that count, or a model whose surest answers are right more often"
+            return f"it takes at least {fewest} labels that count, all of them predicted rightly"
+        return (
+            "it takes more labels that count, or a model whose surest answers are right more often"
+        )
 
     def evaluate(
         self,
@@ -372,7 +377,7 @@ class Run:
     def _evaluate(self, images: ImageSet, track: Track) -> Evaluation:
         labeled, foreign = images.known_to(self.classes)
         if foreign and not len(labeled):
-            others, known = some_of(list(foreign), NAMED), some_of(self.classes, NAMED)
+            others, known = some_names(foreign, NAMED), some_names(self.classes, NAMED)
             raise HandfulError(
                 f"the classes of {images.source} ({others}) are not among the "
                 f"{len(self.classes)} known classes: {known}; name them alike"
@@ -527,22 +532,8 @@ def about_answers(run: Run, abstain: float | None, none_of_these: bool) -> list[
     """
     said = [GUESSES] if may_guess(run.estimate) else []
     if abstain is not None:
-        said.append(_promise(run.answering(abstain)))
+        said.append(promise_in_words(run.answering(abstain)))
     return [*said, run.mistaken_for_none] if none_of_these else said
-
-
-def _promise(promised: Mapping[str, Any]) -> str:
-    """What the threshold of `Run.answering` promises."""
-    answered = f"about {promised['share']:.0%} of images like the labelled ones get an answer"
-    if promised["held"] is None:
-        return (
-            f"{answered}, and about {promised['sure']:.0%} of the answers are right: this run was "
-            f"made by an earlier version, which promised no more; fit again to be told at least"
-        )
-    return (
-        f"{answered}; at least {promised['sure']:.0%} of the answers are right, for "
-        f"{often(promised['held'])} sets of labels picked as these were"
-    )
 
 
 def open_run(folder: Path | str) -> Run:

@@ -18,6 +18,8 @@ from handful.output import next_folder
 from handful.pipeline.artifacts import (
     CHECKPOINT,
     COMMAND,
+    FINGERPRINT,
+    NO_WORK,
     RECORD,
     RUN_LAYOUT,
 )
@@ -32,9 +34,6 @@ from handful.pipeline.replacement import (
 )
 from handful.pipeline.typed_labels import keep_typed_labels
 from handful.progress import Say, warned
-
-_FINGERPRINT_FILE = "fingerprint.json"  # in checkpoint/ of a folder that a run has acquired
-_NO_WORK = {_FINGERPRINT_FILE, COMMAND}  # names in checkpoint/ that nothing goes on from
 
 
 class SavedFolds(MutableMapping[Key, np.ndarray]):
@@ -91,11 +90,11 @@ def acquire(
         put_in_place(folder, layout, say, stage)
     shutil.rmtree(folder / BETTER, ignore_errors=True)  # what a killed process began
     replaced = already_replaced(folder, fingerprint)
-    fingerprint_file = folder / CHECKPOINT / _FINGERPRINT_FILE
+    fingerprint_file = folder / CHECKPOINT / FINGERPRINT
     if (folder / layout.record).exists():
         if improves is not None and holds_interim(folder, improves):
             remove_if_empty(folder)
-            begun = folder / NEW / CHECKPOINT / _FINGERPRINT_FILE
+            begun = folder / NEW / CHECKPOINT / FINGERPRINT
             if begun.exists() and read_json(begun) != fingerprint:
                 refuse_unless_overwrite(overwrite, folder, "unfinished")
             return _start_over(folder / NEW, fingerprint, layout)
@@ -121,14 +120,6 @@ def acquire(
     fingerprint_file.parent.mkdir(exist_ok=True)
     write_json(fingerprint_file, fingerprint)
     return folder
-
-
-def begun(folder: Path) -> bool:
-    """Return whether a folder holds a run or anything of one that goes on."""
-    if (folder / RECORD).exists():
-        return True
-    saved = [path for build in (folder, folder / NEW) for path in (build / CHECKPOINT).glob("*")]
-    return any(path.name not in _NO_WORK for path in saved)
 
 
 def write_command(built: Path, command: Sequence[str]) -> None:
@@ -167,7 +158,7 @@ def _start_over(build: Path, fingerprint: str, layout: Layout) -> Path:
 
     An unfinished run of equal fingerprint is kept as it is.
     """
-    fingerprint_file = build / CHECKPOINT / _FINGERPRINT_FILE
+    fingerprint_file = build / CHECKPOINT / FINGERPRINT
     if fingerprint_file.exists() and read_json(fingerprint_file) == fingerprint:
         return build
     if (
@@ -211,7 +202,7 @@ def abandon_on_vanished(folder: Path | None, fingerprint: str) -> Iterator[None]
         yield
     except Vanished:
         for built in [] if folder is None else [folder, folder / NEW]:
-            fingerprint_file = built / CHECKPOINT / _FINGERPRINT_FILE
+            fingerprint_file = built / CHECKPOINT / FINGERPRINT
             if fingerprint_file.exists() and read_json(fingerprint_file) == fingerprint:
                 shutil.rmtree(built / CHECKPOINT)
         if folder is not None:
@@ -228,7 +219,7 @@ def release_on_refusal(work: Path | None) -> Iterator[None]:
     try:
         yield
     except HandfulError:
-        if work is not None and work.is_dir() and {p.name for p in work.iterdir()} <= _NO_WORK:
+        if work is not None and work.is_dir() and {p.name for p in work.iterdir()} <= NO_WORK:
             shutil.rmtree(work)
             if work.parent.name == NEW:
                 remove_if_empty(work.parent.parent)

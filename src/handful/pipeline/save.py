@@ -33,7 +33,8 @@ def run_of(
     record = record_of(images, request, decision, learned, seconds)
     record["groups"] = grouping.as_json(decision.assessment)
     if record["estimate"] is not None:
-        record["estimate"]["caveats"] += grouping.caveats()
+        caveats = grouping.caveats(decision.assessment)
+        record["estimate"]["caveats"] = [*caveats, *record["estimate"]["caveats"]]
     return Run(record, learned.predictor)
 
 

@@ -24,7 +24,7 @@ from handful.pipeline.options import InputSpec
 from handful.pipeline.pretrained import Pretrained, open_pretrained
 from handful.pipeline.record_schema import LARGEST_SIDE
 from handful.progress import Track, quiet
-from handful.text import did_you_mean
+from handful.text import did_you_mean, name_in_text
 from handful.training.batches import Batches
 from handful.training.loop import fresh
 from handful.training.optimizers import layers_above
@@ -143,7 +143,7 @@ def class_shares(
     if unknown := [name for name in prior if name not in classes]:
         raise HandfulError(
             f"prior names no class {unknown[0]!r}.{did_you_mean(unknown[0], classes)} "
-            f"Classes: {', '.join(classes)}"
+            f"Classes: {', '.join(map(name_in_text, classes))}"
         )
     if left_out := [name for name in classes if name not in prior]:
         raise HandfulError(

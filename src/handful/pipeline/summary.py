@@ -27,11 +27,12 @@ from handful.text import (
     about_right,
     counted,
     may_guess,
+    name_in_text,
     nearly_always,
-    percent,
+    promise_in_words,
     sentence,
     shell_command,
-    some_of,
+    some_names,
     sure_answers,
     times_of,
     withheld,
@@ -39,7 +40,7 @@ from handful.text import (
 
 WEAK = 0.15  # recall below the accuracy at which a class counts as weak
 SHOWN = 3  # weak classes that are named, at most
-MOST_CAVEATS = 2  # that are shown; the report has all
+MOST_CAVEATS = 3  # that are shown; the report has all
 FEWEST = 3  # labels of a class below which nothing is said of it
 BY_CHANCE = 0.1  # most that so few right answers may be likely in a class as easy as the average
 CLASSES = 5  # that are named
@@ -71,7 +72,7 @@ def summary(run: Run, source: str) -> list[str]:
 def _data(run: Run) -> list[str]:
     data = run.record["data"]
     classes = data["classes"]
-    names = some_of(classes, CLASSES)
+    names = some_names(classes, CLASSES)
     test = f", {data['test']:,} to test" if data["test"] else ""
     if run.record["interim"] and not data["unlabeled"]:  # the others were not read yet
         return [f"{first_learned(data)}; {len(classes)} classes: {names}"]
@@ -125,6 +126,8 @@ def _accuracy(run: Run) -> list[str]:
         return said
     said += [_weak_in_words(weak) for weak in weak_classes(run)]
     said += _sure(estimate)
+    if estimate.get("rough") and not withheld(estimate) and not run.record["interim"]:
+        said.append("the report says how to learn what more labels should bring")
     for row in run.record.get("forecast", [])[:1]:
         if not nearly_always(row["accuracy"], row["low"]):
             said.append(f"with {row['labels']:,} labels: {about_right(row)}")
@@ -186,6 +189,8 @@ def how_right(estimate: Mapping[str, Any], groups: int = 0, by_folder: bool = Fa
 
 def _grouped(run: Run) -> list[str]:
     """Say that the labels are of fewer groups, which are never split."""
+    if (run.record.get("groups") or {}).get("signs"):
+        return []  # a caveat says it of groups that were found
     scenes, why = group_count(run.record), withheld(run.estimate)
     if not scenes or (why == "guessing" and scenes < FEW):  # `how_right` says it then
         return []
@@ -283,16 +288,15 @@ def _weak(pairs: Sequence[tuple[str, str]]) -> list[Weak]:
 
 def _weak_in_words(weak: Weak) -> str:
     return (
-        f"weak: {weak.name}, right for {weak.right} of {weak.n}, most often taken for "
-        f"{weak.taken_for}"
+        f"weak: {name_in_text(weak.name)}, right for {weak.right} of {weak.n}, most often taken "
+        f"for {name_in_text(weak.taken_for)}"
     )
 
 
 def _sure(estimate: Mapping[str, Any]) -> list[str]:
     """Say which share of new images is answered where only sure answers count."""
     return [
-        f"sure answers only (--abstain {row['sure']:g}): {percent(row['share'], 0)} of "
-        f"images are answered, at least {percent(row['sure'], 0)} of the answers are right"
+        f"sure answers only (--abstain {row['sure']:g}): {promise_in_words(row)}"
         for row in sure_answers(estimate)[-1:]
     ]
 

@@ -52,7 +52,6 @@ from handful.report.sentences import (
 from handful.text import (
     GUESSES,
     NO_FIGURE,
-    WORTH,
     compared_with_chosen,
     counted,
     listed,
@@ -60,8 +59,9 @@ from handful.text import (
     nearly_always,
     often,
     percent,
+    promise_of,
+    promises,
     sentence,
-    sure_answers,
     time,
     withheld,
 )
@@ -71,7 +71,7 @@ LARGEST = 25  # most classes for which a confusion matrix is shown
 CONFUSED = 5  # pairs of classes listed as most confused
 FEWEST = 10  # least test images in a group of the confidence plot
 MOST_ROWS = 100  # rows of the table of classes, at most
-SHOWN_TARGETS = (0.8, 0.9, 0.95)
+SHOWN_TARGETS = (0.8, 0.85, 0.9, 0.95)
 MOST_ANSWERED = 12  # classes whose answers are shown at once; those of the others are folded away
 
 _LOSSES = ("labeled", "unlabeled", "supervised", "unsupervised", "total")
@@ -195,9 +195,9 @@ class Page:
     matrices: tuple[Matrix, ...]
     classes: tuple[dict[str, Any], ...]
     reliability: Plot | None
-    # A target, its threshold, and why it is not offered, "" where it is.
-    abstentions: tuple[tuple[float, Mapping[str, float] | None, str], ...]
+    abstentions: tuple[tuple[float, Mapping[str, Any] | None], ...]  # a target, what is promised
     tried: tuple[tuple[Mapping[str, Any], str], ...]  # rows of `choice`, compared with the chosen
+    explained: tuple[tuple[str, str], ...]  # the methods in `tried`, and what each does
     mistakes: tuple[Card, ...]
     wrong: int  # labelled images predicted wrongly, out of fold
     of_chosen: int  # of these, images that were chosen and so are in no figure and no matrix
@@ -209,7 +209,7 @@ class Page:
     next: tuple[Card, ...]
     contradicted: float  # a label is listed where a class is this many times as probable
     promise_holds: str  # for how many sets of labels, in words; "" if an earlier version said more
-    promised: float  # the highest of these that is offered; 0 if none is
+    promised: float  # the highest of these that is promised; 0 if none is
     folder: str  # path of the run, quoted for a shell
     next_folder: str  # path of a run after it, quoted for a shell
     next_run_folder: str  # the same, not quoted
@@ -234,7 +234,7 @@ def page(run: RunFolder, links: bool = False) -> Page:
     estimate = record["estimate"]
     known = estimate is not None and estimate["accuracy"] is not None
     wrong = mistakes(run.held_out.labels, run.held_out.probabilities) if run.held_out else ()
-    offered = _abstentions(estimate)
+    promised = _abstentions(estimate)
     parts = [("Labelled images, out of fold", held), ("Test images", run.test)]
     notes = (_beside_estimate(run, sample), "")
     folder, told = shlex.quote(str(run.folder)), headline(estimate) if known else None
@@ -278,8 +278,9 @@ def page(run: RunFolder, links: bool = False) -> Page:
         ),
         classes=_class_rows(classes, held, run.test),
         reliability=_reliability(sample, run.test),
-        abstentions=offered,
+        abstentions=promised,
         tried=tuple(zip(record["choice"], compared_with_chosen(record["choice"]), strict=True)),
+        explained=_explained(record["choice"]),
         mistakes=tuple(_mistake(run, classes, at) for at in wrong[:SHOWN]),
         wrong=len(wrong),
         of_chosen=sum(run.origins.get(run.held_out.names[at]) == "chosen" for at in wrong)
@@ -292,8 +293,8 @@ def page(run: RunFolder, links: bool = False) -> Page:
         augmented=run.pictures.augmented,
         next=tuple(_next(run, row) for row in run.next[:SHOWN]),
         contradicted=CONTRADICTED,
-        promise_holds=_promise_holds([row for _, row, why in offered if row and not why]),
-        promised=max((target for target, _, why in offered if not why), default=0.0),
+        promise_holds=_promise_holds([row for _, row in promised if row]),
+        promised=max((target for target, row in promised if row), default=0.0),
         folder=folder,
         next_folder=shlex.quote(str(next_folder(run.folder))),
         next_run_folder=str(next_folder(run.folder)),
@@ -545,24 +546,21 @@ def _bins(name: str, rows: Sequence[Mapping[str, Any]]) -> plots.Bins:
 
 def _abstentions(
     estimate: Mapping[str, Any] | None,
-) -> tuple[tuple[float, Mapping[str, float] | None, str], ...]:
-    """The threshold for each of SHOWN_TARGETS; None where no threshold reaches it.
+) -> tuple[tuple[float, Mapping[str, Any] | None], ...]:
+    """What is promised for each of SHOWN_TARGETS, or None.
 
-    Nothing where sure answers are not offered at all.
+    Nothing where no promise is possible at all.
     """
     if estimate is None or withheld(estimate) in NO_FIGURE:
         return ()
-    known = {float(row["sure"]): row for row in estimate["abstentions"]}
-    offered = {float(row["sure"]) for row in sure_answers(estimate)}
-    rows = []
-    for target in SHOWN_TARGETS:
-        row, why = known.get(target), ""
-        if row is None:
-            why = "not promised by these labels"
-        elif target not in offered:
-            why = "hardly any" if row["share"] < WORTH else "no gain over all answers"
-        rows.append((target, row, why))
-    return tuple(rows)
+    known = promises(estimate)
+    return tuple((target, promise_of(known, target)) for target in SHOWN_TARGETS)
+
+
+def _explained(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
+    """Each method in rows of `choice`, with what it does."""
+    names = dict.fromkeys(str(row["method"]) for row in rows)
+    return tuple((name, what) for name in names if (what := methods.about(name).what))
 
 
 def _promise_holds(rows: Sequence[Mapping[str, float]]) -> str:

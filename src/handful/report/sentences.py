@@ -11,12 +11,17 @@ from handful.text import (
     NBSP,
     NOT_SHOWN,
     counted,
+    gains,
     may_guess,
+    name_in_text,
     often,
     percent,
+    promise_in_words,
+    promises,
     sentence,
     sure_answers,
     times_of,
+    why_no_promise,
     withheld,
 )
 
@@ -113,11 +118,12 @@ def why_no_forecast(estimate: Mapping[str, Any]) -> str:
         return f"What more labels should bring is said from {FEW} labels of random images on."
     if why == "guessing":
         return "What more labels should bring cannot be told of a model that is not shown to learn."
-    if estimate.get("rough"):
+    if estimate.get("rough") and not why:
         return (
-            "What more labels should bring is not said here: only methods that are fitted on half "
-            "the labels, too, can tell, and the chosen one was not, as this takes longer. "
-            "handful fit with --method features says it, for that method."
+            "What more labels should bring is not known of this classifier. It takes fits on half "
+            "of the labels, which are made of quick methods only. Of one of these, a linear head "
+            "on the features of a frozen network, the command below says it, though that may be "
+            "right less often."
         )
     return ""
 
@@ -130,17 +136,17 @@ def _rounded(count: float) -> int:
 
 def _only_sure(estimate: Mapping[str, Any], folder: str) -> str:
     """What is promised where only sure answers count."""
-    offered = sure_answers(estimate)
-    if not offered:
-        return (
-            "If it may answer only where it is sure: these labels are too few to promise that such "
-            "answers are right more often than all answers are."
-        )
-    best = offered[-1]
+    if not (promised := promises(estimate)):
+        return f"Nothing is promised of its sure answers (--abstain): {why_no_promise(estimate)}."
+    best = (sure_answers(estimate) or promised)[-1]
+    more = (
+        ""
+        if gains(best, estimate)
+        else " Of all answers at least as many are expected to be right."
+    )
     return (
-        f"If it may answer only where it is sure, it answers for about {percent(best['share'], 0)} "
-        f"of the images, and at least {percent(best['sure'], 0)} of these answers are right "
-        f"(handful predict {folder} PHOTOS --abstain {best['sure']})."
+        f"If it may answer only where it is sure (handful predict {folder} PHOTOS --abstain "
+        f"{best['sure']:g}): {promise_in_words(best)}.{more}"
     )
 
 
@@ -185,7 +191,7 @@ def tell(
         f"classes are as common there as among the labels{hint}"
         if not prior or prior_from == LABELED
         else f"class shares there are as {_sources(prior_from)}: "
-        + ", ".join(f"{name} {percent(share, 0)}" for name, share in prior.items())
+        + ", ".join(f"{name_in_text(name)} {percent(share, 0)}" for name, share in prior.items())
     )
     origins = set(origins)
     those = " that count" if "chosen" in origins else ""

@@ -16,6 +16,7 @@ from handful.serving.conversion import converted
 from handful.serving.guard import Limits
 from handful.serving.service import Service, application
 from handful.sockets import LOOPBACK
+from handful.text import not_promised, promise_of
 
 MODEL = "model.onnx"
 GRACE = 10  # seconds that running requests have when the service is stopped
@@ -69,15 +70,11 @@ def threshold(model: OnnxModel, target: float) -> float:
         raise HandfulError(
             f"--abstain is how often answers are to be right, got {target}; try 0.95"
         )
-    enough = [row for row in model.about["abstentions"] if row["sure"] >= target]
-    if not enough:
-        most = max((row["sure"] for row in model.about["abstentions"]), default=None)
-        instead = f"ask for {most} at most" if most else "serve without --abstain"
-        raise HandfulError(
-            f"the labels of this run cannot promise that {target:.0%} of the answers are right; "
-            f"{instead}, or label more images"
-        )
-    return float(min(enough, key=lambda row: row["sure"])["threshold"])
+    known = model.about["abstentions"]
+    found = promise_of(known, target)
+    if found is None:
+        raise HandfulError(not_promised(known, target, "serve without --abstain"))
+    return float(found["threshold"])
 
 
 def scale_of(ranges: Mapping[str, Any]) -> Scale | None:

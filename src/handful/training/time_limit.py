@@ -33,7 +33,7 @@ class TimeLimit:
 
     def __init__(self, state: State, planned: Plan) -> None:
         self.state, self.allowed, self.period = state, planned.allowed, planned.period
-        self.longer = planned.longer
+        self.longer, self.least = planned.longer, planned.least
         self.step, self.pause = planned.seconds_per_step, planned.pause
         self.evaluation = planned.look
         self._first = planned.first
@@ -95,7 +95,7 @@ class TimeLimit:
         room -= pauses * self.pause
         new = left
         if abs(room - left * self.step) > _TOLERANCE * self.allowed:
-            fewest = math.ceil(left / _LARGEST_FACTOR)
+            fewest = max(math.ceil(left / _LARGEST_FACTOR), min(left, self.least - state.step))
             most = math.floor(left * _LARGEST_FACTOR)
             if not self.longer:
                 most = min(most, progress.steps - state.step)

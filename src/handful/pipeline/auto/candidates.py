@@ -10,6 +10,7 @@ from typing import NamedTuple
 from handful import methods, models
 from handful.data.imageset import ImageSet
 from handful.errors import HandfulError
+from handful.methods import introduced
 from handful.methods.base import Fitted, Method, Task
 from handful.models.classifier import BackboneSpec
 from handful.models.feature_cache import SIZES
@@ -334,9 +335,9 @@ def plan_training(
         count, part = len(images.unlabeled), duration(predictions)
         answers_too = f" ({part} of them to predict {count:,} images)" if predictions else ""
         reporter.say(
-            f"{method} is left out: with its folds it would need about {duration(needed)}"
-            f"{answers_too}, and {duration(max(0.0, allowed))} are left; a --budget that is "
-            f"{duration(needed - allowed)} longer holds it"
+            f"{method}{introduced(method, reporter)} is left out: with its folds it would need "
+            f"about {duration(needed)}{answers_too}, and {duration(max(0.0, allowed))} are left; "
+            f"a --budget that is {duration(needed - allowed)} longer holds it"
         )
         return []
     if later and answers > _REPORTED_FROM:
@@ -355,7 +356,9 @@ def plan_training(
         None if options.fixes_steps else reserve * plan.seconds(n) + clocked
         for n in (steps, fold_steps)
     )
-    plan = replace(plan, steps=steps, look=cost.evaluation, allowed=most, longer=limited)
+    plan = replace(
+        plan, steps=steps, look=cost.evaluation, allowed=most, longer=limited, least=fold_steps
+    )
     name = task.backbone.name
     return [Candidate(method, name, task.size, settings, seconds, plan, fold_steps, fold)]
 

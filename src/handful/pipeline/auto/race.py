@@ -23,6 +23,7 @@ from handful.evaluation.accuracy_estimate import countable
 from handful.evaluation.cross_validation import FitAndPredict, Key
 from handful.evaluation.novelty import POOL_SHIFT
 from handful.files import read_json, write_json
+from handful.methods import introduced
 from handful.methods.base import Task, Trained
 from handful.methods.fine_tuning import FineTuning
 from handful.models.feature_cache import SMALL_IMAGES_BEST
@@ -125,7 +126,6 @@ class Race:
         if path is not None and path.exists():
             self.earlier = float(read_json(path))
         for candidate in self._candidates():
-            self.reporter.say(candidate.text)
             before = len(self.evaluated)
             try:
                 self._evaluate(candidate)
@@ -256,39 +256,44 @@ class Race:
         if not heads or self._excluded("fine_tuning") or "augment" in self.options.settings:
             return []
         if self.shifted:
-            self.reporter.say(
-                "fine_tuning is left out: it would learn from images unlike the labelled ones"
-            )
+            self._say_left_out("fine_tuning", "it would learn from images unlike the labelled ones")
             return []
-        head, options = heads[0], self.options
+        settings, options = self._taught_by(heads[0])
+        allowed = share_with(ending, self.remaining - self._seconds_beside())
+        if why := self._too_long_to_fine_tune(settings, options, allowed):
+            self._say_left_out("fine_tuning", why)
+            return []
+        return self._training("fine_tuning", allowed, options, settings, self.deadline.budget)
+
+    def _taught_by(self, head: Candidate) -> tuple[dict[str, str], FitOptions]:
+        """Settings of `fine_tuning` on the pseudo-labels of a head, and options with its size."""
         largest = head.size if self.remaining >= _LARGE_FROM else SMALL_IMAGES_BEST
-        size = options.inputs.size or min(head.size, largest)
+        size = self.options.inputs.size or min(head.size, largest)
         settings = {
             "embed_backbone": head.backbone,
             "embed_size": str(head.size),
             "limit": str(min(int(head.settings["limit"]), FineTuning.limit)),
         }
-        inputs = replace(options.inputs, size=size)
-        allowed = share_with(ending, self.remaining - self._seconds_beside())
-        options = replace(options, inputs=inputs)
-        given = prepared(self.images, "fine_tuning", options, self.reporter, settings)
-        tuning, task = cast(FineTuning, given[0].method), given[1]
-        quick = not tuning.views(task).images
+        return settings, replace(self.options, inputs=replace(self.options.inputs, size=size))
+
+    def _too_long_to_fine_tune(
+        self, settings: dict[str, str], options: FitOptions, allowed: float
+    ) -> str:
+        """Return why `fine_tuning` does not fit into `allowed` seconds; empty where it may."""
+        given, task = prepared(self.images, "fine_tuning", options, self.reporter, settings)
+        method = cast(FineTuning, given.method)
+        quick = not method.views(task).images
         least = _FINE_TUNING_FROM if quick else _EXPENSIVE_FROM
         if allowed < least:
-            self.reporter.say(
-                f"fine_tuning is left out: {duration(max(0.0, allowed))} are left, and it takes "
-                f"{duration(least)} or more"
-            )
-            return []
-        first = tuning.first_seconds(task)
+            left = duration(max(0.0, allowed))
+            return f"{left} are left, and it takes {duration(least)} or more"
+        first = method.first_seconds(task)
         if first > _FIRST_SHARE * allowed:
-            self.reporter.say(
-                f"fine_tuning is left out: its first layers would take about {duration(first)} for "
-                f"the images that it learns from"
+            return (
+                f"its first layers would take about {duration(first)} for the images that it "
+                f"learns from"
             )
-            return []
-        return self._training("fine_tuning", allowed, options, settings, self.deadline.budget)
+        return ""
 
     def _seconds_beside(self) -> float:
         """Seconds of the last trainings of networks that would answer if no other one came."""
@@ -410,6 +415,7 @@ class Race:
         if why := cannot_win(method, self.evidence(), self.priors, network):
             self._leave(Left(candidate, why))
             return
+        self.reporter.say(f"{candidate.text}{introduced(method, self.reporter)}")
         begun = time.perf_counter()
         settings, task = self._prepare(candidate)
         folder = None
@@ -428,9 +434,13 @@ class Race:
         seconds = self._kept_seconds(folder, time.perf_counter() - begun)
         self.evaluated.append(Evaluated(candidate, settings, task, out, saved, seconds))
 
+    def _say_left_out(self, method: str, why: str) -> None:
+        self.reporter.say(f"{method}{introduced(method, self.reporter)} is left out: {why}")
+
     def _leave(self, left: Left) -> None:
         self.left.append(left)
-        self.reporter.say(f"{left.candidate.method} {left.why}")
+        method = left.candidate.method
+        self.reporter.say(f"{method}{introduced(method, self.reporter)} {left.why}")
 
     def _prepare(self, candidate: Candidate) -> tuple[Settings, Task]:
         steps = {"steps": str(candidate.plan.steps)} if candidate.plan.steps is not None else {}
