@@ -110,7 +110,11 @@ def shown(progress: bool, console: "Console | None" = None) -> Iterator[Reporter
             finally:
                 bars.remove_task(bar)
 
+        said: set[str] = set()
+
         def say(text: str) -> None:
-            bars.console.print(for_terminal(text), soft_wrap=True)
+            if text not in said:
+                said.add(text)
+                bars.console.print(for_terminal(text), soft_wrap=True)
 
         yield Reporter(track, say)

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -452,6 +453,20 @@ def test_labels_that_do_not_fit_are_said(labels, said, photos):
         handful.load(photos, labels)
 
 
+def test_names_in_a_list_that_look_equal_are_one_class():
+    names = [
+        " fox",
+        "red  hare",
+        "red\N{NO-BREAK SPACE}hare",
+        "fox",
+        None,
+        "fox\N{ZERO WIDTH SPACE}",
+    ]
+    found = handful.load([noise(8, 8, seed=seed) for seed in range(6)], names)
+    assert found.classes == ("fox", "red hare")
+    assert found.labels.tolist() == [0, 1, 1, 0, -1, 0]
+
+
 def test_too_few_labels_for_pictures_are_counted():
     with pytest.raises(HandfulError, match="4 images and 3 labels; give a label for each"):
         handful.load(PICTURES, ["fox", "hare", "fox"])
@@ -460,6 +475,42 @@ def test_too_few_labels_for_pictures_are_counted():
 def test_a_data_set_of_that_name_keeps_its_labels():
     with pytest.raises(HandfulError, match="digits has its own labels"):
         handful.load("digits", {"a": "b"})
+
+
+def test_numbers_beside_blanks_are_one_class_as_text_and_as_numbers(photos):
+    files = ["a.png", "b.png", "c.png"]
+    for column in ([3.0, 10.0, np.nan], ["3.0", "10.0", ""], ["3", "10", None], [3, 10, None]):
+        found = handful.load(photos, Frame({"file": files, "label": column}))
+        assert found.classes == ("3", "10")
+        assert found.labels.tolist() == [0, 1, -1, -1]
+    real = handful.load(photos, Frame({"file": files, "label": ["3.0", "1.5", ""]}))
+    assert real.classes == ("1.5", "3.0")
+
+
+@pytest.mark.parametrize("blank", [None, np.nan, "", NAType()], ids=["None", "NaN", "text", "NA"])
+@pytest.mark.parametrize("file, label", [("file", "label"), ("Datei", "Klasse")])
+def test_rows_without_a_file_count_only_with_a_label(photos, file, label, blank):
+    named = {} if file == "file" else {"file_column": file, "label_column": label}
+    table = {
+        file: ["a.png", blank, "b.png"],
+        label: ["fox", blank, "hare"],
+        "remark": [blank, "by Ann", blank],
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert handful.load(photos, Frame(table), **named).labels.tolist() == [0, 1, -1, -1]
+    table[label][1] = "fox"
+    with pytest.raises(HandfulError, match="^the labels given line 2 names no file; fill its file"):
+        handful.load(photos, Frame(table), **named)
+
+
+@pytest.mark.parametrize("blank", [None, np.nan])
+def test_an_index_of_files_may_have_blanks(photos, blank):
+    index, values = ["a.png", blank, "b.png"], ["fox", None, "hare"]
+    for labels in (Series(values, index), Frame({"label": values}, index)):
+        assert handful.load(photos, labels).labels.tolist() == [0, 1, -1, -1]
+    with pytest.raises(HandfulError, match="the labels given line 2 names no file"):
+        handful.load(photos, Series(["fox", "fox", "hare"], index))
 
 
 def test_a_real_data_frame_gives_labels(photos):

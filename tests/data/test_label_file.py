@@ -11,6 +11,7 @@ from handful.csv_files import read_csv
 from handful.data.labels.label_file import LabelFile, match_labels
 from handful.data.labels.match_files import FileMatcher
 from handful.data.sources import load
+from handful.errors import HandfulError
 from image_files import save
 
 NAMES = ("a.png", "b.png", "sub/c.png", "d, e.png")
@@ -47,6 +48,7 @@ WORKS = {
     "capitals and spaces": " File , LABEL \n a.png , x \nb.png,y\n",
     "empty lines": "\n\nfile,label\n\na.png,x\n,\nb.png,y\n\n",
     "blank is unlabelled": "file,label\na.png,x\nb.png,y\nsub/c.png,\n",
+    "a remark alone": "file,label,remark\na.png,x,\n,,by Ann\nb.png,y,\n",
     "short line is unlabelled": "file,label\na.png,x\nb.png,y\nsub/c.png\n",
     "empty cells at the end": "file,label\na.png,x,,\nb.png,y,,\n",
     "twice the same": "file,label\na.png,x\nb.png,y\na.png,x\n",
@@ -61,12 +63,42 @@ def test_spreadsheets_are_read_as_they_are_meant(folder, content):
     assert labels(folder, content) == A_AND_B
 
 
+@pytest.mark.filterwarnings("ignore:classes that differ in spelling only")
 def test_labels_are_text_and_never_missing_values(folder):
     content = 'file,label\na.png,01\nb.png,1\nsub/c.png,NA\n"d, e.png",None\n'
     assert labels(folder, content) == {
         "a.png": "01", "b.png": "1", "sub/c.png": "NA", "d, e.png": "None"
     }  # fmt: skip
     assert labels(folder, "file,label\na.png,null\nb.png,nan\n")["b.png"] == "nan"
+
+
+def test_a_row_of_zeros_without_a_file_is_no_label(folder):
+    found = labels(folder, "image,fox,hare\na.png,1,0\n,0,0\nb.png,0,1\n")
+    assert (found["a.png"], found["b.png"]) == ("fox", "hare")
+    with pytest.raises(HandfulError, match="line 3 names no file"):
+        labels(folder, "image,fox,hare\na.png,1,0\n,0,1\nb.png,0,1\n")
+
+
+FLOATS = {
+    "as pandas writes numbers beside blanks": ("file,label\na.png,3.0\nb.png,10.0\nsub/c.png,\n"),
+    "a spreadsheet's comma": ("file;label\na.png;3,0\nb.png;10,00\n"),
+    "some typed by hand": ("file,label\na.png,3\nb.png,10.0\n"),
+    "another column": ("image,class_id,file_size\na.png,3.0,1\nb.png,10.0,2.5\n"),
+    "JSON": ('[{"file": "a.png", "label": 3.0}, {"file": "b.png", "label": 10}]'),
+}
+
+
+@pytest.mark.parametrize("content", FLOATS.values(), ids=FLOATS.keys())
+def test_whole_numbers_written_as_floats_are_the_numbers(folder, content):
+    found = labels(folder, content)
+    assert found == {"a.png": "3", "b.png": "10", "sub/c.png": None, "d, e.png": None}
+
+
+@pytest.mark.filterwarnings("ignore:classes that differ in spelling only")
+@pytest.mark.parametrize("other", ["1.5", "v2", "03", "2.000", "1e3", "2.", "2.0.0"])
+def test_a_column_with_anything_but_whole_numbers_keeps_its_text(folder, other):
+    found = labels(folder, f"file,label\na.png,3.0\nb.png,{other}\n")
+    assert (found["a.png"], found["b.png"]) == ("3.0", other)
 
 
 def test_names_may_hold_delimiters_quotes_and_backslashes(folder):
@@ -179,6 +211,10 @@ REFUSED = {
         "quotes",
     "file,label\n,x\nb.png,y\n":
         "{table} line 2 names no file; fill its file cell or remove the line",
+    "file,label,remark\na.png,x,\n,,by Ann\n,y,\nb.png,y,\n":
+        "{table} line 4 names no file; fill its file cell or remove the line",
+    "file,label,remark\n,,by Ann\n":
+        "{table} names no file; write one line per image below the header",
     'file,label\n"a.png,x\nb.png,y\n':
         "{table} line 2 cannot be read as CSV: unexpected end of data",
     b"file,label\na.png,caf\xe9\nb.png,y\n":

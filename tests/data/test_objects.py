@@ -179,6 +179,25 @@ def test_a_list_may_have_labels(photos, tmp_path):
     assert len(found.labeled) == 2
 
 
+def test_lists_and_tables_with_whole_numbers_as_floats_have_the_numbers_as_classes(
+    photos, tmp_path
+):
+    names = list(files(photos))
+    texts = ["3.0", "10.0", "", "3.0", "10.0", "3.0"]
+    numbers = [float(text) if text else None for text in texts]
+    lines = [f"photos/{name},{text}\n" for name, text in zip(names, texts, strict=True)]
+    (tmp_path / "list.csv").write_text("path,label\n" + "".join(lines))
+    for name, column in (("text.parquet", texts), ("floats.parquet", numbers)):
+        held = [{"bytes": content, "path": None} for content in files(photos).values()]
+        pq.write_table(pa.table({"image": held, "label": column}), tmp_path / name)
+    lines = [f"{name},{text}\n" for name, text in zip(names, texts, strict=True)]
+    (photos / "metadata.csv").write_text("file_name,label\n" + "".join(lines))
+    for source in ("list.csv", "text.parquet", "floats.parquet", "photos"):
+        found = handful.load(tmp_path / source)
+        assert found.classes == ("3", "10")
+        assert sorted(found.labels.tolist()) == [-1, 0, 0, 0, 1, 1]
+
+
 def test_metadata_csv_labels_a_folder_and_a_bucket(photos, bucket):
     (photos / "metadata.csv").write_text("file_name,label\ncat/0.png,x\ndog/1.png,y\n")
     at, system = bucket

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+import handful
 from handful.data.source_names import NAMES
 from handful.data.sources import SOURCES, load
 from handful.data.splits import draw
+from handful.errors import HandfulError
 from handful.progress import Important
 from image_files import class_folder, noise, save
 
@@ -155,6 +157,34 @@ def test_a_mistyped_name_is_answered_with_the_nearest():
 def test_a_missing_folder_is_not_taken_for_a_name():
     with pytest.raises(ValueError, match="no folder 'photos/mnist'; check the path"):
         load("photos/mnist")
+
+
+def test_empty_text_is_not_the_folder_here(tmp_path, monkeypatch):
+    save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    for ask in (load, handful.fit, handful.embed):
+        with pytest.raises(HandfulError, match="the source is empty text; give the path of a fold"):
+            ask("")
+    with pytest.raises(HandfulError, match="the source is empty text"):
+        load("", {"a.png": "fox"}, labeled=False)
+    assert len(load(".", labeled=False)) == 1
+
+
+SPELLING = "classes that differ in spelling only: 'Cat', 'cat'; if they are one, give them one name"
+
+
+def test_classes_that_differ_in_case_only_are_told_in_python(tmp_path):
+    given = {f"{k}.png": ("Cat", "cat ", "dog")[k % 3] for k in range(6)}
+    for seed, name in enumerate(given):
+        save(tmp_path / "flat" / name, seed=seed)
+    class_folder(tmp_path / "named", classes=("Cat", "cat", "dog"))
+    pictures = [noise(8, 8, seed=seed) for seed in range(6)]
+    for source, labels in (
+        (tmp_path / "flat", given), (tmp_path / "named", None), (pictures, list(given.values()))
+    ):  # fmt: skip
+        with pytest.warns(UserWarning, match=SPELLING):
+            assert load(source, labels).classes == ("Cat", "cat", "dog")
+    load(tmp_path / "named", labeled=False)  # to predict: no warning
 
 
 def test_labels_are_for_folders():

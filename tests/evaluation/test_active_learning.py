@@ -131,7 +131,7 @@ def test_random_images_of_a_round_keep_nothing_away_either():
 def test_a_fit_says_which_of_its_labels_count(tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(
-        "handful.pipeline.run_folder.suggest_new_scenes",
+        "handful.pipeline.run_tables.suggest_new_scenes",
         lambda *given: told.append(given[-1]) or [],
     )
     images, spec = stripes(), BackboneSpec("small", {"base": 8})

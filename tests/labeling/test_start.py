@@ -25,6 +25,12 @@ def test_class_folders_give_labels_and_a_test_part_is_not_shown(tmp_path: Path) 
         assert len(read_csv(tmp_path / "labels.csv")) == 16
 
 
+def test_empty_text_is_not_the_folder_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder(tmp_path / "photos"))
+    with pytest.raises(HandfulError, match="the source is empty text"):
+        open_page(Wanted("", Path("labels.csv")), print)
+
+
 def test_folders_that_may_be_groups_are_asked_about_once(tmp_path: Path) -> None:
     names = [f"{site}/{c}/{n}.png" for site in ("east", "west") for c in "ab" for n in range(3)]
     source = folder(tmp_path / "photos", names=names)

@@ -164,6 +164,61 @@ def test_predictions_are_a_data_frame_where_pandas_is_installed(predictions, mon
         predictions.to_pandas()
 
 
+@pytest.fixture
+def card(folder, tmp_path, monkeypatch):
+    """Two sites with a photo of equal name each, below the current folder."""
+    for site, name in zip(("north", "south"), "ab", strict=True):
+        (tmp_path / "in" / "card" / site).mkdir(parents=True)
+        shutil.copy(folder / f"{name}.png", tmp_path / "in" / "card" / site / "x.png")
+    monkeypatch.chdir(tmp_path / "in")
+    return tmp_path / "in" / "card"
+
+
+@pytest.mark.parametrize("as_typed", ["card/{0}/x.png", "{1}/{0}/x.png", "card/../card/{0}/x.png"])
+def test_images_given_as_paths_are_sorted_from_the_folder_that_holds_them(run, card, as_typed):
+    paths = [as_typed.format(site, card) for site in ("north", "south")]
+    for source, target in (
+        ("card", "a"),
+        (card, "b"),
+        (card.parent, "../c"),
+        ("card/../card", "d"),
+    ):
+        done = run.predict(paths).into_folders(source, card.parent / target)
+        assert done.counts() == {"copied": 2} and not done.left_out
+        copied = {path.name for path in (card.parent / target).rglob("*.png")}
+        prefix = "card_" if source == card.parent else ""
+        assert copied == {f"{prefix}north_x.png", f"{prefix}south_x.png"}
+
+
+def test_a_copy_of_the_folder_is_sorted_as_the_folder(run, card):
+    found = run.predict("card")
+    card.rename("moved")
+    assert found.into_folders("moved", "sorted").counts() == {"copied": 2}
+
+
+def test_files_that_are_not_in_the_folder_are_an_error_before_anything_is_copied(run, card):
+    (card.parent / "empty").mkdir()
+    for source in ("empty", "card/north", "not-there"):
+        with pytest.raises(HandfulError, match="give the folder that the predictions are of"):
+            run.predict(["card/north/x.png", "card/south/x.png"]).into_folders(source, "sorted")
+    found = run.predict("card")
+    shutil.rmtree(card / "north")
+    shutil.rmtree(card / "south")
+    with pytest.raises(HandfulError, match="none of 2 files is in card, such as 'north/x.png'"):
+        found.into_folders("card", "sorted")
+    assert not (card.parent / "sorted").exists()
+
+
+def test_what_was_sorted_is_shown_as_counts(run, card):
+    found = run.predict("card")
+    planned = found.into_folders("card", "sorted", dry_run=True)
+    assert repr(planned) == "Sorted into sorted, planned: 2 copied"
+    (card / "south" / "x.png").unlink()
+    done = found.into_folders("card", "sorted")
+    assert repr(done) == "Sorted into sorted: 1 copied, 1 left out"
+    assert repr(found.into_folders("card", "sorted")).endswith("1 already there, 1 left out")
+
+
 # --- what a notebook shows
 
 
@@ -275,6 +330,24 @@ def test_labels_that_contradict_each_other_are_told_by_a_warning(folder, tmp_pat
     table.write_text("file,label\na.png,a\nb.png,b\nc.png,a\nc.png,b\n")
     with pytest.warns(UserWarning, match="1 image has contradicting labels in .*'c.png' is 'a' on"):
         handful.load(folder, labels=table)
+
+
+def test_empty_text_is_not_the_folder_here(folder, run, monkeypatch):
+    monkeypatch.chdir(folder)
+    for ask in (run.predict, run.evaluate):
+        with pytest.raises(HandfulError, match="the source is empty text"):
+            ask("")
+
+
+SPELLING = "classes that differ in spelling only: 'A', 'a'; if they are one, give them one name"
+
+
+def test_a_fit_warns_of_classes_that_differ_in_case_only(folder, labels, capsys):
+    named = {file: "aA"[k % 2] for k, file in enumerate(labels)}
+    with pytest.warns(UserWarning, match=SPELLING):
+        quick(folder, labels=named)
+    quick(folder, labels=named, progress=True)
+    assert capsys.readouterr().err.replace("\n", " ").count(SPELLING) == 1
 
 
 def test_a_missing_file_of_a_list_is_named(folder, run):

@@ -79,6 +79,24 @@ def test_labels_of_two_types_are_refused_and_named(y, named):
         _labels(y, len(y))
 
 
+@pytest.mark.parametrize("held", [list, np.array, Series])
+def test_text_is_the_class_name_that_load_makes_of_it(held):
+    features = np.repeat(np.eye(3, dtype=np.float32), 4, axis=0)
+    y = held(["cat", " cat", "cat ", "cat", *["dog"] * 4, *["red  fox", "red fox"] * 2])
+    classifier = Classifier("features").fit(features, y)
+    assert classifier.classes_.tolist() == ["cat", "dog", "red fox"]
+    assert classifier.score(features, y) == 1
+
+
+def test_classes_that_differ_in_case_only_are_told():
+    images = np.random.default_rng(0).random((6, 8, 8))
+    features = np.random.default_rng(0).random((6, 3))
+    quick = {"settings": {"steps": 1, "backbone.base": 8}, "precision": "fp32"}
+    for x, of in ((images, Classifier(**quick)), (features, Classifier("features"))):
+        with pytest.warns(UserWarning, match="spelling only: 'Cat', 'cat'; if they are one"):
+            of.fit(x, ["Cat", "cat", "dog"] * 2)
+
+
 def test_a_fit_learns_from_blanks_as_unlabelled():
     rng = np.random.default_rng(0)
     x = np.repeat(np.eye(2), 6, axis=0) * 4 + rng.normal(size=(12, 2)) * 0.1

@@ -19,7 +19,7 @@ from handful.methods.softmatch import SoftMatch
 from handful.methods.supervised import Supervised
 from handful.methods.uda import UDA
 from handful.models.classifier import BackboneSpec, Predictor
-from handful.pipeline.run_folder import images_to_predict
+from handful.pipeline.run_tables import images_to_predict
 from handful.progress import Reporter
 from handful.training.monitor import Monitor
 from handful.training.plan import Plan, measure_plan

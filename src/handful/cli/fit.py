@@ -292,7 +292,7 @@ def _run(job: _Job, reporter: "Reporter") -> "tuple[Run, ImageSet | None]":
     """
     from handful.pipeline.artifacts import REPORT
     from handful.pipeline.earlier_run import with_earlier_labels
-    from handful.pipeline.run_folder import save_label_draw
+    from handful.pipeline.run_tables import save_label_draw
     from handful.report import leave_report
 
     out = job.target.out
@@ -375,11 +375,8 @@ def _fit(job: _Job, reporter: "Reporter", kept: list[str]) -> "tuple[Run, ImageS
 
 def _as_asked(images: "ImageSet", job: _Job, reporter: "Reporter") -> "ImageSet":
     """Return the images, with a part of their labels where `--per-class` is given."""
-    from handful.data.checks import spelling_problems
     from handful.pipeline.setup import subsample_labels
 
-    for problem in spelling_problems(images.classes):
-        reporter.say(problem)
     if job.after is not None and job.where.labels is not None and not len(images.labeled):
         raise HandfulError(
             f"{job.where.labels} gives no image a label; fill in its column of labels (a "

@@ -24,7 +24,7 @@ from handful.data.imageset import ImageSet
 from handful.data.near_duplicates import SIZE, compared_with, near_duplicates
 from handful.data.pixel_keys import pixel_numbers
 from handful.data.store import FileStore, Skipped
-from handful.progress import Track, quiet
+from handful.progress import Important, Track, quiet
 from handful.text import name_in_text, some_of
 
 FEW = 2  # labels; a class with fewer is a problem
@@ -287,11 +287,13 @@ def _class_problems(counts: Sequence[ClassCount]) -> Iterable[Problem]:
         yield Problem("spelling", text, serious=True)
 
 
-def spelling_problems(classes: Iterable[str]) -> list[str]:
+def spelling_problems(classes: Iterable[str]) -> list[Important]:
     """A sentence for every set of class names that may mean one class, such as 'Cat' and 'cat'."""
     return [
-        f"classes that differ in spelling only: {', '.join(map(repr, names))}; if they are one, "
-        f"give them one name"
+        Important(
+            f"classes that differ in spelling only: {', '.join(map(repr, names))}; if they are "
+            f"one, give them one name"
+        )
         for names in alike(classes)
     ]
 

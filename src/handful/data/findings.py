@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from handful.data.store import Skipped
+from handful.progress import Important
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ class Problem:
     kind: str  # one word, such as "leak"
     text: str  # one sentence
     serious: bool  # whether it makes results untrustworthy
+
+    @property
+    def said(self) -> str:
+        """The text as it is said before a fit; from Python a fault of the labels is a warning."""
+        return Important(self.text) if self.kind == "spelling" else self.text
 
 
 @dataclass(frozen=True)

@@ -554,7 +554,7 @@ def with_labels(images: ImageSet, labels: Any, say: Say = silent) -> ImageSet:
     root = Path(images.store.source or os.curdir)
     matched = match_labels(file, images.names, root, say)
     rows = [matched.rows.get(name) for name in images.names]
-    found = labelled_by_text(images, [normalized((row and row.label) or "") for row in rows])
+    found = labelled_by_text(images, [(row and row.label) or "" for row in rows])
     origins = {
         name: row.origin
         for name, row in zip(images.names, rows, strict=True)
@@ -571,7 +571,8 @@ def with_labels(images: ImageSet, labels: Any, say: Say = silent) -> ImageSet:
 
 
 def labelled_by_text(images: ImageSet, texts: Sequence[str]) -> ImageSet:
-    """The images with other labels: class names, "" where unknown."""
+    """The images with other labels: class names, "" where unknown, which are normalised."""
+    texts = [normalized(text) for text in texts]
     test = () if images.test is None else np.unique(images.test.labels[images.test.labeled])
     classes = sorted_classes({*texts, *(images.classes[k] for k in test)} - {""})
     number = {name: index for index, name in enumerate(classes)}

@@ -14,6 +14,7 @@ NAMES = ("digits", "mnist", "fashion-mnist", "cifar10", "stl10")
 
 def check_source(source: str) -> None:
     """Raise HandfulError unless `source` is a name in NAMES, an address, or a path that exists."""
+    check_not_empty(source)
     if source in NAMES or ADDRESS.match(source) or Path(source).expanduser().exists():
         return
     if "/" in source or "\\" in source:
@@ -25,6 +26,12 @@ def check_source(source: str) -> None:
         f"no source {source!r} and no folder of that name{hint} "
         f"Sources: {', '.join(sorted(NAMES))}, or the path of a folder"
     )
+
+
+def check_not_empty(source: str) -> None:
+    """Raise HandfulError for empty text, which would be the folder here if it were a path."""
+    if not source:
+        raise HandfulError("the source is empty text; give the path of a folder (. is this one)")
 
 
 def is_folder(source: str) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 from handful.data.boxes.crop_folder import load_crops
 from handful.data.boxes.options import Boxes, boxes_of
 from handful.data.cache import data_folder
+from handful.data.checks import spelling_problems
 from handful.data.folder_layout import check_folders
 from handful.data.grouping.rules import AUTO, NONE, check_rule, grouped_by_rule
 from handful.data.image_folder import EarlierLabels, Wanted, load_folder, no_label
@@ -115,7 +116,8 @@ def load(
             label file, unless all of them are classes of that run.
         track: wraps long loops, `track(items, total, what)`, to show progress.
         say: receives sentences on how the source was interpreted. Without it, labels that were
-            given and cannot be used are told by a warning.
+            given and cannot be used, and classes that differ in spelling only, are told by a
+            warning.
 
     Returns:
         The images. Files that cannot be read are left out and listed in `store.skipped`.
@@ -153,6 +155,9 @@ def load(
         images = images[labeled_sample(images.labeled, images.labels, labeled_only, seed)]
     if labeled:
         check_labels(images, table)
+    if labeled and labeled_only is None:  # else the other images follow
+        for problem in spelling_problems(images.classes):
+            say(problem)
     images = _with_duplicates_grouped(images)
     if groups is not None:
         images = grouped_by_rule(images, groups)

@@ -23,6 +23,7 @@ from handful.data.scan import (
     remember_facts,
     remembered_facts,
 )
+from handful.data.source_names import check_not_empty
 from handful.errors import HandfulError
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class FolderPhotos(Photos):
 
     def __init__(self, source: str, follow_links: bool = False) -> None:
         super().__init__()
+        check_not_empty(source)
         self.source, self.root = source, Path(source).expanduser()
         if not self.root.is_dir():
             raise HandfulError(f"no folder {source!r}; give a folder of images to label")

@@ -16,7 +16,7 @@ from handful.pipeline.grouping import Grouping
 from handful.pipeline.last_fit import train_on_all_labels
 from handful.pipeline.record import Decision, FitRequest
 from handful.pipeline.replacement import BETTER, already_replaced, put_in_place
-from handful.pipeline.run import Run, read_record
+from handful.pipeline.run import Run, read_record, write_run
 from handful.pipeline.save import run_of, save_artifacts, save_thumbnails
 from handful.pipeline.summary import group_count
 from handful.progress import Say, silent
@@ -68,7 +68,7 @@ class BestSoFar:
         shutil.rmtree(built, ignore_errors=True)  # what a killed process began
         built.mkdir()
         save_artifacts(run, decision, self.request, built, False, answers)
-        run.save(built, learned.history)
+        write_run(run, built, learned.history)
         put_in_place(self.folder, RUN_LAYOUT, self.say, BETTER)
         already_replaced(self.folder, fingerprint)
         before, self._kept = self._kept["estimate"], run.record

@@ -171,7 +171,7 @@ def compare(
     with sole_writer(folder):
         _acquire(folder, shared)
         for problem in inspect(images, near=False).problems:
-            reporter.say(problem.text)
+            reporter.say(problem.said)
         saved = _saved_cells(folder, names, draws, fingerprints)
         todo = [(draw, name) for draw in draws for name in names if (name, draw) not in saved]
         if todo:

@@ -36,16 +36,16 @@ from handful.pipeline.pretrain import TRAINING_SHARE, after_pretraining, deadlin
 from handful.pipeline.pretrained import Pretrained, on_scale_of
 from handful.pipeline.record import Decision, FitRequest
 from handful.pipeline.resolve import ResolvedOptions, prepare_first, resolve
-from handful.pipeline.run import Run, open_run
+from handful.pipeline.run import Run, open_run, write_run
 from handful.pipeline.run_folder import (
     abandon_on_vanished,
     acquire,
     clean_up,
     finish,
-    images_to_predict,
     release_on_refusal,
     write_command,
 )
+from handful.pipeline.run_tables import images_to_predict
 from handful.pipeline.save import run_of, save_artifacts
 from handful.pipeline.setup import check_opens, validate
 from handful.progress import QUIET, Reporter, Say
@@ -235,7 +235,7 @@ def _run_fit(
                 return _reopen(folder, target.pictures, reporter.say)
             write_command(built, command)
         for problem in inspect(images, near=False).problems:
-            reporter.say(problem.text)
+            reporter.say(problem.said)
         work = built / "checkpoint" if built is not None else None
         best_so_far = None
         if folder is not None and target.improves is not None and built != folder:
@@ -257,7 +257,7 @@ def _run_fit(
         if folder is not None and built is not None:
             save_artifacts(run, decision, resolved.request, built, target.pictures)
             run.record["seconds"] = round(time.perf_counter() - begun, 2)
-            run.save(built, learned.history)
+            write_run(run, built, learned.history)
             finish(folder, built, say=reporter.say)
             run.folder = folder
         if best_so_far is not None and decision.selection is not None:

@@ -23,7 +23,7 @@ from handful.pipeline.photo_answers import (
     write_photo_csv,
     write_recognitions,
 )
-from handful.pipeline.sorting import Sorted, sort_into_folders
+from handful.pipeline.sorting import Sorted, names_below, sort_into_folders
 from handful.progress import Track, quiet
 from handful.text import as_html_table, counted, for_terminal, name_in_text, some_of, sure
 
@@ -59,7 +59,7 @@ class Predictions:
     threshold: float = 0.0  # images of lower confidence get an empty label
     out_of_distribution: Tensor | None = None  # (N,) bool: out of distribution; None if not tested
     detected: Detected | None = None  # of crops: the boxes of all photos
-    in_folder: bool = True  # whether the names are those of files in a folder of this machine
+    folder: Path | None = None  # the folder whose files the names are; None: they are of none
 
     def __len__(self) -> int:
         return len(self.names)
@@ -264,7 +264,8 @@ class Predictions:
     ) -> Sorted:
         """Copy every file of `source` into a sub-folder of `target` named after its class.
 
-        Originals and files of the user are not changed. Copies of an earlier call are moved where
+        Images that were given as a list of paths may lie anywhere below `source`. Originals and
+        files of the user are not changed. Copies of an earlier call are moved where
         their class has changed. With `dry_run` nothing is written.
 
         Predictions for crops put every photo, as a whole, into the folder of its own answer.
@@ -276,9 +277,9 @@ class Predictions:
 
         Raises:
             HandfulError: the images were not read from files of a folder, so that their names, such
-                as those in an archive, may be anything.
+                as those in an archive, may be anything; or their files are not in `source`.
         """
-        if not self.in_folder:
+        if self.folder is None:
             raise HandfulError(
                 "into_folders copies the files of a folder, and these predictions are of no "
                 "folder's files; copy the images to a folder, and predict those"
@@ -291,7 +292,7 @@ class Predictions:
         return sort_into_folders(
             Path(source),
             Path(target),
-            names,
+            names_below(Path(source), self.folder, names),
             labels,
             reasons,
             self.classes,

@@ -6,6 +6,7 @@ unfinished run, or none.
 
 import json
 import math
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,9 +26,16 @@ from handful.evaluation.calibration import fewest_labels
 from handful.evaluation.metrics import Evaluation, evaluate, with_foreign
 from handful.evaluation.novelty import FEWEST, InDistribution, load_in_distribution
 from handful.evaluation.plots import plot_confusion
-from handful.files import beside, read_json, write_json, write_text
+from handful.files import beside, read_json, sole_writer, write_json, write_text
 from handful.models.classifier import Predictor
-from handful.pipeline.artifacts import IN_DISTRIBUTION, LABELS, MODEL, RECORD, RUN_LAYOUT
+from handful.pipeline.artifacts import (
+    HISTORY,
+    IN_DISTRIBUTION,
+    LABELS,
+    MODEL,
+    RECORD,
+    RUN_LAYOUT,
+)
 from handful.pipeline.given import images_of, labeled_images
 from handful.pipeline.model_file import load_predictor, save_predictor
 from handful.pipeline.pool_images import in_pool
@@ -203,7 +211,7 @@ class Run:
             least,
             out_of_distribution,
             detected,
-            store.in_folder,
+            Path(store.source) if store.in_folder else None,
         )
 
     def _probabilities(self, images: ImageSet, track: Track) -> Tensor:
@@ -427,18 +435,77 @@ class Run:
             write_json(self.folder / RECORD, self.record)
         return evaluation
 
-    def save(self, folder: Path | str, history: Iterable[dict[str, float]] = ()) -> None:
-        """Write the model, the history and, last, the record.
+    def save(self, folder: Path | str, *, overwrite: bool = False, say: Say = warned) -> None:
+        """Save the run: all files of its own folder, where it has one, else model and record.
 
-        >>> run.save("digits-run")
-        >>> handful.open_run("digits-run").classes == run.classes
-        True
+        A run without a folder has `folder` as its own afterwards; any other keeps its own. Saved
+        into its own folder, model and record are written again, and all else stays.
+
+        >>> handful.open_run("photos-run").save("copied-run")
+        >>> handful.open_run("copied-run").classes
+        ('fox', 'hare')
+
+        Args:
+            folder: new or empty. Where it holds this very run, nothing is written.
+            overwrite: replace another run in `folder`; other files there stay.
+            say: gets a sentence on what is lacking where the run has no folder, and on tables with
+                typed labels that are kept.
+
+        Raises:
+            HandfulError: `folder` holds other files, or another run and `overwrite` is off.
         """
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        save_predictor(self.predictor, self.folder / MODEL)
-        write_text(self.folder / "history.jsonl", "".join(json.dumps(h) + "\n" for h in history))
-        write_json(self.folder / RECORD, self.record)
+        from handful.pipeline.run_folder import acquire, finish, refuse_unless_overwrite
+
+        folder, own = Path(folder), self._own_folder()
+        with sole_writer(folder):
+            if own is not None and own.samefile(folder):
+                write_run(self, own)
+                return
+            built = acquire(folder, self.record["fingerprint"], overwrite, say=say)
+            if built is None:
+                if not _equal_weights(load_predictor(folder / MODEL), self.predictor):
+                    refuse_unless_overwrite(False, folder, "finished")
+            elif own is None:
+                write_run(self, built)
+                finish(folder, built, say=say)
+                told = (
+                    f"{folder} has the model and the record alone, as this run has no folder of "
+                    f"its own: --after and none_of_these do not take it; fit with out=... for a "
+                    f"whole run"
+                )
+                say(Important(told))
+            else:
+                for name in RUN_LAYOUT.files(own):
+                    if (own / name).is_file():
+                        shutil.copy2(own / name, built / name)
+                write_run(self, built)
+                # Whether a table was changed since is told by the times of both.
+                shutil.copystat(own / RECORD, built / RECORD)
+                finish(folder, built, say=say)
+        if own is None:
+            self.folder = folder
+
+    def _own_folder(self) -> Path | None:
+        """The folder of this run, while it holds this run and no other."""
+        if self.folder is None or not (self.folder / RECORD).is_file():
+            return None
+        same = read_record(self.folder)["fingerprint"] == self.record["fingerprint"]
+        return self.folder if same else None
+
+
+def write_run(run: Run, folder: Path, history: Iterable[dict[str, float]] | None = None) -> None:
+    """Write the model, the history if there is one and, last, the record."""
+    save_predictor(run.predictor, folder / MODEL)
+    if history is not None:
+        write_text(folder / HISTORY, "".join(json.dumps(h) + "\n" for h in history))
+    write_json(folder / RECORD, run.record)
+
+
+def _equal_weights(one: Predictor, other: Predictor) -> bool:
+    first, second = one.model.state_dict(), other.model.state_dict()
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name].cpu()) for name in first
+    )
 
 
 def _rounded_up(share: float) -> str:

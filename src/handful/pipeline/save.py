@@ -11,7 +11,7 @@ from handful.pipeline.pool_images import save_pool
 from handful.pipeline.pretrained import HISTORY
 from handful.pipeline.record import Decision, FitRequest, record_of
 from handful.pipeline.run import Run
-from handful.pipeline.run_folder import (
+from handful.pipeline.run_tables import (
     save_issues,
     save_label_next,
     save_labels,

@@ -16,6 +16,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from handful import methods
+from handful.data.checks import spelling_problems
+from handful.data.class_names import normalized
 from handful.data.imageset import ImageSet
 from handful.data.in_memory import (
     CHANNELS,
@@ -31,6 +33,7 @@ from handful.data.store import Store
 from handful.errors import HandfulError
 from handful.methods.base import Fitted, Method
 from handful.pipeline.configure import configure
+from handful.progress import warned
 
 AUTO = "auto"
 
@@ -47,7 +50,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
 
     What y may be: N labels of one type: numbers or text. -1, blank text and what numpy and pandas
     put where a value is missing (None, NaN, NaT, NA) mark an image without a label. Such images
-    are learned from too, by the methods that can. -1 is thus no class.
+    are learned from too, by the methods that can. -1 is thus no class. Spaces around text do not
+    count: " cat" is the class "cat".
 
     One image is a list of one: [image].
 
@@ -113,6 +117,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
         if _is_features(X):
             x = validate_data(self, X, dtype=np.float32)
             self.classes_, labels = _labels(y, len(x))
+            for problem in spelling_problems(map(str, self.classes_.tolist())):
+                warned(problem)
             self.head_ = self._fit_features(x, labels, text)
         else:
             store = _store(X)
@@ -143,6 +149,14 @@ class Classifier(ClassifierMixin, BaseEstimator):
         """
         probabilities = self.predict_proba(X)
         return self.classes_[probabilities.argmax(axis=1)]
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The share of images whose likeliest label is the one in y, which has one for each.
+
+        >>> 0 <= classifier.score(digits.images[:20] / 16, digits.target[:20]) <= 1
+        True
+        """
+        return float(super().score(X, _plain(y), sample_weight))
 
     def _fit_features(self, x: np.ndarray, labels: np.ndarray, text: dict[str, str]) -> Any:
         if self.method == AUTO:
@@ -250,6 +264,16 @@ def _image_set(
     return ImageSet(store, np.arange(n), labels, classes, source="X")
 
 
+def _plain(labels: Any) -> np.ndarray:
+    """Labels (N,) with text as `load` makes class names of it; others unchanged."""
+    found = np.asarray(labels)
+    if found.dtype.kind == "U" or (
+        found.dtype == object and all(isinstance(label, str) for label in found.flat)
+    ):
+        return np.array([normalized(label) for label in found.tolist()], dtype=found.dtype)
+    return found
+
+
 def _labels(y: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct labels, (K,), and the class number of each image, (N,), -1 for none."""
     if isinstance(y, list | tuple):
@@ -263,6 +287,7 @@ def _labels(y: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
         refuse_mixed(known)
         if len(known) and isinstance(known[0], str | Real):
             known = np.array(known.tolist())
+    known = _plain(known)
     check_classification_targets(known)
     classes, numbers = np.unique(known, return_inverse=True)
     if len(classes) < 2:

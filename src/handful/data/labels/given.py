@@ -1,9 +1,10 @@
 """Labels given as Python objects: a dict, a table or a column of pandas, a list.
 
 A missing label is None, NaN, NaT, pandas' NA, blank text, or the number -1. Numbers become text: 3
-and 3.0 are the class "3".
+and 3.0 are the class "3", also where a file holds them as text.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -14,6 +15,10 @@ from handful.csv_files import defused
 from handful.data.labels.columns import FILES, LABELS, key_of
 from handful.data.labels.tables import Table
 from handful.errors import HandfulError
+
+# A whole number, as pandas and spreadsheets write one in a column of floats. Three zeros could be
+# thousands, and a number that starts with a zero is a code.
+_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:[.,]0{1,2})?")
 
 
 def is_missing(label: Any) -> bool:
@@ -61,6 +66,18 @@ def class_texts(labels: Iterable[Any]) -> list[str]:
     return [class_text(value) for value in values]
 
 
+def column_texts(cells: Sequence[str]) -> list[str]:
+    """The names of classes in a text column of a table: "3.0" becomes "3" where all are whole.
+
+    pandas makes floats of a column of whole numbers with blanks, and writes 3.0 into the file. A
+    column with any other text, such as "1.5" or "03", is returned unchanged.
+    """
+    texts = [cell.strip() for cell in cells]
+    if not all(_WHOLE.fullmatch(text) for text in texts if text):
+        return list(cells)
+    return [_WHOLE.sub(r"\1", text) for text in texts]
+
+
 def by_position(labels: Any, n: int) -> list[str] | None:
     """The class names of labels that are in the order of n images; None for labels by file.
 
@@ -68,7 +85,7 @@ def by_position(labels: Any, n: int) -> list[str] | None:
     """
     if isinstance(labels, Mapping) or hasattr(labels, "columns"):
         return None
-    if _is_column(labels) and len(labels) and all(isinstance(key, str) for key in labels.index):
+    if _is_column(labels) and _are_names(labels.index):
         return None
     values = labels.tolist() if hasattr(labels, "tolist") else list(labels)
     if len(values) != n:
@@ -91,7 +108,7 @@ def label_table(labels: Any) -> Table:
             f"{len(labels)} labels; give a dict from file to label, a data frame with the columns "
             f"file and label, or the path of a CSV"
         )
-    pairs = list(labels.items())
+    pairs = [("" if is_missing(file) else file, label) for file, label in labels.items()]
     wrong = next(
         (
             file
@@ -120,28 +137,33 @@ def _of_frame(frame: Any) -> Table:
         raise HandfulError(f"the table of labels has several columns {twice[0]!r}; keep one")
     columns = {str(name): list(frame[name]) for name in frame.columns}
     if not {key_of(name) for name in names} & set(FILES) and hasattr(frame, "index"):
-        index = list(frame.index)
-        if index and all(isinstance(key, str) for key in index):
-            columns = {"file": index, **columns}
-    cells = {
-        name: values if key_of(name) in FILES else _cells(name, values)
-        for name, values in columns.items()
-    }
+        if _are_names(frame.index):
+            columns = {"file": list(frame.index), **columns}
+    cells = {name: _cells(name, values) for name, values in columns.items()}
     records = [
-        (number, [str(cell) for cell in row])
-        for number, row in enumerate(zip(*cells.values(), strict=True), 1)
+        (number, list(row)) for number, row in enumerate(zip(*cells.values(), strict=True), 1)
     ]
     return Table(list(cells), records)
 
 
 def _cells(name: str, values: Sequence[Any]) -> list[str]:
+    if key_of(name) in FILES:
+        return [_cell(value) for value in values]
     if key_of(name) in LABELS:
         return [defused(text) for text in class_texts(values)]
-    return ["" if is_missing(value) else defused(_cell(value)) for value in values]
+    return [defused(_cell(value)) for value in values]
 
 
 def _cell(value: Any) -> str:
+    if is_missing(value):
+        return ""
     return class_text(value) if isinstance(value, Real | np.bool_) else str(value)
+
+
+def _are_names(index: Iterable[Any]) -> bool:
+    """Whether an index holds names, but for missing ones."""
+    given = [key for key in index if not is_missing(key)]
+    return bool(given) and all(isinstance(key, str) for key in given)
 
 
 def _is_column(labels: Any) -> bool:

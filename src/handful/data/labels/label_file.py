@@ -2,7 +2,8 @@
 
 A CSV has the columns file and label, and may have group, origin, seen and mark, in any order. Other
 columns are ignored. `columns` lists the names that are recognised. A blank label means unlabelled.
-Labels are text: "01" differs from "1", and "NA" is a name. Spaces around a cell are ignored.
+Labels are text: "01" differs from "1", and "NA" is a name; but where all are whole numbers, "3.0"
+is "3". Spaces around a cell are ignored.
 `match_files` finds the image that a row names. Rows that cannot be used are listed, and their
 images have no label.
 """
@@ -20,6 +21,7 @@ from handful.data.labels.columns import (
     find_columns,
     one_hot_labels,
 )
+from handful.data.labels.given import column_texts
 from handful.data.labels.match_files import EXACT, FileMatcher, Match
 from handful.data.labels.other_tools import Labelled, choices, known_format, read_cvat
 from handful.data.labels.tables import (
@@ -216,7 +218,10 @@ def _from_table(
     path = labels.path
     table, columns = find_columns(path, table, labels.file_column, labels.label_column, matcher)
     check_width(path, table)
-    rows = [_row(path, table, line, cells, columns) for line, cells in table.records]
+    if columns.label is not None:
+        table = _with_label_texts(table, columns.label)
+    every = (_row(path, table, line, cells, columns) for line, cells in table.records)
+    rows = [row for row in every if row is not None]
     if (wrong := _not_encoded(labels, table, rows, matcher)) is not None:
         content = text.encode("utf-8", "surrogateescape")  # a pipe cannot be read again
         raise not_encoded(path, wrong, labels.encoding, content)
@@ -227,15 +232,26 @@ def _from_table(
     return rows
 
 
-def _row(path: Path, table: Table, line: int, cells: list[str], columns: Columns) -> Row:
+def _with_label_texts(table: Table, at: int) -> Table:
+    """The table with `column_texts` in place of its labels; a short record has none."""
+    texts = column_texts([cells[at] if at < len(cells) else "" for _, cells in table.records])
+    records = [
+        (line, [*cells[:at], text, *cells[at + 1 :]] if at < len(cells) else cells)
+        for (line, cells), text in zip(table.records, texts, strict=True)
+    ]
+    return replace(table, records=records)
+
+
+def _row(path: Path, table: Table, line: int, cells: list[str], columns: Columns) -> Row | None:
+    """The row of a record; None for one with neither file nor label, such as a remark alone.
+
+    HandfulError for a label without a file.
+    """
+
     def cell(at: int | None) -> str:
         return "" if at is None or at >= len(cells) else cells[at]
 
     file, group = cell(columns.file), restored(cell(columns.group).strip())
-    if not file.strip():
-        raise HandfulError(
-            f"{path} line {line} names no file; fill its file cell or remove the line"
-        )
     origin = cell(columns.origin).strip().lower()
     known = origin if origin in ("random", "chosen") else None
     if known == "random" and cell(columns.seen).strip().lower() not in ("", "blind"):
@@ -243,8 +259,16 @@ def _row(path: Path, table: Table, line: int, cells: list[str], columns: Columns
     confirmed = cell(columns.mark).strip().lower() == CONFIRMED
     row = Row(line, file, None, group or None, known, confirmed=confirmed)
     if columns.one_hot:
-        return _with_labels(row, tuple(one_hot_labels(table, cells, columns)))
-    return _with_labels(row, choices(restored(cell(columns.label).strip())))
+        row = _with_labels(row, tuple(one_hot_labels(table, cells, columns)))
+    else:
+        row = _with_labels(row, choices(restored(cell(columns.label).strip())))
+    if file.strip():
+        return row
+    if row.label or row.unused:
+        raise HandfulError(
+            f"{path} line {line} names no file; fill its file cell or remove the line"
+        )
+    return None
 
 
 def _taking(path: Path, table: Table, columns: Columns, rows: list[Row]) -> str:

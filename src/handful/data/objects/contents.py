@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from handful.data.decode import ENDINGS
 from handful.data.decoding.unread_formats import EXPORT, FORMAT, ending_of
 from handful.data.labels.columns import FILES, LABELS, key_of
-from handful.data.labels.given import class_text
+from handful.data.labels.given import class_text, column_texts
 from handful.data.labels.tables import DELIMITERS
 from handful.data.objects.address import (
     LISTABLE,
@@ -226,10 +226,11 @@ def metadata_labels(folder: str, text: str, address: str) -> dict[str, str]:
     if "file_name" not in header or "label" not in header:
         return {}
     at, to = header.index("file_name"), header.index("label")
+    whole = [row for row in rows if len(row) > max(at, to)]
     return {
-        posixpath.join(folder, row[at].strip()): row[to].strip()
-        for row in rows
-        if len(row) > max(at, to) and row[to].strip()
+        posixpath.join(folder, row[at].strip()): label
+        for row, label in zip(whole, column_texts([row[to].strip() for row in whole]), strict=True)
+        if label
     }
 
 
@@ -368,7 +369,7 @@ def _listed(address: str, rows: Iterable[tuple[str, str]], labeled: bool) -> Par
     far = bool(scheme_of(address))
     base = address.split("?")[0].rpartition("/")[0] if far else os.path.dirname(address)
     images, seen = _Sorted(), set()
-    for text, label in rows:
+    for text, label in _with_label_texts(rows):
         if not text:
             continue
         key, why = _key(text, base, far)
@@ -378,6 +379,13 @@ def _listed(address: str, rows: Iterable[tuple[str, str]], labeled: bool) -> Par
         seen.add(text)
         images.add(Item(text, -1, UNKNOWN, key, label or None), any_ending=True)
     return images.part(AddressReader(address), labeled=True)
+
+
+def _with_label_texts(rows: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """(text, label) of all rows, with `column_texts` of the labels."""
+    whole = list(rows)
+    labels = column_texts([label for _, label in whole])
+    return [(text, label) for (text, _), label in zip(whole, labels, strict=True)]
 
 
 def _key(text: str, base: str, far: bool) -> tuple[str, str]:
@@ -431,7 +439,7 @@ def _parquet(address: str) -> Part:
             f"{redacted(address)} has more rows ({count:,}) than bytes, so most hold no "
             f"picture of their own"
         )
-    rows = list(_rows(file, schema, named, to))
+    rows = _with_label_texts(_rows(file, schema, named, to))
     whole = len({name for name, _ in rows} - {""}) == len(rows)  # else the names are not used
     for number, (key, (name, label)) in enumerate(zip(keys, rows, strict=True)):
         name = name if whole else f"{stem}-{number:07d}"

@@ -34,6 +34,7 @@ from handful.data.skipped import Skipped
 from handful.files import write_text
 
 IMAGE_SCHEMES = ("http", "https")  # a web address that is no archive or list is one image
+_READING = 2  # goes up when names or labels are read differently from an unchanged archive or list
 
 
 class Contents(NamedTuple):
@@ -156,7 +157,7 @@ def _kept(address: str) -> Part:
         stamp = stamp_of(retried(lambda: place.system.info(place.path)))
     name = sha256(f"contents\0{address}".encode(errors="surrogateescape")).hexdigest()[:32]
     path = cache_folder() / "manifests" / f"{name}.json"
-    made = [VERSION, *stamp, os.path.splitext(address)[1]]
+    made = [VERSION, _READING, *stamp, os.path.splitext(address)[1]]
     if stamp.version != UNKNOWN and (found := _read(path, made)) is not None:
         used(path)
         return found

@@ -22,13 +22,14 @@ from handful.pipeline.sorting.names import (
     kinds_of,
     limits,
 )
-from handful.pipeline.sorting.plan import Places, Plan, Step, inside, make_plan
+from handful.pipeline.sorting.plan import Places, Plan, Step, inside, make_plan, no_file_of
 from handful.progress import Track, quiet
+from handful.text import counted, for_terminal
 
-__all__ = ["Sorted", "check_target", "sort_into_folders"]
+__all__ = ["Sorted", "check_target", "names_below", "sort_into_folders"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sorted:
     """The outcome for every image; with `dry_run`, the planned outcome."""
 
@@ -37,6 +38,13 @@ class Sorted:
     steps: tuple[Step, ...]
     left_out: tuple[Skipped, ...]
     folders: dict[Kind, str]  # folder of each kind that has an image
+
+    def __repr__(self) -> str:
+        found = self.counts()
+        told = [f"{found[what]:,} {what.replace('_', ' ')}" for what in OUTCOMES if found[what]]
+        told += [f"{len(self.left_out):,} left out"] if self.left_out else []
+        planned = ", planned" if self.dry_run else ""
+        return for_terminal(f"Sorted into {self.target}{planned}: {', '.join(told) or 'no file'}")
 
     def counts(self, kind: Kind | None = None) -> Counter[str]:
         """Return how many images were copied, moved or already there: all, or of one kind."""
@@ -93,6 +101,45 @@ def _outcome(step: Step) -> str:
     if step.action == "copy":
         return "copied"
     return "moved" if step.old_copies else "already_there"
+
+
+def names_below(source: Path, folder: Path, names: Sequence[str]) -> list[str]:
+    """The names, relative to `folder`, of files that lie in `source`, relative to that.
+
+    They differ where the images were given as a list of paths. A copy of the folder under another
+    name has the same files, so a name that is there as it stands counts, too.
+
+    Raises:
+        HandfulError: a file lies elsewhere, or none is there.
+    """
+    if source.is_file():
+        return list(names)
+    same = os.path.abspath(source) == os.path.abspath(folder)
+    found = [
+        name
+        if same and ".." not in name and not os.path.isabs(name)
+        else _name_below(source, folder, name)
+        for name in names
+    ]
+    if found and not any((source / name).exists() for name in found):
+        raise HandfulError(
+            f"none of {counted(len(found), 'file')} is in {source}, such as {found[0]!r}; give the "
+            f"folder that the predictions are of"
+        )
+    return found
+
+
+def _name_below(source: Path, folder: Path, name: str) -> str:
+    path = folder / name
+    if not path.exists():
+        return name
+    for resolved in (os.path.abspath, os.path.realpath):
+        there = Path(resolved(path))
+        if there.is_relative_to(resolved(source)):
+            return there.relative_to(resolved(source)).as_posix()
+    if (source / name).exists():
+        return name
+    raise no_file_of(source, name)
 
 
 def sort_into_folders(

@@ -258,10 +258,15 @@ def _check_inside(source: Path, names: Sequence[str]) -> None:
     for name in names:
         path = source / name
         if ".." in Path(name).parts or not path.is_relative_to(source):
-            raise HandfulError(
-                f"{name!r} is no file of {source}, so nothing is copied; give the folder that the "
-                f"predictions are of"
-            )
+            raise no_file_of(source, name)
+
+
+def no_file_of(source: Path, name: str) -> HandfulError:
+    """The error for the name of a file that is not in the folder to sort."""
+    return HandfulError(
+        f"{name!r} is no file of {source}, so nothing is copied; give the folder that the "
+        f"predictions are of"
+    )
 
 
 def _match_entries(
