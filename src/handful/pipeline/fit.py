@@ -111,6 +111,7 @@ def fit(
         backbone: a name, or a name with options; by default the method's own.
         out: folder for the run. An unfinished run there with equal images, settings and seed is
             continued, a finished one is returned; any other run is refused without `overwrite`.
+            `run.report()` adds report.html.
         size: side in pixels to which images are resized; by default their own, at most 64, and
             160 or 224 for a pre-trained network. With "auto" it applies to all candidates.
         aspect: how images become square: crop (the default), pad or stretch.
@@ -145,7 +146,7 @@ def fit(
             Features needed only for predictions are not covered, nor are thumbnails.
 
     Returns:
-        The Run: `run.estimate`, `run.predict(...)`, `run.evaluate(...)`.
+        The Run: `run.estimate`, `run.predict(...)`, `run.evaluate(...)`, `run.report()`.
 
     Raises:
         HandfulError: options do not fit together or to the images, or `out` holds another run.

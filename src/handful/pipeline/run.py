@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -434,6 +435,30 @@ class Run:
         save_predictor(self.predictor, self.folder / MODEL)
         write_text(self.folder / "history.jsonl", "".join(json.dumps(h) + "\n" for h in history))
         write_json(self.folder / RECORD, self.record)
+
+    def report(self, out: Path | str | None = None, pictures: bool = True) -> Path:
+        """Write the report of a saved run as one HTML file, and return its path.
+
+        `handful fit` leaves it in the run's folder; `handful.fit` leaves it to this method.
+
+        >>> handful.open_run("photos-run").report().name
+        'report.html'
+
+        Args:
+            out: by default report.html in the run's folder.
+            pictures: include thumbnails of images. False for private photos.
+
+        Raises:
+            HandfulError: the run is in no folder; or `out` is a file that handful did not write.
+        """
+        if self.folder is None:
+            raise HandfulError(
+                "the report is made from the files of a run's folder, and this run has none; fit "
+                "with out=..., or call run.save(folder) first"
+            )
+        # By name: this package must not import one above it.
+        path: Path = import_module("handful.report").make_report([self.folder], out, pictures)
+        return path
 
 
 def _rounded_up(share: float) -> str:
