@@ -48,6 +48,7 @@ def test_found_scenes_are_said_kept_together_and_recorded(fit):
     assert status == 0, err
     assert (
         "the 20 labels are about 10 independent scenes, by images that look almost the same" in err
+        and '--groups none (in Python groups="none")' in err
     )
     groups = record["groups"]
     assert (groups["asked"], groups["by"], groups["labels"], groups["scenes"]) == (

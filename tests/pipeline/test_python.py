@@ -230,6 +230,8 @@ def test_an_option_that_does_not_exist_is_named_before_images_are_read(folder):
         handful.fit(folder / "none", label={"a.png": "a"})
     with pytest.raises(TypeError, match="no option 'buget'. Did you mean 'budget'"):
         handful.fit(folder / "none", buget=60)
+    with pytest.raises(TypeError, match=r"handful.load\(..., file_column=...\) has it"):
+        handful.fit(folder / "none", file_column="x")
     with pytest.raises(TypeError, match=r"no option 'zzz'. help\(handful.fit\) lists them"):
         handful.fit(folder / "none", zzz=1)
     with pytest.raises(TypeError, match="multiple values|too many"):

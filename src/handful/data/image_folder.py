@@ -427,7 +427,7 @@ def places_by_folder(
     """The place of each image, from its path alone."""
     found = layout(names, wanted.folders or "auto")
     if found.question and (wanted.training or wanted.folders == "auto"):
-        raise HandfulError(f"{source}: {found.question} (in Python folders=)")
+        raise HandfulError(f"{source}: {found.question} (in Python load(..., folders=...))")
     no_training = found.no_training.replace("SOURCE", source.rstrip("/"))
     if no_training and wanted.training:
         raise HandfulError(f"{source} is not what to train on: {no_training}")

@@ -79,7 +79,8 @@ class Grouping:
         return (
             f"the {self.labels:,} labels are about {self.scenes:,} independent scenes, by "
             f"{_listed(self.found.signs)}: images of one scene are kept together, and the estimate "
-            f"is for new scenes; --groups none if these images have nothing to do with each other"
+            f'is for new scenes; --groups none (in Python groups="none") if these images have '
+            f"nothing to do with each other"
         )
 
     def warned(self, assessment: Assessment | None) -> str:
