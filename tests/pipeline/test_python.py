@@ -325,3 +325,24 @@ def test_images_of_one_class_can_be_scored_and_those_trained_on_are_told(folder,
     said = []
     kept.evaluate(folder, labels={"a.png": "a"}, say=said.append)
     assert "1 of these images are among those" in said[0]
+
+
+def test_predictions_replace_predictions_and_never_a_file_of_the_user(folder, run, tmp_path):
+    mine, found = tmp_path / "mylabels.csv", run.predict(folder)
+    mine.write_text("file,label\na.png,a\n")
+    for write in (found.to_csv, found.save, found.to_parquet):
+        with pytest.raises(HandfulError, match="not what handful writes there .*another name, or"):
+            write(mine)
+    assert mine.read_text() == "file,label\na.png,a\n"
+
+    table = tmp_path / "predictions.csv"
+    found.to_csv(table)
+    found.to_csv(table)
+    header, first, *others = table.read_text().splitlines()
+    name, label, *shares = first.split(",")
+    corrected = ",".join([name, "mine", *shares])
+    table.write_text("\n".join([header, corrected, *others]))
+    with pytest.warns(UserWarning, match="labels that you typed into predictions.csv are kept in"):
+        found.to_csv(table)
+    (kept,) = tmp_path.glob("predictions (your labels*.csv")
+    assert corrected in kept.read_text() and first in table.read_text()
