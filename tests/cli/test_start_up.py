@@ -14,7 +14,7 @@ WRONG_PATHS = [
     (["data", "/no/such"], "no folder '/no/such'"),
     (["embed", "/no/such", "--out", "new.npz"], "no folder '/no/such'"),
     (["predict", "/no/run", "photo.jpg"], "no folder '/no/run'; give the folder that"),
-    (["predict", "run", "no.jpg"], "no source 'no.jpg'"),
+    (["predict", "run", "no.jpg"], "no file 'no.jpg'; check the path"),
     (["evaluate", "/no/run", "photo.jpg"], "no folder '/no/run'; give the folder that"),
     (["export", "/no/run", "--out", "new"], "no folder '/no/run'; give the folder that"),
     (["report", "run", "/no/run"], "no folder '/no/run'; give the folder that"),
