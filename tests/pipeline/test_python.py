@@ -346,3 +346,29 @@ def test_predictions_replace_predictions_and_never_a_file_of_the_user(folder, ru
         found.to_csv(table)
     (kept,) = tmp_path.glob("predictions (your labels*.csv")
     assert corrected in kept.read_text() and first in table.read_text()
+
+
+def test_one_position_is_a_set_of_one_image(folder, labels):
+    images = handful.load(folder, labels=labels)
+    for position in (2, np.int64(2), -6):
+        assert images[position].names == ["c.png"]
+        assert images[position].labels.tolist() == [0]
+    assert [one.names for one in images][:2] == [["a.png"], ["b.png"]]
+    with pytest.raises(IndexError):
+        images[8]
+
+
+@pytest.mark.parametrize("abstain", ["0.9", 95, None])
+def test_a_target_that_is_no_share_is_named(run, abstain):
+    with pytest.raises(HandfulError, match=f"a number between 0 and 1, got {abstain!r}; try 0.95"):
+        run.answering(abstain)
+
+
+def test_warnings_name_the_line_of_the_user(folder, labels, tmp_path):
+    earlier = quick(folder, labels=labels, out=tmp_path / "run")
+    some = shutil.copytree(folder, tmp_path / "some", ignore=shutil.ignore_patterns("a.png"))
+    with pytest.warns(UserWarning) as told:
+        quick(some, after=earlier)
+        quick(handful.load(some, labeled=False), labels=labels)
+    assert len(told) >= 2
+    assert {one.filename for one in told} == {__file__}

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -294,9 +295,10 @@ class Run:
         Raises:
             HandfulError: the run has no estimate, or too few labels for this target.
         """
-        if not 0 < target_accuracy < 1:
+        if not isinstance(target_accuracy, Real) or not 0 < target_accuracy < 1:
             raise HandfulError(
-                f"abstain is how often answers are to be right, got {target_accuracy}; try 0.95"
+                f"abstain is how often answers are to be right, a number between 0 and 1, got "
+                f"{target_accuracy!r}; try 0.95"
             )
         if self.estimate is None:
             raise HandfulError(
