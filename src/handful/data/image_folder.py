@@ -215,7 +215,8 @@ def _load_labeled(
         everything, in_folder = every.files.names, isinstance(files, Folder)
         raise HandfulError(no_label(source, "no labelled image", everything, in_folder, labels))
     images = _image_set(source, files, found, [chosen[name] for name in found.files.names], [])
-    images.store.whole_labeled = len(named)
+    unreadable = len(drawn) - len(found.files)
+    images.store.whole_labeled = len(named) - unreadable
     return images
 
 
