@@ -109,9 +109,10 @@ def fit(
             settings restricts it to the methods that take it.
         schedule: of the training; by default the method's own.
         backbone: a name, or a name with options; by default the method's own.
-        out: folder for the run. An unfinished run there with equal images, settings and seed is
-            continued, a finished one is returned; any other run is refused without `overwrite`.
-            `run.report()` adds report.html.
+        out: folder for the run. An unfinished run there with equal images, settings, budget and
+            seed is continued, a finished one is returned; any other run is refused without
+            `overwrite`. A call that is interrupted leaves what the same call goes on from, and no
+            classifier: only the command keeps the best one so far. `run.report()` adds report.html.
         size: side in pixels to which images are resized; by default their own, at most 64, and
             160 or 224 for a pre-trained network. With "auto" it applies to all candidates.
         aspect: how images become square: crop (the default), pad or stretch.
