@@ -8,6 +8,7 @@ OUT_OF_FOLD, REPORT = "out-of-fold.csv", "report.html"
 LABEL_NEXT, IN_DISTRIBUTION = "label-next.csv", "familiar.safetensors"
 HISTORY, STAGE_HISTORY = "history.jsonl", "stage-history.jsonl"
 CHECKPOINT = "checkpoint"  # folder in a run that is not finished
+ASKED = "asked.json"  # in checkpoint/: what an unfinished run was asked, by name
 COMMAND = "command.json"  # in it: the command that began the run, as words
 PICTURES, PREDICTIONS = "pictures.json", "predictions.csv"
 POOL = "pool.safetensors"

@@ -230,11 +230,12 @@ def _run_fit(
                 resolved.fingerprint,
                 target.overwrite,
                 improves=target.improves,
+                asked=resolved.asked,
                 say=reporter.say,
             )
             if built is None:
                 return _reopen(folder, target.pictures, reporter.say)
-            write_command(built, command)
+            write_command(built, command, resolved.asked)
         for problem in inspect(images, near=False).problems:
             reporter.say(problem.text)
         work = built / "checkpoint" if built is not None else None
