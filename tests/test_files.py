@@ -115,7 +115,9 @@ def test_predictions_of_before_may_be_replaced(tmp_path, text):
 
 
 def test_a_folder_is_no_file_to_write(tmp_path):
-    with pytest.raises(HandfulError, match=r"is a folder; try .*predictions\.csv"):
+    with pytest.raises(
+        HandfulError, match=r"is a folder, and a file is to be written; try .*predictions\.csv"
+    ):
         output_target(tmp_path, PREDICTIONS)
 
 

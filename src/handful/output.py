@@ -153,20 +153,20 @@ def output_target(path: Path, kind: Kind) -> Path:
     mode = _mode(path)
     if mode is not None and stat.S_ISDIR(mode):
         raise HandfulError(
-            f"--out is a file to write, and {path} is a folder; try {path}/{kind.example}"
+            f"{path} is a folder, and a file is to be written; try {path}/{kind.example}"
         )
     if mode is not None and not stat.S_ISREG(mode):
         return path
     if path.suffix.lower() in _PICTURES:
         raise HandfulError(
-            f"--out {path} is the name of a picture, and what is written is {kind.what}; try "
+            f"{path} is the name of a picture, and what is written is {kind.what}; try "
             f"{path.with_suffix(Path(kind.example).suffix)}"
         )
     target = path.resolve() if path.is_symlink() else path
     if mode is not None and target.stat().st_size and not kind.ours(target):
         raise HandfulError(
-            f"{path} exists and is not what handful writes there ({kind.what}); give --out "
-            f"another name, or move the file away"
+            f"{path} exists and is not what handful writes there ({kind.what}); give another name, "
+            f"or move the file away"
         )
     return target
 

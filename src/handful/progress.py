@@ -1,5 +1,6 @@
 """Types for reporting the progress of long jobs: `track` shows bars, `say` shows sentences."""
 
+import contextlib
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -46,8 +47,8 @@ def warned(text: str) -> None:
 
 
 def _levels_up_to_the_caller() -> int:
-    """Frames from `warned` up to the first one outside of this package."""
-    here = str(Path(__file__).parent)
+    """Frames from `warned` up to the first one outside of this package and its decorators."""
+    here = (str(Path(__file__).parent), contextlib.__file__)
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_code.co_filename.startswith(here):
         frame, level = frame.f_back, level + 1

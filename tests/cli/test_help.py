@@ -130,3 +130,17 @@ def test_methods_are_listed_with_what_they_need(handful):
     assert "Accuracy with 10 labels per class: " in " ".join(out.split())
     status, _, err = handful("methods", "self_trainin")
     assert status == 2 and "Did you mean 'self_training'?" in err
+
+
+def test_photos_that_a_shell_lists_are_one_short_error(handful):
+    photos = [f"photos/{number}.jpg" for number in range(300)]
+    status, _, said = handful("predict", "run", *photos)
+    assert status == 2
+    assert said == (
+        "Error: predict takes one SOURCE, and more words follow it: 'photos/1.jpg', 'photos/2.jpg' "
+        "and 297 more; of many photos give their folder, or a list of them: a CSV with a column "
+        "file\n"
+    )
+    status, _, said = handful("recipes", "all")
+    assert status == 2
+    assert said == "Error: recipes does not take 'all' (handful recipes --help tells more)\n"

@@ -17,7 +17,7 @@ WRONG_PATHS = [
     (["fit", "", "--out", "new"], "the source is empty text; give the path of a folder (."),
     (["predict", "run", ""], "the source is empty text"),
     (["embed", "", "--out", "new.npz"], "the source is empty text"),
-    (["predict", "run", "no.jpg"], "no source 'no.jpg'"),
+    (["predict", "run", "no.jpg"], "no file 'no.jpg'; check the path"),
     (["evaluate", "/no/run", "photo.jpg"], "no folder '/no/run'; give the folder that"),
     (["export", "/no/run", "--out", "new"], "no folder '/no/run'; give the folder that"),
     (["report", "run", "/no/run"], "no folder '/no/run'; give the folder that"),

@@ -194,14 +194,17 @@ REFUSED = {
         "{table} gives 'a.png' the group 'ann' on line 2 and 'bob' on line 3; keep one of them",
     "foo,bar,baz\na.png,x,1\n":
         "{table} has the columns 'foo', 'bar', 'baz', and its first line does not tell which holds "
-        "the file names and which the labels; give --file-column NAME --label-column NAME, or name "
-        "the columns file and label",
+        "the file names and which the labels; give --file-column NAME --label-column NAME (in "
+        "Python handful.load(..., file_column=..., label_column=...)), or name the columns file "
+        "and label",
     "foo,label,baz\na.png,x,1\n":
         "{table} has the columns 'foo', 'label', 'baz', and its first line does not tell which "
-        "holds the file names; give --file-column NAME, or name the columns file and label",
+        "holds the file names; give --file-column NAME (in Python "
+        "handful.load(..., file_column=...)), or name the columns file and label",
     "file,bar,baz\na.png,x,1\n":
         "{table} has the columns 'file', 'bar', 'baz', and its first line does not tell which "
-        "holds the labels; give --label-column NAME, or name the columns file and label",
+        "holds the labels; give --label-column NAME (in Python "
+        "handful.load(..., label_column=...)), or name the columns file and label",
     "": "{table} needs a first line with the columns file and label (and group, if wanted); "
         "it starts with ''",
     "file,label,label\na.png,x,x\n": "{table} has 2 columns 'label'",

@@ -206,7 +206,10 @@ def test_a_label_confirmed_is_no_mark_of_its_own(tmp_path):
 
 def test_two_columns_that_could_be_meant_are_refused_with_the_choice(tmp_path):
     content = "filename,class,category\nIMG_0.jpg,cat,a\nIMG_1.jpg,dog,b\n"
-    with pytest.raises(HandfulError, match="--label-column class or --label-column category"):
+    with pytest.raises(
+        HandfulError,
+        match=r"--label-column class or --label-column category \(in Python .*label_column=...\)\)",
+    ):
         read(tmp_path, content)
     assert read(tmp_path, content, label_column="class")[0] == CAT_DOG
     content = "image,filename,label\nIMG_0.jpg,IMG_1.jpg,cat\nIMG_1.jpg,IMG_0.jpg,dog\n"

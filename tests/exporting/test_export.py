@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import numpy as np
 import pytest
@@ -114,6 +115,31 @@ def test_predict_py_leaves_out_what_it_cannot_read_and_abstains(exported, tmp_pa
     assert "bomb.ppm is left out" in done.stderr
     refused = predict(found.folder, folder, "--abstain", "0.9999", status=1)
     assert "cannot promise" in refused.stderr
+
+
+@pytest.mark.thorough
+def test_predict_py_names_pictures_from_the_folder_that_holds_all_it_was_given(exported, tmp_path):
+    _, found = exported
+    photos = class_folder(tmp_path / "photos", per_class=1)  # cat/0.png and dog/0.png
+
+    def named(*given):
+        done = predict(found.folder, *given)
+        return [row["file"] for row in csv.DictReader(done.stdout.splitlines())]
+
+    assert named(photos / "cat", photos / "dog") == ["cat/0.png", "dog/0.png"]
+    assert named(photos / "cat/0.png", photos / "dog/0.png") == ["cat/0.png", "dog/0.png"]
+    assert named(photos / "cat/0.png") == named(photos / "dog") == ["0.png"]
+    assert named(photos, photos / "cat/0.png") == ["cat/0.png", "dog/0.png"]
+
+
+@pytest.mark.thorough
+def test_predict_py_ends_quietly_where_nobody_reads_on(exported, photos):
+    _, found = exported
+    words = [sys.executable, "predict.py", str(photos)]
+    with subprocess.Popen(words, cwd=found.folder, stdout=PIPE, stderr=PIPE) as begun:
+        begun.stdout.close()
+        assert begun.stderr.read() == b""
+    assert begun.returncode == 0
 
 
 @pytest.mark.thorough

@@ -210,7 +210,10 @@ def test_images_without_labels_and_names_without_unicode_are_taken(command, tmp_
     [
         (["--budget", "soon"], "a time is typed as 90s, 10m or 1.5h, got 'soon'"),
         (["--budget", "0m"], "got '0m'"),
-        (["--out", "."], "--out is a file to write, and . is a folder; try ./features.npz"),
+        (
+            ["--out", "."],
+            ". is a folder, and a file is to be written; try ./features.npz",
+        ),
         (["--backbone", "lite9"], "'lite9' has no learned weights"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import threading
 from itertools import count
 from types import SimpleNamespace
@@ -111,6 +112,28 @@ def test_a_fit_that_is_stopped_keeps_the_first_classifier_and_can_go_on(
     last = json.loads((out / "run.json").read_text())
     assert not last["interim"] and last["data"]["unlabeled"] == 18
     assert not (out / NEW).exists() and not (out / BETTER).exists()
+
+
+def test_labels_that_are_not_used_are_counted_once_and_alike(
+    handful, photos, tmp_path, monkeypatch
+):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    broken = shutil.copytree(photos / "photos", tmp_path / "photos")
+    (broken / "30.png").write_bytes((broken / "00.png").read_bytes()[:100])
+    table = tmp_path / "more.csv"
+    table.write_text((photos / "labels.csv").read_text() + "30.png,red\ngone.png,red\n")
+    monkeypatch.setattr("handful.pipeline.fit.select_method", stop)
+    words = ["fit", broken, "--labels", table, "--out", tmp_path / "run"]
+    status, printed, err = handful(*words, "--budget", "8s")
+    said = " ".join(err.split())
+    assert status == 0, said
+    assert "a first classifier, from 12 labels, is in" in said
+    assert "1 of 14 labels in" in said and "no such image: 'gone.png'" in said
+    assert "1 labelled image of" in said and "cannot be read: '30.png'" in said
+    assert "1 left out: 1 damaged; the first is 30.png" in said
+    assert "2 left out" not in said and "12 with a label" in printed
 
 
 @pytest.mark.thorough

@@ -12,7 +12,7 @@ from handful.errors import HandfulError
 from handful.pipeline import replacement
 from handful.pipeline.artifacts import RUN_LAYOUT
 from handful.pipeline.pretrain import pretrain
-from handful.pipeline.run_folder import acquire, finish
+from handful.pipeline.run_folder import acquire, finish, write_command
 from handful.pipeline.typed_labels import has_typed_labels, keep_typed_labels
 from handful.progress import Important, silent
 from image_files import save, smooth
@@ -277,3 +277,29 @@ def test_a_list_to_label_without_its_run_is_refused_before_labels_are_lost(handf
     assert status == 2
     assert f"--labels {listed} --after {tmp_path / 'run'}" in err
     assert "old.png" in (tmp_path / "run" / "labels.csv").read_text()
+
+
+def test_an_unfinished_run_says_how_it_differs_and_how_to_go_on_with_it(tmp_path):
+    asked = {"images": "sha256:a", "budget": 40.0, "seed": 0}
+
+    def begun(**changes):
+        now = asked | changes
+        write_command(acquire(tmp_path / "run", f"{now}", overwrite=False, asked=now), [], now)
+
+    (tmp_path / "run").mkdir()
+    begun()
+    for changes, told in (
+        ({"budget": 20.0}, r"made with budget 40 s, and this one has budget 20 s \(the same call"),
+        (
+            {"seed": 1},
+            r"made with seed 0, and this one has seed 1 \(the same call with seed 0 goes",
+        ),
+        ({"images": "sha256:b", "seed": 1}, "made with other images or labels; give another"),
+    ):
+        with pytest.raises(HandfulError, match=told):
+            begun(**changes)
+    with pytest.raises(HandfulError, match="made with other settings; give another"):
+        acquire(tmp_path / "run", "other", overwrite=False, asked=asked)
+    (tmp_path / "run" / "checkpoint" / "asked.json").unlink()  # of an earlier version
+    with pytest.raises(HandfulError, match="made with other images, labels, settings, time or"):
+        begun(budget=20.0)

@@ -295,6 +295,17 @@ def test_labels_of_an_earlier_run_stay_with_their_crops(place, tmp_path):
     assert "are not kept" in said[1] and len(said) == 2
 
 
+def test_files_of_somebody_else_are_not_replaced_from_python(predictions, place, tmp_path):
+    with pytest.raises(HandfulError, match="is not what handful writes there"):
+        predictions.to_recognitions(place / "detections.json")
+    (tmp_path / "mine.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(HandfulError, match="is not what handful writes there"):
+        predictions.to_photo_csv(tmp_path / "mine.csv")
+    for _ in range(2):  # its own files are replaced
+        predictions.to_recognitions(tmp_path / "r.json")
+        predictions.to_photo_csv(tmp_path / "p.csv")
+
+
 def test_a_folder_without_any_animal_gets_its_answers(place, tmp_path):
     table = tmp_path / "boxes.csv"
     table.write_text("file,x1,y1,x2,y2\nsite0/IMG_0000.png,,,,\ntop.png,,,,\n")

@@ -285,6 +285,8 @@ def test_an_option_that_does_not_exist_is_named_before_images_are_read(folder):
         handful.fit(folder / "none", label={"a.png": "a"})
     with pytest.raises(TypeError, match="no option 'buget'. Did you mean 'budget'"):
         handful.fit(folder / "none", buget=60)
+    with pytest.raises(TypeError, match=r"handful.load\(..., file_column=...\) has it"):
+        handful.fit(folder / "none", file_column="x")
     with pytest.raises(TypeError, match=r"no option 'zzz'. help\(handful.fit\) lists them"):
         handful.fit(folder / "none", zzz=1)
     with pytest.raises(TypeError, match="multiple values|too many"):
@@ -396,3 +398,50 @@ def test_images_of_one_class_can_be_scored_and_those_trained_on_are_told(folder,
     said = []
     kept.evaluate(folder, labels={"a.png": "a"}, say=said.append)
     assert "1 of these images are among those" in said[0]
+
+
+def test_predictions_replace_predictions_and_never_a_file_of_the_user(folder, run, tmp_path):
+    mine, found = tmp_path / "mylabels.csv", run.predict(folder)
+    mine.write_text("file,label\na.png,a\n")
+    for write in (found.to_csv, found.save, found.to_parquet):
+        with pytest.raises(HandfulError, match="not what handful writes there .*another name, or"):
+            write(mine)
+    assert mine.read_text() == "file,label\na.png,a\n"
+
+    table = tmp_path / "predictions.csv"
+    found.to_csv(table)
+    found.to_csv(table)
+    header, first, *others = table.read_text().splitlines()
+    name, label, *shares = first.split(",")
+    corrected = ",".join([name, "mine", *shares])
+    table.write_text("\n".join([header, corrected, *others]))
+    with pytest.warns(UserWarning, match="labels that you typed into predictions.csv are kept in"):
+        found.to_csv(table)
+    (kept,) = tmp_path.glob("predictions (your labels*.csv")
+    assert corrected in kept.read_text() and first in table.read_text()
+
+
+def test_one_position_is_a_set_of_one_image(folder, labels):
+    images = handful.load(folder, labels=labels)
+    for position in (2, np.int64(2), -6):
+        assert images[position].names == ["c.png"]
+        assert images[position].labels.tolist() == [0]
+    assert [one.names for one in images][:2] == [["a.png"], ["b.png"]]
+    with pytest.raises(IndexError):
+        images[8]
+
+
+@pytest.mark.parametrize("abstain", ["0.9", 95, None])
+def test_a_target_that_is_no_share_is_named(run, abstain):
+    with pytest.raises(HandfulError, match=f"a number between 0 and 1, got {abstain!r}; try 0.95"):
+        run.answering(abstain)
+
+
+def test_warnings_name_the_line_of_the_user(folder, labels, tmp_path):
+    earlier = quick(folder, labels=labels, out=tmp_path / "run")
+    some = shutil.copytree(folder, tmp_path / "some", ignore=shutil.ignore_patterns("a.png"))
+    with pytest.warns(UserWarning) as told:
+        quick(some, after=earlier)
+        quick(handful.load(some, labeled=False), labels=labels)
+    assert len(told) >= 2
+    assert {one.filename for one in told} == {__file__}

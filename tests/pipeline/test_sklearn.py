@@ -5,10 +5,11 @@ import pickle
 import numpy as np
 import pytest
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from handful import Classifier
+from handful.errors import HandfulError
 from handful.methods.linear_head import Features
 from image_files import save
 from tiny import stripes
@@ -99,6 +100,32 @@ def test_features_go_to_a_fitted_method_with_or_without_labels():
         assert fitted.score(x, labels) > 0.9
 
 
+def test_images_without_a_label_do_not_count_in_a_score():
+    generator = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    x = generator.normal(size=(60, 4)) + 5 * labels[:, None]
+    y = np.where(np.arange(60) % 3 == 0, -1, labels)
+    fitted = Classifier("features").fit(x, y)
+    assert fitted.score(x, y) == 1.0
+    assert np.mean(cross_val_score(Classifier("features"), x, y, cv=3)) == 1.0
+
+    wrong = np.where(np.arange(60) == 1, 0, y)  # one of 40
+    assert fitted.score(x, wrong) == pytest.approx(39 / 40)
+    weight = np.where(np.arange(60) == 1, 3.0, 1.0)
+    assert fitted.score(x, wrong, weight) == pytest.approx(39 / 42)
+    names = [None if label < 0 else "ab"[label] for label in y]
+    assert Classifier("features").fit(x, names).score(x, names) == 1.0
+
+
+def test_a_score_of_no_label_is_refused():
+    x = np.random.default_rng(0).normal(size=(6, 4))
+    fitted = Classifier("features").fit(x, [0, 1] * 3)
+    with pytest.raises(HandfulError, match="none of the 6 images to score has a label"):
+        fitted.score(x, [-1] * 6)
+    with pytest.raises(HandfulError, match="inconsistent lengths: 6 images and 5 labels"):
+        fitted.score(x, [0] * 5)
+
+
 @pytest.mark.thorough
 def test_a_grid_search_chooses_a_setting(images):
     x, y = images
@@ -123,6 +150,7 @@ def test_a_clone_has_the_same_parameters():
         (lambda x, y: (np.stack([x] * 5, 3), y), r"8, 8, 5\); images are .* 1, 3 or 4 chan"),
         (lambda x, y: (x, y[:-1]), "40 images and 39 labels"),
         (lambda x, y: (x, np.where(y == 1, -1, y)), "two classes or more, got 1 class"),
+        (lambda x, y: (x, np.full(40, -1)), "two classes or more, got no label"),
         (
             lambda x, y: (x.reshape(40, 64), y),
             "choose a method for features: features, mlp_head, self_t",

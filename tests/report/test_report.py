@@ -1025,3 +1025,28 @@ def test_the_report_begins_with_how_often_it_is_right(made, copied):
     assert "Above about 59 % right on new images; 12 labels" in report.render([copied])
     change(copied, estimate=None)
     assert "How often it is right is not known." in report.render([copied])
+
+
+def test_a_saved_run_writes_the_report_that_the_command_leaves(copied, tmp_path):
+    report.leave_report(copied)
+    left = (copied / "report.html").read_text()
+    (copied / "report.html").unlink()
+    opened = handful.open_run(copied)
+    assert opened.report() == copied / "report.html"
+    assert (copied / "report.html").read_text() == left
+
+    bare = opened.report(tmp_path / "bare.html", pictures=False)
+    assert "data:image" in left and "data:image" not in bare.read_text()
+
+
+def test_a_report_replaces_no_file_that_handful_did_not_write(copied, tmp_path):
+    (tmp_path / "mine.html").write_text("<p>mine</p>")
+    with pytest.raises(HandfulError, match="is not what handful writes there"):
+        handful.open_run(copied).report(tmp_path / "mine.html")
+    assert (tmp_path / "mine.html").read_text() == "<p>mine</p>"
+
+
+def test_a_run_in_no_folder_says_what_a_report_needs(made):
+    unsaved = replace(handful.open_run(made.folder), folder=None)
+    with pytest.raises(HandfulError, match=r"fit with out=..., or call run.save\(folder\) first"):
+        unsaved.report()

@@ -13,6 +13,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from handful.cli.options import DATA, EXPERT, RESULT, TIME
 from handful.cli.verbosity import set_verbosity
+from handful.errors import HandfulError
+from handful.text import some_of
 
 _GROUPS = ("Options", DATA, TIME, RESULT, EXPERT)
 _WIDTH = 80
@@ -33,6 +35,14 @@ Verbose = Annotated[
 
 class HelpCommand(TyperCommand):
     """A command whose help is plain text, without types and negative flags."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As that of typer; HandfulError, in a line, for words that the command does not take."""
+        ctx.allow_extra_args = True
+        super().parse_args(ctx, args)
+        if ctx.args:
+            raise HandfulError(_too_many(self, ctx.args))
+        return []
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.width = min(formatter.width, _WIDTH)
@@ -61,6 +71,17 @@ class HelpGroup(TyperGroup):
         rows = [(name, _first_line(command)) for name, command in commands if command is not None]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
+
+
+def _too_many(command: TyperCommand, extra: Sequence[str]) -> str:
+    """What is wrong with words that follow the arguments of a command."""
+    shown = some_of([repr(word) for word in extra], 2)
+    if not any(parameter.name == "source" for parameter in command.params):
+        return f"{command.name} does not take {shown} (handful {command.name} --help tells more)"
+    return (
+        f"{command.name} takes one SOURCE, and more words follow it: {shown}; of many photos give "
+        f"their folder, or a list of them: a CSV with a column file"
+    )
 
 
 def _write_options(parameters: Sequence[Any], formatter: Any) -> None:

@@ -130,9 +130,8 @@ def predict(
         )
         from handful.data.sources import load
         from handful.output import PHOTO_ANSWERS, PREDICTIONS, RECOGNITIONS, output_target
-        from handful.parquet_files import check_parquet, is_parquet
+        from handful.parquet_files import check_parquet
         from handful.pipeline.run import about_answers, open_run
-        from handful.pipeline.typed_labels import keep_typed_labels
 
     files = {"--out": out, "--by-photo": by_photo, "--recognitions": recognitions}
     given = [name for name, path in files.items() if path is not None]
@@ -166,8 +165,8 @@ def predict(
             on, run, source, whole, abstain, none_of_these, follow_links, data_root, as_json
         )
         return
-    target = None if out is None else output_target(out, PREDICTIONS)
     if out is not None:
+        output_target(out, PREDICTIONS)  # before anything is predicted
         check_parquet(out)
     with reporting() as reporter:
         trained = open_run(run)
@@ -195,10 +194,8 @@ def predict(
         photos = predictions.by_photo() if crops is not None else []
         if remarks := Counter(one.remark for one in photos if one.remark):
             reporter.say(_without_answer(remarks, len(photos)))
-        if out is not None and target is not None:
-            if not is_parquet(out):
-                keep_typed_labels(target, reporter.say)
-            predictions.save(out)
+        if out is not None:
+            predictions.save(out, reporter.say)
         if by_photo is not None:
             predictions.to_photo_csv(by_photo)
         if recognitions is not None:

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from handful.cli.early_checks import check_left
-from handful.errors import HandfulError
 
 
 def report(
@@ -32,8 +31,8 @@ def report(
 ) -> None:
     """Show a run or a comparison as one HTML file, to be read without network or scripts.
 
-    `handful fit` and `handful compare` leave one in their folders; `handful.fit` in Python does
-    not. It is made from the files of the folder alone.
+    `handful fit` and `handful compare` leave one in their folders; in Python `run.report()` does.
+    It is made from the files of the folder alone.
 
     Examples:
 
@@ -45,17 +44,7 @@ def report(
         check_left(run, "`handful fit` or `handful compare`")
 
     from handful.cli.terminal import answer
-    from handful.output import PAGE, output_target, written
-    from handful.pipeline.artifacts import REPORT
-    from handful.report import write_report
+    from handful.report import make_report
 
-    if out is None and len(runs) > 1:
-        raise HandfulError("several runs are shown in one file; name it with --out report.html")
-    target = out or runs[0] / REPORT
-    if out is None:
-        write_report(runs, target, pictures=not no_images)
-    else:
-        output_target(out, PAGE)
-        with written(out) as whole:
-            write_report(runs, whole, pictures=not no_images)
+    target = make_report(runs, out, pictures=not no_images)
     answer.print(f"written to {target}", soft_wrap=True)

@@ -23,7 +23,8 @@ from handful.data.findings import (
 from handful.data.imageset import ImageSet
 from handful.data.near_duplicates import SIZE, compared_with, near_duplicates
 from handful.data.pixel_keys import pixel_numbers
-from handful.data.store import FileStore, Skipped
+from handful.data.skipped import Skipped, left_out_files
+from handful.data.store import FileStore
 from handful.progress import Important, Track, quiet
 from handful.text import name_in_text, some_of
 
@@ -207,7 +208,7 @@ def _decoded(images: ImageSet) -> dict[str, int]:
 
 
 def _skipped_problems(skipped: Sequence[Skipped]) -> Iterable[Problem]:
-    if skipped:
+    if skipped := left_out_files(skipped):
         first = skipped[0]
         example = f"; the first is {first.name} ({first.reason})"
         yield Problem("skipped", skipped_summary(skipped) + example, serious=True)

@@ -68,7 +68,7 @@ def estimate_folds(
             f"all {len(labels)} labelled images are of one group, and an estimate needs two: a "
             f"site or a scene is never divided, and exact copies join the groups that they are in "
             f"(`handful data` lists copies). Label images of other groups, remove copies, or fit "
-            f"with --estimate none"
+            f'with --estimate none (in Python estimate="none")'
         )
     k = min(k, len(units))
     generator = np.random.default_rng(seed)

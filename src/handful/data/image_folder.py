@@ -215,7 +215,8 @@ def _load_labeled(
         everything, in_folder = every.files.names, isinstance(files, Folder)
         raise HandfulError(no_label(source, "no labelled image", everything, in_folder, labels))
     images = _image_set(source, files, found, [chosen[name] for name in found.files.names], [])
-    images.store.whole_labeled = len(named)
+    unreadable = len(drawn) - len(found.files)
+    images.store.whole_labeled = len(named) - unreadable
     return images
 
 
@@ -427,7 +428,7 @@ def places_by_folder(
     """The place of each image, from its path alone."""
     found = layout(names, wanted.folders or "auto")
     if found.question and (wanted.training or wanted.folders == "auto"):
-        raise HandfulError(f"{source}: {found.question} (in Python folders=)")
+        raise HandfulError(f"{source}: {found.question} (in Python load(..., folders=...))")
     no_training = found.no_training.replace("SOURCE", source.rstrip("/"))
     if no_training and wanted.training:
         raise HandfulError(f"{source} is not what to train on: {no_training}")

@@ -75,8 +75,13 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, positions: np.ndarray | slice) -> "ImageSet":
-        """The images at these positions, or where a mask (N,) is true; without `test`."""
+    def __getitem__(self, positions: np.ndarray | slice | int) -> "ImageSet":
+        """The images at these positions, or where a mask (N,) is true; without `test`.
+
+        One position gives an ImageSet of one image.
+        """
+        if isinstance(positions, int | np.integer):
+            positions = np.array([positions])
         groups = None if self.groups is None else self.groups[positions]
         rows, labels = self.rows[positions], self.labels[positions]
         return replace(self, rows=rows, labels=labels, groups=groups, test=None)

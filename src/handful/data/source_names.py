@@ -17,10 +17,10 @@ def check_source(source: str) -> None:
     check_not_empty(source)
     if source in NAMES or ADDRESS.match(source) or Path(source).expanduser().exists():
         return
-    if "/" in source or "\\" in source:
+    question = did_you_mean(source, NAMES)
+    if "/" in source or "\\" in source or (Path(source).suffix and not question):
         what = "file" if Path(source).suffix and not source.endswith(("/", "\\")) else "folder"
         raise HandfulError(f"no {what} {source!r}; check the path{similar_file(Path(source))}")
-    question = did_you_mean(source, NAMES)
     hint = f".{question}" if question else similar_file(Path(source)) or "."
     raise HandfulError(
         f"no source {source!r} and no folder of that name{hint} "

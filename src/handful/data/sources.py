@@ -86,7 +86,8 @@ def load(
         labels: a CSV of file,label[,group], or the label file of another tool, for a folder whose
             sub-folders are not classes. Or the same in memory: a dict from file to label, a data
             frame with these columns, or a Series of labels with the files as its index. For
-            pictures in memory a list with a label for each. None, NaN, "" and the number -1 mean
+            pictures in memory a list with a label for each. Numbers become text, and True and
+            False the classes "true" and "false". None, NaN, "" and the number -1 mean
             that the label is not known.
         data_root: folder of public data sets, into which missing ones are downloaded; by default
             HANDFUL_DATA.

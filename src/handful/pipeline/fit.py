@@ -110,8 +110,10 @@ def fit(
             settings restricts it to the methods that take it.
         schedule: of the training; by default the method's own.
         backbone: a name, or a name with options; by default the method's own.
-        out: folder for the run. An unfinished run there with equal images, settings and seed is
-            continued, a finished one is returned; any other run is refused without `overwrite`.
+        out: folder for the run. An unfinished run there with equal images, settings, budget and
+            seed is continued, a finished one is returned; any other run is refused without
+            `overwrite`. A call that is interrupted leaves what the same call goes on from, and no
+            classifier: only the command keeps the best one so far. `run.report()` adds report.html.
         size: side in pixels to which images are resized; by default their own, at most 64, and
             160 or 224 for a pre-trained network. With "auto" it applies to all candidates.
         aspect: how images become square: crop (the default), pad or stretch.
@@ -146,7 +148,7 @@ def fit(
             Features needed only for predictions are not covered, nor are thumbnails.
 
     Returns:
-        The Run: `run.estimate`, `run.predict(...)`, `run.evaluate(...)`.
+        The Run: `run.estimate`, `run.predict(...)`, `run.evaluate(...)`, `run.report()`.
 
     Raises:
         HandfulError: options do not fit together or to the images, or `out` holds another run.
@@ -229,11 +231,12 @@ def _run_fit(
                 resolved.fingerprint,
                 target.overwrite,
                 improves=target.improves,
+                asked=resolved.asked,
                 say=reporter.say,
             )
             if built is None:
                 return _reopen(folder, target.pictures, reporter.say)
-            write_command(built, command)
+            write_command(built, command, resolved.asked)
         for problem in inspect(images, near=False).problems:
             reporter.say(problem.said)
         work = built / "checkpoint" if built is not None else None

@@ -82,6 +82,8 @@ def _check_options(job: Any, images: Any, args: tuple[Any, ...], options: dict[s
         if unknown is None:
             raise
         hint = did_you_mean(unknown, known) or f" help(handful.{job.__name__}) lists them."
+        if unknown in signature(load).parameters:
+            hint = f" handful.load(..., {unknown}=...) has it; pass on what that returns."
         raise TypeError(f"{job.__name__}() has no option {unknown!r}.{hint}") from error
 
 

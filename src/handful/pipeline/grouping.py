@@ -74,7 +74,7 @@ class Grouping:
             told.append(
                 f"{self._shown(self.found.signs)}. Images of one scene are kept together, so the "
                 f"figure is for new scenes. If these images have nothing to do with each other, "
-                f"fit with --groups none"
+                f'fit with --groups none (in Python groups="none")'
             )
         if self.found.likely is not None:
             scenes = len(np.unique(self.found.likely))

@@ -14,7 +14,7 @@ from torch import Tensor
 from handful.csv_files import write_csv
 from handful.data.boxes.crop_store import Detected
 from handful.errors import HandfulError
-from handful.output import written
+from handful.output import PHOTO_ANSWERS, PREDICTIONS, RECOGNITIONS, output_target, written
 from handful.parquet_files import columns_of, is_parquet, write_parquet
 from handful.pipeline.photo_answers import (
     CropAnswer,
@@ -24,7 +24,8 @@ from handful.pipeline.photo_answers import (
     write_recognitions,
 )
 from handful.pipeline.sorting import Sorted, names_below, sort_into_folders
-from handful.progress import Track, quiet
+from handful.pipeline.typed_labels import keep_typed_labels
+from handful.progress import Say, Track, quiet, warned
 from handful.text import as_html_table, counted, for_terminal, name_in_text, some_of, sure
 
 LISTED = 5  # rows in a notebook; classes in a line
@@ -165,28 +166,43 @@ class Predictions:
         ):
             yield [name, label, f"{confidence:.4f}", *cell, *(f"{share:.4f}" for share in shares)]
 
-    def to_csv(self, path: Path | str) -> None:
+    def to_csv(self, path: Path | str, say: Say = warned) -> None:
         """Write a UTF-8 table: file, label, confidence, none_of_these (if tested), p(class)...
 
+        A table of predictions that is there is replaced; if you typed labels into it, it is
+        renamed.
+
         >>> run.predict(images).to_csv("predictions.csv")
+
+        Args:
+            say: gets a line where a table was renamed.
+
+        Raises:
+            HandfulError: another file is there, such as your labels.
         """
-        write_predictions(Path(path), iter([self]), csv=True)
+        self._write(Path(path), True, say)
 
     def to_parquet(self, path: Path | str) -> None:
         """Write the columns of `to_csv` as Parquet, with all digits; HandfulError without pyarrow.
 
-        An image without an answer has no label (null).
+        An image without an answer has no label (null). What is there is replaced as by `to_csv`.
 
         >>> run.predict(images).to_parquet("predictions.parquet")
         """
-        write_predictions(Path(path), iter([self]), csv=False)
+        self._write(Path(path), False, warned)
 
-    def save(self, path: Path | str) -> None:
-        """Write Parquet where the name ends in .parquet, else CSV.
+    def save(self, path: Path | str, say: Say = warned) -> None:
+        """Write Parquet where the name ends in .parquet, else CSV; see `to_csv`.
 
         >>> run.predict(images).save("predictions.csv")
         """
-        write_predictions(Path(path), iter([self]), csv=not is_parquet(Path(path)))
+        self._write(Path(path), not is_parquet(Path(path)), say)
+
+    def _write(self, path: Path, csv: bool, say: Say) -> None:
+        target = output_target(path, PREDICTIONS)
+        if csv:
+            keep_typed_labels(target, say)
+        write_predictions(path, iter([self]), csv)
 
     def by_photo(self) -> list[PhotoAnswer]:
         """The answer for every photo, of predictions for crops: the class of its surest crop.
@@ -205,18 +221,23 @@ class Predictions:
     def to_photo_csv(self, path: Path | str) -> None:
         """Write `by_photo` as a table that Timelapse imports, a row for every photo.
 
-        Its columns are RelativePath, File, Label, Confidence, Detections and Remark.
+        Its columns are RelativePath, File, Label, Confidence, Detections and Remark. HandfulError
+        where a file is that handful did not write.
 
         >>> run_of_crops.predict("photos", boxes="boxes.csv").to_photo_csv("by-photo.csv")
         """
+        output_target(Path(path), PHOTO_ANSWERS)
         write_photo_csv(Path(path), self.by_photo())
 
     def to_recognitions(self, path: Path | str) -> None:
         """Write boxes and classes in MegaDetector's format, which Timelapse reads as recognitions.
 
+        HandfulError where a file is that handful did not write, such as that of the detector.
+
         >>> found = run_of_crops.predict("photos", boxes="boxes.csv")
         >>> found.to_recognitions("recognitions.json")
         """
+        output_target(Path(path), RECOGNITIONS)
         write_recognitions(Path(path), self._crops(), self.classes, self._detected())
 
     def _detected(self) -> Detected:

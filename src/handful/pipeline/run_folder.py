@@ -2,9 +2,10 @@
 
 import shlex
 import shutil
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from handful.evaluation.cross_validation import Key
 from handful.files import read_json, read_tensors, tidy, write_json, write_tensors
 from handful.output import next_folder
 from handful.pipeline.artifacts import (
+    ASKED,
     CHECKPOINT,
     COMMAND,
     FINGERPRINT,
@@ -34,6 +36,8 @@ from handful.pipeline.replacement import (
 )
 from handful.pipeline.typed_labels import keep_typed_labels
 from handful.progress import Say, warned
+
+_UNKNOWN = "other images, labels, settings, time or seed"
 
 
 class SavedFolds(MutableMapping[Key, np.ndarray]):
@@ -71,6 +75,7 @@ def acquire(
     layout: Layout = RUN_LAYOUT,
     *,
     improves: str | None = None,
+    asked: Mapping[str, Any] | None = None,
     say: Say = warned,
 ) -> Path | None:
     """Return the folder in which to build a run; None if it is there already, finished.
@@ -82,6 +87,7 @@ def acquire(
 
     Args:
         improves: fingerprint of an interim run that may be replaced.
+        asked: what `write_command` keeps of this run, to say how an unfinished one differs.
 
     Raises:
         HandfulError: the folder holds another run and `overwrite` is off, or other files.
@@ -96,7 +102,8 @@ def acquire(
             remove_if_empty(folder)
             begun = folder / NEW / CHECKPOINT / FINGERPRINT
             if begun.exists() and read_json(begun) != fingerprint:
-                refuse_unless_overwrite(overwrite, folder, "unfinished")
+                made = _made_with(folder / NEW, asked)
+                refuse_unless_overwrite(overwrite, folder, "unfinished", made)
             return _start_over(folder / NEW, fingerprint, layout)
         stopped = holds_interim(folder, fingerprint)  # and the same command goes on with it
         if _recorded_fingerprint(folder / layout.record, overwrite) == fingerprint and (
@@ -110,7 +117,7 @@ def acquire(
     if fingerprint_file.exists():
         if read_json(fingerprint_file) == fingerprint:
             return folder
-        refuse_unless_overwrite(overwrite, folder, "unfinished")
+        refuse_unless_overwrite(overwrite, folder, "unfinished", _made_with(folder, asked))
         for name in layout.files(folder):
             if name.suffix == ".csv":
                 keep_typed_labels(folder / name, say)
@@ -122,9 +129,14 @@ def acquire(
     return folder
 
 
-def write_command(built: Path, command: Sequence[str]) -> None:
-    """Write the command of an unfinished run into its checkpoint, so that others know it."""
+def write_command(built: Path, command: Sequence[str], asked: Mapping[str, Any]) -> None:
+    """Write the command of an unfinished run into its checkpoint, so that others know it.
+
+    Args:
+        asked: `images` (a hash), `budget` (seconds, or None) and `seed`.
+    """
     write_json(built / CHECKPOINT / COMMAND, [redacted(word) for word in command])
+    write_json(built / CHECKPOINT / ASKED, dict(asked))
 
 
 def holds_interim(folder: Path, fingerprint: str | None = None) -> bool:
@@ -241,12 +253,35 @@ def _holds_other_files(folder: Path) -> bool:
     return False
 
 
-def refuse_unless_overwrite(overwrite: bool, folder: Path, state: str) -> None:
+def _made_with(build: Path, asked: Mapping[str, Any] | None) -> str:
+    """How an unfinished run differs from what is asked now, and how to go on with it."""
+    file = build / CHECKPOINT / ASKED
+    before = read_json(file) if file.is_file() else None
+    if asked is None or not isinstance(before, dict) or before.keys() != asked.keys():
+        return _UNKNOWN
+    if before["images"] != asked["images"]:
+        return "other images or labels"
+    differ = [name for name in ("budget", "seed") if before[name] != asked[name]]
+    if not differ:
+        return "other settings"
+    first, second = (
+        " and ".join(f"{name} {_in_words(name, one[name])}" for name in differ)
+        for one in (before, asked)
+    )
+    return f"{first}, and this one has {second} (the same call with {first} goes on with it)"
+
+
+def _in_words(name: str, value: Any) -> str:
+    return f"{value:g} s" if name == "budget" and value is not None else str(value).lower()
+
+
+def refuse_unless_overwrite(
+    overwrite: bool, folder: Path, state: str, made: str = _UNKNOWN
+) -> None:
     """Raise HandfulError, with the name of a free folder, unless the run may be replaced."""
     if not overwrite:
         raise HandfulError(
-            f"{folder} holds another run, {state}, made with other images, labels, settings, time "
-            f"or seed; give another folder, --out {shlex.quote(str(next_folder(folder)))} (--after "
-            f"FOLDER goes on from its labels), or --overwrite (in Python overwrite=True) to put "
-            f"this one in its place"
+            f"{folder} holds another run, {state}, made with {made}; give another folder, --out "
+            f"{shlex.quote(str(next_folder(folder)))} (--after FOLDER goes on from its labels), or "
+            f"--overwrite (in Python overwrite=True) to put this one in its place"
         )

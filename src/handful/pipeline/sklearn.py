@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.utils import check_array
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
@@ -151,12 +152,32 @@ class Classifier(ClassifierMixin, BaseEstimator):
         return self.classes_[probabilities.argmax(axis=1)]
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """The share of images whose likeliest label is the one in y, which has one for each.
+        """The share of images with a label that are predicted rightly; the others do not count.
 
-        >>> 0 <= classifier.score(digits.images[:20] / 16, digits.target[:20]) <= 1
-        True
+        So cross-validation and searches may be given all images, with and without labels.
+        scikit-learn's own SelfTrainingClassifier counts each image with the label -1 as a mistake.
+
+        >>> classifier.score(digits.images[:3] / 16, [-1, None, -1])
+        Traceback (most recent call last):
+        ...
+        handful.errors.HandfulError: none of the 3 images to score has a label; ...
+
+        Args:
+            X, y: as in `fit`; one class is enough.
+            sample_weight: (N,) of all images, with and without labels.
+
+        Raises:
+            HandfulError: X or y are not of the kinds above, or no image has a label.
         """
-        return float(super().score(X, _plain(y), sample_weight))
+        predicted = self.predict(X)
+        known, labels = _known_labels(y, len(predicted))
+        if not len(labels):
+            raise HandfulError(
+                f"none of the {len(predicted)} images to score has a label; give the right labels "
+                f"of some"
+            )
+        weight = None if sample_weight is None else np.asarray(sample_weight)[known]
+        return float(accuracy_score(labels, predicted[known], sample_weight=weight))
 
     def _fit_features(self, x: np.ndarray, labels: np.ndarray, text: dict[str, str]) -> Any:
         if self.method == AUTO:
@@ -276,6 +297,20 @@ def _plain(labels: Any) -> np.ndarray:
 
 def _labels(y: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct labels, (K,), and the class number of each image, (N,), -1 for none."""
+    where, known = _known_labels(y, n)
+    classes, numbers = np.unique(known, return_inverse=True)
+    if len(classes) < 2:
+        raise HandfulError(
+            f"a classifier needs labels of two classes or more, got "
+            f"{'1 class' if len(classes) else 'no label'}"
+        )
+    labels = np.full(n, -1, np.int64)
+    labels[where] = numbers
+    return classes, labels
+
+
+def _known_labels(y: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return which of `n` images have a label, (N,) bool, and these labels."""
     if isinstance(y, list | tuple):
         y = np.array(y, dtype=object)  # numpy makes text of numbers beside text, and of NaN
     y = column_or_1d(y, warn=True)
@@ -289,11 +324,4 @@ def _labels(y: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
             known = np.array(known.tolist())
     known = _plain(known)
     check_classification_targets(known)
-    classes, numbers = np.unique(known, return_inverse=True)
-    if len(classes) < 2:
-        raise HandfulError(
-            f"a classifier needs labels of two classes or more, got {len(classes)} class"
-        )
-    labels = np.full(n, -1, np.int64)
-    labels[~missing] = numbers
-    return classes, labels
+    return ~missing, known

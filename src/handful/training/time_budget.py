@@ -26,6 +26,7 @@ from handful.training.process_group import ALONE, ProcessGroup
 from handful.training.settings import Settings
 from handful.training.trainer import Trainer, train_task
 
+WITHOUT_ESTIMATE = '--estimate none (in Python estimate="none")'
 _SHARE = 0.05  # of the budget that goes into measuring...
 _SHORTEST, _LONGEST = 3.0, 30.0  # ...and its limits, in seconds
 _REPEATS = 5  # timings of steps, of which the median counts
@@ -118,12 +119,13 @@ def bought(
     planned = replace(planned, allowed=each + clocked).within(each)
     if not planned.steps:
         least = beside + fits * planned.seconds(1)
-        also = f" for {fits} trainings; --estimate none needs one" if fits > 1 else ""
+        also = f" for {fits} trainings; {WITHOUT_ESTIMATE} needs one" if fits > 1 else ""
         if heads > 1:
-            also = f", {heads} fits to features included; --estimate none needs one"
+            also = f", {heads} fits to features included; {WITHOUT_ESTIMATE} needs one"
         raise HandfulError(
             f"budget too short: it leaves {duration(max(0, seconds))} for training, and one step "
-            f"and its overhead take about {duration(least)}{also}; give a larger --budget"
+            f"and its overhead take about {duration(least)}{also}; give a larger --budget "
+            f"(in Python budget=)"
         )
     return planned
 

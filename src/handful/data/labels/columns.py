@@ -207,7 +207,15 @@ def one_hot_labels(table: Table, cells: list[str], columns: Columns) -> list[str
 def _two(path: Path, table: Table, what: str, flag: str, found: list[int]) -> HandfulError:
     names = [table.columns[at] for at in sorted(found)]
     choice = " or ".join(f"{flag} {name!r}" if " " in name else f"{flag} {name}" for name in names)
-    return HandfulError(f"{path} may hold the {what} in more than one column; give {choice}")
+    return HandfulError(
+        f"{path} may hold the {what} in more than one column; give {choice} {_in_python(flag)}"
+    )
+
+
+def _in_python(*flags: str) -> str:
+    """How Python takes these options; only `load` has them."""
+    options = ", ".join(f"{flag.removeprefix('--').replace('-', '_')}=..." for flag in flags)
+    return f"(in Python handful.load(..., {options}))"
 
 
 def _no_column(path: Path, table: Table, *flags: str) -> HandfulError:
@@ -219,5 +227,6 @@ def _no_column(path: Path, table: Table, *flags: str) -> HandfulError:
     return HandfulError(
         f"{path} has {_listed(table.columns)}, and its first line does not tell which holds the "
         f"{' and which the '.join(_HOLDS[flag] for flag in flags)}; give "
-        f"{' '.join(f'{flag} NAME' for flag in flags)}, or name the columns file and label"
+        f"{' '.join(f'{flag} NAME' for flag in flags)} {_in_python(*flags)}, or name the columns "
+        f"file and label"
     )

@@ -94,10 +94,16 @@ def main():
         parser.error(
             f"no such file or folder: {', '.join(missing)}; name pictures, or their folder"
         )
+    folders = [path if path.is_dir() else path.parent for path in asked.pictures]
+    try:
+        root = os.path.commonpath(map(os.path.abspath, folders))  # names are those from there
+    except ValueError:
+        parser.error("the pictures are on several drives; name those of one at a time")
     for path in asked.pictures:
         inside = sorted(p for p in path.rglob("*") if p.suffix.lower()[1:] in ENDINGS.split())
-        files += [(p.relative_to(path).as_posix(), p) for p in inside if p.is_file()]
-        files += [] if path.is_dir() else [(path.name, path)]
+        inside = [p for p in inside if p.is_file()] if path.is_dir() else [path]
+        files += [(os.path.relpath(p, root).replace(os.sep, "/"), p) for p in inside]
+    files = list(dict(files).items())  # each picture once, also where it was named twice
     if not files:
         parser.error(
             f"no picture in {', '.join(map(str, asked.pictures))}; pictures end in {ENDINGS}"
@@ -111,7 +117,11 @@ def main():
     table.writerow(header + [f"p({name})" for name in model.about["classes"]])
     table.writerows([first])
     table.writerows(answered)
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BrokenPipeError:  # whoever read the answers has enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
