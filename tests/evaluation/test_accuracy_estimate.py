@@ -450,6 +450,8 @@ def test_a_saved_network_is_not_taken_to_be_better_on_new_images_than_on_its_own
     out = given(labels, guesses(np.where(np.arange(60) < 36, labels, (labels + 1) % 3), 3))
     worse = estimate(out, learned=(np.arange(60) < 24).astype(float))
     assert (worse.accuracy, worse.learning_curve) == (pytest.approx(0.4), 0)
+    sure = estimate(out, learned=(np.arange(60) < 24).astype(float), confidence=0.9)
+    assert sure.accuracy == pytest.approx(0.4)
     some = np.where(np.arange(60) < 30, np.nan, 1.0)  # only half of them were looked at
     assert estimate(out, learned=some).accuracy == estimate(out).accuracy
     assert estimate(out, learned=np.full(60, np.nan)) == estimate(out)

@@ -222,6 +222,10 @@ def test_a_named_method_that_is_stopped_says_what_is_left_and_how_to_go_on(
         )
     assert handful(*words)[0] == 0
     words += ["--seed", "1", "--overwrite"]
+    with monkeypatch.context() as patch:
+        patch.setattr("handful.cli.terminal.print_run", stop)
+        status, _, err = handful(*words[:-3], "--seed", "2", "--overwrite")
+        assert status == 130 and f"stopped: a classifier of this fit is saved in {out}" in err
     before = (out / "run.json").read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr("handful.cli.source_options.SourceOptions.load", stop)

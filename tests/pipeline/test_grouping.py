@@ -60,7 +60,8 @@ def test_found_scenes_are_said_kept_together_and_recorded(fit, tmp_path):
     caveat = record["estimate"]["caveats"][0]
     assert caveat == (
         f"{found}. Images of one scene are kept together, so the figure is for new scenes. If "
-        f"these images have nothing to do with each other, fit with --groups none (in Python groups=\"none\")"
+        f"these images have nothing to do with each other, fit with --groups none "
+        f'(in Python groups="none")'
     )
     screen = " ".join(summary(handful.open_run(tmp_path / "run"), "photos"))
     assert caveat[1:] in screen and "are of 10 groups" not in screen

@@ -92,7 +92,7 @@ def coverage_short() -> str:
 def coverage_default() -> str:
     """Fits of `auto` with the default budget: how often the interval held the truth."""
     found: dict[str, Lines] = {}
-    for line in [*record.final("draws"), *_newest("regret"), *record.final("unseen")]:
+    for line in [*record.final("draws"), *_newest("regret"), *_newest("unseen")]:
         source, auto, _ = line["name"].partition("-auto")
         said = line["figures"].get("estimate")
         if auto and said:

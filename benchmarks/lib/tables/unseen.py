@@ -27,7 +27,8 @@ def _estimates(source: str, per_class: int, draws: list[int]) -> list[str]:
     """What `auto` said of itself in each draw, with the interval."""
     said = {}
     for line in record.final("unseen"):
-        if (line["name"], line["per_class"]) == (f"{source}-auto", per_class):
+        cell = line["name"], line["per_class"], line["budget"]
+        if cell == (f"{source}-auto", per_class, "3m"):
             one = line["figures"]["estimate"]
             around = f"{100 * one['low']:.0f} to {100 * one['high']:.0f}"
             said[line["draw"]] = f"{percent(one['accuracy'])} ({around})"

@@ -214,7 +214,8 @@ def fit(
     from handful.text import in_seconds
 
     out = out.expanduser() if out is not None else default_run_folder(source)
-    when_stopped(lambda: _what_is_left(out))
+    before = _saved_run(out)
+    when_stopped(lambda: _what_is_left(out, before))
     seconds = None if budget is None else in_seconds(budget)
     settings, shares = pairs(set_ or []), _prior(prior)
     check_choices(method=method, estimate=estimate, precision=precision, aspect=aspect)
@@ -418,14 +419,31 @@ def _tell_missed_labels(job: _Job, images: "ImageSet", reporter: "Reporter") -> 
         reporter.say(Important(told))
 
 
-def _what_is_left(out: Path) -> str:
-    """What a fit that was stopped before its classifier was there has left, and how to go on."""
+def _saved_run(out: Path) -> bytes | None:
+    """The record of the run that a folder holds; None where it holds none."""
+    from handful.pipeline.artifacts import RECORD
+
+    try:
+        return (out / RECORD).read_bytes()
+    except OSError:
+        return None
+
+
+def _what_is_left(out: Path, before: bytes | None) -> str:
+    """What a fit that was stopped has left, and how to go on.
+
+    Args:
+        before: what `_saved_run` returned when it began.
+    """
     from handful.data.source_names import redacted
-    from handful.pipeline.artifacts import RECORD, holds_work
+    from handful.pipeline.artifacts import holds_work
     from handful.text import shell_command
 
+    now = _saved_run(out)
+    if now is not None and now != before:
+        return f"stopped: a classifier of this fit is saved in {out}"
     there = "no classifier of this fit is saved yet"
-    if (out / RECORD).exists():
+    if now is not None:
         there += f", and the one that was in {out} before is still there"
     command = shell_command(*map(redacted, sys.argv[1:]))
     if holds_work(out):

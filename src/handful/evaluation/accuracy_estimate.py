@@ -48,7 +48,7 @@ LEVEL = 0.9  # coverage of the intervals, unless another is asked for
 # Share of the wrong answers that a gain may remove at most: a slope of few groups is steep by
 # chance, and would put 98 % at 100 %.
 MOST_GAIN = 0.5
-# Share of its own labels that a network predicts rightly at least, unless its training was short.
+# Share of its own labels that a network mostly predicts rightly at least; less is said.
 SELDOM_LESS = 0.95
 GROUP_SEEN = 0.5  # groups, right or wrong as a whole, that count beside those that were seen
 GUESSING = 0.05  # chance that a guessing classifier passes for better than guessing
@@ -128,11 +128,11 @@ class Estimate:
         """The estimate as plain numbers, lists and dicts, with class names for class numbers.
 
         `extrapolated` is called "rough" there, as saved runs have it. `single` is a caveat there,
-        the second one, so that it is seen where only three are shown.
+        the first one, so that it is seen where not all are shown.
         """
         caveats = list(self.caveats)
         if self.single:
-            caveats.insert(1, _single_in_words([classes[label] for label in self.single]))
+            caveats.insert(0, _single_in_words([classes[label] for label in self.single]))
         fields = asdict(self) | {
             "per_class": [row._asdict() | {"label": classes[row.label]} for row in self.per_class],
             "abstentions": [row.as_json() for row in self.abstentions],
@@ -246,7 +246,7 @@ def _corrected(
         correction = min(learning_curve_correction(out, weights), MOST_GAIN * (1 - plain))
     accuracy = min(max(plain + correction - optimism, 0.0), most)
     if confidence is not None:
-        accuracy = (accuracy + confidence) / 2
+        accuracy = min((accuracy + confidence) / 2, most)
     return _Corrected(plain, correction, optimism, confidence, accuracy, effective, most)
 
 
@@ -565,7 +565,8 @@ def _how(out: OutOfFold, counted: np.ndarray, found: _Corrected, prior_how: str)
         if found.learned < SELDOM_LESS:
             parts.append(
                 f"the saved model predicts {100 * found.learned:.1f} % of its own labels right, "
-                f"since its training was short: it is not taken to be better on new images"
+                f"since its training was short or some of them are wrong: it is not taken to be "
+                f"better on new images"
             )
     else:
         gain = 100 * found.learning_curve

@@ -63,8 +63,14 @@ def make(name: str, **values: Any) -> Method:
 
 def introduced(name: str, reporter: Reporter) -> str:
     """What a method does, in brackets, if a message names it for the first time; else ""."""
+    what = in_brackets(name)
+    return what if what and reporter.first(name) else ""
+
+
+def in_brackets(name: str) -> str:
+    """What a method does, in brackets; "" where nothing is known of it."""
     what = about(name).what
-    return f" (it {what})" if what and reporter.first(name) else ""
+    return f" (it {what})" if what else ""
 
 
 def about(method: str | Method) -> About:

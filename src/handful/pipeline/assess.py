@@ -171,7 +171,7 @@ def assess_selected_method(
     if candidate.fold_steps == candidate.plan.steps or assessment.estimate.accuracy is None:
         return assessment
     return assessment.with_remark(
-        f"its models took {candidate.fold_steps} of {candidate.plan.steps} steps"
+        f"its models were planned with {candidate.fold_steps} of {candidate.plan.steps} steps"
     )
 
 

@@ -488,28 +488,6 @@ class Run:
         if own is None:
             self.folder = folder
 
-    def _own_folder(self) -> Path | None:
-        """The folder of this run, while it holds this run and no other."""
-        if self.folder is None or not (self.folder / RECORD).is_file():
-            return None
-        same = read_record(self.folder)["fingerprint"] == self.record["fingerprint"]
-        return self.folder if same else None
-
-
-def write_run(run: Run, folder: Path, history: Iterable[dict[str, float]] | None = None) -> None:
-    """Write the model, the history if there is one and, last, the record."""
-    save_predictor(run.predictor, folder / MODEL)
-    if history is not None:
-        write_text(folder / HISTORY, "".join(json.dumps(h) + "\n" for h in history))
-    write_json(folder / RECORD, run.record)
-
-
-def _equal_weights(one: Predictor, other: Predictor) -> bool:
-    first, second = one.model.state_dict(), other.model.state_dict()
-    return first.keys() == second.keys() and all(
-        torch.equal(first[name], second[name].cpu()) for name in first
-    )
-
     def report(self, out: Path | str | None = None, pictures: bool = True) -> Path:
         """Write the report of a saved run as one HTML file, and return its path.
 
@@ -533,6 +511,28 @@ def _equal_weights(one: Predictor, other: Predictor) -> bool:
         # By name: this package must not import one above it.
         path: Path = import_module("handful.report").make_report([self.folder], out, pictures)
         return path
+
+    def _own_folder(self) -> Path | None:
+        """The folder of this run, while it holds this run and no other."""
+        if self.folder is None or not (self.folder / RECORD).is_file():
+            return None
+        same = read_record(self.folder)["fingerprint"] == self.record["fingerprint"]
+        return self.folder if same else None
+
+
+def write_run(run: Run, folder: Path, history: Iterable[dict[str, float]] | None = None) -> None:
+    """Write the model, the history if there is one and, last, the record."""
+    save_predictor(run.predictor, folder / MODEL)
+    if history is not None:
+        write_text(folder / HISTORY, "".join(json.dumps(h) + "\n" for h in history))
+    write_json(folder / RECORD, run.record)
+
+
+def _equal_weights(one: Predictor, other: Predictor) -> bool:
+    first, second = one.model.state_dict(), other.model.state_dict()
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name].cpu()) for name in first
+    )
 
 
 def _rounded_up(share: float) -> str:

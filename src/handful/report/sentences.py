@@ -121,9 +121,8 @@ def why_no_forecast(estimate: Mapping[str, Any]) -> str:
     if estimate.get("rough") and not why:
         return (
             "What more labels should bring is not known of this classifier. It takes fits on half "
-            "of the labels, which are made of quick methods only. Of one of these, a linear head "
-            "on the features of a frozen network, the command below says it, though that may be "
-            "right less often."
+            "of the labels, which are made of quick methods only. The command below tells it of a "
+            "linear head on the features of a frozen network, which may be right less often."
         )
     return ""
 
@@ -142,7 +141,7 @@ def _only_sure(estimate: Mapping[str, Any], folder: str) -> str:
     more = (
         ""
         if gains(best, estimate)
-        else " Of all answers at least as many are expected to be right."
+        else " All answers together are already expected to be right as often."
     )
     return (
         f"If it may answer only where it is sure (handful predict {folder} PHOTOS --abstain "

@@ -38,7 +38,7 @@ class Plan:
     look: float = 0.0  # seconds of an evaluation
     allowed: float | None = None  # seconds of a training, its first evaluation included
     longer: bool = True  # whether time that is left is used for more steps than the schedule has
-    # Steps that are taken however long they last: those of the models that the estimate is from.
+    # Steps that are taken however long they last: those planned for the models of the estimate.
     least: int = 0
 
     @property

@@ -3,7 +3,7 @@
 time_budget.py decides the number of steps before the first one. A shared or warm machine then
 changes its speed by more than the budget's tolerance. `TimeLimit` therefore measures the speed at
 intervals, and rescales the rest of the schedule to the number of steps that the remaining time
-allows.
+allows; a plan may name steps that are taken in any case.
 """
 
 import math
