@@ -358,7 +358,7 @@ def test_what_is_promised_of_sure_answers_is_one_rule_for_all_commands_and_pages
         return
     granted = _plain(*about_answers(opened, 0.85, False))
     assert granted in page.words and granted in told and (granted in screen) == offered
-    assert ("Of all answers at least as many are expected to be right" in page.words) != gains
+    assert ("All answers together are already expected to be right as often" in page.words) != gains
     assert metadata(opened.record, opened.predictor, None)["abstentions"] == estimate["abstentions"]
     assert "cannot promise that 95 % of the answers are right" in _refused(opened, 0.95)
 
