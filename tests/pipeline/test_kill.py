@@ -237,7 +237,7 @@ def test_control_c_says_how_to_go_on_and_going_on_gives_the_same_bits(straight, 
     place = Place(tmp_path / "place", straight.photos)
     strike = Strike(change=straight.changes // 2, signal=signal.SIGINT)
     assert place.attempt(strike) == 130
-    assert "the same command goes on" in place.said
+    assert "this goes on with it: handful fit" in place.said
     assert "Traceback" not in place.said
     assert place.attempt() == 0, place.said
     assert_same_run(place, straight)
@@ -357,7 +357,7 @@ def test_a_termination_saves_says_so_and_going_on_gives_the_same_bits(straight, 
     place = Place(tmp_path / "place", straight.photos)
     strike = Strike(change=straight.changes // 2, signal=signal.SIGTERM)
     assert place.attempt(strike) == 143
-    assert "the same command goes on" in place.said
+    assert "this goes on with it: handful fit" in place.said
     assert "Traceback" not in place.said
     assert place.attempt() == 0, place.said
     assert_same_run(place, straight)
