@@ -9,6 +9,7 @@ from handful.data.store import array_store
 from handful.methods.base import Task
 from handful.methods.schedule import Schedule
 from handful.models.classifier import BackboneSpec
+from image_files import save
 
 SCHEDULE = Schedule(steps=12, batch=8, lr=0.02, looks=3)
 
@@ -27,6 +28,13 @@ def stripes(n=40, classes=2, size=8, channels=1, labeled=16, seed=0):
     names = tuple("abcdefghij"[:classes])
     every = ImageSet(store, np.arange(n), labels.astype(np.int64), names, source="stripes")
     return every.seen(np.arange(labeled))
+
+
+def striped(root):
+    """Write eight images of `stripes`, a.png to h.png, into a folder, and return it."""
+    for name, pixels in zip("abcdefgh", stripes().at(8).numpy()[:8, 0], strict=True):
+        save(root / f"{name}.png", pixels)
+    return root
 
 
 def task(images=None, **changes):

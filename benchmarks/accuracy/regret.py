@@ -63,13 +63,7 @@ def show(cell: Cell) -> None:
 def parse() -> argparse.Namespace:
     parser = arguments.parser(__doc__)
     parser.add_argument("part", choices=("dev", "final"))
-    parser.add_argument("--sources", nargs="+", default=list(SOURCES), choices=SOURCES)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
-    parser.add_argument("--per-class", nargs="+", type=int, default=[4, 10])
-    parser.add_argument("--draws", type=int, default=3)
-    parser.add_argument("--first", type=int, default=0, help="the first of them")
-    parser.add_argument("--budget", default="3m")
-    parser.add_argument("--dry", action="store_true", help="print only, write no line")
+    arguments.add_cells(parser, SOURCES, METHODS, draws=3)
     return parser.parse_args()
 
 

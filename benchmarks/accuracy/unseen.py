@@ -31,13 +31,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = arguments.parser(__doc__)
-    parser.add_argument("--sources", nargs="+", default=list(UNSEEN), choices=UNSEEN)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
-    parser.add_argument("--per-class", nargs="+", type=int, default=[4, 10])
-    parser.add_argument("--draws", type=int, default=1)
-    parser.add_argument("--first", type=int, default=0, help="the first of them")
-    parser.add_argument("--budget", default="3m")
-    parser.add_argument("--dry", action="store_true", help="print only, write no line")
+    arguments.add_cells(parser, UNSEEN, METHODS, draws=1)
     return parser.parse_args()
 
 

@@ -14,8 +14,7 @@ from handful.data.imageset import ImageSet
 from handful.data.store import array_store
 from handful.errors import HandfulError
 from handful.pipeline.predictions import Predictions
-from image_files import save
-from tiny import stripes
+from tiny import striped, stripes
 
 QUICK = {"steps": 2, "batch": 8, "backbone.base": 8}
 
@@ -23,10 +22,7 @@ QUICK = {"steps": 2, "batch": 8, "backbone.base": 8}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Eight photographs of stripes, in a folder without sub-folders."""
-    root = tmp_path_factory.mktemp("stripes")
-    for name, pixels in zip("abcdefgh", stripes().at(8).numpy()[:8, 0], strict=True):
-        save(root / f"{name}.png", pixels)
-    return root
+    return striped(tmp_path_factory.mktemp("stripes"))
 
 
 @pytest.fixture(scope="module")

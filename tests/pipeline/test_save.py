@@ -8,8 +8,7 @@ import handful
 from handful.errors import HandfulError
 from handful.files import read_json, write_json
 from handful.pipeline.run import read_record
-from image_files import save
-from tiny import stripes
+from tiny import striped
 
 QUICK = {"steps": 2, "batch": 8, "backbone.base": 8}
 LABELS = {f"{name}.png": "ab"[k % 2] for k, name in enumerate("abcdef")}
@@ -17,10 +16,7 @@ LABELS = {f"{name}.png": "ab"[k % 2] for k, name in enumerate("abcdef")}
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    root = tmp_path_factory.mktemp("stripes")
-    for name, pixels in zip("abcdefgh", stripes().at(8).numpy()[:8, 0], strict=True):
-        save(root / f"{name}.png", pixels)
-    return root
+    return striped(tmp_path_factory.mktemp("stripes"))
 
 
 def fitted(photos, out=None, **options):

@@ -6,7 +6,8 @@ from statistics import mean, stdev
 from typing import Any
 
 from benchmarks.lib import record
-from benchmarks.lib.tables.shown import Lines, markdown, percent
+from benchmarks.lib.tables.regret import of_auto
+from benchmarks.lib.tables.shown import Line, Lines, markdown, percent
 
 
 def coverage() -> str:
@@ -92,58 +93,54 @@ def coverage_short() -> str:
 def coverage_default() -> str:
     """Fits of `auto` with the default budget: how often the interval held the truth."""
     found: dict[str, Lines] = {}
-    for line in [*record.final("draws"), *_newest("regret"), *_newest("unseen")]:
+    for line in [*record.final("draws"), *of_auto("regret"), *of_auto("unseen")]:
         source, auto, _ = line["name"].partition("-auto")
         said = line["figures"].get("estimate")
         if auto and said:
             figures = {"truth": line["figures"]["test_accuracy"], **said}
             found.setdefault(source, []).append({"draw": line["draw"], "figures": figures})
-    rows = [[source, *_said(lines)] for source, lines in sorted(found.items())]
-    rows.append(["all", *_said([line for lines in found.values() for line in lines])])
+    found["all"] = [line for source in sorted(found) for line in found[source]]
+    rows = [
+        [source, *_of_estimates(lines, list(map(_error, lines)))]
+        for source, lines in sorted(found.items(), key=lambda item: (item[0] == "all", item[0]))
+    ]
     header = ["source", "fits", "truth inside", "lower bound holds", "mean error", "width"]
     return markdown(header, rows)
 
 
-def _newest(file: str) -> Lines:
-    """Lines of `auto` with three minutes, by the code that made the last of their cell."""
-    lines = [
-        line
-        for line in record.final(file)
-        if line["budget"] == "3m" and line["name"].endswith("-auto")
-    ]
-    last = {(line["name"], line["per_class"]): line["commit"] for line in lines}
-    return [line for line in lines if line["commit"] == last[line["name"], line["per_class"]]]
+def _error(line: Line) -> float:
+    """Estimate less truth, in points."""
+    return 100 * float(line["figures"]["accuracy"] - line["figures"]["truth"])
 
 
-def _said(lines: Lines) -> list[Any]:
+def _of_estimates(lines: Lines, independent: list[float]) -> list[Any]:
+    """Number of fits, shares held, mean error with its standard error, and mean width.
+
+    Args:
+        independent: errors, in points, whose spread tells the standard error.
+    """
     found = [line["figures"] for line in lines]
-    errors = [100 * (x["accuracy"] - x["truth"]) for x in found]
-    spread = stdev(errors) / math.sqrt(len(errors)) if len(errors) > 1 else math.nan
+    count = len(independent)
+    spread = stdev(independent) / math.sqrt(count) if count > 1 else math.nan
     return [
         len(found),
         percent(mean(x["low"] <= x["truth"] <= x["high"] for x in found)),
         percent(mean(x["low"] <= x["truth"] for x in found)),
-        f"{mean(errors):+.1f} ± {spread:.1f}",
+        f"{mean(map(_error, lines)):+.1f} ± {spread:.1f}",
         percent(mean(x["high"] - x["low"] for x in found)),
     ]
 
 
 def _of_fits(lines: Lines) -> list[Any]:
+    """As `_of_estimates`, where fits of one draw depend on each other; and what was chosen."""
     found = [line["figures"] for line in lines]
     errors: dict[int, list[float]] = {}
     for line in lines:
-        error = 100 * (line["figures"]["accuracy"] - line["figures"]["truth"])
-        errors.setdefault(line["draw"], []).append(error)
-    of_draws = [mean(some) for some in errors.values()]
-    spread = stdev(of_draws) / math.sqrt(len(of_draws)) if len(of_draws) > 1 else math.nan
+        errors.setdefault(line["draw"], []).append(_error(line))
     width = mean(x["high"] - x["low"] for x in found)
     chosen = Counter(x["method"] for x in found).most_common()
     return [
-        len(found),
-        percent(mean(x["low"] <= x["truth"] <= x["high"] for x in found)),
-        percent(mean(x["low"] <= x["truth"] for x in found)),
-        f"{mean(error for some in errors.values() for error in some):+.1f} ± {spread:.1f}",
-        percent(width),
+        *_of_estimates(lines, [mean(some) for some in errors.values()]),
         percent(1 - width / _holdout_width(found)),
         ", ".join(f"{name} {count}" for name, count in chosen),
     ]

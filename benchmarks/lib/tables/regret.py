@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 from benchmarks.lib import record
 from benchmarks.lib.cells import split_name
-from benchmarks.lib.tables.shown import markdown, percent
+from benchmarks.lib.tables.shown import Lines, markdown, percent
 from handful.methods import METHODS
 
+BUDGET = "3m"
 LABELS_ONLY = ("features", "supervised")
 
 
@@ -30,25 +31,33 @@ class Choice(NamedTuple):
         return self.chosen - max(self.alone.get(name, 0.0) for name in LABELS_ONLY)
 
 
+def of_auto(file: str) -> Lines:
+    """Final lines of `auto` with its default budget, by the code that made the last of a cell."""
+    lines = [
+        line
+        for line in record.final(file)
+        if line["budget"] == BUDGET and split_name(line["name"])[1] == "auto"
+    ]
+    last = {(line["name"], line["per_class"]): line["commit"] for line in lines}
+    return [line for line in lines if line["commit"] == last[line["name"], line["per_class"]]]
+
+
 def choices(file: str = "regret") -> list[Choice]:
     """Of each cell of a file the means over draws.
 
     Of `auto` only the draws made by the code that made the last of a cell, and of those the ones
     that every method has which has any.
     """
-    newest = {}
-    for line in record.read(file):
-        source, method = split_name(line["name"])
-        if (method, line["kind"], line["budget"]) == ("auto", "final", "3m"):
-            newest[source, line["per_class"]] = line["commit"]
-    lines = [line for line in record.final(file) if line["budget"] == "3m"]
+    others = [
+        line
+        for line in record.final(file)
+        if line["budget"] == BUDGET and split_name(line["name"])[1] != "auto"
+    ]
     found: dict[tuple[str, int], dict[str, dict[int, float]]] = {}
-    for line in lines:
+    for line in [*of_auto(file), *others]:
         source, method = split_name(line["name"])
-        key = source, line["per_class"]
-        if method != "auto" or line["commit"] == newest[key]:
-            by_draw = found.setdefault(key, {}).setdefault(method, {})
-            by_draw[line["draw"]] = line["figures"]["test_accuracy"]
+        by_draw = found.setdefault((source, line["per_class"]), {}).setdefault(method, {})
+        by_draw[line["draw"]] = line["figures"]["test_accuracy"]
     made = []
     for (source, n), cell in sorted(found.items()):
         draws = set(cell.get("auto", {}))

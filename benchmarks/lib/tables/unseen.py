@@ -1,8 +1,7 @@
 """Folders on which nothing was tuned: `auto`, its estimate, and every method alone."""
 
-from benchmarks.lib import record
 from benchmarks.lib.cells import UNSEEN
-from benchmarks.lib.tables.regret import choices
+from benchmarks.lib.tables.regret import choices, of_auto
 from benchmarks.lib.tables.shown import markdown, percent
 from handful.methods import METHODS
 
@@ -26,9 +25,8 @@ def unseen() -> str:
 def _estimates(source: str, per_class: int, draws: list[int]) -> list[str]:
     """What `auto` said of itself in each draw, with the interval."""
     said = {}
-    for line in record.final("unseen"):
-        cell = line["name"], line["per_class"], line["budget"]
-        if cell == (f"{source}-auto", per_class, "3m"):
+    for line in of_auto("unseen"):
+        if (line["name"], line["per_class"]) == (f"{source}-auto", per_class):
             one = line["figures"]["estimate"]
             around = f"{100 * one['low']:.0f} to {100 * one['high']:.0f}"
             said[line["draw"]] = f"{percent(one['accuracy'])} ({around})"
