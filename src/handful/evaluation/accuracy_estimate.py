@@ -48,7 +48,7 @@ LEVEL = 0.9  # coverage of the intervals, unless another is asked for
 # Share of the wrong answers that a gain may remove at most: a slope of few groups is steep by
 # chance, and would put 98 % at 100 %.
 MOST_GAIN = 0.5
-# Share of its own labels that a network mostly predicts rightly at least; less is said.
+# A network usually predicts at least this share of its own labels rightly; `how` says where not.
 SELDOM_LESS = 0.95
 GROUP_SEEN = 0.5  # groups, right or wrong as a whole, that count beside those that were seen
 GUESSING = 0.05  # chance that a guessing classifier passes for better than guessing

@@ -424,7 +424,8 @@ def _plan(
         plan = affordable(settings, task, seed, plan, deadline.left, fits, to_predict)
         if fits == 1:
             return plan
-        return replace(plan, least=plan.taken or plan.steps or 0)  # as many as those of folds
+        # As many steps as are planned for the fits of folds.
+        return replace(plan, least=plan.taken or plan.steps or 0)
 
     return load_or_make_plan(work, measure)
 

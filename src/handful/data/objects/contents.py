@@ -226,11 +226,9 @@ def metadata_labels(folder: str, text: str, address: str) -> dict[str, str]:
     if "file_name" not in header or "label" not in header:
         return {}
     at, to = header.index("file_name"), header.index("label")
-    whole = [row for row in rows if len(row) > max(at, to)]
+    whole = ((row[at].strip(), row[to].strip()) for row in rows if len(row) > max(at, to))
     return {
-        posixpath.join(folder, row[at].strip()): label
-        for row, label in zip(whole, column_texts([row[to].strip() for row in whole]), strict=True)
-        if label
+        posixpath.join(folder, file): label for file, label in _with_label_texts(whole) if label
     }
 
 
